@@ -1,0 +1,224 @@
+"""The vocabulary of the package: what passes between its parts, and what each part must offer.
+
+Shape letters mean the same everywhere:
+
+b  images in a batch            c  channels              h w  height and width in pixels
+m  rows of a mask (an image may have several masks; one each so far, so m = b)
+n  patches of an image          k  kept (visible) patches    r  removed (hidden) patches
+d  width of the encoder         e  width of the decoder      p  values of a patch (rows x columns x channels)
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unmask.errors import SettingsError
+
+
+class Size(NamedTuple):
+    """Height and width: of an image in pixels, or of a grid in patches."""
+
+    height: int
+    width: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Size":
+        """Read "224" (a square) or "192x320" (height x width)."""
+        parts = text.lower().split("x")
+        if len(parts) > 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+            raise SettingsError(
+                f"an image size is one number or HEIGHTxWIDTH, such as 224 or 192x320; got {text!r}"
+            )
+        return cls(int(parts[0]), int(parts[-1]))
+
+    def __str__(self) -> str:
+        return (
+            str(self.height) if self.height == self.width else f"{self.height}x{self.width}"
+        )
+
+
+class Statistics(NamedTuple):
+    """Mean and standard deviation of each channel, in units of the pixel range (0 to 1)."""
+
+    mean: Float[Tensor, "c"]
+    std: Float[Tensor, "c"]
+
+
+class PatchMask(NamedTuple):
+    """Which patches of which image are hidden. True means removed.
+
+    Every row removes the same number of patches, so that rows can be stacked. The order of
+    `kept_index` and `removed_index` is free: attention does not care.
+    """
+
+    image: Int[Tensor, "m"]
+    removed: Bool[Tensor, "m n"]
+    kept_index: Int[Tensor, "m k"]
+    removed_index: Int[Tensor, "m r"]
+
+    @classmethod
+    def of(cls, removed: Bool[Tensor, "m n"]) -> "PatchMask":
+        """The mask of a table of flags, one row an image.
+
+        Raises:
+            SettingsError: if rows differ in their count, or one hides nothing or everything.
+        """
+        counts = removed.sum(1)
+        count, patches = int(counts[0]), removed.shape[1]
+        if not bool((counts == count).all()):
+            raise SettingsError(
+                "every image of a batch must hide the same number of patches; "
+                f"these hide between {int(counts.min())} and {int(counts.max())} of {patches}"
+            )
+        check_count(patches - count, patches)
+        order = removed.to(torch.uint8).argsort(dim=1, stable=True)
+        image = torch.arange(len(removed), device=removed.device)
+        return cls(image, removed, order[:, : patches - count], order[:, patches - count :])
+
+
+def check_count(kept: int, patches: int) -> None:
+    """Refuse a mask that keeps or hides nothing.
+
+    Raises:
+        SettingsError: naming the ratios that would work for this number of patches.
+    """
+    if 0 < kept < patches:
+        return
+    what = "keep none" if kept <= 0 else "hide none"
+    raise SettingsError(
+        f"this mask would {what} of the {patches} patches, so there is nothing to learn; "
+        f"use a ratio between {1 / patches:.3g} and {1 - 1 / patches:.3g} (MAE uses 0.75), "
+        "a larger image or a smaller patch"
+    )
+
+
+class Encoded(NamedTuple):
+    """What an encoder makes of images: class tokens and patch tokens, after its final norm."""
+
+    cls: Float[Tensor, "m g d"]
+    patches: Float[Tensor, "m k d"]
+
+
+class Batch(NamedTuple):
+    """Images as the loader gives them: uint8 as decoded (or float32), never normalised."""
+
+    views: tuple[Tensor, ...]
+    labels: Int[Tensor, "b"]
+    index: Int[Tensor, "b"]
+    epoch: int
+
+    @property
+    def images(self) -> Tensor:
+        """The first view, [b c h w]; the only one of most objectives."""
+        return self.views[0]
+
+
+class Loss(NamedTuple):
+    """What a step minimises, and the parts worth logging beside it."""
+
+    total: Float[Tensor, ""]
+    parts: dict[str, Tensor]
+
+
+class Masking(Protocol):
+    """A rule that says which patches to hide."""
+
+    def sample(self, batch: int, grid: Size, generator: torch.Generator) -> PatchMask:
+        """Draw a mask for each of `batch` images cut into `grid` patches, on the generator's device."""
+        ...
+
+
+class Target(Protocol):
+    """What hidden patches hold, and how wrong a guess is."""
+
+    out_dim: int
+
+    def __call__(self, images: Tensor, mask: PatchMask, statistics: Statistics) -> Tensor:
+        """The true values of the removed patches, [m r p]."""
+        ...
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, "m r"]:
+        """The error of each removed patch."""
+        ...
+
+
+class Encoder(Protocol):
+    """Images to tokens; may be shown only a part of them."""
+
+    embed_dim: int
+    patch_size: int
+    channels: int
+
+    @property
+    def statistics(self) -> Statistics:
+        """Mean and deviation that the encoder normalises with."""
+        ...
+
+    def mask_grid(self, size: Size) -> Size:
+        """The grid on which patches of an image of this size are hidden."""
+        ...
+
+    def encode(self, images: Tensor) -> Encoded:
+        """Tokens of whole images; nothing is hidden and nothing is random."""
+        ...
+
+    def encode_visible(self, images: Tensor, mask: PatchMask) -> Encoded:
+        """Tokens of the kept patches alone; hidden pixels are never read."""
+        ...
+
+
+class Trainable(Protocol):
+    """Anything the loop can train."""
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Loss:
+        """The loss of a batch; all randomness comes from the generator."""
+        ...
+
+
+class Objective(Trainable, Protocol):
+    """A way to pretrain an encoder."""
+
+    encoder: Any
+
+
+class Sample(NamedTuple):
+    """One image of a source: uint8 pixels [c h w] and the number of its class (-1 if it has none)."""
+
+    image: Tensor
+    label: int
+
+
+class ImageSource(Protocol):
+    """Images by position. `name(i)` says which file, for messages and lists."""
+
+    channels: int
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int) -> Sample:
+        """Raises DataError if the image cannot be decoded."""
+        ...
+
+    def name(self, position: int) -> str: ...
+
+    def labels(self) -> list[int]: ...
+
+    def typical_size(self) -> Size: ...
+
+
+class StepReport(NamedTuple):
+    """What one step did. Tensors stay on the device until somebody reads them."""
+
+    step: int
+    loss: Tensor
+    parts: dict[str, Tensor]
+    learning_rate: float
+    images: int
+    waiting_seconds: float
+
+
+Reports = Iterator[StepReport]

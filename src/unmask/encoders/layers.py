@@ -1,0 +1,85 @@
+"""The parts of a plain Transformer, in timm's names, so that weights move freely."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unmask.errors import SettingsError
+
+NORM_EPSILON = 1e-6
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused projection."""
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__()
+        if embed_dim % num_heads:
+            raise SettingsError(
+                f"embed_dim must be a multiple of num_heads, got {embed_dim} and {num_heads}; "
+                "ViT uses 64 channels a head"
+            )
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, tokens: Float[Tensor, "m t d"], start: int) -> Float[Tensor, "m out d"]:
+        """Attend from the tokens at `start` and after to all tokens."""
+        width = tokens.shape[-1]
+        if start == 0:
+            query, key, value = self.qkv(tokens).chunk(3, dim=-1)
+        else:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            query = F.linear(tokens[:, start:], weight[:width], bias[:width])
+            key, value = F.linear(tokens, weight[width:], bias[width:]).chunk(2, dim=-1)
+        mixed = F.scaled_dot_product_attention(*map(self._split, (query, key, value)))
+        return self.proj(mixed.transpose(1, 2).flatten(2))  # [m heads out d/heads] -> [m out d]
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between."""
+
+    def __init__(self, embed_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, embed_dim)
+
+    def forward(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t d"]:
+        """Each token on its own."""
+        return self.fc2(F.gelu(self.fc1(tokens)))
+
+
+class Block(nn.Module):
+    """A pre-norm Transformer block."""
+
+    def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(embed_dim, eps=NORM_EPSILON)
+        self.attn = Attention(embed_dim, num_heads)
+        self.norm2 = nn.LayerNorm(embed_dim, eps=NORM_EPSILON)
+        self.mlp = Mlp(embed_dim, int(embed_dim * mlp_ratio))
+
+    def forward(self, tokens: Float[Tensor, "m t d"], start: int = 0) -> Float[Tensor, "m out d"]:
+        """The tokens at `start` and after; earlier ones only serve as keys and values."""
+        tokens = tokens[:, start:] + self.attn(self.norm1(tokens), start)
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+def initialize(module: nn.Module) -> None:
+    """MAE's initialisation of linear layers: Xavier-uniform weights, zero biases.
+
+    The fused query-key-value matrix is drawn as one. Layer norms keep 1 and 0.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            nn.init.zeros_(part.bias)
+
+
+def drawn_token(embed_dim: int) -> nn.Parameter:
+    """A learned token [1 1 d] drawn from N(0, 0.02)."""
+    return nn.Parameter(torch.empty(1, 1, embed_dim).normal_(std=0.02))

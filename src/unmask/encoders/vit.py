@@ -1,0 +1,117 @@
+"""The plain Vision Transformer (Dosovitskiy and others, 2021) as MAE uses it (appendix A.1).
+
+Hidden patches never enter: kept pixels are gathered first, and only they are projected.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unmask.contracts import Encoded, PatchMask, Size, Statistics
+from unmask.encoders.layers import NORM_EPSILON, Block, drawn_token, initialize
+from unmask.encoders.positions import check_width, resized, sine_cosine
+from unmask.errors import SettingsError
+from unmask.patches import gather, normalize, patch_grid, patchify, size_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViT:
+    """A Vision Transformer with a class token and fixed sine-cosine positions."""
+
+    patch_size: int = 16
+    """Side of a patch in pixels."""
+
+    embed_dim: int = 768
+    """Width of the tokens."""
+
+    depth: int = 12
+    """Number of Transformer blocks."""
+
+    num_heads: int = 12
+    """Attention heads in each block; must divide embed_dim."""
+
+    mlp_ratio: float = 4.0
+    """Width of the hidden layer of each MLP, relative to embed_dim."""
+
+    def __post_init__(self) -> None:
+        for name in ("patch_size", "embed_dim", "depth", "num_heads"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_width(self.embed_dim)
+
+    def build(self, image_size: Size, channels: int, statistics: Statistics) -> "VisionTransformer":
+        """The module, drawn from torch's global generator."""
+        return VisionTransformer(self, image_size, channels, statistics)
+
+
+class PatchEmbed(nn.Module):
+    """Patches to tokens: a convolution's weights, applied as one matrix product."""
+
+    def __init__(self, patch_size: int, channels: int, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, embed_dim, patch_size, patch_size)
+        nn.init.xavier_uniform_(self.proj.weight.view(embed_dim, -1))  # the bias keeps torch's draw
+
+    def forward(self, patches: Float[Tensor, "m k p"]) -> Float[Tensor, "m k d"]:
+        """Project patches laid out as (row, column, channel)."""
+        weight = self.proj.weight.permute(0, 2, 3, 1).flatten(1)
+        return F.linear(patches, weight, self.proj.bias)
+
+
+class VisionTransformer(nn.Module):
+    """See `ViT`. Parameter names are timm's; mean and deviation of the pixels travel as buffers."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: ViT, image_size: Size, channels: int, statistics: Statistics) -> None:
+        super().__init__()
+        self.patch_size, self.embed_dim, self.channels = spec.patch_size, spec.embed_dim, channels
+        self.grid = patch_grid(image_size, spec.patch_size)
+        self.register_buffer("mean", statistics.mean.clone())
+        self.register_buffer("std", statistics.std.clone())
+        self.patch_embed = PatchEmbed(spec.patch_size, channels, spec.embed_dim)
+        self.cls_token = drawn_token(spec.embed_dim)
+        table = sine_cosine(spec.embed_dim, self.grid).float()[None]
+        self.pos_embed = nn.Parameter(table, requires_grad=False)
+        self.blocks = nn.ModuleList(
+            Block(spec.embed_dim, spec.num_heads, spec.mlp_ratio) for _ in range(spec.depth)
+        )
+        self.norm = nn.LayerNorm(spec.embed_dim, eps=NORM_EPSILON)
+        initialize(self.blocks)
+
+    @property
+    def statistics(self) -> Statistics:
+        """Mean and deviation of the pixels, per channel."""
+        return Statistics(self.mean, self.std)
+
+    def mask_grid(self, size: Size) -> Size:
+        """The grid of patches of an image of this size; each can be hidden on its own."""
+        return patch_grid(size, self.patch_size)
+
+    def encode(self, images: Shaped[Tensor, "b c h w"]) -> Encoded:
+        """Tokens of whole images of any size that the patch divides."""
+        positions = self._positions(size_of(images))
+        patches = normalize(patchify(images, self.patch_size), self.statistics)
+        return self._run(self.patch_embed(patches) + positions[1:], positions[0])
+
+    def encode_visible(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Encoded:
+        """Tokens of the kept patches, in the order of `mask.kept_index`."""
+        positions = self._positions(size_of(images))
+        patches = gather(images, mask.image, mask.kept_index, self.patch_size, self.statistics)
+        tokens = self.patch_embed(patches) + positions[1:][mask.kept_index]
+        return self._run(tokens, positions[0])
+
+    def _positions(self, size: Size) -> Float[Tensor, "rows d"]:
+        return resized(self.pos_embed, self.grid, self.mask_grid(size))[0]
+
+    def _run(self, tokens: Float[Tensor, "m k d"], cls_position: Float[Tensor, "d"]) -> Encoded:
+        cls = (self.cls_token + cls_position).expand(len(tokens), -1, -1)
+        tokens = torch.cat([cls, tokens], dim=1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        tokens = self.norm(tokens)
+        return Encoded(tokens[:, :1], tokens[:, 1:])

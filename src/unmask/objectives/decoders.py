@@ -1,0 +1,86 @@
+"""From visible tokens to guesses for the hidden patches."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unmask.contracts import Encoded, PatchMask, Size
+from unmask.encoders.layers import NORM_EPSILON, Block, drawn_token, initialize
+from unmask.encoders.positions import check_width, resized, sine_cosine
+from unmask.errors import SettingsError
+from unmask.spec import Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfAttentionDecoder:
+    """MAE's decoder: a small ViT over the visible tokens and a mask token for each hidden patch."""
+
+    embed_dim: int = 512
+    """Width (MAE table 1b)."""
+
+    depth: int = 8
+    """Number of blocks (MAE table 1a)."""
+
+    num_heads: int = 16
+    """Attention heads; must divide embed_dim."""
+
+    mlp_ratio: float = 4.0
+    """Width of the hidden layer of each MLP, relative to embed_dim."""
+
+    def __post_init__(self) -> None:
+        if self.depth < 1:
+            raise SettingsError(f"the decoder's depth must be at least 1, got {self.depth}; MAE uses 8")
+        check_width(self.embed_dim)
+
+    def build(self, encoder_dim: int, grid: Size, out_dim: int) -> "MaskTokenDecoder":
+        """The module, for tokens of `encoder_dim` on this grid and guesses of `out_dim` values."""
+        return MaskTokenDecoder(self, encoder_dim, grid, out_dim)
+
+
+AnyDecoder = Annotated[SelfAttentionDecoder, Kind("self-attention")]
+
+
+class MaskTokenDecoder(nn.Module):
+    """See `SelfAttentionDecoder`.
+
+    Tokens are never put back into image order, and the last block and the prediction are computed
+    for hidden patches alone: the same mathematics as the paper's, with less work.
+    """
+
+    def __init__(
+        self, spec: SelfAttentionDecoder, encoder_dim: int, grid: Size, out_dim: int
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.embed = nn.Linear(encoder_dim, spec.embed_dim)
+        self.mask_token = drawn_token(spec.embed_dim)
+        table = sine_cosine(spec.embed_dim, grid).float()[None]
+        self.pos_embed = nn.Parameter(table, requires_grad=False)
+        self.blocks = nn.ModuleList(
+            Block(spec.embed_dim, spec.num_heads, spec.mlp_ratio) for _ in range(spec.depth)
+        )
+        self.norm = nn.LayerNorm(spec.embed_dim, eps=NORM_EPSILON)
+        self.pred = nn.Linear(spec.embed_dim, out_dim)
+        initialize(self)
+
+    def forward(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m r p"]:
+        """A guess for each hidden patch, in the order of `mask.removed_index`."""
+        positions = resized(self.pos_embed, self.grid, grid)[0]
+        seen = self.embed(torch.cat([encoded.cls, encoded.patches], dim=1))
+        classes = encoded.cls.shape[1]
+        places = positions[1:]
+        tokens = torch.cat(
+            [
+                seen[:, :classes] + positions[0],
+                seen[:, classes:] + places[mask.kept_index],
+                self.mask_token + places[mask.removed_index],
+            ],
+            dim=1,
+        )
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        hidden = self.blocks[-1](tokens, start=seen.shape[1])  # [m r e]
+        return self.pred(self.norm(hidden))

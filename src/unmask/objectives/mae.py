@@ -1,0 +1,70 @@
+"""Masked autoencoders (He, Chen, Xie, Li, Dollár, Girshick, CVPR 2022), section 3."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from unmask.contracts import Batch, Loss, PatchMask, Size
+from unmask.encoders.vit import VisionTransformer
+from unmask.masking import AnyMasking, RandomMasking
+from unmask.objectives.decoders import AnyDecoder, SelfAttentionDecoder
+from unmask.patches import size_of
+from unmask.targets import AnyTarget, NormalizedPixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAE:
+    """Hide patches, encode the visible ones, rebuild the hidden ones."""
+
+    masking: AnyMasking = RandomMasking()
+    """Which patches to hide."""
+
+    target: AnyTarget = NormalizedPixels()
+    """What to rebuild."""
+
+    decoder: AnyDecoder = SelfAttentionDecoder()
+    """What rebuilds it; thrown away after pretraining."""
+
+    def build(self, encoder: VisionTransformer) -> "MaskedAutoencoder":
+        """The module around an encoder."""
+        return MaskedAutoencoder(self, encoder)
+
+
+class MaskedAutoencoder(nn.Module):
+    """See `MAE`."""
+
+    def __init__(self, spec: MAE, encoder: VisionTransformer) -> None:
+        super().__init__()
+        self.masking = spec.masking
+        self.encoder = encoder
+        self.target = spec.target.build(encoder.patch_size, encoder.channels)
+        self.decoder = spec.decoder.build(encoder.embed_dim, encoder.grid, self.target.out_dim)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
+        """Draw a mask and score the rebuilt patches."""
+        mask = self.sample(batch.images, generator)
+        return Loss(self.errors(batch.images, mask).mean(), {})
+
+    def sample(self, images: Shaped[Tensor, "b c h w"], generator: torch.Generator) -> PatchMask:
+        """A mask for these images."""
+        return self.masking.sample(len(images), self.grid_of(images), generator)
+
+    def grid_of(self, images: Shaped[Tensor, "b c h w"]) -> Size:
+        """The grid on which these images are masked."""
+        return self.encoder.mask_grid(size_of(images))
+
+    def errors(
+        self, images: Shaped[Tensor, "b c h w"], mask: PatchMask
+    ) -> Float[Tensor, "m r"]:
+        """The target's error of each hidden patch; visible patches are never scored."""
+        truth = self.target(images, mask, self.encoder.statistics)
+        return self.target.loss(self.predict(images, mask), truth)
+
+    def predict(
+        self, images: Shaped[Tensor, "b c h w"], mask: PatchMask
+    ) -> Float[Tensor, "m r p"]:
+        """A guess for each hidden patch, in the units of the target."""
+        encoded = self.encoder.encode_visible(images, mask)
+        return self.decoder(encoded, mask, self.grid_of(images))

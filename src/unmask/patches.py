@@ -1,0 +1,91 @@
+"""Images cut into patches and put together again.
+
+A patch is a vector of (row, column, channel), channels last, as in MAE's published weights.
+"""
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from unmask.contracts import Size, Statistics
+from unmask.errors import SettingsError
+
+
+def patch_grid(size: Size, patch_size: int) -> Size:
+    """How many patches fit in an image.
+
+    Raises:
+        SettingsError: if a side is no multiple of the patch; names the nearest that is.
+    """
+    if size.height % patch_size or size.width % patch_size:
+        near = Size(*(max(1, round(side / patch_size)) * patch_size for side in size))
+        raise SettingsError(
+            f"an image of {size.height} x {size.width} pixels cannot be cut into patches of "
+            f"{patch_size} x {patch_size}; the nearest size that can is {near.height} x {near.width} "
+            f"(--image-size {near})"
+        )
+    return Size(size.height // patch_size, size.width // patch_size)
+
+
+def size_of(images: Shaped[Tensor, "b c h w"]) -> Size:
+    """Height and width of a stack of images."""
+    return Size(images.shape[-2], images.shape[-1])
+
+
+def patchify(images: Shaped[Tensor, "b c h w"], patch_size: int) -> Shaped[Tensor, "b n p"]:
+    """Cut images into patches, row by row."""
+    batch, channels = images.shape[:2]
+    grid = patch_grid(size_of(images), patch_size)
+    cut = images.reshape(batch, channels, grid.height, patch_size, grid.width, patch_size)
+    cut = cut.permute(0, 2, 4, 3, 5, 1)  # image, grid row, grid column, row, column, channel
+    return cut.reshape(batch, grid.height * grid.width, patch_size**2 * channels)
+
+
+def unpatchify(
+    patches: Shaped[Tensor, "b n p"], patch_size: int, grid: Size
+) -> Shaped[Tensor, "b c h w"]:
+    """Put patches together into images; the inverse of `patchify`."""
+    batch = len(patches)
+    channels = patches.shape[-1] // patch_size**2
+    cut = patches.reshape(batch, grid.height, grid.width, patch_size, patch_size, channels)
+    cut = cut.permute(0, 5, 1, 3, 2, 4)
+    return cut.reshape(batch, channels, grid.height * patch_size, grid.width * patch_size)
+
+
+def gather(
+    images: Shaped[Tensor, "b c h w"],
+    image: Int[Tensor, "m"],
+    index: Int[Tensor, "m k"],
+    patch_size: int,
+    statistics: Statistics,
+) -> Float[Tensor, "m k p"]:
+    """The chosen patches, normalised. Work is done on them alone: the rest is only ever copied as bytes."""
+    chosen = patchify(images, patch_size)[image[:, None], index]
+    return normalize(chosen, statistics)
+
+
+def normalize(patches: Shaped[Tensor, "*b p"], statistics: Statistics) -> Float[Tensor, "*b p"]:
+    """Subtract the mean and divide by the deviation of each channel.
+
+    uint8 counts as 0 to 1; floating point is taken as it is, in the statistics' own units.
+    """
+    unit = 1 / 255 if patches.dtype == torch.uint8 else 1.0
+    repeats = patches.shape[-1] // len(statistics.mean)
+    scale = (unit / statistics.std).repeat(repeats)
+    shift = (-statistics.mean / statistics.std).repeat(repeats)
+    return torch.addcmul(shift, patches.to(shift.dtype), scale)
+
+
+def denormalize(patches: Float[Tensor, "*b p"], statistics: Statistics) -> Float[Tensor, "*b p"]:
+    """Back to pixel values between 0 and 1 (more or less: nothing is clipped)."""
+    repeats = patches.shape[-1] // len(statistics.mean)
+    return patches * statistics.std.repeat(repeats) + statistics.mean.repeat(repeats)
+
+
+def put_back(
+    patches: Float[Tensor, "m n p"],
+    index: Int[Tensor, "m r"],
+    values: Float[Tensor, "m r p"],
+) -> Float[Tensor, "m n p"]:
+    """A copy of the patches in which those at `index` hold the given values."""
+    return patches.scatter(1, index[..., None].expand_as(values), values)

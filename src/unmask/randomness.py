@@ -1,0 +1,58 @@
+"""Random numbers as a function of a key, so that nothing has to be remembered to resume.
+
+A key is a few whole numbers: (seed, step) for masks, (seed, epoch, index) for crops. A first word
+keeps uses apart that would otherwise share a key.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+_MASK = 2**64 - 1
+
+
+def mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble each number so that neighbours share nothing (the finaliser of SplitMix64, Steele 2014)."""
+    z = numbers + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def derive(use: str, *key: int) -> int:
+    """A seed between 0 and 2^63 - 1 for one use of one key.
+
+    >>> derive("masks", 0, 7) == derive("masks", 0, 7) != derive("crops", 0, 7)
+    True
+    """
+    state = int.from_bytes(use.encode(), "little") & _MASK
+    for number in key:
+        state = _mix_one((state ^ (number & _MASK)) & _MASK)
+    return _mix_one(state) >> 1
+
+
+def _mix_one(number: int) -> int:
+    """`mix` for a single Python integer, without numpy's overflow warnings."""
+    z = (number + 0x9E3779B97F4A7C15) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)
+
+
+def generator(device: torch.device | str, use: str, *key: int) -> torch.Generator:
+    """A torch generator for one use of one key."""
+    return torch.Generator(device).manual_seed(derive(use, *key))
+
+
+@contextmanager
+def seeded(use: str, *key: int) -> Iterator[None]:
+    """Let library code draw from torch's global CPU generator, and put that back as it was."""
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(derive(use, *key))
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)

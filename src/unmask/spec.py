@@ -1,0 +1,161 @@
+"""Specs as JSON: frozen dataclasses to plain dictionaries and back, strictly.
+
+A union of specs is a set of kinds: each member is written `Annotated[Spec, Kind("name")]`, and its
+JSON bears `"kind": "name"`. Unknown kinds and fields are errors that name the near miss; wrong types
+are errors; nothing that a file names is ever imported.
+"""
+
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
+
+import cattrs
+from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
+from cattrs.gen import make_dict_structure_fn
+
+from unmask.errors import SettingsError, did_you_mean
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The public name of a member of a union of specs."""
+
+    name: str
+
+
+def kinds(union: Any) -> dict[str, type]:
+    """The members of a union of specs by name; empty for any other type."""
+    members = get_args(union) if get_origin(union) in (Union, types.UnionType) else (union,)
+    named = {}
+    for member in members:
+        if get_origin(member) is not Annotated:
+            return {}
+        cls, *marks = get_args(member)
+        names = [mark.name for mark in marks if isinstance(mark, Kind)]
+        if not names:
+            return {}
+        named[names[0]] = cls
+    return named
+
+
+def to_json(spec: Any) -> dict[str, Any]:
+    """A spec as a dictionary of JSON values."""
+    return _converter.unstructure(spec)
+
+
+def from_json(cls: type[T], data: dict[str, Any]) -> T:
+    """The spec that a dictionary of JSON values describes.
+
+    Raises:
+        SettingsError: naming the path and the near miss of an unknown kind or field, or a wrong type.
+    """
+    try:
+        return _converter.structure(data, cls)
+    except SettingsError:
+        raise
+    except (BaseValidationError, ForbiddenExtraKeysError, TypeError, ValueError, KeyError) as error:
+        raise SettingsError(_explain(error, cls.__name__)) from None
+
+
+def _explain(error: BaseException, path: str) -> str:
+    """The first leaf of a tree of cattrs errors, with its path."""
+    if isinstance(error, SettingsError):
+        return str(error)
+    if isinstance(error, ForbiddenExtraKeysError):
+        extra = sorted(error.extra_fields)[0]
+        known = [field.name for field in fields(error.cls)]
+        return f"unknown field {extra!r} in {path}; {did_you_mean(extra, known)}"
+    if isinstance(error, BaseValidationError):
+        leaf = error.exceptions[0]
+        for note in getattr(leaf, "__notes__", ()):
+            if name := getattr(note, "name", None):
+                path = f"{path}.{name}"
+        return _explain(leaf, path)
+    if isinstance(error, KeyError):
+        return f"field {error.args[0]!r} is missing in {path}"
+    return f"{path}: {error}"
+
+
+def _structure_kind(named: dict[str, type]) -> Callable[[Any, Any], Any]:
+    def structure(data: Any, _: Any) -> Any:
+        if not isinstance(data, dict) or "kind" not in data:
+            raise SettingsError(f"expected an object with a kind ({', '.join(named)}), got {data!r}")
+        kind = data["kind"]
+        if kind not in named:
+            raise SettingsError(f"unknown kind {kind!r}; {did_you_mean(str(kind), named)}")
+        rest = {key: value for key, value in data.items() if key != "kind"}
+        return _converter.structure(rest, named[kind])
+
+    return structure
+
+
+def _unstructure_kind(named: dict[str, type]) -> Callable[[Any], dict[str, Any]]:
+    names = {cls: name for name, cls in named.items()}
+
+    def unstructure(value: Any) -> dict[str, Any]:
+        if type(value) not in names:
+            raise SettingsError(
+                f"{type(value).__name__} has no public name, so it cannot be written to spec.json; "
+                f"known here: {', '.join(names.values())}"
+            )
+        return {"kind": names[type(value)], **_converter.unstructure(value)}
+
+    return unstructure
+
+
+def _strict(cls: type) -> Callable[[Any, Any], Any]:
+    """Refuse what JSON spells as another type (a whole number may stand for a float)."""
+
+    def structure(data: Any, _: Any) -> Any:
+        if cls is float and type(data) is int:
+            return float(data)
+        if type(data) is not cls:
+            raise TypeError(f"expected {cls.__name__}, got {data!r}")
+        return data
+
+    return structure
+
+
+def _strict_fields(cls: type) -> Callable[[Any, Any], Any]:
+    return make_dict_structure_fn(cls, _converter, _cattrs_forbid_extra_keys=True)
+
+
+def _unstructure_fields(cls: type) -> Callable[[Any], dict[str, Any]]:
+    declared = {field.name: field.type for field in fields(cls)}
+
+    def unstructure(value: Any) -> dict[str, Any]:
+        return {
+            name: _converter.unstructure(getattr(value, name), unstructure_as=declared[name])
+            for name in declared
+        }
+
+    return unstructure
+
+
+def _is_named_tuple(cls: Any) -> bool:
+    return isinstance(cls, type) and issubclass(cls, tuple) and hasattr(cls, "_fields")
+
+
+def _structure_named_tuple(data: Any, cls: type[NamedTuple]) -> NamedTuple:
+    if not isinstance(data, list) or len(data) != len(cls._fields):
+        raise TypeError(f"expected a list of {len(cls._fields)} numbers, got {data!r}")
+    hints = cls.__annotations__
+    return cls(*(_converter.structure(v, hints[f]) for v, f in zip(data, cls._fields, strict=True)))
+
+
+_converter = cattrs.Converter()
+_converter.register_structure_hook_factory(is_dataclass, _strict_fields)
+_converter.register_unstructure_hook_factory(is_dataclass, _unstructure_fields)
+_converter.register_structure_hook_func(_is_named_tuple, _structure_named_tuple)
+_converter.register_unstructure_hook_func(_is_named_tuple, list)
+_converter.register_structure_hook_factory(
+    lambda union: bool(kinds(union)), lambda union: _structure_kind(kinds(union))
+)
+_converter.register_unstructure_hook_factory(
+    lambda union: bool(kinds(union)), lambda union: _unstructure_kind(kinds(union))
+)
+for _cls in (int, float, str, bool):
+    _converter.register_structure_hook(_cls, _strict(_cls))

@@ -1,0 +1,137 @@
+"""Pixels as targets: as they are, or normalised within each patch (MAE section 3 and table 1d)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unmask.contracts import PatchMask, Size, Statistics
+from unmask.patches import gather, normalize, patchify
+
+Levels = Literal["neighbors", "true"]
+"""Where a picture takes the mean and deviation of a hidden patch from, if the model does not predict them."""
+
+_EPSILON = 1e-6
+_NEIGHBORS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """The pixels of the hidden patches, normalised as the encoder's input is. Best for pictures."""
+
+    def build(self, patch_size: int, channels: int) -> "PixelTarget":
+        """The target for patches of this size."""
+        return PixelTarget(patch_size, channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalizedPixels:
+    """Each hidden patch with its own mean taken off and divided by its own deviation. Best for features."""
+
+    def build(self, patch_size: int, channels: int) -> "NormalizedPixelTarget":
+        """The target for patches of this size."""
+        return NormalizedPixelTarget(patch_size, channels)
+
+
+def squared_error(
+    prediction: Float[Tensor, "m r p"], target: Float[Tensor, "m r p"]
+) -> Float[Tensor, "m r"]:
+    """Mean squared error of each patch, in float32 whatever the precision of the network."""
+    return (prediction.float() - target).square().mean(-1)
+
+
+class PixelTarget(nn.Module):
+    """See `Pixels`."""
+
+    def __init__(self, patch_size: int, channels: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.out_dim = patch_size**2 * channels
+
+    def forward(
+        self, images: Tensor, mask: PatchMask, statistics: Statistics
+    ) -> Float[Tensor, "m r p"]:
+        """The hidden patches, normalised per channel."""
+        return gather(images, mask.image, mask.removed_index, self.patch_size, statistics)
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, "m r"]:
+        """Mean squared error of each patch."""
+        return squared_error(prediction, target)
+
+    def pixels(
+        self,
+        prediction: Float[Tensor, "m r p"],
+        images: Tensor,
+        mask: PatchMask,
+        statistics: Statistics,
+        levels: Levels,
+    ) -> Float[Tensor, "m r p"]:
+        """The prediction as it is: it already has its levels."""
+        return prediction
+
+
+class NormalizedPixelTarget(nn.Module):
+    """See `NormalizedPixels`."""
+
+    def __init__(self, patch_size: int, channels: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.out_dim = patch_size**2 * channels
+
+    def forward(
+        self, images: Tensor, mask: PatchMask, statistics: Statistics
+    ) -> Float[Tensor, "m r p"]:
+        """Hidden patches, each with mean 0 and (unbiased) variance 1 over all its values."""
+        patches = gather(images, mask.image, mask.removed_index, self.patch_size, statistics)
+        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+        return (patches - mean) * torch.rsqrt(variance + _EPSILON)
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, "m r"]:
+        """Mean squared error of each patch."""
+        return squared_error(prediction, target)
+
+    def pixels(
+        self,
+        prediction: Float[Tensor, "m r p"],
+        images: Tensor,
+        mask: PatchMask,
+        statistics: Statistics,
+        levels: Levels,
+    ) -> Float[Tensor, "m r p"]:
+        """Give each predicted patch a mean and a deviation, which the model does not predict.
+
+        "neighbors" takes them from the eight nearest visible patches, weighted by one over the
+        distance, and reads no hidden pixel; "true" reads the hidden patch itself.
+        """
+        patches = normalize(patchify(images, self.patch_size)[mask.image], statistics)
+        variance, mean = torch.var_mean(patches, dim=-1)  # [m n]
+        deviation = torch.sqrt(variance + _EPSILON)
+        if levels == "true":
+            mean = mean.gather(1, mask.removed_index)
+            deviation = deviation.gather(1, mask.removed_index)
+        else:
+            columns = images.shape[-1] // self.patch_size
+            grid = Size(mask.removed.shape[1] // columns, columns)
+            mean = _from_neighbors(mean, mask, grid)
+            deviation = _from_neighbors(deviation, mask, grid)
+        return prediction * deviation[..., None] + mean[..., None]
+
+
+def _from_neighbors(
+    values: Float[Tensor, "m n"], mask: PatchMask, grid: Size
+) -> Float[Tensor, "m r"]:
+    """A value for each hidden patch: the mean of its nearest visible ones, weighted by 1 / distance."""
+    rows, columns = torch.meshgrid(
+        torch.arange(grid.height, device=values.device),
+        torch.arange(grid.width, device=values.device),
+        indexing="ij",
+    )
+    places = torch.stack([rows.flatten(), columns.flatten()], 1).float()  # [n 2]
+    distance = torch.cdist(places[mask.removed_index], places[mask.kept_index])  # [m r k]
+    nearest, which = distance.topk(min(_NEIGHBORS, distance.shape[-1]), largest=False)
+    weights = (1 / nearest) / (1 / nearest).sum(-1, keepdim=True)  # [m r 8]
+    visible = values.gather(1, mask.kept_index)  # [m k]
+    chosen = visible.gather(1, which.flatten(1)).reshape(which.shape)
+    return (chosen * weights).sum(-1)
