@@ -1,0 +1,58 @@
+"""The command line: a table of commands, each a module imported when it is called."""
+
+import os
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "demo": "pretrain on handwritten digits and show what it brings (under two minutes)",
+    "pretrain": "pretrain an encoder on your images",
+    "reconstruct": "hide parts of images and rebuild them: the paper's figure",
+    "evaluate": "score frozen features with labelled images",
+}
+
+_HELP = """unmask: masked image pretraining on your own images
+
+usage: unmask COMMAND [arguments]
+
+{commands}
+
+`unmask COMMAND --help` tells more. Start with `unmask demo`, then `unmask pretrain FOLDER`.
+"""
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return
+    if arguments[0] == "--version":
+        from unmask import __version__
+
+        print(f"unmask {__version__}")
+        return
+    command, rest = arguments[0], arguments[1:]
+    from unmask.errors import SettingsError, UnmaskError, did_you_mean
+
+    try:
+        if command not in COMMANDS:
+            raise SettingsError(f"unknown command {command!r}; {did_you_mean(command, COMMANDS)}")
+        module = import_module(f"unmask.commands.{command}")
+        status = module.main(rest)
+    except UnmaskError as error:
+        print(f"unmask: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nunmask: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(status)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
+    return _HELP.format(commands=lines)

@@ -1,0 +1,93 @@
+"""Specs as command-line flags, by tyro: the recipe gives the defaults, flags change single values.
+
+Every flag takes one value, so that DATA and `--recipe` can be found before the flags are known.
+"""
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, get_type_hints
+
+import tyro
+
+from unmask.contracts import Size
+from unmask.data import AnySource, Digits, Folder
+from unmask.errors import SettingsError, did_you_mean
+from unmask.spec import kinds
+
+T = TypeVar("T")
+
+DATA_KINDS = ("folder", "digits")
+
+
+class Peek(NamedTuple):
+    """The positional words and the flags of a command line, before it is parsed."""
+
+    words: list[str]
+    flags: dict[str, str]
+    help: bool
+
+
+def peek(arguments: list[str]) -> Peek:
+    """Sort a command line into words and flags; `--flag value` and `--flag=value` are the same."""
+    words: list[str] = []
+    flags: dict[str, str] = {}
+    rest = iter(arguments)
+    for argument in rest:
+        if argument.startswith("--"):
+            name, equals, value = argument[2:].partition("=")
+            flags[name.replace("_", "-")] = value if equals else next(rest, "")
+        else:
+            words.append(argument)
+    return Peek(words, flags, bool({"-h", "--help"} & set(arguments)))
+
+
+def parse(cls: type[T], arguments: list[str], default: T, command: str, about: str) -> T:
+    """Read flags into `cls`, starting from a default; tyro explains what it cannot read and exits."""
+    _name_kinds(cls)
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_size_rule)
+    return tyro.cli(
+        cls,
+        prog=f"unmask {command}",
+        description=about,
+        args=arguments,
+        default=default,
+        config=(tyro.conf.CascadeSubcommandArgs,),
+        registry=registry,
+    )
+
+
+def _size_rule(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+    if info.type is not Size:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="SIDE|HEIGHTxWIDTH",
+        instance_from_str=lambda words: Size.parse(words[0]),
+        is_instance=lambda value: isinstance(value, Size),
+        str_from_instance=lambda size: [str(size)],
+    )
+
+
+def _name_kinds(cls: type) -> None:
+    """Give tyro the public names of all kinds below a dataclass."""
+    for kind in get_type_hints(cls, include_extras=True).values():
+        for name, member in kinds(kind).items():
+            if "__tyro_markers__" not in member.__dict__:
+                tyro.conf.configure(tyro.conf.subcommand(name))(member)
+            _name_kinds(member)
+        inner = getattr(kind, "__origin__", kind)
+        if is_dataclass(inner) and isinstance(inner, type) and not kinds(kind) and fields(inner):
+            _name_kinds(inner)
+
+
+def find_source(data: str, data_kind: str | None) -> AnySource:
+    """The source that DATA names: "digits", or a folder.
+
+    Raises:
+        SettingsError: for an unknown kind.
+    """
+    if data_kind is not None and data_kind not in DATA_KINDS:
+        raise SettingsError(f"unknown --data-kind {data_kind!r}; {did_you_mean(data_kind, DATA_KINDS)}")
+    kind = data_kind or ("digits" if data == "digits" and not Path(data).is_dir() else "folder")
+    return Digits() if kind == "digits" else Folder(path=str(Path(data).expanduser().absolute()))

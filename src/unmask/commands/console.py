@@ -1,0 +1,72 @@
+"""What a training command shows while it works: a live line, or a plain line now and then."""
+
+import time
+from collections.abc import Iterable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unmask.runs import pretrain
+
+_PLAIN_SECONDS = 15.0
+_WAITING_WORTH_SAYING = 0.1
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def shown(reports: Iterable[pretrain.Progress], name: str) -> Iterator[pretrain.Progress]:
+    """Pass reports on, showing where they stand."""
+    if console.is_terminal:
+        yield from _live(reports, name)
+    else:
+        yield from _plain(reports, name)
+
+
+def _live(reports: Iterable[pretrain.Progress], name: str) -> Iterator[pretrain.Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task(name, total=None, state="starting")
+        for report in reports:
+            if report.lines:
+                bar.update(
+                    task,
+                    total=report.steps,
+                    completed=report.step,
+                    state=_state(report),
+                )
+            yield report
+
+
+def _plain(reports: Iterable[pretrain.Progress], name: str) -> Iterator[pretrain.Progress]:
+    printed = 0.0
+    for report in reports:
+        now = time.perf_counter()
+        if report.lines and (now - printed > _PLAIN_SECONDS or report.step == report.steps):
+            console.print(f"{name}: {_state(report)}")
+            printed = now
+        yield report
+
+
+def _state(report: pretrain.Progress) -> str:
+    count = len(report.lines)
+    mean = {key: sum(line[key] for line in report.lines) / count for key in report.lines[0]}
+    waiting = mean["waiting"]
+    note = f", waiting for images {waiting:.0%}" if waiting > _WAITING_WORTH_SAYING else ""
+    return (
+        f"step {report.step:,} of {report.steps:,}, loss {mean['loss']:.4f}, "
+        f"{mean['images_per_second']:,.0f} images/s{note}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def gib(number: float) -> str:
+    """A number of bytes as people say it."""
+    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"

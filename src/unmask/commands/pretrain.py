@@ -1,0 +1,363 @@
+"""`unmask pretrain DATA`: pretrain an encoder on the user's images."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from unmask.commands.arguments import Peek, find_source, parse, peek
+from unmask.commands.console import console, duration, gib, shown
+from unmask.contracts import Size
+from unmask.data.digits import DigitImages
+from unmask.data.folder import FolderImages
+from unmask.errors import RunError, SettingsError
+from unmask.objectives.mae import MaskedAutoencoder
+from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
+from unmask.runs.folder import RunFolder
+from unmask.runs.plan import Plan, fitting_micro_batch, make_plan, trial
+from unmask.runs.pretrain import pretrain
+from unmask.runs.run import SPEC_VERSION, Run, build_objective, versions
+from unmask.training.hardware import (
+    Hardware,
+    best_precision,
+    best_workers,
+    cores,
+    find_device,
+)
+
+Source = FolderImages | DigitImages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The flags of `unmask pretrain`."""
+
+    data: tyro.conf.Positional[str | None] = None
+    """A folder of images, or digits."""
+
+    recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe")] = None
+    """A recipe's name, or FILE.py:NAME; chosen from the images if not given."""
+
+    out: str | None = None
+    """Folder of the run; runs/RECIPE-DATA if not given."""
+
+    resume: str | None = None
+    """Continue this run exactly where it stopped."""
+
+    like: str | None = None
+    """Repeat the settings of this run."""
+
+    data_kind: str | None = None
+    """What DATA is (folder, digits); seen from what is there if not given."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    """Everything that changes the result."""
+
+    seed: int = 0
+    """Seed of weights, order, crops and masks."""
+
+    workers: int | None = None
+    """Processes that load images."""
+
+    threads: int | None = None
+    """CPU threads of torch; all cores if not given."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, or auto."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products; weights are float32 always."""
+
+    micro_batch: int | None = None
+    """Images computed at a time; as many as fit if not given."""
+
+    save_every_minutes: float = 10.0
+    """Time between checkpoints; 0 saves after every step."""
+
+    max_set_aside: float = 0.05
+    """Share of images that may be unusable before the run stops."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    seen = peek(arguments)
+    if "resume" in seen.flags and not seen.help:
+        return _resume(arguments, seen)
+    return _begin(arguments, seen)
+
+
+def _begin(arguments: list[str], seen: Peek) -> int:
+    like = RunFolder(seen.flags["like"]).read() if "like" in seen.flags else None
+    if seen.help:
+        _parse(arguments, _default(like, find_recipe(seen.flags.get("recipe", "mae-b16"))))
+    if not seen.words:
+        raise SettingsError(
+            "which images? `unmask pretrain FOLDER`, or `unmask pretrain digits` to try it out"
+        )
+    spec = find_source(seen.words[0], seen.flags.get("data-kind"))
+    if like is None and "recipe" in seen.flags:
+        find_recipe(seen.flags["recipe"])  # a misspelt name should not wait for a scan of the images
+    source = spec.open("train")
+    name, default = _recipe(seen, like, source)
+    args = _parse(arguments, _default(like, default))
+
+    folder = RunFolder(args.out or _free_folder(name, seen.words[0]))
+    folder.check_free()
+    _say_images(spec.splits(), source, args.recipe.image_size)
+    recipe = _fitting_warmup(args.recipe, seen)
+    device = find_device(args.device)
+    precision = best_precision(device) if args.precision == "auto" else args.precision
+    torch.set_num_threads(args.threads or cores())
+    objective = build_objective(recipe, source, args.seed)
+    console.print("measuring what a step costs ...")
+    cost = trial(objective, recipe, device, precision)
+    workers = best_workers(device, isinstance(source, DigitImages))
+    unmask_version, torch_version = versions()
+    run = Run(
+        spec_version=SPEC_VERSION,
+        recipe_name=name,
+        recipe=recipe,
+        data=spec,
+        images=len(source),
+        channels=source.channels,
+        fingerprint=source.fingerprint,
+        seed=args.seed,
+        hardware=Hardware(
+            device=str(device),
+            precision=precision,
+            workers=workers if args.workers is None else args.workers,
+            threads=torch.get_num_threads(),
+            micro_batch=fitting_micro_batch(cost, recipe.batch_size, args.micro_batch, device),
+        ),
+        save_every_minutes=args.save_every_minutes,
+        max_set_aside=args.max_set_aside,
+        unmask_version=unmask_version,
+        torch_version=torch_version,
+    )
+    _say_plan(run, make_plan(run, objective, source, cost))
+    folder.create(run)
+    return _train(run, folder, source, objective)
+
+
+def _resume(arguments: list[str], seen: Peek) -> int:
+    folder = RunFolder(seen.flags["resume"])
+    run = folder.read()
+    old = _default(run, run.recipe)
+    args = _parse(arguments, replace(old, resume=seen.flags["resume"]))
+    _refuse_changes(args, old)
+    changed = replace(
+        run,
+        hardware=Hardware(
+            device=str(find_device(args.device)),
+            precision=run.hardware.precision if args.precision == "auto" else args.precision,
+            workers=run.hardware.workers if args.workers is None else args.workers,
+            threads=args.threads or run.hardware.threads,
+            micro_batch=args.micro_batch or run.hardware.micro_batch,
+        ),
+        save_every_minutes=args.save_every_minutes,
+        max_set_aside=args.max_set_aside,
+    )
+    found, damaged = folder.newest()
+    for line in damaged:
+        console.print(f"[yellow]passed over a damaged checkpoint: {line}[/]")
+    if found is not None and found.info.step >= run.steps:
+        console.print(f"{folder.root} is finished: {run.steps:,} of {run.steps:,} steps are done")
+        return 0
+    source = run.data.open("train")
+    if source.fingerprint != run.fingerprint:
+        raise RunError(
+            f"the images of this run have changed ({run.images:,} then, {len(source):,} now, or other "
+            "names or sizes), so it cannot go on exactly; put them back, or begin anew with "
+            f"`unmask pretrain DATA --like {folder.root} --out NEW`"
+        )
+    if changed.hardware != run.hardware:
+        console.print("hardware settings differ from the run's; results stay equal up to rounding")
+    if torch.__version__ != run.torch_version:
+        console.print(f"begun with torch {run.torch_version}, now {torch.__version__}: equal up to rounding")
+    console.print(f"continuing {folder.root} from step {found.info.step if found else 0:,} of {run.steps:,}")
+    torch.set_num_threads(changed.hardware.threads)
+    return _train(changed, folder, source, build_objective(run.recipe, source, run.seed))
+
+
+def _train(run: Run, folder: RunFolder, source: Source, objective: MaskedAutoencoder) -> int:
+    """Train until the end or a signal, and say how to go on."""
+    with folder.lock(), _signals() as stop:
+        for _ in shown(pretrain(run, folder, source, objective, stop.event), run.recipe_name):
+            pass
+    if stop.event.is_set():
+        console.print(f"stopped and saved; continue with:\nunmask pretrain --resume {folder.root}")
+        return 128 + stop.signal
+    if folder.set_aside.exists():
+        console.print(f"images that could not be used are listed in {folder.set_aside}")
+    data = source.root if isinstance(source, FolderImages) else "digits"
+    sample = f" {source.root / source.name(0)}" if isinstance(source, FolderImages) else " digits"
+    console.print(
+        f"done: {folder.root}\nlook at it:  unmask reconstruct {folder.root}{sample} --out sheet.png\n"
+        f"measure it:  unmask evaluate {folder.root} {data} --protocol knn"
+    )
+    return 0
+
+
+def _parse(arguments: list[str], default: Arguments) -> Arguments:
+    return parse(
+        Arguments,
+        arguments,
+        default,
+        "pretrain",
+        f"Pretrain an encoder on your images. Recipes: {', '.join(RECIPES)}.",
+    )
+
+
+def _default(like: Run | None, recipe: Recipe) -> Arguments:
+    if like is None:
+        return Arguments(recipe=recipe)
+    hardware = like.hardware
+    return Arguments(
+        recipe=recipe,
+        recipe_name=like.recipe_name,
+        seed=like.seed,
+        workers=hardware.workers,
+        threads=hardware.threads,
+        device=hardware.device,
+        precision=hardware.precision,
+        micro_batch=hardware.micro_batch,
+        save_every_minutes=like.save_every_minutes,
+        max_set_aside=like.max_set_aside,
+    )
+
+
+def _recipe(seen: Peek, like: Run | None, source: Source) -> tuple[str, Recipe]:
+    """The recipe asked for, or one chosen from the images."""
+    if like is not None:
+        return like.recipe_name, like.recipe
+    if "recipe" in seen.flags:
+        return seen.flags["recipe"], find_recipe(seen.flags["recipe"])
+    size = source.typical_size()
+    if "image-size" in seen.flags:
+        size = Size.parse(seen.flags["image-size"])
+    name, reason = choose_recipe(size, len(source))
+    others = ", ".join(other for other in RECIPES if other != name)
+    console.print(f"recipe [bold]{name}[/], because {reason}; --recipe takes another: {others}")
+    return name, RECIPES[name].recipe
+
+
+def _refuse_changes(args: Arguments, old: Arguments) -> None:
+    if args.data is not None:
+        raise SettingsError("--resume finds the images by itself: leave out DATA")
+    for name in ("recipe_name", "out", "like", "data_kind", "recipe", "seed"):
+        if getattr(args, name) != getattr(old, name):
+            flag = "a setting of the recipe" if name == "recipe" else f"--{name.replace('_', '-')}"
+            raise SettingsError(
+                f"--resume continues a run exactly, so {flag} cannot change; begin another with "
+                f"`unmask pretrain DATA --like {args.resume} --out NEW` and that change"
+            )
+
+
+def _fitting_warmup(recipe: Recipe, seen: Peek) -> Recipe:
+    """Shorten the warm-up of a recipe that is run for far fewer epochs than it was made for."""
+    longest = recipe.epochs / 10
+    if recipe.schedule.warmup_epochs <= longest or "schedule.warmup-epochs" in seen.flags:
+        if recipe.schedule.warmup_epochs >= recipe.epochs:
+            raise SettingsError(
+                f"a warm-up of {recipe.schedule.warmup_epochs:g} epochs leaves nothing of "
+                f"{recipe.epochs:g}; shorten it with --schedule.warmup-epochs"
+            )
+        return recipe
+    console.print(
+        f"warm-up cut from {recipe.schedule.warmup_epochs:g} to {longest:g} epochs, a tenth of "
+        f"{recipe.epochs:g}; --schedule.warmup-epochs sets it"
+    )
+    return replace(recipe, schedule=replace(recipe.schedule, warmup_epochs=longest))
+
+
+def _free_folder(recipe_name: str, data: str) -> str:
+    """runs/RECIPE-DATA, numbered if that is taken."""
+    name = Path(recipe_name.rpartition(":")[2]).name
+    base = Path("runs") / f"{name}-{Path(data).resolve().name}"
+    number = 1
+    while (folder := Path(f"{base}-{number}" if number > 1 else base)).exists():
+        number += 1
+    return str(folder)
+
+
+def _say_images(splits: tuple[str, ...], source: Source, size: Size) -> None:
+    """What was found, and what was left out."""
+    place = f"{source.root}" if isinstance(source, FolderImages) else "scikit-learn's digits"
+    classes = f" in {len(source.class_names)} classes (labels are not used)" if source.class_names else ""
+    bands = "grey" if source.channels == 1 else "colour"
+    typical = source.typical_size()
+    console.print(
+        f"images    {len(source):,} {bands}{classes} in {place}, "
+        f"about {typical.height} x {typical.width} pixels"
+    )
+    if len(splits) > 1:
+        console.print("          (its train folder only; the test folder is left for evaluation)")
+    if source.refused:
+        name, reason = source.refused[0]
+        console.print(
+            f"          {len(source.refused)} cannot be used, the first is {name}: {reason}",
+            markup=False,
+        )
+    if source.others:
+        kinds = ", ".join(f"{count} {ending}" for ending, count in source.others.most_common(5))
+        console.print(f"          passed over, not images: {kinds}", markup=False)
+    if source.smallest_side < min(size):
+        console.print(
+            f"          some are smaller than the crop ({source.smallest_side} < {min(size)} pixels) "
+            "and will be enlarged"
+        )
+
+
+def _say_plan(run: Run, plan: Plan) -> None:
+    recipe, hardware = run.recipe, run.hardware
+    encoder = recipe.encoder
+    pieces = -(-recipe.batch_size // hardware.micro_batch)
+    split = f" in {pieces} parts of {hardware.micro_batch}" if pieces > 1 else ""
+    each = recipe.batch_size / run.images
+    several = f" (each image {each:.1f} times a batch)" if each > 1 else ""
+    console.print(
+        f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}: "
+        f"{plan.encoder_parameters / 1e6:.2f} M parameters, and {plan.decoder_parameters / 1e6:.2f} M "
+        f"in the decoder\n"
+        f"masking   the encoder sees {plan.kept} of {plan.patches} patches of {recipe.image_size} pixels\n"
+        f"batch     {recipe.batch_size}{split}{several}, learning rate up to "
+        f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
+        f"steps     {run.steps:,} ({recipe.epochs:g} epochs)\n"
+        f"machine   {hardware.device}, {hardware.precision}, {hardware.threads} threads, "
+        f"{hardware.workers} loading processes\n"
+        f"expected  {duration(plan.seconds)} ({plan.step_seconds:.2f} s a step), "
+        f"{gib(plan.memory_bytes)} of memory"
+    )
+
+
+class _Stop:
+    """Whether and by which signal to stop."""
+
+    def __init__(self) -> None:
+        self.event = Event()
+        self.signal = 0
+
+
+@contextmanager
+def _signals() -> Iterator[_Stop]:
+    """Let Ctrl-C and SIGTERM end the step at hand first; a second Ctrl-C stops at once."""
+    stop = _Stop()
+
+    def note(number: int, _: object) -> None:
+        if stop.event.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.event.set()
+        stop.signal = number
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

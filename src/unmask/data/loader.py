@@ -1,0 +1,110 @@
+"""Images to batches: order, views, collation; the same for any number of workers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from unmask.contracts import Batch, ImageSource, Sample, Size
+from unmask.data.order import samples
+from unmask.data.set_aside import SetAside
+from unmask.data.views import AnyViews
+from unmask.errors import DataError, ResourceError
+from unmask.randomness import derive
+
+_ATTEMPTS = 100
+
+Failures = list[tuple[str, str]]
+
+
+class Viewed(Dataset[tuple[Batch | DataError, Failures]]):
+    """A source's images as an objective sees them, by (epoch, index)."""
+
+    def __init__(self, source: ImageSource, views: AnyViews, size: Size, seed: int) -> None:
+        self.source, self.views, self.size, self.seed = source, views, size, seed
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> tuple[Batch | DataError, Failures]:
+        """A whole batch, and the files that had to be replaced in it.
+
+        An error is handed over as a value: raised in a worker, it would arrive as a traceback.
+        """
+        failures: Failures = []
+        try:
+            rows = [self._one(epoch, index, failures) for epoch, index in keys]
+        except DataError as error:
+            return error, failures
+        views = tuple(torch.stack(crops) for crops in zip(*(row[0] for row in rows), strict=True))
+        labels, index = (torch.tensor(numbers) for numbers in ([r[1] for r in rows], [r[2] for r in rows]))
+        return Batch(views, labels, index, keys[0][0]), failures
+
+    def _one(self, epoch: int, index: int, failures: Failures) -> tuple[Any, int, int]:
+        sample, found = self._readable(epoch, index, failures)
+        return self.views(sample.image, self.size, self.seed, epoch, index), sample.label, found
+
+    def _readable(self, epoch: int, index: int, failures: Failures) -> tuple[Sample, int]:
+        """The image at `index`, or the first readable one of a sequence drawn from (seed, epoch, index)."""
+        candidate = index
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self.source[candidate], candidate
+            except DataError as error:
+                failures.append((self.source.name(candidate), str(error)))
+            candidate = derive("replace", self.seed, epoch, index, attempt) % len(self.source)
+        raise DataError(f"{_ATTEMPTS} images in a row cannot be decoded; the last: {failures[-1]}")
+
+
+def batches(
+    images: Viewed,
+    *,
+    batch_size: int,
+    first_step: int,
+    steps: int,
+    workers: int,
+    device: torch.device,
+    set_aside: SetAside,
+) -> Iterator[Batch]:
+    """The batches of steps first_step to steps-1, on the device.
+
+    Raises:
+        DataError: when too many images cannot be decoded.
+        ResourceError: when a worker dies.
+    """
+    wanted = (
+        samples(step, batch_size, len(images.source), images.seed)
+        for step in range(first_step, steps)
+    )
+    loader = DataLoader(
+        images,
+        batch_sampler=wanted,  # pyright: ignore[reportArgumentType] - any iterable of lists of keys
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=device.type == "cuda",
+    )
+    try:
+        for batch, failures in loader:
+            set_aside.add(failures)
+            if isinstance(batch, DataError):
+                raise batch
+            yield to_device(batch, device)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ResourceError(
+            f"a loading process died, most likely for want of memory ({error}); "
+            "try fewer with --workers, or --workers 0"
+        ) from None
+
+
+def _as_it_is(fetched: Any) -> Any:
+    return fetched
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on the device, copied without waiting."""
+    return Batch(
+        tuple(view.to(device, non_blocking=True) for view in batch.views),
+        batch.labels.to(device, non_blocking=True),
+        batch.index.to(device, non_blocking=True),
+        batch.epoch,
+    )

@@ -1,0 +1,63 @@
+"""What makes up a recipe: everything that changes the result, and nothing else."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from unmask.contracts import Size
+from unmask.data.views import AnyViews
+from unmask.encoders import AnyEncoder
+from unmask.errors import SettingsError
+from unmask.objectives import AnyObjective
+from unmask.patches import patch_grid
+from unmask.training.optimizers import AnyOptimizer
+from unmask.training.schedules import WarmupCosine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to pretrain."""
+
+    encoder: AnyEncoder
+    """What is trained."""
+
+    objective: AnyObjective
+    """What makes it learn."""
+
+    views: AnyViews
+    """Crops and flips."""
+
+    optimizer: AnyOptimizer
+    """How weights follow gradients."""
+
+    schedule: WarmupCosine
+    """The learning rate over time."""
+
+    image_size: Size
+    """Pixels of a crop: one number for a square, or HEIGHTxWIDTH."""
+
+    batch_size: int
+    """Images of a step, all micro-batches together."""
+
+    epochs: float
+    """How often every image is shown."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise SettingsError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.epochs <= 0:
+            raise SettingsError(f"epochs must be above 0, got {self.epochs}")
+        self.encoder_grid()
+
+    def encoder_grid(self) -> Size:
+        """The grid of patches of a crop; refuses a size that the patch does not divide."""
+        return patch_grid(self.image_size, self.encoder.patch_size)
+
+
+class Named(NamedTuple):
+    """A recipe with its origin."""
+
+    recipe: Recipe
+    source: str
+    """Where the numbers come from."""
+    expected: str
+    """The score that it gave its authors, and what it gave us."""

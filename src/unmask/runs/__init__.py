@@ -1,0 +1,1 @@
+"""Where all parts meet: a recipe becomes a run."""

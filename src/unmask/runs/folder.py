@@ -1,0 +1,134 @@
+"""The folder of a run: its spec, log, checkpoints, and the lock that keeps a second run out."""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from unmask.errors import ResourceError, RunError, SettingsError
+from unmask.runs.run import Run
+from unmask.spec import to_json
+from unmask.training import checkpoint
+from unmask.training.checkpoint import Checkpoint
+
+
+class RunFolder:
+    """Paths and contents of a run's folder."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self.spec = self.root / "spec.json"
+        self.log = self.root / "log.jsonl"
+        self.set_aside = self.root / "set_aside.csv"
+        self.checkpoints = self.root / "checkpoints"
+
+    def create(self, run: Run) -> None:
+        """Make the folder and write the spec.
+
+        Raises:
+            RunError: if a run is there already.
+            ResourceError: if the folder cannot be written.
+        """
+        self.check_free()
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            writing = self.root / ".spec.json"
+            writing.write_text(json.dumps(to_json(run), indent=1) + "\n")
+            writing.rename(self.spec)
+        except OSError as error:
+            raise ResourceError(
+                f"{self.root} cannot be written ({error.strerror}); choose another folder with --out"
+            ) from None
+
+    def check_free(self) -> None:
+        """Refuse a folder that holds a run or something else."""
+        if self.spec.exists():
+            raise RunError(
+                f"{self.root} already holds a run; continue it with `unmask pretrain --resume "
+                f"{self.root}`, or choose another folder with --out"
+            )
+        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+            raise RunError(f"{self.root} exists and is not empty; choose another folder with --out")
+
+    def read(self) -> Run:
+        """The run of this folder.
+
+        Raises:
+            RunError: if there is none, or it is damaged or from a newer version.
+        """
+        if not self.spec.exists():
+            near = [str(path.parent) for path in sorted(self.root.parent.glob("*/spec.json"))][:5]
+            hint = f"; runs nearby: {', '.join(near)}" if near else ""
+            raise RunError(f"{self.root} holds no run (no spec.json){hint}")
+        try:
+            return Run.read(json.loads(self.spec.read_text()))
+        except (ValueError, SettingsError) as error:
+            raise RunError(f"{self.spec} cannot be read: {error}") from None
+
+    def newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest whole checkpoint, and a line for each damaged one passed over."""
+        return checkpoint.newest(self.checkpoints)
+
+    def restore(
+        self, objective: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[int, list[str]]:
+        """Put the newest checkpoint into both; the step to go on from, 0 without a checkpoint."""
+        found, damaged = self.newest()
+        if found is None:
+            return 0, damaged
+        objective.load_state_dict(found.read("model"))
+        state = found.read("training/optimizer")
+        checkpoint.restore_optimizer(optimizer, objective, state)
+        return found.info.step, damaged
+
+    def save(
+        self, run: Run, step: int, objective: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> Path:
+        """Write a checkpoint."""
+        model = objective.state_dict()
+        encoder = {
+            name.removeprefix("encoder."): tensor
+            for name, tensor in model.items()
+            if name.startswith("encoder.")
+        }
+        return checkpoint.write(
+            self.checkpoints,
+            {
+                "encoder": encoder,
+                "model": model,
+                "training/optimizer": checkpoint.optimizer_tensors(optimizer, objective),
+            },
+            step=step,
+            images_seen=step * run.recipe.batch_size,
+            spec_hash=run.hash,
+            metadata={"unmask": json.dumps(to_json(run))},
+        )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder; the system lets go of it even if this process is killed.
+
+        Raises:
+            RunError: if another process holds it, naming that process.
+        """
+        path = self.root / "lock"
+        with path.open("a+") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                raise RunError(
+                    f"{self.root} is in use by {file.read().strip() or 'another process'}; "
+                    "wait for it or stop it, or choose another folder with --out"
+                ) from None
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            yield

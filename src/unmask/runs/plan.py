@@ -1,0 +1,144 @@
+"""What a run will do, take and need, told before its first step."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from unmask.contracts import ImageSource
+from unmask.data.loader import Viewed
+from unmask.errors import ResourceError
+from unmask.objectives.mae import MaskedAutoencoder
+from unmask.randomness import generator
+from unmask.recipes import Recipe
+from unmask.runs.run import Run, parameter_count
+from unmask.training.hardware import Precision, cores, memory_available
+from unmask.training.meter import Cost, measure_cost
+
+_USABLE = 0.85
+_LARGEST_TRIAL = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The expectations of a run."""
+
+    encoder_parameters: int
+    """Parameters that stay after pretraining."""
+
+    decoder_parameters: int
+    """Parameters that are thrown away."""
+
+    kept: int
+    """Patches that the encoder sees of each image."""
+
+    patches: int
+    """Patches of each image."""
+
+    step_seconds: float
+    """Expected time of a step."""
+
+    memory_bytes: int
+    """Expected peak of memory, this process's own included."""
+
+    seconds: float
+    """Expected time of all steps."""
+
+
+def trial(
+    objective: MaskedAutoencoder,
+    recipe: Recipe,
+    device: torch.device,
+    precision: Precision,
+) -> Cost:
+    """Measure what a step costs here; the objective stays as it is.
+
+    Raises:
+        ResourceError: if not even the weights, or one image, fit in memory.
+    """
+    learning = sum(p.nbytes for p in objective.parameters() if p.requires_grad)
+    room = memory_available(device)
+    if 4 * learning > room:
+        raise ResourceError(
+            f"weights, gradients and optimizer need {_gib(4 * learning)}, and {_gib(room)} are "
+            "free; choose a smaller recipe with --recipe"
+        )
+    objective.to(device).train()
+    return measure_cost(
+        objective,
+        recipe.optimizer.build(objective),
+        size=recipe.image_size,
+        channels=objective.encoder.channels,
+        largest=min(recipe.batch_size, _LARGEST_TRIAL),
+        device=device,
+        precision=precision,
+    )
+
+
+def fitting_micro_batch(
+    cost: Cost, batch_size: int, wanted: int | None, device: torch.device
+) -> int:
+    """The images to compute at a time: as wanted, or the most that fit (the batch, a half, a quarter, ...).
+
+    Raises:
+        ResourceError: naming what would fit.
+    """
+    room = int(_USABLE * memory_available(device)) - cost.bytes_fixed
+    most = room // max(1, cost.bytes_per_image)
+    if most < 1:
+        raise ResourceError(
+            f"one image at a time needs {_gib(cost.memory(1))}, and {_gib(memory_available(device))} "
+            "are free; choose a smaller recipe with --recipe or a smaller --image-size"
+        )
+    if wanted is None:
+        pieces = 1
+        while -(-batch_size // pieces) > most:
+            pieces *= 2
+        return -(-batch_size // pieces)
+    if wanted > most:
+        raise ResourceError(
+            f"{wanted} images at a time need {_gib(cost.memory(wanted))}, and "
+            f"{_gib(memory_available(device))} are free; --micro-batch {most} would fit, with the "
+            "same result but for rounding"
+        )
+    return min(wanted, batch_size)
+
+
+def make_plan(run: Run, objective: MaskedAutoencoder, source: ImageSource, cost: Cost) -> Plan:
+    """The plan of a run, from measured costs."""
+    recipe, hardware = run.recipe, run.hardware
+    computing = cost.step_seconds(recipe.batch_size, hardware.micro_batch)
+    loading = _loading_seconds(run, source) * recipe.batch_size
+    if hardware.workers == 0:
+        step_seconds = computing + loading
+    elif hardware.device == "cpu":  # the loading processes take their share of the same cores
+        step_seconds = computing + loading / cores()
+    else:
+        step_seconds = max(computing, loading / hardware.workers)
+    encoder = parameter_count(objective.encoder)
+    grid = recipe.encoder_grid()
+    mask = recipe.objective.masking.sample(1, grid, generator("cpu", "plan"))
+    return Plan(
+        encoder_parameters=encoder,
+        decoder_parameters=parameter_count(objective) - encoder,
+        kept=mask.kept_index.shape[1],
+        patches=mask.removed.shape[1],
+        step_seconds=step_seconds,
+        memory_bytes=cost.memory(hardware.micro_batch) + cost.bytes_process,
+        seconds=step_seconds * run.steps,
+    )
+
+
+def _loading_seconds(run: Run, source: ImageSource) -> float:
+    """Seconds to load one image, measured on a few."""
+    viewed = Viewed(source, run.recipe.views, run.recipe.image_size, run.seed)
+    count = min(32, len(source))
+    keys = [(0, position * len(source) // count) for position in range(count)]
+    viewed.__getitems__(keys[:2])
+    started = time.perf_counter()
+    viewed.__getitems__(keys)
+    return (time.perf_counter() - started) / count
+
+
+def _gib(number: float) -> str:
+    return f"{number / 2**30:.1f} GiB"

@@ -1,0 +1,100 @@
+"""Pretraining, from the first image to the last checkpoint. Read top to bottom."""
+
+import time
+from collections.abc import Iterator
+from threading import Event
+from typing import NamedTuple
+
+import torch
+
+from unmask.contracts import ImageSource
+from unmask.data.loader import Viewed, batches
+from unmask.data.set_aside import SetAside
+from unmask.objectives.mae import MaskedAutoencoder
+from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
+from unmask.training.hardware import find_device
+from unmask.training.logbook import Logbook
+from unmask.training.loop import train
+
+_WRITE_SECONDS = 1.0
+
+
+class Progress(NamedTuple):
+    """Where a run stands after a step."""
+
+    step: int
+    steps: int
+    lines: list[dict[str, float]]
+    """Log lines written since the last report; mostly none."""
+    saved: bool
+
+
+def pretrain(
+    run: Run,
+    folder: RunFolder,
+    source: ImageSource,
+    objective: MaskedAutoencoder,
+    stop: Event,
+) -> Iterator[Progress]:
+    """Train an objective, from its folder's newest checkpoint on, until the end or until `stop` is set.
+
+    Raises:
+        DataError: when too many images cannot be used.
+        DivergedError: when the loss is no longer finite; nothing is saved after it.
+        ResourceError: when the disk is full.
+    """
+    recipe, hardware = run.recipe, run.hardware
+    device = find_device(hardware.device)
+    torch.set_num_threads(hardware.threads)
+
+    objective.to(device).train()
+    optimizer = recipe.optimizer.build(objective)
+    first_step, _ = folder.restore(objective, optimizer)
+
+    set_aside = SetAside(folder.set_aside, len(source) + len(source.refused), run.max_set_aside)
+    set_aside.add(source.refused)
+    logbook = Logbook(folder.log, first_step)
+    stream = batches(
+        Viewed(source, recipe.views, recipe.image_size, run.seed),
+        batch_size=recipe.batch_size,
+        first_step=first_step,
+        steps=run.steps,
+        workers=hardware.workers,
+        device=device,
+        set_aside=set_aside,
+    )
+    reports = train(
+        objective,
+        stream,
+        optimizer,
+        run.rate,
+        first_step=first_step,
+        steps=run.steps,
+        seed=run.seed,
+        device=device,
+        precision=hardware.precision,
+        micro_batch=hardware.micro_batch,
+    )
+
+    stepped = written = saved = time.perf_counter()
+    for report in reports:
+        now = time.perf_counter()
+        logbook.add(report, now - stepped)
+        stepped = now
+
+        save = (
+            report.step == run.steps
+            or stop.is_set()
+            or now - saved >= 60 * run.save_every_minutes
+        )
+        lines: list[dict[str, float]] = []
+        if save or now - written >= _WRITE_SECONDS:
+            lines, written = logbook.write(), now
+        if save:
+            folder.save(run, report.step, objective, optimizer)
+            saved = stepped = time.perf_counter()
+
+        yield Progress(report.step, run.steps, lines, save)
+        if stop.is_set():
+            return

@@ -1,0 +1,114 @@
+"""The whole of a run as one spec, written to `spec.json`."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from unmask.contracts import ImageSource
+from unmask.data import AnySource
+from unmask.data.statistics import statistics_of
+from unmask.errors import RunError
+from unmask.objectives.mae import MaskedAutoencoder
+from unmask.randomness import seeded
+from unmask.recipes import Recipe
+from unmask.spec import from_json, to_json
+from unmask.training.hardware import Hardware
+from unmask.training.schedules import steps_of
+
+SPEC_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What runs, on what, and where."""
+
+    spec_version: int
+    """Version of this layout; a newer one is refused."""
+
+    recipe_name: str
+    """The recipe that this began as."""
+
+    recipe: Recipe
+    """Everything that changes the result."""
+
+    data: AnySource
+    """Where the images are."""
+
+    images: int
+    """How many images there are."""
+
+    channels: int
+    """Channels of an image."""
+
+    fingerprint: str
+    """Hash of the images' names and sizes; the order of samples holds for these alone."""
+
+    seed: int
+    """Seed of weights, order, crops and masks."""
+
+    hardware: Hardware
+    """What must not change the result."""
+
+    save_every_minutes: float
+    """Time between checkpoints; 0 saves after every step."""
+
+    max_set_aside: float
+    """Share of images that may be unusable before the run stops."""
+
+    unmask_version: str
+    """The version of this package that began the run."""
+
+    torch_version: str
+    """The torch that began the run; exact continuation needs the same."""
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        return steps_of(self.recipe.epochs, self.images, self.recipe.batch_size)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        recipe = self.recipe
+        epoch = step * recipe.batch_size / self.images
+        return recipe.schedule.rate(epoch, recipe.epochs, recipe.batch_size)
+
+    @property
+    def hash(self) -> str:
+        """Short hash of what must stay the same when a run goes on."""
+        same = {key: value for key, value in to_json(self).items() if key not in ("hardware",)}
+        return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
+
+    @classmethod
+    def read(cls, data: dict[str, Any]) -> "Run":
+        """The run that a `spec.json` describes; a newer version is refused."""
+        version = data.get("spec_version", 0)
+        if isinstance(version, int) and version > SPEC_VERSION:
+            raise RunError(
+                f"this run's spec.json has version {version}, and this unmask reads up to "
+                f"{SPEC_VERSION}; install a newer unmask"
+            )
+        return from_json(cls, data)
+
+
+def build_objective(recipe: Recipe, source: ImageSource, seed: int) -> MaskedAutoencoder:
+    """The objective around a new encoder, its weights drawn from the seed."""
+    statistics = statistics_of(source)
+    with seeded("weights", seed):
+        encoder = recipe.encoder.build(recipe.image_size, source.channels, statistics)
+        return recipe.objective.build(encoder)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Parameters of a module, position tables included."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def versions() -> tuple[str, str]:
+    """(unmask, torch)."""
+    import unmask
+
+    return unmask.__version__, torch.__version__

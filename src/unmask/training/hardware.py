@@ -1,0 +1,117 @@
+"""Where and how to compute: what must not change the result (up to rounding)."""
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from unmask.errors import ResourceError, SettingsError
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """The machine's part of a run, with every choice made."""
+
+    device: str
+    """A torch device: cpu, cuda, cuda:1, mps."""
+
+    precision: Precision
+    """Of matrix products; weights, optimizer and loss are float32 always."""
+
+    workers: int
+    """Processes that load images; 0 loads in the training process."""
+
+    threads: int
+    """CPU threads of torch; on a CPU, part of what makes a run exact to the bit."""
+
+    micro_batch: int
+    """Images computed at a time; a batch is several of these when it does not fit in memory."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 0), ("threads", 1), ("micro_batch", 1)):
+            if getattr(self, name) < least:
+                raise SettingsError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+def find_device(name: str) -> torch.device:
+    """The device of this name; "auto" takes a GPU where there is one.
+
+    Raises:
+        ResourceError: if this machine does not have it.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ResourceError(
+            f"--device {name} cannot be used here ({reason}); "
+            f"this machine offers {', '.join(_devices())}"
+        ) from None
+    return device
+
+
+def _devices() -> list[str]:
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def best_precision(device: torch.device) -> Precision:
+    """bfloat16 where a GPU computes it natively; a CPU without special units is far slower with it."""
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if native else "float32"
+
+
+def best_workers(device: torch.device, in_memory: bool) -> int:
+    """Loading processes: none for small sets in memory, one beside a CPU, else one a core up to 16."""
+    if in_memory:
+        return 0
+    return 1 if device.type == "cpu" else min(16, cores())
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Matrix products in this precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def memory_available(device: torch.device) -> int:
+    """Bytes that can still be taken, on the device or (CPU) in this process's container."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return min(_machine_available(), _container_available())
+
+
+def _machine_available() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    fields = dict(line.split(":") for line in lines)
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def _container_available() -> int:
+    """What a cgroup leaves; endless outside one."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = int((folder / "memory.current").read_text())
+    except OSError:
+        return 2**62
+    return 2**62 if limit == "max" else int(limit) - used

@@ -1,0 +1,81 @@
+"""One JSON line per step in `log.jsonl`.
+
+Losses stay on the device until lines are written, every few steps and before each checkpoint. A
+loss that is not finite is found then, so that no checkpoint ever holds its consequences.
+"""
+
+import json
+import math
+from pathlib import Path
+
+from unmask.contracts import StepReport
+from unmask.errors import DivergedError
+
+TIMES = ("images_per_second", "waiting")
+"""Fields that differ from run to run; all others are exact."""
+
+
+class Logbook:
+    """Appends to a log; lines past `step`, the last checkpoint, are cut off at the start."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        self._pending: list[tuple[StepReport, float]] = []
+        kept = [line for line in _lines(path) if line["step"] <= step]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    def add(self, report: StepReport, seconds: float) -> None:
+        """Note a step that took this long; written later."""
+        self._pending.append((report, seconds))
+
+    def write(self) -> list[dict[str, float]]:
+        """Write and return the lines noted since the last time.
+
+        Raises:
+            DivergedError: naming the first step whose loss is not finite; lines up to it are written.
+        """
+        lines = [_line(report, seconds) for report, seconds in self._pending]
+        self._pending = []
+        bad = next((line for line in lines if not math.isfinite(line["loss"])), None)
+        with self.path.open("a") as file:
+            for line in lines:
+                file.write(json.dumps(line) + "\n")
+                if line is bad:
+                    break
+        if bad is not None:
+            raise DivergedError(
+                f"the loss of step {bad['step']:.0f} is {bad['loss']} at a learning rate of "
+                f"{bad['learning_rate']:.3g}, so training stopped and the last checkpoint is from "
+                "before. Most likely the rate is too high (try half of --schedule.base-lr), the "
+                "warm-up too short, or float32 is needed (--precision float32)"
+            )
+        return lines
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """All lines of a log."""
+    return list(_lines(path))
+
+
+def _lines(path: Path) -> list[dict[str, float]]:
+    """The whole lines of a log; what a killed process left of a last one is passed over."""
+    if not path.exists():
+        return []
+    found: list[dict[str, float]] = []
+    for text in path.read_text().splitlines():
+        try:
+            found.append(json.loads(text))
+        except ValueError:
+            continue
+    return found
+
+
+def _line(report: StepReport, seconds: float) -> dict[str, float]:
+    return {
+        "step": report.step,
+        "loss": report.loss.item(),
+        **{name: part.item() for name, part in report.parts.items()},
+        "learning_rate": report.learning_rate,
+        "images_per_second": round(report.images / max(seconds, 1e-9), 2),
+        "waiting": round(report.waiting_seconds / max(seconds, 1e-9), 4),
+    }

@@ -1,0 +1,88 @@
+"""The loop: takes a step, yields a report. Logging, saving and stopping are its caller's."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from unmask.contracts import Batch, Loss, Reports, StepReport, Trainable
+from unmask.errors import ResourceError
+from unmask.randomness import generator
+from unmask.training.hardware import Precision, autocast
+
+
+def train(
+    trainable: Trainable,
+    batches: Iterator[Batch],
+    optimizer: torch.optim.Optimizer,
+    rate: Callable[[int], float],
+    *,
+    first_step: int,
+    steps: int,
+    seed: int,
+    device: torch.device,
+    precision: Precision,
+    micro_batch: int,
+) -> Reports:
+    """Train from `first_step` to `steps`, one report a step.
+
+    Nothing here waits for a GPU: losses are tensors, read by whoever needs the number. All
+    randomness of a step comes from (seed, step).
+    """
+    for step in range(first_step, steps):
+        started = time.perf_counter()
+        batch = next(batches)
+        waited = time.perf_counter() - started
+        learning_rate = rate(step)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        randomness = generator(device, "step", seed, step)
+        try:
+            loss = _backward(trainable, batch, randomness, device, precision, micro_batch)
+        except RuntimeError as error:  # torch's CPU allocator has no error class of its own
+            if not isinstance(error, torch.OutOfMemoryError) and "memory" not in str(error):
+                raise
+            raise ResourceError(
+                f"step {step + 1} does not fit in memory with {micro_batch} images at a time; "
+                f"try --micro-batch {max(1, micro_batch // 2)}: the same result but for rounding"
+            ) from None
+        optimizer.step()
+        optimizer.zero_grad()
+        yield StepReport(
+            step=step + 1,
+            loss=loss.total,
+            parts=loss.parts,
+            learning_rate=learning_rate,
+            images=len(batch.index),
+            waiting_seconds=waited,
+        )
+
+
+def _backward(
+    trainable: Trainable,
+    batch: Batch,
+    randomness: torch.Generator,
+    device: torch.device,
+    precision: Precision,
+    micro_batch: int,
+) -> Loss:
+    """Add up the gradients of the mean loss of a batch, a micro-batch at a time."""
+    images = len(batch.index)
+    losses: list[Loss] = []
+    for start in range(0, images, micro_batch):
+        part = _rows(batch, start, start + micro_batch)
+        with autocast(device, precision):
+            loss = trainable(part, randomness)
+        share = len(part.index) / images
+        (loss.total * share).backward()
+        losses.append(
+            Loss(loss.total.detach() * share, {k: v.detach() * share for k, v in loss.parts.items()})
+        )
+    total = torch.stack([loss.total for loss in losses]).sum()
+    names = losses[0].parts
+    return Loss(total, {k: torch.stack([loss.parts[k] for loss in losses]).sum() for k in names})
+
+
+def _rows(batch: Batch, start: int, stop: int) -> Batch:
+    views = tuple(view[start:stop] for view in batch.views)
+    return Batch(views, batch.labels[start:stop], batch.index[start:stop], batch.epoch)
