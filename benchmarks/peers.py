@@ -401,8 +401,9 @@ def take_turns(contestants: list[Contestant], rounds: int, warmup: int) -> Timin
     """Time everybody once a round, in an order that rotates; warm-up rounds are dropped."""
     timings: Timings = {one.name: {"forward+backward": [], "optimizer": []} for one in contestants}
     for number in range(warmup + rounds):
-        shift = number % len(contestants)
-        for one in contestants[shift:] + contestants[:shift]:
+        cycle, shift = divmod(number, len(contestants))
+        order = contestants[shift:] + contestants[:shift]
+        for one in order[:: -1 if cycle % 2 else 1]:  # neighbours change sides as well
             both = time_step(one)
             if number >= warmup:
                 for part, seconds in zip(timings[one.name].values(), both, strict=True):

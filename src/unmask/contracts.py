@@ -35,9 +35,7 @@ class Size(NamedTuple):
         return cls(int(parts[0]), int(parts[-1]))
 
     def __str__(self) -> str:
-        return (
-            str(self.height) if self.height == self.width else f"{self.height}x{self.width}"
-        )
+        return str(self.height) if self.height == self.width else f"{self.height}x{self.width}"
 
 
 class Statistics(NamedTuple):
@@ -107,7 +105,7 @@ class Batch(NamedTuple):
 
     views: tuple[Tensor, ...]
     labels: Int[Tensor, "b"]
-    index: Int[Tensor, "b"]
+    index: Int[Tensor, "b"]  # pyright: ignore[reportIncompatibleMethodOverride] - of tuple, unused
     epoch: int
 
     @property
@@ -192,10 +190,14 @@ class Sample(NamedTuple):
 
 
 class ImageSource(Protocol):
-    """Images by position. `name(i)` says which file, for messages and lists."""
+    """Images by position, after a scan that decoded nothing."""
 
     channels: int
     class_names: tuple[str, ...]
+    refused: list[tuple[str, str]]
+    """(name, reason) of files that should be images and are not."""
+    fingerprint: str
+    """Equal for equal data, whose order is then equal."""
 
     def __len__(self) -> int: ...
 
@@ -203,11 +205,17 @@ class ImageSource(Protocol):
         """Raises DataError if the image cannot be decoded."""
         ...
 
-    def name(self, position: int) -> str: ...
+    def name(self, position: int) -> str:
+        """Which file, for messages and lists."""
+        ...
 
-    def labels(self) -> list[int]: ...
+    def labels(self) -> list[int]:
+        """The class of every image; -1 without classes."""
+        ...
 
-    def typical_size(self) -> Size: ...
+    def typical_size(self) -> Size:
+        """Median height and width."""
+        ...
 
 
 class StepReport(NamedTuple):

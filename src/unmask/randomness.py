@@ -4,7 +4,7 @@ A key is a few whole numbers: (seed, step) for masks, (seed, epoch, index) for c
 keeps uses apart that would otherwise share a key.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import numpy as np
@@ -48,7 +48,7 @@ def generator(device: torch.device | str, use: str, *key: int) -> torch.Generato
 
 
 @contextmanager
-def seeded(use: str, *key: int) -> Iterator[None]:
+def seeded(use: str, *key: int) -> Generator[None]:
     """Let library code draw from torch's global CPU generator, and put that back as it was."""
     state = torch.default_generator.get_state()
     torch.default_generator.manual_seed(derive(use, *key))

@@ -8,7 +8,7 @@ are errors; nothing that a file names is ever imported.
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import cattrs
 from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
@@ -66,7 +66,8 @@ def _explain(error: BaseException, path: str) -> str:
         return str(error)
     if isinstance(error, ForbiddenExtraKeysError):
         extra = sorted(error.extra_fields)[0]
-        known = [field.name for field in fields(error.cls)]
+        spec: Any = error.cl  # pyright: ignore[reportAttributeAccessIssue]
+        known = [field.name for field in fields(spec)]
         return f"unknown field {extra!r} in {path}; {did_you_mean(extra, known)}"
     if isinstance(error, BaseValidationError):
         leaf = error.exceptions[0]
@@ -82,7 +83,9 @@ def _explain(error: BaseException, path: str) -> str:
 def _structure_kind(named: dict[str, type]) -> Callable[[Any, Any], Any]:
     def structure(data: Any, _: Any) -> Any:
         if not isinstance(data, dict) or "kind" not in data:
-            raise SettingsError(f"expected an object with a kind ({', '.join(named)}), got {data!r}")
+            raise SettingsError(
+                f"expected an object with a kind ({', '.join(named)}), got {data!r}"
+            )
         kind = data["kind"]
         if kind not in named:
             raise SettingsError(f"unknown kind {kind!r}; {did_you_mean(str(kind), named)}")
@@ -139,7 +142,7 @@ def _is_named_tuple(cls: Any) -> bool:
     return isinstance(cls, type) and issubclass(cls, tuple) and hasattr(cls, "_fields")
 
 
-def _structure_named_tuple(data: Any, cls: type[NamedTuple]) -> NamedTuple:
+def _structure_named_tuple(data: Any, cls: Any) -> Any:
     if not isinstance(data, list) or len(data) != len(cls._fields):
         raise TypeError(f"expected a list of {len(cls._fields)} numbers, got {data!r}")
     hints = cls.__annotations__

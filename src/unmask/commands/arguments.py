@@ -88,6 +88,8 @@ def find_source(data: str, data_kind: str | None) -> AnySource:
         SettingsError: for an unknown kind.
     """
     if data_kind is not None and data_kind not in DATA_KINDS:
-        raise SettingsError(f"unknown --data-kind {data_kind!r}; {did_you_mean(data_kind, DATA_KINDS)}")
+        raise SettingsError(
+            f"unknown --data-kind {data_kind!r}; {did_you_mean(data_kind, DATA_KINDS)}"
+        )
     kind = data_kind or ("digits" if data == "digits" and not Path(data).is_dir() else "folder")
     return Digits() if kind == "digits" else Folder(path=str(Path(data).expanduser().absolute()))

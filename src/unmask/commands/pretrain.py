@@ -1,7 +1,7 @@
 """`unmask pretrain DATA`: pretrain an encoder on the user's images."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,7 +102,9 @@ def _begin(arguments: list[str], seen: Peek) -> int:
         )
     spec = find_source(seen.words[0], seen.flags.get("data-kind"))
     if like is None and "recipe" in seen.flags:
-        find_recipe(seen.flags["recipe"])  # a misspelt name should not wait for a scan of the images
+        find_recipe(
+            seen.flags["recipe"]
+        )  # a misspelt name should not wait for a scan of the images
     source = spec.open("train")
     name, default = _recipe(seen, like, source)
     args = _parse(arguments, _default(like, default))
@@ -179,8 +181,12 @@ def _resume(arguments: list[str], seen: Peek) -> int:
     if changed.hardware != run.hardware:
         console.print("hardware settings differ from the run's; results stay equal up to rounding")
     if torch.__version__ != run.torch_version:
-        console.print(f"begun with torch {run.torch_version}, now {torch.__version__}: equal up to rounding")
-    console.print(f"continuing {folder.root} from step {found.info.step if found else 0:,} of {run.steps:,}")
+        console.print(
+            f"begun with torch {run.torch_version}, now {torch.__version__}: equal up to rounding"
+        )
+    console.print(
+        f"continuing {folder.root} from step {found.info.step if found else 0:,} of {run.steps:,}"
+    )
     torch.set_num_threads(changed.hardware.threads)
     return _train(changed, folder, source, build_objective(run.recipe, source, run.seed))
 
@@ -289,7 +295,9 @@ def _free_folder(recipe_name: str, data: str) -> str:
 def _say_images(splits: tuple[str, ...], source: Source, size: Size) -> None:
     """What was found, and what was left out."""
     place = f"{source.root}" if isinstance(source, FolderImages) else "scikit-learn's digits"
-    classes = f" in {len(source.class_names)} classes (labels are not used)" if source.class_names else ""
+    classes = (
+        f" in {len(source.class_names)} classes (labels are not used)" if source.class_names else ""
+    )
     bands = "grey" if source.channels == 1 else "colour"
     typical = source.typical_size()
     console.print(
@@ -345,7 +353,7 @@ class _Stop:
 
 
 @contextmanager
-def _signals() -> Iterator[_Stop]:
+def _signals() -> Generator[_Stop]:
     """Let Ctrl-C and SIGTERM end the step at hand first; a second Ctrl-C stops at once."""
     stop = _Stop()
 

@@ -57,7 +57,9 @@ def read_header(data: Any) -> Header:
     try:
         with _open(data) as image:
             _check(image)
-            return Header(Size(image.height, image.width), image.mode in ("1", "L", "I;16", "I;16B"))
+            return Header(
+                Size(image.height, image.width), image.mode in ("1", "L", "I;16", "I;16B")
+            )
     except DataError:
         raise
     except _UNREADABLE as error:

@@ -18,7 +18,21 @@ from unmask.data.decode import Header, decode, read_header
 from unmask.errors import DataError
 
 IMAGE_ENDINGS = frozenset(
-    ".jpg .jpeg .jpe .png .webp .bmp .gif .tif .tiff .avif .ppm .pgm .jp2".split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".png",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".ppm",
+        ".pgm",
+        ".jp2",
+    ]
 )
 _SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -126,7 +140,9 @@ class FolderImages:
     def _walk(self) -> Iterator[tuple[str, int]]:
         """(name, bytes) of every visible file; a folder reached twice through links is read once."""
         seen: set[str] = set()
-        for folder, inner, files in os.walk(self.root, onerror=self._refuse_folder, followlinks=True):
+        for folder, inner, files in os.walk(
+            self.root, onerror=self._refuse_folder, followlinks=True
+        ):
             inner[:] = sorted(name for name in inner if not name.startswith("."))
             real = os.path.realpath(folder)
             if real in seen:

@@ -35,7 +35,9 @@ class Viewed(Dataset[tuple[Batch | DataError, Failures]]):
         except DataError as error:
             return error, failures
         views = tuple(torch.stack(crops) for crops in zip(*(row[0] for row in rows), strict=True))
-        labels, index = (torch.tensor(numbers) for numbers in ([r[1] for r in rows], [r[2] for r in rows]))
+        labels, index = (
+            torch.tensor(numbers) for numbers in ([r[1] for r in rows], [r[2] for r in rows])
+        )
         return Batch(views, labels, index, keys[0][0]), failures
 
     def _one(self, epoch: int, index: int, failures: Failures) -> tuple[Any, int, int]:

@@ -24,9 +24,7 @@ def permuted(positions: NDArray[np.int64], count: int, seed: int, epoch: int) ->
     return result.astype(np.int64)
 
 
-def _feistel(
-    numbers: NDArray[np.uint64], half: int, keys: list[np.uint64]
-) -> NDArray[np.uint64]:
+def _feistel(numbers: NDArray[np.uint64], half: int, keys: list[np.uint64]) -> NDArray[np.uint64]:
     bits, low = np.uint64(half), np.uint64(2**half - 1)
     left, right = numbers >> bits, numbers & low
     for key in keys:

@@ -20,7 +20,11 @@ def statistics_of(source: ImageSource) -> Statistics:
 def measure(source: ImageSource) -> Statistics:
     """Mean and deviation over at most 1,000 evenly spaced images, each pixel counting once."""
     positions = np.linspace(0, len(source) - 1, min(_SAMPLE, len(source))).astype(int)
-    count, total, squares = 0, torch.zeros(source.channels).double(), torch.zeros(source.channels).double()
+    count, total, squares = (
+        0,
+        torch.zeros(source.channels).double(),
+        torch.zeros(source.channels).double(),
+    )
     for position in positions:
         try:
             pixels = source[int(position)].image.flatten(1).double() / 255

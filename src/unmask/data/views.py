@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated
 
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 from torchvision.transforms import v2
@@ -66,9 +65,7 @@ class CenterCrop:
         return (center_crop(image, size),)
 
 
-def center_crop(
-    image: UInt8[Tensor, "c h w"], size: Size
-) -> UInt8[Tensor, "c new_h new_w"]:
+def center_crop(image: UInt8[Tensor, "c h w"], size: Size) -> UInt8[Tensor, "c new_h new_w"]:
     """Resize until the image covers `size`, then cut out the middle; proportions stay."""
     height, width = image.shape[-2:]
     if (height, width) == size:

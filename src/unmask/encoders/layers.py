@@ -33,7 +33,8 @@ class Attention(nn.Module):
             weight, bias = self.qkv.weight, self.qkv.bias
             query = F.linear(tokens[:, start:], weight[:width], bias[:width])
             key, value = F.linear(tokens, weight[width:], bias[width:]).chunk(2, dim=-1)
-        mixed = F.scaled_dot_product_attention(*map(self._split, (query, key, value)))
+        query, key, value = self._split(query), self._split(key), self._split(value)
+        mixed = F.scaled_dot_product_attention(query, key, value)
         return self.proj(mixed.transpose(1, 2).flatten(2))  # [m heads out d/heads] -> [m out d]
 
     def _split(self, tokens: Tensor) -> Tensor:

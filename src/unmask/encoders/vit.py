@@ -6,7 +6,7 @@ Hidden patches never enter: kept pixels are gathered first, and only they are pr
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 

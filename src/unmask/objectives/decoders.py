@@ -32,7 +32,9 @@ class SelfAttentionDecoder:
 
     def __post_init__(self) -> None:
         if self.depth < 1:
-            raise SettingsError(f"the decoder's depth must be at least 1, got {self.depth}; MAE uses 8")
+            raise SettingsError(
+                f"the decoder's depth must be at least 1, got {self.depth}; MAE uses 8"
+            )
         check_width(self.embed_dim)
 
     def build(self, encoder_dim: int, grid: Size, out_dim: int) -> "MaskTokenDecoder":
@@ -68,10 +70,19 @@ class MaskTokenDecoder(nn.Module):
 
     def forward(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m r p"]:
         """A guess for each hidden patch, in the order of `mask.removed_index`."""
+        return self._run(encoded, mask, grid, start=encoded.cls.shape[1] + encoded.patches.shape[1])
+
+    def everything(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m n p"]:
+        """The output at every patch, visible ones first; only those of hidden patches were trained."""
+        return self._run(encoded, mask, grid, start=encoded.cls.shape[1])
+
+    def _run(
+        self, encoded: Encoded, mask: PatchMask, grid: Size, start: int
+    ) -> Float[Tensor, "m out p"]:
         positions = resized(self.pos_embed, self.grid, grid)[0]
+        places = positions[1:]
         seen = self.embed(torch.cat([encoded.cls, encoded.patches], dim=1))
         classes = encoded.cls.shape[1]
-        places = positions[1:]
         tokens = torch.cat(
             [
                 seen[:, :classes] + positions[0],
@@ -82,5 +93,4 @@ class MaskTokenDecoder(nn.Module):
         )
         for block in self.blocks[:-1]:
             tokens = block(tokens)
-        hidden = self.blocks[-1](tokens, start=seen.shape[1])  # [m r e]
-        return self.pred(self.norm(hidden))
+        return self.pred(self.norm(self.blocks[-1](tokens, start)))

@@ -10,7 +10,7 @@ from unmask.contracts import Batch, Loss, PatchMask, Size
 from unmask.encoders.vit import VisionTransformer
 from unmask.masking import AnyMasking, RandomMasking
 from unmask.objectives.decoders import AnyDecoder, SelfAttentionDecoder
-from unmask.patches import size_of
+from unmask.patches import put_back, size_of
 from unmask.targets import AnyTarget, NormalizedPixels
 
 
@@ -55,16 +55,21 @@ class MaskedAutoencoder(nn.Module):
         """The grid on which these images are masked."""
         return self.encoder.mask_grid(size_of(images))
 
-    def errors(
-        self, images: Shaped[Tensor, "b c h w"], mask: PatchMask
-    ) -> Float[Tensor, "m r"]:
+    def errors(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Float[Tensor, "m r"]:
         """The target's error of each hidden patch; visible patches are never scored."""
         truth = self.target(images, mask, self.encoder.statistics)
         return self.target.loss(self.predict(images, mask), truth)
 
-    def predict(
-        self, images: Shaped[Tensor, "b c h w"], mask: PatchMask
-    ) -> Float[Tensor, "m r p"]:
+    def predict(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Float[Tensor, "m r p"]:
         """A guess for each hidden patch, in the units of the target."""
         encoded = self.encoder.encode_visible(images, mask)
         return self.decoder(encoded, mask, self.grid_of(images))
+
+    def predict_all(
+        self, images: Shaped[Tensor, "b c h w"], mask: PatchMask
+    ) -> Float[Tensor, "m n p"]:
+        """The decoder's output at every patch, in image order, for pictures."""
+        encoded = self.encoder.encode_visible(images, mask)
+        output = self.decoder.everything(encoded, mask, self.grid_of(images))
+        order = torch.cat([mask.kept_index, mask.removed_index], dim=1)
+        return put_back(torch.empty_like(output), order, output)

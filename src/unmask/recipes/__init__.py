@@ -44,7 +44,10 @@ def choose_recipe(size: Size, images: int) -> tuple[str, str]:
     """The name of a recipe for images of this typical size and number, and the reason."""
     side = min(size)
     if side <= 12:
-        return "mae-digits", f"images of about {size.height} x {size.width} pixels need patches of 2"
+        return (
+            "mae-digits",
+            f"images of about {size.height} x {size.width} pixels need patches of 2",
+        )
     if side <= 64:
         return "mae-ti4", f"images of about {size.height} x {size.width} pixels need patches of 4"
     if images < 20_000:

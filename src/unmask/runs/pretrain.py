@@ -84,9 +84,7 @@ def pretrain(
         stepped = now
 
         save = (
-            report.step == run.steps
-            or stop.is_set()
-            or now - saved >= 60 * run.save_every_minutes
+            report.step == run.steps or stop.is_set() or now - saved >= 60 * run.save_every_minutes
         )
         lines: list[dict[str, float]] = []
         if save or now - written >= _WRITE_SECONDS:

@@ -62,12 +62,12 @@ class PixelTarget(nn.Module):
 
     def pixels(
         self,
-        prediction: Float[Tensor, "m r p"],
+        prediction: Float[Tensor, "m n p"],
         images: Tensor,
         mask: PatchMask,
         statistics: Statistics,
         levels: Levels,
-    ) -> Float[Tensor, "m r p"]:
+    ) -> Float[Tensor, "m n p"]:
         """The prediction as it is: it already has its levels."""
         return prediction
 
@@ -94,24 +94,22 @@ class NormalizedPixelTarget(nn.Module):
 
     def pixels(
         self,
-        prediction: Float[Tensor, "m r p"],
+        prediction: Float[Tensor, "m n p"],
         images: Tensor,
         mask: PatchMask,
         statistics: Statistics,
         levels: Levels,
-    ) -> Float[Tensor, "m r p"]:
+    ) -> Float[Tensor, "m n p"]:
         """Give each predicted patch a mean and a deviation, which the model does not predict.
 
-        "neighbors" takes them from the eight nearest visible patches, weighted by one over the
-        distance, and reads no hidden pixel; "true" reads the hidden patch itself.
+        Visible patches have their own. For hidden ones "neighbors" takes the eight nearest visible
+        patches, weighted by one over the distance, and reads no hidden pixel; "true" reads the
+        hidden patch itself.
         """
         patches = normalize(patchify(images, self.patch_size)[mask.image], statistics)
         variance, mean = torch.var_mean(patches, dim=-1)  # [m n]
         deviation = torch.sqrt(variance + _EPSILON)
-        if levels == "true":
-            mean = mean.gather(1, mask.removed_index)
-            deviation = deviation.gather(1, mask.removed_index)
-        else:
+        if levels == "neighbors":
             columns = images.shape[-1] // self.patch_size
             grid = Size(mask.removed.shape[1] // columns, columns)
             mean = _from_neighbors(mean, mask, grid)
@@ -121,8 +119,8 @@ class NormalizedPixelTarget(nn.Module):
 
 def _from_neighbors(
     values: Float[Tensor, "m n"], mask: PatchMask, grid: Size
-) -> Float[Tensor, "m r"]:
-    """A value for each hidden patch: the mean of its nearest visible ones, weighted by 1 / distance."""
+) -> Float[Tensor, "m n"]:
+    """Replace each hidden patch's value by that of its nearest visible ones, weighted by 1 / distance."""
     rows, columns = torch.meshgrid(
         torch.arange(grid.height, device=values.device),
         torch.arange(grid.width, device=values.device),
@@ -134,4 +132,4 @@ def _from_neighbors(
     weights = (1 / nearest) / (1 / nearest).sum(-1, keepdim=True)  # [m r 8]
     visible = values.gather(1, mask.kept_index)  # [m k]
     chosen = visible.gather(1, which.flatten(1)).reshape(which.shape)
-    return (chosen * weights).sum(-1)
+    return values.scatter(1, mask.removed_index, (chosen * weights).sum(-1))

@@ -133,7 +133,7 @@ def clear_unfinished(root: Path) -> None:
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
     """The optimizer's state as tensors named PARAMETER:KEY."""
-    names = {parameter: name for name, parameter in module.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
     return {
         f"{names[parameter]}:{key}": value
         for parameter, state in optimizer.state.items()

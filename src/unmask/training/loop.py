@@ -76,7 +76,9 @@ def _backward(
         share = len(part.index) / images
         (loss.total * share).backward()
         losses.append(
-            Loss(loss.total.detach() * share, {k: v.detach() * share for k, v in loss.parts.items()})
+            Loss(
+                loss.total.detach() * share, {k: v.detach() * share for k, v in loss.parts.items()}
+            )
         )
     total = torch.stack([loss.total for loss in losses]).sum()
     names = losses[0].parts

@@ -3,6 +3,7 @@
 import resource
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,6 @@ from torch import nn
 from unmask.contracts import Batch, Size, Trainable
 from unmask.randomness import generator
 from unmask.training.hardware import Precision, autocast
-
 
 _FEWEST = 4
 _LONG_ENOUGH = 0.7  # seconds of a trial
@@ -67,13 +67,13 @@ def measure_cost(
         with autocast(device, precision):
             module(Batch((images,), labels, labels, 0), noise).total.backward()
 
-    alone = _seconds(lambda: passes(1), device)
+    alone = _seconds(partial(passes, 1), device)
     many, slow = 1, alone
     while many < largest and (many < _FEWEST or slow < _LONG_ENOUGH):
         many = min(2 * many, largest)
-        slow = _seconds(lambda: passes(many), device)
+        slow = _seconds(partial(passes, many), device)
     if many > 1:
-        alone = _seconds(lambda: passes(1), device)
+        alone = _seconds(partial(passes, 1), device)
     per_image = max((slow - alone) / (many - 1), slow / many / 2) if many > 1 else slow
     update = _seconds(optimizer.step, device)
     state = sum(t.nbytes for s in optimizer.state.values() for t in s.values())

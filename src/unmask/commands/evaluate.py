@@ -1,0 +1,131 @@
+"""`unmask evaluate RUN DATA --protocol knn`: scores of frozen features."""
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from rich.table import Table
+
+from unmask.commands.arguments import find_source, parse
+from unmask.commands.console import console
+from unmask.encoders.vit import VisionTransformer
+from unmask.errors import DataError
+from unmask.runs.evaluate import Protocol, Score, evaluate, labelled_features, open_labelled
+from unmask.runs.load import empty_objective, load
+from unmask.training.hardware import find_device
+
+_FEATURES = {"cls": "class token", "mean": "mean of patches"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The flags of `unmask evaluate`."""
+
+    run: tyro.conf.Positional[str]
+    """Folder of a run."""
+
+    data: tyro.conf.Positional[str]
+    """Labelled images: a folder of class folders (train/ and test/ or val/ are used), or digits."""
+
+    protocol: Protocol = "knn"
+    """knn (cosine, k = 20, temperature 0.07) or logistic (on scaled features)."""
+
+    control: Literal["none", "random"] = "none"
+    """Also score the same encoder as it was before training."""
+
+    data_kind: str | None = None
+    """What DATA is (folder, digits); seen from what is there if not given."""
+
+    seed: int = 0
+    """Seed of the split, where the data have none."""
+
+    device: str = "auto"
+    """Where to compute."""
+
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print scores as JSON."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    args = parse(
+        Arguments,
+        arguments,
+        Arguments(run=tyro.MISSING, data=tyro.MISSING),
+        "evaluate",
+        "Score an encoder's frozen features on labelled images; nothing is masked.",
+    )
+    device = find_device(args.device)
+    model = load(args.run, str(device))
+    for line in model.damaged:
+        console.print(f"[yellow]passed over a damaged checkpoint: {line}[/]")
+    labelled = open_labelled(find_source(args.data, args.data_kind), args.seed)
+    if labelled.train.channels != model.run.channels:
+        raise DataError(
+            f"{args.run} was trained on {model.run.channels} channels, and {args.data} has "
+            f"{labelled.train.channels}"
+        )
+    classes = len(labelled.train.class_names)
+    arms: dict[str, VisionTransformer] = {"pretrained": model.objective.encoder}
+    if args.control == "random":
+        untrained = empty_objective(model.run).encoder
+        untrained.mean.copy_(model.objective.encoder.mean)
+        untrained.std.copy_(model.objective.encoder.std)
+        arms["random initialisation"] = untrained.to(device).eval()
+
+    scores: dict[str, list[Score]] = {}
+    counts = (0, 0)
+    unreadable: list[tuple[str, str]] = []
+    for name, encoder in arms.items():
+        with torch.inference_mode():
+            train, test = labelled_features(encoder, labelled, model.run.recipe.image_size, device)
+        scores[name] = evaluate(train, test, args.protocol, classes)
+        counts, unreadable = (
+            (len(train.labels), len(test.labels)),
+            train.unreadable + test.unreadable,
+        )
+    about = {
+        "run": args.run,
+        "step": model.step,
+        "data": args.data,
+        "split": labelled.split,
+        "train_images": counts[0],
+        "test_images": counts[1],
+        "classes": classes,
+        "chance": 1 / classes,
+        "left_out": len(unreadable),
+    }
+    if args.json:
+        rows = [{"arm": arm, **_row(score)} for arm, found in scores.items() for score in found]
+        print(json.dumps({**about, "scores": rows}, indent=1))
+        return 0
+    _print(about, scores, unreadable)
+    return 0
+
+
+def _row(score: Score) -> dict[str, Any]:
+    return dict(score._asdict())
+
+
+def _print(
+    about: dict[str, Any], scores: dict[str, list[Score]], unreadable: list[tuple[str, str]]
+) -> None:
+    console.print(
+        f"{about['run']}, step {about['step']:,}, on {about['data']}: {about['train_images']:,} images "
+        f"to learn from, {about['test_images']:,} to test on ({about['split']}), "
+        f"{about['classes']} classes"
+    )
+    table = Table("encoder", "protocol", "feature", "accuracy", "setting")
+    for arm, found in scores.items():
+        for score in found:
+            accuracy = f"{score.accuracy:.1%}"
+            table.add_row(arm, score.protocol, _FEATURES[score.feature], accuracy, score.setting)
+    table.add_row("chance", "", "", f"{about['chance']:.1%}", "")
+    console.print(table)
+    if unreadable:
+        name, reason = unreadable[0]
+        console.print(
+            f"{len(unreadable)} images left out, the first {name}: {reason}", markup=False
+        )

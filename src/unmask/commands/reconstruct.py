@@ -1,0 +1,255 @@
+"""`unmask reconstruct RUN IMAGE...`: the paper's figure, with figures beside it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from unmask.commands.arguments import parse
+from unmask.commands.console import console
+from unmask.contracts import PatchMask
+from unmask.data import Digits
+from unmask.data.folder import IMAGE_ENDINGS
+from unmask.errors import DataError, ResourceError, SettingsError, UnmaskError
+from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking
+from unmask.pictures.sheet import Row, sheet
+from unmask.randomness import derive
+from unmask.runs.load import Model, load
+from unmask.runs.reconstruct import Reconstruction, nearest_errors
+from unmask.targets import NormalizedPixels
+from unmask.targets.pixels import Levels
+
+_HEADINGS = ["masked", "reconstruction", "with visible patches", "original"]
+_DIGITS_SHOWN = 8
+_MOST_SHOWN = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The flags of `unmask reconstruct`."""
+
+    run: tyro.conf.Positional[str]
+    """Folder of a run."""
+
+    images: tyro.conf.Positional[tuple[str, ...]]
+    """Image files, folders of them, or digits."""
+
+    out: str = "sheet.png"
+    """The picture to write."""
+
+    masking: Literal["as trained", "random", "block", "grid"] = "as trained"
+    """What to hide."""
+
+    ratio: float | None = None
+    """Share of patches to hide; the run's, or the masking's usual one, if not given."""
+
+    mask: str | None = None
+    """A painted picture instead: what is white (or opaque, where there is transparency) is hidden."""
+
+    seed: int = 0
+    """Seed of the masks."""
+
+    levels: Levels = "neighbors"
+    """Where a hidden patch's mean and deviation come from, for normalised pixels; true is cheating."""
+
+    device: str = "cpu"
+    """Where to compute."""
+
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print figures as JSON."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    args = parse(
+        Arguments,
+        arguments,
+        Arguments(run=tyro.MISSING, images=tyro.MISSING),
+        "reconstruct",
+        "Hide parts of images, rebuild them, and say how far off that is.",
+    )
+    model = load(args.run, args.device)
+    for line in model.damaged:
+        console.print(f"[yellow]passed over a damaged checkpoint: {line}[/]")
+    pictures = _pictures(args.images, model)
+    questions = [
+        (
+            pixels,
+            model.mask_for(pixels, _mask(args, model), derive("image", args.seed, number) % 2**31),
+        )
+        for number, (_, pixels) in enumerate(pictures)
+    ]
+    results = [
+        model.reconstruct(pixels, _as_painted(mask, pixels, model), levels=args.levels)
+        for pixels, mask in questions
+    ]
+    nearest, looked, without = _nearest(model, questions)
+    figures = [
+        _figures(name, result, mask, near)
+        for (name, _), result, (_, mask), near in zip(
+            pictures, results, questions, nearest, strict=True
+        )
+    ]
+    notes = _notes(args, model, looked, without)
+    rows = [
+        Row([r.masked, r.rebuilt, r.pasted, r.original], _caption(f))
+        for r, f in zip(results, figures, strict=True)
+    ]
+    _write(sheet(_HEADINGS, rows, notes), Path(args.out))
+    if args.json:
+        print(json.dumps({"sheet": args.out, "notes": notes, "images": figures}, indent=1))
+        return 0
+    for figure in figures:
+        console.print(_caption(figure), markup=False)
+    for note in notes:
+        console.print(note, markup=False)
+    console.print(f"written: {args.out}")
+    return 0
+
+
+def _pictures(names: tuple[str, ...], model: Model) -> list[tuple[str, Tensor]]:
+    """(name, pixels) of every image, at most 64."""
+    if names == ("digits",) and not Path("digits").exists():
+        source = Digits().open()
+        positions = np.linspace(0, len(source) - 1, _DIGITS_SHOWN).astype(int)
+        return [(source.name(int(i)), model.fit(source[int(i)].image)) for i in positions]
+    files = [file for name in names for file in _files(Path(name))]
+    if not files:
+        raise DataError("no image given: name image files, or folders that hold some")
+    if len(files) > _MOST_SHOWN:
+        console.print(
+            f"{len(files)} images are too many for a sheet; the first {_MOST_SHOWN} are shown"
+        )
+    return [(file.name, model.fit(file)) for file in files[:_MOST_SHOWN]]
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.parts))
+
+
+def _mask(args: Arguments, model: Model) -> AnyMasking | Tensor:
+    """What to hide: painted pixels, or a masking."""
+    if args.mask is not None:
+        if args.masking != "as trained" or args.ratio is not None:
+            raise SettingsError("--mask says what to hide; leave out --masking and --ratio")
+        return _painted(Path(args.mask))
+    trained = model.run.recipe.objective.masking
+    kind = args.masking
+    if kind == "as trained":
+        kind = {RandomMasking: "random", BlockMasking: "block", GridMasking: "grid"}[type(trained)]
+        if args.ratio is None:
+            return trained
+    if kind == "random":
+        return RandomMasking() if args.ratio is None else RandomMasking(ratio=args.ratio)
+    if kind == "block":
+        return BlockMasking() if args.ratio is None else BlockMasking(ratio=args.ratio)
+    return _grid(args.ratio)
+
+
+def _grid(ratio: float | None) -> GridMasking:
+    """The grid that hides this share; a grid of stride s hides 1 - 1 / s^2."""
+    if ratio is None:
+        return GridMasking()
+    stride = round((1 / max(1e-6, 1 - ratio)) ** 0.5)
+    if stride < 2 or abs(1 - 1 / stride**2 - ratio) > 0.005:
+        raise SettingsError(
+            f"a grid cannot hide {ratio}; it hides 0.75, 0.889 or 0.9375 (strides 2, 3 and 4)"
+        )
+    return GridMasking(stride=stride)
+
+
+def _painted(path: Path) -> Tensor:
+    """Which pixels of a picture are painted, [h w]."""
+    try:
+        with Image.open(path) as image:
+            alpha = image.has_transparency_data
+            levels = np.asarray(
+                image.convert("RGBA").getchannel("A") if alpha else image.convert("L")
+            )
+    except (OSError, UnidentifiedImageError):
+        raise DataError(f"--mask {path} cannot be read as a picture") from None
+    return torch.from_numpy(levels >= 128)
+
+
+def _as_painted(mask: PatchMask, pixels: Tensor, model: Model) -> Tensor:
+    """A mask as pixels, so that it can be handed on."""
+    grid = model.objective.grid_of(pixels[None])
+    return mask.removed[0].reshape(tuple(grid))
+
+
+def _nearest(
+    model: Model, questions: list[tuple[Tensor, PatchMask]]
+) -> tuple[list[tuple[float, str] | None], int, str]:
+    """The nearest training image's error for each question; nothing where the images are gone."""
+    try:
+        source = model.run.data.open("train")
+    except UnmaskError as error:
+        return [None] * len(questions), 0, str(error)
+    patch_size = model.objective.encoder.patch_size
+    found, looked = nearest_errors(source, patch_size, questions)
+    return list(found), looked, ""
+
+
+def _figures(
+    name: str, result: Reconstruction, mask: PatchMask, nearest: tuple[float, str] | None
+) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "image": name,
+        "hidden": mask.removed_index.shape[1],
+        "patches": mask.removed.shape[1],
+        "error": round(result.error, 2),
+        "interpolation_error": round(result.interpolation_error, 2),
+    }
+    if nearest is not None:
+        figures |= {
+            "nearest_training_error": round(nearest[0], 2),
+            "nearest_training_image": nearest[1],
+        }
+    return figures
+
+
+def _caption(figures: dict[str, Any]) -> str:
+    nearest = ""
+    if "nearest_training_error" in figures:
+        nearest = f", nearest training image {figures['nearest_training_error']}"
+    return (
+        f"{figures['image']}: {figures['hidden']} of {figures['patches']} hidden, error "
+        f"{figures['error']}, interpolation {figures['interpolation_error']}{nearest}"
+    )
+
+
+def _notes(args: Arguments, model: Model, looked: int, without: str) -> list[str]:
+    notes = [
+        f"{model.run.recipe_name}, step {model.step}; errors: root mean square on hidden pixels, of 255"
+    ]
+    if isinstance(model.run.recipe.objective.target, NormalizedPixels):
+        notes.append(
+            "levels of hidden patches: from the 8 nearest visible patches"
+            if args.levels == "neighbors"
+            else "levels of hidden patches: THE TRUE ONES, read from the hidden pixels"
+        )
+    notes.append(
+        f"nearest training image: no comparison ({without})"
+        if without
+        else f"nearest training image: by the visible patches, among {looked}"
+    )
+    return notes
+
+
+def _write(page: Image.Image, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        page.save(path)
+    except ValueError:
+        raise SettingsError(f"--out {path} has no ending of a picture; use .png") from None
+    except OSError as error:
+        raise ResourceError(f"{path} cannot be written ({error})") from None

@@ -1,0 +1,63 @@
+"""Frozen features of whole images: deterministic, and never masked."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unmask.contracts import Encoder, ImageSource, Size
+from unmask.data.views import center_crop
+from unmask.errors import DataError
+
+_BATCH = 128
+
+
+class Features(NamedTuple):
+    """Features and labels of a set of images."""
+
+    cls: Float[Tensor, "n d"]
+    """The class token (the mean of several)."""
+    mean: Float[Tensor, "n d"]
+    """The mean of the patch tokens."""
+    labels: Int[Tensor, "n"]
+    unreadable: list[tuple[str, str]]
+    """(name, reason) of images that were left out."""
+
+
+@torch.inference_mode()
+def features(encoder: Encoder, source: ImageSource, size: Size, device: torch.device) -> Features:
+    """Features of every image of a source, in order, from its centre crop."""
+    classes: list[Tensor] = []
+    means: list[Tensor] = []
+    labels: list[int] = []
+    unreadable: list[tuple[str, str]] = []
+    for images, part in _crops(source, size, unreadable):
+        encoded = encoder.encode(images.to(device))
+        classes.append(encoded.cls.mean(1).cpu())
+        means.append(encoded.patches.mean(1).cpu())
+        labels += part
+    if not classes:
+        raise DataError(f"none of the images can be decoded; the first: {unreadable[0]}")
+    return Features(torch.cat(classes), torch.cat(means), torch.tensor(labels), unreadable)
+
+
+def _crops(
+    source: ImageSource, size: Size, unreadable: list[tuple[str, str]]
+) -> Iterator[tuple[Tensor, list[int]]]:
+    crops: list[Tensor] = []
+    labels: list[int] = []
+    for position in range(len(source)):
+        try:
+            image, label = source[position]
+        except DataError as error:
+            unreadable.append((source.name(position), str(error)))
+            continue
+        crops.append(center_crop(image, size))
+        labels.append(label)
+        if len(crops) == _BATCH:
+            yield torch.stack(crops), labels
+            crops, labels = [], []
+    if crops:
+        yield torch.stack(crops), labels

@@ -1,0 +1,157 @@
+"""The Python door: a run's model, to embed and to reconstruct with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from unmask.contracts import PatchMask, Size, Statistics, check_count
+from unmask.data.decode import decode
+from unmask.data.views import center_crop
+from unmask.errors import DataError, RunError, SettingsError
+from unmask.masking import AnyMasking
+from unmask.objectives.mae import MaskedAutoencoder
+from unmask.randomness import generator, seeded
+from unmask.runs.folder import RunFolder
+from unmask.runs.reconstruct import Reconstruction, fitted_size, reconstruct
+from unmask.runs.run import Run
+from unmask.targets.pixels import Levels
+
+Images = Sequence[str | Path] | UInt8[Tensor, "b c h w"]
+
+
+class Embedding(NamedTuple):
+    """Features of images."""
+
+    cls: Float[Tensor, "b d"]
+    """The class token."""
+    mean: Float[Tensor, "b d"]
+    """The mean of the patch tokens."""
+    patches: Float[Tensor, "b n d"]
+    """A token for each patch, row by row."""
+
+
+def load(path: Path | str, device: str = "cpu") -> "Model":
+    """The model of a run, from its newest whole checkpoint.
+
+    Raises:
+        RunError: if there is no run, or no checkpoint yet.
+    """
+    folder = RunFolder(path)
+    run = folder.read()
+    found, damaged = folder.newest()
+    if found is None:
+        why = f"all are damaged ({damaged[0]})" if damaged else "none is written yet"
+        raise RunError(f"{path} has no checkpoint to load: {why}")
+    objective = empty_objective(run)
+    objective.load_state_dict(found.read("model"))
+    return Model(run, objective.to(device).eval(), found.info.step, damaged)
+
+
+def empty_objective(run: Run) -> MaskedAutoencoder:
+    """The objective of a run with its first, random weights; statistics come with a checkpoint."""
+    unknown = Statistics(torch.zeros(run.channels), torch.ones(run.channels))
+    with seeded("weights", run.seed):
+        encoder = run.recipe.encoder.build(run.recipe.image_size, run.channels, unknown)
+        return run.recipe.objective.build(encoder)
+
+
+class Model:
+    """A pretrained model. `objective` and `objective.encoder` are ordinary torch modules."""
+
+    def __init__(
+        self, run: Run, objective: MaskedAutoencoder, step: int, damaged: list[str]
+    ) -> None:
+        self.run, self.objective, self.step, self.damaged = run, objective, step, damaged
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.objective.encoder.cls_token.device
+
+    @torch.inference_mode()
+    def embed(self, images: Images) -> Embedding:
+        """Features of image files or of a uint8 tensor [b c h w].
+
+        Files are resized and cut to the training size; tensors may have any size that the patch
+        divides. Nothing is hidden, and the same image always gives the same features.
+        """
+        if not isinstance(images, Tensor):
+            size = self.run.recipe.image_size
+            images = torch.stack([center_crop(self.read(path), size) for path in images])
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise SettingsError(
+                f"images must be files or a uint8 tensor [b c h w], got {images.dtype} "
+                f"of shape {tuple(images.shape)}"
+            )
+        if images.shape[1] != self.run.channels:
+            raise SettingsError(
+                f"this model was trained on {self.run.channels} channels, got {images.shape[1]}"
+            )
+        encoded = self.objective.encoder.encode(images.to(self.device))
+        return Embedding(encoded.cls.mean(1), encoded.patches.mean(1), encoded.patches)
+
+    def reconstruct(
+        self,
+        image: str | Path | UInt8[Tensor, "c h w"],
+        mask: AnyMasking | Tensor | None = None,
+        *,
+        seed: int = 0,
+        levels: Levels = "neighbors",
+    ) -> Reconstruction:
+        """Hide parts of an image and rebuild them.
+
+        Args:
+            image: a file or pixels; resized in its proportions to about the training area.
+            mask: a masking, or painted pixels [h w] of which True is hidden; the run's own if not given.
+            seed: of a masking that draws.
+            levels: where mean and deviation of a hidden patch come from, if the target is normalised
+                pixels: its visible neighbours, or (cheating) the hidden patch itself.
+        """
+        pixels = self.fit(image).to(self.device)
+        return reconstruct(self.objective, pixels, self.mask_for(pixels, mask, seed), levels)
+
+    def fit(self, image: str | Path | UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "c new_h new_w"]:
+        """The image at about the training area, in whole patches, its proportions kept."""
+        pixels = image if isinstance(image, Tensor) else self.read(image)
+        size = Size(pixels.shape[-2], pixels.shape[-1])
+        patch_size = self.objective.encoder.patch_size
+        return center_crop(pixels, fitted_size(size, self.run.recipe.image_size, patch_size))
+
+    def mask_for(
+        self, pixels: UInt8[Tensor, "c h w"], mask: AnyMasking | Tensor | None, seed: int
+    ) -> PatchMask:
+        """A mask for one image, drawn or painted."""
+        grid = self.objective.grid_of(pixels[None])
+        if isinstance(mask, Tensor):
+            return PatchMask(*(part.to(self.device) for part in painted_mask(mask, grid)))
+        masking = self.run.recipe.objective.masking if mask is None else mask
+        return masking.sample(1, grid, generator(self.device, "reconstruct", seed))
+
+    def read(self, path: str | Path) -> UInt8[Tensor, "c h w"]:
+        """The pixels of a file.
+
+        Raises:
+            DataError: naming the file and the reason.
+        """
+        try:
+            return decode(Path(path).read_bytes(), self.run.channels)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror})") from None
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+
+
+def painted_mask(painted: Tensor, grid: Size) -> PatchMask:
+    """The mask that hides every patch of which at least half is painted.
+
+    Raises:
+        SettingsError: if that hides nothing or everything.
+    """
+    share = torch.nn.functional.interpolate(painted[None, None].float(), tuple(grid), mode="area")
+    removed = (share >= 0.5).flatten(1)
+    check_count(int((~removed).sum()), removed.shape[1])
+    return PatchMask.of(removed)
