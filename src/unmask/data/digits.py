@@ -8,18 +8,20 @@ import torch
 
 from unmask.contracts import Sample, Size
 
+_TEST_EVERY = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Digits:
     """Scikit-learn's handwritten digits: always there, nothing to download."""
 
     def splits(self) -> tuple[str, ...]:
-        """Only ("train",): everything."""
-        return ("train",)
+        """("train", "test"): every fifth image of each digit is for testing."""
+        return ("train", "test")
 
     def open(self, split: str = "train") -> "DigitImages":
-        """All digits."""
-        return DigitImages()
+        """The 1,442 digits to learn from, or the 355 to test on."""
+        return DigitImages(split)
 
 
 class DigitImages:
@@ -28,15 +30,20 @@ class DigitImages:
     channels = 1
     class_names = tuple("0123456789")
     smallest_side = 8
-    fingerprint = "scikit-learn-digits"
 
-    def __init__(self) -> None:
+    def __init__(self, split: str) -> None:
         from sklearn.datasets import load_digits
 
-        pixels, labels = load_digits(return_X_y=True)
-        levels = np.round(pixels * (255 / 16)).astype(np.uint8)
+        values, labels = load_digits(return_X_y=True)
+        place = np.zeros(len(labels), dtype=int)  # of an image among those of its digit
+        for digit in range(10):
+            place[labels == digit] = np.arange((labels == digit).sum())
+        testing = place % _TEST_EVERY == _TEST_EVERY - 1
+        self._numbers = np.flatnonzero(testing if split == "test" else ~testing)
+        levels = np.round(values[self._numbers] * (255 / 16)).astype(np.uint8)
         self.pixels = torch.from_numpy(levels).reshape(-1, 1, 8, 8)
-        self._labels = labels.tolist()
+        self._labels: list[int] = labels[self._numbers].tolist()
+        self.fingerprint = f"scikit-learn-digits-{split}"
         self.refused: list[tuple[str, str]] = []
         self.others: Counter[str] = Counter()
 
@@ -47,8 +54,8 @@ class DigitImages:
         return Sample(self.pixels[position], self._labels[position])
 
     def name(self, position: int) -> str:
-        """The digit's number in the set."""
-        return f"digit {position}"
+        """The digit's number in scikit-learn's set."""
+        return f"digit {self._numbers[position]}"
 
     def labels(self) -> list[int]:
         """The digit each image shows."""

@@ -61,7 +61,7 @@ class Result(NamedTuple):
     accuracy: float
 
 
-def trials(
+def draw_trial(
     train_images: Images, test: Images, labels_per_class: int, choosing: int, seed: int
 ) -> Trial:
     """Draw a few labels of each class, and `choosing` other training images to choose settings by."""

@@ -1,0 +1,229 @@
+"""`unmask demo`: pretrain on handwritten digits, and show what it brings with few labels."""
+
+import copy
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from unmask.commands.arguments import parse
+from unmask.commands.console import console, duration, shown
+from unmask.data import Digits
+from unmask.data.digits import DigitImages
+from unmask.encoders.vit import VisionTransformer
+from unmask.errors import SettingsError
+from unmask.pictures.curve import loss_curve
+from unmask.pictures.sheet import Row, sheet
+from unmask.recipes import RECIPES
+from unmask.runs.few_labels import Images, Result, compare, draw_trial
+from unmask.runs.folder import RunFolder
+from unmask.runs.load import load
+from unmask.runs.pretrain import pretrain
+from unmask.runs.run import SPEC_VERSION, Run, build_objective, versions
+from unmask.training.hardware import Hardware, cores
+from unmask.training.logbook import read_log
+
+_RECIPE = "mae-digits"
+_LABELS = (1, 5, 20)
+_SEEDS = 3
+_CHOOSING = 200
+_SHOWN = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The flags of `unmask demo`."""
+
+    out: str = "unmask-demo"
+    """Folder to write to."""
+
+    epochs: float = RECIPES[_RECIPE].recipe.epochs
+    """How often every digit is shown in pretraining."""
+
+    seeds: int = _SEEDS
+    """Draws of the few labels."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    about = "Pretrain on scikit-learn's digits and show what that brings with few labels."
+    args = parse(Arguments, arguments, Arguments(), "demo", about)
+    if args.seeds < 1 or args.epochs <= 0:
+        raise SettingsError(
+            f"--seeds and --epochs must be above 0, got {args.seeds}, {args.epochs}"
+        )
+    started = time.perf_counter()
+    folder = RunFolder(Path(args.out) / "run")
+    folder.check_free()
+    source, test = Digits().open("train"), Digits().open("test")
+    run = _run(source, args.epochs)
+    objective = build_objective(run.recipe, source, run.seed)
+    untrained = copy.deepcopy(objective.encoder)
+    console.print(
+        f"pretraining {run.recipe_name} on {len(source):,} handwritten digits without their labels; "
+        f"{len(test)} others are kept for testing"
+    )
+    folder.create(run)
+    with folder.lock():
+        for _ in shown(pretrain(run, folder, source, objective, Event()), "pretraining"):
+            pass
+
+    encoders = {"random": untrained.eval(), "pretrained": objective.encoder.eval()}
+    results = list(_compare(encoders, source, test, args.seeds))
+    console.print(_table(results))
+    verdict = _verdict(results)
+    console.print(verdict)
+    files = _write(Path(args.out), folder, results, verdict)
+    console.print(f"\nwritten in {duration(time.perf_counter() - started)}:")
+    for file, what in files.items():
+        console.print(f"  {file}  {what}")
+    console.print("\nnow your own images:\n  unmask pretrain FOLDER_OF_IMAGES")
+    return 0
+
+
+def _run(source: DigitImages, epochs: float) -> Run:
+    recipe = RECIPES[_RECIPE].recipe
+    warmup = min(recipe.schedule.warmup_epochs, epochs / 10)
+    recipe = replace(recipe, epochs=epochs, schedule=replace(recipe.schedule, warmup_epochs=warmup))
+    torch.set_num_threads(cores())
+    unmask_version, torch_version = versions()
+    return Run(
+        spec_version=SPEC_VERSION,
+        recipe_name=_RECIPE,
+        recipe=recipe,
+        data=Digits(),
+        images=len(source),
+        channels=source.channels,
+        fingerprint=source.fingerprint,
+        seed=0,
+        hardware=Hardware(
+            device="cpu",
+            precision="float32",
+            workers=0,
+            threads=cores(),
+            micro_batch=recipe.batch_size,
+        ),
+        save_every_minutes=10,
+        max_set_aside=0.05,
+        unmask_version=unmask_version,
+        torch_version=torch_version,
+    )
+
+
+def _compare(
+    encoders: dict[str, VisionTransformer], source: DigitImages, test: DigitImages, seeds: int
+) -> Iterator[Result]:
+    """Every arm at every number of labels and every seed, with progress."""
+    learn, score = _in_memory(source), _in_memory(test)
+    with console.status("learning from few labels") as status:
+        for labels in _LABELS:
+            for seed in range(seeds):
+                status.update(f"learning from {labels} labels a class, seed {seed + 1} of {seeds}")
+                trial = draw_trial(learn, score, labels, _CHOOSING, seed)
+                yield from compare(encoders, trial, labels, seed)
+
+
+def _in_memory(source: DigitImages) -> Images:
+    return Images(source.pixels, torch.tensor(source.labels()))
+
+
+def _arms(results: list[Result]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((result.method, result.encoder) for result in results))
+
+
+def _accuracies(results: list[Result], arm: tuple[str, str], labels: int) -> np.ndarray:
+    return np.array(
+        [r.accuracy for r in results if (r.method, r.encoder, r.labels_per_class) == (*arm, labels)]
+    )
+
+
+def _table(results: list[Result]) -> Table:
+    table = Table(
+        "method", "on", title=f"test accuracy, mean ± deviation over {_seeds(results)} draws"
+    )
+    for labels in _LABELS:
+        table.add_column(f"{labels} per class", justify="right")
+    for arm in _arms(results):
+        cells = [_cell(_accuracies(results, arm, labels)) for labels in _LABELS]
+        table.add_row(*arm, *cells)
+    return table
+
+
+def _seeds(results: list[Result]) -> int:
+    return len({result.seed for result in results})
+
+
+def _cell(accuracies: np.ndarray) -> str:
+    return f"{accuracies.mean():.1%} ± {accuracies.std():.1%}"
+
+
+def _verdict(results: list[Result]) -> str:
+    """Where pretraining wins over a random start, where it does not, and where raw pixels win."""
+    lines: list[str] = []
+    for method in ("linear classifier", "fine-tuning"):
+        for labels in _LABELS:
+            ours = _accuracies(results, (method, "pretrained"), labels)
+            theirs = _accuracies(results, (method, "random"), labels)
+            gain = ours - theirs
+            word = "wins" if gain.min() > 0 else "loses" if gain.max() < 0 else "is within noise"
+            lines.append(
+                f"{method}, {labels} per class: pretraining {word} against a random start "
+                f"({100 * gain.mean():+.1f} points)"
+            )
+    for labels in _LABELS:
+        raw = _accuracies(results, ("linear classifier", "raw pixels"), labels).mean()
+        arms = [arm for arm in _arms(results) if arm[1] == "pretrained"]
+        best = max(_accuracies(results, arm, labels).mean() for arm in arms)
+        if raw >= best:
+            lines.append(
+                f"{labels} per class: a linear classifier on raw pixels is as good or better"
+            )
+    return "\n".join(lines)
+
+
+def _write(out: Path, folder: RunFolder, results: list[Result], verdict: str) -> dict[Path, str]:
+    files = {
+        out / "table.md": "the table above",
+        out / "results.json": "every single accuracy",
+        out / "loss.png": "the loss of pretraining",
+        out / "sheet.png": "digits hidden and rebuilt",
+        folder.root: "the run, as `unmask pretrain` leaves it",
+    }
+    (out / "table.md").write_text(_markdown(results) + "\n" + verdict.replace("\n", "  \n") + "\n")
+    rows = [result._asdict() for result in results]
+    (out / "results.json").write_text(json.dumps(rows, indent=1))
+    loss_curve(read_log(folder.log), out / "loss.png", "pretraining on digits")
+    _sheet(folder, out / "sheet.png")
+    return files
+
+
+def _markdown(results: list[Result]) -> str:
+    heads = [f"{labels} per class" for labels in _LABELS]
+    lines = [
+        f"Test accuracy, mean ± deviation over {_seeds(results)} draws of the labels.\n",
+        "| method | on | " + " | ".join(heads) + " |",
+        "|---|---|" + "---|" * len(heads),
+    ]
+    for arm in _arms(results):
+        cells = [_cell(_accuracies(results, arm, labels)) for labels in _LABELS]
+        lines.append("| " + " | ".join([*arm, *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _sheet(folder: RunFolder, path: Path) -> None:
+    """Test digits hidden and rebuilt."""
+    model, test = load(folder.root), Digits().open("test")
+    rows: list[Row] = []
+    for position in np.linspace(0, len(test) - 1, _SHOWN).astype(int):
+        result = model.reconstruct(test.pixels[int(position)], seed=int(position))
+        caption = f"{test.name(int(position))}: error {result.error:.0f}, interpolation {result.interpolation_error:.0f}"
+        rows.append(Row([result.masked, result.rebuilt, result.pasted, result.original], caption))
+    notes = ["digits kept from training; errors: root mean square on hidden pixels, of 255"]
+    headings = ["masked", "reconstruction", "with visible patches", "original"]
+    sheet(headings, rows, notes).save(path)

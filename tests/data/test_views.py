@@ -1,0 +1,118 @@
+"""Views: functions of their key, of the right proportions, never normalised."""
+
+import pytest
+import torch
+from reference.problems import random
+from torch import Tensor
+
+from unmask.contracts import Size
+from unmask.data.views import CenterCrop, RandomCrop, center_crop
+from unmask.errors import SettingsError
+
+
+def noise(height: int = 20, width: int = 30, channels: int = 3) -> Tensor:
+    return torch.randint(256, (channels, height, width), generator=random(0), dtype=torch.uint8)
+
+
+def ramp(height: int, width: int) -> Tensor:
+    """Channel 0 tells the row, channel 1 the column, from 0 to 255."""
+    rows = torch.linspace(0, 255, height)[:, None].expand(-1, width)
+    columns = torch.linspace(0, 255, width).expand(height, -1)
+    return torch.stack([rows, columns]).to(torch.uint8)
+
+
+def test_the_key_decides_and_nothing_else() -> None:
+    views, image, size = RandomCrop(), noise(), Size(8, 8)
+    torch.manual_seed(1)
+    (first,) = views(image, size, 0, 1, 2)
+    torch.manual_seed(2)
+    (again,) = RandomCrop()(image, size, 0, 1, 2)
+    assert torch.equal(first, again)
+    for key in ((1, 1, 2), (0, 2, 2), (0, 1, 3)):
+        assert not torch.equal(first, views(image, size, *key)[0])
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    torch.manual_seed(1)
+    state = torch.default_generator.get_state()
+    RandomCrop()(noise(), Size(8, 8), 0, 0, 0)
+    assert torch.equal(torch.default_generator.get_state(), state)
+
+
+@pytest.mark.parametrize("size", [Size(8, 8), Size(6, 10), Size(64, 48)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_any_size_and_channels(size: Size, channels: int) -> None:
+    """Also of images smaller than the crop: they are enlarged."""
+    image = torch.full((channels, 5, 7), 77, dtype=torch.uint8)
+    for views in (RandomCrop(), CenterCrop()):
+        (view,) = views(image, size, 0, 0, 0)
+        assert view.dtype == torch.uint8
+        assert torch.equal(view, torch.full((channels, *size), 77, dtype=torch.uint8))
+
+
+def test_flip_probability() -> None:
+    """The column channel rises to the right unless the view is mirrored."""
+    image, size = ramp(40, 40), Size(16, 16)
+
+    def mirrored(views: RandomCrop) -> list[bool]:
+        crops = [views(image, size, 0, 0, index)[0].float() for index in range(200)]
+        return [bool(crop[1, :, 0].mean() > crop[1, :, -1].mean()) for crop in crops]
+
+    assert sum(mirrored(RandomCrop(flip_probability=0.0))) == 0
+    assert sum(mirrored(RandomCrop(flip_probability=1.0))) == 200
+    assert 70 < sum(mirrored(RandomCrop(flip_probability=0.5))) < 130  # 4 deviations
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6])
+def test_crops_have_the_share_and_the_proportions_asked_for(share: float) -> None:
+    """A crop of a ramp spans as many levels as it is high and wide."""
+    image, size = ramp(100, 100), Size(32, 32)
+    views = RandomCrop(smallest_share=share, flip_probability=0.0)
+    areas = []
+    for index in range(150):
+        view = views(image, size, 0, 0, index)[0].float()
+        height = (view[0, -1].mean() - view[0, 0].mean()).item() / 255 * 32 / 31
+        width = (view[1, :, -1].mean() - view[1, :, 0].mean()).item() / 255 * 32 / 31
+        areas.append(height * width)
+        assert 0.65 < width / height < 1.5  # 3/4 to 4/3, and rounding
+    assert min(areas) > share - 0.08
+    assert min(areas) < share + 0.15
+    assert max(areas) > 0.85
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"smallest_share": 0.0}, "smallest_share must lie above 0 and at most at 1, got 0.0"),
+        ({"smallest_share": 1.1}, "got 1.1"),
+        ({"flip_probability": -0.1}, "flip_probability must lie between 0 and 1, got -0.1"),
+        ({"flip_probability": 1.5}, "got 1.5"),
+    ],
+)
+def test_wrong_values_are_refused(values: dict[str, float], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        RandomCrop(**values)
+
+
+def test_center_crop_of_the_same_size_is_the_image() -> None:
+    image = noise(8, 12)
+    assert torch.equal(center_crop(image, Size(8, 12)), image)
+    assert torch.equal(CenterCrop()(image, Size(8, 12), 1, 2, 3)[0], image)
+
+
+def test_center_crop_takes_the_middle() -> None:
+    image = noise(10, 16)
+    assert torch.equal(center_crop(image, Size(10, 8)), image[:, :, 4:12])
+    assert torch.equal(center_crop(image, Size(4, 16)), image[:, 3:7])
+
+
+@pytest.mark.parametrize("shape", [(40, 80), (80, 40), (37, 41), (9, 300)], ids=str)
+def test_center_crop_keeps_proportions_and_middle(shape: tuple[int, int]) -> None:
+    height, width = shape
+    crop = center_crop(ramp(height, width), Size(16, 16)).float()
+    share = min(height, width) / height, min(height, width) / width
+    spans = crop[0, -1].mean() - crop[0, 0].mean(), crop[1, :, -1].mean() - crop[1, :, 0].mean()
+    for span, part in zip(spans, share, strict=True):
+        assert span.item() / 255 * 16 / 15 == pytest.approx(part, abs=0.08)
+    assert crop[0].mean().item() == pytest.approx(127.5, abs=4)
+    assert crop[1].mean().item() == pytest.approx(127.5, abs=4)

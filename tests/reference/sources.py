@@ -1,0 +1,32 @@
+"""Images in memory, some of which cannot be decoded."""
+
+from torch import Tensor
+
+from unmask.contracts import Sample, Size
+from unmask.errors import DataError
+
+
+class Memory:
+    """A source of uint8 images [n c h w]; the label of each is its position."""
+
+    def __init__(self, images: Tensor, broken: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+        self.images, self.broken = images, broken
+        self.channels = images.shape[1]
+        self.class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, position: int) -> Sample:
+        if position in self.broken:
+            raise DataError(f"image {position} is damaged")
+        return Sample(self.images[position], position)
+
+    def name(self, position: int) -> str:
+        return f"{position}.png"
+
+    def labels(self) -> list[int]:
+        return list(range(len(self)))
+
+    def typical_size(self) -> Size:
+        return Size(*self.images.shape[-2:])

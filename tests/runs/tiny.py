@@ -1,0 +1,171 @@
+"""Runs so small that a step takes milliseconds, and how to go through them and compare their ends."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unmask.contracts import Size
+from unmask.data import AnySource, Digits, Folder
+from unmask.data.views import RandomCrop
+from unmask.encoders import ViT
+from unmask.objectives import MAE
+from unmask.objectives.decoders import SelfAttentionDecoder
+from unmask.recipes import Recipe
+from unmask.runs.folder import RunFolder
+from unmask.runs.pretrain import Progress, pretrain
+from unmask.runs.run import SPEC_VERSION, Run, build_objective
+from unmask.training.checkpoint import Checkpoint
+from unmask.training.hardware import Hardware
+from unmask.training.logbook import TIMES, read_log
+from unmask.training.optimizers import AdamW
+from unmask.training.schedules import WarmupCosine
+
+RECIPE = Recipe(
+    encoder=ViT(patch_size=2, embed_dim=8, depth=1, num_heads=2),
+    objective=MAE(decoder=SelfAttentionDecoder(embed_dim=8, depth=1, num_heads=2)),
+    views=RandomCrop(),
+    optimizer=AdamW(),
+    schedule=WarmupCosine(base_lr=0.3, warmup_epochs=0.5),
+    image_size=Size(8, 8),
+    batch_size=4,
+    epochs=2,
+)
+
+
+def write_images(
+    folder: Path, count: int = 12, size: Size = Size(12, 10), channels: int = 3, seed: int = 0
+) -> Path:
+    """PNGs 00.png, 01.png, ... in a folder: each a ramp of its own slope, with noise on it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0 : size.height, 0 : size.width]
+    for number in range(count):
+        slopes = random.uniform(-8, 8, (2, 1, 1, channels))
+        levels = 128 + slopes[0] * rows[..., None] + slopes[1] * columns[..., None]
+        levels = levels + random.normal(0, 10, levels.shape)
+        pixels = levels.clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels if channels == 3 else pixels[..., 0]).save(
+            folder / f"{number:02}.png"
+        )
+    return folder
+
+
+def write_classes(folder: Path, names: tuple[str, ...] = ("cats", "dogs"), count: int = 10) -> Path:
+    """A folder of images for each class, the classes told apart by their brightness."""
+    for place, name in enumerate(names):
+        write_images(folder / name, count, seed=place)
+        for file in (folder / name).iterdir():
+            with Image.open(file) as image:
+                levels = np.asarray(image) // len(names) + 255 * place // len(names)
+            Image.fromarray(levels.astype(np.uint8)).save(file)
+    return folder
+
+
+def make_run(data: Path | str, *, recipe: Recipe = RECIPE, seed: int = 0, **changes: Any) -> Run:
+    """A run on a folder of images, or on digits; the hardware's fields are given by their names."""
+    spec: AnySource = Digits() if data == "digits" else Folder(path=str(data))
+    source = spec.open("train")
+    hardware = {
+        "device": "cpu",
+        "precision": "float32",
+        "workers": 0,
+        "threads": 1,
+        "micro_batch": recipe.batch_size,
+    }
+    hardware |= {name: changes.pop(name) for name in list(changes) if name in hardware}
+    settings: dict[str, Any] = {
+        "save_every_minutes": 60.0,
+        "max_set_aside": 0.05,
+        "unmask_version": "0.1.0",
+        "torch_version": torch.__version__,
+        **changes,
+    }
+    return Run(
+        spec_version=SPEC_VERSION,
+        recipe_name="tiny",
+        recipe=recipe,
+        data=spec,
+        images=len(source),
+        channels=source.channels,
+        fingerprint=source.fingerprint,
+        seed=seed,
+        hardware=Hardware(**hardware),
+        **settings,
+    )
+
+
+def begin(root: Path, data: Path | str, **changes: Any) -> RunFolder:
+    """The folder of a run that has not taken a step."""
+    folder = RunFolder(root)
+    folder.create(make_run(data, **changes))
+    return folder
+
+
+def go_on(
+    folder: RunFolder, *, stop: Event | None = None, save_every_minutes: float = 60, **hardware: Any
+) -> Iterator[Progress]:
+    """Continue a run as the command does, with other hardware if wanted."""
+    run = folder.read()
+    run = replace(
+        run,
+        hardware=replace(run.hardware, **hardware),
+        save_every_minutes=float(save_every_minutes),
+    )
+    source = run.data.open("train")
+    objective = build_objective(run.recipe, source, run.seed)
+    with folder.lock():
+        yield from pretrain(run, folder, source, objective, stop or Event())
+
+
+def finish(folder: RunFolder, **settings: Any) -> RunFolder:
+    """Train to the end."""
+    for _ in go_on(folder, **settings):
+        pass
+    return folder
+
+
+def one_step(folder: RunFolder, **settings: Any) -> int:
+    """Take one step, save and stop, as after a signal; the step."""
+    stop = Event()
+    stop.set()
+    return [progress.step for progress in go_on(folder, stop=stop, **settings)][-1]
+
+
+def finished_run(root: Path, data: Path | str, **changes: Any) -> RunFolder:
+    """A run from its first to its last step."""
+    return finish(begin(root, data, **changes))
+
+
+def newest(folder: RunFolder) -> Checkpoint:
+    """Its newest checkpoint, which must be there."""
+    found, damaged = folder.newest()
+    assert found is not None, damaged
+    return found
+
+
+def assert_same_end(one: RunFolder, other: RunFolder) -> None:
+    """Same step, weights, optimizer and log, bit for bit; only the times in the log may differ."""
+    ours, theirs = newest(one), newest(other)
+    assert ours.info.step == theirs.info.step
+    for part in ("encoder", "model", "training/optimizer"):
+        assert_same_tensors(ours.read(part), theirs.read(part))
+    assert timeless(one) == timeless(other)
+
+
+def assert_same_tensors(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    """Same names and equal to the last bit; NaN is not equal to anything."""
+    assert sorted(one) == sorted(other)
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def timeless(folder: RunFolder) -> list[dict[str, float]]:
+    """The lines of the log without the times."""
+    lines = read_log(folder.log)
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]

@@ -1,0 +1,68 @@
+"""Nearest neighbours against a loop."""
+
+import math
+
+import pytest
+import torch
+from reference.problems import random
+from torch import Tensor
+
+from unmask.tasks.neighbors import NEIGHBORS, TEMPERATURE, knn_classes
+
+
+def literal_knn(
+    train: Tensor, labels: Tensor, asked: Tensor, classes: int, neighbors: int, temperature: float
+) -> list[int]:
+    """DINO's protocol, one question and one neighbour after the other."""
+    answers = []
+    for question in asked.tolist():
+        near = []
+        for known, label in zip(train.tolist(), labels.tolist(), strict=True):
+            product = sum(a * b for a, b in zip(question, known, strict=True))
+            near.append((product / math.hypot(*question) / math.hypot(*known), label))
+        near.sort(reverse=True)
+        votes = [0.0] * classes
+        for similarity, label in near[:neighbors]:
+            votes[label] += math.exp(similarity / temperature)
+        answers.append(votes.index(max(votes)))
+    return answers
+
+
+@pytest.mark.parametrize(("neighbors", "temperature"), [(20, 0.07), (1, 0.07), (5, 1.0), (500, 0.5)])
+def test_equals_the_loop(neighbors: int, temperature: float) -> None:
+    train = torch.randn(60, 5, generator=random(0))
+    labels = torch.randint(4, (60,), generator=random(1))
+    asked = torch.randn(40, 5, generator=random(2))
+    found = knn_classes(train, labels, asked, 4, neighbors, temperature)
+    assert found.tolist() == literal_knn(train, labels, asked, 4, neighbors, temperature)
+
+
+def test_protocol() -> None:
+    assert (NEIGHBORS, TEMPERATURE) == (20, 0.07)
+
+
+def test_by_hand() -> None:
+    """Two near votes for 1 outweigh a nearer one for 0 only where the temperature is high."""
+    train = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, -0.6], [-1.0, 0.0]])
+    labels = torch.tensor([0, 1, 1, 2])
+    asked = torch.tensor([[3.0, 0.0]])
+    assert knn_classes(train, labels, asked, 3, 3, 0.07).tolist() == [0]  # e^14 > 2 e^11
+    assert knn_classes(train, labels, asked, 3, 3, 1.0).tolist() == [1]  # e < 2 e^0.8
+
+
+def test_length_of_features_does_not_matter() -> None:
+    train, asked = torch.randn(30, 4, generator=random(0)), torch.randn(10, 4, generator=random(1))
+    labels = torch.randint(3, (30,), generator=random(2))
+    stretched = train * torch.rand(30, 1, generator=random(3)).add(0.1)
+    assert torch.equal(
+        knn_classes(train, labels, asked, 3), knn_classes(stretched, labels, asked * 100, 3)
+    )
+
+
+def test_many_questions_are_answered_in_parts() -> None:
+    train, labels = torch.randn(30, 4, generator=random(0)), torch.randint(3, (30,), generator=random(2))
+    asked = torch.randn(2500, 4, generator=random(1))
+    whole = knn_classes(train, labels, asked, 3)
+    for start in (0, 1000, 1024, 2049):
+        part = knn_classes(train, labels, asked[start : start + 100], 3)
+        assert torch.equal(part, whole[start : start + 100])

@@ -1,0 +1,77 @@
+"""The vocabulary: sizes as text, and masks made of flags."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unmask.contracts import Batch, PatchMask, Size, check_count
+from unmask.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("224", Size(224, 224)), ("192x320", Size(192, 320)), ("8X16", Size(8, 16)), (" 4 ", Size(4, 4))],
+)
+def test_size_from_text(text: str, size: Size) -> None:
+    assert Size.parse(text) == size
+
+
+@given(height=st.integers(1, 9999), width=st.integers(1, 9999))
+def test_size_round_trip(height: int, width: int) -> None:
+    assert Size.parse(str(Size(height, width))) == Size(height, width)
+
+
+@pytest.mark.parametrize("text", ["", "x", "224x", "0", "12x0", "-4", "1.5", "1x2x3", "big"])
+def test_text_that_is_no_size(text: str) -> None:
+    with pytest.raises(SettingsError, match="one number or HEIGHTxWIDTH, such as 224 or 192x320; got"):
+        Size.parse(text)
+
+
+@pytest.mark.xfail(strict=True, reason="a raised digit is a digit to isdigit and not to int")
+def test_a_raised_digit_is_no_size() -> None:
+    with pytest.raises(SettingsError, match="one number or HEIGHTxWIDTH"):
+        Size.parse("22²")
+
+
+@settings(deadline=None)
+@given(
+    rows=st.integers(1, 4), patches=st.integers(2, 12), removed=st.integers(1, 11), seed=st.integers(0, 99)
+)
+def test_mask_of_flags(rows: int, patches: int, removed: int, seed: int) -> None:
+    removed = min(removed, patches - 1)
+    noise = torch.rand(rows, patches, generator=torch.Generator().manual_seed(seed))
+    flags = noise.argsort(1).argsort(1) < removed
+    mask = PatchMask.of(flags)
+    assert torch.equal(mask.removed, flags)
+    assert mask.image.tolist() == list(range(rows))
+    for row in range(rows):
+        assert mask.removed_index[row].tolist() == flags[row].nonzero().flatten().tolist()
+        assert mask.kept_index[row].tolist() == (~flags[row]).nonzero().flatten().tolist()
+
+
+def test_mask_rows_must_agree() -> None:
+    flags = torch.tensor([[True, False, False], [True, True, False]])
+    with pytest.raises(SettingsError, match="same number of patches; these hide between 1 and 2 of 3"):
+        PatchMask.of(flags)
+
+
+@pytest.mark.parametrize(("flag", "what"), [(True, "keep none"), (False, "hide none")])
+def test_mask_must_hide_and_keep_something(flag: bool, what: str) -> None:
+    with pytest.raises(SettingsError, match=f"{what} of the 4 patches.*between 0.25 and 0.75"):
+        PatchMask.of(torch.full((2, 4), flag))
+
+
+def test_count_between_the_ends_is_fine() -> None:
+    for kept in (1, 2, 3):
+        check_count(kept, 4)
+    with pytest.raises(SettingsError, match="keep none of the 4"):
+        check_count(0, 4)
+    with pytest.raises(SettingsError, match="hide none of the 4"):
+        check_count(4, 4)
+
+
+def test_first_view_is_the_image() -> None:
+    views = (torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2))
+    numbers = torch.zeros(1, dtype=torch.long)
+    assert Batch(views, numbers, numbers, 0).images is views[0]
