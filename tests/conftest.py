@@ -7,8 +7,14 @@ from typing import Any, runtime_checkable
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
 from safetensors import safe_open
 from torch import Tensor
+
+# As everywhere in Python's typing, a whole number may stand for a float.
+install_import_hook(
+    "unmask", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
 
 VECTORS = Path(__file__).parent / "vectors"
 

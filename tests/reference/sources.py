@@ -2,17 +2,19 @@
 
 from torch import Tensor
 
-from unmask.contracts import Sample, Size
+from unmask.contracts import ImageSource, Sample, Size
 from unmask.errors import DataError
 
 
-class Memory:
+class Memory(ImageSource):
     """A source of uint8 images [n c h w]; the label of each is its position."""
 
     def __init__(self, images: Tensor, broken: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         self.images, self.broken = images, broken
         self.channels = images.shape[1]
-        self.class_names: tuple[str, ...] = ()
+        self.class_names = ()
+        self.refused = []
+        self.fingerprint = "memory"
 
     def __len__(self) -> int:
         return len(self.images)

@@ -41,10 +41,11 @@ def test_loss_equals_a_loop(smoothing: float) -> None:
         model.head.weight.normal_(generator=problems.random(1))
         model.head.bias.normal_(generator=problems.random(2))
     total = 0.0
-    patches = model.encoder.encode(batch.images).patches
+    patches = model.encoder.encode(batch.images).patches.detach()
+    weight, bias = model.head.weight.detach(), model.head.bias.detach()
     for tokens, label in zip(patches, batch.labels.tolist(), strict=True):
         mean = sum(tokens) / len(tokens)
-        scores = [float(row @ mean + bias) for row, bias in zip(model.head.weight, model.head.bias, strict=True)]
+        scores = (weight @ mean + bias).tolist()
         whole = math.log(sum(math.exp(score) for score in scores))
         for number, score in enumerate(scores):
             share = smoothing / 5 + (1 - smoothing) * (number == label)

@@ -1,6 +1,7 @@
 """Checkpoints: what goes in comes out to the bit, and no accident costs an earlier one."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,10 @@ def save(root: Path, step: int, seed: int = 0) -> Path:
 
 def same_bits(left: Tensor, right: Tensor) -> bool:
     """Equal to the bit: NaN equals NaN, and -0 is not 0."""
-    same = left.dtype == right.dtype and left.shape == right.shape
-    return same and left.contiguous().view(torch.uint8).equal(right.contiguous().view(torch.uint8))
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return False
+    first, second = (x.contiguous().flatten().view(torch.uint8) for x in (left, right))
+    return first.equal(second)
 
 
 def folders(root: Path) -> list[str]:
@@ -108,11 +111,10 @@ DAMAGE = {
     "cut info": (lambda folder: (folder / "info.json").write_text('{"form'), "cannot be read"),
     "empty info": (lambda folder: (folder / "info.json").write_text(""), "cannot be read"),
     "odd info": (lambda folder: (folder / "info.json").write_text('{"format": 1}'), "cannot be read"),
-    "a list": (lambda folder: (folder / "info.json").write_text("[]"), "cannot be read"),
 }
 
 
-@pytest.mark.parametrize("damage", [name for name in DAMAGE if name != "a list"])
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_newest_gives_the_one_before(tmp_path: Path, damage: str) -> None:
     spoil, message = DAMAGE[damage]
     save(tmp_path, 1, seed=1)
@@ -123,7 +125,7 @@ def test_damaged_newest_gives_the_one_before(tmp_path: Path, damage: str) -> Non
     assert same_bits(found.read("model")["a"], some_tensors(1)["model"]["a"])
     (problem,) = damaged
     assert problem.startswith(str(tmp_path / "step-0000002"))
-    assert __import__("re").search(message, problem), problem
+    assert re.search(message, problem), problem
 
 
 def test_all_damaged_is_none_with_both_named(tmp_path: Path) -> None:
