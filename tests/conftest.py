@@ -3,29 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, runtime_checkable
+from typing import Any
 
 import pytest
 import torch
-from jaxtyping import install_import_hook
 from safetensors import safe_open
 from torch import Tensor
 
-# As everywhere in Python's typing, a whole number may stand for a float.
-install_import_hook(
-    "unmask", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-)
-
 VECTORS = Path(__file__).parent / "vectors"
-
-
-def pytest_sessionstart() -> None:
-    """Let the shape checks ask whether an object keeps a contract; a running program never asks."""
-    from unmask import contracts
-
-    for value in vars(contracts).values():
-        if getattr(value, "_is_protocol", False) and value.__module__ == contracts.__name__:
-            runtime_checkable(value)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -32,7 +32,10 @@ def test_equals_the_published_layout(name: str, vectors: Any) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(
-    rows=st.integers(1, 4), columns=st.integers(1, 4), patch=st.integers(1, 5), channels=st.integers(1, 5)
+    rows=st.integers(1, 4),
+    columns=st.integers(1, 4),
+    patch=st.integers(1, 5),
+    channels=st.integers(1, 5),
 )
 def test_round_trip_and_literal_layout(rows: int, columns: int, patch: int, channels: int) -> None:
     images = torch.rand(2, channels, rows * patch, columns * patch, generator=random(0))
@@ -58,7 +61,9 @@ def test_grid_and_size() -> None:
     ids=str,
 )
 def test_size_that_the_patch_does_not_divide(size: Size, patch: int, flag: str) -> None:
-    with pytest.raises(SettingsError, match=rf"{patch} x {patch}; the nearest .*\(--image-size {flag}\)"):
+    with pytest.raises(
+        SettingsError, match=rf"{patch} x {patch}; the nearest .*\(--image-size {flag}\)"
+    ):
         patch_grid(size, patch)
 
 

@@ -53,7 +53,11 @@ def through_text(spec: Any) -> Any:
 
 
 def test_kinds_of_a_union() -> None:
-    assert kinds(AnyMasking) == {"random": RandomMasking, "block": BlockMasking, "grid": GridMasking}
+    assert kinds(AnyMasking) == {
+        "random": RandomMasking,
+        "block": BlockMasking,
+        "grid": GridMasking,
+    }
     assert kinds(Annotated[Apple, Kind("apple")]) == {"apple": Apple}
     assert kinds(int | str) == {}
     assert kinds(Annotated[Apple, "a remark"]) == {}
@@ -90,8 +94,14 @@ def test_a_missing_field_with_a_default_takes_it() -> None:
     ("change", "message"),
     [
         ({"cuont": 1}, "unknown field 'cuont' in Basket; did you mean 'count'"),
-        ({"fruit": {"kind": "peer"}}, "unknown kind 'peer'; did you mean 'pear'. Known: apple, pear"),
-        ({"fruit": {"ripe": True}}, r"expected an object with a kind \(apple, pear\), got {'ripe': True}"),
+        (
+            {"fruit": {"kind": "peer"}},
+            "unknown kind 'peer'; did you mean 'pear'. Known: apple, pear",
+        ),
+        (
+            {"fruit": {"ripe": True}},
+            r"expected an object with a kind \(apple, pear\), got {'ripe': True}",
+        ),
         ({"fruit": "pear"}, r"expected an object with a kind .*got 'pear'"),
         ({"fruit": {"kind": "apple", "ripe": True}}, r"unknown field 'ripe' in Basket.fruit"),
         ({"fruit": {"kind": "pear", "ripe": 1}}, r"Basket.fruit.ripe: expected bool, got 1"),
@@ -115,6 +125,17 @@ def test_a_missing_field_without_a_default_is_named() -> None:
         from_json(Basket, {"fruit": {"kind": "apple"}})
 
 
+def test_a_missing_field_is_named_once() -> None:
+    with pytest.raises(SettingsError, match=r"field 'count' is missing in Crate\.basket$"):
+        from_json(Crate, {"basket": {"fruit": {"kind": "apple"}}})
+
+
+@pytest.mark.parametrize("data", [[], 7, None])
+def test_a_file_that_holds_no_object_is_refused(data: Any) -> None:
+    with pytest.raises(SettingsError, match="Basket"):
+        from_json(Basket, data)
+
+
 def test_a_whole_number_may_stand_for_a_real() -> None:
     apple = from_json(Apple, {"weight": 2})
     assert apple.weight == 2.0
@@ -123,16 +144,18 @@ def test_a_whole_number_may_stand_for_a_real() -> None:
 
 @pytest.mark.parametrize("data", [[], "text", 3, None])
 def test_what_is_no_object_is_refused(data: Any) -> None:
-    with pytest.raises(SettingsError, match="Crate.basket"):
+    with pytest.raises(SettingsError, match=r"Crate\.basket"):
         from_json(Crate, {"basket": data})
 
 
 def test_checks_of_the_spec_itself_are_heard() -> None:
-    with pytest.raises(SettingsError, match="ratio must lie between 0 and 1, got 1.5; MAE uses 0.75"):
+    with pytest.raises(
+        SettingsError, match=r"ratio must lie between 0 and 1, got 1\.5; MAE uses 0\.75"
+    ):
         from_json(RandomMasking, {"ratio": 1.5})
     data = to_json(MAE())
     data["masking"]["ratio"] = 0.0
-    with pytest.raises(SettingsError, match="ratio must lie between 0 and 1, got 0.0"):
+    with pytest.raises(SettingsError, match=r"ratio must lie between 0 and 1, got 0\.0"):
         from_json(MAE, data)
 
 
@@ -141,7 +164,7 @@ def test_an_object_without_a_public_name_cannot_be_written() -> None:
     class Plum:
         pass
 
-    with pytest.raises(SettingsError, match="Plum has no public name.*known here: apple, pear"):
+    with pytest.raises(SettingsError, match=r"Plum has no public name.*known here: apple, pear"):
         to_json(Basket(fruit=Plum(), count=1))  # type: ignore[arg-type]
 
 

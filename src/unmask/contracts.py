@@ -9,7 +9,7 @@ d  width of the encoder         e  width of the decoder      p  values of a patc
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,7 +28,7 @@ class Size(NamedTuple):
     def parse(cls, text: str) -> "Size":
         """Read "224" (a square) or "192x320" (height x width)."""
         parts = text.lower().split("x")
-        if len(parts) > 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
             raise SettingsError(
                 f"an image size is one number or HEIGHTxWIDTH, such as 224 or 192x320; got {text!r}"
             )
@@ -121,6 +121,7 @@ class Loss(NamedTuple):
     parts: dict[str, Tensor]
 
 
+@runtime_checkable
 class Masking(Protocol):
     """A rule that says which patches to hide."""
 
@@ -129,6 +130,7 @@ class Masking(Protocol):
         ...
 
 
+@runtime_checkable
 class Target(Protocol):
     """What hidden patches hold, and how wrong a guess is."""
 
@@ -143,6 +145,7 @@ class Target(Protocol):
         ...
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """Images to tokens; may be shown only a part of them."""
 
@@ -168,6 +171,7 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
 class Trainable(Protocol):
     """Anything the loop can train."""
 
@@ -176,6 +180,7 @@ class Trainable(Protocol):
         ...
 
 
+@runtime_checkable
 class Objective(Trainable, Protocol):
     """A way to pretrain an encoder."""
 
@@ -189,6 +194,7 @@ class Sample(NamedTuple):
     label: int
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """Images by position, after a scan that decoded nothing."""
 

@@ -60,8 +60,10 @@ def gather(
     statistics: Statistics,
 ) -> Float[Tensor, "m k p"]:
     """The chosen patches, normalised. Work is done on them alone: the rest is only ever copied as bytes."""
-    chosen = patchify(images, patch_size)[image[:, None], index]
-    return normalize(chosen, statistics)
+    patches = patchify(images, patch_size)
+    rows = (image[:, None] * patches.shape[1] + index).flatten()
+    chosen = patches.flatten(0, 1).index_select(0, rows)
+    return normalize(chosen.unflatten(0, index.shape), statistics)
 
 
 def normalize(patches: Shaped[Tensor, "*b p"], statistics: Statistics) -> Float[Tensor, "*b p"]:

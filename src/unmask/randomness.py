@@ -4,6 +4,7 @@ A key is a few whole numbers: (seed, step) for masks, (seed, epoch, index) for c
 keeps uses apart that would otherwise share a key.
 """
 
+import hashlib
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -28,7 +29,7 @@ def derive(use: str, *key: int) -> int:
     >>> derive("masks", 0, 7) == derive("masks", 0, 7) != derive("crops", 0, 7)
     True
     """
-    state = int.from_bytes(use.encode(), "little") & _MASK
+    state = int.from_bytes(hashlib.sha256(use.encode()).digest()[:8], "little")
     for number in key:
         state = _mix_one((state ^ (number & _MASK)) & _MASK)
     return _mix_one(state) >> 1

@@ -46,12 +46,14 @@ def to_json(spec: Any) -> dict[str, Any]:
     return _converter.unstructure(spec)
 
 
-def from_json(cls: type[T], data: dict[str, Any]) -> T:
+def from_json(cls: type[T], data: Any) -> T:
     """The spec that a dictionary of JSON values describes.
 
     Raises:
         SettingsError: naming the path and the near miss of an unknown kind or field, or a wrong type.
     """
+    if not isinstance(data, dict):
+        raise SettingsError(f"expected an object with the fields of {cls.__name__}, got {data!r}")
     try:
         return _converter.structure(data, cls)
     except SettingsError:
@@ -76,7 +78,7 @@ def _explain(error: BaseException, path: str) -> str:
                 path = f"{path}.{name}"
         return _explain(leaf, path)
     if isinstance(error, KeyError):
-        return f"field {error.args[0]!r} is missing in {path}"
+        return f"field {error.args[0]!r} is missing in {path.rpartition('.')[0]}"
     return f"{path}: {error}"
 
 

@@ -67,7 +67,11 @@ def test_exact_formats_return_what_went_in(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("JPEG", {"quality": 98, "subsampling": 0}), ("WEBP", {"quality": 100}), ("WEBP", {"lossless": True})],
+    [
+        ("JPEG", {"quality": 98, "subsampling": 0}),
+        ("WEBP", {"quality": 100}),
+        ("WEBP", {"lossless": True}),
+    ],
     ids=str,
 )
 def test_lossy_formats_return_nearly_that(kind: str, options: dict[str, Any]) -> None:
@@ -80,7 +84,9 @@ def test_both_decoders_agree_on_a_usual_jpeg(monkeypatch: pytest.MonkeyPatch) ->
     data = encoded(Image.fromarray(ramp()), "JPEG", quality=85)
     first = decode(data, 3)
     monkeypatch.setattr(module, "_torchcodec", lambda: None)
-    torch.testing.assert_close(first.int(), decode(data, 3).int(), atol=3, rtol=0)  # rounding of libjpeg
+    torch.testing.assert_close(
+        first.int(), decode(data, 3).int(), atol=3, rtol=0
+    )  # rounding of libjpeg
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
@@ -161,7 +167,9 @@ def test_alpha_is_laid_on_white(kind: str) -> None:
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     data = encoded(Image.fromarray(pixels), kind, **options)
     share = alpha[None, :, None] / 255
-    assert_pixels(decode(data, 3), np.round(ramp() * share + WHITE * (1 - share)).astype(np.uint8), 1)
+    assert_pixels(
+        decode(data, 3), np.round(ramp() * share + WHITE * (1 - share)).astype(np.uint8), 1
+    )
 
 
 def test_grey_with_alpha_is_laid_on_white() -> None:
@@ -312,7 +320,7 @@ def test_large_picture_within_the_limit_gives_no_warning() -> None:
 def test_32_bit_pixels_are_refused(kind: type) -> None:
     data = encoded(Image.fromarray(grey_ramp().astype(kind)), "TIFF")
     for attempt in (lambda: decode(data, 1), lambda: read_header(io.BytesIO(data))):
-        with pytest.raises(DataError, match="32 bits each.*no known range"):
+        with pytest.raises(DataError, match=r"32 bits each.*no known range"):
             attempt()
 
 

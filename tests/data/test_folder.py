@@ -126,7 +126,14 @@ def test_other_files_are_counted(tmp_path: Path, paint: Paint) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["ünïcödé 你好.png", "two  spaces .png", "a" * 240 + ".png", "quote\"s'.png", "new\nline.png", "#%;&.png"],
+    [
+        "ünïcödé 你好.png",
+        "two  spaces .png",
+        "a" * 240 + ".png",
+        "quote\"s'.png",
+        "new\nline.png",
+        "#%;&.png",
+    ],
 )
 def test_odd_names(tmp_path: Path, paint: Paint, name: str) -> None:
     paint(name, f"{'x' * 200}/{'y' * 200}/{name}")
@@ -279,7 +286,9 @@ def test_pixels_are_not_read_when_opening(tmp_path: Path) -> None:
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere does not exist; DATA is a folder of images, or digits"):
+    with pytest.raises(
+        DataError, match="nowhere does not exist; DATA is a folder of images, or digits"
+    ):
         opened(tmp_path / "nowhere")
 
 
@@ -290,7 +299,9 @@ def test_a_file_instead_of_a_folder(tmp_path: Path, paint: Paint) -> None:
 
 
 def test_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no image found in .*\(it is empty\); images end in .*\.png"):
+    with pytest.raises(
+        DataError, match=r"no image found in .*\(it is empty\); images end in .*\.png"
+    ):
         opened(tmp_path)
 
 
@@ -305,5 +316,7 @@ def test_folder_without_images(tmp_path: Path) -> None:
 def test_folder_of_broken_images(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no")
     (tmp_path / "b.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"none of the 2 image files .* can be read; the first is a\.png: not an"):
+    with pytest.raises(
+        DataError, match=r"none of the 2 image files .* can be read; the first is a\.png: not an"
+    ):
         opened(tmp_path)

@@ -27,7 +27,7 @@ def test_unreadable_images_are_left_out() -> None:
 
 
 def test_nothing_readable_says_so() -> None:
-    with pytest.raises(DataError, match="none of the images looked at.*can be decoded"):
+    with pytest.raises(DataError, match=r"none of the images looked at.*can be decoded"):
         measure(Memory(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), broken={0, 1}))
 
 
@@ -45,15 +45,33 @@ def test_three_channels_take_the_customary_values() -> None:
 
 
 def test_digits_are_the_published_set() -> None:
-    digits = Digits().open()
-    assert len(digits) == len(digits.labels()) == 1797
-    assert [digits.labels().count(digit) for digit in range(10)] == [
+    train, test = Digits().open("train"), Digits().open("test")
+    assert Digits().splits() == ("train", "test")
+    labels = train.labels() + test.labels()
+    assert (len(train), len(test)) == (1442, 355)
+    assert [labels.count(digit) for digit in range(10)] == [
         178, 182, 177, 183, 181, 182, 181, 179, 174, 180,
     ]  # fmt: skip
-    image, label = digits[0]
-    assert label == 0
+    image, label = train[0]
+    assert label == train.labels()[0] == 0
     assert image.dtype == torch.uint8
     assert image[0, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]  # 0 0 5 13 9 1 0 0 sixteenths
-    assert digits.typical_size() == (8, 8)
-    assert digits.name(7) == "digit 7"
-    assert Digits().splits() == ("train",)
+    assert train.typical_size() == (8, 8)
+    assert train.fingerprint != test.fingerprint
+
+
+def test_digits_to_test_on_are_every_fifth_of_each() -> None:
+    train, test = Digits().open("train"), Digits().open("test")
+    names = [source.name(i) for source in (train, test) for i in range(len(source))]
+    assert len(set(names)) == 1797
+    for digit in range(10):
+        both = train.labels().count(digit) + test.labels().count(digit)
+        assert test.labels().count(digit) == both // 5
+    place = test.labels().index(0)
+    zeros = sorted(
+        int(source.name(i).split()[1])
+        for source in (train, test)
+        for i in range(len(source))
+        if source.labels()[i] == 0
+    )
+    assert test.name(place) == f"digit {zeros[4]}"

@@ -40,7 +40,9 @@ def test_first_half_tells_the_column() -> None:
 
 @pytest.mark.parametrize(("width", "nearest"), [(30, "32"), (1, "4"), (193, "192")])
 def test_width_that_does_not_split_is_refused(width: int, nearest: str) -> None:
-    with pytest.raises(SettingsError, match=f"multiple of 4.*got {width}; the nearest is {nearest}"):
+    with pytest.raises(
+        SettingsError, match=f"multiple of 4.*got {width}; the nearest is {nearest}"
+    ):
         sine_cosine(width, Size(2, 2))
 
 

@@ -100,7 +100,9 @@ def test_permuting_images_permutes_results() -> None:
     straight = encoder.encode_visible(images, PatchMask.of(removed))
     turned = encoder.encode_visible(images[order], PatchMask.of(removed[order]))
     for left, right in zip(straight, turned, strict=True):
-        torch.testing.assert_close(right, left[order], atol=1e-6, rtol=1e-6)  # sums in another order
+        torch.testing.assert_close(
+            right, left[order], atol=1e-6, rtol=1e-6
+        )  # sums in another order
     whole, mixed = encoder.encode(images), encoder.encode(images[order])
     torch.testing.assert_close(mixed.patches, whole.patches[order], atol=1e-6, rtol=1e-6)
 
@@ -121,8 +123,12 @@ def test_hiding_nothing_equals_encoding_the_whole() -> None:
     encoder = problems.build_encoder(problem)
     images = problems.pictures(problem)
     everything = torch.arange(16).expand(2, -1)
-    none = PatchMask(torch.arange(2), torch.zeros(2, 16, dtype=torch.bool), everything, everything[:, :0])
-    for left, right in zip(encoder.encode_visible(images, none), encoder.encode(images), strict=True):
+    none = PatchMask(
+        torch.arange(2), torch.zeros(2, 16, dtype=torch.bool), everything, everything[:, :0]
+    )
+    for left, right in zip(
+        encoder.encode_visible(images, none), encoder.encode(images), strict=True
+    ):
         torch.testing.assert_close(left, right, atol=1e-6, rtol=1e-6)
 
 
@@ -220,7 +226,9 @@ def test_published_sizes(spec: ViT, size: int, millions: float) -> None:
     with torch.device("meta"):
         encoder = spec.build(Size(size, size), 3, Statistics(torch.zeros(3), torch.ones(3)))
     count = sum(parameter.numel() for parameter in encoder.parameters())
-    assert count / 1e6 == pytest.approx(millions, abs=0.15)  # one decimal; with or without positions
+    assert count / 1e6 == pytest.approx(
+        millions, abs=0.15
+    )  # one decimal; with or without positions
 
 
 def test_head_width_of_small_sizes_is_64() -> None:
@@ -231,7 +239,7 @@ def test_head_width_of_small_sizes_is_64() -> None:
 def test_wrong_specs_are_refused() -> None:
     with pytest.raises(SettingsError, match="depth must be at least 1, got 0"):
         ViT(depth=0)
-    with pytest.raises(SettingsError, match="multiple of 4.*got 30; the nearest is 32"):
+    with pytest.raises(SettingsError, match=r"multiple of 4.*got 30; the nearest is 32"):
         ViT(embed_dim=30)
     with pytest.raises(SettingsError, match="multiple of num_heads, got 48 and 5"):
         Attention(48, 5)
@@ -239,7 +247,9 @@ def test_wrong_specs_are_refused() -> None:
 
 def test_image_that_the_patch_does_not_divide_names_the_nearest() -> None:
     encoder = problems.build_encoder()
-    with pytest.raises(SettingsError, match=r"17 x 30 .* 4 x 4; the nearest .* is 16 x 32 \(--image-size 16x32\)"):
+    with pytest.raises(
+        SettingsError, match=r"17 x 30 .* 4 x 4; the nearest .* is 16 x 32 \(--image-size 16x32\)"
+    ):
         encoder.encode(torch.zeros(1, 3, 17, 30))
 
 

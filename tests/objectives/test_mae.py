@@ -164,9 +164,9 @@ def from_vectors(found: dict[str, Tensor], settings: dict[str, Any]) -> MaskedAu
 )
 def test_loss_is_the_mean_over_removed_patches(masking: Any) -> None:
     problem = Problem()
-    model = MAE(masking=masking, decoder=SelfAttentionDecoder(embed_dim=16, depth=1, num_heads=2)).build(
-        problems.build_encoder(problem)
-    )
+    model = MAE(
+        masking=masking, decoder=SelfAttentionDecoder(embed_dim=16, depth=1, num_heads=2)
+    ).build(problems.build_encoder(problem))
     images = problems.pictures(problem, count=3)
     loss = model(problems.batch_of(images), problems.random(4))
     mask = masking.sample(3, Size(4, 4), problems.random(4))
@@ -202,7 +202,9 @@ def test_predict_all_agrees_with_predict_on_hidden_patches() -> None:
     images = problems.pictures(Problem())
     mask = mask_from_noise(torch.rand(2, 16, generator=problems.random(3)), 0.75)
     everywhere = model.predict_all(images, mask)
-    hidden = everywhere.gather(1, mask.removed_index[..., None].expand(-1, -1, everywhere.shape[-1]))
+    hidden = everywhere.gather(
+        1, mask.removed_index[..., None].expand(-1, -1, everywhere.shape[-1])
+    )
     close(hidden, model.predict(images, mask))
 
 

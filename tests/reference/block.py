@@ -4,7 +4,9 @@ import math
 import random
 
 
-def blocks(height: int, width: int, count: int, smallest: int, draw: random.Random) -> list[list[bool]]:
+def blocks(
+    height: int, width: int, count: int, smallest: int, draw: random.Random
+) -> list[list[bool]]:
     """Flags of at most `count` hidden patches: rectangles until ten tries in a row fail."""
     hidden = [[False] * width for _ in range(height)]
     done = 0

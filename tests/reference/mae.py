@@ -108,7 +108,9 @@ def transformer(weights: Weights, prefix: str, tokens: Tensor, heads: int) -> Te
     depth = sum(name.startswith(f"{prefix}blocks.") for name in weights) // 12
     for number in range(depth):
         name = f"{prefix}blocks.{number}."
-        tokens = tokens + attention(weights, f"{name}attn.", norm(weights, f"{name}norm1", tokens), heads)
+        tokens = tokens + attention(
+            weights, f"{name}attn.", norm(weights, f"{name}norm1", tokens), heads
+        )
         tokens = tokens + mlp(weights, f"{name}mlp.", norm(weights, f"{name}norm2", tokens))
     return norm(weights, f"{prefix}norm", tokens)
 
@@ -118,21 +120,21 @@ def attention(weights: Weights, name: str, tokens: Tensor, heads: int) -> Tensor
     width = tokens.shape[1]
     size = width // heads
     weight, bias = weights[f"{name}qkv.weight"], weights[f"{name}qkv.bias"]
-    outputs = []
-    for query_number in range(len(tokens)):
-        joined = []
-        for head in range(heads):
-            rows = [slice(part * width + head * size, part * width + (head + 1) * size) for part in range(3)]
-            query = weight[rows[0]] @ tokens[query_number] + bias[rows[0]]
-            keys = tokens @ weight[rows[1]].T + bias[rows[1]]
-            values = tokens @ weight[rows[2]].T + bias[rows[2]]
+    mixed: list[list[Tensor]] = [[] for _ in tokens]
+    for head in range(heads):
+        starts = [part * width + head * size for part in range(3)]
+        queries, keys, values = (
+            tokens @ weight[start : start + size].T + bias[start : start + size] for start in starts
+        )
+        for number, query in enumerate(queries):
             scores = [(query * key).sum() / math.sqrt(size) for key in keys]
             highest = max(score.item() for score in scores)
             powers = [(score - highest).exp() for score in scores]
             whole = sum(powers)
-            joined.append(sum(power / whole * value for power, value in zip(powers, values, strict=True)))
-        outputs.append(weights[f"{name}proj.weight"] @ torch.cat(joined) + weights[f"{name}proj.bias"])
-    return torch.stack(outputs)
+            pairs = zip(powers, values, strict=True)
+            mixed[number].append(sum(power / whole * value for power, value in pairs))
+    projection, shift = weights[f"{name}proj.weight"], weights[f"{name}proj.bias"]
+    return torch.stack([projection @ torch.cat(joined) + shift for joined in mixed])
 
 
 def mlp(weights: Weights, name: str, tokens: Tensor) -> Tensor:

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from unmask.contracts import Batch, PatchMask, Size, Statistics
-from unmask.encoders.vit import ViT, VisionTransformer
+from unmask.encoders.vit import VisionTransformer, ViT
 from unmask.masking import RandomMasking
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.objectives.mae import MAE, MaskedAutoencoder
 from unmask.targets import AnyTarget, NormalizedPixels
+
+NORMALIZED = NormalizedPixels()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class Problem:
     decoder_heads: int = 2
 
 
-def build(problem: Problem = Problem(), target: AnyTarget = NormalizedPixels()) -> MaskedAutoencoder:
+def build(problem: Problem = Problem(), target: AnyTarget = NORMALIZED) -> MaskedAutoencoder:
     """A small MAE. Norms and biases are moved off 1 and 0, so that forgetting one is noticed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)

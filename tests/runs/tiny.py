@@ -40,12 +40,16 @@ RECIPE = Recipe(
 
 
 def write_images(
-    folder: Path, count: int = 12, size: Size = Size(12, 10), channels: int = 3, seed: int = 0
+    folder: Path,
+    count: int = 12,
+    size: tuple[int, int] = (12, 10),
+    channels: int = 3,
+    seed: int = 0,
 ) -> Path:
     """PNGs 00.png, 01.png, ... in a folder: each a ramp of its own slope, with noise on it."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
-    rows, columns = np.mgrid[0 : size.height, 0 : size.width]
+    rows, columns = np.mgrid[0 : size[0], 0 : size[1]]
     for number in range(count):
         slopes = random.uniform(-8, 8, (2, 1, 1, channels))
         levels = 128 + slopes[0] * rows[..., None] + slopes[1] * columns[..., None]

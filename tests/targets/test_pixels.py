@@ -54,7 +54,10 @@ def test_a_patch_of_one_colour_becomes_nothing() -> None:
 def test_error_of_each_patch_is_a_mean_of_squares(target: Pixels | NormalizedPixels) -> None:
     module = target.build(1, 2)
     assert module.out_dim == 2
-    guess, truth = torch.tensor([[[1.0, 2.0], [0.0, 0.0]]]), torch.tensor([[[3.0, 2.0], [1.0, -1.0]]])
+    guess, truth = (
+        torch.tensor([[[1.0, 2.0], [0.0, 0.0]]]),
+        torch.tensor([[[3.0, 2.0], [1.0, -1.0]]]),
+    )
     assert module.loss(guess, truth).tolist() == [[2.0, 1.0]]
     assert module.loss(guess * math.nan, truth).isnan().all()
 
@@ -120,10 +123,15 @@ def test_levels_of_the_neighbours_equal_a_loop(size: Size) -> None:
             if patch in kept:
                 mean, deviation = means[patch], deviations[patch]
                 torch.testing.assert_close(
-                    picture[number, patch], guess[number, patch] * deviation + mean, atol=1e-5, rtol=1e-5
+                    picture[number, patch],
+                    guess[number, patch] * deviation + mean,
+                    atol=1e-5,
+                    rtol=1e-5,
                 )
                 continue
-            distances = sorted((math.dist(divmod(patch, columns), divmod(k, columns)), k) for k in kept)
+            distances = sorted(
+                (math.dist(divmod(patch, columns), divmod(k, columns)), k) for k in kept
+            )
             if len(distances) > 8 and math.isclose(distances[7][0], distances[8][0]):
                 continue  # a tie for the eighth place: either is right
             near = distances[:8]
@@ -131,7 +139,10 @@ def test_levels_of_the_neighbours_equal_a_loop(size: Size) -> None:
             mean = sum(means[k] / distance for distance, k in near) / whole
             deviation = sum(deviations[k] / distance for distance, k in near) / whole
             torch.testing.assert_close(
-                picture[number, patch], guess[number, patch] * deviation + mean, atol=1e-5, rtol=1e-5
+                picture[number, patch],
+                guess[number, patch] * deviation + mean,
+                atol=1e-5,
+                rtol=1e-5,
             )
 
 

@@ -56,7 +56,9 @@ def test_loss_equals_a_loop(smoothing: float) -> None:
 def test_permuting_images_permutes_scores() -> None:
     model, images = classifier(), labelled().images
     order = torch.tensor([2, 0, 3, 1])
-    torch.testing.assert_close(model.logits(images[order]), model.logits(images)[order], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        model.logits(images[order]), model.logits(images)[order], atol=1e-6, rtol=1e-5
+    )
 
 
 def test_encoder_and_head_are_both_trained() -> None:

@@ -28,7 +28,9 @@ def literal_knn(
     return answers
 
 
-@pytest.mark.parametrize(("neighbors", "temperature"), [(20, 0.07), (1, 0.07), (5, 1.0), (500, 0.5)])
+@pytest.mark.parametrize(
+    ("neighbors", "temperature"), [(20, 0.07), (1, 0.07), (5, 1.0), (500, 0.5)]
+)
 def test_equals_the_loop(neighbors: int, temperature: float) -> None:
     train = torch.randn(60, 5, generator=random(0))
     labels = torch.randint(4, (60,), generator=random(1))
@@ -60,7 +62,10 @@ def test_length_of_features_does_not_matter() -> None:
 
 
 def test_many_questions_are_answered_in_parts() -> None:
-    train, labels = torch.randn(30, 4, generator=random(0)), torch.randint(3, (30,), generator=random(2))
+    train, labels = (
+        torch.randn(30, 4, generator=random(0)),
+        torch.randint(3, (30,), generator=random(2)),
+    )
     asked = torch.randn(2500, 4, generator=random(1))
     whole = knn_classes(train, labels, asked, 3)
     for start in (0, 1000, 1024, 2049):

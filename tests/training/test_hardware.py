@@ -19,7 +19,9 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("name", ["cuda:99", "xpu", "nonsense", "meta:nonsense"])
 def test_a_device_that_is_not_here_lists_those_that_are(name: str) -> None:
-    with pytest.raises(ResourceError, match=f"--device {name} cannot be used here .*this machine offers cpu"):
+    with pytest.raises(
+        ResourceError, match=f"--device {name} cannot be used here .*this machine offers cpu"
+    ):
         find_device(name)
 
 
@@ -39,7 +41,9 @@ def test_memory_is_some_and_not_all_there_is() -> None:
     assert 2**20 < memory_available(CPU) < 2**50
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)]
+)
 def test_precision_is_that_of_matrix_products(precision: str, dtype: torch.dtype) -> None:
     matrix = torch.ones(2, 2)
     with autocast(CPU, precision):  # type: ignore[arg-type]

@@ -77,7 +77,9 @@ def test_lines_past_the_checkpoint_are_cut_at_resume(tmp_path: Path) -> None:
     assert path.read_text() == whole
 
 
-@pytest.mark.parametrize("torn", ['{"step": 4, "lo', "{", '{"step": 4, "loss": 0.25, "learning_rate": 0.0'])
+@pytest.mark.parametrize(
+    "torn", ['{"step": 4, "lo', "{", '{"step": 4, "loss": 0.25, "learning_rate": 0.0']
+)
 def test_torn_last_line(tmp_path: Path, torn: str) -> None:
     path = tmp_path / "log.jsonl"
     write(path, 1, 3)
@@ -95,8 +97,11 @@ def test_a_loss_that_is_no_number_stops_and_names_its_step(tmp_path: Path, loss:
     book = Logbook(path, 0)
     for step, value in ((1, 0.5), (2, loss), (3, loss)):
         book.add(report(step, value), 1.0)
-    with pytest.raises(DivergedError, match=rf"loss of step 2 is {loss} at a learning rate of 0.002, so training "
-                       r"stopped.*half of --schedule.base-lr.*--precision float32"):
+    with pytest.raises(
+        DivergedError,
+        match=rf"loss of step 2 is {loss} at a learning rate of 0.002, so training "
+        r"stopped.*half of --schedule.base-lr.*--precision float32",
+    ):
         book.write()
     assert steps(path) == [1, 2]
 

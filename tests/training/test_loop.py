@@ -174,7 +174,9 @@ def test_nothing_is_left_to_do() -> None:
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
+        ),
     ],
     ids=["gpu", "cpu"],
 )
@@ -183,7 +185,9 @@ def test_too_little_memory_names_the_half(error: Exception) -> None:
         def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
             raise error
 
-    with pytest.raises(ResourceError, match="step 1 does not fit in memory with 6 .* try --micro-batch 3"):
+    with pytest.raises(
+        ResourceError, match=r"step 1 does not fit in memory with 6 .* try --micro-batch 3"
+    ):
         run(Huge())
 
 

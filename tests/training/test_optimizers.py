@@ -17,7 +17,11 @@ def test_groups_are_the_published_ones() -> None:
     names = {parameter: name for name, parameter in model.named_parameters()}
     decayed, exempt = ({names[parameter] for parameter in group} for group in decay_groups(model))
     assert {"encoder.cls_token", "decoder.mask_token", "encoder.patch_embed.proj.weight"} <= decayed
-    assert {"decoder.pred.weight", "decoder.embed.weight", "encoder.blocks.0.attn.qkv.weight"} <= decayed
+    assert {
+        "decoder.pred.weight",
+        "decoder.embed.weight",
+        "encoder.blocks.0.attn.qkv.weight",
+    } <= decayed
     assert {"encoder.norm.weight", "decoder.norm.bias", "encoder.patch_embed.proj.bias"} <= exempt
     assert {"encoder.blocks.1.norm2.weight", "encoder.blocks.0.attn.qkv.bias"} <= exempt
     assert not decayed & exempt

@@ -40,7 +40,9 @@ def test_equals_the_published_rates(published_schedules: Any) -> None:
 )
 def test_paper_s_recipe_at_named_steps(step: int, rate: float) -> None:
     """Table 8: 1.5e-4 x 4096 / 256; 1,280,000 images make 312.5 steps an epoch."""
-    assert PAPER.rate(step * 4096 / 1_280_000, 800.0, 4096) == pytest.approx(rate, rel=1e-9, abs=1e-18)
+    assert PAPER.rate(step * 4096 / 1_280_000, 800.0, 4096) == pytest.approx(
+        rate, rel=1e-9, abs=1e-18
+    )
 
 
 def test_rate_follows_the_batch() -> None:
@@ -59,7 +61,9 @@ def test_no_warm_up_starts_at_the_peak() -> None:
 
 
 @given(epoch=st.floats(0, 9.999), warmup=st.floats(0, 20), epochs=st.just(10.0))
-def test_rate_stays_between_nothing_and_the_peak(epoch: float, warmup: float, epochs: float) -> None:
+def test_rate_stays_between_nothing_and_the_peak(
+    epoch: float, warmup: float, epochs: float
+) -> None:
     rate = WarmupCosine(base_lr=1e-3, warmup_epochs=warmup).rate(epoch, epochs, 256)
     assert 0 <= rate <= 1e-3
 

@@ -1,7 +1,7 @@
 """A folder of images: flat, in class folders, or nested.
 
 Hidden files and folders are skipped. Folders called train, val and test are splits. Where every
-image lies in a subfolder, the first folder below is its class.
+image lies in one of two or more subfolders, the first folder below is its class.
 """
 
 import hashlib
@@ -50,8 +50,8 @@ class Folder:
 
     def splits(self) -> tuple[str, ...]:
         """("train", "test") where the folder has both, else ("train",): everything."""
-        found = tuple(split for split in _SPLIT_NAMES if self._split_folder(split))
-        return found if "train" in found else ("train",)
+        both = all(self._split_folder(split) for split in _SPLIT_NAMES)
+        return ("train", "test") if both else ("train",)
 
     def open(self, split: str = "train") -> "FolderImages":
         """Scan a split: names, sizes and headers, no pixels.
@@ -64,8 +64,9 @@ class Folder:
             raise DataError(f"{self.path} does not exist; DATA is a folder of images, or digits")
         if not root.is_dir():
             raise DataError(f"{self.path} is a file; DATA is a folder of images, or digits")
-        inside = self._split_folder(split) if split in self.splits() else None
-        return FolderImages(inside or root)
+        if split not in self.splits():
+            raise DataError(f"{self.path} has no {split} folder")
+        return FolderImages(self._split_folder(split) or root)
 
     def _split_folder(self, split: str) -> Path | None:
         root = Path(self.path).expanduser()
@@ -84,8 +85,9 @@ class FolderImages:
         """How many files of other endings were passed over."""
         names, sizes = self._list()
         headers = self._read_headers(names, sizes)
-        self._names = [name for name in names if name not in {bad for bad, _ in self.refused}]
-        if not self._names:
+        bad = {name for name, _ in self.refused}
+        self._names = [name for name in names if name not in bad]
+        if not self._names or not headers:
             raise DataError(self._nothing_found())
         self.channels = 1 if all(header.grey for header in headers) else 3
         self._typical = Size(
@@ -160,7 +162,7 @@ class FolderImages:
     def _read_headers(self, names: list[str], sizes: list[int]) -> list[Header]:
         """Headers of (at most 100,000, evenly spaced) images; files that are none are refused."""
         headers: list[Header] = []
-        every = max(1, len(names) // _HEADERS_READ)
+        every = max(1, -(-len(names) // _HEADERS_READ))
         for position, (name, size) in enumerate(zip(names, sizes, strict=True)):
             try:
                 if size == 0:

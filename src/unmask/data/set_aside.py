@@ -23,11 +23,12 @@ class SetAside:
         Raises:
             DataError: once too many are out; the list is written by then.
         """
-        new = {name: reason for name, reason in failures if name not in self.names}
+        plain = [(_plain(name), _plain(reason)) for name, reason in failures]
+        new = {name: reason for name, reason in plain if name not in self.names}
         if not new:
             return
         started = self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             if not started:
                 writer.writerow(["file", "reason"])
@@ -39,3 +40,8 @@ class SetAside:
                 f"{self.limit:.0%} allowed; the last is {next(reversed(new.items()))}. "
                 f"{self.path} lists them all: mend or remove them, or allow more with --max-set-aside"
             )
+
+
+def _plain(text: str) -> str:
+    """Text that can be written and read back, also where a file's name is not valid text."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -26,13 +26,21 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "m t d"], start: int) -> Float[Tensor, "m out d"]:
         """Attend from the tokens at `start` and after to all tokens."""
-        width = tokens.shape[-1]
         if start == 0:
-            query, key, value = self.qkv(tokens).chunk(3, dim=-1)
-        else:
-            weight, bias = self.qkv.weight, self.qkv.bias
-            query = F.linear(tokens[:, start:], weight[:width], bias[:width])
-            key, value = F.linear(tokens, weight[width:], bias[width:]).chunk(2, dim=-1)
+            return self.mix(*self.qkv(tokens).chunk(3, dim=-1))
+        width = tokens.shape[-1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        query = F.linear(tokens[:, start:], weight[:width], bias[:width])
+        key, value = F.linear(tokens, weight[width:], bias[width:]).chunk(2, dim=-1)
+        return self.mix(query, key, value)
+
+    def mix(
+        self,
+        query: Float[Tensor, "m out d"],
+        key: Float[Tensor, "m t d"],
+        value: Float[Tensor, "m t d"],
+    ) -> Float[Tensor, "m out d"]:
+        """Attend with projections already made."""
         query, key, value = self._split(query), self._split(key), self._split(value)
         mixed = F.scaled_dot_product_attention(query, key, value)
         return self.proj(mixed.transpose(1, 2).flatten(2))  # [m heads out d/heads] -> [m out d]
@@ -67,6 +75,17 @@ class Block(nn.Module):
     def forward(self, tokens: Float[Tensor, "m t d"], start: int = 0) -> Float[Tensor, "m out d"]:
         """The tokens at `start` and after; earlier ones only serve as keys and values."""
         tokens = tokens[:, start:] + self.attn(self.norm1(tokens), start)
+        return tokens + self.mlp(self.norm2(tokens))
+
+    def project(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t qkv"]:
+        """Query, key and value of each token: all of a block that looks at one token alone."""
+        return self.attn.qkv(self.norm1(tokens))
+
+    def finish(
+        self, tokens: Float[Tensor, "m t d"], projected: Float[Tensor, "m t qkv"]
+    ) -> Float[Tensor, "m t d"]:
+        """The rest of the block, after `project`."""
+        tokens = tokens + self.attn.mix(*projected.chunk(3, dim=-1))
         return tokens + self.mlp(self.norm2(tokens))
 
 

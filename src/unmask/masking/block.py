@@ -2,7 +2,7 @@
 
 The published sampler falls short of its count in about a third of its draws, and now and then hides
 nothing at all. Batches of visible patches need equal counts, so a short mask is topped up with
-patches at random, and one below half of the count is drawn again.
+patches at random, and one below half of the count is drawn again, up to ten times.
 """
 
 import math
@@ -50,9 +50,11 @@ def _fill(grid: Size, count: int, smallest: float, generator: torch.Generator) -
     """One mask [n] with exactly `count` hidden patches."""
     hidden = torch.zeros(grid, dtype=torch.bool)
     done = 0
-    while 2 * done < count:  # a draw that stops this early is a failed one
+    for _ in range(_TRIES):  # thin grids may have no room for any block: all is then at random
         hidden.zero_()
         done = _place_blocks(hidden, count, smallest, generator)
+        if 2 * done >= count:
+            break
     flat = hidden.flatten()
     free = (~flat).nonzero().flatten()
     extra = torch.randperm(len(free), generator=generator)[: count - done]

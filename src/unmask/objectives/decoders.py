@@ -1,11 +1,12 @@
 """From visible tokens to guesses for the hidden patches."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unmask.contracts import Encoded, PatchMask, Size
 from unmask.encoders.layers import NORM_EPSILON, Block, drawn_token, initialize
@@ -48,8 +49,9 @@ AnyDecoder = Annotated[SelfAttentionDecoder, Kind("self-attention")]
 class MaskTokenDecoder(nn.Module):
     """See `SelfAttentionDecoder`.
 
-    Tokens are never put back into image order, and the last block and the prediction are computed
-    for hidden patches alone: the same mathematics as the paper's, with less work.
+    Tokens are never put back into image order; the first block's projections of hidden tokens, equal
+    in all images, are made once for each place; the last block and the prediction are computed for
+    hidden patches alone. The same mathematics as the paper's, with less work.
     """
 
     def __init__(
@@ -83,14 +85,16 @@ class MaskTokenDecoder(nn.Module):
         places = positions[1:]
         seen = self.embed(torch.cat([encoded.cls, encoded.patches], dim=1))
         classes = encoded.cls.shape[1]
-        tokens = torch.cat(
-            [
-                seen[:, :classes] + positions[0],
-                seen[:, classes:] + places[mask.kept_index],
-                self.mask_token + places[mask.removed_index],
-            ],
-            dim=1,
+        seen = torch.cat(
+            [seen[:, :classes] + positions[0], seen[:, classes:] + places[mask.kept_index]], dim=1
         )
-        for block in self.blocks[:-1]:
+        hidden = self.mask_token[0] + places  # [n e]: a hidden token depends on its place alone
+        tokens = torch.cat([seen, F.embedding(mask.removed_index, hidden)], dim=1)
+        if len(self.blocks) > 1:
+            first = cast(Block, self.blocks[0])
+            everywhere = first.project(hidden[None])[0]  # [n qkv], once for all images
+            projected = F.embedding(mask.removed_index, everywhere)
+            tokens = first.finish(tokens, torch.cat([first.project(seen), projected], dim=1))
+        for block in self.blocks[1:-1]:
             tokens = block(tokens)
         return self.pred(self.norm(self.blocks[-1](tokens, start)))

@@ -83,9 +83,9 @@ class Run:
         return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
 
     @classmethod
-    def read(cls, data: dict[str, Any]) -> "Run":
+    def read(cls, data: Any) -> "Run":
         """The run that a `spec.json` describes; a newer version is refused."""
-        version = data.get("spec_version", 0)
+        version = data.get("spec_version") if isinstance(data, dict) else None
         if isinstance(version, int) and version > SPEC_VERSION:
             raise RunError(
                 f"this run's spec.json has version {version}, and this unmask reads up to "

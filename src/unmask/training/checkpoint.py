@@ -104,7 +104,11 @@ def write(
             f"the checkpoint of step {step} could not be written to {root} ({error}); earlier ones "
             "are whole. Make room on that disk, then continue with --resume"
         ) from None
-    for old in _folders(root)[:-_KEPT]:
+    later = [
+        folder for folder in _folders(root) if _step(folder) > step
+    ]  # damaged ones, passed over
+    earlier = [folder for folder in _folders(root) if _step(folder) <= step]
+    for old in later + earlier[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -160,15 +164,21 @@ def restore_optimizer(
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(root.glob("step-*"))
+    found = [path for path in root.glob("step-*") if path.is_dir() and path.name[5:].isdecimal()]
+    return sorted(found, key=_step)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def _check(folder: Path) -> tuple[str, CheckpointInfo | None]:
     try:
         data = json.loads((folder / "info.json").read_text())
-        if isinstance(data, dict) and data.get("format", 0) > FORMAT:
+        version = data.get("format") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > FORMAT:
             raise RunError(
-                f"{folder} has checkpoint format {data['format']}, and this unmask reads up to "
+                f"{folder} has checkpoint format {version}, and this unmask reads up to "
                 f"{FORMAT}; install a newer unmask"
             )
         info = from_json(CheckpointInfo, data)

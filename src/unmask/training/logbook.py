@@ -6,10 +6,12 @@ loss that is not finite is found then, so that no checkpoint ever holds its cons
 
 import json
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from unmask.contracts import StepReport
-from unmask.errors import DivergedError
+from unmask.errors import DivergedError, ResourceError
 
 TIMES = ("images_per_second", "waiting")
 """Fields that differ from run to run; all others are exact."""
@@ -22,7 +24,10 @@ class Logbook:
         self.path = path
         self._pending: list[tuple[StepReport, float]] = []
         kept = [line for line in _lines(path) if line["step"] <= step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        cut = path.with_name(f".{path.name}")
+        with _room_for(path):
+            cut.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            cut.replace(path)
 
     def add(self, report: StepReport, seconds: float) -> None:
         """Note a step that took this long; written later."""
@@ -37,7 +42,7 @@ class Logbook:
         lines = [_line(report, seconds) for report, seconds in self._pending]
         self._pending = []
         bad = next((line for line in lines if not math.isfinite(line["loss"])), None)
-        with self.path.open("a") as file:
+        with _room_for(self.path), self.path.open("a") as file:
             for line in lines:
                 file.write(json.dumps(line) + "\n")
                 if line is bad:
@@ -50,6 +55,17 @@ class Logbook:
                 "warm-up too short, or float32 is needed (--precision float32)"
             )
         return lines
+
+
+@contextmanager
+def _room_for(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(
+            f"{path} cannot be written ({error.strerror}); make room on that disk, then continue "
+            "with --resume"
+        ) from None
 
 
 def read_log(path: Path) -> list[dict[str, float]]:

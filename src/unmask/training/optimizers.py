@@ -54,6 +54,6 @@ def decay_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramet
     exempt: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            vector = parameter.ndim <= 1 or name.endswith(".bias")
+            vector = parameter.ndim <= 1 or name.rpartition(".")[2] == "bias"
             (exempt if vector else decayed).append(parameter)
     return decayed, exempt

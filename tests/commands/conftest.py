@@ -1,0 +1,67 @@
+"""How the commands are called: in this process, in a folder of their own."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jaxtyping
+import pytest
+import torch
+from commands.said import Said, Unmask, plain
+from runs import tiny
+
+from unmask import cli
+from unmask.runs.folder import RunFolder
+
+
+@pytest.fixture
+def unmask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Unmask]:
+    """`unmask("pretrain", folder, ...)`: run a command line in an empty folder."""
+
+    def run(*words: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["unmask", *map(str, words)])
+        placeholders = words[:1] in (("evaluate",), ("reconstruct",))  # tyro.MISSING is of no type
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", placeholders)
+        capsys.readouterr()
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return Said(status, plain(out), plain(err), out)
+
+    threads = torch.get_num_threads()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    yield run
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve colour images."""
+    return tiny.write_images(tmp_path_factory.mktemp("data") / "photos")
+
+
+@pytest.fixture(scope="session")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of ten images."""
+    return tiny.write_classes(tmp_path_factory.mktemp("data") / "animals")
+
+
+@pytest.fixture(scope="session")
+def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run on the images; nothing may write to it."""
+    return tiny.finished_run(tmp_path_factory.mktemp("run") / "trained", images)
+
+
+@pytest.fixture(scope="session")
+def recipe() -> list[str]:
+    """Flags that make `unmask pretrain` take three steps of milliseconds."""
+    flags = {"recipe": "mae-digits", "epochs": 1, "batch-size": 4, "threads": 1, "workers": 0}
+    smaller = {"encoder.depth": 1, "encoder.embed-dim": 16, "objective.decoder.embed-dim": 16}
+    return [word for name, value in (flags | smaller).items() for word in (f"--{name}", str(value))]

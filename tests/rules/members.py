@@ -1,0 +1,74 @@
+"""A tiny member of every kind of every union, and what a recipe made of them trains on."""
+
+from itertools import product
+from typing import Any
+
+import torch
+from runs import tiny
+
+from unmask.contracts import Batch, Size, Statistics
+from unmask.data import AnySource, Digits, Folder
+from unmask.data.views import AnyViews, CenterCrop, RandomCrop
+from unmask.encoders import AnyEncoder, ViT
+from unmask.encoders.vit import VisionTransformer
+from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking
+from unmask.objectives import MAE, AnyObjective
+from unmask.objectives.decoders import AnyDecoder, SelfAttentionDecoder
+from unmask.spec import kinds
+from unmask.targets import AnyTarget, NormalizedPixels, Pixels
+from unmask.tasks import AnyTask, Classify
+from unmask.training.optimizers import AdamW, AnyOptimizer
+
+UNIONS = {
+    "masking": AnyMasking,
+    "target": AnyTarget,
+    "encoder": AnyEncoder,
+    "decoder": AnyDecoder,
+    "objective": AnyObjective,
+    "task": AnyTask,
+    "source": AnySource,
+    "views": AnyViews,
+    "optimizer": AnyOptimizer,
+}
+
+MEMBERS: dict[str, dict[str, Any]] = {
+    "masking": {
+        "random": RandomMasking(ratio=0.75),
+        "block": BlockMasking(ratio=0.4),
+        "grid": GridMasking(stride=2),
+    },
+    "target": {"pixels": Pixels(), "normalized-pixels": NormalizedPixels()},
+    "encoder": {"vit": ViT(patch_size=2, embed_dim=8, depth=2, num_heads=2)},
+    "decoder": {"self-attention": SelfAttentionDecoder(embed_dim=8, depth=2, num_heads=2)},
+    "objective": {"mae": MAE(decoder=SelfAttentionDecoder(embed_dim=8, depth=1, num_heads=2))},
+    "task": {"classify": Classify(label_smoothing=0.1)},
+    "source": {"folder": Folder(path="photos of 2024/à la mer"), "digits": Digits()},
+    "views": {"random-crop": RandomCrop(smallest_share=0.3), "center-crop": CenterCrop()},
+    "optimizer": {"adamw": AdamW(weight_decay=0.1)},
+}
+
+CHANNELS, CLASSES = 3, 4
+
+
+def pairs() -> list[tuple[str, str]]:
+    """(union, kind) of every member of every union."""
+    return [(union, kind) for union, members in MEMBERS.items() for kind in members]
+
+
+def objectives() -> list[tuple[str, str, str]]:
+    """(objective, target, masking) in every combination of the registered kinds."""
+    return list(product(kinds(AnyObjective), kinds(AnyTarget), kinds(AnyMasking)))
+
+
+def tiny_encoder() -> VisionTransformer:
+    """An encoder for images of the tiny recipe's size."""
+    statistics = Statistics(torch.full((CHANNELS,), 0.5), torch.full((CHANNELS,), 0.25))
+    encoder: ViT = MEMBERS["encoder"]["vit"]
+    return encoder.build(tiny.RECIPE.image_size, CHANNELS, statistics)
+
+
+def batch_of(step: int, count: int = 4, size: Size = tiny.RECIPE.image_size) -> Batch:
+    """Random labelled images, a function of the step."""
+    random = torch.Generator().manual_seed(step)
+    images = torch.randint(256, (count, CHANNELS, *size), generator=random, dtype=torch.uint8)
+    return Batch((images,), torch.arange(count) % CLASSES, torch.arange(count), 0)

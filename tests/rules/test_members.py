@@ -1,0 +1,204 @@
+"""Every member of every union keeps the contract: JSON, a finite loss, exact resumption."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rules import members
+from rules.members import MEMBERS, UNIONS
+from runs import tiny
+from torch import nn
+
+from unmask.contracts import Batch, PatchMask, Size, StepReport
+from unmask.encoders import AnyEncoder
+from unmask.randomness import seeded
+from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run, build_objective
+from unmask.spec import from_json, kinds, to_json
+from unmask.training import checkpoint
+from unmask.training.loop import train
+from unmask.training.optimizers import AdamW
+
+SIZE = tiny.RECIPE.image_size
+
+
+@pytest.mark.parametrize("union", UNIONS)
+def test_every_registered_kind_is_tried_here(union: str) -> None:
+    """A new kind needs a line in members.py; then all the sweeps below run over it."""
+    registered = kinds(UNIONS[union])
+    assert registered
+    assert {name: type(member) for name, member in MEMBERS[union].items()} == registered
+
+
+@pytest.mark.parametrize(("union", "kind"), members.pairs())
+def test_goes_to_json_and_back(union: str, kind: str) -> None:
+    member = MEMBERS[union][kind]
+    text = json.dumps(to_json(member))
+    assert from_json(type(member), json.loads(text)) == member
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_images(tmp_path_factory.mktemp("members") / "images")
+
+
+def run_with(images: Path, **parts: Any) -> Run:
+    return tiny.make_run(images, recipe=replace(tiny.RECIPE, **parts))
+
+
+def run_of(images: Path, objective: str, target: str, masking: str) -> Run:
+    """A run of one combination of kinds."""
+    spec = MEMBERS["objective"][objective]
+    spec = replace(spec, target=MEMBERS["target"][target], masking=MEMBERS["masking"][masking])
+    return run_with(images, objective=spec)
+
+
+PARTS = ["encoder", "views", "optimizer"]
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"), [(part, kind) for part in PARTS for kind in MEMBERS[part]]
+)
+def test_every_part_of_a_recipe_trains_and_is_named_in_the_spec(
+    images: Path, tmp_path: Path, part: str, kind: str
+) -> None:
+    run = run_with(images, **{part: MEMBERS[part][kind]})
+    folder = RunFolder(tmp_path / "run")
+    folder.create(run)
+    assert json.loads(folder.spec.read_text())["recipe"][part]["kind"] == kind
+    assert folder.read() == run
+    for progress in tiny.go_on(folder):
+        for line in progress.lines:
+            assert torch.tensor(line["loss"]).isfinite()
+
+
+@pytest.mark.parametrize("kind", MEMBERS["decoder"])
+def test_every_decoder_guesses_every_hidden_patch(images: Path, kind: str) -> None:
+    spec = replace(MEMBERS["objective"]["mae"], decoder=MEMBERS["decoder"][kind])
+    run = run_with(images, objective=spec)
+    assert from_json(Run, json.loads(json.dumps(to_json(run)))) == run
+    objective = build_objective(run.recipe, run.data.open("train"), 0)
+    loss = objective(members.batch_of(0), torch.Generator().manual_seed(0))
+    assert loss.total.isfinite()
+    loss.total.backward()
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("kind", MEMBERS["masking"])
+@pytest.mark.parametrize("grid", [Size(4, 4), Size(3, 5), Size(14, 14)])
+def test_every_masking_hides_the_same_count_in_every_image(kind: str, grid: Size) -> None:
+    mask = MEMBERS["masking"][kind].sample(7, grid, torch.Generator().manual_seed(1))
+    counts = mask.removed.sum(1)
+    assert 0 < counts[0] < grid.height * grid.width
+    assert (counts == counts[0]).all()
+    both = torch.cat([mask.kept_index, mask.removed_index], dim=1).sort(dim=1).values
+    assert (both == torch.arange(grid.height * grid.width)).all()
+    assert mask.removed.gather(1, mask.removed_index).all()
+    assert not mask.removed.gather(1, mask.kept_index).any()
+
+
+@pytest.mark.parametrize("kind", kinds(AnyEncoder))
+@pytest.mark.parametrize("masking", MEMBERS["masking"])
+def test_hidden_pixels_cannot_reach_any_encoder(kind: str, masking: str) -> None:
+    encoder = members.tiny_encoder()
+    images = members.batch_of(0).images
+    mask = MEMBERS["masking"][masking].sample(
+        len(images), encoder.mask_grid(SIZE), torch.Generator().manual_seed(2)
+    )
+    hidden = hidden_pixels(mask, encoder.patch_size)
+    changed = torch.where(hidden, 255 - images, images)
+    assert not changed.equal(images)
+    for ours, theirs in zip(
+        encoder.encode_visible(images, mask), encoder.encode_visible(changed, mask), strict=True
+    ):
+        assert ours.equal(theirs)
+
+
+def hidden_pixels(mask: PatchMask, patch_size: int) -> torch.Tensor:
+    """Which pixels are hidden, [b 1 h w]."""
+    rows = mask.removed.reshape(-1, 1, SIZE.height // patch_size, SIZE.width // patch_size)
+    return rows.repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
+
+
+@pytest.mark.parametrize(("objective", "target", "masking"), members.objectives())
+def test_every_objective_resumes_bit_for_bit(
+    images: Path, tmp_path: Path, objective: str, target: str, masking: str
+) -> None:
+    """6 steps are 3, a save, a load and 3: weights, optimizer and log."""
+    run = run_of(images, objective, target, masking)
+    assert run.steps == 6
+    whole, halves = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "halves")
+    whole.create(run)
+    halves.create(run)
+    tiny.finish(whole)
+    for _ in range(3):
+        tiny.one_step(halves)
+    tiny.finish(halves)
+    assert len({line["loss"] for line in tiny.timeless(whole)}) == 6
+    tiny.assert_same_end(whole, halves)
+
+
+@pytest.mark.parametrize("kind", MEMBERS["task"])
+def test_every_task_resumes_bit_for_bit(tmp_path: Path, kind: str) -> None:
+    whole, optimizer = new_task(kind)
+    losses = [report.loss.item() for report in steps_of(whole, optimizer, 0, 6)]
+    assert torch.tensor(losses).isfinite().all()
+    assert len(set(losses)) == 6
+
+    first, its_optimizer = new_task(kind)
+    early = [report.loss.item() for report in steps_of(first, its_optimizer, 0, 3)]
+    parts = {
+        "model": first.state_dict(),
+        "training/optimizer": checkpoint.optimizer_tensors(its_optimizer, first),
+    }
+    checkpoint.write(tmp_path, parts, step=3, images_seen=12, spec_hash="", metadata={})
+
+    second, new_optimizer = new_task(kind, seed=1)
+    found, _ = checkpoint.newest(tmp_path)
+    assert found is not None
+    second.load_state_dict(found.read("model"))
+    checkpoint.restore_optimizer(new_optimizer, second, found.read("training/optimizer"))
+    late = [report.loss.item() for report in steps_of(second, new_optimizer, 3, 6)]
+
+    assert early + late == losses
+    tiny.assert_same_tensors(second.state_dict(), whole.state_dict())
+    tiny.assert_same_tensors(
+        checkpoint.optimizer_tensors(new_optimizer, second),
+        checkpoint.optimizer_tensors(optimizer, whole),
+    )
+
+
+def new_task(kind: str, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
+    with seeded("weights", seed):
+        task = MEMBERS["task"][kind].build(members.tiny_encoder(), members.CLASSES)
+    return task.train(), AdamW().build(task)
+
+
+def steps_of(
+    task: Any, optimizer: torch.optim.Optimizer, first: int, last: int
+) -> Iterator[StepReport]:
+    """Steps of the loop that all trainables share."""
+
+    def batches() -> Iterator[Batch]:
+        for step in range(first, last):
+            yield members.batch_of(step)
+
+    return train(
+        task,
+        batches(),
+        optimizer,
+        lambda step: 0.01 / (1 + step),
+        first_step=first,
+        steps=last,
+        seed=0,
+        device=torch.device("cpu"),
+        precision="float32",
+        micro_batch=2,
+    )
