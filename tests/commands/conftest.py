@@ -61,7 +61,6 @@ def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder
 
 @pytest.fixture(scope="session")
 def recipe() -> list[str]:
-    """Flags that make `unmask pretrain` take three steps of milliseconds."""
-    flags = {"recipe": "mae-digits", "epochs": 1, "batch-size": 4, "threads": 1, "workers": 0}
-    smaller = {"encoder.depth": 1, "encoder.embed-dim": 16, "objective.decoder.embed-dim": 16}
-    return [word for name, value in (flags | smaller).items() for word in (f"--{name}", str(value))]
+    """Flags that make `unmask pretrain` take three steps of milliseconds on twelve images."""
+    flags = {"recipe": f"{tiny.__file__}:RECIPE", "epochs": 1, "threads": 1, "workers": 0}
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]

@@ -139,7 +139,6 @@ def test_a_damaged_checkpoint_is_passed_over(
     tiny.assert_same_end(folder, whole)
 
 
-@pytest.mark.xfail(strict=True, reason="new checkpoints are removed as older than the damaged ones")
 def test_with_all_checkpoints_damaged_it_begins_anew_and_keeps_what_it_saves(
     whole: RunFolder, images: Path, tmp_path: Path
 ) -> None:
@@ -157,7 +156,6 @@ def test_with_all_checkpoints_damaged_it_begins_anew_and_keeps_what_it_saves(
     tiny.assert_same_end(folder, whole)
 
 
-@pytest.mark.xfail(strict=True, reason="the log is cut in place, not beside and renamed")
 def test_a_kill_while_the_log_is_cut_loses_no_line(
     whole: RunFolder, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,7 +226,6 @@ def test_failing_disk_keeps_the_last_checkpoint(
     tiny.assert_same_end(folder, whole)
 
 
-@pytest.mark.xfail(strict=True, reason="OSError of the log is not turned into ResourceError")
 def test_disk_full_while_logging_is_told_as_such(
     whole: RunFolder, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,7 +35,7 @@ RECIPE = Recipe(
     schedule=WarmupCosine(base_lr=0.3, warmup_epochs=0.5),
     image_size=Size(8, 8),
     batch_size=4,
-    epochs=2,
+    epochs=2.0,
 )
 
 

@@ -1,0 +1,76 @@
+"""`unmask demo`, much shortened: what it writes and what it says."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from commands.said import Unmask
+from PIL import Image
+from runs import tiny
+
+from unmask.commands import demo
+from unmask.data.views import CenterCrop
+from unmask.recipes import RECIPES
+from unmask.runs import few_labels
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny recipe, few steps of fine-tuning, and two counts of labels."""
+    recipe = replace(tiny.RECIPE, views=CenterCrop(), batch_size=64)
+    monkeypatch.setattr(
+        demo, "RECIPES", {"mae-digits": RECIPES["mae-digits"]._replace(recipe=recipe)}
+    )
+    monkeypatch.setattr(demo, "_LABELS", (1, 3))
+    monkeypatch.setattr(few_labels, "_STEPS", 2)
+    monkeypatch.setattr(few_labels, "LEARNING_RATES", (1e-3,))
+
+
+def test_demo(unmask: Unmask, short: None) -> None:
+    said = unmask("demo", "--epochs", "1", "--seeds", "1", "--out", "shown")
+    assert said.status == 0
+    assert "1,442 handwritten digits without their labels; 355 others are kept" in said.out
+    out = Path("shown")
+    for name in ("table.md", "results.json", "loss.png", "sheet.png", "run"):
+        assert f"{out / name} " in said.out
+        assert (out / name).exists()
+    assert said.out.endswith("unmask pretrain FOLDER_OF_IMAGES")
+
+    rows = json.loads((out / "results.json").read_text())
+    arms = {(row["method"], row["encoder"]) for row in rows}
+    assert arms == {
+        ("linear classifier", "raw pixels"),
+        ("linear classifier", "random"),
+        ("linear classifier", "pretrained"),
+        ("fine-tuning", "random"),
+        ("fine-tuning", "pretrained"),
+    }
+    assert len(rows) == 2 * len(arms)
+    assert all(0 <= row["accuracy"] <= 1 for row in rows)
+    raw = {
+        row["labels_per_class"]: row["accuracy"] for row in rows if row["encoder"] == "raw pixels"
+    }
+    assert raw[3] > raw[1] > 0.3  # chance is 0.1
+
+    table = (out / "table.md").read_text()
+    assert "| linear classifier | pretrained |" in table
+    assert "1 per class" in table
+    for method in ("linear classifier", "fine-tuning"):
+        for labels in (1, 3):
+            assert f"{method}, {labels} per class: pretraining " in table
+    for name in ("loss.png", "sheet.png"):
+        with Image.open(out / name) as picture:
+            assert min(picture.size) > 300
+
+    again = unmask("demo", "--epochs", "1", "--seeds", "1", "--out", "shown")
+    assert again.status == 1
+    assert "already holds a run" in again.err
+
+
+@pytest.mark.parametrize("flags", [["--seeds", "0"], ["--epochs", "0"], ["--epochs", "-1"]])
+def test_bad_flags(unmask: Unmask, flags: list[str]) -> None:
+    said = unmask("demo", *flags)
+    assert said.status == 1
+    assert "--seeds and --epochs must be above 0" in said.err
+    assert not Path("unmask-demo").exists()
