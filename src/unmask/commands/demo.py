@@ -20,7 +20,7 @@ from unmask.errors import SettingsError
 from unmask.pictures.curve import loss_curve
 from unmask.pictures.sheet import Row, sheet
 from unmask.recipes import RECIPES
-from unmask.runs.few_labels import Images, Result, compare, draw_trial
+from unmask.runs.few_labels import BATCH, STEPS, Images, Result, compare, draw_trial
 from unmask.runs.folder import RunFolder
 from unmask.runs.load import load
 from unmask.runs.pretrain import pretrain
@@ -197,6 +197,10 @@ def _verdict(results: list[Result]) -> str:
             lines.append(
                 f"{labels} per class: a linear classifier on raw pixels is as good or better"
             )
+    lines.append(
+        f"fine-tuning takes {STEPS} steps of {BATCH} images; with four times as many the random start "
+        "gains most, and still stays behind (studies/LOG.md)"
+    )
     return "\n".join(lines)
 
 

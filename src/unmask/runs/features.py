@@ -29,18 +29,21 @@ class Features(NamedTuple):
 @torch.inference_mode()
 def features(encoder: Encoder, source: ImageSource, size: Size, device: torch.device) -> Features:
     """Features of every image of a source, in order, from its centre crop."""
-    classes: list[Tensor] = []
-    means: list[Tensor] = []
+    # One block for all results: small ones kept between large, short-lived ones scatter the heap.
+    classes = torch.empty(len(source), encoder.embed_dim)
+    means = torch.empty(len(source), encoder.embed_dim)
     labels: list[int] = []
     unreadable: list[tuple[str, str]] = []
     for images, part in _crops(source, size, unreadable):
         encoded = encoder.encode(images.to(device))
-        classes.append(encoded.cls.mean(1).cpu())
-        means.append(encoded.patches.mean(1).cpu())
+        rows = slice(len(labels), len(labels) + len(part))
+        classes[rows] = encoded.cls.mean(1)
+        means[rows] = encoded.patches.mean(1)
         labels += part
-    if not classes:
+    if not labels:
         raise DataError(f"none of the images can be decoded; the first: {unreadable[0]}")
-    return Features(torch.cat(classes), torch.cat(means), torch.tensor(labels), unreadable)
+    count = len(labels)
+    return Features(classes[:count], means[:count], torch.tensor(labels), unreadable)
 
 
 def _crops(

@@ -27,8 +27,8 @@ from unmask.training.schedules import WarmupCosine
 LEARNING_RATES = (1e-3, 3e-3)
 """Peaks tried in fine-tuning, for every arm."""
 
-_STEPS = 240  # enough for both encoders to fit their few labels
-_BATCH = 16
+STEPS = 240  # enough for both encoders to fit their few labels
+BATCH = 16
 
 
 class Images(NamedTuple):
@@ -116,18 +116,18 @@ def _finetune(encoder: VisionTransformer, few: Images, peak: float, seed: int) -
     """A copy of the encoder with a head, all of it trained on a few images."""
     with seeded("head", seed):
         classifier = Classify().build(copy.deepcopy(encoder), int(few.labels.max()) + 1)
-    schedule = WarmupCosine(base_lr=peak * 256 / _BATCH, warmup_epochs=_STEPS / 10)
+    schedule = WarmupCosine(base_lr=peak * 256 / BATCH, warmup_epochs=STEPS / 10)
     reports = train(
         classifier.train(),
         _batches(few, seed),
         AdamW(beta2=0.999).build(classifier),
-        lambda step: schedule.rate(step, _STEPS, _BATCH),
+        lambda step: schedule.rate(step, STEPS, BATCH),
         first_step=0,
-        steps=_STEPS,
+        steps=STEPS,
         seed=seed,
         device=torch.device("cpu"),
         precision="float32",
-        micro_batch=_BATCH,
+        micro_batch=BATCH,
     )
     for _ in reports:
         pass
@@ -135,9 +135,9 @@ def _finetune(encoder: VisionTransformer, few: Images, peak: float, seed: int) -
 
 
 def _batches(images: Images, seed: int) -> Iterator[Batch]:
-    for step in range(_STEPS):
+    for step in range(STEPS):
         chosen = torch.tensor(
-            [index for _, index in samples(step, _BATCH, len(images.labels), seed)]
+            [index for _, index in samples(step, BATCH, len(images.labels), seed)]
         )
         yield Batch((images.pixels[chosen],), images.labels[chosen], chosen, 0)
 

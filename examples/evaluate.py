@@ -1,0 +1,51 @@
+"""How good frozen features are: python examples/evaluate.py [RUN FOLDER_OF_CLASSES].
+
+Without arguments a small model is trained on scikit-learn's digits first, in a temporary folder.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+import unmask
+from unmask import Model
+from unmask.commands import pretrain
+from unmask.data import Digits, Folder
+from unmask.runs.evaluate import evaluate, labelled_features, open_labelled
+from unmask.runs.load import empty_objective
+
+CPU = torch.device("cpu")
+
+
+def scores(model: Model, data: Digits | Folder) -> None:
+    """Accuracy of both protocols, before and after pretraining; labels are used here alone."""
+    labelled = open_labelled(data, seed=0)
+    size, classes = model.run.recipe.image_size, len(labelled.train.class_names)
+    untrained = empty_objective(model.run).encoder.eval()
+    untrained.mean.copy_(model.objective.encoder.mean)
+    untrained.std.copy_(model.objective.encoder.std)
+    print(f"{len(labelled.train)} images to learn from; {labelled.split}")
+    for name, encoder in {"untrained": untrained, "pretrained": model.objective.encoder}.items():
+        train, test = labelled_features(encoder, labelled, size, CPU)
+        for score in evaluate(train, test, "knn", classes) + evaluate(
+            train, test, "logistic", classes
+        ):
+            print(f"{name:10}  {score.protocol:8}  {score.feature:4}  {score.accuracy:.1%}")
+
+
+def digits() -> None:
+    """Train for some seconds, then score on digits that were kept from training."""
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(__file__).with_name("own_recipe.py")
+        run = f"{folder}/run"
+        pretrain.main(["digits", "--recipe", f"{recipe}:RECIPE", "--out", run, "--threads", "1"])
+        scores(unmask.load(run), Digits())
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        scores(unmask.load(sys.argv[1]), Folder(path=sys.argv[2]))
+    else:
+        digits()
