@@ -201,7 +201,7 @@ def test_both_encoders_are_treated_alike(
     encoder: VisionTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same encoder under two names gets the same scores, and stays as it was."""
-    monkeypatch.setattr(few_labels, "_STEPS", 3)
+    monkeypatch.setattr(few_labels, "STEPS", 3)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     trial = draw_trial(grey(100), grey(20), 3, 30, 0)
     results = list(compare({"random": encoder, "pretrained": encoder}, trial, 3, 0))
