@@ -1,5 +1,6 @@
 """The command line: a table of commands, each a module imported when it is called."""
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -23,6 +24,9 @@ usage: unmask COMMAND [arguments]
 
 def main() -> None:
     """Run the command that the arguments name."""
+    for stream in (sys.stdout, sys.stderr):  # a file's name may hold bytes that are no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())

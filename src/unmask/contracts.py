@@ -86,6 +86,11 @@ def check_count(kept: int, patches: int) -> None:
     if 0 < kept < patches:
         return
     what = "keep none" if kept <= 0 else "hide none"
+    if patches < 2:
+        raise SettingsError(
+            "a mask keeps some patches and hides others, and an image of one patch (1 of 1 patches) cannot; use a larger image "
+            "(--image-size) or a smaller patch"
+        )
     raise SettingsError(
         f"this mask would {what} of the {patches} patches, so there is nothing to learn; "
         f"use a ratio between {1 / patches:.3g} and {1 - 1 / patches:.3g} (MAE uses 0.75), "

@@ -162,5 +162,6 @@ _converter.register_structure_hook_factory(
 _converter.register_unstructure_hook_factory(
     lambda union: bool(kinds(union)), lambda union: _unstructure_kind(kinds(union))
 )
+_converter.register_unstructure_hook(float, float)  # 2 and 2.0 are one value
 for _cls in (int, float, str, bool):
     _converter.register_structure_hook(_cls, _strict(_cls))

@@ -107,7 +107,6 @@ def test_unreadable_images_are_left_out_and_counted(
     assert "1 images left out, the first cats/03.png" in unmask("evaluate", trained.root, data).out
 
 
-@pytest.mark.xfail(strict=True, reason="the note on damage goes to standard output")
 def test_json_stays_json_beside_a_damaged_checkpoint(
     unmask: Unmask, classes: Path, tmp_path: Path
 ) -> None:
@@ -118,7 +117,6 @@ def test_json_stays_json_beside_a_damaged_checkpoint(
     assert json.loads(said.raw)["step"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="nothing is left to choose the strength by")
 def test_very_few_images_for_the_logistic_classifier(
     unmask: Unmask, trained: RunFolder, tmp_path: Path
 ) -> None:
@@ -127,7 +125,6 @@ def test_very_few_images_for_the_logistic_classifier(
     assert "nan" not in said.all
 
 
-@pytest.mark.xfail(strict=True, reason="prints nan%")
 def test_nothing_to_test_on(unmask: Unmask, trained: RunFolder, tmp_path: Path) -> None:
     data = tiny.write_classes(tmp_path / "data", count=1)
     said = unmask("evaluate", trained.root, data)

@@ -161,7 +161,6 @@ class TestResume:
         assert words in said.err.replace("--recipe-name", "--recipe")
         assert tiny.newest(stopped).info.step == 2
 
-    @pytest.mark.xfail(strict=True, reason="the flag is called by the name of its field")
     def test_a_refused_flag_is_called_by_its_name(self, unmask: Unmask, stopped: RunFolder) -> None:
         said = unmask("pretrain", "--resume", stopped.root, "--recipe", "mae-b16")
         assert "--recipe-name" not in said.err
@@ -207,7 +206,6 @@ class TestLike:
         assert (new.recipe.batch_size, new.recipe.epochs) == (4, 2)
         assert (new.seed, new.hardware, new.images) == (old.seed, old.hardware, 20)
 
-    @pytest.mark.xfail(strict=True, reason="the warm-up is shortened anew")
     def test_repeats_a_run_to_the_bit(
         self, unmask: Unmask, trained: RunFolder, images: Path
     ) -> None:
@@ -220,7 +218,6 @@ class TestLike:
         assert RunFolder("new").read().seed == 5
         assert tiny.timeless(RunFolder("new")) != tiny.timeless(trained)
 
-    @pytest.mark.xfail(strict=True, reason="--recipe beside --like is passed over in silence")
     def test_beside_recipe_is_refused(
         self, unmask: Unmask, trained: RunFolder, images: Path
     ) -> None:

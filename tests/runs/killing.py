@@ -134,9 +134,12 @@ def forked(work: Callable[[int], None]) -> Iterator[tuple[int, int]]:
     os.close(writing)
     try:
         yield child, reading
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        raise
     finally:
-        os.close(reading)
         _, status = os.waitpid(child, 0)
+        os.close(reading)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)  # loading processes that it left behind
         assert os.WIFSIGNALED(status), f"ended by itself with {status}"
@@ -171,9 +174,8 @@ def kill_inside_save(folder: RunFolder, place: Callable[[RunFolder], None], work
         place(folder)
         trained(folder, workers, 0)(pipe)
 
-    with forked(work) as (_, pipe):
-        while os.read(pipe, 64):
-            pass
+    with forked(work):
+        pass  # at the end its death is waited for
 
 
 def held_lock(folder: RunFolder) -> dict[str, Any]:
@@ -201,6 +203,7 @@ def main(run: Path, report: Path) -> None:
     """Kill, go on, and write down what was done."""
     torch.set_num_threads(1)
     folder, chance = RunFolder(run), random.Random(4)
+    folder.read().data.open("train")[0]  # what decoding imports is then imported for all forks
     lock = held_lock(folder)
     attempts: list[Callable[[int], None]] = [
         lambda workers: kill_at_random(folder, chance, workers) for _ in range(RANDOM_KILLS)

@@ -146,7 +146,6 @@ class TestEmbed:
         with pytest.raises(DataError, match=r"text\.png: not an image of a known type"):
             model.embed([tmp_path / "text.png"])
 
-    @pytest.mark.xfail(strict=True, reason="torch is asked to stack nothing")
     def test_no_image(self, model: Model, unchecked: None) -> None:
         with pytest.raises(SettingsError):
             model.embed([])

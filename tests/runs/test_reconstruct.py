@@ -104,7 +104,6 @@ def noise(seed: int) -> Tensor:
 UPPER_HALF = painted_mask(block(8, 8, 0, 4, 0, 8), Size(4, 4))
 
 
-@pytest.mark.xfail(strict=True, reason="size_of is for stacks of images and is given a single one")
 def test_shapes_are_as_declared() -> None:
     nearest_errors(Shelf([noise(0)]), 2, [(noise(1), UPPER_HALF)])
 

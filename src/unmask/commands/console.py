@@ -11,7 +11,9 @@ from unmask.runs import pretrain
 _PLAIN_SECONDS = 15.0
 _WAITING_WORTH_SAYING = 0.1
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False)
+notes = Console(highlight=False, soft_wrap=True, markup=False, stderr=True)
+"""For what is no result, so that --json stays JSON."""
 
 
 def shown(reports: Iterable[pretrain.Progress], name: str) -> Iterator[pretrain.Progress]:

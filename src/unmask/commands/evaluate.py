@@ -9,7 +9,7 @@ import tyro
 from rich.table import Table
 
 from unmask.commands.arguments import find_source, parse
-from unmask.commands.console import console
+from unmask.commands.console import console, notes
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError
 from unmask.runs.evaluate import Protocol, Score, evaluate, labelled_features, open_labelled
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
     device = find_device(args.device)
     model = load(args.run, str(device))
     for line in model.damaged:
-        console.print(f"[yellow]passed over a damaged checkpoint: {line}[/]")
+        notes.print(f"passed over a damaged checkpoint: {line}")
     labelled = open_labelled(find_source(args.data, args.data_kind), args.seed)
     if labelled.train.channels != model.run.channels:
         raise DataError(

@@ -93,6 +93,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _begin(arguments: list[str], seen: Peek) -> int:
+    if {"like", "recipe"} <= set(seen.flags):
+        raise SettingsError("--like brings its recipe along: leave out --recipe, or --like")
     like = RunFolder(seen.flags["like"]).read() if "like" in seen.flags else None
     if seen.help:
         _parse(arguments, _default(like, find_recipe(seen.flags.get("recipe", "mae-b16"))))
@@ -108,11 +110,13 @@ def _begin(arguments: list[str], seen: Peek) -> int:
     source = spec.open("train")
     name, default = _recipe(seen, like, source)
     args = _parse(arguments, _default(like, default))
+    if args.threads is not None and args.threads < 1:
+        raise SettingsError(f"threads must be at least 1, got {args.threads}")
 
     folder = RunFolder(args.out or _free_folder(name, seen.words[0]))
     folder.check_free()
     _say_images(spec.splits(), source, args.recipe.image_size)
-    recipe = _fitting_warmup(args.recipe, seen)
+    recipe = args.recipe if args.recipe == default else _fitting_warmup(args.recipe, seen)
     device = find_device(args.device)
     precision = best_precision(device) if args.precision == "auto" else args.precision
     torch.set_num_threads(args.threads or cores())
@@ -167,7 +171,7 @@ def _resume(arguments: list[str], seen: Peek) -> int:
     )
     found, damaged = folder.newest()
     for line in damaged:
-        console.print(f"[yellow]passed over a damaged checkpoint: {line}[/]")
+        console.print(f"passed over a damaged checkpoint: {line}")
     if found is not None and found.info.step >= run.steps:
         console.print(f"{folder.root} is finished: {run.steps:,} of {run.steps:,} steps are done")
         return 0
@@ -249,7 +253,7 @@ def _recipe(seen: Peek, like: Run | None, source: Source) -> tuple[str, Recipe]:
         size = Size.parse(seen.flags["image-size"])
     name, reason = choose_recipe(size, len(source))
     others = ", ".join(other for other in RECIPES if other != name)
-    console.print(f"recipe [bold]{name}[/], because {reason}; --recipe takes another: {others}")
+    console.print(f"recipe {name}, because {reason}; --recipe takes another: {others}")
     return name, RECIPES[name].recipe
 
 
@@ -258,7 +262,8 @@ def _refuse_changes(args: Arguments, old: Arguments) -> None:
         raise SettingsError("--resume finds the images by itself: leave out DATA")
     for name in ("recipe_name", "out", "like", "data_kind", "recipe", "seed"):
         if getattr(args, name) != getattr(old, name):
-            flag = "a setting of the recipe" if name == "recipe" else f"--{name.replace('_', '-')}"
+            flags = {"recipe": "a setting of the recipe", "recipe_name": "--recipe"}
+            flag = flags.get(name, f"--{name.replace('_', '-')}")
             raise SettingsError(
                 f"--resume continues a run exactly, so {flag} cannot change; begin another with "
                 f"`unmask pretrain DATA --like {args.resume} --out NEW` and that change"
@@ -310,11 +315,10 @@ def _say_images(splits: tuple[str, ...], source: Source, size: Size) -> None:
         name, reason = source.refused[0]
         console.print(
             f"          {len(source.refused)} cannot be used, the first is {name}: {reason}",
-            markup=False,
         )
     if source.others:
         kinds = ", ".join(f"{count} {ending}" for ending, count in source.others.most_common(5))
-        console.print(f"          passed over, not images: {kinds}", markup=False)
+        console.print(f"          passed over, not images: {kinds}")
     if source.smallest_side < min(size):
         console.print(
             f"          some are smaller than the crop ({source.smallest_side} < {min(size)} pixels) "

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from unmask.commands.arguments import parse
-from unmask.commands.console import console
+from unmask.commands.console import console, notes
 from unmask.contracts import PatchMask
 from unmask.data import Digits
 from unmask.data.folder import IMAGE_ENDINGS
@@ -24,6 +24,7 @@ from unmask.runs.load import Model, load
 from unmask.runs.reconstruct import Reconstruction, nearest_errors
 from unmask.targets import NormalizedPixels
 from unmask.targets.pixels import Levels
+from unmask.training.hardware import find_device
 
 _HEADINGS = ["masked", "reconstruction", "with visible patches", "original"]
 _DIGITS_SHOWN = 8
@@ -74,9 +75,9 @@ def main(arguments: list[str]) -> int:
         "reconstruct",
         "Hide parts of images, rebuild them, and say how far off that is.",
     )
-    model = load(args.run, args.device)
+    model = load(args.run, str(find_device(args.device)))
     for line in model.damaged:
-        console.print(f"[yellow]passed over a damaged checkpoint: {line}[/]")
+        notes.print(f"passed over a damaged checkpoint: {line}")
     pictures = _pictures(args.images, model)
     questions = [
         (
@@ -96,19 +97,19 @@ def main(arguments: list[str]) -> int:
             pictures, results, questions, nearest, strict=True
         )
     ]
-    notes = _notes(args, model, looked, without)
+    remarks = _notes(args, model, looked, without)
     rows = [
         Row([r.masked, r.rebuilt, r.pasted, r.original], _caption(f))
         for r, f in zip(results, figures, strict=True)
     ]
-    _write(sheet(_HEADINGS, rows, notes), Path(args.out))
+    _write(sheet(_HEADINGS, rows, remarks), Path(args.out))
     if args.json:
-        print(json.dumps({"sheet": args.out, "notes": notes, "images": figures}, indent=1))
+        print(json.dumps({"sheet": args.out, "notes": remarks, "images": figures}, indent=1))
         return 0
     for figure in figures:
-        console.print(_caption(figure), markup=False)
-    for note in notes:
-        console.print(note, markup=False)
+        console.print(_caption(figure))
+    for note in remarks:
+        console.print(note)
     console.print(f"written: {args.out}")
     return 0
 
@@ -116,14 +117,16 @@ def main(arguments: list[str]) -> int:
 def _pictures(names: tuple[str, ...], model: Model) -> list[tuple[str, Tensor]]:
     """(name, pixels) of every image, at most 64."""
     if names == ("digits",) and not Path("digits").exists():
-        source = Digits().open()
+        if model.run.channels != 1:
+            raise DataError(f"digits are grey, and this run has {model.run.channels} channels")
+        source = Digits().open("test")
         positions = np.linspace(0, len(source) - 1, _DIGITS_SHOWN).astype(int)
         return [(source.name(int(i)), model.fit(source[int(i)].image)) for i in positions]
     files = [file for name in names for file in _files(Path(name))]
     if not files:
         raise DataError("no image given: name image files, or folders that hold some")
     if len(files) > _MOST_SHOWN:
-        console.print(
+        notes.print(
             f"{len(files)} images are too many for a sheet; the first {_MOST_SHOWN} are shown"
         )
     return [(file.name, model.fit(file)) for file in files[:_MOST_SHOWN]]

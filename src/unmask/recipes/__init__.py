@@ -4,7 +4,7 @@ import runpy
 from pathlib import Path
 
 from unmask.contracts import Size
-from unmask.errors import SettingsError, did_you_mean
+from unmask.errors import SettingsError, UnmaskError, did_you_mean
 from unmask.recipes.mae import NAMED as _MAE
 from unmask.recipes.recipe import Named, Recipe
 
@@ -33,7 +33,12 @@ def _from_file(reference: str) -> Recipe:
         raise SettingsError(
             f"{reference!r} names no recipe: write ./FILE.py:NAME, with a Recipe called NAME in that file"
         )
-    values = runpy.run_path(path)
+    try:
+        values = runpy.run_path(path)
+    except UnmaskError:
+        raise
+    except Exception as error:  # whatever the user's file does wrong
+        raise SettingsError(f"{path} cannot be run: {type(error).__name__}: {error}") from None
     if not isinstance(values.get(attribute), Recipe):
         found = [key for key, value in values.items() if isinstance(value, Recipe)]
         raise SettingsError(f"{path} has no Recipe called {attribute!r}; it has {found}")

@@ -1,5 +1,6 @@
 """What makes up a recipe: everything that changes the result, and nothing else."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,8 +45,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise SettingsError(f"batch_size must be at least 1, got {self.batch_size}")
-        if self.epochs <= 0:
-            raise SettingsError(f"epochs must be above 0, got {self.epochs}")
+        if not 0 < self.epochs < math.inf:
+            raise SettingsError(f"epochs must be above 0 and finite, got {self.epochs}")
         self.encoder_grid()
 
     def encoder_grid(self) -> Size:

@@ -59,7 +59,10 @@ def open_labelled(data: AnySource, seed: int) -> Labelled:
                 f"the train and test folders have different classes; only one has {odd}"
             )
         return Labelled(train, test, None, "the data's own train and test folders")
-    held_out = draw_share(np.array(train.labels()), _TEST_SHARE, seed)
+    labels = np.array(train.labels())
+    if np.bincount(labels).max() < 2:
+        raise DataError("each class has one image, so nothing is left to test on; add more images")
+    held_out = draw_share(labels, _TEST_SHARE, seed)
     return Labelled(
         train,
         train,
@@ -105,7 +108,8 @@ def evaluate(train: Features, test: Features, protocol: Protocol, classes: int) 
             setting = f"cosine, k = {NEIGHBORS}, temperature {TEMPERATURE}"
         else:
             held_out = draw_share(train.labels.numpy(), _TEST_SHARE, 0)
-            strength = best_strength(known, train.labels, held_out)
+            some = bool(held_out.any())
+            strength = best_strength(known, train.labels, held_out) if some else 1.0
             guesses = logistic_classes(known, train.labels, asked, strength)
             setting = f"C = {strength:g}, chosen on a fifth of train"
         accuracy = (guesses == test.labels).double().mean().item()

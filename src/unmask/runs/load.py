@@ -79,6 +79,10 @@ class Model:
         Files are resized and cut to the training size; tensors may have any size that the patch
         divides. Nothing is hidden, and the same image always gives the same features.
         """
+        if len(images) == 0:
+            raise SettingsError(
+                "no image to embed: give files, or a tensor with at least one image"
+            )
         if not isinstance(images, Tensor):
             size = self.run.recipe.image_size
             images = torch.stack([center_crop(self.read(path), size) for path in images])

@@ -10,6 +10,7 @@ import torch
 from unmask.contracts import ImageSource
 from unmask.data.loader import Viewed, batches
 from unmask.data.set_aside import SetAside
+from unmask.errors import DivergedError
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
@@ -83,16 +84,27 @@ def pretrain(
         logbook.add(report, now - stepped)
         stepped = now
 
-        save = (
-            report.step == run.steps or stop.is_set() or now - saved >= 60 * run.save_every_minutes
-        )
+        stopping = stop.is_set()
+        save = report.step == run.steps or stopping or now - saved >= 60 * run.save_every_minutes
         lines: list[dict[str, float]] = []
         if save or now - written >= _WRITE_SECONDS:
             lines, written = logbook.write(), now
         if save:
+            _check_weights(objective, report.step)
             folder.save(run, report.step, objective, optimizer)
             saved = stepped = time.perf_counter()
 
         yield Progress(report.step, run.steps, lines, save)
-        if stop.is_set():
+        if stopping:
             return
+
+
+def _check_weights(objective: MaskedAutoencoder, step: int) -> None:
+    """Raises DivergedError if the last update left weights that are not finite."""
+    bad = [name for name, p in objective.named_parameters() if not bool(p.isfinite().all())]
+    if bad:
+        raise DivergedError(
+            f"step {step} left weights that are not finite ({bad[0]} among {len(bad)}), so nothing was "
+            "saved and the last checkpoint is from before; the learning rate is too high "
+            "(try half of --schedule.base-lr)"
+        )

@@ -1,5 +1,6 @@
 """Hide parts of an image, rebuild them, and say how far off that is beside simpler guesses."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -92,15 +93,15 @@ def interpolated(
 
 def nearest_errors(
     source: ImageSource, patch_size: int, questions: list[tuple[Tensor, PatchMask]]
-) -> tuple[list[tuple[float, str]], int]:
+) -> tuple[list[tuple[float, str] | None], int]:
     """For each (image, mask), the training image nearest on the visible patches, and its error on the hidden.
 
     A model that had only memorised would do no better than this. At most 2,000 evenly spaced images
     are looked through, and the asked image itself does not count. Returns (error in levels of 255,
-    name) for each, and how many were looked through.
+    name) for each (None where there is no other image), and how many were looked through.
     """
     positions = np.unique(np.linspace(0, len(source) - 1, _LOOKED_THROUGH).astype(int))
-    best = [(float("inf"), float("nan"), "none")] * len(questions)
+    best = [(math.inf, 0.0, "")] * len(questions)
     looked = 0
     for position in positions:
         try:
@@ -109,7 +110,7 @@ def nearest_errors(
             continue
         looked += 1
         for number, (asked, mask) in enumerate(questions):
-            candidate = patchify(center_crop(image, size_of(asked))[None], patch_size).float()
+            candidate = patchify(center_crop(image, size_of(asked[None]))[None], patch_size).float()
             wanted = patchify(asked[None], patch_size).float()
             off = (candidate - wanted).square().mean(-1)[0]  # [n]
             visible = float(off[mask.kept_index[0]].mean())
@@ -117,7 +118,7 @@ def nearest_errors(
             if visible < best[number][0] and not itself:
                 hidden = float(off[mask.removed_index[0]].mean().sqrt())
                 best[number] = (visible, hidden, source.name(int(position)))
-    return [(hidden, name) for _, hidden, name in best], looked
+    return [(hidden, name) if name else None for _, hidden, name in best], looked
 
 
 def fitted_size(image: Size, trained: Size, patch_size: int) -> Size:

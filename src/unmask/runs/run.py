@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.data.statistics import statistics_of
-from unmask.errors import RunError
+from unmask.errors import RunError, SettingsError
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.randomness import seeded
 from unmask.recipes import Recipe
@@ -20,6 +21,7 @@ from unmask.training.hardware import Hardware
 from unmask.training.schedules import steps_of
 
 SPEC_VERSION = 1
+_MAY_CHANGE = ("hardware", "save_every_minutes", "max_set_aside")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,16 @@ class Run:
     torch_version: str
     """The torch that began the run; exact continuation needs the same."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.save_every_minutes < math.inf:
+            raise SettingsError(
+                f"save_every_minutes must be 0 or more, got {self.save_every_minutes}"
+            )
+        if not 0 <= self.max_set_aside <= 1:
+            raise SettingsError(
+                f"max_set_aside is a share between 0 and 1, got {self.max_set_aside}; 0.05 is 5 %"
+            )
+
     @property
     def steps(self) -> int:
         """Steps in all."""
@@ -79,7 +91,7 @@ class Run:
     @property
     def hash(self) -> str:
         """Short hash of what must stay the same when a run goes on."""
-        same = {key: value for key, value in to_json(self).items() if key not in ("hardware",)}
+        same = {key: value for key, value in to_json(self).items() if key not in _MAY_CHANGE}
         return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
 
     @classmethod
