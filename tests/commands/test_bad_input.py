@@ -19,11 +19,6 @@ from unmask.runs.folder import RunFolder
 from unmask.training import checkpoint
 
 
-def bug(reason: str) -> pytest.MarkDecorator:
-    """A mistake of ours that waits to be mended."""
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 def test_unknown_command(unmask: Unmask) -> None:
     said = unmask("pretrian")
     assert said.status == 1
@@ -197,7 +192,7 @@ BAD_FLAGS: list[Any] = [
     (["--data-kind", "foldr"], "unknown --data-kind 'foldr'; did you mean 'folder'?"),
     (["--epoch", "3"], "Unrecognized options: --epoch, 3"),
     (["--epoch", "3"], "Perhaps you meant: --epochs"),
-    (["--epochs", "0"], "epochs must be above 0 and finite, got 0"),
+    (["--epochs", "0"], "epochs must be above 0"),
     (["--epochs", "many"], "--epochs"),
     (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
     (["--precision", "float16"], "'bfloat16'"),
@@ -211,23 +206,20 @@ BAD_FLAGS: list[Any] = [
     (["--device", "nonsense"], "--device nonsense cannot be used here"),
     (["--workers", "-1"], "workers must be at least 0, got -1"),
     (["--micro-batch", "0"], "micro_batch must be at least 1, got 0"),
-    (["--epochs", "nan"], "epochs must be above 0 and finite, got nan"),
-    (["--epochs", "inf"], "epochs must be above 0 and finite, got inf"),
+    (["--epochs", "nan"], "epochs must be above 0"),
+    (["--epochs", "inf"], "epochs must be above 0"),
     (["--save-every-minutes", "-1"], "save_every_minutes must be 0 or more, got -1"),
     (["--max-set-aside", "7"], "max_set_aside is a share between 0 and 1, got 7"),
     (["--image-size", "2"], "use a larger image (--image-size) or a smaller patch"),
+    (["--threads", "0"], "threads must be at least 1, got 0"),
+    (["--threads", "-1"], "threads must be at least 1, got -1"),
     (["extra"], "Unrecognized options: extra"),
-]
-
-NOT_YET: list[Any] = [
-    (["--threads", "0"], "threads must be at least 1, got 0", "0 is taken for not given"),
-    (["--threads", "-1"], "threads must be at least 1, got -1", "it reaches torch"),
 ]
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
-    [*BAD_FLAGS, *(case[:2] for case in NOT_YET)],
+    BAD_FLAGS,
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_bad_flags(

@@ -193,7 +193,7 @@ def test_missing_file(wrong: str) -> None:
 def test_a_recipe_checks_itself() -> None:
     with pytest.raises(SettingsError, match="batch_size must be at least 1, got 0"):
         changed("mae-b16", batch_size=0)
-    with pytest.raises(SettingsError, match="epochs must be above 0 and finite, got -1"):
+    with pytest.raises(SettingsError, match=r"epochs must be above 0.*got -1"):
         changed("mae-b16", epochs=-1.0)
     with pytest.raises(SettingsError, match="nearest size that can is 208 x 224"):
         changed("mae-b16", image_size=Size(209, 224))

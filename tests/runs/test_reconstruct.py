@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -104,16 +103,7 @@ def noise(seed: int) -> Tensor:
 UPPER_HALF = painted_mask(block(8, 8, 0, 4, 0, 8), Size(4, 4))
 
 
-def test_shapes_are_as_declared() -> None:
-    nearest_errors(Shelf([noise(0)]), 2, [(noise(1), UPPER_HALF)])
-
-
 class TestNearest:
-    @pytest.fixture(autouse=True)
-    def _unchecked(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Until the test above passes."""
-        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
     def test_finds_a_planted_near_duplicate_and_not_the_image_itself(self) -> None:
         asked = noise(0)
         planted = asked.clone()

@@ -67,6 +67,8 @@ def measure_cost(
         with autocast(device, precision):
             module(Batch((images,), labels, labels, 0), noise).total.backward()
 
+    weights = sum(p.nbytes for p in module.parameters())
+    process = max(0, _resident() - weights) if device.type == "cpu" else 0
     alone = _seconds(partial(passes, 1), device)
     many, slow = 1, alone
     while many < largest and (many < _FEWEST or slow < _LONG_ENOUGH):
@@ -80,14 +82,13 @@ def measure_cost(
     optimizer.state.clear()
     optimizer.zero_grad()
     learning = [p.nbytes for p in module.parameters() if p.requires_grad]
-    weights = sum(p.nbytes for p in module.parameters())
     return Cost(
         seconds_per_image=per_image,
         seconds_per_micro_batch=max(0.0, slow - per_image * many),
         seconds_per_update=update,
         bytes_per_image=saved_bytes(module, size, channels, device, precision),
         bytes_fixed=weights + sum(learning) + state,
-        bytes_process=_resident() if device.type == "cpu" else 0,
+        bytes_process=process,
     )
 
 
