@@ -11,6 +11,7 @@ from threading import Event
 import numpy as np
 import torch
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 from unmask.commands.arguments import parse
 from unmask.commands.console import console, duration, shown
@@ -137,7 +138,8 @@ def _learn_from_few(root: Path, labels: int, seed: int) -> list[Result]:
     untrained = build_objective(model.run.recipe, source, model.run.seed).encoder
     encoders = {"random": untrained.eval(), "pretrained": model.objective.encoder}
     trial = draw_trial(_in_memory(source), _in_memory(test), labels, _CHOOSING, seed)
-    return list(compare(encoders, trial, labels, seed))
+    with threadpool_limits(1):  # two processes share the cores already
+        return list(compare(encoders, trial, labels, seed))
 
 
 def _in_memory(source: DigitImages) -> Images:

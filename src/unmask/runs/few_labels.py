@@ -27,7 +27,7 @@ from unmask.training.schedules import WarmupCosine
 LEARNING_RATES = (1e-3, 3e-3)
 """Peaks tried in fine-tuning, for every arm."""
 
-STEPS = 240  # enough for both encoders to fit their few labels
+STEPS = 150
 BATCH = 16
 
 
