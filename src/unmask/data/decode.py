@@ -129,7 +129,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a known type"
     if isinstance(error, Image.DecompressionBombError):
-        return f"more than {_MAX_PIXELS} pixels"
+        return str(error).partition(", could")[0]
     if isinstance(error, PermissionError):
         return "may not be read (permission denied)"
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
