@@ -14,7 +14,6 @@ from unmask import Model
 from unmask.commands import pretrain
 from unmask.data import Digits, Folder
 from unmask.runs.evaluate import evaluate, labelled_features, open_labelled
-from unmask.runs.load import empty_objective
 
 CPU = torch.device("cpu")
 
@@ -22,12 +21,10 @@ CPU = torch.device("cpu")
 def scores(model: Model, data: Digits | Folder) -> None:
     """Accuracy of both protocols, before and after pretraining; labels are used here alone."""
     labelled = open_labelled(data, seed=0)
-    size, classes = model.run.recipe.image_size, len(labelled.train.class_names)
-    untrained = empty_objective(model.run).encoder.eval()
-    untrained.mean.copy_(model.objective.encoder.mean)
-    untrained.std.copy_(model.objective.encoder.std)
+    size, classes = model.spec.image_size, len(labelled.train.class_names)
+    untrained = model.spec.build_encoder().eval()
     print(f"{len(labelled.train)} images to learn from; {labelled.split}")
-    for name, encoder in {"untrained": untrained, "pretrained": model.objective.encoder}.items():
+    for name, encoder in {"untrained": untrained, "pretrained": model.encoder}.items():
         train, test = labelled_features(encoder, labelled, size, CPU)
         for score in evaluate(train, test, "knn", classes) + evaluate(
             train, test, "logistic", classes

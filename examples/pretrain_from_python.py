@@ -9,42 +9,29 @@ import tempfile
 from pathlib import Path
 from threading import Event
 
-import torch
 from own_recipe import RECIPE
 
 import unmask
 from unmask.data import Digits, Folder
+from unmask.data.statistics import measure
 from unmask.runs.folder import RunFolder
 from unmask.runs.pretrain import pretrain
-from unmask.runs.run import SPEC_VERSION, Run, build_objective
+from unmask.runs.run import new_run
 from unmask.training.hardware import Hardware
 
 
 def main(data: Digits | Folder, out: Path) -> None:
-    """Train from the first step to the last; called again after a break, it would go on."""
+    """Train from the first step to the last."""
     source = data.open("train")
-    run = Run(
-        spec_version=SPEC_VERSION,
-        recipe_name="own",
-        recipe=RECIPE,
-        data=data,
-        images=len(source),
-        channels=source.channels,
-        fingerprint=source.fingerprint,
-        seed=0,
-        hardware=Hardware(
-            device="cpu", precision="float32", workers=0, threads=1, micro_batch=RECIPE.batch_size
-        ),
-        save_every_minutes=10.0,
-        max_set_aside=0.05,
-        unmask_version=unmask.__version__,
-        torch_version=torch.__version__,
+    batch_size = RECIPE.batch_size
+    hardware = Hardware(
+        device="cpu", precision="float32", workers=0, threads=1, micro_batch=batch_size
     )
+    run = new_run("own", RECIPE, data, source, measure(source), hardware)
     folder = RunFolder(out)
     folder.create(run)
-    objective = build_objective(run.recipe, source, run.seed)
     with folder.lock():
-        for report in pretrain(run, folder, source, objective, stop=Event()):
+        for report in pretrain(run, folder, source, run.build(), stop=Event()):
             for line in report.lines:  # written about once a second
                 if line["step"] % 25 == 0 or line["step"] == run.steps:
                     print(f"step {line['step']} of {run.steps}: loss {line['loss']:.4f}")

@@ -8,7 +8,9 @@ n  patches of an image          k  kept (visible) patches    r  removed (hidden)
 d  width of the encoder         e  width of the decoder      p  values of a patch (rows x columns x channels)
 """
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -39,10 +41,43 @@ class Size(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Mean and standard deviation of each channel, in units of the pixel range (0 to 1)."""
+    """Mean and standard deviation of each channel: of uint8 pixels counted as 0 to 1, of others as they are."""
 
     mean: Float[Tensor, "c"]
     std: Float[Tensor, "c"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelStatistics:
+    """What is known of the values of each channel, in the units of `Statistics`."""
+
+    mean: tuple[float, ...]
+    """Mean of each channel."""
+
+    std: tuple[float, ...]
+    """Standard deviation of each channel."""
+
+    low: tuple[float, ...]
+    """Where a picture of the channel is black."""
+
+    high: tuple[float, ...]
+    """Where a picture of the channel is white."""
+
+    source: str
+    """Where the numbers come from, in words."""
+
+    def __post_init__(self) -> None:
+        counts = {name: len(getattr(self, name)) for name in ("mean", "std", "low", "high")}
+        if len(set(counts.values())) != 1 or not self.mean:
+            raise SettingsError(
+                f"statistics need a mean, std, low and high for every channel, got {counts}"
+            )
+        if not all(0 < std < float("inf") for std in self.std):
+            raise SettingsError(f"std must be above 0 and finite, got {list(self.std)}")
+
+    def tensors(self) -> Statistics:
+        """Mean and deviation, to normalise with."""
+        return Statistics(torch.tensor(self.mean), torch.tensor(self.std))
 
 
 class PatchMask(NamedTuple):
@@ -106,7 +141,7 @@ class Encoded(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images as the loader gives them: uint8 as decoded (or float32), never normalised."""
+    """Images as the loader gives them, never normalised: uint8, or float32 whose missing values are NaN."""
 
     views: tuple[Tensor, ...]
     labels: Int[Tensor, "b"]
@@ -142,11 +177,11 @@ class Target(Protocol):
     out_dim: int
 
     def __call__(self, images: Tensor, mask: PatchMask, statistics: Statistics) -> Tensor:
-        """The true values of the removed patches, [m r p]."""
+        """The true values of the removed patches, [m r p]; NaN where a value is missing."""
         ...
 
     def loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, "m r"]:
-        """The error of each removed patch."""
+        """The error of each removed patch over its known values; 0 where none is known."""
         ...
 
 
@@ -193,7 +228,10 @@ class Objective(Trainable, Protocol):
 
 
 class Sample(NamedTuple):
-    """One image of a source: uint8 pixels [c h w] and the number of its class (-1 if it has none)."""
+    """One image of a source and the number of its class (-1 if it has none).
+
+    Pixels are [c h w]: uint8, or float32 in the data's own units, in which NaN says that a value is missing.
+    """
 
     image: Tensor
     label: int
@@ -203,12 +241,20 @@ class Sample(NamedTuple):
 class ImageSource(Protocol):
     """Images by position, after a scan that decoded nothing."""
 
+    where: str
+    """Which images these are, in words."""
     channels: int
     class_names: tuple[str, ...]
     refused: list[tuple[str, str]]
     """(name, reason) of files that should be images and are not."""
+    others: Counter[str]
+    """How many files of other endings were passed over."""
     fingerprint: str
     """Equal for equal data, whose order is then equal."""
+    smallest_side: int
+    """The shorter side of the smallest image, in pixels."""
+    in_memory: bool
+    """Whether reading an image costs nothing worth a process of its own."""
 
     def __len__(self) -> int: ...
 

@@ -78,6 +78,11 @@ def normalize(patches: Shaped[Tensor, "*b p"], statistics: Statistics) -> Float[
     return torch.addcmul(shift, patches.to(shift.dtype), scale)
 
 
+def filled(patches: Float[Tensor, "*b p"]) -> Float[Tensor, "*b p"]:
+    """Normalised patches whose missing values (NaN) are 0, the mean of their channel."""
+    return torch.where(patches.isnan(), 0.0, patches)
+
+
 def denormalize(patches: Float[Tensor, "*b p"], statistics: Statistics) -> Float[Tensor, "*b p"]:
     """Back to pixel values between 0 and 1 (more or less: nothing is clipped)."""
     repeats = patches.shape[-1] // len(statistics.mean)

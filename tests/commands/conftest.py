@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import torch
 from commands.said import Said, Unmask, plain
@@ -22,8 +21,6 @@ def unmask(
 
     def run(*words: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["unmask", *map(str, words)])
-        placeholders = words[:1] in (("evaluate",), ("reconstruct",))  # tyro.MISSING is of no type
-        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", placeholders)
         capsys.readouterr()
         status = 0
         try:

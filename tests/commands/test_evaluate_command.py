@@ -21,6 +21,7 @@ def test_json_holds_all_figures(
     about = {key: value for key, value in figures.items() if key != "scores"}
     assert about == {
         "run": str(trained.root),
+        "weights": "tiny, step 6",
         "step": 6,
         "data": str(classes),
         "split": "20% of each class for testing, drawn from seed 0",
@@ -41,7 +42,7 @@ def test_table_for_people(unmask: Unmask, trained: RunFolder, classes: Path) -> 
     said = unmask("evaluate", trained.root, classes, "--control", "random")
     assert said.status == 0
     for words in (
-        f"{trained.root}, step 6, on {classes}: 16 images to learn from, 4 to test on",
+        f"{trained.root} (tiny, step 6) on {classes}: 16 images to learn from, 4 to test on",
         "20% of each class for testing, drawn from seed 0",
         "pretrained knn class token",
         "random",

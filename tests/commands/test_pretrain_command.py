@@ -33,7 +33,7 @@ def test_prints_the_plan_and_what_to_do_next(
         "steps 3 (1 epochs)",
         "machine cpu, float32, 1 threads, 0 loading processes",
         "step 3 of 3, loss",
-        f"unmask reconstruct run {images}/00.png --out sheet.png",
+        f"unmask reconstruct run {images} --out sheet.png",
         f"unmask evaluate run {images} --protocol knn",
     ):
         assert words in said.out
@@ -303,3 +303,9 @@ def test_going_on_after_a_signal_ends_alike(
         whole.create(folder.read())
         tiny.finish(whole, workers=0)
     tiny.assert_same_end(folder, whole)
+
+
+def test_resume_without_a_run(unmask: Unmask) -> None:
+    said = unmask("pretrain", "--resume")
+    assert said.status == 1
+    assert "--resume needs the folder of a run" in said.err

@@ -336,3 +336,10 @@ def test_unreadable_path_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_one_pixel() -> None:
     data = encoded(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG")
     assert decode(data, 3).flatten().tolist() == [1, 2, 3]
+
+
+def test_a_reason_names_no_file_of_the_decoder() -> None:
+    cut = encoded(Image.fromarray(ramp()), "JPEG")[:-40]
+    with pytest.raises(DataError, match=r"damaged or cut off \(") as caught:
+        decode(cut, 3)
+    assert "/" not in str(caught.value)

@@ -1,5 +1,7 @@
 """Images in memory, some of which cannot be decoded."""
 
+from collections import Counter
+
 from torch import Tensor
 
 from unmask.contracts import ImageSource, Sample, Size
@@ -13,7 +15,8 @@ class Memory(ImageSource):
         self.images, self.broken = images, broken
         self.channels = images.shape[1]
         self.class_names = ()
-        self.refused = []
+        self.refused, self.others, self.where, self.in_memory = [], Counter(), "memory", True
+        self.smallest_side = min(images.shape[-2:])
         self.fingerprint = "memory"
 
     def __len__(self) -> int:

@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(BASE | PARTS, BASE),
     "objectives": BASE | {"masking", "targets", "encoders"},
     "tasks": BASE | {"encoders"},
+    "formats": BASE | {"encoders", "objectives"},
     "recipes": BASE | PARTS | {"objectives", "tasks"},
     "runs": BASE | PARTS | {"objectives", "tasks", "formats", "recipes"},
     "commands": EVERYTHING,

@@ -17,7 +17,7 @@ from unmask.contracts import Batch, PatchMask, Size, StepReport
 from unmask.encoders import AnyEncoder
 from unmask.randomness import seeded
 from unmask.runs.folder import RunFolder
-from unmask.runs.run import Run, build_objective
+from unmask.runs.run import Run
 from unmask.spec import from_json, kinds, to_json
 from unmask.training import checkpoint
 from unmask.training.loop import train
@@ -81,7 +81,7 @@ def test_every_decoder_guesses_every_hidden_patch(images: Path, kind: str) -> No
     spec = replace(MEMBERS["objective"]["mae"], decoder=MEMBERS["decoder"][kind])
     run = run_with(images, objective=spec)
     assert from_json(Run, json.loads(json.dumps(to_json(run)))) == run
-    objective = build_objective(run.recipe, run.data.open("train"), 0)
+    objective = run.build()
     loss = objective(members.batch_of(0), torch.Generator().manual_seed(0))
     assert loss.total.isfinite()
     loss.total.backward()

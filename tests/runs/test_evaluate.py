@@ -17,7 +17,6 @@ from unmask.runs import few_labels
 from unmask.runs.evaluate import draw_share, evaluate, labelled_features, open_labelled
 from unmask.runs.features import Features, features
 from unmask.runs.few_labels import Images, compare, draw_trial
-from unmask.runs.run import build_objective
 
 CPU = torch.device("cpu")
 SIZE = Size(8, 8)
@@ -32,7 +31,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def encoder(classes: Path) -> VisionTransformer:
     """With random weights, in the mode for training: encoding must not care."""
-    return build_objective(tiny.RECIPE, Folder(path=str(classes)).open(), 0).encoder.train()
+    return tiny.make_run(classes).build().encoder.train()
 
 
 class TestSplit:

@@ -10,7 +10,7 @@ from runs import tiny
 from unmask.errors import ResourceError
 from unmask.runs import plan
 from unmask.runs.plan import fitting_micro_batch, make_plan, trial
-from unmask.runs.run import build_objective, parameter_count
+from unmask.runs.run import parameter_count
 from unmask.training.meter import Cost
 
 CPU = torch.device("cpu")
@@ -68,7 +68,7 @@ def test_time_of_a_step() -> None:
 
 def test_weights_that_do_not_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run = tiny.make_run(tiny.write_images(tmp_path / "images"))
-    objective = build_objective(run.recipe, run.data.open("train"), 0)
+    objective = run.build()
     monkeypatch.setattr(plan, "memory_available", lambda device: 4)
     with pytest.raises(ResourceError, match=r"weights, gradients and optimizer need .*--recipe"):
         trial(objective, run.recipe, CPU, "float32")
@@ -77,7 +77,7 @@ def test_weights_that_do_not_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_trial_leaves_no_trace(tmp_path: Path) -> None:
     """Weights, gradients and global random numbers are as before; so a run begins as if unmeasured."""
     run = tiny.make_run(tiny.write_images(tmp_path / "images"))
-    objective = build_objective(run.recipe, run.data.open("train"), 0)
+    objective = run.build()
     before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
     state = torch.get_rng_state()
     cost = trial(objective, run.recipe, CPU, "float32")
@@ -96,7 +96,7 @@ def test_trial_leaves_no_trace(tmp_path: Path) -> None:
 def test_plan_of_a_run(tmp_path: Path) -> None:
     run = tiny.make_run(tiny.write_images(tmp_path / "images"), micro_batch=2)
     source = run.data.open("train")
-    objective = build_objective(run.recipe, source, 0)
+    objective = run.build()
     found = make_plan(run, objective, source, COST)
     assert (found.kept, found.patches) == (4, 16)
     assert found.encoder_parameters == parameter_count(objective.encoder)

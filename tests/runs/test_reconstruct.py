@@ -70,6 +70,9 @@ class Shelf:
     """Images in memory; None cannot be decoded."""
 
     images: list[Tensor | None]
+    where: str = "memory"
+    smallest_side: int = 8
+    in_memory: bool = True
     channels: int = 3
     class_names: tuple[str, ...] = ()
     fingerprint: str = ""

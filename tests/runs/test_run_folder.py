@@ -8,7 +8,7 @@ import pytest
 from runs import tiny
 
 from unmask.contracts import Size
-from unmask.errors import RunError
+from unmask.errors import ResourceError, RunError
 from unmask.masking import GridMasking
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
@@ -29,7 +29,7 @@ def test_spec_goes_to_disk_and_back(images: Path, tmp_path: Path) -> None:
     folder.create(run)
     assert folder.read() == run
     assert folder.read().hash == run.hash
-    assert [path.name for path in folder.root.iterdir()] == ["spec.json"]
+    assert sorted(path.name for path in folder.root.iterdir()) == ["spec.json", "statistics.json"]
 
 
 def test_spec_is_plain_json(images: Path, tmp_path: Path) -> None:
@@ -164,3 +164,21 @@ def test_checkpoint_tells_what_it_is(images: Path, tmp_path: Path) -> None:
     assert encoder.keys() == {k.removeprefix("encoder.") for k in model if k.startswith("encoder.")}
     assert all(encoder[name].equal(model[f"encoder.{name}"]) for name in encoder)
     assert all(":" in name for name in found.read("training/optimizer"))
+
+
+def test_what_a_kill_while_creating_leaves_is_no_run(images: Path, tmp_path: Path) -> None:
+    run = tiny.make_run(images)
+    folder = RunFolder(tmp_path / "run")
+    folder.root.mkdir()
+    for name in (".spec.json", "statistics.json"):
+        (folder.root / name).write_text("{")
+    folder.create(run)
+    assert folder.read() == run
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        ResourceError, match=r"cannot be written .*choose another folder with --out"
+    ):
+        RunFolder(tmp_path / "file" / "run").check_free()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unmask.contracts import Size
 from unmask.data import AnySource, Digits, Folder
+from unmask.data.statistics import IMAGENET, measure
 from unmask.data.views import RandomCrop
 from unmask.encoders import ViT
 from unmask.objectives import MAE
@@ -20,7 +21,7 @@ from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.recipes import Recipe
 from unmask.runs.folder import RunFolder
 from unmask.runs.pretrain import Progress, pretrain
-from unmask.runs.run import SPEC_VERSION, Run, build_objective
+from unmask.runs.run import Run, new_run
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.hardware import Hardware
 from unmask.training.logbook import TIMES, read_log
@@ -84,25 +85,9 @@ def make_run(data: Path | str, *, recipe: Recipe = RECIPE, seed: int = 0, **chan
         "micro_batch": recipe.batch_size,
     }
     hardware |= {name: changes.pop(name) for name in list(changes) if name in hardware}
-    settings: dict[str, Any] = {
-        "save_every_minutes": 60.0,
-        "max_set_aside": 0.05,
-        "unmask_version": "0.1.0",
-        "torch_version": torch.__version__,
-        **changes,
-    }
-    return Run(
-        spec_version=SPEC_VERSION,
-        recipe_name="tiny",
-        recipe=recipe,
-        data=spec,
-        images=len(source),
-        channels=source.channels,
-        fingerprint=source.fingerprint,
-        seed=seed,
-        hardware=Hardware(**hardware),
-        **settings,
-    )
+    statistics = IMAGENET if source.channels == 3 else measure(source)
+    run = new_run("tiny", recipe, spec, source, statistics, Hardware(**hardware), seed=seed)
+    return replace(run, **{"save_every_minutes": 60.0, **changes})
 
 
 def begin(root: Path, data: Path | str, **changes: Any) -> RunFolder:
@@ -123,9 +108,9 @@ def go_on(
         save_every_minutes=float(save_every_minutes),
     )
     source = run.data.open("train")
-    objective = build_objective(run.recipe, source, run.seed)
+    start, _ = folder.newest()
     with folder.lock():
-        yield from pretrain(run, folder, source, objective, stop or Event())
+        yield from pretrain(run, folder, source, run.build(), stop or Event(), start)
 
 
 def finish(folder: RunFolder, **settings: Any) -> RunFolder:

@@ -41,19 +41,22 @@ def peek(arguments: list[str]) -> Peek:
     return Peek(words, flags, bool({"-h", "--help"} & set(arguments)))
 
 
-def parse(cls: type[T], arguments: list[str], default: T, command: str, about: str) -> T:
+def parse(
+    cls: type[T], arguments: list[str], command: str, about: str, default: T | None = None
+) -> T:
     """Read flags into `cls`, starting from a default; tyro explains what it cannot read and exits."""
     _name_kinds(cls)
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_size_rule)
+    given: dict[str, Any] = {} if default is None else {"default": default}
     return tyro.cli(
         cls,
         prog=f"unmask {command}",
         description=about,
         args=arguments,
-        default=default,
         config=(tyro.conf.CascadeSubcommandArgs,),
         registry=registry,
+        **given,
     )
 
 
@@ -93,3 +96,13 @@ def find_source(data: str, data_kind: str | None) -> AnySource:
         )
     kind = data_kind or ("digits" if data == "digits" and not Path(data).is_dir() else "folder")
     return Digits() if kind == "digits" else Folder(path=str(Path(data).expanduser().absolute()))
+
+
+def is_data(name: str) -> bool:
+    """Whether a name means a set of images, and not one."""
+    return name == "digits" or Path(name).is_dir()
+
+
+def as_typed(data: AnySource) -> str:
+    """DATA as a user writes it."""
+    return "digits" if isinstance(data, Digits) else data.path

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unmask.runs import pretrain
+from unmask.runs.load import Model, load
+from unmask.training.hardware import find_device
 
 _PLAIN_SECONDS = 15.0
 _WAITING_WORTH_SAYING = 0.1
@@ -14,6 +16,14 @@ _WAITING_WORTH_SAYING = 0.1
 console = Console(highlight=False, soft_wrap=True, markup=False)
 notes = Console(highlight=False, soft_wrap=True, markup=False, stderr=True)
 """For what is no result, so that --json stays JSON."""
+
+
+def loaded(path: str, device: str) -> Model:
+    """The model of a run, with a note on every damaged checkpoint passed over."""
+    model = load(path, str(find_device(device)))
+    for line in model.damaged:
+        notes.print(f"passed over a damaged checkpoint: {line}")
+    return model
 
 
 def shown(reports: Iterable[pretrain.Progress], name: str) -> Iterator[pretrain.Progress]:

@@ -17,6 +17,7 @@ from unmask.commands.arguments import parse
 from unmask.commands.console import console, duration, shown
 from unmask.data import Digits
 from unmask.data.digits import DigitImages
+from unmask.data.statistics import measure
 from unmask.errors import SettingsError
 from unmask.pictures.curve import loss_curve
 from unmask.pictures.sheet import Row, sheet
@@ -25,7 +26,7 @@ from unmask.runs.few_labels import BATCH, STEPS, Images, Result, compare, draw_t
 from unmask.runs.folder import RunFolder
 from unmask.runs.load import load
 from unmask.runs.pretrain import pretrain
-from unmask.runs.run import SPEC_VERSION, Run, build_objective, versions
+from unmask.runs.run import Run, new_run
 from unmask.training.hardware import Hardware, cores
 from unmask.training.logbook import read_log
 
@@ -53,7 +54,7 @@ class Arguments:
 def main(arguments: list[str]) -> int:
     """Run the command."""
     about = "Pretrain on scikit-learn's digits and show what that brings with few labels."
-    args = parse(Arguments, arguments, Arguments(), "demo", about)
+    args = parse(Arguments, arguments, "demo", about)
     if args.seeds < 1 or args.epochs <= 0:
         raise SettingsError(
             f"--seeds and --epochs must be above 0, got {args.seeds}, {args.epochs}"
@@ -71,8 +72,7 @@ def main(arguments: list[str]) -> int:
         pool.submit(_ready)  # importing takes seconds: let it be done meanwhile
         folder.create(run)
         with folder.lock():
-            objective = build_objective(run.recipe, source, run.seed)
-            for _ in shown(pretrain(run, folder, source, objective, Event()), "pretraining"):
+            for _ in shown(pretrain(run, folder, source, run.build(), Event()), "pretraining"):
                 pass
         results = _compare(pool, folder.root, args.seeds)
     console.print(_table(results))
@@ -91,28 +91,14 @@ def _run(source: DigitImages, epochs: float) -> Run:
     warmup = min(recipe.schedule.warmup_epochs, epochs / 10)
     recipe = replace(recipe, epochs=epochs, schedule=replace(recipe.schedule, warmup_epochs=warmup))
     torch.set_num_threads(1)
-    unmask_version, torch_version = versions()
-    return Run(
-        spec_version=SPEC_VERSION,
-        recipe_name=_RECIPE,
-        recipe=recipe,
-        data=Digits(),
-        images=len(source),
-        channels=source.channels,
-        fingerprint=source.fingerprint,
-        seed=0,
-        hardware=Hardware(
-            device="cpu",
-            precision="float32",
-            workers=0,
-            threads=1,  # of steps this small, a second thread makes no more in a shared machine
-            micro_batch=recipe.batch_size,
-        ),
-        save_every_minutes=10,
-        max_set_aside=0.05,
-        unmask_version=unmask_version,
-        torch_version=torch_version,
+    hardware = Hardware(
+        device="cpu",
+        precision="float32",
+        workers=0,
+        threads=1,  # of steps this small, a second thread makes no more in a shared machine
+        micro_batch=recipe.batch_size,
     )
+    return new_run(_RECIPE, recipe, Digits(), source, measure(source), hardware)
 
 
 def _compare(pool: ProcessPoolExecutor, root: Path, seeds: int) -> list[Result]:
@@ -135,8 +121,7 @@ def _learn_from_few(root: Path, labels: int, seed: int) -> list[Result]:
     """One trial of both encoders, in a process of its own."""
     torch.set_num_threads(1)
     model, source, test = load(root), Digits().open("train"), Digits().open("test")
-    untrained = build_objective(model.run.recipe, source, model.run.seed).encoder
-    encoders = {"random": untrained.eval(), "pretrained": model.objective.encoder}
+    encoders = {"random": model.spec.build_encoder().eval(), "pretrained": model.encoder}
     trial = draw_trial(_in_memory(source), _in_memory(test), labels, _CHOOSING, seed)
     with threadpool_limits(1):  # two processes share the cores already
         return list(compare(encoders, trial, labels, seed))

@@ -9,12 +9,10 @@ import tyro
 from rich.table import Table
 
 from unmask.commands.arguments import find_source, parse
-from unmask.commands.console import console, notes
+from unmask.commands.console import console, loaded
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError
 from unmask.runs.evaluate import Protocol, Score, evaluate, labelled_features, open_labelled
-from unmask.runs.load import empty_objective, load
-from unmask.training.hardware import find_device
 
 _FEATURES = {"cls": "class token", "mean": "mean of patches"}
 
@@ -53,34 +51,28 @@ def main(arguments: list[str]) -> int:
     args = parse(
         Arguments,
         arguments,
-        Arguments(run=tyro.MISSING, data=tyro.MISSING),
         "evaluate",
         "Score an encoder's frozen features on labelled images; nothing is masked.",
     )
-    device = find_device(args.device)
-    model = load(args.run, str(device))
-    for line in model.damaged:
-        notes.print(f"passed over a damaged checkpoint: {line}")
+    model = loaded(args.run, args.device)
     labelled = open_labelled(find_source(args.data, args.data_kind), args.seed)
-    if labelled.train.channels != model.run.channels:
+    if labelled.train.channels != model.spec.channels:
         raise DataError(
-            f"{args.run} was trained on {model.run.channels} channels, and {args.data} has "
+            f"{args.run} was trained on {model.spec.channels} channels, and {args.data} has "
             f"{labelled.train.channels}"
         )
     classes = len(labelled.train.class_names)
-    arms: dict[str, VisionTransformer] = {"pretrained": model.objective.encoder}
+    arms: dict[str, VisionTransformer] = {"pretrained": model.encoder}
     if args.control == "random":
-        untrained = empty_objective(model.run).encoder
-        untrained.mean.copy_(model.objective.encoder.mean)
-        untrained.std.copy_(model.objective.encoder.std)
-        arms["random initialisation"] = untrained.to(device).eval()
+        untrained = model.spec.build_encoder(model.run.seed if model.run else 0)
+        arms["random initialisation"] = untrained.to(model.device).eval()
 
     scores: dict[str, list[Score]] = {}
     counts = (0, 0)
     unreadable: list[tuple[str, str]] = []
     for name, encoder in arms.items():
         with torch.inference_mode():
-            train, test = labelled_features(encoder, labelled, model.run.recipe.image_size, device)
+            train, test = labelled_features(encoder, labelled, model.spec.image_size, model.device)
         scores[name] = evaluate(train, test, args.protocol, classes)
         counts, unreadable = (
             (len(train.labels), len(test.labels)),
@@ -88,6 +80,7 @@ def main(arguments: list[str]) -> int:
         )
     about = {
         "run": args.run,
+        "weights": model.about,
         "step": model.step,
         "data": args.data,
         "split": labelled.split,
@@ -113,7 +106,7 @@ def _print(
     about: dict[str, Any], scores: dict[str, list[Score]], unreadable: list[tuple[str, str]]
 ) -> None:
     console.print(
-        f"{about['run']}, step {about['step']:,}, on {about['data']}: {about['train_images']:,} images "
+        f"{about['run']} ({about['weights']}) on {about['data']}: {about['train_images']:,} images "
         f"to learn from, {about['test_images']:,} to test on ({about['split']}), "
         f"{about['classes']} classes"
     )

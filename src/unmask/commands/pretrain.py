@@ -11,18 +11,18 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from unmask.commands.arguments import Peek, find_source, parse, peek
+from unmask.commands.arguments import Peek, as_typed, find_source, parse, peek
 from unmask.commands.console import console, duration, gib, shown
-from unmask.contracts import Size
-from unmask.data.digits import DigitImages
-from unmask.data.folder import FolderImages
+from unmask.contracts import ChannelStatistics, ImageSource, Size
+from unmask.data.statistics import MEASURED, measure, statistics_of
 from unmask.errors import RunError, SettingsError
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
 from unmask.runs.folder import RunFolder
 from unmask.runs.plan import Plan, fitting_micro_batch, make_plan, trial
 from unmask.runs.pretrain import pretrain
-from unmask.runs.run import SPEC_VERSION, Run, build_objective, versions
+from unmask.runs.run import Run, new_run
+from unmask.training.checkpoint import Checkpoint
 from unmask.training.hardware import (
     Hardware,
     best_precision,
@@ -30,8 +30,6 @@ from unmask.training.hardware import (
     cores,
     find_device,
 )
-
-Source = FolderImages | DigitImages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +53,9 @@ class Arguments:
 
     data_kind: str | None = None
     """What DATA is (folder, digits); seen from what is there if not given."""
+
+    statistics: str | None = None
+    """Mean and deviation of each channel: imagenet, measure, or a JSON file; measured if not given."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     """Everything that changes the result."""
@@ -118,40 +119,40 @@ def _begin(arguments: list[str], seen: Peek) -> int:
     _say_images(spec.splits(), source, args.recipe.image_size)
     recipe = args.recipe if args.recipe == default else _fitting_warmup(args.recipe, seen)
     device = find_device(args.device)
-    precision = best_precision(device) if args.precision == "auto" else args.precision
     torch.set_num_threads(args.threads or cores())
-    objective = build_objective(recipe, source, args.seed)
-    console.print("measuring what a step costs ...")
-    cost = trial(objective, recipe, device, precision)
-    workers = best_workers(device, isinstance(source, DigitImages))
-    unmask_version, torch_version = versions()
-    run = Run(
-        spec_version=SPEC_VERSION,
-        recipe_name=name,
-        recipe=recipe,
-        data=spec,
-        images=len(source),
-        channels=source.channels,
-        fingerprint=source.fingerprint,
+    statistics = _statistics(args, like, source)
+    _say_statistics(statistics)
+    hardware = Hardware(
+        device=str(device),
+        precision=best_precision(device) if args.precision == "auto" else args.precision,
+        workers=best_workers(device, source.in_memory) if args.workers is None else args.workers,
+        threads=torch.get_num_threads(),
+        micro_batch=args.micro_batch or recipe.batch_size,
+    )
+    run = new_run(
+        name,
+        recipe,
+        spec,
+        source,
+        statistics,
+        hardware,
         seed=args.seed,
-        hardware=Hardware(
-            device=str(device),
-            precision=precision,
-            workers=workers if args.workers is None else args.workers,
-            threads=torch.get_num_threads(),
-            micro_batch=fitting_micro_batch(cost, recipe.batch_size, args.micro_batch, device),
-        ),
         save_every_minutes=args.save_every_minutes,
         max_set_aside=args.max_set_aside,
-        unmask_version=unmask_version,
-        torch_version=torch_version,
     )
+    objective = run.build()
+    console.print("measuring what a step costs ...")
+    cost = trial(objective, recipe, device, hardware.precision)
+    fitting = fitting_micro_batch(cost, recipe.batch_size, args.micro_batch, device)
+    run = replace(run, hardware=replace(hardware, micro_batch=fitting))
     _say_plan(run, make_plan(run, objective, source, cost))
     folder.create(run)
     return _train(run, folder, source, objective)
 
 
 def _resume(arguments: list[str], seen: Peek) -> int:
+    if seen.flags["resume"] in ("", "True") or seen.flags["resume"].startswith("--"):
+        raise SettingsError("--resume needs the folder of a run: --resume runs/NAME")
     folder = RunFolder(seen.flags["resume"])
     run = folder.read()
     old = _default(run, run.recipe)
@@ -192,23 +193,29 @@ def _resume(arguments: list[str], seen: Peek) -> int:
         f"continuing {folder.root} from step {found.info.step if found else 0:,} of {run.steps:,}"
     )
     torch.set_num_threads(changed.hardware.threads)
-    return _train(changed, folder, source, build_objective(run.recipe, source, run.seed))
+    return _train(changed, folder, source, run.build(), found)
 
 
-def _train(run: Run, folder: RunFolder, source: Source, objective: MaskedAutoencoder) -> int:
+def _train(
+    run: Run,
+    folder: RunFolder,
+    source: ImageSource,
+    objective: MaskedAutoencoder,
+    start: Checkpoint | None = None,
+) -> int:
     """Train until the end or a signal, and say how to go on."""
     with folder.lock(), _signals() as stop:
-        for _ in shown(pretrain(run, folder, source, objective, stop.event), run.recipe_name):
+        reports = pretrain(run, folder, source, objective, stop.event, start)
+        for _ in shown(reports, run.recipe_name):
             pass
     if stop.event.is_set():
         console.print(f"stopped and saved; continue with:\nunmask pretrain --resume {folder.root}")
         return 128 + stop.signal
     if folder.set_aside.exists():
         console.print(f"images that could not be used are listed in {folder.set_aside}")
-    data = source.root if isinstance(source, FolderImages) else "digits"
-    sample = f" {source.root / source.name(0)}" if isinstance(source, FolderImages) else " digits"
+    data = as_typed(run.data)
     console.print(
-        f"done: {folder.root}\nlook at it:  unmask reconstruct {folder.root}{sample} --out sheet.png\n"
+        f"done: {folder.root}\nlook at it:  unmask reconstruct {folder.root} {data} --out sheet.png\n"
         f"measure it:  unmask evaluate {folder.root} {data} --protocol knn"
     )
     return 0
@@ -218,9 +225,9 @@ def _parse(arguments: list[str], default: Arguments) -> Arguments:
     return parse(
         Arguments,
         arguments,
-        default,
         "pretrain",
         f"Pretrain an encoder on your images. Recipes: {', '.join(RECIPES)}.",
+        default,
     )
 
 
@@ -242,7 +249,7 @@ def _default(like: Run | None, recipe: Recipe) -> Arguments:
     )
 
 
-def _recipe(seen: Peek, like: Run | None, source: Source) -> tuple[str, Recipe]:
+def _recipe(seen: Peek, like: Run | None, source: ImageSource) -> tuple[str, Recipe]:
     """The recipe asked for, or one chosen from the images."""
     if like is not None:
         return like.recipe_name, like.recipe
@@ -260,7 +267,7 @@ def _recipe(seen: Peek, like: Run | None, source: Source) -> tuple[str, Recipe]:
 def _refuse_changes(args: Arguments, old: Arguments) -> None:
     if args.data is not None:
         raise SettingsError("--resume finds the images by itself: leave out DATA")
-    for name in ("recipe_name", "out", "like", "data_kind", "recipe", "seed"):
+    for name in ("recipe_name", "out", "like", "data_kind", "statistics", "recipe", "seed"):
         if getattr(args, name) != getattr(old, name):
             flags = {"recipe": "a setting of the recipe", "recipe_name": "--recipe"}
             flag = flags.get(name, f"--{name.replace('_', '-')}")
@@ -297,16 +304,15 @@ def _free_folder(recipe_name: str, data: str) -> str:
     return str(folder)
 
 
-def _say_images(splits: tuple[str, ...], source: Source, size: Size) -> None:
+def _say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None:
     """What was found, and what was left out."""
-    place = f"{source.root}" if isinstance(source, FolderImages) else "scikit-learn's digits"
     classes = (
         f" in {len(source.class_names)} classes (labels are not used)" if source.class_names else ""
     )
-    bands = "grey" if source.channels == 1 else "colour"
+    bands = {1: "grey", 3: "colour"}.get(source.channels, f"{source.channels}-band")
     typical = source.typical_size()
     console.print(
-        f"images    {len(source):,} {bands}{classes} in {place}, "
+        f"images    {len(source):,} {bands}{classes} in {source.where}, "
         f"about {typical.height} x {typical.width} pixels"
     )
     if len(splits) > 1:
@@ -324,6 +330,26 @@ def _say_images(splits: tuple[str, ...], source: Source, size: Size) -> None:
             f"          some are smaller than the crop ({source.smallest_side} < {min(size)} pixels) "
             "and will be enlarged"
         )
+
+
+def _statistics(args: Arguments, like: Run | None, source: ImageSource) -> ChannelStatistics:
+    """As asked for; else those of the run to repeat, unless they were measured on its images."""
+    if args.statistics is not None:
+        return statistics_of(source, args.statistics)
+    repeats = like is not None and not like.statistics.source.startswith(MEASURED)
+    if like is not None and repeats and len(like.statistics.mean) == source.channels:
+        return like.statistics
+    return measure(source)
+
+
+def _say_statistics(statistics: ChannelStatistics) -> None:
+    def listed(numbers: tuple[float, ...]) -> str:
+        return " ".join(f"{number:.4g}" for number in numbers)
+
+    console.print(
+        f"channels  mean {listed(statistics.mean)}; deviation {listed(statistics.std)} "
+        f"({statistics.source})"
+    )
 
 
 def _say_plan(run: Run, plan: Plan) -> None:

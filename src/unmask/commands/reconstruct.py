@@ -11,23 +11,21 @@ import tyro
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from unmask.commands.arguments import parse
-from unmask.commands.console import console, notes
+from unmask.commands.arguments import find_source, is_data, parse
+from unmask.commands.console import console, loaded, notes
 from unmask.contracts import PatchMask
-from unmask.data import Digits
-from unmask.data.folder import IMAGE_ENDINGS
+from unmask.data import AnySource
 from unmask.errors import DataError, ResourceError, SettingsError, UnmaskError
 from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking
 from unmask.pictures.sheet import Row, sheet
 from unmask.randomness import derive
-from unmask.runs.load import Model, load
+from unmask.runs.load import Model
 from unmask.runs.reconstruct import Reconstruction, nearest_errors
 from unmask.targets import NormalizedPixels
 from unmask.targets.pixels import Levels
-from unmask.training.hardware import find_device
 
 _HEADINGS = ["masked", "reconstruction", "with visible patches", "original"]
-_DIGITS_SHOWN = 8
+_SHOWN, _SHOWN_OF_MANY = 12, 8
 _MOST_SHOWN = 64
 
 
@@ -71,13 +69,10 @@ def main(arguments: list[str]) -> int:
     args = parse(
         Arguments,
         arguments,
-        Arguments(run=tyro.MISSING, images=tyro.MISSING),
         "reconstruct",
         "Hide parts of images, rebuild them, and say how far off that is.",
     )
-    model = load(args.run, str(find_device(args.device)))
-    for line in model.damaged:
-        notes.print(f"passed over a damaged checkpoint: {line}")
+    model = loaded(args.run, args.device)
     pictures = _pictures(args.images, model)
     questions = [
         (
@@ -86,10 +81,7 @@ def main(arguments: list[str]) -> int:
         )
         for number, (_, pixels) in enumerate(pictures)
     ]
-    results = [
-        model.reconstruct(pixels, _as_painted(mask, pixels, model), levels=args.levels)
-        for pixels, mask in questions
-    ]
+    results = [model.reconstruct(pixels, mask, levels=args.levels) for pixels, mask in questions]
     nearest, looked, without = _nearest(model, questions)
     figures = [
         _figures(name, result, mask, near)
@@ -115,28 +107,37 @@ def main(arguments: list[str]) -> int:
 
 
 def _pictures(names: tuple[str, ...], model: Model) -> list[tuple[str, Tensor]]:
-    """(name, pixels) of every image, at most 64."""
-    if names == ("digits",) and not Path("digits").exists():
-        if model.run.channels != 1:
-            raise DataError(f"digits are grey, and this run has {model.run.channels} channels")
-        source = Digits().open("test")
-        positions = np.linspace(0, len(source) - 1, _DIGITS_SHOWN).astype(int)
-        return [(source.name(int(i)), model.fit(source[int(i)].image)) for i in positions]
-    files = [file for name in names for file in _files(Path(name))]
-    if not files:
+    """(name, pixels) of every image: files as they are, and some of each set of images."""
+    pictures: list[tuple[str, Tensor]] = []
+    for name in names:
+        if is_data(name):
+            pictures += _some_of(find_source(name, None), model)
+        else:
+            pictures.append((Path(name).name, model.fit(name)))
+    if not pictures:
         raise DataError("no image given: name image files, or folders that hold some")
-    if len(files) > _MOST_SHOWN:
+    if len(pictures) > _MOST_SHOWN:
         notes.print(
-            f"{len(files)} images are too many for a sheet; the first {_MOST_SHOWN} are shown"
+            f"{len(pictures)} images are too many for a sheet; the first {_MOST_SHOWN} are shown"
         )
-    return [(file.name, model.fit(file)) for file in files[:_MOST_SHOWN]]
+    return pictures[:_MOST_SHOWN]
 
 
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.parts))
+def _some_of(data: AnySource, model: Model) -> list[tuple[str, Tensor]]:
+    """A few images of a set, those it keeps for testing if there are any."""
+    source = data.open(data.splits()[-1])
+    if source.channels not in (model.spec.channels, 1):
+        raise DataError(
+            f"{source.where} has {source.channels} channels, and this model {model.spec.channels}"
+        )
+    count = len(source) if len(source) <= _SHOWN else _SHOWN_OF_MANY
+    if count < len(source):
+        notes.print(f"{count} of the {len(source):,} images in {source.where} are shown")
+    pictures: list[tuple[str, Tensor]] = []
+    for position in np.linspace(0, len(source) - 1, count).astype(int):
+        image = source[int(position)].image.expand(model.spec.channels, -1, -1)
+        pictures.append((source.name(int(position)), model.fit(image)))
+    return pictures
 
 
 def _mask(args: Arguments, model: Model) -> AnyMasking | Tensor:
@@ -145,7 +146,7 @@ def _mask(args: Arguments, model: Model) -> AnyMasking | Tensor:
         if args.masking != "as trained" or args.ratio is not None:
             raise SettingsError("--mask says what to hide; leave out --masking and --ratio")
         return _painted(Path(args.mask))
-    trained = model.run.recipe.objective.masking
+    trained = model.objective.masking
     kind = args.masking
     if kind == "as trained":
         kind = {RandomMasking: "random", BlockMasking: "block", GridMasking: "grid"}[type(trained)]
@@ -183,22 +184,17 @@ def _painted(path: Path) -> Tensor:
     return torch.from_numpy(levels >= 128)
 
 
-def _as_painted(mask: PatchMask, pixels: Tensor, model: Model) -> Tensor:
-    """A mask as pixels, so that it can be handed on."""
-    grid = model.objective.grid_of(pixels[None])
-    return mask.removed[0].reshape(tuple(grid))
-
-
 def _nearest(
     model: Model, questions: list[tuple[Tensor, PatchMask]]
 ) -> tuple[list[tuple[float, str] | None], int, str]:
     """The nearest training image's error for each question; nothing where the images are gone."""
     try:
+        if model.run is None:
+            raise DataError("these weights do not say which images they saw")
         source = model.run.data.open("train")
     except UnmaskError as error:
         return [None] * len(questions), 0, str(error)
-    patch_size = model.objective.encoder.patch_size
-    found, looked = nearest_errors(source, patch_size, questions)
+    found, looked = nearest_errors(source, model.encoder.patch_size, questions)
     return list(found), looked, ""
 
 
@@ -231,10 +227,8 @@ def _caption(figures: dict[str, Any]) -> str:
 
 
 def _notes(args: Arguments, model: Model, looked: int, without: str) -> list[str]:
-    notes = [
-        f"{model.run.recipe_name}, step {model.step}; errors: root mean square on hidden pixels, of 255"
-    ]
-    if isinstance(model.run.recipe.objective.target, NormalizedPixels):
+    notes = [f"{model.about}; errors: root mean square on hidden pixels, of 255"]
+    if isinstance(model.spec.objective and model.spec.objective.target, NormalizedPixels):
         notes.append(
             "levels of hidden patches: from the 8 nearest visible patches"
             if args.levels == "neighbors"

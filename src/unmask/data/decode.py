@@ -15,6 +15,7 @@ and everything where torchcodec is missing.
 """
 
 import io
+import re
 import struct
 import warnings
 from typing import Any, NamedTuple
@@ -133,4 +134,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "may not be read (permission denied)"
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    first = re.sub(r"^\w+, \S+\.cpp:\d+, ", "", first)  # the place in torchcodec's source
     return f"damaged or cut off ({first})"

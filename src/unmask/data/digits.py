@@ -27,9 +27,11 @@ class Digits:
 class DigitImages:
     """Digits in memory, their 17 grey levels spread over 0 to 255."""
 
+    where = "scikit-learn's digits"
     channels = 1
     class_names = tuple("0123456789")
     smallest_side = 8
+    in_memory = True
 
     def __init__(self, split: str) -> None:
         from sklearn.datasets import load_digits

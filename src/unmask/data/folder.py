@@ -77,8 +77,11 @@ class Folder:
 class FolderImages:
     """The images of a folder, by position in the sorted order of their names."""
 
+    in_memory = False
+
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.where = str(root)
         self.refused: list[tuple[str, str]] = []
         """(name, reason) of files that should be images and are not."""
         self.others: Counter[str] = Counter()
@@ -99,6 +102,7 @@ class FolderImages:
         tops = sorted({top for top, rest in first_parts if rest})
         nested = len(tops) > 1 and all(rest for _, rest in first_parts)
         self.class_names = tuple(tops) if nested else ()
+        self._labels = {name: number for number, name in enumerate(self.class_names)}
         self.fingerprint = _fingerprint(names, sizes)
 
     def __len__(self) -> int:
@@ -125,7 +129,7 @@ class FolderImages:
         return self._typical
 
     def _label(self, name: str) -> int:
-        return self.class_names.index(name.partition("/")[0]) if self.class_names else -1
+        return self._labels[name.partition("/")[0]] if self._labels else -1
 
     def _list(self) -> tuple[list[str], list[int]]:
         names: list[str] = []

@@ -14,7 +14,7 @@ from unmask.contracts import Encoded, PatchMask, Size, Statistics
 from unmask.encoders.layers import NORM_EPSILON, Block, drawn_token, initialize
 from unmask.encoders.positions import check_width, resized, sine_cosine
 from unmask.errors import SettingsError
-from unmask.patches import gather, normalize, patch_grid, patchify, size_of
+from unmask.patches import filled, gather, normalize, patch_grid, patchify, size_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +96,20 @@ class VisionTransformer(nn.Module):
         """Tokens of whole images of any size that the patch divides."""
         positions = self._positions(size_of(images))
         patches = normalize(patchify(images, self.patch_size), self.statistics)
-        return self._run(self.patch_embed(patches) + positions[1:], positions[0])
+        return self._run(self._embed(patches, images) + positions[1:], positions[0])
 
     def encode_visible(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Encoded:
         """Tokens of the kept patches, in the order of `mask.kept_index`."""
         positions = self._positions(size_of(images))
         patches = gather(images, mask.image, mask.kept_index, self.patch_size, self.statistics)
-        tokens = self.patch_embed(patches) + positions[1:][mask.kept_index]
+        tokens = self._embed(patches, images) + positions[1:][mask.kept_index]
         return self._run(tokens, positions[0])
+
+    def _embed(
+        self, patches: Float[Tensor, "m k p"], images: Shaped[Tensor, "b c h w"]
+    ) -> Float[Tensor, "m k d"]:
+        """Project patches; what is missing from images of floating point counts as the mean."""
+        return self.patch_embed(filled(patches) if images.is_floating_point() else patches)
 
     def _positions(self, size: Size) -> Float[Tensor, "rows d"]:
         return resized(self.pos_embed, self.grid, self.mask_grid(size))[0]

@@ -45,7 +45,7 @@ class MaskedAutoencoder(nn.Module):
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Draw a mask and score the rebuilt patches."""
         mask = self.sample(batch.images, generator)
-        return Loss(self.errors(batch.images, mask).mean(), {})
+        return Loss(self.loss(batch.images, mask), {})
 
     def sample(self, images: Shaped[Tensor, "b c h w"], generator: torch.Generator) -> PatchMask:
         """A mask for these images."""
@@ -55,10 +55,27 @@ class MaskedAutoencoder(nn.Module):
         """The grid on which these images are masked."""
         return self.encoder.mask_grid(size_of(images))
 
+    def loss(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Float[Tensor, ""]:
+        """The target's mean error over the hidden patches; visible patches are never scored.
+
+        Where values are missing, the mean is of each image's patches with known values first, then of
+        the images: so a batch may be computed in parts.
+        """
+        errors, truth = self._scored(images, mask)
+        if not images.is_floating_point():
+            return errors.mean()
+        known = (~truth.isnan()).any(-1).sum(1).clamp(min=1)  # [m]; unknown patches err by 0
+        return (errors.sum(1) / known).mean()
+
     def errors(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Float[Tensor, "m r"]:
-        """The target's error of each hidden patch; visible patches are never scored."""
+        """The target's error of each hidden patch."""
+        return self._scored(images, mask)[0]
+
+    def _scored(
+        self, images: Shaped[Tensor, "b c h w"], mask: PatchMask
+    ) -> tuple[Float[Tensor, "m r"], Tensor]:
         truth = self.target(images, mask, self.encoder.statistics)
-        return self.target.loss(self.predict(images, mask), truth)
+        return self.target.loss(self.predict(images, mask), truth), truth
 
     def predict(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Float[Tensor, "m r p"]:
         """A guess for each hidden patch, in the units of the target."""

@@ -17,6 +17,8 @@ from unmask.spec import to_json
 from unmask.training import checkpoint
 from unmask.training.checkpoint import Checkpoint
 
+_UNBORN = (".spec.json", "statistics.json")
+
 
 class RunFolder:
     """Paths and contents of a run's folder."""
@@ -24,6 +26,7 @@ class RunFolder:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
         self.spec = self.root / "spec.json"
+        self.statistics = self.root / "statistics.json"
         self.log = self.root / "log.jsonl"
         self.set_aside = self.root / "set_aside.csv"
         self.checkpoints = self.root / "checkpoints"
@@ -38,7 +41,8 @@ class RunFolder:
         self.check_free()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            writing = self.root / ".spec.json"
+            self.statistics.write_text(json.dumps(to_json(run.statistics), indent=1) + "\n")
+            writing = self.root / _UNBORN[0]
             writing.write_text(json.dumps(to_json(run), indent=1) + "\n")
             writing.rename(self.spec)
         except OSError as error:
@@ -47,14 +51,24 @@ class RunFolder:
             ) from None
 
     def check_free(self) -> None:
-        """Refuse a folder that holds a run or something else."""
+        """Refuse a folder that holds a run or something else, or that cannot be made."""
         if self.spec.exists():
             raise RunError(
                 f"{self.root} already holds a run; continue it with `unmask pretrain --resume "
                 f"{self.root}`, or choose another folder with --out"
             )
-        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+        if self.root.exists() and (not self.root.is_dir() or self._holds_more_than_a_start()):
             raise RunError(f"{self.root} exists and is not empty; choose another folder with --out")
+        there = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise ResourceError(
+                f"{self.root} cannot be written ({there} is no folder that may be written to); "
+                "choose another folder with --out"
+            )
+
+    def _holds_more_than_a_start(self) -> bool:
+        """Whether there is anything beside what a process killed while creating a run leaves."""
+        return any(path.name not in _UNBORN for path in self.root.iterdir())
 
     def read(self) -> Run:
         """The run of this folder.
@@ -74,18 +88,6 @@ class RunFolder:
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest whole checkpoint, and a line for each damaged one passed over."""
         return checkpoint.newest(self.checkpoints)
-
-    def restore(
-        self, objective: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[int, list[str]]:
-        """Put the newest checkpoint into both; the step to go on from, 0 without a checkpoint."""
-        found, damaged = self.newest()
-        if found is None:
-            return 0, damaged
-        objective.load_state_dict(found.read("model"))
-        state = found.read("training/optimizer")
-        checkpoint.restore_optimizer(optimizer, objective, state)
-        return found.info.step, damaged
 
     def save(
         self, run: Run, step: int, objective: nn.Module, optimizer: torch.optim.Optimizer
@@ -107,7 +109,7 @@ class RunFolder:
             step=step,
             images_seen=step * run.recipe.batch_size,
             spec_hash=run.hash,
-            metadata={"unmask": json.dumps(to_json(run))},
+            metadata={"unmask": json.dumps(to_json(run.model)), "run": json.dumps(to_json(run))},
         )
 
     @contextmanager

@@ -8,13 +8,15 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from unmask.contracts import PatchMask, Size, Statistics, check_count
+from unmask.contracts import PatchMask, Size, check_count
 from unmask.data.decode import decode
 from unmask.data.views import center_crop
+from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, RunError, SettingsError
+from unmask.formats.model import ModelSpec
 from unmask.masking import AnyMasking
 from unmask.objectives.mae import MaskedAutoencoder
-from unmask.randomness import generator, seeded
+from unmask.randomness import generator
 from unmask.runs.folder import RunFolder
 from unmask.runs.reconstruct import Reconstruction, fitted_size, reconstruct
 from unmask.runs.run import Run
@@ -46,31 +48,60 @@ def load(path: Path | str, device: str = "cpu") -> "Model":
     if found is None:
         why = f"all are damaged ({damaged[0]})" if damaged else "none is written yet"
         raise RunError(f"{path} has no checkpoint to load: {why}")
-    objective = empty_objective(run)
+    objective = run.build()
     objective.load_state_dict(found.read("model"))
-    return Model(run, objective.to(device).eval(), found.info.step, damaged)
-
-
-def empty_objective(run: Run) -> MaskedAutoencoder:
-    """The objective of a run with its first, random weights; statistics come with a checkpoint."""
-    unknown = Statistics(torch.zeros(run.channels), torch.ones(run.channels))
-    with seeded("weights", run.seed):
-        encoder = run.recipe.encoder.build(run.recipe.image_size, run.channels, unknown)
-        return run.recipe.objective.build(encoder)
+    objective.to(device).eval()
+    about = f"{run.recipe_name}, step {found.info.step:,}"
+    return Model(
+        run.model,
+        objective.encoder,
+        objective,
+        about,
+        run=run,
+        step=found.info.step,
+        damaged=damaged,
+    )
 
 
 class Model:
-    """A pretrained model. `objective` and `objective.encoder` are ordinary torch modules."""
+    """A pretrained model. `encoder` and `objective` are ordinary torch modules."""
 
     def __init__(
-        self, run: Run, objective: MaskedAutoencoder, step: int, damaged: list[str]
+        self,
+        spec: ModelSpec,
+        encoder: VisionTransformer,
+        objective: MaskedAutoencoder | None,
+        about: str,
+        *,
+        run: Run | None = None,
+        step: int | None = None,
+        damaged: Sequence[str] = (),
     ) -> None:
-        self.run, self.objective, self.step, self.damaged = run, objective, step, damaged
+        """`about` says in a few words which weights these are; `run` made them, by `step`.
+
+        `damaged` has a line for each damaged checkpoint that was passed over.
+        """
+        self.spec, self.encoder, self._objective = spec, encoder, objective
+        self.about, self.run, self.step, self.damaged = about, run, step, list(damaged)
+
+    @property
+    def objective(self) -> MaskedAutoencoder:
+        """What the encoder was pretrained with.
+
+        Raises:
+            RunError: if these weights are an encoder alone.
+        """
+        if self._objective is None:
+            raise RunError(
+                f"{self.about} is an encoder alone, so it cannot rebuild images; load weights that "
+                "hold a decoder too (a run, or model.safetensors)"
+            )
+        return self._objective
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.objective.encoder.cls_token.device
+        return self.encoder.cls_token.device
 
     @torch.inference_mode()
     def embed(self, images: Images) -> Embedding:
@@ -84,24 +115,24 @@ class Model:
                 "no image to embed: give files, or a tensor with at least one image"
             )
         if not isinstance(images, Tensor):
-            size = self.run.recipe.image_size
+            size = self.spec.image_size
             images = torch.stack([center_crop(self.read(path), size) for path in images])
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise SettingsError(
                 f"images must be files or a uint8 tensor [b c h w], got {images.dtype} "
                 f"of shape {tuple(images.shape)}"
             )
-        if images.shape[1] != self.run.channels:
+        if images.shape[1] != self.spec.channels:
             raise SettingsError(
-                f"this model was trained on {self.run.channels} channels, got {images.shape[1]}"
+                f"this model was trained on {self.spec.channels} channels, got {images.shape[1]}"
             )
-        encoded = self.objective.encoder.encode(images.to(self.device))
+        encoded = self.encoder.encode(images.to(self.device))
         return Embedding(encoded.cls.mean(1), encoded.patches.mean(1), encoded.patches)
 
     def reconstruct(
         self,
         image: str | Path | UInt8[Tensor, "c h w"],
-        mask: AnyMasking | Tensor | None = None,
+        mask: PatchMask | AnyMasking | Tensor | None = None,
         *,
         seed: int = 0,
         levels: Levels = "neighbors",
@@ -110,7 +141,8 @@ class Model:
 
         Args:
             image: a file or pixels; resized in its proportions to about the training area.
-            mask: a masking, or painted pixels [h w] of which True is hidden; the run's own if not given.
+            mask: a masking, a mask drawn before, or painted pixels [h w] of which True is hidden; what
+                the model was trained with if not given.
             seed: of a masking that draws.
             levels: where mean and deviation of a hidden patch come from, if the target is normalised
                 pixels: its visible neighbours, or (cheating) the hidden patch itself.
@@ -122,17 +154,21 @@ class Model:
         """The image at about the training area, in whole patches, its proportions kept."""
         pixels = image if isinstance(image, Tensor) else self.read(image)
         size = Size(pixels.shape[-2], pixels.shape[-1])
-        patch_size = self.objective.encoder.patch_size
-        return center_crop(pixels, fitted_size(size, self.run.recipe.image_size, patch_size))
+        return center_crop(pixels, fitted_size(size, self.spec.image_size, self.encoder.patch_size))
 
     def mask_for(
-        self, pixels: UInt8[Tensor, "c h w"], mask: AnyMasking | Tensor | None, seed: int
+        self,
+        pixels: UInt8[Tensor, "c h w"],
+        mask: PatchMask | AnyMasking | Tensor | None,
+        seed: int,
     ) -> PatchMask:
-        """A mask for one image, drawn or painted."""
+        """A mask for one image, drawn or painted; one drawn before is given back."""
+        if isinstance(mask, PatchMask):
+            return mask
         grid = self.objective.grid_of(pixels[None])
         if isinstance(mask, Tensor):
             return PatchMask(*(part.to(self.device) for part in painted_mask(mask, grid)))
-        masking = self.run.recipe.objective.masking if mask is None else mask
+        masking = self.objective.masking if mask is None else mask
         return masking.sample(1, grid, generator(self.device, "reconstruct", seed))
 
     def read(self, path: str | Path) -> UInt8[Tensor, "c h w"]:
@@ -142,7 +178,7 @@ class Model:
             DataError: naming the file and the reason.
         """
         try:
-            return decode(Path(path).read_bytes(), self.run.channels)
+            return decode(Path(path).read_bytes(), self.spec.channels)
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror})") from None
         except DataError as error:

@@ -14,6 +14,7 @@ from unmask.errors import DivergedError
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
+from unmask.training.checkpoint import Checkpoint
 from unmask.training.hardware import find_device
 from unmask.training.logbook import Logbook
 from unmask.training.loop import train
@@ -37,8 +38,9 @@ def pretrain(
     source: ImageSource,
     objective: MaskedAutoencoder,
     stop: Event,
+    start: Checkpoint | None = None,
 ) -> Iterator[Progress]:
-    """Train an objective, from its folder's newest checkpoint on, until the end or until `stop` is set.
+    """Train an objective, from a checkpoint if one is given, until the end or until `stop` is set.
 
     Raises:
         DataError: when too many images cannot be used.
@@ -51,7 +53,7 @@ def pretrain(
 
     objective.to(device).train()
     optimizer = recipe.optimizer.build(objective)
-    first_step, _ = folder.restore(objective, optimizer)
+    first_step = start.restore(objective, optimizer) if start else 0
 
     set_aside = SetAside(folder.set_aside, len(source) + len(source.refused), run.max_set_aside)
     set_aside.add(source.refused)
@@ -104,7 +106,6 @@ def _check_weights(objective: MaskedAutoencoder, step: int) -> None:
     bad = [name for name, p in objective.named_parameters() if not bool(p.isfinite().all())]
     if bad:
         raise DivergedError(
-            f"step {step} left weights that are not finite ({bad[0]} among {len(bad)}), so nothing was "
-            "saved and the last checkpoint is from before; the learning rate is too high "
-            "(try half of --schedule.base-lr)"
+            f"step {step} left weights that are not finite ({bad[0]} among {len(bad)}), so they were "
+            "not saved; the learning rate is too high (try half of --schedule.base-lr)"
         )

@@ -78,8 +78,8 @@ def interpolated(
     from scipy.interpolate import griddata
     from scipy.spatial import QhullError
 
-    known, asked = (~hidden).nonzero().numpy(), hidden.nonzero().numpy()
-    values = image[:, ~hidden].T.numpy()
+    values = image[:, ~hidden].T.cpu().numpy()
+    known, asked = ((~hidden).nonzero().cpu().numpy(), hidden.nonzero().cpu().numpy())
     filled = griddata(known, values, asked, method="nearest")
     try:
         linear = griddata(known, values, asked, method="linear")
@@ -87,7 +87,7 @@ def interpolated(
     except QhullError:  # all visible pixels lie on one line
         pass
     result = image.clone()
-    result[:, hidden] = torch.from_numpy(filled.T).float()
+    result[:, hidden] = torch.from_numpy(filled.T).to(result)
     return result
 
 
@@ -111,12 +111,12 @@ def nearest_errors(
         looked += 1
         for number, (asked, mask) in enumerate(questions):
             candidate = patchify(center_crop(image, size_of(asked[None]))[None], patch_size).float()
-            wanted = patchify(asked[None], patch_size).float()
+            wanted = patchify(asked[None].cpu(), patch_size).float()
             off = (candidate - wanted).square().mean(-1)[0]  # [n]
-            visible = float(off[mask.kept_index[0]].mean())
+            visible = float(off[mask.kept_index[0].cpu()].mean())
             itself = not bool(off.any())
             if visible < best[number][0] and not itself:
-                hidden = float(off[mask.removed_index[0]].mean().sqrt())
+                hidden = float(off[mask.removed_index[0].cpu()].mean().sqrt())
                 best[number] = (visible, hidden, source.name(int(position)))
     return [(hidden, name) if name else None for _, hidden, name in best], looked
 

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from unmask.contracts import ImageSource
+from unmask.contracts import ChannelStatistics, ImageSource
 from unmask.data import AnySource
-from unmask.data.statistics import statistics_of
 from unmask.errors import RunError, SettingsError
+from unmask.formats.model import FORMAT, ModelSpec
 from unmask.objectives.mae import MaskedAutoencoder
-from unmask.randomness import seeded
 from unmask.recipes import Recipe
 from unmask.spec import from_json, to_json
 from unmask.training.hardware import Hardware
@@ -48,6 +47,9 @@ class Run:
 
     fingerprint: str
     """Hash of the images' names and sizes; the order of samples holds for these alone."""
+
+    statistics: ChannelStatistics
+    """Mean, deviation and range of each channel."""
 
     seed: int
     """Seed of weights, order, crops and masks."""
@@ -89,6 +91,23 @@ class Run:
         return recipe.schedule.rate(epoch, recipe.epochs, recipe.batch_size)
 
     @property
+    def model(self) -> ModelSpec:
+        """Shape and origin of what this run trains."""
+        return ModelSpec(
+            format=FORMAT,
+            encoder=self.recipe.encoder,
+            objective=self.recipe.objective,
+            image_size=self.recipe.image_size,
+            channels=self.channels,
+            statistics=self.statistics,
+            origin=f"pretrained by unmask {self.unmask_version}, recipe {self.recipe_name}",
+        )
+
+    def build(self) -> MaskedAutoencoder:
+        """The objective around a new encoder, its weights drawn from the seed."""
+        return self.model.build_objective(self.seed)
+
+    @property
     def hash(self) -> str:
         """Short hash of what must stay the same when a run goes on."""
         same = {key: value for key, value in to_json(self).items() if key not in _MAY_CHANGE}
@@ -106,21 +125,39 @@ class Run:
         return from_json(cls, data)
 
 
-def build_objective(recipe: Recipe, source: ImageSource, seed: int) -> MaskedAutoencoder:
-    """The objective around a new encoder, its weights drawn from the seed."""
-    statistics = statistics_of(source)
-    with seeded("weights", seed):
-        encoder = recipe.encoder.build(recipe.image_size, source.channels, statistics)
-        return recipe.objective.build(encoder)
+def new_run(
+    recipe_name: str,
+    recipe: Recipe,
+    data: AnySource,
+    source: ImageSource,
+    statistics: ChannelStatistics,
+    hardware: Hardware,
+    *,
+    seed: int = 0,
+    save_every_minutes: float = 10.0,
+    max_set_aside: float = 0.05,
+) -> Run:
+    """A run of a recipe on the images of a source, stamped with this package's and torch's versions."""
+    import unmask
+
+    return Run(
+        spec_version=SPEC_VERSION,
+        recipe_name=recipe_name,
+        recipe=recipe,
+        data=data,
+        images=len(source),
+        channels=source.channels,
+        fingerprint=source.fingerprint,
+        statistics=statistics,
+        seed=seed,
+        hardware=hardware,
+        save_every_minutes=save_every_minutes,
+        max_set_aside=max_set_aside,
+        unmask_version=unmask.__version__,
+        torch_version=torch.__version__,
+    )
 
 
 def parameter_count(module: nn.Module) -> int:
     """Parameters of a module, position tables included."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def versions() -> tuple[str, str]:
-    """(unmask, torch)."""
-    import unmask
-
-    return unmask.__version__, torch.__version__

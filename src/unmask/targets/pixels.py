@@ -38,8 +38,26 @@ class NormalizedPixels:
 def squared_error(
     prediction: Float[Tensor, "m r p"], target: Float[Tensor, "m r p"]
 ) -> Float[Tensor, "m r"]:
-    """Mean squared error of each patch, in float32 whatever the precision of the network."""
-    return (prediction.float() - target).square().mean(-1)
+    """Mean squared error of each patch over its known values; 0 where none is known.
+
+    In float32 whatever the precision of the network. A guess that is not a number stays one.
+    """
+    known = ~target.isnan()
+    off = (prediction.float() - target.where(known, 0.0)) * known
+    return off.square().sum(-1) / known.sum(-1).clamp(min=1)
+
+
+def var_mean(
+    patches: Float[Tensor, "m n p"], images: Tensor
+) -> tuple[Float[Tensor, "m n 1"], Float[Tensor, "m n 1"]]:
+    """Unbiased variance and mean of each patch; over its known values if images are of floating point."""
+    if not images.is_floating_point():
+        return torch.var_mean(patches, dim=-1, keepdim=True)
+    known = ~patches.isnan()
+    count = known.sum(-1, keepdim=True)
+    mean = patches.nansum(-1, keepdim=True) / count.clamp(min=1)
+    apart = torch.where(known, patches - mean, 0.0)
+    return apart.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1), mean
 
 
 class PixelTarget(nn.Module):
@@ -83,9 +101,9 @@ class NormalizedPixelTarget(nn.Module):
     def forward(
         self, images: Tensor, mask: PatchMask, statistics: Statistics
     ) -> Float[Tensor, "m r p"]:
-        """Hidden patches, each with mean 0 and (unbiased) variance 1 over all its values."""
+        """Hidden patches, each with mean 0 and (unbiased) variance 1 over all its known values."""
         patches = gather(images, mask.image, mask.removed_index, self.patch_size, statistics)
-        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+        variance, mean = var_mean(patches, images)
         return (patches - mean) * torch.rsqrt(variance + _EPSILON)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, "m r"]:
@@ -107,7 +125,7 @@ class NormalizedPixelTarget(nn.Module):
         hidden patch itself.
         """
         patches = normalize(patchify(images, self.patch_size)[mask.image], statistics)
-        variance, mean = torch.var_mean(patches, dim=-1)  # [m n]
+        variance, mean = (each.squeeze(-1) for each in var_mean(patches, images))  # [m n]
         deviation = torch.sqrt(variance + _EPSILON)
         if levels == "neighbors":
             columns = images.shape[-1] // self.patch_size

@@ -63,6 +63,12 @@ class Checkpoint:
         """The tensors of one of its files: encoder, model or training/optimizer."""
         return load_file(self.folder / f"{name}.safetensors")
 
+    def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+        """Put weights and optimizer back as they were; the step to go on from."""
+        module.load_state_dict(self.read("model"))
+        restore_optimizer(optimizer, module, self.read("training/optimizer"))
+        return self.info.step
+
 
 def write(
     root: Path,

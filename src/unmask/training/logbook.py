@@ -50,8 +50,8 @@ class Logbook:
         if bad is not None:
             raise DivergedError(
                 f"the loss of step {bad['step']:.0f} is {bad['loss']} at a learning rate of "
-                f"{bad['learning_rate']:.3g}, so training stopped and the last checkpoint is from "
-                "before. Most likely the rate is too high (try half of --schedule.base-lr), the "
+                f"{bad['learning_rate']:.3g}, so training stopped, and nothing was saved after it. "
+                "Most likely the rate is too high (try half of --schedule.base-lr), the "
                 "warm-up too short, or float32 is needed (--precision float32)"
             )
         return lines
