@@ -3,17 +3,22 @@
 Every weight file of this package bears it as JSON in its metadata, under `unmask`.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from unmask.contracts import ChannelStatistics, Size
 from unmask.encoders import AnyEncoder
 from unmask.encoders.vit import VisionTransformer
+from unmask.errors import DataError, RunError, SettingsError
 from unmask.objectives import AnyObjective
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.randomness import seeded
+from unmask.spec import from_json
 
 FORMAT = 1
 
@@ -43,6 +48,10 @@ class ModelSpec:
     origin: str
     """Where the weights come from, in words."""
 
+    def without_decoder(self) -> "ModelSpec":
+        """Of the encoder alone."""
+        return replace(self, objective=None)
+
     def build_encoder(self, seed: int = 0) -> VisionTransformer:
         """The encoder, its weights drawn from the seed."""
         with seeded("weights", seed):
@@ -64,3 +73,55 @@ class Weights(NamedTuple):
     """Of a `VisionTransformer`, mean and deviation included."""
     decoder: dict[str, Tensor]
     """Of the rest of the objective, such as `decoder.blocks.0.norm1.weight`; empty without one."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know: what of the file was left out, or read as something else."""
+
+    @property
+    def whole(self) -> dict[str, Tensor]:
+        """All tensors, in the names of an objective."""
+        return {**{f"encoder.{name}": t for name, t in self.encoder.items()}, **self.decoder}
+
+    def build_encoder(self) -> VisionTransformer:
+        """The encoder with these weights."""
+        with torch.device("meta"):  # no time is spent on random weights
+            encoder = self.spec.build_encoder()
+        encoder.load_state_dict(_copied(self.encoder), assign=True)
+        return encoder
+
+    def build_objective(self) -> MaskedAutoencoder:
+        """Encoder and objective with these weights; there must be a decoder."""
+        with torch.device("meta"):
+            objective = self.spec.build_objective()
+        objective.load_state_dict(_copied(self.whole), assign=True)
+        return objective
+
+
+def split(whole: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The encoder's tensors, and the others, of an objective's."""
+    encoder = {n.removeprefix("encoder."): t for n, t in whole.items() if n.startswith("encoder.")}
+    return encoder, {name: t for name, t in whole.items() if not name.startswith("encoder.")}
+
+
+def read_spec(text: str, where: Path) -> ModelSpec:
+    """The spec that a file bears as JSON.
+
+    Raises:
+        RunError: if it is of a newer version of this layout.
+        DataError: if it cannot be read.
+    """
+    try:
+        data = json.loads(text)
+        version = data.get("format") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > FORMAT:
+            raise RunError(
+                f"{where} has model format {version}, and this unmask reads up to {FORMAT}; install a "
+                "newer unmask"
+            )
+        return from_json(ModelSpec, data)
+    except (ValueError, SettingsError) as error:
+        raise DataError(f"the description inside {where} cannot be read: {error}") from None
+
+
+def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A module trains its own weights; the ones it came from stay as they were."""
+    return {name: tensor.clone() for name, tensor in tensors.items()}

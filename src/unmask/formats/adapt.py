@@ -1,0 +1,69 @@
+"""Weights for images of another size or with other channels.
+
+Positions are resampled in two dimensions. For other channels the patch projection follows one rule:
+to one channel it is summed over the old ones, so that grey images, shown alike in all channels, give
+the same tokens; otherwise the old channels are repeated in turn and scaled by old / new, so that tokens
+keep their size. A decoder's prediction is averaged, or repeated unscaled: it guesses each channel.
+"""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unmask.contracts import ChannelStatistics, Size
+from unmask.encoders.positions import resized
+from unmask.formats.model import Weights
+from unmask.patches import patch_grid
+
+_TABLE = "pos_embed"
+_PROJECTION = "patch_embed.proj.weight"
+_PREDICTION = ("decoder.pred.weight", "decoder.pred.bias")
+
+
+def adapt(weights: Weights, image_size: Size, statistics: ChannelStatistics) -> Weights:
+    """The weights for images of this size, with the channels that the statistics have."""
+    spec = weights.spec
+    old = patch_grid(spec.image_size, spec.encoder.patch_size)
+    new = patch_grid(image_size, spec.encoder.patch_size)
+    channels = len(statistics.mean)
+
+    mean, std = statistics.tensors()
+    encoder = {**weights.encoder, "mean": mean, "std": std}
+    encoder[_TABLE] = resized(encoder[_TABLE], old, new)
+    encoder[_PROJECTION] = projection_for(encoder[_PROJECTION], channels)
+
+    decoder = dict(weights.decoder)
+    if f"decoder.{_TABLE}" in decoder:
+        decoder[f"decoder.{_TABLE}"] = resized(decoder[f"decoder.{_TABLE}"], old, new)
+    for name in decoder.keys() & set(_PREDICTION):
+        decoder[name] = prediction_for(decoder[name], spec.channels, channels)
+
+    spec = replace(spec, image_size=image_size, channels=channels, statistics=statistics)
+    return weights._replace(spec=spec, encoder=encoder, decoder=decoder)
+
+
+def projection_for(
+    weight: Float[Tensor, "d old side side"], channels: int
+) -> Float[Tensor, "d new side side"]:
+    """The patch projection for another number of channels."""
+    old = weight.shape[1]
+    if channels == old:
+        return weight
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight[:, torch.arange(channels) % old] * (old / channels)
+
+
+def prediction_for(
+    rows: Float[Tensor, "out *e"], old: int, channels: int
+) -> Float[Tensor, "new *e"]:
+    """The prediction's rows, laid out as (row, column, channel), for another number of channels."""
+    if channels == old:
+        return rows
+    pixels = rows.unflatten(0, (-1, old))  # [pixels old *e]
+    chosen = (
+        pixels.mean(1, keepdim=True) if channels == 1 else pixels[:, torch.arange(channels) % old]
+    )
+    return chosen.flatten(0, 1)

@@ -1,0 +1,98 @@
+"""The model card that lies beside exported weights."""
+
+from pathlib import Path
+
+from unmask.formats.model import ModelSpec, Weights
+
+UNKNOWN_LICENSE = "unknown"
+
+_LOAD = {
+    "unmask": """```python
+import unmask
+model = unmask.load("{folder}")
+features = model.embed(["photo.jpg"]).mean
+```""",
+    "timm": """```python
+import timm
+model = timm.create_model("local-dir:{folder}", pretrained=True)
+```""",
+    "huggingface": """```python
+from transformers import {cls}
+model = {cls}.from_pretrained("{folder}")
+```""",
+}
+_LIBRARIES = {"unmask": "unmask", "timm": "timm", "huggingface": "transformers"}
+
+
+def model_card(weights: Weights, layout: str, name: str, license: str, data: str) -> str:
+    """The card as Markdown, with the header that the Hugging Face Hub reads.
+
+    Args:
+        weights: what was written.
+        layout: its public name.
+        name: of the folder or file.
+        license: as the user gave it.
+        data: what it was trained on, in words.
+    """
+    spec = weights.spec
+    header = ["---", f"license: {license}", "tags:", "- masked-autoencoder", "- vision-transformer"]
+    if layout in _LIBRARIES:
+        header.append(f"library_name: {_LIBRARIES[layout]}")
+    paragraphs = [
+        "\n".join([*header, "---"]),
+        f"# {Path(name).stem}",
+        _license(license),
+        "\n".join(f"- {line}" for line in _facts(weights, data)),
+        "## How to load",
+        *(_how(library, layout, name, spec) for library in _LOAD),
+    ]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _license(license: str) -> str:
+    if license == UNKNOWN_LICENSE:
+        return (
+            "**Licence: unknown.** Whoever exported these weights did not say. Weights that derive from "
+            "others keep the terms of those; the published MAE weights are CC BY-NC 4.0."
+        )
+    return f"Licence: {license}, as given by whoever exported these weights."
+
+
+def _facts(weights: Weights, data: str) -> list[str]:
+    spec = weights.spec
+    encoder, statistics = spec.encoder, spec.statistics
+    lines = [
+        f"recipe: {spec.origin}",
+        f"data: {data}",
+        f"encoder: ViT of {encoder.depth} blocks, width {encoder.embed_dim}, {encoder.num_heads} heads, "
+        f"patches of {encoder.patch_size} pixels; images of {spec.image_size.height} x "
+        f"{spec.image_size.width} with {spec.channels} channels",
+        f"statistics: mean {_listed(statistics.mean)}, deviation {_listed(statistics.std)} "
+        f"({statistics.source})",
+    ]
+    if spec.objective is not None and weights.decoder:
+        decoder = spec.objective.decoder
+        lines.append(
+            f"decoder: {decoder.depth} blocks, width {decoder.embed_dim}, {decoder.num_heads} heads, for "
+            f"{type(spec.objective.target).__name__}"
+        )
+    return lines
+
+
+def _listed(numbers: tuple[float, ...]) -> str:
+    return ", ".join(f"{number:.6g}" for number in numbers)
+
+
+def _how(library: str, layout: str, name: str, spec: ModelSpec) -> str:
+    """How one library loads the weights: as they are, or after a conversion."""
+    cls = "ViTModel" if spec.objective is None else "ViTMAEForPreTraining"
+    first = (
+        "" if library in ("unmask", layout) else f"unmask convert {name} converted --to {library}"
+    )
+    folder = "converted" if first else name
+    how = _LOAD[library].format(folder=folder, cls=cls)
+    return (
+        f"{_LIBRARIES[library]}, after `{first}`:\n\n{how}"
+        if first
+        else f"{_LIBRARIES[library]}:\n\n{how}"
+    )

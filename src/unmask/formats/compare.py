@@ -1,0 +1,100 @@
+"""The proof of a conversion: the same batch through two libraries."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from unmask.contracts import PatchMask, Statistics
+from unmask.formats.model import ModelSpec, Weights
+from unmask.masking import RandomMasking
+from unmask.masking.random import mask_from_noise
+from unmask.patches import normalize, patch_grid, patchify, unpatchify
+from unmask.randomness import generator
+
+_IMAGES = 2
+
+
+class Check(NamedTuple):
+    """How far two libraries are apart on the same weights and images."""
+
+    against: str
+    """The other library and its version."""
+    of: str
+    """What was compared."""
+    difference: float
+    """The largest, over all values."""
+
+
+class Trial(NamedTuple):
+    """A batch to compare on."""
+
+    images: Shaped[Tensor, "b c h w"]
+    """As this package takes them."""
+    pixels: Float[Tensor, "b c h w"]
+    """The same, normalised, as others take them."""
+    noise: Float[Tensor, "b n"]
+    """The patches with the smallest noise are kept."""
+
+
+class Outputs(NamedTuple):
+    """What a masked autoencoder makes of a trial."""
+
+    visible: Float[Tensor, "b tokens d"]
+    """Class token and kept patches, after the encoder."""
+    prediction: Float[Tensor, "b n p"]
+    """At every patch, in image order."""
+    loss: Float[Tensor, ""]
+    """Over the hidden patches."""
+
+
+def trial(spec: ModelSpec) -> Trial:
+    """Random images of the model's size, equal in every call."""
+    random = generator("cpu", "compare")
+    shape = (_IMAGES, spec.channels, *spec.image_size)
+    mean, std = spec.statistics.tensors()
+    images = torch.randint(256, shape, generator=random, dtype=torch.uint8)
+    if spec.statistics.values == "float32":
+        images = mean[:, None, None] + std[:, None, None] * torch.randn(shape, generator=random)
+    grid = patch_grid(spec.image_size, spec.encoder.patch_size)
+    patches = normalize(patchify(images, spec.encoder.patch_size), Statistics(mean, std))
+    pixels = unpatchify(patches, spec.encoder.patch_size, grid)
+    return Trial(images, pixels, torch.rand(_IMAGES, grid.height * grid.width, generator=random))
+
+
+@torch.no_grad()
+def features(weights: Weights, batch: Trial) -> Float[Tensor, "b tokens d"]:
+    """The encoder's tokens of whole images, the class token first."""
+    encoded = weights.build_encoder().eval().encode(batch.images)
+    return torch.cat([encoded.cls, encoded.patches], dim=1)
+
+
+@torch.no_grad()
+def outputs(weights: Weights, batch: Trial) -> Outputs:
+    """All that the whole model computes, with the mask that the noise gives."""
+    objective = weights.build_objective().eval()
+    mask = _mask(weights.spec, batch)
+    encoded = objective.encoder.encode_visible(batch.images, mask)
+    return Outputs(
+        torch.cat([encoded.cls, encoded.patches], dim=1),
+        objective.predict_all(batch.images, mask),
+        objective.loss(batch.images, mask),
+    )
+
+
+def mask_ratio(spec: ModelSpec) -> float:
+    """The share that random masking hides; of other maskings, which other libraries lack, MAE's."""
+    masking = spec.objective.masking if spec.objective else None
+    return masking.ratio if isinstance(masking, RandomMasking) else RandomMasking().ratio
+
+
+def _mask(spec: ModelSpec, batch: Trial) -> PatchMask:
+    return mask_from_noise(batch.noise, mask_ratio(spec))
+
+
+def largest_difference(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> float:
+    """Over all values of all pairs of tensors."""
+    pairs = zip(ours, theirs, strict=True)
+    return max(float((one - other).abs().max()) for one, other in pairs)

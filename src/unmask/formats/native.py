@@ -1,0 +1,47 @@
+"""Our own files: safetensors with the whole `ModelSpec` in their metadata."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from unmask.errors import DataError
+from unmask.formats.compare import Check, features, largest_difference, outputs, trial
+from unmask.formats.describe import Hints, check_fit
+from unmask.formats.files import TensorFile, read_file, save_safetensors
+from unmask.formats.model import Weights, split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Native:
+    """`model.safetensors` as in a checkpoint; an `encoder.safetensors` is read too."""
+
+    def recognizes(self, file: TensorFile) -> bool:
+        """Whether mean and deviation are among the tensors, as they are in ours alone."""
+        return bool({"encoder.mean", "mean"} & set(file.tensors))
+
+    def read(self, file: TensorFile, hints: Hints) -> Weights:
+        """The weights, with the spec in the metadata."""
+        if file.spec is None:
+            raise DataError(
+                f"{file.path} has unmask's names and lost its metadata, which say how the model is built; "
+                "use the file as unmask wrote it"
+            )
+        encoder, decoder = (file.tensors, {}) if "mean" in file.tensors else split(file.tensors)
+        spec = file.spec if decoder else file.spec.without_decoder()
+        weights = Weights(spec, encoder, decoder)
+        check_fit(weights, file.path)
+        return weights
+
+    def write(self, weights: Weights, folder: Path) -> Path:
+        """Write `model.safetensors`."""
+        file = folder / "model.safetensors"
+        save_safetensors(file, weights.whole, weights.spec)
+        return file
+
+    def check(self, weights: Weights, file: Path) -> Check | None:
+        """Read the file back and compare what both models make of a batch."""
+        again, batch = self.read(read_file(file), Hints()), trial(weights.spec)
+        if weights.decoder:
+            apart = largest_difference(outputs(weights, batch), outputs(again, batch))
+            return Check("unmask, read back", "features, prediction and loss", apart)
+        apart = largest_difference([features(weights, batch)], [features(again, batch)])
+        return Check("unmask, read back", "features", apart)

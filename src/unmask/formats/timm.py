@@ -1,0 +1,183 @@
+"""timm's Vision Transformer: an encoder alone, under the names that ours has too."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from unmask.contracts import ChannelStatistics, Size
+from unmask.formats.compare import Check, features, largest_difference, trial
+from unmask.formats.describe import Facts, Hints, assembled, customary_range, refuse_unknown
+from unmask.formats.files import TensorFile, save_json, save_safetensors
+from unmask.formats.model import ModelSpec, Weights
+from unmask.formats.names import BLOCK, Table, inverse, listed, translate, without
+
+ENCODER: Table = {
+    **{f"encoder.{n}": n for n in ("cls_token", "pos_embed", "patch_embed.proj", "norm")},
+    **{f"encoder.blocks.{{n}}.{part}": f"blocks.{{n}}.{part}" for part in BLOCK},
+}
+
+_HEADS = ("head.", "head_dist.", "pre_logits.", "fc.")
+_ARCHITECTURE = "vit_base_patch16_224"  # any plain one: model_args say the rest
+
+_SIZES = {
+    (192, 12, 16, 224): "vit_tiny_patch16_224",
+    (384, 12, 16, 224): "vit_small_patch16_224",
+    (768, 12, 16, 224): "vit_base_patch16_224",
+    (1024, 24, 16, 224): "vit_large_patch16_224",
+    (1280, 32, 14, 224): "vit_huge_patch14_224",
+}
+"""timm's names of the usual models, by width, depth, patch and image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timm:
+    """A folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` loads."""
+
+    pool: Literal["token", "mean"] = "token"
+    """What timm's classifier sees: the class token, or the mean of the patches (norm is then `fc_norm`)."""
+
+    def recognizes(self, file: TensorFile) -> bool:
+        """Whether patches are projected under timm's name; the published files share it."""
+        return "patch_embed.proj.weight" in file.tensors
+
+    def read(self, file: TensorFile, hints: Hints) -> Weights:
+        """The encoder."""
+        encoder, unknown, notes = read_encoder(file.tensors)
+        refuse_unknown(file.path, unknown)
+        facts = _facts(file)
+        return assembled(file, encoder, {}, facts, hints, notes)
+
+    def write(self, weights: Weights, folder: Path) -> Path:
+        """Write `model.safetensors` and `config.json`; a decoder is left out."""
+        tensors = published_encoder(weights)
+        if self.pool == "mean":
+            tensors = {_renamed_norm(name, "norm.", "fc_norm."): t for name, t in tensors.items()}
+        file = folder / "model.safetensors"
+        save_safetensors(file, tensors, weights.spec.without_decoder())
+        save_json(folder / "config.json", self._config(weights.spec))
+        return file
+
+    def check(self, weights: Weights, file: Path) -> Check | None:
+        """Load the folder as timm's users do, strictly, and compare all tokens."""
+        import timm
+
+        model = timm.create_model(f"local-dir:{file.parent}", pretrained=True)
+        return encoder_check(model, weights)
+
+    def _config(self, spec: ModelSpec) -> dict[str, Any]:
+        encoder = spec.encoder
+        shape = (encoder.embed_dim, encoder.depth, encoder.patch_size, spec.image_size.height)
+        return {
+            "architecture": _SIZES.get(shape, _ARCHITECTURE),
+            "num_classes": 0,
+            "num_features": encoder.embed_dim,
+            "global_pool": "avg" if self.pool == "mean" else "token",
+            "model_args": {**model_arguments(spec), "global_pool": _POOLS[self.pool]},
+            "pretrained_cfg": {
+                "input_size": [spec.channels, *spec.image_size],
+                "fixed_input_size": True,
+                "mean": list(spec.statistics.mean),
+                "std": list(spec.statistics.std),
+                "interpolation": "bicubic",
+                "crop_pct": 0.9,
+                "num_classes": 0,
+                "first_conv": "patch_embed.proj",
+                "classifier": "head",
+            },
+        }
+
+
+_POOLS = {"token": "token", "mean": "avg"}
+
+
+def model_arguments(spec: ModelSpec) -> dict[str, Any]:
+    """What timm's VisionTransformer must be told to be this model."""
+    encoder = spec.encoder
+    return {
+        "img_size": list(spec.image_size),
+        "patch_size": encoder.patch_size,
+        "in_chans": spec.channels,
+        "embed_dim": encoder.embed_dim,
+        "depth": encoder.depth,
+        "num_heads": encoder.num_heads,
+        "mlp_ratio": encoder.mlp_ratio,
+    }
+
+
+def strict_twin(weights: Weights) -> nn.Module:
+    """timm's model with these weights, loaded strictly from memory."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    model = VisionTransformer(**model_arguments(weights.spec), num_classes=0, global_pool="token")
+    model.load_state_dict(published_encoder(weights), strict=True)
+    return model
+
+
+@torch.no_grad()
+def encoder_check(model: nn.Module, weights: Weights) -> Check:
+    """All tokens of a batch, after the last norm, in timm's model and in ours."""
+    import timm
+
+    batch = trial(weights.spec)
+    twin = cast(Any, model.eval())
+    theirs = twin.fc_norm(twin.forward_features(batch.pixels))  # an identity with token pooling
+    apart = largest_difference([features(weights, batch)], [theirs])
+    return Check(f"timm {timm.__version__}", "features of every token", apart)
+
+
+def published_encoder(weights: Weights) -> dict[str, Tensor]:
+    """The encoder in the names that timm and the published files share."""
+    whole = {f"encoder.{name}": tensor for name, tensor in weights.encoder.items()}
+    return translate(whole, ENCODER)[0]  # mean and deviation stay behind
+
+
+def read_encoder(
+    tensors: dict[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[str, ...]]:
+    """The encoder in our names, what is unknown, and remarks on what was left out or renamed."""
+    tensors, left = without(tensors, _HEADS)
+    notes = [f"left out, since it is a classifier's: {listed(left)}"] if left else []
+    if "fc_norm.weight" in tensors and "norm.weight" not in tensors:
+        tensors = {_renamed_norm(name, "fc_norm.", "norm."): t for name, t in tensors.items()}
+        notes.append(
+            "fc_norm is read as the last norm: this model averaged its patches before that norm, so "
+            "prefer the mean of the patches as features"
+        )
+    known, unknown = translate(tensors, inverse(ENCODER))
+    encoder = {name.removeprefix("encoder."): tensor for name, tensor in known.items()}
+    return encoder, unknown, tuple(notes)
+
+
+def _renamed_norm(name: str, old: str, new: str) -> str:
+    return new + name.removeprefix(old) if name.startswith(old) else name
+
+
+def _facts(file: TensorFile) -> Facts:
+    """What timm's config says."""
+    config = file.config
+    arguments = config.get("model_args") or {}
+    pretrained = config.get("pretrained_cfg") or config
+    size = arguments.get("img_size") or (pretrained.get("input_size") or [0])[1:]
+    heads = arguments.get("num_heads")
+    name = config.get("architecture", file.path.name)
+    return Facts(
+        origin=f"timm weights, {name}",
+        num_heads=heads if isinstance(heads, int) else None,
+        image_size=_size(size),
+        statistics=_statistics(pretrained),
+    )
+
+
+def _size(said: Any) -> Size | None:
+    if isinstance(said, int):
+        return Size(said, said)
+    return Size(*said) if isinstance(said, list) and len(said) == 2 else None
+
+
+def _statistics(pretrained: dict[str, Any]) -> ChannelStatistics | None:
+    if "mean" not in pretrained or "std" not in pretrained:
+        return None
+    return customary_range(pretrained["mean"], pretrained["std"], "timm's config.json")

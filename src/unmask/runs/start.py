@@ -1,0 +1,136 @@
+"""Where pretraining starts, if it starts from given weights."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from unmask.contracts import ChannelStatistics, ImageSource
+from unmask.encoders.vit import ViT
+from unmask.errors import DataError, RunError, SettingsError
+from unmask.formats.adapt import adapt
+from unmask.formats.model import ModelSpec, Weights
+from unmask.objectives.mae import MaskedAutoencoder
+from unmask.patches import patch_grid
+from unmask.recipes import RECIPES, Recipe
+from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
+from unmask.runs.weights import Found
+from unmask.training.checkpoint import Checkpoint
+
+_SMALL_PATCH = 4
+
+
+class Start(NamedTuple):
+    """Weights that fit a recipe and its images."""
+
+    weights: Weights
+    words: str
+    """Where they come from, and what was done to them."""
+
+
+def recipe_for(spec: ModelSpec) -> tuple[str, Recipe, str]:
+    """The recipe that the weights ask for, its name, and the reason.
+
+    The first with their encoder; else MAE's settings for patches of that kind. Decoder and image size
+    are those of the weights.
+    """
+    same = [name for name, named in RECIPES.items() if named.recipe.encoder == spec.encoder]
+    usual = "mae-ti4" if spec.encoder.patch_size <= _SMALL_PATCH else "mae-b16"
+    name = same[0] if same else usual
+    recipe = RECIPES[name].recipe
+    objective = recipe.objective
+    if spec.objective is not None:
+        objective = replace(objective, decoder=spec.objective.decoder)
+    recipe = replace(recipe, encoder=spec.encoder, objective=objective, image_size=spec.image_size)
+    reason = "its encoder is that of the weights"
+    if not same:
+        reason = f"no recipe has the encoder of the weights ({_shape(spec.encoder)}), which is kept"
+    return name, recipe, reason
+
+
+def start_from(found: Found, recipe: Recipe, statistics: ChannelStatistics) -> Start:
+    """The weights for a recipe: its encoder, its image size, the channels of the statistics.
+
+    A decoder is taken only if it is the recipe's.
+
+    Raises:
+        SettingsError: if the recipe has another encoder, with both shapes.
+    """
+    spec = found.weights.spec
+    if spec.encoder != recipe.encoder:
+        raise SettingsError(
+            f"--init {found.about} has {_shape(spec.encoder)}, and the recipe wants "
+            f"{_shape(recipe.encoder)}; leave out --recipe to take what fits the weights"
+        )
+    weights = found.weights
+    decoder = spec.objective.decoder if spec.objective else None
+    if decoder != recipe.objective.decoder:
+        weights = weights._replace(spec=spec.without_decoder(), decoder={})
+    step = "" if found.step is None else f", step {found.step:,}"
+    words = [f"{spec.origin}{step}", _taken(found.weights, weights)]
+    words += _adapted(spec, recipe, statistics)
+    return Start(adapt(weights, recipe.image_size, statistics), "; ".join(words))
+
+
+def put_in(objective: MaskedAutoencoder, weights: Weights) -> None:
+    """Replace an objective's weights by those given; the rest, a decoder if there is none, stays drawn."""
+    objective.load_state_dict({**objective.state_dict(), **weights.whole})
+
+
+def save_start(folder: RunFolder, run: Run, objective: MaskedAutoencoder) -> Checkpoint:
+    """Save the weights as step 0, so that going on needs nothing but the folder."""
+    folder.save(run, 0, objective, run.recipe.optimizer.build(objective))
+    saved, damaged = folder.newest()
+    assert saved is not None, damaged
+    return saved
+
+
+def check_start(run: Run, folder: RunFolder, saved: Checkpoint | None) -> None:
+    """Refuse to go on with random weights where a run began from others.
+
+    Raises:
+        RunError: if the folder has no checkpoint.
+    """
+    if run.init is not None and saved is None:
+        raise RunError(
+            f"{folder.root} was to start from {run.init}, and was stopped before these weights were saved; "
+            "remove the folder and begin again with --init"
+        )
+
+
+def statistics_for(spec: ModelSpec, source: ImageSource) -> ChannelStatistics | None:
+    """The weights' own statistics, if the images have as many channels of the same kind."""
+    try:
+        image = source[0].image
+    except DataError:
+        return None
+    given = (len(image), str(image.dtype))
+    wanted = (spec.channels, f"torch.{spec.statistics.values}")
+    return spec.statistics if given == wanted else None
+
+
+def _taken(found: Weights, taken: Weights) -> str:
+    if taken.decoder:
+        return "encoder and decoder"
+    return (
+        "its encoder alone, since its decoder is another" if found.decoder else "an encoder alone"
+    )
+
+
+def _adapted(spec: ModelSpec, recipe: Recipe, statistics: ChannelStatistics) -> list[str]:
+    old = patch_grid(spec.image_size, spec.encoder.patch_size)
+    new, channels = recipe.encoder_grid(), len(statistics.mean)
+    said: list[str] = []
+    if old != new:
+        said.append(
+            f"positions resampled from {old.height} x {old.width} to {new.height} x {new.width}"
+        )
+    if channels != spec.channels:
+        said.append(f"patch projection adapted from {spec.channels} to {channels} channels")
+    return said
+
+
+def _shape(encoder: ViT) -> str:
+    return (
+        f"{encoder.depth} blocks of {encoder.embed_dim} with {encoder.num_heads} heads, MLPs of "
+        f"{int(encoder.embed_dim * encoder.mlp_ratio)} and patches of {encoder.patch_size}"
+    )
