@@ -10,6 +10,7 @@ COMMANDS = {
     "pretrain": "pretrain an encoder on your images",
     "reconstruct": "hide parts of images and rebuild them: the paper's figure",
     "evaluate": "score frozen features with labelled images",
+    "convert": "weights to and from published MAE, timm and transformers",
 }
 
 _HELP = """unmask: masked image pretraining on your own images

@@ -309,3 +309,122 @@ def test_resume_without_a_run(unmask: Unmask) -> None:
     said = unmask("pretrain", "--resume")
     assert said.status == 1
     assert "--resume needs the folder of a run" in said.err
+
+
+class TestInit:
+    def test_from_a_run_takes_all_that_fits(
+        self, unmask: Unmask, images: Path, trained: RunFolder, recipe: list[str]
+    ) -> None:
+        said = unmask("pretrain", images, *recipe, "--init", trained.root, "--out", "new")
+        assert said.status == 0, said.err
+        assert "recipe tiny, step 6; encoder and decoder" in said.out
+        run = RunFolder("new").read()
+        assert run.init is not None
+        assert "encoder and decoder" in run.init
+        assert "started from (pretrained by unmask" in run.model.origin
+
+    def test_step_0_is_saved_so_the_folder_suffices_to_go_on(
+        self, unmask: Unmask, images: Path, trained: RunFolder, tmp_path: Path, recipe: list[str]
+    ) -> None:
+        weights = shutil.copytree(trained.root, tmp_path / "weights")
+        flags = [*recipe, "--init", weights]
+        unmask("pretrain", images, *flags, "--out", "whole")
+        begun = tiny.begin_from(Path("begun"), images, weights)
+        first = tiny.newest(begun)
+        assert first.info.step == 0
+        tiny.assert_same_tensors(first.read("model"), tiny.newest(trained).read("model"))
+        shutil.rmtree(weights)
+        assert unmask("pretrain", "--resume", "begun").status == 0
+        assert tiny.timeless(begun)[0]["loss"] == tiny.timeless(RunFolder("whole"))[0]["loss"]
+
+    def test_without_a_recipe_takes_that_of_the_weights(
+        self, unmask: Unmask, images: Path, trained: RunFolder
+    ) -> None:
+        flags = ["--epochs", "1", "--batch-size", "4", "--threads", "1", "--workers", "0"]
+        said = unmask("pretrain", images, "--init", trained.root, *flags, "--out", "new")
+        assert said.status == 0, said.err
+        assert "recipe mae-ti4, because no recipe has the encoder of the weights" in said.out
+        run, old = RunFolder("new").read(), trained.read()
+        assert run.recipe.encoder == old.recipe.encoder
+        assert run.recipe.objective.decoder == old.recipe.objective.decoder
+        assert run.recipe.image_size == old.recipe.image_size
+
+    @pytest.mark.parametrize("layout", ["fair", "timm", "huggingface", "unmask"])
+    def test_from_every_layout(
+        self, unmask: Unmask, images: Path, trained: RunFolder, recipe: list[str], layout: str
+    ) -> None:
+        unmask("convert", trained.root, "weights", "--to", layout)
+        said = unmask("pretrain", images, *recipe, "--init", "weights", "--out", "new")
+        assert said.status == 0, said.err
+        what = "an encoder alone" if layout == "timm" else "encoder and decoder"
+        assert what in said.out
+        assert RunFolder("new").read().statistics == trained.read().statistics
+
+    def test_other_decoder_stays_drawn(
+        self, unmask: Unmask, images: Path, trained: RunFolder, recipe: list[str]
+    ) -> None:
+        flags = [*recipe, "--init", trained.root, "--objective.decoder.depth", "2"]
+        said = unmask("pretrain", images, *flags, "--out", "new")
+        assert said.status == 0, said.err
+        assert "its encoder alone, since its decoder is another" in said.out
+
+    def test_other_size_and_channels(
+        self, unmask: Unmask, trained: RunFolder, tmp_path: Path, recipe: list[str]
+    ) -> None:
+        grey = tiny.write_images(tmp_path / "grey", channels=1)
+        flags = [*recipe, "--init", trained.root, "--image-size", "8x12"]
+        said = unmask("pretrain", grey, *flags, "--out", "new")
+        assert said.status == 0, said.err
+        assert "positions resampled from 4 x 4 to 4 x 6" in said.out
+        assert "patch projection adapted from 3 to 1 channels" in said.out
+        assert RunFolder("new").read().statistics.source.startswith("measured")
+
+    def test_statistics_may_be_measured(
+        self, unmask: Unmask, images: Path, trained: RunFolder, recipe: list[str]
+    ) -> None:
+        flags = [*recipe, "--init", trained.root, "--statistics", "measure"]
+        assert unmask("pretrain", images, *flags, "--out", "new").status == 0
+        assert RunFolder("new").read().statistics.source.startswith("measured")
+
+    def test_recipe_of_another_encoder_is_refused_with_both_shapes(
+        self, unmask: Unmask, images: Path, trained: RunFolder
+    ) -> None:
+        flags = ["--recipe", "mae-ti16", "--init", trained.root]
+        said = unmask("pretrain", images, *flags, "--threads", "1", "--out", "new")
+        assert said.status == 1
+        assert "has 1 blocks of 8 with 2 heads, MLPs of 32 and patches of 2" in said.err
+        assert "wants 12 blocks of 192 with 3 heads, MLPs of 768 and patches of 16" in said.err
+        assert not Path("new").exists()
+
+    def test_weights_that_are_not_there(
+        self, unmask: Unmask, images: Path, recipe: list[str]
+    ) -> None:
+        said = unmask("pretrain", images, *recipe, "--init", "gone.pth", "--out", "new")
+        assert said.status == 1
+        assert "gone.pth holds no run (no spec.json)" in said.err
+
+    def test_cannot_change_when_going_on(
+        self, unmask: Unmask, images: Path, trained: RunFolder, tmp_path: Path
+    ) -> None:
+        folder = tiny.begin(tmp_path / "begun", images)
+        said = unmask("pretrain", "--resume", folder.root, "--init", trained.root)
+        assert said.status == 1
+        assert "--init cannot change" in said.err
+
+    def test_going_on_never_starts_from_random_weights_instead(
+        self, unmask: Unmask, images: Path, trained: RunFolder
+    ) -> None:
+        folder = tiny.begin_from(Path("begun"), images, trained.root)
+        shutil.rmtree(folder.checkpoints)
+        said = unmask("pretrain", "--resume", folder.root)
+        assert said.status == 1
+        assert "stopped before these weights were saved" in said.err
+
+    def test_repeating_a_run_says_that_it_started_from_weights(
+        self, unmask: Unmask, images: Path, trained: RunFolder
+    ) -> None:
+        folder = tiny.begin_from(Path("begun"), images, trained.root)
+        said = unmask("pretrain", images, "--like", folder.root, "--out", "new")
+        assert said.status == 0, said.err
+        assert "--init would do so again" in said.out
+        assert RunFolder("new").read().init is None

@@ -22,6 +22,8 @@ from unmask.recipes import Recipe
 from unmask.runs.folder import RunFolder
 from unmask.runs.pretrain import Progress, pretrain
 from unmask.runs.run import Run, new_run
+from unmask.runs.start import put_in, save_start, start_from
+from unmask.runs.weights import find_weights
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.hardware import Hardware
 from unmask.training.logbook import TIMES, read_log
@@ -94,6 +96,17 @@ def begin(root: Path, data: Path | str, **changes: Any) -> RunFolder:
     """The folder of a run that has not taken a step."""
     folder = RunFolder(root)
     folder.create(make_run(data, **changes))
+    return folder
+
+
+def begin_from(root: Path, data: Path | str, weights: Path) -> RunFolder:
+    """The folder of a run that starts from given weights and has not taken a step."""
+    run = make_run(data)
+    start = start_from(find_weights(weights), run.recipe, run.statistics)
+    folder = begin(root, data, init=start.words)
+    objective = run.build()
+    put_in(objective, start.weights)
+    save_start(folder, folder.read(), objective)
     return folder
 
 

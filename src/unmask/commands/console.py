@@ -19,10 +19,12 @@ notes = Console(highlight=False, soft_wrap=True, markup=False, stderr=True)
 
 
 def loaded(path: str, device: str) -> Model:
-    """The model of a run, with a note on every damaged checkpoint passed over."""
+    """The model of a run or of weights, with a note on all that was passed over."""
     model = load(path, str(find_device(device)))
     for line in model.damaged:
         notes.print(f"passed over a damaged checkpoint: {line}")
+    for line in model.notes:
+        notes.print(f"note: {line}")
     return model
 
 

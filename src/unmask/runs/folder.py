@@ -77,13 +77,16 @@ class RunFolder:
             RunError: if there is none, or it is damaged or from a newer version.
         """
         if not self.spec.exists():
-            near = [str(path.parent) for path in sorted(self.root.parent.glob("*/spec.json"))][:5]
-            hint = f"; runs nearby: {', '.join(near)}" if near else ""
-            raise RunError(f"{self.root} holds no run (no spec.json){hint}")
+            raise RunError(f"{self.root} holds no run (no spec.json){self.nearby()}")
         try:
             return Run.read(json.loads(self.spec.read_text()))
         except (ValueError, SettingsError) as error:
             raise RunError(f"{self.spec} cannot be read: {error}") from None
+
+    def nearby(self) -> str:
+        """A clause naming the runs beside this folder; empty if there are none."""
+        near = [str(path.parent) for path in sorted(self.root.parent.glob("*/spec.json"))][:5]
+        return f"; runs nearby: {', '.join(near)}" if near else ""
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest whole checkpoint, and a line for each damaged one passed over."""

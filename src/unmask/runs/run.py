@@ -69,6 +69,9 @@ class Run:
     torch_version: str
     """The torch that began the run; exact continuation needs the same."""
 
+    init: str | None = None
+    """The weights that it started from, in words; null if they were drawn from the seed."""
+
     def __post_init__(self) -> None:
         if not 0 <= self.save_every_minutes < math.inf:
             raise SettingsError(
@@ -91,6 +94,12 @@ class Run:
         return recipe.schedule.rate(epoch, recipe.epochs, recipe.batch_size)
 
     @property
+    def origin(self) -> str:
+        """Where its weights come from, in words."""
+        before = f", started from ({self.init})" if self.init else ""
+        return f"pretrained by unmask {self.unmask_version}, recipe {self.recipe_name}{before}"
+
+    @property
     def model(self) -> ModelSpec:
         """Shape and origin of what this run trains."""
         return ModelSpec(
@@ -100,7 +109,7 @@ class Run:
             image_size=self.recipe.image_size,
             channels=self.channels,
             statistics=self.statistics,
-            origin=f"pretrained by unmask {self.unmask_version}, recipe {self.recipe_name}",
+            origin=self.origin,
         )
 
     def build(self) -> MaskedAutoencoder:
@@ -136,6 +145,7 @@ def new_run(
     seed: int = 0,
     save_every_minutes: float = 10.0,
     max_set_aside: float = 0.05,
+    init: str | None = None,
 ) -> Run:
     """A run of a recipe on the images of a source, stamped with this package's and torch's versions."""
     import unmask
@@ -155,6 +165,7 @@ def new_run(
         max_set_aside=max_set_aside,
         unmask_version=unmask.__version__,
         torch_version=torch.__version__,
+        init=init,
     )
 
 
