@@ -60,7 +60,7 @@ def trained(classes: Path) -> RunFolder:
 
 def test_every_example_is_short_and_tested() -> None:
     names = {file.stem for file in EXAMPLES.glob("*.py")}
-    assert names == {"pretrain_from_python", "embed", "reconstruct", "evaluate", "own_recipe"}
+    assert names == {"pretrain_from_python", "embed", "reconstruct", "evaluate", "own_recipe", "convert"}
     for file in EXAMPLES.glob("*.py"):
         assert len(file.read_text().splitlines()) <= LONGEST
 
@@ -94,6 +94,13 @@ def test_evaluate(example: Example, trained: RunFolder, classes: Path) -> None:
     said = example("evaluate", trained.root, classes)
     for words in ("untrained   knn       cls", "pretrained  logistic  mean"):
         assert words in said
+
+
+def test_convert(example: Example, trained: RunFolder) -> None:
+    for words in ([], [trained.root]):
+        said = example("convert", *words)
+        assert said.count("read back equal") == 4
+        assert "timm: model.safetensors, " in said
 
 
 def test_own_recipe(example: Example) -> None:

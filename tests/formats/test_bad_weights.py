@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,13 @@ def test_pickle_of_a_training_script(tmp_path: Path) -> None:
         match=r"wants more than tensors \(argparse.Namespace\), .* save its tensors alone:",
     ):
         read_weights(tmp_path / "checkpoint-799.pth")
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_bare_pickle(tmp_path: Path, protocol: int) -> None:
+    (tmp_path / "x.pth").write_bytes(pickle.dumps(argparse.Namespace(), protocol))
+    with pytest.raises(DataError, match=r"is a pickle that wants more than tensors"):
+        read_weights(tmp_path / "x.pth")
 
 
 def test_torch_file_without_tensors(tmp_path: Path) -> None:

@@ -93,8 +93,8 @@ def _say_found(found: Found, args: Arguments) -> None:
         console.print("note      timm has no decoder: it is left out")
     if found.layout == "fair":
         console.print(
-            "licence   if these are the authors' published weights, they are CC BY-NC 4.0 and so is what is "
-            "made of them: --license cc-by-nc-4.0"
+            "licence   the authors' published weights are CC BY-NC 4.0; if these are they, or derive from "
+            "them, say --license cc-by-nc-4.0"
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,7 +87,8 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], str | None]:
 
 def _read_torch(file: Path) -> tuple[dict[str, Tensor], str | None]:
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # one message is ours below
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if not _is_pickle(file):
             raise _damaged(file, error) from None
