@@ -49,7 +49,8 @@ class Fair:
 
     def write(self, weights: Weights, folder: Path) -> Path:
         """Write one file, called as the published ones are."""
-        decoder, _ = translate(weights.decoder, DECODER)
+        decoder, left = translate(weights.decoder, DECODER)
+        assert not left, sorted(left)
         file = folder / _file_name(weights.spec)
         save_torch(file, {**published_encoder(weights), **decoder}, weights.spec)
         return file

@@ -103,7 +103,8 @@ class HuggingFace:
                 f"transformers' ViTMAE takes square images alone, and these weights are for {spec.image_size} "
                 "pixels; convert the encoder.safetensors of a checkpoint to have the encoder alone"
             )
-        tensors, _ = translate(_parted(weights.whole), NAMES)
+        tensors, left = translate(_parted(weights.whole), NAMES)
+        assert left.keys() == {"encoder.mean", "encoder.std"}, sorted(left)  # the processor's
         if not weights.decoder:
             tensors = {name.removeprefix("vit."): tensor for name, tensor in tensors.items()}
         file = folder / "model.safetensors"
