@@ -25,7 +25,7 @@ def scores(model: Model, data: Digits | Folder) -> None:
     untrained = model.spec.build_encoder().eval()
     print(f"{len(labelled.train)} images to learn from; {labelled.split}")
     for name, encoder in {"untrained": untrained, "pretrained": model.encoder}.items():
-        train, test = labelled_features(encoder, labelled, size, CPU)
+        train, test = labelled_features(encoder, labelled, size, model.spec.statistics, CPU)
         for score in evaluate(train, test, "knn", classes) + evaluate(
             train, test, "logistic", classes
         ):

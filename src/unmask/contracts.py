@@ -11,13 +11,13 @@ d  width of the encoder         e  width of the decoder      p  values of a patc
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unmask.errors import SettingsError
+from unmask.errors import DataError, SettingsError
 
 
 class Size(NamedTuple):
@@ -63,6 +63,9 @@ class ChannelStatistics:
     high: tuple[float, ...]
     """Where a picture of the channel is white."""
 
+    values: Literal["uint8", "float32"] = "uint8"
+    """What pixels these are of: bytes, counted as 0 to 1, or numbers in the data's own units."""
+
     source: str
     """Where the numbers come from, in words."""
 
@@ -78,6 +81,34 @@ class ChannelStatistics:
     def tensors(self) -> Statistics:
         """Mean and deviation, to normalise with."""
         return Statistics(torch.tensor(self.mean), torch.tensor(self.std))
+
+    def stretched(self, pixels: Tensor) -> Tensor:
+        """Pixels [... c h w] as a picture shows them: 0 is black and 1 is white."""
+        low, high = (torch.tensor(ends).to(pixels.device) for ends in (self.low, self.high))
+        values = pixels / 255 if pixels.dtype == torch.uint8 else pixels
+        return (values - low[:, None, None]) / (high - low)[:, None, None]
+
+    def in_units(self, image: Tensor) -> Tensor:
+        """An image as the pixels these statistics are of; bytes may stand for numbers.
+
+        Raises:
+            DataError: if numbers would have to stand for bytes.
+        """
+        if self.values == "uint8" and image.dtype != torch.uint8:
+            raise DataError(
+                f"pixels of type {str(image.dtype).removeprefix('torch.')} where uint8 was trained on"
+            )
+        return image.float() if self.values == "float32" else image
+
+
+IMAGENET = ChannelStatistics(
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    low=(0.0, 0.0, 0.0),
+    high=(1.0, 1.0, 1.0),
+    source="ImageNet's customary values",
+)
+"""The customary values for RGB photographs, as in MAE."""
 
 
 class PatchMask(NamedTuple):

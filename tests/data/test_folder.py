@@ -11,7 +11,7 @@ from PIL import Image
 
 from unmask.contracts import Size
 from unmask.data import Folder
-from unmask.data.folder import FolderImages
+from unmask.data.encoded import EncodedImages
 from unmask.errors import DataError
 
 Paint = Callable[..., None]
@@ -30,11 +30,11 @@ def paint(tmp_path: Path) -> Paint:
     return write
 
 
-def opened(path: Path, split: str = "train") -> FolderImages:
+def opened(path: Path, split: str = "train") -> EncodedImages:
     return Folder(path=str(path)).open(split)
 
 
-def names(source: FolderImages) -> list[str]:
+def names(source: EncodedImages) -> list[str]:
     return [source.name(position) for position in range(len(source))]
 
 

@@ -98,7 +98,9 @@ class TestChoice:
         assert statistics_of(self.source, "measure").mean == (0.0, 0.0, 0.0)
 
     def test_a_file_gives_back_what_was_measured(self, tmp_path: Path) -> None:
-        measured = measure(Memory(torch.rand(3, 3, 8, 8, generator=random(3))))
+        measured = measure(
+            Memory(torch.randint(256, (3, 3, 8, 8), generator=random(3), dtype=torch.uint8))
+        )
         (tmp_path / "bands.json").write_text(json.dumps(to_json(measured)))
         assert statistics_of(self.source, str(tmp_path / "bands.json")) == measured
 

@@ -7,7 +7,7 @@ import torch
 from runs import tiny
 
 from unmask.contracts import Batch, Size, Statistics
-from unmask.data import AnySource, Digits, Folder
+from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
 from unmask.data.views import AnyViews, CenterCrop, RandomCrop
 from unmask.encoders import AnyEncoder, ViT
 from unmask.encoders.vit import VisionTransformer
@@ -42,7 +42,13 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "decoder": {"self-attention": SelfAttentionDecoder(embed_dim=8, depth=2, num_heads=2)},
     "objective": {"mae": MAE(decoder=SelfAttentionDecoder(embed_dim=8, depth=1, num_heads=2))},
     "task": {"classify": Classify(label_smoothing=0.1)},
-    "source": {"folder": Folder(path="photos of 2024/à la mer"), "digits": Digits()},
+    "source": {
+        "folder": Folder(path="photos of 2024/à la mer"),
+        "digits": Digits(),
+        "shards": Shards(path="train-{000..010}.tar"),
+        "parquet": Parquet(path="data/train-*.parquet"),
+        "tiff": Tiff(path="scenes", channels=(4, 3, 2), no_data=-9999.0),
+    },
     "views": {"random-crop": RandomCrop(smallest_share=0.3), "center-crop": CenterCrop()},
     "optimizer": {"adamw": AdamW(weight_decay=0.1)},
 }

@@ -9,7 +9,7 @@ import torch
 from runs import tiny
 from torch import Tensor
 
-from unmask.contracts import Size
+from unmask.contracts import IMAGENET, Size
 from unmask.data import Digits, Folder
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError
@@ -85,9 +85,9 @@ class TestFeatures:
     def test_deterministic(self, encoder: VisionTransformer, classes: Path) -> None:
         source = Folder(path=str(classes)).open()
         torch.manual_seed(1)
-        first = features(encoder, source, SIZE, CPU)
+        first = features(encoder, source, SIZE, IMAGENET, CPU)
         torch.manual_seed(2)
-        second = features(encoder, source, SIZE, CPU)
+        second = features(encoder, source, SIZE, IMAGENET, CPU)
         assert first.cls.equal(second.cls)
         assert first.mean.equal(second.mean)
         assert first.labels.tolist() == source.labels()
@@ -100,9 +100,9 @@ class TestFeatures:
         from unmask.runs import features as module
 
         source = Folder(path=str(classes)).open()
-        together = features(encoder, source, SIZE, CPU)
+        together = features(encoder, source, SIZE, IMAGENET, CPU)
         monkeypatch.setattr(module, "_BATCH", 7)
-        apart = features(encoder, source, SIZE, CPU)
+        apart = features(encoder, source, SIZE, IMAGENET, CPU)
         torch.testing.assert_close(together.cls, apart.cls, rtol=1e-5, atol=1e-6)  # other sums
         torch.testing.assert_close(together.mean, apart.mean, rtol=1e-5, atol=1e-6)
 
@@ -124,15 +124,15 @@ class TestFeatures:
         data = shutil.copytree(classes, tmp_path / "data")
         cut = data / "dogs" / "04.png"
         cut.write_bytes(cut.read_bytes()[:60])
-        whole = features(encoder, Folder(path=str(classes)).open(), SIZE, CPU)
-        found = features(encoder, Folder(path=str(data)).open(), SIZE, CPU)
+        whole = features(encoder, Folder(path=str(classes)).open(), SIZE, IMAGENET, CPU)
+        found = features(encoder, Folder(path=str(data)).open(), SIZE, IMAGENET, CPU)
         assert [name for name, _ in found.unreadable] == ["dogs/04.png"]
         rest = [row for row in range(30) if row != 14]
         torch.testing.assert_close(found.cls, whole.cls[rest], rtol=1e-5, atol=1e-6)
         assert found.labels.tolist() == whole.labels[rest].tolist()
 
         labelled = open_labelled(Folder(path=str(data)), 0)
-        train, test = labelled_features(encoder, labelled, SIZE, CPU)
+        train, test = labelled_features(encoder, labelled, SIZE, IMAGENET, CPU)
         assert len(train.labels) + len(test.labels) == 29
         assert test.labels.bincount(minlength=3).sum() in (5, 6)
 
@@ -143,7 +143,7 @@ class TestFeatures:
         for file in data.rglob("*.png"):
             file.write_bytes(file.read_bytes()[:60])
         with pytest.raises(DataError, match=r"none of the images can be decoded; .*cats/00\.png"):
-            features(encoder, Folder(path=str(data)).open(), SIZE, CPU)
+            features(encoder, Folder(path=str(data)).open(), SIZE, IMAGENET, CPU)
 
 
 def corners(count: int, seed: int) -> Features:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unmask.contracts import PatchMask, Sample, Size
+from unmask.contracts import IMAGENET, PatchMask, Sample, Size
 from unmask.errors import DataError
 from unmask.runs import reconstruct as module
 from unmask.runs.load import painted_mask
@@ -113,7 +113,7 @@ class TestNearest:
         planted[:, 7, 7] ^= 1  # visible: nearly nothing
         planted[:, :4] = asked[:, :4].clamp(max=245) + 10  # hidden: about ten levels off
         images = [*(noise(n) for n in range(1, 9)), planted, asked]
-        ((error, name),), looked = nearest_errors(Shelf(images), 2, [(asked, UPPER_HALF)])
+        ((error, name),), looked = nearest_errors(Shelf(images), 2, IMAGENET, [(asked, UPPER_HALF)])
         assert (name, looked) == ("image 8", 10)
         off = (planted.float() - asked.float())[:, :4].square().mean().sqrt().item()
         assert error == pytest.approx(off, rel=1e-5)
@@ -124,14 +124,16 @@ class TestNearest:
         far, near = asked.clone(), asked.clone()
         far[:, :4] = 255 - far[:, :4]
         near[:, 4:] = near[:, 4:] ^ 3
-        ((error, name),), _ = nearest_errors(Shelf([near, far]), 2, [(asked, UPPER_HALF)])
+        ((error, name),), _ = nearest_errors(Shelf([near, far]), 2, IMAGENET, [(asked, UPPER_HALF)])
         assert name == "image 1"
         assert error > 100
 
     def test_each_question_has_its_own_answer(self) -> None:
         first, second = noise(1), noise(2)
         shelf = Shelf([noise(3), first ^ 1, second ^ 1, None])
-        answers, looked = nearest_errors(shelf, 2, [(second, UPPER_HALF), (first, UPPER_HALF)])
+        answers, looked = nearest_errors(
+            shelf, 2, IMAGENET, [(second, UPPER_HALF), (first, UPPER_HALF)]
+        )
         assert [name for _, name in answers] == ["image 2", "image 1"]
         assert [error for error, _ in answers] == [1.0, 1.0]
         assert looked == 3
@@ -139,7 +141,7 @@ class TestNearest:
     def test_only_so_many_are_looked_through(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "_LOOKED_THROUGH", 5)
         shelf = Shelf([noise(n) for n in range(50)])
-        _, looked = nearest_errors(shelf, 2, [(noise(99), UPPER_HALF)])
+        _, looked = nearest_errors(shelf, 2, IMAGENET, [(noise(99), UPPER_HALF)])
         assert looked == 5
 
 

@@ -115,7 +115,7 @@ def test_newer_version(images: Path, tmp_path: Path) -> None:
         ({"sede": 1}, "unknown field 'sede' in Run; did you mean 'seed'"),
         ({"seed": "1"}, "Run.seed: expected int, got '1'"),
         ({"data": {"kind": "fodler"}}, "unknown kind 'fodler'; did you mean 'folder'"),
-        ({"data": {}}, r"expected an object with a kind \(folder, digits\)"),
+        ({"data": {}}, r"expected an object with a kind \(folder, digits, shards"),
         ({"recipe": {}}, "is missing in Run.recipe"),
         ({"seed": None}, "Run.seed"),
     ],

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from unmask.contracts import Size
-from unmask.data import AnySource, Digits, Folder
+from unmask.data.kinds import find_source
 from unmask.data.statistics import IMAGENET, measure
 from unmask.data.views import RandomCrop
 from unmask.encoders import ViT
@@ -77,7 +77,7 @@ def write_classes(folder: Path, names: tuple[str, ...] = ("cats", "dogs"), count
 
 def make_run(data: Path | str, *, recipe: Recipe = RECIPE, seed: int = 0, **changes: Any) -> Run:
     """A run on a folder of images, or on digits; the hardware's fields are given by their names."""
-    spec: AnySource = Digits() if data == "digits" else Folder(path=str(data))
+    spec = find_source(str(data))
     source = spec.open("train")
     hardware = {
         "device": "cpu",

@@ -4,19 +4,15 @@ Every flag takes one value, so that DATA and `--recipe` can be found before the 
 """
 
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 import tyro
 
 from unmask.contracts import Size
-from unmask.data import AnySource, Digits, Folder
-from unmask.errors import SettingsError, did_you_mean
+from unmask.data import AnySource, Digits
 from unmask.spec import kinds
 
 T = TypeVar("T")
-
-DATA_KINDS = ("folder", "digits")
 
 
 class Peek(NamedTuple):
@@ -82,25 +78,6 @@ def _name_kinds(cls: type) -> None:
         inner = getattr(kind, "__origin__", kind)
         if is_dataclass(inner) and isinstance(inner, type) and not kinds(kind) and fields(inner):
             _name_kinds(inner)
-
-
-def find_source(data: str, data_kind: str | None) -> AnySource:
-    """The source that DATA names: "digits", or a folder.
-
-    Raises:
-        SettingsError: for an unknown kind.
-    """
-    if data_kind is not None and data_kind not in DATA_KINDS:
-        raise SettingsError(
-            f"unknown --data-kind {data_kind!r}; {did_you_mean(data_kind, DATA_KINDS)}"
-        )
-    kind = data_kind or ("digits" if data == "digits" and not Path(data).is_dir() else "folder")
-    return Digits() if kind == "digits" else Folder(path=str(Path(data).expanduser().absolute()))
-
-
-def is_data(name: str) -> bool:
-    """Whether a name means a set of images, and not one."""
-    return name == "digits" or Path(name).is_dir()
 
 
 def as_typed(data: AnySource) -> str:

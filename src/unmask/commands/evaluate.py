@@ -8,8 +8,9 @@ import torch
 import tyro
 from rich.table import Table
 
-from unmask.commands.arguments import find_source, parse
+from unmask.commands.arguments import parse
 from unmask.commands.console import console, loaded
+from unmask.data.kinds import find_source
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError
 from unmask.runs.evaluate import Protocol, Score, evaluate, labelled_features, open_labelled
@@ -34,7 +35,7 @@ class Arguments:
     """Also score the same encoder as it was before training."""
 
     data_kind: str | None = None
-    """What DATA is (folder, digits); seen from what is there if not given."""
+    """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
 
     seed: int = 0
     """Seed of the split, where the data have none."""
@@ -55,7 +56,7 @@ def main(arguments: list[str]) -> int:
         "Score an encoder's frozen features on labelled images; nothing is masked.",
     )
     model = loaded(args.run, args.device)
-    labelled = open_labelled(find_source(args.data, args.data_kind), args.seed)
+    labelled = open_labelled(find_source(args.data, args.data_kind, *model.bands), args.seed)
     if labelled.train.channels != model.spec.channels:
         raise DataError(
             f"{args.run} was trained on {model.spec.channels} channels, and {args.data} has "
@@ -72,7 +73,10 @@ def main(arguments: list[str]) -> int:
     unreadable: list[tuple[str, str]] = []
     for name, encoder in arms.items():
         with torch.inference_mode():
-            train, test = labelled_features(encoder, labelled, model.spec.image_size, model.device)
+            spec = model.spec
+            train, test = labelled_features(
+                encoder, labelled, spec.image_size, spec.statistics, model.device
+            )
         scores[name] = evaluate(train, test, args.protocol, classes)
         counts, unreadable = (
             (len(train.labels), len(test.labels)),

@@ -11,9 +11,11 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from unmask.commands.arguments import Peek, as_typed, find_source, parse, peek
+from unmask.commands.arguments import Peek, as_typed, parse, peek
 from unmask.commands.console import console, duration, gib, shown
 from unmask.contracts import ChannelStatistics, ImageSource, Size
+from unmask.data import AnySource, Tiff
+from unmask.data.kinds import find_source, parse_channels
 from unmask.data.statistics import MEASURED, measure, statistics_of
 from unmask.errors import RunError, SettingsError
 from unmask.objectives.mae import MaskedAutoencoder
@@ -22,6 +24,15 @@ from unmask.runs.folder import RunFolder
 from unmask.runs.plan import Plan, fitting_micro_batch, make_plan, trial
 from unmask.runs.pretrain import pretrain
 from unmask.runs.run import Run, new_run
+from unmask.runs.start import (
+    check_start,
+    put_in,
+    recipe_for,
+    save_start,
+    start_from,
+    statistics_for,
+)
+from unmask.runs.weights import Found, find_weights
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.hardware import (
     Hardware,
@@ -51,11 +62,21 @@ class Arguments:
     like: str | None = None
     """Repeat the settings of this run."""
 
+    init: str | None = None
+    """Start from these weights: a run, or a file of unmask, a published MAE, timm or transformers."""
+
     data_kind: str | None = None
-    """What DATA is (folder, digits); seen from what is there if not given."""
+    """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
+
+    channels: str | None = None
+    """Channels of multi-band images to take, counted from 1, such as 4,3,2; all if not given."""
+
+    no_data: float | None = None
+    """The value of multi-band images that means that there is none; GeoTIFFs say so themselves."""
 
     statistics: str | None = None
-    """Mean and deviation of each channel: imagenet, measure, or a JSON file; measured if not given."""
+    """Mean and deviation of each channel: imagenet, measure, or a JSON file; those of the weights to
+    start from, or measured, if not given."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     """Everything that changes the result."""
@@ -103,13 +124,14 @@ def _begin(arguments: list[str], seen: Peek) -> int:
         raise SettingsError(
             "which images? `unmask pretrain FOLDER`, or `unmask pretrain digits` to try it out"
         )
-    spec = find_source(seen.words[0], seen.flags.get("data-kind"))
+    spec = _source(seen, like)
     if like is None and "recipe" in seen.flags:
         find_recipe(
             seen.flags["recipe"]
         )  # a misspelt name should not wait for a scan of the images
+    init = _weights(seen, like)
     source = spec.open("train")
-    name, default = _recipe(seen, like, source)
+    name, default = _recipe(seen, like, init, source)
     args = _parse(arguments, _default(like, default))
     if args.threads is not None and args.threads < 1:
         raise SettingsError(f"threads must be at least 1, got {args.threads}")
@@ -120,8 +142,11 @@ def _begin(arguments: list[str], seen: Peek) -> int:
     recipe = args.recipe if args.recipe == default else _fitting_warmup(args.recipe, seen)
     device = find_device(args.device)
     torch.set_num_threads(args.threads or cores())
-    statistics = _statistics(args, like, source)
+    statistics = _statistics(args, like, init, source)
     _say_statistics(statistics)
+    start = start_from(init, recipe, statistics) if init else None
+    if start:
+        console.print(f"weights   {start.words}")
     hardware = Hardware(
         device=str(device),
         precision=best_precision(device) if args.precision == "auto" else args.precision,
@@ -139,15 +164,19 @@ def _begin(arguments: list[str], seen: Peek) -> int:
         seed=args.seed,
         save_every_minutes=args.save_every_minutes,
         max_set_aside=args.max_set_aside,
+        init=start.words if start else None,
     )
     objective = run.build()
+    if start:
+        put_in(objective, start.weights)
     console.print("measuring what a step costs ...")
     cost = trial(objective, recipe, device, hardware.precision)
     fitting = fitting_micro_batch(cost, recipe.batch_size, args.micro_batch, device)
     run = replace(run, hardware=replace(hardware, micro_batch=fitting))
     _say_plan(run, make_plan(run, objective, source, cost))
     folder.create(run)
-    return _train(run, folder, source, objective)
+    first = save_start(folder, run, objective) if start else None
+    return _train(run, folder, source, objective, first)
 
 
 def _resume(arguments: list[str], seen: Peek) -> int:
@@ -173,6 +202,7 @@ def _resume(arguments: list[str], seen: Peek) -> int:
     found, damaged = folder.newest()
     for line in damaged:
         console.print(f"passed over a damaged checkpoint: {line}")
+    check_start(run, folder, found)
     if found is not None and found.info.step >= run.steps:
         console.print(f"{folder.root} is finished: {run.steps:,} of {run.steps:,} steps are done")
         return 0
@@ -249,12 +279,49 @@ def _default(like: Run | None, recipe: Recipe) -> Arguments:
     )
 
 
-def _recipe(seen: Peek, like: Run | None, source: ImageSource) -> tuple[str, Recipe]:
-    """The recipe asked for, or one chosen from the images."""
+def _source(seen: Peek, like: Run | None) -> AnySource:
+    """What DATA and the flags about it name; the run to repeat says which channels to take."""
+    channels, no_data = parse_channels(seen.flags.get("channels")), seen.flags.get("no-data")
+    taken = like.data if like and isinstance(like.data, Tiff) else Tiff(path="")
+    return find_source(
+        seen.words[0],
+        seen.flags.get("data-kind"),
+        channels or taken.channels,
+        taken.no_data if no_data is None else _number("--no-data", no_data),
+    )
+
+
+def _number(flag: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(f"{flag} is a number, got {text!r}") from None
+
+
+def _weights(seen: Peek, like: Run | None) -> Found | None:
+    """The weights to start from, if any."""
+    if "init" not in seen.flags:
+        if like is not None and like.init is not None:
+            console.print(f"that run started from {like.init}; --init would do so again")
+        return None
+    found = find_weights(seen.flags["init"])
+    for line in (*found.damaged, *found.weights.notes):
+        console.print(f"--init: {line}")
+    return found
+
+
+def _recipe(
+    seen: Peek, like: Run | None, init: Found | None, source: ImageSource
+) -> tuple[str, Recipe]:
+    """The recipe asked for, or one chosen from the weights to start from, or from the images."""
     if like is not None:
         return like.recipe_name, like.recipe
     if "recipe" in seen.flags:
         return seen.flags["recipe"], find_recipe(seen.flags["recipe"])
+    if init is not None:
+        name, recipe, reason = recipe_for(init.weights.spec)
+        console.print(f"recipe {name}, because {reason}; --recipe takes another of that encoder")
+        return name, recipe
     size = source.typical_size()
     if "image-size" in seen.flags:
         size = Size.parse(seen.flags["image-size"])
@@ -267,7 +334,8 @@ def _recipe(seen: Peek, like: Run | None, source: ImageSource) -> tuple[str, Rec
 def _refuse_changes(args: Arguments, old: Arguments) -> None:
     if args.data is not None:
         raise SettingsError("--resume finds the images by itself: leave out DATA")
-    for name in ("recipe_name", "out", "like", "data_kind", "statistics", "recipe", "seed"):
+    kept = ("recipe_name", "out", "like", "data_kind", "channels", "no_data", "statistics")
+    for name in (*kept, "recipe", "seed", "init"):
         if getattr(args, name) != getattr(old, name):
             flags = {"recipe": "a setting of the recipe", "recipe_name": "--recipe"}
             flag = flags.get(name, f"--{name.replace('_', '-')}")
@@ -332,10 +400,14 @@ def _say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> Non
         )
 
 
-def _statistics(args: Arguments, like: Run | None, source: ImageSource) -> ChannelStatistics:
-    """As asked for; else those of the run to repeat, unless they were measured on its images."""
+def _statistics(
+    args: Arguments, like: Run | None, init: Found | None, source: ImageSource
+) -> ChannelStatistics:
+    """As asked for; else of the weights to start from, or of the run to repeat unless measured there."""
     if args.statistics is not None:
         return statistics_of(source, args.statistics)
+    if init is not None and (its := statistics_for(init.weights.spec, source)) is not None:
+        return its
     repeats = like is not None and not like.statistics.source.startswith(MEASURED)
     if like is not None and repeats and len(like.statistics.mean) == source.channels:
         return like.statistics
@@ -350,6 +422,9 @@ def _say_statistics(statistics: ChannelStatistics) -> None:
         f"channels  mean {listed(statistics.mean)}; deviation {listed(statistics.std)} "
         f"({statistics.source})"
     )
+    if statistics.values == "float32":
+        ends = (f"{a:.4g} to {b:.4g}" for a, b in zip(statistics.low, statistics.high, strict=True))
+        console.print(f"          96 % of values lie within {', '.join(ends)}")
 
 
 def _say_plan(run: Run, plan: Plan) -> None:

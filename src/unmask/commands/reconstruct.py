@@ -11,10 +11,11 @@ import tyro
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from unmask.commands.arguments import find_source, is_data, parse
+from unmask.commands.arguments import parse
 from unmask.commands.console import console, loaded, notes
 from unmask.contracts import PatchMask
 from unmask.data import AnySource
+from unmask.data.kinds import find_source, is_data, parse_channels
 from unmask.errors import DataError, ResourceError, SettingsError, UnmaskError
 from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking
 from unmask.pictures.sheet import Row, sheet
@@ -57,6 +58,9 @@ class Arguments:
     levels: Levels = "neighbors"
     """Where a hidden patch's mean and deviation come from, for normalised pixels; true is cheating."""
 
+    bands: str | None = None
+    """Channels to show as red, green and blue, or one as grey, such as 4,3,2; the first three if not given."""
+
     device: str = "cpu"
     """Where to compute."""
 
@@ -89,9 +93,13 @@ def main(arguments: list[str]) -> int:
             pictures, results, questions, nearest, strict=True
         )
     ]
-    remarks = _notes(args, model, looked, without)
+    chosen = _bands_shown(args.bands, model.spec.channels)
+    remarks = _notes(args, model, looked, without, chosen)
     rows = [
-        Row([r.masked, r.rebuilt, r.pasted, r.original], _caption(f))
+        Row(
+            [_shown(p, chosen, model) for p in (r.masked, r.rebuilt, r.pasted, r.original)],
+            _caption(f),
+        )
         for r, f in zip(results, figures, strict=True)
     ]
     _write(sheet(_HEADINGS, rows, remarks), Path(args.out))
@@ -111,7 +119,7 @@ def _pictures(names: tuple[str, ...], model: Model) -> list[tuple[str, Tensor]]:
     pictures: list[tuple[str, Tensor]] = []
     for name in names:
         if is_data(name):
-            pictures += _some_of(find_source(name, None), model)
+            pictures += _some_of(find_source(name, None, *model.bands), model)
         else:
             pictures.append((Path(name).name, model.fit(name)))
     if not pictures:
@@ -184,6 +192,22 @@ def _painted(path: Path) -> Tensor:
     return torch.from_numpy(levels >= 128)
 
 
+def _bands_shown(text: str | None, channels: int) -> tuple[int, ...]:
+    """Which channels a picture shows, counted from 1: three, or one as grey."""
+    chosen = parse_channels(text, "--bands") or ((1, 2, 3) if channels >= 3 else (1,))
+    if len(chosen) not in (1, 3) or max(chosen) > channels:
+        raise SettingsError(
+            f"--bands names one channel or three of the {channels}, such as "
+            f"{'3,2,1' if channels >= 3 else '1'}; got {text!r}"
+        )
+    return chosen
+
+
+def _shown(pixels: Tensor, chosen: tuple[int, ...], model: Model) -> Tensor:
+    """Pixels as a picture of the chosen channels, 0 to 1; NaN where one of them is missing."""
+    return model.spec.statistics.stretched(pixels)[[band - 1 for band in chosen]]
+
+
 def _nearest(
     model: Model, questions: list[tuple[Tensor, PatchMask]]
 ) -> tuple[list[tuple[float, str] | None], int, str]:
@@ -194,7 +218,9 @@ def _nearest(
         source = model.run.data.open("train")
     except UnmaskError as error:
         return [None] * len(questions), 0, str(error)
-    found, looked = nearest_errors(source, model.encoder.patch_size, questions)
+    found, looked = nearest_errors(
+        source, model.encoder.patch_size, model.spec.statistics, questions
+    )
     return list(found), looked, ""
 
 
@@ -226,8 +252,19 @@ def _caption(figures: dict[str, Any]) -> str:
     )
 
 
-def _notes(args: Arguments, model: Model, looked: int, without: str) -> list[str]:
+def _notes(
+    args: Arguments, model: Model, looked: int, without: str, chosen: tuple[int, ...]
+) -> list[str]:
     notes = [f"{model.about}; errors: root mean square on hidden pixels, of 255"]
+    if model.spec.channels not in (1, 3) or model.spec.statistics.values == "float32":
+        colours = "red, green, blue" if len(chosen) == 3 else "grey"
+        notes.append(
+            f"channels {', '.join(map(str, chosen))} as {colours}; errors over all {model.spec.channels}"
+        )
+    if model.spec.statistics.values == "float32":
+        notes.append(
+            "each from its 2nd to its 98th percentile in the training images, errors too; missing is white"
+        )
     if isinstance(model.spec.objective and model.spec.objective.target, NormalizedPixels):
         notes.append(
             "levels of hidden patches: from the 8 nearest visible patches"

@@ -4,8 +4,17 @@ from typing import Annotated
 
 from unmask.data.digits import Digits
 from unmask.data.folder import Folder
+from unmask.data.parquet import Parquet
+from unmask.data.shards import Shards
+from unmask.data.tiff import Tiff
 from unmask.spec import Kind
 
-AnySource = Annotated[Folder, Kind("folder")] | Annotated[Digits, Kind("digits")]
+AnySource = (
+    Annotated[Folder, Kind("folder")]
+    | Annotated[Digits, Kind("digits")]
+    | Annotated[Shards, Kind("shards")]
+    | Annotated[Parquet, Kind("parquet")]
+    | Annotated[Tiff, Kind("tiff")]
+)
 
-__all__ = ["AnySource", "Digits", "Folder"]
+__all__ = ["AnySource", "Digits", "Folder", "Parquet", "Shards", "Tiff"]

@@ -29,6 +29,25 @@ from torch import Tensor
 from unmask.contracts import Size
 from unmask.errors import DataError
 
+IMAGE_ENDINGS = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".png",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".ppm",
+        ".pgm",
+        ".jp2",
+    ]
+)
+"""Files with these endings are taken for images; their content then decides."""
+
 _MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb
 _UNREADABLE = (
     UnidentifiedImageError,

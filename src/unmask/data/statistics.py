@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmask.contracts import ChannelStatistics, ImageSource
+from unmask.contracts import IMAGENET, ChannelStatistics, ImageSource
 from unmask.errors import DataError, SettingsError
 from unmask.spec import from_json
 
@@ -18,15 +18,6 @@ _IMAGES = 1000
 _PIXELS_READ = 2**14  # of an image, spread over all of it
 _PIXELS_SORTED = 2000
 _DARKEST, _BRIGHTEST = 0.02, 0.98
-
-IMAGENET = ChannelStatistics(
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    low=(0.0, 0.0, 0.0),
-    high=(1.0, 1.0, 1.0),
-    source="ImageNet's customary values",
-)
-"""The customary values for RGB photographs, as in MAE."""
 
 
 def statistics_of(source: ImageSource, wanted: str) -> ChannelStatistics:
@@ -39,6 +30,12 @@ def statistics_of(source: ImageSource, wanted: str) -> ChannelStatistics:
     if wanted == "measure":
         return measure(source)
     found = IMAGENET if wanted == "imagenet" else read_statistics(Path(wanted))
+    values = "uint8" if source[0].image.dtype == torch.uint8 else "float32"
+    if found.values != values:
+        raise SettingsError(
+            f"--statistics {wanted} is of {found.values} pixels, and the images hold {values}; "
+            "--statistics measure takes them from the images"
+        )
     if len(found.mean) != source.channels:
         raise SettingsError(
             f"--statistics {wanted} has {len(found.mean)} channels, and the images have "
@@ -89,6 +86,7 @@ def measure(source: ImageSource) -> ChannelStatistics:
             name: tuple(float(number) for number in numbers.float())
             for name, numbers in (("mean", mean), ("std", std), ("low", low), ("high", high))
         },
+        values="uint8" if exact else "float32",
         source=f"{MEASURED} on {min(_IMAGES, len(source)):,} images"
         + (f"; constant: channel {', '.join(map(str, constant))}" if constant else ""),
     )

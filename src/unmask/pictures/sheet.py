@@ -53,9 +53,11 @@ def sheet(headings: list[str], rows: list[Row], notes: list[str]) -> Image.Image
 
 
 def to_image(picture: Float[Tensor, "c h w"]) -> Image.Image:
-    """A picture of 1 or 3 channels; pixels of small ones become squares."""
-    levels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    levels = levels.expand(3, -1, -1) if len(levels) == 1 else levels[:3]
+    """A picture of the first three channels, or of the first as grey; NaN in one of them is white, pixels of small ones become squares."""
+    picture = picture[:3] if len(picture) >= 3 else picture[:1]
+    missing = picture.isnan().any(0)
+    levels = picture.clamp(0, 1).masked_fill(missing, 1.0).mul(255).round().to(torch.uint8).cpu()
+    levels = levels.expand(3, -1, -1)
     image = Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
     times = -(-_LEAST_SIDE // min(image.size))
     return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)

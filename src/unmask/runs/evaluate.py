@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unmask.contracts import Encoder, ImageSource, Size
+from unmask.contracts import ChannelStatistics, Encoder, ImageSource, Size
 from unmask.data import AnySource
 from unmask.errors import DataError
 from unmask.randomness import derive
@@ -60,6 +60,11 @@ def open_labelled(data: AnySource, seed: int) -> Labelled:
             )
         return Labelled(train, test, None, "the data's own train and test folders")
     labels = np.array(train.labels())
+    if (labels < 0).any():
+        raise DataError(
+            f"{(labels < 0).sum()} of the {len(labels):,} images have no label, the first is "
+            f"{train.name(int(np.argmax(labels < 0)))}; label or remove them"
+        )
     if np.bincount(labels).max() < 2:
         raise DataError("each class has one image, so nothing is left to test on; add more images")
     held_out = draw_share(labels, _TEST_SHARE, seed)
@@ -83,12 +88,16 @@ def draw_share(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np
 
 
 def labelled_features(
-    encoder: Encoder, labelled: Labelled, size: Size, device: torch.device
+    encoder: Encoder,
+    labelled: Labelled,
+    size: Size,
+    statistics: ChannelStatistics,
+    device: torch.device,
 ) -> tuple[Features, Features]:
     """Features to learn from and features to test on."""
-    train = features(encoder, labelled.train, size, device)
+    train = features(encoder, labelled.train, size, statistics, device)
     if labelled.test_rows is None:
-        return train, features(encoder, labelled.test, size, device)
+        return train, features(encoder, labelled.test, size, statistics, device)
     bad = {name for name, _ in train.unreadable}
     readable = [labelled.train.name(i) not in bad for i in range(len(labelled.train))]
     rows = torch.from_numpy(labelled.test_rows[np.array(readable)])

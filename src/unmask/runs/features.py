@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unmask.contracts import Encoder, ImageSource, Size
+from unmask.contracts import ChannelStatistics, Encoder, ImageSource, Size
 from unmask.data.views import center_crop
 from unmask.errors import DataError
 
@@ -27,14 +27,20 @@ class Features(NamedTuple):
 
 
 @torch.inference_mode()
-def features(encoder: Encoder, source: ImageSource, size: Size, device: torch.device) -> Features:
+def features(
+    encoder: Encoder,
+    source: ImageSource,
+    size: Size,
+    statistics: ChannelStatistics,
+    device: torch.device,
+) -> Features:
     """Features of every image of a source, in order, from its centre crop."""
     # One block for all results: small ones kept between large, short-lived ones scatter the heap.
     classes = torch.empty(len(source), encoder.embed_dim)
     means = torch.empty(len(source), encoder.embed_dim)
     labels: list[int] = []
     unreadable: list[tuple[str, str]] = []
-    for images, part in _crops(source, size, unreadable):
+    for images, part in _crops(source, size, statistics, unreadable):
         encoded = encoder.encode(images.to(device))
         rows = slice(len(labels), len(labels) + len(part))
         classes[rows] = encoded.cls.mean(1)
@@ -47,13 +53,17 @@ def features(encoder: Encoder, source: ImageSource, size: Size, device: torch.de
 
 
 def _crops(
-    source: ImageSource, size: Size, unreadable: list[tuple[str, str]]
+    source: ImageSource,
+    size: Size,
+    statistics: ChannelStatistics,
+    unreadable: list[tuple[str, str]],
 ) -> Iterator[tuple[Tensor, list[int]]]:
     crops: list[Tensor] = []
     labels: list[int] = []
     for position in range(len(source)):
         try:
             image, label = source[position]
+            image = statistics.in_units(image)
         except DataError as error:
             unreadable.append((source.name(position), str(error)))
             continue

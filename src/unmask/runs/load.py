@@ -1,14 +1,16 @@
-"""The Python door: a run's model, to embed and to reconstruct with."""
+"""The Python door: a pretrained model, to embed and to reconstruct with."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from unmask.contracts import PatchMask, Size, check_count
+from unmask.data import Tiff
+from unmask.data.bands import BAND_ENDINGS, read_bands
 from unmask.data.decode import decode
 from unmask.data.views import center_crop
 from unmask.encoders.vit import VisionTransformer
@@ -17,12 +19,12 @@ from unmask.formats.model import ModelSpec
 from unmask.masking import AnyMasking
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.randomness import generator
-from unmask.runs.folder import RunFolder
 from unmask.runs.reconstruct import Reconstruction, fitted_size, reconstruct
 from unmask.runs.run import Run
+from unmask.runs.weights import find_weights
 from unmask.targets.pixels import Levels
 
-Images = Sequence[str | Path] | UInt8[Tensor, "b c h w"]
+Images = Sequence[str | Path] | Shaped[Tensor, "b c h w"]
 
 
 class Embedding(NamedTuple):
@@ -37,29 +39,25 @@ class Embedding(NamedTuple):
 
 
 def load(path: Path | str, device: str = "cpu") -> "Model":
-    """The model of a run, from its newest whole checkpoint.
+    """The model of a run, from its newest whole checkpoint, or of weights in any layout of `formats`.
 
     Raises:
-        RunError: if there is no run, or no checkpoint yet.
+        RunError: if there is neither, or no checkpoint yet.
+        DataError: if the weights cannot be used.
     """
-    folder = RunFolder(path)
-    run = folder.read()
-    found, damaged = folder.newest()
-    if found is None:
-        why = f"all are damaged ({damaged[0]})" if damaged else "none is written yet"
-        raise RunError(f"{path} has no checkpoint to load: {why}")
-    objective = run.build()
-    objective.load_state_dict(found.read("model"))
-    objective.to(device).eval()
-    about = f"{run.recipe_name}, step {found.info.step:,}"
+    found = find_weights(path)
+    weights = found.weights
+    objective = weights.build_objective().to(device).eval() if weights.decoder else None
+    encoder = objective.encoder if objective else weights.build_encoder().to(device).eval()
     return Model(
-        run.model,
-        objective.encoder,
+        weights.spec,
+        encoder,
         objective,
-        about,
-        run=run,
-        step=found.info.step,
-        damaged=damaged,
+        found.about,
+        run=found.run,
+        step=found.step,
+        damaged=found.damaged,
+        notes=weights.notes,
     )
 
 
@@ -76,13 +74,16 @@ class Model:
         run: Run | None = None,
         step: int | None = None,
         damaged: Sequence[str] = (),
+        notes: Sequence[str] = (),
     ) -> None:
         """`about` says in a few words which weights these are; `run` made them, by `step`.
 
-        `damaged` has a line for each damaged checkpoint that was passed over.
+        `damaged` has a line for each damaged checkpoint that was passed over, `notes` one for what
+        else a user should know of the weights.
         """
         self.spec, self.encoder, self._objective = spec, encoder, objective
         self.about, self.run, self.step, self.damaged = about, run, step, list(damaged)
+        self.notes = list(notes)
 
     @property
     def objective(self) -> MaskedAutoencoder:
@@ -105,7 +106,7 @@ class Model:
 
     @torch.inference_mode()
     def embed(self, images: Images) -> Embedding:
-        """Features of image files or of a uint8 tensor [b c h w].
+        """Features of image files or of a tensor [b c h w] as it was trained on: uint8, or float32.
 
         Files are resized and cut to the training size; tensors may have any size that the patch
         divides. Nothing is hidden, and the same image always gives the same features.
@@ -117,9 +118,10 @@ class Model:
         if not isinstance(images, Tensor):
             size = self.spec.image_size
             images = torch.stack([center_crop(self.read(path), size) for path in images])
-        if images.dtype != torch.uint8 or images.ndim != 4:
+        values = self.spec.statistics.values
+        if images.dtype != getattr(torch, values) or images.ndim != 4:
             raise SettingsError(
-                f"images must be files or a uint8 tensor [b c h w], got {images.dtype} "
+                f"images must be files or a {values} tensor [b c h w], got {images.dtype} "
                 f"of shape {tuple(images.shape)}"
             )
         if images.shape[1] != self.spec.channels:
@@ -131,7 +133,7 @@ class Model:
 
     def reconstruct(
         self,
-        image: str | Path | UInt8[Tensor, "c h w"],
+        image: str | Path | Shaped[Tensor, "c h w"],
         mask: PatchMask | AnyMasking | Tensor | None = None,
         *,
         seed: int = 0,
@@ -140,25 +142,35 @@ class Model:
         """Hide parts of an image and rebuild them.
 
         Args:
-            image: a file or pixels; resized in its proportions to about the training area.
+            image: a file or pixels; resized in its proportions to about the training area, unless a
+                mask drawn for it before comes along.
             mask: a masking, a mask drawn before, or painted pixels [h w] of which True is hidden; what
                 the model was trained with if not given.
             seed: of a masking that draws.
             levels: where mean and deviation of a hidden patch come from, if the target is normalised
                 pixels: its visible neighbours, or (cheating) the hidden patch itself.
         """
-        pixels = self.fit(image).to(self.device)
-        return reconstruct(self.objective, pixels, self.mask_for(pixels, mask, seed), levels)
+        if not (isinstance(mask, PatchMask) and isinstance(image, Tensor)):
+            image = self.fit(image)
+        pixels = image.to(self.device)
+        return reconstruct(
+            self.objective,
+            pixels,
+            self.mask_for(pixels, mask, seed),
+            levels,
+            self.spec.statistics,
+        )
 
-    def fit(self, image: str | Path | UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "c new_h new_w"]:
+    def fit(self, image: str | Path | Shaped[Tensor, "c h w"]) -> Shaped[Tensor, "c new_h new_w"]:
         """The image at about the training area, in whole patches, its proportions kept."""
-        pixels = image if isinstance(image, Tensor) else self.read(image)
+        given = isinstance(image, Tensor)
+        pixels = self.spec.statistics.in_units(image) if given else self.read(image)
         size = Size(pixels.shape[-2], pixels.shape[-1])
         return center_crop(pixels, fitted_size(size, self.spec.image_size, self.encoder.patch_size))
 
     def mask_for(
         self,
-        pixels: UInt8[Tensor, "c h w"],
+        pixels: Shaped[Tensor, "c h w"],
         mask: PatchMask | AnyMasking | Tensor | None,
         seed: int,
     ) -> PatchMask:
@@ -171,18 +183,38 @@ class Model:
         masking = self.objective.masking if mask is None else mask
         return masking.sample(1, grid, generator(self.device, "reconstruct", seed))
 
-    def read(self, path: str | Path) -> UInt8[Tensor, "c h w"]:
-        """The pixels of a file.
+    @property
+    def bands(self) -> tuple[tuple[int, ...], float | None]:
+        """Channels of multi-band images that were trained on (all if empty), and their no-data value."""
+        data = self.run.data if self.run else None
+        return (data.channels, data.no_data) if isinstance(data, Tiff) else ((), None)
+
+    def read(self, path: str | Path) -> Shaped[Tensor, "c h w"]:
+        """The pixels of a file, as the model was trained on them.
 
         Raises:
             DataError: naming the file and the reason.
         """
         try:
-            return decode(Path(path).read_bytes(), self.spec.channels)
+            return self.spec.statistics.in_units(self._decoded(Path(path)))
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror})") from None
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
+
+    def _decoded(self, path: Path) -> Shaped[Tensor, "c h w"]:
+        many = self.spec.channels not in (1, 3) or self.bands != ((), None)
+        if path.suffix.lower() not in BAND_ENDINGS or not (
+            many or self.spec.statistics.values == "float32" or path.suffix.lower() == ".npy"
+        ):
+            return decode(path.read_bytes(), self.spec.channels)
+        channels, no_data = self.bands
+        image = read_bands(path, channels, no_data, self.spec.statistics.values == "uint8")
+        if len(image) != self.spec.channels:
+            raise DataError(
+                f"has {len(image)} channels, and the model was trained on {self.spec.channels}"
+            )
+        return image
 
 
 def painted_mask(painted: Tensor, grid: Size) -> PatchMask:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from unmask.contracts import ImageSource, PatchMask, Size
+from unmask.contracts import ChannelStatistics, ImageSource, PatchMask, Size
 from unmask.data.views import center_crop
 from unmask.errors import DataError
 from unmask.objectives.mae import MaskedAutoencoder
@@ -16,11 +16,13 @@ from unmask.patches import denormalize, patchify, size_of, unpatchify
 from unmask.targets.pixels import Levels
 
 _LOOKED_THROUGH = 2_000
-_GREY = 0.5
 
 
 class Reconstruction(NamedTuple):
-    """An image in the four forms of the paper's figures 2 and 3, each [c h w] between 0 and 1."""
+    """An image in the four forms of the paper's figures 2 and 3, each [c h w].
+
+    uint8 images are given between 0 and 1; others in their own units, NaN where a value is missing.
+    """
 
     masked: Tensor
     rebuilt: Tensor
@@ -29,7 +31,7 @@ class Reconstruction(NamedTuple):
     """The output where hidden, the input where visible."""
     original: Tensor
     error: float
-    """Root mean square error on the hidden pixels, in levels of 255."""
+    """Root mean square error on the hidden pixels, in 255ths of each channel's range in pictures."""
     interpolation_error: float
     """The same for interpolation from the visible patches."""
 
@@ -40,23 +42,28 @@ def reconstruct(
     image: UInt8[Tensor, "c h w"],
     mask: PatchMask,
     levels: Levels,
+    statistics: ChannelStatistics,
 ) -> Reconstruction:
     """Rebuild the patches of one image that a mask hides."""
-    images, statistics = image[None], objective.encoder.statistics
+    images, moments = image[None], objective.encoder.statistics
     output = objective.predict_all(images, mask)
-    output = objective.target.pixels(output, images, mask, statistics, levels)
-    output = denormalize(output, statistics).clamp(0, 1)
+    output = objective.target.pixels(output, images, mask, moments, levels)
     patch_size, grid = objective.encoder.patch_size, objective.grid_of(images)
     hidden = pixels_of(mask, patch_size, grid)[0]
-    rebuilt = unpatchify(output, patch_size, grid)[0]
-    original = image.float() / 255
+    rebuilt = unpatchify(denormalize(output, moments), patch_size, grid)[0]
+    original = image.float()
+    if image.dtype == torch.uint8:
+        rebuilt, original = rebuilt.clamp(0, 1), original / 255
+    middle = (torch.tensor(statistics.low) + torch.tensor(statistics.high)) / 2
+    truth = statistics.stretched(original)
+    filled = interpolated(original, hidden)
     return Reconstruction(
-        masked=original.masked_fill(hidden, _GREY),
+        masked=torch.where(hidden, middle.to(original)[:, None, None], original),
         rebuilt=rebuilt,
         pasted=torch.where(hidden, rebuilt, original),
         original=original,
-        error=_levels_off(rebuilt, original, hidden),
-        interpolation_error=_levels_off(interpolated(original, hidden), original, hidden),
+        error=_levels_off(statistics.stretched(rebuilt), truth, hidden),
+        interpolation_error=_levels_off(statistics.stretched(filled), truth, hidden),
     )
 
 
@@ -67,19 +74,25 @@ def pixels_of(mask: PatchMask, patch_size: int, grid: Size) -> Tensor:
 
 
 def _levels_off(guess: Tensor, truth: Tensor, hidden: Bool[Tensor, "h w"]) -> float:
-    """Root mean square error on the hidden pixels, in levels of 255."""
-    return float((guess - truth)[:, hidden].square().mean().sqrt() * 255)
+    """Root mean square error on the hidden pixels that are known, in levels of 255."""
+    return float((guess - truth)[:, hidden].square().nanmean().sqrt() * 255)
 
 
 def interpolated(
     image: Float[Tensor, "c h w"], hidden: Bool[Tensor, "h w"]
 ) -> Float[Tensor, "c h w"]:
-    """Hidden pixels filled in linearly between visible ones; the nearest one's value beyond them."""
+    """Hidden pixels filled in linearly between visible ones; the nearest one's value beyond them.
+
+    Pixels with a missing value help nobody; where all are missing, so is what is asked for.
+    """
     from scipy.interpolate import griddata
     from scipy.spatial import QhullError
 
-    values = image[:, ~hidden].T.cpu().numpy()
-    known, asked = ((~hidden).nonzero().cpu().numpy(), hidden.nonzero().cpu().numpy())
+    visible = ~hidden & ~image.isnan().any(0)
+    if not bool(visible.any()):
+        return image.masked_fill(hidden, math.nan)
+    values = image[:, visible].T.cpu().numpy()
+    known, asked = visible.nonzero().cpu().numpy(), hidden.nonzero().cpu().numpy()
     filled = griddata(known, values, asked, method="nearest")
     try:
         linear = griddata(known, values, asked, method="linear")
@@ -92,7 +105,10 @@ def interpolated(
 
 
 def nearest_errors(
-    source: ImageSource, patch_size: int, questions: list[tuple[Tensor, PatchMask]]
+    source: ImageSource,
+    patch_size: int,
+    statistics: ChannelStatistics,
+    questions: list[tuple[Tensor, PatchMask]],
 ) -> tuple[list[tuple[float, str] | None], int]:
     """For each (image, mask), the training image nearest on the visible patches, and its error on the hidden.
 
@@ -105,18 +121,20 @@ def nearest_errors(
     looked = 0
     for position in positions:
         try:
-            image = source[int(position)].image
+            image = statistics.in_units(source[int(position)].image)
         except DataError:
             continue
         looked += 1
         for number, (asked, mask) in enumerate(questions):
-            candidate = patchify(center_crop(image, size_of(asked[None]))[None], patch_size).float()
-            wanted = patchify(asked[None].cpu(), patch_size).float()
-            off = (candidate - wanted).square().mean(-1)[0]  # [n]
-            visible = float(off[mask.kept_index[0].cpu()].mean())
-            itself = not bool(off.any())
+            candidate, wanted = (
+                patchify(255 * statistics.stretched(pixels)[None], patch_size)
+                for pixels in (center_crop(image, size_of(asked[None])), asked.cpu())
+            )
+            off = (candidate - wanted).square().nanmean(-1)[0]  # [n]
+            visible = float(off[mask.kept_index[0].cpu()].nanmean())
+            itself = not bool(off.nan_to_num().any())
             if visible < best[number][0] and not itself:
-                hidden = float(off[mask.removed_index[0].cpu()].mean().sqrt())
+                hidden = float(off[mask.removed_index[0].cpu()].nanmean().sqrt())
                 best[number] = (visible, hidden, source.name(int(position)))
     return [(hidden, name) if name else None for _, hidden, name in best], looked
 

@@ -1,0 +1,143 @@
+"""Images that are encoded files, wherever their bytes lie: in a folder, in tar shards, in Parquet."""
+
+import io
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.contracts import Sample, Size
+from unmask.data import cache
+from unmask.data.decode import IMAGE_ENDINGS, decode, read_header
+from unmask.data.names import Names, classes_of
+from unmask.errors import DataError
+
+_HEADERS_READ = 100_000
+_WORTH_KEEPING = 1.0  # seconds
+
+
+class Listing(NamedTuple):
+    """What is known of encoded images before any of them is opened."""
+
+    names: Names
+    sizes: NDArray[np.int64]
+    """Bytes of each."""
+    classes: tuple[tuple[str, ...], NDArray[np.int64]] | None
+    """Class names and the class of each (-1 without); None where folders tell."""
+    refused: list[tuple[str, str]]
+    """(name, reason) of what is left out already."""
+    others: Counter[str]
+    fingerprint: str
+    state: str
+    """Equal as long as the files are unchanged, times of change included."""
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Where the bytes are."""
+
+    where: str
+    in_memory: bool
+
+    def read(self, row: int) -> bytes:
+        """All bytes of an image; raises DataError if it cannot be read."""
+        ...
+
+    def head(self, row: int) -> Path | io.BytesIO:
+        """What to read the header of an image from."""
+        ...
+
+
+class EncodedImages:
+    """The images of a listing that their headers do not rule out; decoded when asked for."""
+
+    def __init__(self, store: Store, listing: Listing) -> None:
+        self._store = store
+        self.where, self.in_memory = store.where, store.in_memory
+        self.others, self.fingerprint = listing.others, listing.fingerprint
+        headers = _headers(store, listing)
+        bad = [row for row, _ in headers["refused"]]
+        self.refused = listing.refused + [(listing.names[r], why) for r, why in headers["refused"]]
+        """(name, reason) of files that should be images and are not."""
+        self._rows = np.setdiff1d(np.arange(len(listing.names)), bad)
+        if not len(self._rows) or headers["channels"] is None:
+            raise DataError(_nothing_found(store.where, self.refused, self.others))
+        self.channels: int = headers["channels"]
+        self.smallest_side: int = headers["smallest_side"]
+        self._typical = Size(*headers["typical"])
+        self._names = listing.names.rows(self._rows)
+        if listing.classes is None:
+            self.class_names, self._labels = classes_of(self._names)
+        else:
+            self.class_names, self._labels = listing.classes[0], listing.classes[1][self._rows]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, position: int) -> Sample:
+        data = self._store.read(int(self._rows[position]))
+        return Sample(decode(data, self.channels), int(self._labels[position]))
+
+    def name(self, position: int) -> str:
+        """The image's name in its folder, shard or table."""
+        return self._names[position]
+
+    def labels(self) -> list[int]:
+        """The class of every image; -1 where there are no classes."""
+        return self._labels.tolist()
+
+    def typical_size(self) -> Size:
+        """Median height and width."""
+        return self._typical
+
+
+def _headers(store: Store, listing: Listing) -> dict[str, Any]:
+    """What the headers say; kept where reading them took long, until the files change."""
+    if (known := cache.read_json(f"headers-{listing.state}")) is not None:
+        return known
+    started = time.perf_counter()
+    found = _read_headers(store, listing)
+    if time.perf_counter() - started > _WORTH_KEEPING:
+        cache.write_json(f"headers-{listing.state}", found)
+    return found
+
+
+def _read_headers(store: Store, listing: Listing) -> dict[str, Any]:
+    """Headers of (at most 100,000, evenly spaced) images; (row, reason) of files that are none."""
+    refused: list[tuple[int, str]] = []
+    sizes: list[Size] = []
+    grey = True
+    every = max(1, -(-len(listing.names) // _HEADERS_READ))
+    for row in range(len(listing.names)):
+        try:
+            if listing.sizes[row] == 0:
+                raise DataError("empty (0 bytes)")
+            if row % every == 0:
+                header = read_header(store.head(row))
+                sizes.append(header.size)
+                grey = grey and header.grey
+        except DataError as error:
+            refused.append((row, str(error)))
+    return {
+        "refused": refused,
+        "channels": (1 if grey else 3) if sizes else None,
+        "typical": [int(side) for side in np.median(sizes, axis=0)] if sizes else None,
+        "smallest_side": min(map(min, sizes)) if sizes else None,
+    }
+
+
+def _nothing_found(where: str, refused: list[tuple[str, str]], others: Counter[str]) -> str:
+    if refused:
+        name, reason = refused[0]
+        return (
+            f"none of the {len(refused)} image files in {where} can be read; "
+            f"the first is {name}: {reason}"
+        )
+    kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
+    return (
+        f"no image found in {where} ({f'it holds {kinds}' if kinds else 'it is empty'}); "
+        f"images end in {' '.join(sorted(IMAGE_ENDINGS))}"
+    )

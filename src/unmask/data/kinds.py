@@ -1,0 +1,122 @@
+"""What kind of data a name means: seen from what is there, unless it is forced."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
+from unmask.data.bands import BAND_ENDINGS, GDAL_NODATA, silent
+from unmask.data.decode import IMAGE_ENDINGS
+from unmask.errors import SettingsError, did_you_mean
+
+_KINDS: dict[str, Callable[[str], AnySource]] = {
+    "folder": lambda path: Folder(path=path),
+    "digits": lambda _: Digits(),
+    "shards": lambda path: Shards(path=path),
+    "parquet": lambda path: Parquet(path=path),
+    "tiff": lambda path: Tiff(path=path),
+}
+DATA_KINDS = tuple(_KINDS)
+"""The kinds of data, by their public names."""
+
+_LOOKED_AT = 2000
+_PEEKED_INTO = 4
+_PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I;16B")
+_ARCHIVES = {".tar": "shards", ".tgz": "shards", ".gz": "shards", ".parquet": "parquet"}
+
+
+def find_source(
+    data: str,
+    kind: str | None = None,
+    channels: tuple[int, ...] = (),
+    no_data: float | None = None,
+) -> AnySource:
+    """The source that DATA names; channels and no-data value as in `Tiff`.
+
+    Raises:
+        SettingsError: for an unknown kind, or channels of images that have none to choose from.
+    """
+    if kind is not None and kind not in _KINDS:
+        raise SettingsError(f"unknown --data-kind {kind!r}; {did_you_mean(kind, _KINDS)}")
+    if data == "digits" and kind in (None, "digits") and not Path(data).is_dir():
+        return Digits()
+    source = _KINDS[kind or kind_of(data)](str(Path(data).expanduser().absolute()))
+    if not channels and no_data is None:
+        return source
+    if not isinstance(source, Tiff):
+        raise SettingsError(
+            f"--channels and --no-data are for images of many bands, and {data} holds grey or colour "
+            "images; if it does not, say --data-kind tiff"
+        )
+    return replace(source, channels=channels, no_data=no_data)
+
+
+def parse_channels(text: str | None, flag: str = "--channels") -> tuple[int, ...]:
+    """Read "4,3,2"; nothing means all.
+
+    Raises:
+        SettingsError: if it is no list of whole numbers from 1.
+    """
+    if text is None:
+        return ()
+    words = text.split(",")
+    if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
+        raise SettingsError(
+            f"{flag} is a list of channels counted from 1, such as 4,3,2; got {text!r}"
+        )
+    return tuple(int(word) for word in words)
+
+
+def is_data(name: str) -> bool:
+    """Whether a name means a set of images, and not one image."""
+    pattern = "{" in name or "*" in name
+    return (
+        name == "digits" or Path(name).is_dir() or pattern or kind_of(name) in ("shards", "parquet")
+    )
+
+
+def kind_of(data: str) -> str:
+    """The kind of a file, pattern or folder, by the endings of what is there."""
+    path = Path(data).expanduser()
+    if not path.is_dir():
+        ending = path.suffix.lower()
+        return _ARCHIVES.get(ending) or ("tiff" if ending in BAND_ENDINGS else "folder")
+    files = _some_files(path)
+    endings = Counter(file.suffix.lower() for file in files)
+    if endings.keys() & (IMAGE_ENDINGS - BAND_ENDINGS):
+        return "folder"
+    bands = [file for file in files if file.suffix.lower() in BAND_ENDINGS]
+    if bands:
+        return "tiff" if any(map(_has_bands, bands[:_PEEKED_INTO])) else "folder"
+    archives = [_ARCHIVES[ending] for ending, _ in endings.most_common() if ending in _ARCHIVES]
+    return archives[0] if archives else "folder"
+
+
+def _some_files(root: Path) -> list[Path]:
+    """The first visible files below a folder."""
+    found: list[Path] = []
+    for folder, inner, names in os.walk(root, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        found += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+        if len(found) > _LOOKED_AT:
+            break
+    return found
+
+
+def _has_bands(file: Path) -> bool:
+    """Whether a file holds more than Pillow makes of it: other channels or values, or missing ones."""
+    if file.suffix.lower() == ".npy":
+        return True
+    try:
+        with silent("PIL.TiffImagePlugin"), Image.open(file) as image:
+            several = getattr(image, "n_frames", 1) > 1
+            noted = GDAL_NODATA in getattr(image, "tag_v2", {})
+            return several or noted or image.mode not in _PLAIN_MODES
+    except UnidentifiedImageError:
+        return True
+    except OSError:
+        return False

@@ -1,0 +1,152 @@
+"""Images with any number of channels and any kind of values: TIFF, GeoTIFF and .npy files below a folder."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unmask.contracts import Sample, Size
+from unmask.data.bands import BAND_ENDINGS, Shape, read_bands, read_shape
+from unmask.data.folder import list_files, split_folder, splits_of
+from unmask.data.names import Names, classes_of, fingerprint
+from unmask.errors import DataError, SettingsError
+
+_FEW = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiff:
+    """Multi-band images below a folder, or one file."""
+
+    path: str
+    """The folder or file, as the user wrote it."""
+
+    channels: tuple[int, ...] = ()
+    """Channels to take, counted from 1, in this order; all if empty."""
+
+    no_data: float | None = None
+    """The value that means that there is none; what a GeoTIFF notes itself if not given. NaN always does."""
+
+    def __post_init__(self) -> None:
+        if any(band < 1 for band in self.channels):
+            raise SettingsError(f"channels are counted from 1, got {list(self.channels)}")
+
+    def splits(self) -> tuple[str, ...]:
+        """("train", "test") where the folder has both, else ("train",): everything."""
+        return splits_of(Path(self.path).expanduser())
+
+    def open(self, split: str = "train") -> "BandImages":
+        """Scan a split: names and headers, no pixels.
+
+        Raises:
+            DataError: if there is no image, or the images differ in their number of channels.
+        """
+        path = Path(self.path).expanduser()
+        if path.is_file():
+            mark = fingerprint([path.name], [path.stat().st_size])
+            return BandImages(self, path.parent, Names([path.name]), [], Counter(), mark)
+        root = split_folder(self.path, split)
+        found = list_files(root, BAND_ENDINGS)
+        return BandImages(self, root, found.names, found.refused, found.others, found.fingerprint)
+
+
+class BandImages:
+    """See `Tiff`. uint8 if all images are and no value means that there is none; else float32 with NaN."""
+
+    in_memory = False
+
+    def __init__(
+        self,
+        spec: Tiff,
+        root: Path,
+        names: Names,
+        refused: list[tuple[str, str]],
+        others: Counter[str],
+        fingerprint: str,
+    ) -> None:
+        self._spec, self._root = spec, root
+        self.where, self.refused, self.others = spec.path, refused, others
+        self.fingerprint = fingerprint
+        shapes = self._shapes(names)
+        self.channels = self._agree(shapes)
+        if not shapes:
+            raise DataError(self._nothing_found())
+        self._names = Names(shapes)
+        self.class_names, self._labels = classes_of(self._names)
+        self._bytes_only = all(shape.bytes_only for shape in shapes.values())
+        sizes = [shape.size for shape in shapes.values()]
+        self._typical = Size(*(int(side) for side in np.median(sizes, axis=0)))
+        self.smallest_side = min(map(min, sizes))
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, position: int) -> Sample:
+        path = self._root / self._names[position]
+        image = read_bands(path, self._spec.channels, self._spec.no_data, self._bytes_only)
+        if len(image) != self.channels:
+            raise DataError(f"has {len(image)} channels and not {self.channels}")
+        return Sample(image, int(self._labels[position]))
+
+    def name(self, position: int) -> str:
+        """The file, relative to the folder."""
+        return self._names[position]
+
+    def labels(self) -> list[int]:
+        """The class of every image; -1 where there are no classes."""
+        return self._labels.tolist()
+
+    def typical_size(self) -> Size:
+        """Median height and width."""
+        return self._typical
+
+    def _shapes(self, names: Names) -> dict[str, Shape]:
+        """What the header of each file says; files that are no images are refused."""
+        shapes: dict[str, Shape] = {}
+        for position in range(len(names)):
+            name = names[position]
+            try:
+                shapes[name] = self._shape(self._root / name)
+            except DataError as error:
+                self.refused.append((name, str(error)))
+        return shapes
+
+    def _shape(self, path: Path) -> Shape:
+        shape = read_shape(path, self._spec.no_data)
+        wanted = self._spec.channels
+        if not wanted:
+            return shape
+        if max(wanted) > shape.channels:
+            raise DataError(f"has {shape.channels} channels, so no channel {max(wanted)}")
+        return shape._replace(channels=len(wanted))
+
+    def _agree(self, shapes: dict[str, Shape]) -> int:
+        """The channels of nearly all; the few others are refused.
+
+        Raises:
+            DataError: naming the counts, if they are not few.
+        """
+        by_count: defaultdict[int, list[str]] = defaultdict(list)
+        for name, shape in shapes.items():
+            by_count[shape.channels].append(name)
+        if not by_count:
+            return 0
+        usual = max(by_count, key=lambda count: len(by_count[count]))
+        odd = {name: count for count, found in by_count.items() if count != usual for name in found}
+        if len(odd) > _FEW * len(shapes):
+            counts = ", ".join(f"{len(v)} of {k} (such as {v[0]})" for k, v in by_count.items())
+            raise DataError(
+                f"the images in {self.where} differ in their number of channels: {counts}; keep one kind "
+                "in a folder, or name channels that all have, such as --channels 1"
+            )
+        for name, count in odd.items():
+            self.refused.append((name, f"has {count} channels and not {usual}"))
+            del shapes[name]
+        return usual
+
+    def _nothing_found(self) -> str:
+        if self.refused:
+            name, reason = self.refused[0]
+            return f"none of the {len(self.refused)} files in {self.where} can be read; the first is {name}: {reason}"
+        return f"no image found in {self.where}; images with many bands end in {' '.join(sorted(BAND_ENDINGS))}"

@@ -1,0 +1,195 @@
+"""Multi-band images: axes, values, missing ones, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from numpy.typing import NDArray
+
+from unmask.data import Tiff, bands
+from unmask.data.tiff import BandImages
+from unmask.errors import DataError, ResourceError, SettingsError
+
+RANDOM = np.random.default_rng(0)
+
+
+def scene(
+    channels: int = 5, kind: Any = np.uint8, size: tuple[int, int] = (12, 10)
+) -> NDArray[Any]:
+    """Channels first."""
+    values = RANDOM.uniform(0, 250, (channels, *size))
+    return values.astype(kind)
+
+
+def write(path: Path, array: NDArray[Any], no_data: str | None = None, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tags = [(42113, "s", 0, no_data, True)] if no_data is not None else []
+    tifffile.imwrite(path, array, extratags=tags, metadata=None, **options)
+    return path
+
+
+def opened(path: Path, **settings: Any) -> BandImages:
+    return Tiff(path=str(path), **settings).open()
+
+
+class TestArrays:
+    @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16, np.float32, np.float64])
+    @pytest.mark.parametrize("layout", ["contig", "separate", "pages", "last.npy", "first.npy"])
+    def test_every_layout_gives_the_same_channels(
+        self, tmp_path: Path, kind: Any, layout: str
+    ) -> None:
+        values = scene(kind=kind)
+        file = tmp_path / ("a.npy" if layout.endswith("npy") else "a.tif")
+        if layout == "contig":
+            write(file, values.transpose(1, 2, 0), planarconfig=layout, photometric="minisblack")
+        elif layout == "separate":
+            write(file, values, planarconfig=layout, photometric="minisblack")
+        elif layout == "pages":
+            write(file, values, photometric="minisblack")
+        else:
+            np.save(file, values if layout == "first.npy" else values.transpose(1, 2, 0))
+        source = opened(tmp_path)
+        assert (source.channels, source.typical_size()) == (5, (12, 10))
+        image = source[0].image
+        assert image.dtype == (torch.uint8 if kind is np.uint8 else torch.float32)
+        assert np.array_equal(image.numpy(), values.astype(np.float32))
+
+    def test_one_channel(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", scene()[0])
+        assert opened(tmp_path)[0].image.shape == (1, 12, 10)
+
+    @pytest.mark.parametrize("codec", ["zlib", "lzw"])
+    def test_compressed(self, tmp_path: Path, codec: str) -> None:
+        values = scene()
+        write(tmp_path / "a.tif", values, compression=codec, photometric="minisblack")
+        assert np.array_equal(opened(tmp_path)[0].image.numpy(), values)
+
+    def test_channels_are_counted_from_one_and_keep_their_order(self, tmp_path: Path) -> None:
+        values = scene()
+        np.save(tmp_path / "a.npy", values)
+        source = opened(tmp_path, channels=(4, 1))
+        assert source.channels == 2
+        assert np.array_equal(source[0].image.numpy(), values[[3, 0]])
+
+    def test_folders_are_classes(self, tmp_path: Path) -> None:
+        for name in ("wet", "dry"):
+            (tmp_path / name).mkdir()
+            np.save(tmp_path / name / "a.npy", scene())
+        source = opened(tmp_path)
+        assert (source.class_names, source.labels()) == (("dry", "wet"), [0, 1])
+
+    def test_a_single_file(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", scene())
+        assert opened(tmp_path / "a.npy").name(0) == "a.npy"
+
+
+class TestMissing:
+    def test_what_a_geotiff_notes(self, tmp_path: Path) -> None:
+        """Also as 0.0 for bytes, which tifffile itself refuses to read."""
+        values = scene()
+        values[2, 3, 4] = values[0, 1] = 0
+        write(tmp_path / "a.tif", values, no_data="0.0", photometric="minisblack")
+        image = opened(tmp_path)[0].image
+        assert image.dtype == torch.float32
+        assert np.array_equal(image.isnan().numpy(), values == 0)
+        assert np.array_equal(image.nan_to_num().numpy(), values)
+
+    def test_what_the_user_says_comes_first(self, tmp_path: Path) -> None:
+        values = scene(kind=np.float32)
+        values[1, 2, 3] = -9999
+        write(tmp_path / "a.tif", values, no_data="7", photometric="minisblack")
+        image = opened(tmp_path, no_data=-9999.0)[0].image
+        assert image.isnan().nonzero().tolist() == [[1, 2, 3]]
+
+    def test_infinite_values_are_missing(self, tmp_path: Path) -> None:
+        values = scene(kind=np.float32)
+        values[0, 0, :3] = [np.nan, np.inf, -np.inf]
+        np.save(tmp_path / "a.npy", values)
+        assert opened(tmp_path)[0].image.isnan().sum() == 3
+
+    def test_bytes_among_numbers_are_numbers(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", scene())
+        np.save(tmp_path / "b.npy", scene(kind=np.uint16))
+        assert {sample.image.dtype for sample in map(opened(tmp_path).__getitem__, (0, 1))} == {
+            torch.float32
+        }
+
+    def test_nothing_but_missing_values(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", np.full((3, 8, 9), np.nan, np.float32))
+        source = opened(tmp_path)
+        with pytest.raises(DataError, match="holds no value: all are missing"):
+            source[0]
+
+
+class TestRefused:
+    def test_a_few_with_other_channels_are_left_out(self, tmp_path: Path) -> None:
+        for number in range(20):
+            np.save(tmp_path / f"{number:02}.npy", scene())
+        np.save(tmp_path / "odd.npy", scene(4))
+        source = opened(tmp_path)
+        assert (len(source), source.refused) == (20, [("odd.npy", "has 4 channels and not 5")])
+
+    def test_many_with_other_channels_stop(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", scene())
+        np.save(tmp_path / "b.npy", scene(4))
+        with pytest.raises(DataError, match=r"1 of 5 \(such as a\.npy\), 1 of 4 .*--channels 1"):
+            opened(tmp_path)
+        assert opened(tmp_path, channels=(1, 2)).channels == 2
+
+    def test_a_channel_that_is_not_there(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", scene())
+        with pytest.raises(DataError, match="has 5 channels, so no channel 6"):
+            opened(tmp_path, channels=(6,))
+
+    def test_channels_below_one(self) -> None:
+        with pytest.raises(SettingsError, match="counted from 1"):
+            Tiff(path="x", channels=(0,))
+
+    @pytest.mark.parametrize(
+        ("array", "reason"),
+        [
+            (np.zeros((2, 3, 4, 5)), r"an array of shape \(2, 3, 4, 5\) is no image"),
+            (np.zeros((4, 9, 4)), "which axis holds the channels cannot be told"),
+            (np.zeros((9, 9), complex), "values of type complex128 are no pixels"),
+            (np.zeros((0, 9)), "holds no pixel"),
+            (np.array([["a"]]), "values of type <U1 are no pixels"),
+        ],
+    )
+    def test_arrays_that_are_no_images(self, tmp_path: Path, array: Any, reason: str) -> None:
+        np.save(tmp_path / "a.npy", array)
+        with pytest.raises(DataError, match=reason):
+            opened(tmp_path)
+
+    @pytest.mark.parametrize("name", ["a.npy", "a.tif"])
+    def test_damage_is_said(self, tmp_path: Path, name: str) -> None:
+        values = scene(size=(40, 30))
+        if name == "a.npy":
+            np.save(tmp_path / name, values)
+        else:
+            write(tmp_path / name, values, compression="zlib", photometric="minisblack")
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / "words.tif").write_text("words")
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(DataError, match="damaged") as caught:
+            opened(tmp_path)[0]
+        assert "\n" not in str(caught.value)
+
+    def test_pickles_are_not_opened(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", np.array([[{}]], dtype=object), allow_pickle=True)
+        with pytest.raises(DataError, match="damaged or no array of numbers"):
+            opened(tmp_path)
+
+    def test_a_missing_reader_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(tmp_path / "a.tif", scene(), photometric="minisblack")
+        monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
+        with pytest.raises(ResourceError, match=r"pip install 'unmask\[tiff\]'"):
+            opened(tmp_path)
+
+    def test_a_missing_codec_is_named(self) -> None:
+        error = ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+        assert "pip install 'unmask[tiff]'" in bands._reason(error)
