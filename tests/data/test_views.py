@@ -4,9 +4,10 @@ import pytest
 import torch
 from reference.problems import random
 from torch import Tensor
+from torchvision.transforms import v2
 
 from unmask.contracts import Size
-from unmask.data.views import CenterCrop, RandomCrop, center_crop
+from unmask.data.views import CenterCrop, RandomCrop, center_crop, draw_box
 from unmask.errors import SettingsError
 
 
@@ -116,3 +117,32 @@ def test_center_crop_keeps_proportions_and_middle(shape: tuple[int, int]) -> Non
         assert span.item() / 255 * 16 / 15 == pytest.approx(part, abs=0.08)
     assert crop[0].mean().item() == pytest.approx(127.5, abs=4)
     assert crop[1].mean().item() == pytest.approx(127.5, abs=4)
+
+
+class TestBox:
+    """Beside torchvision's own rule, drawn many times: the same mean and spread of every side."""
+
+    @pytest.mark.parametrize("size", [Size(100, 140), Size(20, 200), Size(300, 31)], ids=str)
+    @pytest.mark.parametrize("share", [0.08, 0.5])
+    def test_spreads_as_torchvision_does(self, size: Size, share: float) -> None:
+        crop = v2.RandomResizedCrop([8, 8], scale=(share, 1.0))
+        image = torch.zeros(1, *size, dtype=torch.uint8)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            found = [crop.make_params([image]) for _ in range(3000)]
+        theirs = torch.tensor(
+            [[box[k] for k in ("top", "left", "height", "width")] for box in found]
+        ).double()
+        generator = random(1)
+        ours = torch.tensor([draw_box(size, share, generator) for _ in range(3000)]).double()
+        error = (theirs.var(0) / 3000 + ours.var(0) / 3000).sqrt() + 1e-9
+        assert ((ours.mean(0) - theirs.mean(0)).abs() < 5 * error).all()
+        assert torch.allclose(ours.std(0), theirs.std(0), rtol=0.08, atol=1e-6)
+
+    def test_lies_within_the_image(self) -> None:
+        generator = random(2)
+        for _ in range(500):
+            top, left, height, width = draw_box(Size(7, 90), 0.2, generator)
+            assert 0 <= top <= top + height <= 7
+            assert 0 <= left <= left + width <= 90
+            assert height > 0 < width

@@ -96,7 +96,7 @@ def decode(data: bytes, channels: int) -> UInt8[Tensor, "c h w"]:
         with _open(io.BytesIO(data)) as image:
             _check(image)
             if _plain(image) and (fast := _torchcodec()):
-                return fast(data, mode="RGB" if channels == 3 else "GRAY")
+                return fast[image.format](data, mode="RGB" if channels == 3 else "GRAY")
             pixels = np.array(_converted(image, "RGB" if channels == 3 else "L"))
     except DataError:
         raise
@@ -105,13 +105,13 @@ def decode(data: bytes, channels: int) -> UInt8[Tensor, "c h w"]:
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
 
 
-def _torchcodec() -> Any:
-    """torchcodec's decoder, or None where it is not installed or cannot load its libraries."""
+def _torchcodec() -> dict[str | None, Any] | None:
+    """torchcodec's decoders by format, or None where it is not installed or cannot load its libraries."""
     try:
-        from torchcodec.decoders import decode_image
+        from torchcodec.decoders import decode_jpeg, decode_png
     except (ImportError, OSError, RuntimeError):
         return None
-    return decode_image
+    return {"JPEG": decode_jpeg, "PNG": decode_png}
 
 
 def _open(data: Any) -> Image.Image:

@@ -82,7 +82,8 @@ class Files:
     def read(self, row: int) -> bytes:
         """The whole file."""
         try:
-            return (self.root / self.names[row]).read_bytes()
+            with open(f"{self.where}/{self.names[row]}", "rb", buffering=0) as file:  # noqa: PTH123
+                return file.read()  # without buffer and Path: a twentieth of a small image's time
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror})") from None
 

@@ -1,20 +1,23 @@
 """What an objective is shown of an image: crops and flips, still uint8, never normalised."""
 
+import math
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated
 
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Shaped
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from unmask.contracts import Size
 from unmask.errors import SettingsError
-from unmask.randomness import seeded
+from unmask.randomness import generator
 from unmask.spec import Kind
 
 _BICUBIC = v2.InterpolationMode.BICUBIC
+_TRIES = 10
+_WIDEST = 4 / 3  # and 3/4 the tallest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,20 +41,36 @@ class RandomCrop:
             )
 
     def __call__(
-        self, image: UInt8[Tensor, "c h w"], size: Size, *key: int
-    ) -> tuple[UInt8[Tensor, "c new_h new_w"], ...]:
+        self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
+    ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
         """One view; its crop and flip depend on the key alone."""
-        crop, flip = _transforms(self, size)
-        with seeded("crop", *key):
-            return (flip(crop(image)),)
+        random = generator("cpu", "crop", *key)
+        whole = Size(image.shape[-2], image.shape[-1])
+        top, left, height, width = draw_box(whole, self.smallest_share, random)
+        part = image[:, top : top + height, left : left + width]
+        view = F.resize(part, list(size), _BICUBIC, antialias=True)
+        mirrored = torch.rand((), generator=random).item() < self.flip_probability
+        return (view.flip(-1) if mirrored else view,)
 
 
-@cache
-def _transforms(views: RandomCrop, size: Size) -> tuple[v2.Transform, v2.Transform]:
-    crop = v2.RandomResizedCrop(
-        list(size), scale=(views.smallest_share, 1.0), interpolation=_BICUBIC, antialias=True
-    )
-    return crop, v2.RandomHorizontalFlip(views.flip_probability)
+def draw_box(
+    size: Size, smallest_share: float, random: torch.Generator
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a random part of an image.
+
+    The rule of torchvision's RandomResizedCrop: share of the area and logarithm of the proportions
+    are uniform; if ten draws do not fit, the largest part in the middle with allowed proportions.
+    """
+    for draws in torch.rand(_TRIES, 4, generator=random).tolist():
+        area = size.height * size.width * (smallest_share + draws[0] * (1 - smallest_share))
+        proportions = math.exp((2 * draws[1] - 1) * math.log(_WIDEST))
+        height, width = round(math.sqrt(area / proportions)), round(math.sqrt(area * proportions))
+        if 0 < height <= size.height and 0 < width <= size.width:
+            top = int(draws[2] * (size.height - height + 1))
+            return top, int(draws[3] * (size.width - width + 1)), height, width
+    height = min(size.height, round(size.width * _WIDEST))
+    width = min(size.width, round(size.height * _WIDEST))
+    return (size.height - height) // 2, (size.width - width) // 2, height, width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +78,13 @@ class CenterCrop:
     """The middle of the image, resized; nothing is drawn."""
 
     def __call__(
-        self, image: UInt8[Tensor, "c h w"], size: Size, *key: int
-    ) -> tuple[UInt8[Tensor, "c new_h new_w"], ...]:
+        self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
+    ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
         """One view, the same for every key."""
         return (center_crop(image, size),)
 
 
-def center_crop(image: UInt8[Tensor, "c h w"], size: Size) -> UInt8[Tensor, "c new_h new_w"]:
+def center_crop(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c new_h new_w"]:
     """Resize until the image covers `size`, then cut out the middle; proportions stay."""
     height, width = image.shape[-2:]
     if (height, width) == size:
