@@ -1,5 +1,7 @@
 """Random numbers as functions of a key."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -91,3 +93,18 @@ def test_nothing_else_touches_the_global_generator() -> None:
     derive("masks", 1)
     torch.rand(1, generator=generator("cpu", "masks", 1))
     assert torch.equal(torch.default_generator.get_state(), state)
+
+
+def test_seeded_sets_and_restores_the_generators_of_numpy_and_python() -> None:
+    np.random.seed(4)
+    random.seed(5)
+    expected = (np.random.rand(4).tolist(), [random.random() for _ in range(4)])
+    np.random.seed(4)
+    random.seed(5)
+    first = (np.random.rand(), random.random())
+    with seeded("augment", 1):
+        inside = (np.random.rand(), random.random())
+    rest = (np.random.rand(3).tolist(), [random.random() for _ in range(3)])
+    assert ([first[0], *rest[0]], [first[1], *rest[1]]) == expected
+    with seeded("augment", 1):
+        assert (np.random.rand(), random.random()) == inside

@@ -175,7 +175,8 @@ class Batch(NamedTuple):
     """Images as the loader gives them, never normalised: uint8, or float32 whose missing values are NaN."""
 
     views: tuple[Tensor, ...]
-    labels: Int[Tensor, "b"]
+    labels: Tensor
+    """The class of each image, [b]; or the share of every class in it, [b classes], where images are mixed."""
     index: Int[Tensor, "b"]  # pyright: ignore[reportIncompatibleMethodOverride] - of tuple, unused
     epoch: int
 
@@ -248,6 +249,29 @@ class Trainable(Protocol):
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Loss:
         """The loss of a batch; all randomness comes from the generator."""
+        ...
+
+
+@runtime_checkable
+class Following(Protocol):
+    """A trainable that does something after every update, such as averaging its weights."""
+
+    def after_step(self) -> None:
+        """Called once after each step of the optimizer."""
+        ...
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A module whose parameters lie in layers, 0 being the nearest to the pixels."""
+
+    @property
+    def layers(self) -> int:
+        """How many layers there are."""
+        ...
+
+    def layer_of(self, parameter_name: str) -> int:
+        """The layer that a parameter belongs to."""
         ...
 
 

@@ -5,6 +5,7 @@ keeps uses apart that would otherwise share a key.
 """
 
 import hashlib
+import random
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -50,10 +51,18 @@ def generator(device: torch.device | str, use: str, *key: int) -> torch.Generato
 
 @contextmanager
 def seeded(use: str, *key: int) -> Generator[None]:
-    """Let library code draw from torch's global CPU generator, and put that back as it was."""
-    state = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(derive(use, *key))
+    """Let library code draw from the global CPU generators of torch, numpy and Python, and put all back.
+
+    Setting all three takes some 80 microseconds.
+    """
+    seed = derive(use, *key)
+    torchs, numpys, pythons = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # the one that libraries draw from
+    random.seed(seed)
     try:
         yield
     finally:
-        torch.default_generator.set_state(state)
+        torch.default_generator.set_state(torchs)
+        np.random.set_state(numpys)
+        random.setstate(pythons)

@@ -16,8 +16,9 @@ from unmask.objectives import MAE, AnyObjective
 from unmask.objectives.decoders import AnyDecoder, SelfAttentionDecoder
 from unmask.spec import kinds
 from unmask.targets import AnyTarget, NormalizedPixels, Pixels
-from unmask.tasks import AnyTask, Classify
-from unmask.training.optimizers import AdamW, AnyOptimizer
+from unmask.tasks import AnyHead, AnyTask, Classify
+from unmask.tasks.heads import AttentiveHead, LinearHead, MeanHead, TokenProbe
+from unmask.training.optimizers import AdamW, AnyOptimizer, Lars, LayerwiseAdamW
 
 UNIONS = {
     "masking": AnyMasking,
@@ -26,6 +27,7 @@ UNIONS = {
     "decoder": AnyDecoder,
     "objective": AnyObjective,
     "task": AnyTask,
+    "head": AnyHead,
     "source": AnySource,
     "views": AnyViews,
     "optimizer": AnyOptimizer,
@@ -41,7 +43,13 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "encoder": {"vit": ViT(patch_size=2, embed_dim=8, depth=2, num_heads=2)},
     "decoder": {"self-attention": SelfAttentionDecoder(embed_dim=8, depth=2, num_heads=2)},
     "objective": {"mae": MAE(decoder=SelfAttentionDecoder(embed_dim=8, depth=1, num_heads=2))},
-    "task": {"classify": Classify(label_smoothing=0.1)},
+    "task": {"classify": Classify(label_smoothing=0.1, drop_path=0.2, weight_average=0.5)},
+    "head": {
+        "mean": MeanHead(),
+        "linear": LinearHead(),
+        "token-probe": TokenProbe(),
+        "attentive": AttentiveHead(),
+    },
     "source": {
         "folder": Folder(path="photos of 2024/à la mer"),
         "digits": Digits(),
@@ -50,7 +58,11 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "tiff": Tiff(path="scenes", channels=(4, 3, 2), no_data=-9999.0),
     },
     "views": {"random-crop": RandomCrop(smallest_share=0.3), "center-crop": CenterCrop()},
-    "optimizer": {"adamw": AdamW(weight_decay=0.1)},
+    "optimizer": {
+        "adamw": AdamW(weight_decay=0.1),
+        "layerwise-adamw": LayerwiseAdamW(layer_decay=0.7),
+        "lars": Lars(),
+    },
 }
 
 CHANNELS, CLASSES = 3, 4

@@ -1,14 +1,19 @@
 """Weight decay by parameter, and AdamW against its algorithm."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from reference import problems
-from torch import nn
+from torch import Tensor, nn
 
+from unmask.contracts import Size
+from unmask.encoders import ViT
 from unmask.errors import SettingsError
-from unmask.training.optimizers import AdamW, decay_groups
+from unmask.tasks import Classify
+from unmask.training.optimizers import AdamW, Lars, LayerwiseAdamW, decay_groups, layer_groups
 
 
 def test_groups_are_the_published_ones() -> None:
@@ -82,3 +87,95 @@ def test_steps_equal_the_algorithm() -> None:
 def test_wrong_values_are_refused(values: dict[str, float], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         AdamW(**values)
+
+
+def test_layer_groups_are_the_published_ones(published_schedules: dict[str, Any]) -> None:
+    """Every parameter by name: scale and weight decay, of a classifier of 12 blocks at 0.65."""
+    published = published_schedules["layer_decay"]
+    encoder = ViT(patch_size=4, embed_dim=8, depth=published["depth"], num_heads=2)
+    statistics = problems.statistics(3)
+    model = Classify().build(encoder.build(Size(8, 8), 3, statistics), 3)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = layer_groups(model, published["decay"], published["weight_decay"])
+    ours = {
+        published_parameter(names[parameter]): (group["scale"], group["weight_decay"])
+        for group in groups
+        for parameter in group["params"]
+    }
+    theirs = {
+        name: (group["lr_scale"], group["weight_decay"])
+        for group in published["groups"]
+        for name in group["params"]
+    }
+    assert ours.keys() == theirs.keys()
+    for name, (scale, decay) in theirs.items():
+        assert ours[name][0] == pytest.approx(scale, rel=1e-12), name
+        assert ours[name][1] == decay, name
+
+
+def published_parameter(name: str) -> str:
+    """The published name of a classifier's parameter."""
+    name = name.removeprefix("encoder.").removeprefix("head.")
+    return name.replace("linear.", "head.")
+
+
+def test_lower_layers_take_smaller_steps() -> None:
+    """Adam's first step is the learning rate itself, whatever the gradient."""
+    model = Classify().build(problems.build_encoder(), 5)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = LayerwiseAdamW(layer_decay=0.5, weight_decay=0.0).build(model)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1 * group["scale"]
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    scales = {"encoder.pos_embed": 1 / 8, "encoder.blocks.0.mlp.fc1.weight": 1 / 4}
+    scales |= {"encoder.blocks.1.mlp.fc1.weight": 1 / 2, "head.linear.weight": 1}
+    for name, scale in scales.items():
+        moved = (before[name] - model.get_parameter(name)).mean().item()
+        assert moved == pytest.approx(0.1 * scale, rel=1e-3), name
+
+
+def test_lars_equals_the_published_steps(
+    vectors: Callable[[str], tuple[dict[str, Tensor], dict[str, Any]]],
+) -> None:
+    found, _ = vectors("lars")
+    layer = nn.Linear(5, 6)
+    layer.load_state_dict({"weight": found["w0"], "bias": found["b0"]})
+    optimizer = Lars(momentum=0.9, trust=0.001, weight_decay=0.01).build(layer)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.7
+    for step in range(5):
+        layer.weight.grad, layer.bias.grad = found[f"gw{step}"], found[f"gb{step}"]
+        optimizer.step()
+        torch.testing.assert_close(layer.weight.data, found[f"w{step + 1}"], atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(layer.bias.data, found[f"b{step + 1}"], atol=1e-6, rtol=1e-6)
+
+
+def test_lars_without_decay_is_no_plain_sgd() -> None:
+    """The trap of another implementation: the trust ratio must not hang on the decay."""
+    layer = nn.Linear(3, 2, bias=False)
+    before = layer.weight.detach().clone()
+    optimizer = Lars(weight_decay=0.0).build(layer)
+    optimizer.param_groups[0]["lr"] = 1.0
+    layer.weight.grad = 1000 * torch.ones_like(layer.weight)
+    optimizer.step()
+    assert (layer.weight - before).norm().item() == pytest.approx(
+        0.001 * before.norm().item(), 1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "values", "message"),
+    [
+        (LayerwiseAdamW, {"layer_decay": 0.0}, "layer_decay must lie above 0 and at most at 1"),
+        (LayerwiseAdamW, {"beta2": 1.0}, r"beta2 must lie in \[0, 1\), got 1.0"),
+        (Lars, {"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
+        (Lars, {"trust": -1.0}, "trust must not be negative, got -1.0"),
+    ],
+)
+def test_wrong_values_of_others_are_refused(
+    spec: Any, values: dict[str, float], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        spec(**values)

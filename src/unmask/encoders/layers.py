@@ -77,6 +77,14 @@ class Block(nn.Module):
         tokens = tokens[:, start:] + self.attn(self.norm1(tokens), start)
         return tokens + self.mlp(self.norm2(tokens))
 
+    def attend(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t d"]:
+        """What the attention half adds to the tokens."""
+        return self.attn(self.norm1(tokens), 0)
+
+    def transform(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t d"]:
+        """What the MLP half adds to the tokens."""
+        return self.mlp(self.norm2(tokens))
+
     def project(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t qkv"]:
         """Query, key and value of each token: all of a block that looks at one token alone."""
         return self.attn.qkv(self.norm1(tokens))

@@ -92,18 +92,34 @@ class VisionTransformer(nn.Module):
         """The grid of patches of an image of this size; each can be hidden on its own."""
         return patch_grid(size, self.patch_size)
 
+    @property
+    def layers(self) -> int:
+        """Embeddings, blocks, and what comes after them."""
+        return len(self.blocks) + 2
+
+    def layer_of(self, parameter_name: str) -> int:
+        """0 for embeddings, tokens and positions; 1 for the first block; the last for the final norm."""
+        first, _, rest = parameter_name.partition(".")
+        if first in ("cls_token", "pos_embed", "patch_embed"):
+            return 0
+        return int(rest.partition(".")[0]) + 1 if first == "blocks" else self.layers - 1
+
     def encode(self, images: Shaped[Tensor, "b c h w"]) -> Encoded:
         """Tokens of whole images of any size that the patch divides."""
+        return self._run(self.embed(images))
+
+    def embed(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
+        """What the first block sees of whole images: class token, then patches, positions added."""
         positions = self._positions(size_of(images))
         patches = normalize(patchify(images, self.patch_size), self.statistics)
-        return self._run(self._embed(patches, images) + positions[1:], positions[0])
+        return self._with_cls(self._embed(patches, images) + positions[1:], positions[0])
 
     def encode_visible(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Encoded:
         """Tokens of the kept patches, in the order of `mask.kept_index`."""
         positions = self._positions(size_of(images))
         patches = gather(images, mask.image, mask.kept_index, self.patch_size, self.statistics)
         tokens = self._embed(patches, images) + positions[1:][mask.kept_index]
-        return self._run(tokens, positions[0])
+        return self._run(self._with_cls(tokens, positions[0]))
 
     def _embed(
         self, patches: Float[Tensor, "m k p"], images: Shaped[Tensor, "b c h w"]
@@ -114,9 +130,13 @@ class VisionTransformer(nn.Module):
     def _positions(self, size: Size) -> Float[Tensor, "rows d"]:
         return resized(self.pos_embed, self.grid, self.mask_grid(size))[0]
 
-    def _run(self, tokens: Float[Tensor, "m k d"], cls_position: Float[Tensor, "d"]) -> Encoded:
-        cls = (self.cls_token + cls_position).expand(len(tokens), -1, -1)
-        tokens = torch.cat([cls, tokens], dim=1)
+    def _with_cls(
+        self, tokens: Float[Tensor, "m k d"], position: Float[Tensor, "d"]
+    ) -> Float[Tensor, "m t d"]:
+        cls = (self.cls_token + position).expand(len(tokens), -1, -1)
+        return torch.cat([cls, tokens], dim=1)
+
+    def _run(self, tokens: Float[Tensor, "m t d"]) -> Encoded:
         for block in self.blocks:
             tokens = block(tokens)
         tokens = self.norm(tokens)

@@ -42,6 +42,16 @@ class MaskedAutoencoder(nn.Module):
         self.target = spec.target.build(encoder.patch_size, encoder.channels)
         self.decoder = spec.decoder.build(encoder.embed_dim, encoder.grid, self.target.out_dim)
 
+    @property
+    def layers(self) -> int:
+        """The encoder's: all else counts as its last."""
+        return self.encoder.layers
+
+    def layer_of(self, parameter_name: str) -> int:
+        """The encoder's layers; the last for decoder and target."""
+        owner, _, rest = parameter_name.partition(".")
+        return self.encoder.layer_of(rest) if owner == "encoder" else self.layers - 1
+
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Draw a mask and score the rebuilt patches."""
         mask = self.sample(batch.images, generator)

@@ -19,6 +19,7 @@ from unmask.data.order import samples
 from unmask.encoders.vit import VisionTransformer
 from unmask.randomness import derive, seeded
 from unmask.tasks.classify import Classifier, Classify
+from unmask.tasks.heads import LinearHead
 from unmask.tasks.logistic import STRENGTHS, logistic_classes
 from unmask.training.loop import train
 from unmask.training.optimizers import AdamW
@@ -115,7 +116,9 @@ def _finetuned(encoder: VisionTransformer, trial: Trial, seed: int) -> float:
 def _finetune(encoder: VisionTransformer, few: Images, peak: float, seed: int) -> Classifier:
     """A copy of the encoder with a head, all of it trained on a few images."""
     with seeded("head", seed):
-        classifier = Classify().build(copy.deepcopy(encoder), int(few.labels.max()) + 1)
+        task = Classify(head=LinearHead())
+        classifier = task.build(copy.deepcopy(encoder), int(few.labels.max()) + 1)
+    classifier.encoder.pos_embed.requires_grad_(False)  # as in pretraining
     schedule = WarmupCosine(base_lr=peak * 256 / BATCH, warmup_epochs=STEPS / 10)
     reports = train(
         classifier.train(),

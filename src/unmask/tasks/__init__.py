@@ -4,7 +4,8 @@ from typing import Annotated
 
 from unmask.spec import Kind
 from unmask.tasks.classify import Classify
+from unmask.tasks.heads import AnyHead
 
 AnyTask = Annotated[Classify, Kind("classify")]
 
-__all__ = ["AnyTask", "Classify"]
+__all__ = ["AnyHead", "AnyTask", "Classify"]

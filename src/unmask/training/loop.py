@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from unmask.contracts import Batch, Loss, Reports, StepReport, Trainable
+from unmask.contracts import Batch, Following, Loss, Reports, StepReport, Trainable
 from unmask.errors import ResourceError
 from unmask.randomness import generator
 from unmask.training.hardware import Precision, autocast
@@ -27,7 +27,8 @@ def train(
     """Train from `first_step` to `steps`, one report a step.
 
     Nothing here waits for a GPU: losses are tensors, read by whoever needs the number. All
-    randomness of a step comes from (seed, step).
+    randomness of a step comes from (seed, step). A group of the optimizer that bears a "scale" has that
+    much of the learning rate.
     """
     for step in range(first_step, steps):
         started = time.perf_counter()
@@ -35,7 +36,7 @@ def train(
         waited = time.perf_counter() - started
         learning_rate = rate(step)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("scale", 1.0)
         randomness = generator(device, "step", seed, step)
         try:
             loss = _backward(trainable, batch, randomness, device, precision, micro_batch)
@@ -48,6 +49,8 @@ def train(
             ) from None
         optimizer.step()
         optimizer.zero_grad()
+        if isinstance(trainable, Following):
+            trainable.after_step()
         yield StepReport(
             step=step + 1,
             loss=loss.total,

@@ -1,11 +1,12 @@
 """Optimizers and their parameter groups."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from unmask.contracts import Layered
 from unmask.errors import SettingsError
 from unmask.spec import Kind
 
@@ -41,7 +42,127 @@ class AdamW:
         return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)
 
 
-AnyOptimizer = Annotated[AdamW, Kind("adamw")]
+@dataclass(frozen=True, kw_only=True)
+class LayerwiseAdamW:
+    """AdamW for fine-tuning: the nearer a layer is to the pixels, the lower its learning rate.
+
+    Layer-wise decay (Clark and others, 2020; BEiT; MAE table 9). Position table and class token have no
+    weight decay, as published, nor have vectors and biases.
+    """
+
+    beta1: float = 0.9
+    """Memory of the gradient."""
+
+    beta2: float = 0.999
+    """Memory of its square (MAE table 9)."""
+
+    weight_decay: float = 0.05
+    """Decay of matrices."""
+
+    layer_decay: float = 0.75
+    """Learning rate of a layer relative to the next one's; 1 treats all alike."""
+
+    def __post_init__(self) -> None:
+        AdamW(beta1=self.beta1, beta2=self.beta2, weight_decay=self.weight_decay)
+        if not 0 < self.layer_decay <= 1:
+            raise SettingsError(
+                f"layer_decay must lie above 0 and at most at 1, got {self.layer_decay}"
+            )
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of all parameters that learn; the module must know its layers."""
+        assert isinstance(module, Layered)
+        groups = layer_groups(module, self.layer_decay, self.weight_decay)
+        return torch.optim.AdamW(groups, lr=0.0, betas=(self.beta1, self.beta2), fused=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lars:
+    """SGD with momentum whose steps are in proportion to each matrix (You and others, 2017; MAE table 10).
+
+    Vectors and biases take plain steps, without decay.
+    """
+
+    momentum: float = 0.9
+    """Memory of earlier steps."""
+
+    trust: float = 0.001
+    """Length of a step relative to the matrix's norm, at a learning rate of 1."""
+
+    weight_decay: float = 0.0
+    """Decay of matrices."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise SettingsError(f"momentum must lie in [0, 1), got {self.momentum}")
+        for name in ("trust", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name} must not be negative, got {getattr(self, name)}")
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of all parameters that learn."""
+        decayed, exempt = decay_groups(module)
+        groups = [
+            {"params": exempt, "trust": None, "weight_decay": 0.0},
+            {"params": decayed, "trust": self.trust, "weight_decay": self.weight_decay},
+        ]
+        filled = [group for group in groups if group["params"]]
+        return LarsOptimizer(filled, {"lr": 0.0, "momentum": self.momentum})
+
+
+class LarsOptimizer(torch.optim.Optimizer):
+    """See `Lars`. timm's differs: it leaves matrices unadapted without decay, and adds norms with it."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        change = gradient.add(parameter, alpha=group["weight_decay"])
+        if group["trust"] is not None:
+            size, length = parameter.norm(), change.norm()
+            known = (size > 0) & (length > 0)
+            change = change * torch.where(known, group["trust"] * size / length, 1.0)
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        state["momentum_buffer"].mul_(group["momentum"]).add_(change)
+        parameter.add_(state["momentum_buffer"], alpha=-group["lr"])
+
+
+AnyOptimizer = (
+    Annotated[AdamW, Kind("adamw")]
+    | Annotated[LayerwiseAdamW, Kind("layerwise-adamw")]
+    | Annotated[Lars, Kind("lars")]
+)
+
+_UNDECAYED = ("pos_embed", "cls_token")
+
+
+def layer_groups(module: Any, layer_decay: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups of a `Layered` module: scale of the learning rate and weight decay of each.
+
+    With L layers, the scale of layer i is layer_decay^(L - 1 - i).
+    """
+    groups: dict[tuple[int, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            last = name.rpartition(".")[2]
+            exempt = parameter.ndim <= 1 or last == "bias" or last in _UNDECAYED
+            key = (module.layer_of(name), 0.0 if exempt else weight_decay)
+            groups.setdefault(key, []).append(parameter)
+    return [
+        {
+            "params": found,
+            "scale": layer_decay ** (module.layers - 1 - layer),
+            "weight_decay": decay,
+        }
+        for (layer, decay), found in groups.items()
+    ]
 
 
 def decay_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

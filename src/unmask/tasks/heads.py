@@ -1,0 +1,149 @@
+"""From an encoder's tokens to scores of classes.
+
+A head sees the tokens as they leave the last trained block, class token first, and the encoder's final
+norm, which it may use.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unmask.encoders.layers import NORM_EPSILON
+from unmask.spec import Kind
+
+_HEAD_WIDTH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanHead:
+    """Mean of the patch tokens, a norm of its own in place of the encoder's, a linear layer: MAE's fine-tuning.
+
+    As published: the norm is called fc_norm and starts fresh, and the linear layer starts near zero.
+    """
+
+    def build(self, embed_dim: int, classes: int) -> "MeanClassifier":
+        """The module, drawn from torch's global generator."""
+        return MeanClassifier(embed_dim, classes)
+
+
+class MeanClassifier(nn.Module):
+    """See `MeanHead`."""
+
+    uses_norm = False
+
+    def __init__(self, embed_dim: int, classes: int) -> None:
+        super().__init__()
+        self.fc_norm = nn.LayerNorm(embed_dim, eps=NORM_EPSILON)
+        self.linear = _linear(embed_dim, classes, 2e-5)
+
+    def forward(self, tokens: Float[Tensor, "b t d"], norm: nn.Module) -> Float[Tensor, "b o"]:
+        """Scores of the classes."""
+        return self.linear(self.fc_norm(tokens[:, 1:].mean(1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearHead:
+    """A linear layer on the mean of the patch tokens after the encoder's own norm."""
+
+    def build(self, embed_dim: int, classes: int) -> "LinearClassifier":
+        """The module, drawn from torch's global generator."""
+        return LinearClassifier(embed_dim, classes)
+
+
+class LinearClassifier(nn.Module):
+    """See `LinearHead`."""
+
+    uses_norm = True
+
+    def __init__(self, embed_dim: int, classes: int) -> None:
+        super().__init__()
+        self.linear = _linear(embed_dim, classes, 2e-5)
+
+    def forward(self, tokens: Float[Tensor, "b t d"], norm: nn.Module) -> Float[Tensor, "b o"]:
+        """Scores of the classes."""
+        return self.linear(norm(tokens)[:, 1:].mean(1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenProbe:
+    """The class token after the encoder's norm, batch normalisation, a linear layer (MAE appendix A.1).
+
+    The normalisation has no parameters to learn and an epsilon of 1e-6; while training it takes mean and
+    deviation from the images computed together (a micro-batch), afterwards their running averages.
+    """
+
+    def build(self, embed_dim: int, classes: int) -> "TokenClassifier":
+        """The module, drawn from torch's global generator."""
+        return TokenClassifier(embed_dim, classes)
+
+
+class TokenClassifier(nn.Module):
+    """See `TokenProbe`."""
+
+    uses_norm = True
+
+    def __init__(self, embed_dim: int, classes: int) -> None:
+        super().__init__()
+        self.batch_norm = nn.BatchNorm1d(embed_dim, affine=False, eps=1e-6)
+        self.linear = _linear(embed_dim, classes, 0.01)
+
+    def forward(self, tokens: Float[Tensor, "b t d"], norm: nn.Module) -> Float[Tensor, "b o"]:
+        """Scores of the classes."""
+        return self.linear(self.batch_norm(norm(tokens)[:, 0]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentiveHead:
+    """One learned query attends over the patch tokens after the encoder's norm; then a linear layer.
+
+    The attentive probe of AIM (El-Nouby and others, 2024): keys and values are projected, in heads of 64
+    channels where the width allows.
+    """
+
+    def build(self, embed_dim: int, classes: int) -> "AttentiveClassifier":
+        """The module, drawn from torch's global generator."""
+        return AttentiveClassifier(embed_dim, classes)
+
+
+class AttentiveClassifier(nn.Module):
+    """See `AttentiveHead`."""
+
+    uses_norm = True
+
+    def __init__(self, embed_dim: int, classes: int) -> None:
+        super().__init__()
+        self.num_heads = max(1, embed_dim // _HEAD_WIDTH) if embed_dim % _HEAD_WIDTH == 0 else 1
+        self.query = nn.Parameter(torch.empty(1, 1, embed_dim).normal_(std=0.02))
+        self.key = nn.Linear(embed_dim, embed_dim)
+        self.value = nn.Linear(embed_dim, embed_dim)
+        self.linear = _linear(embed_dim, classes, 0.01)
+
+    def forward(self, tokens: Float[Tensor, "b t d"], norm: nn.Module) -> Float[Tensor, "b o"]:
+        """Scores of the classes."""
+        patches = norm(tokens)[:, 1:]
+        query = self.query.expand(len(patches), -1, -1)
+        parts = (query, self.key(patches), self.value(patches))
+        query, key, value = (
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts
+        )
+        pooled = F.scaled_dot_product_attention(query, key, value)  # [b heads 1 d/heads]
+        return self.linear(pooled.flatten(1))
+
+
+AnyHead = (
+    Annotated[MeanHead, Kind("mean")]
+    | Annotated[LinearHead, Kind("linear")]
+    | Annotated[TokenProbe, Kind("token-probe")]
+    | Annotated[AttentiveHead, Kind("attentive")]
+)
+
+
+def _linear(embed_dim: int, classes: int, deviation: float) -> nn.Linear:
+    linear = nn.Linear(embed_dim, classes)
+    nn.init.trunc_normal_(linear.weight, std=deviation)
+    nn.init.zeros_(linear.bias)
+    return linear

@@ -1,0 +1,138 @@
+"""Heads against published classifiers, timm, and equations written out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+from reference import problems
+from torch import Tensor, nn
+
+from unmask.contracts import IMAGENET, Size
+from unmask.encoders import ViT
+from unmask.encoders.vit import VisionTransformer
+from unmask.tasks import Classify
+from unmask.tasks.classify import Classifier
+from unmask.tasks.heads import AnyHead, AttentiveHead, LinearHead, MeanHead, TokenProbe
+
+Vectors = Callable[[str], tuple[dict[str, Tensor], dict[str, Any]]]
+
+
+def published(found: dict[str, Tensor], head: AnyHead) -> Classifier:
+    """The classifier with the published weights."""
+    weights = {
+        name.removeprefix("weights."): value
+        for name, value in found.items()
+        if name.startswith("weights.")
+    }
+    width, depth = (
+        weights["cls_token"].shape[-1],
+        1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks.")),
+    )
+    spec = ViT(patch_size=8, embed_dim=width, depth=depth, num_heads=3)
+    model = Classify(head=head).build(build(spec, Size(32, 32)), len(weights["head.bias"]))
+    state = model.state_dict()
+    for name, value in weights.items():
+        ours = {"head": "head.linear", "fc_norm": "head.fc_norm"}
+        owner, _, rest = name.partition(".")
+        ours_name = f"{ours[owner]}.{rest}" if owner in ours else f"encoder.{name}"
+        assert state[ours_name].shape == value.shape, name
+        state[ours_name] = value
+    model.load_state_dict(state)
+    return model
+
+
+def build(spec: ViT, size: Size) -> VisionTransformer:
+    """An encoder that takes pixels as they are."""
+    encoder = spec.build(size, 3, IMAGENET.tensors())
+    encoder.mean.zero_()
+    encoder.std.fill_(1.0)
+    return encoder
+
+
+def test_fine_tuning_head_equals_the_published_code(vectors: Vectors) -> None:
+    found, _ = vectors("vit_finetune")
+    model = published(found, MeanHead()).eval()
+    torch.testing.assert_close(model.logits(found["images"]), found["logits"], atol=1e-5, rtol=1e-5)
+
+
+def test_probe_equals_the_published_code(vectors: Vectors) -> None:
+    """In train mode, where the batch's own statistics count."""
+    found, _ = vectors("vit_probe")
+    model = published(found, TokenProbe()).train()
+    expected = found["probe_logits_train_mode"]
+    torch.testing.assert_close(model.logits(found["images"]), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_probe_normalises_with_the_right_epsilon_and_keeps_running_statistics() -> None:
+    head = TokenProbe().build(8, 3)
+    norm = head.batch_norm
+    assert (norm.eps, norm.affine, norm.training) == (1e-6, False, True)
+    tokens = torch.randn(16, 5, 8, generator=problems.random(0))
+    head.train()(tokens, nn.Identity())
+    first = tokens[:, 0]
+    torch.testing.assert_close(norm.running_mean, 0.1 * first.mean(0))
+    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * first.var(0))
+
+
+def test_pooled_head_equals_timm_with_the_same_weights() -> None:
+    theirs = timm.create_model(
+        "vit_tiny_patch16_224",
+        img_size=32,
+        patch_size=8,
+        embed_dim=24,
+        depth=3,
+        num_heads=3,
+        num_classes=5,
+        global_pool="avg",
+    ).eval()
+    generator = problems.random(2)
+    for parameter in theirs.parameters():
+        parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    encoder = build(ViT(patch_size=8, embed_dim=24, depth=3, num_heads=3), Size(32, 32))
+    model = Classify().build(encoder, 5).eval()
+    state = model.state_dict()
+    for name, value in theirs.state_dict().items():
+        ours = {"head": "head.linear", "fc_norm": "head.fc_norm"}
+        owner, _, rest = name.partition(".")
+        state[f"{ours[owner]}.{rest}" if owner in ours else f"encoder.{name}"] = value
+    model.load_state_dict(state)
+    images = torch.rand(4, 3, 32, 32, generator=generator)
+    torch.testing.assert_close(model.logits(images), theirs(images), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_attentive_head_equals_its_equations() -> None:
+    head = AttentiveHead().build(8, 3)
+    tokens = torch.randn(2, 5, 8, generator=problems.random(1))
+    norm = nn.LayerNorm(8)
+    for image, scores in zip(tokens, head(tokens, norm), strict=True):
+        patches = norm(image)[1:]
+        weights = []
+        for patch in patches:
+            weights.append(float(head.query[0, 0] @ head.key(patch)) / 8**0.5)
+        shares = torch.tensor(weights).softmax(0)
+        pooled = sum(
+            share * head.value(patch) for share, patch in zip(shares, patches, strict=True)
+        )
+        torch.testing.assert_close(scores, head.linear(pooled), atol=1e-5, rtol=1e-5)
+
+
+def test_wide_attentive_heads_have_64_channels() -> None:
+    assert AttentiveHead().build(192, 3).num_heads == 3
+    assert AttentiveHead().build(48, 3).num_heads == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "token"), [(MeanHead(), 1), (LinearHead(), 1), (AttentiveHead(), 1), (TokenProbe(), 0)]
+)
+def test_heads_read_only_their_tokens(head: AnyHead, token: int) -> None:
+    module = head.build(8, 3).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(generator=problems.random(4))
+    tokens = torch.randn(2, 5, 8, generator=problems.random(1), requires_grad=True)
+    module(tokens, nn.LayerNorm(8)).sum().backward()
+    seen = tokens.grad.abs().sum((0, 2)) > 0
+    assert seen.tolist() == ([True] + [False] * 4 if token == 0 else [False] + [True] * 4)
