@@ -182,7 +182,7 @@ def picture(side: int, quality: int = 75) -> bytes:
 
 
 def memory_over_epochs(epochs: int, count: int = 60_000) -> dict[str, Any]:
-    """Proportional memory of this process and two loading processes, MiB, at the end of every epoch."""
+    """Memory of this process and two loading processes, MiB, at the end of every epoch."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name, "images")
         data = picture(32)
@@ -204,13 +204,13 @@ def memory_over_epochs(epochs: int, count: int = 60_000) -> dict[str, Any]:
         sizes: list[int] = []
         for step, _ in enumerate(stream, 1):
             if step % (count // size) == 0:
-                sizes.append(proportional_memory())
+                sizes.append(own_memory())
                 print(f"epoch {len(sizes)}: {sizes[-1]} MiB", file=sys.stderr, flush=True)
     return {"images": count, "epochs": epochs, "mib": sizes}
 
 
-def proportional_memory() -> int:
-    """MiB of this process and its children, shared pages counted once (PSS)."""
+def own_memory() -> int:
+    """MiB of this process and its children that belong to no file, shared pages counted once."""
     found = subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True)
     total = 0
     for process in [os.getpid(), *map(int, found.stdout.split())]:
@@ -218,7 +218,7 @@ def proportional_memory() -> int:
             lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
         except OSError:
             continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
     return total // 1024
 
 

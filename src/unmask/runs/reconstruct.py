@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from unmask.contracts import ChannelStatistics, ImageSource, PatchMask, Size
@@ -39,7 +39,7 @@ class Reconstruction(NamedTuple):
 @torch.inference_mode()
 def reconstruct(
     objective: MaskedAutoencoder,
-    image: UInt8[Tensor, "c h w"],
+    image: Shaped[Tensor, "c h w"],
     mask: PatchMask,
     levels: Levels,
     statistics: ChannelStatistics,
