@@ -9,6 +9,7 @@ COMMANDS = {
     "demo": "pretrain on handwritten digits and show what it brings (under two minutes)",
     "pretrain": "pretrain an encoder on your images",
     "reconstruct": "hide parts of images and rebuild them: the paper's figure",
+    "finetune": "train a classifier from an encoder, wholly or in part, or from scratch",
     "evaluate": "score frozen features with labelled images",
     "convert": "weights to and from published MAE, timm and transformers",
 }

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from unmask.contracts import Size
-from unmask.data.views import CenterCrop, RandomCrop, center_crop, draw_box
+from unmask.data.views import CenterCrop, RandomCrop, center_crop, draw_box, resize
 from unmask.errors import SettingsError
 
 
@@ -146,3 +146,28 @@ class TestBox:
             assert 0 <= top <= top + height <= 7
             assert 0 <= left <= left + width <= 90
             assert height > 0 < width
+
+
+class TestMissingValues:
+    def test_a_single_one_does_not_spread(self) -> None:
+        image = ramp(64, 64).float()
+        image[0, 31, 31] = float("nan")
+        small = resize(image, Size(16, 16))
+        assert small.isfinite().all()
+        whole = resize(ramp(64, 64).float(), Size(16, 16))
+        torch.testing.assert_close(small, whole, atol=2.0, rtol=0)
+
+    def test_known_values_alone_count(self) -> None:
+        """Of one value wherever it is known, and nothing beyond the hole."""
+        image = torch.full((1, 40, 40), 7.0)
+        image[:, :20] = float("nan")
+        small = resize(image, Size(10, 10))
+        assert small[:, :4].isnan().all()
+        torch.testing.assert_close(small[:, 5:], torch.full((1, 5, 10), 7.0))
+
+    def test_each_channel_has_its_own(self) -> None:
+        image = torch.ones(2, 8, 8)
+        image[1] = float("nan")
+        small = resize(image, Size(4, 4))
+        assert small[0].eq(1).all()
+        assert small[1].isnan().all()

@@ -8,7 +8,7 @@ from runs import tiny
 
 from unmask.contracts import Batch, Size, Statistics
 from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
-from unmask.data.views import AnyViews, CenterCrop, RandomCrop
+from unmask.data.views import AnyViews, AugmentedCrop, CenterCrop, MarginCrop, RandomCrop
 from unmask.encoders import AnyEncoder, ViT
 from unmask.encoders.vit import VisionTransformer
 from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking
@@ -57,7 +57,12 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "parquet": Parquet(path="data/train-*.parquet"),
         "tiff": Tiff(path="scenes", channels=(4, 3, 2), no_data=-9999.0),
     },
-    "views": {"random-crop": RandomCrop(smallest_share=0.3), "center-crop": CenterCrop()},
+    "views": {
+        "random-crop": RandomCrop(smallest_share=0.3),
+        "center-crop": CenterCrop(),
+        "margin-crop": MarginCrop(share=0.8),
+        "augmented-crop": AugmentedCrop(magnitude=5),
+    },
     "optimizer": {
         "adamw": AdamW(weight_decay=0.1),
         "layerwise-adamw": LayerwiseAdamW(layer_decay=0.7),

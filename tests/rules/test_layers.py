@@ -32,6 +32,7 @@ FENCED = {
     "timm": {
         "training/optimizers.py",
         "data/views.py",
+        "data/mixing.py",  # mixup, cutmix and erasing act on batches, views on single images
         "encoders/layers.py",
         "encoders/positions.py",
         "formats/timm.py",

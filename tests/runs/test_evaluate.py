@@ -3,20 +3,20 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from runs import tiny
 from torch import Tensor
 
 from unmask.contracts import IMAGENET, Size
-from unmask.data import Digits, Folder
+from unmask.data import Folder
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError
 from unmask.runs import few_labels
-from unmask.runs.evaluate import draw_share, evaluate, labelled_features, open_labelled
+from unmask.runs.evaluate import evaluate, labelled_features
 from unmask.runs.features import Features, features
 from unmask.runs.few_labels import Images, compare, draw_trial
+from unmask.runs.labelled import open_labelled
 
 CPU = torch.device("cpu")
 SIZE = Size(8, 8)
@@ -32,53 +32,6 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoder(classes: Path) -> VisionTransformer:
     """With random weights, in the mode for training: encoding must not care."""
     return tiny.make_run(classes).build().encoder.train()
-
-
-class TestSplit:
-    def test_own_folders_are_taken(self, classes: Path, tmp_path: Path) -> None:
-        for name in ("train", "val"):
-            shutil.copytree(classes, tmp_path / name)
-        labelled = open_labelled(Folder(path=str(tmp_path)), 0)
-        assert labelled.split == "the data's own train and test folders"
-        assert labelled.test_rows is None
-        assert (len(labelled.train), len(labelled.test)) == (30, 30)
-
-    def test_digits_have_their_own(self) -> None:
-        labelled = open_labelled(Digits(), 0)
-        assert (len(labelled.train), len(labelled.test)) == (1442, 355)
-
-    def test_else_a_fifth_of_each_class_from_the_seed(self, classes: Path) -> None:
-        first, second = (open_labelled(Folder(path=str(classes)), seed) for seed in (3, 3))
-        other = open_labelled(Folder(path=str(classes)), 4)
-        assert first.split == "20% of each class for testing, drawn from seed 3"
-        assert first.test_rows is not None
-        assert second.test_rows is not None
-        assert (first.test_rows == second.test_rows).all()
-        assert (first.test_rows != other.test_rows).any()
-        labels = np.array(first.train.labels())
-        assert [int(first.test_rows[labels == c].sum()) for c in range(3)] == [2, 2, 2]
-
-    def test_no_labels(self, classes: Path) -> None:
-        with pytest.raises(
-            DataError, match=r"needs labelled images: .*cats/1\.jpg.* or use digits"
-        ):
-            open_labelled(Folder(path=str(classes / "cats")), 0)
-
-    def test_other_classes_in_the_two_folders(self, classes: Path, tmp_path: Path) -> None:
-        shutil.copytree(classes, tmp_path / "train")
-        shutil.copytree(classes, tmp_path / "test")
-        (tmp_path / "test" / "emus").rename(tmp_path / "test" / "gnus")
-        with pytest.raises(DataError, match=r"different classes; only one has \['emus', 'gnus'\]"):
-            open_labelled(Folder(path=str(tmp_path)), 0)
-
-    @pytest.mark.parametrize(
-        ("sizes", "drawn"), [([10, 5, 4], [2, 1, 1]), ([2, 1, 3], [1, 0, 1]), ([1, 1], [0, 0])]
-    )
-    def test_share_of_each_class(self, sizes: list[int], drawn: list[int]) -> None:
-        """At least one, and never all, of a class with two or more."""
-        labels = np.repeat(np.arange(len(sizes)), sizes)
-        chosen = draw_share(labels, 0.2, 0)
-        assert [int(chosen[labels == c].sum()) for c in range(len(sizes))] == drawn
 
 
 class TestFeatures:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from unmask.runs import pretrain
+from unmask.runs import training
 from unmask.runs.load import Model, load
 from unmask.training.hardware import find_device
 
@@ -28,7 +28,7 @@ def loaded(path: str, device: str) -> Model:
     return model
 
 
-def shown(reports: Iterable[pretrain.Progress], name: str) -> Iterator[pretrain.Progress]:
+def shown(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
     """Pass reports on, showing where they stand."""
     if console.is_terminal:
         yield from _live(reports, name)
@@ -36,7 +36,7 @@ def shown(reports: Iterable[pretrain.Progress], name: str) -> Iterator[pretrain.
         yield from _plain(reports, name)
 
 
-def _live(reports: Iterable[pretrain.Progress], name: str) -> Iterator[pretrain.Progress]:
+def _live(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task(name, total=None, state="starting")
@@ -51,7 +51,7 @@ def _live(reports: Iterable[pretrain.Progress], name: str) -> Iterator[pretrain.
             yield report
 
 
-def _plain(reports: Iterable[pretrain.Progress], name: str) -> Iterator[pretrain.Progress]:
+def _plain(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
     printed = 0.0
     for report in reports:
         now = time.perf_counter()
@@ -61,7 +61,7 @@ def _plain(reports: Iterable[pretrain.Progress], name: str) -> Iterator[pretrain
         yield report
 
 
-def _state(report: pretrain.Progress) -> str:
+def _state(report: training.Progress) -> str:
     count = len(report.lines)
     mean = {key: sum(line[key] for line in report.lines) / count for key in report.lines[0]}
     waiting = mean["waiting"]

@@ -13,7 +13,8 @@ from unmask.commands.console import console, loaded
 from unmask.data.kinds import find_source
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError
-from unmask.runs.evaluate import Protocol, Score, evaluate, labelled_features, open_labelled
+from unmask.runs.evaluate import Protocol, Score, evaluate, labelled_features
+from unmask.runs.labelled import open_labelled
 
 _FEATURES = {"cls": "class token", "mean": "mean of patches"}
 

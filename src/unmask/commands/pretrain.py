@@ -1,11 +1,6 @@
 """`unmask pretrain DATA`: pretrain an encoder on the user's images."""
 
-import signal
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from threading import Event
 from typing import Annotated, Literal
 
 import torch
@@ -13,6 +8,8 @@ import tyro
 
 from unmask.commands.arguments import Peek, as_typed, parse, peek
 from unmask.commands.console import console, duration, gib, shown
+from unmask.commands.fitting import fitting_warmup, free_folder
+from unmask.commands.signals import signals
 from unmask.contracts import ChannelStatistics, ImageSource, Size
 from unmask.data import AnySource, Tiff
 from unmask.data.kinds import find_source, parse_channels
@@ -136,10 +133,10 @@ def _begin(arguments: list[str], seen: Peek) -> int:
     if args.threads is not None and args.threads < 1:
         raise SettingsError(f"threads must be at least 1, got {args.threads}")
 
-    folder = RunFolder(args.out or _free_folder(name, seen.words[0]))
+    folder = RunFolder(args.out or free_folder(name, seen.words[0]))
     folder.check_free()
     _say_images(spec.splits(), source, args.recipe.image_size)
-    recipe = args.recipe if args.recipe == default else _fitting_warmup(args.recipe, seen)
+    recipe = args.recipe if args.recipe == default else fitting_warmup(args.recipe, seen)
     device = find_device(args.device)
     torch.set_num_threads(args.threads or cores())
     statistics = _statistics(args, like, init, source)
@@ -234,7 +231,7 @@ def _train(
     start: Checkpoint | None = None,
 ) -> int:
     """Train until the end or a signal, and say how to go on."""
-    with folder.lock(), _signals() as stop:
+    with folder.lock(), signals() as stop:
         reports = pretrain(run, folder, source, objective, stop.event, start)
         for _ in shown(reports, run.recipe_name):
             pass
@@ -345,33 +342,6 @@ def _refuse_changes(args: Arguments, old: Arguments) -> None:
             )
 
 
-def _fitting_warmup(recipe: Recipe, seen: Peek) -> Recipe:
-    """Shorten the warm-up of a recipe that is run for far fewer epochs than it was made for."""
-    longest = recipe.epochs / 10
-    if recipe.schedule.warmup_epochs <= longest or "schedule.warmup-epochs" in seen.flags:
-        if recipe.schedule.warmup_epochs >= recipe.epochs:
-            raise SettingsError(
-                f"a warm-up of {recipe.schedule.warmup_epochs:g} epochs leaves nothing of "
-                f"{recipe.epochs:g}; shorten it with --schedule.warmup-epochs"
-            )
-        return recipe
-    console.print(
-        f"warm-up cut from {recipe.schedule.warmup_epochs:g} to {longest:g} epochs, a tenth of "
-        f"{recipe.epochs:g}; --schedule.warmup-epochs sets it"
-    )
-    return replace(recipe, schedule=replace(recipe.schedule, warmup_epochs=longest))
-
-
-def _free_folder(recipe_name: str, data: str) -> str:
-    """runs/RECIPE-DATA, numbered if that is taken."""
-    name = Path(recipe_name.rpartition(":")[2]).name
-    base = Path("runs") / f"{name}-{Path(data).resolve().name}"
-    number = 1
-    while (folder := Path(f"{base}-{number}" if number > 1 else base)).exists():
-        number += 1
-    return str(folder)
-
-
 def _say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None:
     """What was found, and what was left out."""
     classes = (
@@ -447,30 +417,3 @@ def _say_plan(run: Run, plan: Plan) -> None:
         f"expected  {duration(plan.seconds)} ({plan.step_seconds:.2f} s a step), "
         f"{gib(plan.memory_bytes)} of memory"
     )
-
-
-class _Stop:
-    """Whether and by which signal to stop."""
-
-    def __init__(self) -> None:
-        self.event = Event()
-        self.signal = 0
-
-
-@contextmanager
-def _signals() -> Generator[_Stop]:
-    """Let Ctrl-C and SIGTERM end the step at hand first; a second Ctrl-C stops at once."""
-    stop = _Stop()
-
-    def note(number: int, _: object) -> None:
-        if stop.event.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.event.set()
-        stop.signal = number
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

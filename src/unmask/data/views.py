@@ -2,21 +2,25 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Shaped
+from PIL.Image import Resampling
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from unmask.contracts import Size
-from unmask.errors import SettingsError
-from unmask.randomness import generator
+from unmask.contracts import IMAGENET, Size
+from unmask.errors import DataError, SettingsError
+from unmask.randomness import generator, seeded
 from unmask.spec import Kind
 
 _BICUBIC = v2.InterpolationMode.BICUBIC
+_MARGIN_UP_TO = 224
 _TRIES = 10
+_MOST = 0.5
 _WIDEST = 4 / 3  # and 3/4 the tallest
 
 
@@ -48,7 +52,7 @@ class RandomCrop:
         whole = Size(image.shape[-2], image.shape[-1])
         top, left, height, width = draw_box(whole, self.smallest_share, random)
         part = image[:, top : top + height, left : left + width]
-        view = F.resize(part, list(size), _BICUBIC, antialias=True)
+        view = resize(part, size)
         mirrored = torch.rand((), generator=random).item() < self.flip_probability
         return (view.flip(-1) if mirrored else view,)
 
@@ -84,14 +88,127 @@ class CenterCrop:
         return (center_crop(image, size),)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MarginCrop:
+    """The middle of the image with a margin around it left out: how classifiers are tested.
+
+    At 224 pixels the shorter side is resized to 256 and the middle cut out; above 224 nothing is left
+    out, as in MAE's published evaluation.
+    """
+
+    share: float = 0.875
+    """Side of the crop relative to the resized image's, up to 224 pixels."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise SettingsError(f"share must lie above 0 and at most at 1, got {self.share}")
+
+    def __call__(
+        self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
+    ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
+        """One view, the same for every key."""
+        if min(size) > _MARGIN_UP_TO:
+            return (center_crop(image, size),)
+        around = Size(*(int(side / self.share) for side in size))
+        return (F.center_crop(_covering(image, around), list(size)),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentedCrop:
+    """A random part of the image, a random flip, and RandAugment (Cubuk and others, 2020), by timm.
+
+    For grey and colour images of bytes. As in MAE's fine-tuning: two operations of a list of fifteen, each
+    done half the time, their strength growing with the magnitude.
+    """
+
+    smallest_share: float = 0.08
+    """Least share of the image's area in a crop."""
+
+    flip_probability: float = 0.5
+    """How often to mirror left and right; 0 where sides matter, as in writing."""
+
+    magnitude: int = 9
+    """Strength of the operations, 0 to 10 (MAE table 9)."""
+
+    magnitude_std: float = 0.5
+    """Deviation of the strength from one operation to the next (MAE table 9)."""
+
+    def __post_init__(self) -> None:
+        self.crop()
+        if not 0 <= self.magnitude <= 10:
+            raise SettingsError(f"magnitude must lie between 0 and 10, got {self.magnitude}")
+        if self.magnitude_std < 0:
+            raise SettingsError(f"magnitude_std must not be negative, got {self.magnitude_std}")
+
+    def crop(self) -> RandomCrop:
+        """What is done before RandAugment."""
+        return RandomCrop(
+            smallest_share=self.smallest_share, flip_probability=self.flip_probability
+        )
+
+    def __call__(
+        self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
+    ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
+        """One view; all of it depends on the key alone.
+
+        Raises:
+            DataError: if the pixels are no grey or colour bytes.
+        """
+        channels = len(image)
+        if image.dtype != torch.uint8 or channels not in (1, 3):
+            raise DataError(
+                f"RandAugment is for grey or colour images of bytes, and these have {channels} channels of "
+                f"{str(image.dtype).removeprefix('torch.')}; choose views:random-crop"
+            )
+        (view,) = self.crop()(image, size, *key)
+        picture = F.to_pil_image(view.expand(3, -1, -1))
+        augment = _rand_augment(self.magnitude, self.magnitude_std, channels, size)
+        with seeded("augment", *key):
+            picture = augment(picture)
+        return (F.pil_to_tensor(picture)[:channels],)
+
+
+@cache
+def _rand_augment(magnitude: int, magnitude_std: float, channels: int, size: Size) -> Any:
+    """timm's transform; uncovered corners are filled with ImageNet's mean, or its grey."""
+    from timm.data.auto_augment import rand_augment_transform
+
+    fill = tuple(round(255 * mean) for mean in IMAGENET.mean)
+    settings = {
+        "translate_const": int(0.45 * min(size)),
+        "img_mean": fill if channels == 3 else (round(sum(fill) / 3),) * 3,
+        "interpolation": Resampling.BICUBIC,
+    }
+    return rand_augment_transform(f"rand-m{magnitude}-mstd{magnitude_std}-inc1", settings)
+
+
 def center_crop(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c new_h new_w"]:
     """Resize until the image covers `size`, then cut out the middle; proportions stay."""
-    height, width = image.shape[-2:]
-    if (height, width) == size:
+    if image.shape[-2:] == size:
         return image
+    return F.center_crop(_covering(image, size), list(size))
+
+
+def _covering(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c new_h new_w"]:
+    """The image resized in its proportions until it just covers `size`."""
+    height, width = image.shape[-2:]
     scale = max(size.height / height, size.width / width)
     covering = [max(size.height, round(height * scale)), max(size.width, round(width * scale))]
-    return F.center_crop(F.resize(image, covering, _BICUBIC, antialias=True), list(size))
+    return resize(image, Size(*covering))
 
 
-AnyViews = Annotated[RandomCrop, Kind("random-crop")] | Annotated[CenterCrop, Kind("center-crop")]
+def resize(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c new_h new_w"]:
+    """Bicubic, smoothed where it shrinks; a value is missing where most of what it is made of is."""
+    if image.dtype == torch.uint8 or not bool((missing := image.isnan()).any()):
+        return F.resize(image, list(size), _BICUBIC, antialias=True)
+    weights = F.resize((~missing).to(image.dtype), list(size), _BICUBIC, antialias=True)
+    values = F.resize(image.masked_fill(missing, 0.0), list(size), _BICUBIC, antialias=True)
+    return torch.where(weights >= _MOST, values / weights, math.nan)
+
+
+AnyViews = (
+    Annotated[RandomCrop, Kind("random-crop")]
+    | Annotated[CenterCrop, Kind("center-crop")]
+    | Annotated[MarginCrop, Kind("margin-crop")]
+    | Annotated[AugmentedCrop, Kind("augmented-crop")]
+)

@@ -2,16 +2,33 @@
 
 import runpy
 from pathlib import Path
+from typing import TypeVar
 
 from unmask.contracts import Size
+from unmask.encoders.vit import ViT
 from unmask.errors import SettingsError, UnmaskError, did_you_mean
+from unmask.recipes.finetune import TRANSFERS
 from unmask.recipes.mae import NAMED as _MAE
 from unmask.recipes.recipe import Named, Recipe
+from unmask.recipes.transfer import Transfer
+
+T = TypeVar("T", Recipe, Transfer)
 
 RECIPES: dict[str, Named] = {**_MAE}
 """Every recipe by its public name."""
 
-__all__ = ["RECIPES", "Named", "Recipe", "choose_recipe", "find_recipe"]
+__all__ = [
+    "RECIPES",
+    "TRANSFERS",
+    "Named",
+    "Recipe",
+    "Transfer",
+    "choose_recipe",
+    "choose_scratch",
+    "choose_transfer",
+    "find_recipe",
+    "find_transfer",
+]
 
 
 def find_recipe(name: str) -> Recipe:
@@ -21,17 +38,34 @@ def find_recipe(name: str) -> Recipe:
         SettingsError: naming the nearest recipe, or what is wrong with the file.
     """
     if ".py" in name:
-        return _from_file(name)
+        return _from_file(name, Recipe)
+    if name in TRANSFERS:
+        raise SettingsError(f"{name} is a recipe of `unmask finetune`, not of pretraining")
     if name not in RECIPES:
         raise SettingsError(f"unknown recipe {name!r}; {did_you_mean(name, RECIPES)}")
     return RECIPES[name].recipe
 
 
-def _from_file(reference: str) -> Recipe:
+def find_transfer(name: str) -> Transfer:
+    """The recipe of fine-tuning of this name, or the object that `FILE.py:NAME` points to.
+
+    Raises:
+        SettingsError: naming the nearest recipe, or what is wrong with the file.
+    """
+    if ".py" in name:
+        return _from_file(name, Transfer)
+    if name in RECIPES:
+        raise SettingsError(f"{name} is a recipe of `unmask pretrain`, not of fine-tuning")
+    if name not in TRANSFERS:
+        raise SettingsError(f"unknown recipe {name!r}; {did_you_mean(name, TRANSFERS)}")
+    return TRANSFERS[name].recipe
+
+
+def _from_file(reference: str, cls: type[T]) -> T:
     path, _, attribute = reference.rpartition(":")
     if not path or not Path(path).is_file():
         raise SettingsError(
-            f"{reference!r} names no recipe: write ./FILE.py:NAME, with a Recipe called NAME in that file"
+            f"{reference!r} names no recipe: write ./FILE.py:NAME, with a {cls.__name__} called NAME in that file"
         )
     try:
         values = runpy.run_path(path)
@@ -39,10 +73,11 @@ def _from_file(reference: str) -> Recipe:
         raise
     except Exception as error:  # whatever the user's file does wrong
         raise SettingsError(f"{path} cannot be run: {type(error).__name__}: {error}") from None
-    if not isinstance(values.get(attribute), Recipe):
-        found = [key for key, value in values.items() if isinstance(value, Recipe)]
-        raise SettingsError(f"{path} has no Recipe called {attribute!r}; it has {found}")
-    return values[attribute]
+    recipe = values.get(attribute)
+    if not isinstance(recipe, cls):
+        found = [key for key, value in values.items() if isinstance(value, cls)]
+        raise SettingsError(f"{path} has no {cls.__name__} called {attribute!r}; it has {found}")
+    return recipe
 
 
 def choose_recipe(size: Size, images: int) -> tuple[str, str]:
@@ -60,3 +95,23 @@ def choose_recipe(size: Size, images: int) -> tuple[str, str]:
     if images < 200_000:
         return "mae-s16", f"{images:,} images suit a small encoder"
     return "mae-b16", f"{images:,} images are enough for the paper's base model"
+
+
+def choose_transfer(encoder: ViT) -> str:
+    """The name of the recipe to fine-tune such an encoder with."""
+    same = [name for name, named in TRANSFERS.items() if named.recipe.encoder == encoder]
+    if same:
+        return same[0]
+    if encoder.patch_size <= 4:
+        return "finetune-digits" if encoder.patch_size <= 2 else "finetune-ti4"
+    if encoder.depth >= 24:
+        return "finetune-l16" if encoder.depth < 32 else "finetune-h14"
+    return "finetune-b16"
+
+
+def choose_scratch(size: Size) -> str:
+    """The name of the recipe to train on images of this typical size, without pretraining."""
+    side = min(size)
+    if side <= 12:
+        return "finetune-digits"
+    return "scratch-ti4" if side <= 64 else "scratch-b16"

@@ -7,12 +7,14 @@ import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from unmask.errors import ResourceError, RunError, SettingsError
 from unmask.runs.run import Run
+from unmask.runs.transfer import PURPOSE, AnyRun, TransferRun
 from unmask.spec import to_json
 from unmask.training import checkpoint
 from unmask.training.checkpoint import Checkpoint
@@ -28,10 +30,11 @@ class RunFolder:
         self.spec = self.root / "spec.json"
         self.statistics = self.root / "statistics.json"
         self.log = self.root / "log.jsonl"
+        self.results = self.root / "results.json"
         self.set_aside = self.root / "set_aside.csv"
         self.checkpoints = self.root / "checkpoints"
 
-    def create(self, run: Run) -> None:
+    def create(self, run: AnyRun) -> None:
         """Make the folder and write the spec.
 
         Raises:
@@ -54,7 +57,7 @@ class RunFolder:
         """Refuse a folder that holds a run or something else, or that cannot be made."""
         if self.spec.exists():
             raise RunError(
-                f"{self.root} already holds a run; continue it with `unmask pretrain --resume "
+                f"{self.root} already holds a run; continue it with `unmask {self.command()} --resume "
                 f"{self.root}`, or choose another folder with --out"
             )
         if self.root.exists() and (not self.root.is_dir() or self._holds_more_than_a_start()):
@@ -71,17 +74,63 @@ class RunFolder:
         return any(path.name not in _UNBORN for path in self.root.iterdir())
 
     def read(self) -> Run:
-        """The run of this folder.
+        """The run of pretraining in this folder.
 
         Raises:
             RunError: if there is none, or it is damaged or from a newer version.
         """
+        data = self._data()
+        if self._is_transfer(data):
+            raise RunError(
+                f"{self.root} is a run of fine-tuning, which has no recipe of pretraining; see `unmask "
+                f"finetune --resume {self.root}` and `unmask predict {self.root}`"
+            )
+        try:
+            return Run.read(data)
+        except SettingsError as error:
+            raise self._unreadable(error) from None
+
+    def read_transfer(self) -> TransferRun:
+        """The run of fine-tuning in this folder.
+
+        Raises:
+            RunError: if there is none, or it is damaged or from a newer version.
+        """
+        data = self._data()
+        if not self._is_transfer(data):
+            raise RunError(
+                f"{self.root} is a run of pretraining, without classes; make a classifier of it with "
+                f"`unmask finetune {self.root} DATA`"
+            )
+        try:
+            return TransferRun.read(data)
+        except SettingsError as error:
+            raise self._unreadable(error) from None
+
+    def is_transfer(self) -> bool:
+        """Whether it holds a run of fine-tuning."""
+        return self.spec.exists() and self._is_transfer(self._data())
+
+    def command(self) -> str:
+        """The command that makes such runs."""
+        try:
+            return "finetune" if self.is_transfer() else "pretrain"
+        except RunError:
+            return "pretrain"
+
+    def _data(self) -> Any:
         if not self.spec.exists():
             raise RunError(f"{self.root} holds no run (no spec.json){self.nearby()}")
         try:
-            return Run.read(json.loads(self.spec.read_text()))
-        except (ValueError, SettingsError) as error:
-            raise RunError(f"{self.spec} cannot be read: {error}") from None
+            return json.loads(self.spec.read_text())
+        except ValueError as error:
+            raise self._unreadable(error) from None
+
+    def _is_transfer(self, data: Any) -> bool:
+        return isinstance(data, dict) and data.get("purpose") == PURPOSE
+
+    def _unreadable(self, error: Exception) -> RunError:
+        return RunError(f"{self.spec} cannot be read: {error}")
 
     def nearby(self) -> str:
         """A clause naming the runs beside this folder; empty if there are none."""
@@ -93,24 +142,26 @@ class RunFolder:
         return checkpoint.newest(self.checkpoints)
 
     def save(
-        self, run: Run, step: int, objective: nn.Module, optimizer: torch.optim.Optimizer
+        self, run: AnyRun, step: int, trained: nn.Module, optimizer: torch.optim.Optimizer
     ) -> Path:
-        """Write a checkpoint."""
-        model = objective.state_dict()
+        """Write a checkpoint; the encoder apart is that of the average, where weights are averaged."""
+        model = trained.state_dict()
+        prefixes = ("average.copies.encoder.", "encoder.")
+        prefix = next(p for p in prefixes if any(name.startswith(p) for name in model))
         encoder = {
-            name.removeprefix("encoder."): tensor
+            name.removeprefix(prefix): tensor
             for name, tensor in model.items()
-            if name.startswith("encoder.")
+            if name.startswith(prefix)
         }
         return checkpoint.write(
             self.checkpoints,
             {
                 "encoder": encoder,
                 "model": model,
-                "training/optimizer": checkpoint.optimizer_tensors(optimizer, objective),
+                "training/optimizer": checkpoint.optimizer_tensors(optimizer, trained),
             },
             step=step,
-            images_seen=step * run.recipe.batch_size,
+            images_seen=run.images_seen(step),
             spec_hash=run.hash,
             metadata={"unmask": json.dumps(to_json(run.model)), "run": json.dumps(to_json(run))},
         )

@@ -10,8 +10,10 @@ from unmask.data.loader import Viewed
 from unmask.errors import ResourceError
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.randomness import generator
-from unmask.recipes import Recipe
+from unmask.recipes import Recipe, Transfer
 from unmask.runs.run import Run, parameter_count
+from unmask.runs.transfer import AnyRun
+from unmask.tasks.classify import Classifier
 from unmask.training.hardware import Precision, cores, memory_available
 from unmask.training.meter import Cost, measure_cost
 
@@ -46,8 +48,8 @@ class Plan:
 
 
 def trial(
-    objective: MaskedAutoencoder,
-    recipe: Recipe,
+    objective: MaskedAutoencoder | Classifier,
+    recipe: Recipe | Transfer,
     device: torch.device,
     precision: Precision,
 ) -> Cost:
@@ -107,14 +109,7 @@ def fitting_micro_batch(
 def make_plan(run: Run, objective: MaskedAutoencoder, source: ImageSource, cost: Cost) -> Plan:
     """The plan of a run, from measured costs."""
     recipe, hardware = run.recipe, run.hardware
-    computing = cost.step_seconds(recipe.batch_size, hardware.micro_batch)
-    loading = _loading_seconds(run, source) * recipe.batch_size
-    if hardware.workers == 0:
-        step_seconds = computing + loading
-    elif hardware.device == "cpu":  # the loading processes take their share of the same cores
-        step_seconds = computing + loading / cores()
-    else:
-        step_seconds = max(computing, loading / hardware.workers)
+    step_seconds = seconds_of_step(run, source, cost)
     encoder = parameter_count(objective.encoder)
     grid = recipe.encoder_grid()
     mask = recipe.objective.masking.sample(1, grid, generator("cpu", "plan"))
@@ -129,7 +124,19 @@ def make_plan(run: Run, objective: MaskedAutoencoder, source: ImageSource, cost:
     )
 
 
-def _loading_seconds(run: Run, source: ImageSource) -> float:
+def seconds_of_step(run: AnyRun, source: ImageSource, cost: Cost) -> float:
+    """Expected time of a step, loading counted."""
+    batch_size, hardware = run.recipe.batch_size, run.hardware
+    computing = cost.step_seconds(batch_size, hardware.micro_batch)
+    loading = _loading_seconds(run, source) * batch_size
+    if hardware.workers == 0:
+        return computing + loading
+    if hardware.device == "cpu":  # the loading processes take their share of the same cores
+        return computing + loading / cores()
+    return max(computing, loading / hardware.workers)
+
+
+def _loading_seconds(run: AnyRun, source: ImageSource) -> float:
     """Seconds to load one image, measured on a few."""
     viewed = Viewed(source, run.recipe.views, run.recipe.image_size, run.seed)
     count = min(32, len(source))

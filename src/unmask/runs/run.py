@@ -87,6 +87,10 @@ class Run:
         """Steps in all."""
         return steps_of(self.recipe.epochs, self.images, self.recipe.batch_size)
 
+    def images_seen(self, step: int) -> int:
+        """Images shown up to a step."""
+        return step * self.recipe.batch_size
+
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
         recipe = self.recipe
@@ -119,19 +123,29 @@ class Run:
     @property
     def hash(self) -> str:
         """Short hash of what must stay the same when a run goes on."""
-        same = {key: value for key, value in to_json(self).items() if key not in _MAY_CHANGE}
-        return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
+        return hash_of(self)
 
     @classmethod
     def read(cls, data: Any) -> "Run":
         """The run that a `spec.json` describes; a newer version is refused."""
-        version = data.get("spec_version") if isinstance(data, dict) else None
-        if isinstance(version, int) and version > SPEC_VERSION:
-            raise RunError(
-                f"this run's spec.json has version {version}, and this unmask reads up to "
-                f"{SPEC_VERSION}; install a newer unmask"
-            )
+        check_version(data)
         return from_json(cls, data)
+
+
+def check_version(data: Any) -> None:
+    """Refuse a `spec.json` of a newer version."""
+    version = data.get("spec_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > SPEC_VERSION:
+        raise RunError(
+            f"this run's spec.json has version {version}, and this unmask reads up to "
+            f"{SPEC_VERSION}; install a newer unmask"
+        )
+
+
+def hash_of(run: Any) -> str:
+    """Short hash of the fields of a run that must stay the same when it goes on."""
+    same = {key: value for key, value in to_json(run).items() if key not in _MAY_CHANGE}
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def new_run(

@@ -10,7 +10,7 @@ from unmask.formats.adapt import adapt
 from unmask.formats.model import ModelSpec, Weights
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.patches import patch_grid
-from unmask.recipes import RECIPES, Recipe
+from unmask.recipes import RECIPES, Recipe, Transfer
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.runs.weights import Found
@@ -43,7 +43,9 @@ def recipe_for(spec: ModelSpec) -> tuple[str, Recipe, str]:
     recipe = replace(recipe, encoder=spec.encoder, objective=objective, image_size=spec.image_size)
     reason = "its encoder is that of the weights"
     if not same:
-        reason = f"no recipe has the encoder of the weights ({_shape(spec.encoder)}), which is kept"
+        reason = (
+            f"no recipe has the encoder of the weights ({shape_of(spec.encoder)}), which is kept"
+        )
     return name, recipe, reason
 
 
@@ -58,8 +60,8 @@ def start_from(found: Found, recipe: Recipe, statistics: ChannelStatistics) -> S
     spec = found.weights.spec
     if spec.encoder != recipe.encoder:
         raise SettingsError(
-            f"--init {found.about} has {_shape(spec.encoder)}, and the recipe wants "
-            f"{_shape(recipe.encoder)}; leave out --recipe to take what fits the weights"
+            f"--init {found.about} has {shape_of(spec.encoder)}, and the recipe wants "
+            f"{shape_of(recipe.encoder)}; leave out --recipe to take what fits the weights"
         )
     weights = found.weights
     decoder = spec.objective.decoder if spec.objective else None
@@ -67,7 +69,7 @@ def start_from(found: Found, recipe: Recipe, statistics: ChannelStatistics) -> S
         weights = weights._replace(spec=spec.without_decoder(), decoder={})
     step = "" if found.step is None else f", step {found.step:,}"
     words = [f"{spec.origin}{step}", _taken(found.weights, weights)]
-    words += _adapted(spec, recipe, statistics)
+    words += adapted(spec, recipe, statistics)
     return Start(adapt(weights, recipe.image_size, statistics), "; ".join(words))
 
 
@@ -116,7 +118,8 @@ def _taken(found: Weights, taken: Weights) -> str:
     )
 
 
-def _adapted(spec: ModelSpec, recipe: Recipe, statistics: ChannelStatistics) -> list[str]:
+def adapted(spec: ModelSpec, recipe: Recipe | Transfer, statistics: ChannelStatistics) -> list[str]:
+    """What must be done to weights for a recipe and its images, in words."""
     old = patch_grid(spec.image_size, spec.encoder.patch_size)
     new, channels = recipe.encoder_grid(), len(statistics.mean)
     said: list[str] = []
@@ -129,7 +132,8 @@ def _adapted(spec: ModelSpec, recipe: Recipe, statistics: ChannelStatistics) -> 
     return said
 
 
-def _shape(encoder: ViT) -> str:
+def shape_of(encoder: ViT) -> str:
+    """An encoder in words."""
     return (
         f"{encoder.depth} blocks of {encoder.embed_dim} with {encoder.num_heads} heads, MLPs of "
         f"{int(encoder.embed_dim * encoder.mlp_ratio)} and patches of {encoder.patch_size}"

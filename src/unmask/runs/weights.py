@@ -8,6 +8,7 @@ from unmask.formats import Hints, read_named
 from unmask.formats.model import Weights, split
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
+from unmask.training.checkpoint import Checkpoint
 
 _NO_HINTS = Hints()
 
@@ -36,6 +37,8 @@ def find_weights(path: Path | str, hints: Hints = _NO_HINTS) -> Found:
         DataError: if it is a file that cannot be used.
     """
     folder = RunFolder(path)
+    if folder.is_transfer():
+        return _of_transfer(folder)
     if folder.spec.exists():
         return _of_run(folder)
     if not folder.root.exists():
@@ -48,10 +51,29 @@ def find_weights(path: Path | str, hints: Hints = _NO_HINTS) -> Found:
 
 def _of_run(folder: RunFolder) -> Found:
     run = folder.read()
+    found, damaged = newest_whole(folder)
+    weights = Weights(run.model, *split(found.read("model")))
+    about = f"{run.recipe_name}, step {found.info.step:,}"
+    return Found(weights, about, "unmask", run, found.info.step, damaged)
+
+
+def _of_transfer(folder: RunFolder) -> Found:
+    """The encoder of a classifier: of the average, where weights are averaged."""
+    run = folder.read_transfer()
+    found, damaged = newest_whole(folder)
+    weights = Weights(run.model, found.read("encoder"), {})
+    about = f"{run.recipe_name}, step {found.info.step:,}"
+    return Found(weights, about, "unmask", None, found.info.step, damaged)
+
+
+def newest_whole(folder: RunFolder) -> tuple[Checkpoint, tuple[str, ...]]:
+    """The newest whole checkpoint of a run, and a line for each damaged one passed over.
+
+    Raises:
+        RunError: if there is none.
+    """
     found, damaged = folder.newest()
     if found is None:
         why = f"all are damaged ({damaged[0]})" if damaged else "none is written yet"
         raise RunError(f"{folder.root} has no checkpoint to load: {why}")
-    weights = Weights(run.model, *split(found.read("model")))
-    about = f"{run.recipe_name}, step {found.info.step:,}"
-    return Found(weights, about, "unmask", run, found.info.step, tuple(damaged))
+    return found, tuple(damaged)

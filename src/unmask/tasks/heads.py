@@ -73,7 +73,8 @@ class TokenProbe:
     """The class token after the encoder's norm, batch normalisation, a linear layer (MAE appendix A.1).
 
     The normalisation has no parameters to learn and an epsilon of 1e-6; while training it takes mean and
-    deviation from the images computed together (a micro-batch), afterwards their running averages.
+    deviation from the images computed together (a micro-batch), afterwards, and for an image alone, their
+    running averages.
     """
 
     def build(self, embed_dim: int, classes: int) -> "TokenClassifier":
@@ -93,7 +94,11 @@ class TokenClassifier(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "b t d"], norm: nn.Module) -> Float[Tensor, "b o"]:
         """Scores of the classes."""
-        return self.linear(self.batch_norm(norm(tokens)[:, 0]))
+        token = norm(tokens)[:, 0]
+        if self.training and len(token) == 1:  # a single image has no deviation
+            average, spread = self.batch_norm.running_mean, self.batch_norm.running_var
+            return self.linear(F.batch_norm(token, average, spread, eps=self.batch_norm.eps))
+        return self.linear(self.batch_norm(token))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,413 @@
+"""`unmask finetune ENCODER DATA`: a classifier from an encoder, or from nothing."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from unmask.commands.arguments import Peek, as_typed, parse, peek
+from unmask.commands.console import console, duration, gib, shown
+from unmask.commands.fitting import fitting_batch, fitting_warmup, free_folder
+from unmask.commands.signals import signals
+from unmask.contracts import ChannelStatistics, ImageSource
+from unmask.data import AnySource, Tiff
+from unmask.data.kinds import find_source
+from unmask.data.statistics import measure
+from unmask.errors import RunError, SettingsError
+from unmask.formats.model import ModelSpec
+from unmask.recipes import (
+    TRANSFERS,
+    Transfer,
+    choose_scratch,
+    choose_transfer,
+    find_transfer,
+)
+from unmask.runs.finetune import Accuracy, accuracy_of, finetune, write_accuracy
+from unmask.runs.folder import RunFolder
+from unmask.runs.labelled import Labelled, open_labelled
+from unmask.runs.plan import fitting_micro_batch, seconds_of_step, trial
+from unmask.runs.run import parameter_count
+from unmask.runs.start import adapted, shape_of, statistics_for
+from unmask.runs.transfer import TransferRun, new_transfer
+from unmask.runs.weights import Found, find_weights
+from unmask.tasks.classify import Classifier
+from unmask.training.checkpoint import Checkpoint
+from unmask.training.hardware import (
+    Hardware,
+    best_precision,
+    best_workers,
+    cores,
+    find_device,
+)
+from unmask.training.meter import Cost
+
+SCRATCH = "scratch"
+"""What stands for ENCODER where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The flags of `unmask finetune`."""
+
+    encoder: tyro.conf.Positional[str | None] = None
+    """A run, weights of unmask, a published MAE, timm or transformers; or the word scratch."""
+
+    data: tyro.conf.Positional[str | None] = None
+    """Labelled images: a folder of class folders (train/ and test/ or val/ are used), or digits."""
+
+    recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe")] = None
+    """A recipe's name, or FILE.py:NAME; chosen from the encoder if not given."""
+
+    trained_blocks: str | None = None
+    """How much of the encoder learns: all, the last N blocks, half (the last one's MLP), or 0; the
+    recipe's if not given."""
+
+    out: str | None = None
+    """Folder of the run; runs/RECIPE-DATA if not given."""
+
+    resume: str | None = None
+    """Continue this run exactly where it stopped."""
+
+    data_kind: str | None = None
+    """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
+
+    recipe: Annotated[Transfer, tyro.conf.arg(name="")]
+    """Everything that changes the result."""
+
+    seed: int = 0
+    """Seed of the head, weights from scratch, order, crops, mixing, and the split where there is none."""
+
+    workers: int | None = None
+    """Processes that load images."""
+
+    threads: int | None = None
+    """CPU threads of torch; all cores if not given."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, or auto."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products; weights are float32 always."""
+
+    micro_batch: int | None = None
+    """Images computed at a time; as many as fit if not given."""
+
+    save_every_minutes: float = 10.0
+    """Time between checkpoints; 0 saves after every step."""
+
+    max_set_aside: float = 0.05
+    """Share of images that may be unusable before the run stops."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    seen = peek(arguments)
+    if "resume" in seen.flags and not seen.help:
+        return _resume(arguments, seen)
+    return _begin(arguments, seen)
+
+
+def _begin(arguments: list[str], seen: Peek) -> int:
+    name = seen.flags.get("recipe", "finetune-b16")
+    if seen.help:
+        _parse(arguments, Arguments(recipe=find_transfer(name)))
+    if len(seen.words) < 2:
+        raise SettingsError(
+            "which encoder, and which images? `unmask finetune runs/NAME FOLDER`, or `unmask finetune "
+            "scratch FOLDER`; FOLDER holds a folder for each class"
+        )
+    if "recipe" in seen.flags:
+        find_transfer(name)  # a misspelt name should not wait for a scan of the images
+    found = _weights(seen.words[0])
+    spec = _source(seen, found)
+    seed = seen.flags.get("seed", "0")
+    labelled = open_labelled(spec, int(seed) if seed.isdecimal() else 0)
+    name, default = _recipe(seen, found, labelled.train)
+    args = _parse(arguments, Arguments(recipe=default))
+    if args.threads is not None and args.threads < 1:
+        raise SettingsError(f"threads must be at least 1, got {args.threads}")
+
+    folder = RunFolder(args.out or free_folder(name, seen.words[1]))
+    folder.check_free()
+    _say_images(labelled)
+    recipe = args.recipe
+    if args.trained_blocks is not None:
+        recipe = replace(recipe, task=replace(recipe.task, trained_blocks=args.trained_blocks))
+    if recipe != default or recipe.epochs < recipe.schedule.warmup_epochs:
+        recipe = fitting_warmup(recipe, seen)
+    statistics = _statistics(found, labelled.train)
+    init = None
+    if found is not None:
+        init = _words(found, recipe, statistics)
+        console.print(f"weights   {init}")
+    device = find_device(args.device)
+    torch.set_num_threads(args.threads or cores())
+    workers = best_workers(device, labelled.train.in_memory)
+    hardware = Hardware(
+        device=str(device),
+        precision=best_precision(device) if args.precision == "auto" else args.precision,
+        workers=workers if args.workers is None else args.workers,
+        threads=torch.get_num_threads(),
+        micro_batch=args.micro_batch or recipe.batch_size,
+    )
+    run = new_transfer(
+        name,
+        recipe,
+        spec,
+        labelled,
+        statistics,
+        hardware,
+        init=init,
+        seed=args.seed,
+        save_every_minutes=args.save_every_minutes,
+        max_set_aside=args.max_set_aside,
+    )
+    weights = found.weights if found else None
+    console.print("measuring what a step costs ...")
+    cost = trial(run.build(weights), recipe, device, hardware.precision)
+    fitting = fitting_micro_batch(cost, recipe.batch_size, args.micro_batch, device)
+    run = replace(run, hardware=replace(hardware, micro_batch=fitting))
+    classifier = run.build(weights)
+    _say_plan(run, classifier, cost, seconds_of_step(run, labelled.train, cost))
+    folder.create(run)
+    first = None
+    if found is not None:  # so that going on needs nothing but the folder
+        folder.save(run, 0, classifier, run.recipe.optimizer.build(classifier))
+        first, _ = folder.newest()
+    return _train(run, folder, labelled, classifier, first)
+
+
+def _resume(arguments: list[str], seen: Peek) -> int:
+    if seen.flags["resume"] in ("", "True") or seen.flags["resume"].startswith("--"):
+        raise SettingsError("--resume needs the folder of a run: --resume runs/NAME")
+    folder = RunFolder(seen.flags["resume"])
+    run = folder.read_transfer()
+    old = _as_begun(run, folder)
+    args = _parse(arguments, old)
+    _refuse_changes(args, old)
+    changed = replace(
+        run,
+        hardware=Hardware(
+            device=str(find_device(args.device)),
+            precision=run.hardware.precision if args.precision == "auto" else args.precision,
+            workers=run.hardware.workers if args.workers is None else args.workers,
+            threads=args.threads or run.hardware.threads,
+            micro_batch=args.micro_batch or run.hardware.micro_batch,
+        ),
+        save_every_minutes=args.save_every_minutes,
+        max_set_aside=args.max_set_aside,
+    )
+    found, damaged = folder.newest()
+    for line in damaged:
+        console.print(f"passed over a damaged checkpoint: {line}")
+    if run.init is not None and found is None:
+        raise RunError(
+            f"{folder.root} was to start from {run.init}, and was stopped before these weights were saved; "
+            "remove the folder and begin again"
+        )
+    step = found.info.step if found else 0
+    if step >= run.steps and folder.results.exists():
+        console.print(f"{folder.root} is finished: {run.steps:,} of {run.steps:,} steps are done")
+        return 0
+    labelled = open_labelled(run.data, run.seed)
+    if labelled.train.fingerprint != run.fingerprint or labelled.train.class_names != run.classes:
+        raise RunError(
+            f"the images of this run have changed ({run.images:,} of {len(run.classes)} classes then, "
+            f"{len(labelled.train):,} of {len(labelled.train.class_names)} now, or other names or sizes), so "
+            "it cannot go on exactly; put them back, or begin anew"
+        )
+    if changed.hardware != run.hardware:
+        console.print("hardware settings differ from the run's; results stay equal up to rounding")
+    if torch.__version__ != run.torch_version:
+        console.print(
+            f"begun with torch {run.torch_version}, now {torch.__version__}: equal up to rounding"
+        )
+    console.print(f"continuing {folder.root} from step {step:,} of {run.steps:,}")
+    torch.set_num_threads(changed.hardware.threads)
+    return _train(changed, folder, labelled, run.build(), found)
+
+
+def _train(
+    run: TransferRun,
+    folder: RunFolder,
+    labelled: Labelled,
+    classifier: Classifier,
+    start: Checkpoint | None,
+) -> int:
+    """Train until the end or a signal, then test, and say how to go on."""
+    with folder.lock(), signals() as stop:
+        reports = finetune(run, folder, labelled.train, classifier, stop.event, start)
+        for _ in shown(reports, run.recipe_name):
+            pass
+        if stop.event.is_set():
+            console.print(
+                f"stopped and saved; continue with:\nunmask finetune --resume {folder.root}"
+            )
+            return 128 + stop.signal
+        score, unreadable = accuracy_of(classifier, labelled.test, run, run.hardware)
+        write_accuracy(folder, score)
+    if folder.set_aside.exists():
+        console.print(f"images that could not be used are listed in {folder.set_aside}")
+    if unreadable:
+        name, reason = unreadable[0]
+        console.print(f"{len(unreadable)} test images left out, the first {name}: {reason}")
+    console.print(said(score, len(run.classes)))
+    console.print(
+        f"done: {folder.root}\nuse it:  unmask predict {folder.root} {as_typed(run.data)}"
+    )
+    return 0
+
+
+def said(score: Accuracy, classes: int) -> str:
+    """A score in a line."""
+    top5 = f", top-5 {score.top5:.2%}" if classes > 5 else ""
+    return (
+        f"test      top-1 {score.top1:.2%}{top5} on {score.images:,} images (chance "
+        f"{score.chance:.2%}), {score.images_per_second:,.0f} images/s"
+    )
+
+
+def _parse(arguments: list[str], default: Arguments) -> Arguments:
+    return parse(
+        Arguments,
+        arguments,
+        "finetune",
+        "Train a classifier from an encoder, wholly or in part, or from scratch. Recipes: "
+        f"{', '.join(TRANSFERS)}.",
+        default,
+    )
+
+
+def _as_begun(run: TransferRun, folder: RunFolder) -> Arguments:
+    hardware = run.hardware
+    return Arguments(
+        recipe=run.recipe,
+        recipe_name=run.recipe_name,
+        resume=str(folder.root),
+        seed=run.seed,
+        workers=hardware.workers,
+        threads=hardware.threads,
+        device=hardware.device,
+        precision=hardware.precision,
+        micro_batch=hardware.micro_batch,
+        save_every_minutes=run.save_every_minutes,
+        max_set_aside=run.max_set_aside,
+    )
+
+
+def _refuse_changes(args: Arguments, old: Arguments) -> None:
+    if args.encoder is not None:
+        raise SettingsError("--resume finds weights and images by itself: leave out both")
+    for name in ("recipe_name", "trained_blocks", "out", "data_kind", "recipe", "seed"):
+        if getattr(args, name) != getattr(old, name):
+            flags = {"recipe": "a setting of the recipe", "recipe_name": "--recipe"}
+            flag = flags.get(name, f"--{name.replace('_', '-')}")
+            raise SettingsError(
+                f"--resume continues a run exactly, so {flag} cannot change; begin another with "
+                "`unmask finetune ENCODER DATA` and that change"
+            )
+
+
+def _weights(encoder: str) -> Found | None:
+    if encoder == SCRATCH and not Path(encoder).exists():
+        return None
+    found = find_weights(encoder)
+    for line in (*found.damaged, *found.weights.notes):
+        console.print(f"{encoder}: {line}")
+    return found
+
+
+def _source(seen: Peek, found: Found | None) -> AnySource:
+    """DATA, with the channels of multi-band images that the encoder was pretrained on."""
+    data = found.run.data if found and found.run else None
+    taken = data if isinstance(data, Tiff) else Tiff(path="")
+    return find_source(seen.words[1], seen.flags.get("data-kind"), taken.channels, taken.no_data)
+
+
+def _recipe(seen: Peek, found: Found | None, source: ImageSource) -> tuple[str, Transfer]:
+    """The recipe asked for, or one that suits the encoder or the images, with a batch that suits their number."""
+    spec = found.weights.spec if found else None
+    if "recipe" in seen.flags:
+        name = seen.flags["recipe"]
+        recipe = find_transfer(name)
+        _check_encoder(spec, recipe, name)
+    elif spec is not None:
+        name = choose_transfer(spec.encoder)
+        recipe = TRANSFERS[name].recipe
+        kept = "" if recipe.encoder == spec.encoder else f" ({shape_of(spec.encoder)})"
+        recipe = replace(recipe, encoder=spec.encoder, image_size=spec.image_size)
+        console.print(
+            f"recipe {name}, with the encoder of the weights{kept}; --recipe takes another"
+        )
+    else:
+        size = source.typical_size()
+        name = choose_scratch(size)
+        recipe = TRANSFERS[name].recipe
+        console.print(
+            f"recipe {name}, for images of about {size.height} x {size.width} pixels; --recipe takes another: "
+            f"{', '.join(other for other in TRANSFERS if other != name)}"
+        )
+    fitting = fitting_batch(recipe.batch_size, len(source))
+    if fitting < recipe.batch_size and "batch-size" not in seen.flags:
+        console.print(
+            f"batch cut from {recipe.batch_size:,} to {fitting:,}, since there are {len(source):,} images "
+            "(the learning rate goes with it); --batch-size sets it"
+        )
+        recipe = replace(recipe, batch_size=fitting)
+    return name, recipe
+
+
+def _check_encoder(spec: ModelSpec | None, recipe: Transfer, name: str) -> None:
+    if spec is not None and spec.encoder != recipe.encoder:
+        raise SettingsError(
+            f"the encoder has {shape_of(spec.encoder)}, and recipe {name} is for "
+            f"{shape_of(recipe.encoder)}; leave out --recipe to take one that fits the weights"
+        )
+
+
+def _statistics(found: Found | None, source: ImageSource) -> ChannelStatistics:
+    """The encoder's own, where the images have such channels; else measured."""
+    its = statistics_for(found.weights.spec, source) if found else None
+    return its or measure(source)
+
+
+def _words(found: Found, recipe: Transfer, statistics: ChannelStatistics) -> str:
+    spec = found.weights.spec
+    step = "" if found.step is None else f", step {found.step:,}"
+    return "; ".join([f"{spec.origin}{step}", *adapted(spec, recipe, statistics)])
+
+
+def _say_images(labelled: Labelled) -> None:
+    train = labelled.train
+    console.print(
+        f"images    {len(train):,} of {len(train.class_names)} classes to learn from, "
+        f"{len(labelled.test):,} to test on ({labelled.split}), in {train.where}"
+    )
+    if train.refused:
+        name, reason = train.refused[0]
+        console.print(
+            f"          {len(train.refused)} cannot be used, the first is {name}: {reason}"
+        )
+
+
+def _say_plan(run: TransferRun, classifier: Classifier, cost: Cost, step_seconds: float) -> None:
+    recipe, hardware = run.recipe, run.hardware
+    encoder, task = recipe.encoder, recipe.task
+    learning = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
+    pieces = -(-recipe.batch_size // hardware.micro_batch)
+    split = f" in {pieces} parts of {hardware.micro_batch}" if pieces > 1 else ""
+    console.print(
+        f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}, "
+        f"{recipe.image_size} pixels; trained: {task.trained_blocks} "
+        f"({learning / 1e6:.2f} M of {parameter_count(classifier.encoder) / 1e6:.2f} M parameters, head "
+        f"included)\n"
+        f"batch     {recipe.batch_size}{split}, learning rate up to "
+        f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
+        f"steps     {run.steps:,} ({recipe.epochs:g} epochs)\n"
+        f"machine   {hardware.device}, {hardware.precision}, {hardware.threads} threads, "
+        f"{hardware.workers} loading processes\n"
+        f"expected  {duration(step_seconds * run.steps)} ({step_seconds:.2f} s a step), "
+        f"{gib(cost.memory(hardware.micro_batch) + cost.bytes_process)} of memory"
+    )

@@ -1,0 +1,49 @@
+"""A recipe made to fit what it is run on, and said so; a folder that is free."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from unmask.commands.arguments import Peek
+from unmask.commands.console import console
+from unmask.errors import SettingsError
+from unmask.recipes import Recipe, Transfer
+
+T = TypeVar("T", Recipe, Transfer)
+
+_STEPS_PER_EPOCH = 8
+_SMALLEST_BATCH = 16
+
+
+def fitting_warmup(recipe: T, seen: Peek) -> T:
+    """Shorten the warm-up of a recipe that is run for far fewer epochs than it was made for."""
+    longest = recipe.epochs / 10
+    if recipe.schedule.warmup_epochs <= longest or "schedule.warmup-epochs" in seen.flags:
+        if recipe.schedule.warmup_epochs >= recipe.epochs:
+            raise SettingsError(
+                f"a warm-up of {recipe.schedule.warmup_epochs:g} epochs leaves nothing of "
+                f"{recipe.epochs:g}; shorten it with --schedule.warmup-epochs"
+            )
+        return recipe
+    console.print(
+        f"warm-up cut from {recipe.schedule.warmup_epochs:g} to {longest:g} epochs, a tenth of "
+        f"{recipe.epochs:g}; --schedule.warmup-epochs sets it"
+    )
+    return replace(recipe, schedule=replace(recipe.schedule, warmup_epochs=longest))
+
+
+def fitting_batch(batch_size: int, images: int) -> int:
+    """The batch of a recipe, halved until an epoch has eight steps, but not below sixteen images."""
+    while batch_size // 2 >= _SMALLEST_BATCH and batch_size * _STEPS_PER_EPOCH > images:
+        batch_size //= 2
+    return batch_size
+
+
+def free_folder(recipe_name: str, data: str) -> str:
+    """runs/RECIPE-DATA, numbered if that is taken."""
+    name = Path(recipe_name.rpartition(":")[2]).name
+    base = Path("runs") / f"{name}-{Path(data).resolve().name}"
+    number = 1
+    while (folder := Path(f"{base}-{number}" if number > 1 else base)).exists():
+        number += 1
+    return str(folder)

@@ -1,0 +1,86 @@
+"""Images of a batch mixed with one another, and parts of them erased; labels become shares of classes."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+from unmask.contracts import Batch, Statistics
+from unmask.errors import SettingsError
+from unmask.randomness import generator, seeded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """Mixup (Zhang and others, 2018) or cutmix (Yun and others, 2019) of a whole batch, and random erasing.
+
+    Drawn as timm does: every batch is mixed with its reverse, by mixup or cutmix with equal chance. With
+    0 for all three, a batch stays as it is.
+    """
+
+    mixup: float = 0.8
+    """Parameter of the Beta distribution of mixup's share (MAE table 9); 0 for no mixup."""
+
+    cutmix: float = 1.0
+    """Parameter of the Beta distribution of cutmix's share (MAE table 9); 0 for no cutmix."""
+
+    erasing: float = 0.0
+    """How often a rectangle of an image becomes noise of its mean and deviation; 0.25 in the published code."""
+
+    def __post_init__(self) -> None:
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.erasing <= 1:
+            raise SettingsError(f"erasing must lie between 0 and 1, got {self.erasing}")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed, in pairs: then a batch needs an even number."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def __call__(self, batch: Batch, classes: int, statistics: Statistics, *key: int) -> Batch:
+        """The batch, mixed; all of it depends on the key alone.
+
+        Bytes become floating point, 0 to 1: the encoder's units.
+        """
+        if not self.mixes and self.erasing == 0:
+            return batch
+        images, labels = batch.images, batch.labels
+        images = images.float() / 255 if images.dtype == torch.uint8 else images.clone()
+        if self.erasing > 0:
+            images = self._erased(images, statistics, *key)
+        if self.mixes:
+            images, labels = self._mixed(images, labels, classes, *key)
+        return batch._replace(views=(images,), labels=labels)
+
+    def _mixed(
+        self, images: Float[Tensor, "b c h w"], labels: Tensor, classes: int, *key: int
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b classes"]]:
+        from timm.data.mixup import Mixup
+
+        mix = Mixup(self.mixup, self.cutmix, label_smoothing=0.0, num_classes=classes)
+        with seeded("mixing", *key):
+            return mix(images, labels)
+
+    def _erased(
+        self, images: Float[Tensor, "b c h w"], statistics: Statistics, *key: int
+    ) -> Float[Tensor, "b c h w"]:
+        boxes = self._boxes(images, *key).to(images.device)
+        random = generator(images.device, "erasing", *key)
+        noise = torch.randn(images.shape, generator=random, device=images.device)
+        noise = noise * statistics.std[:, None, None] + statistics.mean[:, None, None]
+        return torch.where(boxes, noise, images)
+
+    def _boxes(self, images: Shaped[Tensor, "b c h w"], *key: int) -> Bool[Tensor, "b 1 h w"]:
+        """Which pixels are erased."""
+        from timm.data.random_erasing import RandomErasing
+
+        whole = torch.ones(len(images), 1, *images.shape[-2:])
+        with seeded("erasing", *key):
+            return RandomErasing(self.erasing, mode="const", device="cpu")(whole) == 0
+
+
+UNMIXED = Mixing(mixup=0.0, cutmix=0.0, erasing=0.0)
+"""Batches as they are."""

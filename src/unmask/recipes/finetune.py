@@ -1,0 +1,174 @@
+"""Fine-tuning, training from scratch and probing: the paper's settings, and smaller ones of our own."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from unmask.contracts import Size
+from unmask.data.mixing import UNMIXED, Mixing
+from unmask.data.views import AugmentedCrop, CenterCrop, MarginCrop, RandomCrop
+from unmask.encoders.sizes import VIT_B16, VIT_H14, VIT_L16
+from unmask.recipes.mae import MAE_DIGITS, MAE_TI4
+from unmask.recipes.transfer import Transfer
+from unmask.tasks.classify import Classify
+from unmask.tasks.heads import MeanHead, TokenProbe
+from unmask.training.optimizers import Lars, LayerwiseAdamW
+from unmask.training.schedules import WarmupCosine
+
+FINETUNE_B16 = Transfer(
+    encoder=VIT_B16,
+    task=Classify(
+        head=MeanHead(),  # published code: mean of patch tokens, fc_norm
+        trained_blocks="all",
+        label_smoothing=0.1,  # table 9
+        drop_path=0.1,  # table 9
+    ),
+    views=AugmentedCrop(magnitude=9, magnitude_std=0.5),  # table 9
+    test_views=MarginCrop(),
+    mixing=Mixing(mixup=0.8, cutmix=1.0, erasing=0.25),  # table 9; erasing: published code
+    optimizer=LayerwiseAdamW(beta1=0.9, beta2=0.999, weight_decay=0.05, layer_decay=0.65),
+    schedule=WarmupCosine(base_lr=5e-4, warmup_epochs=5, min_lr=1e-6),  # published code
+    image_size=Size(224, 224),
+    batch_size=1024,  # table 9
+    epochs=100,  # table 9
+)
+"""ViT-B/16 as in the column of the authors' repository (FINETUNE.md) where it differs from table 9: rate
+5e-4, decay 0.65, erasing. Weights of 1600 epochs gave 83.57 +- 0.08 % on ImageNet-1K over four seeds, and this
+is the column that users report to reproduce. We have not run it in full."""
+
+FINETUNE_L16 = replace(
+    FINETUNE_B16,
+    encoder=VIT_L16,
+    task=replace(FINETUNE_B16.task, drop_path=0.2),
+    optimizer=replace(FINETUNE_B16.optimizer, layer_decay=0.75),
+    schedule=WarmupCosine(base_lr=1e-3, warmup_epochs=5, min_lr=1e-6),
+    epochs=50,
+)
+"""ViT-L/16, the repository's column: 85.87 +- 0.07 %. We have not run it in full."""
+
+FINETUNE_H14 = replace(
+    FINETUNE_L16, encoder=VIT_H14, task=replace(FINETUNE_B16.task, drop_path=0.3)
+)
+"""ViT-H/14, the repository's column: 86.9 %. We have not run it in full."""
+
+FINETUNE_B16_PAPER = replace(
+    FINETUNE_B16,
+    mixing=Mixing(mixup=0.8, cutmix=1.0),  # table 9
+    optimizer=replace(FINETUNE_B16.optimizer, layer_decay=0.75),  # table 9
+    schedule=WarmupCosine(base_lr=1e-3, warmup_epochs=5, min_lr=1e-6),  # table 9
+)
+"""ViT-B/16 as in table 9: 83.6 % (table 3). We have not run it in full."""
+
+SCRATCH_B16 = replace(
+    FINETUNE_B16,
+    task=Classify(
+        label_smoothing=0.1,  # table 11
+        drop_path=0.1,  # table 11
+        weight_average=0.9999,  # table 11
+    ),
+    mixing=Mixing(mixup=0.8, cutmix=1.0),  # table 11
+    optimizer=LayerwiseAdamW(beta1=0.9, beta2=0.95, weight_decay=0.3, layer_decay=1.0),  # table 11
+    schedule=WarmupCosine(base_lr=1e-4, warmup_epochs=20),  # table 11
+    batch_size=4096,  # table 11
+    epochs=300,  # table 11
+)
+"""ViT-B/16 with labels alone, table 11: 82.3 % (table 3; 82.1 % without the average). We have not run it in
+full."""
+
+SCRATCH_L16 = replace(
+    SCRATCH_B16, encoder=VIT_L16, task=replace(SCRATCH_B16.task, drop_path=0.2), epochs=200
+)
+"""ViT-L/16, table 11: 82.6 % (table 3; 81.5 % without the average). We have not run it in full."""
+
+SCRATCH_H14 = replace(SCRATCH_L16, encoder=VIT_H14)
+"""ViT-H/14, table 11: 83.1 % (table 3; 80.9 % without the average). We have not run it in full."""
+
+PROBE_B16 = Transfer(
+    encoder=VIT_B16,
+    task=Classify(head=TokenProbe(), trained_blocks="0"),  # appendix A.1
+    views=RandomCrop(smallest_share=0.08, flip_probability=0.5),  # table 10; published code
+    test_views=MarginCrop(),
+    mixing=UNMIXED,
+    optimizer=Lars(momentum=0.9, trust=0.001, weight_decay=0.0),  # table 10
+    schedule=WarmupCosine(base_lr=0.1, warmup_epochs=10),  # table 10
+    image_size=Size(224, 224),
+    batch_size=16384,  # table 10
+    epochs=90,  # table 10
+)
+"""The linear probe of table 10, with its augmentation: 68.0 % for ViT-B/16 (table 12). Batch normalisation
+sees a micro-batch at a time, as it saw a GPU's share in the published runs. We have not run it in full."""
+
+FINETUNE_TI4 = replace(
+    FINETUNE_B16,
+    encoder=MAE_TI4.encoder,
+    views=AugmentedCrop(smallest_share=0.4),
+    test_views=CenterCrop(),
+    mixing=Mixing(mixup=0.8, cutmix=1.0),
+    optimizer=LayerwiseAdamW(layer_decay=0.75),
+    schedule=WarmupCosine(base_lr=1e-3, warmup_epochs=5, min_lr=1e-6),
+    image_size=Size(32, 32),
+    batch_size=256,
+)
+"""Table 9 for images of 32 pixels: milder crops, a smaller batch, no margin in testing. Ours; about 84 % on
+CIFAR-10 is what others saw after 300 epochs of pretraining. We have not run it in full."""
+
+SCRATCH_TI4 = replace(
+    FINETUNE_TI4,
+    task=replace(SCRATCH_B16.task, weight_average=0.999),
+    optimizer=SCRATCH_B16.optimizer,
+    schedule=WarmupCosine(base_lr=1e-3, warmup_epochs=20),
+    epochs=300,
+)
+"""Table 11 for images of 32 pixels, with the average shortened to fit a tenth of the steps. Ours; 74 % on
+CIFAR-10 is what others saw. We have not run it in full."""
+
+FINETUNE_DIGITS = Transfer(
+    encoder=MAE_DIGITS.encoder,
+    task=Classify(drop_path=0.1),
+    views=CenterCrop(),
+    test_views=CenterCrop(),
+    mixing=UNMIXED,
+    optimizer=LayerwiseAdamW(layer_decay=0.75),
+    schedule=WarmupCosine(base_lr=8e-3, warmup_epochs=3),
+    image_size=MAE_DIGITS.image_size,
+    batch_size=64,
+    epochs=30,
+)
+"""Half a minute of one CPU core on scikit-learn's digits. Ours, to try the command out."""
+
+
+class NamedTransfer(NamedTuple):
+    """A recipe with its origin."""
+
+    recipe: Transfer
+    source: str
+    """Where the numbers come from."""
+    expected: str
+    """The score that it gave its authors, and what it gave us."""
+
+
+_FILE = "MAE table 9 and the authors' FINETUNE.md"
+
+TRANSFERS = {
+    "finetune-b16": NamedTransfer(
+        FINETUNE_B16, _FILE, "83.57 +- 0.08 % on ImageNet-1K (FINETUNE.md)"
+    ),
+    "finetune-l16": NamedTransfer(
+        FINETUNE_L16, _FILE, "85.87 +- 0.07 % on ImageNet-1K (FINETUNE.md)"
+    ),
+    "finetune-h14": NamedTransfer(FINETUNE_H14, _FILE, "86.9 % on ImageNet-1K (FINETUNE.md)"),
+    "finetune-b16-paper": NamedTransfer(
+        FINETUNE_B16_PAPER, "MAE table 9", "83.6 % on ImageNet-1K (table 3)"
+    ),
+    "scratch-b16": NamedTransfer(SCRATCH_B16, "MAE table 11", "82.3 % on ImageNet-1K (table 3)"),
+    "scratch-l16": NamedTransfer(SCRATCH_L16, "MAE table 11", "82.6 % on ImageNet-1K (table 3)"),
+    "scratch-h14": NamedTransfer(SCRATCH_H14, "MAE table 11", "83.1 % on ImageNet-1K (table 3)"),
+    "probe-b16": NamedTransfer(PROBE_B16, "MAE table 10", "68.0 % on ImageNet-1K (table 12)"),
+    "finetune-ti4": NamedTransfer(
+        FINETUNE_TI4, "ours, from MAE table 9", "about 84 % on CIFAR-10 (reports of others)"
+    ),
+    "scratch-ti4": NamedTransfer(
+        SCRATCH_TI4, "ours, from MAE table 11", "about 74 % on CIFAR-10 (reports of others)"
+    ),
+    "finetune-digits": NamedTransfer(FINETUNE_DIGITS, "ours", "printed by unmask finetune"),
+}
+"""Every recipe of fine-tuning by its public name."""

@@ -1,0 +1,124 @@
+"""Fine-tuning: a classifier trained on labelled images, and what it scores on others."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from threading import Event
+
+import torch
+
+from unmask.contracts import Batch, ImageSource, Statistics
+from unmask.runs.folder import RunFolder
+from unmask.runs.in_order import Unreadable, in_order
+from unmask.runs.training import Progress, training
+from unmask.runs.transfer import TransferRun
+from unmask.spec import to_json
+from unmask.tasks.classify import Classifier
+from unmask.training.checkpoint import Checkpoint
+from unmask.training.hardware import Hardware, autocast
+
+_BATCH = 128
+
+
+def finetune(
+    run: TransferRun,
+    folder: RunFolder,
+    source: ImageSource,
+    classifier: Classifier,
+    stop: Event,
+    start: Checkpoint | None = None,
+) -> Iterator[Progress]:
+    """Train a classifier, from a checkpoint if one is given, until the end or until `stop` is set."""
+    device = torch.device(run.hardware.device)
+    mean, std = run.statistics.tensors()
+    change = partial(_mixed, run, Statistics(mean.to(device), std.to(device)))
+    return training(run, folder, source, classifier, stop, start, change)
+
+
+def _mixed(run: TransferRun, statistics: Statistics, batch: Batch, step: int) -> Batch:
+    """The batch of a step after mixup, cutmix and erasing, drawn from (seed, step)."""
+    return run.recipe.mixing(batch, len(run.classes), statistics, run.seed, step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """What a classifier scores on images that it has not seen."""
+
+    top1: float
+    """Share of images whose class has the highest score."""
+
+    top5: float
+    """Share of images whose class is among the five highest scores."""
+
+    images: int
+    """Images tested on."""
+
+    chance: float
+    """What guessing would give."""
+
+    left_out: int
+    """Images that could not be read."""
+
+    images_per_second: float
+    """In testing."""
+
+
+def accuracy_of(
+    classifier: Classifier,
+    source: ImageSource,
+    run: TransferRun,
+    hardware: Hardware,
+    batch_size: int = _BATCH,
+) -> tuple[Accuracy, Unreadable]:
+    """Score a classifier on every image of a source, each counted once."""
+    started = time.perf_counter()
+    unreadable: Unreadable = []
+    hits, hits5, count = 0, 0, 0
+    for scores, labels, _ in scored(classifier, source, run, hardware, unreadable, batch_size):
+        best = scores.topk(min(5, scores.shape[1])).indices == labels[:, None]
+        hits += int(best[:, 0].sum())
+        hits5 += int(best.any(1).sum())
+        count += len(labels)
+    score = Accuracy(
+        top1=hits / count,
+        top5=hits5 / count,
+        images=count,
+        chance=1 / len(run.classes),
+        left_out=len(unreadable),
+        images_per_second=round(count / (time.perf_counter() - started), 2),
+    )
+    return score, unreadable
+
+
+@torch.inference_mode()
+def scored(
+    classifier: Classifier,
+    source: ImageSource,
+    run: TransferRun,
+    hardware: Hardware,
+    unreadable: Unreadable,
+    batch_size: int = _BATCH,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[int]]]:
+    """(scores of the classes, labels, positions) of a source's images, in order."""
+    device, recipe = torch.device(hardware.device), run.recipe
+    classifier.to(device).eval()
+    stream = in_order(
+        source,
+        recipe.test_views,
+        recipe.image_size,
+        run.statistics,
+        unreadable,
+        batch_size=batch_size,
+        workers=hardware.workers,
+    )
+    for batch in stream:
+        with autocast(device, hardware.precision):
+            scores = classifier.logits(batch.images.to(device))
+        yield scores.float().cpu(), torch.tensor(batch.labels), batch.positions
+
+
+def write_accuracy(folder: RunFolder, score: Accuracy) -> None:
+    """Keep a score beside the run."""
+    folder.results.write_text(json.dumps(to_json(score), indent=1) + "\n")

@@ -1,0 +1,218 @@
+"""`unmask finetune`: the plan, the run, going on, and what it refuses."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from commands.said import Unmask
+from rules.test_surface import top_level_flags
+from runs import tiny, tiny_transfer
+
+from unmask.commands import finetune
+from unmask.runs.folder import RunFolder
+
+FLAGS = {
+    "--recipe",
+    "--trained-blocks",
+    "--out",
+    "--resume",
+    "--data-kind",
+    "--epochs",
+    "--batch-size",
+    "--image-size",
+    "--seed",
+    "--workers",
+    "--threads",
+    "--device",
+    "--precision",
+    "--micro-batch",
+    "--save-every-minutes",
+    "--max-set-aside",
+}
+
+RECIPE = ["--recipe", f"{tiny_transfer.__file__}:TRANSFER", "--threads", "1", "--workers", "0"]
+
+
+def test_promised_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        finetune.main(["--help"])
+    assert ended.value.code == 0
+    assert top_level_flags(capsys.readouterr().out) == FLAGS
+
+
+def test_prints_the_plan_and_the_score(unmask: Unmask, trained: RunFolder, classes: Path) -> None:
+    said = unmask("finetune", trained.root, classes, *RECIPE, "--out", "run")
+    assert said.status == 0, said.err
+    for words in (
+        "images 16 of 2 classes to learn from, 4 to test on (20% of each class for testing, drawn from seed 0)",
+        "weights pretrained by unmask",
+        "recipe tiny, step 6",
+        "model 1 blocks of 8, patches of 2, 8 pixels; trained: all",
+        "batch 4, learning rate up to 0.00469",
+        "steps 6 (1.5 epochs)",
+        "step 6 of 6, loss",
+        "test top-1",
+        "on 4 images (chance 50.00%)",
+        f"unmask predict run {classes}",
+    ):
+        assert words in said.out
+    results = json.loads(Path("run/results.json").read_text())
+    assert results["images"] == 4
+    assert results["chance"] == 0.5
+    assert 0 <= results["top1"] <= 1
+    again = unmask("finetune", "--resume", "run")
+    assert again.status == 0
+    assert "run is finished: 6 of 6 steps are done" in again.out
+
+
+def test_from_scratch_in_part_and_without_a_recipe(unmask: Unmask) -> None:
+    words = ("finetune", "scratch", "digits", "--epochs", "0.1", "--threads", "1")
+    said = unmask(*words, "--encoder.depth", "1", "--out", "run")
+    assert said.status == 0, said.err
+    assert "recipe finetune-digits, for images of about 8 x 8 pixels" in said.out
+    assert "warm-up cut from 3 to 0.01 epochs" in said.out
+    assert "top-5" in said.out
+
+
+@pytest.mark.parametrize(("blocks", "learning"), [("0", "0.00"), ("half", "0.00"), ("1", "0.00")])
+def test_trained_blocks(
+    unmask: Unmask, trained: RunFolder, classes: Path, blocks: str, learning: str
+) -> None:
+    flags = [*RECIPE, "--trained-blocks", blocks, "--out", "run"]
+    said = unmask("finetune", trained.root, classes, *flags)
+    assert said.status == 0, said.err
+    assert f"trained: {blocks} ({learning} M" in said.out
+    assert RunFolder("run").read_transfer().recipe.task.trained_blocks == blocks
+
+
+def test_small_data_get_a_smaller_batch_and_it_says_so(
+    unmask: Unmask, trained: RunFolder, classes: Path
+) -> None:
+    flags = ["--epochs", "1", "--threads", "1", "--workers", "0"]
+    said = unmask("finetune", trained.root, classes, *flags, "--out", "run")
+    assert said.status == 0, said.err
+    assert "recipe finetune-digits, with the encoder of the weights (1 blocks of 8" in said.out
+    assert "batch cut from 64 to 16, since there are 16 images" in said.out
+
+
+def test_a_signal_saves_and_going_on_ends_as_in_one_go(
+    unmask: Unmask, trained: RunFolder, classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("finetune", trained.root, classes, *RECIPE)
+    assert unmask(*words, "--out", "whole").status == 0
+    real = finetune.finetune
+
+    def interrupted(*args: object):
+        for report in real(*args):  # pyright: ignore
+            if report.step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield report
+
+    monkeypatch.setattr(finetune, "finetune", interrupted)
+    said = unmask(*words, "--out", "halves")
+    assert said.status == 128 + signal.SIGTERM
+    assert "stopped and saved; continue with: unmask finetune --resume halves" in said.out
+    monkeypatch.setattr(finetune, "finetune", real)
+    assert tiny.newest(RunFolder("halves")).info.step == 3
+    said = unmask("finetune", "--resume", "halves")
+    assert said.status == 0, said.err
+    assert "continuing halves from step 3 of 6" in said.out
+    tiny.assert_same_end(RunFolder("halves"), RunFolder("whole"))
+    for name in ("halves", "whole"):
+        assert json.loads(Path(name, "results.json").read_text())["images"] == 4
+    one, other = (json.loads(Path(n, "results.json").read_text()) for n in ("halves", "whole"))
+    assert one["top1"] == other["top1"]
+
+
+def test_resuming_refuses_changes(unmask: Unmask, classes: Path, tmp_path: Path) -> None:
+    folder = tiny_transfer.begin(tmp_path / "run", classes)
+    tiny_transfer.one_step(folder)
+    for flags, words in (
+        (["--seed", "3"], "--seed cannot change"),
+        (["--epochs", "3"], "a setting of the recipe cannot change"),
+        (["--trained-blocks", "0"], "--trained-blocks cannot change"),
+    ):
+        said = unmask("finetune", "--resume", folder.root, *flags)
+        assert said.status == 1
+        assert words in said.err
+    said = unmask("finetune", "--resume")
+    assert "--resume needs the folder of a run" in said.err
+
+
+def test_resuming_with_other_images(unmask: Unmask, classes: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(classes, tmp_path / "data")
+    folder = tiny_transfer.begin(tmp_path / "run", data)
+    tiny_transfer.one_step(folder)
+    (data / "cats" / "00.png").unlink()
+    said = unmask("finetune", "--resume", folder.root)
+    assert said.status == 1
+    assert "the images of this run have changed (16 of 2 classes then" in said.err
+
+
+def test_weights_that_were_never_saved(unmask: Unmask, classes: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create(tiny_transfer.make_transfer(classes, init="somewhere"))
+    said = unmask("finetune", "--resume", folder.root)
+    assert said.status == 1
+    assert (
+        "was to start from somewhere, and was stopped before these weights were saved" in said.err
+    )
+
+
+def test_missing_words(unmask: Unmask, trained: RunFolder) -> None:
+    for words in ((), (trained.root,)):
+        said = unmask("finetune", *words)
+        assert said.status == 1
+        assert "which encoder, and which images?" in said.err
+
+
+def test_images_without_labels(unmask: Unmask, trained: RunFolder, images: Path) -> None:
+    said = unmask("finetune", trained.root, images)
+    assert said.status == 1
+    assert "put each class in a folder of its own" in said.err
+
+
+def test_one_class_alone(unmask: Unmask, trained: RunFolder, classes: Path, tmp_path: Path) -> None:
+    shutil.copytree(classes / "cats", tmp_path / "data" / "cats")
+    said = unmask("finetune", trained.root, tmp_path / "data")
+    assert said.status == 1
+    assert "there must be two classes or more" in said.err
+
+
+def test_class_folders_that_differ(
+    unmask: Unmask, trained: RunFolder, classes: Path, tmp_path: Path
+) -> None:
+    for split in ("train", "val"):
+        shutil.copytree(classes, tmp_path / "data" / split)
+    shutil.rmtree(tmp_path / "data" / "val" / "dogs")
+    (tmp_path / "data" / "val" / "emus").mkdir()
+    shutil.copy(classes / "dogs" / "00.png", tmp_path / "data" / "val" / "emus")
+    said = unmask("finetune", trained.root, tmp_path / "data")
+    assert said.status == 1
+    assert "different classes; only one has ['dogs', 'emus']" in said.err
+
+
+def test_more_blocks_than_there_are(unmask: Unmask, trained: RunFolder, classes: Path) -> None:
+    said = unmask("finetune", trained.root, classes, *RECIPE, "--trained-blocks", "2")
+    assert said.status == 1
+    assert "2 blocks cannot be trained of an encoder that has 1" in said.err
+
+
+def test_a_recipe_of_another_architecture(
+    unmask: Unmask, trained: RunFolder, classes: Path
+) -> None:
+    said = unmask("finetune", trained.root, classes, "--recipe", "finetune-b16")
+    assert said.status == 1
+    assert "the encoder has 1 blocks of 8" in said.err
+    assert "leave out --recipe" in said.err
+
+
+def test_nothing_there(unmask: Unmask, classes: Path) -> None:
+    said = unmask("finetune", "runs/typo", classes)
+    assert said.status == 1
+    assert "there is nothing at that path" in said.err
+    said = unmask("finetune", "scratch", classes, "--recipe", "scrach-b16")
+    assert "did you mean 'scratch-b16'?" in said.err
