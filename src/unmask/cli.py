@@ -10,6 +10,7 @@ COMMANDS = {
     "pretrain": "pretrain an encoder on your images",
     "reconstruct": "hide parts of images and rebuild them: the paper's figure",
     "finetune": "train a classifier from an encoder, wholly or in part, or from scratch",
+    "predict": "class names and probabilities of images, by a fine-tuned run",
     "evaluate": "score frozen features with labelled images",
     "convert": "weights to and from published MAE, timm and transformers",
 }

@@ -9,7 +9,7 @@ import tyro
 
 from unmask.commands.arguments import Peek, as_typed, parse, peek
 from unmask.commands.console import console, duration, gib, shown
-from unmask.commands.fitting import fitting_batch, fitting_warmup, free_folder
+from unmask.commands.fitting import fitting_warmup, free_folder
 from unmask.commands.signals import signals
 from unmask.contracts import ChannelStatistics, ImageSource
 from unmask.data import AnySource, Tiff
@@ -42,6 +42,7 @@ from unmask.training.hardware import (
     find_device,
 )
 from unmask.training.meter import Cost
+from unmask.training.schedules import fitting_batch
 
 SCRATCH = "scratch"
 """What stands for ENCODER where there is none."""

@@ -11,9 +11,6 @@ from unmask.recipes import Recipe, Transfer
 
 T = TypeVar("T", Recipe, Transfer)
 
-_STEPS_PER_EPOCH = 8
-_SMALLEST_BATCH = 16
-
 
 def fitting_warmup(recipe: T, seen: Peek) -> T:
     """Shorten the warm-up of a recipe that is run for far fewer epochs than it was made for."""
@@ -30,13 +27,6 @@ def fitting_warmup(recipe: T, seen: Peek) -> T:
         f"{recipe.epochs:g}; --schedule.warmup-epochs sets it"
     )
     return replace(recipe, schedule=replace(recipe.schedule, warmup_epochs=longest))
-
-
-def fitting_batch(batch_size: int, images: int) -> int:
-    """The batch of a recipe, halved until an epoch has eight steps, but not below sixteen images."""
-    while batch_size // 2 >= _SMALLEST_BATCH and batch_size * _STEPS_PER_EPOCH > images:
-        batch_size //= 2
-    return batch_size
 
 
 def free_folder(recipe_name: str, data: str) -> str:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from unmask.errors import SettingsError
 
+_STEPS_PER_EPOCH = 8
+_SMALLEST_BATCH = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupCosine:
@@ -40,3 +43,10 @@ class WarmupCosine:
 def steps_of(epochs: float, images: int, batch_size: int) -> int:
     """How many steps show every image `epochs` times; at least one."""
     return max(1, round(epochs * images / batch_size))
+
+
+def fitting_batch(batch_size: int, images: int) -> int:
+    """The batch of a recipe, halved until an epoch has eight steps, but not below sixteen images."""
+    while batch_size // 2 >= _SMALLEST_BATCH and batch_size * _STEPS_PER_EPOCH > images:
+        batch_size //= 2
+    return batch_size

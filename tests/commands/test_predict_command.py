@@ -1,0 +1,118 @@
+"""`unmask predict`: what a fine-tuned classifier says of files and of sets of images."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from commands.said import Unmask
+from runs import tiny, tiny_transfer
+
+from unmask.runs.folder import RunFolder
+from unmask.runs.predict import load_classifier
+
+
+@pytest.fixture(scope="module")
+def tuned(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run of fine-tuning; nothing may write to it."""
+    folder = tiny_transfer.begin(tmp_path_factory.mktemp("predict") / "tuned", classes)
+    tiny_transfer.go_on(folder)
+    return folder
+
+
+def test_a_file(unmask: Unmask, tuned: RunFolder, classes: Path) -> None:
+    file = classes / "dogs" / "03.png"
+    said = unmask("predict", tuned.root, file, "--json")
+    assert said.status == 0, said.err
+    (row,) = json.loads(said.raw)["images"]
+    trained = load_classifier(tuned.root)
+    (view,) = trained.run.recipe.test_views(trained.model.read(file), trained.run.recipe.image_size)
+    with torch.no_grad():
+        expected = trained.classifier.logits(view[None])[0].softmax(0)
+    found = {guess["class"]: guess["probability"] for guess in row["guesses"]}
+    assert found["cats"] == pytest.approx(expected[0].item(), abs=1e-6)
+    assert found["dogs"] == pytest.approx(expected[1].item(), abs=1e-6)
+    assert row["guesses"][0]["probability"] >= row["guesses"][1]["probability"]
+
+
+def test_several_files_and_one_class_of_each(
+    unmask: Unmask, tuned: RunFolder, classes: Path
+) -> None:
+    files = [classes / "cats" / "00.png", classes / "dogs" / "00.png"]
+    said = unmask("predict", tuned.root, *files, "--top", "1")
+    assert said.status == 0
+    assert said.out.count("%") == 2
+    assert "top-1" not in said.out  # single files have no labels
+
+
+def test_a_labelled_set_is_scored_and_listed(
+    unmask: Unmask, tuned: RunFolder, classes: Path
+) -> None:
+    said = unmask("predict", tuned.root, classes, "--top", "2", "--out", "here/guesses.csv")
+    assert said.status == 0, said.err
+    rows = list(csv.DictReader(Path("here/guesses.csv").read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == 20
+    right = sum(row["class"] == row["guess 1"] for row in rows) / 20
+    assert f"top-1 {right:.2%} on 20 images" in said.out
+    for row in rows:
+        total = float(row["probability 1"]) + float(row["probability 2"])
+        assert total == pytest.approx(1, abs=1e-5)
+        assert row["image"].startswith(row["class"])
+    figures = json.loads(unmask("predict", tuned.root, classes, "--json").raw)
+    assert figures["top1"] == right
+
+
+def test_images_without_labels(unmask: Unmask, tuned: RunFolder, images: Path) -> None:
+    said = unmask("predict", tuned.root, images)
+    assert said.status == 0
+    assert "00.png: " in said.out
+    assert "top-1" not in said.out
+
+
+def test_other_classes(unmask: Unmask, tuned: RunFolder, classes: Path, tmp_path: Path) -> None:
+    data = tiny.write_classes(tmp_path / "data", ("cats", "dogs", "emus"), 2)
+    said = unmask("predict", tuned.root, data)
+    assert said.status == 1
+    assert "has 3 classes and the classifier has 2; only one of the two has emus" in said.err
+
+
+def test_other_channels(unmask: Unmask, tuned: RunFolder, tmp_path: Path) -> None:
+    data = tiny.write_images(tmp_path / "data", 2, channels=1)
+    said = unmask("predict", tuned.root, data)
+    assert said.status == 1
+    assert "has 1 channels, and this classifier was trained on 3" in said.err
+
+
+def test_unreadable_images(unmask: Unmask, tuned: RunFolder, classes: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(classes, tmp_path / "data")
+    cut = data / "cats" / "03.png"
+    cut.write_bytes(cut.read_bytes()[:60])
+    said = unmask("predict", tuned.root, data)
+    assert "1 images left out, the first cats/03.png" in said.err
+    assert "on 19 images" in said.out
+    alone = unmask("predict", tuned.root, cut)
+    assert alone.status == 1
+    assert "03.png: " in alone.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--top", "0"], "--top must be at least 1, got 0"),
+        (["digits"], "one set of images, or image files; got 2 names"),
+    ],
+)
+def test_wrong_words(
+    unmask: Unmask, tuned: RunFolder, classes: Path, words: list[str], message: str
+) -> None:
+    said = unmask("predict", tuned.root, classes / "cats" / "00.png", *words)
+    assert said.status == 1
+    assert message in said.err
+
+
+def test_a_run_without_classes(unmask: Unmask, trained: RunFolder, classes: Path) -> None:
+    said = unmask("predict", trained.root, classes)
+    assert said.status == 1
+    assert f"make a classifier of it with `unmask finetune {trained.root} DATA`" in said.err
