@@ -37,7 +37,9 @@ def test_prints_the_plan_and_what_to_do_next(
         f"unmask evaluate run {images} --protocol knn",
     ):
         assert words in said.out
-    assert re.search(r"expected [\d.]+ (s|min) \([\d.]+ s a step\), [\d.]+ (MiB|GiB) of memory", said.out)
+    assert re.search(
+        r"expected [\d.]+ (s|min) \([\d.]+ s a step\), [\d.]+ (MiB|GiB) of memory", said.out
+    )
     assert said.out.index("expected") < said.out.index("step 3 of 3")
     assert len(Path("run/log.jsonl").read_text().splitlines()) == 3
 

@@ -60,7 +60,14 @@ def trained(classes: Path) -> RunFolder:
 
 def test_every_example_is_short_and_tested() -> None:
     names = {file.stem for file in EXAMPLES.glob("*.py")}
-    assert names == {"pretrain_from_python", "embed", "reconstruct", "evaluate", "own_recipe", "convert"}
+    assert names == {
+        "pretrain_from_python",
+        "embed",
+        "reconstruct",
+        "evaluate",
+        "own_recipe",
+        "convert",
+    }
     for file in EXAMPLES.glob("*.py"):
         assert len(file.read_text().splitlines()) <= LONGEST
 

@@ -34,7 +34,11 @@ def files() -> Iterator[Path]:
     below = [path for place in PLACES for path in (ROOT / place).rglob("*")]
     for path in sorted(top + below):
         hidden = "__pycache__" in path.parts or not path.is_file() or path == Path(__file__)
-        if not hidden and path.suffix in KINDS and path.name not in (".git", "uv.lock", "pylock.toml"):
+        if (
+            not hidden
+            and path.suffix in KINDS
+            and path.name not in (".git", "uv.lock", "pylock.toml")
+        ):
             yield path
 
 
