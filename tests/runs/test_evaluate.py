@@ -3,13 +3,14 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from runs import tiny
 from torch import Tensor
 
 from unmask.contracts import IMAGENET, Size
-from unmask.data import Folder
+from unmask.data import Folder, Tiff
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError
 from unmask.runs import few_labels
@@ -174,3 +175,22 @@ def test_fine_tuning_learns(encoder: VisionTransformer) -> None:
     misled = trial._replace(few=Images(trial.few.pixels, shuffled))
     assert with_labels > 0.8
     assert few_labels._finetuned(encoder, misled, 0) < 0.5
+
+
+class TestChannels:
+    def test_grey_test_images_of_colour_ones_are_colour(self, tmp_path: Path) -> None:
+        for split, channels in (("train", 3), ("test", 1)):
+            for name in ("cats", "dogs"):
+                tiny.write_images(tmp_path / split / name, 3, channels=channels)
+        labelled = open_labelled(Folder(path=str(tmp_path)), 0)
+        assert labelled.test.channels == 3
+        assert labelled.test[0].image.shape[0] == 3
+        assert labelled.test.class_names == ("cats", "dogs")
+
+    def test_other_numbers_of_bands_are_refused(self, tmp_path: Path) -> None:
+        for split, channels in (("train", 4), ("test", 5)):
+            for name in ("cats", "dogs"):
+                (tmp_path / split / name).mkdir(parents=True)
+                np.save(tmp_path / split / name / "a.npy", np.zeros((channels, 9, 8), np.uint8))
+        with pytest.raises(DataError, match="have 4 channels and the test images 5"):
+            open_labelled(Tiff(path=str(tmp_path)), 0)

@@ -3,6 +3,7 @@
 import io
 import time
 from collections import Counter
+from copy import copy
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -73,6 +74,12 @@ class EncodedImages:
             self.class_names, self._labels = classes_of(self._names)
         else:
             self.class_names, self._labels = listing.classes[0], listing.classes[1][self._rows]
+
+    def decoded_to(self, channels: int) -> "EncodedImages":
+        """The same images, as grey ones (1) or as colour ones (3)."""
+        other = copy(self)
+        other.channels = channels
+        return other
 
     def __len__(self) -> int:
         return len(self._rows)

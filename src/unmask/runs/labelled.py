@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from unmask.contracts import ImageSource, Sample, Size
 from unmask.data import AnySource
+from unmask.data.encoded import EncodedImages
 from unmask.errors import DataError, SettingsError
 from unmask.randomness import derive
 
@@ -59,6 +60,18 @@ class Part:
         return self.whole.typical_size()
 
 
+def _alike(test: ImageSource, train: ImageSource) -> ImageSource:
+    """The test images with as many channels as the training images: grey ones alone among colour, or the reverse."""
+    if test.channels == train.channels:
+        return test
+    if isinstance(test, EncodedImages) and train.channels in (1, 3):
+        return test.decoded_to(train.channels)
+    raise DataError(
+        f"the training images have {train.channels} channels and the test images {test.channels}; "
+        "both must have as many"
+    )
+
+
 def open_labelled(data: AnySource, seed: int) -> Labelled:
     """The data's own train and test folders, or a split drawn from the seed.
 
@@ -73,7 +86,7 @@ def open_labelled(data: AnySource, seed: int) -> Labelled:
         )
     labels = checked_labels(train)
     if "test" in data.splits():
-        test = data.open("test")
+        test = _alike(data.open("test"), train)
         if test.class_names != train.class_names:
             odd = sorted(set(test.class_names) ^ set(train.class_names))
             raise DataError(
