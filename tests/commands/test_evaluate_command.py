@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from commands.said import Unmask
+from PIL import Image
 from runs import tiny
 
 from unmask.runs.folder import RunFolder
@@ -47,6 +48,8 @@ def test_table_for_people(unmask: Unmask, trained: RunFolder, classes: Path) -> 
         "pretrained knn class token",
         "random",
         "chance 50.0%",
+        "setting: cosine, k = 20",
+        "images/s through the encoder",
     ):
         assert words in said.out
 
@@ -55,9 +58,9 @@ def test_control_is_the_encoder_before_training(
     unmask: Unmask, trained: RunFolder, classes: Path
 ) -> None:
     words = ("evaluate", trained.root, classes, "--control", "random", "--json")
-    first, second = unmask(*words), unmask(*words)
-    assert first.raw == second.raw
-    assert {row["arm"] for row in json.loads(first.raw)["scores"]} == {
+    first, second = (json.loads(unmask(*words).raw)["scores"] for _ in range(2))
+    assert [row["accuracies"] for row in first] == [row["accuracies"] for row in second]
+    assert {row["arm"] for row in first} == {
         "pretrained",
         "random initialisation",
     }
@@ -131,3 +134,79 @@ def test_nothing_to_test_on(unmask: Unmask, trained: RunFolder, tmp_path: Path) 
     said = unmask("evaluate", trained.root, data)
     assert said.status == 1
     assert "nan" not in said.all
+
+
+@pytest.mark.parametrize(("protocol", "feature"), [("linear", "cls"), ("attentive", "patches")])
+def test_probes_have_a_mean_and_a_spread(
+    unmask: Unmask, trained: RunFolder, classes: Path, protocol: str, feature: str
+) -> None:
+    words = ("evaluate", trained.root, classes, "--protocol", protocol, "--seeds", "2")
+    said = unmask(*words, "--labels", "2,all", "--json")
+    assert said.status == 0, said.err
+    rows = json.loads(said.raw)["scores"]
+    assert [(row["feature"], row["labels"]) for row in rows] == [(feature, "2"), (feature, "all")]
+    for row in rows:
+        assert len(row["accuracies"]) == 2
+        assert row["accuracy"] == pytest.approx(sum(row["accuracies"]) / 2)
+        first, second = row["accuracies"]
+        assert row["spread"] == pytest.approx(abs(first - second) / 2**0.5)
+        assert "features not augmented" in row["setting"]
+        assert row["images_per_second"] > 0
+
+
+def test_few_labels_are_drawn_anew_for_every_seed(
+    unmask: Unmask, trained: RunFolder, classes: Path
+) -> None:
+    said = unmask("evaluate", trained.root, classes, "--labels", "1,50%,all", "--json")
+    counts = [(row["labels"], len(row["accuracies"])) for row in json.loads(said.raw)["scores"]]
+    assert counts == [(n, 3) for n in ("1", "1", "50%", "50%")] + [("all", 1)] * 2
+
+
+def test_a_ladder_draws_its_curve(unmask: Unmask, trained: RunFolder, classes: Path) -> None:
+    words = ("evaluate", trained.root, classes, "--protocol", "ladder", "--seeds", "1")
+    said = unmask(*words, "--epochs", "1", "--control", "random", "--out", "here/ladder.json")
+    assert said.status == 0, said.err
+    rows = json.loads(Path("here/ladder.json").read_text())["scores"]
+    assert [(row["arm"], row["feature"]) for row in rows] == [
+        ("pretrained", "0"),
+        ("pretrained", "half"),
+        ("pretrained", "all"),
+        ("from scratch", "all"),
+    ]
+    with Image.open("here/ladder.png") as picture:
+        assert picture.size[0] > 400
+    assert "all trained" in said.out
+
+
+@pytest.mark.parametrize("protocol", ["partial", "finetune"])
+def test_trained_protocols(
+    unmask: Unmask, trained: RunFolder, classes: Path, protocol: str
+) -> None:
+    words = ("evaluate", trained.root, classes, "--protocol", protocol, "--epochs", "1")
+    said = unmask(*words, "--labels", "4", "--seeds", "2", "--json")
+    assert said.status == 0, said.err
+    (row,) = json.loads(said.raw)["scores"]
+    assert len(row["accuracies"]) == 2
+    assert row["feature"] == {"partial": "1", "finetune": "all"}[protocol]
+    assert "recipe finetune-digits" in said.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--labels", "9"], "--labels 9 asks for 9 labels of each class, and 'cats' has 8"),
+        (["--labels", "few"], "such as 1,5,10,1%,10%,all; got 'few'"),
+        (["--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["--epochs", "3"], "--recipe and --epochs are for partial, finetune and ladder"),
+        (
+            ["--protocol", "finetune", "--recipe", "finetune-b16"],
+            "recipe finetune-b16 is for 12 blocks of 768",
+        ),
+    ],
+)
+def test_what_makes_no_sense(
+    unmask: Unmask, trained: RunFolder, classes: Path, flags: list[str], message: str
+) -> None:
+    said = unmask("evaluate", trained.root, classes, *flags)
+    assert said.status == 1
+    assert message in said.err

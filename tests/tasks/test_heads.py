@@ -104,7 +104,7 @@ def test_pooled_head_equals_timm_with_the_same_weights() -> None:
 
 @torch.no_grad()
 def test_attentive_head_equals_its_equations() -> None:
-    head = AttentiveHead().build(8, 3)
+    head = AttentiveHead().build(8, 3).eval()  # its running mean is 0, its deviation 1
     tokens = torch.randn(2, 5, 8, generator=problems.random(1))
     norm = nn.LayerNorm(8)
     for image, scores in zip(tokens, head(tokens, norm), strict=True):

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from unmask.contracts import ChannelStatistics, Encoder, ImageSource, Size
 from unmask.data.views import center_crop
-from unmask.errors import DataError
+from unmask.errors import DataError, ResourceError
+from unmask.training.hardware import memory_available
 
 _BATCH = 128
+_USABLE = 0.4  # of the memory, for each of train and test
 
 
 class Features(NamedTuple):
@@ -24,6 +26,10 @@ class Features(NamedTuple):
     labels: Int[Tensor, "n"]
     unreadable: list[tuple[str, str]]
     """(name, reason) of images that were left out."""
+
+    def rows(self, chosen: Int[Tensor, "k"]) -> "Features":
+        """Those of some images."""
+        return Features(self.cls[chosen], self.mean[chosen], self.labels[chosen], self.unreadable)
 
 
 @torch.inference_mode()
@@ -50,6 +56,37 @@ def features(
         raise DataError(f"none of the images can be decoded; the first: {unreadable[0]}")
     count = len(labels)
     return Features(classes[:count], means[:count], torch.tensor(labels), unreadable)
+
+
+@torch.inference_mode()
+def patch_tokens(
+    encoder: Encoder,
+    source: ImageSource,
+    size: Size,
+    statistics: ChannelStatistics,
+    device: torch.device,
+) -> Float[Tensor, "n t d"]:
+    """Class token and patch tokens of every readable image of a source, in order, kept in memory.
+
+    Raises:
+        ResourceError: if they do not fit.
+    """
+    grid = encoder.mask_grid(size)
+    rows = (len(source), 1 + grid.height * grid.width, encoder.embed_dim)
+    needed, room = 4 * rows[0] * rows[1] * rows[2], memory_available(torch.device("cpu"))
+    if needed > _USABLE * room:
+        raise ResourceError(
+            f"the tokens of {len(source):,} images take {needed / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB "
+            "are free; use --protocol linear, or fewer images"
+        )
+    tokens = torch.empty(rows)
+    done = 0
+    for images, labels in _crops(source, size, statistics, []):
+        encoded = encoder.encode(images.to(device))
+        part = tokens[done : done + len(labels)]
+        part[:, :1], part[:, 1:] = encoded.cls, encoded.patches
+        done += len(labels)
+    return tokens[:done]
 
 
 def _crops(

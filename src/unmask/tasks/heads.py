@@ -105,8 +105,8 @@ class TokenClassifier(nn.Module):
 class AttentiveHead:
     """One learned query attends over the patch tokens after the encoder's norm; then a linear layer.
 
-    The attentive probe of AIM (El-Nouby and others, 2024): keys and values are projected, in heads of 64
-    channels where the width allows.
+    The attentive probe of AIM (El-Nouby and others, 2024): tokens are first normalised over batch and
+    places, as in `TokenProbe`; keys and values are projected, in heads of 64 channels where the width allows.
     """
 
     def build(self, embed_dim: int, classes: int) -> "AttentiveClassifier":
@@ -122,6 +122,7 @@ class AttentiveClassifier(nn.Module):
     def __init__(self, embed_dim: int, classes: int) -> None:
         super().__init__()
         self.num_heads = max(1, embed_dim // _HEAD_WIDTH) if embed_dim % _HEAD_WIDTH == 0 else 1
+        self.batch_norm = nn.BatchNorm1d(embed_dim, affine=False, eps=1e-6)
         self.query = nn.Parameter(torch.empty(1, 1, embed_dim).normal_(std=0.02))
         self.key = nn.Linear(embed_dim, embed_dim)
         self.value = nn.Linear(embed_dim, embed_dim)
@@ -130,6 +131,7 @@ class AttentiveClassifier(nn.Module):
     def forward(self, tokens: Float[Tensor, "b t d"], norm: nn.Module) -> Float[Tensor, "b o"]:
         """Scores of the classes."""
         patches = norm(tokens)[:, 1:]
+        patches = self.batch_norm(patches.flatten(0, 1)).view_as(patches)
         query = self.query.expand(len(patches), -1, -1)
         parts = (query, self.key(patches), self.value(patches))
         query, key, value = (
