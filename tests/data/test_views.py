@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from unmask.contracts import Size
-from unmask.data.views import CenterCrop, RandomCrop, center_crop, draw_box, resize
+from unmask.data.views import AugmentedCrop, CenterCrop, RandomCrop, center_crop, draw_box, resize
 from unmask.errors import SettingsError
 
 
@@ -171,3 +171,12 @@ class TestMissingValues:
         small = resize(image, Size(4, 4))
         assert small[0].eq(1).all()
         assert small[1].isnan().all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_full_strength_of_every_operation(channels: int) -> None:
+    """timm then keeps no bit in posterizing, which Pillow refuses."""
+    views, image = AugmentedCrop(magnitude=10, magnitude_std=0.0), noise(channels=channels)
+    found = [views(image, Size(8, 8), 0, 0, index)[0] for index in range(150)]
+    assert any(bool((view == 0).all()) for view in found)
+    assert {view.shape for view in found} == {(channels, 8, 8)}

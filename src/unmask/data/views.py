@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import torch
 from jaxtyping import Shaped
-from PIL.Image import Resampling
+from PIL import ImageOps
+from PIL.Image import Image, Resampling
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -179,7 +180,16 @@ def _rand_augment(magnitude: int, magnitude_std: float, channels: int, size: Siz
         "img_mean": fill if channels == 3 else (round(sum(fill) / 3),) * 3,
         "interpolation": Resampling.BICUBIC,
     }
-    return rand_augment_transform(f"rand-m{magnitude}-mstd{magnitude_std}-inc1", settings)
+    augment = rand_augment_transform(f"rand-m{magnitude}-mstd{magnitude_std}-inc1", settings)
+    for operation in augment.ops:
+        if operation.name.startswith("Posterize"):
+            operation.aug_fn = _posterize
+    return augment
+
+
+def _posterize(picture: Image, bits: int, **_: Any) -> Image:
+    """Keep the highest bits. At full strength none: black, as in the published runs; newer Pillows refuse that."""
+    return ImageOps.posterize(picture, bits) if bits else picture.point([0] * 256 * 3)
 
 
 def center_crop(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c new_h new_w"]:
