@@ -10,6 +10,7 @@ import tyro
 from unmask.commands.arguments import Peek, as_typed, parse, peek
 from unmask.commands.console import console, duration, gib, shown
 from unmask.commands.fitting import fitting_warmup, free_folder
+from unmask.commands.machine import changed_hardware, hardware_of, say_what_differs
 from unmask.commands.signals import signals
 from unmask.contracts import ChannelStatistics, ImageSource
 from unmask.data import AnySource, Tiff
@@ -34,13 +35,6 @@ from unmask.runs.transfer import TransferRun, new_transfer
 from unmask.runs.weights import Found, find_weights
 from unmask.tasks.classify import Classifier
 from unmask.training.checkpoint import Checkpoint
-from unmask.training.hardware import (
-    Hardware,
-    best_precision,
-    best_workers,
-    cores,
-    find_device,
-)
 from unmask.training.meter import Cost
 from unmask.training.schedules import fitting_batch
 
@@ -127,9 +121,6 @@ def _begin(arguments: list[str], seen: Peek) -> int:
     labelled = open_labelled(spec, int(seed) if seed.isdecimal() else 0)
     name, default = _recipe(seen, found, labelled.train)
     args = _parse(arguments, Arguments(recipe=default))
-    if args.threads is not None and args.threads < 1:
-        raise SettingsError(f"threads must be at least 1, got {args.threads}")
-
     folder = RunFolder(args.out or free_folder(name, seen.words[1]))
     folder.check_free()
     _say_images(labelled)
@@ -143,16 +134,7 @@ def _begin(arguments: list[str], seen: Peek) -> int:
     if found is not None:
         init = _words(found, recipe, statistics)
         console.print(f"weights   {init}")
-    device = find_device(args.device)
-    torch.set_num_threads(args.threads or cores())
-    workers = best_workers(device, labelled.train.in_memory)
-    hardware = Hardware(
-        device=str(device),
-        precision=best_precision(device) if args.precision == "auto" else args.precision,
-        workers=workers if args.workers is None else args.workers,
-        threads=torch.get_num_threads(),
-        micro_batch=args.micro_batch or recipe.batch_size,
-    )
+    hardware = hardware_of(args, in_memory=labelled.train.in_memory, batch_size=recipe.batch_size)
     run = new_transfer(
         name,
         recipe,
@@ -167,6 +149,7 @@ def _begin(arguments: list[str], seen: Peek) -> int:
     )
     weights = found.weights if found else None
     console.print("measuring what a step costs ...")
+    device = torch.device(hardware.device)
     cost = trial(run.build(weights), recipe, device, hardware.precision)
     fitting = fitting_micro_batch(cost, recipe.batch_size, args.micro_batch, device)
     run = replace(run, hardware=replace(hardware, micro_batch=fitting))
@@ -190,13 +173,7 @@ def _resume(arguments: list[str], seen: Peek) -> int:
     _refuse_changes(args, old)
     changed = replace(
         run,
-        hardware=Hardware(
-            device=str(find_device(args.device)),
-            precision=run.hardware.precision if args.precision == "auto" else args.precision,
-            workers=run.hardware.workers if args.workers is None else args.workers,
-            threads=args.threads or run.hardware.threads,
-            micro_batch=args.micro_batch or run.hardware.micro_batch,
-        ),
+        hardware=changed_hardware(args, run.hardware),
         save_every_minutes=args.save_every_minutes,
         max_set_aside=args.max_set_aside,
     )
@@ -219,12 +196,7 @@ def _resume(arguments: list[str], seen: Peek) -> int:
             f"{len(labelled.train):,} of {len(labelled.train.class_names)} now, or other names or sizes), so "
             "it cannot go on exactly; put them back, or begin anew"
         )
-    if changed.hardware != run.hardware:
-        console.print("hardware settings differ from the run's; results stay equal up to rounding")
-    if torch.__version__ != run.torch_version:
-        console.print(
-            f"begun with torch {run.torch_version}, now {torch.__version__}: equal up to rounding"
-        )
+    say_what_differs(changed.hardware, run.hardware, run.torch_version)
     console.print(f"continuing {folder.root} from step {step:,} of {run.steps:,}")
     torch.set_num_threads(changed.hardware.threads)
     return _train(changed, folder, labelled, run.build(), found)

@@ -9,6 +9,7 @@ import tyro
 from unmask.commands.arguments import Peek, as_typed, parse, peek
 from unmask.commands.console import console, duration, gib, shown
 from unmask.commands.fitting import fitting_warmup, free_folder
+from unmask.commands.machine import changed_hardware, hardware_of, say_what_differs
 from unmask.commands.signals import signals
 from unmask.contracts import ChannelStatistics, ImageSource, Size
 from unmask.data import AnySource, Tiff
@@ -31,13 +32,6 @@ from unmask.runs.start import (
 )
 from unmask.runs.weights import Found, find_weights
 from unmask.training.checkpoint import Checkpoint
-from unmask.training.hardware import (
-    Hardware,
-    best_precision,
-    best_workers,
-    cores,
-    find_device,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,27 +124,16 @@ def _begin(arguments: list[str], seen: Peek) -> int:
     source = spec.open("train")
     name, default = _recipe(seen, like, init, source)
     args = _parse(arguments, _default(like, default))
-    if args.threads is not None and args.threads < 1:
-        raise SettingsError(f"threads must be at least 1, got {args.threads}")
-
     folder = RunFolder(args.out or free_folder(name, seen.words[0]))
     folder.check_free()
     _say_images(spec.splits(), source, args.recipe.image_size)
     recipe = args.recipe if args.recipe == default else fitting_warmup(args.recipe, seen)
-    device = find_device(args.device)
-    torch.set_num_threads(args.threads or cores())
+    hardware = hardware_of(args, in_memory=source.in_memory, batch_size=recipe.batch_size)
     statistics = _statistics(args, like, init, source)
     _say_statistics(statistics)
     start = start_from(init, recipe, statistics) if init else None
     if start:
         console.print(f"weights   {start.words}")
-    hardware = Hardware(
-        device=str(device),
-        precision=best_precision(device) if args.precision == "auto" else args.precision,
-        workers=best_workers(device, source.in_memory) if args.workers is None else args.workers,
-        threads=torch.get_num_threads(),
-        micro_batch=args.micro_batch or recipe.batch_size,
-    )
     run = new_run(
         name,
         recipe,
@@ -167,6 +150,7 @@ def _begin(arguments: list[str], seen: Peek) -> int:
     if start:
         put_in(objective, start.weights)
     console.print("measuring what a step costs ...")
+    device = torch.device(hardware.device)
     cost = trial(objective, recipe, device, hardware.precision)
     fitting = fitting_micro_batch(cost, recipe.batch_size, args.micro_batch, device)
     run = replace(run, hardware=replace(hardware, micro_batch=fitting))
@@ -186,13 +170,7 @@ def _resume(arguments: list[str], seen: Peek) -> int:
     _refuse_changes(args, old)
     changed = replace(
         run,
-        hardware=Hardware(
-            device=str(find_device(args.device)),
-            precision=run.hardware.precision if args.precision == "auto" else args.precision,
-            workers=run.hardware.workers if args.workers is None else args.workers,
-            threads=args.threads or run.hardware.threads,
-            micro_batch=args.micro_batch or run.hardware.micro_batch,
-        ),
+        hardware=changed_hardware(args, run.hardware),
         save_every_minutes=args.save_every_minutes,
         max_set_aside=args.max_set_aside,
     )
@@ -210,12 +188,7 @@ def _resume(arguments: list[str], seen: Peek) -> int:
             "names or sizes), so it cannot go on exactly; put them back, or begin anew with "
             f"`unmask pretrain DATA --like {folder.root} --out NEW`"
         )
-    if changed.hardware != run.hardware:
-        console.print("hardware settings differ from the run's; results stay equal up to rounding")
-    if torch.__version__ != run.torch_version:
-        console.print(
-            f"begun with torch {run.torch_version}, now {torch.__version__}: equal up to rounding"
-        )
+    say_what_differs(changed.hardware, run.hardware, run.torch_version)
     console.print(
         f"continuing {folder.root} from step {found.info.step if found else 0:,} of {run.steps:,}"
     )
