@@ -73,14 +73,7 @@ class Run:
     """The weights that it started from, in words; null if they were drawn from the seed."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.save_every_minutes < math.inf:
-            raise SettingsError(
-                f"save_every_minutes must be 0 or more, got {self.save_every_minutes}"
-            )
-        if not 0 <= self.max_set_aside <= 1:
-            raise SettingsError(
-                f"max_set_aside is a share between 0 and 1, got {self.max_set_aside}; 0.05 is 5 %"
-            )
+        check_limits(self.save_every_minutes, self.max_set_aside)
 
     @property
     def steps(self) -> int:
@@ -130,6 +123,16 @@ class Run:
         """The run that a `spec.json` describes; a newer version is refused."""
         check_version(data)
         return from_json(cls, data)
+
+
+def check_limits(save_every_minutes: float, max_set_aside: float) -> None:
+    """Refuse a time between checkpoints or a share of unusable images that makes no sense."""
+    if not 0 <= save_every_minutes < math.inf:
+        raise SettingsError(f"save_every_minutes must be 0 or more, got {save_every_minutes}")
+    if not 0 <= max_set_aside <= 1:
+        raise SettingsError(
+            f"max_set_aside is a share between 0 and 1, got {max_set_aside}; 0.05 is 5 %"
+        )
 
 
 def check_version(data: Any) -> None:

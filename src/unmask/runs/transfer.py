@@ -1,6 +1,5 @@
 """The whole of a run of fine-tuning as one spec, written to `spec.json`."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,13 +7,12 @@ import torch
 
 from unmask.contracts import ChannelStatistics
 from unmask.data import AnySource
-from unmask.errors import SettingsError
 from unmask.formats.adapt import adapt
 from unmask.formats.model import FORMAT, ModelSpec, Weights
 from unmask.randomness import seeded
 from unmask.recipes.transfer import Transfer
 from unmask.runs.labelled import Labelled
-from unmask.runs.run import SPEC_VERSION, Run, check_version, hash_of
+from unmask.runs.run import SPEC_VERSION, Run, check_limits, check_version, hash_of
 from unmask.spec import from_json
 from unmask.tasks.classify import Classifier
 from unmask.training.hardware import Hardware
@@ -79,14 +77,7 @@ class TransferRun:
     """The weights that it started from, in words; null if from scratch."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.save_every_minutes < math.inf:
-            raise SettingsError(
-                f"save_every_minutes must be 0 or more, got {self.save_every_minutes}"
-            )
-        if not 0 <= self.max_set_aside <= 1:
-            raise SettingsError(
-                f"max_set_aside is a share between 0 and 1, got {self.max_set_aside}; 0.05 is 5 %"
-            )
+        check_limits(self.save_every_minutes, self.max_set_aside)
 
     @property
     def steps(self) -> int:
