@@ -179,6 +179,8 @@ class Batch(NamedTuple):
     """The class of each image, [b]; or the share of every class in it, [b classes], where images are mixed."""
     index: Int[Tensor, "b"]  # pyright: ignore[reportIncompatibleMethodOverride] - of tuple, unused
     epoch: int
+    shown: Int[Tensor, "b k"] | None = None
+    """Patches of each image that may be looked at; None for all of them."""
 
     @property
     def images(self) -> Tensor:

@@ -17,6 +17,7 @@ from unmask.runs.folder import RunFolder
 FLAGS = {
     "--recipe",
     "--trained-blocks",
+    "--patch-keep",
     "--out",
     "--resume",
     "--data-kind",
@@ -53,6 +54,7 @@ def test_prints_the_plan_and_the_score(unmask: Unmask, trained: RunFolder, class
         "model 1 blocks of 8, patches of 2, 8 pixels; trained: all",
         "batch 4, learning rate up to 0.00469",
         "steps 6 (1.5 epochs)",
+        "patches 50% at first, 100% at last shown; the time is for all of them",
         "step 6 of 6, loss",
         "test top-1",
         "on 4 images (chance 50.00%)",

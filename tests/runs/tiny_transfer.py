@@ -10,6 +10,7 @@ from runs import tiny
 from unmask.contracts import Size
 from unmask.data.kinds import find_source
 from unmask.data.mixing import Mixing
+from unmask.data.noise import Noise, PatchKeep
 from unmask.data.statistics import IMAGENET
 from unmask.data.views import AugmentedCrop, CenterCrop
 from unmask.formats.model import Weights
@@ -29,6 +30,7 @@ TRANSFER = Transfer(
     views=AugmentedCrop(smallest_share=0.5),
     test_views=CenterCrop(),
     mixing=Mixing(mixup=0.8, cutmix=1.0, erasing=0.25),
+    noise=Noise(patch_keep=PatchKeep(first=0.5, last=1.0), pixel_noise=0.1),
     optimizer=LayerwiseAdamW(),
     schedule=WarmupCosine(base_lr=0.3, warmup_epochs=0.25),
     image_size=Size(8, 8),

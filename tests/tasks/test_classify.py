@@ -8,9 +8,11 @@ import pytest
 import torch
 from reference import problems
 from reference.problems import Problem
+from torch.utils.flop_counter import FlopCounterMode
 
-from unmask.contracts import Batch
+from unmask.contracts import Batch, Size
 from unmask.errors import SettingsError
+from unmask.masking import RandomMasking
 from unmask.tasks import Classify
 from unmask.tasks.classify import Classifier
 from unmask.tasks.heads import LinearHead, MeanHead
@@ -57,6 +59,35 @@ def test_loss_equals_a_loop(smoothing: float) -> None:
             share = smoothing / 5 + (1 - smoothing) * (number == label)
             total -= share * (score - whole) / len(patches)
     assert model(batch, problems.random(0)).total.item() == pytest.approx(total, abs=1e-5)
+
+
+def test_shown_patches_are_what_the_encoder_sees() -> None:
+    model, batch = classifier(), labelled()
+    with torch.no_grad():
+        model.head.linear.weight.normal_(generator=problems.random(1))
+    mask = RandomMasking(ratio=0.5).sample(4, Size(4, 4), problems.random(2))
+    tokens = model.encoder.encode_visible(batch.images, mask).patches
+    scores = model.head.linear(tokens.mean(1))
+    expected = torch.nn.functional.cross_entropy(scores, batch.labels)
+    loss = model(batch._replace(shown=mask.kept_index), problems.random(0)).total
+    torch.testing.assert_close(loss, expected, atol=1e-6, rtol=0)
+
+
+def test_patches_not_shown_move_nothing_and_cost_nothing() -> None:
+    model, batch = classifier(), labelled()
+    shown = torch.arange(8).expand(4, -1)  # the upper half
+    changed = batch.images.clone()
+    changed[:, :, 8:] = 255 - changed[:, :, 8:]
+    flops, losses = [], []
+    for images, these in ((batch.images, None), (batch.images, shown), (changed, shown)):
+        with FlopCounterMode(display=False) as counter:
+            losses.append(
+                model(batch._replace(views=(images,), shown=these), problems.random(0)).total
+            )
+        flops.append(counter.get_total_flops())
+    assert losses[1].equal(losses[2])
+    assert not losses[0].equal(losses[1])
+    assert flops[1] == flops[2] < 0.54 * flops[0]  # 9 tokens of 17
 
 
 def test_permuting_images_permutes_scores() -> None:
@@ -203,7 +234,7 @@ def test_dropping_is_what_the_equations_say() -> None:
             tokens = tokens + block.attn(block.norm1(tokens), 0) * kept[2 * number, row]
             tokens = tokens + block.mlp(block.norm2(tokens)) * kept[2 * number + 1, row]
         expected.append(tokens)
-    ours = model._tokens(encoder, batch.images, kept)
+    ours = model._tokens(encoder, batch.images, None, kept)
     torch.testing.assert_close(ours, torch.cat(expected), atol=1e-5, rtol=1e-5)
 
 

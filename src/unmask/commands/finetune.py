@@ -15,6 +15,7 @@ from unmask.commands.signals import signals
 from unmask.contracts import ChannelStatistics, ImageSource
 from unmask.data import AnySource, Tiff
 from unmask.data.kinds import find_source
+from unmask.data.noise import WHOLE, PatchKeep
 from unmask.data.statistics import measure
 from unmask.errors import RunError, SettingsError
 from unmask.formats.model import ModelSpec
@@ -58,6 +59,10 @@ class Arguments:
     trained_blocks: str | None = None
     """How much of the encoder learns: all, the last N blocks, half (the last one's MLP), or 0; the
     recipe's if not given."""
+
+    patch_keep: str | None = None
+    """Share of patches to show in training, such as 0.5, or a first and a last one, such as 0.25:1, which
+    ends on whole images; fewer are faster."""
 
     out: str | None = None
     """Folder of the run; runs/RECIPE-DATA if not given."""
@@ -127,6 +132,9 @@ def _begin(arguments: list[str], seen: Peek) -> int:
     recipe = args.recipe
     if args.trained_blocks is not None:
         recipe = replace(recipe, task=replace(recipe.task, trained_blocks=args.trained_blocks))
+    if args.patch_keep is not None:
+        keep = PatchKeep.parse(args.patch_keep)
+        recipe = replace(recipe, noise=replace(recipe.noise, patch_keep=keep))
     if recipe != default or recipe.epochs < recipe.schedule.warmup_epochs:
         recipe = fitting_warmup(recipe, seen)
     statistics = _statistics(found, labelled.train)
@@ -273,7 +281,15 @@ def _as_begun(run: TransferRun, folder: RunFolder) -> Arguments:
 def _refuse_changes(args: Arguments, old: Arguments) -> None:
     if args.encoder is not None:
         raise SettingsError("--resume finds weights and images by itself: leave out both")
-    for name in ("recipe_name", "trained_blocks", "out", "data_kind", "recipe", "seed"):
+    for name in (
+        "recipe_name",
+        "trained_blocks",
+        "patch_keep",
+        "out",
+        "data_kind",
+        "recipe",
+        "seed",
+    ):
         if getattr(args, name) != getattr(old, name):
             flags = {"recipe": "a setting of the recipe", "recipe_name": "--recipe"}
             flag = flags.get(name, f"--{name.replace('_', '-')}")
@@ -371,6 +387,8 @@ def _say_plan(run: TransferRun, classifier: Classifier, cost: Cost, step_seconds
     learning = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
     pieces = -(-recipe.batch_size // hardware.micro_batch)
     split = f" in {pieces} parts of {hardware.micro_batch}" if pieces > 1 else ""
+    keep = recipe.noise.patch_keep
+    hidden = "" if keep == WHOLE else f"patches   {keep} shown; the time is for all of them\n"
     console.print(
         f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}, "
         f"{recipe.image_size} pixels; trained: {task.trained_blocks} "
@@ -379,6 +397,7 @@ def _say_plan(run: TransferRun, classifier: Classifier, cost: Cost, step_seconds
         f"batch     {recipe.batch_size}{split}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
         f"steps     {run.steps:,} ({recipe.epochs:g} epochs)\n"
+        f"{hidden}"
         f"machine   {hardware.device}, {hardware.precision}, {hardware.threads} threads, "
         f"{hardware.workers} loading processes\n"
         f"expected  {duration(step_seconds * run.steps)} ({step_seconds:.2f} s a step), "

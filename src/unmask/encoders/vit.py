@@ -6,7 +6,7 @@ Hidden patches never enter: kept pixels are gathered first, and only they are pr
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -116,10 +116,16 @@ class VisionTransformer(nn.Module):
 
     def encode_visible(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Encoded:
         """Tokens of the kept patches, in the order of `mask.kept_index`."""
+        return self._run(self.embed_visible(images, mask.image, mask.kept_index))
+
+    def embed_visible(
+        self, images: Shaped[Tensor, "b c h w"], image: Int[Tensor, "m"], index: Int[Tensor, "m k"]
+    ) -> Float[Tensor, "m t d"]:
+        """What the first block sees of the chosen patches of the chosen images; no others are projected."""
         positions = self._positions(size_of(images))
-        patches = gather(images, mask.image, mask.kept_index, self.patch_size, self.statistics)
-        tokens = self._embed(patches, images) + positions[1:][mask.kept_index]
-        return self._run(self._with_cls(tokens, positions[0]))
+        patches = gather(images, image, index, self.patch_size, self.statistics)
+        tokens = self._embed(patches, images) + positions[1:][index]
+        return self._with_cls(tokens, positions[0])
 
     def _embed(
         self, patches: Float[Tensor, "m k p"], images: Shaped[Tensor, "b c h w"]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from unmask.contracts import Size
 from unmask.data.mixing import Mixing
+from unmask.data.noise import NOISELESS, Noise
 from unmask.data.views import AnyViews
 from unmask.encoders import AnyEncoder
 from unmask.errors import SettingsError
@@ -32,6 +33,9 @@ class Transfer:
 
     mixing: Mixing
     """What is done to whole batches in training."""
+
+    noise: Noise = NOISELESS
+    """What is hidden from the classifier in training, after mixing."""
 
     optimizer: AnyOptimizer
     """How weights follow gradients."""

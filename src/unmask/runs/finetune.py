@@ -33,13 +33,15 @@ def finetune(
     """Train a classifier, from a checkpoint if one is given, until the end or until `stop` is set."""
     device = torch.device(run.hardware.device)
     mean, std = run.statistics.tensors()
-    change = partial(_mixed, run, Statistics(mean.to(device), std.to(device)))
+    change = partial(_changed, run, Statistics(mean.to(device), std.to(device)))
     return training(run, folder, source, classifier, stop, start, change)
 
 
-def _mixed(run: TransferRun, statistics: Statistics, batch: Batch, step: int) -> Batch:
-    """The batch of a step after mixup, cutmix and erasing, drawn from (seed, step)."""
-    return run.recipe.mixing(batch, len(run.classes), statistics, run.seed, step)
+def _changed(run: TransferRun, statistics: Statistics, batch: Batch, step: int) -> Batch:
+    """The batch of a step after mixup, cutmix and erasing, and with its noise, drawn from (seed, step)."""
+    recipe, key = run.recipe, (run.seed, step)
+    batch = recipe.mixing(batch, len(run.classes), statistics, *key)
+    return recipe.noise(batch, recipe.encoder.patch_size, statistics, step / run.steps, *key)
 
 
 @dataclass(frozen=True, kw_only=True)

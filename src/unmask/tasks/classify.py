@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -110,11 +110,12 @@ class Classifier(nn.Module):
     def logits(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
         """Scores of the classes, for evaluation: nothing is drawn."""
         encoder, head = (self.encoder, self.head) if self.training else self.evaluated
-        return head(self._tokens(encoder, images, None), encoder.norm)
+        return head(self._tokens(encoder, images, None, None), encoder.norm)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Mean cross-entropy; what is dropped is drawn from the generator."""
-        tokens = self._tokens(self.encoder, batch.images, self._kept(len(batch.images), generator))
+        kept = self._kept(len(batch.images), generator)
+        tokens = self._tokens(self.encoder, batch.images, batch.shown, kept)
         logits = self.head(tokens, self.encoder.norm)
         smoothing = self.spec.label_smoothing
         return Loss(F.cross_entropy(logits, batch.labels, label_smoothing=smoothing), {})
@@ -128,12 +129,17 @@ class Classifier(nn.Module):
         self,
         encoder: VisionTransformer,
         images: Shaped[Tensor, "b c h w"],
+        shown: Int[Tensor, "b k"] | None,
         kept: Float[Tensor, "halves b 1 1"] | None,
     ) -> Float[Tensor, "b t d"]:
         """The tokens after the last block, before the norm."""
         learning = torch.is_grad_enabled()
         with torch.set_grad_enabled(learning and self.spec.trained_blocks == "all"):
-            tokens = encoder.embed(images)
+            if shown is None:
+                tokens = encoder.embed(images)
+            else:
+                every = torch.arange(len(images), device=images.device)
+                tokens = encoder.embed_visible(images, every, shown)
         for number in range(2 * len(encoder.blocks)):
             block = cast(Block, encoder.blocks[number // 2])
             with torch.set_grad_enabled(learning and number >= self._frozen):

@@ -90,4 +90,5 @@ def _backward(
 
 def _rows(batch: Batch, start: int, stop: int) -> Batch:
     views = tuple(view[start:stop] for view in batch.views)
-    return Batch(views, batch.labels[start:stop], batch.index[start:stop], batch.epoch)
+    shown = None if batch.shown is None else batch.shown[start:stop]
+    return Batch(views, batch.labels[start:stop], batch.index[start:stop], batch.epoch, shown)
