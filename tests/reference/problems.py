@@ -10,6 +10,7 @@ from unmask.encoders.vit import VisionTransformer, ViT
 from unmask.masking import RandomMasking
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.objectives.mae import MAE, MaskedAutoencoder
+from unmask.recipes.recipe import Recipe
 from unmask.targets import AnyTarget, NormalizedPixels
 
 NORMALIZED = NormalizedPixels()
@@ -46,6 +47,12 @@ def build(problem: Problem = Problem(), target: AnyTarget = NORMALIZED) -> Maske
             if parameter.requires_grad:
                 parameter.data.add_(torch.randn_like(parameter) * 0.1)
     return model
+
+
+def of_recipe(recipe: Recipe) -> MaskedAutoencoder:
+    """A recipe's model, its weights of no particular draw."""
+    encoder = recipe.encoder.build(recipe.image_size, 3, statistics(3))
+    return recipe.objective.build(encoder)
 
 
 def build_encoder(problem: Problem = Problem()) -> VisionTransformer:

@@ -10,6 +10,9 @@ import torch
 from unmask.contracts import StepReport
 from unmask.errors import DivergedError
 from unmask.training.logbook import TIMES, Logbook, read_log
+from unmask.training.speed import Meter
+
+METER = Meter(torch.device("cpu"), flops_per_image=100, ceiling=4096.0)
 
 
 def report(step: int, loss: float = 0.5, **parts: float) -> StepReport:
@@ -24,7 +27,7 @@ def report(step: int, loss: float = 0.5, **parts: float) -> StepReport:
 
 
 def write(path: Path, first: int, last: int) -> None:
-    book = Logbook(path, first - 1)
+    book = Logbook(path, first - 1, METER)
     for step in range(first, last + 1):
         book.add(report(step, 1 / step), 2.0)
     book.write()
@@ -35,27 +38,37 @@ def steps(path: Path) -> list[float]:
 
 
 def test_lines(tmp_path: Path) -> None:
-    book = Logbook(tmp_path / "log.jsonl", 0)
-    book.add(report(1, 0.25, rest=0.125), 2.0)
-    book.add(report(2), 4.0)
+    book = Logbook(tmp_path / "log.jsonl", 0, METER)
+    book.add(report(1, 0.25, rest=0.125), 2000.0)
     returned = book.write()
     assert read_log(tmp_path / "log.jsonl") == returned
-    assert returned[0] == {
-        "step": 1,
-        "loss": 0.25,
-        "rest": 0.125,
-        "learning_rate": 1e-3,
-        "images_per_second": 16.0,
-        "waiting": 0.25,
+    line = returned[0]
+    peak = line.pop("peak_memory")
+    assert 2**20 < peak < 2**40
+    assert {name: line.pop(name) for name in TIMES if name != "peak_memory"} == {
+        "images_per_second": 0.02,  # 32 images in 2000 s; reading them adds nothing that counts
+        "waiting": 0.0002,  # half a second
+        "flops_per_second": 2,
+        "mfu": 0.0004,
     }
-    assert set(TIMES) == {"images_per_second", "waiting"}
+    assert line == {"step": 1, "loss": 0.25, "rest": 0.125, "learning_rate": 1e-3}
     assert book.write() == []
+
+
+def test_steps_written_together_share_their_time(tmp_path: Path) -> None:
+    """A GPU works behind the program's back: the first of two seems to take no time."""
+    book = Logbook(tmp_path / "log.jsonl", 0, METER)
+    book.add(report(1), 0.0)
+    book.add(report(2), 4000.0)
+    first, second = book.write()
+    assert first["images_per_second"] == second["images_per_second"] == 0.02
+    assert first["waiting"] == second["waiting"] == 0.0002  # two halves of a second
     assert steps(tmp_path / "log.jsonl") == [1, 2]
 
 
 def test_numbers_return_to_the_bit(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    book = Logbook(path, 0)
+    book = Logbook(path, 0, METER)
     losses = torch.rand(50, generator=torch.Generator().manual_seed(0))
     for step, loss in enumerate(losses, start=1):
         book.add(report(step)._replace(loss=loss), 1.0)
@@ -64,7 +77,7 @@ def test_numbers_return_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_nothing_reaches_the_file_before_it_is_written(tmp_path: Path) -> None:
-    book = Logbook(tmp_path / "log.jsonl", 0)
+    book = Logbook(tmp_path / "log.jsonl", 0, METER)
     book.add(report(1), 1.0)
     assert (tmp_path / "log.jsonl").read_text() == ""
 
@@ -94,7 +107,7 @@ def test_torn_last_line(tmp_path: Path, torn: str) -> None:
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_no_number_stops_and_names_its_step(tmp_path: Path, loss: float) -> None:
     path = tmp_path / "log.jsonl"
-    book = Logbook(path, 0)
+    book = Logbook(path, 0, METER)
     for step, value in ((1, 0.5), (2, loss), (3, loss)):
         book.add(report(step, value), 1.0)
     with pytest.raises(

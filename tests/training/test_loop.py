@@ -1,12 +1,14 @@
 """The loop: micro-batches, randomness of a step, rates, and what it says when memory runs out."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from reference import problems
 from reference.problems import Problem
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from unmask.contracts import Batch, Loss, StepReport
 from unmask.errors import ResourceError
@@ -198,3 +200,26 @@ def test_other_errors_pass() -> None:
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         run(Wrong())
+
+
+class Reading(TorchDispatchMode):
+    """Notes operations for whose result the program must wait, on a GPU, before it can go on."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "_unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__.startswith(self.WAITING):
+            self.waited.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_a_gpu() -> None:
+    with Reading() as reading:
+        reports = run(problems.build(), micro_batch=4)
+        assert reading.waited == []
+        reports[-1].loss.item()
+    assert len(reading.waited) == 1

@@ -68,7 +68,8 @@ def _state(report: training.Progress) -> str:
     note = f", waiting for images {waiting:.0%}" if waiting > _WAITING_WORTH_SAYING else ""
     return (
         f"step {report.step:,} of {report.steps:,}, loss {mean['loss']:.4f}, "
-        f"{mean['images_per_second']:,.0f} images/s{note}"
+        f"{mean['images_per_second']:,.0f} images/s, {flops(mean['flops_per_second'])} "
+        f"({mean['mfu']:.0%} of a matrix product's), {gib(mean['peak_memory'])}{note}"
     )
 
 
@@ -79,6 +80,13 @@ def duration(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def flops(per_second: float) -> str:
+    """A rate of computing as people say it."""
+    if per_second >= 1e12:
+        return f"{per_second / 1e12:,.1f} TFLOP/s"
+    return f"{per_second / 1e9:,.{0 if per_second >= 1e10 else 1}f} GFLOP/s"
 
 
 def gib(number: float) -> str:

@@ -83,12 +83,16 @@ def batches(
         collate_fn=_as_it_is,
         pin_memory=device.type == "cuda",
     )
-    try:
+
+    def loaded() -> Iterator[Batch]:
         for batch, failures in loader:
             set_aside.add(failures)
             if isinstance(batch, DataError):
                 raise batch
-            yield to_device(batch, device)
+            yield batch
+
+    try:
+        yield from on_device(loaded(), device)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -100,6 +104,31 @@ def batches(
 
 def _as_it_is(fetched: Any) -> Any:
     return fetched
+
+
+def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches on the device; a GPU copies the next one while it computes.
+
+    The copy runs on a stream of its own, from pinned memory. The computing stream waits for it, the
+    program does not.
+    """
+    if device.type != "cuda":
+        yield from (to_device(batch, device) for batch in batches)
+        return
+    copying, computing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    ready: Batch | None = None
+    for batch in batches:
+        with torch.cuda.stream(copying):
+            coming = to_device(batch, device)
+            copied = copying.record_event()
+        if ready is not None:
+            yield ready
+        computing.wait_event(copied)
+        for tensor in (*coming.views, coming.labels, coming.index):
+            tensor.record_stream(computing)  # so that its memory is not taken while in use
+        ready = coming
+    if ready is not None:
+        yield ready
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

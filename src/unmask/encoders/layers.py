@@ -1,5 +1,7 @@
 """The parts of a plain Transformer, in timm's names, so that weights move freely."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -76,6 +78,12 @@ class Block(nn.Module):
         """The tokens at `start` and after; earlier ones only serve as keys and values."""
         tokens = tokens[:, start:] + self.attn(self.norm1(tokens), start)
         return tokens + self.mlp(self.norm2(tokens))
+
+    def compile(self, *args: Any, **settings: Any) -> None:
+        """Compile the block in place, by whichever of its methods it is run; names of weights stay."""
+        super().compile(*args, **settings)
+        for name in ("attend", "transform", "project", "finish"):
+            setattr(self, name, torch.compile(getattr(self, name), *args, **settings))
 
     def attend(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t d"]:
         """What the attention half adds to the tokens."""

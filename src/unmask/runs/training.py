@@ -16,8 +16,10 @@ from unmask.runs.folder import RunFolder
 from unmask.runs.transfer import AnyRun
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.hardware import find_device
+from unmask.training.kernels import prepared
 from unmask.training.logbook import Logbook
 from unmask.training.loop import train
+from unmask.training.speed import meter_of
 
 _WRITE_SECONDS = 1.0
 
@@ -60,7 +62,8 @@ def training(
 
     set_aside = SetAside(folder.set_aside, len(source) + len(source.refused), run.max_set_aside)
     set_aside.add(source.refused)
-    logbook = Logbook(folder.log, first_step)
+    meter = meter_of(trainable, recipe.image_size, run.channels, device, hardware.precision)
+    logbook = Logbook(folder.log, first_step, meter)
     stream = batches(
         Viewed(source, recipe.views, recipe.image_size, run.seed),
         batch_size=recipe.batch_size,
@@ -72,6 +75,15 @@ def training(
     )
     if change is not None:
         stream = (change(batch, step) for step, batch in enumerate(stream, start=first_step))
+    around = prepared(
+        trainable,
+        recipe.image_size,
+        run.channels,
+        device,
+        hardware.precision,
+        micro_batch=hardware.micro_batch,
+        steps=run.steps,
+    )
     reports = train(
         trainable,
         stream,
@@ -86,7 +98,7 @@ def training(
     )
 
     stepped = written = saved = time.perf_counter()
-    for report in reports:
+    for report in around(reports):
         now = time.perf_counter()
         logbook.add(report, now - stepped)
         stepped = now
@@ -95,7 +107,8 @@ def training(
         save = report.step == run.steps or stopping or now - saved >= 60 * run.save_every_minutes
         lines: list[dict[str, float]] = []
         if save or now - written >= _WRITE_SECONDS:
-            lines, written = logbook.write(), now
+            lines = logbook.write()
+            stepped = written = time.perf_counter()
         if save:
             _check_weights(trainable, report.step)
             folder.save(run, report.step, trainable, optimizer)

@@ -6,22 +6,25 @@ loss that is not finite is found then, so that no checkpoint ever holds its cons
 
 import json
 import math
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from unmask.contracts import StepReport
 from unmask.errors import DivergedError, ResourceError
+from unmask.training.speed import Meter
 
-TIMES = ("images_per_second", "waiting")
-"""Fields that differ from run to run; all others are exact."""
+TIMES = ("images_per_second", "waiting", "flops_per_second", "mfu", "peak_memory")
+"""Fields that differ from run to run; all others are exact. The lines written at one time share theirs: on a
+GPU, which works behind the program's back, only together is their time known."""
 
 
 class Logbook:
     """Appends to a log; lines past `step`, the last checkpoint, are cut off at the start."""
 
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, step: int, meter: Meter) -> None:
+        self.path, self.meter = path, meter
         self._pending: list[tuple[StepReport, float]] = []
         kept = [line for line in _lines(path) if line["step"] <= step]
         cut = path.with_name(f".{path.name}")
@@ -39,7 +42,13 @@ class Logbook:
         Raises:
             DivergedError: naming the first step whose loss is not finite; lines up to it are written.
         """
-        lines = [_line(report, seconds) for report, seconds in self._pending]
+        if not self._pending:
+            return []
+        reading = time.perf_counter()
+        exact = [_exact(report) for report, _ in self._pending]  # waits for the device
+        seconds = sum(seconds for _, seconds in self._pending) + time.perf_counter() - reading
+        figures = self.meter.figures([report for report, _ in self._pending], seconds)
+        lines = [{**line, **figures} for line in exact]
         self._pending = []
         bad = next((line for line in lines if not math.isfinite(line["loss"])), None)
         with _room_for(self.path), self.path.open("a") as file:
@@ -86,12 +95,10 @@ def _lines(path: Path) -> list[dict[str, float]]:
     return found
 
 
-def _line(report: StepReport, seconds: float) -> dict[str, float]:
+def _exact(report: StepReport) -> dict[str, float]:
     return {
         "step": report.step,
         "loss": report.loss.item(),
         **{name: part.item() for name, part in report.parts.items()},
         "learning_rate": report.learning_rate,
-        "images_per_second": round(report.images / max(seconds, 1e-9), 2),
-        "waiting": round(report.waiting_seconds / max(seconds, 1e-9), 4),
     }

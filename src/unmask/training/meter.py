@@ -12,7 +12,7 @@ from torch import nn
 
 from unmask.contracts import Batch, Size, Trainable
 from unmask.randomness import generator
-from unmask.training.hardware import Precision, autocast
+from unmask.training.hardware import Precision, autocast, wait_for
 
 _FEWEST = 4
 _LONG_ENOUGH = 0.7  # seconds of a trial
@@ -105,17 +105,12 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     """The faster of two runs after one that is not counted."""
     times: list[float] = []
     for _ in range(3):
-        _wait(device)
+        wait_for(device)
         started = time.perf_counter()
         work()
-        _wait(device)
+        wait_for(device)
         times.append(time.perf_counter() - started)
     return min(times[1:])
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def saved_bytes(

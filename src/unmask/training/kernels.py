@@ -1,0 +1,187 @@
+"""What a GPU is told beside the mathematics: compiled blocks, and which attention kernel to take.
+
+A CPU computes everything as it is written.
+"""
+
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+from unmask.contracts import Reports, Size, StepReport
+from unmask.randomness import generator
+from unmask.training.hardware import Precision, autocast, wait_for
+from unmask.training.speed import random_batch
+
+_WORTH_COMPILING = 500
+"""Steps of a run; compiling takes about a minute."""
+
+_VARIANTS = 64
+_REPEATS = 5
+
+FUSED = (
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+)
+"""The kernels to choose from, fastest first on most GPUs."""
+
+
+def prepared(
+    trainable: nn.Module,
+    size: Size,
+    channels: int,
+    device: torch.device,
+    precision: Precision,
+    *,
+    micro_batch: int,
+    steps: int,
+) -> Callable[[Reports], Reports]:
+    """Make a module ready for a run of so many steps; what is returned goes around its reports.
+
+    Whether to compile depends on the whole run's steps, so that a resumed run computes as before.
+    """
+    if device.type != "cuda":
+        return lambda reports: reports
+    shapes = attention_shapes(trainable, size, channels, device, precision)
+    kernels = fastest_attention(shapes, micro_batch, device, precision)
+    if steps >= _WORTH_COMPILING and can_compile(device):
+        compile_blocks(trainable)
+    return lambda reports: preferring(kernels, reports)
+
+
+def compile_blocks(module: nn.Module, backend: str = "inductor") -> None:
+    """Compile every Transformer block in place, for each shape anew; blocks of a shape share code.
+
+    Names of weights stay. No CUDA graphs: they would keep a second copy of what each block gives, and at
+    the sizes that fill a GPU launching costs nothing.
+    """
+    # widths x tokens x images; the usual 8 is few
+    torch._dynamo.config.recompile_limit = _VARIANTS  # pyright: ignore[reportPrivateUsage]
+    for block in _blocks(module):
+        block.compile(fullgraph=True, dynamic=False, backend=backend)
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    for name, part in module.named_modules():
+        if isinstance(part, nn.ModuleList) and name.rpartition(".")[2] == "blocks":
+            yield from part
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch can compile for this device here: that takes Triton, a C compiler and a recent GPU."""
+    try:
+        compiled: Any = torch.compile(lambda x: x.sin() + 1, fullgraph=True)
+        compiled(torch.ones(8, device=device))
+    except Exception:  # torch wraps whatever is missing in errors of many kinds
+        return False
+    return True
+
+
+class AttentionShape(NamedTuple):
+    """Sizes of one image's attention."""
+
+    heads: int
+    queries: int
+    keys: int
+    width: int
+    """Channels of a head."""
+
+
+class _Noting(TorchFunctionMode):
+    """Counts the shapes of attention that pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[AttentionShape] = Counter()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            query, key = args[0], args[1]
+            shape = AttentionShape(query.shape[1], query.shape[2], key.shape[2], query.shape[3])
+            self.seen[shape] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def attention_shapes(
+    trainable: nn.Module, size: Size, channels: int, device: torch.device, precision: Precision
+) -> Counter[AttentionShape]:
+    """The shapes of attention in a forward pass, and how often each occurs. The module stays as it is."""
+    buffers = {name: value.clone() for name, value in trainable.named_buffers()}
+    with _Noting() as noting, autocast(device, precision):
+        trainable(random_batch(2, size, channels, device), generator(device, "shapes"))
+    for name, value in trainable.named_buffers():
+        value.copy_(buffers[name])
+    return noting.seen
+
+
+def fastest_attention(
+    shapes: Counter[AttentionShape], images: int, device: torch.device, precision: Precision
+) -> list[SDPBackend]:
+    """Fused kernels that can do all shapes, the fastest over a whole pass first; plain attention is the last."""
+    spent: dict[SDPBackend, float] = {}
+    for kernel in FUSED:
+        # torch warns of, and then raises, what a kernel cannot do here or with such a shape
+        with suppress(RuntimeError), warnings.catch_warnings(action="ignore"):
+            spent[kernel] = sum(
+                often * attention_seconds(kernel, shape, images, device, precision)
+                for shape, often in shapes.items()
+            )
+    return [*sorted(spent, key=lambda kernel: spent[kernel]), SDPBackend.MATH]
+
+
+def attention_seconds(
+    kernel: SDPBackend,
+    shape: AttentionShape,
+    images: int,
+    device: torch.device,
+    precision: Precision,
+) -> float:
+    """Seconds of a forward and backward pass of one layer's attention with this kernel.
+
+    Raises:
+        RuntimeError: if the kernel cannot do it.
+    """
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    # laid out as the model's: heads split off the last dimension
+    sizes = (shape.queries, shape.keys, shape.keys)
+    query, key, value = (
+        torch.ones(
+            images, tokens, shape.heads, shape.width, dtype=dtype, device=device
+        ).requires_grad_()
+        for tokens in sizes
+    )
+
+    def once() -> None:
+        with sdpa_kernel(kernel):
+            mixed = F.scaled_dot_product_attention(
+                query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+            )
+        torch.autograd.grad(mixed, (query, key, value), torch.ones_like(mixed))
+
+    once()
+    wait_for(device)
+    started = time.perf_counter()
+    for _ in range(_REPEATS):
+        once()
+    wait_for(device)
+    return (time.perf_counter() - started) / _REPEATS
+
+
+def preferring(kernels: list[SDPBackend], reports: Reports) -> Iterator[StepReport]:
+    """The same reports, each step taken with the first of these attention kernels that can do it."""
+    while True:
+        with sdpa_kernel(kernels, set_priority=True):
+            report = next(reports, None)
+        if report is None:
+            return
+        yield report
