@@ -12,6 +12,7 @@ COMMANDS = {
     "finetune": "train a classifier from an encoder, wholly or in part, or from scratch",
     "predict": "class names and probabilities of images, by a fine-tuned run",
     "evaluate": "score frozen features with labelled images",
+    "bench": "how fast this machine trains, what holds it back, and what to do about it",
     "convert": "weights to and from published MAE, timm and transformers",
 }
 

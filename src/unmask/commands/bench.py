@@ -1,0 +1,154 @@
+"""`unmask bench`: how fast this machine trains, what holds it back, and what to do about it."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from unmask.commands.arguments import parse, peek
+from unmask.commands.console import console, flops, gib, notes
+from unmask.commands.machine import hardware_of
+from unmask.contracts import ImageSource, Size
+from unmask.data.kinds import find_source
+from unmask.errors import SettingsError
+from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
+from unmask.runs.bench import Bench, StepSpeed, bench
+from unmask.training.hardware import find_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The flags of `unmask bench`."""
+
+    recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe")] = None
+    """What to train; chosen from the images or the device if not given."""
+
+    data: str | None = None
+    """Images, as for pretraining: the loader is measured too."""
+
+    data_kind: str | None = None
+    """What the images are (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
+
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print all figures as JSON, and nothing else."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    """Settings of the recipe."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, or auto."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products."""
+
+    workers: int | None = None
+    """Processes that load images."""
+
+    threads: int | None = None
+    """CPU threads of torch; all cores if not given."""
+
+    micro_batch: int | None = None
+    """Images computed at a time; several numbers are measured if not given."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    seen = peek([word for word in arguments if word != "--json"])
+    if seen.help:
+        _parse(arguments, find_recipe(seen.flags.get("recipe", "mae-b16")))
+    if seen.words:
+        raise SettingsError(
+            f"unexpected {seen.words[0]!r}; images are named with --data {seen.words[0]}"
+        )
+    if "recipe" in seen.flags:
+        find_recipe(
+            seen.flags["recipe"]
+        )  # a misspelt name should not wait for a scan of the images
+    source = None
+    if "data" in seen.flags:
+        source = find_source(seen.flags["data"], seen.flags.get("data-kind")).open("train")
+    name, default = _recipe(seen.flags, source)
+    args = _parse(arguments, default)
+    if args.micro_batch is not None and args.micro_batch < 1:
+        raise SettingsError(f"micro-batch must be at least 1, got {args.micro_batch}")
+    recipe = args.recipe
+    hardware = hardware_of(
+        args, in_memory=source is None or source.in_memory, batch_size=recipe.batch_size
+    )
+    notes.print(f"measuring {name} on {hardware.device}, about a minute ...")
+    found = bench(name, recipe, hardware, source, args.micro_batch)
+    if args.json:
+        print(json.dumps(asdict(found), indent=1))
+    else:
+        _say(found, source)
+    return 0
+
+
+def _parse(arguments: list[str], recipe: Recipe) -> Arguments:
+    return parse(
+        Arguments,
+        arguments,
+        "bench",
+        "How fast this machine trains a recipe, what holds it back, and what to do about it. "
+        f"Recipes: {', '.join(RECIPES)}.",
+        Arguments(recipe=recipe),
+    )
+
+
+def _recipe(flags: dict[str, str], source: ImageSource | None) -> tuple[str, Recipe]:
+    """As asked for; else what `unmask pretrain` would take for the images, or what suits the device."""
+    if "recipe" in flags:
+        return flags["recipe"], find_recipe(flags["recipe"])
+    if source is not None:
+        given = flags.get("image-size")
+        size = Size.parse(given) if given else source.typical_size()
+        name, reason = choose_recipe(size, len(source))
+    else:
+        on_cpu = find_device(flags.get("device", "auto")).type == "cpu"
+        name, reason = ("mae-ti4", "a CPU") if on_cpu else ("mae-b16", "a GPU")
+        reason = f"it suits {reason}"
+    notes.print(f"recipe {name}, because {reason}; --recipe takes another: {', '.join(RECIPES)}")
+    return name, RECIPES[name].recipe
+
+
+def _say(found: Bench, source: ImageSource | None) -> None:
+    machine = found.machine
+    console.print(
+        f"machine   {machine.device}, {machine.precision}, {machine.threads} of {machine.cores} "
+        f"cores, torch {machine.torch}\n"
+        f"ceiling   {flops(machine.matrix_flops_per_second)} in matrix products, "
+        f"{machine.copy_bytes_per_second / 1e9:,.0f} GB/s in copies\n"
+        f"recipe    {found.recipe}, {found.image_size} pixels: "
+        f"{found.flops_per_image / 1e9:,.3g} GFLOP an image, forward and backward\n\n"
+        f"a training step on random images\n"
+        f"  {'images':>6}  {'median (quartiles)':>27}  {'images/s':>8}  {'speed':>13}  {'of ceiling':>10}  memory"
+    )
+    for step in found.steps:
+        console.print(_row(step))
+    if found.stopped:
+        console.print(f"  ({found.stopped})")
+    console.print("")
+    if found.loader and found.together and source:
+        console.print(
+            f"loading   {found.loader.images_per_second:,.0f} images/s alone, with "
+            f"{found.loader.workers} loading processes, from {source.where}\n"
+            f"together  {found.together.images_per_second:,.0f} images/s, of which "
+            f"{found.together.waiting:.1%} of the time waiting for images"
+        )
+    console.print(f"held back by {found.bottleneck}\nwhat would help:")
+    for advice in found.advice:
+        console.print(f"  - {advice}")
+
+
+def _row(step: StepSpeed) -> str:
+    low, high = step.quartiles_seconds
+    spread = f"{_time(step.median_seconds)} ({_time(low)} to {_time(high)})"
+    return (
+        f"  {step.images:6,}  {spread:>27}  {step.images_per_second:8,.0f}  "
+        f"{flops(step.flops_per_second):>13}  {step.mfu:10.0%}  {gib(step.peak_memory)}"
+    )
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

@@ -1,0 +1,460 @@
+"""Measure this machine with a recipe: its ceilings, the training step, the loader, and both together.
+
+Each part has a time limit of its own; a small recipe on two cores takes less than a minute.
+"""
+
+import itertools
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from unmask.contracts import IMAGENET, Batch, ChannelStatistics, ImageSource, Reports
+from unmask.data.loader import Viewed, batches
+from unmask.data.set_aside import SetAside
+from unmask.errors import ResourceError
+from unmask.formats.model import FORMAT, ModelSpec
+from unmask.objectives.mae import MaskedAutoencoder
+from unmask.recipes import RECIPES, Recipe
+from unmask.training.hardware import Hardware, cores, memory_available, wait_for
+from unmask.training.kernels import prepared
+from unmask.training.loop import train
+from unmask.training.meter import saved_bytes
+from unmask.training.speed import (
+    copy_ceiling,
+    flops_per_image,
+    forget_peak,
+    matrix_ceiling,
+    peak_memory,
+    random_batch,
+)
+
+_STEP_SECONDS = 16.0  # of all batch sizes together
+_SIZE_SECONDS = 5.0  # of one of them
+_LOADER_SECONDS = 6.0
+_TOGETHER_SECONDS = 10.0
+_MOST_STEPS = 30
+_USABLE = 0.85
+_FIRST_ON_CPU, _FIRST_ON_GPU, _GROWTH = 4, 32, 4
+_LONG = 1_000_000  # steps of a run that is worth compiling for
+
+WAITING_WORTH_MENDING = 0.1
+_STILL_RISING = 1.05
+_WELL_USED = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What was measured on, and how fast it is at best."""
+
+    device: str
+    """The device's own name."""
+
+    precision: str
+    """Of matrix products."""
+
+    threads: int
+    """CPU threads of torch."""
+
+    cores: int
+    """CPU cores that this process may use."""
+
+    torch: str
+    """Its version."""
+
+    matrix_flops_per_second: float
+    """Of large matrix products in this precision."""
+
+    copy_bytes_per_second: float
+    """Read and written by copies within the device's memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSpeed:
+    """Training steps on random images that lie ready."""
+
+    images: int
+    """Of a step, computed at one time (the micro-batch)."""
+
+    steps: int
+    """How many were timed."""
+
+    median_seconds: float
+    """Of a step: forward, backward and optimizer."""
+
+    quartiles_seconds: tuple[float, float]
+    """The middle half of the steps lies between these."""
+
+    images_per_second: float
+    """At the median."""
+
+    flops_per_second: float
+    """By torch's counter."""
+
+    mfu: float
+    """Share of the ceiling of matrix products."""
+
+    peak_memory: int
+    """Bytes: on the device, or of the whole process where that is a CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderSpeed:
+    """Loading alone: read, decode, crop, collate, copy to the device."""
+
+    images_per_second: float
+    """After the first batch."""
+
+    workers: int
+    """Loading processes."""
+
+    images: int
+    """How many were timed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """Training on the images."""
+
+    images_per_second: float
+    """After the first step."""
+
+    waiting: float
+    """Share of a step spent waiting for images."""
+
+    steps: int
+    """How many were timed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """All that was measured, and what follows from it."""
+
+    recipe: str
+    """Its name."""
+
+    image_size: str
+    """Pixels of a crop."""
+
+    flops_per_image: int
+    """Matrix products of forward and backward pass, by torch's counter."""
+
+    machine: Machine
+    """What was measured on."""
+
+    steps: tuple[StepSpeed, ...]
+    """By batch size."""
+
+    stopped: str
+    """Why no larger batch was tried."""
+
+    loader: LoaderSpeed | None
+    """Null without images."""
+
+    together: Together | None
+    """Null without images."""
+
+    bottleneck: str
+    """What holds training back."""
+
+    advice: tuple[str, ...]
+    """What would help, the most promising first."""
+
+    @property
+    def best(self) -> StepSpeed:
+        """The fastest batch size."""
+        return max(self.steps, key=lambda step: step.images_per_second)
+
+
+class Bed(NamedTuple):
+    """What is measured, built once."""
+
+    objective: MaskedAutoencoder
+    recipe: Recipe
+    hardware: Hardware
+    device: torch.device
+    flops: int
+    ceiling: float
+
+
+def bench(
+    name: str,
+    recipe: Recipe,
+    hardware: Hardware,
+    source: ImageSource | None,
+    micro_batch: int | None,
+) -> Bench:
+    """Measure all parts. `micro_batch` is the one size to measure; several if it is not given.
+
+    Raises:
+        ResourceError: if not even the smallest batch fits.
+        DataError: if images cannot be used.
+    """
+    bed, machine = _bed(recipe, hardware, source)
+    steps, stopped = _steps(bed, micro_batch)
+    found = Bench(
+        recipe=name,
+        image_size=str(recipe.image_size),
+        flops_per_image=bed.flops,
+        machine=machine,
+        steps=steps,
+        stopped=stopped,
+        loader=None,
+        together=None,
+        bottleneck="",
+        advice=(),
+    )
+    if source is not None:
+        loader = _loader(bed, source, found.best.images)
+        together = _together(bed, source, found.best.images)
+        found = replace(found, loader=loader, together=together)
+    bottleneck, advice = verdict(found, packed=source is None or source.in_memory)
+    return replace(found, bottleneck=bottleneck, advice=tuple(advice))
+
+
+def _bed(recipe: Recipe, hardware: Hardware, source: ImageSource | None) -> tuple[Bed, Machine]:
+    device = torch.device(hardware.device)
+    channels = source.channels if source else 3
+    spec = ModelSpec(
+        format=FORMAT,
+        encoder=recipe.encoder,
+        objective=recipe.objective,
+        image_size=recipe.image_size,
+        channels=channels,
+        statistics=_plain_statistics(channels),
+        origin="measured only",
+    )
+    ceiling = matrix_ceiling(device, hardware.precision)
+    objective = spec.build_objective(0).to(device).train()
+    flops = flops_per_image(objective, recipe.image_size, channels, device, hardware.precision)
+    machine = Machine(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        precision=hardware.precision,
+        threads=hardware.threads,
+        cores=cores(),
+        torch=torch.__version__,
+        matrix_flops_per_second=ceiling,
+        copy_bytes_per_second=copy_ceiling(device),
+    )
+    return Bed(objective, recipe, hardware, device, flops, ceiling), machine
+
+
+def _plain_statistics(channels: int) -> ChannelStatistics:
+    """Any will do: they change no time."""
+    return replace(
+        IMAGENET,
+        **{name: (value,) * channels for name, value in (("mean", 0.5), ("std", 0.25))},
+        **{name: (value,) * channels for name, value in (("low", 0.0), ("high", 1.0))},
+    )
+
+
+def _steps(bed: Bed, micro_batch: int | None) -> tuple[tuple[StepSpeed, ...], str]:
+    """Larger and larger batches until time, memory or the recipe's batch ends it; and which did."""
+    first = _FIRST_ON_GPU if bed.device.type == "cuda" else _FIRST_ON_CPU
+    size = micro_batch or min(first, bed.recipe.batch_size)
+    largest = micro_batch or bed.recipe.batch_size
+    channels = bed.objective.encoder.channels
+    each = saved_bytes(
+        bed.objective, bed.recipe.image_size, channels, bed.device, bed.hardware.precision
+    )
+    began = time.perf_counter()
+    found: list[StepSpeed] = []
+    while True:
+        if each * size > _USABLE * memory_available(bed.device):
+            stopped = f"{size} images would not fit in memory"
+            break
+        try:
+            found.append(_step_speed(bed, size))
+        except ResourceError:
+            stopped = f"{size} images do not fit in memory"
+            break
+        if size >= largest:
+            stopped = "" if micro_batch else "this is the recipe's batch"
+            break
+        size = min(size * _GROWTH, largest)
+        spent = time.perf_counter() - began
+        if spent + 3 * size / found[-1].images_per_second > _STEP_SECONDS:
+            stopped = f"{size} images would take too long to measure here"
+            break
+    if not found:
+        raise ResourceError(
+            f"{stopped}; choose fewer with --micro-batch, a smaller recipe with --recipe, or a smaller "
+            "--image-size"
+        )
+    return tuple(found), stopped
+
+
+def _step_speed(bed: Bed, images: int) -> StepSpeed:
+    channels = bed.objective.encoder.channels
+    batch = random_batch(images, bed.recipe.image_size, channels, bed.device)
+    forget_peak(bed.device)
+    torch.compiler.reset()
+    reports = _trained(bed, itertools.repeat(batch), images)
+    began = time.perf_counter()
+    next(reports)
+    times: list[float] = []
+    while not times or (len(times) < _MOST_STEPS and time.perf_counter() - began < _SIZE_SECONDS):
+        wait_for(bed.device)
+        started = time.perf_counter()
+        next(reports)
+        wait_for(bed.device)
+        times.append(time.perf_counter() - started)
+    low, middle, high = statistics.quantiles(times * 2, n=4, method="inclusive")
+    rate = images / middle
+    return StepSpeed(
+        images=images,
+        steps=len(times),
+        median_seconds=middle,
+        quartiles_seconds=(low, high),
+        images_per_second=rate,
+        flops_per_second=rate * bed.flops,
+        mfu=rate * bed.flops / bed.ceiling,
+        peak_memory=peak_memory(bed.device),
+    )
+
+
+def _trained(bed: Bed, stream: Iterator[Batch], images: int) -> Reports:
+    """Steps as a run takes them, at a rate of 0: weights stay as they are."""
+    around = prepared(
+        bed.objective,
+        bed.recipe.image_size,
+        bed.objective.encoder.channels,
+        bed.device,
+        bed.hardware.precision,
+        micro_batch=images,
+        steps=_LONG,
+    )
+    return around(
+        train(
+            bed.objective,
+            stream,
+            bed.recipe.optimizer.build(bed.objective),
+            lambda _: 0.0,
+            first_step=0,
+            steps=_LONG,
+            seed=0,
+            device=bed.device,
+            precision=bed.hardware.precision,
+            micro_batch=images,
+        )
+    )
+
+
+def _stream(bed: Bed, source: ImageSource, images: int, folder: str) -> Iterator[Batch]:
+    return batches(
+        Viewed(source, bed.recipe.views, bed.recipe.image_size, seed=0),
+        batch_size=images,
+        first_step=0,
+        steps=_LONG,
+        workers=bed.hardware.workers,
+        device=bed.device,
+        set_aside=SetAside(Path(folder) / "set_aside.csv", len(source), limit=0.5),
+    )
+
+
+def _loader(bed: Bed, source: ImageSource, images: int) -> LoaderSpeed:
+    with tempfile.TemporaryDirectory() as folder:
+        stream = _stream(bed, source, images, folder)
+        next(stream)  # starts the loading processes
+        began, count = time.perf_counter(), 0
+        while count == 0 or time.perf_counter() - began < _LOADER_SECONDS:
+            next(stream)
+            count += 1
+        wait_for(bed.device)
+        seconds = time.perf_counter() - began
+        del stream
+    return LoaderSpeed(
+        images_per_second=count * images / seconds,
+        workers=bed.hardware.workers,
+        images=count * images,
+    )
+
+
+def _together(bed: Bed, source: ImageSource, images: int) -> Together:
+    with tempfile.TemporaryDirectory() as folder:
+        reports = _trained(bed, _stream(bed, source, images, folder), images)
+        next(reports)
+        wait_for(bed.device)
+        began, waited, count = time.perf_counter(), 0.0, 0
+        while count == 0 or time.perf_counter() - began < _TOGETHER_SECONDS:
+            waited += next(reports).waiting_seconds
+            wait_for(bed.device)
+            count += 1
+        seconds = time.perf_counter() - began
+        del reports
+    return Together(
+        images_per_second=count * images / seconds, waiting=waited / seconds, steps=count
+    )
+
+
+def verdict(found: Bench, packed: bool) -> tuple[str, list[str]]:
+    """What holds training back, and what to do about it. `packed` says that decoding costs next to nothing."""
+    loader, together, step = found.loader, found.together, found.best
+    if loader is None or together is None:
+        return "computing (--data DATA measures the loading of your images too)", _compute(found)
+    lost = 1 - together.images_per_second / step.images_per_second
+    if together.waiting > WAITING_WORTH_MENDING:
+        return (
+            f"loading images: {together.waiting:.0%} of each step is spent waiting for them",
+            _load(found, loader, packed),
+        )
+    if lost > WAITING_WORTH_MENDING and found.machine.device == "cpu":
+        return (
+            f"computing, on cores that loading shares: it takes {lost:.0%} of the speed",
+            _load(found, loader, packed) + _compute(found),
+        )
+    return "computing", _compute(found)
+
+
+def _load(found: Bench, loader: LoaderSpeed, packed: bool) -> list[str]:
+    machine, advice = found.machine, list[str]()
+    each = loader.images_per_second / max(1, loader.workers)
+    wanted = math.ceil(found.best.images_per_second / each)
+    if machine.device == "cpu":
+        if loader.workers == 0 and machine.cores > 1 and not packed:
+            advice.append("--workers 1 loads while the other cores compute")
+    elif loader.workers < min(wanted, machine.cores):
+        advice.append(
+            f"--workers {min(wanted, machine.cores)}: one process loads {each:,.0f} images/s here, and "
+            f"the step takes {found.best.images_per_second:,.0f}"
+        )
+    if not packed:
+        advice.append(
+            "unmask pack DATA SHARDS stores the images small, once; they then decode faster"
+        )
+    advice.append("a larger recipe would cost little more, since the device waits")
+    return advice
+
+
+def _compute(found: Bench) -> list[str]:
+    machine, best, advice = found.machine, found.best, list[str]()
+    if machine.device not in ("cpu", "mps") and machine.precision == "float32":
+        advice.append("--precision bfloat16, where the GPU computes it natively")
+    if machine.device == "cpu" and machine.threads < machine.cores:
+        advice.append(f"--threads {machine.cores}: {machine.threads} of them compute now")
+    if _still_rising(found.steps):
+        advice.append(
+            f"--micro-batch {best.images} or more: the speed still rises with the images computed at a time"
+        )
+    quicker = [name for name in RECIPES if name.startswith(("fast", "budget"))]
+    if quicker and not found.recipe.startswith(("fast", "budget")):
+        advice.append(f"a recipe with less arithmetic: --recipe {' or '.join(quicker)}")
+    advice.append("a smaller --image-size, a smaller recipe, or more hidden patches")
+    if best.mfu < _WELL_USED:
+        advice.append(
+            f"{1 - best.mfu:.0%} of what matrix products could do goes to small layers and to memory; wider "
+            "models use more"
+        )
+    return advice
+
+
+def _still_rising(steps: tuple[StepSpeed, ...]) -> bool:
+    if len(steps) < 2:
+        return False
+    return steps[-1].images_per_second > _STILL_RISING * steps[-2].images_per_second

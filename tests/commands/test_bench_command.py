@@ -1,0 +1,58 @@
+"""`unmask bench` as a user types it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from runs import tiny
+
+from unmask.commands import bench
+from unmask.errors import DataError, ResourceError, SettingsError
+from unmask.runs import bench as measuring
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unmask.training.speed._CEILING_SECONDS", 0.0)
+    for name in ("_STEP_SECONDS", "_SIZE_SECONDS", "_LOADER_SECONDS", "_TOGETHER_SECONDS"):
+        monkeypatch.setattr(measuring, name, 0.1)
+
+
+SMALL = ["--recipe", "mae-digits", "--micro-batch", "4", "--threads", "1"]
+
+
+def test_json_is_all_that_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main([*SMALL, "--json", "--data", "digits"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["recipe"] == "mae-digits"
+    assert [step["images"] for step in found["steps"]] == [4]
+    assert found["loader"]["images_per_second"] > 0
+    assert 0 <= found["together"]["waiting"] < 1
+    assert found["machine"]["threads"] == 1
+
+
+def test_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tiny.write_images(tmp_path, 6)
+    assert bench.main([*SMALL, "--data", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert "1 of " in said.out
+    assert "of ceiling" in said.out
+    assert "loading " in said.out
+    assert "held back by " in said.out
+    assert "about a minute" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (["photos"], SettingsError, "images are named with --data photos"),
+        (["--recipe", "mae-b61"], SettingsError, "did you mean 'mae-b16'"),
+        (["--data", "/nowhere"], DataError, "/nowhere does not exist"),
+        (["--micro-batch", "0"], SettingsError, "micro-batch must be at least 1, got 0"),
+        (["--threads", "0"], SettingsError, "threads must be at least 1, got 0"),
+        (["--device", "cuda:99"], ResourceError, "--device cuda:99 cannot be used here"),
+    ],
+)
+def test_bad_input(arguments: list[str], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        bench.main(arguments)
