@@ -79,7 +79,7 @@ ARMS = {
 SHARES = {"1%": (0, 1, 2), "10%": (0, 1, 2), "all": (0,)}
 """Labels of each class, and the seeds."""
 
-STEPS = 600
+STEPS = 400
 """Of a training with few labels; with all it is one epoch."""
 
 SEEN = 5000
