@@ -100,6 +100,7 @@ def measured(
             cores=8,
             torch=torch.__version__,
             matrix_flops_per_second=1e13,
+            bfloat16_flops_per_second=1e14,
             copy_bytes_per_second=1e12,
         ),
         steps=steps,
@@ -139,7 +140,7 @@ def test_a_cpu_that_loads_while_it_computes() -> None:
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (measured(GPU, precision="float32"), "--precision bfloat16"),
+        (measured(GPU, precision="float32"), "--precision bfloat16: large products are 10.0 times"),
         (measured(threads=2), "--threads 8: 2 of them compute now"),
         (measured(steps=(step(32, 500), step(128, 1000))), "--micro-batch 128 or more"),
         (measured(steps=(step(32, 1000, mfu=0.2),)), "80% of what matrix products could do"),

@@ -1,0 +1,588 @@
+"""What a GPU reaches, in one command of less than ten minutes, from the source tree and without network:
+
+    PYTHONPATH=src python benchmarks/gpu.py --json gpu.json
+
+Needs torch, torchvision, timm and numpy. Parity of compiled bfloat16 with plain float32 comes first; then the
+ceilings, the whole training step (forward, backward, fused AdamW) of ViT-B/16, L/16 and H/14 at several batch
+sizes, the same models of transformers and lightly where they are installed, recipes with less arithmetic,
+fine-tuning, and JPEG decoding. Every part has a time limit and prints as it ends; a part that fails says so and
+the rest goes on. `--tiny` tries the script itself out, also on a CPU: its figures mean nothing.
+"""
+
+import argparse
+import importlib.util
+import json
+import math
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class StandIn:
+    """What stands for a package that a bare machine lacks and that nothing here needs to run."""
+
+    def __getattr__(self, name: str) -> "StandIn":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *args: Any, **settings: Any) -> "StandIn":
+        """Itself, whatever is asked."""
+        return self
+
+    __getitem__ = __or__ = __ror__ = __call__
+
+
+# shapes in annotations; specs as JSON; Parquet and indexes of data sets; files of weights
+for package in ("jaxtyping", "cattrs", "pyarrow", "platformdirs", "safetensors"):
+    if importlib.util.find_spec(package) is None:
+        for module in (
+            package,
+            *(f"{package}.{part}" for part in ("errors", "gen", "parquet", "compute")),
+        ):
+            sys.modules[module] = StandIn()  # type: ignore[assignment]
+
+from unmask.contracts import IMAGENET, Size  # noqa: E402
+from unmask.data.views import RandomCrop  # noqa: E402
+from unmask.randomness import generator, seeded  # noqa: E402
+from unmask.recipes import RECIPES, TRANSFERS, Recipe  # noqa: E402
+from unmask.training.hardware import Precision, autocast, wait_for  # noqa: E402
+from unmask.training.kernels import (  # noqa: E402
+    FUSED,
+    attention_seconds,
+    attention_shapes,
+    can_compile,
+    compile_blocks,
+    fastest_attention,
+    sdpa_kernel,
+)
+from unmask.training.speed import (  # noqa: E402
+    copy_ceiling,
+    flops_per_image,
+    forget_peak,
+    matrix_ceiling,
+    peak_memory,
+    random_batch,
+)
+
+NOMINAL = {"mae-b16": 58.7e9, "mae-l16": 124.5e9, "mae-h14": 291.4e9}
+"""FLOPs an image of the published model, every product counted; tests hold them against the formula."""
+
+TARGETS = {"mae-b16": 5000, "mae-l16": 2900, "mae-h14": 1300}
+"""Images/s on one H200 that count as reached."""
+
+ROUNDING = 2.0**-9
+"""Relative error of rounding to bfloat16, at most: 8 bits of mantissa, the first of them implied."""
+
+LOSS_TOLERANCE = 2 * ROUNDING
+"""The loss is a mean over so many values that their errors cancel: twice one rounding."""
+
+
+def gradient_tolerance(blocks: int) -> float:
+    """Of the whole gradient, relative in norm.
+
+    8 rounded products a block, there and back, whose errors add like a random walk. On a CPU a whole ViT-B/16
+    comes to a fifth of that.
+    """
+    return math.sqrt(8 * 2 * blocks) * ROUNDING
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is."""
+
+    batches: dict[str, list[int]] = field(
+        default_factory=lambda: {
+            "mae-b16": [256, 1024, 2048], "mae-l16": [256, 1024], "mae-h14": [128, 512],
+        }
+    )  # fmt: skip
+    peers: str = "mae-b16"
+    peer_batch: int = 512
+    finetune: str = "finetune-b16"
+    finetune_batch: int = 256
+    parity: str = "mae-b16"
+    parity_batch: int = 32
+    others: str = "b16"
+    other_batch: int = 1024
+    pictures: int = 256
+    seconds: float = 4.0
+    """Of each timing, after a step that compiles."""
+
+
+TINY = Scale(
+    batches={"mae-digits": [2, 4]},
+    peers="mae-digits",
+    peer_batch=2,
+    finetune="finetune-digits",
+    finetune_batch=4,
+    parity="mae-digits",
+    parity_batch=8,
+    others="ti4",
+    other_batch=1,
+    pictures=4,
+    seconds=0.02,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table at the end."""
+
+    what: str
+    batch: int = 0
+    milliseconds: float = 0.0
+    images_per_second: float = 0.0
+    flops_per_second: float = 0.0
+    mfu: float = 0.0
+    peak_memory: int = 0
+    note: str = ""
+
+
+@dataclass
+class Bed:
+    """The device, its ceiling, and all that was found."""
+
+    device: torch.device
+    precision: Precision
+    scale: Scale
+    compiles: bool
+    ceiling: float = math.inf
+    rows: list[Row] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, row: Row) -> None:
+        """Keep a row and print it."""
+        self.rows.append(row)
+        print(f"    {line(row)}", flush=True)
+
+    def say(self, name: str, value: Any) -> None:
+        """Keep a fact and print it."""
+        self.facts[name] = value
+        print(f"    {name}: {value}", flush=True)
+
+
+# What is measured
+
+
+def build(recipe: Recipe, bed: Bed) -> nn.Module:
+    """A recipe's objective on the device."""
+    with seeded("benchmark"):
+        encoder = recipe.encoder.build(recipe.image_size, 3, IMAGENET.tensors())
+        return recipe.objective.build(encoder).to(bed.device).train()
+
+
+def ready(module: nn.Module, size: Size, images: int, bed: Bed) -> list[Any]:
+    """Compile the blocks if that can be done here; the attention kernels to prefer."""
+    shapes = attention_shapes(module, size, 3, bed.device, bed.precision)
+    if bed.compiles:
+        compile_blocks(module)
+    return fastest_attention(shapes, images, bed.device, bed.precision)
+
+
+def step_of(module: nn.Module, loss: Callable[[], Tensor], bed: Bed) -> Callable[[], None]:
+    """A whole step; the same for everybody."""
+    wanted = [weight for weight in module.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(wanted, lr=1e-9, fused=True)
+
+    def step() -> None:
+        with autocast(bed.device, bed.precision):
+            value = loss()
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def timed(step: Callable[[], None], bed: Bed) -> float:
+    """Median seconds of a step."""
+    step()
+    step()
+    forget_peak(bed.device)
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - began < bed.scale.seconds:
+        wait_for(bed.device)
+        started = time.perf_counter()
+        step()
+        wait_for(bed.device)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def measure(
+    what: str, step: Callable[[], None], images: int, flops: float, bed: Bed, note: str = ""
+) -> None:
+    """Time a step and add its row."""
+    seconds = timed(step, bed)
+    rate = images / seconds
+    bed.add(
+        Row(
+            what, images, 1e3 * seconds, rate, rate * flops, rate * flops / bed.ceiling,
+            peak_memory(bed.device), note,
+        )
+    )  # fmt: skip
+
+
+def ours(name: str, recipe: Recipe, images: int, bed: Bed) -> None:
+    """unmask's step of a recipe."""
+    torch.compiler.reset()
+    module = build(recipe, bed)
+    counted = flops_per_image(module, recipe.image_size, 3, bed.device, bed.precision)
+    kernels = ready(module, recipe.image_size, images, bed)
+    batch = random_batch(images, recipe.image_size, 3, bed.device)
+    noise = generator(bed.device, "masks")
+    step = step_of(module, lambda: module(batch, noise).total, bed)
+    flops = NOMINAL.get(name, counted)
+    note = f"{counted / 1e9:.4g} GFLOP an image done, {kernels[0].name.lower()}"
+    if name in TARGETS:
+        note += f"; passes at {TARGETS[name]:,} on an H200"
+    with sdpa_kernel(kernels, set_priority=True):
+        measure(f"unmask {name}", step, images, flops, bed, note)
+
+
+# Parts
+
+
+def ceilings(bed: Bed) -> None:
+    """Matrix products and copies alone."""
+    bed.ceiling = matrix_ceiling(bed.device, bed.precision)
+    bed.say("matrix products, TFLOP/s", round(bed.ceiling / 1e12, 3))
+    bed.say("float32 products, TFLOP/s", round(matrix_ceiling(bed.device, "float32") / 1e12, 3))
+    bed.say("copies, GB/s", round(copy_ceiling(bed.device) / 1e9, 1))
+
+
+def parity(bed: Bed) -> None:
+    """Loss and gradient of one mask: compiled bfloat16 as it trains, against plain float32."""
+    recipe, images = RECIPES[bed.scale.parity].recipe, bed.scale.parity_batch
+    batch = random_batch(images, recipe.image_size, 3, bed.device)
+    found: list[tuple[float, Tensor]] = []
+    for precision in ("float32", "bfloat16"):
+        torch.compiler.reset()
+        module = build(recipe, bed)
+        if precision == "bfloat16" and bed.compiles:
+            compile_blocks(module)
+        with autocast(bed.device, precision):
+            loss = module(batch, generator(bed.device, "masks")).total
+        assert loss.dtype == torch.float32
+        loss.backward()
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        assert all(gradient.dtype == torch.float32 for gradient in gradients)
+        found.append((loss.item(), torch.cat([g.flatten() for g in gradients]).double()))
+    (loss, gradient), (other_loss, other) = found
+    blocks = recipe.encoder.depth + recipe.objective.decoder.depth
+    off = abs(other_loss - loss) / loss
+    turned = float((other - gradient).norm() / gradient.norm())
+    bed.say("loss, relative difference", f"{off:.2e} (tolerance {LOSS_TOLERANCE:.2e})")
+    allowed = gradient_tolerance(blocks)
+    bed.say("gradient, relative difference", f"{turned:.2e} (tolerance {allowed:.2e})")
+    if not (off < LOSS_TOLERANCE and turned < allowed):
+        raise RuntimeError("compiled bfloat16 does not agree with plain float32")
+
+
+def waiting(bed: Bed) -> None:
+    """A step in which the program may not wait for the GPU: torch raises where it does."""
+    recipe, images = RECIPES[bed.scale.parity].recipe, bed.scale.parity_batch
+    module = build(recipe, bed)
+    batch = random_batch(images, recipe.image_size, 3, bed.device)
+    step = step_of(module, lambda: module(batch, generator(bed.device, "masks")).total, bed)
+    step()
+    if bed.device.type != "cuda":
+        step()
+        bed.say("waits within a step", "not measured: no GPU")
+        return
+    wait_for(bed.device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    bed.say("waits within a step", "none")
+
+
+def attention(bed: Bed) -> None:
+    """Every kernel at the sequence lengths in use."""
+    for name, batches in bed.scale.batches.items():
+        recipe = RECIPES[name].recipe
+        module = build(recipe, bed)
+        for shape in attention_shapes(module, recipe.image_size, 3, bed.device, bed.precision):
+            times: dict[str, str] = {}
+            for kernel in FUSED:
+                try:
+                    args = (kernel, shape, batches[0], bed.device, bed.precision)
+                    times[kernel.name.lower()] = f"{1e6 * attention_seconds(*args):.0f}"
+                except RuntimeError:
+                    times[kernel.name.lower()] = "none"
+            sizes = f"{shape.queries} of {shape.keys} tokens, {shape.heads} x {shape.width}"
+            bed.say(f"{name}, {sizes}, microseconds", times)
+
+
+def steps(name: str) -> Callable[[Bed], None]:
+    """A recipe at several batch sizes."""
+
+    def part(bed: Bed) -> None:
+        for images in bed.scale.batches[name]:
+            ours(name, RECIPES[name].recipe, images, bed)
+
+    return part
+
+
+def transformers(bed: Bed) -> None:
+    """The same model by transformers, plain and compiled."""
+    from transformers import ViTMAEConfig, ViTMAEForPreTraining
+
+    recipe, images = RECIPES[bed.scale.peers].recipe, bed.scale.peer_batch
+    encoder, decoder = recipe.encoder, recipe.objective.decoder
+    config = ViTMAEConfig(
+        hidden_size=encoder.embed_dim, num_hidden_layers=encoder.depth,
+        num_attention_heads=encoder.num_heads, intermediate_size=4 * encoder.embed_dim,
+        image_size=recipe.image_size.height, patch_size=encoder.patch_size,
+        decoder_hidden_size=decoder.embed_dim, decoder_num_hidden_layers=decoder.depth,
+        decoder_num_attention_heads=decoder.num_heads,
+        decoder_intermediate_size=4 * decoder.embed_dim, mask_ratio=0.75, norm_pix_loss=True,
+    )  # fmt: skip
+    config._attn_implementation = "sdpa"
+    pixels = random_batch(images, recipe.image_size, 3, bed.device).images / 255
+    _peer("transformers", ViTMAEForPreTraining(config), pixels, lambda out: out.loss, bed)
+
+
+def lightly(bed: Bed) -> None:
+    """The same model of lightly's parts, as its documented example puts them together."""
+    import peers  # beside this file; needs lightly and transformers
+
+    recipe, images = RECIPES[bed.scale.peers].recipe, bed.scale.peer_batch
+    encoder, decoder = recipe.encoder, recipe.objective.decoder
+    shape = peers.Shape(
+        image=recipe.image_size.height, patch=encoder.patch_size, batch=images,
+        dim=encoder.embed_dim, depth=encoder.depth, heads=encoder.num_heads,
+        decoder_dim=decoder.embed_dim, decoder_depth=decoder.depth,
+        decoder_heads=decoder.num_heads, rounds=0, warmup=0,
+    )  # fmt: skip
+    pixels = random_batch(images, recipe.image_size, 3, bed.device).images / 255
+    _peer("lightly", peers.LightlyMAE(shape, normalize_target=True), pixels, lambda out: out, bed)
+
+
+def _peer(
+    name: str, model: nn.Module, pixels: Tensor, loss_of: Callable[[Any], Tensor], bed: Bed
+) -> None:
+    model = model.to(bed.device).train()
+    flops = NOMINAL.get(bed.scale.peers, 0.0)
+    label = f"{name} {bed.scale.peers}"
+    step = step_of(model, lambda: loss_of(model(pixels)), bed)
+    measure(f"{label}, plain", step, len(pixels), flops, bed)
+    if bed.compiles:
+        torch.compiler.reset()
+        compiled: Any = torch.compile(model)
+        step = step_of(model, lambda: loss_of(compiled(pixels)), bed)
+        measure(f"{label}, compiled", step, len(pixels), flops, bed)
+
+
+def ours_beside_peers(bed: Bed) -> None:
+    """unmask at the peers' batch size."""
+    ours(bed.scale.peers, RECIPES[bed.scale.peers].recipe, bed.scale.peer_batch, bed)
+
+
+def others(bed: Bed) -> None:
+    """Recipes that do with less, or other, arithmetic."""
+    names = [
+        name
+        for name in RECIPES
+        if name.startswith(("fast", "budget", "dense")) and name.endswith(bed.scale.others)
+    ]
+    if not names:
+        bed.say("fast, budget and dense recipes", "absent")
+    for name in names:
+        ours(name, RECIPES[name].recipe, bed.scale.other_batch, bed)
+
+
+def finetuning(bed: Bed) -> None:
+    """Full fine-tuning with labels."""
+    recipe, images = TRANSFERS[bed.scale.finetune].recipe, bed.scale.finetune_batch
+    torch.compiler.reset()
+    with seeded("benchmark"):
+        encoder = recipe.encoder.build(recipe.image_size, 3, IMAGENET.tensors())
+        module = recipe.task.build(encoder, 1000).to(bed.device).train()
+    flops = flops_per_image(module, recipe.image_size, 3, bed.device, bed.precision)
+    kernels = ready(module, recipe.image_size, images, bed)
+    batch = random_batch(images, recipe.image_size, 3, bed.device)
+    noise = generator(bed.device, "drop")
+    step = step_of(module, lambda: module(batch, noise).total, bed)
+    with sdpa_kernel(kernels, set_priority=True):
+        measure(f"unmask {bed.scale.finetune}", step, images, flops, bed)
+
+
+def graphs(bed: Bed) -> None:
+    """Blocks compiled with CUDA graphs, which unmask does not use; to see what they would bring."""
+    if not bed.compiles:
+        bed.say("CUDA graphs", "not measured: nothing is compiled here")
+        return
+    torch.compiler.reset()
+    recipe, images = RECIPES[bed.scale.peers].recipe, bed.scale.peer_batch
+    module = build(recipe, bed)
+    compile_blocks(module, "cudagraphs")
+    batch = random_batch(images, recipe.image_size, 3, bed.device)
+    noise = generator(bed.device, "masks")
+    step = step_of(module, lambda: module(batch, noise).total, bed)
+    flops = NOMINAL.get(bed.scale.peers, 0.0)
+    measure(f"unmask {bed.scale.peers}, CUDA graphs, not fused", step, images, flops, bed)
+
+
+def jpeg(bed: Bed) -> None:
+    """Decoding of photographs of 500 x 375 pixels: a CPU core with the crop, and nvJPEG."""
+    from torchvision.io import decode_jpeg, encode_jpeg
+
+    noise = generator("cpu", "pictures")
+    shape = (bed.scale.pictures, 3, 47, 63)
+    coarse = torch.randint(0, 256, shape, generator=noise, dtype=torch.uint8)
+    smooth = nn.functional.interpolate(coarse, size=(375, 500), mode="bilinear")
+    files = [encode_jpeg(picture, 90) for picture in smooth]
+    crop, size = RandomCrop(), Size(224, 224)
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    for index, data in enumerate(files):
+        crop(decode_jpeg(data), size, 0, 0, index)
+    rate = len(files) / (time.perf_counter() - began)
+    bed.add(Row("decode and crop, one CPU core", len(files), images_per_second=rate))
+    if bed.device.type != "cuda":
+        bed.say("nvJPEG", "not measured: no GPU")
+        return
+    decode_jpeg(files[:8], device=bed.device)
+    wait_for(bed.device)
+    began = time.perf_counter()
+    decode_jpeg(files, device=bed.device)
+    wait_for(bed.device)
+    rate = len(files) / (time.perf_counter() - began)
+    bed.add(Row("nvJPEG decode", len(files), images_per_second=rate))
+
+
+# Running them
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError after this long."""
+
+    def ring(*_: object) -> None:
+        raise TimeoutError(f"stopped after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def parts(scale: Scale) -> list[tuple[str, float, Callable[[Bed], None]]]:
+    """Name, time limit and function of each, in order; 580 seconds in all."""
+    return [
+        ("ceilings", 10, ceilings),
+        ("parity", 60, parity),
+        ("waiting", 15, waiting),
+        ("attention", 20, attention),
+        *((f"step {name}", 100 if n == 0 else 75, steps(name)) for n, name in enumerate(scale.batches)),
+        ("beside peers", 40, ours_beside_peers),
+        ("transformers", 55, transformers),
+        ("lightly", 50, lightly),
+        ("less arithmetic", 50, others),
+        ("fine-tuning", 35, finetuning),
+        ("JPEG", 15, jpeg),
+        ("CUDA graphs", 30, graphs),
+    ]  # fmt: skip
+
+
+def line(row: Row) -> str:
+    """A row in words."""
+    cells = [f"{row.what:38}", f"{row.batch:5,}", f"{row.images_per_second:9,.1f} images/s"]
+    if row.milliseconds:
+        cells += [f"{row.milliseconds:9,.2f} ms", f"{row.flops_per_second / 1e12:7.2f} TFLOP/s"]
+        cells += [f"{row.mfu:6.1%} MFU", f"{row.peak_memory / 2**30:6.2f} GiB"]
+    return "  ".join([*cells, row.note]).rstrip()
+
+
+def table(rows: list[Row]) -> str:
+    """All rows as Markdown."""
+    head = "| | batch | ms | images/s | TFLOP/s | MFU | peak GiB | |\n|---|---:|---:|---:|---:|---:|---:|---|"
+    body = (
+        f"| {row.what} | {row.batch:,} | {row.milliseconds:,.2f} | {row.images_per_second:,.1f} "
+        f"| {row.flops_per_second / 1e12:.2f} | {row.mfu:.1%} | {row.peak_memory / 2**30:.2f} "
+        f"| {row.note} |"
+        for row in rows
+    )
+    return "\n".join([head, *body])
+
+
+def comparisons(rows: list[Row]) -> list[str]:
+    """unmask over each peer, at the same batch size."""
+    said: list[str] = []
+    for row in rows:
+        if not row.what.startswith(("transformers", "lightly")):
+            continue
+        name = row.what.split()[1].rstrip(",")
+        same = [r for r in rows if r.what == f"unmask {name}" and r.batch == row.batch]
+        if same:
+            said.append(f"{same[0].images_per_second / row.images_per_second:.2f} times {row.what}")
+    return said
+
+
+def run(bed: Bed, only: list[str] | None) -> None:
+    """All parts; one that fails is told and passed over."""
+    for name, seconds, part in parts(bed.scale):
+        if only and name not in only:
+            continue
+        print(f"\n{name} (at most {seconds:.0f} s)", flush=True)
+        began = time.perf_counter()
+        try:
+            with limited(seconds):
+                part(bed)
+        except ImportError as error:
+            bed.say(name, f"absent ({error.name})")
+        except SystemExit as error:
+            bed.say(name, f"absent ({error})")
+        except Exception as error:  # whatever a part meets, the others are still worth having
+            bed.say(name, f"failed: {type(error).__name__}: {str(error).splitlines()[0]}")
+        print(f"    took {time.perf_counter() - began:.1f} s", flush=True)
+        if bed.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, help="where to write all figures")
+    parser.add_argument(
+        "--tiny", action="store_true", help="only try the script out, also on a CPU"
+    )
+    parser.add_argument("--only", nargs="+", help="names of parts")
+    options = parser.parse_args()
+    cuda = torch.cuda.is_available()
+    if not cuda and not options.tiny:
+        raise SystemExit("no GPU here; --tiny tries the script out on a CPU")
+    device = torch.device("cuda" if cuda else "cpu")
+    scale = TINY if options.tiny else Scale()
+    bed = Bed(device, "bfloat16", scale, compiles=cuda and can_compile(device))
+    bed.say("device", torch.cuda.get_device_name() if cuda else "cpu")
+    bed.say("torch", torch.__version__)
+    bed.say("blocks", "compiled" if bed.compiles else "plain: torch cannot compile here")
+    run(bed, options.only)
+    print(f"\n{table(bed.rows)}\n")
+    for said in comparisons(bed.rows):
+        print(f"unmask is {said}")
+    failed = [name for name, value in bed.facts.items() if str(value).startswith("failed")]
+    print(f"failed: {', '.join(failed) or 'nothing'}")
+    if options.json:
+        rows = [asdict(row) for row in bed.rows]
+        options.json.write_text(json.dumps({"facts": bed.facts, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
