@@ -308,6 +308,8 @@ class ImageSource(Protocol):
     """How many files of other endings were passed over."""
     fingerprint: str
     """Equal for equal data, whose order is then equal."""
+    state: str
+    """Equal as long as nobody writes to the files: their place and times of change included."""
     smallest_side: int
     """The shorter side of the smallest image, in pixels."""
     in_memory: bool

@@ -17,7 +17,7 @@ class Memory(ImageSource):
         self.class_names = ()
         self.refused, self.others, self.where, self.in_memory = [], Counter(), "memory", True
         self.smallest_side = min(images.shape[-2:])
-        self.fingerprint = "memory"
+        self.fingerprint = self.state = "memory"
 
     def __len__(self) -> int:
         return len(self.images)

@@ -45,7 +45,7 @@ class DigitImages:
         levels = np.round(values[self._numbers] * (255 / 16)).astype(np.uint8)
         self.pixels = torch.from_numpy(levels).reshape(-1, 1, 8, 8)
         self._labels: list[int] = labels[self._numbers].tolist()
-        self.fingerprint = f"scikit-learn-digits-{split}"
+        self.fingerprint = self.state = f"scikit-learn-digits-{split}"
         self.refused: list[tuple[str, str]] = []
         self.others: Counter[str] = Counter()
 

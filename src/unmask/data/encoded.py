@@ -59,6 +59,7 @@ class EncodedImages:
         self._store = store
         self.where, self.in_memory = store.where, store.in_memory
         self.others, self.fingerprint = listing.others, listing.fingerprint
+        self.state = listing.state
         headers = _headers(store, listing)
         bad = [row for row, _ in headers["refused"]]
         self.refused = listing.refused + [(listing.names[r], why) for r, why in headers["refused"]]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unmask.data.changes import size_and_change
 from unmask.data.decode import IMAGE_ENDINGS
 from unmask.data.encoded import EncodedImages, Listing
 from unmask.data.names import Names, fingerprint
@@ -155,4 +156,4 @@ def _size_and_time(entry: os.DirEntry[str]) -> tuple[int, int]:
         found = entry.stat()
     except OSError:
         return 1, 0
-    return found.st_size, found.st_mtime_ns
+    return size_and_change(found)

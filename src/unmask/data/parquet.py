@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from unmask.data import cache
+from unmask.data.changes import size_and_time
 from unmask.data.encoded import EncodedImages, Listing
 from unmask.data.names import Names, classes_of_labels, fingerprint
 from unmask.data.splits import find_files, split_of
-from unmask.data.tar_index import size_and_time
 from unmask.errors import DataError, ResourceError
 
 _IN_MEMORY = 2**31

@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from unmask.data.changes import size_and_time
 from unmask.data.encoded import EncodedImages, Listing
 from unmask.data.names import Names, classes_of_labels, fingerprint
 from unmask.data.splits import find_files, split_of
-from unmask.data.tar_index import Index, index_of, size_and_time
+from unmask.data.tar_index import Index, index_of
 from unmask.errors import DataError
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from unmask.data import cache
+from unmask.data.changes import size_and_time
 from unmask.data.decode import IMAGE_ENDINGS
 from unmask.data.names import fingerprint
 from unmask.errors import DataError
@@ -48,12 +49,6 @@ class _Member(NamedTuple):
     ending: str
     offset: int
     size: int
-
-
-def size_and_time(file: Path) -> tuple[int, int]:
-    """Bytes and time of change of a file: equal while nobody writes to it."""
-    found = file.stat()
-    return found.st_size, found.st_mtime_ns
 
 
 def index_of(shard: Path) -> Index:

@@ -8,6 +8,8 @@ import numpy as np
 
 from unmask.contracts import Sample, Size
 from unmask.data.bands import BAND_ENDINGS, Shape, read_bands, read_shape
+from unmask.data.changes import size_and_time
+from unmask.data.encoded import Listing
 from unmask.data.folder import list_files, split_folder, splits_of
 from unmask.data.names import Names, classes_of, fingerprint
 from unmask.errors import DataError, SettingsError
@@ -44,11 +46,23 @@ class Tiff:
         """
         path = Path(self.path).expanduser()
         if path.is_file():
-            mark = fingerprint([path.name], [path.stat().st_size])
-            return BandImages(self, path.parent, Names([path.name]), [], Counter(), mark)
+            return BandImages(self, path.parent, _alone(path))
         root = split_folder(self.path, split)
-        found = list_files(root, BAND_ENDINGS)
-        return BandImages(self, root, found.names, found.refused, found.others, found.fingerprint)
+        return BandImages(self, root, list_files(root, BAND_ENDINGS))
+
+
+def _alone(path: Path) -> Listing:
+    """The listing of one file."""
+    size, changed = size_and_time(path)
+    return Listing(
+        names=Names([path.name]),
+        sizes=np.array([size]),
+        classes=None,
+        refused=[],
+        others=Counter(),
+        fingerprint=fingerprint([path.name], [size]),
+        state=fingerprint([str(path.absolute())], [size], [changed]),
+    )
 
 
 class BandImages:
@@ -56,19 +70,13 @@ class BandImages:
 
     in_memory = False
 
-    def __init__(
-        self,
-        spec: Tiff,
-        root: Path,
-        names: Names,
-        refused: list[tuple[str, str]],
-        others: Counter[str],
-        fingerprint: str,
-    ) -> None:
+    def __init__(self, spec: Tiff, root: Path, listing: Listing) -> None:
         self._spec, self._root = spec, root
-        self.where, self.refused, self.others = spec.path, refused, others
-        self.fingerprint = fingerprint
-        shapes = self._shapes(names)
+        self.where, self.refused, self.others = spec.path, listing.refused, listing.others
+        self.fingerprint = listing.fingerprint
+        taken = f"{spec.channels} {spec.no_data}"  # of each file
+        self.state = fingerprint([listing.state, taken])
+        shapes = self._shapes(listing.names)
         self.channels = self._agree(shapes)
         if not shapes:
             raise DataError(self._nothing_found())

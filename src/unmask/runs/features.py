@@ -8,12 +8,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unmask.contracts import ChannelStatistics, Encoder, ImageSource, Size
-from unmask.data.views import center_crop
-from unmask.errors import DataError, ResourceError
-from unmask.training.hardware import memory_available
+from unmask.data.views import CenterCrop
+from unmask.errors import ResourceError
+from unmask.runs.in_order import Ordered, Unreadable, in_order
+from unmask.training.hardware import best_workers, memory_available
+
+VIEWS = CenterCrop()
+"""What features are computed of."""
 
 _BATCH = 128
 _USABLE = 0.4  # of the memory, for each of train and test
+_WORTH_WORKERS = 2000  # images
 
 
 class Features(NamedTuple):
@@ -24,12 +29,26 @@ class Features(NamedTuple):
     mean: Float[Tensor, "n d"]
     """The mean of the patch tokens."""
     labels: Int[Tensor, "n"]
-    unreadable: list[tuple[str, str]]
+    unreadable: Unreadable
     """(name, reason) of images that were left out."""
 
     def rows(self, chosen: Int[Tensor, "k"]) -> "Features":
         """Those of some images."""
         return Features(self.cls[chosen], self.mean[chosen], self.labels[chosen], self.unreadable)
+
+
+class Tokens(NamedTuple):
+    """All tokens of a set of images, and their labels."""
+
+    tokens: Float[Tensor, "n t d"]
+    """Class token first."""
+    labels: Int[Tensor, "n"]
+    unreadable: Unreadable
+    """(name, reason) of images that were left out."""
+
+    def rows(self, chosen: Int[Tensor, "k"]) -> "Tokens":
+        """Those of some images."""
+        return Tokens(self.tokens[chosen], self.labels[chosen], self.unreadable)
 
 
 @torch.inference_mode()
@@ -40,20 +59,18 @@ def features(
     statistics: ChannelStatistics,
     device: torch.device,
 ) -> Features:
-    """Features of every image of a source, in order, from its centre crop."""
+    """Features of every readable image of a source, in order, from its centre crop."""
     # One block for all results: small ones kept between large, short-lived ones scatter the heap.
     classes = torch.empty(len(source), encoder.embed_dim)
     means = torch.empty(len(source), encoder.embed_dim)
     labels: list[int] = []
-    unreadable: list[tuple[str, str]] = []
-    for images, part in _crops(source, size, statistics, unreadable):
-        encoded = encoder.encode(images.to(device))
-        rows = slice(len(labels), len(labels) + len(part))
+    unreadable: Unreadable = []
+    for batch in _crops(source, size, statistics, device, unreadable):
+        encoded = encoder.encode(batch.images.to(device))
+        rows = slice(len(labels), len(labels) + len(batch.labels))
         classes[rows] = encoded.cls.mean(1)
         means[rows] = encoded.patches.mean(1)
-        labels += part
-    if not labels:
-        raise DataError(f"none of the images can be decoded; the first: {unreadable[0]}")
+        labels += batch.labels
     count = len(labels)
     return Features(classes[:count], means[:count], torch.tensor(labels), unreadable)
 
@@ -65,11 +82,28 @@ def patch_tokens(
     size: Size,
     statistics: ChannelStatistics,
     device: torch.device,
-) -> Float[Tensor, "n t d"]:
+) -> Tokens:
     """Class token and patch tokens of every readable image of a source, in order, kept in memory.
 
     Raises:
         ResourceError: if they do not fit.
+    """
+    tokens = torch.empty(check_room(encoder, source, size))
+    labels: list[int] = []
+    unreadable: Unreadable = []
+    for batch in _crops(source, size, statistics, device, unreadable):
+        encoded = encoder.encode(batch.images.to(device))
+        part = tokens[len(labels) : len(labels) + len(batch.labels)]
+        part[:, :1], part[:, 1:] = encoded.cls, encoded.patches
+        labels += batch.labels
+    return Tokens(tokens[: len(labels)], torch.tensor(labels), unreadable)
+
+
+def check_room(encoder: Encoder, source: ImageSource, size: Size) -> tuple[int, int, int]:
+    """The shape of all tokens of a source.
+
+    Raises:
+        ResourceError: if they do not fit in memory.
     """
     grid = encoder.mask_grid(size)
     rows = (len(source), 1 + grid.height * grid.width, encoder.embed_dim)
@@ -79,35 +113,16 @@ def patch_tokens(
             f"the tokens of {len(source):,} images take {needed / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB "
             "are free; use --protocol linear, or fewer images"
         )
-    tokens = torch.empty(rows)
-    done = 0
-    for images, labels in _crops(source, size, statistics, []):
-        encoded = encoder.encode(images.to(device))
-        part = tokens[done : done + len(labels)]
-        part[:, :1], part[:, 1:] = encoded.cls, encoded.patches
-        done += len(labels)
-    return tokens[:done]
+    return rows
 
 
 def _crops(
     source: ImageSource,
     size: Size,
     statistics: ChannelStatistics,
-    unreadable: list[tuple[str, str]],
-) -> Iterator[tuple[Tensor, list[int]]]:
-    crops: list[Tensor] = []
-    labels: list[int] = []
-    for position in range(len(source)):
-        try:
-            image, label = source[position]
-            image = statistics.in_units(image)
-        except DataError as error:
-            unreadable.append((source.name(position), str(error)))
-            continue
-        crops.append(center_crop(image, size))
-        labels.append(label)
-        if len(crops) == _BATCH:
-            yield torch.stack(crops), labels
-            crops, labels = [], []
-    if crops:
-        yield torch.stack(crops), labels
+    device: torch.device,
+    unreadable: Unreadable,
+) -> Iterator[Ordered]:
+    many = len(source) >= _WORTH_WORKERS
+    workers = best_workers(device, source.in_memory) if many else 0
+    return in_order(source, VIEWS, size, statistics, unreadable, batch_size=_BATCH, workers=workers)

@@ -33,6 +33,8 @@ class RunFolder:
         self.results = self.root / "results.json"
         self.set_aside = self.root / "set_aside.csv"
         self.checkpoints = self.root / "checkpoints"
+        self.features = self.root / "features"
+        self.evaluations = self.root / "evaluations"
 
     def create(self, run: AnyRun) -> None:
         """Make the folder and write the spec.

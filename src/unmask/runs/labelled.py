@@ -38,8 +38,10 @@ class Part:
         self.refused = whole.refused
         self.others: Counter[str] = whole.others
         self.smallest_side, self.in_memory = whole.smallest_side, whole.in_memory
-        digest = hashlib.sha256(whole.fingerprint.encode() + rows.astype("<i8").tobytes())
-        self.fingerprint = digest.hexdigest()[:16]
+        self.fingerprint, self.state = (
+            hashlib.sha256(mark.encode() + rows.astype("<i8").tobytes()).hexdigest()[:16]
+            for mark in (whole.fingerprint, whole.state)
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
