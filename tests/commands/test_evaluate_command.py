@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from commands.said import Unmask
 from PIL import Image
 from runs import tiny
 
+from unmask.data.cache import cache_folder
 from unmask.runs.folder import RunFolder
 
 
@@ -24,6 +26,9 @@ def test_json_holds_all_figures(
         "run": str(trained.root),
         "weights": "tiny, step 6",
         "step": 6,
+        "method": "mae",
+        "parameters": figures["parameters"],
+        "shape": "1 blocks of 8 with 2 heads, MLPs of 32 and patches of 2",
         "data": str(classes),
         "split": "20% of each class for testing, drawn from seed 0",
         "train_images": 16,
@@ -36,6 +41,11 @@ def test_json_holds_all_figures(
         (protocol, "cls"),
         (protocol, "mean"),
     ]
+    assert figures["parameters"] == sum(
+        tensor.numel()
+        for name, tensor in tiny.newest(trained).read("encoder").items()
+        if name not in ("mean", "std")
+    )
     assert all(0.5 <= row["accuracy"] <= 1 for row in figures["scores"])  # dark against bright
 
 
@@ -43,7 +53,8 @@ def test_table_for_people(unmask: Unmask, trained: RunFolder, classes: Path) -> 
     said = unmask("evaluate", trained.root, classes, "--control", "random")
     assert said.status == 0
     for words in (
-        f"{trained.root} (tiny, step 6) on {classes}: 16 images to learn from, 4 to test on",
+        f"{trained.root} (tiny, step 6; 1 blocks of 8 with 2 heads, MLPs of 32 and patches of 2, ",
+        f"M parameters) on {classes}: 16 images to learn from, 4 to test on",
         "20% of each class for testing, drawn from seed 0",
         "pretrained knn class token",
         "random",
@@ -95,9 +106,14 @@ def test_misspelt_protocol(unmask: Unmask, trained: RunFolder, classes: Path) ->
     assert "'knn', 'logistic'" in said.err
 
 
-def test_missing_words(unmask: Unmask, trained: RunFolder) -> None:
-    assert unmask("evaluate", trained.root).status == 2
-    assert unmask("evaluate").status == 2
+def test_missing_words(unmask: Unmask, trained: RunFolder, classes: Path) -> None:
+    for words in ([], [trained.root], ["--encoders", trained.root]):
+        said = unmask("evaluate", *words)
+        assert said.status == 1
+        assert "which encoder, and which images? `unmask evaluate runs/NAME FOLDER`" in said.err
+    said = unmask("evaluate", trained.root, classes, "--encoders", trained.root)
+    assert said.status == 1
+    assert "an encoder is named twice" in said.err
 
 
 def test_unreadable_images_are_left_out_and_counted(
@@ -162,20 +178,138 @@ def test_few_labels_are_drawn_anew_for_every_seed(
     assert counts == [(n, 3) for n in ("1", "1", "50%", "50%")] + [("all", 1)] * 2
 
 
-def test_a_ladder_draws_its_curve(unmask: Unmask, trained: RunFolder, classes: Path) -> None:
+def picture_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        picture.load()
+        return picture.size
+
+
+def test_a_ladder_draws_its_curve_beside_both_controls(
+    unmask: Unmask, trained: RunFolder, classes: Path
+) -> None:
     words = ("evaluate", trained.root, classes, "--protocol", "ladder", "--seeds", "1")
-    said = unmask(*words, "--epochs", "1", "--control", "random", "--out", "here/ladder.json")
+    said = unmask(*words, "--epochs", "1", "--control", "both", "--out", "here/ladder.json")
     assert said.status == 0, said.err
     rows = json.loads(Path("here/ladder.json").read_text())["scores"]
+    rungs = ["0", "half", "all"]
     assert [(row["arm"], row["feature"]) for row in rows] == [
-        ("pretrained", "0"),
-        ("pretrained", "half"),
-        ("pretrained", "all"),
+        *(("pretrained", rung) for rung in rungs),
+        *(("random initialisation", rung) for rung in rungs),
         ("from scratch", "all"),
     ]
-    with Image.open("here/ladder.png") as picture:
-        assert picture.size[0] > 400
-    assert "all trained" in said.out
+    assert picture_of(Path("here/ladder.png"))[0] > 400
+    assert "all blocks trained" in said.out
+    assert "random initialisation: drawn weights, treated exactly alike" in said.out
+    assert "from scratch: all blocks trained from drawn weights" in said.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (["--protocol", "knn"], "knn-animals"),
+        (["--labels", "2,50%", "--control", "random"], "knn-animals-2-50pct-random"),
+    ],
+)
+def test_every_answer_lies_beside_the_run(
+    unmask: Unmask, trained: RunFolder, classes: Path, flags: list[str], name: str
+) -> None:
+    said = unmask("evaluate", trained.root, classes, *flags, "--json")
+    path = trained.evaluations / f"{name}.json"
+    assert json.loads(path.read_text()) == json.loads(said.raw)
+    assert picture_of(path.with_suffix(".png"))[0] > 400
+
+
+def test_answers_about_foreign_weights_lie_here(
+    unmask: Unmask, trained: RunFolder, classes: Path, tmp_path: Path
+) -> None:
+    file = shutil.copy(
+        tiny.newest(trained).folder / "model.safetensors", tmp_path / "some.safetensors"
+    )
+    said = unmask("evaluate", file, classes)
+    assert said.status == 0, said.err
+    assert Path("evaluations/some/knn-animals.json").exists()
+    assert str(cache_folder() / "features") in unmask("evaluate", file, classes).out
+
+
+def test_features_are_kept_and_it_is_said(unmask: Unmask, classes: Path, tmp_path: Path) -> None:
+    run = tiny.begin(tmp_path / "run", classes)
+    tiny.one_step(run), tiny.one_step(run)  # the first has a rate of 0
+    data = shutil.copytree(classes, tmp_path / "data")
+    words = ("evaluate", run.root, data, "--control", "random")
+    first, again = unmask(*words), unmask(*words)
+    assert "features from before" not in first.out
+    assert f"(pretrained and random initialisation): {run.features}" in again.out
+    figures = json.loads(unmask(*words, "--json").raw)
+    assert {row["features"] for row in figures["scores"]} == {"kept"}
+    shutil.copy(data / "cats" / "00.png", data / "cats" / "new.png")
+    figures = json.loads(unmask(*words, "--json").raw)
+    assert {row["features"] for row in figures["scores"]} == {"computed"}
+    tiny.one_step(run)
+    rows = json.loads(unmask(*words, "--json").raw)["scores"]
+    assert [row["features"] for row in rows] == ["computed", "computed", "kept", "kept"]
+
+
+def test_damaged_features_are_told_and_mended(
+    unmask: Unmask, classes: Path, tmp_path: Path
+) -> None:
+    run = tiny.begin(tmp_path / "run", classes)
+    tiny.one_step(run)
+    words = ("evaluate", run.root, classes, "--json")
+    whole = json.loads(unmask(*words).raw)["scores"]
+    for path in run.features.iterdir():
+        path.write_bytes(path.read_bytes()[:-9])
+    said = unmask(*words)
+    assert "is damaged" in said.err
+    assert [row["accuracies"] for row in json.loads(said.raw)["scores"]] == [
+        row["accuracies"] for row in whole
+    ]
+
+
+def test_encoders_are_compared_by_size(
+    unmask: Unmask, trained: RunFolder, classes: Path, images: Path, tmp_path: Path
+) -> None:
+    wide = replace(tiny.RECIPE, encoder=replace(tiny.RECIPE.encoder, embed_dim=16))
+    larger = tiny.begin(tmp_path / "larger", images, recipe=wide)
+    tiny.one_step(larger)
+    twin = tiny.begin(tmp_path / "twin", images, seed=1)
+    tiny.one_step(twin)
+    names = f"{trained.root},{larger.root},{twin.root}"
+    said = unmask("evaluate", classes, "--encoders", names, "--control", "random", "--json")
+    assert said.status == 0, said.err
+    encoders = json.loads(said.raw)["encoders"]
+    assert [one["run"] for one in encoders] == names.split(",")
+    alone = json.loads(
+        unmask("evaluate", larger.root, classes, "--control", "random", "--json").raw
+    )
+    assert [row["accuracies"] for row in encoders[1]["scores"]] == [
+        row["accuracies"] for row in alone["scores"]
+    ]
+    text = Path("evaluations/compared-knn-animals-random.md").read_text()
+    score = next(row["accuracy"] for row in alone["scores"] if row["feature"] == "mean")
+    part = text.partition("## mean of patches")[2]
+    sizes = [one["parameters"] for one in encoders]
+    assert part.index(f"{sizes[0] / 1e6:.3g} M") < part.index(f"{sizes[1] / 1e6:.3g} M")
+    assert f"| mae |  | {score:.1%} |" in part
+    assert f"| mae ({twin.root}) |" in part  # another of the same method and size
+    assert picture_of(Path("evaluations/compared-knn-animals-random.png"))[0] > 400
+    table = unmask("evaluate", trained.root, classes, "--encoders", str(larger.root)).out
+    assert "by parameters of the encoder" in table
+
+
+@pytest.mark.parametrize(("protocol", "feature"), [("linear", "cls"), ("attentive", "patches")])
+def test_augmented_probes(
+    unmask: Unmask, trained: RunFolder, classes: Path, protocol: str, feature: str
+) -> None:
+    words = ("evaluate", trained.root, classes, "--protocol", protocol, "--augment", "--json")
+    said = unmask(*words, "--seeds", "1", "--epochs", "2", "--control", "random")
+    assert said.status == 0, said.err
+    rows = json.loads(said.raw)["scores"]
+    assert [(row["arm"], row["feature"], row["features"]) for row in rows] == [
+        ("pretrained", feature, "trained"),
+        ("random initialisation", feature, "trained"),
+    ]
+    assert "2 steps of 16 (2 epochs)" in rows[0]["setting"]
+    assert "other crops and flips at every step" in rows[0]["setting"]
 
 
 @pytest.mark.parametrize("protocol", ["partial", "finetune"])
@@ -197,7 +331,13 @@ def test_trained_protocols(
         (["--labels", "9"], "--labels 9 asks for 9 labels of each class, and 'cats' has 8"),
         (["--labels", "few"], "such as 1,5,10,1%,10%,all; got 'few'"),
         (["--seeds", "0"], "--seeds must be at least 1, got 0"),
-        (["--epochs", "3"], "--recipe and --epochs are for partial, finetune and ladder"),
+        (["--epochs", "3"], "--epochs is for partial, finetune, ladder, --augment and --control"),
+        (["--recipe", "finetune-b16"], "--recipe is for partial, finetune, ladder and --control"),
+        (["--protocol", "partial", "--epochs", "0"], "--epochs must be above 0 and finite, got 0"),
+        (["--augment"], "--augment is for linear and attentive, which train a head; knn looks at"),
+        (["--protocol", "partial", "--augment"], "which train a head; partial augments anyway"),
+        (["--labels", "1,1"], "--labels names an amount twice: 1,1"),
+        (["--encoders", "runs/nothing"], "runs/nothing holds no run"),
         (
             ["--protocol", "finetune", "--recipe", "finetune-b16"],
             "recipe finetune-b16 is for 12 blocks of 768",

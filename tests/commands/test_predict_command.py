@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from commands.said import Unmask
+from PIL import Image
 from runs import tiny, tiny_transfer
+from sklearn.metrics import confusion_matrix
 
 from unmask.runs.folder import RunFolder
-from unmask.runs.predict import load_classifier
+from unmask.runs.predict import Guess, confusion, load_classifier
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,19 @@ def test_a_labelled_set_is_scored_and_listed(
         assert row["image"].startswith(row["class"])
     figures = json.loads(unmask("predict", tuned.root, classes, "--json").raw)
     assert figures["top1"] == right
+    for path in (Path("here/guesses.png"), tuned.root / f"confusion-{classes.name}.png"):
+        with Image.open(path) as picture:
+            assert min(picture.size) > 400
+    assert "written: here/guesses.png" in said.out
+
+
+def test_what_is_taken_for_what() -> None:
+    """Counts that scikit-learn gives too."""
+    pairs = [(0, 0), (0, 1), (0, 1), (2, 2), (2, 0)]
+    guesses = [Guess(f"{n}", true, [said, 3], [0.9, 0.1]) for n, (true, said) in enumerate(pairs)]
+    truth, best = zip(*pairs, strict=True)
+    expected = confusion_matrix(truth, best, labels=range(4))
+    assert confusion(guesses, 4).tolist() == expected.tolist()
 
 
 def test_images_without_labels(unmask: Unmask, tuned: RunFolder, images: Path) -> None:

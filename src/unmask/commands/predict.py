@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +13,12 @@ from unmask.commands.arguments import parse
 from unmask.commands.console import console, notes
 from unmask.data.kinds import find_source, is_data
 from unmask.errors import ResourceError, SettingsError
+from unmask.pictures.confusion import confusion_picture
 from unmask.runs.in_order import Unreadable
 from unmask.runs.predict import (
     Guess,
     Trained,
+    confusion,
     load_classifier,
     predict,
     predict_files,
@@ -40,7 +43,8 @@ class Arguments:
     """Classes to name, the likeliest first."""
 
     out: str | None = None
-    """A CSV file with a line for every image."""
+    """A CSV file with a line for every image; where classes are known, a picture of what is taken for
+    what lies beside it, and else in the run's folder."""
 
     data_kind: str | None = None
     """What a set of images is; seen from what is there if not given."""
@@ -70,8 +74,11 @@ def main(arguments: list[str]) -> int:
         for g in guesses
     ]
     shown = [_row(guess, trained.run.classes, known) for guess in guesses]
+    written: list[Path] = []
     if args.out is not None:
-        _write(Path(args.out), shown)
+        written.append(_write(Path(args.out), shown))
+    if known:
+        written.append(_draw(trained, guesses, accuracy["top1"], args))
     if args.json:
         print(
             json.dumps(
@@ -95,8 +102,8 @@ def main(arguments: list[str]) -> int:
     if unreadable:
         name, reason = unreadable[0]
         notes.print(f"{len(unreadable)} images left out, the first {name}: {reason}")
-    if args.out is not None:
-        console.print(f"written: {args.out}")
+    for path in written:
+        console.print(f"written: {path}")
     return 0
 
 
@@ -158,7 +165,7 @@ def _nested(guesses: list[Guess], trained: Trained, known: bool) -> list[dict[st
     ]
 
 
-def _write(path: Path, rows: list[dict[str, str]]) -> None:
+def _write(path: Path, rows: list[dict[str, str]]) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
@@ -166,6 +173,29 @@ def _write(path: Path, rows: list[dict[str, str]]) -> None:
             writer.writeheader()
             writer.writerows(rows)
     except OSError as error:
-        raise ResourceError(
-            f"{path} cannot be written ({error.strerror}); name another file"
-        ) from None
+        raise _unwritable(path, error) from None
+    return path
+
+
+def _draw(trained: Trained, guesses: list[Guess], top1: float, args: Arguments) -> Path:
+    """The picture of what is taken for what: beside the list, or in the run's folder, or here."""
+    images = Path(args.images[0]).resolve().name
+    if args.out is not None:
+        path = Path(args.out).with_suffix(".png")
+    else:
+        inside = os.access(args.run, os.W_OK | os.X_OK)
+        path = Path(args.run if inside else ".") / f"confusion-{images}.png"
+    title = f"{images}: top-1 {top1:.1%} on {len(guesses):,} images"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        classes = trained.run.classes
+        confusion_picture(confusion(guesses, len(classes)), classes, title, path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    return path
+
+
+def _unwritable(path: Path, error: OSError) -> ResourceError:
+    return ResourceError(
+        f"{path} cannot be written ({error.strerror}); name another file with --out"
+    )

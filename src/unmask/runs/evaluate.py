@@ -1,12 +1,13 @@
 """How good frozen features are: neighbours, a logistic classifier, and heads trained on them."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unmask.contracts import ChannelStatistics, Encoder, Size
-from unmask.runs.features import Features, features, patch_tokens
+from unmask.runs.features import Features, Tokens, features
 from unmask.runs.labelled import TEST_SHARE, Labelled, draw_share
 from unmask.runs.probes import ATTENTIVE, LINEAR, probe_classes
 from unmask.tasks.logistic import best_strength, logistic_classes
@@ -14,6 +15,17 @@ from unmask.tasks.neighbors import NEIGHBORS, TEMPERATURE, knn_classes
 
 Frozen = Literal["knn", "logistic", "linear", "attentive"]
 """Protocols on frozen features; the last two train a head, whose start is drawn."""
+
+FROZEN: tuple[str, ...] = get_args(Frozen)
+
+Control = Literal["none", "random", "scratch", "both"]
+"""What is scored beside the encoder.
+
+random: an encoder of the same shape with drawn weights, treated exactly alike; what is frozen stays random.
+scratch: all blocks trained from drawn weights, for as many steps, the same rate in all layers.
+"""
+
+PRETRAINED, RANDOM, SCRATCH = "pretrained", "random initialisation", "from scratch"
 
 
 class Score(NamedTuple):
@@ -23,6 +35,34 @@ class Score(NamedTuple):
     feature: str
     accuracy: float
     setting: str
+
+
+class Row(NamedTuple):
+    """The scores of one arm, over all draws."""
+
+    arm: str
+    protocol: str
+    feature: str
+    """What was looked at: cls, mean or patches; or how many blocks were trained."""
+    labels: str
+    accuracies: list[float]
+    setting: str
+    seconds: float
+    """Of scoring, or training, all draws; without the features."""
+    images_per_second: float
+    """Through the encoder; of kept features, when they were computed."""
+    source: Literal["computed", "kept", "trained"]
+    """Whether features were computed now, or read from disk; or the encoder ran in training."""
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy."""
+        return float(np.mean(self.accuracies))
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the draws; 0 for one."""
+        return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else 0.0
 
 
 def labelled_features(
@@ -37,41 +77,31 @@ def labelled_features(
     return train, features(encoder, labelled.test, size, statistics, device)
 
 
-def labelled_tokens(
-    encoder: Encoder,
-    labelled: Labelled,
-    size: Size,
-    statistics: ChannelStatistics,
-    device: torch.device,
-) -> tuple[Tensor, Tensor]:
-    """All tokens of the images to learn from and to test on, for `attentive`."""
-    train = patch_tokens(encoder, labelled.train, size, statistics, device)
-    return train, patch_tokens(encoder, labelled.test, size, statistics, device)
-
-
 def evaluate(
-    train: Features,
-    test: Features,
+    train: Features | Tokens,
+    test: Features | Tokens,
     protocol: Frozen,
     classes: int,
     *,
-    tokens: tuple[Tensor, Tensor] | None = None,
     seed: int = 0,
 ) -> list[Score]:
     """The protocol's accuracy on class tokens and on mean patch tokens.
 
-    `linear` looks at class tokens alone, as in the paper, and `attentive` at `tokens`, all of them; the
-    seed draws their heads and the order of their images.
+    `linear` looks at class tokens alone, as in the paper, and `attentive` at all tokens; the seed draws
+    their heads and the order of their images.
     """
+    if isinstance(train, Tokens) or isinstance(test, Tokens):
+        assert isinstance(train, Tokens)
+        assert isinstance(test, Tokens)
+        assert protocol == "attentive"
+        guesses = probe_classes(ATTENTIVE, train.tokens, train.labels, test.tokens, classes, seed)
+        words = ATTENTIVE.words(len(train.labels))
+        return [_score(protocol, "patches", guesses, test.labels, words)]
     if protocol == "linear":
-        guesses = probe_classes(
-            LINEAR, train.cls[:, None], train.labels, test.cls[:, None], classes, seed
-        )
-        return [_score(protocol, "cls", guesses, test, LINEAR.words(len(train.labels)))]
-    if protocol == "attentive":
-        assert tokens is not None
-        guesses = probe_classes(ATTENTIVE, tokens[0], train.labels, tokens[1], classes, seed)
-        return [_score(protocol, "patches", guesses, test, ATTENTIVE.words(len(train.labels)))]
+        tokens, asked = train.cls[:, None], test.cls[:, None]
+        guesses = probe_classes(LINEAR, tokens, train.labels, asked, classes, seed)
+        words = LINEAR.words(len(train.labels))
+        return [_score(protocol, "cls", guesses, test.labels, words)]
     scores: list[Score] = []
     for name, known, asked in (("cls", train.cls, test.cls), ("mean", train.mean, test.mean)):
         if protocol == "knn":
@@ -83,10 +113,10 @@ def evaluate(
             strength = best_strength(known, train.labels, held_out) if some else 1.0
             guesses = logistic_classes(known, train.labels, asked, strength)
             setting = f"C = {strength:g}, chosen on a fifth of train"
-        scores.append(_score(protocol, name, guesses, test, setting))
+        scores.append(_score(protocol, name, guesses, test.labels, setting))
     return scores
 
 
-def _score(protocol: Frozen, feature: str, guesses: Tensor, test: Features, setting: str) -> Score:
-    accuracy = (guesses == test.labels).double().mean().item()
+def _score(protocol: Frozen, feature: str, guesses: Tensor, truth: Tensor, setting: str) -> Score:
+    accuracy = (guesses == truth).double().mean().item()
     return Score(protocol, feature, accuracy, setting)

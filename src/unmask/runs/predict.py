@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from unmask.contracts import ImageSource
 from unmask.data.views import AnyViews
@@ -98,6 +100,13 @@ def predict_files(trained: Trained, files: Sequence[str], top: int) -> Iterator[
         scores = trained.classifier.logits(view[None].to(trained.model.device))[0].float().cpu()
         best = scores.softmax(0).topk(min(top, len(scores)))
         yield Guess(file, -1, best.indices.tolist(), best.values.tolist())
+
+
+def confusion(guesses: Sequence[Guess], classes: int) -> NDArray[np.int64]:
+    """How many images of each class (rows) are taken for each class (columns)."""
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(counts, ([g.label for g in guesses], [g.classes[0] for g in guesses]), 1)
+    return counts
 
 
 def same_classes(run: TransferRun, source: ImageSource) -> bool:

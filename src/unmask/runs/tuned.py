@@ -1,7 +1,7 @@
 """Accuracy after fine-tuning, without a run that stays: for comparisons over labels, seeds and blocks."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -11,22 +11,28 @@ import numpy as np
 
 from unmask.contracts import ChannelStatistics
 from unmask.data import AnySource
-from unmask.formats.model import Weights
-from unmask.recipes import Transfer
+from unmask.data.mixing import UNMIXED
+from unmask.data.views import AugmentedCrop, RandomCrop
+from unmask.formats.model import ModelSpec, Weights
+from unmask.recipes import TRANSFERS, Transfer, choose_transfer
 from unmask.runs.finetune import Accuracy, accuracy_of, finetune
 from unmask.runs.folder import RunFolder
 from unmask.runs.labelled import Labelled, Part, draw_few
+from unmask.runs.probes import Probe
 from unmask.runs.transfer import new_transfer
+from unmask.tasks import Classify
 from unmask.training.hardware import Hardware
-from unmask.training.schedules import fitting_batch
+from unmask.training.optimizers import LayerwiseAdamW
+from unmask.training.schedules import WarmupCosine, fitting_batch, steps_of
 
 
 class Asked(NamedTuple):
     """What to fine-tune on what."""
 
-    recipe: Transfer
+    recipe: Callable[[int], Transfer]
+    """For so many images."""
     weights: Weights | None
-    """None for training from scratch."""
+    """None for weights drawn from the seed."""
     data: AnySource
     labelled: Labelled
     statistics: ChannelStatistics
@@ -50,10 +56,14 @@ def fitted(recipe: Transfer, images: int) -> Transfer:
     )
 
 
+def _epochs(recipe: Transfer) -> str:
+    return f"{recipe.epochs:.3g} epoch" + ("s" if recipe.epochs != 1 else "")
+
+
 def tuned_accuracy(asked: Asked, amount: str, seed: int) -> Accuracy:
     """Test accuracy after fine-tuning on some labels of each class; the seed draws labels, head and order."""
     labelled = few(asked.labelled, amount, seed)
-    recipe = fitted(asked.recipe, len(labelled.train))
+    recipe = asked.recipe(len(labelled.train))
     run = new_transfer(
         "evaluation",
         recipe,
@@ -73,6 +83,56 @@ def tuned_accuracy(asked: Asked, amount: str, seed: int) -> Accuracy:
         for _ in finetune(run, folder, labelled.train, classifier, Event()):
             pass
     return accuracy_of(classifier, labelled.test, run, run.hardware)[0]
+
+
+def from_scratch(recipe: Transfer) -> Transfer:
+    """The recipe for a whole encoder of drawn weights: as long, without layer-wise decay of the rate.
+
+    That decay presumes that the lower layers are trained already, and would hold them back.
+    """
+    optimizer = recipe.optimizer
+    if isinstance(optimizer, LayerwiseAdamW):
+        optimizer = replace(optimizer, layer_decay=1.0)
+    return with_blocks(replace(recipe, optimizer=optimizer), "all")
+
+
+def augmented(probe: Probe, spec: ModelSpec, epochs: float | None, images: int) -> Transfer:
+    """A probe at the end of the frozen encoder, which sees other crops and flips at every step (MAE table 10).
+
+    Steps, batch and rate are those of the probe on fixed features, unless `epochs` is given. Crops and test
+    images are cut as in fine-tuning such an encoder.
+    """
+    tuned = TRANSFERS[choose_transfer(spec.encoder)].recipe
+    if isinstance(tuned.views, AugmentedCrop):
+        views = RandomCrop(
+            smallest_share=tuned.views.smallest_share, flip_probability=tuned.views.flip_probability
+        )
+    else:
+        views = RandomCrop(flip_probability=0.0)  # digits, whose sides matter
+    steps, batch_size = probe.steps(images)
+    shown = epochs or steps * batch_size / images
+    return Transfer(
+        encoder=spec.encoder,
+        task=Classify(head=probe.head, trained_blocks="0"),
+        views=views,
+        test_views=tuned.test_views,
+        mixing=UNMIXED,
+        optimizer=probe.optimizer,
+        schedule=WarmupCosine(base_lr=probe.peak * 256 / batch_size, warmup_epochs=shown / 9),
+        image_size=spec.image_size,
+        batch_size=batch_size,
+        epochs=shown,
+    )
+
+
+def words_of(recipe: Transfer, images: int) -> str:
+    """What is trained, and how long, in words."""
+    steps = steps_of(recipe.epochs, images, recipe.batch_size)
+    words = f"{steps:,} {'step' if steps == 1 else 'steps'} of {recipe.batch_size:,} ({_epochs(recipe)})"
+    if recipe.task.trained_blocks == "0" and isinstance(recipe.views, RandomCrop):
+        peak = recipe.schedule.peak(recipe.batch_size)
+        return f"{words}, rate {peak:g}, other crops and flips at every step"
+    return f"blocks trained: {recipe.task.trained_blocks}, {words}"
 
 
 def ladder(depth: int) -> Iterator[str]:

@@ -1,0 +1,144 @@
+"""Accuracies as pictures: bars of some arms, curves over labels or trained blocks, and against model size."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_COLORS = ("#1f4e86", "#d98c3f", "#5b9a5f", "#8b5fa8", "#b0413e", "#4aa3b5", "#8a8a3a", "#c06c9c")
+_CONTROL_COLORS = ("#9fb4cc", "#e3bf96", "#aacbac", "#c3adcf", "#d6a3a1", "#a7d0d8", "#c4c49c")
+_CHANCE = "#888888"
+_LEGEND = 75  # letters beside one another
+
+
+class Point(NamedTuple):
+    """Mean and standard deviation of an accuracy, as shares."""
+
+    mean: float
+    spread: float
+
+
+class Line(NamedTuple):
+    """An accuracy at some places; `control` draws it paler and dashed."""
+
+    name: str
+    points: Sequence[Point]
+    control: bool
+
+
+class Bar(NamedTuple):
+    """An accuracy among others of its group; `control` draws it paler."""
+
+    group: str
+    name: str
+    point: Point
+    control: bool
+
+
+def accuracy_bars(bars: Sequence[Bar], chance: float, title: str, path: Path) -> None:
+    """A bar for each, with its number and spread, as a PNG; those of a group must stand together."""
+    names = dict.fromkeys((bar.name, bar.control) for bar in bars)
+    colors = dict(zip((n for n, _ in names), _colors([c for _, c in names]), strict=True))
+    places = [0.0]
+    for before, bar in pairwise(bars):
+        places.append(places[-1] + (1.0 if bar.group == before.group else 1.6))
+    figure, axes = _figure(max(5.0, 1.6 + 0.8 * places[-1]))
+    for place, bar in zip(places, bars, strict=True):
+        (mean,), (spread,) = _percent([bar.point])
+        axes.bar(place, mean, 0.85, color=colors[bar.name])
+        if spread:
+            axes.errorbar(place, mean, spread, ecolor="#333333", capsize=3)
+        axes.annotate(
+            f"{mean:.1f}", (place, mean + spread), (0, 3), textcoords="offset points", ha="center"
+        )
+    for name, color in colors.items():
+        axes.bar(0, 0, color=color, label=name)
+    groups = {bar.group: [] for bar in bars}
+    for place, bar in zip(places, bars, strict=True):
+        groups[bar.group].append(place)
+    axes.set_xticks([sum(some) / len(some) for some in groups.values()], list(groups))
+    axes.set_xlim(-0.9, places[-1] + 0.9)
+    highest = max(bar.point.mean + bar.point.spread for bar in bars)
+    axes.set_ylim(0, 112 * max(highest, chance))
+    _finish(figure, axes, chance, title, path)
+
+
+def accuracy_curves(
+    places: Sequence[str],
+    lines: Sequence[Line],
+    levels: Sequence[Line],
+    chance: float,
+    along: str,
+    title: str,
+    path: Path,
+) -> None:
+    """Mean and spread of every line at every place, as a PNG; `levels` have one point, the same everywhere."""
+    figure, axes = _figure(6.5)
+    colors = _colors([line.control for line in (*lines, *levels)])
+    for line, color in zip(lines, colors, strict=False):
+        style = {"linestyle": "--" if line.control else "-", "marker": "o", "capsize": 3}
+        axes.errorbar(
+            range(len(places)), *_percent(line.points), color=color, label=line.name, **style
+        )
+    for level, color in zip(levels, colors[len(lines) :], strict=True):
+        (mean,), (spread,) = _percent(level.points)
+        axes.axhline(mean, color=color, linestyle="--", label=level.name)
+        axes.axhspan(mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
+    axes.set_xticks(range(len(places)), places)
+    axes.set_xlabel(along)
+    _finish(figure, axes, chance, title, path)
+
+
+def accuracy_by_size(
+    sizes: Sequence[Sequence[int]], lines: Sequence[Line], chance: float, title: str, path: Path
+) -> None:
+    """Accuracy of every method over the parameters of its encoders, as a PNG."""
+    figure, axes = _figure(6.5)
+    for parameters, line, color in zip(
+        sizes, lines, _colors([line.control for line in lines]), strict=True
+    ):
+        style = {"linestyle": "--" if line.control else "-", "marker": "o", "capsize": 3}
+        axes.errorbar(parameters, *_percent(line.points), color=color, label=line.name, **style)
+    axes.set_xscale("log")
+    ticks = sorted({size for parameters in sizes for size in parameters})
+    axes.set_xticks(ticks, [_millions(size) for size in ticks])
+    axes.set_xticks([], minor=True)
+    axes.margins(x=0.15)
+    axes.set_xlabel("parameters of the encoder")
+    _finish(figure, axes, chance, title, path)
+
+
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.3g} M"
+
+
+def _figure(width: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, 4.2), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _finish(figure: Any, axes: Any, chance: float, title: str, path: Path) -> None:
+    axes.axhline(100 * chance, color=_CHANCE, linestyle=":", label="chance")
+    axes.set_ylabel("test accuracy (%)")
+    axes.set_title(title, fontsize=10)
+    axes.grid(axis="y", alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    names = axes.get_legend_handles_labels()[1]
+    columns = max(1, min(3, _LEGEND // max(map(len, names))))
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=columns)
+    figure.savefig(path)
+
+
+def _percent(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [100 * point.mean for point in points], [100 * point.spread for point in points]
+
+
+def _colors(controls: Sequence[bool]) -> list[str]:
+    """Strong colours for what is judged, pale ones for controls."""
+    strong, pale = iter(_COLORS * 9), iter(_CONTROL_COLORS * 9)
+    return [next(pale if control else strong) for control in controls]

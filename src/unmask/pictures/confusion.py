@@ -1,0 +1,50 @@
+"""How often images of one class are taken for another, as a picture."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NUMBERS_UP_TO = 20
+_NAMES_UP_TO = 120
+_LONGEST_NAME = 18
+
+
+def confusion_picture(
+    counts: NDArray[np.int64], names: tuple[str, ...], title: str, path: Path
+) -> None:
+    """A table of counts [true guessed] as a PNG: shares of each true class; numbers in it where there is room."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+
+    classes = len(names)
+    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(16.0, max(5.0, (0.55 if classes <= _NUMBERS_UP_TO else 0.14) * classes + 2.5))
+    figure = Figure(figsize=(side + 0.8, side), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    picture = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100))  # small shares show
+    _name(axes, names)
+    if classes <= _NUMBERS_UP_TO:
+        for true, guessed in np.ndindex(*shares.shape):
+            if counts[true, guessed]:
+                ink = "white" if shares[true, guessed] > 40 else "#222222"
+                number = f"{shares[true, guessed]:.0f}"
+                axes.text(guessed, true, number, ha="center", va="center", color=ink, fontsize=8)
+    axes.set_xlabel("guessed")
+    axes.set_ylabel("true class")
+    axes.set_title(title, fontsize=10)
+    figure.colorbar(picture, ax=axes, label="% of the true class", shrink=0.7)
+    figure.savefig(path)
+
+
+def _name(axes: Any, names: tuple[str, ...]) -> None:
+    """Class names along both sides, cut where they are long; numbers where there are too many."""
+    if len(names) > _NAMES_UP_TO:
+        return
+    short = [n if len(n) <= _LONGEST_NAME else f"{n[: _LONGEST_NAME - 1]}…" for n in names]
+    size = 9 if len(names) <= _NUMBERS_UP_TO else 6
+    axes.set_xticks(range(len(names)), short, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(names)), short, fontsize=size)
