@@ -3,7 +3,8 @@
     python benchmarks/transfer.py --images cifar10 --out benchmarks/transfer.json
     python benchmarks/transfer.py --sizes ti4 b16 --threads 1 --out benchmarks/transfer.json
 
-Table 1: features of all images of a folder of classes once, then `linear` and `knn` on them. Table 2: a step of
+Table 1: features of all images of a folder of classes once, then `linear` and `knn` on them; with `--drawn`, on
+vectors of that width that are no features, where the encoder need not be timed. Table 2: a step of
 full fine-tuning and one of `--trained-blocks 1`, beside a bare timm VisionTransformer with the same weights,
 cross-entropy, drop path and fused AdamW; rounds interleaved in one process, the order rotating.
 Wall clock and processor time, since machines are shared; a ratio is the median over rounds of ratios within
@@ -31,6 +32,7 @@ from unmask.encoders import ViT
 from unmask.encoders.sizes import VIT_B16
 from unmask.recipes.mae import MAE_TI4
 from unmask.runs.evaluate import evaluate, labelled_features
+from unmask.runs.features import Features
 from unmask.runs.labelled import open_labelled
 from unmask.tasks import Classify
 from unmask.tasks.heads import MeanHead
@@ -184,11 +186,8 @@ def ratio(seconds: Any, one: str, other: str, clock: str) -> dict[str, float]:
     }
 
 
-def judge(folder: Path) -> dict[str, Any]:
-    """Time of features, and of both protocols on them, with an encoder of drawn weights of `ti4`."""
-    labelled = open_labelled(Folder(path=str(folder)), 0)
-    torch.manual_seed(0)
-    encoder = MAE_TI4.encoder.build(Size(32, 32), 3, IMAGENET.tensors()).eval()
+def judge(folder: Path | None) -> dict[str, Any]:
+    """Time of features, by an encoder of drawn weights of `ti4`, and of both protocols on them; or on drawn ones."""
     result: dict[str, Any] = {}
 
     def timed(name: str, act: Callable[[], Any]) -> Any:
@@ -199,15 +198,31 @@ def judge(folder: Path) -> dict[str, Any]:
         print(f"{name}: {result[name]}", flush=True)
         return found
 
-    about = (encoder, labelled, Size(32, 32), IMAGENET, CPU)
-    train, test = timed("features", lambda: labelled_features(*about))
+    if folder is None:
+        train, test = drawn(50_000, 0), drawn(10_000, 1)
+        classes = CLASSES
+    else:
+        labelled = open_labelled(Folder(path=str(folder)), 0)
+        torch.manual_seed(0)
+        encoder = MAE_TI4.encoder.build(Size(32, 32), 3, IMAGENET.tensors()).eval()
+        about = (encoder, labelled, Size(32, 32), IMAGENET, CPU)
+        train, test = timed("features", lambda: labelled_features(*about))
+        classes = len(labelled.train.class_names)
     result["images"] = len(train.labels) + len(test.labels)
-    classes = len(labelled.train.class_names)
     for protocol in ("knn", "linear"):
         scores = timed(protocol, lambda: evaluate(train, test, protocol, classes))  # noqa: B023
         result[protocol]["accuracy"] = {s.feature: s.accuracy for s in scores}
         result[protocol]["setting"] = scores[0].setting
     return result
+
+
+def drawn(count: int, seed: int) -> Features:
+    """Features as wide as those of `ti4`, each near a corner of its class."""
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, CLASSES, (count,), generator=random)
+    cls = torch.randn(count, MAE_TI4.encoder.embed_dim, generator=random)
+    cls += 3 * torch.eye(CLASSES, cls.shape[1])[labels]
+    return Features(cls, cls.flip(1).contiguous(), labels, [])
 
 
 def table(races: dict[str, Any]) -> str:
@@ -231,6 +246,9 @@ def table(races: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, help="a folder of classes, such as CIFAR-10")
+    parser.add_argument(
+        "--drawn", action="store_true", help="time protocols on drawn vectors in place of features"
+    )
     parser.add_argument("--sizes", nargs="*", choices=SHAPES, default=[])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="JSON; what it holds of other parts stays")
@@ -238,7 +256,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     found = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
     found |= {"torch": torch.__version__, "python": platform.python_version()}
-    if args.images:
+    if args.images or args.drawn:
         found["judging"] = {"threads": args.threads, **judge(args.images)}
     races = {name: race(SHAPES[name]) for name in args.sizes}
     if races:

@@ -10,7 +10,7 @@ from runs import tiny
 from unmask.contracts import ImageSource
 from unmask.data import Digits, Folder
 from unmask.errors import DataError, SettingsError
-from unmask.runs.labelled import draw_few, draw_share, open_labelled
+from unmask.runs.labelled import checked_labels, draw_few, draw_share, open_labelled
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +114,31 @@ def test_more_labels_than_there_are() -> None:
 def test_amounts_that_are_none(amount: str) -> None:
     with pytest.raises(SettingsError, match="such as 1,5,10,1%,10%,all; got"):
         draw_few(np.array([0, 1]), ("cats", "dogs"), amount, 0)
+
+
+def test_images_without_a_label_among_labelled_ones(classes: Path) -> None:
+    source = Folder(path=str(classes)).open()
+    source._labels = source._labels.copy()
+    source._labels[[3, 7]] = -1
+    with pytest.raises(DataError, match=r"2 of the 30 images have no label, .* cats/03\.png"):
+        checked_labels(source)
+
+
+@pytest.mark.parametrize(("empty", "use"), [("train", "to learn from"), ("val", "to test on")])
+def test_a_class_without_images_in_one_of_the_folders(
+    classes: Path, tmp_path: Path, empty: str, use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("train", "val"):
+        shutil.copytree(classes, tmp_path / name)
+    opened = Folder.open
+
+    def without_dogs(data: Folder, split: str = "train") -> ImageSource:
+        """As in tables, which name classes that none of their images has."""
+        source = opened(data, split)
+        if (split == "train") == (empty == "train"):
+            source._labels = np.where(source._labels == 1, 0, source._labels)
+        return source
+
+    monkeypatch.setattr(Folder, "open", without_dogs)
+    with pytest.raises(DataError, match=f"class 'dogs' has no image {use}; add some"):
+        open_labelled(Folder(path=str(tmp_path)), 0)
