@@ -403,15 +403,17 @@ def verdict(found: Bench, packed: bool) -> tuple[str, list[str]]:
     loader, together, step = found.loader, found.together, found.best
     if loader is None or together is None:
         return "computing (--data DATA measures the loading of your images too)", _compute(found)
-    lost = 1 - together.images_per_second / step.images_per_second
     if together.waiting > WAITING_WORTH_MENDING:
+        idle = "a larger recipe would cost little more, since the device waits"
         return (
             f"loading images: {together.waiting:.0%} of each step is spent waiting for them",
-            _load(found, loader, packed),
+            [*_load(found, loader, packed), idle],
         )
-    if lost > WAITING_WORTH_MENDING and found.machine.device == "cpu":
+    loads = max(1, loader.workers) / loader.images_per_second  # processor seconds of an image
+    share = loads / (loads + found.machine.threads / step.images_per_second)
+    if share > WAITING_WORTH_MENDING and found.machine.device == "cpu":
         return (
-            f"computing, on cores that loading shares: it takes {lost:.0%} of the speed",
+            f"computing, on cores that loading shares: it takes {share:.0%} of their time",
             _load(found, loader, packed) + _compute(found),
         )
     return "computing", _compute(found)
@@ -433,7 +435,6 @@ def _load(found: Bench, loader: LoaderSpeed, packed: bool) -> list[str]:
         advice.append(
             "unmask pack DATA SHARDS stores the images small, once; they then decode faster"
         )
-    advice.append("a larger recipe would cost little more, since the device waits")
     return advice
 
 
