@@ -3,13 +3,14 @@
 Shape letters mean the same everywhere:
 
 b  images in a batch            c  channels              h w  height and width in pixels
-m  rows of a mask (an image may have several masks; one each so far, so m = b)
+m  rows of a mask (m = b, or b times K where an image has K masks)
+g  class tokens              t  tokens: class tokens, then patches
 n  patches of an image          k  kept (visible) patches    r  removed (hidden) patches
 d  width of the encoder         e  width of the decoder      p  values of a patch (rows x columns x channels)
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -115,7 +116,8 @@ class PatchMask(NamedTuple):
     """Which patches of which image are hidden. True means removed.
 
     Every row removes the same number of patches, so that rows can be stacked. The order of
-    `kept_index` and `removed_index` is free: attention does not care.
+    `kept_index` is free: attention does not care. A masking gives `removed_index` in random order, for where
+    not all hidden patches are to be rebuilt it is cut short.
     """
 
     image: Int[Tensor, "m"]
@@ -124,8 +126,10 @@ class PatchMask(NamedTuple):
     removed_index: Int[Tensor, "m r"]
 
     @classmethod
-    def of(cls, removed: Bool[Tensor, "m n"]) -> "PatchMask":
-        """The mask of a table of flags, one row an image.
+    def of(
+        cls, removed: Bool[Tensor, "m n"], generator: torch.Generator | None = None
+    ) -> "PatchMask":
+        """The mask of a table of flags, one row an image; indices rise, or are shuffled by a generator.
 
         Raises:
             SettingsError: if rows differ in their count, or one hides nothing or everything.
@@ -138,7 +142,11 @@ class PatchMask(NamedTuple):
                 f"these hide between {int(counts.min())} and {int(counts.max())} of {patches}"
             )
         check_count(patches - count, patches)
-        order = removed.to(torch.uint8).argsort(dim=1, stable=True)
+        if generator is None:
+            order = removed.to(torch.uint8).argsort(dim=1, stable=True)
+        else:
+            noise = torch.rand(removed.shape, generator=generator, device=generator.device)
+            order = (removed + noise.to(removed.device)).argsort(dim=1)  # noise is below 1
         image = torch.arange(len(removed), device=removed.device)
         return cls(image, removed, order[:, : patches - count], order[:, patches - count :])
 
@@ -169,6 +177,8 @@ class Encoded(NamedTuple):
 
     cls: Float[Tensor, "m g d"]
     patches: Float[Tensor, "m k d"]
+    taps: tuple[Float[Tensor, "m t d"], ...] = ()
+    """What went into the blocks that were asked for, before any final norm, in their order."""
 
 
 class Batch(NamedTuple):
@@ -240,8 +250,13 @@ class Encoder(Protocol):
         """Tokens of whole images; nothing is hidden and nothing is random."""
         ...
 
-    def encode_visible(self, images: Tensor, mask: PatchMask) -> Encoded:
-        """Tokens of the kept patches alone; hidden pixels are never read."""
+    def encode_visible(
+        self, images: Tensor, mask: PatchMask, taps: Collection[int] = ()
+    ) -> Encoded:
+        """Tokens of the kept patches alone; hidden pixels are never read.
+
+        `taps` are numbers of blocks whose inputs are wanted too; 0 is the first block.
+        """
         ...
 
 

@@ -53,14 +53,18 @@ def test_hidden_pixels_cannot_reach_the_encoder(name: str, size: Size) -> None:
     changed = torch.where(hidden, other, images)
     assert not torch.equal(changed, images)
     for left, right in zip(
-        encoder.encode_visible(images, mask), encoder.encode_visible(changed, mask), strict=True
+        encoder.encode_visible(images, mask)[:2],
+        encoder.encode_visible(changed, mask)[:2],
+        strict=True,
     ):
         assert torch.equal(left, right)
 
     reals = images.float() / 255
     spoilt = reals.masked_fill(hidden, math.nan)
     for left, right in zip(
-        encoder.encode_visible(reals, mask), encoder.encode_visible(spoilt, mask), strict=True
+        encoder.encode_visible(reals, mask)[:2],
+        encoder.encode_visible(spoilt, mask)[:2],
+        strict=True,
     ):
         assert torch.equal(left, right)
 
@@ -99,7 +103,7 @@ def test_permuting_images_permutes_results() -> None:
     removed = mask_from_noise(torch.rand(5, 16, generator=problems.random(0)), 0.5).removed
     straight = encoder.encode_visible(images, PatchMask.of(removed))
     turned = encoder.encode_visible(images[order], PatchMask.of(removed[order]))
-    for left, right in zip(straight, turned, strict=True):
+    for left, right in zip(straight[:2], turned[:2], strict=True):
         torch.testing.assert_close(
             right, left[order], atol=1e-6, rtol=1e-6
         )  # sums in another order

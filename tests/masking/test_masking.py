@@ -240,7 +240,7 @@ def test_grid_keeps_one_of_every_square(grid: Size, kept: int) -> None:
 
 def test_grid_of_wider_squares_and_odd_sides() -> None:
     mask = GridMasking(stride=3).sample(1, Size(7, 4), random(0))
-    assert mask.kept_index[0].tolist() == [0, 3, 12, 15, 24, 27]
+    assert sorted(mask.kept_index[0].tolist()) == [0, 3, 12, 15, 24, 27]
 
 
 def test_grid_stride_of_one_is_refused() -> None:

@@ -13,7 +13,7 @@ from unmask.encoders import AnyEncoder, ViT
 from unmask.encoders.vit import VisionTransformer
 from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking
 from unmask.objectives import MAE, AnyObjective
-from unmask.objectives.decoders import AnyDecoder, SelfAttentionDecoder
+from unmask.objectives.decoders import AnyDecoder, CrossAttentionDecoder, SelfAttentionDecoder
 from unmask.spec import kinds
 from unmask.targets import AnyTarget, NormalizedPixels, Pixels
 from unmask.tasks import AnyHead, AnyTask, Classify
@@ -41,7 +41,10 @@ MEMBERS: dict[str, dict[str, Any]] = {
     },
     "target": {"pixels": Pixels(), "normalized-pixels": NormalizedPixels()},
     "encoder": {"vit": ViT(patch_size=2, embed_dim=8, depth=2, num_heads=2)},
-    "decoder": {"self-attention": SelfAttentionDecoder(embed_dim=8, depth=2, num_heads=2)},
+    "decoder": {
+        "self-attention": SelfAttentionDecoder(embed_dim=8, depth=2, num_heads=2),
+        "cross-attention": CrossAttentionDecoder(embed_dim=8, depth=3, num_heads=2),
+    },
     "objective": {"mae": MAE(decoder=SelfAttentionDecoder(embed_dim=8, depth=1, num_heads=2))},
     "task": {"classify": Classify(label_smoothing=0.1, drop_path=0.2, weight_average=0.5)},
     "head": {

@@ -9,7 +9,7 @@ import tyro
 from unmask.commands.arguments import as_typed, parse
 from unmask.commands.console import console
 from unmask.errors import SettingsError
-from unmask.formats import FORMATS, Format, Hints, check_free, write_weights
+from unmask.formats import FORMATS, Format, Hints, check_free, held_by, write_weights
 from unmask.formats.card import UNKNOWN_LICENSE, model_card
 from unmask.formats.hub import push
 from unmask.formats.model import ModelSpec
@@ -62,6 +62,10 @@ def main(arguments: list[str]) -> int:
 
     found = find_weights(args.source, Hints(num_heads=args.heads, decoder_heads=args.decoder_heads))
     _say_found(found, args)
+    weights, left = held_by(found.weights, layout)
+    for line in left:
+        console.print(f"note      {line}")
+    found = found._replace(weights=weights)
     card = model_card(found.weights, args.to, destination.name, args.license, _data(found.run))
     file = write_weights(found.weights, destination, layout, card)
     console.print(f"written   {_listed(destination)}")
@@ -89,8 +93,6 @@ def _say_found(found: Found, args: Arguments) -> None:
     console.print(f"model     {_shape(weights.spec)}")
     for line in (*found.damaged, *weights.notes):
         console.print(f"note      {line}")
-    if weights.decoder and args.to == "timm":
-        console.print("note      timm has no decoder: it is left out")
     if found.layout == "fair":
         console.print(
             "licence   the authors' published weights are CC BY-NC 4.0; if these are they, or derive from "

@@ -3,6 +3,7 @@
 Hidden patches never enter: kept pixels are gathered first, and only they are projected.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -114,9 +115,11 @@ class VisionTransformer(nn.Module):
         patches = normalize(patchify(images, self.patch_size), self.statistics)
         return self._with_cls(self._embed(patches, images) + positions[1:], positions[0])
 
-    def encode_visible(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Encoded:
-        """Tokens of the kept patches, in the order of `mask.kept_index`."""
-        return self._run(self.embed_visible(images, mask.image, mask.kept_index))
+    def encode_visible(
+        self, images: Shaped[Tensor, "b c h w"], mask: PatchMask, taps: Collection[int] = ()
+    ) -> Encoded:
+        """Tokens of the kept patches, in the order of `mask.kept_index`; inputs of the tapped blocks."""
+        return self._run(self.embed_visible(images, mask.image, mask.kept_index), taps)
 
     def embed_visible(
         self, images: Shaped[Tensor, "b c h w"], image: Int[Tensor, "m"], index: Int[Tensor, "m k"]
@@ -142,8 +145,11 @@ class VisionTransformer(nn.Module):
         cls = (self.cls_token + position).expand(len(tokens), -1, -1)
         return torch.cat([cls, tokens], dim=1)
 
-    def _run(self, tokens: Float[Tensor, "m t d"]) -> Encoded:
-        for block in self.blocks:
+    def _run(self, tokens: Float[Tensor, "m t d"], taps: Collection[int] = ()) -> Encoded:
+        tapped: list[Tensor] = []
+        for number, block in enumerate(self.blocks):
+            if number in taps:
+                tapped.append(tokens)
             tokens = block(tokens)
         tokens = self.norm(tokens)
-        return Encoded(tokens[:, :1], tokens[:, 1:])
+        return Encoded(tokens[:, :1], tokens[:, 1:], tuple(tapped))

@@ -17,6 +17,7 @@ from unmask.formats.model import Weights
 from unmask.formats.names import listed
 from unmask.formats.native import Native
 from unmask.formats.timm import Timm
+from unmask.objectives.decoders import SelfAttentionDecoder
 
 CARD = "README.md"
 
@@ -89,6 +90,7 @@ def write_weights(weights: Weights, destination: Path, layout: Format, card: str
         ResourceError: if it cannot be written.
     """
     check_free(destination, layout)
+    weights, _ = held_by(weights, layout)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         writing = Path(
@@ -109,6 +111,22 @@ def write_weights(weights: Weights, destination: Path, layout: Format, card: str
         raise _unwritable(destination, error) from None
     finally:
         shutil.rmtree(writing, ignore_errors=True)
+
+
+def held_by(weights: Weights, layout: Format) -> tuple[Weights, list[str]]:
+    """What of the weights a layout has names for, and remarks on what it has none for."""
+    if isinstance(layout, Native) or not weights.decoder or weights.spec.objective is None:
+        return weights, []
+    if isinstance(layout, Timm):
+        left = "timm has no decoder: it is left out"
+    elif not isinstance(weights.spec.objective.decoder, SelfAttentionDecoder):
+        left = (
+            "the decoder is no self-attention decoder like MAE's, which is all that this layout knows: it is "
+            "left out (--to unmask keeps it)"
+        )
+    else:
+        return weights, []
+    return weights._replace(spec=weights.spec.without_decoder(), decoder={}), [left]
 
 
 def check_free(destination: Path, layout: Format) -> None:

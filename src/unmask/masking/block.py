@@ -43,7 +43,7 @@ class BlockMasking:
         seed = torch.randint(2**62, (), generator=generator, device=generator.device)
         local = torch.Generator().manual_seed(int(seed))
         rows = [_fill(grid, count, self.smallest_block * patches, local) for _ in range(batch)]
-        return PatchMask.of(torch.stack(rows).to(generator.device))
+        return PatchMask.of(torch.stack(rows).to(generator.device), local)
 
 
 def _fill(grid: Size, count: int, smallest: float, generator: torch.Generator) -> Tensor:

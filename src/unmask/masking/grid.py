@@ -20,7 +20,7 @@ class GridMasking:
             raise SettingsError(f"stride must be at least 2, got {self.stride}; MAE uses 2 (75 %)")
 
     def sample(self, batch: int, grid: Size, generator: torch.Generator) -> PatchMask:
-        """The same mask for every image; nothing is drawn."""
+        """The same mask for every image; only the order of its indices is drawn."""
         removed = torch.ones(grid, dtype=torch.bool, device=generator.device)
         removed[:: self.stride, :: self.stride] = False
-        return PatchMask.of(removed.flatten().expand(batch, -1))
+        return PatchMask.of(removed.flatten().expand(batch, -1), generator)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from unmask.contracts import Batch, Loss, PatchMask, Size
 from unmask.encoders.vit import VisionTransformer
+from unmask.errors import SettingsError
 from unmask.masking import AnyMasking, RandomMasking
 from unmask.objectives.decoders import AnyDecoder, SelfAttentionDecoder
 from unmask.patches import put_back, size_of
@@ -27,6 +28,16 @@ class MAE:
     decoder: AnyDecoder = SelfAttentionDecoder()
     """What rebuilds it; thrown away after pretraining."""
 
+    predicted: float = 1.0
+    """Share of the hidden patches that are rebuilt and scored, others each time (CrossMAE: 49 of 147)."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.predicted <= 1:
+            raise SettingsError(
+                f"predicted is a share of the hidden patches, above 0 and at most 1, got {self.predicted}; "
+                "CrossMAE uses a third"
+            )
+
     def build(self, encoder: VisionTransformer) -> "MaskedAutoencoder":
         """The module around an encoder."""
         return MaskedAutoencoder(self, encoder)
@@ -40,7 +51,8 @@ class MaskedAutoencoder(nn.Module):
         self.masking = spec.masking
         self.encoder = encoder
         self.target = spec.target.build(encoder.patch_size, encoder.channels)
-        self.decoder = spec.decoder.build(encoder.embed_dim, encoder.grid, self.target.out_dim)
+        self.decoder = spec.decoder.build(encoder, self.target.out_dim)
+        self.predicted = spec.predicted
 
     @property
     def layers(self) -> int:
@@ -55,7 +67,7 @@ class MaskedAutoencoder(nn.Module):
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Draw a mask and score the rebuilt patches."""
         mask = self.sample(batch.images, generator)
-        return Loss(self.loss(batch.images, mask), {})
+        return Loss(self.loss(batch.images, some_removed(mask, self.predicted)), {})
 
     def sample(self, images: Shaped[Tensor, "b c h w"], generator: torch.Generator) -> PatchMask:
         """A mask for these images."""
@@ -66,7 +78,7 @@ class MaskedAutoencoder(nn.Module):
         return self.encoder.mask_grid(size_of(images))
 
     def loss(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Float[Tensor, ""]:
-        """The target's mean error over the hidden patches; visible patches are never scored.
+        """The target's mean error over `mask.removed_index`; visible patches are never scored.
 
         Where values are missing, the mean is of each image's patches with known values first, then of
         the images: so a batch may be computed in parts.
@@ -89,14 +101,20 @@ class MaskedAutoencoder(nn.Module):
 
     def predict(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Float[Tensor, "m r p"]:
         """A guess for each hidden patch, in the units of the target."""
-        encoded = self.encoder.encode_visible(images, mask)
+        encoded = self.encoder.encode_visible(images, mask, self.decoder.taps)
         return self.decoder(encoded, mask, self.grid_of(images))
 
     def predict_all(
         self, images: Shaped[Tensor, "b c h w"], mask: PatchMask
     ) -> Float[Tensor, "m n p"]:
         """The decoder's output at every patch, in image order, for pictures."""
-        encoded = self.encoder.encode_visible(images, mask)
+        encoded = self.encoder.encode_visible(images, mask, self.decoder.taps)
         output = self.decoder.everything(encoded, mask, self.grid_of(images))
         order = torch.cat([mask.kept_index, mask.removed_index], dim=1)
         return put_back(torch.empty_like(output), order, output)
+
+
+def some_removed(mask: PatchMask, share: float) -> PatchMask:
+    """The mask with `removed_index`, whose order is random, cut to a share of itself; at least one patch of a row."""
+    count = max(1, round(share * mask.removed_index.shape[1]))
+    return mask._replace(removed_index=mask.removed_index[:, :count])

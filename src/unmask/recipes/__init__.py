@@ -7,6 +7,7 @@ from typing import TypeVar
 from unmask.contracts import Size
 from unmask.encoders.vit import ViT
 from unmask.errors import SettingsError, UnmaskError, did_you_mean
+from unmask.recipes.fast import NAMED as _FAST
 from unmask.recipes.finetune import TRANSFERS
 from unmask.recipes.mae import NAMED as _MAE
 from unmask.recipes.recipe import Named, Recipe
@@ -14,7 +15,7 @@ from unmask.recipes.transfer import Transfer
 
 T = TypeVar("T", Recipe, Transfer)
 
-RECIPES: dict[str, Named] = {**_MAE}
+RECIPES: dict[str, Named] = {**_MAE, **_FAST}
 """Every recipe by its public name."""
 
 __all__ = [

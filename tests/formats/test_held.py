@@ -1,0 +1,41 @@
+"""Models that other layouts have no names for: what is left out is said, and what is kept is exact."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from formats.models import TINY, assert_same, weights_of, written
+
+from unmask.formats import FORMATS, held_by, read_weights
+from unmask.objectives.decoders import CrossAttentionDecoder
+from unmask.objectives.mae import MAE
+
+CROSSED = replace(
+    TINY,
+    objective=MAE(
+        decoder=CrossAttentionDecoder(embed_dim=16, depth=3, num_heads=2), predicted=1 / 3
+    ),
+)
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+def test_a_cross_attention_decoder_stays_in_our_own_layout(tmp_path: Path, layout: str) -> None:
+    weights = weights_of(CROSSED)
+    again = read_weights(written(weights, tmp_path / "folder", layout))
+    assert_same(again.encoder, weights.encoder)
+    if layout == "unmask":
+        assert again.spec == weights.spec
+        assert_same(again.decoder, weights.decoder)
+    else:
+        assert again.spec.objective is None
+        assert not again.decoder
+
+
+@pytest.mark.parametrize("layout", ["fair", "huggingface", "timm"])
+def test_what_is_left_out_is_said(layout: str) -> None:
+    held, left = held_by(weights_of(CROSSED), FORMATS[layout])
+    assert not held.decoder
+    assert len(left) == 1
+    assert "left out" in left[0]
+    assert held_by(weights_of(CROSSED), FORMATS["unmask"])[1] == []
+    assert (held_by(weights_of(TINY), FORMATS[layout])[1] == []) == (layout != "timm")
