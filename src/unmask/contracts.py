@@ -210,7 +210,10 @@ class Masking(Protocol):
     """A rule that says which patches to hide."""
 
     def sample(self, batch: int, grid: Size, generator: torch.Generator) -> PatchMask:
-        """Draw a mask for each of `batch` images cut into `grid` patches, on the generator's device."""
+        """Draw masks for `batch` images cut into `grid` patches, on the generator's device.
+
+        All images have equally many masks, those of an image side by side.
+        """
         ...
 
 

@@ -45,11 +45,13 @@ def test_hidden_pixels_cannot_reach_the_encoder(name: str, size: Size) -> None:
     """Not one bit moves when hidden pixels become noise, or even NaN."""
     problem = Problem(size=size)
     encoder = problems.build_encoder(problem)
-    images = problems.pictures(problem, count=3)
     mask = MASKINGS[name]().sample(3, encoder.mask_grid(size), problems.random(2))
     hidden = pixels_of(mask, size, problem.patch_size)
+    rows = len(mask.image)
+    mask = mask._replace(image=torch.arange(rows))  # each row of several masks gets its own image
 
-    other = problems.pictures(problem, count=3, seed=9)
+    images = problems.pictures(problem, count=rows)
+    other = problems.pictures(problem, count=rows, seed=9)
     changed = torch.where(hidden, other, images)
     assert not torch.equal(changed, images)
     for left, right in zip(
@@ -73,9 +75,10 @@ def test_hidden_pixels_cannot_reach_the_encoder(name: str, size: Size) -> None:
 def test_visible_pixels_do_reach_it(name: str) -> None:
     problem = Problem()
     encoder = problems.build_encoder(problem)
-    images = problems.pictures(problem, count=3)
     mask = MASKINGS[name]().sample(3, Size(4, 4), problems.random(2))
     hidden = pixels_of(mask, problem.size, problem.patch_size)
+    images = problems.pictures(problem, count=3)[mask.image]
+    mask = mask._replace(image=torch.arange(len(images)))
     other = torch.where(hidden, images, 255 - images)
     before, after = encoder.encode_visible(images, mask), encoder.encode_visible(other, mask)
     moved = (before.patches - after.patches).abs().amax(-1)
@@ -266,3 +269,19 @@ def test_statistics_travel_with_the_weights() -> None:
     )
     other.load_state_dict(state)
     assert torch.equal(other.statistics.std, problems.statistics(3).std)
+
+
+def test_several_class_tokens_lead_the_sequence_and_are_told_from_patches() -> None:
+    """With one token repeated they all come out alike, and none is counted among the patches."""
+    several = ViT(patch_size=4, embed_dim=24, depth=2, num_heads=3, class_tokens=3)
+    encoder = several.build(Size(16, 16), 3, problems.statistics(3))
+    images = problems.pictures(Problem())
+    mask = mask_from_noise(torch.rand(2, 16, generator=problems.random(0)), 0.75)
+    apart = encoder.encode_visible(images, mask, range(2))
+    assert apart.cls.shape == (2, 3, 24)
+    assert apart.patches.shape == (2, 4, 24)
+    assert [tuple(tap.shape) for tap in apart.taps] == [(2, 7, 24)] * 2
+    assert (apart.cls[:, 0] - apart.cls[:, 1]).abs().max() > 1e-4
+    encoder.cls_token.data[:] = encoder.cls_token.data[:, :1]
+    alike = encoder.encode(images).cls
+    torch.testing.assert_close(alike, alike[:, :1].expand(-1, 3, -1), atol=1e-6, rtol=1e-6)

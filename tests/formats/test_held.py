@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from formats.models import TINY, assert_same, weights_of, written
 
+from unmask.errors import SettingsError
 from unmask.formats import FORMATS, held_by, read_weights
 from unmask.objectives.decoders import CrossAttentionDecoder
 from unmask.objectives.mae import MAE
@@ -39,3 +40,21 @@ def test_what_is_left_out_is_said(layout: str) -> None:
     assert "left out" in left[0]
     assert held_by(weights_of(CROSSED), FORMATS["unmask"])[1] == []
     assert (held_by(weights_of(TINY), FORMATS[layout])[1] == []) == (layout != "timm")
+
+
+SEVERAL = replace(TINY, encoder=replace(TINY.encoder, class_tokens=4))
+
+
+def test_several_class_tokens_stay_in_our_own_layout(tmp_path: Path) -> None:
+    weights = weights_of(SEVERAL)
+    again = read_weights(written(weights, tmp_path / "folder", "unmask"))
+    assert again.spec == weights.spec
+    assert_same(again.whole, weights.whole)
+    assert again.encoder["cls_token"].shape == (1, 4, 24)
+
+
+@pytest.mark.parametrize("layout", ["fair", "huggingface", "timm"])
+def test_several_class_tokens_are_refused_elsewhere(tmp_path: Path, layout: str) -> None:
+    with pytest.raises(SettingsError, match=r"has 4 class tokens.*only --to unmask keeps it"):
+        written(weights_of(SEVERAL), tmp_path / "folder", layout)
+    assert not (tmp_path / "folder").exists()

@@ -14,8 +14,16 @@ from reference.problems import random
 
 from unmask.contracts import PatchMask, Size
 from unmask.errors import SettingsError
-from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking
+from unmask.masking import (
+    AnyMasking,
+    BlockMasking,
+    GridMasking,
+    PartitionMasking,
+    RandomMasking,
+    SquareMasking,
+)
 from unmask.masking.random import count_kept, mask_from_noise
+from unmask.masking.squares import check_squares
 from unmask.spec import kinds
 
 MASKINGS = kinds(AnyMasking)
@@ -28,11 +36,14 @@ def assert_whole(mask: PatchMask, patches: int, kept: int) -> None:
         kept_here, removed_here = mask.kept_index[row].tolist(), mask.removed_index[row].tolist()
         assert sorted(kept_here + removed_here) == list(range(patches))
         assert [number for number, flag in enumerate(flags) if flag] == sorted(removed_here)
-    assert mask.image.tolist() == list(range(len(mask.removed)))
+    images, masks = mask.image.unique(return_counts=True)
+    assert mask.image.tolist() == sorted(mask.image.tolist())
+    assert images.tolist() == list(range(len(images)))
+    assert masks.unique().numel() == 1  # as many of each image
 
 
 @pytest.mark.parametrize("name", MASKINGS)
-@pytest.mark.parametrize("grid", [Size(14, 14), Size(4, 4), Size(6, 9)], ids=str)
+@pytest.mark.parametrize("grid", [Size(14, 14), Size(4, 4), Size(6, 10)], ids=str)
 def test_every_masking_is_whole_and_equal_in_count(name: str, grid: Size) -> None:
     mask = MASKINGS[name]().sample(5, grid, random(0))
     patches = grid.height * grid.width
@@ -99,7 +110,7 @@ def test_ratio_that_keeps_or_hides_nothing_is_refused(masking: Any) -> None:
         masking(ratio=0.9).sample(2, Size(1, 1), random(0))
 
 
-@pytest.mark.parametrize("name", MASKINGS)
+@pytest.mark.parametrize("name", [name for name in MASKINGS if name != "squares"])
 def test_one_patch_cannot_be_masked(name: str) -> None:
     with pytest.raises(
         SettingsError, match=r"one patch \(1 of 1 patches\) cannot; use a larger image"
@@ -248,3 +259,62 @@ def test_grid_stride_of_one_is_refused() -> None:
         SettingsError, match=r"stride must be at least 2, got 1; MAE uses 2 \(75 %\)"
     ):
         GridMasking(stride=1)
+
+
+# Squares
+
+
+def test_squares_are_the_mask_of_a_coarser_grid_enlarged() -> None:
+    mask = SquareMasking(masking=RandomMasking(ratio=0.75), side=2).sample(
+        3, Size(8, 12), random(0)
+    )
+    coarse = RandomMasking(ratio=0.75).sample(3, Size(4, 6), random(0))
+    for row in range(3):
+        for patch in range(96):
+            y, x = divmod(patch, 12)
+            assert mask.removed[row, patch] == coarse.removed[row, y // 2 * 6 + x // 2]
+    assert_whole(mask, 96, 24)
+
+
+def test_squares_of_several_masks() -> None:
+    mask = SquareMasking(masking=PartitionMasking(), side=2).sample(2, Size(8, 8), random(0))
+    assert mask.image.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert (~mask.removed[:4]).sum(0).tolist() == [1] * 64
+
+
+def test_squares_that_do_not_fill_the_grid_are_refused() -> None:
+    with pytest.raises(
+        SettingsError, match="do not fill a grid of 15 x 14 patches; a grid of 16 x 14 would do"
+    ):
+        SquareMasking().sample(1, Size(15, 14), random(0))
+    with pytest.raises(SettingsError, match=r"256 x 224 pixels \(--image-size 256x224\)"):
+        check_squares(Size(15, 14), 2, 16)
+    with pytest.raises(SettingsError, match="side must be at least 2 patches, got 1"):
+        SquareMasking(side=1)
+
+
+# Partition
+
+
+def test_partition_keeps_disjoint_parts_and_shows_everything_once() -> None:
+    mask = PartitionMasking(masks=4, ratio=0.75).sample(5, Size(14, 14), random(0))
+    assert mask.image.tolist() == [image for image in range(5) for _ in range(4)]
+    assert_whole(mask, 196, 49)
+    for image in range(5):
+        rows = mask.kept_index[4 * image : 4 * image + 4].flatten().tolist()
+        assert sorted(rows) == list(range(196))
+
+
+def test_first_mask_of_a_partition_is_random_masking() -> None:
+    mask = PartitionMasking(masks=3, ratio=0.75).sample(4, Size(6, 6), random(1))
+    plain = RandomMasking(ratio=0.75).sample(4, Size(6, 6), random(1))
+    assert mask.removed[::3].equal(plain.removed)
+
+
+def test_partitions_that_cannot_be_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"a ratio of at least 0\.75, or at most 2 masks"):
+        PartitionMasking(masks=4, ratio=0.6)
+    with pytest.raises(SettingsError, match=r"at least 0\.6667, or at most 1 masks"):
+        PartitionMasking(masks=3, ratio=0.2)
+    with pytest.raises(SettingsError, match="masks must be at least 2, got 1"):
+        PartitionMasking(masks=1)

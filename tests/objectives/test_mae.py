@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unmask.contracts import PatchMask, Size, Statistics
 from unmask.encoders.vit import ViT
-from unmask.masking import BlockMasking, GridMasking, RandomMasking
+from unmask.masking import BlockMasking, GridMasking, PartitionMasking, RandomMasking
 from unmask.masking.random import mask_from_noise
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
@@ -235,3 +235,27 @@ def test_bfloat16_scores_in_float32_near_the_exact_loss() -> None:
         rough = model.errors(images, mask)
     assert rough.dtype == torch.float32
     torch.testing.assert_close(rough, exact, atol=0.05, rtol=0.05)  # 8 bits of mantissa
+
+
+def test_several_masks_of_an_image_score_as_that_many_images() -> None:
+    model = problems.build()
+    images = problems.pictures(Problem(), count=3)
+    mask = PartitionMasking(masks=2, ratio=0.5).sample(3, Size(4, 4), problems.random(2))
+    repeated = images.repeat_interleave(2, dim=0)
+    alone = mask._replace(image=torch.arange(6))
+    assert mask.image.tolist() == [0, 0, 1, 1, 2, 2]
+    close(model.errors(images, mask), model.errors(repeated, alone))
+    close(model.loss(images, mask), model.loss(repeated, alone))
+    close(model.predict_all(images, mask), model.predict_all(repeated, alone))
+
+
+def test_several_masks_drawn_in_micro_batches_are_those_of_the_whole() -> None:
+    spec = MAE(
+        masking=PartitionMasking(), decoder=SelfAttentionDecoder(embed_dim=16, depth=1, num_heads=2)
+    )
+    model = spec.build(problems.build_encoder(Problem()))
+    images = problems.pictures(Problem(), count=4)
+    whole, parts = problems.random(6), problems.random(6)
+    loss = model(problems.batch_of(images), whole).total
+    halves = [model(problems.batch_of(images[i : i + 2]), parts).total for i in (0, 2)]
+    close(loss, torch.stack(halves).mean())

@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from unmask.contracts import Size, Statistics
+from unmask.contracts import Batch, Size, Statistics
 from unmask.data.views import RandomCrop
 from unmask.encoders import ViT
 from unmask.errors import SettingsError
-from unmask.masking import RandomMasking
+from unmask.masking import RandomMasking, SquareMasking
 from unmask.objectives import MAE
-from unmask.objectives.decoders import SelfAttentionDecoder
-from unmask.objectives.mae import MaskedAutoencoder
+from unmask.objectives.decoders import CrossAttentionDecoder, SelfAttentionDecoder
+from unmask.objectives.mae import MaskedAutoencoder, some_removed
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
+from unmask.recipes.fast import NAMED as FAST_NAMED
 from unmask.runs.run import parameter_count
 from unmask.targets import NormalizedPixels
 from unmask.training.optimizers import AdamW
@@ -119,13 +120,67 @@ def test_parameter_counts_by_formula(name: str) -> None:
     assert parameter_count(model.decoder) == decoder
 
 
+FAST = [name for name in FAST_NAMED if name.endswith("4")]
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_every_small_fast_recipe_takes_a_step(name: str) -> None:
+    """A few images, its own optimizer: the loss is finite, and so is every weight after it."""
+    recipe = find_recipe(name)
+    statistics = Statistics(torch.full((3,), 0.5), torch.full((3,), 0.25))
+    encoder = recipe.encoder.build(recipe.image_size, 3, statistics)
+    objective = recipe.objective.build(encoder)
+    optimizer = recipe.optimizer.build(objective)
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (3, 3, *recipe.image_size), generator=random, dtype=torch.uint8)
+    loss = objective(Batch((images,), torch.zeros(3), torch.arange(3), 0), random).total
+    assert 0.5 < loss < 5  # normalised patches, so a guess of nothing scores 0.98
+    loss.backward()
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-3
+    before = objective.decoder.pred.weight.clone()
+    optimizer.step()
+    assert not before.equal(objective.decoder.pred.weight)
+    assert all(bool(p.isfinite().all()) for p in objective.parameters())
+
+
+def test_fast_recipes_are_as_published() -> None:
+    """CrossMAE: 12 blocks 512 wide, 49 of 196 patches rebuilt, the rate scaled by 49 / 147."""
+    fast = find_recipe("fast-b16")
+    assert fast.objective.decoder == CrossAttentionDecoder(depth=12, embed_dim=512, num_heads=16)
+    mask = fast.objective.masking.sample(2, fast.encoder_grid(), torch.Generator())
+    assert some_removed(mask, fast.objective.predicted).removed_index.shape == (2, 49)
+    assert fast.schedule.base_lr == pytest.approx(1.5e-4 * 49 / 147)
+    assert fast.encoder == find_recipe("mae-b16").encoder
+
+
+def test_dense_recipe_follows_the_notes_on_pixio() -> None:
+    dense = find_recipe("dense-b16")
+    assert dense.encoder.class_tokens == 4
+    assert dense.image_size == (256, 256)
+    assert dense.objective.masking == SquareMasking(masking=RandomMasking(ratio=0.75), side=2)
+    assert (dense.objective.decoder.embed_dim, dense.objective.decoder.depth) == (512, 16)
+    mask = dense.objective.masking.sample(1, dense.encoder_grid(), torch.Generator())
+    assert mask.kept_index.shape == (1, 64)  # a quarter of 256
+    with pytest.raises(SettingsError, match=r"256 x 224 pixels \(--image-size 256x224\)"):
+        changed("dense-b16", image_size=Size(240, 224))
+
+
+def test_partition_recipe_shows_as_many_masks_at_the_same_rate() -> None:
+    one, four = find_recipe("mae-b16"), find_recipe("partition-b16")
+    assert four.batch_size * 4 == one.batch_size
+    assert four.epochs * 4 == one.epochs
+    assert four.schedule.peak(four.batch_size) == one.schedule.peak(one.batch_size)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_can_be_built_and_masked(name: str) -> None:
     recipe = find_recipe(name)
     on_meta(recipe)
     grid = recipe.encoder_grid()
     mask = recipe.objective.masking.sample(2, grid, torch.Generator().manual_seed(0))
-    assert mask.removed.shape == (2, grid.height * grid.width)
+    assert mask.removed.shape == (len(mask.image), grid.height * grid.width)
+    assert mask.image.unique().tolist() == [0, 1]
     assert recipe.schedule.warmup_epochs < recipe.epochs
 
 

@@ -11,14 +11,21 @@ from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
 from unmask.data.views import AnyViews, AugmentedCrop, CenterCrop, MarginCrop, RandomCrop
 from unmask.encoders import AnyEncoder, ViT
 from unmask.encoders.vit import VisionTransformer
-from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking
+from unmask.masking import (
+    AnyMasking,
+    BlockMasking,
+    GridMasking,
+    PartitionMasking,
+    RandomMasking,
+    SquareMasking,
+)
 from unmask.objectives import MAE, AnyObjective
 from unmask.objectives.decoders import AnyDecoder, CrossAttentionDecoder, SelfAttentionDecoder
 from unmask.spec import kinds
 from unmask.targets import AnyTarget, NormalizedPixels, Pixels
 from unmask.tasks import AnyHead, AnyTask, Classify
 from unmask.tasks.heads import AttentiveHead, LinearHead, MeanHead, TokenProbe
-from unmask.training.optimizers import AdamW, AnyOptimizer, Lars, LayerwiseAdamW
+from unmask.training.optimizers import AdamW, AnyOptimizer, Lars, LayerwiseAdamW, Muon
 
 UNIONS = {
     "masking": AnyMasking,
@@ -38,9 +45,11 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "random": RandomMasking(ratio=0.75),
         "block": BlockMasking(ratio=0.4),
         "grid": GridMasking(stride=2),
+        "partition": PartitionMasking(masks=2, ratio=0.6),
+        "squares": SquareMasking(),
     },
     "target": {"pixels": Pixels(), "normalized-pixels": NormalizedPixels()},
-    "encoder": {"vit": ViT(patch_size=2, embed_dim=8, depth=2, num_heads=2)},
+    "encoder": {"vit": ViT(patch_size=2, embed_dim=8, depth=2, num_heads=2, class_tokens=2)},
     "decoder": {
         "self-attention": SelfAttentionDecoder(embed_dim=8, depth=2, num_heads=2),
         "cross-attention": CrossAttentionDecoder(embed_dim=8, depth=3, num_heads=2),
@@ -70,6 +79,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "adamw": AdamW(weight_decay=0.1),
         "layerwise-adamw": LayerwiseAdamW(layer_decay=0.7),
         "lars": Lars(),
+        "muon": Muon(),
     },
 }
 

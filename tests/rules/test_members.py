@@ -91,7 +91,7 @@ def test_every_decoder_guesses_every_hidden_patch(images: Path, kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", MEMBERS["masking"])
-@pytest.mark.parametrize("grid", [Size(4, 4), Size(3, 5), Size(14, 14)])
+@pytest.mark.parametrize("grid", [Size(4, 4), Size(6, 10), Size(14, 14)])
 def test_every_masking_hides_the_same_count_in_every_image(kind: str, grid: Size) -> None:
     mask = MEMBERS["masking"][kind].sample(7, grid, torch.Generator().manual_seed(1))
     counts = mask.removed.sum(1)
@@ -126,16 +126,19 @@ def test_hidden_pixels_cannot_reach_any_encoder(kind: str, masking: str) -> None
         len(images), encoder.mask_grid(SIZE), torch.Generator().manual_seed(2)
     )
     hidden = hidden_pixels(mask, encoder.patch_size)
-    changed = torch.where(hidden, 255 - images, images)
-    assert not changed.equal(images)
+    of_rows = images[mask.image]
+    changed = torch.where(hidden, 255 - of_rows, of_rows)
+    assert not changed.equal(of_rows)
     blocks = range(len(encoder.blocks))
-    ours, theirs = (encoder.encode_visible(those, mask, blocks) for those in (images, changed))
+    ours = encoder.encode_visible(images, mask, blocks)
+    alone = mask._replace(image=torch.arange(len(mask.image)))  # each row has an image of its own
+    theirs = encoder.encode_visible(changed, alone, blocks)
     for one, other in zip((*ours[:2], *ours.taps), (*theirs[:2], *theirs.taps), strict=True):
         assert one.equal(other)
 
 
 def hidden_pixels(mask: PatchMask, patch_size: int) -> torch.Tensor:
-    """Which pixels are hidden, [b 1 h w]."""
+    """Which pixels are hidden, [m 1 h w]."""
     rows = mask.removed.reshape(-1, 1, SIZE.height // patch_size, SIZE.width // patch_size)
     return rows.repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
 

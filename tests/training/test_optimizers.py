@@ -13,7 +13,15 @@ from unmask.contracts import Size
 from unmask.encoders import ViT
 from unmask.errors import SettingsError
 from unmask.tasks import Classify
-from unmask.training.optimizers import AdamW, Lars, LayerwiseAdamW, decay_groups, layer_groups
+from unmask.training.optimizers import (
+    AdamW,
+    Lars,
+    LayerwiseAdamW,
+    Muon,
+    decay_groups,
+    layer_groups,
+    orthogonal,
+)
 
 
 def test_groups_are_the_published_ones() -> None:
@@ -179,3 +187,74 @@ def test_wrong_values_of_others_are_refused(
 ) -> None:
     with pytest.raises(SettingsError, match=message):
         spec(**values)
+
+
+def test_muon_equals_torch_s_for_matrices_and_adamw_for_the_rest() -> None:
+    """Three steps; torch iterates in bfloat16 (8 bits), so matrices agree to a few hundredths of their way."""
+    ours, theirs = problems.build(), problems.build()
+    start = {name: p.detach().clone() for name, p in ours.named_parameters()}
+    optimizer = Muon(momentum=0.9, weight_decay=0.1).build(ours)
+    named = dict(theirs.named_parameters())
+    inner = {n: p for n, p in named.items() if ".blocks." in n and p.ndim == 2}
+    inner_ids = {id(p) for p in inner.values()}
+    thirds = {
+        n: [nn.Parameter(part.clone()) for part in p.detach().chunk(3)]
+        for n, p in inner.items()
+        if "qkv" in n
+    }
+    whole = [p for n, p in inner.items() if "qkv" not in n]
+    matrices = torch.optim.Muon(
+        [*whole, *(part for parts in thirds.values() for part in parts)],
+        lr=0.01, momentum=0.9, weight_decay=0.1, adjust_lr_fn="match_rms_adamw",
+    )  # fmt: skip
+    decayed, exempt = ([p for p in ps if id(p) not in inner_ids] for ps in decay_groups(theirs))
+    vectors = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": exempt, "weight_decay": 0.0}],
+        lr=0.01, betas=(0.9, 0.95),
+    )  # fmt: skip
+    random = problems.random(0)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.01
+    for _ in range(3):
+        for name, parameter in ours.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            gradient = torch.randn(parameter.shape, generator=random)
+            parameter.grad, named[name].grad = gradient.clone(), gradient.clone()
+            for part, its in zip(thirds.get(name, ()), gradient.chunk(3), strict=False):
+                part.grad = its.clone()
+        optimizer.step()
+        matrices.step()
+        vectors.step()
+    for name, parameter in ours.named_parameters():
+        truth = torch.cat(list(thirds[name])) if name in thirds else named[name]
+        if name not in inner:
+            torch.testing.assert_close(parameter, truth, atol=1e-6, rtol=1e-6, msg=name)
+        else:
+            apart, way = (parameter - truth).norm(), (truth - start[name]).norm()
+            assert apart < 0.05 * way, (name, apart / way)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 24, 6), (2, 6, 24)])
+def test_muon_s_matrices_are_nearly_orthogonal(shape: tuple[int, ...]) -> None:
+    """Singular vectors stay, and singular values lie between 0.5 and 1.5 (Jordan, 2024)."""
+    matrices = torch.randn(shape, generator=problems.random(1))
+    turned = orthogonal(matrices)
+    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    inside = left.mT @ turned @ right.mT
+    values = inside.diagonal(dim1=-2, dim2=-1)
+    assert (values > 0.5).all()
+    assert (values < 1.5).all()
+    torch.testing.assert_close(inside, torch.diag_embed(values), atol=1e-4, rtol=0)
+
+
+def test_muon_s_state_is_tensors_that_a_checkpoint_can_hold() -> None:
+    model = problems.build()
+    optimizer = Muon().build(model)
+    model(
+        problems.batch_of(problems.pictures(problems.Problem())), problems.random(0)
+    ).total.backward()
+    optimizer.step()
+    learning = [p for p in model.parameters() if p.requires_grad]
+    assert set(optimizer.state) == set(learning)
+    assert all(isinstance(t, Tensor) for state in optimizer.state.values() for t in state.values())

@@ -102,8 +102,9 @@ def _say_found(found: Found, args: Arguments) -> None:
 
 def _shape(spec: ModelSpec) -> str:
     encoder = spec.encoder
+    several = f"{encoder.class_tokens} class tokens, " if encoder.class_tokens > 1 else ""
     return (
-        f"{encoder.depth} blocks of {encoder.embed_dim} with {encoder.num_heads} heads, patches of "
+        f"{encoder.depth} blocks of {encoder.embed_dim} with {encoder.num_heads} heads, {several}patches of "
         f"{encoder.patch_size}, images of {spec.image_size.height} x {spec.image_size.width} with "
         f"{spec.channels} channels ({spec.statistics.source})"
     )

@@ -1,7 +1,7 @@
 """`unmask reconstruct RUN IMAGE...`: the paper's figure, with figures beside it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,14 @@ from unmask.contracts import PatchMask
 from unmask.data import AnySource
 from unmask.data.kinds import find_source, is_data, parse_channels
 from unmask.errors import DataError, ResourceError, SettingsError, UnmaskError
-from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking
+from unmask.masking import (
+    AnyMasking,
+    BlockMasking,
+    GridMasking,
+    PartitionMasking,
+    RandomMasking,
+    SquareMasking,
+)
 from unmask.pictures.sheet import Row, sheet
 from unmask.randomness import derive
 from unmask.runs.load import Model
@@ -157,14 +164,25 @@ def _mask(args: Arguments, model: Model) -> AnyMasking | Tensor:
     trained = model.objective.masking
     kind = args.masking
     if kind == "as trained":
-        kind = {RandomMasking: "random", BlockMasking: "block", GridMasking: "grid"}[type(trained)]
-        if args.ratio is None:
-            return trained
+        return trained if args.ratio is None else _with_ratio(trained, args.ratio)
     if kind == "random":
         return RandomMasking() if args.ratio is None else RandomMasking(ratio=args.ratio)
     if kind == "block":
         return BlockMasking() if args.ratio is None else BlockMasking(ratio=args.ratio)
     return _grid(args.ratio)
+
+
+def _with_ratio(masking: AnyMasking, ratio: float) -> AnyMasking:
+    """A masking that hides another share; a picture shows one of several masks, so these are drawn one by one."""
+    if isinstance(masking, SquareMasking):
+        inner = _with_ratio(masking.masking, ratio)
+        assert not isinstance(inner, SquareMasking)
+        return replace(masking, masking=inner)
+    if isinstance(masking, GridMasking):
+        return _grid(ratio)
+    if isinstance(masking, PartitionMasking):
+        return RandomMasking(ratio=ratio)
+    return replace(masking, ratio=ratio)
 
 
 def _grid(ratio: float | None) -> GridMasking:

@@ -116,6 +116,6 @@ def initialize(module: nn.Module) -> None:
             nn.init.zeros_(part.bias)
 
 
-def drawn_token(embed_dim: int) -> nn.Parameter:
-    """A learned token [1 1 d] drawn from N(0, 0.02)."""
-    return nn.Parameter(torch.empty(1, 1, embed_dim).normal_(std=0.02))
+def drawn_token(embed_dim: int, count: int = 1) -> nn.Parameter:
+    """Learned tokens [1 count d] drawn from N(0, 0.02)."""
+    return nn.Parameter(torch.empty(1, count, embed_dim).normal_(std=0.02))

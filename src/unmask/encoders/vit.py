@@ -20,7 +20,7 @@ from unmask.patches import filled, gather, normalize, patch_grid, patchify, size
 
 @dataclass(frozen=True, kw_only=True)
 class ViT:
-    """A Vision Transformer with a class token and fixed sine-cosine positions."""
+    """A Vision Transformer with class tokens and fixed sine-cosine positions."""
 
     patch_size: int = 16
     """Side of a patch in pixels."""
@@ -37,8 +37,11 @@ class ViT:
     mlp_ratio: float = 4.0
     """Width of the hidden layer of each MLP, relative to embed_dim."""
 
+    class_tokens: int = 1
+    """Tokens that stand for no patch; their mean is the feature of the whole image (Pixio uses several)."""
+
     def __post_init__(self) -> None:
-        for name in ("patch_size", "embed_dim", "depth", "num_heads"):
+        for name in ("patch_size", "embed_dim", "depth", "num_heads", "class_tokens"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
         check_width(self.embed_dim)
@@ -75,7 +78,8 @@ class VisionTransformer(nn.Module):
         self.register_buffer("mean", statistics.mean.clone())
         self.register_buffer("std", statistics.std.clone())
         self.patch_embed = PatchEmbed(spec.patch_size, channels, spec.embed_dim)
-        self.cls_token = drawn_token(spec.embed_dim)
+        self.class_tokens = spec.class_tokens
+        self.cls_token = drawn_token(spec.embed_dim, spec.class_tokens)
         table = sine_cosine(spec.embed_dim, self.grid).float()[None]
         self.pos_embed = nn.Parameter(table, requires_grad=False)
         self.blocks = nn.ModuleList(
@@ -110,7 +114,7 @@ class VisionTransformer(nn.Module):
         return self._run(self.embed(images))
 
     def embed(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
-        """What the first block sees of whole images: class token, then patches, positions added."""
+        """What the first block sees of whole images: class tokens, then patches, positions added."""
         positions = self._positions(size_of(images))
         patches = normalize(patchify(images, self.patch_size), self.statistics)
         return self._with_cls(self._embed(patches, images) + positions[1:], positions[0])
@@ -152,4 +156,6 @@ class VisionTransformer(nn.Module):
                 tapped.append(tokens)
             tokens = block(tokens)
         tokens = self.norm(tokens)
-        return Encoded(tokens[:, :1], tokens[:, 1:], tuple(tapped))
+        return Encoded(
+            tokens[:, : self.class_tokens], tokens[:, self.class_tokens :], tuple(tapped)
+        )

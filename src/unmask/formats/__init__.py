@@ -114,8 +114,20 @@ def write_weights(weights: Weights, destination: Path, layout: Format, card: str
 
 
 def held_by(weights: Weights, layout: Format) -> tuple[Weights, list[str]]:
-    """What of the weights a layout has names for, and remarks on what it has none for."""
-    if isinstance(layout, Native) or not weights.decoder or weights.spec.objective is None:
+    """What of the weights a layout has names for, and remarks on what it has none for.
+
+    Raises:
+        SettingsError: if it has none even for the encoder.
+    """
+    if isinstance(layout, Native):
+        return weights, []
+    classes = weights.spec.encoder.class_tokens
+    if classes > 1:
+        raise SettingsError(
+            f"this encoder has {classes} class tokens, and plain ViTs of other libraries have one; only "
+            "--to unmask keeps it"
+        )
+    if not weights.decoder or weights.spec.objective is None:
         return weights, []
     if isinstance(layout, Timm):
         left = "timm has no decoder: it is left out"

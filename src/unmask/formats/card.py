@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from unmask.formats.model import ModelSpec, Weights
+from unmask.objectives.decoders import SelfAttentionDecoder
 
 UNKNOWN_LICENSE = "unknown"
 
@@ -44,7 +45,7 @@ def model_card(weights: Weights, layout: str, name: str, license: str, data: str
         _license(license),
         "\n".join(f"- {line}" for line in _facts(weights, data)),
         "## How to load",
-        *(_how(library, layout, name, spec) for library in _LOAD),
+        *(_how(library, layout, name, spec) for library in _LOAD if _held(library, spec)),
     ]
     return "\n\n".join(paragraphs) + "\n"
 
@@ -61,11 +62,12 @@ def _license(license: str) -> str:
 def _facts(weights: Weights, data: str) -> list[str]:
     spec = weights.spec
     encoder, statistics = spec.encoder, spec.statistics
+    several = f"{encoder.class_tokens} class tokens, " if encoder.class_tokens > 1 else ""
     lines = [
         f"recipe: {spec.origin}",
         f"data: {data}",
         f"encoder: ViT of {encoder.depth} blocks, width {encoder.embed_dim}, {encoder.num_heads} heads, "
-        f"patches of {encoder.patch_size} pixels; images of {spec.image_size.height} x "
+        f"{several}patches of {encoder.patch_size} pixels; images of {spec.image_size.height} x "
         f"{spec.image_size.width} with {spec.channels} channels",
         f"statistics: mean {_listed(statistics.mean)}, deviation {_listed(statistics.std)} "
         f"({statistics.source})",
@@ -83,9 +85,15 @@ def _listed(numbers: tuple[float, ...]) -> str:
     return ", ".join(f"{number:.6g}" for number in numbers)
 
 
+def _held(library: str, spec: ModelSpec) -> bool:
+    """Whether a library can hold the encoder: only ours knows several class tokens."""
+    return library == "unmask" or spec.encoder.class_tokens == 1
+
+
 def _how(library: str, layout: str, name: str, spec: ModelSpec) -> str:
     """How one library loads the weights: as they are, or after a conversion."""
-    cls = "ViTModel" if spec.objective is None else "ViTMAEForPreTraining"
+    whole = spec.objective and isinstance(spec.objective.decoder, SelfAttentionDecoder)
+    cls = "ViTMAEForPreTraining" if whole else "ViTModel"
     first = (
         "" if library in ("unmask", layout) else f"unmask convert {name} converted --to {library}"
     )

@@ -4,13 +4,18 @@ from typing import Annotated
 
 from unmask.masking.block import BlockMasking
 from unmask.masking.grid import GridMasking
+from unmask.masking.partition import PartitionMasking
 from unmask.masking.random import RandomMasking
+from unmask.masking.squares import AnyPlainMasking, SquareMasking
 from unmask.spec import Kind
 
-AnyMasking = (
-    Annotated[RandomMasking, Kind("random")]
-    | Annotated[BlockMasking, Kind("block")]
-    | Annotated[GridMasking, Kind("grid")]
-)
+AnyMasking = AnyPlainMasking | Annotated[SquareMasking, Kind("squares")]
 
-__all__ = ["AnyMasking", "BlockMasking", "GridMasking", "RandomMasking"]
+__all__ = [
+    "AnyMasking",
+    "BlockMasking",
+    "GridMasking",
+    "PartitionMasking",
+    "RandomMasking",
+    "SquareMasking",
+]

@@ -8,6 +8,7 @@ from unmask.contracts import Size
 from unmask.data.views import AnyViews
 from unmask.encoders import AnyEncoder
 from unmask.errors import SettingsError
+from unmask.masking.squares import check_squares, side_of
 from unmask.objectives import AnyObjective
 from unmask.patches import patch_grid
 from unmask.training.optimizers import AnyOptimizer
@@ -47,7 +48,8 @@ class Recipe:
             raise SettingsError(f"batch_size must be at least 1, got {self.batch_size}")
         if not 0 < self.epochs < math.inf:
             raise SettingsError(f"epochs must be above 0 and finite, got {self.epochs}")
-        self.encoder_grid()
+        side = side_of(self.objective.masking)
+        check_squares(self.encoder_grid(), side, self.encoder.patch_size)
 
     def encoder_grid(self) -> Size:
         """The grid of patches of a crop; refuses a size that the patch does not divide."""

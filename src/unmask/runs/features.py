@@ -94,7 +94,7 @@ def patch_tokens(
     for batch in _crops(source, size, statistics, device, unreadable):
         encoded = encoder.encode(batch.images.to(device))
         part = tokens[len(labels) : len(labels) + len(batch.labels)]
-        part[:, :1], part[:, 1:] = encoded.cls, encoded.patches
+        part[:, :1], part[:, 1:] = encoded.cls.mean(1, keepdim=True), encoded.patches
         labels += batch.labels
     return Tokens(tokens[: len(labels)], torch.tensor(labels), unreadable)
 

@@ -17,6 +17,7 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, RunError, SettingsError
 from unmask.formats.model import ModelSpec
 from unmask.masking import AnyMasking
+from unmask.masking.squares import side_of
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.randomness import generator
 from unmask.runs.reconstruct import Reconstruction, fitted_size, reconstruct
@@ -162,11 +163,12 @@ class Model:
         )
 
     def fit(self, image: str | Path | Shaped[Tensor, "c h w"]) -> Shaped[Tensor, "c new_h new_w"]:
-        """The image at about the training area, in whole patches, its proportions kept."""
+        """The image at about the training area, in whole patches or squares of them, its proportions kept."""
         given = isinstance(image, Tensor)
         pixels = self.spec.statistics.in_units(image) if given else self.read(image)
         size = Size(pixels.shape[-2], pixels.shape[-1])
-        return center_crop(pixels, fitted_size(size, self.spec.image_size, self.encoder.patch_size))
+        unit = self.encoder.patch_size * side_of(self.objective.masking)
+        return center_crop(pixels, fitted_size(size, self.spec.image_size, unit))
 
     def mask_for(
         self,
@@ -174,14 +176,15 @@ class Model:
         mask: PatchMask | AnyMasking | Tensor | None,
         seed: int,
     ) -> PatchMask:
-        """A mask for one image, drawn or painted; one drawn before is given back."""
+        """A mask for one image, drawn or painted, the first of several; one drawn before is given back."""
         if isinstance(mask, PatchMask):
             return mask
         grid = self.objective.grid_of(pixels[None])
         if isinstance(mask, Tensor):
             return PatchMask(*(part.to(self.device) for part in painted_mask(mask, grid)))
         masking = self.objective.masking if mask is None else mask
-        return masking.sample(1, grid, generator(self.device, "reconstruct", seed))
+        drawn = masking.sample(1, grid, generator(self.device, "reconstruct", seed))
+        return PatchMask(*(part[:1] for part in drawn))
 
     @property
     def bands(self) -> tuple[tuple[int, ...], float | None]:

@@ -134,7 +134,8 @@ def adapted(spec: ModelSpec, recipe: Recipe | Transfer, statistics: ChannelStati
 
 def shape_of(encoder: ViT) -> str:
     """An encoder in words."""
+    several = f", {encoder.class_tokens} class tokens" if encoder.class_tokens > 1 else ""
     return (
         f"{encoder.depth} blocks of {encoder.embed_dim} with {encoder.num_heads} heads, MLPs of "
-        f"{int(encoder.embed_dim * encoder.mlp_ratio)} and patches of {encoder.patch_size}"
+        f"{int(encoder.embed_dim * encoder.mlp_ratio)}{several} and patches of {encoder.patch_size}"
     )

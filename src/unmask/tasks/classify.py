@@ -132,7 +132,7 @@ class Classifier(nn.Module):
         shown: Int[Tensor, "b k"] | None,
         kept: Float[Tensor, "halves b 1 1"] | None,
     ) -> Float[Tensor, "b t d"]:
-        """The tokens after the last block, before the norm."""
+        """The tokens after the last block, before the norm; several class tokens become one, their mean."""
         learning = torch.is_grad_enabled()
         with torch.set_grad_enabled(learning and self.spec.trained_blocks == "all"):
             if shown is None:
@@ -145,7 +145,10 @@ class Classifier(nn.Module):
             with torch.set_grad_enabled(learning and number >= self._frozen):
                 added = block.transform(tokens) if number % 2 else block.attend(tokens)
                 tokens = tokens + (added if kept is None else added * kept[number])
-        return tokens
+        classes = encoder.class_tokens
+        if classes == 1:
+            return tokens
+        return torch.cat([tokens[:, :classes].mean(1, keepdim=True), tokens[:, classes:]], dim=1)
 
     def _kept(
         self, images: int, generator: torch.Generator

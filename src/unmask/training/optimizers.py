@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from unmask.contracts import Layered
 from unmask.errors import SettingsError
@@ -134,10 +136,121 @@ class LarsOptimizer(torch.optim.Optimizer):
         parameter.add_(state["momentum_buffer"], alpha=-group["lr"])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Muon:
+    """Muon (Jordan, 2024) for the matrices of Transformer blocks, AdamW for all the rest.
+
+    A step on a matrix is its gradient's momentum made orthogonal, scaled as by Liu and others (2025) to the usual size of
+    AdamW's steps, so that AdamW's rate and decay serve both. The fused projection of queries, keys and
+    values is taken as the three matrices that it holds. Orthogonal is meant roughly: five Newton-Schulz
+    iterations, in bfloat16 on a GPU as published, and in float32 on a CPU.
+    """
+
+    momentum: float = 0.95
+    """Memory of the gradient, in Nesterov's form, for matrices."""
+
+    beta1: float = 0.9
+    """AdamW's memory of the gradient."""
+
+    beta2: float = 0.95
+    """AdamW's memory of its square."""
+
+    weight_decay: float = 0.05
+    """Decay of matrices and tokens; vectors and biases have none."""
+
+    def __post_init__(self) -> None:
+        AdamW(beta1=self.beta1, beta2=self.beta2, weight_decay=self.weight_decay)
+        if not 0 <= self.momentum < 1:
+            raise SettingsError(f"momentum must lie in [0, 1), got {self.momentum}")
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of all parameters that learn; its rate is set before every step."""
+        names = {parameter: f".{name}" for name, parameter in module.named_parameters()}
+        decayed, exempt = decay_groups(module)
+        inner = [p for p in decayed if p.ndim == 2 and ".blocks." in names[p]]
+        fused = [p for p in inner if names[p].endswith(".qkv.weight")]
+        single = [p for p in inner if not names[p].endswith(".qkv.weight")]
+        rest = [p for p in decayed if not (p.ndim == 2 and ".blocks." in names[p])]
+        decay = self.weight_decay
+        groups = [
+            {"params": exempt, "matrices": 0, "weight_decay": 0.0},
+            {"params": rest, "matrices": 0, "weight_decay": decay},
+            {"params": single, "matrices": 1, "weight_decay": decay},
+            {"params": fused, "matrices": 3, "weight_decay": decay},
+        ]
+        filled = [group for group in groups if group["params"]]
+        betas = (self.beta1, self.beta2)
+        return MuonOptimizer(filled, {"lr": 0.0, "momentum": self.momentum, "betas": betas})
+
+
+class MuonOptimizer(torch.optim.Optimizer):
+    """See `Muon`. torch's own takes no vectors, and neither it nor timm's parts a fused projection."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            learning = [p for p in group["params"] if p.grad is not None]
+            if group["matrices"]:
+                for parameter in learning:
+                    self._turn(parameter, group)
+            elif learning:
+                self._adamw(learning, group)
+
+    def _turn(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        momentum = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
+        parts = gradient.lerp(momentum, group["momentum"]).unflatten(0, (group["matrices"], -1))
+        turned = orthogonal(parts.bfloat16() if parts.is_cuda else parts)
+        size = 0.2 * max(parts.shape[1:]) ** 0.5  # the root mean square of AdamW's steps
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(turned.flatten(0, 1).to(parameter.dtype), alpha=-group["lr"] * size)
+
+    def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        states = [self.state[parameter] for parameter in parameters]
+        for parameter, state in zip(parameters, states, strict=True):
+            if not state:
+                state["step"] = torch.zeros((), device=parameter.device)
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+        beta1, beta2 = group["betas"]
+        adamw(
+            parameters,
+            [parameter.grad for parameter in parameters if parameter.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+def orthogonal(matrices: Float[Tensor, "k rows columns"]) -> Float[Tensor, "k rows columns"]:
+    """Each matrix with all its singular values brought near 1 (Jordan, 2024: five quintic Newton-Schulz iterations)."""
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    wide = matrices.mT if tall else matrices
+    wide = wide / wide.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        square = wide @ wide.mT
+        wide = 3.4445 * wide + (-4.7750 * square + 2.0315 * square @ square) @ wide
+    return wide.mT if tall else wide
+
+
 AnyOptimizer = (
     Annotated[AdamW, Kind("adamw")]
     | Annotated[LayerwiseAdamW, Kind("layerwise-adamw")]
     | Annotated[Lars, Kind("lars")]
+    | Annotated[Muon, Kind("muon")]
 )
 
 _UNDECAYED = ("pos_embed", "cls_token")
