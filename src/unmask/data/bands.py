@@ -1,5 +1,6 @@
 """Arrays in files, whatever their channels and values: TIFF (extra `tiff`) and NumPy's .npy."""
 
+import io
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -42,22 +43,21 @@ class Shape(NamedTuple):
     """Whether values are uint8 and none of them means that there is no value."""
 
 
-def read_shape(path: Path, no_data: float | None) -> Shape:
-    """Size, channels and kind of values; none of them is read.
+def read_shape(file: Path | io.BytesIO, no_data: float | None) -> Shape:
+    """Size, channels and kind of values; none of them is read. Bytes without a name are those of a .npy.
 
     Raises:
         DataError: with the reason, if this is no array of an image.
         ResourceError: if a package is missing.
     """
-    if path.suffix.lower() == ".npy":
-        array = _npy(path)
-        shape, dtype, missing = array.shape, array.dtype, no_data
-        axes = _guessed_axes(shape)
+    if isinstance(file, io.BytesIO) or file.suffix.lower() == ".npy":
+        shape, dtype = _npy_header(file)
+        missing, axes = no_data, _guessed_axes(shape)
     else:
-        with _tiff(path) as file, silent("tifffile"):
-            series = file.series[0]
+        with _tiff(file) as tiff, silent("tifffile"):
+            series = tiff.series[0]
             shape, dtype, axes = series.shape, series.dtype, series.axes
-            missing = no_data if no_data is not None else _nodata(file)
+            missing = no_data if no_data is not None else _nodata(tiff)
     if dtype.kind not in _READABLE:
         raise DataError(f"values of type {dtype} are no pixels")
     height, width = (shape[axes.index(axis)] for axis in _plane(axes))
@@ -68,7 +68,7 @@ def read_shape(path: Path, no_data: float | None) -> Shape:
 
 
 def read_bands(
-    path: Path, bands: tuple[int, ...], no_data: float | None, bytes_only: bool
+    path: Path | io.BytesIO, bands: tuple[int, ...], no_data: float | None, bytes_only: bool
 ) -> Tensor:
     """The bands, counted from 1 (all if none are named), as [c h w]: uint8, or float32 with NaN for no value.
 
@@ -96,9 +96,9 @@ def read_bands(
     return torch.from_numpy(values)
 
 
-def _read(path: Path, no_data: float | None) -> tuple[NDArray[Any], float | None]:
+def _read(path: Path | io.BytesIO, no_data: float | None) -> tuple[NDArray[Any], float | None]:
     """An array [c h w], and the value that means none."""
-    if path.suffix.lower() == ".npy":
+    if isinstance(path, io.BytesIO) or path.suffix.lower() == ".npy":
         array = _npy(path)
         return _channels_first(np.asarray(array), _guessed_axes(array.shape)), no_data
     with _tiff(path) as file, silent("tifffile"):
@@ -106,11 +106,35 @@ def _read(path: Path, no_data: float | None) -> tuple[NDArray[Any], float | None
         return _channels_first(file.series[0].asarray(), file.series[0].axes), missing
 
 
-def _npy(path: Path) -> NDArray[Any]:
+def _npy_header(file: Path | io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and kind of values of a .npy, of which bytes may be the beginning alone."""
+    if isinstance(file, Path):
+        array = _npy(file)
+        return array.shape, array.dtype
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        major, _ = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0
+            if major == 1
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(file)
+    except (ValueError, EOFError) as error:
+        raise _no_array(error) from None
+    return shape, dtype
+
+
+def _npy(file: Path | io.BytesIO) -> NDArray[Any]:
+    try:
+        if isinstance(file, io.BytesIO):
+            return np.load(file, allow_pickle=False)
+        return np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"damaged or no array of numbers ({str(error).splitlines()[0]})") from None
+        raise _no_array(error) from None
+
+
+def _no_array(error: Exception) -> DataError:
+    return DataError(f"damaged or no array of numbers ({str(error).splitlines()[0]})")
 
 
 def _tiff(path: Path) -> Any:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from unmask.contracts import Size
@@ -103,6 +103,19 @@ def decode(data: bytes, channels: int) -> UInt8[Tensor, "c h w"]:
     except _UNREADABLE as error:
         raise DataError(_reason(error)) from None
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
+
+
+def upright_format(data: bytes) -> str | None:
+    """JPEG or PNG, if a file is one in which every reader sees what `decode` does; else None."""
+    with _open(io.BytesIO(data)) as image:
+        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        return image.format if _plain(image) and upright else None
+
+
+def jpeg_or_png(data: bytes) -> str:
+    """JPEG for a file that is one already, of whatever colours; PNG for all others."""
+    with _open(io.BytesIO(data)) as image:
+        return "JPEG" if image.format in ("JPEG", "MPO") else "PNG"
 
 
 def _torchcodec() -> dict[str | None, Any] | None:

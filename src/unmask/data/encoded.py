@@ -34,6 +34,8 @@ class Listing(NamedTuple):
     fingerprint: str
     state: str
     """Equal as long as the files are unchanged, times of change included."""
+    headers: dict[str, Any] | None = None
+    """What the headers say, as `_read_headers` would find it, where that is known without reading them."""
 
 
 @runtime_checkable
@@ -60,7 +62,7 @@ class EncodedImages:
         self.where, self.in_memory = store.where, store.in_memory
         self.others, self.fingerprint = listing.others, listing.fingerprint
         self.state = listing.state
-        headers = _headers(store, listing)
+        headers = listing.headers or _headers(store, listing)
         bad = [row for row, _ in headers["refused"]]
         self.refused = listing.refused + [(listing.names[r], why) for r, why in headers["refused"]]
         """(name, reason) of files that should be images and are not."""
@@ -86,8 +88,15 @@ class EncodedImages:
         return len(self._rows)
 
     def __getitem__(self, position: int) -> Sample:
-        data = self._store.read(int(self._rows[position]))
-        return Sample(decode(data, self.channels), int(self._labels[position]))
+        return Sample(decode(self.encoded(position), self.channels), int(self._labels[position]))
+
+    def encoded(self, position: int) -> bytes:
+        """The image's file as it is.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        return self._store.read(int(self._rows[position]))
 
     def name(self, position: int) -> str:
         """The image's name in its folder, shard or table."""

@@ -80,6 +80,8 @@ class Files:
         """The file itself: only its beginning is read."""
         return self.root / self.names[row]
 
+    whole = head
+
     def read(self, row: int) -> bytes:
         """The whole file."""
         try:

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
 from unmask.data.bands import BAND_ENDINGS, GDAL_NODATA, silent
 from unmask.data.decode import IMAGE_ENDINGS
+from unmask.data.packed import PACK
 from unmask.errors import SettingsError, did_you_mean
 
 _KINDS: dict[str, Callable[[str], AnySource]] = {
@@ -47,6 +48,11 @@ def find_source(
     source = _KINDS[kind or kind_of(data)](str(Path(data).expanduser().absolute()))
     if not channels and no_data is None:
         return source
+    if isinstance(source, Shards):
+        raise SettingsError(
+            f"--channels and --no-data are chosen when shards are packed, and {data} is; pack the original images "
+            "again with other ones"
+        )
     if not isinstance(source, Tiff):
         raise SettingsError(
             f"--channels and --no-data are for images of many bands, and {data} holds grey or colour "
@@ -85,6 +91,8 @@ def kind_of(data: str) -> str:
     if not path.is_dir():
         ending = path.suffix.lower()
         return _ARCHIVES.get(ending) or ("tiff" if ending in BAND_ENDINGS else "folder")
+    if (path / PACK).exists():
+        return "shards"
     files = _some_files(path)
     endings = Counter(file.suffix.lower() for file in files)
     if endings.keys() & (IMAGE_ENDINGS - BAND_ENDINGS):

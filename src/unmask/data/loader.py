@@ -1,7 +1,7 @@
 """Images to batches: order, views, collation; the same for any number of workers."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -10,21 +10,23 @@ from unmask.contracts import Batch, ImageSource, Sample, Size
 from unmask.data.order import samples
 from unmask.data.set_aside import SetAside
 from unmask.data.views import AnyViews
-from unmask.errors import DataError, ResourceError
+from unmask.errors import DataError, ResourceError, UnmaskError
 from unmask.randomness import derive
+
+T = TypeVar("T")
 
 _ATTEMPTS = 100
 
 Failures = list[tuple[str, str]]
 
 
-class Viewed(Dataset[tuple[Batch | DataError, Failures]]):
+class Viewed(Dataset[tuple[Batch | UnmaskError, Failures]]):
     """A source's images as an objective sees them, by (epoch, index)."""
 
     def __init__(self, source: ImageSource, views: AnyViews, size: Size, seed: int) -> None:
         self.source, self.views, self.size, self.seed = source, views, size, seed
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> tuple[Batch | DataError, Failures]:
+    def __getitems__(self, keys: list[tuple[int, int]]) -> tuple[Batch | UnmaskError, Failures]:
         """A whole batch, and the files that had to be replaced in it.
 
         An error is handed over as a value: raised in a worker, it would arrive as a traceback.
@@ -32,7 +34,7 @@ class Viewed(Dataset[tuple[Batch | DataError, Failures]]):
         failures: Failures = []
         try:
             rows = [self._one(epoch, index, failures) for epoch, index in keys]
-        except DataError as error:
+        except UnmaskError as error:
             return error, failures
         views = tuple(torch.stack(crops) for crops in zip(*(row[0] for row in rows), strict=True))
         labels, index = (
@@ -70,6 +72,7 @@ def batches(
 
     Raises:
         DataError: when too many images cannot be decoded.
+        RunError: when the images change while they are read.
         ResourceError: when a worker dies.
     """
     wanted = (
@@ -80,19 +83,28 @@ def batches(
         images,
         batch_sampler=wanted,  # pyright: ignore[reportArgumentType] - any iterable of lists of keys
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=as_it_is,
         pin_memory=device.type == "cuda",
     )
 
     def loaded() -> Iterator[Batch]:
-        for batch, failures in loader:
+        for batch, failures in fetched(loader):
             set_aside.add(failures)
-            if isinstance(batch, DataError):
+            if isinstance(batch, UnmaskError):
                 raise batch
             yield batch
 
+    yield from on_device(loaded(), device)
+
+
+def fetched(loader: DataLoader[T]) -> Iterator[T]:
+    """What a loader brings.
+
+    Raises:
+        ResourceError: when a worker dies.
+    """
     try:
-        yield from on_device(loaded(), device)
+        yield from loader
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -102,8 +114,9 @@ def batches(
         ) from None
 
 
-def _as_it_is(fetched: Any) -> Any:
-    return fetched
+def as_it_is(batch: T) -> T:
+    """The batch that a data set has collated itself."""
+    return batch
 
 
 def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:

@@ -2,7 +2,7 @@
 
 A sample is the members that share a path up to the first dot of their name: `0001.jpg`, `0001.cls`, `0001.json`.
 The label is the number or word in `.cls`, or `label` in `.json`; without either, folders in the names
-are classes, as in a folder of images.
+are classes, as in a folder of images. What `unmask pack` wrote brings its index along, and its class names.
 """
 
 import io
@@ -10,17 +10,24 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from unmask.contracts import ImageSource
 from unmask.data.changes import size_and_time
 from unmask.data.encoded import EncodedImages, Listing
 from unmask.data.names import Names, classes_of_labels, fingerprint
+from unmask.data.packed import PackedSplit, check_finished, check_packed, read_pack, valid_index
 from unmask.data.splits import find_files, split_of
 from unmask.data.tar_index import Index, index_of
-from unmask.errors import DataError
+from unmask.data.tiff import BandImages, Tiff
+from unmask.errors import DataError, RunError
+
+_ARRAY_HEADER = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +41,25 @@ class Shards:
         """("train", "test") where names of shards, or folders in them, say so; else ("train",)."""
         return tuple(self._by_split())
 
-    def open(self, split: str = "train") -> EncodedImages:
+    def open(self, split: str = "train") -> ImageSource:
         """Index the shards of a split, or take up the index made before.
 
         Raises:
-            DataError: if a shard is missing, is no tar file, or holds no image.
+            DataError: if a shard is missing, is no tar file, or holds no image; if packing was interrupted.
         """
         shards = self._by_split()
         if split not in shards:
             raise DataError(f"{self.path} has no shards for {split}")
-        listing, places = list_shards(shards[split], self.path)
-        return EncodedImages(Members(self.path, shards[split], places), listing)
+        listing, places = list_shards(shards[split], self.path, split)
+        if not len(places) or not places.column("array").to_numpy().all():
+            listing, places = without_arrays(listing, places)
+            return EncodedImages(Members(self.path, shards[split], places), listing)
+        return BandImages(Tiff(path=self.path), Members(self.path, shards[split], places), listing)
 
     def _by_split(self) -> dict[str, list[Path]]:
+        root = Path(self.path).expanduser()
+        if (pack := read_pack(root)) is not None:
+            check_packed(root, pack, sorted(root.glob("*.tar")))
         shards = find_files(self.path, ".tar")
         found: dict[str, list[Path]] = {"train": [], "test": []}
         for shard in shards:
@@ -57,57 +70,154 @@ class Shards:
 
 
 class Members:
-    """The bytes of members of tar files, by their place."""
+    """The bytes of members of tar files, by their place; the files must stay as they are."""
 
     in_memory = False
 
     def __init__(self, where: str, shards: list[Path], places: pa.Table) -> None:
         self.where, self._shards = where, shards
-        self._shard, self._offset, self._size = (
-            places.column(name).to_numpy() for name in ("shard", "offset", "size")
+        self._states = [size_and_time(shard) for shard in shards]
+        self._shard, self._offset, self._size, self._array = (
+            places.column(name).to_numpy() for name in ("shard", "offset", "size", "array")
         )
+        known = "crc32" in places.column_names and not places.column("crc32").null_count
+        self._sums: NDArray[np.uint32] | None = places.column("crc32").to_numpy() if known else None
 
     def head(self, row: int) -> io.BytesIO:
-        """The whole member: it is read in one go."""
+        """The whole member: it is read in one go. Of an array its beginning, which may be small beside it."""
+        if self._array[row]:
+            return io.BytesIO(self._bytes(row, min(int(self._size[row]), _ARRAY_HEADER)))
+        return io.BytesIO(self.read(row))
+
+    def whole(self, row: int) -> io.BytesIO:
+        """All of a member."""
         return io.BytesIO(self.read(row))
 
     def read(self, row: int) -> bytes:
-        """All bytes of a member."""
-        size = int(self._size[row])
+        """All bytes of a member.
+
+        Raises:
+            DataError: if they cannot be read, or are not those that were packed.
+            RunError: if the shard has changed since it was opened.
+        """
+        data = self._bytes(row, int(self._size[row]))
+        if self._sums is not None and crc32(data) != self._sums[row]:
+            shard = self._shards[self._shard[row]].name
+            raise DataError(f"damaged: its checksum in {shard} is another than when it was packed")
+        return data
+
+    def _bytes(self, row: int, size: int) -> bytes:
+        number = int(self._shard[row])
         try:
-            handle = os.open(self._shards[self._shard[row]], os.O_RDONLY)
+            handle = os.open(self._shards[number], os.O_RDONLY)
             try:
+                now = os.fstat(handle)
                 data = os.pread(handle, size, int(self._offset[row]))
             finally:
                 os.close(handle)
+        except FileNotFoundError:
+            raise self._changed(number, "is gone") from None
         except OSError as error:
-            raise DataError(f"cannot be read ({error.strerror})") from None
+            raise DataError(
+                f"cannot be read ({error.strerror}, {self._shards[number].name})"
+            ) from None
+        if (now.st_size, now.st_mtime_ns) != self._states[number]:
+            raise self._changed(number, "has changed")
         if len(data) < size:
-            raise DataError("cut off: its shard has become shorter")
+            raise DataError(f"cut off: it reaches beyond the end of {self._shards[number].name}")
         return data
 
+    def _changed(self, number: int, how: str) -> RunError:
+        return RunError(
+            f"{self._shards[number]} {how} since it was opened, so its images cannot be found in it any more; leave "
+            "shards alone while they are used, and go on with --resume once it is as it was, or begin anew"
+        )
 
-def list_shards(shards: list[Path], where: str) -> tuple[Listing, pa.Table]:
+
+def list_shards(shards: list[Path], where: str, split: str) -> tuple[Listing, pa.Table]:
     """The images of all shards, in their order, and where their bytes lie."""
-    indexes = [index_of(shard) for shard in shards]
+    packed = _packed_split(shards, split)
+    indexes = [_index(shard, packed is not None) for shard in shards]
     tables = [
         index.table.append_column("shard", pa.array(np.full(index.table.num_rows, number)))
         for number, index in enumerate(indexes)
     ]
-    places = pa.concat_tables(tables).combine_chunks()
+    places = pa.concat_tables(tables, promote_options="default").combine_chunks()
     names = Names.of(_one_chunk(places.column("name")))
     sizes = places.column("size").to_numpy()
     facts = [(shard.name, *size_and_time(shard)) for shard in shards]
     listing = Listing(
         names=names,
         sizes=sizes,
-        classes=_classes(places, indexes),
+        classes=_classes(places, indexes, packed),
         refused=[row for index in indexes for row in index.refused],
         others=sum((Counter(index.others) for index in indexes), Counter[str]()),
         fingerprint=fingerprint(names, sizes),
         state=fingerprint([f"{Path(where).absolute()}", *(str(fact) for fact in facts)]),
+        headers=_headers(places, packed),
     )
     return listing, places
+
+
+def without_arrays(listing: Listing, places: pa.Table) -> tuple[Listing, pa.Table]:
+    """The encoded images alone; arrays among them are refused."""
+    arrays = places.column("array").to_numpy()
+    if not arrays.any():
+        return listing, places
+    rows, names = np.flatnonzero(~arrays), listing.names
+    refused = [(names[row], "an array among encoded images") for row in np.flatnonzero(arrays)]
+    classes = listing.classes
+    kept = listing._replace(
+        names=names.rows(rows),
+        sizes=listing.sizes[rows],
+        classes=classes and (classes[0], classes[1][rows]),
+        refused=listing.refused + refused,
+    )
+    return kept, places.take(rows)
+
+
+def _index(shard: Path, packed: bool) -> Index:
+    """The index that was packed with a shard while it holds for it; else as for any shard."""
+    if packed and (index := valid_index(shard)) is not None:
+        return Index(index.table, [], {}, {})
+    return index_of(shard)
+
+
+def _packed_split(shards: list[Path], split: str) -> PackedSplit | None:
+    """What the folders of the shards say of their split; None if they are not packed ones.
+
+    Raises:
+        DataError: if one was interrupted, or they differ in their classes.
+    """
+    found: dict[Path, PackedSplit | None] = {}
+    for folder in {shard.parent: None for shard in shards}:
+        pack = read_pack(folder)
+        if pack is not None:
+            check_finished(folder, pack)
+        found[folder] = pack and pack.splits.get(split)
+    kinds = {known and (known.class_names, known.channels) for known in found.values()}
+    if len(kinds) > 1:
+        raise DataError(
+            f"{' and '.join(str(folder) for folder in list(found)[:2])} were packed with other classes or channels, so "
+            "their labels do not mean the same; name one of them, or pack their images together"
+        )
+    return next(iter(found.values()))
+
+
+def _headers(places: pa.Table, packed: PackedSplit | None) -> dict[str, Any] | None:
+    """What the headers say, where the indexes of packed shards tell."""
+    if packed is None or not len(places) or "height" not in places.column_names:
+        return None
+    sides = [places.column(name) for name in ("height", "width")]
+    if any(side.null_count for side in sides):
+        return None
+    sizes = np.stack([side.to_numpy() for side in sides])
+    return {
+        "refused": [],
+        "channels": packed.channels,
+        "typical": [int(side) for side in np.median(sizes, axis=1)],
+        "smallest_side": int(sizes.min()),
+    }
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.LargeBinaryArray:
@@ -115,10 +225,13 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.LargeBinaryArray:
 
 
 def _classes(
-    places: pa.Table, indexes: list[Index]
+    places: pa.Table, indexes: list[Index], packed: PackedSplit | None
 ) -> tuple[tuple[str, ...], NDArray[np.int64]] | None:
     """Class names and numbers from the labels; None where no sample has one."""
+    labels = places.column("label").to_pylist()
+    if packed is not None:
+        return packed.class_names, np.array([int(label or -1) for label in labels], dtype=np.int64)
     titles: dict[str, str] = {}
     for index in indexes:
         titles |= index.titles
-    return classes_of_labels(places.column("label").to_pylist(), titles)
+    return classes_of_labels(labels, titles)

@@ -18,15 +18,24 @@ from unmask.data.decode import IMAGE_ENDINGS
 from unmask.data.names import fingerprint
 from unmask.errors import DataError
 
-_VERSION = 1
-_COLUMNS = pa.schema(
+_VERSION = 2
+COLUMNS = pa.schema(
     [
         ("name", pa.large_binary()),
         ("offset", pa.int64()),
         ("size", pa.int64()),
         ("label", pa.string()),
+        ("array", pa.bool_()),
     ]
 )
+"""What is known of each image; the last says that it is a `.npy`."""
+
+ARRAY_ENDING = ".npy"
+"""The ending of members that hold an array instead of an encoded image."""
+
+ORIGINAL_NAME = "original_name"
+"""Where `.json` tells what an image was called before it was packed."""
+
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"(\xb5": "unzstd"}
 
 
@@ -34,7 +43,7 @@ class Index(NamedTuple):
     """What a shard holds."""
 
     table: pa.Table
-    """Of each image: name, offset, size, label ("" without)."""
+    """Of each image, `COLUMNS`; the label is "" without one."""
     refused: list[tuple[str, str]]
     """(name, reason) of samples that cannot be used."""
     others: dict[str, int]
@@ -85,7 +94,7 @@ def make_index(shard: Path) -> Index:
     except OSError as error:
         raise DataError(f"{shard} cannot be read ({error.strerror})") from None
     named = [(f"{shard.name}/{name}", reason) for name, reason in index.refused]
-    return index._replace(table=pa.Table.from_pylist(rows, _COLUMNS), refused=named)
+    return index._replace(table=pa.Table.from_pylist(rows, COLUMNS), refused=named)
 
 
 def _add_samples(tar: tarfile.TarFile, rows: list[dict[str, Any]], index: Index) -> None:
@@ -93,8 +102,10 @@ def _add_samples(tar: tarfile.TarFile, rows: list[dict[str, Any]], index: Index)
     for key, members in groupby(_members(tar, index), attrgetter("key")):
         sample = list(members)
         images = [member for member in sample if member.ending in IMAGE_ENDINGS]
-        rest = [member for member in sample if member.ending not in IMAGE_ENDINGS]
-        label = _label(rest, tar, index.titles)
+        if not images:
+            images = [member for member in sample if member.ending == ARRAY_ENDING]
+        rest = [member for member in sample if member not in images]
+        label, original = _about(rest, tar, index.titles)
         for member in rest:
             if member.ending not in (".cls", ".json"):
                 kind = member.ending or "(no ending)"
@@ -108,9 +119,14 @@ def _add_samples(tar: tarfile.TarFile, rows: list[dict[str, Any]], index: Index)
             index.refused.append((images[0].name, "the key of an earlier sample of this shard"))
             continue
         keys.add(key)
-        name = os.fsencode(images[0].name)
         rows.append(
-            {"name": name, "offset": images[0].offset, "size": images[0].size, "label": label}
+            {
+                "name": os.fsencode(original or images[0].name),
+                "offset": images[0].offset,
+                "size": images[0].size,
+                "label": label,
+                "array": images[0].ending == ARRAY_ENDING,
+            }
         )
 
 
@@ -129,24 +145,25 @@ def _members(tar: tarfile.TarFile, index: Index) -> Iterator[_Member]:
         yield _Member(member.name, key, (dot + ending).lower(), member.offset_data, member.size)
 
 
-def _label(members: list[_Member], tar: tarfile.TarFile, titles: dict[str, str]) -> str:
-    """A sample's label, "" without one; `.json` is read only for what `.cls` does not tell."""
+def _about(members: list[_Member], tar: tarfile.TarFile, titles: dict[str, str]) -> tuple[str, str]:
+    """A sample's label and the name it had before it was packed, "" without."""
     found = {member.ending: member for member in members}
     label = ""
     if ".cls" in found:
         label = _content(tar, found[".cls"]).decode("utf-8", "replace").strip()
-    if ".json" not in found or (label and label in titles):
-        return label
+    if ".json" not in found:
+        return label, ""
     try:
         about = json.loads(_content(tar, found[".json"]))
     except ValueError:
-        return label
-    if isinstance(about, dict):
-        label = label or str(about.get("label", ""))
-        title = next((about[k] for k in ("class_name", "name") if k in about), None)
-        if label and isinstance(title, str):
-            titles.setdefault(label, title)
-    return label
+        return label, ""
+    if not isinstance(about, dict):
+        return label, ""
+    label = label or str(about.get("label", ""))
+    title = next((about[k] for k in ("class_name", "name") if k in about), None)
+    if label and isinstance(title, str):
+        titles.setdefault(label, title)
+    return label, str(about.get(ORIGINAL_NAME, ""))
 
 
 def _content(tar: tarfile.TarFile, member: _Member) -> bytes:

@@ -1,8 +1,10 @@
 """Images with any number of channels and any kind of values: TIFF, GeoTIFF and .npy files below a folder."""
 
+import io
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from unmask.contracts import Sample, Size
 from unmask.data.bands import BAND_ENDINGS, Shape, read_bands, read_shape
 from unmask.data.changes import size_and_time
 from unmask.data.encoded import Listing
-from unmask.data.folder import list_files, split_folder, splits_of
+from unmask.data.folder import Files, list_files, split_folder, splits_of
 from unmask.data.names import Names, classes_of, fingerprint
 from unmask.errors import DataError, SettingsError
 
@@ -46,9 +48,11 @@ class Tiff:
         """
         path = Path(self.path).expanduser()
         if path.is_file():
-            return BandImages(self, path.parent, _alone(path))
+            found = _alone(path)
+            return BandImages(self, Files(path.parent, found.names), found)
         root = split_folder(self.path, split)
-        return BandImages(self, root, list_files(root, BAND_ENDINGS))
+        found = list_files(root, BAND_ENDINGS)
+        return BandImages(self, Files(root, found.names), found)
 
 
 def _alone(path: Path) -> Listing:
@@ -65,24 +69,42 @@ def _alone(path: Path) -> Listing:
     )
 
 
+@runtime_checkable
+class BandStore(Protocol):
+    """Where arrays are."""
+
+    def head(self, row: int) -> Path | io.BytesIO:
+        """What to read the header of an array from."""
+        ...
+
+    def whole(self, row: int) -> Path | io.BytesIO:
+        """What to read an array from."""
+        ...
+
+
 class BandImages:
     """See `Tiff`. uint8 if all images are and no value means that there is none; else float32 with NaN."""
 
     in_memory = False
 
-    def __init__(self, spec: Tiff, root: Path, listing: Listing) -> None:
-        self._spec, self._root = spec, root
-        self.where, self.refused, self.others = spec.path, listing.refused, listing.others
+    def __init__(self, spec: Tiff, store: BandStore, listing: Listing) -> None:
+        self._spec, self._store = spec, store
+        self.where, self.others = spec.path, listing.others
+        self.refused = list(listing.refused)
         self.fingerprint = listing.fingerprint
         taken = f"{spec.channels} {spec.no_data}"  # of each file
         self.state = fingerprint([listing.state, taken])
         shapes = self._shapes(listing.names)
-        self.channels = self._agree(shapes)
+        self.channels = self._agree(shapes, listing.names)
         if not shapes:
             raise DataError(self._nothing_found())
-        self._names = Names(shapes)
-        self.class_names, self._labels = classes_of(self._names)
-        self._bytes_only = all(shape.bytes_only for shape in shapes.values())
+        self._rows = np.array(list(shapes))
+        self._names = listing.names.rows(self._rows)
+        if listing.classes is None:
+            self.class_names, self._labels = classes_of(self._names)
+        else:
+            self.class_names, self._labels = listing.classes[0], listing.classes[1][self._rows]
+        self.bytes_only = all(shape.bytes_only for shape in shapes.values())
         sizes = [shape.size for shape in shapes.values()]
         self._typical = Size(*(int(side) for side in np.median(sizes, axis=0)))
         self.smallest_side = min(map(min, sizes))
@@ -91,8 +113,8 @@ class BandImages:
         return len(self._names)
 
     def __getitem__(self, position: int) -> Sample:
-        path = self._root / self._names[position]
-        image = read_bands(path, self._spec.channels, self._spec.no_data, self._bytes_only)
+        file = self._store.whole(int(self._rows[position]))
+        image = read_bands(file, self._spec.channels, self._spec.no_data, self.bytes_only)
         if len(image) != self.channels:
             raise DataError(f"has {len(image)} channels and not {self.channels}")
         return Sample(image, int(self._labels[position]))
@@ -109,19 +131,18 @@ class BandImages:
         """Median height and width."""
         return self._typical
 
-    def _shapes(self, names: Names) -> dict[str, Shape]:
-        """What the header of each file says; files that are no images are refused."""
-        shapes: dict[str, Shape] = {}
-        for position in range(len(names)):
-            name = names[position]
+    def _shapes(self, names: Names) -> dict[int, Shape]:
+        """What the header of each row says; files that are no images are refused."""
+        shapes: dict[int, Shape] = {}
+        for row in range(len(names)):
             try:
-                shapes[name] = self._shape(self._root / name)
+                shapes[row] = self._shape(row)
             except DataError as error:
-                self.refused.append((name, str(error)))
+                self.refused.append((names[row], str(error)))
         return shapes
 
-    def _shape(self, path: Path) -> Shape:
-        shape = read_shape(path, self._spec.no_data)
+    def _shape(self, row: int) -> Shape:
+        shape = read_shape(self._store.head(row), self._spec.no_data)
         wanted = self._spec.channels
         if not wanted:
             return shape
@@ -129,28 +150,30 @@ class BandImages:
             raise DataError(f"has {shape.channels} channels, so no channel {max(wanted)}")
         return shape._replace(channels=len(wanted))
 
-    def _agree(self, shapes: dict[str, Shape]) -> int:
+    def _agree(self, shapes: dict[int, Shape], names: Names) -> int:
         """The channels of nearly all; the few others are refused.
 
         Raises:
             DataError: naming the counts, if they are not few.
         """
-        by_count: defaultdict[int, list[str]] = defaultdict(list)
-        for name, shape in shapes.items():
-            by_count[shape.channels].append(name)
+        by_count: defaultdict[int, list[int]] = defaultdict(list)
+        for row, shape in shapes.items():
+            by_count[shape.channels].append(row)
         if not by_count:
             return 0
         usual = max(by_count, key=lambda count: len(by_count[count]))
-        odd = {name: count for count, found in by_count.items() if count != usual for name in found}
+        odd = {row: count for count, found in by_count.items() if count != usual for row in found}
         if len(odd) > _FEW * len(shapes):
-            counts = ", ".join(f"{len(v)} of {k} (such as {v[0]})" for k, v in by_count.items())
+            counts = ", ".join(
+                f"{len(v)} of {k} (such as {names[v[0]]})" for k, v in by_count.items()
+            )
             raise DataError(
                 f"the images in {self.where} differ in their number of channels: {counts}; keep one kind "
                 "in a folder, or name channels that all have, such as --channels 1"
             )
-        for name, count in odd.items():
-            self.refused.append((name, f"has {count} channels and not {usual}"))
-            del shapes[name]
+        for row, count in odd.items():
+            self.refused.append((names[row], f"has {count} channels and not {usual}"))
+            del shapes[row]
         return usual
 
     def _nothing_found(self) -> str:

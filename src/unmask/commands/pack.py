@@ -1,0 +1,181 @@
+"""`unmask pack DATA SHARDS`: any source into tar shards that are read fast, at random."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from unmask.commands.arguments import parse
+from unmask.commands.console import console, duration, gib
+from unmask.commands.signals import signals
+from unmask.contracts import ImageSource
+from unmask.data.encode import as_arrays
+from unmask.data.kinds import find_source, parse_channels
+from unmask.data.pack import Packer, Progress
+from unmask.data.packed import Packing, read_pack
+from unmask.errors import SettingsError
+from unmask.training.hardware import cores
+
+_PLAIN_SECONDS = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The flags of `unmask pack`."""
+
+    data: tyro.conf.Positional[str]
+    """A folder of images, tar shards, Parquet, multi-band images, or digits."""
+
+    shards: tyro.conf.Positional[str]
+    """A new folder for the shards, or one to go on with."""
+
+    short_side: int = 256
+    """Pixels of the shorter side of what is larger; smaller images keep their size."""
+
+    quality: int = 90
+    """JPEG quality of images that are encoded anew."""
+
+    shard_mib: int = 256
+    """About the size of a shard, MiB."""
+
+    data_kind: str | None = None
+    """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
+
+    channels: str | None = None
+    """Channels of multi-band images to take, counted from 1, such as 4,3,2; all if not given."""
+
+    no_data: float | None = None
+    """The value of multi-band images that means that there is none; GeoTIFFs say so themselves."""
+
+    workers: int | None = None
+    """Processes; one a core if not given, 0 for none beside this one."""
+
+    max_set_aside: float = 0.05
+    """Share of images that may be unusable before the packing stops."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    args = parse(
+        Arguments, arguments, "pack", "Pack images into tar shards that are read fast, at random."
+    )
+    packing = Packing(
+        short_side=args.short_side,
+        quality=args.quality,
+        shard_mib=args.shard_mib,
+        channels=parse_channels(args.channels),
+        no_data=args.no_data,
+    )
+    _check(args)
+    spec = find_source(args.data, args.data_kind, packing.channels, packing.no_data)
+    root = Path(args.shards).expanduser()
+    sources = {split: spec.open(split) for split in spec.splits()}
+    packer = Packer(
+        root,
+        packing,
+        sources,
+        workers=cores() if args.workers is None else args.workers,
+        max_set_aside=args.max_set_aside,
+    )
+    packer.check()
+    _say_images(sources, packing)
+    before = read_pack(root)
+    if before is not None:
+        console.print(f"going on with {root}: whole shards are kept")
+    started = time.perf_counter()
+    with signals() as stop:
+        for _ in _shown(packer.run(stop.event)):
+            pass
+    if stop.event.is_set():
+        console.print(
+            f"stopped; {len(packer.shards)} shards are whole, and the same command goes on from there"
+        )
+        return 128 + stop.signal
+    _say_end(packer, time.perf_counter() - started)
+    return 0
+
+
+def _check(args: Arguments) -> None:
+    if args.workers is not None and args.workers < 0:
+        raise SettingsError(f"--workers must be at least 0, got {args.workers}")
+    if not 0 <= args.max_set_aside <= 1:
+        raise SettingsError(
+            f"--max-set-aside is a share between 0 and 1, got {args.max_set_aside}; 0.05 is 5 %"
+        )
+    data, shards = Path(args.data).expanduser().resolve(), Path(args.shards).expanduser().resolve()
+    if data.is_dir() and shards.is_relative_to(data):
+        raise SettingsError(
+            f"{args.shards} lies in {args.data}, so shards would be taken for images to pack; name a folder elsewhere"
+        )
+
+
+def _say_images(sources: dict[str, ImageSource], packing: Packing) -> None:
+    """What was found, and what becomes of it."""
+    for split, source in sources.items():
+        name = f"{split}, " if len(sources) > 1 else ""
+        bands = {1: "grey", 3: "colour"}.get(source.channels, f"{source.channels}-band")
+        classes = f" in {len(source.class_names)} classes" if source.class_names else ""
+        typical = source.typical_size()
+        console.print(
+            f"images    {name}{len(source):,} {bands}{classes} in {source.where}, about {typical.height} x "
+            f"{typical.width} pixels"
+        )
+        if source.refused:
+            first, reason = source.refused[0]
+            console.print(
+                f"          {len(source.refused)} cannot be used, the first is {first}: {reason}"
+            )
+        if source.others:
+            kinds = ", ".join(f"{count} {ending}" for ending, count in source.others.most_common(5))
+            console.print(f"          passed over, not images: {kinds}")
+    console.print(f"packing   {_choice(next(iter(sources.values())), packing)}")
+
+
+def _choice(source: ImageSource, packing: Packing) -> str:
+    side = packing.short_side
+    if as_arrays(source):
+        return f"as arrays (.npy), since JPEG cannot hold these; larger ones shrunk to {side} pixels on the shorter side"
+    return (
+        f"larger ones shrunk to {side} pixels on the shorter side, as JPEG of quality {packing.quality};\n"
+        "          the rest keeps its size, and upright JPEGs and PNGs are copied bit for bit"
+    )
+
+
+def _shown(reports: Iterator[Progress]) -> Iterator[Progress]:
+    """Pass reports on, showing where they stand."""
+    yield from (_live(reports) if console.is_terminal else _plain(reports))
+
+
+def _live(reports: Iterator[Progress]) -> Iterator[Progress]:
+    columns = (TextColumn("packing  "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("pack", total=None)
+        for report in reports:
+            bar.update(task, total=report.images, completed=report.done)
+            yield report
+
+
+def _plain(reports: Iterator[Progress]) -> Iterator[Progress]:
+    printed = time.perf_counter()
+    for report in reports:
+        now = time.perf_counter()
+        if now - printed > _PLAIN_SECONDS:
+            console.print(f"packing   {report.done:,} of {report.images:,} images")
+            printed = now
+        yield report
+
+
+def _say_end(packer: Packer, seconds: float) -> None:
+    shards = packer.shards.values()
+    images, copied = sum(s.images for s in shards), sum(s.copied for s in shards)
+    console.print(
+        f"packed    {images:,} images in {len(shards)} shards, {gib(sum(s.bytes for s in shards))}, in {duration(seconds)}; "
+        f"{copied:,} of them copied bit for bit"
+    )
+    if packer.set_aside.exists():
+        console.print(f"set aside {packer.left_out:,}, listed with reasons in {packer.set_aside}")
+    console.print(f"train on it:  unmask pretrain {packer.root}")
