@@ -85,14 +85,15 @@ def main(arguments: list[str]) -> int:
     _say_images(sources, packing)
     before = read_pack(root)
     if before is not None:
-        console.print(f"going on with {root}: whole shards are kept")
+        state = "packed already: every shard is looked at" if before.finished else "begun"
+        console.print(f"folder    {root} is {state}; whole shards are kept")
     started = time.perf_counter()
     with signals() as stop:
         for _ in _shown(packer.run(stop.event)):
             pass
     if stop.event.is_set():
         console.print(
-            f"stopped; {len(packer.shards)} shards are whole, and the same command goes on from there"
+            f"stopped; whole shards are kept ({len(packer.shards)}), and the same command goes on from there"
         )
         return 128 + stop.signal
     _say_end(packer, time.perf_counter() - started)
@@ -172,8 +173,9 @@ def _plain(reports: Iterator[Progress]) -> Iterator[Progress]:
 def _say_end(packer: Packer, seconds: float) -> None:
     shards = packer.shards.values()
     images, copied = sum(s.images for s in shards), sum(s.copied for s in shards)
+    files = "1 shard" if len(shards) == 1 else f"{len(shards):,} shards"
     console.print(
-        f"packed    {images:,} images in {len(shards)} shards, {gib(sum(s.bytes for s in shards))}, in {duration(seconds)}; "
+        f"packed    {images:,} images in {files}, {gib(sum(s.bytes for s in shards))}, in {duration(seconds)}; "
         f"{copied:,} of them copied bit for bit"
     )
     if packer.set_aside.exists():

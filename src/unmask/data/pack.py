@@ -192,7 +192,7 @@ class Packer:
         """Write a shard; None if it was stopped before it was whole."""
         source = self.sources[split]
         labels = source.labels()
-        writer = ShardWriter(self.root / f"{_WRITING}{shard.name}")
+        writer = ShardWriter(self.root / f"{_WRITING}{shard.stem}")
         rows: list[dict[str, Any]] = []
         copied, position = 0, first - 1
         try:
@@ -240,8 +240,8 @@ class Packer:
             yield
         except OSError as error:
             raise ResourceError(
-                f"{self.root} cannot be written ({error.strerror or error}); {len(self.shards)} shards are whole and "
-                "stay there: make room, and give the same command again to go on"
+                f"{self.root} cannot be written ({error.strerror or error}); whole shards stay there "
+                f"({len(self.shards)}), make room and give the same command again to go on"
             ) from None
 
     @contextmanager

@@ -165,7 +165,9 @@ def without_arrays(listing: Listing, places: pa.Table) -> tuple[Listing, pa.Tabl
     if not arrays.any():
         return listing, places
     rows, names = np.flatnonzero(~arrays), listing.names
-    refused = [(names[row], "an array among encoded images") for row in np.flatnonzero(arrays)]
+    refused = [
+        (names[row], "an array among encoded images") for row in np.flatnonzero(arrays).tolist()
+    ]
     classes = listing.classes
     kept = listing._replace(
         names=names.rows(rows),
