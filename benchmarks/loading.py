@@ -2,16 +2,21 @@
 
     python benchmarks/loading.py --photos FOLDER_OR_TAR --out benchmarks/loading.json
     python benchmarks/loading.py --names 1000000 --tar-mib 1024 --epochs 20
+    python benchmarks/loading.py --small-tar-mib 1024
+    python benchmarks/loading.py --photos FOLDER_OR_TAR --end-to-end
 
 The loader alone: random crops of 224 pixels with a flip, as uint8 [3 224 224], one process, images per
-second of processor time, all kinds of data in turns. Then the index of a large tar, of many file names
-(hard links in a temporary folder), and the memory of two loading processes over many epochs.
+second of processor time, all kinds of data in turns: the photographs as they are, and packed by `unmask pack` to 256
+pixels. Processes beside threads, for the same batches. Then the index of a large tar, of one with a million small members, of many file names
+(hard links in a temporary folder), the memory of two loading processes over many epochs, and the share of a training run that
+is spent waiting for images.
 """
 
 import argparse
 import io
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -19,7 +24,9 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from time import perf_counter, process_time
 from typing import Any
 
@@ -34,6 +41,8 @@ from torchvision.datasets import ImageFolder
 from unmask.contracts import Size
 from unmask.data.kinds import find_source
 from unmask.data.loader import Viewed, batches
+from unmask.data.pack import Packer
+from unmask.data.packed import Packing
 from unmask.data.set_aside import SetAside
 from unmask.data.views import RandomCrop
 
@@ -59,6 +68,20 @@ def unpack_photos(source: Path, root: Path) -> Path:
             rows.append({"bytes": data, "path": name})
     pq.write_table(pa.table({"image": rows}), root / "photos.parquet")
     return folder
+
+
+def pack_photos(folder: Path, root: Path) -> tuple[Path, Path]:
+    """The photographs packed to 256 pixels, and the packed images as a folder of files."""
+    sources = {"train": find_source(str(folder)).open("train")}
+    packer = Packer(root / "packed", Packing(), sources, workers=0, max_set_aside=0.05)
+    for _ in packer.run(Event()):
+        pass
+    packed, small = find_source(str(root / "packed")).open("train"), root / "small"
+    for position in range(len(packed)):
+        file = small / packed.name(position)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(packed.encoded(position))  # type: ignore[attr-defined]
+    return root / "packed", small
 
 
 def torchvision_pass(folder: Path) -> Pass:
@@ -98,17 +121,21 @@ def loader_alone(photos: Path, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         folder = unpack_photos(photos, root)
+        packed, small = pack_photos(folder, root)
         passes = {
             "torchvision ImageFolder, Pillow": torchvision_pass(folder),
             "unmask, folder": unmask_pass(folder),
             "unmask, tar": unmask_pass(root / "photos.tar"),
             "unmask, Parquet": unmask_pass(root / "photos.parquet"),
+            "unmask, packed": unmask_pass(packed),
+            "torchvision ImageFolder, Pillow, the packed images as files": torchvision_pass(small),
         }
         count = len(list(folder.rglob("*.jpg")))
         seconds: dict[str, list[float]] = {each: [] for each in passes}
         for number in range(rounds + 1):
             order = np.random.default_rng(number).permutation(count).tolist()
-            for each in list(passes)[number % 4 :] + list(passes)[: number % 4]:
+            turn = number % len(passes)
+            for each in list(passes)[turn:] + list(passes)[:turn]:
                 start = process_time()
                 passes[each](order)
                 if number:
@@ -128,6 +155,104 @@ def loader_alone(photos: Path, rounds: int) -> dict[str, Any]:
     }
 
 
+def processes_or_threads(photos: Path, rounds: int) -> dict[str, Any]:
+    """Milliseconds of processor time and of wall clock an image, by who loads, in turns."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        folder = unpack_photos(photos, root)
+        packed, _ = pack_photos(folder, root)
+        loads: dict[str, Callable[[], int]] = {}
+        for kind, data in (("folder", folder), ("packed", packed)):
+            for workers in (1, 2):
+                loads[f"{kind}, {workers} processes"] = lambda d=data, w=workers: by_processes(d, w)
+                loads[f"{kind}, {workers} threads"] = lambda d=data, w=workers: by_threads(d, w)
+        spent: dict[str, list[tuple[float, float]]] = {each: [] for each in loads}
+        for number in range(rounds + 1):
+            for each in loads:
+                processor, wall = cpu_seconds(), perf_counter()
+                count = loads[each]()
+                if number:
+                    spent[each].append(
+                        ((cpu_seconds() - processor) / count, (perf_counter() - wall) / count)
+                    )
+    return {
+        each: {
+            "cpu_ms": round(1e3 * statistics.median(c for c, _ in figures), 2),
+            "wall_ms": round(1e3 * statistics.median(w for _, w in figures), 2),
+        }
+        for each, figures in spent.items()
+    }
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+def by_processes(data: Path, workers: int) -> int:
+    """Load every image once with the package's own loader; returns their number."""
+    viewed = viewed_photos(data)
+    with tempfile.TemporaryDirectory() as name:
+        stream = batches(
+            viewed,
+            batch_size=32,
+            first_step=0,
+            steps=len(viewed.source) // 32,
+            workers=workers,
+            device=torch.device("cpu"),
+            set_aside=SetAside(Path(name, "set_aside.csv"), len(viewed.source), 0.05),
+        )
+        return sum(len(batch.images) for batch in stream)
+
+
+def by_threads(data: Path, threads: int) -> int:
+    """The same, by threads that decode and crop whole batches ahead."""
+    viewed = viewed_photos(data)
+    orders = [[(0, i) for i in range(k, k + 32)] for k in range(0, len(viewed.source) - 31, 32)]
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(len(batch.images) for batch, _ in pool.map(viewed.__getitems__, orders))  # type: ignore[union-attr]
+
+
+def viewed_photos(data: Path) -> Viewed:
+    """Crops of 224 pixels."""
+    source = find_source(str(data)).open("train")
+    return Viewed(source, RandomCrop(smallest_share=SMALLEST_SHARE), Size(SIDE, SIDE), seed=0)
+
+
+def share_of_waiting(photos: Path) -> dict[str, Any]:
+    """What `unmask pretrain` logs of its waiting for images: mae-ti16 at 224 pixels, on all cores, from two kinds of data."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        folder = unpack_photos(photos, root)
+        packed, _ = pack_photos(folder, root)
+        found: dict[str, Any] = {}
+        for kind, data in (("folder", folder), ("packed", packed)):
+            for workers in (0, 1):
+                out = root / f"{kind}-{workers}"
+                words = [
+                    "pretrain",
+                    data,
+                    "--recipe",
+                    "mae-ti16",
+                    "--batch-size",
+                    64,
+                    "--epochs",
+                    2,
+                ]
+                command = [sys.executable, "-m", "unmask", *map(str, words)]
+                settings = ["--workers", str(workers), "--out", str(out)]
+                subprocess.run([*command, *settings], check=True, stdout=subprocess.DEVNULL)
+                lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+                waiting = statistics.mean(line["waiting"] for line in lines[2:])
+                found[f"{kind}, {workers} loading processes"] = {
+                    "waiting": round(waiting, 4),
+                    "images_per_second": round(
+                        statistics.median(line["images_per_second"] for line in lines[2:]), 1
+                    ),
+                }
+    return found
+
+
 def index_of_a_tar(mebibytes: int) -> dict[str, Any]:
     """Seconds to index a large tar of 100 kB images for the first time, and again."""
     with tempfile.TemporaryDirectory() as name:
@@ -141,6 +266,46 @@ def index_of_a_tar(mebibytes: int) -> dict[str, Any]:
                 member.size = len(data)
                 file.addfile(member, io.BytesIO(data))
         return {"mib": round(tar.stat().st_size / 2**20), **first_and_again(tar)}
+
+
+def index_of_a_tar_of_small_members(mebibytes: int) -> dict[str, Any]:
+    """Seconds and memory to index a tar of 1 kB images, in a process of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        tar = Path(name, "x.tar")
+        data = picture(16)
+        data += bytes(1000 - len(data))
+        count = mebibytes * 2**20 // 1536
+        with tar.open("wb") as file:
+            for number in range(count):
+                member = tarfile.TarInfo(f"{number % 100}/{number:07}.jpg")
+                member.size = len(data)
+                file.write(member.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % 512))
+            file.write(bytes(1024))
+        found: dict[str, Any] = {"mib": round(tar.stat().st_size / 2**20)}
+        for time in ("first", "again"):
+            done = subprocess.run(
+                [sys.executable, __file__, "--open", str(tar)],
+                env={**os.environ, "XDG_CACHE_HOME": f"{name}/cache"},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            found |= {f"{time}_{key}": value for key, value in json.loads(done.stdout).items()}
+        return found
+
+
+def open_once(data: Path) -> dict[str, Any]:
+    """Seconds to open a set, and what memory that takes at most, MiB."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start, processor = perf_counter(), process_time()
+    images = len(find_source(str(data)).open("train"))
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "images": images,
+        "seconds": round(perf_counter() - start, 2),
+        "cpu_seconds": round(process_time() - processor, 2),
+        "added_mib": (after - before) // 1024,
+    }
 
 
 def index_of_names(count: int) -> dict[str, Any]:
@@ -227,14 +392,27 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="photographs, for the loader alone")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tar-mib", type=int, help="size of a tar to index")
+    parser.add_argument("--small-tar-mib", type=int, help="size of a tar of 1 kB images to index")
+    parser.add_argument("--open", type=Path, help="open this set and print what that costs")
+    parser.add_argument("--threads", action="store_true", help="processes or threads, on --photos")
+    parser.add_argument("--end-to-end", action="store_true", help="the waiting of runs on --photos")
     parser.add_argument("--names", type=int, help="number of files to scan")
     parser.add_argument("--epochs", type=int, help="epochs to watch the memory for")
     parser.add_argument("--out", type=Path, help="where to add the figures, as JSON")
     args = parser.parse_args()
     torch.set_num_threads(1)
     figures: dict[str, Any] = {}
-    if args.photos:
+    if args.open:
+        print(json.dumps(open_once(args.open)))
+        return
+    if args.photos and args.end_to_end:
+        figures["end_to_end"] = share_of_waiting(args.photos)
+    elif args.photos and args.threads:
+        figures["processes_or_threads"] = processes_or_threads(args.photos, args.rounds)
+    elif args.photos:
         figures["loader_alone"] = loader_alone(args.photos, args.rounds)
+    if args.small_tar_mib:
+        figures["small_members"] = index_of_a_tar_of_small_members(args.small_tar_mib)
     if args.tar_mib:
         figures["tar_index"] = index_of_a_tar(args.tar_mib)
     if args.names:

@@ -27,6 +27,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from unmask.contracts import Size
+from unmask.data.markers import plain_file
 from unmask.errors import DataError
 
 IMAGE_ENDINGS = frozenset(
@@ -92,10 +93,17 @@ def decode(data: bytes, channels: int) -> UInt8[Tensor, "c h w"]:
     Raises:
         DataError: with the reason.
     """
+    fast = _torchcodec()
     try:
+        if (
+            fast
+            and (plain := plain_file(data))
+            and plain.size.height * plain.size.width <= _MAX_PIXELS
+        ):
+            return fast[plain.format](data, mode="RGB" if channels == 3 else "GRAY")
         with _open(io.BytesIO(data)) as image:
             _check(image)
-            if _plain(image) and (fast := _torchcodec()):
+            if fast and _plain(image):
                 return fast[image.format](data, mode="RGB" if channels == 3 else "GRAY")
             pixels = np.array(_converted(image, "RGB" if channels == 3 else "L"))
     except DataError:

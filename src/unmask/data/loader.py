@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from unmask.contracts import Batch, ImageSource, Sample, Size
 from unmask.data.order import samples
@@ -36,7 +36,9 @@ class Viewed(Dataset[tuple[Batch | UnmaskError, Failures]]):
             rows = [self._one(epoch, index, failures) for epoch, index in keys]
         except UnmaskError as error:
             return error, failures
-        views = tuple(torch.stack(crops) for crops in zip(*(row[0] for row in rows), strict=True))
+        views = tuple(
+            default_collate(crops) for crops in zip(*(row[0] for row in rows), strict=True)
+        )
         labels, index = (
             torch.tensor(numbers) for numbers in ([r[1] for r in rows], [r[2] for r in rows])
         )

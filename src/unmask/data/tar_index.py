@@ -82,22 +82,22 @@ def make_index(shard: Path) -> Index:
     Raises:
         DataError: if it is compressed, no tar file, or cannot be read.
     """
-    rows: list[dict[str, Any]] = []
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS.names}
     index = Index(pa.table({}), [], Counter(), {})
     try:
         with tarfile.open(shard, "r:") as tar:
-            _add_samples(tar, rows, index)
+            _add_samples(tar, columns, index)
     except tarfile.ReadError as error:
-        if not rows and not index.refused:
+        if not columns["name"] and not index.refused:
             raise DataError(_no_tar(shard, error)) from None
-        index.refused.append(("", f"cut off after {len(rows)} images; copy it anew"))
+        index.refused.append(("", f"cut off after {len(columns['name'])} images; copy it anew"))
     except OSError as error:
         raise DataError(f"{shard} cannot be read ({error.strerror})") from None
     named = [(f"{shard.name}/{name}", reason) for name, reason in index.refused]
-    return index._replace(table=pa.Table.from_pylist(rows, COLUMNS), refused=named)
+    return index._replace(table=pa.table(columns, COLUMNS), refused=named)
 
 
-def _add_samples(tar: tarfile.TarFile, rows: list[dict[str, Any]], index: Index) -> None:
+def _add_samples(tar: tarfile.TarFile, columns: dict[str, list[Any]], index: Index) -> None:
     keys: set[str] = set()
     for key, members in groupby(_members(tar, index), attrgetter("key")):
         sample = list(members)
@@ -119,15 +119,15 @@ def _add_samples(tar: tarfile.TarFile, rows: list[dict[str, Any]], index: Index)
             index.refused.append((images[0].name, "the key of an earlier sample of this shard"))
             continue
         keys.add(key)
-        rows.append(
-            {
-                "name": os.fsencode(original or images[0].name),
-                "offset": images[0].offset,
-                "size": images[0].size,
-                "label": label,
-                "array": images[0].ending == ARRAY_ENDING,
-            }
+        row = (
+            os.fsencode(original or images[0].name),
+            images[0].offset,
+            images[0].size,
+            label,
+            images[0].ending == ARRAY_ENDING,
         )
+        for column, value in zip(columns.values(), row, strict=True):
+            column.append(value)
 
 
 def _members(tar: tarfile.TarFile, index: Index) -> Iterator[_Member]:
