@@ -20,6 +20,7 @@ import pyarrow as pa
 from torch.utils.data import DataLoader, Dataset
 
 from unmask.contracts import ImageSource
+from unmask.data.changes import size_and_time
 from unmask.data.encode import Stored, stored
 from unmask.data.loader import as_it_is, fetched
 from unmask.data.packed import (
@@ -37,7 +38,6 @@ from unmask.data.packed import (
     write_pack,
 )
 from unmask.data.set_aside import SetAside
-from unmask.data.changes import size_and_time
 from unmask.data.tar_index import ARRAY_ENDING, ORIGINAL_NAME
 from unmask.data.tar_write import ShardWriter
 from unmask.errors import ResourceError, RunError, UnmaskError
