@@ -20,7 +20,6 @@ import pyarrow as pa
 from torch.utils.data import DataLoader, Dataset
 
 from unmask.contracts import ImageSource
-from unmask.data.changes import size_and_time
 from unmask.data.encode import Stored, stored
 from unmask.data.loader import as_it_is, fetched
 from unmask.data.packed import (
@@ -34,6 +33,7 @@ from unmask.data.packed import (
     flags_of,
     read_index,
     read_pack,
+    size_and_written,
     write_index,
     write_pack,
 )
@@ -221,7 +221,7 @@ class Packer:
             )
             if rows:
                 table = pa.Table.from_pylist(rows, INDEX_COLUMNS)
-                write_index(shard, ShardIndex(facts, size_and_time(writer.path)[1], table))
+                write_index(shard, ShardIndex(facts, size_and_written(writer.path)[1], table))
                 writer.path.replace(shard)
             return facts
         finally:
@@ -302,7 +302,7 @@ def _kept(shard: Path, first: int) -> PackedShard | None:
     index = read_index(shard)
     if index is None or index.shard.first != first or not shard.exists():
         return None
-    size, changed = size_and_time(shard)
+    size, changed = size_and_written(shard)
     if size != index.shard.bytes:
         return None
     if changed != index.changed:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import pyarrow as pa
 from pyarrow import feather
 
-from unmask.data.changes import size_and_time
 from unmask.data.tar_index import COLUMNS
 from unmask.errors import DataError, SettingsError
 from unmask.spec import from_json, to_json
@@ -185,10 +184,16 @@ def read_index(shard: Path) -> ShardIndex | None:
         return None
 
 
+def size_and_written(shard: Path) -> tuple[int, int]:
+    """Bytes of a shard and when they were last written: renaming it, or copying it with its times, keeps both."""
+    found = shard.stat()
+    return found.st_size, found.st_mtime_ns
+
+
 def valid_index(shard: Path) -> ShardIndex | None:
     """The index beside a shard, if the shard is as it was when the index was written."""
     index = read_index(shard)
-    if index is None or size_and_time(shard) != (index.shard.bytes, index.changed):
+    if index is None or size_and_written(shard) != (index.shard.bytes, index.changed):
         return None
     return index
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from unmask.contracts import ImageSource
-from unmask.data.changes import size_and_time
+from unmask.data.changes import size_and_change, size_and_time
 from unmask.data.encoded import EncodedImages, Listing
 from unmask.data.names import Names, classes_of_labels, fingerprint
 from unmask.data.packed import PackedSplit, check_finished, check_packed, read_pack, valid_index
@@ -121,7 +121,7 @@ class Members:
             raise DataError(
                 f"cannot be read ({error.strerror}, {self._shards[number].name})"
             ) from None
-        if (now.st_size, now.st_mtime_ns) != self._states[number]:
+        if size_and_change(now) != self._states[number]:
             raise self._changed(number, "has changed")
         if len(data) < size:
             raise DataError(f"cut off: it reaches beyond the end of {self._shards[number].name}")
