@@ -37,7 +37,7 @@ class Viewed(Dataset[tuple[Batch | UnmaskError, Failures]]):
         except UnmaskError as error:
             return error, failures
         views = tuple(
-            default_collate(crops) for crops in zip(*(row[0] for row in rows), strict=True)
+            default_collate(list(crops)) for crops in zip(*(row[0] for row in rows), strict=True)
         )
         labels, index = (
             torch.tensor(numbers) for numbers in ([r[1] for r in rows], [r[2] for r in rows])
