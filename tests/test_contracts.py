@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unmask.contracts import Batch, PatchMask, Size, check_count
+from unmask.contracts import Batch, Part, PatchMask, Size, check_count
 from unmask.errors import SettingsError
 
 
@@ -86,3 +86,25 @@ def test_first_view_is_the_image() -> None:
     views = (torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2))
     numbers = torch.zeros(1, dtype=torch.long)
     assert Batch(views, numbers, numbers, 0).images is views[0]
+
+
+def test_masks_of_some_images_of_a_whole() -> None:
+    """Two masks an image, in whichever order: those of the images asked for, told by the patch they keep."""
+    kept = torch.tensor([0, 1, 2, 3, 4, 5])  # rows 0 and 3 are of image 0, 1 and 4 of image 1, ...
+    removed = torch.ones(6, 6, dtype=torch.bool).scatter_(1, kept[:, None], False)
+    mask = PatchMask.of(removed)._replace(image=torch.tensor([0, 1, 2, 0, 1, 2]))
+    some = mask.of_images(torch.tensor([2, 0]), whole=3)
+    assert some.image.tolist() == [0, 0, 1, 1]
+    assert some.kept_index.flatten().tolist() == [2, 5, 0, 3]
+    assert (~some.removed).nonzero()[:, 1].tolist() == [2, 5, 0, 3]
+    assert some.removed_index[0].tolist() == [0, 1, 3, 4, 5]
+
+
+def test_draws_for_a_part_are_its_rows_of_the_whole() -> None:
+    images, number = torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([7, 8])
+    batch = Batch((images,), number, number, 0)
+    drawn = torch.arange(10).reshape(5, 2)
+    assert (batch.whole, batch.own(drawn[:2]).tolist()) == (2, [[0, 1], [2, 3]])
+    part = batch._replace(part=Part(torch.tensor([1, 4]), 5))
+    assert (part.whole, part.own(drawn).tolist()) == (5, [[2, 3], [8, 9]])
+    assert part.own(drawn.T, dim=1).T.tolist() == [[2, 3], [8, 9]]

@@ -125,6 +125,14 @@ class PatchMask(NamedTuple):
     kept_index: Int[Tensor, "m k"]
     removed_index: Int[Tensor, "m r"]
 
+    def of_images(self, rows: Int[Tensor, "b"], whole: int) -> "PatchMask":
+        """The masks of some images, by their places, of a mask drawn for `whole` images."""
+        device, per_image = self.image.device, len(self.image) // whole
+        found = self.image.argsort(stable=True).view(whole, per_image)[rows.to(device)].flatten()
+        image = torch.arange(len(rows), device=device).repeat_interleave(per_image)
+        rest = (self.removed[found], self.kept_index[found], self.removed_index[found])
+        return PatchMask(image, *rest)
+
     @classmethod
     def of(
         cls, removed: Bool[Tensor, "m n"], generator: torch.Generator | None = None
@@ -181,8 +189,21 @@ class Encoded(NamedTuple):
     """What went into the blocks that were asked for, before any final norm, in their order."""
 
 
+class Part(NamedTuple):
+    """Some of the images of a step, where processes or micro-batches share them."""
+
+    rows: Int[Tensor, "b"]
+    """Their places among all images of the step, on the CPU."""
+    whole: int
+    """How many images the step has."""
+
+
 class Batch(NamedTuple):
-    """Images as the loader gives them, never normalised: uint8, or float32 whose missing values are NaN."""
+    """Images as the loader gives them, never normalised: uint8, or float32 whose missing values are NaN.
+
+    What is drawn for an image is a row of what is drawn for the whole step, so that it is the same
+    for any number of processes and any micro-batch.
+    """
 
     views: tuple[Tensor, ...]
     labels: Tensor
@@ -191,6 +212,19 @@ class Batch(NamedTuple):
     epoch: int
     shown: Int[Tensor, "b k"] | None = None
     """Patches of each image that may be looked at; None for all of them."""
+    part: Part | None = None
+    """Which images of the step these are; None for all."""
+
+    @property
+    def whole(self) -> int:
+        """How many images the step has, those of other processes included."""
+        return len(self.index) if self.part is None else self.part.whole
+
+    def own(self, drawn: Tensor, dim: int = 0) -> Tensor:
+        """What is for these images of what was drawn for the whole step, whose images lie along `dim`."""
+        if self.part is None:
+            return drawn
+        return drawn.index_select(dim, self.part.rows.to(drawn.device))
 
     @property
     def images(self) -> Tensor:
@@ -279,6 +313,14 @@ class Following(Protocol):
     def after_step(self) -> None:
         """Called once after each step of the optimizer."""
         ...
+
+
+@runtime_checkable
+class Entered(Protocol):
+    """A module whose weights are also used by other methods than `forward`."""
+
+    entrances: tuple[str, ...]
+    """The names of these methods."""
 
 
 @runtime_checkable

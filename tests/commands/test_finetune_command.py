@@ -30,6 +30,7 @@ FLAGS = {
     "--device",
     "--precision",
     "--micro-batch",
+    "--shard",
     "--save-every-minutes",
     "--max-set-aside",
 }

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unmask.data.order import permuted, samples
+from unmask.data.order import permuted, rows_of, samples
 
 
 def whole(count: int, seed: int, epoch: int) -> list[int]:
@@ -93,3 +93,19 @@ def test_every_image_once_an_epoch_for_any_batch_size(
 def test_a_step_does_not_depend_on_those_before_it() -> None:
     forward = [samples(step, 7, 20, 1) for step in range(6)]
     assert [samples(step, 7, 20, 1) for step in reversed(range(6))] == forward[::-1]
+
+
+@pytest.mark.parametrize(("processes", "batch_size"), [(2, 8), (3, 12), (4, 8), (2, 6), (5, 5)])
+def test_processes_share_a_batch(processes: int, batch_size: int) -> None:
+    """Each row once; and where a share is even, a row's mirror image is in the same one, at the mirrored place."""
+    shares = [rows_of(rank, processes, batch_size) for rank in range(processes)]
+    assert sorted(row for share in shares for row in share or []) == list(range(batch_size))
+    for share in shares:
+        assert share is not None
+        assert len(share) == batch_size // processes
+        if len(share) % 2 == 0:
+            assert share[::-1] == [batch_size - 1 - row for row in share]
+
+
+def test_one_process_has_all_rows() -> None:
+    assert rows_of(0, 1, 8) is None

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from unmask.contracts import Batch, Loss, StepReport
 from unmask.errors import ResourceError
-from unmask.masking import GridMasking
+from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.objectives.mae import MaskedAutoencoder
@@ -84,17 +84,19 @@ class Frozen(torch.optim.SGD):
         )
 
 
-def masked_alike() -> MaskedAutoencoder:
-    """A model whose masks are not drawn, so that micro-batches see the same ones."""
+def masked_by(masking: AnyMasking) -> MaskedAutoencoder:
     torch.manual_seed(1)
     decoder = SelfAttentionDecoder(embed_dim=16, depth=1, num_heads=2)
-    return MAE(masking=GridMasking(), decoder=decoder).build(problems.build_encoder())
+    return MAE(masking=masking, decoder=decoder).build(problems.build_encoder())
 
 
+@pytest.mark.parametrize("masking", [GridMasking(), RandomMasking(), BlockMasking()], ids=str)
 @pytest.mark.parametrize("micro_batch", [1, 2, 4, 5, 100])
-def test_micro_batches_give_the_gradient_of_the_whole(micro_batch: int) -> None:
-    """Also when the last is smaller (6 = 4 + 2): every image counts the same."""
-    model = masked_alike()
+def test_micro_batches_give_the_gradient_of_the_whole(
+    micro_batch: int, masking: AnyMasking
+) -> None:
+    """Also when the last is smaller (6 = 4 + 2): every image counts the same, and has the mask it has in the whole."""
+    model = masked_by(masking)
     whole, parts = Frozen(model), Frozen(model)
     expected = run(model, steps=2, optimizer=whole)
     found = run(model, steps=2, optimizer=parts, micro_batch=micro_batch)

@@ -1,6 +1,6 @@
 """Specs as command-line flags, by tyro: the recipe gives the defaults, flags change single values.
 
-Every flag takes one value, so that DATA and `--recipe` can be found before the flags are known.
+Every flag but a switch takes one value, so that DATA and `--recipe` can be found before the flags are known.
 """
 
 from dataclasses import fields, is_dataclass
@@ -13,6 +13,9 @@ from unmask.data import AnySource, Digits
 from unmask.spec import kinds
 
 T = TypeVar("T")
+
+_SWITCHES = {"shard"}
+"""Flags without a value."""
 
 
 class Peek(NamedTuple):
@@ -31,7 +34,8 @@ def peek(arguments: list[str]) -> Peek:
     for argument in rest:
         if argument.startswith("--"):
             name, equals, value = argument[2:].partition("=")
-            flags[name.replace("_", "-")] = value if equals else next(rest, "")
+            switch = "True" if name in _SWITCHES else None
+            flags[name.replace("_", "-")] = value if equals else switch or next(rest, "")
         else:
             words.append(argument)
     return Peek(words, flags, bool({"-h", "--help"} & set(arguments)))

@@ -1,17 +1,28 @@
 """`unmask finetune ENCODER DATA`: a classifier from an encoder, or from nothing."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 
 from unmask.commands.arguments import Peek, as_typed, parse, peek
-from unmask.commands.console import console, duration, gib, shown
+from unmask.commands.console import console, shown
 from unmask.commands.fitting import fitting_warmup, free_folder
-from unmask.commands.machine import changed_hardware, hardware_of, say_what_differs
+from unmask.commands.machine import (
+    batch_words,
+    changed_hardware,
+    expected_words,
+    fitting_part,
+    hardware_of,
+    machine_words,
+    measured,
+    say_what_differs,
+)
 from unmask.commands.signals import signals
+from unmask.commands.together import Job, begun_before, check_same, held, prepared, together
 from unmask.contracts import ChannelStatistics, ImageSource
 from unmask.data import AnySource, Tiff
 from unmask.data.kinds import find_source
@@ -26,18 +37,21 @@ from unmask.recipes import (
     choose_transfer,
     find_transfer,
 )
-from unmask.runs.finetune import Accuracy, accuracy_of, finetune, write_accuracy
+from unmask.runs.finetune import Accuracy, accuracy_of, finetune, whole_of, write_accuracy
 from unmask.runs.folder import RunFolder
 from unmask.runs.labelled import Labelled, open_labelled
-from unmask.runs.plan import fitting_micro_batch, seconds_of_step, trial
+from unmask.runs.plan import seconds_of_step
 from unmask.runs.run import parameter_count
 from unmask.runs.start import adapted, shape_of, statistics_for
 from unmask.runs.transfer import TransferRun, new_transfer
 from unmask.runs.weights import Found, find_weights
 from unmask.tasks.classify import Classifier
 from unmask.training.checkpoint import Checkpoint
+from unmask.training.distributed import check_batch, here
 from unmask.training.meter import Cost
 from unmask.training.schedules import fitting_batch
+
+Tuning = Job[TransferRun, Labelled, Classifier]
 
 SCRATCH = "scratch"
 """What stands for ENCODER where there is none."""
@@ -94,6 +108,9 @@ class Arguments:
     micro_batch: int | None = None
     """Images computed at a time; as many as fit if not given."""
 
+    shard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Share weights, gradients and optimizer out over the processes that torchrun started (FSDP2)."""
+
     save_every_minutes: float = 10.0
     """Time between checkpoints; 0 saves after every step."""
 
@@ -104,12 +121,13 @@ class Arguments:
 def main(arguments: list[str]) -> int:
     """Run the command."""
     seen = peek(arguments)
-    if "resume" in seen.flags and not seen.help:
-        return _resume(arguments, seen)
-    return _begin(arguments, seen)
+    prepare = _resume if "resume" in seen.flags and not seen.help else _begin
+    with together() as waiting:
+        job = prepared(partial(prepare, arguments, seen), _join, waiting)
+        return 0 if job is None else _train(job)
 
 
-def _begin(arguments: list[str], seen: Peek) -> int:
+def _begin(arguments: list[str], seen: Peek) -> Tuning | None:
     name = seen.flags.get("recipe", "finetune-b16")
     if seen.help:
         _parse(arguments, Arguments(recipe=find_transfer(name)))
@@ -126,9 +144,6 @@ def _begin(arguments: list[str], seen: Peek) -> int:
     labelled = open_labelled(spec, int(seed) if seed.isdecimal() else 0)
     name, default = _recipe(seen, found, labelled.train)
     args = _parse(arguments, Arguments(recipe=default))
-    folder = RunFolder(args.out or free_folder(name, seen.words[1]))
-    folder.check_free()
-    _say_images(labelled)
     recipe = args.recipe
     if args.trained_blocks is not None:
         recipe = replace(recipe, task=replace(recipe.task, trained_blocks=args.trained_blocks))
@@ -137,12 +152,22 @@ def _begin(arguments: list[str], seen: Peek) -> int:
         recipe = replace(recipe, noise=replace(recipe.noise, patch_keep=keep))
     if recipe != default or recipe.epochs < recipe.schedule.warmup_epochs:
         recipe = fitting_warmup(recipe, seen)
+    if (before := begun_before(args.out, name, seen.words[1])) is not None:
+        old = before.read_transfer()
+        if (old.recipe, old.data, old.seed) == (recipe, spec, args.seed):
+            return _resume(again := ["--resume", str(before.root)], peek(again))
+    folder = RunFolder(args.out or free_folder(name, seen.words[1]))
+    folder.check_free()
+    _say_images(labelled)
+    check_batch(recipe.batch_size, paired=recipe.pairs)
     statistics = _statistics(found, labelled.train)
     init = None
     if found is not None:
         init = _words(found, recipe, statistics)
         console.print(f"weights   {init}")
-    hardware = hardware_of(args, in_memory=labelled.train.in_memory, batch_size=recipe.batch_size)
+    hardware = hardware_of(
+        args, in_memory=labelled.train.in_memory, batch_size=recipe.batch_size, shard=args.shard
+    )
     run = new_transfer(
         name,
         recipe,
@@ -156,11 +181,9 @@ def _begin(arguments: list[str], seen: Peek) -> int:
         max_set_aside=args.max_set_aside,
     )
     weights = found.weights if found else None
-    console.print("measuring what a step costs ...")
-    device = torch.device(hardware.device)
-    cost = trial(run.build(weights), recipe, device, hardware.precision)
-    fitting = fitting_micro_batch(cost, recipe.batch_size, args.micro_batch, device)
-    run = replace(run, hardware=replace(hardware, micro_batch=fitting))
+    cost = measured(run.build(weights), recipe, hardware)
+    fitting = fitting_part(cost, recipe.batch_size, args.micro_batch, hardware)
+    run = replace(run, hardware=fitting)
     classifier = run.build(weights)
     _say_plan(run, classifier, cost, seconds_of_step(run, labelled.train, cost))
     folder.create(run)
@@ -168,10 +191,10 @@ def _begin(arguments: list[str], seen: Peek) -> int:
     if found is not None:  # so that going on needs nothing but the folder
         folder.save(run, 0, classifier, run.recipe.optimizer.build(classifier))
         first, _ = folder.newest()
-    return _train(run, folder, labelled, classifier, first)
+    return Job(run, folder, labelled, classifier, first)
 
 
-def _resume(arguments: list[str], seen: Peek) -> int:
+def _resume(arguments: list[str], seen: Peek) -> Tuning | None:
     if seen.flags["resume"] in ("", "True") or seen.flags["resume"].startswith("--"):
         raise SettingsError("--resume needs the folder of a run: --resume runs/NAME")
     folder = RunFolder(seen.flags["resume"])
@@ -179,9 +202,10 @@ def _resume(arguments: list[str], seen: Peek) -> int:
     old = _as_begun(run, folder)
     args = _parse(arguments, old)
     _refuse_changes(args, old)
+    check_batch(run.recipe.batch_size, paired=run.recipe.pairs)
     changed = replace(
         run,
-        hardware=changed_hardware(args, run.hardware),
+        hardware=changed_hardware(args, run.hardware, run.recipe.batch_size, args.shard),
         save_every_minutes=args.save_every_minutes,
         max_set_aside=args.max_set_aside,
     )
@@ -196,7 +220,7 @@ def _resume(arguments: list[str], seen: Peek) -> int:
     step = found.info.step if found else 0
     if step >= run.steps and folder.results.exists():
         console.print(f"{folder.root} is finished: {run.steps:,} of {run.steps:,} steps are done")
-        return 0
+        return None
     labelled = open_labelled(run.data, run.seed)
     if labelled.train.fingerprint != run.fingerprint or labelled.train.class_names != run.classes:
         raise RunError(
@@ -206,20 +230,23 @@ def _resume(arguments: list[str], seen: Peek) -> int:
         )
     say_what_differs(changed.hardware, run.hardware, run.torch_version)
     console.print(f"continuing {folder.root} from step {step:,} of {run.steps:,}")
-    torch.set_num_threads(changed.hardware.threads)
-    return _train(changed, folder, labelled, run.build(), found)
+    return Job(changed, folder, labelled, run.build(), found)
 
 
-def _train(
-    run: TransferRun,
-    folder: RunFolder,
-    labelled: Labelled,
-    classifier: Classifier,
-    start: Checkpoint | None,
-) -> int:
+def _join(folder: RunFolder, run: Any, start: Checkpoint | None) -> Tuning:
+    """The job that another process has prepared, if this one sees the same images."""
+    run = TransferRun.read(run)
+    labelled = open_labelled(run.data, run.seed)
+    check_same(labelled.train, run.fingerprint)
+    return Job(run, folder, labelled, run.build(), start)
+
+
+def _train(job: Tuning) -> int:
     """Train until the end or a signal, then test, and say how to go on."""
-    with folder.lock(), signals() as stop:
-        reports = finetune(run, folder, labelled.train, classifier, stop.event, start)
+    run, folder, labelled = job.run, job.folder, job.data
+    torch.set_num_threads(run.hardware.threads)
+    with held(folder), signals() as stop:
+        reports = finetune(run, folder, labelled.train, job.module, stop.event, job.start)
         for _ in shown(reports, run.recipe_name):
             pass
         if stop.event.is_set():
@@ -227,8 +254,10 @@ def _train(
                 f"stopped and saved; continue with:\nunmask finetune --resume {folder.root}"
             )
             return 128 + stop.signal
+        classifier = whole_of(job.module, run, folder)
         score, unreadable = accuracy_of(classifier, labelled.test, run, run.hardware)
-        write_accuracy(folder, score)
+        if here().first:
+            write_accuracy(folder, score)
     if folder.set_aside.exists():
         console.print(f"images that could not be used are listed in {folder.set_aside}")
     if unreadable:
@@ -273,6 +302,7 @@ def _as_begun(run: TransferRun, folder: RunFolder) -> Arguments:
         device=hardware.device,
         precision=hardware.precision,
         micro_batch=hardware.micro_batch,
+        shard=hardware.shard,
         save_every_minutes=run.save_every_minutes,
         max_set_aside=run.max_set_aside,
     )
@@ -385,8 +415,6 @@ def _say_plan(run: TransferRun, classifier: Classifier, cost: Cost, step_seconds
     recipe, hardware = run.recipe, run.hardware
     encoder, task = recipe.encoder, recipe.task
     learning = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
-    pieces = -(-recipe.batch_size // hardware.micro_batch)
-    split = f" in {pieces} parts of {hardware.micro_batch}" if pieces > 1 else ""
     keep = recipe.noise.patch_keep
     hidden = "" if keep == WHOLE else f"patches   {keep} shown; the time is for all of them\n"
     console.print(
@@ -394,12 +422,10 @@ def _say_plan(run: TransferRun, classifier: Classifier, cost: Cost, step_seconds
         f"{recipe.image_size} pixels; trained: {task.trained_blocks} "
         f"({learning / 1e6:.2f} M of {parameter_count(classifier.encoder) / 1e6:.2f} M parameters, head "
         f"included)\n"
-        f"batch     {recipe.batch_size}{split}, learning rate up to "
+        f"batch     {batch_words(recipe.batch_size, hardware)}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
         f"steps     {run.steps:,} ({recipe.epochs:g} epochs)\n"
         f"{hidden}"
-        f"machine   {hardware.device}, {hardware.precision}, {hardware.threads} threads, "
-        f"{hardware.workers} loading processes\n"
-        f"expected  {duration(step_seconds * run.steps)} ({step_seconds:.2f} s a step), "
-        f"{gib(cost.memory(hardware.micro_batch) + cost.bytes_process)} of memory"
+        f"machine   {machine_words(hardware)}\n"
+        f"expected  {expected_words(cost, step_seconds, run.steps, hardware)}"
     )

@@ -1,6 +1,9 @@
 """A recipe made to fit what it is run on, and said so; a folder that is free."""
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,9 +34,17 @@ def fitting_warmup(recipe: T, seen: Peek) -> T:
 
 def free_folder(recipe_name: str, data: str) -> str:
     """runs/RECIPE-DATA, numbered if that is taken."""
+    return next(name for name in _folders(recipe_name, data) if not Path(name).exists())
+
+
+def last_folder(recipe_name: str, data: str) -> str | None:
+    """The last of the folders that `free_folder` has named before."""
+    taken = takewhile(lambda name: Path(name).exists(), _folders(recipe_name, data))
+    return next(iter(deque(taken, maxlen=1)), None)
+
+
+def _folders(recipe_name: str, data: str) -> Iterator[str]:
     name = Path(recipe_name.rpartition(":")[2]).name
-    base = Path("runs") / f"{name}-{Path(data).resolve().name}"
-    number = 1
-    while (folder := Path(f"{base}-{number}" if number > 1 else base)).exists():
-        number += 1
-    return str(folder)
+    base = f"{Path('runs') / name}-{Path(data).resolve().name}"
+    yield base
+    yield from (f"{base}-{number}" for number in count(2))

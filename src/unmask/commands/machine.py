@@ -5,8 +5,13 @@ from typing import Literal, Protocol, runtime_checkable
 
 import torch
 
-from unmask.commands.console import console
+from unmask.commands.console import console, duration, gib
 from unmask.errors import SettingsError
+from unmask.objectives.mae import MaskedAutoencoder
+from unmask.recipes import Recipe, Transfer
+from unmask.runs.plan import fitting_micro_batch, trial
+from unmask.tasks.classify import Classifier
+from unmask.training.distributed import check_device, here
 from unmask.training.hardware import (
     Hardware,
     best_precision,
@@ -14,6 +19,7 @@ from unmask.training.hardware import (
     cores,
     find_device,
 )
+from unmask.training.meter import Cost
 
 
 @runtime_checkable
@@ -46,7 +52,9 @@ class MachineFlags(Protocol):
         ...
 
 
-def hardware_of(args: MachineFlags, *, in_memory: bool, batch_size: int) -> Hardware:
+def hardware_of(
+    args: MachineFlags, *, in_memory: bool, batch_size: int, shard: bool = False
+) -> Hardware:
     """The hardware that flags and machine give; torch's threads are set to it.
 
     Raises:
@@ -55,32 +63,97 @@ def hardware_of(args: MachineFlags, *, in_memory: bool, batch_size: int) -> Hard
     """
     if args.threads is not None and args.threads < 1:
         raise SettingsError(f"threads must be at least 1, got {args.threads}")
-    device = find_device(args.device)
-    torch.set_num_threads(args.threads or cores())
+    device, processes = find_device(args.device), here()
+    check_device(device)
+    torch.set_num_threads(args.threads or max(1, cores() // processes.local_count))
     return Hardware(
         device=str(device),
         precision=best_precision(device) if args.precision == "auto" else args.precision,
         workers=best_workers(device, in_memory) if args.workers is None else args.workers,
         threads=torch.get_num_threads(),
-        micro_batch=args.micro_batch or batch_size,
+        micro_batch=args.micro_batch or batch_size // processes.count,
+        processes=processes.count,
+        shard=shard,
     )
 
 
-def changed_hardware(args: MachineFlags, old: Hardware) -> Hardware:
-    """The hardware of a run that goes on: as it was, but for what the flags say."""
+def changed_hardware(args: MachineFlags, old: Hardware, batch_size: int, shard: bool) -> Hardware:
+    """The hardware of a run that goes on: as it was, but for what the flags say, on as many processes as there are."""
+    device, processes = find_device(args.device), here()
+    check_device(device)
     return replace(
         old,
-        device=str(find_device(args.device)),
+        device=str(device),
         precision=old.precision if args.precision == "auto" else args.precision,
         workers=old.workers if args.workers is None else args.workers,
         threads=args.threads or old.threads,
-        micro_batch=args.micro_batch or old.micro_batch,
+        micro_batch=min(args.micro_batch or old.micro_batch, batch_size // processes.count),
+        processes=processes.count,
+        shard=shard and processes.count > 1,
+    )
+
+
+_NOT_MEASURED = Cost(0.0, 0.0, 0.0, 0, 0, 0)
+
+
+def measured(
+    objective: MaskedAutoencoder | Classifier, recipe: Recipe | Transfer, hardware: Hardware
+) -> Cost:
+    """What a step costs; nothing if processes share a model that may not fit in one."""
+    if hardware.shard:
+        return _NOT_MEASURED
+    console.print("measuring what a step costs ...")
+    return trial(objective, recipe, torch.device(hardware.device), hardware.precision)
+
+
+def fitting_part(cost: Cost, batch_size: int, wanted: int | None, hardware: Hardware) -> Hardware:
+    """The hardware, with as many images at a time as fit of a process's part of the batch, or as wanted."""
+    device = torch.device(hardware.device)
+    sharing = here().local_count if device.type == "cpu" else 1
+    part = batch_size // hardware.processes
+    if hardware.shard:
+        return replace(hardware, micro_batch=min(wanted or part, part))
+    return replace(hardware, micro_batch=fitting_micro_batch(cost, part, wanted, device, sharing))
+
+
+def expected_words(cost: Cost, step_seconds: float, steps: int, hardware: Hardware) -> str:
+    """Time and memory that a run should take."""
+    if hardware.shard:
+        return "not measured; if memory is too small, --micro-batch takes fewer images at a time"
+    memory = cost.memory(hardware.micro_batch) + cost.bytes_process
+    return (
+        f"{duration(step_seconds * steps)} ({step_seconds:.2f} s a step), {gib(memory)} of memory"
+    )
+
+
+def batch_words(batch_size: int, hardware: Hardware) -> str:
+    """A batch, and how it is shared out."""
+    part = batch_size // hardware.processes
+    pieces = -(-part // hardware.micro_batch)
+    words = f"{batch_size}"
+    if hardware.processes > 1:
+        words += f", {part} on each of {hardware.processes} processes"
+    return words + (f" in {pieces} parts of {hardware.micro_batch}" if pieces > 1 else "")
+
+
+def machine_words(hardware: Hardware) -> str:
+    """What computes, and how."""
+    sharing = " that share one model" if hardware.shard else ""
+    each = f"{hardware.processes} processes{sharing}, each " if hardware.processes > 1 else ""
+    return (
+        f"{each}{hardware.device}, {hardware.precision}, {hardware.threads} threads, "
+        f"{hardware.workers} loading processes"
     )
 
 
 def say_what_differs(new: Hardware, old: Hardware, torch_version: str) -> None:
     """Say what of a run that goes on is no longer equal to the bit."""
-    if new != old:
+    if new.processes != old.processes:
+        console.print(
+            f"begun with {old.processes} processes, now {new.processes}: same order, crops and masks; sums are "
+            "rounded otherwise"
+        )
+    if replace(new, processes=old.processes) != old:
         console.print("hardware settings differ from the run's; results stay equal up to rounding")
     if torch.__version__ != torch_version:
         console.print(

@@ -1,16 +1,27 @@
 """`unmask pretrain DATA`: pretrain an encoder on the user's images."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 
 from unmask.commands.arguments import Peek, as_typed, parse, peek
-from unmask.commands.console import console, duration, gib, shown
+from unmask.commands.console import console, shown
 from unmask.commands.fitting import fitting_warmup, free_folder
-from unmask.commands.machine import changed_hardware, hardware_of, say_what_differs
+from unmask.commands.machine import (
+    batch_words,
+    changed_hardware,
+    expected_words,
+    fitting_part,
+    hardware_of,
+    machine_words,
+    measured,
+    say_what_differs,
+)
 from unmask.commands.signals import signals
+from unmask.commands.together import Job, begun_before, check_same, held, prepared, together
 from unmask.contracts import ChannelStatistics, ImageSource, Size
 from unmask.data import AnySource, Tiff
 from unmask.data.kinds import find_source, parse_channels
@@ -19,7 +30,7 @@ from unmask.errors import RunError, SettingsError
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
 from unmask.runs.folder import RunFolder
-from unmask.runs.plan import Plan, fitting_micro_batch, make_plan, trial
+from unmask.runs.plan import Plan, make_plan
 from unmask.runs.pretrain import pretrain
 from unmask.runs.run import Run, new_run
 from unmask.runs.start import (
@@ -32,6 +43,8 @@ from unmask.runs.start import (
 )
 from unmask.runs.weights import Found, find_weights
 from unmask.training.checkpoint import Checkpoint
+from unmask.training.distributed import check_batch
+from unmask.training.meter import Cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +103,9 @@ class Arguments:
     micro_batch: int | None = None
     """Images computed at a time; as many as fit if not given."""
 
+    shard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Share weights, gradients and optimizer out over the processes that torchrun started (FSDP2)."""
+
     save_every_minutes: float = 10.0
     """Time between checkpoints; 0 saves after every step."""
 
@@ -97,15 +113,19 @@ class Arguments:
     """Share of images that may be unusable before the run stops."""
 
 
+Pretraining = Job[Run, ImageSource, MaskedAutoencoder]
+
+
 def main(arguments: list[str]) -> int:
     """Run the command."""
     seen = peek(arguments)
-    if "resume" in seen.flags and not seen.help:
-        return _resume(arguments, seen)
-    return _begin(arguments, seen)
+    prepare = _resume if "resume" in seen.flags and not seen.help else _begin
+    with together() as waiting:
+        job = prepared(partial(prepare, arguments, seen), _join, waiting)
+        return 0 if job is None else _train(job)
 
 
-def _begin(arguments: list[str], seen: Peek) -> int:
+def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
     if {"like", "recipe"} <= set(seen.flags):
         raise SettingsError("--like brings its recipe along: leave out --recipe, or --like")
     like = RunFolder(seen.flags["like"]).read() if "like" in seen.flags else None
@@ -124,11 +144,18 @@ def _begin(arguments: list[str], seen: Peek) -> int:
     source = spec.open("train")
     name, default = _recipe(seen, like, init, source)
     args = _parse(arguments, _default(like, default))
+    recipe = args.recipe if args.recipe == default else fitting_warmup(args.recipe, seen)
+    if (before := begun_before(args.out, name, seen.words[0])) is not None:
+        old = before.read()
+        if (old.recipe, old.data, old.seed) == (recipe, spec, args.seed):
+            return _resume(again := ["--resume", str(before.root)], peek(again))
     folder = RunFolder(args.out or free_folder(name, seen.words[0]))
     folder.check_free()
     _say_images(spec.splits(), source, args.recipe.image_size)
-    recipe = args.recipe if args.recipe == default else fitting_warmup(args.recipe, seen)
-    hardware = hardware_of(args, in_memory=source.in_memory, batch_size=recipe.batch_size)
+    check_batch(recipe.batch_size, paired=False)
+    hardware = hardware_of(
+        args, in_memory=source.in_memory, batch_size=recipe.batch_size, shard=args.shard
+    )
     statistics = _statistics(args, like, init, source)
     _say_statistics(statistics)
     start = start_from(init, recipe, statistics) if init else None
@@ -149,18 +176,16 @@ def _begin(arguments: list[str], seen: Peek) -> int:
     objective = run.build()
     if start:
         put_in(objective, start.weights)
-    console.print("measuring what a step costs ...")
-    device = torch.device(hardware.device)
-    cost = trial(objective, recipe, device, hardware.precision)
-    fitting = fitting_micro_batch(cost, recipe.batch_size, args.micro_batch, device)
-    run = replace(run, hardware=replace(hardware, micro_batch=fitting))
-    _say_plan(run, make_plan(run, objective, source, cost))
+    cost = measured(objective, recipe, hardware)
+    fitting = fitting_part(cost, recipe.batch_size, args.micro_batch, hardware)
+    run = replace(run, hardware=fitting)
+    _say_plan(run, make_plan(run, objective, source, cost), cost)
     folder.create(run)
     first = save_start(folder, run, objective) if start else None
-    return _train(run, folder, source, objective, first)
+    return Job(run, folder, source, objective, first)
 
 
-def _resume(arguments: list[str], seen: Peek) -> int:
+def _resume(arguments: list[str], seen: Peek) -> Pretraining | None:
     if seen.flags["resume"] in ("", "True") or seen.flags["resume"].startswith("--"):
         raise SettingsError("--resume needs the folder of a run: --resume runs/NAME")
     folder = RunFolder(seen.flags["resume"])
@@ -168,9 +193,10 @@ def _resume(arguments: list[str], seen: Peek) -> int:
     old = _default(run, run.recipe)
     args = _parse(arguments, replace(old, resume=seen.flags["resume"]))
     _refuse_changes(args, old)
+    check_batch(run.recipe.batch_size, paired=False)
     changed = replace(
         run,
-        hardware=changed_hardware(args, run.hardware),
+        hardware=changed_hardware(args, run.hardware, run.recipe.batch_size, args.shard),
         save_every_minutes=args.save_every_minutes,
         max_set_aside=args.max_set_aside,
     )
@@ -180,7 +206,7 @@ def _resume(arguments: list[str], seen: Peek) -> int:
     check_start(run, folder, found)
     if found is not None and found.info.step >= run.steps:
         console.print(f"{folder.root} is finished: {run.steps:,} of {run.steps:,} steps are done")
-        return 0
+        return None
     source = run.data.open("train")
     if source.fingerprint != run.fingerprint:
         raise RunError(
@@ -192,20 +218,23 @@ def _resume(arguments: list[str], seen: Peek) -> int:
     console.print(
         f"continuing {folder.root} from step {found.info.step if found else 0:,} of {run.steps:,}"
     )
-    torch.set_num_threads(changed.hardware.threads)
-    return _train(changed, folder, source, run.build(), found)
+    return Job(changed, folder, source, run.build(), found)
 
 
-def _train(
-    run: Run,
-    folder: RunFolder,
-    source: ImageSource,
-    objective: MaskedAutoencoder,
-    start: Checkpoint | None = None,
-) -> int:
+def _join(folder: RunFolder, run: Any, start: Checkpoint | None) -> Pretraining:
+    """The job that another process has prepared, if this one sees the same images."""
+    run = Run.read(run)
+    source = run.data.open("train")
+    check_same(source, run.fingerprint)
+    return Job(run, folder, source, run.build(), start)
+
+
+def _train(job: Pretraining) -> int:
     """Train until the end or a signal, and say how to go on."""
-    with folder.lock(), signals() as stop:
-        reports = pretrain(run, folder, source, objective, stop.event, start)
+    run, folder = job.run, job.folder
+    torch.set_num_threads(run.hardware.threads)
+    with held(folder), signals() as stop:
+        reports = pretrain(run, folder, job.data, job.module, stop.event, job.start)
         for _ in shown(reports, run.recipe_name):
             pass
     if stop.event.is_set():
@@ -244,6 +273,7 @@ def _default(like: Run | None, recipe: Recipe) -> Arguments:
         device=hardware.device,
         precision=hardware.precision,
         micro_batch=hardware.micro_batch,
+        shard=hardware.shard,
         save_every_minutes=like.save_every_minutes,
         max_set_aside=like.max_set_aside,
     )
@@ -370,11 +400,9 @@ def _say_statistics(statistics: ChannelStatistics) -> None:
         console.print(f"          96 % of values lie within {', '.join(ends)}")
 
 
-def _say_plan(run: Run, plan: Plan) -> None:
+def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
     recipe, hardware = run.recipe, run.hardware
     encoder = recipe.encoder
-    pieces = -(-recipe.batch_size // hardware.micro_batch)
-    split = f" in {pieces} parts of {hardware.micro_batch}" if pieces > 1 else ""
     each = recipe.batch_size / run.images
     several = f" (each image {each:.1f} times a batch)" if each > 1 else ""
     console.print(
@@ -382,11 +410,9 @@ def _say_plan(run: Run, plan: Plan) -> None:
         f"{plan.encoder_parameters / 1e6:.2f} M parameters, and {plan.decoder_parameters / 1e6:.2f} M "
         f"in the decoder\n"
         f"masking   the encoder sees {plan.kept} of {plan.patches} patches of {recipe.image_size} pixels\n"
-        f"batch     {recipe.batch_size}{split}{several}, learning rate up to "
+        f"batch     {batch_words(recipe.batch_size, hardware)}{several}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
         f"steps     {run.steps:,} ({recipe.epochs:g} epochs)\n"
-        f"machine   {hardware.device}, {hardware.precision}, {hardware.threads} threads, "
-        f"{hardware.workers} loading processes\n"
-        f"expected  {duration(plan.seconds)} ({plan.step_seconds:.2f} s a step), "
-        f"{gib(plan.memory_bytes)} of memory"
+        f"machine   {machine_words(hardware)}\n"
+        f"expected  {expected_words(cost, plan.step_seconds, run.steps, hardware)}"
     )

@@ -11,7 +11,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.event = Event()
-        self.signal = 0
+        self.signal: int = signal.SIGTERM  # if another process was told to
 
 
 @contextmanager

@@ -1,14 +1,13 @@
 """Images to batches: order, views, collation; the same for any number of workers."""
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from unmask.contracts import Batch, ImageSource, Sample, Size
+from unmask.contracts import Batch, ImageSource, Part, Sample, Size
 from unmask.data.order import samples
-from unmask.data.set_aside import SetAside
 from unmask.data.views import AnyViews
 from unmask.errors import DataError, ResourceError, UnmaskError
 from unmask.randomness import derive
@@ -18,6 +17,15 @@ T = TypeVar("T")
 _ATTEMPTS = 100
 
 Failures = list[tuple[str, str]]
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """What keeps the list of images that could not be used."""
+
+    def add(self, failures: Failures) -> None:
+        """Note (name, reason) pairs."""
+        ...
 
 
 class Viewed(Dataset[tuple[Batch | UnmaskError, Failures]]):
@@ -68,17 +76,19 @@ def batches(
     steps: int,
     workers: int,
     device: torch.device,
-    set_aside: SetAside,
+    set_aside: Noting,
+    rows: list[int] | None = None,
 ) -> Iterator[Batch]:
-    """The batches of steps first_step to steps-1, on the device.
+    """The batches of steps first_step to steps-1, on the device; or some rows of each alone.
 
     Raises:
         DataError: when too many images cannot be decoded.
         RunError: when the images change while they are read.
         ResourceError: when a worker dies.
     """
+    part = Part(torch.tensor(rows), batch_size) if rows is not None else None
     wanted = (
-        samples(step, batch_size, len(images.source), images.seed)
+        _those(samples(step, batch_size, len(images.source), images.seed), rows)
         for step in range(first_step, steps)
     )
     loader = DataLoader(
@@ -94,7 +104,7 @@ def batches(
             set_aside.add(failures)
             if isinstance(batch, UnmaskError):
                 raise batch
-            yield batch
+            yield batch._replace(part=part)
 
     yield from on_device(loaded(), device)
 
@@ -114,6 +124,10 @@ def fetched(loader: DataLoader[T]) -> Iterator[T]:
             f"a loading process died, most likely for want of memory ({error}); "
             "try fewer with --workers, or --workers 0"
         ) from None
+
+
+def _those(keys: list[tuple[int, int]], rows: list[int] | None) -> list[tuple[int, int]]:
+    return keys if rows is None else [keys[row] for row in rows]
 
 
 def as_it_is(batch: T) -> T:
@@ -148,9 +162,8 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on the device, copied without waiting."""
-    return Batch(
-        tuple(view.to(device, non_blocking=True) for view in batch.views),
-        batch.labels.to(device, non_blocking=True),
-        batch.index.to(device, non_blocking=True),
-        batch.epoch,
+    return batch._replace(
+        views=tuple(view.to(device, non_blocking=True) for view in batch.views),
+        labels=batch.labels.to(device, non_blocking=True),
+        index=batch.index.to(device, non_blocking=True),
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unmask.contracts import Batch, Statistics
@@ -15,8 +15,9 @@ from unmask.randomness import generator, seeded
 class Mixing:
     """Mixup (Zhang and others, 2018) or cutmix (Yun and others, 2019) of a whole batch, and random erasing.
 
-    Drawn as timm does: every batch is mixed with its reverse, by mixup or cutmix with equal chance. With
-    0 for all three, a batch stays as it is.
+    Drawn as timm does: every batch is mixed with its reverse, by mixup or cutmix with equal chance; where
+    processes share a batch, each has the two images of a pair (`data.order.rows_of`). With 0 for all three,
+    a batch stays as it is.
     """
 
     mixup: float = 0.8
@@ -50,7 +51,7 @@ class Mixing:
         images, labels = batch.images, batch.labels
         images = images.float() / 255 if images.dtype == torch.uint8 else images.clone()
         if self.erasing > 0:
-            images = self._erased(images, statistics, *key)
+            images = self._erased(batch, images, statistics, *key)
         if self.mixes:
             images, labels = self._mixed(images, labels, classes, *key)
         return batch._replace(views=(images,), labels=labels)
@@ -65,19 +66,20 @@ class Mixing:
             return mix(images, labels)
 
     def _erased(
-        self, images: Float[Tensor, "b c h w"], statistics: Statistics, *key: int
+        self, batch: Batch, images: Float[Tensor, "b c h w"], statistics: Statistics, *key: int
     ) -> Float[Tensor, "b c h w"]:
-        boxes = self._boxes(images, *key).to(images.device)
+        boxes = batch.own(self._boxes(batch, *key)).to(images.device)
         random = generator(images.device, "erasing", *key)
-        noise = torch.randn(images.shape, generator=random, device=images.device)
+        shape = (batch.whole, *images.shape[1:])
+        noise = batch.own(torch.randn(shape, generator=random, device=images.device))
         noise = noise * statistics.std[:, None, None] + statistics.mean[:, None, None]
         return torch.where(boxes, noise, images)
 
-    def _boxes(self, images: Shaped[Tensor, "b c h w"], *key: int) -> Bool[Tensor, "b 1 h w"]:
-        """Which pixels are erased."""
+    def _boxes(self, batch: Batch, *key: int) -> Bool[Tensor, "whole 1 h w"]:
+        """Which pixels are erased, of all images of the step."""
         from timm.data.random_erasing import RandomErasing
 
-        whole = torch.ones(len(images), 1, *images.shape[-2:])
+        whole = torch.ones(batch.whole, 1, *batch.images.shape[-2:])
         with seeded("erasing", *key):
             return RandomErasing(self.erasing, mode="const", device="cpu")(whole) == 0
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unmask.contracts import Batch, Size, Statistics
@@ -93,6 +93,11 @@ class Noise:
         if not 0 <= self.pixel_noise < math.inf:
             raise SettingsError(f"pixel_noise must not be negative, got {self.pixel_noise}")
 
+    @property
+    def pairs(self) -> bool:
+        """Whether an image is given something of another one of the batch."""
+        return self.instead == "patches" and self.patch_keep != WHOLE
+
     def __call__(
         self, batch: Batch, patch_size: int, statistics: Statistics, progress: float, *key: int
     ) -> Batch:
@@ -102,25 +107,25 @@ class Noise:
         """
         images = batch.images
         if self.pixel_noise > 0:
-            images = self._noisy(images, statistics, *key)
+            images = self._noisy(batch, statistics, *key)
         grid = patch_grid(size_of(images), patch_size)
         patches = grid.height * grid.width
         kept = max(1, round(patches * self.patch_keep.share(progress)))
         if kept == patches:
             return batch._replace(views=(images,))
-        random = torch.rand(len(images), patches, generator=generator("cpu", "hidden", *key))
-        shown = random.argsort(dim=1)[:, :kept].to(images.device)
+        random = torch.rand(batch.whole, patches, generator=generator("cpu", "hidden", *key))
+        shown = batch.own(random).argsort(dim=1)[:, :kept].to(images.device)
         if self.instead == "nothing":
             return batch._replace(views=(images,), shown=shown)
         own = _pixels_of(shown, grid, patch_size)
         return batch._replace(views=(torch.where(own, images, images.flip(0)),))
 
-    def _noisy(
-        self, images: Shaped[Tensor, "b c h w"], statistics: Statistics, *key: int
-    ) -> Float[Tensor, "b c h w"]:
+    def _noisy(self, batch: Batch, statistics: Statistics, *key: int) -> Float[Tensor, "b c h w"]:
+        images = batch.images
         values = images.float() / 255 if images.dtype == torch.uint8 else images
         random = generator(images.device, "pixel noise", *key)
-        noise = torch.randn(values.shape, generator=random, device=images.device)
+        shape = (batch.whole, *images.shape[1:])
+        noise = batch.own(torch.randn(shape, generator=random, device=images.device))
         return values + self.pixel_noise * noise * statistics.std[:, None, None]
 
 

@@ -45,3 +45,21 @@ def samples(step: int, batch_size: int, count: int, seed: int) -> list[tuple[int
         positions = places[epochs == epoch] % count
         chosen += [(epoch, int(i)) for i in permuted(positions, count, seed, epoch)]
     return chosen
+
+
+def rows_of(rank: int, processes: int, batch_size: int) -> list[int] | None:
+    """The rows of a batch that one of several processes has, in rising order; None for one alone.
+
+    A batch is dealt from outside in: first and last row, second and last but one, and so on, so that
+    a process has both images of a pair (see `data.mixing`).
+
+    >>> rows_of(0, 2, 8), rows_of(1, 2, 8)
+    ([0, 1, 6, 7], [2, 3, 4, 5])
+    """
+    if processes == 1:
+        return None
+    inwards = [
+        row for pair in zip(range(batch_size), range(batch_size)[::-1], strict=True) for row in pair
+    ]
+    share = batch_size // processes
+    return sorted(inwards[:batch_size][rank * share : (rank + 1) * share])

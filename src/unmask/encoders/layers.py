@@ -67,6 +67,8 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """A pre-norm Transformer block."""
 
+    entrances = ("attend", "transform", "project", "finish")
+
     def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dim, eps=NORM_EPSILON)
@@ -82,7 +84,7 @@ class Block(nn.Module):
     def compile(self, *args: Any, **settings: Any) -> None:
         """Compile the block in place, by whichever of its methods it is run; names of weights stay."""
         super().compile(*args, **settings)
-        for name in ("attend", "transform", "project", "finish"):
+        for name in self.entrances:
             setattr(self, name, torch.compile(getattr(self, name), *args, **settings))
 
     def attend(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t d"]:

@@ -7,6 +7,7 @@ patches at random, and one below half of the count is drawn again, up to ten tim
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -41,9 +42,16 @@ class BlockMasking:
         patches = grid.height * grid.width
         count = patches - count_kept(patches, self.ratio)
         seed = torch.randint(2**62, (), generator=generator, device=generator.device)
-        local = torch.Generator().manual_seed(int(seed))
-        rows = [_fill(grid, count, self.smallest_block * patches, local) for _ in range(batch)]
-        return PatchMask.of(torch.stack(rows).to(generator.device), local)
+        smallest = self.smallest_block * patches
+        mask = _drawn(batch, grid, count, smallest, int(seed))
+        return PatchMask(*(part.to(generator.device) for part in mask))
+
+
+@lru_cache(maxsize=1)  # the parts of a batch, which each draw the whole, come one after the other
+def _drawn(batch: int, grid: Size, count: int, smallest: float, seed: int) -> PatchMask:
+    local = torch.Generator().manual_seed(seed)
+    rows = [_fill(grid, count, smallest, local) for _ in range(batch)]
+    return PatchMask.of(torch.stack(rows), local)
 
 
 def _fill(grid: Size, count: int, smallest: float, generator: torch.Generator) -> Tensor:

@@ -66,7 +66,9 @@ class MaskedAutoencoder(nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Draw a mask and score the rebuilt patches."""
-        mask = self.sample(batch.images, generator)
+        mask = self.masking.sample(batch.whole, self.grid_of(batch.images), generator)
+        if batch.part is not None:
+            mask = mask.of_images(*batch.part)
         return Loss(self.loss(batch.images, some_removed(mask, self.predicted)), {})
 
     def sample(self, images: Shaped[Tensor, "b c h w"], generator: torch.Generator) -> PatchMask:

@@ -65,6 +65,11 @@ class Transfer:
         self.task.frozen_halves(self.encoder.depth)
         self.encoder_grid()
 
+    @property
+    def pairs(self) -> bool:
+        """Whether an image is given something of another one of the batch: its mirror image in the order."""
+        return self.mixing.mixes or self.noise.pairs
+
     def encoder_grid(self) -> Size:
         """The grid of patches of a crop; refuses a size that the patch does not divide."""
         return patch_grid(self.image_size, self.encoder.patch_size)

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from functools import partial
 from threading import Event
 
+import numpy as np
 import torch
 
 from unmask.contracts import Batch, ImageSource, Statistics
 from unmask.runs.folder import RunFolder
 from unmask.runs.in_order import Unreadable, in_order
+from unmask.runs.labelled import Part
 from unmask.runs.training import Progress, training
 from unmask.runs.transfer import TransferRun
 from unmask.spec import to_json
 from unmask.tasks.classify import Classifier
 from unmask.training.checkpoint import Checkpoint
+from unmask.training.distributed import everyones, here, total
 from unmask.training.hardware import Hardware, autocast
 
 _BATCH = 128
@@ -74,15 +77,23 @@ def accuracy_of(
     hardware: Hardware,
     batch_size: int = _BATCH,
 ) -> tuple[Accuracy, Unreadable]:
-    """Score a classifier on every image of a source, each counted once."""
+    """Score a classifier on every image of a source, each counted once.
+
+    Of several processes, each tests on its share of the images, and all get the same score; a classifier in
+    shards must be given whole (`whole_of`).
+    """
     started = time.perf_counter()
     unreadable: Unreadable = []
     hits, hits5, count = 0, 0, 0
-    for scores, labels, _ in scored(classifier, source, run, hardware, unreadable, batch_size):
+    source = _share_of(source)
+    tested = scored(classifier, source, run, hardware, unreadable, batch_size)
+    for scores, labels, _ in tested if len(source) else ():
         best = scores.topk(min(5, scores.shape[1])).indices == labels[:, None]
         hits += int(best[:, 0].sum())
         hits5 += int(best.any(1).sum())
         count += len(labels)
+    hits, hits5, count = total(torch.tensor([hits, hits5, count])).tolist()
+    unreadable = [failure for failures in everyones(unreadable) for failure in failures]
     score = Accuracy(
         top1=hits / count,
         top5=hits5 / count,
@@ -92,6 +103,24 @@ def accuracy_of(
         images_per_second=round(count / (time.perf_counter() - started), 2),
     )
     return score, unreadable
+
+
+def whole_of(classifier: Classifier, run: TransferRun, folder: RunFolder) -> Classifier:
+    """The classifier in one piece: read from the newest checkpoint, if processes share it."""
+    newest, _ = folder.newest()
+    if not run.hardware.shard or newest is None:
+        return classifier
+    classifier = run.build()
+    classifier.load_state_dict(newest.read("model"))
+    return classifier
+
+
+def _share_of(source: ImageSource) -> ImageSource:
+    """Every so-manieth image, beginning with the process's number; for one process alone, all of them."""
+    processes = here()
+    if processes.count == 1:
+        return source
+    return Part(source, np.arange(processes.rank, len(source), processes.count))
 
 
 @torch.inference_mode()

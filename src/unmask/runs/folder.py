@@ -17,7 +17,8 @@ from unmask.runs.run import Run
 from unmask.runs.transfer import PURPOSE, AnyRun, TransferRun
 from unmask.spec import to_json
 from unmask.training import checkpoint
-from unmask.training.checkpoint import Checkpoint
+from unmask.training.checkpoint import Checkpoint, Saving
+from unmask.training.distributed import here, own_parts, whole
 
 _UNBORN = (".spec.json", "statistics.json")
 
@@ -143,29 +144,53 @@ class RunFolder:
         """The newest whole checkpoint, and a line for each damaged one passed over."""
         return checkpoint.newest(self.checkpoints)
 
+    def at(self, step: int) -> Checkpoint:
+        """The checkpoint of a step, which another process has found whole."""
+        return checkpoint.at(self.checkpoints, step)
+
     def save(
         self, run: AnyRun, step: int, trained: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> Path:
-        """Write a checkpoint; the encoder apart is that of the average, where weights are averaged."""
-        model = trained.state_dict()
-        prefixes = ("average.copies.encoder.", "encoder.")
-        prefix = next(p for p in prefixes if any(name.startswith(p) for name in model))
-        encoder = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in model.items()
-            if name.startswith(prefix)
-        }
-        return checkpoint.write(
+    ) -> None:
+        """Write a checkpoint, and wait for it."""
+        saving = self.begin_save(run, step, trained, optimizer, copy=False)
+        if saving is not None:
+            saving.finish()
+
+    def begin_save(
+        self,
+        run: AnyRun,
+        step: int,
+        trained: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        copy: bool,
+    ) -> Saving | None:
+        """Begin to write a checkpoint of what is now; with a copy of it, training may go on meanwhile.
+
+        Of several processes all must call it; without shards the first alone writes. The encoder apart is
+        that of the average, where weights are averaged.
+        """
+        processes, shard = here(), run.hardware.shard
+        kept = checkpoint.snapshot if copy else dict
+        model = whole(trained.state_dict()) if shard or processes.first else {}
+        parts: dict[str, dict[str, torch.Tensor]] = {}
+        if processes.first:
+            model = kept(model)
+            parts = {"encoder": _encoder_of(model), "model": model}
+        tensors = checkpoint.optimizer_tensors(optimizer, trained)
+        if shard:
+            name = checkpoint.part_name("training/optimizer", processes.rank, processes.count)
+            parts[name] = kept(own_parts(tensors))
+        elif processes.first:
+            parts["training/optimizer"] = kept(tensors)
+        else:
+            return None
+        return Saving(
             self.checkpoints,
-            {
-                "encoder": encoder,
-                "model": model,
-                "training/optimizer": checkpoint.optimizer_tensors(optimizer, trained),
-            },
-            step=step,
-            images_seen=run.images_seen(step),
-            spec_hash=run.hash,
-            metadata={"unmask": json.dumps(to_json(run.model)), "run": json.dumps(to_json(run))},
+            parts,
+            checkpoint.information(step, run.images_seen(step), run.hash),
+            {"unmask": json.dumps(to_json(run.model)), "run": json.dumps(to_json(run))},
+            shared=shard,
         )
 
     @contextmanager
@@ -190,3 +215,13 @@ class RunFolder:
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
             yield
+
+
+def _encoder_of(model: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    prefixes = ("average.copies.encoder.", "encoder.")
+    prefix = next(p for p in prefixes if any(name.startswith(p) for name in model))
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in model.items()
+        if name.startswith(prefix)
+    }

@@ -78,14 +78,16 @@ def trial(
 
 
 def fitting_micro_batch(
-    cost: Cost, batch_size: int, wanted: int | None, device: torch.device
+    cost: Cost, batch_size: int, wanted: int | None, device: torch.device, sharing: int = 1
 ) -> int:
     """The images to compute at a time: as wanted, or the most that fit (the batch, a half, a quarter, ...).
+
+    `sharing` processes take their memory from the same.
 
     Raises:
         ResourceError: naming what would fit.
     """
-    room = int(_USABLE * memory_available(device)) - cost.bytes_fixed
+    room = int(_USABLE * memory_available(device)) // sharing - cost.bytes_fixed
     most = room // max(1, cost.bytes_per_image)
     if most < 1:
         raise ResourceError(
@@ -126,7 +128,8 @@ def make_plan(run: Run, objective: MaskedAutoencoder, source: ImageSource, cost:
 
 def seconds_of_step(run: AnyRun, source: ImageSource, cost: Cost) -> float:
     """Expected time of a step, loading counted."""
-    batch_size, hardware = run.recipe.batch_size, run.hardware
+    hardware = run.hardware
+    batch_size = run.recipe.batch_size // hardware.processes
     computing = cost.step_seconds(batch_size, hardware.micro_batch)
     loading = _loading_seconds(run, source) * batch_size
     if hardware.workers == 0:

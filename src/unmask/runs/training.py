@@ -9,17 +9,19 @@ import torch
 from torch import nn
 
 from unmask.contracts import Batch, ImageSource
-from unmask.data.loader import Viewed, batches
+from unmask.data.loader import Failures, Viewed, batches
+from unmask.data.order import rows_of
 from unmask.data.set_aside import SetAside
-from unmask.errors import DivergedError
 from unmask.runs.folder import RunFolder
+from unmask.runs.saving import Saver
 from unmask.runs.transfer import AnyRun
-from unmask.training.checkpoint import Checkpoint
+from unmask.training.checkpoint import Checkpoint, restore_optimizer
+from unmask.training.distributed import agreed, everyones, here, spread
 from unmask.training.hardware import find_device
 from unmask.training.kernels import prepared
 from unmask.training.logbook import Logbook
 from unmask.training.loop import train
-from unmask.training.speed import meter_of
+from unmask.training.speed import Meter, flops_per_image, matrix_ceiling
 
 _WRITE_SECONDS = 1.0
 
@@ -32,6 +34,7 @@ class Progress(NamedTuple):
     lines: list[dict[str, float]]
     """Log lines written since the last report; mostly none."""
     saved: bool
+    """Whether a checkpoint of it is written, or on its way to the disk."""
 
 
 def training(
@@ -45,25 +48,44 @@ def training(
 ) -> Iterator[Progress]:
     """Train a module, from a checkpoint if one is given, until the end or until `stop` is set.
 
-    `change` may change the batch of a step before it is trained on.
+    `change` may change the batch of a step before it is trained on. Of several processes, each calls this and
+    has its rows of every batch; they stop and save at the same step, whichever wanted it.
 
     Raises:
         DataError: when too many images cannot be used.
         DivergedError: when the loss is no longer finite; nothing is saved after it.
         ResourceError: when the disk is full.
     """
-    recipe, hardware = run.recipe, run.hardware
+    recipe, hardware, processes = run.recipe, run.hardware, here()
     device = find_device(hardware.device)
     torch.set_num_threads(hardware.threads)
 
-    trainable.to(device).train()
+    if start:
+        trainable.load_state_dict(start.read("model"))
+    whole_on = torch.device("cpu") if hardware.shard else device
+    trainable.to(whole_on).train()
+    shape = (recipe.image_size, run.channels)
+    flops = flops_per_image(trainable, *shape, whole_on, hardware.precision)
+    ceiling = processes.count * matrix_ceiling(device, hardware.precision)
+    around = prepared(
+        trainable,
+        *shape,
+        whole_on,
+        hardware.precision,
+        micro_batch=hardware.micro_batch,
+        steps=run.steps,
+    )
+    spread_out = spread(trainable, device, hardware.shard)
     optimizer = recipe.optimizer.build(trainable)
-    first_step = start.restore(trainable, optimizer) if start else 0
+    if start:
+        restore_optimizer(optimizer, trainable, start.read("training/optimizer"))
+    first_step = start.info.step if start else 0
 
-    set_aside = SetAside(folder.set_aside, len(source) + len(source.refused), run.max_set_aside)
-    set_aside.add(source.refused)
-    meter = meter_of(trainable, recipe.image_size, run.channels, device, hardware.precision)
-    logbook = Logbook(folder.log, first_step, meter)
+    total = len(source) + len(source.refused)
+    set_aside = _Gathered(SetAside(folder.set_aside, total, run.max_set_aside))
+    if processes.first:
+        set_aside.kept.add(source.refused)
+    logbook = Logbook(folder.log, first_step, Meter(device, flops, ceiling))
     stream = batches(
         Viewed(source, recipe.views, recipe.image_size, run.seed),
         batch_size=recipe.batch_size,
@@ -72,20 +94,12 @@ def training(
         workers=hardware.workers,
         device=device,
         set_aside=set_aside,
+        rows=rows_of(processes.rank, processes.count, recipe.batch_size),
     )
     if change is not None:
         stream = (change(batch, step) for step, batch in enumerate(stream, start=first_step))
-    around = prepared(
-        trainable,
-        recipe.image_size,
-        run.channels,
-        device,
-        hardware.precision,
-        micro_batch=hardware.micro_batch,
-        steps=run.steps,
-    )
     reports = train(
-        trainable,
+        spread_out,
         stream,
         optimizer,
         run.rate,
@@ -97,33 +111,59 @@ def training(
         micro_batch=hardware.micro_batch,
     )
 
+    saver = Saver(run, folder, trainable, optimizer)
     stepped = written = saved = time.perf_counter()
-    for report in around(reports):
-        now = time.perf_counter()
-        logbook.add(report, now - stepped)
-        stepped = now
+    try:
+        for report in around(reports):
+            now = time.perf_counter()
+            logbook.add(report, now - stepped)
+            stepped = now
 
-        stopping = stop.is_set()
-        save = report.step == run.steps or stopping or now - saved >= 60 * run.save_every_minutes
-        lines: list[dict[str, float]] = []
-        if save or now - written >= _WRITE_SECONDS:
-            lines = logbook.write()
-            stepped = written = time.perf_counter()
-        if save:
-            _check_weights(trainable, report.step)
-            folder.save(run, report.step, trainable, optimizer)
-            saved = stepped = time.perf_counter()
+            stopping, save, write, unusable, writing = agreed(
+                stop.is_set(),
+                report.step == run.steps or now - saved >= 60 * run.save_every_minutes,
+                now - written >= _WRITE_SECONDS,
+                bool(set_aside.untold),
+                saver.busy,
+            )
+            save = save or stopping
+            if unusable:
+                set_aside.tell()
+            if not writing:
+                saver.settle()
+            lines: list[dict[str, float]] = []
+            if save or write:
+                lines = logbook.write()
+                stepped = written = time.perf_counter()
+            if save:
+                saver.save(report.step, last=stopping or report.step == run.steps)
+                saved = stepped = time.perf_counter()
 
-        yield Progress(report.step, run.steps, lines, save)
-        if stopping:
-            return
+            yield Progress(report.step, run.steps, lines, save)
+            if stopping:
+                stop.set()  # where another process was told to
+                return
+    finally:
+        saver.leave()
 
 
-def _check_weights(trainable: nn.Module, step: int) -> None:
-    """Raises DivergedError if the last update left weights that are not finite."""
-    bad = [name for name, p in trainable.named_parameters() if not bool(p.isfinite().all())]
-    if bad:
-        raise DivergedError(
-            f"step {step} left weights that are not finite ({bad[0]} among {len(bad)}), so they were "
-            "not saved; the learning rate is too high (try half of --schedule.base-lr)"
-        )
+class _Gathered:
+    """The first process's list of images that could not be used, with those that the others meet."""
+
+    def __init__(self, kept: SetAside) -> None:
+        self.kept = kept
+        self.untold: Failures = []
+
+    def add(self, failures: Failures) -> None:
+        """Note (name, reason) pairs; of several processes, to be told later."""
+        if here().count == 1:
+            self.kept.add(failures)
+        else:
+            self.untold += failures
+
+    def tell(self) -> None:
+        """Bring all lists to the first process; all must call it."""
+        told = everyones(self.untold)
+        self.untold = []
+        if here().first:
+            self.kept.add([failure for failures in told for failure in failures])

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unmask.contracts import Batch, Loss
+from unmask.contracts import Batch, Following, Loss
 from unmask.encoders.layers import Block
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
@@ -114,14 +114,18 @@ class Classifier(nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Mean cross-entropy; what is dropped is drawn from the generator."""
-        kept = self._kept(len(batch.images), generator)
+        kept = self._kept(batch.whole, generator)
+        if kept is not None:
+            kept = batch.own(kept, dim=1)
         tokens = self._tokens(self.encoder, batch.images, batch.shown, kept)
         logits = self.head(tokens, self.encoder.norm)
         smoothing = self.spec.label_smoothing
         return Loss(F.cross_entropy(logits, batch.labels, label_smoothing=smoothing), {})
 
     def after_step(self) -> None:
-        """Let the average follow."""
+        """Let the head's running statistics be those of all processes, and the average follow."""
+        if isinstance(self.head, Following):
+            self.head.after_step()
         if self.average is not None:
             self.average.follow(encoder=self.encoder, head=self.head)
 
@@ -155,8 +159,7 @@ class Classifier(nn.Module):
     ) -> Float[Tensor, "halves b 1 1"] | None:
         """By how much to multiply what each half block adds to each image: 0, or more than 1 to make up for it.
 
-        Stochastic depth (Huang and others, 2016), of blocks that learn. A row is drawn for each image, so
-        that the parts of a batch draw what the whole would.
+        Stochastic depth (Huang and others, 2016), of blocks that learn.
         """
         if not self.training or self.spec.drop_path == 0:
             return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -74,7 +75,8 @@ class TokenProbe:
 
     The normalisation has no parameters to learn and an epsilon of 1e-6; while training it takes mean and
     deviation from the images computed together (a micro-batch), afterwards, and for an image alone, their
-    running averages.
+    running averages. Where several processes train, each takes those of its own images, and the running
+    averages become the mean of all processes' after every step.
     """
 
     def build(self, embed_dim: int, classes: int) -> "TokenClassifier":
@@ -99,6 +101,10 @@ class TokenClassifier(nn.Module):
             average, spread = self.batch_norm.running_mean, self.batch_norm.running_var
             return self.linear(F.batch_norm(token, average, spread, eps=self.batch_norm.eps))
         return self.linear(self.batch_norm(token))
+
+    def after_step(self) -> None:
+        """Let all processes have the same running averages."""
+        _reduce(self.batch_norm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +146,10 @@ class AttentiveClassifier(nn.Module):
         pooled = F.scaled_dot_product_attention(query, key, value)  # [b heads 1 d/heads]
         return self.linear(pooled.flatten(1))
 
+    def after_step(self) -> None:
+        """Let all processes have the same running averages."""
+        _reduce(self.batch_norm)
+
 
 AnyHead = (
     Annotated[MeanHead, Kind("mean")]
@@ -147,6 +157,16 @@ AnyHead = (
     | Annotated[TokenProbe, Kind("token-probe")]
     | Annotated[AttentiveHead, Kind("attentive")]
 )
+
+
+def _reduce(batch_norm: nn.BatchNorm1d) -> None:
+    """Make running averages the mean over all processes."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    for average in (batch_norm.running_mean, batch_norm.running_var):
+        assert average is not None
+        dist.all_reduce(average)
+        average /= dist.get_world_size()
 
 
 def _linear(embed_dim: int, classes: int, deviation: float) -> nn.Linear:

@@ -1,7 +1,7 @@
 """What is saved, where, and how it is read back.
 
 A checkpoint is a folder `step-0000042` of safetensors files and an `info.json` with their
-checksums. It is written beside its final name and renamed, so that a half-written one is never
+checksums; nothing in it is ever unpickled. It is written beside its final name and renamed, so that a half-written one is never
 read; one that was damaged later is found out by its checksums, and the one before it is used.
 """
 
@@ -9,8 +9,11 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -20,10 +23,12 @@ from torch import Tensor, nn
 
 from unmask.errors import ResourceError, RunError, SettingsError
 from unmask.spec import from_json, to_json
+from unmask.training.distributed import everyones, here, like
 
 FORMAT = 1
 _KEPT = 2
 _WRITING = ".writing-"
+_PART = "-part-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +65,124 @@ class Checkpoint:
     """What it says of itself."""
 
     def read(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one of its files: encoder, model or training/optimizer."""
-        return load_file(self.folder / f"{name}.safetensors")
+        """The tensors of one of its files: encoder, model or training/optimizer; put together, if in parts."""
+        parts = sorted(part for part in self.info.checksums if part.startswith(f"{name}{_PART}"))
+        if not parts:
+            return load_file(self.folder / f"{name}.safetensors")
+        loaded = [load_file(self.folder / f"{part}.safetensors") for part in parts]
+        return {key: _joined([part[key] for part in loaded if key in part]) for key in loaded[0]}
 
-    def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-        """Put weights and optimizer back as they were; the step to go on from."""
-        module.load_state_dict(self.read("model"))
-        restore_optimizer(optimizer, module, self.read("training/optimizer"))
-        return self.info.step
+
+def part_name(name: str, number: int, parts: int) -> str:
+    """The name of one of several files that hold the rows of the same tensors, in order.
+
+    What is no table of rows, such as a count of steps, is in the first alone.
+    """
+    return f"{name}{_PART}{number:05d}-of-{parts:05d}"
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class Saving:
+    """A checkpoint on its way to the disk, written by a thread while training goes on.
+
+    Of several processes that share a model, each writes its part and the first gives the folder its name once all
+    are written.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        parts: dict[str, dict[str, Tensor]],
+        info: CheckpointInfo,
+        metadata: dict[str, str],
+        *,
+        shared: bool = False,
+    ) -> None:
+        """`parts` must not change until it is written: see `snapshot`. All processes of a `shared` one must call it."""
+        self.root, self.parts, self.info, self.metadata = root, parts, info, metadata
+        self.shared = shared
+        self.final = root / f"step-{info.step:07d}"
+        self.writing = root / f"{_WRITING}{self.final.name}"
+        self.checksums: dict[str, str] = {}
+        self.error: str | None = None
+        if not shared or here().first:
+            self._noting_errors(partial(clear_unfinished, root))
+        if shared:
+            everyones("cleared")
+        self.thread = Thread(target=partial(self._noting_errors, self._write), name="saving")
+        self.thread.start()
+
+    @property
+    def done(self) -> bool:
+        """Whether this process has written its part, or failed to."""
+        return not self.thread.is_alive()
+
+    def finish(self) -> Path:
+        """Wait until all is written, and give the checkpoint its name; all processes of a shared one must call it.
+
+        Raises:
+            ResourceError: if the disk is full or cannot be written; earlier checkpoints stay.
+        """
+        self.thread.join()
+        if self.shared:
+            for checksums, error in everyones((self.checksums, self.error)):
+                self.checksums |= checksums
+                self.error = self.error or error
+            if here().first:
+                self._noting_errors(self._publish)
+            self.error = everyones(self.error)[0]
+        if self.error is not None:
+            raise ResourceError(
+                f"the checkpoint of step {self.info.step} could not be written to {self.root} "
+                f"({self.error}); earlier ones are whole. Make room on that disk, then continue with "
+                "--resume"
+            )
+        return self.final
+
+    def _noting_errors(self, work: Callable[[], None]) -> None:
+        try:
+            if self.error is None:
+                work()
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(self.writing, ignore_errors=True)
+            self.error = str(error)
+
+    def _write(self) -> None:
+        self.checksums = {
+            name: _write_part(self.writing / f"{name}.safetensors", tensors, self.metadata)
+            for name, tensors in self.parts.items()
+        }
+        self.parts = {}
+        if not self.shared:
+            self._publish()
+
+    def _publish(self) -> None:
+        """Name the checkpoint, then drop all but the last two."""
+        info = replace(self.info, checksums=self.checksums)
+        _write_text(self.writing / "info.json", json.dumps(to_json(info), indent=1))
+        shutil.rmtree(self.final, ignore_errors=True)  # a damaged one of the same step
+        self.writing.rename(self.final)
+        _sync(self.root)
+        step, folders = info.step, _folders(self.root)
+        later = [folder for folder in folders if _step(folder) > step]  # damaged ones, passed over
+        earlier = [folder for folder in folders if _step(folder) <= step]
+        for old in later + earlier[:-_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def information(step: int, images_seen: int, spec_hash: str) -> CheckpointInfo:
+    """What a checkpoint says of itself, before its files are written."""
+    return CheckpointInfo(
+        format=FORMAT,
+        step=step,
+        images_seen=images_seen,
+        torch_version=torch.__version__,
+        spec_hash=spec_hash,
+        checksums={},
+    )
 
 
 def write(
@@ -79,44 +194,23 @@ def write(
     spec_hash: str,
     metadata: dict[str, str],
 ) -> Path:
-    """Write a checkpoint below `root`, then drop all but the last two.
+    """Write a checkpoint below `root` and wait for it.
 
     Raises:
         ResourceError: if the disk is full or cannot be written; earlier checkpoints stay.
     """
-    final = root / f"step-{step:07d}"
-    writing = root / f"{_WRITING}{final.name}"
-    try:
-        clear_unfinished(root)
-        checksums = {
-            name: _write_part(writing / f"{name}.safetensors", tensors, metadata)
-            for name, tensors in parts.items()
-        }
-        info = CheckpointInfo(
-            format=FORMAT,
-            step=step,
-            images_seen=images_seen,
-            torch_version=torch.__version__,
-            spec_hash=spec_hash,
-            checksums=checksums,
-        )
-        _write_text(writing / "info.json", json.dumps(to_json(info), indent=1))
-        shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
-        writing.rename(final)
-        _sync(root)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(writing, ignore_errors=True)
-        raise ResourceError(
-            f"the checkpoint of step {step} could not be written to {root} ({error}); earlier ones "
-            "are whole. Make room on that disk, then continue with --resume"
-        ) from None
-    later = [
-        folder for folder in _folders(root) if _step(folder) > step
-    ]  # damaged ones, passed over
-    earlier = [folder for folder in _folders(root) if _step(folder) <= step]
-    for old in later + earlier[:-_KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
-    return final
+    return Saving(root, parts, information(step, images_seen, spec_hash), metadata).finish()
+
+
+def snapshot(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, which training does not change."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def at(root: Path, step: int) -> Checkpoint:
+    """The checkpoint of a step, not looked over again."""
+    folder = root / f"step-{step:07d}"
+    return Checkpoint(folder, _read_info(folder))
 
 
 def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -164,7 +258,8 @@ def restore_optimizer(
         by_name.setdefault(name, {})[part] = value
     for number, parameter in enumerate(listed):
         if names[parameter] in by_name:
-            state[number] = by_name[names[parameter]]
+            found = by_name[names[parameter]]
+            state[number] = {key: like(value, parameter) for key, value in found.items()}
     groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -180,20 +275,24 @@ def _step(folder: Path) -> int:
 
 def _check(folder: Path) -> tuple[str, CheckpointInfo | None]:
     try:
-        data = json.loads((folder / "info.json").read_text())
-        version = data.get("format") if isinstance(data, dict) else None
-        if isinstance(version, int) and version > FORMAT:
-            raise RunError(
-                f"{folder} has checkpoint format {version}, and this unmask reads up to "
-                f"{FORMAT}; install a newer unmask"
-            )
-        info = from_json(CheckpointInfo, data)
+        info = _read_info(folder)
         for name, checksum in info.checksums.items():
             if _checksum(folder / f"{name}.safetensors") != checksum:
                 return f"{name}.safetensors is damaged (its checksum differs)", None
     except (OSError, ValueError, SettingsError) as error:
         return f"cannot be read ({error})", None
     return "", info
+
+
+def _read_info(folder: Path) -> CheckpointInfo:
+    data = json.loads((folder / "info.json").read_text())
+    version = data.get("format") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise RunError(
+            f"{folder} has checkpoint format {version}, and this unmask reads up to "
+            f"{FORMAT}; install a newer unmask"
+        )
+    return from_json(CheckpointInfo, data)
 
 
 def _write_part(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:

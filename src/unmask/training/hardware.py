@@ -32,10 +32,21 @@ class Hardware:
     micro_batch: int
     """Images computed at a time; a batch is several of these when it does not fit in memory."""
 
+    processes: int = 1
+    """Processes that share every batch, each with these workers, threads and micro-batches."""
+
+    shard: bool = False
+    """Whether these processes also share weights, gradients and optimizer (FSDP2), so that larger models fit."""
+
     def __post_init__(self) -> None:
-        for name, least in (("workers", 0), ("threads", 1), ("micro_batch", 1)):
+        for name, least in (("workers", 0), ("threads", 1), ("micro_batch", 1), ("processes", 1)):
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.shard and self.processes == 1:
+            raise SettingsError(
+                "--shard shares a model out over several processes, and there is one; start it with torchrun "
+                "--nproc-per-node N -m unmask ..., or leave out --shard"
+            )
 
 
 def find_device(name: str) -> torch.device:

@@ -7,12 +7,15 @@ loss that is not finite is found then, so that no checkpoint ever holds its cons
 import json
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from unmask.contracts import StepReport
 from unmask.errors import DivergedError, ResourceError
+from unmask.training.distributed import here, mean
 from unmask.training.speed import Meter
 
 TIMES = ("images_per_second", "waiting", "flops_per_second", "mfu", "peak_memory")
@@ -21,11 +24,16 @@ GPU, which works behind the program's back, only together is their time known.""
 
 
 class Logbook:
-    """Appends to a log; lines past `step`, the last checkpoint, are cut off at the start."""
+    """Appends to a log; lines past `step`, the last checkpoint, are cut off at the start.
+
+    Of several processes, all take part, and the first writes the means of what they report.
+    """
 
     def __init__(self, path: Path, step: int, meter: Meter) -> None:
         self.path, self.meter = path, meter
         self._pending: list[tuple[StepReport, float]] = []
+        if not here().first:
+            return
         kept = [line for line in _lines(path) if line["step"] <= step]
         cut = path.with_name(f".{path.name}")
         with _room_for(path):
@@ -45,11 +53,13 @@ class Logbook:
         if not self._pending:
             return []
         reading = time.perf_counter()
-        exact = [_exact(report) for report, _ in self._pending]  # waits for the device
+        exact = _exact([report for report, _ in self._pending])  # waits for the device
         seconds = sum(seconds for _, seconds in self._pending) + time.perf_counter() - reading
         figures = self.meter.figures([report for report, _ in self._pending], seconds)
         lines = [{**line, **figures} for line in exact]
         self._pending = []
+        if not here().first:
+            return lines
         bad = next((line for line in lines if not math.isfinite(line["loss"])), None)
         with _room_for(self.path), self.path.open("a") as file:
             for line in lines:
@@ -95,10 +105,16 @@ def _lines(path: Path) -> list[dict[str, float]]:
     return found
 
 
-def _exact(report: StepReport) -> dict[str, float]:
+def _exact(reports: list[StepReport]) -> list[dict[str, float]]:
+    """What is exact of some steps; their losses are read from the device, and averaged over processes, at once."""
+    losses = [loss for report in reports for loss in (report.loss, *report.parts.values())]
+    means = iter(mean(torch.stack(losses)).tolist())
+    return [_named(report, means) for report in reports]
+
+
+def _named(report: StepReport, means: Iterator[float]) -> dict[str, float]:
     return {
         "step": report.step,
-        "loss": report.loss.item(),
-        **{name: part.item() for name, part in report.parts.items()},
+        **{name: next(means) for name in ("loss", *report.parts)},
         "learning_rate": report.learning_rate,
     }

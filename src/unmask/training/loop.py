@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
-from unmask.contracts import Batch, Following, Loss, Reports, StepReport, Trainable
+from unmask.contracts import Batch, Following, Loss, Part, Reports, StepReport, Trainable
 from unmask.errors import ResourceError
 from unmask.randomness import generator
+from unmask.training.distributed import plain, reducing
 from unmask.training.hardware import Precision, autocast
 
 
@@ -28,7 +30,8 @@ def train(
 
     Nothing here waits for a GPU: losses are tensors, read by whoever needs the number. All
     randomness of a step comes from (seed, step). A group of the optimizer that bears a "scale" has that
-    much of the learning rate.
+    much of the learning rate. Of several processes, each has its part of every batch and reports the
+    loss of that part.
     """
     for step in range(first_step, steps):
         started = time.perf_counter()
@@ -37,7 +40,7 @@ def train(
         learning_rate = rate(step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * group.get("scale", 1.0)
-        randomness = generator(device, "step", seed, step)
+        randomness = partial(generator, device, "step", seed, step)
         try:
             loss = _backward(trainable, batch, randomness, device, precision, micro_batch)
         except RuntimeError as error:  # torch's CPU allocator has no error class of its own
@@ -49,14 +52,14 @@ def train(
             ) from None
         optimizer.step()
         optimizer.zero_grad()
-        if isinstance(trainable, Following):
-            trainable.after_step()
+        if isinstance(module := plain(trainable), Following):
+            module.after_step()
         yield StepReport(
             step=step + 1,
             loss=loss.total,
             parts=loss.parts,
             learning_rate=learning_rate,
-            images=len(batch.index),
+            images=batch.whole,
             waiting_seconds=waited,
         )
 
@@ -64,20 +67,24 @@ def train(
 def _backward(
     trainable: Trainable,
     batch: Batch,
-    randomness: torch.Generator,
+    randomness: Callable[[], torch.Generator],
     device: torch.device,
     precision: Precision,
     micro_batch: int,
 ) -> Loss:
-    """Add up the gradients of the mean loss of a batch, a micro-batch at a time."""
+    """Add up the gradients of the mean loss of a batch, a micro-batch at a time.
+
+    Each micro-batch takes its rows of what is drawn for the whole step, so each begins the draws anew.
+    """
     images = len(batch.index)
     losses: list[Loss] = []
     for start in range(0, images, micro_batch):
         part = _rows(batch, start, start + micro_batch)
-        with autocast(device, precision):
-            loss = trainable(part, randomness)
         share = len(part.index) / images
-        (loss.total * share).backward()
+        with reducing(trainable, when=start + micro_batch >= images):
+            with autocast(device, precision):
+                loss = trainable(part, randomness())
+            (loss.total * share).backward()
         losses.append(
             Loss(
                 loss.total.detach() * share, {k: v.detach() * share for k, v in loss.parts.items()}
@@ -89,6 +96,14 @@ def _backward(
 
 
 def _rows(batch: Batch, start: int, stop: int) -> Batch:
-    views = tuple(view[start:stop] for view in batch.views)
-    shown = None if batch.shown is None else batch.shown[start:stop]
-    return Batch(views, batch.labels[start:stop], batch.index[start:stop], batch.epoch, shown)
+    images = len(batch.index)
+    if start == 0 and stop >= images:
+        return batch
+    whole = batch.part or Part(torch.arange(images), images)
+    return batch._replace(
+        views=tuple(view[start:stop] for view in batch.views),
+        labels=batch.labels[start:stop],
+        index=batch.index[start:stop],
+        shown=None if batch.shown is None else batch.shown[start:stop],
+        part=whole._replace(rows=whole.rows[start:stop]),
+    )

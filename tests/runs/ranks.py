@@ -1,0 +1,140 @@
+"""Processes that train together, forked from one that has imported everything once: `python ranks.py PLAN.json`.
+
+A plan is a list of jobs, done one after the other: how many processes, which function of this file each
+calls, its arguments, and where what they gave back is written; and a folder to copy before, if any. A process that
+is killed gives nothing back.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import torch
+from runs import tiny
+
+from unmask.data.folder import Folder
+from unmask.runs.finetune import accuracy_of, finetune, whole_of
+from unmask.runs.folder import RunFolder
+from unmask.runs.labelled import open_labelled
+from unmask.runs.pretrain import pretrain
+from unmask.training.distributed import here, joined
+
+
+def trained(root: str, told_at: int = 0, killed_at: int = 0, **hardware: Any) -> list[int]:
+    """Go on with pretraining; the steps taken. The last process is told to stop, or is killed, after a step."""
+    folder, stop = RunFolder(root), Event()
+    run = folder.read()
+    run = replace(run, hardware=replace(run.hardware, **hardware, processes=here().count))
+    source, (start, _) = run.data.open("train"), folder.newest()
+    steps: list[int] = []
+    for progress in pretrain(run, folder, source, run.build(), stop, start):
+        steps.append(progress.step)
+        if here().rank == here().count - 1:
+            if progress.step == killed_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if progress.step == told_at:
+                stop.set()
+    return steps
+
+
+def tuned(root: str, **hardware: Any) -> dict[str, Any]:
+    """Fine-tune to the end, and test."""
+    folder = RunFolder(root)
+    run = folder.read_transfer()
+    run = replace(run, hardware=replace(run.hardware, **hardware, processes=here().count))
+    labelled, classifier = open_labelled(run.data, run.seed), run.build()
+    start, _ = folder.newest()
+    for _ in finetune(run, folder, labelled.train, classifier, Event(), start):
+        pass
+    classifier = whole_of(classifier, run, folder)
+    score, unreadable = accuracy_of(classifier, labelled.test, run, run.hardware, batch_size=2)
+    state = {name: tensor.double().sum().item() for name, tensor in classifier.state_dict().items()}
+    return {**asdict(score), "unreadable": unreadable, "sums": state}
+
+
+def said(arguments: list[str], lacking: bool = False) -> dict[str, Any]:
+    """What the command line says and returns; the second process may lack an image that the first has."""
+    from unmask import cli
+
+    sys.argv = ["unmask", *arguments]
+    if lacking and os.environ["RANK"] == "1":
+        fewer, opened = Folder(path="fewer"), Folder.open
+        Folder.open = lambda _, split="train": opened(fewer, split)  # type: ignore[method-assign]
+    output = Path(f"said-{os.environ['RANK']}.txt")
+    with output.open("w") as file:
+        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+        status: Any = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            status = error.code
+        sys.stdout.flush(), sys.stderr.flush()
+    return {"status": status, "said": output.read_text()}
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("", 0))
+        return server.getsockname()[1]
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    yield
+
+
+def worker(job: dict[str, Any], rank: int, port: int, writing: int) -> None:
+    """What a forked process does: join the others, work, hand over what came of it."""
+    count = job["processes"]
+    os.environ |= {"MASTER_ADDR": socket.gethostname(), "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count)}
+    os.environ |= {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)}
+    torch.set_num_threads(1)
+    try:
+        with alone() if job["work"] == "said" else joined():
+            found = globals()[job["work"]](**job["arguments"])
+    except Exception:
+        found = {"error": traceback.format_exc()}
+    os.write(writing, json.dumps(found).encode())
+
+
+def done(job: dict[str, Any]) -> list[Any]:
+    """What each process gave back; None for one that was killed."""
+    port, pipes = free_port(), []
+    for rank in range(job["processes"]):
+        reading, writing = os.pipe()
+        if os.fork() == 0:
+            try:
+                worker(job, rank, port, writing)
+            finally:
+                os._exit(0)
+        os.close(writing)
+        pipes.append(reading)
+    texts = [b"".join(iter(lambda pipe=pipe: os.read(pipe, 65536), b"")) for pipe in pipes]
+    for _ in pipes:
+        os.wait()
+    return [json.loads(text) if text else None for text in texts]
+
+
+def main(plan: Path) -> None:
+    """Do all jobs of a plan."""
+    torch.set_num_threads(1)
+    for job in json.loads(plan.read_text()):
+        if job["copied"]:
+            shutil.copytree(job["copied"], job["arguments"]["root"])
+        Path(job["report"]).write_text(json.dumps(done(job)))
+
+
+if __name__ == "__main__":
+    assert tiny  # imported once, for all forks
+    main(Path(sys.argv[1]))

@@ -1,0 +1,212 @@
+"""Several processes give what one gives, end together, and go on in any number."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import ranks, tiny, tiny_transfer
+
+from unmask.masking import BlockMasking
+from unmask.objectives import MAE
+from unmask.runs.folder import RunFolder
+from unmask.tasks.heads import TokenProbe
+
+STEPS = 6
+IMAGES = 12
+RECIPE = replace(tiny.RECIPE, batch_size=12, epochs=6.0)
+BLOCKS = replace(
+    RECIPE,
+    objective=MAE(masking=BlockMasking(ratio=0.5), decoder=tiny.RECIPE.objective.decoder),
+    epochs=2.0,
+)
+TRANSFER = replace(tiny_transfer.TRANSFER, batch_size=8, epochs=2.0)
+PROBE = replace(
+    TRANSFER, task=replace(TRANSFER.task, trained_blocks="0", drop_path=0.0, head=TokenProbe())
+)
+ROUNDING = 1e-6
+"""Losses are near 1 and float32; sums of a batch are made in another order."""
+
+
+class Done:
+    """What the jobs of a plan left: folders, and what each process gave back."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.jobs = root, []
+        self.images = tiny.write_images(root / "images", IMAGES)
+        self.classes = tiny.write_classes(root / "classes", count=11)
+
+    def begun(self, name: str, recipe: Any = RECIPE) -> str:
+        return str(tiny.begin(self.root / name, self.images, recipe=recipe).root)
+
+    def tuning(self, name: str, recipe: Any = TRANSFER) -> str:
+        return str(tiny_transfer.begin(self.root / name, self.classes, recipe).root)
+
+    def add(
+        self, name: str, processes: int, work: str, copied: str | None = None, **arguments: Any
+    ) -> None:
+        job = {"processes": processes, "work": work, "arguments": arguments, "copied": copied}
+        self.jobs.append({**job, "report": str(self.root / f"{name}.json")})
+
+    def run(self) -> None:
+        plan, said = self.root / "plan.json", self.root / "said.txt"
+        plan.write_text(json.dumps(self.jobs))
+        paths = os.pathsep.join([str(Path(__file__).parent.parent), *sys.path])
+        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        with said.open("w") as output:
+            ended = subprocess.run(
+                [sys.executable, ranks.__file__, plan],
+                stdout=output,
+                stderr=output,
+                env=environment,
+                cwd=self.root,
+                timeout=240,
+            )
+        assert ended.returncode == 0, said.read_text()
+        assert "Warning" not in said.read_text()
+
+    def found(self, name: str) -> list[Any]:
+        return json.loads((self.root / f"{name}.json").read_text())
+
+    def folder(self, name: str) -> RunFolder:
+        return RunFolder(self.root / name)
+
+    def going_on(self, name: str, processes: int, **hardware: Any) -> None:
+        """A job that goes on with a copy of what an earlier one left."""
+        new = f"{name}-on-{processes}"
+        arguments = {"root": str(self.root / new), "copied": str(self.root / name), **hardware}
+        self.add(new, processes, "trained", **arguments)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """All that is done by several processes, in one go."""
+    done = Done(tmp_path_factory.mktemp("ranks"))
+    done.add("two", 2, "trained", root=done.begun("two"))
+    done.add("parts", 2, "trained", root=done.begun("parts"), micro_batch=4)
+    done.add("three", 3, "trained", root=done.begun("three"))
+    done.add("blocks", 2, "trained", root=done.begun("blocks", BLOCKS), micro_batch=2)
+    done.add("stopped", 2, "trained", root=done.begun("stopped"), told_at=2)
+    done.add("shards", 2, "trained", root=done.begun("shards"), told_at=2, shard=True)
+    done.add("killed", 2, "trained", root=done.begun("killed"), killed_at=3)
+    done.add("tuned", 2, "tuned", root=done.tuning("tuned"))
+    done.add("shards-tuned", 2, "tuned", root=done.tuning("shards-tuned"), shard=True)
+    done.add("probed", 2, "tuned", root=done.tuning("probed", PROBE))
+    for name, processes in (("stopped", 2), ("stopped", 3), ("killed", 2)):
+        done.going_on(name, processes)
+    done.going_on("shards", 2, shard=True)
+    done.going_on("shards", 3, shard=True)
+    tiny.write_images(done.root / "fewer", IMAGES - 1)
+    command = ["pretrain", "images", "--recipe", "mae-digits", "--image-size", "8"]
+    done.add("differs", 2, "said", arguments=[*command, "--batch-size", "8"], lacking=True)
+    done.add("odd", 2, "said", arguments=[*command, "--batch-size", "9"])
+    done.run()
+    return done
+
+
+@pytest.fixture(scope="module")
+def one(done: Done) -> RunFolder:
+    return tiny.finished_run(done.root / "one", done.images, recipe=RECIPE)
+
+
+def losses(folder: RunFolder) -> list[float]:
+    return [line["loss"] for line in tiny.timeless(folder)]
+
+
+@pytest.mark.parametrize("name", ["two", "parts", "three"])
+def test_losses_are_those_of_one_process(done: Done, one: RunFolder, name: str) -> None:
+    """Same images, crops and masks, hence the same loss; and gradients, or later steps would part."""
+    assert done.found(name) == [list(range(1, STEPS + 1))] * len(done.found(name))
+    assert len(losses(one)) == STEPS
+    assert losses(done.folder(name)) == pytest.approx(losses(one), abs=ROUNDING)
+    assert tiny.newest(done.folder(name)).info.images_seen == STEPS * IMAGES
+
+
+def test_masks_that_are_drawn_image_by_image_are_the_same_too(done: Done) -> None:
+    whole = tiny.finished_run(done.root / "whole-blocks", done.images, recipe=BLOCKS)
+    assert losses(done.folder("blocks")) == pytest.approx(losses(whole), abs=ROUNDING)
+
+
+def test_all_stop_where_one_is_told_to(done: Done) -> None:
+    assert done.found("stopped") == [[1, 2, 3]] * 2
+    assert tiny.newest(done.folder("stopped")).info.step == 3
+
+
+def test_going_on_with_as_many_processes_is_exact(done: Done) -> None:
+    assert done.found("stopped-on-2") == [[4, 5, 6]] * 2
+    tiny.assert_same_end(done.folder("stopped-on-2"), done.folder("two"))
+
+
+def test_going_on_with_more_or_fewer_processes_keeps_order_and_masks(
+    done: Done, one: RunFolder
+) -> None:
+    fewer = RunFolder(shutil.copytree(done.root / "stopped", done.root / "fewer-processes"))
+    for folder in (tiny.finish(fewer), done.folder("stopped-on-3")):
+        assert losses(folder) == pytest.approx(losses(one), abs=ROUNDING)
+
+
+def test_shards_give_what_whole_models_give(done: Done, one: RunFolder) -> None:
+    """And go on exactly in as many shards, equal up to rounding in more, or in one piece."""
+    stopped, again = done.folder("shards"), done.folder("shards-on-2")
+    saved = tiny.newest(stopped)
+    parts = {f"training/optimizer-part-0000{number}-of-00002" for number in range(2)}
+    assert set(saved.info.checksums) == {"encoder", "model", *parts}
+    whole = tiny.newest(done.folder("stopped"))
+    for name in ("model", "training/optimizer"):
+        ours, theirs = saved.read(name), whole.read(name)
+        assert ours.keys() == theirs.keys()
+        assert all(ours[key].shape == theirs[key].shape for key in ours)
+    fewer = RunFolder(shutil.copytree(stopped.root, done.root / "shards-on-1"))
+    for folder in (again, done.folder("shards-on-3"), tiny.finish(fewer)):
+        assert losses(folder) == pytest.approx(losses(one), abs=ROUNDING)
+
+
+def test_a_killed_process_ends_the_others_and_costs_no_checkpoint(
+    done: Done, one: RunFolder
+) -> None:
+    survivor, dead = done.found("killed")
+    assert dead is None
+    assert "onnection" in survivor["error"]
+    assert done.found("killed-on-2") == [list(range(1, STEPS + 1))] * 2
+    assert losses(done.folder("killed-on-2")) == pytest.approx(losses(one), abs=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"), [("tuned", TRANSFER), ("shards-tuned", TRANSFER), ("probed", PROBE)]
+)
+def test_fine_tuning_is_that_of_one_process(done: Done, name: str, recipe: Any) -> None:
+    """Pairs to mix, erased boxes and dropped blocks included; the probe's first loss at least."""
+    whole = done.tuning(f"whole-{name}", recipe)
+    expected = ranks.tuned(whole)
+    first, second = done.found(name)
+    for key in ("images_per_second", "unreadable"):
+        first.pop(key), second.pop(key), expected.pop(key)
+    assert first == second
+    assert first["images"] == expected["images"] == 4
+    found, alone = losses(done.folder(name)), losses(RunFolder(whole))
+    if recipe is TRANSFER:
+        assert found == pytest.approx(alone, abs=ROUNDING)
+        assert first["top1"] == expected["top1"]
+    assert found == pytest.approx(alone, abs=0.2)  # batch normalisation is of each process's images
+
+
+def test_other_images_are_refused_and_named(done: Done) -> None:
+    first, second = done.found("differs")
+    assert (first["status"], second["status"]) == (1, 1)
+    assert "unmask: process 1 of 2" in first["said"]
+    assert "the 11 images in fewer are not those of the first process" in first["said"]
+    assert "Traceback" not in first["said"] + second["said"]
+    assert second["said"] == ""
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(done: Done) -> None:
+    first, second = done.found("odd")
+    assert (first["status"], second["status"]) == (1, 1)
+    assert "a batch of 9 images cannot be shared equally by 2 processes" in first["said"]
+    assert "--batch-size 8 or 10" in first["said"]
+    assert second["said"] == ""
