@@ -17,6 +17,10 @@ from unmask.objectives import MAE
 from unmask.runs.folder import RunFolder
 from unmask.tasks.heads import TokenProbe
 
+pytestmark = pytest.mark.timeout(
+    660
+)  # on a busy machine, processes that wait for one another are slow
+
 STEPS = 6
 IMAGES = 12
 RECIPE = replace(tiny.RECIPE, batch_size=12, epochs=6.0)
@@ -65,7 +69,7 @@ class Done:
                 stderr=output,
                 env=environment,
                 cwd=self.root,
-                timeout=240,
+                timeout=600,
             )
         assert ended.returncode == 0, said.read_text()
         assert "Warning" not in said.read_text()
