@@ -267,6 +267,23 @@ class Target(Protocol):
 
 
 @runtime_checkable
+class Fitted(Protocol):
+    """A target that is fitted once, before the first step; what it finds lies in its buffers."""
+
+    patches_wanted: int
+    """How many patches make a good fit."""
+
+    @property
+    def fitted(self) -> bool:
+        """Whether that has been done."""
+        ...
+
+    def fit(self, patches: Float[Tensor, "n p"]) -> None:
+        """Take what it needs from training patches, normalised as the encoder's input is."""
+        ...
+
+
+@runtime_checkable
 class Encoder(Protocol):
     """Images to tokens; may be shown only a part of them."""
 

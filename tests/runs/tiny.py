@@ -99,14 +99,14 @@ def begin(root: Path, data: Path | str, **changes: Any) -> RunFolder:
     return folder
 
 
-def begin_from(root: Path, data: Path | str, weights: Path) -> RunFolder:
+def begin_from(root: Path, data: Path | str, weights: Path, **changes: Any) -> RunFolder:
     """The folder of a run that starts from given weights and has not taken a step."""
-    run = make_run(data)
+    run = make_run(data, **changes)
     start = start_from(find_weights(weights), run.recipe, run.statistics)
-    folder = begin(root, data, init=start.words)
+    folder = begin(root, data, init=start.words, **changes)
     objective = run.build()
     put_in(objective, start.weights)
-    save_start(folder, folder.read(), objective)
+    save_start(folder, folder.read(), run.data.open("train"), objective)
     return folder
 
 

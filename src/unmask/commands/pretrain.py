@@ -181,7 +181,7 @@ def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
     run = replace(run, hardware=fitting)
     _say_plan(run, make_plan(run, objective, source, cost), cost)
     folder.create(run)
-    first = save_start(folder, run, objective) if start else None
+    first = save_start(folder, run, source, objective) if start else None
     return Job(run, folder, source, objective, first)
 
 

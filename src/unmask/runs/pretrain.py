@@ -5,6 +5,7 @@ from threading import Event
 
 from unmask.contracts import ImageSource
 from unmask.objectives.mae import MaskedAutoencoder
+from unmask.runs.fitting import fit_target
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.runs.training import Progress, training
@@ -20,4 +21,6 @@ def pretrain(
     start: Checkpoint | None = None,
 ) -> Iterator[Progress]:
     """Train an objective, from a checkpoint if one is given, until the end or until `stop` is set."""
+    if start is None:
+        fit_target(run, source, objective)
     return training(run, folder, source, objective, stop, start)

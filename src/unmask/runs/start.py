@@ -8,12 +8,15 @@ from unmask.encoders.vit import ViT
 from unmask.errors import DataError, RunError, SettingsError
 from unmask.formats.adapt import adapt
 from unmask.formats.model import ModelSpec, Weights
+from unmask.objectives import AnyObjective
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.patches import patch_grid
 from unmask.recipes import RECIPES, Recipe, Transfer
+from unmask.runs.fitting import fit_target
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.runs.weights import Found
+from unmask.targets import NormalizedPixels, Pixels
 from unmask.training.checkpoint import Checkpoint
 
 _SMALL_PATCH = 4
@@ -52,7 +55,7 @@ def recipe_for(spec: ModelSpec) -> tuple[str, Recipe, str]:
 def start_from(found: Found, recipe: Recipe, statistics: ChannelStatistics) -> Start:
     """The weights for a recipe: its encoder, its image size, the channels of the statistics.
 
-    A decoder is taken only if it is the recipe's.
+    A decoder is taken only if it is the recipe's and predicts the same.
 
     Raises:
         SettingsError: if the recipe has another encoder, with both shapes.
@@ -64,8 +67,8 @@ def start_from(found: Found, recipe: Recipe, statistics: ChannelStatistics) -> S
             f"{shape_of(recipe.encoder)}; leave out --recipe to take what fits the weights"
         )
     weights = found.weights
-    decoder = spec.objective.decoder if spec.objective else None
-    if decoder != recipe.objective.decoder:
+    same_channels = spec.channels == len(statistics.mean)
+    if spec.objective and not _decoder_fits(spec.objective, recipe.objective, same_channels):
         weights = weights._replace(spec=spec.without_decoder(), decoder={})
     step = "" if found.step is None else f", step {found.step:,}"
     words = [f"{spec.origin}{step}", _taken(found.weights, weights)]
@@ -78,8 +81,11 @@ def put_in(objective: MaskedAutoencoder, weights: Weights) -> None:
     objective.load_state_dict({**objective.state_dict(), **weights.whole})
 
 
-def save_start(folder: RunFolder, run: Run, objective: MaskedAutoencoder) -> Checkpoint:
-    """Save the weights as step 0, so that going on needs nothing but the folder."""
+def save_start(
+    folder: RunFolder, run: Run, source: ImageSource, objective: MaskedAutoencoder
+) -> Checkpoint:
+    """Save the weights as step 0, so that going on needs nothing but the folder; a target is fitted first."""
+    fit_target(run, source, objective)
     folder.save(run, 0, objective, run.recipe.optimizer.build(objective))
     saved, damaged = folder.newest()
     assert saved is not None, damaged
@@ -108,6 +114,14 @@ def statistics_for(spec: ModelSpec, source: ImageSource) -> ChannelStatistics | 
     given = (len(image), str(image.dtype))
     wanted = (spec.channels, f"torch.{spec.statistics.values}")
     return spec.statistics if given == wanted else None
+
+
+def _decoder_fits(old: AnyObjective, new: AnyObjective, same_channels: bool) -> bool:
+    """Whether a decoder can go on: it is the same, and so is what it predicts but for the levels of pixels."""
+    pixels = (Pixels, NormalizedPixels)
+    if isinstance(old.target, pixels) and isinstance(new.target, pixels):
+        return old.decoder == new.decoder
+    return (old.decoder, old.target) == (new.decoder, new.target) and same_channels
 
 
 def _taken(found: Weights, taken: Weights) -> str:

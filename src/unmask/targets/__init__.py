@@ -3,10 +3,13 @@
 from typing import Annotated
 
 from unmask.spec import Kind
+from unmask.targets.pca import PrincipalComponents
 from unmask.targets.pixels import NormalizedPixels, Pixels
 
 AnyTarget = (
-    Annotated[Pixels, Kind("pixels")] | Annotated[NormalizedPixels, Kind("normalized-pixels")]
+    Annotated[Pixels, Kind("pixels")]
+    | Annotated[NormalizedPixels, Kind("normalized-pixels")]
+    | Annotated[PrincipalComponents, Kind("pca")]
 )
 
-__all__ = ["AnyTarget", "NormalizedPixels", "Pixels"]
+__all__ = ["AnyTarget", "NormalizedPixels", "Pixels", "PrincipalComponents"]
