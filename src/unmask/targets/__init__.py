@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from unmask.spec import Kind
+from unmask.targets.hog import Hog
 from unmask.targets.pca import PrincipalComponents
 from unmask.targets.pixels import NormalizedPixels, Pixels
 
@@ -10,6 +11,7 @@ AnyTarget = (
     Annotated[Pixels, Kind("pixels")]
     | Annotated[NormalizedPixels, Kind("normalized-pixels")]
     | Annotated[PrincipalComponents, Kind("pca")]
+    | Annotated[Hog, Kind("hog")]
 )
 
-__all__ = ["AnyTarget", "NormalizedPixels", "Pixels", "PrincipalComponents"]
+__all__ = ["AnyTarget", "Hog", "NormalizedPixels", "Pixels", "PrincipalComponents"]

@@ -1,0 +1,114 @@
+"""Histograms of oriented gradients as the target (MaskFeat, Wei and others, CVPR 2022, section 3.2)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unmask.contracts import PatchMask, Statistics
+from unmask.errors import SettingsError
+from unmask.patches import patch_grid, size_of
+from unmask.targets.pixels import Levels, squared_error
+
+_EPSILON = 1e-5
+_CELLS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hog:
+    """How strong the gradients of each direction are in the four quarters of each hidden patch.
+
+    A cell is half a patch wide (MaskFeat: 8 of 16 pixels); each channel of a cell has a histogram of its
+    own, of length one. Where edges are is kept, and brightness is not.
+    """
+
+    bins: int = 9
+    """Directions between 0 and 180 degrees that are told apart (MaskFeat section 3.2)."""
+
+    def __post_init__(self) -> None:
+        if self.bins < 1:
+            raise SettingsError(f"bins must be at least 1, got {self.bins}; MaskFeat uses 9")
+
+    def build(self, patch_size: int, channels: int) -> "GradientTarget":
+        """The target for patches of this size, which must be even."""
+        if patch_size % _CELLS:
+            raise SettingsError(
+                f"a patch of {patch_size} pixels has no half, and hog's cells are half a patch; choose an even "
+                "--encoder.patch-size"
+            )
+        return GradientTarget(patch_size, channels, self.bins)
+
+
+class GradientTarget(nn.Module):
+    """See `Hog`. Values of a patch are laid out as (cell row, cell column, channel, direction)."""
+
+    def __init__(self, patch_size: int, channels: int, bins: int) -> None:
+        super().__init__()
+        self.patch_size, self.channels, self.bins = patch_size, channels, bins
+        self.out_dim = _CELLS**2 * channels * bins
+
+    def forward(
+        self, images: Tensor, mask: PatchMask, statistics: Statistics
+    ) -> Float[Tensor, "m r p"]:
+        """The histograms of the hidden patches; NaN where all of a cell is missing.
+
+        Gradients are differences of the two neighbours, of hidden patches too, and 0 across the border.
+        """
+        values = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        histograms = self._histograms(values)  # [b c bins rows columns]
+        grid = patch_grid(size_of(images), self.patch_size)
+        cut = histograms.unflatten(4, (grid.width, _CELLS)).unflatten(3, (grid.height, _CELLS))
+        patches = cut.permute(0, 3, 5, 4, 6, 1, 2).flatten(3).flatten(1, 2)  # [b n p]
+        return patches[mask.image[:, None], mask.removed_index]
+
+    def _histograms(
+        self, values: Float[Tensor, "b c h w"]
+    ) -> Float[Tensor, "b c bins rows columns"]:
+        down, right = torch.zeros_like(values), torch.zeros_like(values)
+        down[:, :, 1:-1] = values[:, :, 2:] - values[:, :, :-2]
+        right[..., 1:-1] = values[..., 2:] - values[..., :-2]
+        strength = torch.hypot(down, right)
+        known = ~strength.isnan()
+        direction = torch.atan2(down, right).nan_to_num() / math.pi % 1  # of half a turn
+        number = (direction * self.bins).long().clamp(max=self.bins - 1)
+        by_bin = torch.zeros(*values.shape[:2], self.bins, *values.shape[2:], device=values.device)
+        by_bin.scatter_(2, number[:, :, None], strength.where(known, 0.0)[:, :, None])
+        side = self.patch_size // _CELLS
+        sums = nn.functional.avg_pool2d(by_bin.flatten(0, 1), side).unflatten(0, values.shape[:2])
+        length = (sums.square().sum(2, keepdim=True) + _EPSILON**2).sqrt()
+        some = nn.functional.max_pool2d(known.float(), side)[:, :, None] > 0
+        return torch.where(some, sums / length, torch.nan)
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, "m r"]:
+        """Mean squared error of each patch's histograms."""
+        return squared_error(prediction, target)
+
+    def pixels(
+        self,
+        prediction: Float[Tensor, "m n p"],
+        images: Tensor,
+        mask: PatchMask,
+        statistics: Statistics,
+        levels: Levels,
+    ) -> Float[Tensor, "m n q"]:
+        """A drawing of the histograms: a line along the edge for each direction, as bright as it is strong.
+
+        Black lies two deviations below the mean of a channel, and white two above.
+        """
+        shape = (_CELLS, _CELLS, self.channels, self.bins)
+        histograms = prediction.unflatten(-1, shape)
+        lines = self._lines(prediction.device)  # [bins side side]
+        drawn = torch.einsum("mnyxcd,dij->mnyixjc", histograms, lines).clamp(0, 1)
+        return 4 * drawn.flatten(2) - 2
+
+    def _lines(self, device: torch.device) -> Float[Tensor, "bins side side"]:
+        """A line through the middle of a cell for each direction, at right angles to the gradient."""
+        side = self.patch_size // _CELLS
+        places = torch.arange(side, device=device) - (side - 1) / 2
+        angle = math.pi * (torch.arange(self.bins, device=device) + 0.5) / self.bins
+        off = (
+            angle.sin()[:, None, None] * places[:, None] + angle.cos()[:, None, None] * places
+        )  # pixels from the line
+        return (1 - off.abs()).clamp(min=0)
