@@ -22,7 +22,14 @@ from unmask.masking import (
 from unmask.objectives import MAE, AnyObjective
 from unmask.objectives.decoders import AnyDecoder, CrossAttentionDecoder, SelfAttentionDecoder
 from unmask.spec import kinds
-from unmask.targets import AnyTarget, Hog, NormalizedPixels, Pixels, PrincipalComponents
+from unmask.targets import (
+    AnyTarget,
+    Hog,
+    KMeansTokens,
+    NormalizedPixels,
+    Pixels,
+    PrincipalComponents,
+)
 from unmask.tasks import AnyHead, AnyTask, Classify
 from unmask.tasks.heads import AttentiveHead, LinearHead, MeanHead, TokenProbe
 from unmask.training.optimizers import AdamW, AnyOptimizer, Lars, LayerwiseAdamW, Muon
@@ -53,6 +60,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "normalized-pixels": NormalizedPixels(),
         "pca": PrincipalComponents(share=0.5),
         "hog": Hog(),
+        "kmeans-tokens": KMeansTokens(codes=8),
     },
     "encoder": {"vit": ViT(patch_size=2, embed_dim=8, depth=2, num_heads=2, class_tokens=2)},
     "decoder": {

@@ -6,12 +6,14 @@ from unmask.spec import Kind
 from unmask.targets.hog import Hog
 from unmask.targets.pca import PrincipalComponents
 from unmask.targets.pixels import NormalizedPixels, Pixels
+from unmask.targets.tokens import KMeansTokens
 
 AnyTarget = (
     Annotated[Pixels, Kind("pixels")]
     | Annotated[NormalizedPixels, Kind("normalized-pixels")]
     | Annotated[PrincipalComponents, Kind("pca")]
     | Annotated[Hog, Kind("hog")]
+    | Annotated[KMeansTokens, Kind("kmeans-tokens")]
 )
 
-__all__ = ["AnyTarget", "Hog", "NormalizedPixels", "Pixels", "PrincipalComponents"]
+__all__ = ["AnyTarget", "Hog", "KMeansTokens", "NormalizedPixels", "Pixels", "PrincipalComponents"]

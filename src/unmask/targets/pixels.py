@@ -118,21 +118,33 @@ class NormalizedPixelTarget(nn.Module):
         statistics: Statistics,
         levels: Levels,
     ) -> Float[Tensor, "m n p"]:
-        """Give each predicted patch a mean and a deviation, which the model does not predict.
+        """Give each predicted patch a mean and a deviation, which the model does not predict."""
+        return with_levels(prediction, images, mask, self.patch_size, statistics, levels)
 
-        Visible patches have their own. For hidden ones "neighbors" takes the eight nearest visible
-        patches, weighted by one over the distance, and reads no hidden pixel; "true" reads the
-        hidden patch itself.
-        """
-        patches = normalize(patchify(images, self.patch_size)[mask.image], statistics)
-        variance, mean = (each.squeeze(-1) for each in var_mean(patches, images))  # [m n]
-        deviation = torch.sqrt(variance + _EPSILON)
-        if levels == "neighbors":
-            columns = images.shape[-1] // self.patch_size
-            grid = Size(mask.removed.shape[1] // columns, columns)
-            mean = _from_neighbors(mean, mask, grid)
-            deviation = _from_neighbors(deviation, mask, grid)
-        return prediction * deviation[..., None] + mean[..., None]
+
+def with_levels(
+    patches: Float[Tensor, "m n p"],
+    images: Tensor,
+    mask: PatchMask,
+    patch_size: int,
+    statistics: Statistics,
+    levels: Levels,
+) -> Float[Tensor, "m n p"]:
+    """Normalised patches with a mean and a deviation each.
+
+    Visible patches have their own. For hidden ones "neighbors" takes the eight nearest visible
+    patches, weighted by one over the distance, and reads no hidden pixel; "true" reads the
+    hidden patch itself.
+    """
+    true = normalize(patchify(images, patch_size)[mask.image], statistics)
+    variance, mean = (each.squeeze(-1) for each in var_mean(true, images))  # [m n]
+    deviation = torch.sqrt(variance + _EPSILON)
+    if levels == "neighbors":
+        columns = images.shape[-1] // patch_size
+        grid = Size(mask.removed.shape[1] // columns, columns)
+        mean = _from_neighbors(mean, mask, grid)
+        deviation = _from_neighbors(deviation, mask, grid)
+    return patches * deviation[..., None] + mean[..., None]
 
 
 def _from_neighbors(
