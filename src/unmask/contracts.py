@@ -256,6 +256,8 @@ class Target(Protocol):
     """What hidden patches hold, and how wrong a guess is."""
 
     out_dim: int
+    gives_levels: bool
+    """Whether a picture of a guess shows how bright pixels are; if not, it is a drawing of something else."""
 
     def __call__(self, images: Tensor, mask: PatchMask, statistics: Statistics) -> Tensor:
         """The true values of the removed patches, [m r p]; NaN where a value is missing."""

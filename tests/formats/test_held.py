@@ -10,6 +10,7 @@ from unmask.errors import SettingsError
 from unmask.formats import FORMATS, held_by, read_weights
 from unmask.objectives.decoders import CrossAttentionDecoder
 from unmask.objectives.mae import MAE
+from unmask.targets import Hog, KMeansTokens, PrincipalComponents
 
 CROSSED = replace(
     TINY,
@@ -17,6 +18,31 @@ CROSSED = replace(
         decoder=CrossAttentionDecoder(embed_dim=16, depth=3, num_heads=2), predicted=1 / 3
     ),
 )
+
+
+TARGETS = {
+    "pca": PrincipalComponents(share=0.25),
+    "hog": Hog(),
+    "kmeans-tokens": KMeansTokens(codes=8),
+}
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_decoder_of_other_things_than_pixels_stays_in_our_own_layout(
+    tmp_path: Path, layout: str, target: str
+) -> None:
+    assert TINY.objective is not None
+    spec = replace(TINY, objective=replace(TINY.objective, target=TARGETS[target]))
+    weights = weights_of(spec)
+    again = read_weights(written(weights, tmp_path / "folder", layout))
+    assert_same(again.encoder, weights.encoder)
+    if layout == "unmask":
+        assert again.spec == weights.spec
+        assert_same(again.decoder, weights.decoder)
+    else:
+        assert again.spec.objective is None
+        assert not again.decoder
 
 
 @pytest.mark.parametrize("layout", FORMATS)

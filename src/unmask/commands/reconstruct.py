@@ -1,6 +1,7 @@
 """`unmask reconstruct RUN IMAGE...`: the paper's figure, with figures beside it."""
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,7 +30,7 @@ from unmask.pictures.sheet import Row, sheet
 from unmask.randomness import derive
 from unmask.runs.load import Model
 from unmask.runs.reconstruct import Reconstruction, nearest_errors
-from unmask.targets import NormalizedPixels
+from unmask.targets import Hog, KMeansTokens, NormalizedPixels
 from unmask.targets.pixels import Levels
 
 _HEADINGS = ["masked", "reconstruction", "with visible patches", "original"]
@@ -249,6 +250,10 @@ def _figures(
         "image": name,
         "hidden": mask.removed_index.shape[1],
         "patches": mask.removed.shape[1],
+    }
+    if math.isnan(result.error):
+        return figures
+    figures |= {
         "error": round(result.error, 2),
         "interpolation_error": round(result.interpolation_error, 2),
     }
@@ -264,15 +269,20 @@ def _caption(figures: dict[str, Any]) -> str:
     nearest = ""
     if "nearest_training_error" in figures:
         nearest = f", nearest training image {figures['nearest_training_error']}"
-    return (
-        f"{figures['image']}: {figures['hidden']} of {figures['patches']} hidden, error "
-        f"{figures['error']}, interpolation {figures['interpolation_error']}{nearest}"
-    )
+    hidden = f"{figures['image']}: {figures['hidden']} of {figures['patches']} hidden"
+    if "error" not in figures:
+        return hidden
+    return f"{hidden}, error {figures['error']}, interpolation {figures['interpolation_error']}{nearest}"
 
 
 def _notes(
     args: Arguments, model: Model, looked: int, without: str, chosen: tuple[int, ...]
 ) -> list[str]:
+    target = model.spec.objective and model.spec.objective.target
+    if isinstance(target, Hog):
+        return [
+            f"{model.about}; drawn: edges in each half patch, as predicted; they have no levels"
+        ]
     notes = [f"{model.about}; errors: root mean square on hidden pixels, of 255"]
     if model.spec.channels not in (1, 3) or model.spec.statistics.values == "float32":
         colours = "red, green, blue" if len(chosen) == 3 else "grey"
@@ -283,7 +293,7 @@ def _notes(
         notes.append(
             "each from its 2nd to its 98th percentile in the training images, errors too; missing is white"
         )
-    if isinstance(model.spec.objective and model.spec.objective.target, NormalizedPixels):
+    if isinstance(target, NormalizedPixels | KMeansTokens):
         notes.append(
             "levels of hidden patches: from the 8 nearest visible patches"
             if args.levels == "neighbors"

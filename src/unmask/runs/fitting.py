@@ -7,7 +7,7 @@ from torch import Tensor
 from unmask.contracts import Fitted, ImageSource
 from unmask.data.loader import Viewed
 from unmask.data.order import samples
-from unmask.errors import DataError
+from unmask.errors import DataError, UnmaskError
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.patches import normalize, patchify
 from unmask.runs.run import Run
@@ -39,7 +39,7 @@ def _patches(
     count = 0
     for step in range(-(-_LOOKED_THROUGH // _AT_ONCE)):
         batch, _ = viewed.__getitems__(samples(step, _AT_ONCE, len(source), run.seed))
-        if isinstance(batch, DataError):
+        if isinstance(batch, UnmaskError):
             raise batch
         cut = patchify(batch.images, objective.encoder.patch_size).flatten(0, 1)
         cut = normalize(cut, statistics)

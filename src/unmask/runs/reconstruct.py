@@ -31,7 +31,8 @@ class Reconstruction(NamedTuple):
     """The output where hidden, the input where visible."""
     original: Tensor
     error: float
-    """Root mean square error on the hidden pixels, in 255ths of each channel's range in pictures."""
+    """Root mean square error on the hidden pixels, in 255ths of each channel's range in pictures; NaN where
+    the target is a drawing without levels."""
     interpolation_error: float
     """The same for interpolation from the visible patches."""
 
@@ -57,12 +58,13 @@ def reconstruct(
     middle = (torch.tensor(statistics.low) + torch.tensor(statistics.high)) / 2
     truth = statistics.stretched(original)
     filled = interpolated(original, hidden)
+    error = _levels_off(statistics.stretched(rebuilt), truth, hidden)
     return Reconstruction(
         masked=torch.where(hidden, middle.to(original)[:, None, None], original),
         rebuilt=rebuilt,
         pasted=torch.where(hidden, rebuilt, original),
         original=original,
-        error=_levels_off(statistics.stretched(rebuilt), truth, hidden),
+        error=error if objective.target.gives_levels else math.nan,
         interpolation_error=_levels_off(statistics.stretched(filled), truth, hidden),
     )
 

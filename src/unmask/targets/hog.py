@@ -44,6 +44,8 @@ class Hog:
 class GradientTarget(nn.Module):
     """See `Hog`. Values of a patch are laid out as (cell row, cell column, channel, direction)."""
 
+    gives_levels = False
+
     def __init__(self, patch_size: int, channels: int, bins: int) -> None:
         super().__init__()
         self.patch_size, self.channels, self.bins = patch_size, channels, bins

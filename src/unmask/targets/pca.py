@@ -38,6 +38,7 @@ class PrincipalComponents:
 class ComponentTarget(nn.Module):
     """See `PrincipalComponents`. Mean, basis and the share of variance kept are buffers."""
 
+    gives_levels = True
     patches_wanted = 100_000
     mean: Tensor
     basis: Tensor

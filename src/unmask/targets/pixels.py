@@ -63,6 +63,8 @@ def var_mean(
 class PixelTarget(nn.Module):
     """See `Pixels`."""
 
+    gives_levels = True
+
     def __init__(self, patch_size: int, channels: int) -> None:
         super().__init__()
         self.patch_size = patch_size
@@ -92,6 +94,8 @@ class PixelTarget(nn.Module):
 
 class NormalizedPixelTarget(nn.Module):
     """See `NormalizedPixels`."""
+
+    gives_levels = True
 
     def __init__(self, patch_size: int, channels: int) -> None:
         super().__init__()

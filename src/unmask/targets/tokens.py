@@ -39,6 +39,7 @@ class KMeansTokens:
 class TokenTarget(nn.Module):
     """See `KMeansTokens`. The typical patches, and how evenly training patches use them, are buffers."""
 
+    gives_levels = True
     patches_wanted = 100_000
     centers: Tensor
     perplexity: Tensor
