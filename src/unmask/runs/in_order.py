@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unmask.contracts import ChannelStatistics, ImageSource, Size
+from unmask.data.loader import as_it_is, fetched
 from unmask.data.views import AnyViews
-from unmask.errors import DataError
+from unmask.errors import DataError, UnmaskError
 
 Unreadable = list[tuple[str, str]]
 
@@ -37,6 +38,8 @@ def in_order(
 
     Raises:
         DataError: if none can be read.
+        RunError: when the images change while they are read.
+        ResourceError: when a worker dies.
     """
     batches = [
         list(range(start, min(start + batch_size, len(source))))
@@ -46,11 +49,13 @@ def in_order(
         _Images(source, views, size, statistics),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=as_it_is,
     )
     found = False
-    for batch, failures in loader:
+    for batch, failures in fetched(loader):
         unreadable += failures
+        if isinstance(batch, UnmaskError):
+            raise batch
         if batch is not None:
             found = True
             yield batch
@@ -58,13 +63,14 @@ def in_order(
         raise DataError(f"none of the images can be decoded; the first: {unreadable[0]}")
 
 
-class _Images(Dataset[tuple[Ordered | None, Unreadable]]):
+class _Images(Dataset[tuple[Ordered | UnmaskError | None, Unreadable]]):
     def __init__(
         self, source: ImageSource, views: AnyViews, size: Size, statistics: ChannelStatistics
     ) -> None:
         self.source, self.views, self.size, self.statistics = source, views, size, statistics
 
-    def __getitems__(self, positions: list[int]) -> tuple[Ordered | None, Unreadable]:
+    def __getitems__(self, positions: list[int]) -> tuple[Ordered | UnmaskError | None, Unreadable]:
+        """A batch, or the error that ends the reading, as a value: raised in a worker, it would arrive as a traceback."""
         views: list[Tensor] = []
         labels: list[int] = []
         found: list[int] = []
@@ -76,11 +82,9 @@ class _Images(Dataset[tuple[Ordered | None, Unreadable]]):
             except DataError as error:
                 failures.append((self.source.name(position), str(error)))
                 continue
+            except UnmaskError as error:
+                return error, failures
             views.append(self.views(image, self.size, position)[0])
             labels.append(label)
             found.append(position)
         return (Ordered(torch.stack(views), labels, found) if views else None), failures
-
-
-def _as_it_is(fetched: object) -> object:
-    return fetched
