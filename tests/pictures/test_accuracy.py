@@ -61,3 +61,14 @@ def test_confusion_of_few_and_many_classes(tmp_path: Path, classes: int) -> None
         assert max(picture.shape) < 2200
         dark.append((picture < 90).mean())
     assert min(dark) > 0
+
+
+def test_a_long_legend_makes_a_taller_picture(tmp_path: Path) -> None:
+    heights: list[int] = []
+    for count in (4, 24):
+        lines = [
+            Line(f"encoder {n}, a long name, with 5 labels", SOME, False) for n in range(count)
+        ]
+        accuracy_by_size([[1_000, 3_000]] * count, lines, 0.1, "title", tmp_path / "tall.png")
+        heights.append(len(pixels(tmp_path / "tall.png")))
+    assert heights[1] > heights[0] + 200

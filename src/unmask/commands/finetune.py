@@ -420,8 +420,8 @@ def _say_plan(run: TransferRun, classifier: Classifier, cost: Cost, step_seconds
     console.print(
         f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}, "
         f"{recipe.image_size} pixels; trained: {task.trained_blocks} "
-        f"({learning / 1e6:.2f} M of {parameter_count(classifier.encoder) / 1e6:.2f} M parameters, head "
-        f"included)\n"
+        f"({learning / 1e6:.2f} M parameters with the head; the encoder has "
+        f"{parameter_count(classifier.encoder) / 1e6:.2f} M)\n"
         f"batch     {batch_words(recipe.batch_size, hardware)}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
         f"steps     {run.steps:,} ({recipe.epochs:g} epochs)\n"

@@ -34,8 +34,8 @@ class PatchKeep:
         for name in ("first", "last"):
             if not 0 < getattr(self, name) <= 1:
                 raise SettingsError(
-                    f"the share of patches to keep must be above 0 and at most 1, got {name} = "
-                    f"{getattr(self, name)}"
+                    "the share of patches to keep (--patch-keep) must be above 0 and at most 1, got "
+                    f"{getattr(self, name):g}"
                 )
 
     @classmethod
@@ -91,7 +91,10 @@ class Noise:
 
     def __post_init__(self) -> None:
         if not 0 <= self.pixel_noise < math.inf:
-            raise SettingsError(f"pixel_noise must not be negative, got {self.pixel_noise}")
+            raise SettingsError(
+                f"pixel_noise must be 0 or more and finite, got {self.pixel_noise}; 0.3 is a third of the deviation "
+                "of a channel"
+            )
 
     @property
     def pairs(self) -> bool:

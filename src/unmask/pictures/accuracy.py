@@ -9,6 +9,8 @@ _COLORS = ("#1f4e86", "#d98c3f", "#5b9a5f", "#8b5fa8", "#b0413e", "#4aa3b5", "#8
 _CONTROL_COLORS = ("#9fb4cc", "#e3bf96", "#aacbac", "#c3adcf", "#d6a3a1", "#a7d0d8", "#c4c49c")
 _CHANCE = "#888888"
 _LEGEND = 75  # letters beside one another
+_LEGEND_ROW = 0.2  # inches
+_ROWS_THAT_FIT = 6
 
 
 class Point(NamedTuple):
@@ -130,6 +132,9 @@ def _finish(figure: Any, axes: Any, chance: float, title: str, path: Path) -> No
     axes.spines[["top", "right"]].set_visible(False)
     names = axes.get_legend_handles_labels()[1]
     columns = max(1, min(3, _LEGEND // max(map(len, names))))
+    width, height = figure.get_size_inches()
+    rows = -(-len(names) // columns)
+    figure.set_size_inches(width, height + _LEGEND_ROW * max(0, rows - _ROWS_THAT_FIT))
     figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=columns)
     figure.savefig(path)
 
