@@ -40,7 +40,7 @@ from torchvision.datasets import ImageFolder
 
 from unmask.contracts import Size
 from unmask.data.kinds import find_source
-from unmask.data.loader import Viewed, batches
+from unmask.data.loader import Viewed, Wanted, batches
 from unmask.data.pack import Packer
 from unmask.data.packed import Packing
 from unmask.data.set_aside import SetAside
@@ -111,7 +111,7 @@ def unmask_pass(data: Path) -> Pass:
 
     def run(order: list[int]) -> None:
         for start in range(0, len(order), 32):
-            viewed.__getitems__([(0, i) for i in order[start : start + 32]])
+            viewed.__getitems__(Wanted([(0, i) for i in order[start : start + 32]], 0))
 
     return run
 
@@ -208,7 +208,9 @@ def by_processes(data: Path, workers: int) -> int:
 def by_threads(data: Path, threads: int) -> int:
     """The same, by threads that decode and crop whole batches ahead."""
     viewed = viewed_photos(data)
-    orders = [[(0, i) for i in range(k, k + 32)] for k in range(0, len(viewed.source) - 31, 32)]
+    orders = [
+        Wanted([(0, i) for i in range(k, k + 32)], 0) for k in range(0, len(viewed.source) - 31, 32)
+    ]
     with ThreadPoolExecutor(threads) as pool:
         return sum(len(batch.images) for batch, _ in pool.map(viewed.__getitems__, orders))  # type: ignore[union-attr]
 

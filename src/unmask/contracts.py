@@ -421,6 +421,8 @@ class StepReport(NamedTuple):
     parts: dict[str, Tensor]
     learning_rate: float
     images: int
+    size: Size
+    """Pixels of a crop."""
     waiting_seconds: float
 
 

@@ -12,7 +12,7 @@ from reference.problems import random
 from reference.sources import Memory
 
 from unmask.contracts import Batch, Sample, Size
-from unmask.data.loader import Viewed, batches
+from unmask.data.loader import Viewed, Wanted, batches
 from unmask.data.order import samples
 from unmask.data.set_aside import SetAside
 from unmask.data.views import CenterCrop, RandomCrop
@@ -175,7 +175,7 @@ def test_images_stay_bytes(stream: Stream) -> None:
 
 def test_center_crop_batches_ignore_the_seed(tmp_path: Path) -> None:
     viewed = Viewed(source(), CenterCrop(), Size(10, 12), 0)
-    batch, failures = viewed.__getitems__([(0, 4), (1, 9)])
+    batch, failures = viewed.__getitems__(Wanted([(0, 4), (1, 9)], epoch=0))
     assert isinstance(batch, Batch)
     assert failures == []
     assert torch.equal(batch.images, source().images[[4, 9]])

@@ -8,6 +8,7 @@ from runs import tiny
 
 from unmask.contracts import Batch, Size, Statistics
 from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
+from unmask.data.sizes import AnySizes, RisingSize, SteadySize
 from unmask.data.views import AnyViews, AugmentedCrop, CenterCrop, MarginCrop, RandomCrop
 from unmask.encoders import AnyEncoder, ViT
 from unmask.encoders.vit import VisionTransformer
@@ -44,6 +45,7 @@ UNIONS = {
     "head": AnyHead,
     "source": AnySource,
     "views": AnyViews,
+    "sizes": AnySizes,
     "optimizer": AnyOptimizer,
 }
 
@@ -88,6 +90,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "margin-crop": MarginCrop(share=0.8),
         "augmented-crop": AugmentedCrop(magnitude=5),
     },
+    "sizes": {"steady": SteadySize(), "rising": RisingSize(first=Size(4, 4), stages=2)},
     "optimizer": {
         "adamw": AdamW(weight_decay=0.1),
         "layerwise-adamw": LayerwiseAdamW(layer_decay=0.7),

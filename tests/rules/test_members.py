@@ -56,7 +56,7 @@ def run_of(images: Path, objective: str, target: str, masking: str) -> Run:
     return run_with(images, objective=spec)
 
 
-PARTS = ["encoder", "views", "optimizer"]
+PARTS = ["encoder", "views", "sizes", "optimizer"]
 
 
 @pytest.mark.parametrize(

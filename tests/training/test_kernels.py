@@ -108,7 +108,7 @@ def test_a_preference_holds_within_steps_alone() -> None:
     def reports() -> Iterator[StepReport]:
         for step in range(2):
             inside.append(enabled())
-            yield StepReport(step, torch.zeros(()), {}, 0.1, 1, 0.0)
+            yield StepReport(step, torch.zeros(()), {}, 0.1, 1, Size(8, 8), 0.0)
 
     outside = [enabled() for _ in preferring([SDPBackend.MATH], reports())]
     assert inside == [False, False]

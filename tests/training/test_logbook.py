@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from unmask.contracts import StepReport
+from unmask.contracts import Size, StepReport
 from unmask.errors import DivergedError
 from unmask.training.logbook import TIMES, Logbook, read_log
 from unmask.training.speed import Meter
 
-METER = Meter(torch.device("cpu"), flops_per_image=100, ceiling=4096.0)
+METER = Meter(torch.device("cpu"), flops_per_image={Size(8, 8): 100}, ceiling=4096.0)
 
 
 def report(step: int, loss: float = 0.5, **parts: float) -> StepReport:
@@ -22,6 +22,7 @@ def report(step: int, loss: float = 0.5, **parts: float) -> StepReport:
         parts={name: torch.tensor(value, dtype=torch.float64) for name, value in parts.items()},
         learning_rate=1e-3 * step,
         images=32,
+        size=Size(8, 8),
         waiting_seconds=0.5,
     )
 

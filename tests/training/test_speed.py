@@ -125,11 +125,11 @@ def test_random_batch_repeats() -> None:
 
 def reports(count: int) -> Iterator[StepReport]:
     zero = torch.zeros(())
-    return (StepReport(step, zero, {}, 0.1, 32, 0.25) for step in range(count))
+    return (StepReport(step, zero, {}, 0.1, 32, Size(8, 8), 0.25) for step in range(count))
 
 
 def test_figures() -> None:
-    meter = Meter(CPU, flops_per_image=10, ceiling=100.0)
+    meter = Meter(CPU, flops_per_image={Size(8, 8): 10}, ceiling=100.0)
     figures = meter.figures(list(reports(4)), 40.0)
     assert figures.pop("peak_memory") > 0
     assert figures == {
@@ -138,3 +138,13 @@ def test_figures() -> None:
         "flops_per_second": 32,
         "mfu": 0.32,
     }
+
+
+def test_flops_are_those_of_each_step_s_size() -> None:
+    """Two steps of 32 images at 3 FLOPs, two at 10: 832 in 40 seconds."""
+    meter = Meter(CPU, flops_per_image={Size(4, 4): 3, Size(8, 8): 10}, ceiling=100.0)
+    small, large = list(reports(2)), list(reports(2))
+    figures = meter.figures([r._replace(size=Size(4, 4)) for r in small] + large, 40.0)
+    assert figures["images_per_second"] == 3.2
+    assert figures["flops_per_second"] == 21  # 20.8
+    assert figures["mfu"] == 0.208

@@ -405,6 +405,13 @@ def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
     encoder = recipe.encoder
     each = recipe.batch_size / run.images
     several = f" (each image {each:.1f} times a batch)" if each > 1 else ""
+    *smaller, _ = sizes = recipe.every_size()
+    rising = (
+        f"sizes     {', '.join(map(str, sizes))} pixels, {recipe.epochs / len(sizes):.3g} epochs each\n"
+        if smaller
+        else ""
+    )
+    at_most = f"at most, measured at {recipe.image_size} pixels: " if smaller else ""
     console.print(
         f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}: "
         f"{plan.encoder_parameters / 1e6:.2f} M parameters, and {plan.decoder_parameters / 1e6:.2f} M "
@@ -413,6 +420,7 @@ def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
         f"batch     {batch_words(recipe.batch_size, hardware)}{several}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
         f"steps     {run.steps:,} ({recipe.epochs:g} epochs)\n"
+        f"{rising}"
         f"machine   {machine_words(hardware)}\n"
-        f"expected  {expected_words(cost, plan.step_seconds, run.steps, hardware)}"
+        f"expected  {at_most}{expected_words(cost, plan.step_seconds, run.steps, hardware)}"
     )

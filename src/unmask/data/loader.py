@@ -1,7 +1,7 @@
 """Images to batches: order, views, collation; the same for any number of workers."""
 
-from collections.abc import Iterator
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -28,20 +28,36 @@ class Noting(Protocol):
         ...
 
 
-class Viewed(Dataset[tuple[Batch | UnmaskError, Failures]]):
-    """A source's images as an objective sees them, by (epoch, index)."""
+class Wanted(NamedTuple):
+    """What to load of a batch."""
 
-    def __init__(self, source: ImageSource, views: AnyViews, size: Size, seed: int) -> None:
+    keys: list[tuple[int, int]]
+    """(epoch, index) of each image."""
+
+    epoch: int
+    """Of the batch's first image, whether or not that is among them; it decides the size of all crops."""
+
+
+class Viewed(Dataset[tuple[Batch | UnmaskError, Failures]]):
+    """A source's images as an objective sees them, by (epoch, index).
+
+    The size of crops may depend on the epoch; then `size` is a function of it that can be pickled.
+    """
+
+    def __init__(
+        self, source: ImageSource, views: AnyViews, size: Size | Callable[[int], Size], seed: int
+    ) -> None:
         self.source, self.views, self.size, self.seed = source, views, size, seed
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> tuple[Batch | UnmaskError, Failures]:
+    def __getitems__(self, wanted: Wanted) -> tuple[Batch | UnmaskError, Failures]:
         """A whole batch, and the files that had to be replaced in it.
 
         An error is handed over as a value: raised in a worker, it would arrive as a traceback.
         """
         failures: Failures = []
         try:
-            rows = [self._one(epoch, index, failures) for epoch, index in keys]
+            size = self.size(wanted.epoch) if callable(self.size) else self.size
+            rows = [self._one(epoch, index, size, failures) for epoch, index in wanted.keys]
         except UnmaskError as error:
             return error, failures
         views = tuple(
@@ -50,11 +66,11 @@ class Viewed(Dataset[tuple[Batch | UnmaskError, Failures]]):
         labels, index = (
             torch.tensor(numbers) for numbers in ([r[1] for r in rows], [r[2] for r in rows])
         )
-        return Batch(views, labels, index, keys[0][0]), failures
+        return Batch(views, labels, index, wanted.epoch), failures
 
-    def _one(self, epoch: int, index: int, failures: Failures) -> tuple[Any, int, int]:
+    def _one(self, epoch: int, index: int, size: Size, failures: Failures) -> tuple[Any, int, int]:
         sample, found = self._readable(epoch, index, failures)
-        return self.views(sample.image, self.size, self.seed, epoch, index), sample.label, found
+        return self.views(sample.image, size, self.seed, epoch, index), sample.label, found
 
     def _readable(self, epoch: int, index: int, failures: Failures) -> tuple[Sample, int]:
         """The image at `index`, or the first readable one of a sequence drawn from (seed, epoch, index)."""
@@ -126,8 +142,8 @@ def fetched(loader: DataLoader[T]) -> Iterator[T]:
         ) from None
 
 
-def _those(keys: list[tuple[int, int]], rows: list[int] | None) -> list[tuple[int, int]]:
-    return keys if rows is None else [keys[row] for row in rows]
+def _those(keys: list[tuple[int, int]], rows: list[int] | None) -> Wanted:
+    return Wanted(keys if rows is None else [keys[row] for row in rows], epoch=keys[0][0])
 
 
 def as_it_is(batch: T) -> T:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from unmask.contracts import Size
+from unmask.data.sizes import AnySizes, SteadySize
 from unmask.data.views import AnyViews
 from unmask.encoders import AnyEncoder
 from unmask.errors import SettingsError
@@ -37,6 +38,9 @@ class Recipe:
     image_size: Size
     """Pixels of a crop: one number for a square, or HEIGHTxWIDTH."""
 
+    sizes: AnySizes = SteadySize()
+    """Whether crops have that size from the first epoch on."""
+
     batch_size: int
     """Images of a step, all micro-batches together."""
 
@@ -50,10 +54,26 @@ class Recipe:
             raise SettingsError(f"epochs must be above 0 and finite, got {self.epochs}")
         side = side_of(self.objective.masking)
         check_squares(self.encoder_grid(), side, self.encoder.patch_size)
+        stages = len(self.every_size())
+        if self.epochs < stages and stages > 1:
+            raise SettingsError(
+                f"{stages} sizes take at least as many epochs, got {self.epochs:g}; give more --epochs, fewer "
+                "--sizes.stages, or sizes:steady for one size"
+            )
 
     def encoder_grid(self) -> Size:
         """The grid of patches of a crop; refuses a size that the patch does not divide."""
         return patch_grid(self.image_size, self.encoder.patch_size)
+
+    def every_size(self) -> tuple[Size, ...]:
+        """Pixels of a crop, in the order of training; the last is `image_size`."""
+        unit = self.encoder.patch_size * side_of(self.objective.masking)
+        return self.sizes.stages_to(self.image_size, unit)
+
+    def size_at(self, epoch: int) -> Size:
+        """Pixels of a crop in an epoch, counted from 0."""
+        sizes = self.every_size()
+        return sizes[min(len(sizes) - 1, int(epoch * len(sizes) / self.epochs))]
 
 
 class Named(NamedTuple):

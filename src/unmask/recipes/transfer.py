@@ -73,3 +73,11 @@ class Transfer:
     def encoder_grid(self) -> Size:
         """The grid of patches of a crop; refuses a size that the patch does not divide."""
         return patch_grid(self.image_size, self.encoder.patch_size)
+
+    def every_size(self) -> tuple[Size, ...]:
+        """Pixels of a crop: one size."""
+        return (self.image_size,)
+
+    def size_at(self, epoch: int) -> Size:
+        """Pixels of a crop in an epoch: the same in all."""
+        return self.image_size

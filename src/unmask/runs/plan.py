@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from unmask.contracts import ImageSource
-from unmask.data.loader import Viewed
+from unmask.data.loader import Viewed, Wanted
 from unmask.errors import ResourceError
 from unmask.objectives.mae import MaskedAutoencoder
+from unmask.patches import patch_grid
 from unmask.randomness import generator
 from unmask.recipes import Recipe, Transfer
 from unmask.runs.run import Run, parameter_count
@@ -38,13 +39,13 @@ class Plan:
     """Patches of each image."""
 
     step_seconds: float
-    """Expected time of a step."""
+    """Expected time of a step at the full size; smaller crops take less."""
 
     memory_bytes: int
     """Expected peak of memory, this process's own included."""
 
     seconds: float
-    """Expected time of all steps."""
+    """Expected time of all steps, if all had the full size."""
 
 
 def trial(
@@ -113,8 +114,13 @@ def make_plan(run: Run, objective: MaskedAutoencoder, source: ImageSource, cost:
     recipe, hardware = run.recipe, run.hardware
     step_seconds = seconds_of_step(run, source, cost)
     encoder = parameter_count(objective.encoder)
-    grid = recipe.encoder_grid()
-    mask = recipe.objective.masking.sample(1, grid, generator("cpu", "plan"))
+    masks = [  # of the smaller sizes too, so that one that cannot be masked is refused now
+        recipe.objective.masking.sample(
+            1, patch_grid(size, recipe.encoder.patch_size), generator("cpu", "plan")
+        )
+        for size in recipe.every_size()
+    ]
+    mask = masks[-1]
     return Plan(
         encoder_parameters=encoder,
         decoder_parameters=parameter_count(objective) - encoder,
@@ -144,9 +150,9 @@ def _loading_seconds(run: AnyRun, source: ImageSource) -> float:
     viewed = Viewed(source, run.recipe.views, run.recipe.image_size, run.seed)
     count = min(32, len(source))
     keys = [(0, position * len(source) // count) for position in range(count)]
-    viewed.__getitems__(keys[:2])
+    viewed.__getitems__(Wanted(keys[:2], epoch=0))
     started = time.perf_counter()
-    viewed.__getitems__(keys)
+    viewed.__getitems__(Wanted(keys, epoch=0))
     return (time.perf_counter() - started) / count
 
 

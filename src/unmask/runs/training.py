@@ -65,7 +65,10 @@ def training(
     whole_on = torch.device("cpu") if hardware.shard else device
     trainable.to(whole_on).train()
     shape = (recipe.image_size, run.channels)
-    flops = flops_per_image(trainable, *shape, whole_on, hardware.precision)
+    flops = {
+        size: flops_per_image(trainable, size, run.channels, whole_on, hardware.precision)
+        for size in recipe.every_size()
+    }
     ceiling = processes.count * matrix_ceiling(device, hardware.precision)
     around = prepared(
         trainable,
@@ -87,7 +90,7 @@ def training(
         set_aside.kept.add(source.refused)
     logbook = Logbook(folder.log, first_step, Meter(device, flops, ceiling))
     stream = batches(
-        Viewed(source, recipe.views, recipe.image_size, run.seed),
+        Viewed(source, recipe.views, recipe.size_at, run.seed),
         batch_size=recipe.batch_size,
         first_step=first_step,
         steps=run.steps,

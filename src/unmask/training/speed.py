@@ -25,7 +25,8 @@ class Meter(NamedTuple):
     """What turns the time of steps into figures for the log."""
 
     device: torch.device
-    flops_per_image: int
+    flops_per_image: dict[Size, int]
+    """By the size of a crop."""
     ceiling: float
     """FLOP/s of matrix products alone."""
 
@@ -33,21 +34,16 @@ class Meter(NamedTuple):
         """Speed, use of the machine, share of waiting, and memory over steps that took this long together."""
         seconds = max(seconds, 1e-9)
         rate = sum(report.images for report in reports) / seconds
+        flops = (
+            sum(report.images * self.flops_per_image[report.size] for report in reports) / seconds
+        )
         return {
             "images_per_second": round(rate, 2),
             "waiting": round(sum(report.waiting_seconds for report in reports) / seconds, 4),
-            "flops_per_second": round(rate * self.flops_per_image),
-            "mfu": round(rate * self.flops_per_image / self.ceiling, 4),
+            "flops_per_second": round(flops),
+            "mfu": round(flops / self.ceiling, 4),
             "peak_memory": peak_memory(self.device),
         }
-
-
-def meter_of(
-    trainable: nn.Module, size: Size, channels: int, device: torch.device, precision: Precision
-) -> Meter:
-    """Count the FLOPs of an image and measure the ceiling; takes a few images and a fifth of a second."""
-    flops = flops_per_image(trainable, size, channels, device, precision)
-    return Meter(device, flops, matrix_ceiling(device, precision))
 
 
 def random_batch(count: int, size: Size, channels: int, device: torch.device) -> Batch:
