@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unmask.contracts import Fitted, ImageSource
-from unmask.data.loader import Viewed
+from unmask.data.loader import Viewed, Wanted
 from unmask.data.order import samples
 from unmask.errors import DataError, UnmaskError
 from unmask.objectives.mae import MaskedAutoencoder
@@ -38,7 +38,9 @@ def _patches(
     found: list[Tensor] = []
     count = 0
     for step in range(-(-_LOOKED_THROUGH // _AT_ONCE)):
-        batch, _ = viewed.__getitems__(samples(step, _AT_ONCE, len(source), run.seed))
+        batch, _ = viewed.__getitems__(
+            Wanted(samples(step, _AT_ONCE, len(source), run.seed), epoch=0)
+        )
         if isinstance(batch, UnmaskError):
             raise batch
         cut = patchify(batch.images, objective.encoder.patch_size).flatten(0, 1)
