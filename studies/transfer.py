@@ -212,9 +212,8 @@ def draw(out: Path) -> None:
         panel.set_xlim(0, 100)
         panel.set_xlabel("accuracy (%)")
     panels[0].invert_yaxis()
-    panels[0].legend(
-        *zip(*list(zip(*panels[0].get_legend_handles_labels(), strict=True))[:2], strict=True)
-    )
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles[:2], names[:2], loc="outside lower center", ncols=2, frameon=False)
     FigureCanvasAgg(figure).print_png(str(out.with_suffix(".png")))
 
 
