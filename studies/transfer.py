@@ -50,6 +50,11 @@ ENCODER = replace(
 )
 """6 blocks, 128 wide, patches of 4 pixels: what 45 minutes of two cores allow."""
 
+SCENES = replace(
+    ENCODER, encoder=replace(ENCODER.encoder, patch_size=8), image_size=Size(64, 64), batch_size=64
+)
+"""The same for aerial scenes at 64 pixels, with patches of 8."""
+
 FULL = Transfer(
     encoder=ENCODER.encoder,
     task=Classify(label_smoothing=0.1, drop_path=0.1),

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from unmask.contracts import Size
 from unmask.encoders import ViT
 from unmask.errors import SettingsError
-from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking
+from unmask.masking import (
+    AnyMasking,
+    BlockMasking,
+    GridMasking,
+    PartitionMasking,
+    RandomMasking,
+    SquareMasking,
+)
 from unmask.objectives import MAE
 from unmask.spec import Kind, from_json, kinds, to_json
 from unmask.targets import Pixels
@@ -57,6 +64,8 @@ def test_kinds_of_a_union() -> None:
         "random": RandomMasking,
         "block": BlockMasking,
         "grid": GridMasking,
+        "partition": PartitionMasking,
+        "squares": SquareMasking,
     }
     assert kinds(Annotated[Apple, Kind("apple")]) == {"apple": Apple}
     assert kinds(int | str) == {}

@@ -76,6 +76,7 @@ class Shelf:
     channels: int = 3
     class_names: tuple[str, ...] = ()
     fingerprint: str = ""
+    state: str = ""
     refused: list[tuple[str, str]] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
 

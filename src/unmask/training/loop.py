@@ -6,9 +6,8 @@ from functools import partial
 
 import torch
 
-from unmask.contracts import Batch, Following, Loss, Part, Reports, StepReport, Trainable
+from unmask.contracts import Batch, Following, Loss, Part, Reports, Size, StepReport, Trainable
 from unmask.errors import ResourceError
-from unmask.patches import size_of
 from unmask.randomness import generator
 from unmask.training.distributed import plain, reducing
 from unmask.training.hardware import Precision, autocast
@@ -61,7 +60,7 @@ def train(
             parts=loss.parts,
             learning_rate=learning_rate,
             images=batch.whole,
-            size=size_of(batch.images),
+            size=Size(*batch.images.shape[-2:]),
             waiting_seconds=waited,
         )
 
