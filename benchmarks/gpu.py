@@ -39,6 +39,10 @@ class StandIn:
         """Itself, whatever is asked."""
         return self
 
+    def __iter__(self) -> Iterator["StandIn"]:
+        """Nothing."""
+        return iter(())
+
     __getitem__ = __or__ = __ror__ = __call__
 
 
