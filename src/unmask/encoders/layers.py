@@ -12,6 +12,20 @@ from unmask.errors import SettingsError
 NORM_EPSILON = 1e-6
 
 
+def attend(
+    query: Float[Tensor, "m out d"],
+    key: Float[Tensor, "m t d"],
+    value: Float[Tensor, "m t d"],
+    num_heads: int,
+) -> Float[Tensor, "m out d"]:
+    """Attention of several heads, each on its share of the width, with projections already made."""
+    query, key, value = (
+        part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in (query, key, value)
+    )
+    mixed = F.scaled_dot_product_attention(query, key, value)
+    return mixed.transpose(1, 2).flatten(2)  # [m heads out d/heads] -> [m out d]
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection."""
 
@@ -43,12 +57,7 @@ class Attention(nn.Module):
         value: Float[Tensor, "m t d"],
     ) -> Float[Tensor, "m out d"]:
         """Attend with projections already made."""
-        query, key, value = self._split(query), self._split(key), self._split(value)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).flatten(2))  # [m heads out d/heads] -> [m out d]
-
-    def _split(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return self.proj(attend(query, key, value, self.num_heads))
 
 
 class Mlp(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmask.contracts import Encoded, PatchMask, Size
-from unmask.encoders.layers import NORM_EPSILON, Block, Mlp, drawn_token, initialize
+from unmask.encoders.layers import NORM_EPSILON, Block, Mlp, attend, drawn_token, initialize
 from unmask.encoders.positions import check_width, resized, sine_cosine
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
@@ -164,12 +164,8 @@ class CrossBlock(nn.Module):
     ) -> Float[Tensor, "m r e"]:
         """The queries after one look at the memory."""
         key, value = self.key_value(self.norm_memory(memory)).chunk(2, dim=-1)
-        parts = (self.query(self.norm1(tokens)), key, value)
-        query, key, value = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts
-        )
-        mixed = F.scaled_dot_product_attention(query, key, value)  # [m heads r e/heads]
-        tokens = tokens + self.proj(mixed.transpose(1, 2).flatten(2))
+        mixed = attend(self.query(self.norm1(tokens)), key, value, self.num_heads)
+        tokens = tokens + self.proj(mixed)
         return tokens + self.mlp(self.norm2(tokens))
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unmask.encoders.layers import NORM_EPSILON
+from unmask.encoders.layers import NORM_EPSILON, attend
 from unmask.spec import Kind
 
 _HEAD_WIDTH = 64
@@ -139,12 +139,8 @@ class AttentiveClassifier(nn.Module):
         patches = norm(tokens)[:, 1:]
         patches = self.batch_norm(patches.flatten(0, 1)).view_as(patches)
         query = self.query.expand(len(patches), -1, -1)
-        parts = (query, self.key(patches), self.value(patches))
-        query, key, value = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts
-        )
-        pooled = F.scaled_dot_product_attention(query, key, value)  # [b heads 1 d/heads]
-        return self.linear(pooled.flatten(1))
+        pooled = attend(query, self.key(patches), self.value(patches), self.num_heads)
+        return self.linear(pooled[:, 0])
 
     def after_step(self) -> None:
         """Let all processes have the same running averages."""
