@@ -134,6 +134,13 @@ class PatchMask(NamedTuple):
         return PatchMask(image, *rest)
 
     @classmethod
+    def in_order(cls, image: Int[Tensor, "m"], order: Int[Tensor, "m n"], kept: int) -> "PatchMask":
+        """The mask whose rows keep the first `kept` patches of an order of all, and remove the others."""
+        kept_index, removed_index = order[:, :kept], order[:, kept:]
+        removed = torch.ones(order.shape, dtype=torch.bool, device=order.device)
+        return cls(image, removed.scatter_(1, kept_index, False), kept_index, removed_index)
+
+    @classmethod
     def of(
         cls, removed: Bool[Tensor, "m n"], generator: torch.Generator | None = None
     ) -> "PatchMask":

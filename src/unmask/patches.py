@@ -4,7 +4,7 @@ A patch is a vector of (row, column, channel), channels last, as in MAE's publis
 """
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from unmask.contracts import Size, Statistics
@@ -87,6 +87,12 @@ def denormalize(patches: Float[Tensor, "*b p"], statistics: Statistics) -> Float
     """Back to pixel values between 0 and 1 (more or less: nothing is clipped)."""
     repeats = patches.shape[-1] // len(statistics.mean)
     return patches * statistics.std.repeat(repeats) + statistics.mean.repeat(repeats)
+
+
+def pixels_of(chosen: Bool[Tensor, "m n"], patch_size: int, grid: Size) -> Bool[Tensor, "m h w"]:
+    """Which pixels belong to the chosen patches."""
+    cells = chosen.unflatten(1, tuple(grid))
+    return cells.repeat_interleave(patch_size, 1).repeat_interleave(patch_size, 2)
 
 
 def put_back(

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from unmask.contracts import IMAGENET, PatchMask, Sample, Size
 from unmask.errors import DataError
+from unmask.patches import pixels_of
 from unmask.runs import reconstruct as module
 from unmask.runs.load import painted_mask
-from unmask.runs.reconstruct import fitted_size, interpolated, nearest_errors, pixels_of
+from unmask.runs.reconstruct import fitted_size, interpolated, nearest_errors
 
 
 def ramp(height: int = 8, width: int = 10) -> Tensor:
@@ -56,7 +57,7 @@ class TestInterpolation:
 
 def test_hidden_pixels_of_a_mask() -> None:
     mask = PatchMask.of(torch.tensor([[True, False, False, False, False, True]]))
-    hidden = pixels_of(mask, 2, Size(2, 3))
+    hidden = pixels_of(mask.removed, 2, Size(2, 3))
     assert hidden[0].int().tolist() == [
         [1, 1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from unmask.contracts import Batch, Size, Statistics
+from unmask.contracts import Batch, PatchMask, Statistics
 from unmask.errors import SettingsError
-from unmask.patches import patch_grid, size_of
+from unmask.patches import patch_grid, pixels_of, size_of
 from unmask.randomness import generator
 
 _SETTLED = 0.9
@@ -117,11 +117,12 @@ class Noise:
         if kept == patches:
             return batch._replace(views=(images,))
         random = torch.rand(batch.whole, patches, generator=generator("cpu", "hidden", *key))
-        shown = batch.own(random).argsort(dim=1)[:, :kept].to(images.device)
+        order = batch.own(random).argsort(dim=1).to(images.device)
+        mask = PatchMask.in_order(torch.arange(len(images), device=images.device), order, kept)
         if self.instead == "nothing":
-            return batch._replace(views=(images,), shown=shown)
-        own = _pixels_of(shown, grid, patch_size)
-        return batch._replace(views=(torch.where(own, images, images.flip(0)),))
+            return batch._replace(views=(images,), shown=mask.kept_index)
+        hidden = pixels_of(mask.removed, patch_size, grid)[:, None]
+        return batch._replace(views=(torch.where(hidden, images.flip(0), images),))
 
     def _noisy(self, batch: Batch, statistics: Statistics, *key: int) -> Float[Tensor, "b c h w"]:
         images = batch.images
@@ -130,13 +131,6 @@ class Noise:
         shape = (batch.whole, *images.shape[1:])
         noise = batch.own(torch.randn(shape, generator=random, device=images.device))
         return values + self.pixel_noise * noise * statistics.std[:, None, None]
-
-
-def _pixels_of(index: Int[Tensor, "b k"], grid: Size, side: int) -> Bool[Tensor, "b 1 h w"]:
-    """Which pixels belong to the patches of an index."""
-    chosen = torch.zeros(len(index), grid.height * grid.width, device=index.device).bool()
-    cells = chosen.scatter_(1, index, True).unflatten(1, (1, *grid))
-    return cells.repeat_interleave(side, 2).repeat_interleave(side, 3)
 
 
 NOISELESS = Noise()

@@ -44,8 +44,5 @@ class PartitionMasking:
         noise = torch.rand(batch, patches, generator=generator, device=generator.device)
         turns = [noise.argsort(dim=1).roll(-kept * number, 1) for number in range(self.masks)]
         order = torch.stack(turns, dim=1).flatten(0, 1)  # [b n] -> [b masks n] -> [m n]
-        kept_index, removed_index = order[:, :kept], order[:, kept:]
-        removed = torch.ones(order.shape, dtype=torch.bool, device=order.device)
-        removed.scatter_(1, kept_index, False)
         image = torch.arange(batch, device=order.device).repeat_interleave(self.masks)
-        return PatchMask(image, removed, kept_index, removed_index)
+        return PatchMask.in_order(image, order, kept)

@@ -47,8 +47,5 @@ def count_kept(patches: int, ratio: float) -> int:
 def mask_from_noise(noise: Float[Tensor, "m n"], ratio: float) -> PatchMask:
     """The mask that keeps the smallest entries of each row, in rising order."""
     kept = count_kept(noise.shape[1], ratio)
-    order = noise.argsort(dim=1)
-    kept_index, removed_index = order[:, :kept], order[:, kept:]
-    removed = torch.ones_like(noise, dtype=torch.bool).scatter_(1, kept_index, False)
     image = torch.arange(len(noise), device=noise.device)
-    return PatchMask(image, removed, kept_index, removed_index)
+    return PatchMask.in_order(image, noise.argsort(dim=1), kept)

@@ -54,14 +54,8 @@ class SquareMasking:
         coarse = Size(grid.height // self.side, grid.width // self.side)
         mask = self.masking.sample(batch, coarse, generator)
         members = self._members(coarse, mask.image.device)
-        removed = torch.zeros(
-            len(mask.image), members.numel(), dtype=torch.bool, device=members.device
-        )
-        kept_index, removed_index = (
-            members[index].flatten(1) for index in (mask.kept_index, mask.removed_index)
-        )
-        removed.scatter_(1, removed_index, True)
-        return PatchMask(mask.image, removed, kept_index, removed_index)
+        order = members[torch.cat([mask.kept_index, mask.removed_index], dim=1)].flatten(1)
+        return PatchMask.in_order(mask.image, order, mask.kept_index.shape[1] * self.side**2)
 
     def _members(self, coarse: Size, device: torch.device) -> Int[Tensor, "squares patches"]:
         """The patches of each square, row by row."""

@@ -12,7 +12,7 @@ from unmask.contracts import ChannelStatistics, ImageSource, PatchMask, Size
 from unmask.data.views import center_crop
 from unmask.errors import DataError
 from unmask.objectives.mae import MaskedAutoencoder
-from unmask.patches import denormalize, patchify, size_of, unpatchify
+from unmask.patches import denormalize, patchify, pixels_of, size_of, unpatchify
 from unmask.targets.pixels import Levels
 
 _LOOKED_THROUGH = 2_000
@@ -50,7 +50,7 @@ def reconstruct(
     output = objective.predict_all(images, mask)
     output = objective.target.pixels(output, images, mask, moments, levels)
     patch_size, grid = objective.encoder.patch_size, objective.grid_of(images)
-    hidden = pixels_of(mask, patch_size, grid)[0]
+    hidden = pixels_of(mask.removed, patch_size, grid)[0]
     rebuilt = unpatchify(denormalize(output, moments), patch_size, grid)[0]
     original = image.float()
     if image.dtype == torch.uint8:
@@ -67,12 +67,6 @@ def reconstruct(
         error=error if objective.target.gives_levels else math.nan,
         interpolation_error=_levels_off(statistics.stretched(filled), truth, hidden),
     )
-
-
-def pixels_of(mask: PatchMask, patch_size: int, grid: Size) -> Tensor:
-    """Which pixels are hidden, [m h w]."""
-    rows = mask.removed.unflatten(1, tuple(grid))
-    return rows.repeat_interleave(patch_size, 1).repeat_interleave(patch_size, 2)
 
 
 def _levels_off(guess: Tensor, truth: Tensor, hidden: Bool[Tensor, "h w"]) -> float:
