@@ -2,13 +2,13 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from unmask.commands.arguments import parse, peek
 from unmask.commands.console import console, flops, gib, notes
-from unmask.commands.machine import hardware_of
+from unmask.commands.machine import MachineFlags, hardware_of
 from unmask.contracts import ImageSource, Size
 from unmask.data.kinds import find_source
 from unmask.errors import SettingsError
@@ -36,20 +36,8 @@ class Arguments:
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     """Settings of the recipe."""
 
-    device: str = "auto"
-    """cpu, cuda, cuda:1, mps, or auto."""
-
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of matrix products."""
-
-    workers: int | None = None
-    """Processes that load images."""
-
-    threads: int | None = None
-    """CPU threads of torch; all cores if not given."""
-
-    micro_batch: int | None = None
-    """Images computed at a time; several numbers are measured if not given."""
+    machine: Annotated[MachineFlags, tyro.conf.arg(name="")] = MachineFlags()
+    """How to compute; several numbers of images at a time are measured if --micro-batch is not given."""
 
 
 def main(arguments: list[str]) -> int:
@@ -70,14 +58,15 @@ def main(arguments: list[str]) -> int:
         source = find_source(seen.flags["data"], seen.flags.get("data-kind")).open("train")
     name, default = _recipe(seen.flags, source)
     args = _parse(arguments, default)
-    if args.micro_batch is not None and args.micro_batch < 1:
-        raise SettingsError(f"micro-batch must be at least 1, got {args.micro_batch}")
+    micro_batch = args.machine.micro_batch
+    if micro_batch is not None and micro_batch < 1:
+        raise SettingsError(f"micro-batch must be at least 1, got {micro_batch}")
     recipe = args.recipe
     hardware = hardware_of(
-        args, in_memory=source is None or source.in_memory, batch_size=recipe.batch_size
+        args.machine, in_memory=source is None or source.in_memory, batch_size=recipe.batch_size
     )
     notes.print(f"measuring {name} on {hardware.device}, about a minute ...")
-    found = bench(name, recipe, hardware, source, args.micro_batch)
+    found = bench(name, recipe, hardware, source, micro_batch)
     if args.json:
         print(json.dumps(asdict(found), indent=1))
     else:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -12,15 +12,17 @@ from unmask.commands.arguments import Peek, as_typed, parse, peek
 from unmask.commands.console import console, shown
 from unmask.commands.fitting import fitting_warmup, free_folder
 from unmask.commands.machine import (
+    RunFlags,
     batch_words,
-    changed_hardware,
     expected_words,
     fitting_part,
+    flags_of,
     hardware_of,
     machine_words,
     measured,
     say_what_differs,
 )
+from unmask.commands.resuming import folder_to_resume, going_on, newest_of
 from unmask.commands.signals import signals
 from unmask.commands.together import Job, begun_before, check_same, held, prepared, together
 from unmask.contracts import ChannelStatistics, ImageSource
@@ -93,29 +95,8 @@ class Arguments:
     seed: int = 0
     """Seed of the head, weights from scratch, order, crops, mixing, and the split where there is none."""
 
-    workers: int | None = None
-    """Processes that load images."""
-
-    threads: int | None = None
-    """CPU threads of torch; all cores if not given."""
-
-    device: str = "auto"
-    """cpu, cuda, cuda:1, mps, or auto."""
-
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of matrix products; weights are float32 always."""
-
-    micro_batch: int | None = None
-    """Images computed at a time; as many as fit if not given."""
-
-    shard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Share weights, gradients and optimizer out over the processes that torchrun started (FSDP2)."""
-
-    save_every_minutes: float = 10.0
-    """Time between checkpoints; 0 saves after every step."""
-
-    max_set_aside: float = 0.05
-    """Share of images that may be unusable before the run stops."""
+    running: Annotated[RunFlags, tyro.conf.arg(name="")] = RunFlags()
+    """What must not change the result."""
 
 
 def main(arguments: list[str]) -> int:
@@ -166,7 +147,10 @@ def _begin(arguments: list[str], seen: Peek) -> Tuning | None:
         init = _words(found, recipe, statistics)
         console.print(f"weights   {init}")
     hardware = hardware_of(
-        args, in_memory=labelled.train.in_memory, batch_size=recipe.batch_size, shard=args.shard
+        args.running.machine,
+        in_memory=labelled.train.in_memory,
+        batch_size=recipe.batch_size,
+        shard=args.running.shard,
     )
     run = new_transfer(
         name,
@@ -177,12 +161,12 @@ def _begin(arguments: list[str], seen: Peek) -> Tuning | None:
         hardware,
         init=init,
         seed=args.seed,
-        save_every_minutes=args.save_every_minutes,
-        max_set_aside=args.max_set_aside,
+        save_every_minutes=args.running.save_every_minutes,
+        max_set_aside=args.running.max_set_aside,
     )
     weights = found.weights if found else None
     cost = measured(run.build(weights), recipe, hardware)
-    fitting = fitting_part(cost, recipe.batch_size, args.micro_batch, hardware)
+    fitting = fitting_part(cost, recipe.batch_size, args.running.machine.micro_batch, hardware)
     run = replace(run, hardware=fitting)
     classifier = run.build(weights)
     _say_plan(run, classifier, cost, seconds_of_step(run, labelled.train, cost))
@@ -195,28 +179,14 @@ def _begin(arguments: list[str], seen: Peek) -> Tuning | None:
 
 
 def _resume(arguments: list[str], seen: Peek) -> Tuning | None:
-    if seen.flags["resume"] in ("", "True") or seen.flags["resume"].startswith("--"):
-        raise SettingsError("--resume needs the folder of a run: --resume runs/NAME")
-    folder = RunFolder(seen.flags["resume"])
+    folder = folder_to_resume(seen)
     run = folder.read_transfer()
     old = _as_begun(run, folder)
     args = _parse(arguments, old)
     _refuse_changes(args, old)
     check_batch(run.recipe.batch_size, paired=run.recipe.pairs)
-    changed = replace(
-        run,
-        hardware=changed_hardware(args, run.hardware, run.recipe.batch_size, args.shard),
-        save_every_minutes=args.save_every_minutes,
-        max_set_aside=args.max_set_aside,
-    )
-    found, damaged = folder.newest()
-    for line in damaged:
-        console.print(f"passed over a damaged checkpoint: {line}")
-    if run.init is not None and found is None:
-        raise RunError(
-            f"{folder.root} was to start from {run.init}, and was stopped before these weights were saved; "
-            "remove the folder and begin again"
-        )
+    changed = going_on(run, args.running)
+    found = newest_of(folder, run)
     step = found.info.step if found else 0
     if step >= run.steps and folder.results.exists():
         console.print(f"{folder.root} is finished: {run.steps:,} of {run.steps:,} steps are done")
@@ -291,20 +261,12 @@ def _parse(arguments: list[str], default: Arguments) -> Arguments:
 
 
 def _as_begun(run: TransferRun, folder: RunFolder) -> Arguments:
-    hardware = run.hardware
     return Arguments(
         recipe=run.recipe,
         recipe_name=run.recipe_name,
         resume=str(folder.root),
         seed=run.seed,
-        workers=hardware.workers,
-        threads=hardware.threads,
-        device=hardware.device,
-        precision=hardware.precision,
-        micro_batch=hardware.micro_batch,
-        shard=hardware.shard,
-        save_every_minutes=run.save_every_minutes,
-        max_set_aside=run.max_set_aside,
+        running=flags_of(run),
     )
 
 

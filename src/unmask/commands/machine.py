@@ -1,15 +1,17 @@
 """The machine's part of a command line: what the flags leave open is chosen, and what changed is said."""
 
-from dataclasses import replace
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import torch
+import tyro
 
 from unmask.commands.console import console, duration, gib
 from unmask.errors import SettingsError
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.recipes import Recipe, Transfer
 from unmask.runs.plan import fitting_micro_batch, trial
+from unmask.runs.transfer import AnyRun
 from unmask.tasks.classify import Classifier
 from unmask.training.distributed import check_device, here
 from unmask.training.hardware import (
@@ -22,34 +24,58 @@ from unmask.training.hardware import (
 from unmask.training.meter import Cost
 
 
-@runtime_checkable
-class MachineFlags(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class MachineFlags:
+    """Flags that say how to compute."""
+
+    workers: int | None = None
+    """Processes that load images."""
+
+    threads: int | None = None
+    """CPU threads of torch; all cores if not given."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, or auto."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products; weights are float32 always."""
+
+    micro_batch: int | None = None
+    """Images computed at a time; chosen by measuring if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFlags:
     """The flags of a training command that change no result."""
 
-    @property
-    def device(self) -> str:
-        """Where to compute."""
-        ...
+    machine: Annotated[MachineFlags, tyro.conf.arg(name="")] = MachineFlags()
+    """How to compute."""
 
-    @property
-    def precision(self) -> Literal["auto", "float32", "bfloat16"]:
-        """Of matrix products."""
-        ...
+    shard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Share weights, gradients and optimizer out over the processes that torchrun started (FSDP2)."""
 
-    @property
-    def workers(self) -> int | None:
-        """Loading processes."""
-        ...
+    save_every_minutes: float = 10.0
+    """Time between checkpoints; 0 saves after every step."""
 
-    @property
-    def threads(self) -> int | None:
-        """CPU threads."""
-        ...
+    max_set_aside: float = 0.05
+    """Share of images that may be unusable before the run stops."""
 
-    @property
-    def micro_batch(self) -> int | None:
-        """Images computed at a time."""
-        ...
+
+def flags_of(run: AnyRun) -> RunFlags:
+    """The flags that a run was begun with, every choice made."""
+    hardware = run.hardware
+    return RunFlags(
+        machine=MachineFlags(
+            workers=hardware.workers,
+            threads=hardware.threads,
+            device=hardware.device,
+            precision=hardware.precision,
+            micro_batch=hardware.micro_batch,
+        ),
+        shard=hardware.shard,
+        save_every_minutes=run.save_every_minutes,
+        max_set_aside=run.max_set_aside,
+    )
 
 
 def hardware_of(
@@ -77,8 +103,9 @@ def hardware_of(
     )
 
 
-def changed_hardware(args: MachineFlags, old: Hardware, batch_size: int, shard: bool) -> Hardware:
+def changed_hardware(flags: RunFlags, old: Hardware, batch_size: int) -> Hardware:
     """The hardware of a run that goes on: as it was, but for what the flags say, on as many processes as there are."""
+    args = flags.machine
     device, processes = find_device(args.device), here()
     check_device(device)
     return replace(
@@ -89,7 +116,7 @@ def changed_hardware(args: MachineFlags, old: Hardware, batch_size: int, shard: 
         threads=args.threads or old.threads,
         micro_batch=min(args.micro_batch or old.micro_batch, batch_size // processes.count),
         processes=processes.count,
-        shard=shard and processes.count > 1,
+        shard=flags.shard and processes.count > 1,
     )
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -11,15 +11,17 @@ from unmask.commands.arguments import Peek, as_typed, parse, peek
 from unmask.commands.console import console, shown
 from unmask.commands.fitting import fitting_warmup, free_folder
 from unmask.commands.machine import (
+    RunFlags,
     batch_words,
-    changed_hardware,
     expected_words,
     fitting_part,
+    flags_of,
     hardware_of,
     machine_words,
     measured,
     say_what_differs,
 )
+from unmask.commands.resuming import folder_to_resume, going_on, newest_of
 from unmask.commands.signals import signals
 from unmask.commands.together import Job, begun_before, check_same, held, prepared, together
 from unmask.contracts import ChannelStatistics, ImageSource, Size
@@ -34,7 +36,6 @@ from unmask.runs.plan import Plan, make_plan
 from unmask.runs.pretrain import pretrain
 from unmask.runs.run import Run, new_run
 from unmask.runs.start import (
-    check_start,
     put_in,
     recipe_for,
     save_start,
@@ -88,29 +89,8 @@ class Arguments:
     seed: int = 0
     """Seed of weights, order, crops and masks."""
 
-    workers: int | None = None
-    """Processes that load images."""
-
-    threads: int | None = None
-    """CPU threads of torch; all cores if not given."""
-
-    device: str = "auto"
-    """cpu, cuda, cuda:1, mps, or auto."""
-
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of matrix products; weights are float32 always."""
-
-    micro_batch: int | None = None
-    """Images computed at a time; as many as fit if not given."""
-
-    shard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Share weights, gradients and optimizer out over the processes that torchrun started (FSDP2)."""
-
-    save_every_minutes: float = 10.0
-    """Time between checkpoints; 0 saves after every step."""
-
-    max_set_aside: float = 0.05
-    """Share of images that may be unusable before the run stops."""
+    running: Annotated[RunFlags, tyro.conf.arg(name="")] = RunFlags()
+    """What must not change the result."""
 
 
 Pretraining = Job[Run, ImageSource, MaskedAutoencoder]
@@ -154,7 +134,10 @@ def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
     _say_images(spec.splits(), source, args.recipe.image_size)
     check_batch(recipe.batch_size, paired=False)
     hardware = hardware_of(
-        args, in_memory=source.in_memory, batch_size=recipe.batch_size, shard=args.shard
+        args.running.machine,
+        in_memory=source.in_memory,
+        batch_size=recipe.batch_size,
+        shard=args.running.shard,
     )
     statistics = _statistics(args, like, init, source)
     _say_statistics(statistics)
@@ -169,15 +152,15 @@ def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
         statistics,
         hardware,
         seed=args.seed,
-        save_every_minutes=args.save_every_minutes,
-        max_set_aside=args.max_set_aside,
+        save_every_minutes=args.running.save_every_minutes,
+        max_set_aside=args.running.max_set_aside,
         init=start.words if start else None,
     )
     objective = run.build()
     if start:
         put_in(objective, start.weights)
     cost = measured(objective, recipe, hardware)
-    fitting = fitting_part(cost, recipe.batch_size, args.micro_batch, hardware)
+    fitting = fitting_part(cost, recipe.batch_size, args.running.machine.micro_batch, hardware)
     run = replace(run, hardware=fitting)
     _say_plan(run, make_plan(run, objective, source, cost), cost)
     folder.create(run)
@@ -186,24 +169,14 @@ def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
 
 
 def _resume(arguments: list[str], seen: Peek) -> Pretraining | None:
-    if seen.flags["resume"] in ("", "True") or seen.flags["resume"].startswith("--"):
-        raise SettingsError("--resume needs the folder of a run: --resume runs/NAME")
-    folder = RunFolder(seen.flags["resume"])
+    folder = folder_to_resume(seen)
     run = folder.read()
     old = _default(run, run.recipe)
     args = _parse(arguments, replace(old, resume=seen.flags["resume"]))
     _refuse_changes(args, old)
     check_batch(run.recipe.batch_size, paired=False)
-    changed = replace(
-        run,
-        hardware=changed_hardware(args, run.hardware, run.recipe.batch_size, args.shard),
-        save_every_minutes=args.save_every_minutes,
-        max_set_aside=args.max_set_aside,
-    )
-    found, damaged = folder.newest()
-    for line in damaged:
-        console.print(f"passed over a damaged checkpoint: {line}")
-    check_start(run, folder, found)
+    changed = going_on(run, args.running)
+    found = newest_of(folder, run)
     if found is not None and found.info.step >= run.steps:
         console.print(f"{folder.root} is finished: {run.steps:,} of {run.steps:,} steps are done")
         return None
@@ -263,19 +236,8 @@ def _parse(arguments: list[str], default: Arguments) -> Arguments:
 def _default(like: Run | None, recipe: Recipe) -> Arguments:
     if like is None:
         return Arguments(recipe=recipe)
-    hardware = like.hardware
     return Arguments(
-        recipe=recipe,
-        recipe_name=like.recipe_name,
-        seed=like.seed,
-        workers=hardware.workers,
-        threads=hardware.threads,
-        device=hardware.device,
-        precision=hardware.precision,
-        micro_batch=hardware.micro_batch,
-        shard=hardware.shard,
-        save_every_minutes=like.save_every_minutes,
-        max_set_aside=like.max_set_aside,
+        recipe=recipe, recipe_name=like.recipe_name, seed=like.seed, running=flags_of(like)
     )
 
 

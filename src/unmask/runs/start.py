@@ -15,6 +15,7 @@ from unmask.recipes import RECIPES, Recipe, Transfer
 from unmask.runs.fitting import fit_target
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
+from unmask.runs.transfer import AnyRun
 from unmask.runs.weights import Found
 from unmask.targets import NormalizedPixels, Pixels
 from unmask.training.checkpoint import Checkpoint
@@ -92,16 +93,17 @@ def save_start(
     return saved
 
 
-def check_start(run: Run, folder: RunFolder, saved: Checkpoint | None) -> None:
+def check_start(run: AnyRun, folder: RunFolder, saved: Checkpoint | None) -> None:
     """Refuse to go on with random weights where a run began from others.
 
     Raises:
         RunError: if the folder has no checkpoint.
     """
     if run.init is not None and saved is None:
+        flag = " with --init" if isinstance(run, Run) else ""
         raise RunError(
             f"{folder.root} was to start from {run.init}, and was stopped before these weights were saved; "
-            "remove the folder and begin again with --init"
+            f"remove the folder and begin again{flag}"
         )
 
 

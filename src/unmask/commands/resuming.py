@@ -1,0 +1,46 @@
+"""What `--resume` has in common in all training commands."""
+
+from dataclasses import replace
+from typing import TypeVar
+
+from unmask.commands.arguments import Peek
+from unmask.commands.console import console
+from unmask.commands.machine import RunFlags, changed_hardware
+from unmask.errors import SettingsError
+from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
+from unmask.runs.start import check_start
+from unmask.runs.transfer import AnyRun, TransferRun
+from unmask.training.checkpoint import Checkpoint
+
+R = TypeVar("R", Run, TransferRun)
+
+
+def folder_to_resume(seen: Peek) -> RunFolder:
+    """The folder that `--resume` names."""
+    if seen.flags["resume"] in ("", "True") or seen.flags["resume"].startswith("--"):
+        raise SettingsError("--resume needs the folder of a run: --resume runs/NAME")
+    return RunFolder(seen.flags["resume"])
+
+
+def going_on(run: R, flags: RunFlags) -> R:
+    """The run with what may change as the flags say, on this machine."""
+    return replace(
+        run,
+        hardware=changed_hardware(flags, run.hardware, run.recipe.batch_size),
+        save_every_minutes=flags.save_every_minutes,
+        max_set_aside=flags.max_set_aside,
+    )
+
+
+def newest_of(folder: RunFolder, run: AnyRun) -> Checkpoint | None:
+    """Where a run goes on; damaged checkpoints that are passed over are named.
+
+    Raises:
+        RunError: if there is none, and the run was to start from given weights.
+    """
+    found, damaged = folder.newest()
+    for line in damaged:
+        console.print(f"passed over a damaged checkpoint: {line}")
+    check_start(run, folder, found)
+    return found
