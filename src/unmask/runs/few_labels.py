@@ -14,16 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask.contracts import Batch, Encoder
-from unmask.data.order import samples
+from unmask.contracts import Encoder
 from unmask.encoders.vit import VisionTransformer
 from unmask.randomness import derive, seeded
+from unmask.runs.in_memory import train_in_memory
 from unmask.tasks.classify import Classifier, Classify
 from unmask.tasks.heads import LinearHead
 from unmask.tasks.logistic import STRENGTHS, logistic_classes
-from unmask.training.loop import train
 from unmask.training.optimizers import AdamW
-from unmask.training.schedules import WarmupCosine
 
 LEARNING_RATES = (1e-3, 3e-3)
 """Peaks tried in fine-tuning, for every arm."""
@@ -119,30 +117,18 @@ def _finetune(encoder: VisionTransformer, few: Images, peak: float, seed: int) -
         task = Classify(head=LinearHead())
         classifier = task.build(copy.deepcopy(encoder), int(few.labels.max()) + 1)
     classifier.encoder.pos_embed.requires_grad_(False)  # as in pretraining
-    schedule = WarmupCosine(base_lr=peak * 256 / BATCH, warmup_epochs=STEPS / 10)
-    reports = train(
-        classifier.train(),
-        _batches(few, seed),
-        AdamW(beta2=0.999).build(classifier),
-        lambda step: schedule.rate(step, STEPS, BATCH),
-        first_step=0,
+    train_in_memory(
+        classifier,
+        few.pixels,
+        few.labels,
+        AdamW(beta2=0.999),
+        peak=peak,
+        warmup_steps=STEPS / 10,
         steps=STEPS,
+        batch_size=BATCH,
         seed=seed,
-        device=torch.device("cpu"),
-        precision="float32",
-        micro_batch=BATCH,
     )
-    for _ in reports:
-        pass
     return classifier.eval()
-
-
-def _batches(images: Images, seed: int) -> Iterator[Batch]:
-    for step in range(STEPS):
-        chosen = torch.tensor(
-            [index for _, index in samples(step, BATCH, len(images.labels), seed)]
-        )
-        yield Batch((images.pixels[chosen],), images.labels[chosen], chosen, 0)
 
 
 @torch.inference_mode()

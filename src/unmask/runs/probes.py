@@ -1,6 +1,5 @@
 """Heads trained on frozen tokens that were computed once: the linear and the attentive probe."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,12 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmask.contracts import Batch, Loss
-from unmask.data.order import samples
 from unmask.randomness import seeded
+from unmask.runs.in_memory import train_in_memory
 from unmask.tasks.heads import AnyHead, AttentiveHead, TokenProbe
-from unmask.training.loop import train
 from unmask.training.optimizers import AdamW, AnyOptimizer, Lars
-from unmask.training.schedules import WarmupCosine, fitting_batch, steps_of
+from unmask.training.schedules import fitting_batch, steps_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,31 +92,19 @@ def probe_classes(
 ) -> Int[Tensor, "b"]:
     """Guesses for test tokens, class token first, already normed; the seed draws the head and the order."""
     with seeded("head", seed):
-        probed = _Probed(probe.head.build(train_tokens.shape[-1], classes)).train()
+        probed = _Probed(probe.head.build(train_tokens.shape[-1], classes))
     steps, batch_size = probe.steps(len(labels))
-    schedule = WarmupCosine(base_lr=probe.peak * 256 / batch_size, warmup_epochs=steps / 9)
-    reports = train(
+    train_in_memory(
         probed,
-        _batches(train_tokens, labels, steps, batch_size, seed),
-        probe.optimizer.build(probed),
-        lambda step: schedule.rate(step, steps, batch_size),  # an epoch stands for a step
-        first_step=0,
+        train_tokens,
+        labels,
+        probe.optimizer,
+        peak=probe.peak,
+        warmup_steps=steps / 9,
         steps=steps,
+        batch_size=batch_size,
         seed=seed,
-        device=torch.device("cpu"),
-        precision="float32",
-        micro_batch=batch_size,
     )
-    for _ in reports:
-        pass
     with torch.inference_mode():
         parts = [probed.eval().head(part, probed.norm).argmax(1) for part in test.split(1024)]
     return torch.cat(parts)
-
-
-def _batches(
-    tokens: Tensor, labels: Tensor, steps: int, batch_size: int, seed: int
-) -> Iterator[Batch]:
-    for step in range(steps):
-        chosen = torch.tensor([i for _, i in samples(step, batch_size, len(labels), seed)])
-        yield Batch((tokens[chosen],), labels[chosen], chosen, 0)

@@ -1,0 +1,54 @@
+"""Training on tensors that lie in memory, without a run: for probes and trials of a few seconds."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor, nn
+
+from unmask.contracts import Batch
+from unmask.data.order import samples
+from unmask.training.loop import train
+from unmask.training.optimizers import AnyOptimizer
+from unmask.training.schedules import WarmupCosine
+
+
+def train_in_memory(
+    module: nn.Module,
+    inputs: Shaped[Tensor, "n *shape"],
+    labels: Int[Tensor, "n"],
+    optimizer: AnyOptimizer,
+    *,
+    peak: float,
+    warmup_steps: float,
+    steps: int,
+    batch_size: int,
+    seed: int,
+) -> None:
+    """Train a module on the CPU for so many steps; the rate rises to `peak` and falls along a cosine.
+
+    The seed draws the order, and what the module draws.
+    """
+    schedule = WarmupCosine(base_lr=peak * 256 / batch_size, warmup_epochs=warmup_steps)
+    reports = train(
+        module.train(),
+        _batches(inputs, labels, steps, batch_size, seed),
+        optimizer.build(module),
+        lambda step: schedule.rate(step, steps, batch_size),  # an epoch stands for a step
+        first_step=0,
+        steps=steps,
+        seed=seed,
+        device=torch.device("cpu"),
+        precision="float32",
+        micro_batch=batch_size,
+    )
+    for _ in reports:
+        pass
+
+
+def _batches(
+    inputs: Tensor, labels: Tensor, steps: int, batch_size: int, seed: int
+) -> Iterator[Batch]:
+    for step in range(steps):
+        chosen = torch.tensor([i for _, i in samples(step, batch_size, len(labels), seed)])
+        yield Batch((inputs[chosen],), labels[chosen], chosen, 0)
