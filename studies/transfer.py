@@ -9,12 +9,11 @@ A training that OUT already has is not made again, so the second command can be 
 
 import argparse
 import json
-import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
-from threading import Event
 from typing import Any
 
 import numpy as np
@@ -30,12 +29,10 @@ from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.recipes import Transfer
 from unmask.recipes.mae import MAE_MINI4
-from unmask.runs.evaluate import evaluate, labelled_features
-from unmask.runs.finetune import accuracy_of, finetune
-from unmask.runs.folder import RunFolder
+from unmask.runs.evaluate import evaluate
+from unmask.runs.features import features
 from unmask.runs.labelled import Labelled, Part, open_labelled
-from unmask.runs.transfer import new_transfer
-from unmask.runs.tuned import few, with_blocks
+from unmask.runs.tuned import Asked, few, tune, with_blocks
 from unmask.runs.weights import find_weights
 from unmask.tasks import Classify
 from unmask.training.hardware import Hardware
@@ -91,49 +88,44 @@ SEEN = 5000
 """Training images scored, at most."""
 
 
-def tuned(arm: str, weights: Any, data: Any, labelled: Labelled, seed: int) -> dict[str, Any]:
+def tuned(
+    arm: str, weights: Any, data: Any, labelled: Labelled, share: str, seed: int
+) -> dict[str, Any]:
     """Train a classifier and score it on images that it learned from and on others."""
-    recipe, images = ARMS[arm], len(labelled.train)
-    epochs = recipe.epochs if images > 10 * SEEN - 1 else STEPS * recipe.batch_size / images
-    warmup = replace(recipe.schedule, warmup_epochs=epochs / 10)
-    recipe = replace(recipe, epochs=epochs, schedule=warmup)
     hardware = Hardware(
-        device="cpu", precision="float32", workers=0, threads=1, micro_batch=recipe.batch_size
+        device="cpu", precision="float32", workers=0, threads=1, micro_batch=FULL.batch_size
     )
-    run = new_transfer(
-        arm,
-        recipe,
-        data,
-        labelled,
-        weights.spec.statistics,
-        hardware,
-        init=None if arm == "scratch" else "the encoder",
-        seed=seed,
-        save_every_minutes=1e6,
-    )
-    classifier = run.build(None if arm == "scratch" else weights)
+    given = None if arm == "scratch" else weights
+    recipe = partial(lasting, ARMS[arm])
+    asked = Asked(recipe, given, data, labelled, weights.spec.statistics, hardware)
     started, used = time.perf_counter(), time.process_time()
-    with tempfile.TemporaryDirectory() as root:
-        folder = RunFolder(Path(root) / "run")
-        folder.create(run)
-        for _ in finetune(run, folder, labelled.train, classifier, Event()):
-            pass
+    found = tune(asked, share, seed)
     seconds, processor = time.perf_counter() - started, time.process_time() - used
-    seen = Part(labelled.train, np.arange(images)[:: max(1, images // SEEN)])
+    learned = found.labelled.train
+    seen = Part(learned, np.arange(len(learned))[:: max(1, len(learned) // SEEN)])
     return {
-        "steps": run.steps,
-        "train": accuracy_of(classifier, seen, run, hardware)[0].top1,
-        "test": accuracy_of(classifier, labelled.test, run, hardware)[0].top1,
+        "steps": found.run.steps,
+        "train": found.accuracy_on(seen).top1,
+        "test": found.accuracy_on(labelled.test).top1,
         "seconds": round(seconds, 1),
         "processor_seconds": round(processor, 1),
     }
 
 
+def lasting(recipe: Transfer, images: int) -> Transfer:
+    """The recipe for as many epochs as `STEPS` make, or its own with all labels; a tenth of them warms up."""
+    few_labels = images < 10 * SEEN
+    epochs = STEPS * recipe.batch_size / images if few_labels else recipe.epochs
+    warmup = replace(recipe.schedule, warmup_epochs=epochs / 10)
+    return replace(recipe, epochs=epochs, schedule=warmup)
+
+
 def probed(encoder: Any, statistics: Any, labelled: Labelled, seed: int) -> dict[str, Any]:
     """The paper's linear probe, on images that it learned from and on others."""
     started, used = time.perf_counter(), time.process_time()
-    known, asked = labelled_features(
-        encoder, labelled, FULL.image_size, statistics, torch.device("cpu")
+    known, asked = (
+        features(encoder, part, FULL.image_size, statistics, torch.device("cpu"))
+        for part in (labelled.train, labelled.test)
     )
     classes = len(labelled.train.class_names)
     (test,) = evaluate(known, asked, "linear", classes, seed=seed)
@@ -161,11 +153,11 @@ def study(encoder: str, path: str, arms: list[str], out: Path) -> None:
     for seed, share, arm in sorted(every, key=lambda one: one[0]):
         if (arm, share, seed) in done:
             continue
-        part = few(labelled, share, seed)
         if arm == "linear":
-            result = probed(weights.build_encoder().eval(), weights.spec.statistics, part, seed)
+            encoder_now, part = weights.build_encoder().eval(), few(labelled, share, seed)
+            result = probed(encoder_now, weights.spec.statistics, part, seed)
         else:
-            result = tuned(arm, weights, data, part, seed)
+            result = tuned(arm, weights, data, labelled, share, seed)
         row = {"arm": arm, "labels": share, "seed": seed, **result}
         with out.open("a") as file:
             file.write(json.dumps(row) + "\n")

@@ -21,8 +21,6 @@ _KINDS: dict[str, Callable[[str], AnySource]] = {
     "parquet": lambda path: Parquet(path=path),
     "tiff": lambda path: Tiff(path=path),
 }
-DATA_KINDS = tuple(_KINDS)
-"""The kinds of data, by their public names."""
 
 _LOOKED_AT = 2000
 _PEEKED_INTO = 4

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unmask.contracts import ChannelStatistics
+from unmask.contracts import ChannelStatistics, ImageSource
 from unmask.data import AnySource
 from unmask.data.mixing import UNMIXED
 from unmask.data.views import AugmentedCrop, RandomCrop
@@ -19,8 +19,9 @@ from unmask.runs.finetune import Accuracy, accuracy_of, finetune
 from unmask.runs.folder import RunFolder
 from unmask.runs.labelled import Labelled, Part, draw_few
 from unmask.runs.probes import Probe
-from unmask.runs.transfer import new_transfer
+from unmask.runs.transfer import TransferRun, new_transfer
 from unmask.tasks import Classify
+from unmask.tasks.classify import Classifier
 from unmask.training.hardware import Hardware
 from unmask.training.optimizers import LayerwiseAdamW
 from unmask.training.schedules import WarmupCosine, fitting_batch, steps_of
@@ -60,8 +61,27 @@ def _epochs(recipe: Transfer) -> str:
     return f"{recipe.epochs:.3g} epoch" + ("s" if recipe.epochs != 1 else "")
 
 
+class Tuned(NamedTuple):
+    """A fine-tuned classifier."""
+
+    classifier: Classifier
+    run: TransferRun
+    labelled: Labelled
+    """What it learned from, and what to test it on."""
+
+    def accuracy_on(self, source: ImageSource) -> Accuracy:
+        """What it scores."""
+        return accuracy_of(self.classifier, source, self.run, self.run.hardware)[0]
+
+
 def tuned_accuracy(asked: Asked, amount: str, seed: int) -> Accuracy:
     """Test accuracy after fine-tuning on some labels of each class; the seed draws labels, head and order."""
+    tuned = tune(asked, amount, seed)
+    return tuned.accuracy_on(tuned.labelled.test)
+
+
+def tune(asked: Asked, amount: str, seed: int) -> Tuned:
+    """Fine-tune on some labels of each class; the seed draws labels, head and order."""
     labelled = few(asked.labelled, amount, seed)
     recipe = asked.recipe(len(labelled.train))
     run = new_transfer(
@@ -82,7 +102,7 @@ def tuned_accuracy(asked: Asked, amount: str, seed: int) -> Accuracy:
         folder.create(run)
         for _ in finetune(run, folder, labelled.train, classifier, Event()):
             pass
-    return accuracy_of(classifier, labelled.test, run, run.hardware)[0]
+    return Tuned(classifier, run, labelled)
 
 
 def from_scratch(recipe: Transfer) -> Transfer:
