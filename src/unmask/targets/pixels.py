@@ -48,8 +48,8 @@ def squared_error(
 
 
 def var_mean(
-    patches: Float[Tensor, "m n p"], images: Tensor
-) -> tuple[Float[Tensor, "m n 1"], Float[Tensor, "m n 1"]]:
+    patches: Float[Tensor, "*b p"], images: Tensor
+) -> tuple[Float[Tensor, "*b 1"], Float[Tensor, "*b 1"]]:
     """Unbiased variance and mean of each patch; over its known values if images are of floating point."""
     if not images.is_floating_point():
         return torch.var_mean(patches, dim=-1, keepdim=True)
@@ -58,6 +58,12 @@ def var_mean(
     mean = patches.nansum(-1, keepdim=True) / count.clamp(min=1)
     apart = torch.where(known, patches - mean, 0.0)
     return apart.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1), mean
+
+
+def normalized(patches: Float[Tensor, "*b p"], images: Tensor) -> Float[Tensor, "*b p"]:
+    """Each patch with mean 0 and unbiased variance 1, over its known values if images are of floating point."""
+    variance, mean = var_mean(patches, images)
+    return (patches - mean) * torch.rsqrt(variance + _EPSILON)
 
 
 class PixelTarget(nn.Module):
@@ -107,8 +113,7 @@ class NormalizedPixelTarget(nn.Module):
     ) -> Float[Tensor, "m r p"]:
         """Hidden patches, each with mean 0 and (unbiased) variance 1 over all its known values."""
         patches = gather(images, mask.image, mask.removed_index, self.patch_size, statistics)
-        variance, mean = var_mean(patches, images)
-        return (patches - mean) * torch.rsqrt(variance + _EPSILON)
+        return normalized(patches, images)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, "m r"]:
         """Mean squared error of each patch."""

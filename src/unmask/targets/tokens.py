@@ -9,10 +9,8 @@ from torch.nn import functional as F
 
 from unmask.contracts import PatchMask, Statistics
 from unmask.errors import DataError, SettingsError
-from unmask.patches import gather
-from unmask.targets.pixels import Levels, with_levels
-
-_EPSILON = 1e-6
+from unmask.patches import filled, gather
+from unmask.targets.pixels import Levels, normalized, with_levels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +68,7 @@ class TokenTarget(nn.Module):
                 f"{codes} codes cannot be found among {len(patches)} patches; take fewer with "
                 "--objective.target.codes, or more images"
             )
-        known = _normalized(patches)
+        known = normalized(patches, patches)
         kmeans = MiniBatchKMeans(codes, batch_size=4096, random_state=0)
         kmeans.fit(known.cpu().numpy())
         self.centers.copy_(torch.from_numpy(kmeans.cluster_centers_))
@@ -82,7 +80,7 @@ class TokenTarget(nn.Module):
     ) -> Float[Tensor, "m r 1"]:
         """The number of the code of each hidden patch; NaN where all of a patch is missing."""
         patches = gather(images, mask.image, mask.removed_index, self.patch_size, statistics)
-        codes = self._codes(_normalized(patches)).float()[..., None]
+        codes = self._codes(filled(normalized(patches, images))).float()[..., None]
         if not images.is_floating_point():
             return codes
         return codes.masked_fill(patches.isnan().all(-1, keepdim=True), torch.nan)
@@ -114,11 +112,3 @@ class TokenTarget(nn.Module):
         """The nearest typical patch of each."""
         half_length = self.centers.square().sum(1) / 2
         return (patches @ self.centers.T - half_length).argmax(-1)
-
-
-def _normalized(patches: Float[Tensor, "*b p"]) -> Float[Tensor, "*b p"]:
-    """Mean 0 and deviation 1 over the known values of each patch; missing ones count as the mean."""
-    known = ~patches.isnan()
-    count = known.sum(-1, keepdim=True).clamp(min=1)
-    apart = torch.where(known, patches - patches.nansum(-1, keepdim=True) / count, 0.0)
-    return apart * torch.rsqrt(apart.square().sum(-1, keepdim=True) / count + _EPSILON)
