@@ -9,7 +9,8 @@ from runs import tiny
 
 from unmask.data.kinds import find_source
 from unmask.runs import bench as module
-from unmask.runs.bench import Bench, LoaderSpeed, Machine, StepSpeed, Together, bench, verdict
+from unmask.runs.bench import bench
+from unmask.runs.bottleneck import Bench, LoaderSpeed, Machine, StepSpeed, Together, verdict
 from unmask.training.hardware import Hardware
 
 HARDWARE = Hardware(device="cpu", precision="float32", workers=0, threads=1, micro_batch=8)

@@ -13,7 +13,8 @@ from unmask.contracts import ImageSource, Size
 from unmask.data.kinds import find_source
 from unmask.errors import SettingsError
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
-from unmask.runs.bench import Bench, StepSpeed, bench
+from unmask.runs.bench import bench
+from unmask.runs.bottleneck import Bench, StepSpeed
 from unmask.training.hardware import find_device
 
 

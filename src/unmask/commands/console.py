@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from unmask.contracts import ImageSource
 from unmask.runs import training
 from unmask.runs.load import Model, load
 from unmask.training.hardware import find_device
@@ -71,6 +72,23 @@ def _state(report: training.Progress) -> str:
         f"{mean['images_per_second']:,.0f} images/s, {flops(mean['flops_per_second'])} "
         f"({mean['mfu']:.0%} of a matrix product's), {gib(mean['peak_memory'])}{note}"
     )
+
+
+def say_refused(source: ImageSource) -> None:
+    """Say how many files should be images and are not, and what is wrong with the first."""
+    if source.refused:
+        name, reason = source.refused[0]
+        console.print(
+            f"          {len(source.refused)} cannot be used, the first is {name}: {reason}"
+        )
+
+
+def say_left_out(source: ImageSource) -> None:
+    """Say which files cannot be used, and what kinds of others lie beside the images."""
+    say_refused(source)
+    if source.others:
+        kinds = ", ".join(f"{count} {ending}" for ending, count in source.others.most_common(5))
+        console.print(f"          passed over, not images: {kinds}")
 
 
 def duration(seconds: float) -> str:

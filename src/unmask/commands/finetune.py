@@ -9,7 +9,7 @@ import torch
 import tyro
 
 from unmask.commands.arguments import Peek, as_typed, parse, peek
-from unmask.commands.console import console, shown
+from unmask.commands.console import console, say_refused, shown
 from unmask.commands.fitting import fitting_warmup, free_folder
 from unmask.commands.machine import (
     RunFlags,
@@ -366,11 +366,7 @@ def _say_images(labelled: Labelled) -> None:
         f"images    {len(train):,} of {len(train.class_names)} classes to learn from, "
         f"{len(labelled.test):,} to test on ({labelled.split}), in {train.where}"
     )
-    if train.refused:
-        name, reason = train.refused[0]
-        console.print(
-            f"          {len(train.refused)} cannot be used, the first is {name}: {reason}"
-        )
+    say_refused(train)
 
 
 def _say_plan(run: TransferRun, classifier: Classifier, cost: Cost, step_seconds: float) -> None:

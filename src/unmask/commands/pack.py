@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from unmask.commands.arguments import parse
-from unmask.commands.console import console, duration, gib
+from unmask.commands.console import console, duration, gib, say_left_out
 from unmask.commands.signals import signals
 from unmask.contracts import ImageSource
 from unmask.data.encode import as_arrays
@@ -125,14 +125,7 @@ def _say_images(sources: dict[str, ImageSource], packing: Packing) -> None:
             f"images    {name}{len(source):,} {bands}{classes} in {source.where}, about {typical.height} x "
             f"{typical.width} pixels"
         )
-        if source.refused:
-            first, reason = source.refused[0]
-            console.print(
-                f"          {len(source.refused)} cannot be used, the first is {first}: {reason}"
-            )
-        if source.others:
-            kinds = ", ".join(f"{count} {ending}" for ending, count in source.others.most_common(5))
-            console.print(f"          passed over, not images: {kinds}")
+        say_left_out(source)
     console.print(f"packing   {_choice(next(iter(sources.values())), packing)}")
 
 

@@ -8,7 +8,7 @@ import torch
 import tyro
 
 from unmask.commands.arguments import Peek, as_typed, parse, peek
-from unmask.commands.console import console, shown
+from unmask.commands.console import console, say_left_out, shown
 from unmask.commands.fitting import fitting_warmup, free_folder
 from unmask.commands.machine import (
     RunFlags,
@@ -320,14 +320,7 @@ def _say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> Non
     )
     if len(splits) > 1:
         console.print("          (its train folder only; the test folder is left for evaluation)")
-    if source.refused:
-        name, reason = source.refused[0]
-        console.print(
-            f"          {len(source.refused)} cannot be used, the first is {name}: {reason}",
-        )
-    if source.others:
-        kinds = ", ".join(f"{count} {ending}" for ending, count in source.others.most_common(5))
-        console.print(f"          passed over, not images: {kinds}")
+    say_left_out(source)
     if source.smallest_side < min(size):
         console.print(
             f"          some are smaller than the crop ({source.smallest_side} < {min(size)} pixels) "
