@@ -31,8 +31,8 @@ from unmask.data import Folder
 from unmask.encoders import ViT
 from unmask.encoders.sizes import VIT_B16
 from unmask.recipes.mae import MAE_TI4
-from unmask.runs.evaluate import evaluate
-from unmask.runs.features import Features, features
+from unmask.runs.evaluate import evaluate, labelled_features
+from unmask.runs.features import Features
 from unmask.runs.labelled import open_labelled
 from unmask.tasks import Classify
 from unmask.tasks.heads import MeanHead
@@ -205,9 +205,8 @@ def judge(folder: Path | None) -> dict[str, Any]:
         labelled = open_labelled(Folder(path=str(folder)), 0)
         torch.manual_seed(0)
         encoder = MAE_TI4.encoder.build(Size(32, 32), 3, IMAGENET.tensors()).eval()
-        about = (Size(32, 32), IMAGENET, CPU)
-        parts = (labelled.train, labelled.test)
-        train, test = timed("features", lambda: [features(encoder, p, *about) for p in parts])
+        about = (encoder, labelled, Size(32, 32), IMAGENET, CPU)
+        train, test = timed("features", lambda: labelled_features(*about))
         classes = len(labelled.train.class_names)
     result["images"] = len(train.labels) + len(test.labels)
     for protocol in ("knn", "linear"):

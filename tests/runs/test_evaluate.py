@@ -14,7 +14,7 @@ from unmask.data import Folder, Tiff
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError
 from unmask.runs import few_labels
-from unmask.runs.evaluate import evaluate
+from unmask.runs.evaluate import evaluate, labelled_features
 from unmask.runs.features import Features, features
 from unmask.runs.few_labels import Images, compare, draw_trial
 from unmask.runs.labelled import open_labelled
@@ -86,8 +86,7 @@ class TestFeatures:
         assert found.labels.tolist() == whole.labels[rest].tolist()
 
         labelled = open_labelled(Folder(path=str(data)), 0)
-        parts = (labelled.train, labelled.test)
-        train, test = (features(encoder, part, SIZE, IMAGENET, CPU) for part in parts)
+        train, test = labelled_features(encoder, labelled, SIZE, IMAGENET, CPU)
         assert len(train.labels) + len(test.labels) == 29
         assert test.labels.bincount(minlength=3).sum() in (5, 6)
 
