@@ -324,6 +324,17 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
+class ReplacingEncoder(Encoder, Protocol):
+    """An encoder that also takes a token in place of each hidden patch."""
+
+    def encode_replaced(
+        self, images: Tensor, mask: PatchMask, token: Tensor, taps: Collection[int] = ()
+    ) -> Encoded:
+        """Tokens of all patches in image order; hidden pixels are never read."""
+        ...
+
+
+@runtime_checkable
 class Trainable(Protocol):
     """Anything the loop can train."""
 

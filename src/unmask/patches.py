@@ -95,6 +95,11 @@ def pixels_of(chosen: Bool[Tensor, "m n"], patch_size: int, grid: Size) -> Bool[
     return cells.repeat_interleave(patch_size, 1).repeat_interleave(patch_size, 2)
 
 
+def taken(patches: Shaped[Tensor, "m n p"], index: Int[Tensor, "m r"]) -> Shaped[Tensor, "m r p"]:
+    """The patches at `index`, in its order."""
+    return patches.gather(1, index[..., None].expand(-1, -1, patches.shape[-1]))
+
+
 def put_back(
     patches: Float[Tensor, "m n p"],
     index: Int[Tensor, "m r"],

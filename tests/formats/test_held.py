@@ -9,6 +9,7 @@ from formats.models import TINY, assert_same, weights_of, written
 from unmask.errors import SettingsError
 from unmask.formats import FORMATS, held_by, read_weights
 from unmask.objectives.decoders import CrossAttentionDecoder
+from unmask.objectives.encodings import Replaced
 from unmask.objectives.mae import MAE
 from unmask.targets import Hog, KMeansTokens, PrincipalComponents
 
@@ -22,6 +23,7 @@ CROSSED = replace(
 
 ONLY_OURS = {
     "cross-attention": CROSSED,
+    "replaced": replace(TINY, objective=replace(TINY.objective, encoding=Replaced())),
     **{
         name: replace(TINY, objective=MAE(target=target, decoder=TINY.objective.decoder))
         for name, target in {
@@ -51,12 +53,14 @@ def test_a_decoder_that_others_do_not_know_stays_in_our_own_layout(
 
 
 @pytest.mark.parametrize("layout", ["fair", "huggingface", "timm"])
-def test_what_is_left_out_is_said(layout: str) -> None:
-    held, left = held_by(weights_of(CROSSED), FORMATS[layout])
+@pytest.mark.parametrize("model", ONLY_OURS)
+def test_what_is_left_out_is_said(layout: str, model: str) -> None:
+    weights = weights_of(ONLY_OURS[model])
+    held, left = held_by(weights, FORMATS[layout])
     assert not held.decoder
     assert len(left) == 1
     assert "left out" in left[0]
-    assert held_by(weights_of(CROSSED), FORMATS["unmask"])[1] == []
+    assert held_by(weights, FORMATS["unmask"])[1] == []
     assert (held_by(weights_of(TINY), FORMATS[layout])[1] == []) == (layout != "timm")
 
 

@@ -12,6 +12,7 @@ from unmask.data.sizes import AnySizes, RisingSize, SteadySize
 from unmask.data.views import AnyViews, AugmentedCrop, CenterCrop, MarginCrop, RandomCrop
 from unmask.encoders import AnyEncoder, ViT
 from unmask.encoders.vit import VisionTransformer
+from unmask.errors import SettingsError
 from unmask.masking import (
     AnyMasking,
     BlockMasking,
@@ -22,6 +23,7 @@ from unmask.masking import (
 )
 from unmask.objectives import MAE, AnyObjective
 from unmask.objectives.decoders import AnyDecoder, CrossAttentionDecoder, SelfAttentionDecoder
+from unmask.objectives.encodings import AnyEncoding, Replaced, Visible
 from unmask.spec import kinds
 from unmask.targets import (
     AnyTarget,
@@ -39,6 +41,7 @@ UNIONS = {
     "masking": AnyMasking,
     "target": AnyTarget,
     "encoder": AnyEncoder,
+    "encoding": AnyEncoding,
     "decoder": AnyDecoder,
     "objective": AnyObjective,
     "task": AnyTask,
@@ -65,6 +68,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "kmeans-tokens": KMeansTokens(codes=8),
     },
     "encoder": {"vit": ViT(patch_size=2, embed_dim=8, depth=2, num_heads=2, class_tokens=2)},
+    "encoding": {"visible": Visible(), "replaced": Replaced()},
     "decoder": {
         "self-attention": SelfAttentionDecoder(embed_dim=8, depth=2, num_heads=2),
         "cross-attention": CrossAttentionDecoder(embed_dim=8, depth=3, num_heads=2),
@@ -110,6 +114,23 @@ def pairs() -> list[tuple[str, str]]:
 def objectives() -> list[tuple[str, str, str]]:
     """(objective, target, masking) in every combination of the registered kinds."""
     return list(product(kinds(AnyObjective), kinds(AnyTarget), kinds(AnyMasking)))
+
+
+def encodings() -> list[tuple[str, str]]:
+    """(encoding, decoder) in every combination that is not refused."""
+    return [
+        (encoding, decoder)
+        for encoding, decoder in product(MEMBERS["encoding"], MEMBERS["decoder"])
+        if _go_together(encoding, decoder)
+    ]
+
+
+def _go_together(encoding: str, decoder: str) -> bool:
+    try:
+        MAE(encoding=MEMBERS["encoding"][encoding], decoder=MEMBERS["decoder"][decoder])
+    except SettingsError:
+        return False
+    return True
 
 
 def tiny_encoder() -> VisionTransformer:

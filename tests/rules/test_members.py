@@ -15,6 +15,7 @@ from torch import nn
 
 from unmask.contracts import Batch, PatchMask, Size, StepReport
 from unmask.encoders import AnyEncoder
+from unmask.objectives import MAE
 from unmask.randomness import seeded
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
@@ -75,10 +76,11 @@ def test_every_part_of_a_recipe_trains_and_is_named_in_the_spec(
             assert torch.tensor(line["loss"]).isfinite()
 
 
-@pytest.mark.parametrize("kind", MEMBERS["decoder"])
-def test_every_decoder_guesses_every_hidden_patch(images: Path, kind: str) -> None:
-    spec = replace(MEMBERS["objective"]["mae"], decoder=MEMBERS["decoder"][kind])
-    run = run_with(images, objective=spec)
+@pytest.mark.parametrize(("encoding", "decoder"), members.encodings())
+def test_every_decoder_guesses_every_hidden_patch(
+    images: Path, encoding: str, decoder: str
+) -> None:
+    run = run_with(images, objective=encoded_by(encoding, decoder))
     assert from_json(Run, json.loads(json.dumps(to_json(run)))) == run
     objective = run.build()
     loss = objective(members.batch_of(0), torch.Generator().manual_seed(0))
@@ -147,8 +149,33 @@ def hidden_pixels(mask: PatchMask, patch_size: int) -> torch.Tensor:
 def test_every_objective_resumes_bit_for_bit(
     images: Path, tmp_path: Path, objective: str, target: str, masking: str
 ) -> None:
+    check_resumption(run_of(images, objective, target, masking), tmp_path)
+
+
+@pytest.mark.parametrize(("encoding", "decoder"), members.encodings())
+def test_every_encoding_resumes_bit_for_bit(
+    images: Path, tmp_path: Path, encoding: str, decoder: str
+) -> None:
+    check_resumption(run_with(images, objective=encoded_by(encoding, decoder)), tmp_path)
+
+
+def test_every_encoding_and_decoder_is_in_some_combination() -> None:
+    pairs = members.encodings()
+    assert {encoding for encoding, _ in pairs} == MEMBERS["encoding"].keys()
+    assert {decoder for _, decoder in pairs} == MEMBERS["decoder"].keys()
+
+
+def encoded_by(encoding: str, decoder: str) -> MAE:
+    """The tiny MAE with another encoding and decoder."""
+    return replace(
+        MEMBERS["objective"]["mae"],
+        encoding=MEMBERS["encoding"][encoding],
+        decoder=MEMBERS["decoder"][decoder],
+    )
+
+
+def check_resumption(run: Run, tmp_path: Path) -> None:
     """6 steps are 3, a save, a load and 3: weights, optimizer and log."""
-    run = run_of(images, objective, target, masking)
     assert run.steps == 6
     whole, halves = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "halves")
     whole.create(run)

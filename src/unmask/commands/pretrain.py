@@ -29,6 +29,7 @@ from unmask.data import AnySource, Tiff
 from unmask.data.kinds import find_source, parse_channels
 from unmask.data.statistics import MEASURED, measure, statistics_of
 from unmask.errors import RunError, SettingsError
+from unmask.objectives.encodings import Visible
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
 from unmask.runs.folder import RunFolder
@@ -366,12 +367,16 @@ def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
         if smaller
         else ""
     )
+    others = (
+        "" if isinstance(recipe.objective.encoding, Visible) else ", and mask tokens for the others"
+    )
     at_most = f"at most, measured at {recipe.image_size} pixels: " if smaller else ""
     console.print(
         f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}: "
         f"{plan.encoder_parameters / 1e6:.2f} M parameters, and {plan.decoder_parameters / 1e6:.2f} M "
         f"in the decoder\n"
-        f"masking   the encoder sees {plan.kept} of {plan.patches} patches of {recipe.image_size} pixels\n"
+        f"masking   the encoder sees {plan.kept} of {plan.patches} patches of {recipe.image_size} pixels"
+        f"{others}\n"
         f"batch     {batch_words(recipe.batch_size, hardware)}{several}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
         f"steps     {run.steps:,} ({recipe.epochs:g} epochs)\n"

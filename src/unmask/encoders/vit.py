@@ -15,7 +15,7 @@ from unmask.contracts import Encoded, PatchMask, Size, Statistics
 from unmask.encoders.layers import NORM_EPSILON, Block, drawn_token, initialize
 from unmask.encoders.positions import check_width, resized, sine_cosine
 from unmask.errors import SettingsError
-from unmask.patches import filled, gather, normalize, patch_grid, patchify, size_of
+from unmask.patches import filled, gather, normalize, patch_grid, patchify, put_back, size_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +133,24 @@ class VisionTransformer(nn.Module):
         patches = gather(images, image, index, self.patch_size, self.statistics)
         tokens = self._embed(patches, images) + positions[1:][index]
         return self._with_cls(tokens, positions[0])
+
+    def encode_replaced(
+        self,
+        images: Shaped[Tensor, "b c h w"],
+        mask: PatchMask,
+        token: Float[Tensor, "1 1 d"],
+        taps: Collection[int] = (),
+    ) -> Encoded:
+        """Tokens of all patches in image order, `token` in place of each hidden one; inputs of the tapped blocks.
+
+        Positions are added afterwards, so that hidden patches are told apart by their places.
+        """
+        positions = self._positions(size_of(images))
+        patches = gather(images, mask.image, mask.kept_index, self.patch_size, self.statistics)
+        kept = self._embed(patches, images).to(token.dtype)  # autocast projects in bfloat16
+        hidden = token.expand(*mask.removed.shape, -1)
+        tokens = put_back(hidden, mask.kept_index, kept) + positions[1:]
+        return self._run(self._with_cls(tokens, positions[0]), taps)
 
     def _embed(
         self, patches: Float[Tensor, "m k p"], images: Shaped[Tensor, "b c h w"]

@@ -18,6 +18,7 @@ from unmask.formats.names import listed
 from unmask.formats.native import Native
 from unmask.formats.timm import Timm
 from unmask.objectives.decoders import SelfAttentionDecoder
+from unmask.objectives.encodings import Visible
 from unmask.targets import NormalizedPixels, Pixels
 
 CARD = "README.md"
@@ -136,6 +137,11 @@ def held_by(weights: Weights, layout: Format) -> tuple[Weights, list[str]]:
         left = (
             "the decoder is no self-attention decoder like MAE's, which is all that this layout knows: it is "
             "left out (--to unmask keeps it)"
+        )
+    elif not isinstance(weights.spec.objective.encoding, Visible):
+        left = (
+            "the decoder is for an encoder that sees mask tokens (encoding:replaced), which this layout does "
+            "not know: it and the token are left out (--to unmask keeps them)"
         )
     elif not isinstance(weights.spec.objective.target, Pixels | NormalizedPixels):
         left = (

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from unmask.formats.model import ModelSpec, Weights
 from unmask.objectives.decoders import SelfAttentionDecoder
+from unmask.objectives.encodings import Visible
 
 UNKNOWN_LICENSE = "unknown"
 
@@ -92,7 +93,11 @@ def _held(library: str, spec: ModelSpec) -> bool:
 
 def _how(library: str, layout: str, name: str, spec: ModelSpec) -> str:
     """How one library loads the weights: as they are, or after a conversion."""
-    whole = spec.objective and isinstance(spec.objective.decoder, SelfAttentionDecoder)
+    whole = (
+        spec.objective
+        and isinstance(spec.objective.decoder, SelfAttentionDecoder)
+        and isinstance(spec.objective.encoding, Visible)
+    )
     cls = "ViTMAEForPreTraining" if whole else "ViTModel"
     first = (
         "" if library in ("unmask", layout) else f"unmask convert {name} converted --to {library}"

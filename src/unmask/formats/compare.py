@@ -43,7 +43,7 @@ class Outputs(NamedTuple):
     """What a masked autoencoder makes of a trial."""
 
     visible: Float[Tensor, "b tokens d"]
-    """Class token and kept patches, after the encoder."""
+    """Class token and kept patches (mask tokens too, where the encoder has them), after the encoder."""
     prediction: Float[Tensor, "b n p"]
     """At every patch, in image order."""
     loss: Float[Tensor, ""]
@@ -76,7 +76,7 @@ def outputs(weights: Weights, batch: Trial) -> Outputs:
     """All that the whole model computes, with the mask that the noise gives."""
     objective = weights.build_objective().eval()
     mask = _mask(weights.spec, batch)
-    encoded = objective.encoder.encode_visible(batch.images, mask)
+    encoded = objective.encode(batch.images, mask)
     return Outputs(
         torch.cat([encoded.cls, encoded.patches], dim=1),
         objective.predict_all(batch.images, mask),

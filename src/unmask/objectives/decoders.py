@@ -14,6 +14,7 @@ from unmask.encoders.layers import NORM_EPSILON, Block, Mlp, attend, drawn_token
 from unmask.encoders.positions import check_width, resized, sine_cosine
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
+from unmask.patches import taken
 from unmask.spec import Kind
 
 
@@ -37,8 +38,12 @@ class SelfAttentionDecoder:
         _check_shape(self.depth, self.embed_dim, "MAE uses 8")
 
     def build(self, encoder: VisionTransformer, out_dim: int) -> "MaskTokenDecoder":
-        """The module, for the tokens of an encoder and guesses of `out_dim` values."""
+        """The module, for the tokens of visible patches and guesses of `out_dim` values."""
         return MaskTokenDecoder(self, encoder, out_dim)
+
+    def build_for_all(self, encoder: VisionTransformer, out_dim: int) -> "TokenDecoder":
+        """The module without a mask token, for an encoder that gives a token of every patch."""
+        return TokenDecoder(self, encoder, out_dim)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +145,52 @@ class MaskTokenDecoder(nn.Module):
             projected = F.embedding(mask.removed_index, everywhere)
             tokens = first.finish(tokens, torch.cat([first.project(seen), projected], dim=1))
         for block in self.blocks[1:-1]:
+            tokens = block(tokens)
+        return self.pred(self.norm(self.blocks[-1](tokens, start)))
+
+
+class TokenDecoder(nn.Module):
+    """See `SelfAttentionDecoder`: the same without a mask token, over a token of every patch.
+
+    Hidden tokens come last, so that the last block and the prediction are computed for them alone.
+    """
+
+    taps = range(0)
+
+    def __init__(
+        self, spec: SelfAttentionDecoder, encoder: VisionTransformer, out_dim: int
+    ) -> None:
+        super().__init__()
+        self.grid = encoder.grid
+        self.embed = nn.Linear(encoder.embed_dim, spec.embed_dim)
+        table = sine_cosine(spec.embed_dim, encoder.grid).float()[None]
+        self.pos_embed = nn.Parameter(table, requires_grad=False)
+        self.blocks = nn.ModuleList(
+            Block(spec.embed_dim, spec.num_heads, spec.mlp_ratio) for _ in range(spec.depth)
+        )
+        self.norm = nn.LayerNorm(spec.embed_dim, eps=NORM_EPSILON)
+        self.pred = nn.Linear(spec.embed_dim, out_dim)
+        initialize(self)
+
+    def forward(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m r p"]:
+        """A guess for each hidden patch, in the order of `mask.removed_index`."""
+        return self._run(encoded, mask, grid, start=encoded.cls.shape[1] + mask.kept_index.shape[1])
+
+    def everything(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m n p"]:
+        """The output at every patch, visible ones first; only those of hidden patches were trained."""
+        return self._run(encoded, mask, grid, start=encoded.cls.shape[1])
+
+    def _run(
+        self, encoded: Encoded, mask: PatchMask, grid: Size, start: int
+    ) -> Float[Tensor, "m out p"]:
+        positions = resized(self.pos_embed, self.grid, grid)[0]
+        order = torch.cat([mask.kept_index, mask.removed_index], dim=1)
+        tokens = self.embed(torch.cat([encoded.cls, taken(encoded.patches, order)], dim=1))
+        classes = encoded.cls.shape[1]
+        tokens = torch.cat(
+            [tokens[:, :classes] + positions[0], tokens[:, classes:] + positions[1:][order]], dim=1
+        )
+        for block in self.blocks[:-1]:
             tokens = block(tokens)
         return self.pred(self.norm(self.blocks[-1](tokens, start)))
 

@@ -6,24 +6,28 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from unmask.contracts import Batch, Loss, PatchMask, Size
+from unmask.contracts import Batch, Encoded, Loss, PatchMask, Size
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.masking import AnyMasking, RandomMasking
 from unmask.objectives.decoders import AnyDecoder, SelfAttentionDecoder
+from unmask.objectives.encodings import AnyEncoding, Visible
 from unmask.patches import put_back, size_of
 from unmask.targets import AnyTarget, NormalizedPixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class MAE:
-    """Hide patches, encode the visible ones, rebuild the hidden ones."""
+    """Hide patches, encode the image without them, rebuild them."""
 
     masking: AnyMasking = RandomMasking()
     """Which patches to hide."""
 
     target: AnyTarget = NormalizedPixels()
     """What to rebuild."""
+
+    encoding: AnyEncoding = Visible()
+    """What the encoder is shown: the visible patches, or a mask token for each hidden one as well."""
 
     decoder: AnyDecoder = SelfAttentionDecoder()
     """What rebuilds it; thrown away after pretraining."""
@@ -37,6 +41,7 @@ class MAE:
                 f"predicted is a share of the hidden patches, above 0 and at most 1, got {self.predicted}; "
                 "CrossMAE uses a third"
             )
+        self.encoding.check(self.decoder)
 
     def build(self, encoder: VisionTransformer) -> "MaskedAutoencoder":
         """The module around an encoder."""
@@ -51,7 +56,8 @@ class MaskedAutoencoder(nn.Module):
         self.masking = spec.masking
         self.encoder = encoder
         self.target = spec.target.build(encoder.patch_size, encoder.channels)
-        self.decoder = spec.decoder.build(encoder, self.target.out_dim)
+        self.encoding = spec.encoding.build(encoder)
+        self.decoder = spec.encoding.build_decoder(spec.decoder, encoder, self.target.out_dim)
         self.predicted = spec.predicted
 
     @property
@@ -60,7 +66,7 @@ class MaskedAutoencoder(nn.Module):
         return self.encoder.layers
 
     def layer_of(self, parameter_name: str) -> int:
-        """The encoder's layers; the last for decoder and target."""
+        """The encoder's layers; the last for all else."""
         owner, _, rest = parameter_name.partition(".")
         return self.encoder.layer_of(rest) if owner == "encoder" else self.layers - 1
 
@@ -103,14 +109,17 @@ class MaskedAutoencoder(nn.Module):
 
     def predict(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Float[Tensor, "m r p"]:
         """A guess for each hidden patch, in the units of the target."""
-        encoded = self.encoder.encode_visible(images, mask, self.decoder.taps)
-        return self.decoder(encoded, mask, self.grid_of(images))
+        return self.decoder(self.encode(images, mask), mask, self.grid_of(images))
+
+    def encode(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Encoded:
+        """What the encoder makes of the images under the mask: all that the decoder is given."""
+        return self.encoding(self.encoder, images, mask, self.decoder.taps)
 
     def predict_all(
         self, images: Shaped[Tensor, "b c h w"], mask: PatchMask
     ) -> Float[Tensor, "m n p"]:
         """The decoder's output at every patch, in image order, for pictures."""
-        encoded = self.encoder.encode_visible(images, mask, self.decoder.taps)
+        encoded = self.encode(images, mask)
         output = self.decoder.everything(encoded, mask, self.grid_of(images))
         order = torch.cat([mask.kept_index, mask.removed_index], dim=1)
         return put_back(torch.empty_like(output), order, output)

@@ -43,7 +43,9 @@ def recipe_for(spec: ModelSpec) -> tuple[str, Recipe, str]:
     recipe = RECIPES[name].recipe
     objective = recipe.objective
     if spec.objective is not None:
-        objective = replace(objective, decoder=spec.objective.decoder)
+        objective = replace(
+            objective, encoding=spec.objective.encoding, decoder=spec.objective.decoder
+        )
     recipe = replace(recipe, encoder=spec.encoder, objective=objective, image_size=spec.image_size)
     reason = "its encoder is that of the weights"
     if not same:
@@ -121,9 +123,10 @@ def statistics_for(spec: ModelSpec, source: ImageSource) -> ChannelStatistics | 
 def _decoder_fits(old: AnyObjective, new: AnyObjective, same_channels: bool) -> bool:
     """Whether a decoder can go on: it is the same, and so is what it predicts but for the levels of pixels."""
     pixels = (Pixels, NormalizedPixels)
+    same = (old.encoding, old.decoder) == (new.encoding, new.decoder)
     if isinstance(old.target, pixels) and isinstance(new.target, pixels):
-        return old.decoder == new.decoder
-    return (old.decoder, old.target) == (new.decoder, new.target) and same_channels
+        return same
+    return same and old.target == new.target and same_channels
 
 
 def _taken(found: Weights, taken: Weights) -> str:
