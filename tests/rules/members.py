@@ -9,7 +9,15 @@ from runs import tiny
 from unmask.contracts import Batch, Size, Statistics
 from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
 from unmask.data.sizes import AnySizes, RisingSize, SteadySize
-from unmask.data.views import AnyViews, AugmentedCrop, CenterCrop, MarginCrop, RandomCrop
+from unmask.data.views import (
+    AnyViews,
+    AugmentedCrop,
+    CenterCrop,
+    FixedCrop,
+    JitteredCrop,
+    MarginCrop,
+    RandomCrop,
+)
 from unmask.encoders import AnyEncoder, ViT
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
@@ -92,6 +100,8 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "random-crop": RandomCrop(smallest_share=0.3),
         "center-crop": CenterCrop(),
         "margin-crop": MarginCrop(share=0.8),
+        "fixed-crop": FixedCrop(share=0.7),
+        "jittered-crop": JitteredCrop(hue=0.2),
         "augmented-crop": AugmentedCrop(magnitude=5),
     },
     "sizes": {"steady": SteadySize(), "rising": RisingSize(first=Size(4, 4), stages=2)},

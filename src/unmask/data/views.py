@@ -40,10 +40,7 @@ class RandomCrop:
             raise SettingsError(
                 f"smallest_share must lie above 0 and at most at 1, got {self.smallest_share}"
             )
-        if not 0 <= self.flip_probability <= 1:
-            raise SettingsError(
-                f"flip_probability must lie between 0 and 1, got {self.flip_probability}"
-            )
+        _check_flip(self.flip_probability)
 
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
@@ -56,6 +53,11 @@ class RandomCrop:
         view = resize(part, size)
         mirrored = torch.rand((), generator=random).item() < self.flip_probability
         return (view.flip(-1) if mirrored else view,)
+
+
+def _check_flip(probability: float) -> None:
+    if not 0 <= probability <= 1:
+        raise SettingsError(f"flip_probability must lie between 0 and 1, got {probability}")
 
 
 def draw_box(
@@ -112,6 +114,106 @@ class MarginCrop:
             return (center_crop(image, size),)
         around = Size(*(int(side / self.share) for side in size))
         return (F.center_crop(_covering(image, around), list(size)),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedCrop:
+    """A part of fixed size at a random place of the resized image, and a random flip (MAE table 1e, "fixed size").
+
+    At 224 pixels the shorter side is resized to 256.
+    """
+
+    share: float = 0.875
+    """Side of the crop relative to the resized image's shorter side: 224 of 256."""
+
+    flip_probability: float = 0.5
+    """How often to mirror left and right; 0 where sides matter, as in writing."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise SettingsError(f"share must lie above 0 and at most at 1, got {self.share}")
+        _check_flip(self.flip_probability)
+
+    def __call__(
+        self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
+    ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
+        """One view; its place and flip depend on the key alone."""
+        random = generator("cpu", "fixed crop", *key)
+        whole = _covering(image, Size(*(int(side / self.share) for side in size)))
+        top, left = (
+            int(torch.randint(whole.shape[axis] - size[axis] + 1, (), generator=random))
+            for axis in (-2, -1)
+        )
+        view = whole[:, top : top + size.height, left : left + size.width]
+        mirrored = torch.rand((), generator=random).item() < self.flip_probability
+        return (view.flip(-1) if mirrored else view,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JitteredCrop:
+    """As `RandomCrop`, its colours changed (MAE table 1e, "color jit"): worse for MAE, needed by contrastive methods.
+
+    For colour images of bytes. Brightness, contrast, saturation and hue change in any order, by torchvision. The
+    paper does not say how strongly; these strengths are DINO's and MoCo v3's.
+    """
+
+    smallest_share: float = 0.2
+    """Least share of the image's area in a crop; MAE uses 0.2."""
+
+    flip_probability: float = 0.5
+    """How often to mirror left and right; 0 where sides matter, as in writing."""
+
+    brightness: float = 0.4
+    """Largest change, as a share of it."""
+
+    contrast: float = 0.4
+    """Largest change, as a share of it."""
+
+    saturation: float = 0.2
+    """Largest change, as a share of it."""
+
+    hue: float = 0.1
+    """Largest turn, as a share of the whole circle of colours; at most 0.5."""
+
+    probability: float = 0.8
+    """How often colours are changed at all."""
+
+    def __post_init__(self) -> None:
+        self.crop()
+        for name, most in (("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0.5)):
+            if not 0 <= getattr(self, name) <= most:
+                raise SettingsError(
+                    f"{name} must lie between 0 and {most}, got {getattr(self, name)}"
+                )
+        if not 0 <= self.probability <= 1:
+            raise SettingsError(f"probability must lie between 0 and 1, got {self.probability}")
+
+    def crop(self) -> RandomCrop:
+        """What is done before colours are changed."""
+        return RandomCrop(
+            smallest_share=self.smallest_share, flip_probability=self.flip_probability
+        )
+
+    def __call__(
+        self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
+    ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
+        """One view; all of it depends on the key alone.
+
+        Raises:
+            DataError: if the pixels are no colour bytes.
+        """
+        if image.dtype != torch.uint8 or len(image) != 3:
+            raise DataError(
+                f"colours are changed of images with 3 channels of uint8, and these have {len(image)} of "
+                f"{str(image.dtype).removeprefix('torch.')}; choose views:random-crop"
+            )
+        (view,) = self.crop()(image, size, *key)
+        jitter = v2.RandomApply(
+            [v2.ColorJitter(self.brightness, self.contrast, self.saturation, self.hue)],
+            self.probability,
+        )
+        with seeded("jitter", *key):
+            return (jitter(view),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,5 +322,7 @@ AnyViews = (
     Annotated[RandomCrop, Kind("random-crop")]
     | Annotated[CenterCrop, Kind("center-crop")]
     | Annotated[MarginCrop, Kind("margin-crop")]
+    | Annotated[FixedCrop, Kind("fixed-crop")]
+    | Annotated[JitteredCrop, Kind("jittered-crop")]
     | Annotated[AugmentedCrop, Kind("augmented-crop")]
 )
