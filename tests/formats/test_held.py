@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 from formats.models import TINY, assert_same, weights_of, written
 
+from unmask.contracts import Size
+from unmask.encoders.vit import BeitBlocks
 from unmask.errors import SettingsError
 from unmask.formats import FORMATS, held_by, read_weights
-from unmask.objectives.decoders import CrossAttentionDecoder
+from unmask.formats.adapt import adapt
+from unmask.objectives.decoders import CrossAttentionDecoder, LinearDecoder
 from unmask.objectives.encodings import Replaced
 from unmask.objectives.mae import MAE
-from unmask.targets import Hog, KMeansTokens, PrincipalComponents
+from unmask.targets import AbsolutePixels, Hog, KMeansTokens, PrincipalComponents
 
 CROSSED = replace(
     TINY,
@@ -23,6 +26,10 @@ CROSSED = replace(
 
 ONLY_OURS = {
     "cross-attention": CROSSED,
+    "linear": replace(
+        TINY, objective=MAE(encoding=Replaced(), decoder=LinearDecoder(), target=AbsolutePixels())
+    ),
+    "absolute-pixels": replace(TINY, objective=replace(TINY.objective, target=AbsolutePixels())),
     "replaced": replace(TINY, objective=replace(TINY.objective, encoding=Replaced())),
     **{
         name: replace(TINY, objective=MAE(target=target, decoder=TINY.objective.decoder))
@@ -62,6 +69,32 @@ def test_what_is_left_out_is_said(layout: str, model: str) -> None:
     assert "left out" in left[0]
     assert held_by(weights, FORMATS["unmask"])[1] == []
     assert (held_by(weights_of(TINY), FORMATS[layout])[1] == []) == (layout != "timm")
+
+
+BEITS = replace(TINY, encoder=replace(TINY.encoder, blocks=BeitBlocks()))
+
+
+def test_beits_blocks_stay_in_our_own_layout(tmp_path: Path) -> None:
+    weights = weights_of(BEITS)
+    again = read_weights(written(weights, tmp_path / "folder", "unmask"))
+    assert again.spec == weights.spec
+    assert_same(again.whole, weights.whole)
+
+
+@pytest.mark.parametrize("layout", ["fair", "huggingface", "timm"])
+def test_beits_blocks_are_refused_elsewhere(tmp_path: Path, layout: str) -> None:
+    with pytest.raises(SettingsError, match=r"has BEiT's blocks.*only --to unmask keeps it"):
+        written(weights_of(BEITS), tmp_path / "folder", layout)
+    assert not (tmp_path / "folder").exists()
+
+
+def test_beits_blocks_move_to_another_size() -> None:
+    weights = weights_of(BEITS)
+    moved = adapt(weights, Size(64, 48), weights.spec.statistics)
+    assert set(moved.encoder) == set(weights.encoder)
+    moved.build_objective()
+    same = adapt(weights, weights.spec.image_size, weights.spec.statistics)
+    assert_same(same.whole, weights.whole)
 
 
 SEVERAL = replace(TINY, encoder=replace(TINY.encoder, class_tokens=4))

@@ -1,5 +1,6 @@
 """A tiny member of every kind of every union, and what a recipe made of them trains on."""
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -19,7 +20,7 @@ from unmask.data.views import (
     RandomCrop,
 )
 from unmask.encoders import AnyEncoder, ViT
-from unmask.encoders.vit import VisionTransformer
+from unmask.encoders.vit import AnyBlocks, BeitBlocks, PlainBlocks, VisionTransformer
 from unmask.errors import SettingsError
 from unmask.masking import (
     AnyMasking,
@@ -30,10 +31,16 @@ from unmask.masking import (
     SquareMasking,
 )
 from unmask.objectives import MAE, AnyObjective
-from unmask.objectives.decoders import AnyDecoder, CrossAttentionDecoder, SelfAttentionDecoder
+from unmask.objectives.decoders import (
+    AnyDecoder,
+    CrossAttentionDecoder,
+    LinearDecoder,
+    SelfAttentionDecoder,
+)
 from unmask.objectives.encodings import AnyEncoding, Replaced, Visible
 from unmask.spec import kinds
 from unmask.targets import (
+    AbsolutePixels,
     AnyTarget,
     Hog,
     KMeansTokens,
@@ -49,6 +56,7 @@ UNIONS = {
     "masking": AnyMasking,
     "target": AnyTarget,
     "encoder": AnyEncoder,
+    "blocks": AnyBlocks,
     "encoding": AnyEncoding,
     "decoder": AnyDecoder,
     "objective": AnyObjective,
@@ -70,15 +78,18 @@ MEMBERS: dict[str, dict[str, Any]] = {
     },
     "target": {
         "pixels": Pixels(),
+        "absolute-pixels": AbsolutePixels(),
         "normalized-pixels": NormalizedPixels(),
         "pca": PrincipalComponents(share=0.5),
         "hog": Hog(),
         "kmeans-tokens": KMeansTokens(codes=8),
     },
     "encoder": {"vit": ViT(patch_size=2, embed_dim=8, depth=2, num_heads=2, class_tokens=2)},
+    "blocks": {"plain": PlainBlocks(), "beit": BeitBlocks(layer_scale=0.5)},
     "encoding": {"visible": Visible(), "replaced": Replaced()},
     "decoder": {
         "self-attention": SelfAttentionDecoder(embed_dim=8, depth=2, num_heads=2),
+        "linear": LinearDecoder(),
         "cross-attention": CrossAttentionDecoder(embed_dim=8, depth=3, num_heads=2),
     },
     "objective": {"mae": MAE(decoder=SelfAttentionDecoder(embed_dim=8, depth=1, num_heads=2))},
@@ -143,10 +154,10 @@ def _go_together(encoding: str, decoder: str) -> bool:
     return True
 
 
-def tiny_encoder() -> VisionTransformer:
+def tiny_encoder(blocks: str = "plain") -> VisionTransformer:
     """An encoder for images of the tiny recipe's size."""
     statistics = Statistics(torch.full((CHANNELS,), 0.5), torch.full((CHANNELS,), 0.25))
-    encoder: ViT = MEMBERS["encoder"]["vit"]
+    encoder: ViT = replace(MEMBERS["encoder"]["vit"], blocks=MEMBERS["blocks"][blocks])
     return encoder.build(tiny.RECIPE.image_size, CHANNELS, statistics)
 
 

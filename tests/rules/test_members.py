@@ -14,7 +14,6 @@ from runs import tiny
 from torch import nn
 
 from unmask.contracts import Batch, PatchMask, Size, StepReport
-from unmask.encoders import AnyEncoder
 from unmask.objectives import MAE
 from unmask.randomness import seeded
 from unmask.runs.folder import RunFolder
@@ -119,10 +118,10 @@ def test_every_masking_gives_hidden_patches_in_random_order(kind: str) -> None:
     assert ((chosen[often] / hidden[often] - share).abs() < 5 * spread).all()
 
 
-@pytest.mark.parametrize("kind", kinds(AnyEncoder))
+@pytest.mark.parametrize("blocks", MEMBERS["blocks"])
 @pytest.mark.parametrize("masking", MEMBERS["masking"])
-def test_hidden_pixels_cannot_reach_any_encoder(kind: str, masking: str) -> None:
-    encoder = members.tiny_encoder()
+def test_hidden_pixels_cannot_reach_any_encoder(blocks: str, masking: str) -> None:
+    encoder = members.tiny_encoder(blocks)
     images = members.batch_of(0).images
     mask = MEMBERS["masking"][masking].sample(
         len(images), encoder.mask_grid(SIZE), torch.Generator().manual_seed(2)
@@ -131,10 +130,15 @@ def test_hidden_pixels_cannot_reach_any_encoder(kind: str, masking: str) -> None
     of_rows = images[mask.image]
     changed = torch.where(hidden, 255 - of_rows, of_rows)
     assert not changed.equal(of_rows)
-    blocks = range(len(encoder.blocks))
-    ours = encoder.encode_visible(images, mask, blocks)
+    every = range(len(encoder.blocks))
     alone = mask._replace(image=torch.arange(len(mask.image)))  # each row has an image of its own
-    theirs = encoder.encode_visible(changed, alone, blocks)
+    ours = encoder.encode_visible(images, mask, every)
+    theirs = encoder.encode_visible(changed, alone, every)
+    for one, other in zip((*ours[:2], *ours.taps), (*theirs[:2], *theirs.taps), strict=True):
+        assert one.equal(other)
+    token = torch.ones(1, 1, encoder.embed_dim)
+    ours = encoder.encode_replaced(images, mask, token, every)
+    theirs = encoder.encode_replaced(changed, alone, token, every)
     for one, other in zip((*ours[:2], *ours.taps), (*theirs[:2], *theirs.taps), strict=True):
         assert one.equal(other)
 
@@ -157,6 +161,12 @@ def test_every_encoding_resumes_bit_for_bit(
     images: Path, tmp_path: Path, encoding: str, decoder: str
 ) -> None:
     check_resumption(run_with(images, objective=encoded_by(encoding, decoder)), tmp_path)
+
+
+@pytest.mark.parametrize("blocks", MEMBERS["blocks"])
+def test_every_kind_of_block_resumes_bit_for_bit(images: Path, tmp_path: Path, blocks: str) -> None:
+    encoder = replace(MEMBERS["encoder"]["vit"], blocks=MEMBERS["blocks"][blocks])
+    check_resumption(run_with(images, encoder=encoder), tmp_path)
 
 
 def test_every_encoding_and_decoder_is_in_some_combination() -> None:

@@ -1,5 +1,6 @@
 """The parts of a plain Transformer, in timm's names, so that weights move freely."""
 
+import math
 from typing import Any
 
 import torch
@@ -17,13 +18,38 @@ def attend(
     key: Float[Tensor, "m t d"],
     value: Float[Tensor, "m t d"],
     num_heads: int,
+    bias: Float[Tensor, "rows heads out t"] | None = None,
 ) -> Float[Tensor, "m out d"]:
-    """Attention of several heads, each on its share of the width, with projections already made."""
+    """Attention of several heads, each on its share of the width, with projections already made.
+
+    A bias is added to the logarithms of the weights; rows are those of the tokens, or one for all.
+    """
     query, key, value = (
         part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in (query, key, value)
     )
-    mixed = F.scaled_dot_product_attention(query, key, value)
+    if bias is not None:
+        bias = bias.to(query.dtype)
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     return mixed.transpose(1, 2).flatten(2)  # [m heads out d/heads] -> [m out d]
+
+
+class QueryKeyValue(nn.Module):
+    """The fused projection with biases for queries and values alone (BEiT: one for keys would change nothing)."""
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
+        self.q_bias = nn.Parameter(torch.zeros(embed_dim))
+        self.v_bias = nn.Parameter(torch.zeros(embed_dim))
+
+    @property
+    def bias(self) -> Float[Tensor, "qkv"]:
+        """As one, zero for keys."""
+        return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+
+    def forward(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t qkv"]:
+        """Query, key and value of each token."""
+        return F.linear(tokens, self.weight, self.bias)
 
 
 class Attention(nn.Module):
@@ -37,27 +63,34 @@ class Attention(nn.Module):
                 "ViT uses 64 channels a head"
             )
         self.num_heads = num_heads
-        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.qkv: nn.Linear | QueryKeyValue = nn.Linear(embed_dim, 3 * embed_dim)
         self.proj = nn.Linear(embed_dim, embed_dim)
 
-    def forward(self, tokens: Float[Tensor, "m t d"], start: int) -> Float[Tensor, "m out d"]:
+    def forward(
+        self,
+        tokens: Float[Tensor, "m t d"],
+        start: int,
+        bias: Float[Tensor, "rows heads out t"] | None = None,
+    ) -> Float[Tensor, "m out d"]:
         """Attend from the tokens at `start` and after to all tokens."""
         if start == 0:
-            return self.mix(*self.qkv(tokens).chunk(3, dim=-1))
+            query, key, value = self.qkv(tokens).chunk(3, dim=-1)
+            return self.mix(query, key, value, bias)
         width = tokens.shape[-1]
-        weight, bias = self.qkv.weight, self.qkv.bias
-        query = F.linear(tokens[:, start:], weight[:width], bias[:width])
-        key, value = F.linear(tokens, weight[width:], bias[width:]).chunk(2, dim=-1)
-        return self.mix(query, key, value)
+        weight, shift = self.qkv.weight, self.qkv.bias
+        query = F.linear(tokens[:, start:], weight[:width], shift[:width])
+        key, value = F.linear(tokens, weight[width:], shift[width:]).chunk(2, dim=-1)
+        return self.mix(query, key, value, bias)
 
     def mix(
         self,
         query: Float[Tensor, "m out d"],
         key: Float[Tensor, "m t d"],
         value: Float[Tensor, "m t d"],
+        bias: Float[Tensor, "rows heads out t"] | None = None,
     ) -> Float[Tensor, "m out d"]:
         """Attend with projections already made."""
-        return self.proj(attend(query, key, value, self.num_heads))
+        return self.proj(attend(query, key, value, self.num_heads, bias))
 
 
 class Mlp(nn.Module):
@@ -73,8 +106,20 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(tokens)))
 
 
+class LayerScale(nn.Module):
+    """Each channel times a learned number (Touvron and others, 2021)."""
+
+    def __init__(self, embed_dim: int, initial: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((embed_dim,), initial))
+
+    def forward(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t d"]:
+        """All tokens alike."""
+        return tokens * self.gamma
+
+
 class Block(nn.Module):
-    """A pre-norm Transformer block."""
+    """A pre-norm Transformer block; what its halves add may be scaled (`scaled`), and attention biased."""
 
     entrances = ("attend", "transform", "project", "finish")
 
@@ -84,11 +129,26 @@ class Block(nn.Module):
         self.attn = Attention(embed_dim, num_heads)
         self.norm2 = nn.LayerNorm(embed_dim, eps=NORM_EPSILON)
         self.mlp = Mlp(embed_dim, int(embed_dim * mlp_ratio))
+        self.ls1: nn.Module = nn.Identity()
+        self.ls2: nn.Module = nn.Identity()
 
-    def forward(self, tokens: Float[Tensor, "m t d"], start: int = 0) -> Float[Tensor, "m out d"]:
+    @classmethod
+    def scaled(cls, embed_dim: int, num_heads: int, mlp_ratio: float, initial: float) -> "Block":
+        """A block as BEiT has them: LayerScale, and biases of queries and values alone."""
+        block = cls(embed_dim, num_heads, mlp_ratio)
+        block.attn.qkv = QueryKeyValue(embed_dim)
+        block.ls1, block.ls2 = LayerScale(embed_dim, initial), LayerScale(embed_dim, initial)
+        return block
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "m t d"],
+        start: int = 0,
+        bias: Float[Tensor, "rows heads out t"] | None = None,
+    ) -> Float[Tensor, "m out d"]:
         """The tokens at `start` and after; earlier ones only serve as keys and values."""
-        tokens = tokens[:, start:] + self.attn(self.norm1(tokens), start)
-        return tokens + self.mlp(self.norm2(tokens))
+        tokens = tokens[:, start:] + self.ls1(self.attn(self.norm1(tokens), start, bias))
+        return tokens + self.transform(tokens)
 
     def compile(self, *args: Any, **settings: Any) -> None:
         """Compile the block in place, by whichever of its methods it is run; names of weights stay."""
@@ -96,13 +156,17 @@ class Block(nn.Module):
         for name in self.entrances:
             setattr(self, name, torch.compile(getattr(self, name), *args, **settings))
 
-    def attend(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t d"]:
+    def attend(
+        self,
+        tokens: Float[Tensor, "m t d"],
+        bias: Float[Tensor, "rows heads t t"] | None = None,
+    ) -> Float[Tensor, "m t d"]:
         """What the attention half adds to the tokens."""
-        return self.attn(self.norm1(tokens), 0)
+        return self.ls1(self.attn(self.norm1(tokens), 0, bias))
 
     def transform(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t d"]:
         """What the MLP half adds to the tokens."""
-        return self.mlp(self.norm2(tokens))
+        return self.ls2(self.mlp(self.norm2(tokens)))
 
     def project(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t qkv"]:
         """Query, key and value of each token: all of a block that looks at one token alone."""
@@ -112,8 +176,8 @@ class Block(nn.Module):
         self, tokens: Float[Tensor, "m t d"], projected: Float[Tensor, "m t qkv"]
     ) -> Float[Tensor, "m t d"]:
         """The rest of the block, after `project`."""
-        tokens = tokens + self.attn.mix(*projected.chunk(3, dim=-1))
-        return tokens + self.mlp(self.norm2(tokens))
+        tokens = tokens + self.ls1(self.attn.mix(*projected.chunk(3, dim=-1)))
+        return tokens + self.transform(tokens)
 
 
 def initialize(module: nn.Module) -> None:
@@ -125,6 +189,22 @@ def initialize(module: nn.Module) -> None:
         if isinstance(part, nn.Linear):
             nn.init.xavier_uniform_(part.weight)
             nn.init.zeros_(part.bias)
+
+
+def initialize_scaled(blocks: nn.ModuleList) -> None:
+    """BEiT's initialisation: truncated normal weights (0.02), zero biases; what is added to tokens is made smaller.
+
+    The last matrix of each half of block number l, counted from 1, is divided by the root of 2 l.
+    """
+    for number, block in enumerate(blocks, start=1):
+        assert isinstance(block, Block)
+        for part in block.modules():
+            if isinstance(part, nn.Linear | QueryKeyValue):
+                nn.init.trunc_normal_(part.weight, std=0.02)
+            if isinstance(part, nn.Linear):
+                nn.init.zeros_(part.bias)
+        for last in (block.attn.proj, block.mlp.fc2):
+            last.weight.data.div_(math.sqrt(2 * number))
 
 
 def drawn_token(embed_dim: int, count: int = 1) -> nn.Parameter:

@@ -1,10 +1,11 @@
-"""The plain Vision Transformer (Dosovitskiy and others, 2021) as MAE uses it (appendix A.1).
+"""The plain Vision Transformer (Dosovitskiy and others, 2021) as MAE uses it (appendix A.1), and with BEiT's blocks.
 
 Hidden patches never enter: kept pixels are gathered first, and only they are projected.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -12,15 +13,47 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmask.contracts import Encoded, PatchMask, Size, Statistics
-from unmask.encoders.layers import NORM_EPSILON, Block, drawn_token, initialize
+from unmask.encoders.layers import (
+    NORM_EPSILON,
+    Block,
+    drawn_token,
+    initialize,
+    initialize_scaled,
+)
 from unmask.encoders.positions import check_width, resized, sine_cosine
+from unmask.encoders.relative import RelativeBias
 from unmask.errors import SettingsError
 from unmask.patches import filled, gather, normalize, patch_grid, patchify, put_back, size_of
+from unmask.spec import Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainBlocks:
+    """Pre-norm blocks with all biases; fixed sine-cosine positions are added to the tokens (MAE appendix A.1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeitBlocks:
+    """BEiT's: instead of positions a learned bias on attention for how far apart patches are, shared by all blocks.
+
+    What each half adds is multiplied channel by channel by learned numbers; queries and values have biases, keys
+    none (Bao and others, 2022, section 2.3 and appendix).
+    """
+
+    layer_scale: float = 0.1
+    """What these numbers start at: 0.1 for ViT-B, 1e-5 for ViT-L."""
+
+    def __post_init__(self) -> None:
+        if not self.layer_scale > 0:
+            raise SettingsError(f"layer_scale must be above 0, got {self.layer_scale}")
+
+
+AnyBlocks = Annotated[PlainBlocks, Kind("plain")] | Annotated[BeitBlocks, Kind("beit")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViT:
-    """A Vision Transformer with class tokens and fixed sine-cosine positions."""
+    """A Vision Transformer with class tokens."""
 
     patch_size: int = 16
     """Side of a patch in pixels."""
@@ -39,6 +72,9 @@ class ViT:
 
     class_tokens: int = 1
     """Tokens that stand for no patch; their mean is the feature of the whole image (Pixio uses several)."""
+
+    blocks: AnyBlocks = PlainBlocks()
+    """How blocks are built, and how tokens know their places."""
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "embed_dim", "depth", "num_heads", "class_tokens"):
@@ -65,6 +101,13 @@ class PatchEmbed(nn.Module):
         return F.linear(patches, weight, self.proj.bias)
 
 
+def _block(spec: ViT) -> Block:
+    shape = spec.embed_dim, spec.num_heads, spec.mlp_ratio
+    if isinstance(spec.blocks, PlainBlocks):
+        return Block(*shape)
+    return Block.scaled(*shape, spec.blocks.layer_scale)
+
+
 class VisionTransformer(nn.Module):
     """See `ViT`. Parameter names are timm's; mean and deviation of the pixels travel as buffers."""
 
@@ -80,13 +123,19 @@ class VisionTransformer(nn.Module):
         self.patch_embed = PatchEmbed(spec.patch_size, channels, spec.embed_dim)
         self.class_tokens = spec.class_tokens
         self.cls_token = drawn_token(spec.embed_dim, spec.class_tokens)
-        table = sine_cosine(spec.embed_dim, self.grid).float()[None]
-        self.pos_embed = nn.Parameter(table, requires_grad=False)
-        self.blocks = nn.ModuleList(
-            Block(spec.embed_dim, spec.num_heads, spec.mlp_ratio) for _ in range(spec.depth)
-        )
+        self.pos_embed: nn.Parameter | None = None
+        self.relative: RelativeBias | None = None
+        if isinstance(spec.blocks, PlainBlocks):
+            table = sine_cosine(spec.embed_dim, self.grid).float()[None]
+            self.pos_embed = nn.Parameter(table, requires_grad=False)
+        else:
+            self.relative = RelativeBias(self.grid, spec.num_heads, spec.class_tokens)
+        self.blocks = nn.ModuleList(_block(spec) for _ in range(spec.depth))
         self.norm = nn.LayerNorm(spec.embed_dim, eps=NORM_EPSILON)
-        initialize(self.blocks)
+        if isinstance(spec.blocks, PlainBlocks):
+            initialize(self.blocks)
+        else:
+            initialize_scaled(self.blocks)
 
     @property
     def statistics(self) -> Statistics:
@@ -111,7 +160,7 @@ class VisionTransformer(nn.Module):
 
     def encode(self, images: Shaped[Tensor, "b c h w"]) -> Encoded:
         """Tokens of whole images of any size that the patch divides."""
-        return self._run(self.embed(images))
+        return self._run(self.embed(images), self.relations(size_of(images)))
 
     def embed(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
         """What the first block sees of whole images: class tokens, then patches, positions added."""
@@ -123,7 +172,8 @@ class VisionTransformer(nn.Module):
         self, images: Shaped[Tensor, "b c h w"], mask: PatchMask, taps: Collection[int] = ()
     ) -> Encoded:
         """Tokens of the kept patches, in the order of `mask.kept_index`; inputs of the tapped blocks."""
-        return self._run(self.embed_visible(images, mask.image, mask.kept_index), taps)
+        tokens = self.embed_visible(images, mask.image, mask.kept_index)
+        return self._run(tokens, self.relations(size_of(images), mask.kept_index), taps)
 
     def embed_visible(
         self, images: Shaped[Tensor, "b c h w"], image: Int[Tensor, "m"], index: Int[Tensor, "m k"]
@@ -150,7 +200,8 @@ class VisionTransformer(nn.Module):
         kept = self._embed(patches, images).to(token.dtype)  # autocast projects in bfloat16
         hidden = token.expand(*mask.removed.shape, -1)
         tokens = put_back(hidden, mask.kept_index, kept) + positions[1:]
-        return self._run(self._with_cls(tokens, positions[0]), taps)
+        tokens = self._with_cls(tokens, positions[0])
+        return self._run(tokens, self.relations(size_of(images)), taps)
 
     def _embed(
         self, patches: Float[Tensor, "m k p"], images: Shaped[Tensor, "b c h w"]
@@ -158,8 +209,20 @@ class VisionTransformer(nn.Module):
         """Project patches; what is missing from images of floating point counts as the mean."""
         return self.patch_embed(filled(patches) if images.is_floating_point() else patches)
 
+    def relations(
+        self, size: Size, index: Int[Tensor, "m k"] | None = None
+    ) -> Float[Tensor, "rows heads t t"] | None:
+        """The bias on attention in images of this size, between all patches or those at `index`; None for plain blocks."""
+        if self.relative is None:
+            return None
+        grid = self.mask_grid(size)
+        return self.relative(grid) if index is None else self.relative.among(grid, index)
+
     def _positions(self, size: Size) -> Float[Tensor, "rows d"]:
-        return resized(self.pos_embed, self.grid, self.mask_grid(size))[0]
+        grid = self.mask_grid(size)
+        if self.pos_embed is None:
+            return self.cls_token.new_zeros(1 + grid.height * grid.width, self.embed_dim)
+        return resized(self.pos_embed, self.grid, grid)[0]
 
     def _with_cls(
         self, tokens: Float[Tensor, "m k d"], position: Float[Tensor, "d"]
@@ -167,12 +230,17 @@ class VisionTransformer(nn.Module):
         cls = (self.cls_token + position).expand(len(tokens), -1, -1)
         return torch.cat([cls, tokens], dim=1)
 
-    def _run(self, tokens: Float[Tensor, "m t d"], taps: Collection[int] = ()) -> Encoded:
+    def _run(
+        self,
+        tokens: Float[Tensor, "m t d"],
+        bias: Float[Tensor, "rows heads t t"] | None,
+        taps: Collection[int] = (),
+    ) -> Encoded:
         tapped: list[Tensor] = []
         for number, block in enumerate(self.blocks):
             if number in taps:
                 tapped.append(tokens)
-            tokens = block(tokens)
+            tokens = block(tokens, 0, bias)
         tokens = self.norm(tokens)
         return Encoded(
             tokens[:, : self.class_tokens], tokens[:, self.class_tokens :], tuple(tapped)

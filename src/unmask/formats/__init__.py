@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from safetensors import SafetensorError
 
+from unmask.encoders.vit import PlainBlocks
 from unmask.errors import DataError, ResourceError, RunError, SettingsError
 from unmask.formats.compare import Check
 from unmask.formats.describe import Hints
@@ -128,6 +129,11 @@ def held_by(weights: Weights, layout: Format) -> tuple[Weights, list[str]]:
         raise SettingsError(
             f"this encoder has {classes} class tokens, and plain ViTs of other libraries have one; only "
             "--to unmask keeps it"
+        )
+    if not isinstance(weights.spec.encoder.blocks, PlainBlocks):
+        raise SettingsError(
+            "this encoder has BEiT's blocks (relative positions, scaled halves, no biases of keys), and the plain "
+            "ViTs of other libraries have not; only --to unmask keeps it"
         )
     if not weights.decoder or weights.spec.objective is None:
         return weights, []

@@ -1,6 +1,6 @@
 """Weights for images of another size or with other channels.
 
-Positions are resampled in two dimensions. For other channels the patch projection follows one rule:
+Positions, or the differences of relative ones, are resampled in two dimensions. For other channels the patch projection follows one rule:
 to one channel it is summed over the old ones, so that grey images, shown alike in all channels, give
 the same tokens; otherwise the old channels are repeated in turn and scaled by old / new, so that tokens
 keep their size. A decoder's prediction is averaged, or repeated unscaled: it guesses each channel.
@@ -14,10 +14,12 @@ from torch import Tensor
 
 from unmask.contracts import ChannelStatistics, Size
 from unmask.encoders.positions import resized
+from unmask.encoders.relative import resized_table
 from unmask.formats.model import Weights
 from unmask.patches import patch_grid
 
 _TABLE = "pos_embed"
+_RELATIVE = "relative.table"
 _PROJECTION = "patch_embed.proj.weight"
 _PREDICTION = ("decoder.pred.weight", "decoder.pred.bias")
 
@@ -31,7 +33,10 @@ def adapt(weights: Weights, image_size: Size, statistics: ChannelStatistics) -> 
 
     mean, std = statistics.tensors()
     encoder = {**weights.encoder, "mean": mean, "std": std}
-    encoder[_TABLE] = resized(encoder[_TABLE], old, new)
+    if _TABLE in encoder:
+        encoder[_TABLE] = resized(encoder[_TABLE], old, new)
+    if _RELATIVE in encoder:
+        encoder[_RELATIVE] = resized_table(encoder[_RELATIVE], old, new)
     encoder[_PROJECTION] = projection_for(encoder[_PROJECTION], channels)
 
     decoder = dict(weights.decoder)

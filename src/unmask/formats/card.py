@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from unmask.encoders.vit import PlainBlocks
 from unmask.formats.model import ModelSpec, Weights
-from unmask.objectives.decoders import SelfAttentionDecoder
+from unmask.objectives.decoders import LinearDecoder, SelfAttentionDecoder
 from unmask.objectives.encodings import Visible
 
 UNKNOWN_LICENSE = "unknown"
@@ -75,10 +76,12 @@ def _facts(weights: Weights, data: str) -> list[str]:
     ]
     if spec.objective is not None and weights.decoder:
         decoder = spec.objective.decoder
-        lines.append(
-            f"decoder: {decoder.depth} blocks, width {decoder.embed_dim}, {decoder.num_heads} heads, for "
-            f"{type(spec.objective.target).__name__}"
+        shape = (
+            "one linear layer"
+            if isinstance(decoder, LinearDecoder)
+            else f"{decoder.depth} blocks, width {decoder.embed_dim}, {decoder.num_heads} heads"
         )
+        lines.append(f"decoder: {shape}, for {type(spec.objective.target).__name__}")
     return lines
 
 
@@ -87,8 +90,9 @@ def _listed(numbers: tuple[float, ...]) -> str:
 
 
 def _held(library: str, spec: ModelSpec) -> bool:
-    """Whether a library can hold the encoder: only ours knows several class tokens."""
-    return library == "unmask" or spec.encoder.class_tokens == 1
+    """Whether a library can hold the encoder: only ours knows several class tokens, and BEiT's blocks under these names."""
+    plain = spec.encoder.class_tokens == 1 and isinstance(spec.encoder.blocks, PlainBlocks)
+    return library == "unmask" or plain
 
 
 def _how(library: str, layout: str, name: str, spec: ModelSpec) -> str:

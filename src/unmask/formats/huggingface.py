@@ -31,6 +31,7 @@ from unmask.formats.files import TensorFile, save_json, save_safetensors
 from unmask.formats.model import ModelSpec, Weights
 from unmask.formats.names import Table, inverse, listed, translate, without
 from unmask.masking import RandomMasking
+from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.targets import NormalizedPixels, Pixels
 
 _BLOCK = {
@@ -235,6 +236,7 @@ def _config(spec: ModelSpec) -> dict[str, Any]:
     if spec.objective is None:
         return config
     decoder = spec.objective.decoder
+    assert isinstance(decoder, SelfAttentionDecoder)  # what `held_by` lets through
     return config | {
         "architectures": ["ViTMAEForPreTraining"],
         "model_type": "vit_mae",

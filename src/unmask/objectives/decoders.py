@@ -81,6 +81,15 @@ class CrossAttentionDecoder:
         return CrossDecoder(self, encoder, out_dim)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LinearDecoder:
+    """One linear layer, for encoders that see mask tokens and so do the decoding themselves (BEiT; SimMIM)."""
+
+    def build_for_all(self, encoder: VisionTransformer, out_dim: int) -> "LinearPrediction":
+        """The module, for guesses of `out_dim` values."""
+        return LinearPrediction(encoder, out_dim)
+
+
 def _check_shape(depth: int, embed_dim: int, usual: str) -> None:
     if depth < 1:
         raise SettingsError(f"the decoder's depth must be at least 1, got {depth}; {usual}")
@@ -90,6 +99,7 @@ def _check_shape(depth: int, embed_dim: int, usual: str) -> None:
 AnyDecoder = (
     Annotated[SelfAttentionDecoder, Kind("self-attention")]
     | Annotated[CrossAttentionDecoder, Kind("cross-attention")]
+    | Annotated[LinearDecoder, Kind("linear")]
 )
 
 
@@ -193,6 +203,27 @@ class TokenDecoder(nn.Module):
         for block in self.blocks[:-1]:
             tokens = block(tokens)
         return self.pred(self.norm(self.blocks[-1](tokens, start)))
+
+
+class LinearPrediction(nn.Module):
+    """See `LinearDecoder`. Weights start as truncated normal draws (0.02), as in BEiT."""
+
+    taps = range(0)
+
+    def __init__(self, encoder: VisionTransformer, out_dim: int) -> None:
+        super().__init__()
+        self.pred = nn.Linear(encoder.embed_dim, out_dim)
+        nn.init.trunc_normal_(self.pred.weight, std=0.02)
+        nn.init.zeros_(self.pred.bias)
+
+    def forward(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m r p"]:
+        """A guess for each hidden patch, in the order of `mask.removed_index`."""
+        return self.pred(taken(encoded.patches, mask.removed_index))
+
+    def everything(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m n p"]:
+        """The output at every patch, visible ones first; only those of hidden patches were trained."""
+        order = torch.cat([mask.kept_index, mask.removed_index], dim=1)
+        return self.pred(taken(encoded.patches, order))
 
 
 class CrossBlock(nn.Module):

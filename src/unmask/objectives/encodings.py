@@ -13,9 +13,11 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.objectives.decoders import (
     AnyDecoder,
+    CrossAttentionDecoder,
     CrossDecoder,
+    LinearDecoder,
+    LinearPrediction,
     MaskTokenDecoder,
-    SelfAttentionDecoder,
     TokenDecoder,
 )
 from unmask.spec import Kind
@@ -26,7 +28,12 @@ class Visible:
     """The encoder sees the visible patches alone; the decoder has a mask token (MAE section 3)."""
 
     def check(self, decoder: AnyDecoder) -> None:
-        """Any decoder will do."""
+        """Raises SettingsError for a decoder that makes no tokens for hidden places."""
+        if isinstance(decoder, LinearDecoder):
+            raise SettingsError(
+                "a linear decoder needs a token of each hidden patch, and with encoding:visible the encoder gives "
+                "none; choose objective.encoding:replaced, or objective.decoder:self-attention"
+            )
 
     def build(self, encoder: VisionTransformer) -> "VisibleEncoding":
         """The module, which has no weights."""
@@ -36,6 +43,7 @@ class Visible:
         self, decoder: AnyDecoder, encoder: VisionTransformer, out_dim: int
     ) -> MaskTokenDecoder | CrossDecoder:
         """A decoder that is given the visible patches."""
+        assert not isinstance(decoder, LinearDecoder)
         return decoder.build(encoder, out_dim)
 
 
@@ -49,10 +57,10 @@ class Replaced:
 
     def check(self, decoder: AnyDecoder) -> None:
         """Raises SettingsError for a decoder that puts its own tokens in hidden places."""
-        if not isinstance(decoder, SelfAttentionDecoder):
+        if isinstance(decoder, CrossAttentionDecoder):
             raise SettingsError(
                 "a cross-attention decoder asks with mask tokens of its own, and encoding:replaced has the "
-                "encoder's already; choose objective.decoder:self-attention, or objective.encoding:visible"
+                "encoder's already; choose objective.decoder:self-attention or :linear, or objective.encoding:visible"
             )
 
     def build(self, encoder: VisionTransformer) -> "ReplacedEncoding":
@@ -61,10 +69,9 @@ class Replaced:
 
     def build_decoder(
         self, decoder: AnyDecoder, encoder: VisionTransformer, out_dim: int
-    ) -> TokenDecoder:
+    ) -> TokenDecoder | LinearPrediction:
         """A decoder that is given a token of every patch."""
-        self.check(decoder)
-        assert isinstance(decoder, SelfAttentionDecoder)
+        assert not isinstance(decoder, CrossAttentionDecoder)
         return decoder.build_for_all(encoder, out_dim)
 
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 from unmask.contracts import Size
 from unmask.encoders.vit import ViT
 from unmask.errors import SettingsError, UnmaskError, did_you_mean
+from unmask.recipes.beit import NAMED as _BEIT
 from unmask.recipes.fast import NAMED as _FAST
 from unmask.recipes.finetune import TRANSFERS
 from unmask.recipes.mae import NAMED as _MAE
@@ -15,7 +16,7 @@ from unmask.recipes.transfer import Transfer
 
 T = TypeVar("T", Recipe, Transfer)
 
-RECIPES: dict[str, Named] = {**_MAE, **_FAST}
+RECIPES: dict[str, Named] = {**_MAE, **_FAST, **_BEIT}
 """Every recipe by its public name."""
 
 __all__ = [

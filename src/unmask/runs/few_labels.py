@@ -116,6 +116,7 @@ def _finetune(encoder: VisionTransformer, few: Images, peak: float, seed: int) -
     with seeded("head", seed):
         task = Classify(head=LinearHead())
         classifier = task.build(copy.deepcopy(encoder), int(few.labels.max()) + 1)
+    assert classifier.encoder.pos_embed is not None
     classifier.encoder.pos_embed.requires_grad_(False)  # as in pretraining
     train_in_memory(
         classifier,

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from unmask.contracts import ChannelStatistics, ImageSource
-from unmask.encoders.vit import ViT
+from unmask.encoders.vit import PlainBlocks, ViT
 from unmask.errors import DataError, RunError, SettingsError
 from unmask.formats.adapt import adapt
 from unmask.formats.model import ModelSpec, Weights
@@ -154,7 +154,12 @@ def adapted(spec: ModelSpec, recipe: Recipe | Transfer, statistics: ChannelStati
 def shape_of(encoder: ViT) -> str:
     """An encoder in words."""
     several = f", {encoder.class_tokens} class tokens" if encoder.class_tokens > 1 else ""
+    kind = (
+        ""
+        if isinstance(encoder.blocks, PlainBlocks)
+        else f" BEiT's ({encoder.blocks.layer_scale:g})"
+    )
     return (
-        f"{encoder.depth} blocks of {encoder.embed_dim} with {encoder.num_heads} heads, MLPs of "
+        f"{encoder.depth}{kind} blocks of {encoder.embed_dim} with {encoder.num_heads} heads, MLPs of "
         f"{int(encoder.embed_dim * encoder.mlp_ratio)}{several} and patches of {encoder.patch_size}"
     )

@@ -5,15 +5,24 @@ from typing import Annotated
 from unmask.spec import Kind
 from unmask.targets.hog import Hog
 from unmask.targets.pca import PrincipalComponents
-from unmask.targets.pixels import NormalizedPixels, Pixels
+from unmask.targets.pixels import AbsolutePixels, NormalizedPixels, Pixels
 from unmask.targets.tokens import KMeansTokens
 
 AnyTarget = (
     Annotated[Pixels, Kind("pixels")]
+    | Annotated[AbsolutePixels, Kind("absolute-pixels")]
     | Annotated[NormalizedPixels, Kind("normalized-pixels")]
     | Annotated[PrincipalComponents, Kind("pca")]
     | Annotated[Hog, Kind("hog")]
     | Annotated[KMeansTokens, Kind("kmeans-tokens")]
 )
 
-__all__ = ["AnyTarget", "Hog", "KMeansTokens", "NormalizedPixels", "Pixels", "PrincipalComponents"]
+__all__ = [
+    "AbsolutePixels",
+    "AnyTarget",
+    "Hog",
+    "KMeansTokens",
+    "NormalizedPixels",
+    "Pixels",
+    "PrincipalComponents",
+]

@@ -1,5 +1,6 @@
 """Pixels as targets: as they are, or normalised within each patch (MAE section 3 and table 1d)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +24,16 @@ class Pixels:
 
     def build(self, patch_size: int, channels: int) -> "PixelTarget":
         """The target for patches of this size."""
-        return PixelTarget(patch_size, channels)
+        return PixelTarget(patch_size, channels, squared_error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbsolutePixels:
+    """As `Pixels`, scored by the mean absolute error: SimMIM (Xie and others, CVPR 2022, section 3.3)."""
+
+    def build(self, patch_size: int, channels: int) -> "PixelTarget":
+        """The target for patches of this size."""
+        return PixelTarget(patch_size, channels, absolute_error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +57,15 @@ def squared_error(
     return off.square().sum(-1) / known.sum(-1).clamp(min=1)
 
 
+def absolute_error(
+    prediction: Float[Tensor, "m r p"], target: Float[Tensor, "m r p"]
+) -> Float[Tensor, "m r"]:
+    """As `squared_error`, of absolute values."""
+    known = ~target.isnan()
+    off = (prediction.float() - target.where(known, 0.0)) * known
+    return off.abs().sum(-1) / known.sum(-1).clamp(min=1)
+
+
 def var_mean(
     patches: Float[Tensor, "*b p"], images: Tensor
 ) -> tuple[Float[Tensor, "*b 1"], Float[Tensor, "*b 1"]]:
@@ -67,13 +86,15 @@ def normalized(patches: Float[Tensor, "*b p"], images: Tensor) -> Float[Tensor, 
 
 
 class PixelTarget(nn.Module):
-    """See `Pixels`."""
+    """See `Pixels` and `AbsolutePixels`."""
 
     gives_levels = True
 
-    def __init__(self, patch_size: int, channels: int) -> None:
+    def __init__(
+        self, patch_size: int, channels: int, error: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
         super().__init__()
-        self.patch_size = patch_size
+        self.patch_size, self.error = patch_size, error
         self.out_dim = patch_size**2 * channels
 
     def forward(
@@ -83,8 +104,8 @@ class PixelTarget(nn.Module):
         return gather(images, mask.image, mask.removed_index, self.patch_size, statistics)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, "m r"]:
-        """Mean squared error of each patch."""
-        return squared_error(prediction, target)
+        """Mean error of each patch, squared or absolute."""
+        return self.error(prediction, target)
 
     def pixels(
         self,

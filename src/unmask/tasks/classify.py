@@ -15,6 +15,7 @@ from unmask.contracts import Batch, Following, Loss
 from unmask.encoders.layers import Block
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
+from unmask.patches import size_of
 from unmask.tasks.average import WeightAverage
 from unmask.tasks.heads import AnyHead, MeanHead
 
@@ -144,10 +145,11 @@ class Classifier(nn.Module):
             else:
                 every = torch.arange(len(images), device=images.device)
                 tokens = encoder.embed_visible(images, every, shown)
+            bias = encoder.relations(size_of(images), shown)
         for number in range(2 * len(encoder.blocks)):
             block = cast(Block, encoder.blocks[number // 2])
             with torch.set_grad_enabled(learning and number >= self._frozen):
-                added = block.transform(tokens) if number % 2 else block.attend(tokens)
+                added = block.transform(tokens) if number % 2 else block.attend(tokens, bias)
                 tokens = tokens + (added if kept is None else added * kept[number])
         classes = encoder.class_tokens
         if classes == 1:
@@ -176,7 +178,7 @@ class Classifier(nn.Module):
         encoder.requires_grad_(everything)
         for number, block in enumerate(encoder.blocks):
             block = cast(Block, block)
-            halves = ((block.norm1, block.attn), (block.norm2, block.mlp))
+            halves = ((block.norm1, block.attn, block.ls1), (block.norm2, block.mlp, block.ls2))
             for half, parts in enumerate(halves):
                 for part in parts:
                     part.requires_grad_(2 * number + half >= self._frozen)
