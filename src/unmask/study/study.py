@@ -1,0 +1,137 @@
+"""What a study is: a base, its variations, what is measured of each, and what was published."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+from unmask.errors import SettingsError, UnmaskError
+from unmask.recipes import Recipe, Transfer
+
+Score = Literal["finetune", "linear", "attentive", "knn"]
+"""Test accuracy by a protocol of `unmask evaluate`."""
+
+SCORES: tuple[str, ...] = get_args(Score)
+
+Published = Mapping[str, float]
+"""Accuracy in per cent by protocol; or "hours" of training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What one line of a study's table is: how to pretrain, and how to fine-tune afterwards."""
+
+    recipe: Recipe
+    """How to pretrain."""
+
+    transfer: Transfer
+    """How to fine-tune, where that is measured."""
+
+    labels: str = "all"
+    """Labels of each class to learn from: a number, a percentage, or all."""
+
+    def pretrained(self, **changes: object) -> "Trial":
+        """Another recipe of pretraining."""
+        return replace(self, recipe=replace(self.recipe, **changes))
+
+    def objective(self, **changes: object) -> "Trial":
+        """Another objective."""
+        return self.pretrained(objective=replace(self.recipe.objective, **changes))
+
+    def tuned(self, **changes: object) -> "Trial":
+        """Another recipe of fine-tuning."""
+        return replace(self, transfer=replace(self.transfer, **changes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How large the base of a study is, and on how many images."""
+
+    base: Trial
+    """What every study varies."""
+
+    images: int | None
+    """Images to learn from, drawn alike from every class; None for all."""
+
+    about: str
+    """Size and expected time, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variation:
+    """One line of a study's table."""
+
+    name: str
+    """As the table says it."""
+
+    change: Callable[[Trial], Trial]
+    """The base, changed; relative to the model, so that it exists at every size."""
+
+    published: Published = field(default_factory=dict[str, float])
+    """The paper's values; empty where it has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A question put to variations of one base."""
+
+    title: str
+    """What is varied."""
+
+    source: str
+    """The paper's table or figure."""
+
+    base: str
+    """The name of the variation that the others are compared with."""
+
+    variations: tuple[Variation, ...]
+    """In the order of the table."""
+
+    scores: tuple[Score, ...] = ("finetune", "linear", "knn")
+    """Protocols; none for a study of time alone."""
+
+    timed: bool = True
+    """Whether FLOPs, time and memory of a step are measured."""
+
+    curve: bool = False
+    """Whether the variations are points along one axis, drawn as a curve."""
+
+    scale: Scale | None = None
+    """The base, if it is not that of `--scale`."""
+
+    def __post_init__(self) -> None:
+        names = [variation.name for variation in self.variations]
+        if len(set(names)) < len(names):
+            raise SettingsError(f"two variations of a study have one name: {', '.join(names)}")
+        if self.base not in names:
+            raise SettingsError(
+                f"the base {self.base!r} is none of the variations: {', '.join(names)}"
+            )
+        odd = [score for score in self.scores if score not in SCORES]
+        if odd:
+            raise SettingsError(f"scores are some of {', '.join(SCORES)}, got {odd[0]!r}")
+        if not self.scores and not self.timed:
+            raise SettingsError("a study measures scores or time, and this one neither")
+
+    def trials(self, base: Trial) -> dict[str, Trial]:
+        """Every variation of a base, by name.
+
+        Raises:
+            SettingsError: naming each variation that this base cannot have, and why.
+        """
+        found: dict[str, Trial] = {}
+        refused: list[str] = []
+        for variation in self.variations:
+            try:
+                found[variation.name] = variation.change(base)
+            except UnmaskError as error:
+                refused.append(f"{variation.name}: {error}")
+        if refused:
+            raise SettingsError(
+                "nothing was run, for variations are impossible here:\n  " + "\n  ".join(refused)
+            )
+        return found
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether anything is trained."""
+        return bool(self.scores)
