@@ -52,9 +52,7 @@ TINY = Scale(
 
 SMALL = Scale(
     base=Trial(
-        recipe=replace(
-            MAE_TI4, objective=replace(MAE_TI4.objective, target=Pixels()), epochs=200
-        ),
+        recipe=replace(MAE_TI4, objective=replace(MAE_TI4.objective, target=Pixels()), epochs=200),
         transfer=FINETUNE_TI4,
     ),
     images=None,

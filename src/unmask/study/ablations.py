@@ -1,0 +1,258 @@
+"""The paper's ablations (He and others, CVPR 2022, section 4) as studies, with its numbers: ViT-L, ImageNet-1K."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from unmask.data.noise import NOISELESS, Noise, PatchKeep
+from unmask.errors import SettingsError
+from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking, SquareMasking
+from unmask.objectives.decoders import SelfAttentionDecoder
+from unmask.study.study import Published, Study, Trial, Variation
+from unmask.targets import (
+    AnyTarget,
+    Hog,
+    KMeansTokens,
+    NormalizedPixels,
+    Pixels,
+    PrincipalComponents,
+)
+
+_SMALL_PATCH = 256  # values
+_FEWEST_CODES, _CODES = 512, 8192
+
+
+def scored(finetune: float, linear: float) -> Published:
+    """The two columns of the paper's table 1."""
+    return {"finetune": finetune, "linear": linear}
+
+
+def decoder(depth: int | None, share: float | None, trial: Trial) -> Trial:
+    """A decoder of another depth, or of another share of the encoder's width."""
+    old = trial.recipe.objective.decoder
+    if not isinstance(old, SelfAttentionDecoder):
+        raise SettingsError("the decoder studied is the paper's, decoder:self-attention")
+    width = round(trial.recipe.encoder.embed_dim * share) if share else old.embed_dim
+    heads = max(1, round(old.num_heads * width / old.embed_dim))  # as wide as before
+    new = replace(old, depth=depth or old.depth, embed_dim=width, num_heads=heads)
+    return trial.objective(decoder=new)
+
+
+def masking(chosen: AnyMasking) -> Callable[[Trial], Trial]:
+    """Another masking."""
+    return lambda trial: trial.objective(masking=chosen)
+
+
+def target(chosen: AnyTarget) -> Callable[[Trial], Trial]:
+    """Another target."""
+    return lambda trial: trial.objective(target=chosen)
+
+
+def kmeans_codes(trial: Trial) -> Trial:
+    """8,192 codes as the paper's tokenizer has, or 512 where patches have fewer than 256 values."""
+    few = trial.recipe.encoder.patch_size**2 * 3 < _SMALL_PATCH
+    return trial.objective(target=KMeansTokens(codes=_FEWEST_CODES if few else _CODES))
+
+
+def epochs(factor: float, trial: Trial) -> Trial:
+    """Longer or shorter; what is shorter warms up for as much less."""
+    schedule = trial.recipe.schedule
+    warmup = schedule.warmup_epochs * min(1.0, factor)
+    return trial.pretrained(
+        epochs=trial.recipe.epochs * factor, schedule=replace(schedule, warmup_epochs=warmup)
+    )
+
+
+def blocks(count: str, trial: Trial) -> Trial:
+    """So many of the last blocks fine-tuned; a share of all blocks if it says so."""
+    depth = trial.transfer.encoder.depth
+    if count.endswith("%"):
+        count = str(round(depth * int(count[:-1]) / 100))
+    return trial.tuned(task=replace(trial.transfer.task, trained_blocks=count))
+
+
+def labelled(amount: str, noise: Noise, trial: Trial) -> Trial:
+    """Fine-tuned with noise on a share of the labels, for as many steps as on all of them."""
+    share = 1.0 if amount == "all" else int(amount[:-1]) / 100
+    schedule = trial.transfer.schedule
+    tuned = trial.tuned(
+        noise=noise,
+        epochs=trial.transfer.epochs / share,
+        schedule=replace(schedule, warmup_epochs=schedule.warmup_epochs / share),
+    )
+    return replace(tuned, labels=amount)
+
+
+DECODER_DEPTH = Study(
+    title="Blocks of the decoder",
+    source="MAE table 1a",
+    base="8",
+    variations=tuple(
+        Variation(name=f"{depth}", change=partial(decoder, depth, None), published=scored(*values))
+        for depth, values in {
+            1: (84.8, 65.5),
+            2: (84.9, 70.0),
+            4: (84.9, 71.9),
+            8: (84.9, 73.5),
+            12: (84.4, 73.3),
+        }.items()
+    ),
+    curve=True,
+)
+
+DECODER_WIDTH = Study(
+    title="Width of the decoder, as a share of the encoder's",
+    source="MAE table 1b",
+    base="1/2",
+    variations=tuple(
+        Variation(name=name, change=partial(decoder, None, share), published=scored(*values))
+        for name, share, values in (
+            ("1/8", 1 / 8, (84.9, 69.1)),
+            ("1/4", 1 / 4, (84.8, 71.3)),
+            ("1/2", 1 / 2, (84.9, 73.5)),
+            ("3/4", 3 / 4, (84.4, 73.1)),
+            ("1", 1.0, (84.3, 73.1)),
+        )
+    ),
+    curve=True,
+)
+
+TARGET = Study(
+    title="What is rebuilt",
+    source="MAE table 1d",
+    base="pixels",
+    variations=(
+        Variation(name="pixels", change=target(Pixels()), published=scored(84.9, 73.5)),
+        Variation(
+            name="normalised pixels",
+            change=target(NormalizedPixels()),
+            published=scored(85.4, 73.9),
+        ),
+        Variation(  # 96 of 768 values
+            name="PCA",
+            change=target(PrincipalComponents(share=1 / 8)),
+            published=scored(84.6, 72.3),
+        ),
+        Variation(name="k-means tokens", change=kmeans_codes),
+        Variation(name="HOG", change=target(Hog())),
+    ),
+)
+
+MASK_SAMPLING = Study(
+    title="Which patches are hidden",
+    source="MAE table 1f; squares from Pixio",
+    base="random 75 %",
+    variations=(
+        Variation(
+            name="random 75 %", change=masking(RandomMasking()), published=scored(84.9, 73.5)
+        ),
+        Variation(
+            name="block 50 %",
+            change=masking(BlockMasking(ratio=0.5)),
+            published=scored(83.9, 72.3),
+        ),
+        Variation(
+            name="block 75 %",
+            change=masking(BlockMasking(ratio=0.75)),
+            published=scored(82.8, 63.9),
+        ),
+        Variation(name="grid 75 %", change=masking(GridMasking()), published=scored(84.0, 66.0)),
+        Variation(name="squares of 2, 75 %", change=masking(SquareMasking(side=2))),
+        Variation(name="squares of 4, 75 %", change=masking(SquareMasking(side=4))),
+    ),
+)
+
+MASK_RATIO = Study(
+    title="Share of hidden patches",
+    source="MAE figure 5, its points read from memory but for 75 %",
+    base="75 %",
+    variations=tuple(
+        Variation(
+            name=f"{percent} %",
+            change=masking(RandomMasking(ratio=percent / 100)),
+            published=scored(*values),
+        )
+        for percent, values in {
+            10: (83.2, 54.6),
+            20: (83.4, 58.9),
+            30: (83.4, 61.7),
+            40: (84.7, 67.0),
+            50: (84.9, 69.9),
+            60: (85.0, 71.8),
+            70: (84.9, 73.2),
+            75: (84.9, 73.5),
+            80: (84.5, 71.8),
+            90: (83.0, 66.1),
+        }.items()
+    ),
+    curve=True,
+)
+
+SCHEDULE = Study(
+    title="Epochs of pretraining, as a multiple of the scale's",
+    source="MAE figure 7, its points read from memory; 800 epochs are 1",
+    base="1",
+    variations=tuple(
+        Variation(name=name, change=partial(epochs, factor), published=scored(*values))
+        for name, factor, values in (
+            ("1/8", 1 / 8, (82.3, 57.3)),
+            ("1/4", 1 / 4, (83.3, 64.4)),
+            ("1/2", 1 / 2, (84.3, 69.7)),
+            ("1", 1.0, (84.9, 73.5)),
+            ("2", 2.0, (85.1, 75.1)),
+        )
+    ),
+    timed=False,
+    curve=True,
+)
+
+PARTIAL = Study(
+    title="Blocks that are fine-tuned",
+    source="MAE figure 9",
+    base="all",
+    variations=(
+        Variation(name="0", change=partial(blocks, "0"), published={"finetune": 73.5}),
+        Variation(name="half", change=partial(blocks, "half"), published={"finetune": 79.1}),
+        Variation(name="1", change=partial(blocks, "1"), published={"finetune": 81.0}),
+        Variation(name="half of them", change=partial(blocks, "50%")),
+        Variation(name="all", change=partial(blocks, "all"), published={"finetune": 84.9}),
+    ),
+    scores=("finetune",),
+    timed=False,
+    curve=True,
+)
+
+_RISING = PatchKeep(first=0.5, last=1.0)
+
+NOISE = Study(
+    title="Noise in fine-tuning, by share of the labels, at equal steps",
+    source="ours; hidden patches as in PatchDropout",
+    base="all labels, none",
+    variations=tuple(
+        Variation(
+            name=f"{amount if amount != 'all' else 'all labels'}, {name}",
+            change=partial(labelled, amount, noise),
+        )
+        for amount in ("1%", "10%", "all")
+        for name, noise in {
+            "none": NOISELESS,
+            "hidden patches": Noise(patch_keep=_RISING),
+            "swapped patches": Noise(patch_keep=_RISING, instead="patches"),
+            "pixel noise": Noise(pixel_noise=0.3),
+        }.items()
+    ),
+    scores=("finetune",),
+    timed=False,
+)
+
+STUDIES: dict[str, Study] = {
+    "decoder-depth": DECODER_DEPTH,
+    "decoder-width": DECODER_WIDTH,
+    "target": TARGET,
+    "mask-sampling": MASK_SAMPLING,
+    "mask-ratio": MASK_RATIO,
+    "schedule": SCHEDULE,
+    "partial": PARTIAL,
+    "noise": NOISE,
+}
+"""Every study by its public name."""
