@@ -1,0 +1,324 @@
+"""The runs of a study: each pretrains once, and is scored; what is there already is not made again."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from threading import Event
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from unmask.contracts import ChannelStatistics, Encoder, ImageSource, Size
+from unmask.data import AnySource
+from unmask.errors import DivergedError, ResourceError
+from unmask.formats.model import FORMAT, ModelSpec, Weights
+from unmask.recipes import Recipe, Transfer
+from unmask.runs.evaluate import evaluate
+from unmask.runs.features import Features, Tokens, features, patch_tokens
+from unmask.runs.folder import RunFolder
+from unmask.runs.labelled import Labelled, Part, draw_few
+from unmask.runs.pretrain import pretrain
+from unmask.runs.run import new_run
+from unmask.runs.tuned import Asked, fitted, from_scratch, tune
+from unmask.runs.weights import find_weights
+from unmask.spec import to_json
+from unmask.study.claims import claimed
+from unmask.study.study import Score, Study, Trial
+from unmask.training.hardware import Hardware
+
+_SAVE_EVERY_MINUTES = 2.0
+_SEEN = 5000
+_PAUSE = 2.0  # seconds between looks at what others are doing
+
+RANDOM = "random initialisation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """The images and the machine of a study."""
+
+    data: AnySource
+    """Where the images are."""
+
+    labelled: Labelled
+    """Those to learn from and those to test on."""
+
+    statistics: ChannelStatistics
+    """Of the former."""
+
+    hardware: Hardware
+    """What must not change the result."""
+
+
+class Asking(NamedTuple):
+    """One thing to be measured of a pretrained encoder."""
+
+    score: Score
+    transfer: Transfer | None
+    """Where it is fine-tuned."""
+    labels: str
+
+    @property
+    def key(self) -> str:
+        """Equal for equal questions."""
+        told = self.score, self.labels, None if self.transfer is None else to_json(self.transfer)
+        return f"{self.score}-{_hashed(told)}"
+
+
+@dataclass
+class Job:
+    """A pretraining with one seed, or drawn weights of the same shape, and all that is asked of it."""
+
+    name: str
+    recipe: Recipe
+    seed: int
+    trained: bool
+    folder: Path
+    asked: list[Asking]
+
+    def answers(self) -> dict[str, Any]:
+        """What is known of it so far, by the keys of questions; or "failed" and why."""
+        try:
+            return json.loads((self.folder / "scores.json").read_text())
+        except FileNotFoundError:
+            return {}
+
+    def add(self, key: str, answer: Any) -> None:
+        """Note an answer; a half-written file is never seen."""
+        answers = {**self.answers(), key: answer}
+        writing = self.folder / ".scores.json"
+        try:
+            writing.write_text(json.dumps(answers, indent=1) + "\n")
+            writing.rename(self.folder / "scores.json")
+        except OSError as error:
+            raise ResourceError(
+                f"{self.folder} cannot be written ({error.strerror}); mend that and give the same command again"
+            ) from None
+
+    def left(self) -> list[Asking]:
+        """What is not answered yet; nothing where the training failed."""
+        answers = self.answers()
+        if "failed" in answers:
+            return []
+        return [asking for asking in self.asked if asking.key not in answers]
+
+
+def _hashed(told: Any) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def questions(study: Study, trial: Trial, *, trained: bool) -> list[Asking]:
+    """What a study asks of a trial; drawn weights are fine-tuned as one trains from scratch."""
+    found: list[Asking] = []
+    for score in study.scores:
+        transfer = None
+        if score == "finetune":
+            transfer = trial.transfer if trained else from_scratch(trial.transfer)
+        found.append(Asking(score, transfer, trial.labels))
+    return found
+
+
+def jobs(
+    study: Study, trials: dict[str, Trial], seeds: Sequence[int], setting: Setting, root: Path
+) -> list[Job]:
+    """Every run of a study, the first seed of all variations first; equal pretrainings are one."""
+    found: dict[str, Job] = {}
+    for seed in seeds:
+        for name, trial in trials.items():
+            job = job_of(name, trial, seed, setting, root, trained=True)
+            job = found.setdefault(job.folder.name, job)
+            job.asked += questions(study, trial, trained=True)
+        base = trials[study.base]
+        job = job_of(RANDOM, base, seed, setting, root, trained=False)
+        job.asked += questions(study, base, trained=False)
+        found[job.folder.name] = job
+    return list(found.values())
+
+
+def job_of(
+    name: str, trial: Trial, seed: int, setting: Setting, root: Path, *, trained: bool
+) -> Job:
+    """The run of a trial with one seed, by the hash of all that makes it; nothing asked yet."""
+    recipe = trial.recipe
+    told = {
+        "recipe": to_json(recipe) if trained else None,
+        "encoder": to_json(recipe.encoder),
+        "image_size": list(recipe.image_size),
+        "images": setting.labelled.train.fingerprint,
+        "tests": setting.labelled.test.fingerprint,
+        "statistics": to_json(setting.statistics),
+        "seed": seed,
+    }
+    return Job(name, recipe, seed, trained, root / "runs" / _hashed(told), [])
+
+
+class Step(NamedTuple):
+    """What is being done, or was."""
+
+    job: Job
+    doing: Literal["pretraining", "scoring", "failed", "waiting", "done"]
+    words: str
+
+
+def work(every: Sequence[Job], setting: Setting, stop: Event) -> Iterator[Step]:
+    """Make all runs that are not made, one after another, leaving those that others have claimed.
+
+    Ends when all are made, here or elsewhere, or when `stop` is set.
+    """
+    while not stop.is_set():
+        left = [job for job in every if job.left()]
+        if not left:
+            return
+        for job in left:
+            with claimed(job.folder) as mine:
+                if mine:
+                    yield from _make(job, setting, stop)
+                    break
+        else:
+            yield Step(left[0], "waiting", f"for {len(left)} runs that other processes make")
+            stop.wait(_PAUSE)
+
+
+def _make(job: Job, setting: Setting, stop: Event) -> Iterator[Step]:
+    """Pretrain, and answer one question after another."""
+    weights = None
+    if job.left() and job.trained:
+        try:
+            yield from _pretrain(job, setting, stop)
+        except DivergedError as error:
+            job.add("failed", str(error))
+            yield Step(job, "failed", str(error))
+            return
+        if stop.is_set():
+            return
+        weights = find_weights(job.folder / "pretrained").weights
+    frozen = Frozen(job, weights, setting)
+    for asking in job.left():
+        yield Step(job, "scoring", asking.score)
+        try:
+            job.add(asking.key, answer(job, asking, weights, frozen, setting))
+        except DivergedError as error:
+            job.add(asking.key, {"failed": str(error)})
+            yield Step(job, "failed", str(error))
+        if stop.is_set():
+            return
+    yield Step(job, "done", _told(job))
+
+
+def _told(job: Job) -> str:
+    answers = job.answers()
+    known = [(asking.score, answers[asking.key]) for asking in job.asked]
+    return ", ".join(f"{score} {100 * a['test']:.1f} %" for score, a in known if "test" in a)
+
+
+def _pretrain(job: Job, setting: Setting, stop: Event) -> Iterator[Step]:
+    """Pretrain in the folder `pretrained` of a job, or go on where it stopped."""
+    folder, train = RunFolder(job.folder / "pretrained"), setting.labelled.train
+    run = new_run(
+        f"study: {job.name}",
+        job.recipe,
+        setting.data,
+        train,
+        setting.statistics,
+        setting.hardware,
+        seed=job.seed,
+        save_every_minutes=_SAVE_EVERY_MINUTES,
+    )
+    if not folder.spec.exists():
+        folder.create(run)
+    with folder.lock():
+        start, _ = folder.newest()
+        if start is not None and start.info.step >= run.steps:
+            return
+        yield Step(job, "pretraining", f"{run.steps:,} steps")
+        started = time.perf_counter()
+        for _ in pretrain(run, folder, train, run.build(), stop, start):
+            pass
+        if start is None and not stop.is_set():
+            job.add("seconds", round(time.perf_counter() - started, 1))
+
+
+def model_of(job: Job, setting: Setting) -> ModelSpec:
+    """What a job trains, or draws."""
+    return ModelSpec(
+        format=FORMAT,
+        encoder=job.recipe.encoder,
+        objective=None,
+        image_size=job.recipe.image_size,
+        channels=setting.labelled.train.channels,
+        statistics=setting.statistics,
+        origin="drawn from a seed",
+    )
+
+
+class Frozen:
+    """What a job's encoder makes of the images, computed when first wanted."""
+
+    def __init__(self, job: Job, weights: Weights | None, setting: Setting) -> None:
+        self.job, self.weights, self.setting = job, weights, setting
+
+    @cached_property
+    def features(self) -> list[Features]:
+        """Of the images to learn from, and of those to test on."""
+        return [features(*about) for about in self._parts()]
+
+    @property
+    def tokens(self) -> list[Tokens]:
+        """As `features`; too large to be kept."""
+        return [patch_tokens(*about) for about in self._parts()]
+
+    def _parts(
+        self,
+    ) -> Iterator[tuple[Encoder, ImageSource, Size, ChannelStatistics, torch.device]]:
+        spec, setting = model_of(self.job, self.setting), self.setting
+        encoder = (
+            self.weights.build_encoder() if self.weights else spec.build_encoder(self.job.seed)
+        )
+        device = torch.device(setting.hardware.device)
+        encoder.to(device).eval()
+        for part in (setting.labelled.train, setting.labelled.test):
+            yield encoder, part, spec.image_size, setting.statistics, device
+
+    def accuracy(self, asking: Asking) -> float:
+        """Test accuracy of a probe: k-NN looks at the mean of the patch tokens, the others as in the paper."""
+        train, test = self.tokens if asking.score == "attentive" else self.features
+        names = self.setting.labelled.train.class_names
+        some = draw_few(train.labels.numpy(), names, asking.labels, self.job.seed)
+        assert asking.score != "finetune"
+        *_, score = evaluate(
+            train.rows(torch.from_numpy(some)), test, asking.score, len(names), seed=self.job.seed
+        )
+        return score.accuracy
+
+
+def answer(
+    job: Job, asking: Asking, weights: Weights | None, frozen: Frozen, setting: Setting
+) -> dict[str, float]:
+    """Accuracy on the test images, and the seconds that it took."""
+    started = time.perf_counter()
+    if asking.transfer is not None:
+        found = _finetuned(job, asking, weights, setting)
+    else:
+        found = {"test": frozen.accuracy(asking)}
+    return {**found, "seconds": round(time.perf_counter() - started, 1)}
+
+
+def _finetuned(
+    job: Job, asking: Asking, weights: Weights | None, setting: Setting
+) -> dict[str, float]:
+    """Accuracy of a fine-tuned classifier on test images, and on (some of) those it learned from."""
+    assert asking.transfer is not None
+    hardware, labelled = setting.hardware, setting.labelled
+    recipe = partial(fitted, asking.transfer)
+    asked = Asked(recipe, weights, setting.data, labelled, setting.statistics, hardware)
+    tuned = tune(asked, asking.labels, job.seed)
+    learned = tuned.labelled.train
+    rows = torch.arange(0, len(learned), max(1, len(learned) // _SEEN)).numpy()
+    return {
+        "test": tuned.accuracy_on(tuned.labelled.test).top1,
+        "train": tuned.accuracy_on(Part(learned, rows)).top1,
+    }
