@@ -157,8 +157,8 @@ MASK_SAMPLING = Study(
             published=scored(82.8, 63.9),
         ),
         Variation(name="grid 75 %", change=masking(GridMasking()), published=scored(84.0, 66.0)),
-        Variation(name="squares of 2, 75 %", change=masking(SquareMasking(side=2))),
-        Variation(name="squares of 4, 75 %", change=masking(SquareMasking(side=4))),
+        Variation(name="squares of 2 x 2", change=masking(SquareMasking(side=2))),
+        Variation(name="squares of 4 x 4", change=masking(SquareMasking(side=4))),
     ),
 )
 
@@ -227,15 +227,16 @@ _RISING = PatchKeep(first=0.5, last=1.0)
 NOISE = Study(
     title="Noise in fine-tuning, by share of the labels, at equal steps",
     source="ours; hidden patches as in PatchDropout",
-    base="all labels, none",
+    base="no noise at all",
     variations=tuple(
         Variation(
-            name=f"{amount if amount != 'all' else 'all labels'}, {name}",
+            name=f"{name} at {amount}",
             change=partial(labelled, amount, noise),
+            beside=f"no noise at {amount}",
         )
         for amount in ("1%", "10%", "all")
         for name, noise in {
-            "none": NOISELESS,
+            "no noise": NOISELESS,
             "hidden patches": Noise(patch_keep=_RISING),
             "swapped patches": Noise(patch_keep=_RISING, instead="patches"),
             "pixel noise": Noise(pixel_noise=0.3),

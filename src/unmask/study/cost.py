@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from unmask.contracts import ChannelStatistics, Objective
+from unmask.contracts import ChannelStatistics
+from unmask.objectives.mae import MaskedAutoencoder
 from unmask.randomness import generator
 from unmask.recipes import Recipe
 from unmask.spec import to_json
@@ -87,19 +88,19 @@ def costs(
     return found
 
 
-def _built(recipe: Recipe, channels: ChannelStatistics, hardware: Hardware) -> Objective:
+def _built(recipe: Recipe, channels: ChannelStatistics, hardware: Hardware) -> MaskedAutoencoder:
     encoder = recipe.encoder.build(recipe.image_size, len(channels.mean), channels.tensors())
     return recipe.objective.build(encoder).to(find_device(hardware.device)).train()
 
 
-def _counted(objective: Objective, recipe: Recipe, hardware: Hardware) -> tuple[int, int]:
+def _counted(objective: MaskedAutoencoder, recipe: Recipe, hardware: Hardware) -> tuple[int, int]:
     """FLOPs of an image, and the bytes kept for it."""
     device, channels = find_device(hardware.device), objective.encoder.channels
     about = (objective, recipe.image_size, channels, device, hardware.precision)
     return flops_per_image(*about), saved_bytes(*about)
 
 
-def _turn(objective: Objective, recipe: Recipe, hardware: Hardware, batch: int) -> Turn:
+def _turn(objective: MaskedAutoencoder, recipe: Recipe, hardware: Hardware, batch: int) -> Turn:
     device = find_device(hardware.device)
     images = random_batch(batch, recipe.image_size, objective.encoder.channels, device)
     optimizer = recipe.optimizer.build(objective)

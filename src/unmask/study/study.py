@@ -1,10 +1,10 @@
 """What a study is: a base, its variations, what is measured of each, and what was published."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from unmask.errors import SettingsError, UnmaskError
+from unmask.errors import SettingsError, UnmaskError, did_you_mean
 from unmask.recipes import Recipe, Transfer
 
 Score = Literal["finetune", "linear", "attentive", "knn"]
@@ -69,6 +69,9 @@ class Variation:
     published: Published = field(default_factory=dict[str, float])
     """The paper's values; empty where it has none."""
 
+    beside: str | None = None
+    """The variation that it is compared with; None for the base of the study."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
@@ -102,10 +105,11 @@ class Study:
         names = [variation.name for variation in self.variations]
         if len(set(names)) < len(names):
             raise SettingsError(f"two variations of a study have one name: {', '.join(names)}")
-        if self.base not in names:
-            raise SettingsError(
-                f"the base {self.base!r} is none of the variations: {', '.join(names)}"
-            )
+        for base in (self.base, *(variation.beside for variation in self.variations)):
+            if base is not None and base not in names:
+                raise SettingsError(
+                    f"the base {base!r} is none of the variations: {', '.join(names)}"
+                )
         odd = [score for score in self.scores if score not in SCORES]
         if odd:
             raise SettingsError(f"scores are some of {', '.join(SCORES)}, got {odd[0]!r}")
@@ -131,7 +135,17 @@ class Study:
             )
         return found
 
-    @property
-    def pretrains(self) -> bool:
-        """Whether anything is trained."""
-        return bool(self.scores)
+    def only(self, names: Sequence[str]) -> "Study":
+        """The study of some variations and of what they are compared with.
+
+        Raises:
+            SettingsError: naming those that there are.
+        """
+        known = {variation.name: variation for variation in self.variations}
+        for name in names:
+            if name not in known:
+                raise SettingsError(f"unknown variation {name!r}; {did_you_mean(name, known)}")
+        wanted = {*names, *(known[name].beside or self.base for name in names)}
+        chosen = tuple(v for v in self.variations if v.name in wanted)
+        base = self.base if self.base in wanted else chosen[0].name
+        return replace(self, variations=chosen, base=base)

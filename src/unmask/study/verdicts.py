@@ -38,7 +38,8 @@ def differ(one: Sequence[float], other: Sequence[float]) -> bool:
         return mean(one) != mean(other)
     from scipy import stats
 
-    return bool(stats.ttest_ind(one, other, equal_var=False).pvalue < _CHANCE_OF_ERROR)
+    _, chance = stats.ttest_ind(one, other, equal_var=False)
+    return float(chance) < _CHANCE_OF_ERROR
 
 
 def compared(ours: dict[str, Sequence[float]], published: dict[str, float]) -> list[Pair]:

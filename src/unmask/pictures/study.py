@@ -1,0 +1,99 @@
+"""A study as a picture: what was found here, and what was published, side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_OURS, _PAPER, _RANDOM = "#1f4e86", "#d98c3f", "#888888"
+
+
+class Panel(NamedTuple):
+    """One measure of every variation."""
+
+    title: str
+    ours: Mapping[str, tuple[float, float]]
+    """Mean and deviation, by variation."""
+    published: Mapping[str, float]
+    """The paper's; empty if it has none."""
+    random: float | None
+    """Of a base with drawn weights."""
+    unit: str
+
+
+def study_picture(
+    names: Sequence[str], panels: Sequence[Panel], title: str, path: Path, *, curve: bool
+) -> None:
+    """A row for each measure, ours on the left and the paper's on the right: bars, or a curve along one axis."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    paper = any(panel.published for panel in panels)
+    columns = 2 if paper else 1
+    height = (2.6 if curve else 0.9 + 0.3 * len(names)) * len(panels) + 0.6
+    figure = Figure(figsize=(5.2 * columns, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(panels), columns, squeeze=False)
+    draw = _curve if curve else _bars
+    for row, panel in zip(grid, panels, strict=True):
+        draw(row[0], names, panel.ours, _OURS)
+        _finish(row[0], f"{panel.title}, here", panel.unit, panel.random, curve=curve)
+        if paper and panel.published:
+            draw(row[1], names, {n: (v, 0.0) for n, v in panel.published.items()}, _PAPER)
+            _finish(row[1], f"{panel.title}, the paper", panel.unit, None, curve=curve)
+        elif paper:
+            row[1].set_axis_off()
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path)
+
+
+def _bars(
+    axes: Any, names: Sequence[str], values: Mapping[str, tuple[float, float]], color: str
+) -> None:
+    for place, name in enumerate(names):
+        if name in values:
+            mean, spread = values[name]
+            axes.barh(place, mean, 0.7, color=color, xerr=spread or None, ecolor="#333333")
+            axes.annotate(
+                f"{mean:.1f}",
+                (mean + spread, place),
+                (3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    found = [values[name][0] for name in names if name in values]
+    room = max(found) - min(found) if found else 1.0
+    low = max(0.0, min(found, default=0.0) - max(room, 1.0))
+    axes.set_xlim(low, max(found, default=1.0) + max(0.4 * room, 1.0))
+
+
+def _curve(
+    axes: Any, names: Sequence[str], values: Mapping[str, tuple[float, float]], color: str
+) -> None:
+    places = [place for place, name in enumerate(names) if name in values]
+    known = [values[names[place]] for place in places]
+    axes.errorbar(
+        places, [m for m, _ in known], [s for _, s in known], color=color, marker="o", capsize=3
+    )
+    axes.set_xticks(range(len(names)), names, fontsize=8)
+
+
+def _finish(axes: Any, title: str, unit: str, random: float | None, *, curve: bool) -> None:
+    axes.set_title(title, fontsize=9)
+    if curve:
+        axes.set_ylabel(unit, fontsize=8)
+        line = axes.axhline
+    else:
+        axes.set_xlabel(unit, fontsize=8)
+        line = axes.axvline
+    if random is not None:
+        line(random, color=_RANDOM, linestyle=":", label="random initialisation")
+        axes.legend(frameon=False, fontsize=7)
+        if not curve:
+            low, high = axes.get_xlim()
+            axes.set_xlim(min(low, random - 1), high)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y" if curve else "x", alpha=0.25)
+    axes.set_axisbelow(True)
