@@ -13,6 +13,7 @@ COMMANDS = {
     "predict": "class names and probabilities of images, by a fine-tuned run",
     "evaluate": "score frozen features with labelled images",
     "bench": "how fast this machine trains, what holds it back, and what to do about it",
+    "study": "one of the paper's ablations at your scale, beside the paper's table",
     "pack": "any images into tar shards that are read fast, at random",
     "convert": "weights to and from published MAE, timm and transformers",
 }

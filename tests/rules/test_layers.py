@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "formats": BASE | {"masking", "targets", "encoders", "objectives"},
     "recipes": BASE | PARTS | {"objectives", "tasks"},
     "runs": BASE | PARTS | {"objectives", "tasks", "formats", "recipes"},
+    "study": EVERYTHING - {"page"},
     "commands": EVERYTHING,
 }
 """What a layer may import beside itself."""

@@ -14,7 +14,7 @@ from unmask.recipes.mae import NAMED as _MAE
 from unmask.recipes.recipe import Named, Recipe
 from unmask.recipes.transfer import Transfer
 
-T = TypeVar("T", Recipe, Transfer)
+T = TypeVar("T")
 
 RECIPES: dict[str, Named] = {**_MAE, **_FAST, **_BEIT}
 """Every recipe by its public name."""
@@ -30,6 +30,7 @@ __all__ = [
     "choose_transfer",
     "find_recipe",
     "find_transfer",
+    "from_file",
 ]
 
 
@@ -40,7 +41,7 @@ def find_recipe(name: str) -> Recipe:
         SettingsError: naming the nearest recipe, or what is wrong with the file.
     """
     if ".py" in name:
-        return _from_file(name, Recipe)
+        return from_file(name, Recipe)
     if name in TRANSFERS:
         raise SettingsError(f"{name} is a recipe of `unmask finetune`, not of pretraining")
     if name not in RECIPES:
@@ -55,7 +56,7 @@ def find_transfer(name: str) -> Transfer:
         SettingsError: naming the nearest recipe, or what is wrong with the file.
     """
     if ".py" in name:
-        return _from_file(name, Transfer)
+        return from_file(name, Transfer)
     if name in RECIPES:
         raise SettingsError(f"{name} is a recipe of `unmask pretrain`, not of fine-tuning")
     if name not in TRANSFERS:
@@ -63,11 +64,16 @@ def find_transfer(name: str) -> Transfer:
     return TRANSFERS[name].recipe
 
 
-def _from_file(reference: str, cls: type[T]) -> T:
+def from_file(reference: str, cls: type[T]) -> T:
+    """The object of a class that `FILE.py:NAME` points to.
+
+    Raises:
+        SettingsError: if there is no such file or object, or the file fails.
+    """
     path, _, attribute = reference.rpartition(":")
     if not path or not Path(path).is_file():
         raise SettingsError(
-            f"{reference!r} names no recipe: write ./FILE.py:NAME, with a {cls.__name__} called NAME in that file"
+            f"{reference!r} names no {cls.__name__.lower()}: write ./FILE.py:NAME, with a {cls.__name__} called NAME in that file"
         )
     try:
         values = runpy.run_path(path)

@@ -5,9 +5,10 @@ from dataclasses import replace
 from functools import partial
 
 from unmask.data.noise import NOISELESS, Noise, PatchKeep
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, did_you_mean
 from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking, SquareMasking
 from unmask.objectives.decoders import SelfAttentionDecoder
+from unmask.recipes import from_file
 from unmask.study.study import Published, Study, Trial, Variation
 from unmask.targets import (
     AnyTarget,
@@ -257,3 +258,16 @@ STUDIES: dict[str, Study] = {
     "noise": NOISE,
 }
 """Every study by its public name."""
+
+
+def find_study(name: str) -> Study:
+    """The study of this name, or the object that `FILE.py:NAME` points to.
+
+    Raises:
+        SettingsError: naming the nearest study, or what is wrong with the file.
+    """
+    if ".py" in name:
+        return from_file(name, Study)
+    if name not in STUDIES:
+        raise SettingsError(f"unknown study {name!r}; {did_you_mean(name, STUDIES)}")
+    return STUDIES[name]

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+from unmask.contracts import Size
 from unmask.errors import SettingsError, UnmaskError, did_you_mean
+from unmask.randomness import generator
 from unmask.recipes import Recipe, Transfer
 
 Score = Literal["finetune", "linear", "attentive", "knn"]
@@ -29,6 +31,12 @@ class Trial:
     labels: str = "all"
     """Labels of each class to learn from: a number, a percentage, or all."""
 
+    def check(self) -> None:
+        """Refuse a masking that its grid of patches cannot have."""
+        self.recipe.objective.masking.sample(
+            1, self.recipe.encoder_grid(), generator("cpu", "check")
+        )
+
     def pretrained(self, **changes: object) -> "Trial":
         """Another recipe of pretraining."""
         return replace(self, recipe=replace(self.recipe, **changes))
@@ -40,6 +48,23 @@ class Trial:
     def tuned(self, **changes: object) -> "Trial":
         """Another recipe of fine-tuning."""
         return replace(self, transfer=replace(self.transfer, **changes))
+
+    def shortened(self, factor: float) -> "Trial":
+        """Both trainings for a share of their epochs, warm-up included."""
+        recipe, transfer = self.recipe, self.transfer
+        return self.pretrained(
+            epochs=recipe.epochs * factor,
+            schedule=replace(recipe.schedule, warmup_epochs=recipe.schedule.warmup_epochs * factor),
+        ).tuned(
+            epochs=transfer.epochs * factor,
+            schedule=replace(
+                transfer.schedule, warmup_epochs=transfer.schedule.warmup_epochs * factor
+            ),
+        )
+
+    def at_size(self, size: Size) -> "Trial":
+        """Both trainings on images of another size."""
+        return self.pretrained(image_size=size).tuned(image_size=size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +151,8 @@ class Study:
         refused: list[str] = []
         for variation in self.variations:
             try:
-                found[variation.name] = variation.change(base)
+                found[variation.name] = trial = variation.change(base)
+                trial.check()
             except UnmaskError as error:
                 refused.append(f"{variation.name}: {error}")
         if refused:

@@ -72,9 +72,9 @@ def markdown(found: Found) -> str:
 
 
 def told(values: Sequence[float]) -> str:
-    """Accuracies in per cent: mean, and deviation of several."""
+    """Accuracies in per cent: mean, and deviation of several; nothing if there is none."""
     if not values:
-        return "failed"
+        return ""
     several = f" ± {100 * spread(values):.1f}" if len(values) > 1 else ""
     return f"{100 * mean(values):.1f}{several}"
 

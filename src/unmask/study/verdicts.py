@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 from statistics import mean, stdev
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 _CHANCE_OF_ERROR = 0.05
 _STANDARD_ERRORS = 3.0
@@ -38,8 +38,8 @@ def differ(one: Sequence[float], other: Sequence[float]) -> bool:
         return mean(one) != mean(other)
     from scipy import stats
 
-    _, chance = stats.ttest_ind(one, other, equal_var=False)
-    return float(chance) < _CHANCE_OF_ERROR
+    found: Any = stats.ttest_ind(one, other, equal_var=False)
+    return bool(found.pvalue < _CHANCE_OF_ERROR)
 
 
 def compared(ours: dict[str, Sequence[float]], published: dict[str, float]) -> list[Pair]:

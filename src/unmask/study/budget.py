@@ -1,0 +1,89 @@
+"""How long the runs of a study will take, and how much shorter they must be to fit a budget."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from unmask.errors import SettingsError
+from unmask.recipes import Transfer
+from unmask.study.cost import StepCost
+from unmask.study.study import Trial
+from unmask.study.work import Job, Setting
+from unmask.training.hardware import find_device
+from unmask.training.meter import Cost, measure_cost
+
+_FORWARD = 1 / 3  # of a forward and backward pass
+_LEAST = 0.01
+
+
+def expected_seconds(
+    every: Sequence[Job], costs: Mapping[str, StepCost], base: Trial, setting: Setting
+) -> tuple[float, float]:
+    """Of what is left: the trainings, which a budget can shorten, and the rest, which it cannot.
+
+    `costs` are of the pretrainings by name. Fine-tuning costs what it costs the base; loading is not counted.
+    """
+    images, tests = len(setting.labelled.train), len(setting.labelled.test)
+    tuning = _tuning_cost(base.transfer, setting)
+    training = rest = 0.0
+    for job in every:
+        left = job.left()
+        if left and job.trained and not (job.folder / "pretrained" / "spec.json").exists():
+            cost, seen = costs[job.name], images * job.recipe.epochs
+            training += seen * cost.seconds / cost.batch
+            training += seen / job.recipe.batch_size * cost.update_seconds
+        for asking in left:
+            if asking.transfer is None:
+                rest += (images + tests) * _FORWARD * tuning.seconds_per_image / len(left)
+                continue
+            share = 1.0 if asking.labels == "all" else _share(asking.labels, images)
+            seen = images * share * asking.transfer.epochs
+            training += seen * tuning.seconds_per_image
+            training += seen / asking.transfer.batch_size * tuning.seconds_per_update
+            rest += tests * _FORWARD * tuning.seconds_per_image
+    return training, rest
+
+
+def _share(amount: str, images: int) -> float:
+    return int(amount[:-1]) / 100 if amount.endswith("%") else int(amount) / images
+
+
+def _tuning_cost(transfer: Transfer, setting: Setting) -> Cost:
+    labelled, hardware = setting.labelled, setting.hardware
+    encoder = transfer.encoder.build(
+        transfer.image_size, labelled.train.channels, setting.statistics.tensors()
+    )
+    classifier = transfer.task.build(encoder, len(labelled.train.class_names))
+    device = find_device(hardware.device)
+    return measure_cost(
+        classifier.to(device).train(),
+        transfer.optimizer.build(classifier),
+        size=transfer.image_size,
+        channels=labelled.train.channels,
+        largest=transfer.batch_size,
+        device=device,
+        precision=hardware.precision,
+    )
+
+
+def fitting_factor(budget: float, training: float, rest: float, kept: Path) -> float:
+    """The share of their epochs that trainings may last; what `kept` holds of the same budget stays.
+
+    So the same command goes on with the same runs, whatever the machine's speed today.
+
+    Raises:
+        SettingsError: if next to nothing would be left of them.
+    """
+    if kept.exists():
+        known = json.loads(kept.read_text())
+        if known["seconds"] == budget:
+            return known["epochs"]
+    factor = min(1.0, (budget - rest) / training) if training else 1.0
+    if factor < _LEAST:
+        raise SettingsError(
+            f"these runs take about {training + rest:,.0f} s, and a budget of {budget:,.0f} s would leave less than "
+            "a hundredth of their epochs; give more with --budget, or fewer runs with --only and --seeds"
+        )
+    factor = float(f"{factor:.2g}")
+    kept.write_text(json.dumps({"seconds": budget, "epochs": factor}) + "\n")
+    return factor

@@ -1,0 +1,105 @@
+"""From what the runs of a study left in its folder to its table and picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+
+from unmask.pictures.study import Panel, study_picture
+from unmask.study.cost import StepCost
+from unmask.study.study import Study, Trial
+from unmask.study.table import NAMES, Found, Line, csv_text, markdown
+from unmask.study.verdicts import spread
+from unmask.study.work import RANDOM, Job, Setting, job_of, questions
+
+
+def collected(
+    study: Study,
+    trials: Mapping[str, Trial],
+    seeds: Sequence[int],
+    setting: Setting | None,
+    costs: Mapping[str, StepCost],
+    root: Path,
+    words: Sequence[str],
+) -> Found:
+    """What is known so far; `words` say what was studied on what."""
+    lines: list[Line] = []
+    for variation in study.variations:
+        trial = trials[variation.name]
+        runs = []
+        if setting is not None:
+            name = variation.name
+            runs = [job_of(name, trial, seed, setting, root, trained=True) for seed in seeds]
+        line = _line(study, trial, runs, trained=True)
+        lines.append(
+            line._replace(
+                name=variation.name,
+                beside=variation.beside or study.base,
+                published=variation.published,
+                cost=costs.get(variation.name),
+            )
+        )
+    random = None
+    if setting is not None:
+        base = trials[study.base]
+        runs = [job_of(RANDOM, base, seed, setting, root, trained=False) for seed in seeds]
+        random = _line(study, base, runs, trained=False)
+    return Found(study, len(seeds), words, lines, random)
+
+
+def _line(study: Study, trial: Trial, runs: Sequence[Job], *, trained: bool) -> Line:
+    """The scores of the runs of a trial, or of its drawn weights."""
+    scores: dict[str, list[float]] = {score: [] for score in study.scores}
+    learned: list[float] = []
+    failures: list[str] = []
+    for run in runs:
+        answers = run.answers()
+        if "failed" in answers:
+            failures.append(f"seed {run.seed}: {answers['failed']}")
+        for asking in questions(study, trial, trained=trained):
+            answer = answers.get(asking.key, {})
+            if "failed" in answer:
+                failures.append(f"seed {run.seed}, {NAMES[asking.score]}: {answer['failed']}")
+            if "test" in answer:
+                scores[asking.score].append(answer["test"])
+            if "train" in answer:
+                learned.append(answer["train"])
+    return Line(RANDOM, study.base, scores, learned, {}, None, failures)
+
+
+def write(found: Found, name: str, root: Path) -> list[Path]:
+    """The table as Markdown and CSV, and the picture."""
+    page, rows, picture = (root / f"{name}.{ending}" for ending in ("md", "csv", "png"))
+    rows.write_text(csv_text(found))
+    drawn = _draw(found, picture)
+    shown = f"\n![{found.study.title}]({picture.name})\n" if drawn else ""
+    page.write_text(markdown(found) + shown)
+    return [page, rows, picture] if drawn else [page, rows]
+
+
+def _draw(found: Found, path: Path) -> bool:
+    """Whether there was anything to draw."""
+    study = found.study
+    panels = [_panel(found, score) for score in study.scores]
+    panels = [panel for panel in panels if panel.ours]
+    if study.timed and not study.scores:
+        hours = {line.name: (line.hours, 0.0) for line in found.lines if line.cost}
+        paper = {
+            line.name: line.published["hours"] for line in found.lines if "hours" in line.published
+        }
+        panels.append(Panel("800 epochs of ImageNet-1K", hours, paper, None, "hours"))
+    if panels:
+        names = [line.name for line in found.lines]
+        study_picture(names, panels, study.title, path, curve=study.curve)
+    return bool(panels)
+
+
+def _panel(found: Found, score: str) -> Panel:
+    ours = {
+        line.name: (100 * mean(values), 100 * spread(values))
+        for line in found.lines
+        if (values := line.scores.get(score))
+    }
+    paper = {line.name: line.published[score] for line in found.lines if score in line.published}
+    drawn = found.random.scores.get(score) if found.random else None
+    random = 100 * mean(drawn) if drawn else None
+    return Panel(NAMES[score], ours, paper, random, "test accuracy (%)")
