@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> int:
     trials = study.trials(base)
     root = Path(args.out)
     _make_folder(root)
-    setting = _setting(args, study, scale) if study.scores else None
+    setting = _setting(args, scale) if study.scores else None
     return _run(args, study, name, scale, trials, setting, root)
 
 
@@ -119,7 +119,7 @@ def _make_folder(root: Path) -> None:
         ) from None
 
 
-def _setting(args: Arguments, study: Study, scale: Scale) -> Setting:
+def _setting(args: Arguments, scale: Scale) -> Setting:
     """Images and machine, for a study that trains."""
     if args.data is None:
         raise SettingsError(

@@ -113,7 +113,7 @@ def _meaning(found: Found) -> Iterator[str]:
     for score in found.study.scores:
         ours = [line for line in found.lines if line.scores.get(score)]
         random = found.random.scores.get(score, []) if found.random else []
-        yield f"**{NAMES[score].capitalize()}.** {_worth(base.scores.get(score, []), random)}"
+        yield f"**{NAMES[score][0].upper() + NAMES[score][1:]}.** {_worth(base.scores.get(score, []), random)}"
         pairs = compared(
             {line.name: line.scores[score] for line in ours},
             {line.name: line.published[score] for line in ours if score in line.published},

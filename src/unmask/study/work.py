@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Event
@@ -25,7 +25,6 @@ from unmask.runs.pretrain import pretrain
 from unmask.runs.run import new_run
 from unmask.runs.tuned import Asked, fitted, from_scratch, tune
 from unmask.runs.weights import find_weights
-from unmask.spec import to_json
 from unmask.study.claims import claimed
 from unmask.study.study import Score, Study, Trial
 from unmask.training.hardware import Hardware
@@ -65,8 +64,7 @@ class Asking(NamedTuple):
     @property
     def key(self) -> str:
         """Equal for equal questions."""
-        told = self.score, self.labels, None if self.transfer is None else to_json(self.transfer)
-        return f"{self.score}-{_hashed(told)}"
+        return f"{self.score}-{_hashed([self.labels, essence(self.transfer)])}"
 
 
 @dataclass
@@ -107,6 +105,20 @@ class Job:
         return [asking for asking in self.asked if asking.key not in answers]
 
 
+def essence(value: Any) -> Any:
+    """A spec as JSON values without the fields that have their defaults: a new field leaves old runs known."""
+    if is_dataclass(value):
+        told = {
+            field.name: essence(getattr(value, field.name))
+            for field in fields(value)
+            if getattr(value, field.name) != field.default
+        }
+        return {"kind": type(value).__name__, **told}
+    if isinstance(value, tuple):
+        return [essence(one) for one in value]
+    return value
+
+
 def _hashed(told: Any) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -145,12 +157,12 @@ def job_of(
     """The run of a trial with one seed, by the hash of all that makes it; nothing asked yet."""
     recipe = trial.recipe
     told = {
-        "recipe": to_json(recipe) if trained else None,
-        "encoder": to_json(recipe.encoder),
-        "image_size": list(recipe.image_size),
+        "recipe": essence(recipe) if trained else None,
+        "encoder": essence(recipe.encoder),
+        "image_size": essence(recipe.image_size),
         "images": setting.labelled.train.fingerprint,
         "tests": setting.labelled.test.fingerprint,
-        "statistics": to_json(setting.statistics),
+        "statistics": essence(setting.statistics),
         "seed": seed,
     }
     return Job(name, recipe, seed, trained, root / "runs" / _hashed(told), [])
@@ -169,17 +181,20 @@ def work(every: Sequence[Job], setting: Setting, stop: Event) -> Iterator[Step]:
 
     Ends when all are made, here or elsewhere, or when `stop` is set.
     """
-    while not stop.is_set():
-        left = [job for job in every if job.left()]
-        if not left:
+    told = False
+    while left := [job for job in every if job.left()]:
+        if stop.is_set():
             return
         for job in left:
             with claimed(job.folder) as mine:
                 if mine:
                     yield from _make(job, setting, stop)
+                    told = False
                     break
         else:
-            yield Step(left[0], "waiting", f"for {len(left)} runs that other processes make")
+            if not told:
+                yield Step(left[0], "waiting", "for what another process makes")
+            told = True
             stop.wait(_PAUSE)
 
 
