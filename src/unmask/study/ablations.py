@@ -5,10 +5,14 @@ from dataclasses import replace
 from functools import partial
 
 from unmask.data.noise import NOISELESS, Noise, PatchKeep
+from unmask.encoders.sizes import VIT_H14, VIT_L16
+from unmask.encoders.vit import ViT
 from unmask.errors import SettingsError, did_you_mean
 from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking, SquareMasking
 from unmask.objectives.decoders import SelfAttentionDecoder
+from unmask.objectives.encodings import AnyEncoding, Replaced, Visible
 from unmask.recipes import from_file
+from unmask.study.scales import PAPER
 from unmask.study.study import Published, Study, Trial, Variation
 from unmask.targets import (
     AnyTarget,
@@ -42,6 +46,11 @@ def decoder(depth: int | None, share: float | None, trial: Trial) -> Trial:
 def masking(chosen: AnyMasking) -> Callable[[Trial], Trial]:
     """Another masking."""
     return lambda trial: trial.objective(masking=chosen)
+
+
+def encoding(chosen: AnyEncoding) -> Callable[[Trial], Trial]:
+    """With or without mask tokens in the encoder."""
+    return lambda trial: trial.objective(encoding=chosen)
 
 
 def target(chosen: AnyTarget) -> Callable[[Trial], Trial]:
@@ -116,6 +125,16 @@ DECODER_WIDTH = Study(
         )
     ),
     curve=True,
+)
+
+MASK_TOKEN = Study(
+    title="Mask tokens in the encoder",
+    source="MAE table 1c",
+    base="without",
+    variations=(
+        Variation(name="with", change=encoding(Replaced()), published=scored(84.2, 59.6)),
+        Variation(name="without", change=encoding(Visible()), published=scored(84.9, 73.5)),
+    ),
 )
 
 TARGET = Study(
@@ -247,13 +266,50 @@ NOISE = Study(
     timed=False,
 )
 
+
+def of_size(encoder: ViT, chosen: AnyEncoding, depth: int, trial: Trial) -> Trial:
+    """An encoder of the paper's, with or without mask tokens, and a decoder of so many blocks."""
+    sized = replace(
+        trial,
+        recipe=replace(trial.recipe, encoder=encoder),
+        transfer=replace(trial.transfer, encoder=encoder),
+    )
+    return decoder(depth, None, encoding(chosen)(sized))
+
+
+SPEED = Study(
+    title="Time of 800 epochs, by what the encoder sees and the decoder's depth",
+    source="MAE table 2 (128 TPU-v3 cores; ours is this machine)",
+    base="ViT-L, mask tokens, 8 blocks",
+    variations=tuple(
+        Variation(
+            name=f"{size}, {'mask tokens' if chosen == Replaced() else 'visible alone'}, "
+            f"{depth} block{'s' * (depth > 1)}",
+            change=partial(of_size, encoder, chosen, depth),
+            published={"hours": hours},
+            beside=f"{size}, mask tokens, 8 blocks",
+        )
+        for size, encoder, every in (
+            ("ViT-L", VIT_L16, (42.4, 15.4, 11.6)),
+            ("ViT-H", VIT_H14, (119.6, 34.5, 29.3)),
+        )
+        for (chosen, depth), hours in zip(
+            ((Replaced(), 8), (Visible(), 8), (Visible(), 1)), every, strict=True
+        )
+    ),
+    scores=(),
+    scale=PAPER,
+)
+
 STUDIES: dict[str, Study] = {
     "decoder-depth": DECODER_DEPTH,
     "decoder-width": DECODER_WIDTH,
+    "mask-token": MASK_TOKEN,
     "target": TARGET,
     "mask-sampling": MASK_SAMPLING,
     "mask-ratio": MASK_RATIO,
     "schedule": SCHEDULE,
+    "speed": SPEED,
     "partial": PARTIAL,
     "noise": NOISE,
 }
