@@ -280,14 +280,14 @@ def of_size(encoder: ViT, chosen: AnyEncoding, depth: int, trial: Trial) -> Tria
 SPEED = Study(
     title="Time of 800 epochs, by what the encoder sees and the decoder's depth",
     source="MAE table 2 (128 TPU-v3 cores; ours is this machine)",
-    base="ViT-L, mask tokens, 8 blocks",
+    base="ViT-L with mask tokens: 8 blocks",
     variations=tuple(
         Variation(
-            name=f"{size}, {'mask tokens' if chosen == Replaced() else 'visible alone'}, "
+            name=f"{size} {'with mask tokens' if chosen == Replaced() else 'without'}: "
             f"{depth} block{'s' * (depth > 1)}",
             change=partial(of_size, encoder, chosen, depth),
             published={"hours": hours},
-            beside=f"{size}, mask tokens, 8 blocks",
+            beside=f"{size} with mask tokens: 8 blocks",
         )
         for size, encoder, every in (
             ("ViT-L", VIT_L16, (42.4, 15.4, 11.6)),

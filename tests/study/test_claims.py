@@ -1,0 +1,91 @@
+"""One process works on a run; a dead one's is taken over."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from unmask.study.claims import claimed
+
+
+def claim(folder: Path, number: int, host: str, process: int, age: float) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / f"claim-{number}"
+    path.write_text(json.dumps({"host": host, "process": process}))
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def is_mine(folder: Path) -> bool:
+    with claimed(folder) as mine:
+        return mine
+
+
+def test_a_claim_keeps_others_out_and_is_given_back(tmp_path: Path) -> None:
+    with claimed(tmp_path / "run") as mine:
+        assert mine
+        assert not is_mine(tmp_path / "run")
+        assert is_mine(tmp_path / "other")
+    assert not list((tmp_path / "run").glob("claim-*"))
+    assert is_mine(tmp_path / "run")
+
+
+def test_given_back_after_an_error(tmp_path: Path) -> None:
+    try:
+        with claimed(tmp_path):
+            raise ValueError
+    except ValueError:
+        pass
+    assert is_mine(tmp_path)
+
+
+def test_a_dead_process_of_this_machine_is_noticed_at_once(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    claim(tmp_path, 0, socket.gethostname(), ended.pid, age=0)
+    assert is_mine(tmp_path)
+    claim(tmp_path, 0, socket.gethostname(), os.getpid(), age=0)
+    assert not is_mine(tmp_path)
+
+
+def test_a_silent_machine_is_dead_after_two_minutes(tmp_path: Path) -> None:
+    claim(tmp_path, 4, "elsewhere", 1, age=90)
+    assert not is_mine(tmp_path)
+    claim(tmp_path, 4, "elsewhere", 1, age=150)
+    with claimed(tmp_path) as mine:
+        assert mine
+        assert (tmp_path / "claim-5").exists(), "the next number, so that one of several wins"
+
+
+def test_a_half_written_claim_counts_until_it_is_old(tmp_path: Path) -> None:
+    path = claim(tmp_path, 0, "elsewhere", 1, age=0)
+    path.write_text("{")
+    assert not is_mine(tmp_path)
+    os.utime(path, (time.time() - 150,) * 2)
+    assert is_mine(tmp_path)
+
+
+def test_only_one_of_many_processes_wins(tmp_path: Path) -> None:
+    claim(tmp_path, 0, "elsewhere", 1, age=1000)
+    code = (
+        "import sys, time; from pathlib import Path; from unmask.study.claims import claimed\n"
+        "with claimed(Path(sys.argv[1])) as mine:\n    print(mine, flush=True); sys.stdin.read()"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    try:
+        said = [process.stdout.readline().strip() for process in started]  # pyright: ignore
+    finally:
+        for process in started:
+            process.communicate()
+    assert sorted(said) == ["False", "False", "False", "True"]
