@@ -58,7 +58,8 @@ class Arguments:
     """Runs of each variation; with one, results are shown and nothing is concluded."""
 
     budget: str | None = None
-    """Time for all runs that are left, such as 90min or 2h; epochs are cut evenly to fit."""
+    """Time for all runs that are left, such as 90min or 2h, or a share of the epochs, such as 50%; all epochs
+    are cut evenly to fit. Studies share runs only at one share."""
 
     only: str | None = None
     """Some of the variations, A,B,C; what they are compared with comes along."""
@@ -174,8 +175,10 @@ def _run(
         training, rest = expected_seconds(every, measured, trials[study.base], setting)
         factor = 1.0
         if args.budget is not None:
-            budget = _seconds(args.budget)
-            factor = fitting_factor(budget, training, rest, root / f"{name}-budget.json")
+            kept = root / "runs" / f"budget-{name}.json"
+            factor = _share(args.budget) or fitting_factor(
+                _seconds(args.budget), training, rest, kept
+            )
         if factor < 1.0:
             trials = {key: trial.shortened(factor) for key, trial in trials.items()}
             every = jobs(study, trials, seeds, setting, root)
@@ -249,8 +252,20 @@ def _cut(factor: float, base: Trial) -> str:
     )
 
 
+def _share(budget: str) -> float | None:
+    """A share of the epochs, if it is one."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", budget.strip())
+    if found is None:
+        return None
+    if not 0 < float(found[1]) <= 100:
+        raise SettingsError(f"--budget is at most 100% of the epochs, and above 0%; got {budget!r}")
+    return float(found[1]) / 100
+
+
 def _seconds(budget: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", budget.strip())
     if found is None or float(found[1]) == 0:
-        raise SettingsError(f"--budget is a time such as 90min or 2h, got {budget!r}")
+        raise SettingsError(
+            f"--budget is a time such as 90min or 2h, or a share such as 50%; got {budget!r}"
+        )
     return float(found[1]) * _UNITS[found[2]]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from unmask.data.noise import NOISELESS, Noise, PatchKeep
+from unmask.data.views import AnyViews, CenterCrop, FixedCrop, JitteredCrop, RandomCrop
 from unmask.encoders.sizes import VIT_H14, VIT_L16
 from unmask.encoders.vit import ViT
 from unmask.errors import SettingsError, did_you_mean
@@ -62,6 +63,23 @@ def kmeans_codes(trial: Trial) -> Trial:
     """8,192 codes as the paper's tokenizer has, or 512 where patches have fewer than 256 values."""
     few = trial.recipe.encoder.patch_size**2 * 3 < _SMALL_PATCH
     return trial.objective(target=KMeansTokens(codes=_FEWEST_CODES if few else _CODES))
+
+
+def views(chosen: AnyViews) -> Callable[[Trial], Trial]:
+    """Other crops in pretraining."""
+    return lambda trial: trial.pretrained(views=chosen)
+
+
+def jittered(trial: Trial) -> Trial:
+    """The base's random crops, with their colours changed."""
+    crop = trial.recipe.views
+    if not isinstance(crop, RandomCrop):
+        raise SettingsError("colours are changed of random crops, and the base has none")
+    return trial.pretrained(
+        views=JitteredCrop(
+            smallest_share=crop.smallest_share, flip_probability=crop.flip_probability
+        )
+    )
 
 
 def epochs(factor: float, trial: Trial) -> Trial:
@@ -155,6 +173,18 @@ TARGET = Study(
         ),
         Variation(name="k-means tokens", change=kmeans_codes),
         Variation(name="HOG", change=target(Hog())),
+    ),
+)
+
+AUGMENTATION = Study(
+    title="Augmentation in pretraining",
+    source="MAE table 1e; the strength of the jitter is MoCo v3's, for the paper gives none",
+    base="random crop",
+    variations=(
+        Variation(name="none", change=views(CenterCrop()), published=scored(84.0, 65.7)),
+        Variation(name="fixed crop", change=views(FixedCrop()), published=scored(84.7, 73.1)),
+        Variation(name="random crop", change=lambda trial: trial, published=scored(84.9, 73.5)),
+        Variation(name="and colour jitter", change=jittered, published=scored(84.3, 71.9)),
     ),
 )
 
@@ -306,6 +336,7 @@ STUDIES: dict[str, Study] = {
     "decoder-width": DECODER_WIDTH,
     "mask-token": MASK_TOKEN,
     "target": TARGET,
+    "augmentation": AUGMENTATION,
     "mask-sampling": MASK_SAMPLING,
     "mask-ratio": MASK_RATIO,
     "schedule": SCHEDULE,
