@@ -20,7 +20,7 @@ from unmask.data.statistics import measure
 from unmask.errors import ResourceError, SettingsError
 from unmask.runs.labelled import Labelled, Part, draw_share, open_labelled
 from unmask.study.ablations import STUDIES, find_study
-from unmask.study.budget import expected_seconds
+from unmask.study.budget import expected_seconds, fitting_factor
 from unmask.study.claims import claimed
 from unmask.study.cost import StepCost, costs
 from unmask.study.report import collected, write
@@ -64,7 +64,7 @@ class Arguments:
     only: str | None = None
     """Some of the variations, A,B,C; what they are compared with comes along."""
 
-    image_size: Size | None = None
+    image_size: str | None = None
     """Pixels of a crop; the scale's if not given."""
 
     data_kind: str | None = None
@@ -91,7 +91,9 @@ def main(arguments: list[str]) -> int:
     if args.only:
         study = study.only([word.strip() for word in args.only.split(",")])
     scale = study.scale or SCALES[args.scale]
-    base = scale.base if args.image_size is None else scale.base.at_size(args.image_size)
+    base = (
+        scale.base if args.image_size is None else scale.base.at_size(Size.parse(args.image_size))
+    )
     trials = study.trials(base)
     root = Path(args.out)
     _make_folder(root)
