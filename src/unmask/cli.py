@@ -12,6 +12,7 @@ COMMANDS = {
     "finetune": "train a classifier from an encoder, wholly or in part, or from scratch",
     "predict": "class names and probabilities of images, by a fine-tuned run",
     "evaluate": "score frozen features with labelled images",
+    "tokenizer": "discrete codes of image patches, for encoders to learn from",
     "bench": "how fast this machine trains, what holds it back, and what to do about it",
     "study": "one of the paper's ablations at your scale, beside the paper's table",
     "pack": "any images into tar shards that are read fast, at random",

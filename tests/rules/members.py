@@ -47,6 +47,8 @@ from unmask.targets import (
     NormalizedPixels,
     Pixels,
     PrincipalComponents,
+    ScalarTokenizer,
+    TokenizerCodes,
 )
 from unmask.tasks import AnyHead, AnyTask, Classify
 from unmask.tasks.heads import AttentiveHead, LinearHead, MeanHead, TokenProbe
@@ -83,6 +85,9 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "pca": PrincipalComponents(share=0.5),
         "hog": Hog(),
         "kmeans-tokens": KMeansTokens(codes=8),
+        "tokenizer": TokenizerCodes(
+            path="tokenizer", tokenizer=ScalarTokenizer(codes=16, width=8, depth=1)
+        ),
     },
     "encoder": {"vit": ViT(patch_size=2, embed_dim=8, depth=2, num_heads=2, class_tokens=2)},
     "blocks": {"plain": PlainBlocks(), "beit": BeitBlocks(layer_scale=0.5)},

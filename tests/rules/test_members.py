@@ -19,6 +19,7 @@ from unmask.randomness import seeded
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.spec import from_json, kinds, to_json
+from unmask.targets import TokenizerCodes
 from unmask.training import checkpoint
 from unmask.training.loop import train
 
@@ -52,7 +53,11 @@ def run_with(images: Path, **parts: Any) -> Run:
 def run_of(images: Path, objective: str, target: str, masking: str) -> Run:
     """A run of one combination of kinds."""
     spec = MEMBERS["objective"][objective]
-    spec = replace(spec, target=MEMBERS["target"][target], masking=MEMBERS["masking"][masking])
+    wanted = MEMBERS["target"][target]
+    if isinstance(wanted, TokenizerCodes):
+        where = tiny.write_tokenizer(images.parent / wanted.path, images, wanted.tokenizer)
+        wanted = replace(wanted, path=str(where))
+    spec = replace(spec, target=wanted, masking=MEMBERS["masking"][masking])
     return run_with(images, objective=spec)
 
 

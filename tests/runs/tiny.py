@@ -18,12 +18,14 @@ from unmask.data.views import RandomCrop
 from unmask.encoders import ViT
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
-from unmask.recipes import Recipe
+from unmask.recipes import Recipe, Tokenizing
 from unmask.runs.folder import RunFolder
 from unmask.runs.pretrain import Progress, pretrain
 from unmask.runs.run import Run, new_run
 from unmask.runs.start import put_in, save_start, start_from
+from unmask.runs.tokenizer import TokenizerRun, new_tokenizer
 from unmask.runs.weights import find_weights
+from unmask.targets import ScalarTokenizer
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.hardware import Hardware
 from unmask.training.logbook import TIMES, read_log
@@ -36,6 +38,17 @@ RECIPE = Recipe(
     views=RandomCrop(),
     optimizer=AdamW(),
     schedule=WarmupCosine(base_lr=0.3, warmup_epochs=0.5),
+    image_size=Size(8, 8),
+    batch_size=4,
+    epochs=2.0,
+)
+
+TOKENIZING = Tokenizing(
+    tokenizer=ScalarTokenizer(codes=16, width=8, depth=1),
+    patch_size=2,
+    views=RandomCrop(),
+    optimizer=AdamW(),
+    schedule=WarmupCosine(base_lr=0.3, warmup_epochs=0.1),
     image_size=Size(8, 8),
     batch_size=4,
     epochs=2.0,
@@ -124,6 +137,25 @@ def go_on(
     start, _ = folder.newest()
     with folder.lock():
         yield from pretrain(run, folder, source, run.build(), stop or Event(), start)
+
+
+def tokenizer_run(data: Path | str, recipe: Tokenizing = TOKENIZING) -> TokenizerRun:
+    """A run of a tokenizer on all of some images."""
+    spec = find_source(str(data))
+    source = spec.open("train")
+    hardware = Hardware(device="cpu", precision="float32", workers=0, threads=1, micro_batch=4)
+    return new_tokenizer("tiny", recipe, spec, source, measure(source), hardware)
+
+
+def write_tokenizer(root: Path, data: Path | str, shape: ScalarTokenizer) -> Path:
+    """The folder of a tokenizer with drawn weights, made once."""
+    folder = RunFolder(root)
+    if not folder.spec.exists():
+        run = tokenizer_run(data, replace(TOKENIZING, tokenizer=shape))
+        folder.create(run)
+        module = run.build()
+        folder.save(run, 0, module, run.recipe.optimizer.build(module))
+    return root
 
 
 def finish(folder: RunFolder, **settings: Any) -> RunFolder:

@@ -10,6 +10,7 @@ import tyro
 
 from unmask.contracts import Size
 from unmask.data import AnySource, Digits
+from unmask.errors import SettingsError
 from unmask.spec import kinds
 
 T = TypeVar("T")
@@ -82,6 +83,14 @@ def _name_kinds(cls: type) -> None:
         inner = getattr(kind, "__origin__", kind)
         if is_dataclass(inner) and isinstance(inner, type) and not kinds(kind) and fields(inner):
             _name_kinds(inner)
+
+
+def number(flag: str, text: str) -> float:
+    """The number that a flag was given, before the others are parsed."""
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(f"{flag} is a number, got {text!r}") from None
 
 
 def as_typed(data: AnySource) -> str:

@@ -10,9 +10,9 @@ from typing import TypeVar
 from unmask.commands.arguments import Peek
 from unmask.commands.console import console
 from unmask.errors import SettingsError
-from unmask.recipes import Recipe, Transfer
+from unmask.recipes import Recipe, Tokenizing, Transfer
 
-T = TypeVar("T", Recipe, Transfer)
+T = TypeVar("T", Recipe, Transfer, Tokenizing)
 
 
 def fitting_warmup(recipe: T, seen: Peek) -> T:

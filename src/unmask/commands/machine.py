@@ -9,9 +9,10 @@ import tyro
 from unmask.commands.console import console, duration, gib
 from unmask.errors import SettingsError
 from unmask.objectives.mae import MaskedAutoencoder
-from unmask.recipes import Recipe, Transfer
+from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.plan import fitting_micro_batch, trial
 from unmask.runs.transfer import AnyRun
+from unmask.targets.tokenizer import PatchTokenizer
 from unmask.tasks.classify import Classifier
 from unmask.training.distributed import check_device, here
 from unmask.training.hardware import (
@@ -124,7 +125,9 @@ _NOT_MEASURED = Cost(0.0, 0.0, 0.0, 0, 0, 0)
 
 
 def measured(
-    objective: MaskedAutoencoder | Classifier, recipe: Recipe | Transfer, hardware: Hardware
+    objective: MaskedAutoencoder | Classifier | PatchTokenizer,
+    recipe: Recipe | Transfer | Tokenizing,
+    hardware: Hardware,
 ) -> Cost:
     """What a step costs; nothing if processes share a model that may not fit in one."""
     if hardware.shard:

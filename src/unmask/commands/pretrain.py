@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from unmask.commands.arguments import Peek, as_typed, parse, peek
+from unmask.commands.arguments import Peek, as_typed, number, parse, peek
 from unmask.commands.console import console, say_left_out, shown
 from unmask.commands.fitting import fitting_warmup, free_folder
 from unmask.commands.machine import (
@@ -32,6 +32,7 @@ from unmask.errors import RunError, SettingsError
 from unmask.objectives.encodings import Visible
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
+from unmask.runs.codes import with_tokenizer
 from unmask.runs.folder import RunFolder
 from unmask.runs.plan import Plan, make_plan
 from unmask.runs.pretrain import pretrain
@@ -142,6 +143,9 @@ def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
     )
     statistics = _statistics(args, like, init, source)
     _say_statistics(statistics)
+    begun = init.weights.spec.objective if init else None
+    if begun is None or begun.target != recipe.objective.target:  # else the weights bring it
+        recipe = with_tokenizer(recipe, source.channels, statistics.values)
     start = start_from(init, recipe, statistics) if init else None
     if start:
         console.print(f"weights   {start.words}")
@@ -250,15 +254,8 @@ def _source(seen: Peek, like: Run | None) -> AnySource:
         seen.words[0],
         seen.flags.get("data-kind"),
         channels or taken.channels,
-        taken.no_data if no_data is None else _number("--no-data", no_data),
+        taken.no_data if no_data is None else number("--no-data", no_data),
     )
-
-
-def _number(flag: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise SettingsError(f"{flag} is a number, got {text!r}") from None
 
 
 def _weights(seen: Peek, like: Run | None) -> Found | None:

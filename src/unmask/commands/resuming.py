@@ -10,10 +10,11 @@ from unmask.errors import SettingsError
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.runs.start import check_start
+from unmask.runs.tokenizer import TokenizerRun
 from unmask.runs.transfer import AnyRun, TransferRun
 from unmask.training.checkpoint import Checkpoint
 
-R = TypeVar("R", Run, TransferRun)
+R = TypeVar("R", Run, TransferRun, TokenizerRun)
 
 
 def folder_to_resume(seen: Peek) -> RunFolder:

@@ -12,6 +12,7 @@ from unmask.recipes.fast import NAMED as _FAST
 from unmask.recipes.finetune import TRANSFERS
 from unmask.recipes.mae import NAMED as _MAE
 from unmask.recipes.recipe import Named, Recipe
+from unmask.recipes.tokenizer import TOKENIZERS, Tokenizing
 from unmask.recipes.transfer import Transfer
 
 T = TypeVar("T")
@@ -21,14 +22,18 @@ RECIPES: dict[str, Named] = {**_MAE, **_FAST, **_BEIT}
 
 __all__ = [
     "RECIPES",
+    "TOKENIZERS",
     "TRANSFERS",
     "Named",
     "Recipe",
+    "Tokenizing",
     "Transfer",
     "choose_recipe",
     "choose_scratch",
+    "choose_tokenizer",
     "choose_transfer",
     "find_recipe",
+    "find_tokenizer",
     "find_transfer",
     "from_file",
 ]
@@ -44,6 +49,8 @@ def find_recipe(name: str) -> Recipe:
         return from_file(name, Recipe)
     if name in TRANSFERS:
         raise SettingsError(f"{name} is a recipe of `unmask finetune`, not of pretraining")
+    if name in TOKENIZERS:
+        raise SettingsError(f"{name} is a recipe of `unmask tokenizer`, not of pretraining")
     if name not in RECIPES:
         raise SettingsError(f"unknown recipe {name!r}; {did_you_mean(name, RECIPES)}")
     return RECIPES[name].recipe
@@ -62,6 +69,19 @@ def find_transfer(name: str) -> Transfer:
     if name not in TRANSFERS:
         raise SettingsError(f"unknown recipe {name!r}; {did_you_mean(name, TRANSFERS)}")
     return TRANSFERS[name].recipe
+
+
+def find_tokenizer(name: str) -> Tokenizing:
+    """The recipe of a tokenizer of this name, or the object that `FILE.py:NAME` points to.
+
+    Raises:
+        SettingsError: naming the nearest recipe, or what is wrong with the file.
+    """
+    if ".py" in name:
+        return from_file(name, Tokenizing)
+    if name not in TOKENIZERS:
+        raise SettingsError(f"unknown recipe {name!r}; {did_you_mean(name, TOKENIZERS)}")
+    return TOKENIZERS[name].recipe
 
 
 def from_file(reference: str, cls: type[T]) -> T:
@@ -123,3 +143,11 @@ def choose_scratch(size: Size) -> str:
     if side <= 12:
         return "finetune-digits"
     return "scratch-ti4" if side <= 64 else "scratch-b16"
+
+
+def choose_tokenizer(size: Size) -> str:
+    """The name of the recipe of a tokenizer for images of this typical size: with the patches of `choose_recipe`."""
+    side = min(size)
+    if side <= 12:
+        return "tokenizer-digits"
+    return "tokenizer-ti4" if side <= 64 else "tokenizer-b16"

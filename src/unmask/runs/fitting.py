@@ -7,10 +7,12 @@ from torch import Tensor
 from unmask.contracts import Fitted, ImageSource
 from unmask.data.loader import Viewed, Wanted
 from unmask.data.order import samples
-from unmask.errors import DataError, UnmaskError
+from unmask.errors import DataError, SettingsError, UnmaskError
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.patches import normalize, patchify
+from unmask.runs.codes import tokenizer_for
 from unmask.runs.run import Run
+from unmask.targets.tokenizer import CodeTarget, TokenizerCodes
 
 _AT_ONCE = 64
 _LOOKED_THROUGH = 10_000
@@ -19,14 +21,32 @@ _LOOKED_THROUGH = 10_000
 def fit_target(run: Run, source: ImageSource, objective: MaskedAutoencoder) -> None:
     """Fit the objective's target, if it wants to be and is not, on patches that the run's seed draws.
 
-    What it learns lies in its buffers, which every checkpoint holds; so this is for a first step only.
+    Or put a trained tokenizer in, if it names one. What it has then is in every checkpoint; so this is for a
+    first step only.
 
     Raises:
         DataError: if no image can be read, or the patches allow no fit.
+        RunError: if there is no tokenizer at the path.
     """
     target = objective.target
+    if isinstance(target, CodeTarget) and not target.complete:
+        target.take(_tokenizer_of(run))
     if isinstance(target, Fitted) and not target.fitted:
         target.fit(_patches(run, source, objective, target.patches_wanted))
+
+
+def _tokenizer_of(run: Run) -> dict[str, Tensor]:
+    """The weights of the tokenizer that the run's target names."""
+    target = run.recipe.objective.target
+    assert isinstance(target, TokenizerCodes)
+    values = run.statistics.values
+    found, weights = tokenizer_for(target, run.recipe.encoder.patch_size, run.channels, values)
+    if found.tokenizer != target.tokenizer:
+        raise SettingsError(
+            f"the tokenizer at {target.path} is {found.tokenizer}, and the run's target is made for "
+            f"{target.tokenizer}; give it that one, or leave the target's shape to `unmask pretrain`"
+        )
+    return weights
 
 
 def _patches(

@@ -14,6 +14,7 @@ from torch import nn
 
 from unmask.errors import ResourceError, RunError, SettingsError
 from unmask.runs.run import Run
+from unmask.runs.tokenizer import TOKENIZER, TokenizerRun
 from unmask.runs.transfer import PURPOSE, AnyRun, TransferRun
 from unmask.spec import to_json
 from unmask.training import checkpoint
@@ -83,7 +84,12 @@ class RunFolder:
             RunError: if there is none, or it is damaged or from a newer version.
         """
         data = self._data()
-        if self._is_transfer(data):
+        if _purpose(data) == TOKENIZER:
+            raise RunError(
+                f"{self.root} is a tokenizer, which has no encoder; an encoder learns from its codes with `unmask "
+                f"pretrain DATA objective.target:tokenizer --objective.target.path {self.root}`"
+            )
+        if _purpose(data) == PURPOSE:
             raise RunError(
                 f"{self.root} is a run of fine-tuning, which has no recipe of pretraining; see `unmask "
                 f"finetune --resume {self.root}` and `unmask predict {self.root}`"
@@ -100,7 +106,9 @@ class RunFolder:
             RunError: if there is none, or it is damaged or from a newer version.
         """
         data = self._data()
-        if not self._is_transfer(data):
+        if _purpose(data) == TOKENIZER:
+            raise RunError(f"{self.root} is a tokenizer, without classes or an encoder")
+        if _purpose(data) != PURPOSE:
             raise RunError(
                 f"{self.root} is a run of pretraining, without classes; make a classifier of it with "
                 f"`unmask finetune {self.root} DATA`"
@@ -110,14 +118,36 @@ class RunFolder:
         except SettingsError as error:
             raise self._unreadable(error) from None
 
+    def read_tokenizer(self) -> TokenizerRun:
+        """The tokenizer's run in this folder.
+
+        Raises:
+            RunError: if there is none, or it is damaged or from a newer version.
+        """
+        if not self.spec.exists():
+            raise RunError(
+                f"{self.root} holds no tokenizer (no spec.json){self.nearby()}; make one with `unmask tokenizer DATA "
+                "--out TOK`"
+            )
+        try:
+            data = self._data()
+            if _purpose(data) == TOKENIZER:
+                return TokenizerRun.read(data)
+        except SettingsError as error:
+            raise self._unreadable(error) from None
+        raise RunError(
+            f"{self.root} holds no tokenizer but a run of `unmask {self.command()}`; make a tokenizer with `unmask "
+            "tokenizer DATA --out TOK`"
+        )
+
     def is_transfer(self) -> bool:
         """Whether it holds a run of fine-tuning."""
-        return self.spec.exists() and self._is_transfer(self._data())
+        return self.spec.exists() and _purpose(self._data()) == PURPOSE
 
     def command(self) -> str:
         """The command that makes such runs."""
         try:
-            return "finetune" if self.is_transfer() else "pretrain"
+            return _purpose(self._data()) or "pretrain"
         except RunError:
             return "pretrain"
 
@@ -128,9 +158,6 @@ class RunFolder:
             return json.loads(self.spec.read_text())
         except ValueError as error:
             raise self._unreadable(error) from None
-
-    def _is_transfer(self, data: Any) -> bool:
-        return isinstance(data, dict) and data.get("purpose") == PURPOSE
 
     def _unreadable(self, error: Exception) -> RunError:
         return RunError(f"{self.spec} cannot be read: {error}")
@@ -175,8 +202,9 @@ class RunFolder:
         model = whole(trained.state_dict()) if shard or processes.first else {}
         parts: dict[str, dict[str, torch.Tensor]] = {}
         if processes.first:
-            model = kept(model)
-            parts = {"encoder": _encoder_of(model), "model": model}
+            parts = {"model": kept(model)}
+        if processes.first and not isinstance(run, TokenizerRun):
+            parts["encoder"] = _encoder_of(parts["model"])
         tensors = checkpoint.optimizer_tensors(optimizer, trained)
         if shard:
             name = checkpoint.part_name("training/optimizer", processes.rank, processes.count)
@@ -189,7 +217,7 @@ class RunFolder:
             self.checkpoints,
             parts,
             checkpoint.information(step, run.images_seen(step), run.hash),
-            {"unmask": json.dumps(to_json(run.model)), "run": json.dumps(to_json(run))},
+            _metadata(run),
             shared=shard,
         )
 
@@ -215,6 +243,18 @@ class RunFolder:
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
             yield
+
+
+def _purpose(data: Any) -> str | None:
+    """What a `spec.json` is of; None for pretraining."""
+    purpose = data.get("purpose") if isinstance(data, dict) else None
+    return purpose if purpose in (PURPOSE, TOKENIZER) else None
+
+
+def _metadata(run: AnyRun) -> dict[str, str]:
+    """What every weight file of a run bears."""
+    model = {} if isinstance(run, TokenizerRun) else {"unmask": json.dumps(to_json(run.model))}
+    return {**model, "run": json.dumps(to_json(run))}
 
 
 def _encoder_of(model: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -11,9 +11,10 @@ from unmask.errors import ResourceError
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.patches import patch_grid
 from unmask.randomness import generator
-from unmask.recipes import Recipe, Transfer
+from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.run import Run, parameter_count
 from unmask.runs.transfer import AnyRun
+from unmask.targets.tokenizer import PatchTokenizer
 from unmask.tasks.classify import Classifier
 from unmask.training.hardware import Precision, cores, memory_available
 from unmask.training.meter import Cost, measure_cost
@@ -49,8 +50,8 @@ class Plan:
 
 
 def trial(
-    objective: MaskedAutoencoder | Classifier,
-    recipe: Recipe | Transfer,
+    objective: MaskedAutoencoder | Classifier | PatchTokenizer,
+    recipe: Recipe | Transfer | Tokenizing,
     device: torch.device,
     precision: Precision,
 ) -> Cost:
@@ -67,11 +68,12 @@ def trial(
             "free; choose a smaller recipe with --recipe"
         )
     objective.to(device).train()
+    of = objective if isinstance(objective, PatchTokenizer) else objective.encoder
     return measure_cost(
         objective,
         recipe.optimizer.build(objective),
         size=recipe.image_size,
-        channels=objective.encoder.channels,
+        channels=of.channels,
         largest=min(recipe.batch_size, _LARGEST_TRIAL),
         device=device,
         precision=precision,
@@ -123,7 +125,7 @@ def make_plan(run: Run, objective: MaskedAutoencoder, source: ImageSource, cost:
     mask = masks[-1]
     return Plan(
         encoder_parameters=encoder,
-        decoder_parameters=parameter_count(objective) - encoder,
+        decoder_parameters=parameter_count(objective) - encoder - parameter_count(objective.target),
         kept=mask.kept_index.shape[1],
         patches=mask.removed.shape[1],
         step_seconds=step_seconds,

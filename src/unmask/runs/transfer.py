@@ -13,6 +13,7 @@ from unmask.randomness import seeded
 from unmask.recipes.transfer import Transfer
 from unmask.runs.labelled import Labelled
 from unmask.runs.run import SPEC_VERSION, Run, check_limits, check_version, hash_of
+from unmask.runs.tokenizer import TokenizerRun
 from unmask.spec import from_json
 from unmask.tasks.classify import Classifier
 from unmask.training.hardware import Hardware
@@ -135,7 +136,7 @@ class TransferRun:
         return from_json(cls, data)
 
 
-AnyRun = Run | TransferRun
+AnyRun = Run | TransferRun | TokenizerRun
 
 
 def new_transfer(

@@ -6,6 +6,7 @@ from unmask.spec import Kind
 from unmask.targets.hog import Hog
 from unmask.targets.pca import PrincipalComponents
 from unmask.targets.pixels import AbsolutePixels, NormalizedPixels, Pixels
+from unmask.targets.tokenizer import ScalarTokenizer, TokenizerCodes
 from unmask.targets.tokens import KMeansTokens
 
 AnyTarget = (
@@ -15,6 +16,7 @@ AnyTarget = (
     | Annotated[PrincipalComponents, Kind("pca")]
     | Annotated[Hog, Kind("hog")]
     | Annotated[KMeansTokens, Kind("kmeans-tokens")]
+    | Annotated[TokenizerCodes, Kind("tokenizer")]
 )
 
 __all__ = [
@@ -25,4 +27,6 @@ __all__ = [
     "NormalizedPixels",
     "Pixels",
     "PrincipalComponents",
+    "ScalarTokenizer",
+    "TokenizerCodes",
 ]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,6 +34,44 @@ class KMeansTokens:
         return TokenTarget(patch_size, patch_size**2 * channels, self.codes)
 
 
+def code_errors(
+    prediction: Float[Tensor, "m r codes"], target: Float[Tensor, "m r 1"]
+) -> Float[Tensor, "m r"]:
+    """Cross-entropy of each patch in float32; 0 where its code is not known (NaN)."""
+    known = ~target.squeeze(-1).isnan()
+    numbers = target.squeeze(-1).nan_to_num().long()
+    errors = F.cross_entropy(prediction.float().flatten(0, 1), numbers.flatten(), reduction="none")
+    return errors.view_as(known) * known
+
+
+def typical_patches(patches: Float[Tensor, "n p"], codes: int) -> Float[Tensor, "codes p"]:
+    """So many typical patches, by k-means in mini-batches (Sculley, 2010), from a fixed draw.
+
+    Raises:
+        DataError: if there are fewer patches than codes.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+
+    if len(patches) < codes:
+        raise DataError(
+            f"{codes} codes cannot be found among {len(patches)} patches; take fewer with "
+            "--objective.target.codes, or more images"
+        )
+    kmeans = MiniBatchKMeans(codes, batch_size=4096, random_state=0)
+    kmeans.fit(patches.cpu().numpy())
+    return torch.from_numpy(kmeans.cluster_centers_)
+
+
+def nearest(patches: Float[Tensor, "*b p"], centers: Float[Tensor, "codes p"]) -> Int[Tensor, "*b"]:
+    """The number of the nearest center of each patch."""
+    return (patches @ centers.T - centers.square().sum(1) / 2).argmax(-1)
+
+
+def perplexity_of(counts: Int[Tensor, "codes"]) -> Float[Tensor, ""]:
+    """How many codes would be in use if all in use were used alike, from how often each occurs."""
+    return torch.special.entr(counts / counts.sum()).sum().exp()
+
+
 class TokenTarget(nn.Module):
     """See `KMeansTokens`. The typical patches, and how evenly training patches use them, are buffers."""
 
@@ -55,32 +93,22 @@ class TokenTarget(nn.Module):
         return bool(self.perplexity > 0)
 
     def fit(self, patches: Float[Tensor, "n p"]) -> None:
-        """Find the typical patches by k-means in mini-batches (Sculley, 2010), from a fixed draw.
+        """Find the typical patches.
 
         Raises:
             DataError: if there are fewer patches than codes.
         """
-        from sklearn.cluster import MiniBatchKMeans
-
-        codes = len(self.centers)
-        if len(patches) < codes:
-            raise DataError(
-                f"{codes} codes cannot be found among {len(patches)} patches; take fewer with "
-                "--objective.target.codes, or more images"
-            )
         known = normalized(patches, patches)
-        kmeans = MiniBatchKMeans(codes, batch_size=4096, random_state=0)
-        kmeans.fit(known.cpu().numpy())
-        self.centers.copy_(torch.from_numpy(kmeans.cluster_centers_))
-        shares = torch.bincount(self._codes(known.to(self.centers)), minlength=codes) / len(known)
-        self.perplexity.copy_(torch.special.entr(shares).sum().exp())
+        self.centers.copy_(typical_patches(known, len(self.centers)))
+        found = nearest(known.to(self.centers), self.centers)
+        self.perplexity.copy_(perplexity_of(found.bincount(minlength=len(self.centers))))
 
     def forward(
         self, images: Tensor, mask: PatchMask, statistics: Statistics
     ) -> Float[Tensor, "m r 1"]:
         """The number of the code of each hidden patch; NaN where all of a patch is missing."""
         patches = gather(images, mask.image, mask.removed_index, self.patch_size, statistics)
-        codes = self._codes(filled(normalized(patches, images))).float()[..., None]
+        codes = nearest(filled(normalized(patches, images)), self.centers).float()[..., None]
         if not images.is_floating_point():
             return codes
         return codes.masked_fill(patches.isnan().all(-1, keepdim=True), torch.nan)
@@ -89,12 +117,7 @@ class TokenTarget(nn.Module):
         self, prediction: Float[Tensor, "m r codes"], target: Float[Tensor, "m r 1"]
     ) -> Float[Tensor, "m r"]:
         """Cross-entropy of each patch; 0 where its code is not known."""
-        known = ~target.squeeze(-1).isnan()
-        numbers = target.squeeze(-1).nan_to_num().long()
-        errors = F.cross_entropy(
-            prediction.float().flatten(0, 1), numbers.flatten(), reduction="none"
-        )
-        return errors.view_as(known) * known
+        return code_errors(prediction, target)
 
     def pixels(
         self,
@@ -107,8 +130,3 @@ class TokenTarget(nn.Module):
         """The typical patch of the likeliest code, with mean and deviation as `with_levels` gives them."""
         drawn = self.centers[prediction.argmax(-1)]
         return with_levels(drawn, images, mask, self.patch_size, statistics, levels)
-
-    def _codes(self, patches: Float[Tensor, "*b p"]) -> Tensor:
-        """The nearest typical patch of each."""
-        half_length = self.centers.square().sum(1) / 2
-        return (patches @ self.centers.T - half_length).argmax(-1)
