@@ -30,7 +30,7 @@ from unmask.pictures.sheet import Row, sheet
 from unmask.randomness import derive
 from unmask.runs.load import Model
 from unmask.runs.reconstruct import Reconstruction, nearest_errors
-from unmask.targets import Hog, KMeansTokens, NormalizedPixels
+from unmask.targets import Hog, KMeansTokens, NormalizedPixels, TokenizerCodes
 from unmask.targets.pixels import Levels
 
 _HEADINGS = ["masked", "reconstruction", "with visible patches", "original"]
@@ -298,6 +298,10 @@ def _notes(
             "levels of hidden patches: from the 8 nearest visible patches"
             if args.levels == "neighbors"
             else "levels of hidden patches: THE TRUE ONES, read from the hidden pixels"
+        )
+    if isinstance(target, TokenizerCodes):
+        notes.append(
+            "reconstruction: the likeliest codes of hidden patches and the own codes of visible ones, as a picture"
         )
     notes.append(
         f"nearest training image: no comparison ({without})"
