@@ -85,7 +85,8 @@ def judge(
     shapes = typical_patches(normalized(fitting, fitting), codes)
     ours, plain, levelled = (_Tally(run, codes) for _ in range(3))
     shown: list[Shown] = []
-    for images, names in _images(run, test, unreadable):
+    wanted = set(np.linspace(0, len(test) - 1, _SHOWN).astype(int).tolist())
+    for images, positions in _images(run, test, unreadable):
         patches = _patches(run, images)
         known, grid = filled(patches), patch_grid(size_of(images), run.recipe.patch_size)
         found = tokenizer.codes_of(known.to(run.hardware.device))
@@ -96,10 +97,12 @@ def judge(
         variance, mean = var_mean(patches, images)
         found = nearest(filled(normalized(patches, images)), shapes)
         levelled.add(shapes[found] * variance.sqrt() + mean, patches, found)
-        for row in range(min(len(names), _SHOWN - len(shown))):
+        for row, position in enumerate(positions):
+            if position not in wanted:
+                continue
             typical = centers[nearest(known[row], centers)]
             drawn = [_picture(run, each, grid) for each in (patches[row], rebuilt[row], typical)]
-            shown.append(Shown(drawn, names[row]))
+            shown.append(Shown(drawn, test.name(position)))
     result = Judged(
         codes=codes,
         images=ours.images,
@@ -156,8 +159,8 @@ def _patches(run: TokenizerRun, images: Tensor) -> Float[Tensor, "b n p"]:
 
 def _images(
     run: TokenizerRun, source: ImageSource, unreadable: Unreadable
-) -> Iterator[tuple[Tensor, list[str]]]:
-    """(images, names), cut to the tokenizer's size."""
+) -> Iterator[tuple[Tensor, list[int]]]:
+    """(images, positions in the source), cut to the tokenizer's size."""
     for batch in in_order(
         source,
         CenterCrop(),
@@ -167,7 +170,7 @@ def _images(
         batch_size=_AT_ONCE,
         workers=run.hardware.workers,
     ):
-        yield batch.images, [source.name(position) for position in batch.positions]
+        yield batch.images, batch.positions
 
 
 def _some_patches(run: TokenizerRun, train: ImageSource) -> Float[Tensor, "n p"]:
