@@ -343,12 +343,55 @@ class Trainable(Protocol):
         ...
 
 
+class Moment(NamedTuple):
+    """Where a run stands at a step."""
+
+    step: int
+    """The step, counted from 0."""
+    steps: int
+    """How many there are in all."""
+    epoch: int
+    """Of the first image of the step, counted from 0."""
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A trainable that does something to its gradients, such as forgetting those of a layer that rests."""
+
+    def before_step(self, moment: Moment) -> None:
+        """Called once before each step of the optimizer, when gradients are there and not yet clipped."""
+        ...
+
+
 @runtime_checkable
 class Following(Protocol):
     """A trainable that does something after every update, such as averaging its weights."""
 
-    def after_step(self) -> None:
+    def after_step(self, moment: Moment) -> None:
         """Called once after each step of the optimizer."""
+        ...
+
+
+@runtime_checkable
+class Joining(Protocol):
+    """A module whose results depend on the images of all processes; it computes alone until it is told of them."""
+
+    def join(self) -> None:
+        """Called once in every process before the first step, if there are several."""
+        ...
+
+
+@runtime_checkable
+class Accompanied(Protocol):
+    """A trainable with parts that serve training alone, such as a teacher; no model file holds them."""
+
+    companions: tuple[str, ...]
+    """What the names of these parts' tensors begin with."""
+    gives: str
+    """What the names of the tensors begin with that make up the encoder to take away."""
+
+    def begin(self) -> None:
+        """Let these parts start from what they accompany, whose weights have been replaced."""
         ...
 
 
@@ -379,6 +422,43 @@ class Objective(Trainable, Protocol):
     """A way to pretrain an encoder."""
 
     encoder: Any
+
+
+@runtime_checkable
+class Masked(Protocol):
+    """The spec of an objective that hides patches and rebuilds them."""
+
+    @property
+    def masking(self) -> Masking:
+        """Which patches it hides."""
+        ...
+
+
+@runtime_checkable
+class Comparing(Protocol):
+    """The spec of an objective that compares views of an image, or images of a batch."""
+
+    @property
+    def smallest_batch(self) -> int:
+        """How many images a step needs at least."""
+        ...
+
+    def check_views(self, sizes: tuple[Size, ...]) -> None:
+        """Refuse views that it cannot compare, with the mend."""
+        ...
+
+
+@runtime_checkable
+class Reconstructing(Protocol):
+    """An objective's module whose guesses can be drawn."""
+
+    def grid_of(self, images: Tensor) -> Size:
+        """The grid on which these images are masked."""
+        ...
+
+    def predict_all(self, images: Tensor, mask: PatchMask) -> Tensor:
+        """A guess for every patch, in image order."""
+        ...
 
 
 class Sample(NamedTuple):

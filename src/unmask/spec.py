@@ -41,6 +41,11 @@ def kinds(union: Any) -> dict[str, type]:
     return named
 
 
+def kind_of(union: Any, spec: Any) -> str:
+    """The name of a spec among the members of its union; the name of its class if it is none of them."""
+    return next((n for n, cls in kinds(union).items() if cls is type(spec)), type(spec).__name__)
+
+
 def to_json(spec: Any) -> dict[str, Any]:
     """A spec as a dictionary of JSON values."""
     return _converter.unstructure(spec)

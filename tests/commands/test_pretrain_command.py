@@ -72,6 +72,7 @@ def test_swaps_of_kinds_and_values_reach_the_spec(
     assert spec["recipe"]["image_size"] == [8, 12]
     assert spec["recipe"]["optimizer"] == {
         "kind": "adamw", "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.2,
+        "last_weight_decay": None, "clipping": {"kind": "none"},
     }  # fmt: skip
     masking = spec["recipe"]["objective"]["masking"]
     assert (masking["kind"], masking["ratio"]) == ("block", 0.4)

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from runs import tiny
 
-from unmask.contracts import Batch, Size, Statistics
+from unmask.contracts import Batch, Comparing, Masked, Size, Statistics
 from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
+from unmask.data.crops import AnyPretrainingViews, MultiCrop
 from unmask.data.sizes import AnySizes, RisingSize, SteadySize
 from unmask.data.views import (
-    AnyViews,
     AugmentedCrop,
     CenterCrop,
     FixedCrop,
@@ -30,7 +30,7 @@ from unmask.masking import (
     RandomMasking,
     SquareMasking,
 )
-from unmask.objectives import MAE, AnyObjective
+from unmask.objectives import DINO, MAE, AnyObjective
 from unmask.objectives.decoders import (
     AnyDecoder,
     CrossAttentionDecoder,
@@ -52,7 +52,17 @@ from unmask.targets import (
 )
 from unmask.tasks import AnyHead, AnyTask, Classify
 from unmask.tasks.heads import AttentiveHead, LinearHead, MeanHead, TokenProbe
-from unmask.training.optimizers import AdamW, AnyOptimizer, Lars, LayerwiseAdamW, Muon
+from unmask.training.optimizers import (
+    AdamW,
+    AnyClipping,
+    AnyOptimizer,
+    ClipEach,
+    ClipTogether,
+    Lars,
+    LayerwiseAdamW,
+    Muon,
+    NoClipping,
+)
 
 UNIONS = {
     "masking": AnyMasking,
@@ -65,9 +75,10 @@ UNIONS = {
     "task": AnyTask,
     "head": AnyHead,
     "source": AnySource,
-    "views": AnyViews,
+    "views": AnyPretrainingViews,
     "sizes": AnySizes,
     "optimizer": AnyOptimizer,
+    "clipping": AnyClipping,
 }
 
 MEMBERS: dict[str, dict[str, Any]] = {
@@ -97,7 +108,10 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "linear": LinearDecoder(),
         "cross-attention": CrossAttentionDecoder(embed_dim=8, depth=3, num_heads=2),
     },
-    "objective": {"mae": MAE(decoder=SelfAttentionDecoder(embed_dim=8, depth=1, num_heads=2))},
+    "objective": {
+        "mae": MAE(decoder=SelfAttentionDecoder(embed_dim=8, depth=1, num_heads=2)),
+        "dino": DINO(prototypes=16, hidden_dim=8, bottleneck_dim=4, temperature_epochs=2),
+    },
     "task": {"classify": Classify(label_smoothing=0.1, drop_path=0.2, weight_average=0.5)},
     "head": {
         "mean": MeanHead(),
@@ -119,6 +133,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "fixed-crop": FixedCrop(share=0.7),
         "jittered-crop": JitteredCrop(hue=0.2),
         "augmented-crop": AugmentedCrop(magnitude=5),
+        "multi-crop": MultiCrop(small_count=2, small_size=Size(4, 4)),
     },
     "sizes": {"steady": SteadySize(), "rising": RisingSize(first=Size(4, 4), stages=2)},
     "optimizer": {
@@ -126,6 +141,11 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "layerwise-adamw": LayerwiseAdamW(layer_decay=0.7),
         "lars": Lars(),
         "muon": Muon(),
+    },
+    "clipping": {
+        "none": NoClipping(),
+        "together": ClipTogether(norm=0.1),
+        "each": ClipEach(norm=0.1),
     },
 }
 
@@ -137,9 +157,26 @@ def pairs() -> list[tuple[str, str]]:
     return [(union, kind) for union, members in MEMBERS.items() for kind in members]
 
 
-def objectives() -> list[tuple[str, str, str]]:
+def masked_objectives() -> list[tuple[str, str, str]]:
     """(objective, target, masking) in every combination of the registered kinds."""
-    return list(product(kinds(AnyObjective), kinds(AnyTarget), kinds(AnyMasking)))
+    masked = [kind for kind, member in MEMBERS["objective"].items() if isinstance(member, Masked)]
+    return list(product(masked, kinds(AnyTarget), kinds(AnyMasking)))
+
+
+def comparing_objectives() -> list[str]:
+    """The objectives that compare views."""
+    return [kind for kind, member in MEMBERS["objective"].items() if isinstance(member, Comparing)]
+
+
+def suited(kind: str) -> dict[str, Any]:
+    """Parts of a recipe that some views, or an objective, need beside them."""
+    return _SUITED.get(kind, {})
+
+
+_SUITED: dict[str, dict[str, Any]] = {
+    "dino": {"views": MEMBERS["views"]["multi-crop"]},
+    "multi-crop": {"objective": MEMBERS["objective"]["dino"]},
+}
 
 
 def encodings() -> list[tuple[str, str]]:

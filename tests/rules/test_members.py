@@ -16,12 +16,13 @@ from torch import nn
 from unmask.contracts import Batch, PatchMask, Size, StepReport
 from unmask.objectives import MAE
 from unmask.randomness import seeded
-from unmask.runs.folder import RunFolder
+from unmask.runs.folder import COMPANIONS, RunFolder
 from unmask.runs.run import Run
 from unmask.spec import from_json, kinds, to_json
 from unmask.targets import TokenizerCodes
 from unmask.training import checkpoint
 from unmask.training.loop import train
+from unmask.training.optimizers import AdamW
 
 SIZE = tiny.RECIPE.image_size
 
@@ -70,7 +71,7 @@ PARTS = ["encoder", "views", "sizes", "optimizer"]
 def test_every_part_of_a_recipe_trains_and_is_named_in_the_spec(
     images: Path, tmp_path: Path, part: str, kind: str
 ) -> None:
-    run = run_with(images, **{part: MEMBERS[part][kind]})
+    run = run_with(images, **{part: MEMBERS[part][kind]}, **members.suited(kind))
     folder = RunFolder(tmp_path / "run")
     folder.create(run)
     assert json.loads(folder.spec.read_text())["recipe"][part]["kind"] == kind
@@ -154,8 +155,8 @@ def hidden_pixels(mask: PatchMask, patch_size: int) -> torch.Tensor:
     return rows.repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
 
 
-@pytest.mark.parametrize(("objective", "target", "masking"), members.objectives())
-def test_every_objective_resumes_bit_for_bit(
+@pytest.mark.parametrize(("objective", "target", "masking"), members.masked_objectives())
+def test_every_masked_objective_resumes_bit_for_bit(
     images: Path, tmp_path: Path, objective: str, target: str, masking: str
 ) -> None:
     check_resumption(run_of(images, objective, target, masking), tmp_path)
@@ -187,6 +188,21 @@ def encoded_by(encoding: str, decoder: str) -> MAE:
         encoding=MEMBERS["encoding"][encoding],
         decoder=MEMBERS["decoder"][decoder],
     )
+
+
+@pytest.mark.parametrize("clipping", MEMBERS["clipping"])
+@pytest.mark.parametrize("objective", members.comparing_objectives())
+def test_every_comparing_objective_resumes_bit_for_bit(
+    images: Path, tmp_path: Path, objective: str, clipping: str
+) -> None:
+    """With its teacher, and an optimizer whose weight decay changes."""
+    optimizer = AdamW(last_weight_decay=0.4, clipping=MEMBERS["clipping"][clipping])
+    spec = MEMBERS["objective"][objective]
+    run = run_with(images, objective=spec, optimizer=optimizer, **members.suited(objective))
+    check_resumption(run, tmp_path)
+    saved = tiny.newest(RunFolder(tmp_path / "whole"))
+    assert COMPANIONS in saved.info.checksums
+    assert not saved.read("model").keys() & saved.read(COMPANIONS).keys()
 
 
 def check_resumption(run: Run, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from unmask.encoders import ViT
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.recipes import Recipe, Tokenizing
-from unmask.runs.folder import RunFolder
+from unmask.runs.folder import COMPANIONS, RunFolder
 from unmask.runs.pretrain import Progress, pretrain
 from unmask.runs.run import Run, new_run
 from unmask.runs.start import put_in, save_start, start_from
@@ -188,8 +188,10 @@ def assert_same_end(one: RunFolder, other: RunFolder) -> None:
     """Same step, weights, optimizer and log, bit for bit; only the times in the log may differ."""
     ours, theirs = newest(one), newest(other)
     assert ours.info.step == theirs.info.step
+    assert ours.info.checksums.keys() == theirs.info.checksums.keys()
     for part in ("encoder", "model", "training/optimizer"):
         assert_same_tensors(ours.read(part), theirs.read(part))
+    assert_same_tensors(ours.read_if_there(COMPANIONS), theirs.read_if_there(COMPANIONS))
     assert timeless(one) == timeless(other)
 
 

@@ -10,7 +10,7 @@ from reference import problems
 from reference.problems import Problem
 from torch.utils.flop_counter import FlopCounterMode
 
-from unmask.contracts import Batch, Size
+from unmask.contracts import Batch, Moment, Size
 from unmask.errors import SettingsError
 from unmask.masking import RandomMasking
 from unmask.tasks import Classify
@@ -257,7 +257,7 @@ def test_average_equals_a_loop_and_is_what_is_evaluated() -> None:
         with torch.no_grad():
             for parameter in model.head.parameters():
                 parameter.add_(step + 1.0)
-        model.after_step()
+        model.after_step(Moment(0, 1, 0))
         for name, parameter in model.head.named_parameters():
             expected[name] = decay * expected[name] + (1 - decay) * parameter.detach()
     _, head = model.evaluated
@@ -273,5 +273,5 @@ def test_average_equals_a_loop_and_is_what_is_evaluated() -> None:
 
 def test_without_an_average_the_weights_are_evaluated() -> None:
     model = classifier()
-    model.after_step()
+    model.after_step(Moment(0, 1, 0))
     assert model.evaluated == (model.encoder, model.head)

@@ -8,7 +8,7 @@ import tyro
 
 from unmask.commands.console import console, duration, gib
 from unmask.errors import SettingsError
-from unmask.objectives.mae import MaskedAutoencoder
+from unmask.objectives import AnyPretraining
 from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.plan import fitting_micro_batch, trial
 from unmask.runs.transfer import AnyRun
@@ -125,7 +125,7 @@ _NOT_MEASURED = Cost(0.0, 0.0, 0.0, 0, 0, 0)
 
 
 def measured(
-    objective: MaskedAutoencoder | Classifier | PatchTokenizer,
+    objective: AnyPretraining | Classifier | PatchTokenizer,
     recipe: Recipe | Transfer | Tokenizing,
     hardware: Hardware,
 ) -> Cost:

@@ -1,5 +1,6 @@
 """`unmask pretrain DATA`: pretrain an encoder on the user's images."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
@@ -24,13 +25,14 @@ from unmask.commands.machine import (
 from unmask.commands.resuming import folder_to_resume, going_on, newest_of
 from unmask.commands.signals import signals
 from unmask.commands.together import Job, begun_before, check_same, held, prepared, together
-from unmask.contracts import ChannelStatistics, ImageSource, Size
+from unmask.contracts import ChannelStatistics, ImageSource, Masked, Size
 from unmask.data import AnySource, Tiff
+from unmask.data.crops import sizes_of
 from unmask.data.kinds import find_source, parse_channels
 from unmask.data.statistics import MEASURED, measure, statistics_of
 from unmask.errors import RunError, SettingsError
+from unmask.objectives import AnyPretraining
 from unmask.objectives.encodings import Visible
-from unmask.objectives.mae import MaskedAutoencoder
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
 from unmask.runs.codes import with_tokenizer
 from unmask.runs.folder import RunFolder
@@ -95,7 +97,7 @@ class Arguments:
     """What must not change the result."""
 
 
-Pretraining = Job[Run, ImageSource, MaskedAutoencoder]
+Pretraining = Job[Run, ImageSource, AnyPretraining]
 
 
 def main(arguments: list[str]) -> int:
@@ -221,10 +223,10 @@ def _train(job: Pretraining) -> int:
     if folder.set_aside.exists():
         console.print(f"images that could not be used are listed in {folder.set_aside}")
     data = as_typed(run.data)
-    console.print(
-        f"done: {folder.root}\nlook at it:  unmask reconstruct {folder.root} {data} --out sheet.png\n"
-        f"measure it:  unmask evaluate {folder.root} {data} --protocol knn"
-    )
+    console.print(f"done: {folder.root}")
+    if isinstance(run.recipe.objective, Masked):
+        console.print(f"look at it:  unmask reconstruct {folder.root} {data} --out sheet.png")
+    console.print(f"measure it:  unmask evaluate {folder.root} {data} --protocol knn")
     return 0
 
 
@@ -364,16 +366,21 @@ def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
         if smaller
         else ""
     )
-    others = (
-        "" if isinstance(recipe.objective.encoding, Visible) else ", and mask tokens for the others"
-    )
     at_most = f"at most, measured at {recipe.image_size} pixels: " if smaller else ""
+    if isinstance(recipe.objective, Masked):
+        beside = "in the decoder"
+        seen = f"masking   the encoder sees {plan.kept} of {plan.patches} patches of {recipe.image_size} pixels"
+        if not isinstance(recipe.objective.encoding, Visible):
+            seen += ", and mask tokens for the others"
+    else:
+        beside = "that serve training alone"
+        views = Counter(sizes_of(recipe.views, recipe.image_size)).items()
+        seen = f"views     {' and '.join(f'{count} of {size} pixels' for size, count in views)}"
     console.print(
         f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}: "
         f"{plan.encoder_parameters / 1e6:.2f} M parameters, and {plan.decoder_parameters / 1e6:.2f} M "
-        f"in the decoder\n"
-        f"masking   the encoder sees {plan.kept} of {plan.patches} patches of {recipe.image_size} pixels"
-        f"{others}\n"
+        f"{beside}\n"
+        f"{seen}\n"
         f"batch     {batch_words(recipe.batch_size, hardware)}{several}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
         f"steps     {run.steps:,} ({recipe.epochs:g} epochs)\n"

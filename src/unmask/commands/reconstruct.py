@@ -278,7 +278,7 @@ def _caption(figures: dict[str, Any]) -> str:
 def _notes(
     args: Arguments, model: Model, looked: int, without: str, chosen: tuple[int, ...]
 ) -> list[str]:
-    target = model.spec.objective and model.spec.objective.target
+    target = model.objective.target
     if isinstance(target, Hog):
         return [
             f"{model.about}; drawn: edges in each half patch, as predicted; they have no levels"

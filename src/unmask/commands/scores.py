@@ -26,7 +26,7 @@ from unmask.runs.in_order import Unreadable
 from unmask.runs.kept_features import features_folder
 from unmask.runs.run import parameter_count
 from unmask.runs.start import shape_of
-from unmask.spec import kinds
+from unmask.spec import kind_of
 
 FEATURES = {
     "cls": "class token",
@@ -74,9 +74,9 @@ class Judged(NamedTuple):
     def method(self) -> str:
         """What made the weights, as far as they tell."""
         model, folder = self.subject.model, RunFolder(self.subject.path)
-        if model.spec.objective is not None:
-            names = {member: name for name, member in kinds(AnyObjective).items()}
-            return names[type(model.spec.objective)]
+        objective = model.run.recipe.objective if model.run else model.spec.objective
+        if objective is not None:
+            return kind_of(AnyObjective, objective)
         return "fine-tuned" if folder.is_transfer() else Path(self.subject.path).stem
 
     def result(self) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from unmask.contracts import Batch, ImageSource, Part, Sample, Size
+from unmask.data.crops import AnyPretrainingViews
 from unmask.data.order import samples
-from unmask.data.views import AnyViews
 from unmask.errors import DataError, ResourceError, UnmaskError
 from unmask.randomness import derive
 
@@ -45,7 +45,11 @@ class Viewed(Dataset[tuple[Batch | UnmaskError, Failures]]):
     """
 
     def __init__(
-        self, source: ImageSource, views: AnyViews, size: Size | Callable[[int], Size], seed: int
+        self,
+        source: ImageSource,
+        views: AnyPretrainingViews,
+        size: Size | Callable[[int], Size],
+        seed: int,
     ) -> None:
         self.source, self.views, self.size, self.seed = source, views, size, seed
 

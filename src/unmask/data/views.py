@@ -61,7 +61,7 @@ def _check_flip(probability: float) -> None:
 
 
 def draw_box(
-    size: Size, smallest_share: float, random: torch.Generator
+    size: Size, smallest_share: float, random: torch.Generator, largest_share: float = 1.0
 ) -> tuple[int, int, int, int]:
     """Top, left, height and width of a random part of an image.
 
@@ -69,7 +69,11 @@ def draw_box(
     are uniform; if ten draws do not fit, the largest part in the middle with allowed proportions.
     """
     for draws in torch.rand(_TRIES, 4, generator=random).tolist():
-        area = size.height * size.width * (smallest_share + draws[0] * (1 - smallest_share))
+        area = (
+            size.height
+            * size.width
+            * (smallest_share + draws[0] * (largest_share - smallest_share))
+        )
         proportions = math.exp((2 * draws[1] - 1) * math.log(_WIDEST))
         height, width = round(math.sqrt(area / proportions)), round(math.sqrt(area * proportions))
         if 0 < height <= size.height and 0 < width <= size.width:

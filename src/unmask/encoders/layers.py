@@ -121,7 +121,7 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """A pre-norm Transformer block; what its halves add may be scaled (`scaled`), and attention biased."""
 
-    entrances = ("attend", "transform", "project", "finish")
+    entrances = ("attend", "transform", "project", "finish", "skipping")
 
     def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -168,6 +168,17 @@ class Block(nn.Module):
         """What the MLP half adds to the tokens."""
         return self.ls2(self.mlp(self.norm2(tokens)))
 
+    def skipping(
+        self,
+        tokens: Float[Tensor, "m t d"],
+        attended: Float[Tensor, "m 1 1"],
+        transformed: Float[Tensor, "m 1 1"],
+        bias: Float[Tensor, "rows heads t t"] | None = None,
+    ) -> Float[Tensor, "m t d"]:
+        """All of the block, what its halves add multiplied by numbers of each image."""
+        tokens = tokens + self.attend(tokens, bias) * attended
+        return tokens + self.transform(tokens) * transformed
+
     def project(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t qkv"]:
         """Query, key and value of each token: all of a block that looks at one token alone."""
         return self.attn.qkv(self.norm1(tokens))
@@ -178,6 +189,17 @@ class Block(nn.Module):
         """The rest of the block, after `project`."""
         tokens = tokens + self.ls1(self.attn.mix(*projected.chunk(3, dim=-1)))
         return tokens + self.transform(tokens)
+
+
+def kept_paths(
+    rates: Float[Tensor, "halves"], images: int, generator: torch.Generator
+) -> Float[Tensor, "halves b 1 1"]:
+    """By how much to multiply what each half block adds to each image: 0, or more than 1 to make up for it.
+
+    Stochastic depth (Huang and others, 2016); `rates` say how often each half is skipped.
+    """
+    drawn = torch.rand(images, len(rates), generator=generator, device=generator.device)
+    return ((drawn >= rates) / (1 - rates)).T[:, :, None, None]
 
 
 def initialize(module: nn.Module) -> None:

@@ -5,7 +5,7 @@ Hidden patches never enter: kept pixels are gathered first, and only they are pr
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -158,9 +158,13 @@ class VisionTransformer(nn.Module):
             return 0
         return int(rest.partition(".")[0]) + 1 if first == "blocks" else self.layers - 1
 
-    def encode(self, images: Shaped[Tensor, "b c h w"]) -> Encoded:
-        """Tokens of whole images of any size that the patch divides."""
-        return self._run(self.embed(images), self.relations(size_of(images)))
+    def encode(
+        self,
+        images: Shaped[Tensor, "b c h w"],
+        paths: Float[Tensor, "halves b 1 1"] | None = None,
+    ) -> Encoded:
+        """Tokens of whole images of any size that the patch divides; `paths` are of `kept_paths`."""
+        return self._run(self.embed(images), self.relations(size_of(images)), paths=paths)
 
     def embed(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
         """What the first block sees of whole images: class tokens, then patches, positions added."""
@@ -235,12 +239,17 @@ class VisionTransformer(nn.Module):
         tokens: Float[Tensor, "m t d"],
         bias: Float[Tensor, "rows heads t t"] | None,
         taps: Collection[int] = (),
+        paths: Float[Tensor, "halves m 1 1"] | None = None,
     ) -> Encoded:
         tapped: list[Tensor] = []
         for number, block in enumerate(self.blocks):
             if number in taps:
                 tapped.append(tokens)
-            tokens = block(tokens, 0, bias)
+            if paths is None:
+                tokens = block(tokens, 0, bias)
+            else:
+                kept = paths[2 * number : 2 * number + 2]
+                tokens = cast(Block, block).skipping(tokens, *kept, bias)
         tokens = self.norm(tokens)
         return Encoded(
             tokens[:, : self.class_tokens], tokens[:, self.class_tokens :], tuple(tapped)

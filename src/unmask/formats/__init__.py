@@ -18,6 +18,7 @@ from unmask.formats.model import Weights
 from unmask.formats.names import listed
 from unmask.formats.native import Native
 from unmask.formats.timm import Timm
+from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.objectives.encodings import Visible
 from unmask.targets import NormalizedPixels, Pixels
@@ -135,21 +136,22 @@ def held_by(weights: Weights, layout: Format) -> tuple[Weights, list[str]]:
             "this encoder has BEiT's blocks (relative positions, scaled halves, no biases of keys), and the plain "
             "ViTs of other libraries have not; only --to unmask keeps it"
         )
-    if not weights.decoder or weights.spec.objective is None:
+    objective = weights.spec.objective
+    if not weights.decoder or objective is None:
         return weights, []
     if isinstance(layout, Timm):
         left = "timm has no decoder: it is left out"
-    elif not isinstance(weights.spec.objective.decoder, SelfAttentionDecoder):
+    elif not isinstance(objective, MAE) or not isinstance(objective.decoder, SelfAttentionDecoder):
         left = (
             "the decoder is no self-attention decoder like MAE's, which is all that this layout knows: it is "
             "left out (--to unmask keeps it)"
         )
-    elif not isinstance(weights.spec.objective.encoding, Visible):
+    elif not isinstance(objective.encoding, Visible):
         left = (
             "the decoder is for an encoder that sees mask tokens (encoding:replaced), which this layout does "
             "not know: it and the token are left out (--to unmask keeps them)"
         )
-    elif not isinstance(weights.spec.objective.target, Pixels | NormalizedPixels):
+    elif not isinstance(objective.target, Pixels | NormalizedPixels):
         left = (
             "the decoder does not rebuild pixels, which is all that this layout knows: it is left out "
             "(--to unmask keeps it)"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from unmask.encoders.vit import PlainBlocks
 from unmask.formats.model import ModelSpec, Weights
+from unmask.objectives import MAE
 from unmask.objectives.decoders import LinearDecoder, SelfAttentionDecoder
 from unmask.objectives.encodings import Visible
 
@@ -74,7 +75,7 @@ def _facts(weights: Weights, data: str) -> list[str]:
         f"statistics: mean {_listed(statistics.mean)}, deviation {_listed(statistics.std)} "
         f"({statistics.source})",
     ]
-    if spec.objective is not None and weights.decoder:
+    if isinstance(spec.objective, MAE) and weights.decoder:
         decoder = spec.objective.decoder
         shape = (
             "one linear layer"
@@ -97,10 +98,11 @@ def _held(library: str, spec: ModelSpec) -> bool:
 
 def _how(library: str, layout: str, name: str, spec: ModelSpec) -> str:
     """How one library loads the weights: as they are, or after a conversion."""
+    objective = spec.objective
     whole = (
-        spec.objective
-        and isinstance(spec.objective.decoder, SelfAttentionDecoder)
-        and isinstance(spec.objective.encoding, Visible)
+        isinstance(objective, MAE)
+        and isinstance(objective.decoder, SelfAttentionDecoder)
+        and isinstance(objective.encoding, Visible)
     )
     cls = "ViTMAEForPreTraining" if whole else "ViTModel"
     first = (

@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unmask.contracts import PatchMask, Statistics
+from unmask.contracts import Masked, PatchMask, Statistics
 from unmask.formats.model import ModelSpec, Weights
 from unmask.masking import RandomMasking
 from unmask.masking.random import mask_from_noise
+from unmask.objectives.mae import MaskedAutoencoder
 from unmask.patches import normalize, patch_grid, patchify, unpatchify
 from unmask.randomness import generator
 
@@ -75,6 +76,7 @@ def features(weights: Weights, batch: Trial) -> Float[Tensor, "b tokens d"]:
 def outputs(weights: Weights, batch: Trial) -> Outputs:
     """All that the whole model computes, with the mask that the noise gives."""
     objective = weights.build_objective().eval()
+    assert isinstance(objective, MaskedAutoencoder)
     mask = _mask(weights.spec, batch)
     encoded = objective.encode(batch.images, mask)
     return Outputs(
@@ -86,7 +88,7 @@ def outputs(weights: Weights, batch: Trial) -> Outputs:
 
 def mask_ratio(spec: ModelSpec) -> float:
     """The share that random masking hides; of other maskings, which other libraries lack, MAE's."""
-    masking = spec.objective.masking if spec.objective else None
+    masking = spec.objective.masking if isinstance(spec.objective, Masked) else None
     return masking.ratio if isinstance(masking, RandomMasking) else RandomMasking().ratio
 
 

@@ -15,6 +15,7 @@ from unmask.formats.files import TensorFile, read_file, save_torch
 from unmask.formats.model import ModelSpec, Weights
 from unmask.formats.names import BLOCK, Table, inverse, translate
 from unmask.formats.timm import encoder_check, published_encoder, read_encoder, strict_twin
+from unmask.objectives import MAE
 from unmask.targets import NormalizedPixels, Pixels
 
 DECODER: Table = {
@@ -67,7 +68,7 @@ class Fair:
 
 
 def _file_name(spec: ModelSpec) -> str:
-    if spec.objective is None:
+    if not isinstance(spec.objective, MAE):
         return "mae_pretrain.pth"
     plain = isinstance(spec.objective.target, Pixels)
     return f"mae_{_PLAIN_PIXELS}.pth" if plain else "mae_pretrain_full.pth"

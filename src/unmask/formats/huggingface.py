@@ -31,6 +31,7 @@ from unmask.formats.files import TensorFile, save_json, save_safetensors
 from unmask.formats.model import ModelSpec, Weights
 from unmask.formats.names import Table, inverse, listed, translate, without
 from unmask.masking import RandomMasking
+from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.targets import NormalizedPixels, Pixels
 
@@ -233,7 +234,7 @@ def _config(spec: ModelSpec) -> dict[str, Any]:
         "num_channels": spec.channels,
         "dtype": "float32",
     }
-    if spec.objective is None:
+    if not isinstance(spec.objective, MAE):
         return config
     decoder = spec.objective.decoder
     assert isinstance(decoder, SelfAttentionDecoder)  # what `held_by` lets through

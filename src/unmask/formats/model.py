@@ -15,8 +15,7 @@ from unmask.contracts import ChannelStatistics, Size
 from unmask.encoders import AnyEncoder
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, RunError, SettingsError
-from unmask.objectives import AnyObjective
-from unmask.objectives.mae import MaskedAutoencoder
+from unmask.objectives import AnyObjective, AnyPretraining
 from unmask.randomness import seeded
 from unmask.spec import from_json
 
@@ -57,7 +56,7 @@ class ModelSpec:
         with seeded("weights", seed):
             return self.encoder.build(self.image_size, self.channels, self.statistics.tensors())
 
-    def build_objective(self, seed: int = 0) -> MaskedAutoencoder:
+    def build_objective(self, seed: int = 0) -> AnyPretraining:
         """Encoder and objective, their weights drawn from the seed; there must be an objective."""
         assert self.objective is not None
         with seeded("weights", seed):
@@ -88,7 +87,7 @@ class Weights(NamedTuple):
         encoder.load_state_dict(_copied(self.encoder), assign=True)
         return encoder
 
-    def build_objective(self) -> MaskedAutoencoder:
+    def build_objective(self) -> AnyPretraining:
         """Encoder and objective with these weights; there must be a decoder."""
         with torch.device("meta"):
             objective = self.spec.build_objective()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from unmask.contracts import Masked
 from unmask.errors import DataError
 from unmask.formats.compare import Check, features, largest_difference, outputs, trial
 from unmask.formats.describe import Hints, check_fit
@@ -26,8 +27,11 @@ class Native:
                 "use the file as unmask wrote it"
             )
         encoder, decoder = (file.tensors, {}) if "mean" in file.tensors else split(file.tensors)
+        notes: tuple[str, ...] = ()
+        if decoder and not isinstance(file.spec.objective, Masked):
+            decoder, notes = {}, (f"{file.path}: only its encoder is of use after pretraining",)
         spec = file.spec if decoder else file.spec.without_decoder()
-        weights = Weights(spec, encoder, decoder)
+        weights = Weights(spec, encoder, decoder, notes)
         check_fit(weights, file.path)
         return weights
 

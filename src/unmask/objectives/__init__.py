@@ -2,9 +2,13 @@
 
 from typing import Annotated
 
-from unmask.objectives.mae import MAE
+from unmask.objectives.dino import DINO, SelfDistillation
+from unmask.objectives.mae import MAE, MaskedAutoencoder
 from unmask.spec import Kind
 
-AnyObjective = Annotated[MAE, Kind("mae")]
+AnyObjective = Annotated[MAE, Kind("mae")] | Annotated[DINO, Kind("dino")]
 
-__all__ = ["MAE", "AnyObjective"]
+AnyPretraining = MaskedAutoencoder | SelfDistillation
+"""The modules that these specs build."""
+
+__all__ = ["DINO", "MAE", "AnyObjective", "AnyPretraining"]

@@ -8,6 +8,7 @@ from unmask.contracts import Size
 from unmask.encoders.vit import ViT
 from unmask.errors import SettingsError, UnmaskError, did_you_mean
 from unmask.recipes.beit import NAMED as _BEIT
+from unmask.recipes.dino import NAMED as _DINO
 from unmask.recipes.fast import NAMED as _FAST
 from unmask.recipes.finetune import TRANSFERS
 from unmask.recipes.mae import NAMED as _MAE
@@ -17,7 +18,7 @@ from unmask.recipes.transfer import Transfer
 
 T = TypeVar("T")
 
-RECIPES: dict[str, Named] = {**_MAE, **_FAST, **_BEIT}
+RECIPES: dict[str, Named] = {**_MAE, **_FAST, **_BEIT, **_DINO}
 """Every recipe by its public name."""
 
 __all__ = [

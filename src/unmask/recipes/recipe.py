@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from unmask.contracts import Size
+from unmask.contracts import Comparing, Masked, Size
+from unmask.data.crops import AnyPretrainingViews, sizes_of
 from unmask.data.sizes import AnySizes, SteadySize
-from unmask.data.views import AnyViews
 from unmask.encoders import AnyEncoder
 from unmask.errors import SettingsError
 from unmask.masking.squares import check_squares, side_of
@@ -26,7 +26,7 @@ class Recipe:
     objective: AnyObjective
     """What makes it learn."""
 
-    views: AnyViews
+    views: AnyPretrainingViews
     """Crops and flips."""
 
     optimizer: AnyOptimizer
@@ -52,7 +52,8 @@ class Recipe:
             raise SettingsError(f"batch_size must be at least 1, got {self.batch_size}")
         if not 0 < self.epochs < math.inf:
             raise SettingsError(f"epochs must be above 0 and finite, got {self.epochs}")
-        side = side_of(self.objective.masking)
+        self._check_views()
+        side = self.mask_side
         check_squares(self.encoder_grid(), side, self.encoder.patch_size)
         stages = len(self.every_size())
         if self.epochs < stages and stages > 1:
@@ -61,13 +62,40 @@ class Recipe:
                 "--sizes.stages, or sizes:steady for one size"
             )
 
+    def _check_views(self) -> None:
+        """Refuse views that the objective cannot use, or that cannot be cut into patches."""
+        for size in self.every_size():
+            views = sizes_of(self.views, size)
+            for view in views:
+                patch_grid(view, self.encoder.patch_size)
+            if isinstance(self.objective, Comparing):
+                self.objective.check_views(views)
+            elif len(views) > 1:
+                raise SettingsError(
+                    f"this objective looks at one view of each image, and these views are {len(views)}; choose "
+                    "views:random-crop"
+                )
+        if (
+            isinstance(self.objective, Comparing)
+            and self.batch_size < self.objective.smallest_batch
+        ):
+            raise SettingsError(
+                f"this objective compares images, so a batch needs at least {self.objective.smallest_batch}, got "
+                f"{self.batch_size}; give more with --batch-size"
+            )
+
+    @property
+    def mask_side(self) -> int:
+        """Side of what is hidden together, in patches; 1 where nothing is hidden."""
+        return side_of(self.objective.masking) if isinstance(self.objective, Masked) else 1
+
     def encoder_grid(self) -> Size:
         """The grid of patches of a crop; refuses a size that the patch does not divide."""
         return patch_grid(self.image_size, self.encoder.patch_size)
 
     def every_size(self) -> tuple[Size, ...]:
         """Pixels of a crop, in the order of training; the last is `image_size`."""
-        unit = self.encoder.patch_size * side_of(self.objective.masking)
+        unit = self.encoder.patch_size * self.mask_side
         return self.sizes.stages_to(self.image_size, unit)
 
     def size_at(self, epoch: int) -> Size:

@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 import torch
 
-from unmask.contracts import IMAGENET, Batch, ChannelStatistics, ImageSource, Reports
+from unmask.contracts import IMAGENET, Batch, ChannelStatistics, ImageSource, Reports, Size
+from unmask.data.crops import sizes_of
 from unmask.data.loader import Viewed, batches
 from unmask.data.set_aside import SetAside
 from unmask.errors import ResourceError
 from unmask.formats.model import FORMAT, ModelSpec
-from unmask.objectives.mae import MaskedAutoencoder
+from unmask.objectives import AnyPretraining
 from unmask.recipes import Recipe
 from unmask.runs.bottleneck import Bench, LoaderSpeed, Machine, StepSpeed, Together, verdict
 from unmask.training.hardware import Hardware, cores, memory_available, wait_for
@@ -48,12 +49,14 @@ _LONG = 1_000_000  # steps of a run that is worth compiling for
 class Bed(NamedTuple):
     """What is measured, built once."""
 
-    objective: MaskedAutoencoder
+    objective: AnyPretraining
     recipe: Recipe
     hardware: Hardware
     device: torch.device
     flops: int
     ceiling: float
+    more: tuple[Size, ...]
+    """Sizes of views after the first."""
 
 
 def bench(
@@ -105,7 +108,10 @@ def _bed(recipe: Recipe, hardware: Hardware, source: ImageSource | None) -> tupl
     )
     ceiling = matrix_ceiling(device, hardware.precision)
     objective = spec.build_objective(0).to(device).train()
-    flops = flops_per_image(objective, recipe.image_size, channels, device, hardware.precision)
+    more = sizes_of(recipe.views, recipe.image_size)[1:]
+    flops = flops_per_image(
+        objective, recipe.image_size, channels, device, hardware.precision, more
+    )
     machine = Machine(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         precision=hardware.precision,
@@ -116,7 +122,7 @@ def _bed(recipe: Recipe, hardware: Hardware, source: ImageSource | None) -> tupl
         bfloat16_flops_per_second=matrix_ceiling(device, "bfloat16"),
         copy_bytes_per_second=copy_ceiling(device),
     )
-    return Bed(objective, recipe, hardware, device, flops, ceiling), machine
+    return Bed(objective, recipe, hardware, device, flops, ceiling, more), machine
 
 
 def _plain_statistics(channels: int) -> ChannelStatistics:
@@ -166,7 +172,7 @@ def _steps(bed: Bed, micro_batch: int | None) -> tuple[tuple[StepSpeed, ...], st
 
 def _step_speed(bed: Bed, images: int) -> StepSpeed:
     channels = bed.objective.encoder.channels
-    batch = random_batch(images, bed.recipe.image_size, channels, bed.device)
+    batch = random_batch(images, bed.recipe.image_size, channels, bed.device, bed.more)
     forget_peak(bed.device)
     torch.compiler.reset()
     reports = _trained(bed, itertools.repeat(batch), images)
@@ -203,6 +209,7 @@ def _trained(bed: Bed, stream: Iterator[Batch], images: int) -> Reports:
         bed.hardware.precision,
         micro_batch=images,
         steps=_LONG,
+        more=bed.more,
     )
     return around(
         train(

@@ -4,11 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmask.contracts import Fitted, ImageSource
+from unmask.contracts import Fitted, ImageSource, Masked, Reconstructing
 from unmask.data.loader import Viewed, Wanted
 from unmask.data.order import samples
 from unmask.errors import DataError, SettingsError, UnmaskError
-from unmask.objectives.mae import MaskedAutoencoder
+from unmask.objectives import AnyPretraining
 from unmask.patches import normalize, patchify
 from unmask.runs.codes import tokenizer_for
 from unmask.runs.run import Run
@@ -18,7 +18,7 @@ _AT_ONCE = 64
 _LOOKED_THROUGH = 10_000
 
 
-def fit_target(run: Run, source: ImageSource, objective: MaskedAutoencoder) -> None:
+def fit_target(run: Run, source: ImageSource, objective: AnyPretraining) -> None:
     """Fit the objective's target, if it wants to be and is not, on patches that the run's seed draws.
 
     Or put a trained tokenizer in, if it names one. What it has then is in every checkpoint; so this is for a
@@ -28,7 +28,7 @@ def fit_target(run: Run, source: ImageSource, objective: MaskedAutoencoder) -> N
         DataError: if no image can be read, or the patches allow no fit.
         RunError: if there is no tokenizer at the path.
     """
-    target = objective.target
+    target = objective.target if isinstance(objective, Reconstructing) else None
     if isinstance(target, CodeTarget) and not target.complete:
         target.take(_tokenizer_of(run))
     if isinstance(target, Fitted) and not target.fitted:
@@ -37,7 +37,9 @@ def fit_target(run: Run, source: ImageSource, objective: MaskedAutoencoder) -> N
 
 def _tokenizer_of(run: Run) -> dict[str, Tensor]:
     """The weights of the tokenizer that the run's target names."""
-    target = run.recipe.objective.target
+    objective = run.recipe.objective
+    assert isinstance(objective, Masked)
+    target = objective.target
     assert isinstance(target, TokenizerCodes)
     values = run.statistics.values
     found, weights = tokenizer_for(target, run.recipe.encoder.patch_size, run.channels, values)
@@ -50,7 +52,7 @@ def _tokenizer_of(run: Run) -> dict[str, Tensor]:
 
 
 def _patches(
-    run: Run, source: ImageSource, objective: MaskedAutoencoder, wanted: int
+    run: Run, source: ImageSource, objective: AnyPretraining, wanted: int
 ) -> Float[Tensor, "n p"]:
     """At least so many whole patches as the encoder sees them, of the first views of the run."""
     viewed = Viewed(source, run.recipe.views, run.recipe.image_size, run.seed)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unmask.contracts import Accompanied
 from unmask.errors import ResourceError, RunError, SettingsError
 from unmask.runs.run import Run
 from unmask.runs.tokenizer import TOKENIZER, TokenizerRun
@@ -20,6 +21,9 @@ from unmask.spec import to_json
 from unmask.training import checkpoint
 from unmask.training.checkpoint import Checkpoint, Saving
 from unmask.training.distributed import here, own_parts, whole
+
+COMPANIONS = "training/companions"
+"""The file of a checkpoint for what serves training alone, such as a teacher."""
 
 _UNBORN = (".spec.json", "statistics.json")
 
@@ -202,9 +206,8 @@ class RunFolder:
         model = whole(trained.state_dict()) if shard or processes.first else {}
         parts: dict[str, dict[str, torch.Tensor]] = {}
         if processes.first:
-            parts = {"model": kept(model)}
-        if processes.first and not isinstance(run, TokenizerRun):
-            parts["encoder"] = _encoder_of(parts["model"])
+            state = kept(model)
+            parts = {"model": state} if isinstance(run, TokenizerRun) else _parts_of(state, trained)
         tensors = checkpoint.optimizer_tensors(optimizer, trained)
         if shard:
             name = checkpoint.part_name("training/optimizer", processes.rank, processes.count)
@@ -257,8 +260,19 @@ def _metadata(run: AnyRun) -> dict[str, str]:
     return {**model, "run": json.dumps(to_json(run))}
 
 
-def _encoder_of(model: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    prefixes = ("average.copies.encoder.", "encoder.")
+def _parts_of(
+    state: dict[str, torch.Tensor], trained: nn.Module
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The files of a model: its encoder, the whole of it, and what accompanies its training, if anything."""
+    if not isinstance(trained, Accompanied):
+        return {"encoder": _encoder_of(state), "model": state}
+    beside = {name: t for name, t in state.items() if name.startswith(trained.companions)}
+    model = {name: tensor for name, tensor in state.items() if name not in beside}
+    return {"encoder": _encoder_of(state, trained.gives), "model": model, COMPANIONS: beside}
+
+
+def _encoder_of(model: dict[str, torch.Tensor], *given: str) -> dict[str, torch.Tensor]:
+    prefixes = (*given, "average.copies.encoder.", "encoder.")
     prefix = next(p for p in prefixes if any(name.startswith(p) for name in model))
     return {
         name.removeprefix(prefix): tensor

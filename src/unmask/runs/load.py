@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unmask.contracts import PatchMask, Size, check_count
+from unmask.contracts import Masked, PatchMask, Size, check_count
 from unmask.data import Tiff
 from unmask.data.bands import BAND_ENDINGS, read_bands
 from unmask.data.decode import decode
@@ -18,11 +18,13 @@ from unmask.errors import DataError, RunError, SettingsError
 from unmask.formats.model import ModelSpec
 from unmask.masking import AnyMasking
 from unmask.masking.squares import side_of
+from unmask.objectives import AnyObjective
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.randomness import generator
 from unmask.runs.reconstruct import Reconstruction, fitted_size, reconstruct
 from unmask.runs.run import Run
 from unmask.runs.weights import find_weights
+from unmask.spec import kind_of
 from unmask.targets.pixels import Levels
 
 Images = Sequence[str | Path] | Shaped[Tensor, "b c h w"]
@@ -49,6 +51,9 @@ def load(path: Path | str, device: str = "cpu") -> "Model":
     found = find_weights(path)
     weights = found.weights
     objective = weights.build_objective().to(device).eval() if weights.decoder else None
+    assert objective is None or isinstance(
+        objective, MaskedAutoencoder
+    )  # others give an encoder alone
     encoder = objective.encoder if objective else weights.build_encoder().to(device).eval()
     return Model(
         weights.spec,
@@ -93,6 +98,11 @@ class Model:
         Raises:
             RunError: if these weights are an encoder alone.
         """
+        if self.run is not None and not isinstance(self.run.recipe.objective, Masked):
+            raise RunError(
+                f"{self.about} was pretrained with {kind_of(AnyObjective, self.run.recipe.objective)}, which hides and "
+                "rebuilds nothing, so there is nothing to reconstruct; `unmask evaluate` says how good it is"
+            )
         if self._objective is None:
             raise RunError(
                 f"{self.about} is an encoder alone, so it cannot rebuild images; load weights that "

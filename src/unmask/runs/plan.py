@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-from unmask.contracts import ImageSource
+from unmask.contracts import ImageSource, Masked, Reconstructing
+from unmask.data.crops import sizes_of
 from unmask.data.loader import Viewed, Wanted
 from unmask.errors import ResourceError
-from unmask.objectives.mae import MaskedAutoencoder
+from unmask.objectives import AnyPretraining
 from unmask.patches import patch_grid
 from unmask.randomness import generator
 from unmask.recipes import Recipe, Tokenizing, Transfer
@@ -34,10 +35,10 @@ class Plan:
     """Parameters that are thrown away."""
 
     kept: int
-    """Patches that the encoder sees of each image."""
+    """Patches that the encoder sees of each image, or of the first view of it."""
 
     patches: int
-    """Patches of each image."""
+    """Patches of each image, or of the first view of it."""
 
     step_seconds: float
     """Expected time of a step at the full size; smaller crops take less."""
@@ -50,7 +51,7 @@ class Plan:
 
 
 def trial(
-    objective: MaskedAutoencoder | Classifier | PatchTokenizer,
+    objective: AnyPretraining | Classifier | PatchTokenizer,
     recipe: Recipe | Transfer | Tokenizing,
     device: torch.device,
     precision: Precision,
@@ -77,6 +78,7 @@ def trial(
         largest=min(recipe.batch_size, _LARGEST_TRIAL),
         device=device,
         precision=precision,
+        more=sizes_of(recipe.views, recipe.image_size)[1:],
     )
 
 
@@ -111,23 +113,23 @@ def fitting_micro_batch(
     return min(wanted, batch_size)
 
 
-def make_plan(run: Run, objective: MaskedAutoencoder, source: ImageSource, cost: Cost) -> Plan:
+def make_plan(run: Run, objective: AnyPretraining, source: ImageSource, cost: Cost) -> Plan:
     """The plan of a run, from measured costs."""
     recipe, hardware = run.recipe, run.hardware
     step_seconds = seconds_of_step(run, source, cost)
     encoder = parameter_count(objective.encoder)
-    masks = [  # of the smaller sizes too, so that one that cannot be masked is refused now
-        recipe.objective.masking.sample(
-            1, patch_grid(size, recipe.encoder.patch_size), generator("cpu", "plan")
-        )
-        for size in recipe.every_size()
-    ]
-    mask = masks[-1]
+    grids = [patch_grid(size, recipe.encoder.patch_size) for size in recipe.every_size()]
+    kept = patches = grids[-1].height * grids[-1].width
+    target = parameter_count(objective.target) if isinstance(objective, Reconstructing) else 0
+    if isinstance(recipe.objective, Masked):
+        for grid in grids:  # the smaller too, so that one that cannot be masked is refused now
+            mask = recipe.objective.masking.sample(1, grid, generator("cpu", "plan"))
+            kept = mask.kept_index.shape[1]
     return Plan(
         encoder_parameters=encoder,
-        decoder_parameters=parameter_count(objective) - encoder - parameter_count(objective.target),
-        kept=mask.kept_index.shape[1],
-        patches=mask.removed.shape[1],
+        decoder_parameters=parameter_count(objective) - encoder - target,
+        kept=kept,
+        patches=patches,
         step_seconds=step_seconds,
         memory_bytes=cost.memory(hardware.micro_batch) + cost.bytes_process,
         seconds=step_seconds * run.steps,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from threading import Event
 
 from unmask.contracts import ImageSource
-from unmask.objectives.mae import MaskedAutoencoder
+from unmask.objectives import AnyPretraining
 from unmask.runs.fitting import fit_target
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
@@ -16,7 +16,7 @@ def pretrain(
     run: Run,
     folder: RunFolder,
     source: ImageSource,
-    objective: MaskedAutoencoder,
+    objective: AnyPretraining,
     stop: Event,
     start: Checkpoint | None = None,
 ) -> Iterator[Progress]:

@@ -13,7 +13,7 @@ from unmask.contracts import ChannelStatistics, ImageSource
 from unmask.data import AnySource
 from unmask.errors import RunError, SettingsError
 from unmask.formats.model import FORMAT, ModelSpec
-from unmask.objectives.mae import MaskedAutoencoder
+from unmask.objectives import AnyPretraining
 from unmask.recipes import Recipe
 from unmask.spec import from_json, to_json
 from unmask.training.hardware import Hardware
@@ -109,7 +109,7 @@ class Run:
             origin=self.origin,
         )
 
-    def build(self) -> MaskedAutoencoder:
+    def build(self) -> AnyPretraining:
         """The objective around a new encoder, its weights drawn from the seed."""
         return self.model.build_objective(self.seed)
 

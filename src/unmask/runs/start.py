@@ -3,13 +3,12 @@
 from dataclasses import replace
 from typing import NamedTuple
 
-from unmask.contracts import ChannelStatistics, ImageSource
+from unmask.contracts import Accompanied, ChannelStatistics, ImageSource, Masked
 from unmask.encoders.vit import PlainBlocks, ViT
 from unmask.errors import DataError, RunError, SettingsError
 from unmask.formats.adapt import adapt
 from unmask.formats.model import ModelSpec, Weights
-from unmask.objectives import AnyObjective
-from unmask.objectives.mae import MaskedAutoencoder
+from unmask.objectives import AnyObjective, AnyPretraining
 from unmask.patches import patch_grid
 from unmask.recipes import RECIPES, Recipe, Transfer
 from unmask.runs.fitting import fit_target
@@ -34,15 +33,15 @@ class Start(NamedTuple):
 def recipe_for(spec: ModelSpec) -> tuple[str, Recipe, str]:
     """The recipe that the weights ask for, its name, and the reason.
 
-    The first with their encoder; else MAE's settings for patches of that kind. Decoder and image size
-    are those of the weights.
+    The first with their encoder; else MAE's settings for patches of that kind. Decoder, if there is one, and
+    image size are those of the weights.
     """
     same = [name for name, named in RECIPES.items() if named.recipe.encoder == spec.encoder]
     usual = "mae-ti4" if spec.encoder.patch_size <= _SMALL_PATCH else "mae-b16"
     name = same[0] if same else usual
     recipe = RECIPES[name].recipe
     objective = recipe.objective
-    if spec.objective is not None:
+    if isinstance(spec.objective, MAE) and isinstance(objective, MAE):
         objective = replace(
             objective, encoding=spec.objective.encoding, decoder=spec.objective.decoder
         )
@@ -79,13 +78,15 @@ def start_from(found: Found, recipe: Recipe, statistics: ChannelStatistics) -> S
     return Start(adapt(weights, recipe.image_size, statistics), "; ".join(words))
 
 
-def put_in(objective: MaskedAutoencoder, weights: Weights) -> None:
+def put_in(objective: AnyPretraining, weights: Weights) -> None:
     """Replace an objective's weights by those given; the rest, a decoder if there is none, stays drawn."""
     objective.load_state_dict({**objective.state_dict(), **weights.whole})
+    if isinstance(objective, Accompanied):
+        objective.begin()
 
 
 def save_start(
-    folder: RunFolder, run: Run, source: ImageSource, objective: MaskedAutoencoder
+    folder: RunFolder, run: Run, source: ImageSource, objective: AnyPretraining
 ) -> Checkpoint:
     """Save the weights as step 0, so that going on needs nothing but the folder; a target is fitted first."""
     fit_target(run, source, objective)
@@ -122,6 +123,8 @@ def statistics_for(spec: ModelSpec, source: ImageSource) -> ChannelStatistics | 
 
 def _decoder_fits(old: AnyObjective, new: AnyObjective, same_channels: bool) -> bool:
     """Whether a decoder can go on: it is the same, and so is what it predicts but for the levels of pixels."""
+    if not isinstance(old, Masked) or not isinstance(new, Masked):
+        return False
     pixels = (Pixels, NormalizedPixels)
     same = (old.encoding, old.decoder) == (new.encoding, new.decoder)
     if isinstance(old.target, pixels) and isinstance(new.target, pixels):

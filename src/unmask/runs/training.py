@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from unmask.contracts import Batch, ImageSource
+from unmask.data.crops import sizes_of
 from unmask.data.loader import Failures, Viewed, batches
 from unmask.data.order import rows_of
 from unmask.data.set_aside import SetAside
-from unmask.runs.folder import RunFolder
+from unmask.runs.folder import COMPANIONS, RunFolder
 from unmask.runs.saving import Saver
 from unmask.runs.transfer import AnyRun
 from unmask.training.checkpoint import Checkpoint, restore_optimizer
@@ -61,12 +62,19 @@ def training(
     torch.set_num_threads(hardware.threads)
 
     if start:
-        trainable.load_state_dict(start.read("model"))
+        trainable.load_state_dict(start.read("model") | start.read_if_there(COMPANIONS))
     whole_on = torch.device("cpu") if hardware.shard else device
     trainable.to(whole_on).train()
     shape = (recipe.image_size, run.channels)
     flops = {
-        size: flops_per_image(trainable, size, run.channels, whole_on, hardware.precision)
+        size: flops_per_image(
+            trainable,
+            size,
+            run.channels,
+            whole_on,
+            hardware.precision,
+            sizes_of(recipe.views, size)[1:],
+        )
         for size in recipe.every_size()
     }
     ceiling = processes.count * matrix_ceiling(device, hardware.precision)
@@ -77,6 +85,7 @@ def training(
         hardware.precision,
         micro_batch=hardware.micro_batch,
         steps=run.steps,
+        more=sizes_of(recipe.views, recipe.image_size)[1:],
     )
     spread_out = spread(trainable, device, hardware.shard)
     optimizer = recipe.optimizer.build(trainable)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from unmask.contracts import Masked
 from unmask.errors import RunError
 from unmask.formats import Hints, read_named
 from unmask.formats.model import Weights, split
@@ -52,7 +53,10 @@ def find_weights(path: Path | str, hints: Hints = _NO_HINTS) -> Found:
 def _of_run(folder: RunFolder) -> Found:
     run = folder.read()
     found, damaged = newest_whole(folder)
-    weights = Weights(run.model, *split(found.read("model")))
+    if isinstance(run.recipe.objective, Masked):
+        weights = Weights(run.model, *split(found.read("model")))
+    else:  # what else it trains is of no use without its teacher
+        weights = Weights(run.model.without_decoder(), found.read("encoder"), {})
     about = f"{run.recipe_name}, step {found.info.step:,}"
     return Found(weights, about, "unmask", run, found.info.step, damaged)
 

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unmask.contracts import Batch, Following, Loss
-from unmask.encoders.layers import Block
+from unmask.contracts import Batch, Following, Loss, Moment
+from unmask.encoders.layers import Block, kept_paths
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.patches import size_of
@@ -123,10 +123,10 @@ class Classifier(nn.Module):
         smoothing = self.spec.label_smoothing
         return Loss(F.cross_entropy(logits, batch.labels, label_smoothing=smoothing), {})
 
-    def after_step(self) -> None:
+    def after_step(self, moment: Moment) -> None:
         """Let the head's running statistics be those of all processes, and the average follow."""
         if isinstance(self.head, Following):
-            self.head.after_step()
+            self.head.after_step(moment)
         if self.average is not None:
             self.average.follow(encoder=self.encoder, head=self.head)
 
@@ -159,18 +159,14 @@ class Classifier(nn.Module):
     def _kept(
         self, images: int, generator: torch.Generator
     ) -> Float[Tensor, "halves b 1 1"] | None:
-        """By how much to multiply what each half block adds to each image: 0, or more than 1 to make up for it.
-
-        Stochastic depth (Huang and others, 2016), of blocks that learn.
-        """
+        """See `kept_paths`; only blocks that learn are skipped."""
         if not self.training or self.spec.drop_path == 0:
             return None
         depth = len(self.encoder.blocks)
         device = generator.device
         rates = torch.linspace(0, self.spec.drop_path, depth, device=device).repeat_interleave(2)
         rates[: self._frozen] = 0
-        drawn = torch.rand(images, 2 * depth, generator=generator, device=device)
-        return ((drawn >= rates) / (1 - rates)).T[:, :, None, None]
+        return kept_paths(rates, images, generator)
 
     def _freeze(self) -> None:
         encoder = self.encoder

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unmask.contracts import Moment
 from unmask.encoders.layers import NORM_EPSILON, attend
 from unmask.spec import Kind
 
@@ -102,7 +103,7 @@ class TokenClassifier(nn.Module):
             return self.linear(F.batch_norm(token, average, spread, eps=self.batch_norm.eps))
         return self.linear(self.batch_norm(token))
 
-    def after_step(self) -> None:
+    def after_step(self, moment: Moment) -> None:
         """Let all processes have the same running averages."""
         _reduce(self.batch_norm)
 
@@ -142,7 +143,7 @@ class AttentiveClassifier(nn.Module):
         pooled = attend(query, self.key(patches), self.value(patches), self.num_heads)
         return self.linear(pooled[:, 0])
 
-    def after_step(self) -> None:
+    def after_step(self, moment: Moment) -> None:
         """Let all processes have the same running averages."""
         _reduce(self.batch_norm)
 

@@ -72,6 +72,10 @@ class Checkpoint:
         loaded = [load_file(self.folder / f"{part}.safetensors") for part in parts]
         return {key: _joined([part[key] for part in loaded if key in part]) for key in loaded[0]}
 
+    def read_if_there(self, name: str) -> dict[str, Tensor]:
+        """The tensors of a file that not every run has; none without it."""
+        return self.read(name) if name in self.info.checksums else {}
+
 
 def part_name(name: str, number: int, parts: int) -> str:
     """The name of one of several files that hold the rows of the same tensors, in order.

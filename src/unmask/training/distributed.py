@@ -22,7 +22,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from unmask.contracts import Entered
+from unmask.contracts import Entered, Joining
 from unmask.errors import ResourceError, SettingsError
 
 PATIENCE = timedelta(minutes=10)
@@ -157,10 +157,13 @@ def spread(module: nn.Module, device: torch.device, shard: bool) -> nn.Module:
     statistic reduces it. With `shard`, each process keeps its part of every parameter on the device, and the
     blocks are put together one after the other while they compute.
     """
+    if here().count == 1:
+        return _sharded(module, device) if shard else module
+    for part in module.modules():
+        if isinstance(part, Joining):
+            part.join()
     if shard:
         return _sharded(module, device)
-    if here().count == 1:
-        return module
     with warnings.catch_warnings():  # the argument has another name from torch 2.15 on
         warnings.simplefilter("ignore", FutureWarning)
         return DistributedDataParallel(

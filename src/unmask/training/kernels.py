@@ -6,7 +6,7 @@ A CPU computes everything as it is written.
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -44,6 +44,7 @@ def prepared(
     *,
     micro_batch: int,
     steps: int,
+    more: Sequence[Size] = (),
 ) -> Callable[[Reports], Reports]:
     """Make a module ready for a run of so many steps; what is returned goes around its reports.
 
@@ -51,7 +52,7 @@ def prepared(
     """
     if device.type != "cuda":
         return lambda reports: reports
-    shapes = attention_shapes(trainable, size, channels, device, precision)
+    shapes = attention_shapes(trainable, size, channels, device, precision, more)
     kernels = fastest_attention(shapes, micro_batch, device, precision)
     if steps >= _WORTH_COMPILING and can_compile(device):
         compile_blocks(trainable)
@@ -113,12 +114,17 @@ class _Noting(TorchFunctionMode):
 
 @torch.no_grad()
 def attention_shapes(
-    trainable: nn.Module, size: Size, channels: int, device: torch.device, precision: Precision
+    trainable: nn.Module,
+    size: Size,
+    channels: int,
+    device: torch.device,
+    precision: Precision,
+    more: Sequence[Size] = (),
 ) -> Counter[AttentionShape]:
     """The shapes of attention in a forward pass, and how often each occurs. The module stays as it is."""
     buffers = {name: value.clone() for name, value in trainable.named_buffers()}
     with _Noting() as noting, autocast(device, precision):
-        trainable(random_batch(2, size, channels, device), generator(device, "shapes"))
+        trainable(random_batch(2, size, channels, device, more), generator(device, "shapes"))
     for name, value in trainable.named_buffers():
         value.copy_(buffers[name])
     return noting.seen

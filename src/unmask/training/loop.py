@@ -6,11 +6,23 @@ from functools import partial
 
 import torch
 
-from unmask.contracts import Batch, Following, Loss, Part, Reports, Size, StepReport, Trainable
+from unmask.contracts import (
+    Batch,
+    Following,
+    Loss,
+    Moment,
+    Part,
+    Preparing,
+    Reports,
+    Size,
+    StepReport,
+    Trainable,
+)
 from unmask.errors import ResourceError
 from unmask.randomness import generator
 from unmask.training.distributed import plain, reducing
 from unmask.training.hardware import Precision, autocast
+from unmask.training.optimizers import clip, set_rates
 
 
 def train(
@@ -29,17 +41,16 @@ def train(
     """Train from `first_step` to `steps`, one report a step.
 
     Nothing here waits for a GPU: losses are tensors, read by whoever needs the number. All
-    randomness of a step comes from (seed, step). A group of the optimizer that bears a "scale" has that
-    much of the learning rate. Of several processes, each has its part of every batch and reports the
-    loss of that part.
+    randomness of a step comes from (seed, step). Of several processes, each has its part of every batch
+    and reports the loss of that part.
     """
+    module = plain(trainable)
     for step in range(first_step, steps):
         started = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - started
-        learning_rate = rate(step)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * group.get("scale", 1.0)
+        learning_rate, moment = rate(step), Moment(step, steps, batch.epoch)
+        set_rates(optimizer, learning_rate, step / steps)
         randomness = partial(generator, device, "step", seed, step)
         try:
             loss = _backward(trainable, batch, randomness, device, precision, micro_batch)
@@ -50,10 +61,13 @@ def train(
                 f"step {step + 1} does not fit in memory with {micro_batch} images at a time; "
                 f"try --micro-batch {max(1, micro_batch // 2)}: the same result but for rounding"
             ) from None
+        if isinstance(module, Preparing):
+            module.before_step(moment)
+        clip(optimizer)
         optimizer.step()
         optimizer.zero_grad()
-        if isinstance(module := plain(trainable), Following):
-            module.after_step()
+        if isinstance(module, Following):
+            module.after_step(moment)
         yield StepReport(
             step=step + 1,
             loss=loss.total,

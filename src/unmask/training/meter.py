@@ -2,7 +2,7 @@
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from unmask.contracts import Batch, Size, Trainable
+from unmask.contracts import Size, Trainable
 from unmask.randomness import generator
 from unmask.training.hardware import Precision, autocast, wait_for
+from unmask.training.speed import random_batch
 
 _FEWEST = 4
 _LONG_ENOUGH = 0.7  # seconds of a trial
@@ -52,20 +53,19 @@ def measure_cost(
     largest: int,
     device: torch.device,
     precision: Precision,
+    more: Sequence[Size] = (),
 ) -> Cost:
     """Time forward and backward passes of random images at two sizes, and an update with rate 0.
 
     Weights stay as they are, and the optimizer's state is cleared again. `largest` bounds the
-    images of a trial.
+    images of a trial; `more` are the sizes of views after the first.
     """
+    buffers = {name: value.clone() for name, value in module.named_buffers()}
 
     def passes(count: int) -> None:
-        shape = (count, channels, *size)
-        noise = generator(device, "cost", count)
-        images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device, generator=noise)
-        labels = torch.zeros(count, dtype=torch.long, device=device)
+        batch = random_batch(count, size, channels, device, more)
         with autocast(device, precision):
-            module(Batch((images,), labels, labels, 0), noise).total.backward()
+            module(batch, generator(device, "cost", count)).total.backward()
 
     weights = sum(p.nbytes for p in module.parameters())
     process = max(0, _resident() - weights) if device.type == "cpu" else 0
@@ -81,12 +81,14 @@ def measure_cost(
     state = sum(t.nbytes for s in optimizer.state.values() for t in s.values())
     optimizer.state.clear()
     optimizer.zero_grad()
+    for name, value in module.named_buffers():
+        value.copy_(buffers[name])
     learning = [p.nbytes for p in module.parameters() if p.requires_grad]
     return Cost(
         seconds_per_image=per_image,
         seconds_per_micro_batch=max(0.0, slow - per_image * many),
         seconds_per_update=update,
-        bytes_per_image=saved_bytes(module, size, channels, device, precision),
+        bytes_per_image=saved_bytes(module, size, channels, device, precision, more),
         bytes_fixed=weights + sum(learning) + state,
         bytes_process=process,
     )
@@ -114,7 +116,12 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def saved_bytes(
-    trainable: Trainable, size: Size, channels: int, device: torch.device, precision: Precision
+    trainable: Trainable,
+    size: Size,
+    channels: int,
+    device: torch.device,
+    precision: Precision,
+    more: Sequence[Size] = (),
 ) -> int:
     """Bytes that a forward pass keeps for the backward pass, per image.
 
@@ -128,14 +135,12 @@ def saved_bytes(
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        images = torch.zeros((count, channels, *size), dtype=torch.uint8, device=device)
-        labels = torch.zeros(count, dtype=torch.long, device=device)
-        noise = generator(device, "memory", count)
+        batch = random_batch(count, size, channels, device, more)
         with (
             torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
             autocast(device, precision),
         ):
-            trainable(Batch((images,), labels, labels, 0), noise)
+            trainable(batch, generator(device, "memory", count))
         return sum(storages.values())
 
     return (kept(3) - kept(1)) // 2

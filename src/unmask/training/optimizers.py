@@ -1,5 +1,6 @@
-"""Optimizers and their parameter groups."""
+"""Optimizers, their parameter groups, and what is set anew before every step."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,6 +12,81 @@ from torch.optim.adamw import adamw
 from unmask.contracts import Layered
 from unmask.errors import SettingsError
 from unmask.spec import Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoClipping:
+    """Gradients are taken as they are."""
+
+    def __call__(self, parameters: list[Tensor]) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTogether:
+    """All gradients are scaled down alike, to a norm of all of them together."""
+
+    norm: float = 3.0
+    """The largest norm."""
+
+    def __post_init__(self) -> None:
+        _check_norm(self.norm)
+
+    def __call__(self, parameters: list[Tensor]) -> None:
+        """Scale the gradients in place."""
+        nn.utils.clip_grad_norm_(parameters, self.norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipEach:
+    """The gradient of each parameter is scaled down to a norm of its own (DINO)."""
+
+    norm: float = 3.0
+    """The largest norm."""
+
+    def __post_init__(self) -> None:
+        _check_norm(self.norm)
+
+    def __call__(self, parameters: list[Tensor]) -> None:
+        """Scale the gradients in place."""
+        for parameter in parameters:
+            nn.utils.clip_grad_norm_([parameter], self.norm)
+
+
+def _check_norm(norm: float) -> None:
+    if not norm > 0:
+        raise SettingsError(
+            f"gradients are clipped to a norm above 0, got {norm}; optimizer.clipping:none leaves them alone"
+        )
+
+
+AnyClipping = (
+    Annotated[NoClipping, Kind("none")]
+    | Annotated[ClipTogether, Kind("together")]
+    | Annotated[ClipEach, Kind("each")]
+)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, learning_rate: float, done: float) -> None:
+    """Set the learning rate, and the weight decay where it changes, at a share of all steps done.
+
+    A group that bears a "scale" has that much of the rate; one with "decays" goes from the first to the last of
+    them along half a cosine.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group.get("scale", 1.0)
+        if "decays" in group:
+            first, last = group["decays"]
+            group["weight_decay"] = last + (first - last) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def clip(optimizer: torch.optim.Optimizer) -> None:
+    """Clip gradients as the optimizer's spec says, if it says so."""
+    clipping = optimizer.param_groups[0].get("clipping")
+    if clipping is not None:
+        clipping(
+            [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,19 +102,29 @@ class AdamW:
     weight_decay: float = 0.05
     """Decay of matrices and tokens; vectors and biases have none."""
 
+    last_weight_decay: float | None = None
+    """Decay at the end, where it changes, along half a cosine (DINO); null if it stays."""
+
+    clipping: AnyClipping = NoClipping()
+    """What is done to large gradients."""
+
     def __post_init__(self) -> None:
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingsError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        if self.weight_decay < 0:
-            raise SettingsError(f"weight_decay must not be negative, got {self.weight_decay}")
+        for name in ("weight_decay", "last_weight_decay"):
+            if (getattr(self, name) or 0) < 0:
+                raise SettingsError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """The optimizer of all parameters that learn; its rate is set before every step."""
         decayed, exempt = decay_groups(module)
+        first, last = self.weight_decay, self.last_weight_decay
+        changing = {} if last is None else {"decays": (first, last)}
+        clipping = {} if self.clipping == NoClipping() else {"clipping": self.clipping}
         groups = [
-            {"params": exempt, "weight_decay": 0.0},
-            {"params": decayed, "weight_decay": self.weight_decay},
+            {"params": exempt, "weight_decay": 0.0, **clipping},
+            {"params": decayed, "weight_decay": first, **changing, **clipping},
         ]
         betas = (self.beta1, self.beta2)
         return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)

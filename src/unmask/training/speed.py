@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -46,17 +46,28 @@ class Meter(NamedTuple):
         }
 
 
-def random_batch(count: int, size: Size, channels: int, device: torch.device) -> Batch:
-    """Noise of `count` uint8 images, all of class 0."""
+def random_batch(
+    count: int, size: Size, channels: int, device: torch.device, more: Sequence[Size] = ()
+) -> Batch:
+    """Noise of `count` uint8 images, all of class 0; `more` are the sizes of views after the first."""
     noise = generator(device, "noise", count)
-    shape = (count, channels, *size)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device, generator=noise)
+    views = tuple(
+        torch.randint(
+            0, 256, (count, channels, *view), dtype=torch.uint8, device=device, generator=noise
+        )
+        for view in (size, *more)
+    )
     zeros = torch.zeros(count, dtype=torch.long, device=device)
-    return Batch((images,), zeros, zeros, 0)
+    return Batch(views, zeros, zeros, 0)
 
 
 def flops_per_image(
-    trainable: nn.Module, size: Size, channels: int, device: torch.device, precision: Precision
+    trainable: nn.Module,
+    size: Size,
+    channels: int,
+    device: torch.device,
+    precision: Precision,
+    more: Sequence[Size] = (),
 ) -> int:
     """FLOPs of matrix products in a forward and backward pass, by torch's counter.
 
@@ -66,7 +77,7 @@ def flops_per_image(
     buffers = {name: value.clone() for name, value in trainable.named_buffers()}
 
     def count(images: int) -> int:
-        batch = random_batch(images, size, channels, device)
+        batch = random_batch(images, size, channels, device, more)
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             with autocast(device, precision):
                 loss = trainable(batch, generator(device, "flops", images))

@@ -1,0 +1,197 @@
+"""Several views of an image, each changed in its own way, for objectives that compare them."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+import torch
+from jaxtyping import Shaped
+from PIL import ImageFilter
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from unmask.contracts import Size
+from unmask.data.views import AnyViews, draw_box, resize
+from unmask.errors import DataError, SettingsError
+from unmask.randomness import generator
+from unmask.spec import Kind
+
+_BRIGHTNESS = _CONTRAST = 0.4
+_SATURATION = 0.2
+_HUE = 0.1
+_BLUR = (0.1, 2.0)
+_MIDDLE = 128
+
+
+class Changes(NamedTuple):
+    """How often a view is changed in which way."""
+
+    flip: float
+    jitter: float
+    gray: float
+    blur: float
+    solarize: float
+
+    @property
+    def of_colors(self) -> bool:
+        """Whether any of them needs grey or colour bytes."""
+        return max(self.jitter, self.gray, self.blur, self.solarize) > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiCrop:
+    """Two large parts of the image and several small ones at a lower resolution, in changed colours (SwAV; DINO).
+
+    Brightness and contrast change by up to 0.4, saturation by 0.2, hue by 0.1, in any order; blurs are Gaussian with a
+    deviation of 0.1 to 2 pixels; solarising inverts what is brighter than the middle.
+    """
+
+    small_count: int = 8
+    """How many small views."""
+
+    small_size: Size = Size(96, 96)
+    """Pixels of a small view; the large ones have the recipe's image size."""
+
+    smallest_share: float = 0.05
+    """Least share of the image's area in a small view."""
+
+    middle_share: float = 0.4
+    """Largest share of it in a small view, and least in a large one."""
+
+    flip_probability: float = 0.5
+    """How often to mirror left and right; 0 where sides matter, as in writing."""
+
+    jitter_probability: float = 0.8
+    """How often to change brightness, contrast, saturation and hue."""
+
+    gray_probability: float = 0.2
+    """How often to take the colours out."""
+
+    blur_probabilities: tuple[float, float, float] = (1.0, 0.1, 0.5)
+    """How often to blur the first large view, the second, and each small one."""
+
+    solarize_probability: float = 0.2
+    """How often to solarise the second large view."""
+
+    def __post_init__(self) -> None:
+        if self.small_count < 0:
+            raise SettingsError(f"small_count must not be negative, got {self.small_count}")
+        _check_shares(self.smallest_share, self.middle_share)
+        _check_probabilities(
+            flip=self.flip_probability,
+            jitter=self.jitter_probability,
+            gray=self.gray_probability,
+            blur=max(self.blur_probabilities),
+            solarize=self.solarize_probability,
+        )
+
+    def sizes(self, size: Size) -> tuple[Size, ...]:
+        """Pixels of every view.
+
+        Raises:
+            SettingsError: if small views are larger than large ones.
+        """
+        if self.small_count and (
+            self.small_size.height > size.height or self.small_size.width > size.width
+        ):
+            raise SettingsError(
+                f"small crops of {self.small_size} pixels are larger than the image size of {size}; choose a smaller "
+                f"--views.small-size (DINO takes 96 beside 224; {size.height // 2} would be half) or a larger --image-size"
+            )
+        return (size, size, *[self.small_size] * self.small_count)
+
+    def __call__(
+        self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
+    ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
+        """All views; all of it depends on the key alone.
+
+        Raises:
+            DataError: if colours are to be changed and the pixels are no grey or colour bytes.
+        """
+        random = generator("cpu", "crops", *key)
+        views: list[Tensor] = []
+        for number, view_size in enumerate(self.sizes(size)):
+            changes = Changes(
+                flip=self.flip_probability,
+                jitter=self.jitter_probability,
+                gray=self.gray_probability,
+                blur=self.blur_probabilities[min(number, 2)],
+                solarize=self.solarize_probability if number == 1 else 0.0,
+            )
+            large = number < 2
+            least = self.middle_share if large else self.smallest_share
+            most = 1.0 if large else self.middle_share
+            views.append(_view(image, view_size, least, most, changes, random))
+        return tuple(views)
+
+
+def _check_shares(*shares: float) -> None:
+    """Refuse shares of an image's area that are none, or that fall."""
+    if not all(0 < share <= 1 for share in shares) or list(shares) != sorted(shares):
+        raise SettingsError(
+            f"shares of an image's area lie above 0 and at most at 1, the smaller first, got {list(shares)}"
+        )
+
+
+def _check_probabilities(**probabilities: float) -> None:
+    for name, value in probabilities.items():
+        if not 0 <= value <= 1:
+            raise SettingsError(f"a probability ({name}) must lie between 0 and 1, got {value}")
+
+
+def _view(
+    image: Shaped[Tensor, "c h w"],
+    size: Size,
+    least: float,
+    most: float,
+    changes: Changes,
+    random: torch.Generator,
+) -> Shaped[Tensor, "c new_h new_w"]:
+    """A part of the image with between these shares of its area, resized and changed."""
+    whole = Size(image.shape[-2], image.shape[-1])
+    top, left, height, width = draw_box(whole, least, random, most)
+    view = resize(image[:, top : top + height, left : left + width], size)
+    flip, jitter, gray, blur, solarize = torch.rand(5, generator=random).tolist()
+    view = view.flip(-1) if flip < changes.flip else view
+    order = torch.randperm(4, generator=random).tolist()
+    amounts = torch.rand(5, generator=random).tolist()
+    if not changes.of_colors:
+        return view
+    if image.dtype != torch.uint8 or len(image) not in (1, 3):
+        raise DataError(
+            f"colours are changed of grey or colour images of bytes, and these have {len(image)} channels of "
+            f"{str(image.dtype).removeprefix('torch.')}; set --views.jitter-probability, --views.gray-probability, "
+            "--views.blur-probabilities and --views.solarize-probability to 0"
+        )
+    picture: Any = F.to_pil_image(view)
+    if jitter < changes.jitter:
+        picture = _jittered(picture, order, amounts)
+    if gray < changes.gray and len(image) == 3:
+        picture = F.to_grayscale(picture, num_output_channels=3)
+    if blur < changes.blur:
+        radius = _BLUR[0] + amounts[4] * (_BLUR[1] - _BLUR[0])
+        picture = picture.filter(ImageFilter.GaussianBlur(radius))
+    if solarize < changes.solarize:
+        picture = F.solarize(picture, _MIDDLE)
+    return F.pil_to_tensor(picture)
+
+
+def _jittered(picture: Any, order: list[int], amounts: list[float]) -> Any:
+    """Brightness, contrast, saturation and hue changed, in this order of them."""
+    brightness, contrast, saturation, hue = (2 * amount - 1 for amount in amounts[:4])
+    steps = (
+        lambda p: F.adjust_brightness(p, 1 + _BRIGHTNESS * brightness),
+        lambda p: F.adjust_contrast(p, 1 + _CONTRAST * contrast),
+        lambda p: F.adjust_saturation(p, 1 + _SATURATION * saturation),
+        lambda p: F.adjust_hue(p, _HUE * hue),
+    )
+    for number in order:
+        picture = steps[number](picture)
+    return picture
+
+
+AnyPretrainingViews = AnyViews | Annotated[MultiCrop, Kind("multi-crop")]
+
+
+def sizes_of(views: AnyPretrainingViews, size: Size) -> tuple[Size, ...]:
+    """Pixels of every view of an image, the first of them of this size."""
+    return views.sizes(size) if isinstance(views, MultiCrop) else (size,)
