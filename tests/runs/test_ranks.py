@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from runs import ranks, tiny, tiny_transfer
 
+from unmask.contracts import Size
+from unmask.data.crops import MultiCrop
 from unmask.masking import BlockMasking
-from unmask.objectives import MAE
-from unmask.runs.folder import RunFolder
+from unmask.objectives import DINO, MAE
+from unmask.runs.folder import COMPANIONS, RunFolder
 from unmask.tasks.heads import TokenProbe
+from unmask.training.optimizers import AdamW, ClipEach
+from unmask.training.schedules import WarmupCosine
 
 pytestmark = pytest.mark.timeout(
     660
@@ -32,6 +37,15 @@ BLOCKS = replace(
 TRANSFER = replace(tiny_transfer.TRANSFER, batch_size=8, epochs=2.0)
 PROBE = replace(
     TRANSFER, task=replace(TRANSFER.task, trained_blocks="0", drop_path=0.0, head=TokenProbe())
+)
+DINO_RECIPE = replace(
+    RECIPE,
+    objective=DINO(
+        prototypes=16, hidden_dim=8, bottleneck_dim=4, drop_path=0.3, teacher_momentum=0.9
+    ),
+    views=MultiCrop(small_count=2, small_size=Size(4, 4)),
+    optimizer=AdamW(last_weight_decay=0.4, clipping=ClipEach(norm=1.0)),
+    schedule=WarmupCosine(base_lr=0.02, warmup_epochs=0.5),
 )
 ROUNDING = 1e-6
 """Losses are near 1 and float32; sums of a batch are made in another order."""
@@ -101,6 +115,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     done.add("tuned", 2, "tuned", root=done.tuning("tuned"))
     done.add("shards-tuned", 2, "tuned", root=done.tuning("shards-tuned"), shard=True)
     done.add("probed", 2, "tuned", root=done.tuning("probed", PROBE))
+    done.add("dino", 2, "trained", root=done.begun("dino", DINO_RECIPE))
+    done.add("dino-parts", 3, "trained", root=done.begun("dino-parts", DINO_RECIPE), micro_batch=2)
+    done.add("dino-shards", 2, "trained", root=done.begun("dino-shards", DINO_RECIPE), shard=True)
     for name, processes in (("stopped", 2), ("stopped", 3), ("killed", 2)):
         done.going_on(name, processes)
     done.going_on("shards", 2, shard=True)
@@ -134,6 +151,17 @@ def test_losses_are_those_of_one_process(done: Done, one: RunFolder, name: str) 
 def test_masks_that_are_drawn_image_by_image_are_the_same_too(done: Done) -> None:
     whole = tiny.finished_run(done.root / "whole-blocks", done.images, recipe=BLOCKS)
     assert losses(done.folder("blocks")) == pytest.approx(losses(whole), abs=ROUNDING)
+
+
+@pytest.mark.parametrize("name", ["dino", "dino-parts", "dino-shards"])
+def test_distillation_is_that_of_one_process(done: Done, name: str) -> None:
+    """The centre is of all processes' images, and reduced by its owner: nothing else would notice that it is not."""
+    whole = tiny.finished_run(done.root / f"whole-{name}", done.images, recipe=DINO_RECIPE)
+    assert losses(done.folder(name)) == pytest.approx(losses(whole), abs=10 * ROUNDING)
+    ours, theirs = (tiny.newest(run).read(COMPANIONS) for run in (done.folder(name), whole))
+    assert ours.keys() == theirs.keys()
+    assert bool(theirs["center"].any())
+    torch.testing.assert_close(ours["center"], theirs["center"], atol=1e-5, rtol=0)
 
 
 def test_all_stop_where_one_is_told_to(done: Done) -> None:

@@ -15,12 +15,17 @@ from unmask.errors import SettingsError
 from unmask.tasks import Classify
 from unmask.training.optimizers import (
     AdamW,
+    AnyClipping,
+    ClipEach,
+    ClipTogether,
     Lars,
     LayerwiseAdamW,
     Muon,
+    clip,
     decay_groups,
     layer_groups,
     orthogonal,
+    set_rates,
 )
 
 
@@ -258,3 +263,78 @@ def test_muon_s_state_is_tensors_that_a_checkpoint_can_hold() -> None:
     learning = [p for p in model.parameters() if p.requires_grad]
     assert set(optimizer.state) == set(learning)
     assert all(isinstance(t, Tensor) for state in optimizer.state.values() for t in state.values())
+
+
+def parameters_with(*gradients: list[float]) -> list[nn.Parameter]:
+    """A parameter for each gradient."""
+    found: list[nn.Parameter] = []
+    for gradient in gradients:
+        found.append(nn.Parameter(torch.zeros(len(gradient))))
+        found[-1].grad = torch.tensor(gradient)
+    return found
+
+
+def test_each_gradient_is_clipped_to_a_norm_of_its_own() -> None:
+    long, short = parameters_with([3.0, 4.0], [0.3, 0.4])
+    ClipEach(norm=1.0)([long, short])
+    assert long.grad is not None
+    assert short.grad is not None
+    torch.testing.assert_close(long.grad, torch.tensor([0.6, 0.8]), atol=1e-6, rtol=0)
+    assert short.grad.equal(torch.tensor([0.3, 0.4]))
+
+
+def test_all_gradients_are_clipped_to_a_norm_together() -> None:
+    one, other = parameters_with([3.0, 0.0], [0.0, 4.0])
+    ClipTogether(norm=1.0)([one, other])
+    assert one.grad is not None
+    assert other.grad is not None
+    torch.testing.assert_close(one.grad, torch.tensor([0.6, 0.0]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(other.grad, torch.tensor([0.0, 0.8]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("clipping", [ClipEach(norm=0.5), ClipTogether(norm=0.5)])
+def test_an_optimizer_clips_as_its_spec_says(clipping: AnyClipping) -> None:
+    module = nn.Linear(2, 2)
+    optimizer = AdamW(clipping=clipping).build(module)
+    for parameter in module.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    clip(optimizer)
+    norms = [
+        parameter.grad.norm() for parameter in module.parameters() if parameter.grad is not None
+    ]
+    assert len(norms) == 2
+    together = 0.5 * 2**0.5 if isinstance(clipping, ClipEach) else 0.5
+    torch.testing.assert_close(torch.stack(norms).norm(), torch.tensor(together), atol=1e-5, rtol=0)
+
+
+def test_without_clipping_gradients_stay() -> None:
+    module = nn.Linear(2, 2)
+    optimizer = AdamW().build(module)
+    module.weight.grad = torch.full_like(module.weight, 7.0)
+    clip(optimizer)
+    assert module.weight.grad.equal(torch.full((2, 2), 7.0))
+
+
+@pytest.mark.parametrize(
+    ("done", "decay"), [(0.0, 0.04), (0.25, 0.09272078), (0.5, 0.22), (1.0, 0.4)]
+)
+def test_weight_decay_at_named_shares_of_the_steps(done: float, decay: float) -> None:
+    """0.04 + 0.36 x (1 - cos(pi x done)) / 2, of matrices alone (DINO)."""
+    optimizer = AdamW(weight_decay=0.04, last_weight_decay=0.4).build(nn.Linear(2, 2))
+    set_rates(optimizer, 0.3, done)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.3, 0.3]
+    exempt, decayed = (group["weight_decay"] for group in optimizer.param_groups)
+    assert exempt == 0
+    assert decayed == pytest.approx(decay, abs=1e-8)
+
+
+def test_weight_decay_stays_where_it_is_not_to_change() -> None:
+    optimizer = AdamW(weight_decay=0.04).build(nn.Linear(2, 2))
+    set_rates(optimizer, 0.3, 0.7)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0, 0.04]
+
+
+@pytest.mark.parametrize("kind", [ClipEach, ClipTogether])
+def test_a_norm_of_nothing_is_refused(kind: type[ClipEach] | type[ClipTogether]) -> None:
+    with pytest.raises(SettingsError, match="clipped to a norm above 0, got 0"):
+        kind(norm=0.0)

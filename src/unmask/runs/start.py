@@ -41,7 +41,7 @@ def recipe_for(spec: ModelSpec) -> tuple[str, Recipe, str]:
     name = same[0] if same else usual
     recipe = RECIPES[name].recipe
     objective = recipe.objective
-    if isinstance(spec.objective, MAE) and isinstance(objective, MAE):
+    if isinstance(spec.objective, Masked) and isinstance(objective, Masked):
         objective = replace(
             objective, encoding=spec.objective.encoding, decoder=spec.objective.decoder
         )
