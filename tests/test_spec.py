@@ -40,6 +40,11 @@ Fruit = Annotated[Apple, Kind("apple")] | Annotated[Pear, Kind("pear")]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lunch:
+    fruit: Fruit | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Basket:
     fruit: Fruit
     count: int
@@ -181,3 +186,14 @@ def test_an_object_without_a_public_name_cannot_be_written() -> None:
 def test_specs_are_frozen_and_take_keywords_only(spec: type) -> None:
     assert spec.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert all(field.kw_only for field in fields(spec))
+
+
+@pytest.mark.parametrize(
+    ("fruit", "said"), [(Pear(ripe=True), "pear"), (Apple(weight=2.0), "apple"), (None, None)]
+)
+def test_one_of_several_kinds_or_nothing(fruit: Fruit | None, said: str | None) -> None:
+    data = json.loads(json.dumps(to_json(Lunch(fruit=fruit))))
+    assert (data["fruit"] or {}).get("kind") == said
+    assert from_json(Lunch, data) == Lunch(fruit=fruit)
+    with pytest.raises(SettingsError, match="unknown kind 'peer'; did you mean 'pear'"):
+        from_json(Lunch, {"fruit": {"kind": "peer"}})

@@ -28,8 +28,11 @@ class Kind:
 
 def kinds(union: Any) -> dict[str, type]:
     """The members of a union of specs by name; empty for any other type."""
-    members = get_args(union) if get_origin(union) in (Union, types.UnionType) else (union,)
-    named = {}
+    return _named(get_args(union) if get_origin(union) in (Union, types.UnionType) else (union,))
+
+
+def _named(members: tuple[Any, ...]) -> dict[str, type]:
+    named: dict[str, type] = {}
     for member in members:
         if get_origin(member) is not Annotated:
             return {}
@@ -116,6 +119,23 @@ def _unstructure_kind(named: dict[str, type]) -> Callable[[Any], dict[str, Any]]
     return unstructure
 
 
+def _kinds_or_none(union: Any) -> dict[str, type]:
+    """The members by name of a union of specs that may also be null; empty for any other type."""
+    members = get_args(union) if get_origin(union) in (Union, types.UnionType) else ()
+    specs = tuple(member for member in members if member is not types.NoneType)
+    return _named(specs) if len(specs) < len(members) else {}
+
+
+def _structure_kind_or_none(named: dict[str, type]) -> Callable[[Any, Any], Any]:
+    structure = _structure_kind(named)
+    return lambda data, cls: None if data is None else structure(data, cls)
+
+
+def _unstructure_kind_or_none(named: dict[str, type]) -> Callable[[Any], Any]:
+    unstructure = _unstructure_kind(named)
+    return lambda value: None if value is None else unstructure(value)
+
+
 def _strict(cls: type) -> Callable[[Any, Any], Any]:
     """Refuse what JSON spells as another type (a whole number may stand for a float)."""
 
@@ -166,6 +186,14 @@ _converter.register_structure_hook_factory(
 )
 _converter.register_unstructure_hook_factory(
     lambda union: bool(kinds(union)), lambda union: _unstructure_kind(kinds(union))
+)
+_converter.register_structure_hook_factory(
+    lambda union: bool(_kinds_or_none(union)),
+    lambda union: _structure_kind_or_none(_kinds_or_none(union)),
+)
+_converter.register_unstructure_hook_factory(
+    lambda union: bool(_kinds_or_none(union)),
+    lambda union: _unstructure_kind_or_none(_kinds_or_none(union)),
 )
 _converter.register_unstructure_hook(float, float)  # 2 and 2.0 are one value
 for _cls in (int, float, str, bool):
