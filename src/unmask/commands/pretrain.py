@@ -145,8 +145,11 @@ def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
     )
     statistics = _statistics(args, like, init, source)
     _say_statistics(statistics)
-    begun = init.weights.spec.objective if init else None
-    if begun is None or begun.target != recipe.objective.target:  # else the weights bring it
+    begun, wanted = init.weights.spec.objective if init else None, recipe.objective
+    same = (
+        isinstance(begun, Masked) and isinstance(wanted, Masked) and begun.target == wanted.target
+    )
+    if not same:  # else the weights bring it
         recipe = with_tokenizer(recipe, source.channels, statistics.values)
     start = start_from(init, recipe, statistics) if init else None
     if start:

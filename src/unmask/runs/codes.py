@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmask.contracts import ImageSource, Size
+from unmask.contracts import ImageSource, Masked, Size
 from unmask.data.views import CenterCrop
 from unmask.errors import DataError, SettingsError
 from unmask.patches import denormalize, filled, normalize, patch_grid, patchify, size_of, unpatchify
@@ -236,7 +236,7 @@ def tokenizer_for(
 def with_tokenizer(recipe: Recipe, channels: int, values: str) -> Recipe:
     """The recipe, whose target takes the shape of the tokenizer that it names, if it names one."""
     objective = recipe.objective
-    if not isinstance(objective.target, TokenizerCodes):
+    if not isinstance(objective, Masked) or not isinstance(objective.target, TokenizerCodes):
         return recipe
     target, _ = tokenizer_for(objective.target, recipe.encoder.patch_size, channels, values)
     return replace(recipe, objective=replace(objective, target=target))

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 
 from unmask.contracts import ChannelStatistics
-from unmask.objectives.mae import MaskedAutoencoder
+from unmask.data.crops import sizes_of
+from unmask.objectives import AnyPretraining
 from unmask.randomness import generator
 from unmask.recipes import Recipe
 from unmask.spec import to_json
@@ -88,21 +89,23 @@ def costs(
     return found
 
 
-def _built(recipe: Recipe, channels: ChannelStatistics, hardware: Hardware) -> MaskedAutoencoder:
+def _built(recipe: Recipe, channels: ChannelStatistics, hardware: Hardware) -> AnyPretraining:
     encoder = recipe.encoder.build(recipe.image_size, len(channels.mean), channels.tensors())
     return recipe.objective.build(encoder).to(find_device(hardware.device)).train()
 
 
-def _counted(objective: MaskedAutoencoder, recipe: Recipe, hardware: Hardware) -> tuple[int, int]:
+def _counted(objective: AnyPretraining, recipe: Recipe, hardware: Hardware) -> tuple[int, int]:
     """FLOPs of an image, and the bytes kept for it."""
     device, channels = find_device(hardware.device), objective.encoder.channels
-    about = (objective, recipe.image_size, channels, device, hardware.precision)
+    more = sizes_of(recipe.views, recipe.image_size)[1:]
+    about = (objective, recipe.image_size, channels, device, hardware.precision, more)
     return flops_per_image(*about), saved_bytes(*about)
 
 
-def _turn(objective: MaskedAutoencoder, recipe: Recipe, hardware: Hardware, batch: int) -> Turn:
+def _turn(objective: AnyPretraining, recipe: Recipe, hardware: Hardware, batch: int) -> Turn:
     device = find_device(hardware.device)
-    images = random_batch(batch, recipe.image_size, objective.encoder.channels, device)
+    size, *more = sizes_of(recipe.views, recipe.image_size)
+    images = random_batch(batch, size, objective.encoder.channels, device, more)
     optimizer = recipe.optimizer.build(objective)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
