@@ -15,6 +15,7 @@ COMMANDS = {
     "tokenizer": "discrete codes of image patches, for encoders to learn from",
     "bench": "how fast this machine trains, what holds it back, and what to do about it",
     "study": "one of the paper's ablations at your scale, beside the paper's table",
+    "compare": "ways to pretrain the same encoder on your images, side by side",
     "pack": "any images into tar shards that are read fast, at random",
     "convert": "weights to and from published MAE, timm and transformers",
 }

@@ -1,6 +1,7 @@
 """From what the runs of a study left in its folder to its table and picture."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -28,25 +29,26 @@ def collected(
         runs = []
         if setting is not None:
             name = variation.name
-            runs = [job_of(name, trial, seed, setting, root, trained=True) for seed in seeds]
-        line = _line(study, trial, runs, trained=True)
+            runs = [job_of(name, trial, seed, setting, root) for seed in seeds]
+        line = _line(study, trial, runs)
         lines.append(
             line._replace(
                 name=variation.name,
                 beside=variation.beside or study.base,
                 published=variation.published,
-                cost=costs.get(variation.name),
+                cost=costs.get(variation.name) if trial.start == "pretrained" else None,
+                seen=0.0 if setting is None else trial.recipe.epochs * len(setting.labelled.train),
             )
         )
     random = None
     if setting is not None:
-        base = trials[study.base]
-        runs = [job_of(RANDOM, base, seed, setting, root, trained=False) for seed in seeds]
-        random = _line(study, base, runs, trained=False)
+        drawn = replace(trials[study.base], start="drawn")
+        runs = [job_of(RANDOM, drawn, seed, setting, root) for seed in seeds]
+        random = _line(study, drawn, runs)
     return Found(study, len(seeds), words, lines, random)
 
 
-def _line(study: Study, trial: Trial, runs: Sequence[Job], *, trained: bool) -> Line:
+def _line(study: Study, trial: Trial, runs: Sequence[Job]) -> Line:
     """The scores of the runs of a trial, or of its drawn weights."""
     scores: dict[str, list[float]] = {score: [] for score in study.scores}
     learned: list[float] = []
@@ -55,7 +57,7 @@ def _line(study: Study, trial: Trial, runs: Sequence[Job], *, trained: bool) -> 
         answers = run.answers()
         if "failed" in answers:
             failures.append(f"seed {run.seed}: {answers['failed']}")
-        for asking in questions(study, trial, trained=trained):
+        for asking in questions(study, trial):
             answer = answers.get(asking.key, {})
             if "failed" in answer:
                 failures.append(f"seed {run.seed}, {NAMES[asking.score]}: {answer['failed']}")
@@ -63,7 +65,7 @@ def _line(study: Study, trial: Trial, runs: Sequence[Job], *, trained: bool) -> 
                 scores[asking.score].append(answer["test"])
             if "train" in answer:
                 learned.append(answer["train"])
-    return Line(RANDOM, study.base, scores, learned, {}, None, failures)
+    return Line(RANDOM, study.base, scores, learned, {}, None, 0.0, failures)
 
 
 def write(found: Found, name: str, root: Path) -> list[Path]:

@@ -31,6 +31,9 @@ class Trial:
     labels: str = "all"
     """Labels of each class to learn from: a number, a percentage, or all."""
 
+    start: Literal["pretrained", "drawn"] = "pretrained"
+    """What is scored: the pretrained encoder, or one whose weights are as drawn, trained from scratch with labels."""
+
     def check(self) -> None:
         """Refuse a masking that its grid of patches cannot have."""
         objective = self.recipe.objective

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from unmask.study.cost import StepCost
 from unmask.study.study import Published, Study
-from unmask.study.verdicts import Pair, compared, informative, spread
+from unmask.study.verdicts import Pair, compared, differ, informative, spread
 
 NAMES = {
     "finetune": "fine-tuned",
@@ -36,6 +36,8 @@ class Line(NamedTuple):
     """Accuracies on the images that fine-tuning learned from."""
     published: Published
     cost: StepCost | None
+    seen: float
+    """Images shown in pretraining; 0 where nothing is trained."""
     failures: Sequence[str]
     """Trainings that diverged, one message each."""
 
@@ -120,6 +122,8 @@ def _meaning(found: Found) -> Iterator[str]:
         )
         if pairs:
             yield _order(pairs)
+        if found.seeds > 1 and len(ours) > 1:
+            yield _best({line.name: line.scores[score] for line in ours})
     for line in found.lines:
         for failure in line.failures:
             yield f"{line.name} failed: {failure}"
@@ -136,6 +140,14 @@ def _worth(base: Sequence[float], random: Sequence[float]) -> str:
             return f"{gain}, more than three standard errors."
         case False:
             return f"{gain}, less than three standard errors: these figures are uninformative."
+
+
+def _best(scores: Mapping[str, Sequence[float]]) -> str:
+    """Which is ahead, and which may be as good."""
+    first = max(scores, key=lambda name: mean(scores[name]))
+    same = [name for name in scores if name != first and not differ(scores[first], scores[name])]
+    told = f"Highest here: {first}"
+    return f"{told}; not told apart from it: {', '.join(same)}." if same else f"{told}, alone."
 
 
 def _order(pairs: Sequence[Pair]) -> str:
@@ -167,13 +179,16 @@ def _costs(found: Found) -> Iterator[str]:
     lines = [line for line in found.lines if line.cost is not None]
     by_name = {line.name: line for line in lines}
     hours = any("hours" in line.published for line in lines)
+    trained = any(line.seen for line in lines)
     head = ["variation", "GFLOP an image", "x", "ms an image (least to most)", "x", "MiB an image"]
+    if trained:
+        head += ["images seen", "PFLOP in all"]
     if hours:
         head += ["hours of 800 epochs", "speed-up", "paper's hours", "paper's speed-up"]
     yield _row(head)
     yield "|---|" + "---:|" * (len(head) - 1)
     for line in lines:
-        cost, base = line.cost, by_name[line.beside].cost
+        cost, base = line.cost, by_name.get(line.beside, line).cost
         assert cost is not None
         assert base is not None
         low, middle, high = (1000 * s / cost.batch for s in (cost.least, cost.seconds, cost.most))
@@ -185,6 +200,8 @@ def _costs(found: Found) -> Iterator[str]:
             f"{cost.seconds / base.seconds:.2f}",
             f"{cost.bytes_kept / 2**20:.2f}",
         ]
+        if trained:
+            cells += [f"{line.seen:,.0f}", f"{line.seen * cost.flops / 1e15:.3g}"]
         if hours:
             reference = by_name[line.beside]
             cells += [f"{line.hours:,.0f}", f"{reference.hours / line.hours:.2f}"]

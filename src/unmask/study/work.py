@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Event
@@ -123,13 +123,14 @@ def _hashed(told: Any) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def questions(study: Study, trial: Trial, *, trained: bool) -> list[Asking]:
+def questions(study: Study, trial: Trial) -> list[Asking]:
     """What a study asks of a trial; drawn weights are fine-tuned as one trains from scratch."""
     found: list[Asking] = []
     for score in study.scores:
         transfer = None
         if score == "finetune":
-            transfer = trial.transfer if trained else from_scratch(trial.transfer)
+            pretrained = trial.start == "pretrained"
+            transfer = trial.transfer if pretrained else from_scratch(trial.transfer)
         found.append(Asking(score, transfer, trial.labels))
     return found
 
@@ -141,21 +142,21 @@ def jobs(
     found: dict[str, Job] = {}
     for seed in seeds:
         for name, trial in trials.items():
-            job = job_of(name, trial, seed, setting, root, trained=True)
-            job = found.setdefault(job.folder.name, job)
-            job.asked += questions(study, trial, trained=True)
-        base = trials[study.base]
-        job = job_of(RANDOM, base, seed, setting, root, trained=False)
-        job.asked += questions(study, base, trained=False)
-        found[job.folder.name] = job
+            _ask(found, job_of(name, trial, seed, setting, root), questions(study, trial))
+        drawn = replace(trials[study.base], start="drawn")
+        _ask(found, job_of(RANDOM, drawn, seed, setting, root), questions(study, drawn))
     return list(found.values())
 
 
-def job_of(
-    name: str, trial: Trial, seed: int, setting: Setting, root: Path, *, trained: bool
-) -> Job:
+def _ask(jobs: dict[str, Job], job: Job, asked: list[Asking]) -> None:
+    """Add questions to a job, or to the one of the same folder."""
+    known = jobs.setdefault(job.folder.name, job)
+    known.asked += [asking for asking in asked if asking not in known.asked]
+
+
+def job_of(name: str, trial: Trial, seed: int, setting: Setting, root: Path) -> Job:
     """The run of a trial with one seed, by the hash of all that makes it; nothing asked yet."""
-    recipe = trial.recipe
+    recipe, trained = trial.recipe, trial.start == "pretrained"
     told = {
         "recipe": essence(recipe) if trained else None,
         "encoder": essence(recipe.encoder),

@@ -1,0 +1,132 @@
+"""`unmask compare DATA`: which way to pretrain suits these images, at this budget?"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from unmask.commands.arguments import parse
+from unmask.commands.conduct import (
+    Conduct,
+    checked_seeds,
+    conduct,
+    make_folder,
+    measured_costs,
+    setting_of,
+)
+from unmask.commands.machine import MachineFlags
+from unmask.contracts import Size
+from unmask.errors import SettingsError
+from unmask.study.methods import METHODS, Comparison, Equal, equalised, of_steps
+from unmask.study.scales import TINY
+
+_ROUNDS = 5
+_CLOSING = (
+    "What this shows: which encoder serves these images and labels best after this much pretraining, on this machine, with "
+    "each method's published settings but for batch, epochs and warm-up. What it does not: which would after ten times as "
+    "much, at another size, or with settings searched for; contrastive methods live on large batches and many epochs, "
+    "and masked ones gain for longest."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The flags of `unmask compare`."""
+
+    data: tyro.conf.Positional[str | None] = None
+    """Labelled images: a folder of class folders (train/ and test/ are used if they are there), or digits."""
+
+    methods: str = "mae,dino,moco3,beit,aim,scratch"
+    """Methods, of mae, dino, moco3, beit, simmim, aim, latent and scratch; the others are compared with the first."""
+
+    encoders: str = "xs4"
+    """Encoders: a shape (xs, ti, s, b) and a patch, such as xs4,ti4 for small images and ti16,s16 for photographs."""
+
+    equal: Equal = "time"
+    """What all have as much of as the first method: epochs, compute (FLOPs) or time on this machine."""
+
+    epochs: float = 10.0
+    """Epochs of the first method."""
+
+    labels: str = "all"
+    """Labels of each class to learn from, such as 1%,10%,all."""
+
+    images: int | None = None
+    """Images to learn from, drawn alike from every class; all if not given."""
+
+    image_size: str | None = None
+    """Pixels of a crop; the recipes' if not given."""
+
+    tuning_steps: int = 1000
+    """Steps of each fine-tuning."""
+
+    budget: str | None = None
+    """Time for all runs that are left, such as 90min or 4h, or a share of the epochs, such as 50%."""
+
+    seeds: int = 3
+    """Runs of each method; with one, results are shown and nothing is concluded."""
+
+    out: str = "runs/comparison"
+    """Folder of table and runs."""
+
+    data_kind: str | None = None
+    """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
+
+    machine: Annotated[MachineFlags, tyro.conf.arg(name="")] = MachineFlags()
+    """How to compute."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    args = parse(
+        Arguments,
+        arguments,
+        "compare",
+        "Pretrain the same encoder in several ways on your images, and judge each alike.",
+    )
+    if args.data is None:
+        raise SettingsError(
+            "which images? `unmask compare FOLDER`, with a folder of images for each class"
+        )
+    if args.tuning_steps < 1:
+        raise SettingsError(f"--tuning-steps must be at least 1, got {args.tuning_steps}")
+    seeds = checked_seeds(args.seeds)
+    comparison = Comparison(
+        methods=_listed(args.methods),
+        encoders=_listed(args.encoders),
+        labels=_listed(args.labels),
+        epochs=args.epochs,
+        image_size=None if args.image_size is None else Size.parse(args.image_size),
+    )
+    study = comparison.study()
+    trials = study.trials(TINY.base)
+    root = make_folder(args.out)
+    batch_size = max(trial.recipe.batch_size for trial in trials.values())
+    setting = setting_of(args.data, args.data_kind, args.images, args.machine, batch_size)
+    recipes = {name: trial.recipe for name, trial in trials.items()}
+    measured = measured_costs(
+        "comparison", recipes, setting.statistics, setting.hardware, root, rounds=_ROUNDS
+    )
+    trials = equalised(
+        study, of_steps(trials, setting.labelled, args.tuning_steps), measured, args.equal
+    )
+    asked = Conduct(
+        study=study,
+        name="comparison",
+        trials=trials,
+        costs=measured,
+        seeds=seeds,
+        root=root,
+        words=(
+            f"Encoders {args.encoders}; equal {args.equal}: {args.epochs:g} epochs of {comparison.methods[0]}, "
+            f"{args.tuning_steps:,} steps of fine-tuning, batches of at most {batch_size}. {_CLOSING}",
+        ),
+    )
+    return conduct(asked, setting, args.budget)
+
+
+def _listed(words: str) -> tuple[str, ...]:
+    found = tuple(word.strip() for word in words.split(",") if word.strip())
+    if not found:
+        raise SettingsError(f"give at least one of {', '.join(METHODS)}, and one encoder")
+    return found

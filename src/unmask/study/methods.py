@@ -1,0 +1,181 @@
+"""Ways to pretrain the same encoder, side by side: the paper's table 3 as a study."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from unmask.contracts import Size
+from unmask.errors import SettingsError, did_you_mean
+from unmask.recipes import RECIPES, Recipe
+from unmask.runs.labelled import Labelled, draw_few
+from unmask.study.cost import StepCost
+from unmask.study.study import Published, Study, Trial, Variation
+from unmask.training.schedules import fitting_batch
+
+Equal = Literal["epochs", "compute", "time"]
+"""What all methods have as much of as the first: epochs, FLOPs, or seconds of this machine."""
+
+SCRATCH = "scratch"
+
+METHODS: dict[str, Published] = {
+    "mae": {"finetune": 83.6, "linear": 68.0},
+    "dino": {"finetune": 82.8, "linear": 78.2},
+    "moco3": {"finetune": 83.2, "linear": 76.7},
+    "beit": {"finetune": 83.2},
+    "simmim": {},
+    "aim": {},
+    "latent": {},
+    SCRATCH: {"finetune": 82.3},
+}
+"""Every method, with ViT-B on ImageNet-1K: fine-tuned from MAE's table 3, linear from table 12 and the methods' own papers."""
+
+_SHAPES = {"xs": (96, 4, 3), "ti": (192, 12, 3), "s": (384, 12, 6), "b": (768, 12, 12)}
+"""Width, blocks and heads; all but xs are DeiT's and ViT's."""
+
+_LARGE_PATCH = 16
+_BATCH = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Which methods on which encoders."""
+
+    methods: tuple[str, ...]
+    """Names; the first is what the others are compared with."""
+
+    encoders: tuple[str, ...]
+    """A shape and a patch, such as ti4 or s16."""
+
+    labels: tuple[str, ...]
+    """Labels of each class to learn from."""
+
+    epochs: float
+    """Of the first method."""
+
+    image_size: Size | None
+    """Pixels of a crop; the recipes' if None."""
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            if method not in METHODS:
+                raise SettingsError(f"unknown method {method!r}; {did_you_mean(method, METHODS)}")
+        for kind, names in (("methods", self.methods), ("encoders", self.encoders)):
+            if len(set(names)) < len(names):
+                raise SettingsError(f"--{kind} names one twice: {','.join(names)}")
+        if self.methods[0] == SCRATCH:
+            raise SettingsError(
+                "the first method is what the others are compared with, and scratch pretrains nothing; name "
+                "another one first"
+            )
+        if not 0 < self.epochs < float("inf"):
+            raise SettingsError(f"--epochs must be above 0 and finite, got {self.epochs}")
+
+    def study(self) -> Study:
+        """The study of all methods, encoders and amounts of labels."""
+        variations = [
+            Variation(
+                name=self._name(method, encoder, amount),
+                change=partial(self._trial, method, encoder, amount),
+                published=METHODS[method] if amount == "all" else {},
+                beside=self._name(self.methods[0], encoder, amount),
+            )
+            for encoder in self.encoders
+            for amount in self.labels
+            for method in self.methods
+        ]
+        return Study(
+            title="Ways to pretrain the same encoder",
+            source="MAE table 3, table 12 and the methods' own papers (ViT-B on ImageNet-1K)",
+            base=self._name(self.methods[0], self.encoders[0], self.labels[-1]),
+            variations=tuple(variations),
+            scores=("finetune", "linear", "attentive", "knn"),
+        )
+
+    def _name(self, method: str, encoder: str, amount: str) -> str:
+        parts = [method]
+        if len(self.encoders) > 1:
+            parts.append(encoder)
+        if len(self.labels) > 1:
+            parts.append(f"at {amount}")
+        return " ".join(parts)
+
+    def _trial(self, method: str, encoder: str, amount: str, base: Trial) -> Trial:
+        """A method's recipe on an encoder, for the epochs of the first method, and a fine-tuning of its own length."""
+        recipe = fitted(method if method != SCRATCH else self.methods[0], encoder, self.epochs)
+        if self.image_size is not None:
+            recipe = replace(recipe, image_size=self.image_size)
+        transfer = replace(base.transfer, encoder=recipe.encoder, image_size=recipe.image_size)
+        start = "drawn" if method == SCRATCH else "pretrained"
+        return Trial(recipe=recipe, transfer=transfer, labels=amount, start=start)
+
+
+def fitted(method: str, encoder: str, epochs: float) -> Recipe:
+    """A method's recipe on an encoder, with batches of 128 and the peak rate of its own batch.
+
+    Raises:
+        SettingsError: naming the encoders that there are, or the methods that have a recipe.
+    """
+    found = re.fullmatch(r"([a-z]+)(\d+)", encoder)
+    if found is None or found[1] not in _SHAPES or int(found[2]) < 1:
+        raise SettingsError(
+            f"an encoder is one of {', '.join(_SHAPES)} and a patch, such as ti4 or s16; got {encoder!r}"
+        )
+    patch = int(found[2])
+    name = f"{method}-{'b16' if patch >= _LARGE_PATCH else 'ti4'}"
+    if name not in RECIPES:
+        raise SettingsError(f"no recipe {name} yet; {did_you_mean(name, RECIPES)}")
+    recipe = RECIPES[name].recipe
+    width, depth, heads = _SHAPES[found[1]]
+    shape = {"patch_size": patch, "embed_dim": width, "depth": depth, "num_heads": heads}
+    batch = min(_BATCH, recipe.batch_size)
+    schedule = replace(
+        recipe.schedule,
+        base_lr=recipe.schedule.peak(recipe.batch_size) * 256 / batch,
+        warmup_epochs=epochs / 10,
+    )
+    return replace(
+        recipe,
+        encoder=replace(recipe.encoder, **shape),
+        batch_size=batch,
+        schedule=schedule,
+        epochs=epochs,
+    )
+
+
+def equalised(
+    study: Study, trials: Mapping[str, Trial], costs: Mapping[str, StepCost], equal: Equal
+) -> dict[str, Trial]:
+    """The trials with as many epochs as what each is compared with has FLOPs or seconds for."""
+    beside = {variation.name: variation.beside or study.base for variation in study.variations}
+    found: dict[str, Trial] = {}
+    for name, trial in trials.items():
+        mine, other = costs[name], costs[beside[name]]
+        ratio = {
+            "epochs": 1.0,
+            "compute": other.flops / mine.flops,
+            "time": other.seconds / mine.seconds,
+        }[equal]
+        schedule = trial.recipe.schedule
+        epochs = float(f"{trial.recipe.epochs * ratio:.3g}")
+        found[name] = trial.pretrained(
+            epochs=epochs,
+            schedule=replace(schedule, warmup_epochs=epochs / 10),
+        )
+    return found
+
+
+def of_steps(trials: Mapping[str, Trial], labelled: Labelled, steps: int) -> dict[str, Trial]:
+    """The trials, each fine-tuned for so many steps on its labels, a tenth of them to warm up."""
+    train = labelled.train
+    labels, names = np.array(train.labels()), train.class_names
+    found: dict[str, Trial] = {}
+    for name, trial in trials.items():
+        images = len(draw_few(labels, names, trial.labels, 0))
+        epochs = steps * fitting_batch(trial.transfer.batch_size, images) / images
+        schedule = replace(trial.transfer.schedule, warmup_epochs=epochs / 10)
+        found[name] = trial.tuned(epochs=epochs, schedule=schedule)
+    return found

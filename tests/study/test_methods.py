@@ -1,0 +1,91 @@
+"""Methods on equal encoders, with equal budgets."""
+
+import pytest
+
+from unmask.contracts import Size
+from unmask.errors import SettingsError
+from unmask.recipes import RECIPES
+from unmask.study.cost import StepCost
+from unmask.study.methods import METHODS, Comparison, equalised, fitted
+from unmask.study.scales import TINY
+
+
+def comparison(**changes: object) -> Comparison:
+    given = {
+        "methods": ("mae", "simmim", "scratch"),
+        "encoders": ("xs4", "ti4"),
+        "labels": ("10%", "all"),
+        "epochs": 10.0,
+        "image_size": None,
+        **changes,
+    }
+    return Comparison(**given)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if f"{name}-ti4" in RECIPES])
+@pytest.mark.parametrize(("encoder", "shape"), [("xs8", (96, 4, 3, 8)), ("s16", (384, 12, 6, 16))])
+def test_every_method_has_the_asked_encoder_and_its_own_peak_rate(
+    method: str, encoder: str, shape: tuple[int, ...]
+) -> None:
+    recipe = fitted(method, encoder, 7.0)
+    made = recipe.encoder
+    assert (made.embed_dim, made.depth, made.num_heads, made.patch_size) == shape
+    own = RECIPES[f"{method}-{'b16' if encoder == 's16' else 'ti4'}"].recipe
+    assert recipe.schedule.peak(recipe.batch_size) == pytest.approx(
+        own.schedule.peak(own.batch_size)
+    )
+    assert (recipe.epochs, recipe.schedule.warmup_epochs) == (7.0, 0.7)
+
+
+def test_every_line_is_compared_with_the_first_method_of_its_encoder_and_labels() -> None:
+    study = comparison().study()
+    assert len(study.variations) == 3 * 2 * 2
+    beside = {variation.name: variation.beside for variation in study.variations}
+    assert beside["simmim ti4 at 10%"] == "mae ti4 at 10%"
+    assert study.base == "mae xs4 at all"
+    trials = study.trials(TINY.base)
+    assert trials["scratch ti4 at all"].start == "drawn"
+    assert trials["mae ti4 at 10%"].labels == "10%"
+    assert {trial.transfer.encoder for trial in trials.values()} == {
+        trial.recipe.encoder for trial in trials.values()
+    }
+    (alone,) = comparison(methods=("mae",), encoders=("xs8",), labels=("all",)).study().variations
+    assert alone.name == "mae"
+    sized = comparison(image_size=Size(64, 64)).study().trials(TINY.base)
+    assert {trial.transfer.image_size for trial in sized.values()} == {Size(64, 64)}
+
+
+def test_equal_compute_and_equal_time() -> None:
+    study = comparison(encoders=("xs4",), labels=("all",)).study()
+    trials = study.trials(TINY.base)
+    cost = StepCost(100, 2.0, 2.0, 2.0, 0.1, 64, 1)
+    costs = {
+        "mae": cost,
+        "simmim": cost._replace(flops=400, seconds=5.0),
+        "scratch": cost,
+    }
+    epochs = {
+        equal: equalised(study, trials, costs, equal)["simmim"].recipe.epochs
+        for equal in ("epochs", "compute", "time")
+    }
+    assert epochs == {"epochs": 10.0, "compute": 2.5, "time": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"methods": ("mea",)}, "unknown method 'mea'; did you mean 'mae'"),
+        ({"methods": ("scratch", "mae")}, "scratch pretrains nothing"),
+        ({"encoders": ("ti4", "ti4")}, "--encoders names one twice"),
+        ({"epochs": 0.0}, "--epochs must be above 0"),
+    ],
+)
+def test_comparisons_that_make_no_sense(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        comparison(**changes)
+
+
+@pytest.mark.parametrize("encoder", ["ti", "huge14", "ti0", "16"])
+def test_unknown_encoders(encoder: str) -> None:
+    with pytest.raises(SettingsError, match="a shape|is one of xs, ti, s, b and a patch"):
+        fitted("mae", encoder, 1.0)
