@@ -238,7 +238,7 @@ def test_the_table_and_the_rows(made: Path, setting: Setting, tmp_path: Path) ->
     assert f"| **75 %** | {100 * known['75 %']:.1f} | 60.0 |" in text
     assert f"| 50 % | {100 * known['50 %']:.1f} | 50.0 |" in text
     assert "nothing is concluded" in text
-    assert "Shown, not concluded (one seed)" in text
+    assert "shown and not concluded (one seed)" in text
     assert f"75 %,knn,0,{known['75 %']}" in rows.read_text().splitlines()
     assert "75 %,paper: knn,,60.0" in rows.read_text().splitlines()
     assert picture.read_bytes().startswith(b"\x89PNG")

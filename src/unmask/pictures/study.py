@@ -23,7 +23,7 @@ class Panel(NamedTuple):
 def study_picture(
     names: Sequence[str], panels: Sequence[Panel], title: str, path: Path, *, curve: bool
 ) -> None:
-    """A row for each measure, ours on the left and the paper's on the right: bars, or a curve along one axis."""
+    """A row for each measure, ours on the left and the paper's on the right: points, or a curve along one axis."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -33,7 +33,7 @@ def study_picture(
     figure = Figure(figsize=(5.2 * columns, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(panels), columns, squeeze=False)
-    draw = _curve if curve else _bars
+    draw = _curve if curve else _points
     for row, panel in zip(grid, panels, strict=True):
         draw(row[0], names, panel.ours, _OURS)
         _finish(row[0], f"{panel.title}, here", panel.unit, panel.random, curve=curve)
@@ -46,13 +46,13 @@ def study_picture(
     figure.savefig(path)
 
 
-def _bars(
+def _points(
     axes: Any, names: Sequence[str], values: Mapping[str, tuple[float, float]], color: str
 ) -> None:
     for place, name in enumerate(names):
         if name in values:
             mean, spread = values[name]
-            axes.barh(place, mean, 0.7, color=color, xerr=spread or None, ecolor="#333333")
+            axes.errorbar(mean, place, xerr=spread or None, color=color, marker="o", capsize=3)
             axes.annotate(
                 f"{mean:.1f}",
                 (mean + spread, place),
@@ -67,6 +67,7 @@ def _bars(
     room = max(found) - min(found) if found else 1.0
     low = max(0.0, min(found, default=0.0) - max(room, 1.0))
     axes.set_xlim(low, max(found, default=1.0) + max(0.4 * room, 1.0))
+    axes.grid(axis="y", alpha=0.25)
 
 
 def _curve(
@@ -90,7 +91,7 @@ def _finish(axes: Any, title: str, unit: str, random: float | None, *, curve: bo
         line = axes.axvline
     if random is not None:
         line(random, color=_RANDOM, linestyle=":", label="random initialisation")
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=7, loc="upper center" if curve else "lower right")
         if not curve:
             low, high = axes.get_xlim()
             axes.set_xlim(min(low, random - 1), high)

@@ -155,14 +155,13 @@ def _order(pairs: Sequence[Pair]) -> str:
     if pairs[0].verdict == "one seed":
         same = sum(pair.ours > 0 for pair in pairs)
         return (
-            f"Shown, not concluded (one seed): {same} of {len(pairs)} pairs that the paper puts in an order have it "
-            "here."
+            f"Pairs that the paper puts in an order: {len(pairs)}; {same} have it here, shown and not concluded (one "
+            "seed)."
         )
     by = {v: [p for p in pairs if p.verdict == v] for v in ("agree", "disagree", "within noise")}
     words = (
-        f"Of {len(pairs)} pairs that the paper puts in an order, {len(by['agree'])} agree, "
-        f"{len(by['disagree'])} disagree and {len(by['within noise'])} are within noise (Welch's test of each pair at "
-        "5 %)."
+        f"Pairs that the paper puts in an order: {len(pairs)}; here {len(by['agree'])} agree, {len(by['disagree'])} "
+        f"disagree, {len(by['within noise'])} within noise (Welch's test of each pair at 5 %)."
     )
     for verdict in ("agree", "disagree"):
         if by[verdict]:
