@@ -42,6 +42,8 @@ def study_picture(
             _finish(row[1], f"{panel.title}, the paper", panel.unit, None, curve=curve)
         elif paper:
             row[1].set_axis_off()
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside lower center")
     figure.suptitle(title, fontsize=11)
     figure.savefig(path)
 
@@ -56,7 +58,7 @@ def _points(
             axes.annotate(
                 f"{mean:.1f}",
                 (mean + spread, place),
-                (3, 0),
+                (7, 0),
                 textcoords="offset points",
                 va="center",
                 fontsize=8,
@@ -91,7 +93,6 @@ def _finish(axes: Any, title: str, unit: str, random: float | None, *, curve: bo
         line = axes.axvline
     if random is not None:
         line(random, color=_RANDOM, linestyle=":", label="random initialisation")
-        axes.legend(frameon=False, fontsize=7, loc="upper center" if curve else "lower right")
         if not curve:
             low, high = axes.get_xlim()
             axes.set_xlim(min(low, random - 1), high)
