@@ -7,7 +7,9 @@ import pytest
 from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.masking import SquareMasking
-from unmask.study import Study, Variation
+from unmask.objectives import MAE
+from unmask.objectives.decoders import SelfAttentionDecoder
+from unmask.study import Study, Trial, Variation
 from unmask.study.ablations import STUDIES, find_study, masking
 from unmask.study.scales import PAPER, SCALES, SMALL, TINY
 from unmask.study.study import SCORES
@@ -44,11 +46,18 @@ def test_the_base_of_a_study_is_the_base_of_its_scale(name: str) -> None:
 
 def test_the_papers_decoders() -> None:
     widths = STUDIES["decoder-width"].trials(PAPER.base)
-    decoders = [trial.recipe.objective.decoder for trial in widths.values()]
+    decoders = [_decoder(trial) for trial in widths.values()]
     assert [d.embed_dim for d in decoders] == [128, 256, 512, 768, 1024]  # table 1b
     assert {d.embed_dim // d.num_heads for d in decoders} == {32}
     depths = STUDIES["decoder-depth"].trials(PAPER.base)
-    assert [t.recipe.objective.decoder.depth for t in depths.values()] == [1, 2, 4, 8, 12]
+    assert [_decoder(trial).depth for trial in depths.values()] == [1, 2, 4, 8, 12]
+
+
+def _decoder(trial: Trial) -> SelfAttentionDecoder:
+    objective = trial.recipe.objective
+    assert isinstance(objective, MAE)
+    assert isinstance(objective.decoder, SelfAttentionDecoder)
+    return objective.decoder
 
 
 def test_epochs_and_blocks_are_relative_to_the_model() -> None:

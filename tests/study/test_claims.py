@@ -15,8 +15,13 @@ def claim(folder: Path, number: int, host: str, process: int, age: float) -> Pat
     folder.mkdir(exist_ok=True)
     path = folder / f"claim-{number}"
     path.write_text(json.dumps({"host": host, "process": process}))
-    os.utime(path, (time.time() - age,) * 2)
+    _touch(path, age)
     return path
+
+
+def _touch(path: Path, age: float) -> None:
+    then = time.time() - age
+    os.utime(path, (then, then))
 
 
 def is_mine(folder: Path) -> bool:
@@ -64,7 +69,7 @@ def test_a_half_written_claim_counts_until_it_is_old(tmp_path: Path) -> None:
     path = claim(tmp_path, 0, "elsewhere", 1, age=0)
     path.write_text("{")
     assert not is_mine(tmp_path)
-    os.utime(path, (time.time() - 150,) * 2)
+    _touch(path, 150)
     assert is_mine(tmp_path)
 
 

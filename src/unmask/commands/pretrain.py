@@ -34,7 +34,7 @@ from unmask.errors import RunError, SettingsError
 from unmask.objectives import AnyPretraining
 from unmask.objectives.encodings import Visible
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
-from unmask.runs.codes import with_tokenizer
+from unmask.runs.codes import brings_target, with_tokenizer
 from unmask.runs.folder import RunFolder
 from unmask.runs.plan import Plan, make_plan
 from unmask.runs.pretrain import pretrain
@@ -145,11 +145,7 @@ def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
     )
     statistics = _statistics(args, like, init, source)
     _say_statistics(statistics)
-    begun, wanted = init.weights.spec.objective if init else None, recipe.objective
-    same = (
-        isinstance(begun, Masked) and isinstance(wanted, Masked) and begun.target == wanted.target
-    )
-    if not same:  # else the weights bring it
+    if init is None or not brings_target(init.weights.spec, recipe):
         recipe = with_tokenizer(recipe, source.channels, statistics.values)
     start = start_from(init, recipe, statistics) if init else None
     if start:

@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmask.contracts import ImageSource, Masked, Size
+from unmask.contracts import ImageSource, Size
 from unmask.data.views import CenterCrop
 from unmask.errors import DataError, SettingsError
+from unmask.formats.model import ModelSpec
+from unmask.objectives import MAE
 from unmask.patches import denormalize, filled, normalize, patch_grid, patchify, size_of, unpatchify
 from unmask.recipes import Recipe, Tokenizing
 from unmask.runs.folder import RunFolder
@@ -236,7 +238,13 @@ def tokenizer_for(
 def with_tokenizer(recipe: Recipe, channels: int, values: str) -> Recipe:
     """The recipe, whose target takes the shape of the tokenizer that it names, if it names one."""
     objective = recipe.objective
-    if not isinstance(objective, Masked) or not isinstance(objective.target, TokenizerCodes):
+    if not isinstance(objective, MAE) or not isinstance(objective.target, TokenizerCodes):
         return recipe
     target, _ = tokenizer_for(objective.target, recipe.encoder.patch_size, channels, values)
     return replace(recipe, objective=replace(objective, target=target))
+
+
+def brings_target(weights: ModelSpec, recipe: Recipe) -> bool:
+    """Whether weights to start from hold the recipe's target, a tokenizer if it is one."""
+    old, new = weights.objective, recipe.objective
+    return isinstance(old, MAE) and isinstance(new, MAE) and old.target == new.target

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from unmask.contracts import Masked
 from unmask.data.noise import NOISELESS, Noise, PatchKeep
 from unmask.data.views import AnyViews, CenterCrop, FixedCrop, JitteredCrop, RandomCrop
 from unmask.encoders.sizes import VIT_H14, VIT_L16
 from unmask.encoders.vit import ViT
 from unmask.errors import SettingsError, did_you_mean
 from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking, SquareMasking
+from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.objectives.encodings import AnyEncoding, Replaced, Visible
 from unmask.recipes import from_file
@@ -37,7 +37,7 @@ def scored(finetune: float, linear: float) -> Published:
 def decoder(depth: int | None, share: float | None, trial: Trial) -> Trial:
     """A decoder of another depth, or of another share of the encoder's width."""
     objective = trial.recipe.objective
-    old = objective.decoder if isinstance(objective, Masked) else None
+    old = objective.decoder if isinstance(objective, MAE) else None
     if not isinstance(old, SelfAttentionDecoder):
         raise SettingsError("the decoder studied is the paper's, decoder:self-attention")
     width = round(trial.recipe.encoder.embed_dim * share) if share else old.embed_dim

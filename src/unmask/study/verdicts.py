@@ -1,7 +1,7 @@
 """What the seeds allow to be said: whether two variations differ, and whether a study says anything at all."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from statistics import mean, stdev
 from typing import Any, Literal, NamedTuple
@@ -42,7 +42,7 @@ def differ(one: Sequence[float], other: Sequence[float]) -> bool:
     return bool(found.pvalue < _CHANCE_OF_ERROR)
 
 
-def compared(ours: dict[str, Sequence[float]], published: dict[str, float]) -> list[Pair]:
+def compared(ours: Mapping[str, Sequence[float]], published: Mapping[str, float]) -> list[Pair]:
     """Every pair that the paper puts in an order; ours are shares, the paper's per cent."""
     found: list[Pair] = []
     both = [name for name in ours if name in published]
