@@ -75,7 +75,7 @@ def test_a_budget_cuts_all_epochs_alike_and_stays(unmask: Unmask, own: str, tmp_
     assert "cut to 0.5 of their epochs: 1 of pretraining and 0.5 of fine-tuning" in said.out
     assert "runs 3 of 3 left" in said.out
     assert "with one seed nothing is concluded" in said.out
-    assert "runs 0 of 3 left" in unmask(*words, "--budget", "50%", "--seeds", "1").out
+    assert "runs 0 of 3 left, about 0 s" in unmask(*words, "--budget", "50%", "--seeds", "1").out
     assert "runs 2 of 3 left" in unmask(*words, "--seeds", "1").out, "drawn weights stay known"
 
 

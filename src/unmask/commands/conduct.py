@@ -157,8 +157,9 @@ def _fitted(asked: Conduct, setting: Setting, budget: str | None) -> Conduct:
     words = asked.words
     if factor < 1.0:
         trials = {name: trial.shortened(factor) for name, trial in asked.trials.items()}
-        every = jobs(study, trials, asked.seeds, setting, asked.root)
         base = trials[study.base]
+        every = jobs(study, trials, asked.seeds, setting, asked.root)
+        training, rest = expected_seconds(every, asked.costs, base, setting)
         words += (
             f"To fit the budget all trainings are cut to {factor:g} of their epochs: {base.recipe.epochs:.3g} of "
             f"pretraining and {base.transfer.epochs:.3g} of fine-tuning.",
@@ -168,7 +169,7 @@ def _fitted(asked: Conduct, setting: Setting, budget: str | None) -> Conduct:
         trials = asked.trials
     console.print(
         f"runs      {sum(bool(job.left()) for job in every)} of {len(every)} left, about "
-        f"{duration(factor * training + rest)} one after another; give the same command elsewhere to share them"
+        f"{duration(training + rest)} one after another; give the same command elsewhere to share them"
     )
     count = len(asked.seeds)
     words += (
