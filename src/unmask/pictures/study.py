@@ -65,10 +65,11 @@ def _points(
             )
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    found = [values[name][0] for name in names if name in values]
-    room = max(found) - min(found) if found else 1.0
-    low = max(0.0, min(found, default=0.0) - max(room, 1.0))
-    axes.set_xlim(low, max(found, default=1.0) + max(0.4 * room, 1.0))
+    known = [values[name] for name in names if name in values]
+    low = min((mean - spread for mean, spread in known), default=0.0)
+    high = max((mean + spread for mean, spread in known), default=1.0)
+    room = max(high - low, 1.0)
+    axes.set_xlim(max(0.0, low - 0.4 * room), high + 0.4 * room)
     axes.grid(axis="y", alpha=0.25)
 
 
