@@ -13,6 +13,7 @@ COMMANDS = {
     "predict": "class names and probabilities of images, by a fine-tuned run",
     "evaluate": "score frozen features with labelled images",
     "tokenizer": "discrete codes of image patches, for encoders to learn from",
+    "words": "the same idea on text: characters hidden as in BERT, and the next one as in GPT",
     "bench": "how fast this machine trains, what holds it back, and what to do about it",
     "study": "one of the paper's ablations at your scale, beside the paper's table",
     "compare": "ways to pretrain the same encoder on your images, side by side",

@@ -1,0 +1,176 @@
+"""`unmask words`: the next character and hidden characters, side by side, on the image encoder's blocks."""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from torch import nn
+
+from unmask.commands.arguments import parse
+from unmask.commands.console import console, duration
+from unmask.errors import SettingsError
+from unmask.objectives.words import (
+    HiddenCharacters,
+    HiddenCharactersModel,
+    NextCharacter,
+    NextCharacterModel,
+    Reader,
+)
+from unmask.randomness import generator
+from unmask.runs.run import parameter_count
+from unmask.runs.words import (
+    BATCH,
+    Score,
+    Text,
+    built,
+    learn,
+    passages_of,
+    read_text,
+    tested_hidden,
+    tested_next,
+)
+from unmask.training.hardware import cores
+
+_SHOWN, _WRITTEN = 3, 160
+_PLAIN_SECONDS = 15.0
+_BASE_LR = 3e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The flags of `unmask words`."""
+
+    text: tyro.conf.Positional[str | None] = None
+    """A file of text in UTF-8; the docstrings of this package if not given."""
+
+    objective: Literal["both", "next", "hidden"] = "both"
+    """What to train: the next character (GPT), hidden characters (BERT), or both, one after the other."""
+
+    reader: Annotated[Reader, tyro.conf.arg(name="")] = Reader()
+    """The Transformer."""
+
+    hidden: Annotated[HiddenCharacters, tyro.conf.arg(name="")] = HiddenCharacters()
+    """Which characters are hidden, and how."""
+
+    steps: int = 1200
+    """Steps of 32 passages for each objective."""
+
+    seed: int = 0
+    """Seed of weights, passages and masks."""
+
+    threads: int | None = None
+    """CPU threads of torch; all cores if not given."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    args = parse(
+        Arguments,
+        arguments,
+        "words",
+        "Train on characters as GPT (the next one) and as BERT (hidden ones), with the image encoder's blocks.",
+    )
+    for name, value in (("steps", args.steps), ("threads", args.threads)):
+        if value is not None and value < 1:
+            raise SettingsError(f"{name} must be at least 1, got {value}")
+    torch.set_num_threads(args.threads or cores())
+    text = read_text(Path(args.text).expanduser() if args.text else None)
+    console.print(
+        f"text      {sum(map(len, text.train)):,} characters to learn from and {sum(map(len, text.test)):,} to test "
+        f"on, {len(text.symbols)} symbols, in {text.where}"
+    )
+    if args.objective in ("both", "next"):
+        _next(args, text)
+    if args.objective in ("both", "hidden"):
+        _hidden(args, text)
+    return 0
+
+
+def _next(args: Arguments, text: Text) -> None:
+    model = built(args.reader, NextCharacter(), text, args.seed)
+    assert isinstance(model, NextCharacterModel)
+    length = args.reader.length
+    console.print(
+        "\nnext character, as in GPT: each place sees what is before it, and is asked for what follows"
+    )
+    for passage in passages_of(text.train, length, 1, args.seed, 0):
+        for place in (length // 4, length // 2, length - 2):
+            console.print(
+                f"  sees  {text.written(passage[: place + 1])!r}  ->  {text.written(passage[place + 1 : place + 2])!r}"
+            )
+    _train(args, text, model, "next")
+    _say(tested_next(model, text, length))
+    beginning = passages_of(text.test, length // 2, 1, 3)[0]
+    written = model.continued(beginning, _WRITTEN, generator("cpu", "written", args.seed))
+    console.print(f"it goes on writing after {text.written(beginning)!r}:")
+    console.print(f"  {text.written(written[len(beginning) :])}")
+
+
+def _hidden(args: Arguments, text: Text) -> None:
+    model = built(args.reader, args.hidden, text, args.seed)
+    assert isinstance(model, HiddenCharactersModel)
+    length = args.reader.length
+    rest = "stay as they are (BERT's rule)"
+    if args.hidden.last == "same-passage":
+        rest = (
+            "show a character from another place of the passage (not BERT's rule, which keeps them)"
+        )
+    console.print(
+        f"\nhidden characters, as in BERT: {args.hidden.ratio:.0%} of the places are asked for; 80 % of these show the mask, "
+        f"10 % another character,\nand 10 % {rest}"
+    )
+    passages = passages_of(text.train, length, _SHOWN, args.seed, 0)
+    drawn = torch.rand(4, *passages.shape, generator=generator("cpu", "shown", args.seed))
+    seen, asked = model.ask(passages, drawn)
+    for passage, shown, places in zip(passages, seen, asked, strict=True):
+        console.print(
+            f"  true  {text.written(passage)}\n  sees  {text.written(shown)}\n  asked {_marks(places)}"
+        )
+    _train(args, text, model, "hidden")
+    _say(tested_hidden(model, text, length))
+    passages = passages_of(text.test, length, _SHOWN, 4)
+    _, gaps = model.ask(
+        passages, torch.rand(4, *passages.shape, generator=generator("cpu", "gaps", 0))
+    )
+    filled = model.filled(passages, gaps)
+    console.print("it fills gaps (^ right, x wrong):")
+    for passage, gap, guess in zip(passages, gaps, filled, strict=True):
+        marks = "".join(
+            " ^x"[int(g) + int(g and w)] for g, w in zip(gap, guess != passage, strict=True)
+        )
+        hole = passage.masked_fill(gap, len(text.symbols))
+        console.print(
+            f"  gaps  {text.written(hole)}\n  fills {text.written(guess)}\n        {marks}"
+        )
+
+
+def _marks(places: torch.Tensor) -> str:
+    return "".join("^" if place else " " for place in places.tolist())
+
+
+def _train(args: Arguments, text: Text, model: nn.Module, name: str) -> None:
+    size = parameter_count(model) / 1e6
+    console.print(
+        f"training  {args.reader.depth} blocks of {args.reader.embed_dim}, {size:.2f} M parameters, {args.steps:,} steps of "
+        f"{BATCH} passages of {args.reader.length} characters"
+    )
+    started = told = time.perf_counter()
+    for report in learn(model, args.reader, text, args.steps, _BASE_LR, args.seed):
+        now = time.perf_counter()
+        if report.step == args.steps or now - told > _PLAIN_SECONDS:
+            told = now
+            left = (now - started) / report.step * (args.steps - report.step)
+            bits = float(report.loss) / math.log(2)
+            console.print(
+                f"{name}: step {report.step:,} of {args.steps:,}, {bits:.2f} bits a character, {duration(left)} left"
+            )
+
+
+def _say(scores: dict[str, Score]) -> None:
+    console.print("on text that was held out:")
+    for name, score in scores.items():
+        console.print(f"  {name:34}{score.bits:6.2f} bits a character, {score.right:4.0%} right")

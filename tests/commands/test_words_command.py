@@ -1,0 +1,99 @@
+"""`unmask words`: what it says, and texts that teach nothing; the models of counts beside it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from commands.said import Unmask
+
+from unmask.runs.words import Counts, Text, own_text, read_text
+
+TINY = ["--steps", "3", "--threads", "1", "--embed-dim", "12", "--depth", "1", "--num-heads", "2"]
+
+
+def story(words: int = 6000) -> str:
+    return " ".join(("the cat sat on the mat", "a dog ran")[n % 3 % 2] for n in range(words // 4))
+
+
+def test_says_what_each_sees_and_how_good_it_is(unmask: Unmask) -> None:
+    Path("story.txt").write_text(story())
+    said = unmask("words", "story.txt", *TINY, "--length", "16")
+    assert said.status == 0
+    for words in (
+        "symbols, in story.txt",
+        "next character, as in GPT: each place sees what is before it",
+        "next: step 3 of 3,",
+        "trigram: the two before",
+        "it goes on writing after",
+        "hidden characters, as in BERT: 15% of the places are asked for; 80 % of these show the mask",
+        "10 % stay as they are (BERT's rule)",
+        "trigram: one on either side",
+        "it fills gaps",
+    ):
+        assert words in said.out
+    other = unmask("words", "story.txt", *TINY, "--objective", "hidden", "--last", "same-passage")
+    assert "not BERT's rule, which keeps them" in other.out
+    assert "as in GPT" not in other.out
+
+
+def test_texts_that_cannot_be_read(unmask: Unmask) -> None:
+    assert "nothing.txt cannot be read (No such file" in unmask("words", "nothing.txt").err
+    Path("short.txt").write_text("too short")
+    assert (
+        "short.txt holds 9 characters, and fewer than 20,000 teach nothing"
+        in unmask("words", "short.txt").err
+    )
+    Path("bytes.txt").write_bytes(bytes(range(128, 256)) * 200)
+    assert "bytes.txt is no text in UTF-8" in unmask("words", "bytes.txt").err
+    Path("same.txt").write_text("a" * 30_000)
+    assert "same.txt holds hardly any character twice" in unmask("words", "same.txt").err
+    assert "steps must be at least 1, got 0" in unmask("words", "--steps", "0").err
+    assert "ratio must lie between 0 and 1" in unmask("words", "--ratio", "2").all
+
+
+def test_the_package_has_enough_to_say_of_itself() -> None:
+    text = own_text()
+    assert len(text) > 100_000
+    assert "masked autoencoder" in text.lower()
+    assert "import torch" not in text
+
+
+@pytest.fixture(scope="module")
+def counted() -> tuple[Text, Counts]:
+    random = torch.Generator().manual_seed(0)
+    pieces = list(torch.randint(4, (3, 60), generator=random))
+    text = Text("abcd", pieces, pieces, "here")
+    return text, Counts(text)
+
+
+def test_counts_by_hand(counted: tuple[Text, Counts]) -> None:
+    """Witten and Bell's mixture, written out with loops."""
+    text, counts = counted
+    threes = [tuple(p[i : i + 3].tolist()) for p in text.train for i in range(len(p) - 2)]
+
+    def mixed(seen: list[int], shorter: list[float]) -> list[float]:
+        kinds = max(1, len(set(seen)))
+        return [(seen.count(s) + kinds * shorter[s]) / (len(seen) + kinds) for s in range(4)]
+
+    alone = mixed([c for _, _, c in threes], [0.25] * 4)
+    middle, right = 2, 1
+    pairs = mixed([c for _, b, c in threes if b == middle], alone)
+    expected = mixed([c for a, b, c in threes if (a, b) == (3, middle)], pairs)
+    found = counts.after(torch.tensor([3]), torch.tensor([middle]))[0]
+    assert found.tolist() == pytest.approx(expected)
+    assert found.sum().item() == pytest.approx(1)
+    pairs = mixed([b for a, b, _ in threes if a == 3], alone)
+    expected = mixed([b for a, b, c in threes if (a, c) == (3, right)], pairs)
+    assert counts.between(torch.tensor([3]), torch.tensor([right]))[0].tolist() == pytest.approx(
+        expected
+    )
+
+
+def test_a_tenth_is_held_out_and_rare_characters_are_one(tmp_path: Path) -> None:
+    omega = "\N{GREEK SMALL LETTER OMEGA}"
+    path = tmp_path / "text.txt"
+    path.write_text(story() + omega, encoding="utf-8")
+    text = read_text(path)
+    assert omega not in text.symbols
+    pieces = len(story() + omega) // 1000
+    assert (len(text.train), len(text.test)) == (pieces - pieces // 10, pieces // 10)
