@@ -13,7 +13,7 @@ from unmask.objectives.decoders import LinearDecoder
 from unmask.objectives.encodings import Replaced, Visible
 from unmask.recipes import RECIPES, Recipe
 from unmask.targets import AbsolutePixels, KMeansTokens
-from unmask.training.optimizers import AdamW
+from unmask.training.optimizers import AdamW, ClipTogether
 
 
 def recipe_of(name: str) -> Recipe:
@@ -24,7 +24,8 @@ def recipe_of(name: str) -> Recipe:
 def test_beit_as_published(name: str, scale: float) -> None:
     recipe = recipe_of(name)
     assert recipe.encoder.blocks == BeitBlocks(layer_scale=scale)
-    assert recipe.optimizer == AdamW(beta1=0.9, beta2=0.98, weight_decay=0.05)
+    clipping = ClipTogether(norm=3.0)
+    assert recipe.optimizer == AdamW(beta1=0.9, beta2=0.98, weight_decay=0.05, clipping=clipping)
     assert recipe.schedule.peak(recipe.batch_size) == pytest.approx(1.5e-3)
     assert recipe.schedule.min_lr == 1e-5
     assert (recipe.batch_size, recipe.epochs, recipe.schedule.warmup_epochs) == (2048, 800, 10)
@@ -36,7 +37,8 @@ def test_beit_as_published(name: str, scale: float) -> None:
 def test_simmim_as_published() -> None:
     recipe = recipe_of("simmim-b16")
     assert recipe.encoder == recipe_of("beit-b16").encoder
-    assert recipe.optimizer == AdamW(beta1=0.9, beta2=0.999, weight_decay=0.05)
+    clipping = ClipTogether(norm=5.0)
+    assert recipe.optimizer == AdamW(beta1=0.9, beta2=0.999, weight_decay=0.05, clipping=clipping)
     assert recipe.schedule.peak(512) == pytest.approx(1e-4)
     mask = recipe.objective.masking.sample(2, recipe.encoder_grid(), problems.random(0))
     assert mask.removed.sum(1).tolist() == [120, 120]  # 30 of 49 squares of 4 patches
