@@ -449,6 +449,14 @@ class Comparing(Protocol):
 
 
 @runtime_checkable
+class Targeted(Protocol):
+    """An objective's module that guesses what patches hold."""
+
+    target: Any
+    """What they hold: a module that keeps the contract of `Target`."""
+
+
+@runtime_checkable
 class Reconstructing(Protocol):
     """An objective's module whose guesses can be drawn."""
 

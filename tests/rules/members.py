@@ -30,7 +30,7 @@ from unmask.masking import (
     RandomMasking,
     SquareMasking,
 )
-from unmask.objectives import DINO, MAE, AnyObjective
+from unmask.objectives import AIM, DINO, MAE, AnyObjective
 from unmask.objectives.decoders import (
     AnyDecoder,
     CrossAttentionDecoder,
@@ -110,6 +110,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
     },
     "objective": {
         "mae": MAE(decoder=SelfAttentionDecoder(embed_dim=8, depth=1, num_heads=2)),
+        "aim": AIM(head_dim=8, head_depth=1),
         "dino": DINO(prototypes=16, hidden_dim=8, bottleneck_dim=4, temperature_epochs=2),
     },
     "task": {"classify": Classify(label_smoothing=0.1, drop_path=0.2, weight_average=0.5)},
@@ -166,6 +167,12 @@ def masked_objectives() -> list[tuple[str, str, str]]:
 def comparing_objectives() -> list[str]:
     """The objectives that compare views."""
     return [kind for kind, member in MEMBERS["objective"].items() if isinstance(member, Comparing)]
+
+
+def next_patch_objectives() -> list[tuple[str, str]]:
+    """(objective, target) of those that guess the next patch, with every kind of target."""
+    guessing = [kind for kind, member in MEMBERS["objective"].items() if isinstance(member, AIM)]
+    return list(product(guessing, kinds(AnyTarget)))
 
 
 def suited(kind: str) -> dict[str, Any]:

@@ -53,13 +53,17 @@ def run_with(images: Path, **parts: Any) -> Run:
 
 def run_of(images: Path, objective: str, target: str, masking: str) -> Run:
     """A run of one combination of kinds."""
-    spec = MEMBERS["objective"][objective]
+    spec = aimed_at(images, objective, target)
+    return run_with(images, objective=replace(spec, masking=MEMBERS["masking"][masking]))
+
+
+def aimed_at(images: Path, objective: str, target: str) -> Any:
+    """An objective of a kind with a target of a kind; a tokenizer is written where it is asked for."""
     wanted = MEMBERS["target"][target]
     if isinstance(wanted, TokenizerCodes):
         where = tiny.write_tokenizer(images.parent / wanted.path, images, wanted.tokenizer)
         wanted = replace(wanted, path=str(where))
-    spec = replace(spec, target=wanted, masking=MEMBERS["masking"][masking])
-    return run_with(images, objective=spec)
+    return replace(MEMBERS["objective"][objective], target=wanted)
 
 
 PARTS = ["encoder", "views", "sizes", "optimizer"]
@@ -160,6 +164,14 @@ def test_every_masked_objective_resumes_bit_for_bit(
     images: Path, tmp_path: Path, objective: str, target: str, masking: str
 ) -> None:
     check_resumption(run_of(images, objective, target, masking), tmp_path)
+
+
+@pytest.mark.parametrize(("objective", "target"), members.next_patch_objectives())
+def test_every_next_patch_objective_resumes_bit_for_bit(
+    images: Path, tmp_path: Path, objective: str, target: str
+) -> None:
+    run = run_with(images, objective=aimed_at(images, objective, target))
+    check_resumption(run, tmp_path)
 
 
 @pytest.mark.parametrize(("encoding", "decoder"), members.encodings())

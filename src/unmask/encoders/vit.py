@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -165,6 +165,15 @@ class VisionTransformer(nn.Module):
     ) -> Encoded:
         """Tokens of whole images of any size that the patch divides; `paths` are of `kept_paths`."""
         return self._run(self.embed(images), self.relations(size_of(images)), paths=paths)
+
+    def encode_attending(
+        self, images: Shaped[Tensor, "b c h w"], attends: Bool[Tensor, "b t t"]
+    ) -> Encoded:
+        """As `encode`, each token (the first of a pair) looking only at those that it may."""
+        bias = torch.zeros(attends.shape, device=images.device).masked_fill(~attends, -torch.inf)
+        relations = self.relations(size_of(images))
+        bias = bias[:, None] if relations is None else bias[:, None] + relations
+        return self._run(self.embed(images), bias)
 
     def embed(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
         """What the first block sees of whole images: class tokens, then patches, positions added."""

@@ -2,13 +2,16 @@
 
 from typing import Annotated
 
+from unmask.objectives.aim import AIM, AutoregressiveImageModel
 from unmask.objectives.dino import DINO, SelfDistillation
 from unmask.objectives.mae import MAE, MaskedAutoencoder
 from unmask.spec import Kind
 
-AnyObjective = Annotated[MAE, Kind("mae")] | Annotated[DINO, Kind("dino")]
+AnyObjective = (
+    Annotated[MAE, Kind("mae")] | Annotated[DINO, Kind("dino")] | Annotated[AIM, Kind("aim")]
+)
 
-AnyPretraining = MaskedAutoencoder | SelfDistillation
+AnyPretraining = MaskedAutoencoder | SelfDistillation | AutoregressiveImageModel
 """The modules that these specs build."""
 
-__all__ = ["DINO", "MAE", "AnyObjective", "AnyPretraining"]
+__all__ = ["AIM", "DINO", "MAE", "AnyObjective", "AnyPretraining"]

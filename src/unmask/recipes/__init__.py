@@ -7,6 +7,7 @@ from typing import TypeVar
 from unmask.contracts import Size
 from unmask.encoders.vit import ViT
 from unmask.errors import SettingsError, UnmaskError, did_you_mean
+from unmask.recipes.aim import NAMED as _AIM
 from unmask.recipes.beit import NAMED as _BEIT
 from unmask.recipes.dino import NAMED as _DINO
 from unmask.recipes.fast import NAMED as _FAST
@@ -18,7 +19,7 @@ from unmask.recipes.transfer import Transfer
 
 T = TypeVar("T")
 
-RECIPES: dict[str, Named] = {**_MAE, **_FAST, **_BEIT, **_DINO}
+RECIPES: dict[str, Named] = {**_MAE, **_FAST, **_BEIT, **_AIM, **_DINO}
 """Every recipe by its public name."""
 
 __all__ = [

@@ -15,7 +15,7 @@ from unmask.contracts import ImageSource, Size
 from unmask.data.views import CenterCrop
 from unmask.errors import DataError, SettingsError
 from unmask.formats.model import ModelSpec
-from unmask.objectives import MAE
+from unmask.objectives import AIM, MAE
 from unmask.patches import denormalize, filled, normalize, patch_grid, patchify, size_of, unpatchify
 from unmask.recipes import Recipe, Tokenizing
 from unmask.runs.folder import RunFolder
@@ -238,7 +238,7 @@ def tokenizer_for(
 def with_tokenizer(recipe: Recipe, channels: int, values: str) -> Recipe:
     """The recipe, whose target takes the shape of the tokenizer that it names, if it names one."""
     objective = recipe.objective
-    if not isinstance(objective, MAE) or not isinstance(objective.target, TokenizerCodes):
+    if not isinstance(objective, MAE | AIM) or not isinstance(objective.target, TokenizerCodes):
         return recipe
     target, _ = tokenizer_for(objective.target, recipe.encoder.patch_size, channels, values)
     return replace(recipe, objective=replace(objective, target=target))
@@ -247,4 +247,4 @@ def with_tokenizer(recipe: Recipe, channels: int, values: str) -> Recipe:
 def brings_target(weights: ModelSpec, recipe: Recipe) -> bool:
     """Whether weights to start from hold the recipe's target, a tokenizer if it is one."""
     old, new = weights.objective, recipe.objective
-    return isinstance(old, MAE) and isinstance(new, MAE) and old.target == new.target
+    return isinstance(old, MAE | AIM) and isinstance(new, MAE | AIM) and old.target == new.target

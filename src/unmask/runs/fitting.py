@@ -4,11 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmask.contracts import Fitted, ImageSource, Masked, Reconstructing
+from unmask.contracts import Fitted, ImageSource, Targeted
 from unmask.data.loader import Viewed, Wanted
 from unmask.data.order import samples
 from unmask.errors import DataError, SettingsError, UnmaskError
-from unmask.objectives import AnyPretraining
+from unmask.objectives import AIM, MAE, AnyPretraining
 from unmask.patches import normalize, patchify
 from unmask.runs.codes import tokenizer_for
 from unmask.runs.run import Run
@@ -28,7 +28,7 @@ def fit_target(run: Run, source: ImageSource, objective: AnyPretraining) -> None
         DataError: if no image can be read, or the patches allow no fit.
         RunError: if there is no tokenizer at the path.
     """
-    target = objective.target if isinstance(objective, Reconstructing) else None
+    target = objective.target if isinstance(objective, Targeted) else None
     if isinstance(target, CodeTarget) and not target.complete:
         target.take(_tokenizer_of(run))
     if isinstance(target, Fitted) and not target.fitted:
@@ -38,7 +38,7 @@ def fit_target(run: Run, source: ImageSource, objective: AnyPretraining) -> None
 def _tokenizer_of(run: Run) -> dict[str, Tensor]:
     """The weights of the tokenizer that the run's target names."""
     objective = run.recipe.objective
-    assert isinstance(objective, Masked)
+    assert isinstance(objective, MAE | AIM)
     target = objective.target
     assert isinstance(target, TokenizerCodes)
     values = run.statistics.values
