@@ -382,6 +382,14 @@ class Joining(Protocol):
 
 
 @runtime_checkable
+class Undivided(Protocol):
+    """A trainable whose loss is of all images of a batch together, so that it cannot be added up from parts."""
+
+    undivided: str
+    """Why, in a clause that follows "because"."""
+
+
+@runtime_checkable
 class Accompanied(Protocol):
     """A trainable with parts that serve training alone, such as a teacher; no model file holds them."""
 

@@ -10,7 +10,7 @@ from torchvision.transforms import ColorJitter
 from torchvision.transforms.v2 import functional as F
 
 from unmask.contracts import Size
-from unmask.data.crops import Changes, MultiCrop, _jittered, _view
+from unmask.data.crops import Changes, MultiCrop, TwoCrops, _jittered, _view
 from unmask.errors import DataError, SettingsError
 
 IMAGE = torch.randint(256, (3, 40, 48), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
@@ -27,6 +27,23 @@ def test_two_large_views_come_first_and_small_ones_after() -> None:
     assert [tuple(view.shape) for view in views] == [(3, 16, 24)] * 2 + [(3, 8, 8)] * 3
     assert all(view.dtype == torch.uint8 for view in views)
     assert CROPS.sizes(Size(16, 24)) == (Size(16, 24),) * 2 + (Size(8, 8),) * 3
+
+
+def test_two_crops_differ_in_what_is_done_to_them() -> None:
+    """Only the second is solarised, and only the first is always blurred."""
+    plain = TwoCrops(
+        smallest_share=1.0, flip_probability=0.0, jitter_probability=0.0, gray_probability=0.0,
+        blur_probabilities=(0.0, 0.0), solarize_probability=1.0,
+    )  # fmt: skip
+    first, second = plain(IMAGE, Size(16, 16), 3)
+    whole = first.float()
+    assert second.max() <= 128
+    assert whole.max() > 128
+    blurred, sharp = replace(plain, blur_probabilities=(1.0, 0.0), solarize_probability=0.0)(
+        IMAGE, Size(16, 16), 3
+    )
+    assert not blurred.equal(first)
+    assert sharp.shape == blurred.shape == (3, 16, 16)
 
 
 def test_views_are_a_function_of_the_key_alone() -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from unmask.contracts import Size, Statistics
-from unmask.data.crops import MultiCrop, sizes_of
+from unmask.data.crops import MultiCrop, TwoCrops, sizes_of
 from unmask.errors import SettingsError
-from unmask.objectives import DINO
+from unmask.objectives import DINO, MoCo3
 from unmask.recipes import find_recipe
 from unmask.training.optimizers import AdamW, ClipEach, set_rates
 
@@ -121,6 +121,46 @@ def test_head_and_encoder_of_the_small_one() -> None:
 def test_what_cannot_be_compared_is_refused(change: dict[str, object], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         replace(find_recipe("dino-ti4"), **change)  # pyright: ignore[reportArgumentType]
+
+
+def test_moco_is_as_published() -> None:
+    """Chen, Xie and He (2021), section 4, and their commands."""
+    base, small = find_recipe("moco3-b16"), find_recipe("moco3-s16")
+    for recipe in (base, small):
+        assert recipe.objective == MoCo3(
+            hidden_dim=4096, out_dim=256, temperature=0.2, momentum=0.99
+        )
+        assert recipe.views == TwoCrops(
+            smallest_share=0.08,
+            flip_probability=0.5,
+            jitter_probability=0.8,
+            gray_probability=0.2,
+            blur_probabilities=(1.0, 0.1),
+            solarize_probability=0.2,
+        )
+        assert recipe.optimizer == AdamW(beta1=0.9, beta2=0.999, weight_decay=0.1)
+        assert recipe.schedule.peak(4096) == pytest.approx(2.4e-3)
+        assert (recipe.batch_size, recipe.epochs, recipe.schedule.warmup_epochs) == (4096, 300, 40)
+    assert (small.encoder.embed_dim, small.encoder.num_heads) == (384, 12)
+
+
+def test_small_moco_is_what_it_says() -> None:
+    recipe = find_recipe("moco3-ti4")
+    assert recipe.objective == MoCo3(hidden_dim=1024, out_dim=128)
+    assert sizes_of(recipe.views, recipe.image_size) == (Size(32, 32),) * 2
+    assert recipe.encoder == find_recipe("mae-ti4").encoder
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batch_size": 1}, "a batch needs at least 2, got 1"),
+        ({"views": find_recipe("dino-ti4").views}, "is shown 8; choose views:two-crops"),
+    ],
+)
+def test_what_moco_cannot_compare_is_refused(change: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        replace(find_recipe("moco3-ti4"), **change)  # pyright: ignore[reportArgumentType]
 
 
 def test_one_view_is_all_that_a_masked_autoencoder_takes() -> None:

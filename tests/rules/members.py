@@ -9,7 +9,7 @@ from runs import tiny
 
 from unmask.contracts import Batch, Comparing, Masked, Size, Statistics
 from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
-from unmask.data.crops import AnyPretrainingViews, MultiCrop
+from unmask.data.crops import AnyPretrainingViews, MultiCrop, TwoCrops
 from unmask.data.sizes import AnySizes, RisingSize, SteadySize
 from unmask.data.views import (
     AugmentedCrop,
@@ -30,7 +30,7 @@ from unmask.masking import (
     RandomMasking,
     SquareMasking,
 )
-from unmask.objectives import AIM, DINO, MAE, AnyObjective
+from unmask.objectives import AIM, DINO, MAE, AnyObjective, MoCo3
 from unmask.objectives.decoders import (
     AnyDecoder,
     CrossAttentionDecoder,
@@ -112,6 +112,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "mae": MAE(decoder=SelfAttentionDecoder(embed_dim=8, depth=1, num_heads=2)),
         "aim": AIM(head_dim=8, head_depth=1),
         "dino": DINO(prototypes=16, hidden_dim=8, bottleneck_dim=4, temperature_epochs=2),
+        "moco3": MoCo3(hidden_dim=8, out_dim=4, momentum=0.9),
     },
     "task": {"classify": Classify(label_smoothing=0.1, drop_path=0.2, weight_average=0.5)},
     "head": {
@@ -135,6 +136,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "jittered-crop": JitteredCrop(hue=0.2),
         "augmented-crop": AugmentedCrop(magnitude=5),
         "multi-crop": MultiCrop(small_count=2, small_size=Size(4, 4)),
+        "two-crops": TwoCrops(smallest_share=0.3),
     },
     "sizes": {"steady": SteadySize(), "rising": RisingSize(first=Size(4, 4), stages=2)},
     "optimizer": {
@@ -182,7 +184,9 @@ def suited(kind: str) -> dict[str, Any]:
 
 _SUITED: dict[str, dict[str, Any]] = {
     "dino": {"views": MEMBERS["views"]["multi-crop"]},
+    "moco3": {"views": MEMBERS["views"]["two-crops"]},
     "multi-crop": {"objective": MEMBERS["objective"]["dino"]},
+    "two-crops": {"objective": MEMBERS["objective"]["moco3"]},
 }
 
 

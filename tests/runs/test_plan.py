@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from reference import problems
 from runs import tiny
 
-from unmask.errors import ResourceError
+from unmask.errors import ResourceError, SettingsError
+from unmask.objectives import MoCo3
 from unmask.runs import plan
-from unmask.runs.plan import fitting_micro_batch, make_plan, trial
+from unmask.runs.plan import check_whole, fitting_micro_batch, make_plan, trial
 from unmask.runs.run import parameter_count
 from unmask.training.meter import Cost
 
@@ -106,3 +108,13 @@ def test_plan_of_a_run(tmp_path: Path) -> None:
     assert found.step_seconds > COST.step_seconds(4, 2)  # loading counts where no worker does it
     with_workers = replace(run, hardware=replace(run.hardware, workers=2))
     assert make_plan(with_workers, objective, source, COST).step_seconds > 0
+
+
+def test_what_cannot_be_added_up_is_not_computed_in_parts() -> None:
+    module = MoCo3(hidden_dim=8, out_dim=4).build(problems.build_encoder())
+    check_whole(module, 4, 4)
+    check_whole(problems.build(), 2, 4)
+    with pytest.raises(
+        SettingsError, match="cannot be computed 2 at a time, because MoCo v3 compares each image"
+    ):
+        check_whole(module, 2, 4)

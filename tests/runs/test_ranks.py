@@ -14,9 +14,9 @@ import torch
 from runs import ranks, tiny, tiny_transfer
 
 from unmask.contracts import Size
-from unmask.data.crops import MultiCrop
+from unmask.data.crops import MultiCrop, TwoCrops
 from unmask.masking import BlockMasking
-from unmask.objectives import DINO, MAE
+from unmask.objectives import DINO, MAE, MoCo3
 from unmask.runs.folder import COMPANIONS, RunFolder
 from unmask.tasks.heads import TokenProbe
 from unmask.training.optimizers import AdamW, ClipEach
@@ -45,6 +45,12 @@ DINO_RECIPE = replace(
     ),
     views=MultiCrop(small_count=2, small_size=Size(4, 4)),
     optimizer=AdamW(last_weight_decay=0.4, clipping=ClipEach(norm=1.0)),
+    schedule=WarmupCosine(base_lr=0.02, warmup_epochs=0.5),
+)
+MOCO3_RECIPE = replace(
+    RECIPE,
+    objective=MoCo3(hidden_dim=8, out_dim=4, momentum=0.9),
+    views=TwoCrops(smallest_share=0.3),
     schedule=WarmupCosine(base_lr=0.02, warmup_epochs=0.5),
 )
 ROUNDING = 1e-6
@@ -118,6 +124,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     done.add("dino", 2, "trained", root=done.begun("dino", DINO_RECIPE))
     done.add("dino-parts", 3, "trained", root=done.begun("dino-parts", DINO_RECIPE), micro_batch=2)
     done.add("dino-shards", 2, "trained", root=done.begun("dino-shards", DINO_RECIPE), shard=True)
+    done.add("moco3", 2, "trained", root=done.begun("moco3", MOCO3_RECIPE))
+    done.add(
+        "moco3-shards", 3, "trained", root=done.begun("moco3-shards", MOCO3_RECIPE), shard=True
+    )
     for name, processes in (("stopped", 2), ("stopped", 3), ("killed", 2)):
         done.going_on(name, processes)
     done.going_on("shards", 2, shard=True)
@@ -162,6 +172,13 @@ def test_distillation_is_that_of_one_process(done: Done, name: str) -> None:
     assert ours.keys() == theirs.keys()
     assert bool(theirs["center"].any())
     torch.testing.assert_close(ours["center"], theirs["center"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["moco3", "moco3-shards"])
+def test_contrast_is_that_of_one_process(done: Done, name: str) -> None:
+    """Keys of all processes, and batch normalisation over them, forwards and backwards."""
+    whole = tiny.finished_run(done.root / f"whole-{name}", done.images, recipe=MOCO3_RECIPE)
+    assert losses(done.folder(name)) == pytest.approx(losses(whole), abs=20 * ROUNDING)
 
 
 def test_all_stop_where_one_is_told_to(done: Done) -> None:

@@ -36,7 +36,7 @@ from unmask.objectives.encodings import Visible
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
 from unmask.runs.codes import brings_target, with_tokenizer
 from unmask.runs.folder import RunFolder
-from unmask.runs.plan import Plan, make_plan
+from unmask.runs.plan import Plan, check_whole, make_plan
 from unmask.runs.pretrain import pretrain
 from unmask.runs.run import Run, new_run
 from unmask.runs.start import (
@@ -167,6 +167,7 @@ def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
         put_in(objective, start.weights)
     cost = measured(objective, recipe, hardware)
     fitting = fitting_part(cost, recipe.batch_size, args.running.machine.micro_batch, hardware)
+    check_whole(objective, fitting.micro_batch, recipe.batch_size // fitting.processes)
     run = replace(run, hardware=fitting)
     _say_plan(run, make_plan(run, objective, source, cost), cost)
     folder.create(run)
@@ -197,7 +198,10 @@ def _resume(arguments: list[str], seen: Peek) -> Pretraining | None:
     console.print(
         f"continuing {folder.root} from step {found.info.step if found else 0:,} of {run.steps:,}"
     )
-    return Job(changed, folder, source, run.build(), found)
+    objective = run.build()
+    hardware = changed.hardware
+    check_whole(objective, hardware.micro_batch, run.recipe.batch_size // hardware.processes)
+    return Job(changed, folder, source, objective, found)
 
 
 def _join(folder: RunFolder, run: Any, start: Checkpoint | None) -> Pretraining:

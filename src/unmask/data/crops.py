@@ -124,6 +124,64 @@ class MultiCrop:
         return tuple(views)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TwoCrops:
+    """Two parts of the image in changed colours, each in its own way (MoCo v3); the changes are those of `MultiCrop`."""
+
+    smallest_share: float = 0.08
+    """Least share of the image's area in a view."""
+
+    flip_probability: float = 0.5
+    """How often to mirror left and right; 0 where sides matter, as in writing."""
+
+    jitter_probability: float = 0.8
+    """How often to change brightness, contrast, saturation and hue."""
+
+    gray_probability: float = 0.2
+    """How often to take the colours out."""
+
+    blur_probabilities: tuple[float, float] = (1.0, 0.1)
+    """How often to blur the first view, and the second."""
+
+    solarize_probability: float = 0.2
+    """How often to solarise the second view."""
+
+    def __post_init__(self) -> None:
+        _check_shares(self.smallest_share)
+        _check_probabilities(
+            flip=self.flip_probability,
+            jitter=self.jitter_probability,
+            gray=self.gray_probability,
+            blur=max(self.blur_probabilities),
+            solarize=self.solarize_probability,
+        )
+
+    def sizes(self, size: Size) -> tuple[Size, ...]:
+        """Pixels of both views."""
+        return (size, size)
+
+    def __call__(
+        self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
+    ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
+        """Both views; all of it depends on the key alone.
+
+        Raises:
+            DataError: if colours are to be changed and the pixels are no grey or colour bytes.
+        """
+        random = generator("cpu", "crops", *key)
+        views: list[Tensor] = []
+        for number, blur in enumerate(self.blur_probabilities):
+            changes = Changes(
+                flip=self.flip_probability,
+                jitter=self.jitter_probability,
+                gray=self.gray_probability,
+                blur=blur,
+                solarize=self.solarize_probability * number,
+            )
+            views.append(_view(image, size, self.smallest_share, 1.0, changes, random))
+        return tuple(views)
+
+
 def _check_shares(*shares: float) -> None:
     """Refuse shares of an image's area that are none, or that fall."""
     if not all(0 < share <= 1 for share in shares) or list(shares) != sorted(shares):
@@ -189,9 +247,11 @@ def _jittered(picture: Any, order: list[int], amounts: list[float]) -> Any:
     return picture
 
 
-AnyPretrainingViews = AnyViews | Annotated[MultiCrop, Kind("multi-crop")]
+AnyPretrainingViews = (
+    AnyViews | Annotated[MultiCrop, Kind("multi-crop")] | Annotated[TwoCrops, Kind("two-crops")]
+)
 
 
 def sizes_of(views: AnyPretrainingViews, size: Size) -> tuple[Size, ...]:
     """Pixels of every view of an image, the first of them of this size."""
-    return views.sizes(size) if isinstance(views, MultiCrop) else (size,)
+    return views.sizes(size) if isinstance(views, MultiCrop | TwoCrops) else (size,)

@@ -13,13 +13,14 @@ from unmask.recipes.dino import NAMED as _DINO
 from unmask.recipes.fast import NAMED as _FAST
 from unmask.recipes.finetune import TRANSFERS
 from unmask.recipes.mae import NAMED as _MAE
+from unmask.recipes.moco3 import NAMED as _MOCO3
 from unmask.recipes.recipe import Named, Recipe
 from unmask.recipes.tokenizer import TOKENIZERS, Tokenizing
 from unmask.recipes.transfer import Transfer
 
 T = TypeVar("T")
 
-RECIPES: dict[str, Named] = {**_MAE, **_FAST, **_BEIT, **_AIM, **_DINO}
+RECIPES: dict[str, Named] = {**_MAE, **_FAST, **_BEIT, **_AIM, **_DINO, **_MOCO3}
 """Every recipe by its public name."""
 
 __all__ = [

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from unmask.contracts import ImageSource, Masked, Reconstructing
+from unmask.contracts import ImageSource, Masked, Reconstructing, Undivided
 from unmask.data.crops import sizes_of
 from unmask.data.loader import Viewed, Wanted
-from unmask.errors import ResourceError
+from unmask.errors import ResourceError, SettingsError
 from unmask.objectives import AnyPretraining
 from unmask.patches import patch_grid
 from unmask.randomness import generator
@@ -111,6 +111,20 @@ def fitting_micro_batch(
             "same result but for rounding"
         )
     return min(wanted, batch_size)
+
+
+def check_whole(module: object, micro_batch: int, part: int) -> None:
+    """Refuse to compute in parts what cannot be added up from them; `part` is a process's of the batch.
+
+    Raises:
+        SettingsError: with what would do.
+    """
+    if isinstance(module, Undivided) and micro_batch < part:
+        raise SettingsError(
+            f"the {part} images of a step cannot be computed {micro_batch} at a time, because {module.undivided}; "
+            f"take --micro-batch {part}, or, if memory is too small, --batch-size {micro_batch} (the learning rate "
+            "goes with it) or more processes"
+        )
 
 
 def make_plan(run: Run, objective: AnyPretraining, source: ImageSource, cost: Cost) -> Plan:

@@ -1,0 +1,64 @@
+"""What follows a pretraining that rebuilds nothing: its encoder goes on, and a picture is refused kindly."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rules.members import MEMBERS, suited
+from runs import tiny
+
+from unmask import load
+from unmask.errors import RunError
+from unmask.runs.folder import COMPANIONS, RunFolder
+from unmask.runs.start import recipe_for, start_from
+from unmask.runs.weights import find_weights
+
+
+@pytest.fixture(scope="module", params=["dino", "moco3"])
+def finished(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, RunFolder]:
+    root = tmp_path_factory.mktemp("comparing")
+    images = tiny.write_images(root / "images")
+    parts = {"objective": MEMBERS["objective"][request.param], **suited(request.param)}
+    recipe = replace(tiny.RECIPE, schedule=replace(tiny.RECIPE.schedule, base_lr=0.01), **parts)
+    return request.param, tiny.finished_run(root / "run", images, recipe=recipe)
+
+
+def test_the_encoder_is_the_one_that_the_method_gives_away(finished: tuple[str, RunFolder]) -> None:
+    kind, folder = finished
+    saved = tiny.newest(folder)
+    found = find_weights(folder.root).weights
+    student = saved.read("model")["encoder.cls_token"]
+    teacher = next(v for k, v in saved.read(COMPANIONS).items() if k.endswith("encoder.cls_token"))
+    assert not student.equal(teacher)
+    assert found.encoder["cls_token"].equal(teacher if kind == "dino" else student)
+    assert not found.decoder
+    assert found.spec.objective is None
+
+
+def test_it_embeds_and_says_that_it_rebuilds_nothing(finished: tuple[str, RunFolder]) -> None:
+    kind, folder = finished
+    model = load(folder.root)
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    assert model.embed(images).mean.isfinite().all()
+    with pytest.raises(
+        RunError, match=f"was pretrained with {kind}, which hides and rebuilds nothing"
+    ):
+        model.reconstruct(images[0])
+
+
+def test_another_objective_may_start_from_it(finished: tuple[str, RunFolder]) -> None:
+    found = find_weights(finished[1].root)
+    _, chosen, _ = recipe_for(found.weights.spec)
+    assert chosen.encoder == tiny.RECIPE.encoder
+    run = finished[1].read()
+    start = start_from(found, tiny.RECIPE, run.statistics)
+    assert "an encoder alone" in start.words
+
+
+def test_its_model_file_is_read_as_an_encoder(finished: tuple[str, RunFolder]) -> None:
+    path: Path = tiny.newest(finished[1]).folder / "model.safetensors"
+    found = find_weights(path)
+    assert not found.weights.decoder
+    assert "only its encoder is of use" in found.weights.notes[0]
