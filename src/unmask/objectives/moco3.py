@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmask.contracts import Batch, Loss, Moment, Size
+from unmask.encoders.layers import Block
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.objectives.processes import gathered, summed
@@ -156,7 +158,9 @@ class BatchNorm(nn.Module):
         mean = self._mean(rows)
         spread = self._mean((rows - mean).square())
         normal = (rows - mean) * (spread + _EPSILON).rsqrt()
-        return normal if self.weight is None else normal * self.weight + self.bias
+        if self.weight is None or self.bias is None:
+            return normal
+        return normal * self.weight + self.bias
 
     def _mean(self, rows: Float[Tensor, "b d"]) -> Float[Tensor, "d"]:
         mean = rows.mean(0)  # all processes have equally many
@@ -191,6 +195,6 @@ def contrastive_loss(
 def _draw_apart(encoder: VisionTransformer) -> None:
     """Draw queries, keys and values of each block as three matrices, and not as one."""
     for block in encoder.blocks:
-        weight = block.attn.qkv.weight
+        weight = cast(Block, block).attn.qkv.weight
         bound = math.sqrt(3 / weight.shape[1])  # sqrt(6 / (2 d))
         nn.init.uniform_(weight, -bound, bound)

@@ -26,11 +26,11 @@ class _Summed(torch.autograd.Function):
     """A sum over processes, through which gradients are summed in turn: every process's loss depends on every term."""
 
     @staticmethod
-    def forward(_: Any, values: Tensor) -> Tensor:
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004
         return total(values)
 
     @staticmethod
-    def backward(_: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
         return total(gradients[0])
 
 
