@@ -15,9 +15,7 @@ AnyObjective = (
     | Annotated[AIM, Kind("aim")]
 )
 
-AnyPretraining = (
-    MaskedAutoencoder | SelfDistillation | MomentumContrast | AutoregressiveImageModel
-)
+AnyPretraining = MaskedAutoencoder | SelfDistillation | MomentumContrast | AutoregressiveImageModel
 """The modules that these specs build."""
 
 __all__ = ["AIM", "DINO", "MAE", "AnyObjective", "AnyPretraining", "MoCo3"]
