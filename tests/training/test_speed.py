@@ -188,11 +188,15 @@ def test_ceilings_bound_what_they_measure() -> None:
 
 
 def test_peak_memory_sees_what_is_taken_and_given_back() -> None:
+    assert any(_added() > 48 * 2**20 for _ in range(5)), "the system may take pages away meanwhile"
+
+
+def _added() -> int:
     forget_peak(CPU)
     before = peak_memory(CPU)
     taken = torch.ones(64 * 2**20, dtype=torch.uint8)
     del taken
-    assert peak_memory(CPU) - before > 48 * 2**20
+    return peak_memory(CPU) - before
 
 
 def test_random_batch_repeats() -> None:

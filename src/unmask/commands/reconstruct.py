@@ -28,6 +28,7 @@ from unmask.masking import (
 )
 from unmask.pictures.sheet import Row, sheet
 from unmask.randomness import derive
+from unmask.objectives import MAE
 from unmask.runs.load import Model
 from unmask.runs.reconstruct import Reconstruction, nearest_errors
 from unmask.targets import Hog, KMeansTokens, NormalizedPixels, TokenizerCodes
@@ -278,7 +279,8 @@ def _caption(figures: dict[str, Any]) -> str:
 def _notes(
     args: Arguments, model: Model, looked: int, without: str, chosen: tuple[int, ...]
 ) -> list[str]:
-    target = model.objective.target
+    objective = model.spec.objective
+    target = objective.target if isinstance(objective, MAE) else None
     if isinstance(target, Hog):
         return [
             f"{model.about}; drawn: edges in each half patch, as predicted; they have no levels"
