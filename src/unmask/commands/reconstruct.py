@@ -26,9 +26,9 @@ from unmask.masking import (
     RandomMasking,
     SquareMasking,
 )
+from unmask.objectives import MAE
 from unmask.pictures.sheet import Row, sheet
 from unmask.randomness import derive
-from unmask.objectives import MAE
 from unmask.runs.load import Model
 from unmask.runs.reconstruct import Reconstruction, nearest_errors
 from unmask.targets import Hog, KMeansTokens, NormalizedPixels, TokenizerCodes
