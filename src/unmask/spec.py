@@ -5,6 +5,8 @@ JSON bears `"kind": "name"`. Unknown kinds and fields are errors that name the n
 are errors; nothing that a file names is ever imported.
 """
 
+import hashlib
+import json
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -52,6 +54,11 @@ def kind_of(union: Any, spec: Any) -> str:
 def to_json(spec: Any) -> dict[str, Any]:
     """A spec as a dictionary of JSON values."""
     return _converter.unstructure(spec)
+
+
+def digest(told: Any) -> str:
+    """Short hash of JSON values, the same for any order of keys."""
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def from_json(cls: type[T], data: Any) -> T:

@@ -18,7 +18,7 @@ from unmask.data.statistics import measure
 from unmask.errors import ResourceError, SettingsError
 from unmask.recipes import Recipe
 from unmask.runs.labelled import Labelled, Part, draw_share, open_labelled
-from unmask.study.budget import expected_seconds, fitting_factor
+from unmask.study.budget import expected_seconds, fitting_factor, tuning_cost
 from unmask.study.claims import claimed
 from unmask.study.cost import StepCost, costs
 from unmask.study.report import collected, write
@@ -149,7 +149,8 @@ def _fitted(asked: Conduct, setting: Setting, budget: str | None) -> Conduct:
     """The trials cut to fit a budget, and what will be done said."""
     study, base = asked.study, asked.trials[asked.study.base]
     every = jobs(study, asked.trials, asked.seeds, setting, asked.root)
-    training, rest = expected_seconds(every, asked.costs, base, setting)
+    tuning = tuning_cost(base.transfer, setting)  # what it costs the base; noise in it costs less
+    training, rest = expected_seconds(every, asked.costs, tuning, setting)
     factor = 1.0
     if budget is not None:
         kept = asked.root / "runs" / f"budget-{asked.name}.json"
@@ -159,7 +160,7 @@ def _fitted(asked: Conduct, setting: Setting, budget: str | None) -> Conduct:
         trials = {name: trial.shortened(factor) for name, trial in asked.trials.items()}
         base = trials[study.base]
         every = jobs(study, trials, asked.seeds, setting, asked.root)
-        training, rest = expected_seconds(every, asked.costs, base, setting)
+        training, rest = expected_seconds(every, asked.costs, tuning, setting)
         words += (
             f"To fit the budget all trainings are cut to {factor:g} of their epochs: {base.recipe.epochs:.3g} of "
             f"pretraining and {base.transfer.epochs:.3g} of fine-tuning.",

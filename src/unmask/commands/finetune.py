@@ -22,7 +22,7 @@ from unmask.commands.machine import (
     measured,
     say_what_differs,
 )
-from unmask.commands.resuming import folder_to_resume, going_on, newest_of
+from unmask.commands.resuming import folder_to_resume, going_on, newest_of, refuse_changes
 from unmask.commands.signals import signals
 from unmask.commands.together import Job, begun_before, check_same, held, prepared, together
 from unmask.contracts import ChannelStatistics, ImageSource
@@ -273,22 +273,8 @@ def _as_begun(run: TransferRun, folder: RunFolder) -> Arguments:
 def _refuse_changes(args: Arguments, old: Arguments) -> None:
     if args.encoder is not None:
         raise SettingsError("--resume finds weights and images by itself: leave out both")
-    for name in (
-        "recipe_name",
-        "trained_blocks",
-        "patch_keep",
-        "out",
-        "data_kind",
-        "recipe",
-        "seed",
-    ):
-        if getattr(args, name) != getattr(old, name):
-            flags = {"recipe": "a setting of the recipe", "recipe_name": "--recipe"}
-            flag = flags.get(name, f"--{name.replace('_', '-')}")
-            raise SettingsError(
-                f"--resume continues a run exactly, so {flag} cannot change; begin another with "
-                "`unmask finetune ENCODER DATA` and that change"
-            )
+    kept = ("recipe_name", "trained_blocks", "patch_keep", "out", "data_kind", "recipe", "seed")
+    refuse_changes(args, old, kept, "unmask finetune ENCODER DATA")
 
 
 def _weights(encoder: str) -> Found | None:

@@ -22,7 +22,7 @@ from unmask.commands.machine import (
     measured,
     say_what_differs,
 )
-from unmask.commands.resuming import folder_to_resume, going_on, newest_of
+from unmask.commands.resuming import folder_to_resume, going_on, newest_of, refuse_changes
 from unmask.commands.signals import signals
 from unmask.commands.together import Job, begun_before, check_same, held, prepared, together
 from unmask.contracts import ChannelStatistics, ImageSource, Masked, Size
@@ -300,14 +300,8 @@ def _refuse_changes(args: Arguments, old: Arguments) -> None:
     if args.data is not None:
         raise SettingsError("--resume finds the images by itself: leave out DATA")
     kept = ("recipe_name", "out", "like", "data_kind", "channels", "no_data", "statistics")
-    for name in (*kept, "recipe", "seed", "init"):
-        if getattr(args, name) != getattr(old, name):
-            flags = {"recipe": "a setting of the recipe", "recipe_name": "--recipe"}
-            flag = flags.get(name, f"--{name.replace('_', '-')}")
-            raise SettingsError(
-                f"--resume continues a run exactly, so {flag} cannot change; begin another with "
-                f"`unmask pretrain DATA --like {args.resume} --out NEW` and that change"
-            )
+    another = f"unmask pretrain DATA --like {args.resume} --out NEW"
+    refuse_changes(args, old, (*kept, "recipe", "seed", "init"), another)
 
 
 def _say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None:

@@ -1,5 +1,6 @@
 """What `--resume` has in common in all training commands."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -45,3 +46,19 @@ def newest_of(folder: RunFolder, run: AnyRun) -> Checkpoint | None:
         console.print(f"passed over a damaged checkpoint: {line}")
     check_start(run, folder, found)
     return found
+
+
+def refuse_changes(args: object, old: object, names: Iterable[str], another: str) -> None:
+    """Refuse other values of these fields than a run has; `another` is the command that begins one with them.
+
+    Raises:
+        SettingsError: naming the flag.
+    """
+    for name in names:
+        if getattr(args, name) != getattr(old, name):
+            flags = {"recipe": "a setting of the recipe", "recipe_name": "--recipe"}
+            flag = flags.get(name, f"--{name.replace('_', '-')}")
+            raise SettingsError(
+                f"--resume continues a run exactly, so {flag} cannot change; begin another with `{another}` and that "
+                "change"
+            )

@@ -21,7 +21,7 @@ from unmask.commands.machine import (
     measured,
     say_what_differs,
 )
-from unmask.commands.resuming import folder_to_resume, going_on, newest_of
+from unmask.commands.resuming import folder_to_resume, going_on, newest_of, refuse_changes
 from unmask.commands.signals import signals
 from unmask.commands.together import Job, begun_before, check_same, held, prepared, together
 from unmask.data.kinds import find_source, parse_channels
@@ -299,14 +299,8 @@ def _recipe(seen: Peek, parted: Parted) -> tuple[str, Tokenizing]:
 def _refuse_changes(args: Arguments, old: Arguments) -> None:
     if args.data is not None:
         raise SettingsError("--resume finds the images by itself: leave out DATA")
-    for name in ("recipe_name", "out", "data_kind", "channels", "no_data", "recipe", "seed"):
-        if getattr(args, name) != getattr(old, name):
-            flags = {"recipe": "a setting of the recipe", "recipe_name": "--recipe"}
-            flag = flags.get(name, f"--{name.replace('_', '-')}")
-            raise SettingsError(
-                f"--resume continues a run exactly, so {flag} cannot change; begin another with `unmask tokenizer "
-                "DATA` and that change"
-            )
+    kept = ("recipe_name", "out", "data_kind", "channels", "no_data", "recipe", "seed")
+    refuse_changes(args, old, kept, "unmask tokenizer DATA")
 
 
 def _say_images(parted: Parted) -> None:

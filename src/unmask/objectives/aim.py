@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unmask.contracts import Batch, Loss, PatchMask, Size
 from unmask.encoders.layers import NORM_EPSILON, Mlp, initialize
 from unmask.encoders.positions import resized, sine_cosine
-from unmask.encoders.vit import VisionTransformer
+from unmask.encoders.vit import VisionTransformer, layer_around
 from unmask.errors import SettingsError
 from unmask.patches import size_of
 from unmask.targets import AnyTarget, NormalizedPixels
@@ -99,8 +99,7 @@ class AutoregressiveImageModel(nn.Module):
 
     def layer_of(self, parameter_name: str) -> int:
         """The encoder's layers; the last for head and target."""
-        owner, _, rest = parameter_name.partition(".")
-        return self.encoder.layer_of(rest) if owner == "encoder" else self.layers - 1
+        return layer_around(self.encoder, parameter_name)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Draw how many patches of each image are given, and score the guesses for the others.

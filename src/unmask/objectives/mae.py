@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from unmask.contracts import Batch, Encoded, Loss, PatchMask, Size
-from unmask.encoders.vit import VisionTransformer
+from unmask.encoders.vit import VisionTransformer, layer_around
 from unmask.errors import SettingsError
 from unmask.masking import AnyMasking, RandomMasking
 from unmask.objectives.decoders import AnyDecoder, SelfAttentionDecoder
@@ -67,8 +67,7 @@ class MaskedAutoencoder(nn.Module):
 
     def layer_of(self, parameter_name: str) -> int:
         """The encoder's layers; the last for all else."""
-        owner, _, rest = parameter_name.partition(".")
-        return self.encoder.layer_of(rest) if owner == "encoder" else self.layers - 1
+        return layer_around(self.encoder, parameter_name)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Draw a mask and score the rebuilt patches."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from unmask.contracts import Batch, Loss, Moment, Size
 from unmask.encoders.layers import Block
-from unmask.encoders.vit import VisionTransformer
+from unmask.encoders.vit import VisionTransformer, layer_around
 from unmask.errors import SettingsError
 from unmask.objectives.processes import gathered, summed
 from unmask.objectives.teacher import equal, follow, rising, slow_copy
@@ -96,8 +96,7 @@ class MomentumContrast(nn.Module):
 
     def layer_of(self, parameter_name: str) -> int:
         """The encoder's layers; the last for everything else."""
-        owner, _, rest = parameter_name.partition(".")
-        return self.encoder.layer_of(rest) if owner == "encoder" else self.layers - 1
+        return layer_around(self.encoder, parameter_name)
 
     def join(self) -> None:
         """From now on images are compared with those of all processes."""

@@ -48,15 +48,11 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         SettingsError: naming the nearest recipe, or what is wrong with the file.
     """
-    if ".py" in name:
-        return from_file(name, Recipe)
     if name in TRANSFERS:
         raise SettingsError(f"{name} is a recipe of `unmask finetune`, not of pretraining")
     if name in TOKENIZERS:
         raise SettingsError(f"{name} is a recipe of `unmask tokenizer`, not of pretraining")
-    if name not in RECIPES:
-        raise SettingsError(f"unknown recipe {name!r}; {did_you_mean(name, RECIPES)}")
-    return RECIPES[name].recipe
+    return _find(name, Recipe, {key: named.recipe for key, named in RECIPES.items()})
 
 
 def find_transfer(name: str) -> Transfer:
@@ -65,13 +61,9 @@ def find_transfer(name: str) -> Transfer:
     Raises:
         SettingsError: naming the nearest recipe, or what is wrong with the file.
     """
-    if ".py" in name:
-        return from_file(name, Transfer)
     if name in RECIPES:
         raise SettingsError(f"{name} is a recipe of `unmask pretrain`, not of fine-tuning")
-    if name not in TRANSFERS:
-        raise SettingsError(f"unknown recipe {name!r}; {did_you_mean(name, TRANSFERS)}")
-    return TRANSFERS[name].recipe
+    return _find(name, Transfer, {key: named.recipe for key, named in TRANSFERS.items()})
 
 
 def find_tokenizer(name: str) -> Tokenizing:
@@ -80,11 +72,15 @@ def find_tokenizer(name: str) -> Tokenizing:
     Raises:
         SettingsError: naming the nearest recipe, or what is wrong with the file.
     """
+    return _find(name, Tokenizing, {key: named.recipe for key, named in TOKENIZERS.items()})
+
+
+def _find(name: str, cls: type[T], known: dict[str, T]) -> T:
     if ".py" in name:
-        return from_file(name, Tokenizing)
-    if name not in TOKENIZERS:
-        raise SettingsError(f"unknown recipe {name!r}; {did_you_mean(name, TOKENIZERS)}")
-    return TOKENIZERS[name].recipe
+        return from_file(name, cls)
+    if name not in known:
+        raise SettingsError(f"unknown recipe {name!r}; {did_you_mean(name, known)}")
+    return known[name]
 
 
 def from_file(reference: str, cls: type[T]) -> T:

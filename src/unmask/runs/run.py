@@ -1,7 +1,5 @@
 """The whole of a run as one spec, written to `spec.json`."""
 
-import hashlib
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +13,7 @@ from unmask.errors import RunError, SettingsError
 from unmask.formats.model import FORMAT, ModelSpec
 from unmask.objectives import AnyPretraining
 from unmask.recipes import Recipe
-from unmask.spec import from_json, to_json
+from unmask.spec import digest, from_json, to_json
 from unmask.training.hardware import Hardware
 from unmask.training.schedules import steps_of
 
@@ -148,7 +146,7 @@ def check_version(data: Any) -> None:
 def hash_of(run: Any) -> str:
     """Short hash of the fields of a run that must stay the same when it goes on."""
     same = {key: value for key, value in to_json(run).items() if key not in _MAY_CHANGE}
-    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(same)
 
 
 def new_run(

@@ -7,7 +7,6 @@ from pathlib import Path
 from unmask.errors import SettingsError
 from unmask.recipes import Transfer
 from unmask.study.cost import StepCost
-from unmask.study.study import Trial
 from unmask.study.work import Job, Setting
 from unmask.training.hardware import find_device
 from unmask.training.meter import Cost, measure_cost
@@ -17,14 +16,13 @@ _LEAST = 0.01
 
 
 def expected_seconds(
-    every: Sequence[Job], costs: Mapping[str, StepCost], base: Trial, setting: Setting
+    every: Sequence[Job], costs: Mapping[str, StepCost], tuning: Cost, setting: Setting
 ) -> tuple[float, float]:
     """Of what is left: the trainings, which a budget can shorten, and the rest, which it cannot.
 
-    `costs` are of the pretrainings by name. Fine-tuning costs what it costs the base; loading is not counted.
+    `costs` are of the pretrainings by name, `tuning` that of `tuning_cost`; loading is not counted.
     """
     images, tests = len(setting.labelled.train), len(setting.labelled.test)
-    tuning = _tuning_cost(base.transfer, setting)
     training = rest = 0.0
     for job in every:
         left = job.left()
@@ -48,7 +46,8 @@ def _share(amount: str, images: int) -> float:
     return int(amount[:-1]) / 100 if amount.endswith("%") else int(amount) / images
 
 
-def _tuning_cost(transfer: Transfer, setting: Setting) -> Cost:
+def tuning_cost(transfer: Transfer, setting: Setting) -> Cost:
+    """What a step of fine-tuning costs, measured."""
     labelled, hardware = setting.labelled, setting.hardware
     encoder = transfer.encoder.build(
         transfer.image_size, labelled.train.channels, setting.statistics.tensors()

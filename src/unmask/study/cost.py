@@ -1,7 +1,6 @@
 """What a step of every variation costs here: FLOPs, time and memory, measured in turns."""
 
 import gc
-import hashlib
 import json
 import statistics
 import time
@@ -16,7 +15,7 @@ from unmask.data.crops import sizes_of
 from unmask.objectives import AnyPretraining
 from unmask.randomness import generator
 from unmask.recipes import Recipe
-from unmask.spec import to_json
+from unmask.spec import digest, to_json
 from unmask.training.hardware import Hardware, autocast, find_device, wait_for
 from unmask.training.meter import saved_bytes
 from unmask.training.speed import flops_per_image, random_batch
@@ -66,7 +65,7 @@ def costs(
         "batch": batch,
         "rounds": rounds,
     }
-    mark = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    mark = digest(told)
     if kept.exists():
         known = json.loads(kept.read_text())
         if known["mark"] == mark:

@@ -1,6 +1,5 @@
 """The runs of a study: each pretrains once, and is scored; what is there already is not made again."""
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from unmask.runs.pretrain import pretrain
 from unmask.runs.run import new_run
 from unmask.runs.tuned import Asked, fitted, from_scratch, tune
 from unmask.runs.weights import find_weights
+from unmask.spec import digest
 from unmask.study.claims import claimed
 from unmask.study.study import Score, Study, Trial
 from unmask.training.hardware import Hardware
@@ -64,7 +64,7 @@ class Asking(NamedTuple):
     @property
     def key(self) -> str:
         """Equal for equal questions."""
-        return f"{self.score}-{_hashed([self.labels, essence(self.transfer)])}"
+        return f"{self.score}-{digest([self.labels, essence(self.transfer)])}"
 
 
 @dataclass
@@ -119,10 +119,6 @@ def essence(value: Any) -> Any:
     return value
 
 
-def _hashed(told: Any) -> str:
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def questions(study: Study, trial: Trial) -> list[Asking]:
     """What a study asks of a trial; drawn weights are fine-tuned as one trains from scratch."""
     found: list[Asking] = []
@@ -166,7 +162,7 @@ def job_of(name: str, trial: Trial, seed: int, setting: Setting, root: Path) -> 
         "statistics": essence(setting.statistics),
         "seed": seed,
     }
-    return Job(name, recipe, seed, trained, root / "runs" / _hashed(told), [])
+    return Job(name, recipe, seed, trained, root / "runs" / digest(told), [])
 
 
 class Step(NamedTuple):
@@ -212,11 +208,11 @@ def _make(job: Job, setting: Setting, stop: Event) -> Iterator[Step]:
         if stop.is_set():
             return
         weights = find_weights(job.folder / "pretrained").weights
-    frozen = Frozen(job, weights, setting)
+    judge = Judge(job, weights, setting)
     for asking in job.left():
         yield Step(job, "scoring", asking.score)
         try:
-            job.add(asking.key, answer(job, asking, weights, frozen, setting))
+            job.add(asking.key, judge.answer(asking))
         except DivergedError as error:
             job.add(asking.key, {"failed": str(error)})
             yield Step(job, "failed", str(error))
@@ -271,20 +267,28 @@ def model_of(job: Job, setting: Setting) -> ModelSpec:
     )
 
 
-class Frozen:
-    """What a job's encoder makes of the images, computed when first wanted."""
+class Judge:
+    """Answers what is asked of a job's encoder; what it makes of the images is computed when first wanted."""
 
     def __init__(self, job: Job, weights: Weights | None, setting: Setting) -> None:
         self.job, self.weights, self.setting = job, weights, setting
 
+    def answer(self, asking: Asking) -> dict[str, float]:
+        """Accuracy on the test images, and the seconds that it took."""
+        started = time.perf_counter()
+        if asking.transfer is None:
+            found = {"test": self._probed(asking)}
+        else:
+            found = self._finetuned(asking.transfer, asking.labels)
+        return {**found, "seconds": round(time.perf_counter() - started, 1)}
+
     @cached_property
-    def features(self) -> list[Features]:
+    def _features(self) -> list[Features]:
         """Of the images to learn from, and of those to test on."""
         return [features(*about) for about in self._parts()]
 
-    @property
-    def tokens(self) -> list[Tokens]:
-        """As `features`; too large to be kept."""
+    def _tokens(self) -> list[Tokens]:
+        """As `_features`; too large to be kept."""
         return [patch_tokens(*about) for about in self._parts()]
 
     def _parts(
@@ -299,9 +303,9 @@ class Frozen:
         for part in (setting.labelled.train, setting.labelled.test):
             yield encoder, part, spec.image_size, setting.statistics, device
 
-    def accuracy(self, asking: Asking) -> float:
+    def _probed(self, asking: Asking) -> float:
         """Test accuracy of a probe: k-NN looks at the mean of the patch tokens, the others as in the paper."""
-        train, test = self.tokens if asking.score == "attentive" else self.features
+        train, test = self._tokens() if asking.score == "attentive" else self._features
         names = self.setting.labelled.train.class_names
         some = draw_few(train.labels.numpy(), names, asking.labels, self.job.seed)
         assert asking.score != "finetune"
@@ -310,31 +314,21 @@ class Frozen:
         )
         return score.accuracy
 
-
-def answer(
-    job: Job, asking: Asking, weights: Weights | None, frozen: Frozen, setting: Setting
-) -> dict[str, float]:
-    """Accuracy on the test images, and the seconds that it took."""
-    started = time.perf_counter()
-    if asking.transfer is not None:
-        found = _finetuned(job, asking, weights, setting)
-    else:
-        found = {"test": frozen.accuracy(asking)}
-    return {**found, "seconds": round(time.perf_counter() - started, 1)}
-
-
-def _finetuned(
-    job: Job, asking: Asking, weights: Weights | None, setting: Setting
-) -> dict[str, float]:
-    """Accuracy of a fine-tuned classifier on test images, and on (some of) those it learned from."""
-    assert asking.transfer is not None
-    hardware, labelled = setting.hardware, setting.labelled
-    recipe = partial(fitted, asking.transfer)
-    asked = Asked(recipe, weights, setting.data, labelled, setting.statistics, hardware)
-    tuned = tune(asked, asking.labels, job.seed)
-    learned = tuned.labelled.train
-    rows = torch.arange(0, len(learned), max(1, len(learned) // _SEEN)).numpy()
-    return {
-        "test": tuned.accuracy_on(tuned.labelled.test).top1,
-        "train": tuned.accuracy_on(Part(learned, rows)).top1,
-    }
+    def _finetuned(self, transfer: Transfer, labels: str) -> dict[str, float]:
+        """Accuracy of a fine-tuned classifier on test images, and on (some of) those it learned from."""
+        setting = self.setting
+        asked = Asked(
+            partial(fitted, transfer),
+            self.weights,
+            setting.data,
+            setting.labelled,
+            setting.statistics,
+            setting.hardware,
+        )
+        tuned = tune(asked, labels, self.job.seed)
+        learned = tuned.labelled.train
+        rows = torch.arange(0, len(learned), max(1, len(learned) // _SEEN)).numpy()
+        return {
+            "test": tuned.accuracy_on(tuned.labelled.test).top1,
+            "train": tuned.accuracy_on(Part(learned, rows)).top1,
+        }

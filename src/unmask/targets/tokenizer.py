@@ -25,7 +25,7 @@ from unmask.patches import (
     size_of,
 )
 from unmask.targets.pixels import Levels, squared_error
-from unmask.targets.tokens import code_errors
+from unmask.targets.tokens import code_errors, known_codes
 
 LEAST_CODES = 16
 _MOST_CODES = 65_536
@@ -220,10 +220,7 @@ class CodeTarget(nn.Module):
     ) -> Float[Tensor, "m r 1"]:
         """The number of the code of each hidden patch; NaN where all of a patch is missing."""
         patches = self._patches(images, mask.image, mask.removed_index)
-        codes = self._codes(patches).float()[..., None]
-        if not images.is_floating_point():
-            return codes
-        return codes.masked_fill(patches.isnan().all(-1, keepdim=True), torch.nan)
+        return known_codes(self._codes(patches), patches, images)
 
     def loss(
         self, prediction: Float[Tensor, "m r codes"], target: Float[Tensor, "m r 1"]

@@ -34,6 +34,16 @@ class KMeansTokens:
         return TokenTarget(patch_size, patch_size**2 * channels, self.codes)
 
 
+def known_codes(
+    codes: Int[Tensor, "m r"], patches: Float[Tensor, "m r p"], images: Tensor
+) -> Float[Tensor, "m r 1"]:
+    """Codes as a target; NaN where all of a patch is missing, which images of bytes cannot have."""
+    target = codes.float()[..., None]
+    if not images.is_floating_point():
+        return target
+    return target.masked_fill(patches.isnan().all(-1, keepdim=True), torch.nan)
+
+
 def code_errors(
     prediction: Float[Tensor, "m r codes"], target: Float[Tensor, "m r 1"]
 ) -> Float[Tensor, "m r"]:
@@ -108,10 +118,9 @@ class TokenTarget(nn.Module):
     ) -> Float[Tensor, "m r 1"]:
         """The number of the code of each hidden patch; NaN where all of a patch is missing."""
         patches = gather(images, mask.image, mask.removed_index, self.patch_size, statistics)
-        codes = nearest(filled(normalized(patches, images)), self.centers).float()[..., None]
-        if not images.is_floating_point():
-            return codes
-        return codes.masked_fill(patches.isnan().all(-1, keepdim=True), torch.nan)
+        return known_codes(
+            nearest(filled(normalized(patches, images)), self.centers), patches, images
+        )
 
     def loss(
         self, prediction: Float[Tensor, "m r codes"], target: Float[Tensor, "m r 1"]

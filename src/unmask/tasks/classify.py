@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from unmask.contracts import Batch, Following, Loss, Moment
 from unmask.encoders.layers import Block, kept_paths
-from unmask.encoders.vit import VisionTransformer
+from unmask.encoders.vit import VisionTransformer, layer_around
 from unmask.errors import SettingsError
 from unmask.patches import size_of
 from unmask.tasks.average import WeightAverage
@@ -97,8 +97,7 @@ class Classifier(nn.Module):
 
     def layer_of(self, parameter_name: str) -> int:
         """The encoder's layers; the last for the head."""
-        owner, _, rest = parameter_name.partition(".")
-        return self.encoder.layer_of(rest) if owner == "encoder" else self.layers - 1
+        return layer_around(self.encoder, parameter_name)
 
     @property
     def evaluated(self) -> tuple[VisionTransformer, nn.Module]:
