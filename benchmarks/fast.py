@@ -12,7 +12,8 @@ from time import process_time
 
 import torch
 
-from unmask.contracts import Batch, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Batch
 from unmask.recipes import find_recipe
 
 

@@ -55,7 +55,8 @@ for package in ("jaxtyping", "cattrs", "pyarrow", "platformdirs", "safetensors")
         ):
             sys.modules[module] = StandIn()  # type: ignore[assignment]
 
-from unmask.contracts import IMAGENET, Size  # noqa: E402
+from unmask.channels import IMAGENET  # noqa: E402
+from unmask.contracts import Size  # noqa: E402
 from unmask.data.views import RandomCrop  # noqa: E402
 from unmask.randomness import generator, seeded  # noqa: E402
 from unmask.recipes import RECIPES, TRANSFERS, Recipe  # noqa: E402

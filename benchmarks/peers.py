@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unmask.contracts import Batch, Size, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Batch, Size
 from unmask.encoders import ViT
 from unmask.encoders.positions import sine_cosine
 from unmask.masking import RandomMasking

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from unmask.contracts import IMAGENET, Size
+from unmask.channels import IMAGENET
+from unmask.contracts import Size
 from unmask.encoders.sizes import VIT_B16
 from unmask.formats import FORMATS, read_weights, write_weights
 from unmask.formats.model import FORMAT, ModelSpec, Weights, split

@@ -26,7 +26,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unmask.contracts import IMAGENET, Batch, Size
+from unmask.channels import IMAGENET
+from unmask.contracts import Batch, Size
 from unmask.data import Folder
 from unmask.encoders import ViT
 from unmask.encoders.sizes import VIT_B16

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unmask.contracts import Batch, Part, PatchMask, Size, check_count
+from unmask.contracts import Batch, Part, Size
 from unmask.errors import SettingsError
+from unmask.masks import PatchMask, check_count
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from reference import mae as literal
 from reference.problems import random, statistics
 
-from unmask.contracts import Size, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.patches import (
     denormalize,

@@ -11,14 +11,15 @@ d  width of the encoder         e  width of the decoder      p  values of a patc
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from unmask.errors import DataError, SettingsError
+from unmask.channels import Statistics
+from unmask.errors import SettingsError
+from unmask.masks import PatchMask
 
 
 class Size(NamedTuple):
@@ -39,152 +40,6 @@ class Size(NamedTuple):
 
     def __str__(self) -> str:
         return str(self.height) if self.height == self.width else f"{self.height}x{self.width}"
-
-
-class Statistics(NamedTuple):
-    """Mean and standard deviation of each channel: of uint8 pixels counted as 0 to 1, of others as they are."""
-
-    mean: Float[Tensor, "c"]
-    std: Float[Tensor, "c"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChannelStatistics:
-    """What is known of the values of each channel, in the units of `Statistics`."""
-
-    mean: tuple[float, ...]
-    """Mean of each channel."""
-
-    std: tuple[float, ...]
-    """Standard deviation of each channel."""
-
-    low: tuple[float, ...]
-    """Where a picture of the channel is black."""
-
-    high: tuple[float, ...]
-    """Where a picture of the channel is white."""
-
-    values: Literal["uint8", "float32"] = "uint8"
-    """What pixels these are of: bytes, counted as 0 to 1, or numbers in the data's own units."""
-
-    source: str
-    """Where the numbers come from, in words."""
-
-    def __post_init__(self) -> None:
-        counts = {name: len(getattr(self, name)) for name in ("mean", "std", "low", "high")}
-        if len(set(counts.values())) != 1 or not self.mean:
-            raise SettingsError(
-                f"statistics need a mean, std, low and high for every channel, got {counts}"
-            )
-        if not all(0 < std < float("inf") for std in self.std):
-            raise SettingsError(f"std must be above 0 and finite, got {list(self.std)}")
-
-    def tensors(self) -> Statistics:
-        """Mean and deviation, to normalise with."""
-        return Statistics(torch.tensor(self.mean), torch.tensor(self.std))
-
-    def stretched(self, pixels: Tensor) -> Tensor:
-        """Pixels [... c h w] as a picture shows them: 0 is black and 1 is white."""
-        low, high = (torch.tensor(ends).to(pixels.device) for ends in (self.low, self.high))
-        values = pixels / 255 if pixels.dtype == torch.uint8 else pixels
-        return (values - low[:, None, None]) / (high - low)[:, None, None]
-
-    def in_units(self, image: Tensor) -> Tensor:
-        """An image as the pixels these statistics are of; bytes may stand for numbers.
-
-        Raises:
-            DataError: if numbers would have to stand for bytes.
-        """
-        if self.values == "uint8" and image.dtype != torch.uint8:
-            raise DataError(
-                f"pixels of type {str(image.dtype).removeprefix('torch.')} where uint8 was trained on"
-            )
-        return image.float() if self.values == "float32" else image
-
-
-IMAGENET = ChannelStatistics(
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    low=(0.0, 0.0, 0.0),
-    high=(1.0, 1.0, 1.0),
-    source="ImageNet's customary values",
-)
-"""The customary values for RGB photographs, as in MAE."""
-
-
-class PatchMask(NamedTuple):
-    """Which patches of which image are hidden. True means removed.
-
-    Every row removes the same number of patches, so that rows can be stacked. The order of
-    `kept_index` is free: attention does not care. A masking gives `removed_index` in random order, for where
-    not all hidden patches are to be rebuilt it is cut short.
-    """
-
-    image: Int[Tensor, "m"]
-    removed: Bool[Tensor, "m n"]
-    kept_index: Int[Tensor, "m k"]
-    removed_index: Int[Tensor, "m r"]
-
-    def of_images(self, rows: Int[Tensor, "b"], whole: int) -> "PatchMask":
-        """The masks of some images, by their places, of a mask drawn for `whole` images."""
-        device, per_image = self.image.device, len(self.image) // whole
-        found = self.image.argsort(stable=True).view(whole, per_image)[rows.to(device)].flatten()
-        image = torch.arange(len(rows), device=device).repeat_interleave(per_image)
-        rest = (self.removed[found], self.kept_index[found], self.removed_index[found])
-        return PatchMask(image, *rest)
-
-    @classmethod
-    def in_order(cls, image: Int[Tensor, "m"], order: Int[Tensor, "m n"], kept: int) -> "PatchMask":
-        """The mask whose rows keep the first `kept` patches of an order of all, and remove the others."""
-        kept_index, removed_index = order[:, :kept], order[:, kept:]
-        removed = torch.ones(order.shape, dtype=torch.bool, device=order.device)
-        return cls(image, removed.scatter_(1, kept_index, False), kept_index, removed_index)
-
-    @classmethod
-    def of(
-        cls, removed: Bool[Tensor, "m n"], generator: torch.Generator | None = None
-    ) -> "PatchMask":
-        """The mask of a table of flags, one row an image; indices rise, or are shuffled by a generator.
-
-        Raises:
-            SettingsError: if rows differ in their count, or one hides nothing or everything.
-        """
-        counts = removed.sum(1)
-        count, patches = int(counts[0]), removed.shape[1]
-        if not bool((counts == count).all()):
-            raise SettingsError(
-                "every image of a batch must hide the same number of patches; "
-                f"these hide between {int(counts.min())} and {int(counts.max())} of {patches}"
-            )
-        check_count(patches - count, patches)
-        if generator is None:
-            order = removed.to(torch.uint8).argsort(dim=1, stable=True)
-        else:
-            noise = torch.rand(removed.shape, generator=generator, device=generator.device)
-            order = (removed + noise.to(removed.device)).argsort(dim=1)  # noise is below 1
-        image = torch.arange(len(removed), device=removed.device)
-        return cls(image, removed, order[:, : patches - count], order[:, patches - count :])
-
-
-def check_count(kept: int, patches: int) -> None:
-    """Refuse a mask that keeps or hides nothing.
-
-    Raises:
-        SettingsError: naming the ratios that would work for this number of patches.
-    """
-    if 0 < kept < patches:
-        return
-    what = "keep none" if kept <= 0 else "hide none"
-    if patches < 2:
-        raise SettingsError(
-            "a mask keeps some patches and hides others, and an image of one patch (1 of 1 patches) cannot; use a larger image "
-            "(--image-size) or a smaller patch"
-        )
-    raise SettingsError(
-        f"this mask would {what} of the {patches} patches, so there is nothing to learn; "
-        f"use a ratio between {1 / patches:.3g} and {1 - 1 / patches:.3g} (MAE uses 0.75), "
-        "a larger image or a smaller patch"
-    )
 
 
 class Encoded(NamedTuple):

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from unmask.contracts import Size, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Size
 from unmask.errors import SettingsError
 
 

@@ -10,11 +10,12 @@ from reference import problems
 from reference.problems import Problem
 from torch import Tensor, nn
 
-from unmask.contracts import PatchMask, Size
+from unmask.contracts import Size
 from unmask.encoders.relative import RelativeBias, resized_table
 from unmask.encoders.vit import BeitBlocks, VisionTransformer, ViT
 from unmask.errors import SettingsError
 from unmask.masking.random import mask_from_noise
+from unmask.masks import PatchMask
 from unmask.spec import from_json, to_json
 from unmask.tasks import Classify
 

@@ -9,7 +9,8 @@ from reference import problems
 from reference.problems import Problem
 from torch import nn
 
-from unmask.contracts import PatchMask, Size, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Size
 from unmask.encoders import ViT
 from unmask.encoders.layers import Attention, Block
 from unmask.encoders.sizes import VIT_B16, VIT_H14, VIT_L16, VIT_S16, VIT_TI16
@@ -17,6 +18,7 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.masking import AnyMasking
 from unmask.masking.random import mask_from_noise
+from unmask.masks import PatchMask
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.objectives.mae import MaskedAutoencoder

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmask.contracts import IMAGENET, ChannelStatistics, Size
+from unmask.channels import IMAGENET, ChannelStatistics
+from unmask.contracts import Size
 from unmask.encoders.sizes import VIT_B16
 from unmask.encoders.vit import ViT
 from unmask.formats import FORMATS, write_weights

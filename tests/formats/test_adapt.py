@@ -9,7 +9,8 @@ from formats.models import GREY, TINY, assert_same, close, pictures, weights_of
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
-from unmask.contracts import ChannelStatistics, Size
+from unmask.channels import ChannelStatistics
+from unmask.contracts import Size
 from unmask.encoders.positions import resized
 from unmask.formats.adapt import adapt, prediction_for, projection_for
 from unmask.patches import patchify

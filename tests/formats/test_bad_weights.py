@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unmask.contracts import ChannelStatistics
+from unmask.channels import ChannelStatistics
 from unmask.errors import DataError, ResourceError, RunError, SettingsError
 from unmask.formats import FORMATS, Hints, read_weights
 from unmask.formats.timm import published_encoder

@@ -7,7 +7,7 @@ import pytest
 import torch
 from formats.models import TINY, close, weights_of, written
 
-from unmask.contracts import ChannelStatistics
+from unmask.channels import ChannelStatistics
 from unmask.formats import Hints, read_named
 from unmask.masking.random import mask_from_noise
 

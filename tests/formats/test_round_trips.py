@@ -19,7 +19,8 @@ from formats.models import (
 )
 from safetensors.torch import load_file, save_file
 
-from unmask.contracts import IMAGENET, Size
+from unmask.channels import IMAGENET
+from unmask.contracts import Size
 from unmask.formats import FORMATS, Hints, read_named, read_weights
 from unmask.formats.model import ModelSpec
 from unmask.objectives.mae import MAE

@@ -12,7 +12,7 @@ from reference import mae as literal
 from reference.block import blocks as literal_blocks
 from reference.problems import random
 
-from unmask.contracts import PatchMask, Size
+from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.masking import (
     AnyMasking,
@@ -24,6 +24,7 @@ from unmask.masking import (
 )
 from unmask.masking.random import count_kept, mask_from_noise
 from unmask.masking.squares import check_squares
+from unmask.masks import PatchMask
 from unmask.spec import kinds
 
 MASKINGS = kinds(AnyMasking)

@@ -9,10 +9,12 @@ from reference import problems
 from reference.problems import Problem
 from torch import Tensor
 
-from unmask.contracts import PatchMask, Size, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Size
 from unmask.encoders.vit import ViT
 from unmask.masking import BlockMasking, GridMasking, PartitionMasking, RandomMasking
 from unmask.masking.random import mask_from_noise
+from unmask.masks import PatchMask
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.objectives.mae import MaskedAutoencoder

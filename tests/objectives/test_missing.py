@@ -8,7 +8,7 @@ from reference import problems
 from reference.problems import Problem
 from torch import Tensor
 
-from unmask.contracts import PatchMask
+from unmask.masks import PatchMask
 from unmask.patches import normalize, patchify
 from unmask.targets import AnyTarget, NormalizedPixels, Pixels
 

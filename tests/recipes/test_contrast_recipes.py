@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unmask.contracts import Size, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Size
 from unmask.data.crops import MultiCrop, TwoCrops, sizes_of
 from unmask.errors import SettingsError
 from unmask.objectives import DINO, MoCo3

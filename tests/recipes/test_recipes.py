@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from unmask.contracts import Batch, Masked, Size, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Batch, Masked, Size
 from unmask.data.views import RandomCrop
 from unmask.encoders import ViT
 from unmask.errors import SettingsError

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unmask.contracts import Batch, PatchMask, Size, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Batch, Size
 from unmask.encoders.vit import VisionTransformer, ViT
 from unmask.masking import RandomMasking
+from unmask.masks import PatchMask
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.objectives.mae import MAE, MaskedAutoencoder
 from unmask.recipes.recipe import Recipe

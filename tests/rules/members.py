@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from runs import tiny
 
-from unmask.contracts import Batch, Comparing, Masked, Size, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Batch, Comparing, Masked, Size
 from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
 from unmask.data.crops import AnyPretrainingViews, MultiCrop, TwoCrops
 from unmask.data.sizes import AnySizes, RisingSize, SteadySize

@@ -13,7 +13,8 @@ from rules.members import MEMBERS, UNIONS
 from runs import tiny
 from torch import nn
 
-from unmask.contracts import Batch, PatchMask, Size, StepReport
+from unmask.contracts import Batch, Size, StepReport
+from unmask.masks import PatchMask
 from unmask.objectives import MAE
 from unmask.randomness import seeded
 from unmask.runs.folder import COMPANIONS, RunFolder

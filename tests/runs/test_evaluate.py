@@ -9,7 +9,8 @@ import torch
 from runs import tiny
 from torch import Tensor
 
-from unmask.contracts import IMAGENET, Size
+from unmask.channels import IMAGENET
+from unmask.contracts import Size
 from unmask.data import Folder, Tiff
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError

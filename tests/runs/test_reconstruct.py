@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from unmask.contracts import IMAGENET, PatchMask, Sample, Size
+from unmask.channels import IMAGENET
+from unmask.contracts import Sample, Size
 from unmask.errors import DataError
+from unmask.masks import PatchMask
 from unmask.patches import pixels_of
 from unmask.runs import reconstruct as module
 from unmask.runs.load import painted_mask

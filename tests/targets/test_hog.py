@@ -8,8 +8,8 @@ import torch
 from reference import problems
 from skimage.feature import hog
 
-from unmask.contracts import PatchMask
 from unmask.errors import SettingsError
+from unmask.masks import PatchMask
 from unmask.targets.hog import GradientTarget, Hog
 
 STATISTICS = problems.statistics(3)

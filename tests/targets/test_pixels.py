@@ -9,8 +9,9 @@ from reference import problems
 from reference.problems import Problem, random, statistics
 from torch import Tensor
 
-from unmask.contracts import PatchMask, Size
+from unmask.contracts import Size
 from unmask.masking.random import mask_from_noise
+from unmask.masks import PatchMask
 from unmask.patches import normalize, patchify
 from unmask.targets import NormalizedPixels, Pixels
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from reference import problems
 
-from unmask.contracts import Batch, Size, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Batch, Size
 from unmask.errors import SettingsError
 from unmask.patches import normalize, patchify
 from unmask.randomness import seeded

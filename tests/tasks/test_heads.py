@@ -9,7 +9,8 @@ import torch
 from reference import problems
 from torch import Tensor, nn
 
-from unmask.contracts import IMAGENET, Size
+from unmask.channels import IMAGENET
+from unmask.contracts import Size
 from unmask.encoders import ViT
 from unmask.encoders.vit import VisionTransformer
 from unmask.tasks import Classify

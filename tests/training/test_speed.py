@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from unmask.contracts import Batch, Loss, PatchMask, Size, StepReport
+from unmask.contracts import Batch, Loss, Size, StepReport
 from unmask.masking import RandomMasking
+from unmask.masks import PatchMask
 from unmask.objectives.encodings import AnyEncoding, Replaced, Visible
 from unmask.recipes import RECIPES
 from unmask.recipes.recipe import Recipe

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from unmask.channels import ChannelStatistics
 from unmask.commands.console import console, duration
 from unmask.commands.machine import MachineFlags, hardware_of
 from unmask.commands.signals import signals
-from unmask.contracts import ChannelStatistics
 from unmask.data.kinds import find_source
 from unmask.data.statistics import measure
 from unmask.errors import ResourceError, SettingsError

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
+from unmask.channels import ChannelStatistics
 from unmask.commands.arguments import Peek, as_typed, parse, peek
 from unmask.commands.console import console, say_refused, shown
 from unmask.commands.fitting import fitting_warmup, free_folder
@@ -25,7 +26,7 @@ from unmask.commands.machine import (
 from unmask.commands.resuming import folder_to_resume, going_on, newest_of, refuse_changes
 from unmask.commands.signals import signals
 from unmask.commands.together import Job, begun_before, check_same, held, prepared, together
-from unmask.contracts import ChannelStatistics, ImageSource
+from unmask.contracts import ImageSource
 from unmask.data import AnySource, Tiff
 from unmask.data.kinds import find_source
 from unmask.data.noise import WHOLE, PatchKeep

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from unmask.commands.arguments import parse
 from unmask.commands.console import console, loaded, notes
-from unmask.contracts import PatchMask
 from unmask.data import AnySource
 from unmask.data.kinds import find_source, is_data, parse_channels
 from unmask.errors import DataError, ResourceError, SettingsError, UnmaskError
@@ -26,6 +25,7 @@ from unmask.masking import (
     RandomMasking,
     SquareMasking,
 )
+from unmask.masks import PatchMask
 from unmask.objectives import MAE
 from unmask.pictures.sheet import Row, sheet
 from unmask.randomness import derive

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from unmask.channels import IMAGENET
 from unmask.commands.arguments import parse
 from unmask.commands.conduct import (
     Conduct,
@@ -16,7 +17,7 @@ from unmask.commands.conduct import (
 )
 from unmask.commands.console import console
 from unmask.commands.machine import MachineFlags, hardware_of
-from unmask.contracts import IMAGENET, Size
+from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.study.ablations import STUDIES, find_study
 from unmask.study.scales import SCALES

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from unmask.contracts import Batch, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Batch
 from unmask.errors import SettingsError
 from unmask.randomness import generator, seeded
 

@@ -8,8 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmask.contracts import Batch, PatchMask, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Batch
 from unmask.errors import SettingsError
+from unmask.masks import PatchMask
 from unmask.patches import patch_grid, pixels_of, size_of
 from unmask.randomness import generator
 

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmask.contracts import IMAGENET, ChannelStatistics, ImageSource
+from unmask.channels import IMAGENET, ChannelStatistics
+from unmask.contracts import ImageSource
 from unmask.errors import DataError, SettingsError
 from unmask.spec import from_json
 

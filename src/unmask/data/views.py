@@ -13,7 +13,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from unmask.contracts import IMAGENET, Size
+from unmask.channels import IMAGENET
+from unmask.contracts import Size
 from unmask.errors import DataError, SettingsError
 from unmask.randomness import generator, seeded
 from unmask.spec import Kind

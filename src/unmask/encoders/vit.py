@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unmask.contracts import Encoded, PatchMask, Size, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Encoded, Size
 from unmask.encoders.layers import (
     NORM_EPSILON,
     Block,
@@ -23,6 +24,7 @@ from unmask.encoders.layers import (
 from unmask.encoders.positions import check_width, resized, sine_cosine
 from unmask.encoders.relative import RelativeBias
 from unmask.errors import SettingsError
+from unmask.masks import PatchMask
 from unmask.patches import filled, gather, normalize, patch_grid, patchify, put_back, size_of
 from unmask.spec import Kind
 

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmask.contracts import ChannelStatistics, Size
+from unmask.channels import ChannelStatistics
+from unmask.contracts import Size
 from unmask.encoders.positions import resized
 from unmask.encoders.relative import resized_table
 from unmask.formats.model import Weights

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unmask.contracts import IMAGENET, ChannelStatistics, Size
+from unmask.channels import IMAGENET, ChannelStatistics
+from unmask.contracts import Size
 from unmask.encoders.vit import ViT
 from unmask.errors import DataError, SettingsError
 from unmask.formats.files import TensorFile

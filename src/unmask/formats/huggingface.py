@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask.contracts import ChannelStatistics, Size
+from unmask.channels import ChannelStatistics
+from unmask.contracts import Size
 from unmask.encoders.layers import NORM_EPSILON
 from unmask.errors import DataError, SettingsError
 from unmask.formats.compare import (

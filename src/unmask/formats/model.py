@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unmask.contracts import ChannelStatistics, Size
+from unmask.channels import ChannelStatistics
+from unmask.contracts import Size
 from unmask.encoders import AnyEncoder
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, RunError, SettingsError

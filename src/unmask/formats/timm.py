@@ -7,7 +7,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from unmask.contracts import ChannelStatistics, Size
+from unmask.channels import ChannelStatistics
+from unmask.contracts import Size
 from unmask.formats.compare import Check, features, largest_difference, trial
 from unmask.formats.describe import Facts, Hints, assembled, customary_range, refuse_unknown
 from unmask.formats.files import TensorFile, save_json, save_safetensors

@@ -12,9 +12,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from unmask.contracts import PatchMask, Size
+from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.masking.random import check_ratio, count_kept
+from unmask.masks import PatchMask
 
 _TRIES = 10
 _LEAST_ASPECT = 0.3

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from unmask.contracts import PatchMask, Size
+from unmask.contracts import Size
 from unmask.errors import SettingsError
+from unmask.masks import PatchMask
 
 
 @dataclass(frozen=True, kw_only=True)

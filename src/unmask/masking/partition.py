@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from unmask.contracts import PatchMask, Size
+from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.masking.random import check_ratio, count_kept
+from unmask.masks import PatchMask
 
 
 @dataclass(frozen=True, kw_only=True)

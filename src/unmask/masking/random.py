@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmask.contracts import PatchMask, Size, check_count
+from unmask.contracts import Size
 from unmask.errors import SettingsError
+from unmask.masks import PatchMask, check_count
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from unmask.contracts import PatchMask, Size
+from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.masking.block import BlockMasking
 from unmask.masking.grid import GridMasking
 from unmask.masking.partition import PartitionMasking
 from unmask.masking.random import RandomMasking
+from unmask.masks import PatchMask
 from unmask.spec import Kind
 
 AnyPlainMasking = (

@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from unmask.contracts import Batch, Loss, PatchMask, Size
+from unmask.contracts import Batch, Loss, Size
 from unmask.encoders.layers import NORM_EPSILON, Mlp, initialize
 from unmask.encoders.positions import resized, sine_cosine
 from unmask.encoders.vit import VisionTransformer, layer_around
 from unmask.errors import SettingsError
+from unmask.masks import PatchMask
 from unmask.patches import size_of
 from unmask.targets import AnyTarget, NormalizedPixels
 

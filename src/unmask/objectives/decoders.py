@@ -9,11 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unmask.contracts import Encoded, PatchMask, Size
+from unmask.contracts import Encoded, Size
 from unmask.encoders.layers import NORM_EPSILON, Block, Mlp, attend, drawn_token, initialize
 from unmask.encoders.positions import check_width, resized, sine_cosine
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
+from unmask.masks import PatchMask
 from unmask.patches import taken
 from unmask.spec import Kind
 

@@ -7,10 +7,11 @@ from typing import Annotated
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from unmask.contracts import Encoded, PatchMask, ReplacingEncoder
+from unmask.contracts import Encoded, ReplacingEncoder
 from unmask.encoders.layers import drawn_token
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
+from unmask.masks import PatchMask
 from unmask.objectives.decoders import (
     AnyDecoder,
     CrossAttentionDecoder,

@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from unmask.contracts import Batch, Encoded, Loss, PatchMask, Size
+from unmask.contracts import Batch, Encoded, Loss, Size
 from unmask.encoders.vit import VisionTransformer, layer_around
 from unmask.errors import SettingsError
 from unmask.masking import AnyMasking, RandomMasking
+from unmask.masks import PatchMask
 from unmask.objectives.decoders import AnyDecoder, SelfAttentionDecoder
 from unmask.objectives.encodings import AnyEncoding, Visible
 from unmask.patches import put_back, size_of

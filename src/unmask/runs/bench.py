@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import torch
 
-from unmask.contracts import IMAGENET, Batch, ChannelStatistics, ImageSource, Reports, Size
+from unmask.channels import IMAGENET, ChannelStatistics
+from unmask.contracts import Batch, ImageSource, Reports, Size
 from unmask.data.crops import sizes_of
 from unmask.data.loader import Viewed, batches
 from unmask.data.set_aside import SetAside

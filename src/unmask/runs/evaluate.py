@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmask.contracts import ChannelStatistics, Encoder, Size
+from unmask.channels import ChannelStatistics
+from unmask.contracts import Encoder, Size
 from unmask.runs.features import Features, Tokens, features
 from unmask.runs.labelled import TEST_SHARE, Labelled, draw_share
 from unmask.runs.probes import ATTENTIVE, LINEAR, probe_classes

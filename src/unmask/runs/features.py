@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unmask.contracts import ChannelStatistics, Encoder, ImageSource, Size
+from unmask.channels import ChannelStatistics
+from unmask.contracts import Encoder, ImageSource, Size
 from unmask.data.views import CenterCrop
 from unmask.errors import ResourceError
 from unmask.runs.in_order import Ordered, Unreadable, in_order

@@ -10,7 +10,8 @@ from threading import Event
 import numpy as np
 import torch
 
-from unmask.contracts import Batch, ImageSource, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Batch, ImageSource
 from unmask.runs.folder import RunFolder
 from unmask.runs.in_order import Unreadable, in_order
 from unmask.runs.labelled import Part

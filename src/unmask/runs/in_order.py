@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from unmask.contracts import ChannelStatistics, ImageSource, Size
+from unmask.channels import ChannelStatistics
+from unmask.contracts import ImageSource, Size
 from unmask.data.loader import as_it_is, fetched
 from unmask.data.views import AnyViews
 from unmask.errors import DataError, UnmaskError

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unmask.contracts import Masked, PatchMask, Size, check_count
+from unmask.contracts import Masked, Size
 from unmask.data import Tiff
 from unmask.data.bands import BAND_ENDINGS, read_bands
 from unmask.data.decode import decode
@@ -18,6 +18,7 @@ from unmask.errors import DataError, RunError, SettingsError
 from unmask.formats.model import ModelSpec
 from unmask.masking import AnyMasking
 from unmask.masking.squares import side_of
+from unmask.masks import PatchMask, check_count
 from unmask.objectives import AnyObjective
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.randomness import generator

@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from unmask.contracts import ChannelStatistics, ImageSource, PatchMask, Size
+from unmask.channels import ChannelStatistics
+from unmask.contracts import ImageSource, Size
 from unmask.data.views import center_crop
 from unmask.errors import DataError
+from unmask.masks import PatchMask
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.patches import denormalize, patchify, pixels_of, size_of, unpatchify
 from unmask.targets.pixels import Levels

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unmask.contracts import ChannelStatistics, ImageSource
+from unmask.channels import ChannelStatistics
+from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.errors import RunError, SettingsError
 from unmask.formats.model import FORMAT, ModelSpec

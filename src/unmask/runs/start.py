@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import NamedTuple
 
-from unmask.contracts import Accompanied, ChannelStatistics, ImageSource, Masked
+from unmask.channels import ChannelStatistics
+from unmask.contracts import Accompanied, ImageSource, Masked
 from unmask.encoders.vit import PlainBlocks, ViT
 from unmask.errors import DataError, RunError, SettingsError
 from unmask.formats.adapt import adapt

@@ -6,7 +6,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from unmask.contracts import ChannelStatistics, ImageSource
+from unmask.channels import ChannelStatistics
+from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.errors import DataError
 from unmask.randomness import derive, seeded

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from unmask.contracts import ChannelStatistics
+from unmask.channels import ChannelStatistics
 from unmask.data import AnySource
 from unmask.formats.adapt import adapt
 from unmask.formats.model import FORMAT, ModelSpec, Weights

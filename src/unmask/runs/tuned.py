@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unmask.contracts import ChannelStatistics, ImageSource
+from unmask.channels import ChannelStatistics
+from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.data.mixing import UNMIXED
 from unmask.data.views import AugmentedCrop, RandomCrop

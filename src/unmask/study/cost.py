@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from unmask.contracts import ChannelStatistics
+from unmask.channels import ChannelStatistics
 from unmask.data.crops import sizes_of
 from unmask.objectives import AnyPretraining
 from unmask.randomness import generator

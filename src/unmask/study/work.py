@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from unmask.contracts import ChannelStatistics, Encoder, ImageSource, Size
+from unmask.channels import ChannelStatistics
+from unmask.contracts import Encoder, ImageSource, Size
 from unmask.data import AnySource
 from unmask.errors import DivergedError, ResourceError
 from unmask.formats.model import FORMAT, ModelSpec, Weights

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unmask.contracts import PatchMask, Statistics
+from unmask.channels import Statistics
 from unmask.errors import DataError, SettingsError
+from unmask.masks import PatchMask
 from unmask.patches import gather
 from unmask.targets.pixels import Levels, squared_error
 

@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unmask.contracts import PatchMask, Size, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Size
+from unmask.masks import PatchMask
 from unmask.patches import gather, normalize, patchify
 
 Levels = Literal["neighbors", "true"]

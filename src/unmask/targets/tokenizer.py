@@ -13,8 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unmask.contracts import Batch, Loss, PatchMask, Size, Statistics
+from unmask.channels import Statistics
+from unmask.contracts import Batch, Loss, Size
 from unmask.errors import SettingsError
+from unmask.masks import PatchMask
 from unmask.patches import (
     denormalize,
     filled,

@@ -7,8 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unmask.contracts import PatchMask, Statistics
+from unmask.channels import Statistics
 from unmask.errors import DataError, SettingsError
+from unmask.masks import PatchMask
 from unmask.patches import filled, gather
 from unmask.targets.pixels import Levels, normalized, with_levels
 
