@@ -27,9 +27,9 @@ def test_separable_classes_are_told_apart_for_every_seed(name: str) -> None:
     probe = replace(SMALL[name], least_steps=200)
     (tokens, labels), (test, truth) = corners(60, 0), corners(30, 1)
     for seed in range(2):
-        guesses = probe_classes(probe, tokens, labels, test, 3, seed)
+        guesses = probe_classes(probe, tokens, labels, test, 3, seed, torch.device("cpu"))
         assert (guesses == truth).double().mean() > 0.9
-        again = probe_classes(probe, tokens, labels, test, 3, seed)
+        again = probe_classes(probe, tokens, labels, test, 3, seed, torch.device("cpu"))
         assert guesses.equal(again)
 
 

@@ -60,7 +60,7 @@ class Viewed(Dataset[tuple[Batch | UnmaskError, Failures]]):
         """
         failures: Failures = []
         try:
-            size = self.size(wanted.epoch) if callable(self.size) else self.size
+            size = self.size_at(wanted.epoch)
             rows = [self._one(epoch, index, size, failures) for epoch, index in wanted.keys]
         except UnmaskError as error:
             return error, failures
@@ -72,6 +72,10 @@ class Viewed(Dataset[tuple[Batch | UnmaskError, Failures]]):
         )
         return Batch(views, labels, index, wanted.epoch), failures
 
+    def size_at(self, epoch: int) -> Size:
+        """Pixels of a crop in an epoch."""
+        return self.size(epoch) if callable(self.size) else self.size
+
     def _one(self, epoch: int, index: int, size: Size, failures: Failures) -> tuple[Any, int, int]:
         sample, found = self._readable(epoch, index, failures)
         return self.views(sample.image, size, self.seed, epoch, index), sample.label, found
@@ -81,11 +85,15 @@ class Viewed(Dataset[tuple[Batch | UnmaskError, Failures]]):
         candidate = index
         for attempt in range(_ATTEMPTS):
             try:
-                return self.source[candidate], candidate
+                return self.read(candidate), candidate
             except DataError as error:
                 failures.append((self.source.name(candidate), str(error)))
             candidate = derive("replace", self.seed, epoch, index, attempt) % len(self.source)
         raise DataError(f"{_ATTEMPTS} images in a row cannot be decoded; the last: {failures[-1]}")
+
+    def read(self, position: int) -> Sample:
+        """An image of the source; raises DataError if it cannot be decoded."""
+        return self.source[position]
 
 
 def batches(

@@ -47,13 +47,15 @@ class RandomCrop:
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
     ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
         """One view; its crop and flip depend on the key alone."""
-        random = generator("cpu", "crop", *key)
-        whole = Size(image.shape[-2], image.shape[-1])
-        top, left, height, width = draw_box(whole, self.smallest_share, random)
-        part = image[:, top : top + height, left : left + width]
-        view = resize(part, size)
-        mirrored = torch.rand((), generator=random).item() < self.flip_probability
+        top, left, height, width, mirrored = self.draw(Size(*image.shape[-2:]), *key)
+        view = resize(image[:, top : top + height, left : left + width], size)
         return (view.flip(-1) if mirrored else view,)
+
+    def draw(self, whole: Size, *key: int) -> tuple[int, int, int, int, bool]:
+        """Top, left, height and width of the part of an image of this size, and whether it is mirrored."""
+        random = generator("cpu", "crop", *key)
+        box = draw_box(whole, self.smallest_share, random)
+        return *box, torch.rand((), generator=random).item() < self.flip_probability
 
 
 def _check_flip(probability: float) -> None:

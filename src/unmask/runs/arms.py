@@ -114,6 +114,8 @@ class FrozenArm(NamedTuple):
     """When they were computed."""
     source: Literal["computed", "kept"]
     notes: list[str]
+    device: torch.device
+    """Where heads are trained on them."""
 
 
 def frozen_arms(question: Question, subject: Subject) -> Iterator[FrozenArm]:
@@ -136,6 +138,7 @@ def frozen_arms(question: Question, subject: Subject) -> Iterator[FrozenArm]:
             images / max(train.seconds + test.seconds, 1e-9),
             "kept" if train.from_disk and test.from_disk else "computed",
             [*train.notes, *test.notes],
+            model.device,
         )
 
 
@@ -149,9 +152,8 @@ def frozen_rows(arm: FrozenArm, question: Question, names: tuple[str, ...]) -> I
         settings: dict[str, str] = {}
         for seed in question.draws(amount):
             chosen = torch.from_numpy(draw_few(arm.train.labels.numpy(), names, amount, seed))
-            for score in evaluate(
-                arm.train.rows(chosen), arm.test, protocol, len(names), seed=seed
-            ):
+            about = (arm.train.rows(chosen), arm.test, protocol, len(names))
+            for score in evaluate(*about, seed=seed, device=arm.device):
                 accuracies.setdefault(score.feature, []).append(score.accuracy)
                 settings[score.feature] = score.setting
         seconds = time.perf_counter() - started

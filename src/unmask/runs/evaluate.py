@@ -26,6 +26,8 @@ random: an encoder of the same shape with drawn weights, treated exactly alike; 
 scratch: all blocks trained from drawn weights, for as many steps, the same rate in all layers.
 """
 
+CPU = torch.device("cpu")
+
 PRETRAINED, RANDOM, SCRATCH = "pretrained", "random initialisation", "from scratch"
 
 
@@ -85,22 +87,24 @@ def evaluate(
     classes: int,
     *,
     seed: int = 0,
+    device: torch.device = CPU,
 ) -> list[Score]:
     """The protocol's accuracy on class tokens and on mean patch tokens.
 
     `linear` looks at class tokens alone, as in the paper, and `attentive` at all tokens; the seed draws
-    their heads and the order of their images.
+    their heads and the order of their images. Heads are trained on `device`.
     """
     if isinstance(train, Tokens) or isinstance(test, Tokens):
         assert isinstance(train, Tokens)
         assert isinstance(test, Tokens)
         assert protocol == "attentive"
-        guesses = probe_classes(ATTENTIVE, train.tokens, train.labels, test.tokens, classes, seed)
+        about = (train.tokens, train.labels, test.tokens, classes, seed, device)
+        guesses = probe_classes(ATTENTIVE, *about)
         words = ATTENTIVE.words(len(train.labels))
         return [_score(protocol, "patches", guesses, test.labels, words)]
     if protocol == "linear":
         tokens, asked = train.cls[:, None], test.cls[:, None]
-        guesses = probe_classes(LINEAR, tokens, train.labels, asked, classes, seed)
+        guesses = probe_classes(LINEAR, tokens, train.labels, asked, classes, seed, device)
         words = LINEAR.words(len(train.labels))
         return [_score(protocol, "cls", guesses, test.labels, words)]
     scores: list[Score] = []

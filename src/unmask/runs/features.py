@@ -59,14 +59,18 @@ def features(
     size: Size,
     statistics: ChannelStatistics,
     device: torch.device,
+    workers: int | None = None,
 ) -> Features:
-    """Features of every readable image of a source, in order, from its centre crop."""
+    """Features of every readable image of a source, in order, from its centre crop.
+
+    Loading processes are as many as suit the device, if not given.
+    """
     # One block for all results: small ones kept between large, short-lived ones scatter the heap.
     classes = torch.empty(len(source), encoder.embed_dim)
     means = torch.empty(len(source), encoder.embed_dim)
     labels: list[int] = []
     unreadable: Unreadable = []
-    for batch in _crops(source, size, statistics, device, unreadable):
+    for batch in _crops(source, size, statistics, device, workers, unreadable):
         encoded = encoder.encode(batch.images.to(device))
         rows = slice(len(labels), len(labels) + len(batch.labels))
         classes[rows] = encoded.cls.mean(1)
@@ -83,8 +87,11 @@ def patch_tokens(
     size: Size,
     statistics: ChannelStatistics,
     device: torch.device,
+    workers: int | None = None,
 ) -> Tokens:
     """Class token and patch tokens of every readable image of a source, in order, kept in memory.
+
+    Loading processes are as many as suit the device, if not given.
 
     Raises:
         ResourceError: if they do not fit.
@@ -92,7 +99,7 @@ def patch_tokens(
     tokens = torch.empty(check_room(encoder, source, size))
     labels: list[int] = []
     unreadable: Unreadable = []
-    for batch in _crops(source, size, statistics, device, unreadable):
+    for batch in _crops(source, size, statistics, device, workers, unreadable):
         encoded = encoder.encode(batch.images.to(device))
         part = tokens[len(labels) : len(labels) + len(batch.labels)]
         part[:, :1], part[:, 1:] = encoded.cls.mean(1, keepdim=True), encoded.patches
@@ -122,8 +129,10 @@ def _crops(
     size: Size,
     statistics: ChannelStatistics,
     device: torch.device,
+    workers: int | None,
     unreadable: Unreadable,
 ) -> Iterator[Ordered]:
-    many = len(source) >= _WORTH_WORKERS
-    workers = best_workers(device, source.in_memory) if many else 0
+    if workers is None:
+        many = len(source) >= _WORTH_WORKERS
+        workers = best_workers(device, source.in_memory) if many else 0
     return in_order(source, VIEWS, size, statistics, unreadable, batch_size=_BATCH, workers=workers)

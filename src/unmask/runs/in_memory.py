@@ -1,4 +1,4 @@
-"""Training on tensors that lie in memory, without a run: for probes and trials of a few seconds."""
+"""Training on tensors that lie in memory, without a run: for probes and trials of seconds."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 
 from unmask.contracts import Batch
+from unmask.data.loader import to_device
 from unmask.data.order import samples
 from unmask.training.loop import train
 from unmask.training.optimizers import AnyOptimizer
@@ -25,20 +26,21 @@ def train_in_memory(
     batch_size: int,
     seed: int,
 ) -> None:
-    """Train a module on the CPU for so many steps; the rate rises to `peak` and falls along a cosine.
+    """Train a module where it is for so many steps; the rate rises to `peak` and falls along a cosine.
 
     The seed draws the order, and what the module draws.
     """
+    device = next(module.parameters()).device
     schedule = WarmupCosine(base_lr=peak * 256 / batch_size, warmup_epochs=warmup_steps)
     reports = train(
         module.train(),
-        _batches(inputs, labels, steps, batch_size, seed),
+        _batches(inputs, labels, steps, batch_size, seed, device),
         optimizer.build(module),
         lambda step: schedule.rate(step, steps, batch_size),  # an epoch stands for a step
         first_step=0,
         steps=steps,
         seed=seed,
-        device=torch.device("cpu"),
+        device=device,
         precision="float32",
         micro_batch=batch_size,
     )
@@ -47,8 +49,8 @@ def train_in_memory(
 
 
 def _batches(
-    inputs: Tensor, labels: Tensor, steps: int, batch_size: int, seed: int
+    inputs: Tensor, labels: Tensor, steps: int, batch_size: int, seed: int, device: torch.device
 ) -> Iterator[Batch]:
     for step in range(steps):
         chosen = torch.tensor([i for _, i in samples(step, batch_size, len(labels), seed)])
-        yield Batch((inputs[chosen],), labels[chosen], chosen, 0)
+        yield to_device(Batch((inputs[chosen],), labels[chosen], chosen, 0), device)

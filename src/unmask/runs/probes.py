@@ -89,10 +89,14 @@ def probe_classes(
     test: Float[Tensor, "b t d"],
     classes: int,
     seed: int,
+    device: torch.device,
 ) -> Int[Tensor, "b"]:
-    """Guesses for test tokens, class token first, already normed; the seed draws the head and the order."""
+    """Guesses for test tokens, class token first, already normed; the seed draws the head and the order.
+
+    The head is trained on `device`; tokens and guesses stay where they are.
+    """
     with seeded("head", seed):
-        probed = _Probed(probe.head.build(train_tokens.shape[-1], classes))
+        probed = _Probed(probe.head.build(train_tokens.shape[-1], classes)).to(device)
     steps, batch_size = probe.steps(len(labels))
     train_in_memory(
         probed,
@@ -106,5 +110,6 @@ def probe_classes(
         seed=seed,
     )
     with torch.inference_mode():
-        parts = [probed.eval().head(part, probed.norm).argmax(1) for part in test.split(1024)]
-    return torch.cat(parts)
+        probed.eval()
+        parts = [probed.head(part.to(device), probed.norm).argmax(1) for part in test.split(1024)]
+    return torch.cat(parts).to(test.device)

@@ -12,19 +12,21 @@ from unmask.contracts import Batch, ImageSource
 from unmask.data.crops import sizes_of
 from unmask.data.loader import Failures, Viewed, batches
 from unmask.data.order import rows_of
+from unmask.data.resident import hold
 from unmask.data.set_aside import SetAside
 from unmask.runs.folder import COMPANIONS, RunFolder
 from unmask.runs.saving import Saver
 from unmask.runs.transfer import AnyRun
 from unmask.training.checkpoint import Checkpoint, restore_optimizer
 from unmask.training.distributed import agreed, everyones, here, spread
-from unmask.training.hardware import find_device
+from unmask.training.hardware import find_device, memory_available
 from unmask.training.kernels import prepared
 from unmask.training.logbook import Logbook
 from unmask.training.loop import train
 from unmask.training.speed import Meter, flops_per_image, matrix_ceiling
 
 _WRITE_SECONDS = 1.0
+_RESIDENT = 0.1  # of a GPU's free memory may be filled with images
 
 
 class Progress(NamedTuple):
@@ -98,8 +100,12 @@ def training(
     if processes.first:
         set_aside.kept.add(source.refused)
     logbook = Logbook(folder.log, first_step, Meter(device, flops, ceiling))
+    images = Viewed(source, recipe.views, recipe.size_at, run.seed)
+    held = None
+    if device.type == "cuda":
+        held = hold(images, device, hardware.workers, room=_RESIDENT * memory_available(device))
     stream = batches(
-        Viewed(source, recipe.views, recipe.size_at, run.seed),
+        held.drawn if held else images,
         batch_size=recipe.batch_size,
         first_step=first_step,
         steps=run.steps,
@@ -108,6 +114,8 @@ def training(
         set_aside=set_aside,
         rows=rows_of(processes.rank, processes.count, recipe.batch_size),
     )
+    if held is not None:
+        stream = map(held.shown, stream)
     if change is not None:
         stream = (change(batch, step) for step, batch in enumerate(stream, start=first_step))
     reports = train(

@@ -294,7 +294,7 @@ class Judge:
 
     def _parts(
         self,
-    ) -> Iterator[tuple[Encoder, ImageSource, Size, ChannelStatistics, torch.device]]:
+    ) -> Iterator[tuple[Encoder, ImageSource, Size, ChannelStatistics, torch.device, int]]:
         spec, setting = model_of(self.job, self.setting), self.setting
         encoder = (
             self.weights.build_encoder() if self.weights else spec.build_encoder(self.job.seed)
@@ -302,7 +302,9 @@ class Judge:
         device = torch.device(setting.hardware.device)
         encoder.to(device).eval()
         for part in (setting.labelled.train, setting.labelled.test):
-            yield encoder, part, spec.image_size, setting.statistics, device
+            yield (
+                encoder, part, spec.image_size, setting.statistics, device, setting.hardware.workers
+            )  # fmt: skip
 
     def _probed(self, asking: Asking) -> float:
         """Test accuracy of a probe: k-NN looks at the mean of the patch tokens, the others as in the paper."""
@@ -311,7 +313,12 @@ class Judge:
         some = draw_few(train.labels.numpy(), names, asking.labels, self.job.seed)
         assert asking.score != "finetune"
         *_, score = evaluate(
-            train.rows(torch.from_numpy(some)), test, asking.score, len(names), seed=self.job.seed
+            train.rows(torch.from_numpy(some)),
+            test,
+            asking.score,
+            len(names),
+            seed=self.job.seed,
+            device=torch.device(self.setting.hardware.device),
         )
         return score.accuracy
 
