@@ -289,3 +289,22 @@ def test_the_moment_says_how_far_the_rise_is() -> None:
 def test_wrong_settings_are_refused(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         replace(SPEC, **wrong).build(problems.build_encoder())
+
+
+def test_bfloat16_scores_in_float32_near_the_exact_loss() -> None:
+    model, batch = build(), problems.batch_of(problems.pictures(Problem(), count=4))
+    exact = model(batch, problems.random(0)).total
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(batch, problems.random(0)).total
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, atol=0, rtol=0.03)  # 8 bits of mantissa
+
+
+def test_missing_pixels_count_as_the_mean() -> None:
+    model, images = build(), problems.pictures(Problem()).float() / 255
+    images[0, :, :8, :8] = float("nan")
+    known = images.clone()
+    known[0, :, :8, :8] = model.encoder.mean[:, None, None]
+    loss = model(problems.batch_of(images), problems.random(0)).total
+    assert loss.isfinite()
+    torch.testing.assert_close(loss, model(problems.batch_of(known), problems.random(0)).total)
