@@ -35,7 +35,10 @@ class Latent:
     """Which patches to hide."""
 
     masks: int = 16
-    """Masks of each image for one look of the teacher. A batch of b images is encoded as b x masks rows."""
+    """Masks of each image for one look of the teacher: draws of `masking`, so a partition gives several times as many.
+
+    A batch of b images is encoded as b x masks rows.
+    """
 
     target_blocks: int = 10
     """How many of the last blocks' outputs make up the target."""

@@ -32,9 +32,8 @@ LATENT_B16 = Recipe(
         beta1=0.9,
         beta2=0.95,
         weight_decay=0.05,  # from memory
-        clipping=ClipTogether(
-            norm=4 / math.sqrt(768)
-        ),  # 4 of their loss, from memory 768 ** 0.5 x ours
+        # 4 of their loss, which is ours times the root of the width (from memory)
+        clipping=ClipTogether(norm=4 / math.sqrt(768)),
     ),
     schedule=WarmupCosine(
         base_lr=1e-3,
