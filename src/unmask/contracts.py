@@ -173,7 +173,8 @@ class Encoder(Protocol):
     ) -> Encoded:
         """Tokens of the kept patches alone; hidden pixels are never read.
 
-        `taps` are numbers of blocks whose inputs are wanted too; 0 is the first block.
+        `taps` are numbers of blocks whose inputs are wanted too; 0 is the first block, and the number of
+        blocks stands for what comes out of the last.
         """
         ...
 
@@ -288,12 +289,22 @@ class Objective(Trainable, Protocol):
 
 
 @runtime_checkable
-class Masked(Protocol):
-    """The spec of an objective that hides patches and rebuilds them."""
+class Hiding(Protocol):
+    """The spec of an objective that hides patches."""
 
     @property
     def masking(self) -> Masking:
         """Which patches it hides."""
+        ...
+
+
+@runtime_checkable
+class Masked(Hiding, Protocol):
+    """The spec of an objective that hides patches and rebuilds what they hold."""
+
+    @property
+    def target(self) -> Any:
+        """What they hold: the spec of a `Target`."""
         ...
 
 

@@ -18,6 +18,7 @@ from unmask.masking import (
     AnyMasking,
     BlockMasking,
     GridMasking,
+    InverseBlockMasking,
     PartitionMasking,
     RandomMasking,
     SquareMasking,
@@ -292,6 +293,68 @@ def test_squares_that_do_not_fill_the_grid_are_refused() -> None:
         check_squares(Size(15, 14), 2, 16)
     with pytest.raises(SettingsError, match="side must be at least 2 patches, got 1"):
         SquareMasking(side=1)
+
+
+# Inverse block
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    height=st.integers(1, 16),
+    width=st.integers(1, 16),
+    ratio=st.floats(0.05, 0.95),
+    side=st.integers(1, 6),
+    seed=st.integers(0, 1000),
+)
+def test_inverse_block_shows_the_exact_count_on_any_grid(
+    height: int, width: int, ratio: float, side: int, seed: int
+) -> None:
+    patches = height * width
+    kept = int(patches * (1 - ratio))
+    if 0 < kept < patches:
+        masking = InverseBlockMasking(ratio=ratio, side=side)
+        assert_whole(masking.sample(3, Size(height, width), random(seed)), patches, kept)
+
+
+@pytest.mark.parametrize("side", [2, 3, 4])
+def test_inverse_block_shows_squares_around_the_drawn_centres(side: int) -> None:
+    """The literal version: each patch of each square, row by row; what lies outside is lost."""
+    grid, masking = Size(9, 7), InverseBlockMasking(ratio=0.7, side=side)
+    count = int(63 * (1 - 0.7 + 0.07) / side**2)
+    centers = torch.randint(63, (20, count), generator=random(4)).tolist()
+    shown = masking._squares(20, grid, random(4))
+    mask = masking.sample(20, grid, random(4))
+    first = (side - 1) // 2 if side % 2 else side // 2
+    for row in range(20):
+        expected: set[int] = set()
+        for center in centers[row]:
+            for y in range(center // 7 - first, center // 7 - first + side):
+                for x in range(center % 7 - first, center % 7 - first + side):
+                    if 0 <= y < 9 and 0 <= x < 7:
+                        expected.add(7 * y + x)
+        assert shown[row].nonzero().flatten().tolist() == sorted(expected)
+        kept = set(mask.kept_index[row].tolist())
+        assert kept <= expected or expected <= kept  # trimmed, or filled
+
+
+def test_inverse_block_at_the_authors_size() -> None:
+    """39 of 196 are visible, mostly beside other visible ones."""
+    mask = InverseBlockMasking().sample(200, Size(14, 14), random(0))
+    assert_whole(mask, 196, 39)
+    assert hidden_pairs(~mask.removed, Size(14, 14)) > 0.1  # by chance 0.04
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"adjust": 1.0}, r"adjust must lie in \[0, 1\), got 1.0; data2vec uses 0.07"),
+        ({"side": 0}, "side must be at least 1 patch, got 0; data2vec uses 3"),
+        ({"ratio": 1.0}, "ratio must lie between 0 and 1, got 1.0"),
+    ],
+)
+def test_inverse_blocks_that_make_no_sense(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        InverseBlockMasking(**wrong)
 
 
 # Partition

@@ -8,7 +8,7 @@ import torch
 from runs import tiny
 
 from unmask.channels import Statistics
-from unmask.contracts import Batch, Comparing, Masked, Size
+from unmask.contracts import Batch, Comparing, Hiding, Masked, Size
 from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
 from unmask.data.crops import AnyPretrainingViews, MultiCrop, TwoCrops
 from unmask.data.sizes import AnySizes, RisingSize, SteadySize
@@ -27,11 +27,12 @@ from unmask.masking import (
     AnyMasking,
     BlockMasking,
     GridMasking,
+    InverseBlockMasking,
     PartitionMasking,
     RandomMasking,
     SquareMasking,
 )
-from unmask.objectives import AIM, DINO, MAE, AnyObjective, MoCo3
+from unmask.objectives import AIM, DINO, MAE, AnyObjective, Latent, MoCo3
 from unmask.objectives.decoders import (
     AnyDecoder,
     CrossAttentionDecoder,
@@ -87,6 +88,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "random": RandomMasking(ratio=0.75),
         "block": BlockMasking(ratio=0.4),
         "grid": GridMasking(stride=2),
+        "inverse-block": InverseBlockMasking(ratio=0.75, side=2),
         "partition": PartitionMasking(masks=2, ratio=0.6),
         "squares": SquareMasking(),
     },
@@ -112,6 +114,9 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "objective": {
         "mae": MAE(decoder=SelfAttentionDecoder(embed_dim=8, depth=1, num_heads=2)),
         "aim": AIM(head_dim=8, head_depth=1),
+        "latent": Latent(
+            masks=2, target_blocks=1, decoder_dim=8, decoder_depth=2, decoder_groups=2
+        ),
         "dino": DINO(prototypes=16, hidden_dim=8, bottleneck_dim=4, temperature_epochs=2),
         "moco3": MoCo3(hidden_dim=8, out_dim=4, momentum=0.9),
     },
@@ -165,6 +170,13 @@ def masked_objectives() -> list[tuple[str, str, str]]:
     """(objective, target, masking) in every combination of the registered kinds."""
     masked = [kind for kind, member in MEMBERS["objective"].items() if isinstance(member, Masked)]
     return list(product(masked, kinds(AnyTarget), kinds(AnyMasking)))
+
+
+def latent_objectives() -> list[tuple[str, str]]:
+    """(objective, masking) of those that hide patches and rebuild nothing of them, with every kind of masking."""
+    objectives = MEMBERS["objective"].items()
+    hiding = [k for k, one in objectives if isinstance(one, Hiding) and not isinstance(one, Masked)]
+    return list(product(hiding, kinds(AnyMasking)))
 
 
 def comparing_objectives() -> list[str]:

@@ -175,6 +175,16 @@ def test_every_next_patch_objective_resumes_bit_for_bit(
     check_resumption(run, tmp_path)
 
 
+@pytest.mark.parametrize(("objective", "masking"), members.latent_objectives())
+def test_every_latent_objective_resumes_bit_for_bit(
+    images: Path, tmp_path: Path, objective: str, masking: str
+) -> None:
+    """With its teacher."""
+    spec = replace(MEMBERS["objective"][objective], masking=MEMBERS["masking"][masking])
+    check_resumption(run_with(images, objective=spec), tmp_path)
+    assert COMPANIONS in tiny.newest(RunFolder(tmp_path / "whole")).info.checksums
+
+
 @pytest.mark.parametrize(("encoding", "decoder"), members.encodings())
 def test_every_encoding_resumes_bit_for_bit(
     images: Path, tmp_path: Path, encoding: str, decoder: str

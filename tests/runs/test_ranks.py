@@ -16,7 +16,7 @@ from runs import ranks, tiny, tiny_transfer
 from unmask.contracts import Size
 from unmask.data.crops import MultiCrop, TwoCrops
 from unmask.masking import BlockMasking
-from unmask.objectives import DINO, MAE, MoCo3
+from unmask.objectives import DINO, MAE, Latent, MoCo3
 from unmask.runs.folder import COMPANIONS, RunFolder
 from unmask.tasks.heads import TokenProbe
 from unmask.training.optimizers import AdamW, ClipEach
@@ -51,6 +51,18 @@ MOCO3_RECIPE = replace(
     RECIPE,
     objective=MoCo3(hidden_dim=8, out_dim=4, momentum=0.9),
     views=TwoCrops(smallest_share=0.3),
+    schedule=WarmupCosine(base_lr=0.02, warmup_epochs=0.5),
+)
+LATENT_RECIPE = replace(
+    RECIPE,
+    objective=Latent(
+        masks=2,
+        target_blocks=1,
+        decoder_dim=8,
+        decoder_depth=2,
+        decoder_groups=2,
+        first_momentum=0.9,
+    ),
     schedule=WarmupCosine(base_lr=0.02, warmup_epochs=0.5),
 )
 ROUNDING = 1e-6
@@ -128,6 +140,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     done.add(
         "moco3-shards", 3, "trained", root=done.begun("moco3-shards", MOCO3_RECIPE), shard=True
     )
+    done.add("latent", 3, "trained", root=done.begun("latent", LATENT_RECIPE), micro_batch=2)
+    done.add(
+        "latent-shards", 2, "trained", root=done.begun("latent-shards", LATENT_RECIPE), shard=True
+    )
     for name, processes in (("stopped", 2), ("stopped", 3), ("killed", 2)):
         done.going_on(name, processes)
     done.going_on("shards", 2, shard=True)
@@ -179,6 +195,13 @@ def test_contrast_is_that_of_one_process(done: Done, name: str) -> None:
     """Keys of all processes, and batch normalisation over them, forwards and backwards."""
     whole = tiny.finished_run(done.root / f"whole-{name}", done.images, recipe=MOCO3_RECIPE)
     assert losses(done.folder(name)) == pytest.approx(losses(whole), abs=20 * ROUNDING)
+
+
+@pytest.mark.parametrize("name", ["latent", "latent-shards"])
+def test_latent_targets_are_those_of_one_process(done: Done, name: str) -> None:
+    """Several masks of each image, and noise, are rows of what is drawn for the whole step."""
+    whole = tiny.finished_run(done.root / f"whole-{name}", done.images, recipe=LATENT_RECIPE)
+    assert losses(done.folder(name)) == pytest.approx(losses(whole), abs=10 * ROUNDING)
 
 
 def test_all_stop_where_one_is_told_to(done: Done) -> None:

@@ -1,9 +1,12 @@
 """Methods on equal encoders, with equal budgets."""
 
 import pytest
+import torch
 
+from unmask.channels import Statistics
 from unmask.contracts import Size
 from unmask.errors import SettingsError
+from unmask.objectives import Latent
 from unmask.recipes import RECIPES
 from unmask.study.cost import StepCost
 from unmask.study.methods import METHODS, Comparison, equalised, fitted
@@ -35,6 +38,23 @@ def test_every_method_has_the_asked_encoder_and_its_own_peak_rate(
         own.schedule.peak(own.batch_size)
     )
     assert (recipe.epochs, recipe.schedule.warmup_epochs) == (7.0, 0.7)
+
+
+@pytest.mark.parametrize(("encoder", "blocks"), [("xs4", 2), ("ti4", 8), ("b16", 10)])
+def test_a_latent_target_is_of_as_large_a_part_of_the_blocks(encoder: str, blocks: int) -> None:
+    """8 of 12 at Ti, hence 2 of 4: what a trial would else refuse to build."""
+    study = comparison(methods=("mae", "latent"), encoders=(encoder,), labels=("all",)).study()
+    trials = study.trials(TINY.base)
+    assert set(trials) == {"mae", "latent"}
+    recipe = trials["latent"].recipe
+    assert recipe.encoder == trials["mae"].recipe.encoder
+    assert isinstance(recipe.objective, Latent)
+    assert recipe.objective.target_blocks == blocks
+    with torch.device("meta"):
+        encoder_module = recipe.encoder.build(
+            recipe.image_size, 3, Statistics(torch.zeros(3), torch.ones(3))
+        )
+        recipe.objective.build(encoder_module)
 
 
 def test_every_line_is_compared_with_the_first_method_of_its_encoder_and_labels() -> None:

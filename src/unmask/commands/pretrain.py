@@ -26,13 +26,13 @@ from unmask.commands.machine import (
 from unmask.commands.resuming import folder_to_resume, going_on, newest_of, refuse_changes
 from unmask.commands.signals import signals
 from unmask.commands.together import Job, begun_before, check_same, held, prepared, together
-from unmask.contracts import ImageSource, Masked, Size
+from unmask.contracts import Hiding, ImageSource, Masked, Size
 from unmask.data import AnySource, Tiff
 from unmask.data.crops import sizes_of
 from unmask.data.kinds import find_source, parse_channels
 from unmask.data.statistics import MEASURED, measure, statistics_of
 from unmask.errors import RunError, SettingsError
-from unmask.objectives import AnyPretraining
+from unmask.objectives import AnyPretraining, Latent
 from unmask.objectives.encodings import Visible
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
 from unmask.runs.codes import brings_target, with_tokenizer
@@ -353,6 +353,19 @@ def _say_statistics(statistics: ChannelStatistics) -> None:
         console.print(f"          96 % of values lie within {', '.join(ends)}")
 
 
+def _seen(recipe: Recipe, plan: Plan) -> str:
+    """What the encoder is shown of an image."""
+    objective = recipe.objective
+    if not isinstance(objective, Hiding):
+        views = Counter(sizes_of(recipe.views, recipe.image_size)).items()
+        return f"views     {' and '.join(f'{count} of {size} pixels' for size, count in views)}"
+    seen = f"masking   the encoder sees {plan.kept} of {plan.patches} patches of {recipe.image_size} pixels"
+    if isinstance(objective, Latent):
+        return f"{seen} at a time, {objective.masks} times of each image"
+    replaced = not isinstance(objective.encoding, Visible)
+    return f"{seen}, and mask tokens for the others" if replaced else seen
+
+
 def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
     recipe, hardware = run.recipe, run.hardware
     encoder = recipe.encoder
@@ -365,20 +378,13 @@ def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
         else ""
     )
     at_most = f"at most, measured at {recipe.image_size} pixels: " if smaller else ""
-    if isinstance(recipe.objective, Masked):
-        beside = "in the decoder"
-        seen = f"masking   the encoder sees {plan.kept} of {plan.patches} patches of {recipe.image_size} pixels"
-        if not isinstance(recipe.objective.encoding, Visible):
-            seen += ", and mask tokens for the others"
-    else:
-        beside = "that serve training alone"
-        views = Counter(sizes_of(recipe.views, recipe.image_size)).items()
-        seen = f"views     {' and '.join(f'{count} of {size} pixels' for size, count in views)}"
+    rebuilds = isinstance(recipe.objective, Masked)
+    beside = "in the decoder" if rebuilds else "that serve training alone"
     console.print(
         f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}: "
         f"{plan.encoder_parameters / 1e6:.2f} M parameters, and {plan.decoder_parameters / 1e6:.2f} M "
         f"{beside}\n"
-        f"{seen}\n"
+        f"{_seen(recipe, plan)}\n"
         f"batch     {batch_words(recipe.batch_size, hardware)}{several}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
         f"steps     {run.steps:,} ({recipe.epochs:g} epochs)\n"

@@ -164,9 +164,10 @@ class VisionTransformer(nn.Module):
         self,
         images: Shaped[Tensor, "b c h w"],
         paths: Float[Tensor, "halves b 1 1"] | None = None,
+        taps: Collection[int] = (),
     ) -> Encoded:
         """Tokens of whole images of any size that the patch divides; `paths` are of `kept_paths`."""
-        return self._run(self.embed(images), self.relations(size_of(images)), paths=paths)
+        return self._run(self.embed(images), self.relations(size_of(images)), taps, paths)
 
     def encode_attending(
         self, images: Shaped[Tensor, "b c h w"], attends: Bool[Tensor, "b t t"]
@@ -261,6 +262,8 @@ class VisionTransformer(nn.Module):
             else:
                 kept = paths[2 * number : 2 * number + 2]
                 tokens = cast(Block, block).skipping(tokens, *kept, bias)
+        if len(self.blocks) in taps:
+            tapped.append(tokens)
         tokens = self.norm(tokens)
         return Encoded(
             tokens[:, : self.class_tokens], tokens[:, self.class_tokens :], tuple(tapped)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from unmask.masking.block import BlockMasking
 from unmask.masking.grid import GridMasking
+from unmask.masking.inverse_block import InverseBlockMasking
 from unmask.masking.partition import PartitionMasking
 from unmask.masking.random import RandomMasking
 from unmask.masking.squares import AnyPlainMasking, SquareMasking
@@ -15,6 +16,7 @@ __all__ = [
     "AnyMasking",
     "BlockMasking",
     "GridMasking",
+    "InverseBlockMasking",
     "PartitionMasking",
     "RandomMasking",
     "SquareMasking",

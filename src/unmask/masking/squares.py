@@ -15,6 +15,7 @@ from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.masking.block import BlockMasking
 from unmask.masking.grid import GridMasking
+from unmask.masking.inverse_block import InverseBlockMasking
 from unmask.masking.partition import PartitionMasking
 from unmask.masking.random import RandomMasking
 from unmask.masks import PatchMask
@@ -24,6 +25,7 @@ AnyPlainMasking = (
     Annotated[RandomMasking, Kind("random")]
     | Annotated[BlockMasking, Kind("block")]
     | Annotated[GridMasking, Kind("grid")]
+    | Annotated[InverseBlockMasking, Kind("inverse-block")]
     | Annotated[PartitionMasking, Kind("partition")]
 )
 """The maskings that hide single patches."""

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from unmask.objectives.aim import AIM, AutoregressiveImageModel
 from unmask.objectives.dino import DINO, SelfDistillation
+from unmask.objectives.latent import Latent, LatentPrediction
 from unmask.objectives.mae import MAE, MaskedAutoencoder
 from unmask.objectives.moco3 import MoCo3, MomentumContrast
 from unmask.spec import Kind
@@ -13,9 +14,16 @@ AnyObjective = (
     | Annotated[DINO, Kind("dino")]
     | Annotated[MoCo3, Kind("moco3")]
     | Annotated[AIM, Kind("aim")]
+    | Annotated[Latent, Kind("latent")]
 )
 
-AnyPretraining = MaskedAutoencoder | SelfDistillation | MomentumContrast | AutoregressiveImageModel
+AnyPretraining = (
+    MaskedAutoencoder
+    | SelfDistillation
+    | MomentumContrast
+    | AutoregressiveImageModel
+    | LatentPrediction
+)
 """The modules that these specs build."""
 
-__all__ = ["AIM", "DINO", "MAE", "AnyObjective", "AnyPretraining", "MoCo3"]
+__all__ = ["AIM", "DINO", "MAE", "AnyObjective", "AnyPretraining", "Latent", "MoCo3"]

@@ -12,6 +12,7 @@ from unmask.recipes.beit import NAMED as _BEIT
 from unmask.recipes.dino import NAMED as _DINO
 from unmask.recipes.fast import NAMED as _FAST
 from unmask.recipes.finetune import TRANSFERS
+from unmask.recipes.latent import NAMED as _LATENT
 from unmask.recipes.mae import NAMED as _MAE
 from unmask.recipes.moco3 import NAMED as _MOCO3
 from unmask.recipes.recipe import Named, Recipe
@@ -20,7 +21,7 @@ from unmask.recipes.transfer import Transfer
 
 T = TypeVar("T")
 
-RECIPES: dict[str, Named] = {**_MAE, **_FAST, **_BEIT, **_AIM, **_DINO, **_MOCO3}
+RECIPES: dict[str, Named] = {**_MAE, **_FAST, **_BEIT, **_AIM, **_LATENT, **_DINO, **_MOCO3}
 """Every recipe by its public name."""
 
 __all__ = [

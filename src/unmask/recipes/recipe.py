@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from unmask.contracts import Comparing, Masked, Size
+from unmask.contracts import Comparing, Hiding, Size
 from unmask.data.crops import AnyPretrainingViews, sizes_of
 from unmask.data.sizes import AnySizes, SteadySize
 from unmask.encoders import AnyEncoder
@@ -87,7 +87,7 @@ class Recipe:
     @property
     def mask_side(self) -> int:
         """Side of what is hidden together, in patches; 1 where nothing is hidden."""
-        return side_of(self.objective.masking) if isinstance(self.objective, Masked) else 1
+        return side_of(self.objective.masking) if isinstance(self.objective, Hiding) else 1
 
     def encoder_grid(self) -> Size:
         """The grid of patches of a crop; refuses a size that the patch does not divide."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unmask.contracts import Masked, Size
+from unmask.contracts import Hiding, Masked, Size
 from unmask.data import Tiff
 from unmask.data.bands import BAND_ENDINGS, read_bands
 from unmask.data.decode import decode
@@ -100,9 +100,15 @@ class Model:
             RunError: if these weights are an encoder alone.
         """
         if self.run is not None and not isinstance(self.run.recipe.objective, Masked):
+            objective = self.run.recipe.objective
+            why = (
+                "which predicts latents of hidden patches, not pixels, so there is no picture to reconstruct"
+                if isinstance(objective, Hiding)
+                else "which hides and rebuilds nothing, so there is nothing to reconstruct"
+            )
             raise RunError(
-                f"{self.about} was pretrained with {kind_of(AnyObjective, self.run.recipe.objective)}, which hides and "
-                "rebuilds nothing, so there is nothing to reconstruct; `unmask evaluate` says how good it is"
+                f"{self.about} was pretrained with {kind_of(AnyObjective, objective)}, {why}; `unmask evaluate` says "
+                "how good it is"
             )
         if self._objective is None:
             raise RunError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from unmask.contracts import Size
 from unmask.errors import SettingsError, did_you_mean
+from unmask.objectives import Latent
 from unmask.recipes import RECIPES, Recipe
 from unmask.runs.labelled import Labelled, draw_few
 from unmask.study.cost import StepCost
@@ -137,9 +138,14 @@ def fitted(method: str, encoder: str, epochs: float) -> Recipe:
         base_lr=recipe.schedule.peak(recipe.batch_size) * 256 / batch,
         warmup_epochs=epochs / 10,
     )
+    objective = recipe.objective
+    if isinstance(objective, Latent):  # as large a part of the blocks
+        blocks = max(1, objective.target_blocks * depth // recipe.encoder.depth)
+        objective = replace(objective, target_blocks=blocks)
     return replace(
         recipe,
         encoder=replace(recipe.encoder, **shape),
+        objective=objective,
         batch_size=batch,
         schedule=schedule,
         epochs=epochs,

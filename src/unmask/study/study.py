@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from unmask.contracts import Masked, Size
+from unmask.contracts import Hiding, Size
 from unmask.errors import SettingsError, UnmaskError, did_you_mean
 from unmask.randomness import generator
 from unmask.recipes import Recipe, Transfer
@@ -37,7 +37,7 @@ class Trial:
     def check(self) -> None:
         """Refuse a masking that its grid of patches cannot have."""
         objective = self.recipe.objective
-        if isinstance(objective, Masked):
+        if isinstance(objective, Hiding):
             objective.masking.sample(1, self.recipe.encoder_grid(), generator("cpu", "check"))
 
     def pretrained(self, **changes: object) -> "Trial":
