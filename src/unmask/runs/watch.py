@@ -38,6 +38,7 @@ _TRAINED_ON = 1000
 """One image is looked at for so many that are trained on, so that all looks cost about a hundredth of the run."""
 
 _OF_A_CLASS = 8
+_NEIGHBORS = 5  # of few images of a class
 _AT_ONCE = 64
 
 
@@ -46,7 +47,7 @@ class Watch:
 
     effective_rank    of the class tokens where the objective compares views, else of the mean patch tokens
     possible_rank     the most it could be: the width, or one fewer than the images
-    knn               share of images whose class the nearest of the others vote for, if there are classes
+    knn               share of images whose class the five nearest of the others vote for, if there are classes
     knn_random        the same before training, with the weights that the seed draws
     """
 
@@ -114,7 +115,7 @@ class Watch:
 
     def _knn(self, points: Float[Tensor, "n d"]) -> float:
         labels = torch.tensor([label for crops in self._crops for label in crops.labels])
-        guesses = knn_classes_of_others(points, labels, int(labels.max()) + 1)
+        guesses = knn_classes_of_others(points, labels, int(labels.max()) + 1, _NEIGHBORS)
         return (guesses == labels).double().mean().item()
 
 

@@ -31,12 +31,12 @@ def knn_classes(
 
 
 def knn_classes_of_others(
-    features: Float[Tensor, "n d"], labels: Int[Tensor, "n"], classes: int
+    features: Float[Tensor, "n d"], labels: Int[Tensor, "n"], classes: int, neighbors: int
 ) -> Int[Tensor, "n"]:
     """The class that the nearest of the other features vote for (leave one out)."""
     features = F.normalize(features, dim=1)
     similarity = (features @ features.T).fill_diagonal_(-torch.inf)  # whose vote weighs nothing
-    return _voted(similarity, labels, classes, NEIGHBORS, TEMPERATURE)
+    return _voted(similarity, labels, classes, neighbors, TEMPERATURE)
 
 
 def _voted(
