@@ -72,7 +72,9 @@ def test_looks_at_what_evaluation_looks_at(classes: Path) -> None:
         module.encoder.blocks[0].mlp.fc2.bias.copy_(torch.randn(8, generator=random(0)))
     device = torch.device("cpu")
     found = features(module.encoder, source, run.recipe.image_size, run.statistics, device)
-    assert seen(run, module)["effective_rank"] == pytest.approx(effective_rank(found.mean))
+    assert seen(run, module)["effective_rank"] == pytest.approx(
+        effective_rank(found.mean), abs=1e-4
+    )
     points = torch.nn.functional.normalize(found.mean, dim=1)
     similarity = (points @ points.T).fill_diagonal_(-2)
     right = 0
@@ -93,7 +95,7 @@ def test_looks_at_the_class_token_of_the_teacher(classes: Path) -> None:
     teacher = module.teacher["encoder"]  # type: ignore[union-attr]
     about = (source, run.recipe.image_size, run.statistics, torch.device("cpu"))
     expected = effective_rank(features(teacher, *about).cls)
-    assert seen(run, module)["effective_rank"] == pytest.approx(expected)
+    assert seen(run, module)["effective_rank"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_changes_nothing(classes: Path) -> None:

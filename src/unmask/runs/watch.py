@@ -40,6 +40,7 @@ _TRAINED_ON = 1000
 _OF_A_CLASS = 8
 _NEIGHBORS = 5  # of few images of a class
 _AT_ONCE = 64
+_DIGITS = 4  # of a rank; the last bits of a decomposition depend on where its memory lies
 
 
 class Watch:
@@ -78,7 +79,7 @@ class Watch:
         if not bool(points.isfinite().all()):
             return {}
         seen = {
-            "effective_rank": effective_rank(points),
+            "effective_rank": round(effective_rank(points), _DIGITS),
             "possible_rank": float(min(points.shape[1], len(points) - 1)),
         }
         if self._knn_random is not None:
