@@ -51,7 +51,7 @@ def test_chooses_a_recipe_and_says_why(unmask: Unmask) -> None:
     assert said.status == 0
     assert "recipe mae-digits, because images of about 8 x 8 pixels need patches of 2" in said.out
     assert "--recipe takes another: mae-b16, " in said.out
-    assert "images 1,442 grey in 10 classes (labels are not used)" in said.out
+    assert "images 1,442 grey in 10 classes (nothing is learned from labels)" in said.out
     assert Path("runs/mae-digits-digits/spec.json").exists()
     again = unmask("pretrain", "digits", *flags)
     assert again.status == 0

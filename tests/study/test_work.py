@@ -19,8 +19,10 @@ from unmask.runs.labelled import open_labelled
 from unmask.study import Study, Trial, Variation
 from unmask.study.claims import claimed
 from unmask.study.report import collected, write
+from unmask.study.table import markdown
 from unmask.study.work import Job, Setting, essence, jobs, work
 from unmask.training.hardware import Hardware
+from unmask.training.logbook import read_log
 
 BASE = Trial(
     recipe=replace(tiny.RECIPE, schedule=replace(tiny.RECIPE.schedule, base_lr=0.01)),
@@ -228,6 +230,18 @@ def test_a_full_disk_is_told_and_loses_nothing(
 
 def _no_space(self: Path, target: Path) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_run_that_ended_collapsed_is_named_under_the_table(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unmask.study.work.collapse", lambda line: f"rank 1 at step {line['step']}")
+    job = jobs_in(tmp_path, setting)[0]
+    list(work([job], setting, Event()))
+    last = read_log(job.folder / "pretrained" / "log.jsonl")[-1]["step"]
+    found = collected(STUDY, STUDY.trials(BASE), [0], setting, {}, tmp_path, [])
+    assert f"75 % collapsed: seed 0: rank 1 at step {last}" in markdown(found)
+    assert markdown(found).count("collapsed") == 1
 
 
 def test_the_table_and_the_rows(made: Path, setting: Setting, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from reference.problems import random
 from torch import Tensor
 
-from unmask.tasks.neighbors import NEIGHBORS, TEMPERATURE, knn_classes
+from unmask.tasks.neighbors import NEIGHBORS, TEMPERATURE, knn_classes, knn_classes_of_others
 
 
 def literal_knn(
@@ -71,3 +71,15 @@ def test_many_questions_are_answered_in_parts() -> None:
     for start in (0, 1000, 1024, 2049):
         part = knn_classes(train, labels, asked[start : start + 100], 3)
         assert torch.equal(part, whole[start : start + 100])
+
+
+@pytest.mark.parametrize(("count", "neighbors"), [(60, 5), (9, 20)])
+def test_each_asks_all_others(count: int, neighbors: int) -> None:
+    features = torch.randn(count, 5, generator=random(3))
+    labels = torch.randint(4, (count,), generator=random(4))
+    found = knn_classes_of_others(features, labels, 4, neighbors).tolist()
+    for place in range(count):
+        others = torch.arange(count) != place
+        one = features[place : place + 1]
+        known = literal_knn(features[others], labels[others], one, 4, neighbors, TEMPERATURE)
+        assert found[place] == known[0]

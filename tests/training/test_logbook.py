@@ -56,6 +56,17 @@ def test_lines(tmp_path: Path) -> None:
     assert book.write() == []
 
 
+def test_a_line_may_have_more_fields(tmp_path: Path) -> None:
+    book = Logbook(tmp_path / "log.jsonl", 0, METER)
+    for step in (1, 2, 3):
+        book.add(report(step), 1.0)
+    book.note(2, {"seen": 0.125})
+    assert [line.get("seen") for line in book.write()] == [None, 0.125, None]
+    book.add(report(4), 1.0)
+    book.write()
+    assert [line.get("seen") for line in read_log(book.path)] == [None, 0.125, None, None]
+
+
 def test_steps_written_together_share_their_time(tmp_path: Path) -> None:
     """A GPU works behind the program's back: the first of two seems to take no time."""
     book = Logbook(tmp_path / "log.jsonl", 0, METER)

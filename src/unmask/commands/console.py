@@ -10,6 +10,7 @@ from unmask.contracts import ImageSource
 from unmask.runs import training
 from unmask.runs.load import Model, load
 from unmask.training.hardware import find_device
+from unmask.training.logbook import TIMES
 
 _PLAIN_SECONDS = 15.0
 _WAITING_WORTH_SAYING = 0.1
@@ -64,7 +65,7 @@ def _plain(reports: Iterable[training.Progress], name: str) -> Iterator[training
 
 def _state(report: training.Progress) -> str:
     count = len(report.lines)
-    mean = {key: sum(line[key] for line in report.lines) / count for key in report.lines[0]}
+    mean = {key: sum(line[key] for line in report.lines) / count for key in ("loss", *TIMES)}
     waiting = mean["waiting"]
     note = f", waiting for images {waiting:.0%}" if waiting > _WAITING_WORTH_SAYING else ""
     return (

@@ -1,6 +1,7 @@
 """`unmask pretrain DATA`: pretrain an encoder on the user's images."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
@@ -47,6 +48,8 @@ from unmask.runs.start import (
     start_from,
     statistics_for,
 )
+from unmask.runs.training import Progress
+from unmask.runs.watch import collapse, in_words
 from unmask.runs.weights import Found, find_weights
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.distributed import check_batch
@@ -219,7 +222,7 @@ def _train(job: Pretraining) -> int:
     torch.set_num_threads(run.hardware.threads)
     with held(folder), signals() as stop:
         reports = pretrain(run, folder, job.data, job.module, stop.event, job.start)
-        for _ in shown(reports, run.recipe_name):
+        for _ in shown(_watched(reports), run.recipe_name):
             pass
     if stop.event.is_set():
         console.print(f"stopped and saved; continue with:\nunmask pretrain --resume {folder.root}")
@@ -232,6 +235,23 @@ def _train(job: Pretraining) -> int:
         console.print(f"look at it:  unmask reconstruct {folder.root} {data} --out sheet.png")
     console.print(f"measure it:  unmask evaluate {folder.root} {data} --protocol knn")
     return 0
+
+
+def _watched(reports: Iterable[Progress]) -> Iterator[Progress]:
+    """Pass reports on, saying what was seen of the embedding, and once that it has collapsed."""
+    told = False
+    for report in reports:
+        for line in report.lines:
+            if (words := in_words(line)) is not None:
+                console.print(f"step {line['step']:,}: {words}")
+            if not told and (reason := collapse(line)) is not None:
+                told = True
+                console.print(
+                    f"collapsed: {reason}; images are hardly told apart. Training goes on. Early in a run this may pass; if the "
+                    "next looks are no better, stop it and begin anew with half of --schedule.base-lr, a longer "
+                    "--schedule.warmup-epochs or a larger --batch-size"
+                )
+        yield report
 
 
 def _parse(arguments: list[str], default: Arguments) -> Arguments:
@@ -308,7 +328,9 @@ def _refuse_changes(args: Arguments, old: Arguments) -> None:
 def _say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None:
     """What was found, and what was left out."""
     classes = (
-        f" in {len(source.class_names)} classes (labels are not used)" if source.class_names else ""
+        f" in {len(source.class_names)} classes (nothing is learned from labels)"
+        if source.class_names
+        else ""
     )
     bands = {1: "grey", 3: "colour"}.get(source.channels, f"{source.channels}-band")
     typical = source.typical_size()

@@ -265,13 +265,14 @@ def _parts_of(
 ) -> dict[str, dict[str, torch.Tensor]]:
     """The files of a model: its encoder, the whole of it, and what accompanies its training, if anything."""
     if not isinstance(trained, Accompanied):
-        return {"encoder": _encoder_of(state), "model": state}
+        return {"encoder": encoder_of(state), "model": state}
     beside = {name: t for name, t in state.items() if name.startswith(trained.companions)}
     model = {name: tensor for name, tensor in state.items() if name not in beside}
-    return {"encoder": _encoder_of(state, trained.gives), "model": model, COMPANIONS: beside}
+    return {"encoder": encoder_of(state, trained.gives), "model": model, COMPANIONS: beside}
 
 
-def _encoder_of(model: dict[str, torch.Tensor], *given: str) -> dict[str, torch.Tensor]:
+def encoder_of(model: dict[str, torch.Tensor], *given: str) -> dict[str, torch.Tensor]:
+    """The tensors of the encoder to take away, of all those of a model; `given` is what their names begin with, if unusual."""
     prefixes = (*given, "average.copies.encoder.", "encoder.")
     prefix = next(p for p in prefixes if any(name.startswith(p) for name in model))
     return {

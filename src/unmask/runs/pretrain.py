@@ -1,4 +1,4 @@
-"""Pretraining: an objective trained on images, whose labels nobody reads."""
+"""Pretraining: an objective trained on images, and watched for collapse; nothing learns from labels."""
 
 from collections.abc import Iterator
 from threading import Event
@@ -9,6 +9,7 @@ from unmask.runs.fitting import fit_target
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.runs.training import Progress, training
+from unmask.runs.watch import Watch
 from unmask.training.checkpoint import Checkpoint
 
 
@@ -23,4 +24,5 @@ def pretrain(
     """Train an objective, from a checkpoint if one is given, until the end or until `stop` is set."""
     if start is None:
         fit_target(run, source, objective)
-    return training(run, folder, source, objective, stop, start)
+    watch = Watch(run, source, objective)
+    return training(run, folder, source, objective, stop, start, watch=watch)

@@ -17,9 +17,10 @@ from unmask.data.set_aside import SetAside
 from unmask.runs.folder import COMPANIONS, RunFolder
 from unmask.runs.saving import Saver
 from unmask.runs.transfer import AnyRun
+from unmask.runs.watch import Watch
 from unmask.training.checkpoint import Checkpoint, restore_optimizer
 from unmask.training.distributed import agreed, everyones, here, spread
-from unmask.training.hardware import find_device, memory_available
+from unmask.training.hardware import find_device, memory_available, wait_for
 from unmask.training.kernels import prepared
 from unmask.training.logbook import Logbook
 from unmask.training.loop import train
@@ -48,10 +49,12 @@ def training(
     stop: Event,
     start: Checkpoint | None = None,
     change: Callable[[Batch, int], Batch] | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Progress]:
     """Train a module, from a checkpoint if one is given, until the end or until `stop` is set.
 
-    `change` may change the batch of a step before it is trained on. Of several processes, each calls this and
+    `change` may change the batch of a step before it is trained on. What `watch` sees after
+    some steps stands in their lines of the log; its time is not theirs. Of several processes, each calls this and
     has its rows of every batch; they stop and save at the same step, whichever wanted it.
 
     Raises:
@@ -135,9 +138,14 @@ def training(
     stepped = written = saved = time.perf_counter()
     try:
         for report in around(reports):
+            looks = watch is not None and watch.due(report.step)
+            if looks:
+                wait_for(device)  # or the GPU would go on in time that is not counted
             now = time.perf_counter()
             logbook.add(report, now - stepped)
-            stepped = now
+            if watch is not None and looks:
+                logbook.note(report.step, watch.look())
+            stepped = time.perf_counter()
 
             stopping, save, write, unusable, writing = agreed(
                 stop.is_set(),

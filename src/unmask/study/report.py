@@ -53,10 +53,13 @@ def _line(study: Study, trial: Trial, runs: Sequence[Job]) -> Line:
     scores: dict[str, list[float]] = {score: [] for score in study.scores}
     learned: list[float] = []
     failures: list[str] = []
+    collapses: list[str] = []
     for run in runs:
         answers = run.answers()
         if "failed" in answers:
             failures.append(f"seed {run.seed}: {answers['failed']}")
+        if "collapsed" in answers:
+            collapses.append(f"seed {run.seed}: {answers['collapsed']}")
         for asking in questions(study, trial):
             answer = answers.get(asking.key, {})
             if "failed" in answer:
@@ -65,7 +68,7 @@ def _line(study: Study, trial: Trial, runs: Sequence[Job]) -> Line:
                 scores[asking.score].append(answer["test"])
             if "train" in answer:
                 learned.append(answer["train"])
-    return Line(RANDOM, study.base, scores, learned, {}, None, 0.0, failures)
+    return Line(RANDOM, study.base, scores, learned, {}, None, 0.0, failures, collapses)
 
 
 def write(found: Found, name: str, root: Path) -> list[Path]:

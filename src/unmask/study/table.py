@@ -40,6 +40,8 @@ class Line(NamedTuple):
     """Images shown in pretraining; 0 where nothing is trained."""
     failures: Sequence[str]
     """Trainings that diverged, one message each."""
+    collapses: Sequence[str] = ()
+    """Trainings at whose end the embedding had collapsed, with the reason."""
 
     @property
     def hours(self) -> float:
@@ -127,6 +129,8 @@ def _meaning(found: Found) -> Iterator[str]:
     for line in found.lines:
         for failure in line.failures:
             yield f"{line.name} failed: {failure}"
+        for reason in line.collapses:
+            yield f"{line.name} collapsed: {reason}"
 
 
 def _worth(base: Sequence[float], random: Sequence[float]) -> str:

@@ -24,6 +24,7 @@ from unmask.runs.labelled import Labelled, Part, draw_few
 from unmask.runs.pretrain import pretrain
 from unmask.runs.run import new_run
 from unmask.runs.tuned import Asked, fitted, from_scratch, tune
+from unmask.runs.watch import collapse
 from unmask.runs.weights import find_weights
 from unmask.spec import digest
 from unmask.study.claims import claimed
@@ -80,7 +81,7 @@ class Job:
     asked: list[Asking]
 
     def answers(self) -> dict[str, Any]:
-        """What is known of it so far, by the keys of questions; or "failed" and why."""
+        """What is known of it so far, by the keys of questions; or "failed", and "collapsed", and why."""
         try:
             return json.loads((self.folder / "scores.json").read_text())
         except FileNotFoundError:
@@ -249,8 +250,11 @@ def _pretrain(job: Job, setting: Setting, stop: Event) -> Iterator[Step]:
             return
         yield Step(job, "pretraining", f"{run.steps:,} steps")
         started = time.perf_counter()
-        for _ in pretrain(run, folder, train, run.build(), stop, start):
-            pass
+        last: list[dict[str, float]] = []
+        for progress in pretrain(run, folder, train, run.build(), stop, start):
+            last = progress.lines
+        if last and not stop.is_set() and (reason := collapse(last[-1])) is not None:
+            job.add("collapsed", reason)
         if start is None and not stop.is_set():
             job.add("seconds", round(time.perf_counter() - started, 1))
 

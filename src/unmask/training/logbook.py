@@ -32,6 +32,7 @@ class Logbook:
     def __init__(self, path: Path, step: int, meter: Meter) -> None:
         self.path, self.meter = path, meter
         self._pending: list[tuple[StepReport, float]] = []
+        self._beside: dict[int, dict[str, float]] = {}
         if not here().first:
             return
         kept = [line for line in _lines(path) if line["step"] <= step]
@@ -43,6 +44,10 @@ class Logbook:
     def add(self, report: StepReport, seconds: float) -> None:
         """Note a step that took this long; written later."""
         self._pending.append((report, seconds))
+
+    def note(self, step: int, fields: dict[str, float]) -> None:
+        """Let the line of a step have more fields, which must be as exact as its loss."""
+        self._beside[step] = fields
 
     def write(self) -> list[dict[str, float]]:
         """Write and return the lines noted since the last time.
@@ -56,8 +61,11 @@ class Logbook:
         exact = _exact([report for report, _ in self._pending])  # waits for the device
         seconds = sum(seconds for _, seconds in self._pending) + time.perf_counter() - reading
         figures = self.meter.figures([report for report, _ in self._pending], seconds)
-        lines = [{**line, **figures} for line in exact]
-        self._pending = []
+        lines = [
+            {**line, **self._beside.get(report.step, {}), **figures}
+            for (report, _), line in zip(self._pending, exact, strict=True)
+        ]
+        self._pending, self._beside = [], {}
         if not here().first:
             return lines
         bad = next((line for line in lines if not math.isfinite(line["loss"])), None)
