@@ -491,18 +491,18 @@ def limited(seconds: float) -> Iterator[None]:
 def parts(scale: Scale) -> list[tuple[str, float, Callable[[Bed], None]]]:
     """Name, time limit and function of each, in order; 580 seconds in all."""
     return [
-        ("ceilings", 10, ceilings),
-        ("parity", 60, parity),
-        ("waiting", 15, waiting),
-        ("attention", 20, attention),
-        *((f"step {name}", 100 if n == 0 else 75, steps(name)) for n, name in enumerate(scale.batches)),
-        ("beside peers", 40, ours_beside_peers),
-        ("transformers", 55, transformers),
-        ("lightly", 50, lightly),
-        ("less arithmetic", 50, others),
+        ("ceilings", 5, ceilings),
+        ("parity", 40, parity),
+        ("waiting", 5, waiting),
+        ("attention", 25, attention),
+        *((f"step {name}", 80 if n == 0 else 60, steps(name)) for n, name in enumerate(scale.batches)),
+        ("beside peers", 30, ours_beside_peers),
+        ("transformers", 95, transformers),
+        ("lightly", 35, lightly),
+        ("less arithmetic", 80, others),
         ("fine-tuning", 35, finetuning),
-        ("JPEG", 15, jpeg),
-        ("CUDA graphs", 30, graphs),
+        ("JPEG", 10, jpeg),
+        ("CUDA graphs", 20, graphs),
     ]  # fmt: skip
 
 
@@ -578,7 +578,10 @@ def main() -> None:
     bed.say("device", torch.cuda.get_device_name() if cuda else "cpu")
     bed.say("torch", torch.__version__)
     bed.say("blocks", "compiled" if bed.compiles else "plain: torch cannot compile here")
-    run(bed, options.only)
+    try:
+        run(bed, options.only)
+    except KeyboardInterrupt:
+        print("\nstopped; what was found so far:")
     print(f"\n{table(bed.rows)}\n")
     for said in comparisons(bed.rows):
         print(f"unmask is {said}")

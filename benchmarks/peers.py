@@ -189,7 +189,8 @@ class LightlyMAE(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The loss of a fresh mask."""
         size = (len(images), self.backbone.sequence_length)
-        return self.score(images, *lightly_utils.random_token_mask(size, mask_ratio=MASK_RATIO))
+        drawn = lightly_utils.random_token_mask(size, mask_ratio=MASK_RATIO, device=images.device)
+        return self.score(images, *drawn)
 
     def score(self, images: Tensor, kept: Tensor, removed: Tensor) -> Tensor:
         """The loss of this mask; places count from the class token, which is 0."""

@@ -9,9 +9,12 @@ from torch import Tensor, nn
 from unmask.contracts import Batch
 from unmask.data.loader import to_device
 from unmask.data.order import samples
+from unmask.training.hardware import memory_available
 from unmask.training.loop import train
 from unmask.training.optimizers import AnyOptimizer
 from unmask.training.schedules import WarmupCosine
+
+_USABLE = 0.5  # of a device's free memory may be filled with inputs
 
 
 def train_in_memory(
@@ -31,6 +34,8 @@ def train_in_memory(
     The seed draws the order, and what the module draws.
     """
     device = next(module.parameters()).device
+    if device.type != "cpu" and inputs.nbytes < _USABLE * memory_available(device):
+        inputs = inputs.to(device)
     schedule = WarmupCosine(base_lr=peak * 256 / batch_size, warmup_epochs=warmup_steps)
     reports = train(
         module.train(),
@@ -53,4 +58,5 @@ def _batches(
 ) -> Iterator[Batch]:
     for step in range(steps):
         chosen = torch.tensor([i for _, i in samples(step, batch_size, len(labels), seed)])
-        yield to_device(Batch((inputs[chosen],), labels[chosen], chosen, 0), device)
+        rows = inputs[chosen.to(inputs.device)]
+        yield to_device(Batch((rows,), labels[chosen], chosen, 0), device)
