@@ -15,6 +15,7 @@ from unmask.masking import (
     AnyMasking,
     BlockMasking,
     GridMasking,
+    InverseBlockMasking,
     PartitionMasking,
     RandomMasking,
     SquareMasking,
@@ -71,6 +72,7 @@ def test_kinds_of_a_union() -> None:
         "grid": GridMasking,
         "partition": PartitionMasking,
         "squares": SquareMasking,
+        "inverse-block": InverseBlockMasking,
     }
     assert kinds(Annotated[Apple, Kind("apple")]) == {"apple": Apple}
     assert kinds(int | str) == {}
