@@ -43,6 +43,12 @@ def test_goes_to_json_and_back(union: str, kind: str) -> None:
     assert from_json(type(member), json.loads(text)) == member
 
 
+@pytest.fixture(autouse=True)
+def _fit_to_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is fitted to is the matter of test_fitting.py; here a few hundred images do."""
+    monkeypatch.setattr("unmask.runs.fitting._LOOKED_THROUGH", 256)
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_images(tmp_path_factory.mktemp("members") / "images")
