@@ -6,19 +6,23 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from reference import problems
 from torch.nn.attention import SDPBackend
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from unmask.contracts import Size, StepReport
+from unmask.contracts import Batch, Size, StepReport
+from unmask.encoders.layers import PREFERRED, AttentionShape
 from unmask.encoders.vit import VisionTransformer
+from unmask.objectives.mae import MaskedAutoencoder
 from unmask.training.kernels import (
-    AttentionShape,
     attention_shapes,
     compile_blocks,
     fastest_attention,
+    preferred,
     preferring,
     prepared,
 )
@@ -69,15 +73,17 @@ def test_shapes_of_attention() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_the_fastest_kernel_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the sum over all shapes and how often they occur; one that fails at any shape is out."""
+def test_the_fastest_kernel_comes_first_at_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that fails at a shape is out there alone."""
     small, large = AttentionShape(1, 5, 5, 8), AttentionShape(1, 50, 50, 8)
+    cudnn, flash = SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION
+    efficient = SDPBackend.EFFICIENT_ATTENTION
     seconds = {
-        (SDPBackend.FLASH_ATTENTION, small): 1.0,
-        (SDPBackend.FLASH_ATTENTION, large): 7.0,
-        (SDPBackend.CUDNN_ATTENTION, small): 3.0,
-        (SDPBackend.CUDNN_ATTENTION, large): 2.0,
-        (SDPBackend.EFFICIENT_ATTENTION, small): 0.1,
+        (flash, small): 1.0,
+        (flash, large): 7.0,
+        (cudnn, small): 3.0,
+        (cudnn, large): 2.0,
+        (efficient, small): 0.1,
     }
 
     def measured(kernel: SDPBackend, shape: AttentionShape, *rest: object) -> float:
@@ -86,39 +92,68 @@ def test_the_fastest_kernel_comes_first(monkeypatch: pytest.MonkeyPatch) -> None
         return seconds[kernel, shape]
 
     monkeypatch.setattr("unmask.training.kernels.attention_seconds", measured)
-    order = fastest_attention(Counter({small: 2, large: 1}), 4, CPU, "float32")
-    cudnn, flash = SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION
-    assert order == [cudnn, flash, SDPBackend.MATH]
-    assert fastest_attention(Counter({small: 9, large: 1}), 4, CPU, "float32")[0] is flash
+    assert fastest_attention((small, large), 4, CPU, "float32") == {
+        small: [efficient, flash, cudnn, SDPBackend.MATH],
+        large: [cudnn, flash, SDPBackend.MATH],
+    }
 
 
 def test_kernels_that_do_not_exist_here_are_out() -> None:
     """A CPU has plain and flash attention; really run, once each."""
-    shapes = Counter({AttentionShape(2, 5, 5, 8): 1})
-    order = fastest_attention(shapes, 2, CPU, "float32")
-    assert order == [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+    shape = AttentionShape(2, 5, 5, 8)
+    order = fastest_attention([shape], 2, CPU, "float32")
+    assert order == {shape: [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]}
+
+
+def test_each_shape_takes_its_kernel() -> None:
+    """Those of the encoder plain attention, which makes the weights; the others torch's choice."""
+    model = problems.build()
+    batch = problems.batch_of(problems.pictures(problems.Problem(), 2))
+    with preferred({AttentionShape(3, 5, 5, 8): [SDPBackend.MATH]}):
+        assert kernels_of(model, batch) == ["plain"] * 2 + ["flash"] * 2
+    assert kernels_of(model, batch) == ["flash"] * 4
+
+
+def kernels_of(model: MaskedAutoencoder, batch: Batch) -> list[str]:
+    """In the order of a forward pass."""
+    with _Kernels() as noting:
+        model(batch, problems.random(0))
+    return noting.seen
+
+
+class _Kernels(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "flash_attention" in str(func):
+            self.seen.append("flash")
+        elif "softmax" in str(func):
+            self.seen.append("plain")
+        return func(*args, **(kwargs or {}))
 
 
 def test_a_preference_holds_within_steps_alone() -> None:
     """What happens between two steps is not ours to change."""
-    enabled = torch.backends.cuda.flash_sdp_enabled
-    assert enabled()
+    wanted = {AttentionShape(2, 5, 5, 8): [SDPBackend.MATH]}
     inside: list[bool] = []
 
     def reports() -> Iterator[StepReport]:
         for step in range(2):
-            inside.append(enabled())
+            inside.append(wanted == PREFERRED)
             yield StepReport(step, torch.zeros(()), {}, 0.1, 1, Size(8, 8), 0.0)
 
-    outside = [enabled() for _ in preferring([SDPBackend.MATH], reports())]
-    assert inside == [False, False]
-    assert outside == [True, True]
+    outside = [wanted == PREFERRED for _ in preferring(wanted, reports())]
+    assert inside == [True, True]
+    assert outside == [False, False]
+    assert not PREFERRED
 
 
 def test_a_cpu_computes_what_is_written() -> None:
     model = problems.build()
     forward = model.encoder.blocks[0].forward
-    around = prepared(model, SIZE, 3, CPU, "float32", micro_batch=2, steps=10_000)
+    around = prepared(model, [(SIZE,)], 3, CPU, "float32", micro_batch=2, steps=10_000)
     same = iter(())
     assert around(same) is same
     assert isinstance(model.encoder, VisionTransformer)

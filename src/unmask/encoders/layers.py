@@ -1,16 +1,32 @@
 """The parts of a plain Transformer, in timm's names, so that weights move freely."""
 
 import math
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unmask.errors import SettingsError
 
 NORM_EPSILON = 1e-6
+
+
+class AttentionShape(NamedTuple):
+    """Sizes of one image's attention."""
+
+    heads: int
+    queries: int
+    keys: int
+    width: int
+    """Channels of a head."""
+
+
+PREFERRED: dict[AttentionShape, list[SDPBackend]] = {}
+"""Attention kernels to take at a shape, best first; torch chooses at others. Filled while a GPU takes a step."""
 
 
 def attend(
@@ -29,7 +45,10 @@ def attend(
     )
     if bias is not None:
         bias = bias.to(query.dtype)
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    shape = AttentionShape(num_heads, query.shape[2], key.shape[2], query.shape[3])
+    kernels = PREFERRED.get(shape)
+    with sdpa_kernel(kernels, set_priority=True) if kernels else nullcontext():
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     return mixed.transpose(1, 2).flatten(2)  # [m heads out d/heads] -> [m out d]
 
 

@@ -204,13 +204,12 @@ def _trained(bed: Bed, stream: Iterator[Batch], images: int) -> Reports:
     """Steps as a run takes them, at a rate of 0: weights stay as they are."""
     around = prepared(
         bed.objective,
-        bed.recipe.image_size,
+        [(bed.recipe.image_size, *bed.more)],
         bed.objective.encoder.channels,
         bed.device,
         bed.hardware.precision,
         micro_batch=images,
         steps=_LONG,
-        more=bed.more,
     )
     return around(
         train(

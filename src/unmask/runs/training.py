@@ -70,7 +70,6 @@ def training(
         trainable.load_state_dict(start.read("model") | start.read_if_there(COMPANIONS))
     whole_on = torch.device("cpu") if hardware.shard else device
     trainable.to(whole_on).train()
-    shape = (recipe.image_size, run.channels)
     flops = {
         size: flops_per_image(
             trainable,
@@ -85,12 +84,12 @@ def training(
     ceiling = processes.count * matrix_ceiling(device, hardware.precision)
     around = prepared(
         trainable,
-        *shape,
+        [sizes_of(recipe.views, size) for size in recipe.every_size()],
+        run.channels,
         whole_on,
         hardware.precision,
         micro_batch=hardware.micro_batch,
         steps=run.steps,
-        more=sizes_of(recipe.views, recipe.image_size)[1:],
     )
     spread_out = spread(trainable, device, hardware.shard)
     optimizer = recipe.optimizer.build(trainable)

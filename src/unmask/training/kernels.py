@@ -6,9 +6,9 @@ A CPU computes everything as it is written.
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from unmask.contracts import Reports, Size, StepReport
+from unmask.encoders.layers import PREFERRED, AttentionShape
 from unmask.randomness import generator
 from unmask.training.hardware import Precision, autocast, wait_for
 from unmask.training.speed import random_batch
@@ -34,25 +35,30 @@ FUSED = (
 )
 """The kernels to choose from, fastest first on most GPUs."""
 
+Preference = dict[AttentionShape, list[SDPBackend]]
+"""Kernels at each shape, best first."""
+
 
 def prepared(
     trainable: nn.Module,
-    size: Size,
+    batches: Iterable[Sequence[Size]],
     channels: int,
     device: torch.device,
     precision: Precision,
     *,
     micro_batch: int,
     steps: int,
-    more: Sequence[Size] = (),
 ) -> Callable[[Reports], Reports]:
     """Make a module ready for a run of so many steps; what is returned goes around its reports.
 
+    Batches differ in the sizes of their images: for each kind, the size and those of further crops.
     Whether to compile depends on the whole run's steps, so that a resumed run computes as before.
     """
     if device.type != "cuda":
         return lambda reports: reports
-    shapes = attention_shapes(trainable, size, channels, device, precision, more)
+    shapes = Counter[AttentionShape]()
+    for size, *more in batches:
+        shapes |= attention_shapes(trainable, size, channels, device, precision, more)
     kernels = fastest_attention(shapes, micro_batch, device, precision)
     if steps >= _WORTH_COMPILING and can_compile(device):
         compile_blocks(trainable)
@@ -85,16 +91,6 @@ def can_compile(device: torch.device) -> bool:
     except Exception:  # torch wraps whatever is missing in errors of many kinds
         return False
     return True
-
-
-class AttentionShape(NamedTuple):
-    """Sizes of one image's attention."""
-
-    heads: int
-    queries: int
-    keys: int
-    width: int
-    """Channels of a head."""
 
 
 class _Noting(TorchFunctionMode):
@@ -131,18 +127,23 @@ def attention_shapes(
 
 
 def fastest_attention(
-    shapes: Counter[AttentionShape], images: int, device: torch.device, precision: Precision
+    shapes: Iterable[AttentionShape], images: int, device: torch.device, precision: Precision
+) -> Preference:
+    """For each shape the fused kernels that can do it, the fastest first; plain attention is the last."""
+    return {
+        shape: [*_by_time(shape, images, device, precision), SDPBackend.MATH] for shape in shapes
+    }
+
+
+def _by_time(
+    shape: AttentionShape, images: int, device: torch.device, precision: Precision
 ) -> list[SDPBackend]:
-    """Fused kernels that can do all shapes, the fastest over a whole pass first; plain attention is the last."""
     spent: dict[SDPBackend, float] = {}
     for kernel in FUSED:
         # torch warns of, and then raises, what a kernel cannot do here or with such a shape
         with suppress(RuntimeError), warnings.catch_warnings(action="ignore"):
-            spent[kernel] = sum(
-                often * attention_seconds(kernel, shape, images, device, precision)
-                for shape, often in shapes.items()
-            )
-    return [*sorted(spent, key=lambda kernel: spent[kernel]), SDPBackend.MATH]
+            spent[kernel] = attention_seconds(kernel, shape, images, device, precision)
+    return sorted(spent, key=lambda kernel: spent[kernel])
 
 
 def attention_seconds(
@@ -183,11 +184,23 @@ def attention_seconds(
     return (time.perf_counter() - started) / _REPEATS
 
 
-def preferring(kernels: list[SDPBackend], reports: Reports) -> Iterator[StepReport]:
-    """The same reports, each step taken with the first of these attention kernels that can do it."""
+def preferring(kernels: Preference, reports: Reports) -> Iterator[StepReport]:
+    """The same reports, each step taken with the first of its shape's kernels that can do it."""
     while True:
-        with sdpa_kernel(kernels, set_priority=True):
+        with preferred(kernels):
             report = next(reports, None)
         if report is None:
             return
         yield report
+
+
+@contextmanager
+def preferred(kernels: Preference) -> Generator[None]:
+    """Attention takes these kernels within; a compiled block keeps those that it was traced with."""
+    before = dict(PREFERRED)
+    PREFERRED.update(kernels)
+    try:
+        yield
+    finally:
+        PREFERRED.clear()
+        PREFERRED.update(before)
