@@ -81,7 +81,7 @@ def test_equal_compute_and_equal_time() -> None:
     cost = StepCost(100, 2.0, 2.0, 2.0, 0.1, 64, 1)
     costs = {
         "mae": cost,
-        "simmim": cost._replace(flops=400, seconds=5.0),
+        "simmim": cost._replace(flops=400, seconds=5.0, update_seconds=0.25),
         "scratch": cost,
     }
     epochs = {

@@ -37,7 +37,8 @@ class Arguments:
     """Labelled images: a folder of class folders (train/ and test/ are used if they are there), or digits."""
 
     methods: str = "mae,dino,moco3,beit,aim,scratch"
-    """Methods, of mae, dino, moco3, beit, simmim, aim, latent and scratch; the others are compared with the first."""
+    """Methods, of mae, dino, moco3, beit, simmim, aim, latent and scratch, and of MAE's variants fast, budget, dense,
+    partition and muon; the others are compared with the first."""
 
     encoders: str = "xs4"
     """Encoders: a shape (xs, ti, s, b) and a patch, such as xs4,ti4 for small images and ti16,s16 for photographs."""
