@@ -10,7 +10,7 @@ import pytest
 import unmask
 
 ROOT = Path(unmask.__file__).parent
-BASE = {"spec", "errors", "contracts", "masks", "channels", "patches", "randomness"}
+BASE = {"spec", "errors", "contracts", "masks", "channels", "attention", "patches", "randomness"}
 PARTS = {"masking", "targets", "encoders", "data", "training", "pictures"}
 EVERYTHING = BASE | PARTS | {"objectives", "tasks", "formats", "recipes", "runs", "study", "page"}
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.nn.attention import SDPBackend
 
-from unmask.encoders.layers import AttentionShape
+from unmask.attention import AttentionShape
 from unmask.tasks.classify import Classify
 from unmask.training.kernels import compile_blocks, preferred
 

@@ -14,8 +14,8 @@ from reference import problems
 from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from unmask.attention import PREFERRED, AttentionShape
 from unmask.contracts import Batch, Size, StepReport
-from unmask.encoders.layers import PREFERRED, AttentionShape
 from unmask.encoders.vit import VisionTransformer
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.training.kernels import (

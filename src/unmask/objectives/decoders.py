@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unmask.attention import attend
 from unmask.contracts import Encoded, Size
-from unmask.encoders.layers import NORM_EPSILON, Block, Mlp, attend, drawn_token, initialize
+from unmask.encoders.layers import NORM_EPSILON, Block, Mlp, drawn_token, initialize
 from unmask.encoders.positions import check_width, resized, sine_cosine
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unmask.attention import attend
 from unmask.contracts import Moment
-from unmask.encoders.layers import NORM_EPSILON, attend
+from unmask.encoders.layers import NORM_EPSILON
 from unmask.spec import Kind
 
 _HEAD_WIDTH = 64

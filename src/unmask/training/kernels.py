@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from unmask.attention import PREFERRED, AttentionShape
 from unmask.contracts import Reports, Size, StepReport
-from unmask.encoders.layers import PREFERRED, AttentionShape
 from unmask.randomness import generator
 from unmask.training.hardware import Precision, autocast, wait_for
 from unmask.training.speed import random_batch
