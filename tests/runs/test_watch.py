@@ -25,7 +25,7 @@ from unmask.training.logbook import read_log
 from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine
 
-FIELDS = {"effective_rank", "possible_rank", "knn", "knn_random"}
+FIELDS = {"effective_rank", "possible_rank", "looked_at", "knn", "knn_random"}
 DISTILLING = replace(
     tiny.RECIPE,
     encoder=ViT(patch_size=2, embed_dim=32, depth=1, num_heads=2),
@@ -146,10 +146,16 @@ def test_neighbours_worse_than_before_training_are_a_collapse() -> None:
         "step": 1.0,
         "effective_rank": 9.0,
         "possible_rank": 63.0,
+        "looked_at": 64.0,
         "knn": 0.25,
         "knn_random": 0.5,
     }
-    assert collapse(line) == "k-NN 25.0%, below the 50.0% of random initialisation"
+    assert collapse(line) == (
+        "k-NN 25.0%, clearly below the 50.0% of random initialisation (on 64 images)"
+    )
+    # 2 x sqrt((0.35 x 0.65 + 0.5 x 0.5) / 64) = 0.173; of 256 images half of that
+    assert collapse({**line, "knn": 0.35}) is None
+    assert collapse({**line, "knn": 0.35, "looked_at": 256.0}) is not None
     assert collapse({**line, "knn": 0.5}) is None
     assert in_words(line) == "effective rank 9.0 of 63, k-NN 25.0% (50.0% before training)"
     assert in_words({"step": 2.0, "loss": 1.0}) is None
@@ -192,4 +198,4 @@ def test_how_many_images() -> None:
 
 def test_images_without_classes_are_seen_too(tmp_path: Path) -> None:
     run = tiny.make_run(tiny.write_images(tmp_path / "images"))
-    assert seen(run, run.build()).keys() == {"effective_rank", "possible_rank"}
+    assert seen(run, run.build()).keys() == {"effective_rank", "possible_rank", "looked_at"}

@@ -32,6 +32,9 @@ LOOKS = 10
 LEAST_RANK = 0.1
 """Of the ranks that there could be; less is a collapse."""
 
+CLEARLY = 2.0
+"""Standard errors by which neighbours must tell less than before training: a hundred images alone differ by points."""
+
 _FEWEST, _MOST, _MOST_LARGE = 64, 512, 256  # images
 _LARGE = 128 * 128  # pixels
 _TRAINED_ON = 1000
@@ -48,6 +51,7 @@ class Watch:
 
     effective_rank    of the class tokens where the objective compares views, else of the mean patch tokens
     possible_rank     the most it could be: the width, or one fewer than the images
+    looked_at         how many images
     knn               share of images whose class the five nearest of the others vote for, if there are classes
     knn_random        the same before training, with the weights that the seed draws
     """
@@ -81,6 +85,7 @@ class Watch:
         seen = {
             "effective_rank": round(effective_rank(points), _DIGITS),
             "possible_rank": float(min(points.shape[1], len(points) - 1)),
+            "looked_at": float(len(points)),
         }
         if self._knn_random is not None:
             seen |= {"knn": self._knn(points), "knn_random": self._knn_random}
@@ -159,13 +164,18 @@ def in_words(line: dict[str, float]) -> str | None:
 
 
 def collapse(line: dict[str, float]) -> str | None:
-    """Why the embedding of a line of the log has collapsed: its rank, or neighbours that tell less than before training."""
+    """Why the embedding of a line of the log has collapsed: its rank, or neighbours that clearly tell less than before training."""
     if "effective_rank" not in line:
         return None
     if line["effective_rank"] < LEAST_RANK * line["possible_rank"]:
         return f"an effective rank of {line['effective_rank']:.1f}, under {LEAST_RANK:.0%} of {line['possible_rank']:.0f}"
-    if "knn" in line and line["knn"] < line["knn_random"]:
-        return (
-            f"k-NN {line['knn']:.1%}, below the {line['knn_random']:.1%} of random initialisation"
-        )
-    return None
+    if "knn" not in line:
+        return None
+    shares = (line["knn"], line["knn_random"])
+    error = math.sqrt(sum(share * (1 - share) for share in shares) / line["looked_at"])
+    if shares[0] >= shares[1] - CLEARLY * error:
+        return None
+    return (
+        f"k-NN {shares[0]:.1%}, clearly below the {shares[1]:.1%} of random initialisation "
+        f"(on {line['looked_at']:.0f} images)"
+    )
