@@ -67,7 +67,7 @@ from unmask.training.kernels import (  # noqa: E402
     attention_seconds,
     attention_shapes,
     can_compile,
-    compile_blocks,
+    compile_parts,
     fastest_attention,
     preferred,
 )
@@ -190,7 +190,7 @@ def ready(module: nn.Module, size: Size, images: int, bed: Bed) -> Preference:
     """Compile the blocks if that can be done here; the attention kernels to prefer."""
     shapes = attention_shapes(module, size, 3, bed.device, bed.precision)
     if bed.compiles:
-        compile_blocks(module)
+        compile_parts(module)
     return fastest_attention(shapes, images, bed.device, bed.precision)
 
 
@@ -277,7 +277,7 @@ def parity(bed: Bed) -> None:
         torch.compiler.reset()
         module = build(recipe, bed)
         if precision == "bfloat16" and bed.compiles:
-            compile_blocks(module)
+            compile_parts(module)
         with autocast(bed.device, precision):
             loss = module(batch, generator(bed.device, "masks")).total
         assert loss.dtype == torch.float32
@@ -435,7 +435,7 @@ def graphs(bed: Bed) -> None:
     torch.compiler.reset()
     recipe, images = RECIPES[bed.scale.peers].recipe, bed.scale.peer_batch
     module = build(recipe, bed)
-    compile_blocks(module, "cudagraphs")
+    compile_parts(module, "cudagraphs")
     batch = random_batch(images, recipe.image_size, 3, bed.device)
     noise = generator(bed.device, "masks")
     step = step_of(module, lambda: module(batch, noise).total, bed)

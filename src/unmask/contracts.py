@@ -268,6 +268,14 @@ class Entered(Protocol):
 
 
 @runtime_checkable
+class Fused(Protocol):
+    """A module with methods that are many small operations, and faster on a GPU when compiled, each as a whole."""
+
+    fused: tuple[str, ...]
+    """The names of these methods."""
+
+
+@runtime_checkable
 class Layered(Protocol):
     """A module whose parameters lie in layers, 0 being the nearest to the pixels."""
 

@@ -1,7 +1,12 @@
-"""Compare compiled blocks with plain ones; run by a test, without the shape checks, which cannot be traced.
+"""Compare compiled parts with plain ones; run by a test, without the shape checks, which cannot be traced.
 
-Blocks are traced whole and then run by torch's plain operations, so all must be equal to the bit.
+They are traced whole and then run by torch's plain operations, so all must be equal to the bit.
 """
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import get_args
 
 import torch
 from reference import problems
@@ -10,41 +15,77 @@ from torch._dynamo.utils import counters
 from torch.nn.attention import SDPBackend
 
 from unmask.attention import AttentionShape
+from unmask.encoders.vit import BeitBlocks, ViT
+from unmask.objectives.decoders import CrossAttentionDecoder, LinearDecoder, SelfAttentionDecoder
+from unmask.objectives.encodings import Replaced, Visible
+from unmask.objectives.mae import MAE
+from unmask.targets import AnyTarget, TokenizerCodes
 from unmask.tasks.classify import Classify
-from unmask.training.kernels import compile_blocks, preferred
+from unmask.training.kernels import compile_parts, preferred
 
 WANTED = {AttentionShape(3, tokens, tokens, 8): [SDPBackend.MATH] for tokens in (5, 17)}
 """An attention kernel for the encoder alone."""
+
+TARGETS = [
+    kind(path="none") if kind is TokenizerCodes else kind()
+    for kind, *_ in map(get_args, get_args(AnyTarget))
+]
+SMALL = SelfAttentionDecoder(embed_dim=16, depth=2, num_heads=2)
+ENCODINGS = [
+    MAE(encoding=Visible(), decoder=replace(SMALL, depth=1)),
+    MAE(encoding=Visible(), decoder=CrossAttentionDecoder(embed_dim=16, depth=2, num_heads=2)),
+    MAE(encoding=Replaced(), decoder=SMALL),
+    MAE(encoding=Replaced(), decoder=LinearDecoder()),
+]
 
 
 def classifier() -> nn.Module:
     return Classify(drop_path=0.5).build(problems.build_encoder(), classes=3).train()
 
 
-def results(model: nn.Module) -> list[Tensor]:
-    """Losses of batches of two sizes (the last part of a batch may be smaller), and all gradients."""
+def beit() -> nn.Module:
+    spec = ViT(patch_size=4, embed_dim=24, depth=2, num_heads=3, blocks=BeitBlocks())
+    encoder = spec.build(problems.Problem().size, 3, problems.statistics(3))
+    return ENCODINGS[-1].build(encoder)
+
+
+def results(model: nn.Module, sizes: Sequence[int], as_floats: bool) -> list[Tensor]:
+    """Losses of batches of these sizes, and all gradients."""
     losses: list[Tensor] = []
-    for count in (4, 3):
-        batch = problems.batch_of(problems.pictures(problems.Problem(), count))
+    for count in sizes:
+        images = problems.pictures(problems.Problem(), count)
+        if as_floats:
+            images = images / 255
+            images[0, :, :4, :4] = torch.nan
+        batch = problems.batch_of(images)
         loss = model(batch._replace(labels=batch.labels % 3), problems.random(count)).total
         loss.backward()
         losses.append(loss.detach())
     return losses + [p.grad for p in model.parameters() if p.grad is not None]
 
 
+def compare(
+    build: Callable[[], nn.Module], sizes: Sequence[int] = (4,), as_floats: bool = False
+) -> None:
+    plain, compiled = build(), build()
+    compiled.load_state_dict(plain.state_dict())
+    compile_parts(compiled, backend="eager")
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    with preferred(WANTED):
+        one, other = (results(model, sizes, as_floats) for model in (plain, compiled))
+    assert len(one) > 20
+    assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    for build in (problems.build, classifier):
-        plain, compiled = build(), build()
-        compiled.load_state_dict(plain.state_dict())
-        compile_blocks(compiled, backend="eager")
-        assert list(compiled.state_dict()) == list(plain.state_dict())
-        graphs = counters["stats"]["unique_graphs"]
-        with preferred(WANTED):
-            pairs = list(zip(results(plain), results(compiled), strict=True))
-        assert counters["stats"]["unique_graphs"] > graphs, "nothing was compiled"
-        assert len(pairs) > 20
-        assert all(torch.equal(one, other) for one, other in pairs)
+    for build in (problems.build, classifier, beit):
+        compare(build, sizes=(4, 3))  # the last part of a batch may be smaller
+    for target in TARGETS:
+        compare(partial(problems.build, target=target), as_floats=True)
+    for spec in ENCODINGS:
+        compare(lambda spec=spec: spec.build(problems.build_encoder()))
+    assert counters["stats"]["unique_graphs"] > 40, "hardly anything was compiled"
     print("equal")
 
 

@@ -20,7 +20,7 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.training.kernels import (
     attention_shapes,
-    compile_blocks,
+    compile_parts,
     fastest_attention,
     preferred,
     preferring,
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 SIZE = Size(16, 16)
 
 
-def test_compiled_blocks_have_no_breaks_and_change_nothing() -> None:
+def test_what_is_compiled_has_no_breaks_and_changes_nothing() -> None:
     script = Path(__file__).with_name("compiling.py")
     paths = [str(script.parents[1]), *sys.path]
     done = subprocess.run(
@@ -43,8 +43,8 @@ def test_compiled_blocks_have_no_breaks_and_change_nothing() -> None:
     assert done.stdout == "equal\n", done.stderr
 
 
-def test_blocks_are_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them, in encoder and decoder, by every method that runs one."""
+def test_blocks_and_what_lies_between_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All blocks, in encoder and decoder, by every method that runs one."""
     asked: list[str] = []
 
     def compile(function: object, **settings: object) -> object:
@@ -53,9 +53,11 @@ def test_blocks_are_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
         return function
 
     monkeypatch.setattr(torch, "compile", compile)
-    compile_blocks(problems.build())
+    compile_parts(problems.build())
     methods = Counter(asked)
     assert [methods[name] for name in ("attend", "transform", "project", "finish")] == [4] * 4
+    between = ("embed_visible", "open", "close", "score")
+    assert [methods[name] for name in between] == [1] * 4
 
 
 def test_shapes_of_attention() -> None:

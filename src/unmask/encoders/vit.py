@@ -113,6 +113,7 @@ def _block(spec: ViT) -> Block:
 class VisionTransformer(nn.Module):
     """See `ViT`. Parameter names are timm's; mean and deviation of the pixels travel as buffers."""
 
+    fused = ("embed", "embed_visible", "embed_replaced")
     mean: Tensor
     std: Tensor
 
@@ -207,7 +208,14 @@ class VisionTransformer(nn.Module):
         token: Float[Tensor, "1 1 d"],
         taps: Collection[int] = (),
     ) -> Encoded:
-        """Tokens of all patches in image order, `token` in place of each hidden one; inputs of the tapped blocks.
+        """Tokens of all patches in image order, `token` in place of each hidden one; inputs of the tapped blocks."""
+        tokens = self.embed_replaced(images, mask, token)
+        return self._run(tokens, self.relations(size_of(images)), taps)
+
+    def embed_replaced(
+        self, images: Shaped[Tensor, "b c h w"], mask: PatchMask, token: Float[Tensor, "1 1 d"]
+    ) -> Float[Tensor, "m t d"]:
+        """What the first block sees, `token` in place of each hidden patch.
 
         Positions are added afterwards, so that hidden patches are told apart by their places.
         """
@@ -216,8 +224,7 @@ class VisionTransformer(nn.Module):
         kept = self._embed(patches, images).to(token.dtype)  # autocast projects in bfloat16
         hidden = token.expand(*mask.removed.shape, -1)
         tokens = put_back(hidden, mask.kept_index, kept) + positions[1:]
-        tokens = self._with_cls(tokens, positions[0])
-        return self._run(tokens, self.relations(size_of(images)), taps)
+        return self._with_cls(tokens, positions[0])
 
     def _embed(
         self, patches: Float[Tensor, "m k p"], images: Shaped[Tensor, "b c h w"]

@@ -114,6 +114,7 @@ class MaskTokenDecoder(nn.Module):
     """
 
     taps = range(0)
+    fused = ("open", "close")
 
     def __init__(
         self, spec: SelfAttentionDecoder, encoder: VisionTransformer, out_dim: int
@@ -142,6 +143,13 @@ class MaskTokenDecoder(nn.Module):
     def _run(
         self, encoded: Encoded, mask: PatchMask, grid: Size, start: int
     ) -> Float[Tensor, "m out p"]:
+        tokens = self.open(encoded, mask, grid)
+        for block in self.blocks[1:-1]:
+            tokens = block(tokens)
+        return self.close(tokens, start)
+
+    def open(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m t e"]:
+        """What the second block sees, or the only one: visible tokens, then hidden ones."""
         positions = resized(self.pos_embed, self.grid, grid)[0]
         places = positions[1:]
         seen = self.embed(torch.cat([encoded.cls, encoded.patches], dim=1))
@@ -151,13 +159,15 @@ class MaskTokenDecoder(nn.Module):
         )
         hidden = self.mask_token[0] + places  # [n e]: a hidden token depends on its place alone
         tokens = torch.cat([seen, F.embedding(mask.removed_index, hidden)], dim=1)
-        if len(self.blocks) > 1:
-            first = cast(Block, self.blocks[0])
-            everywhere = first.project(hidden[None])[0]  # [n qkv], once for all images
-            projected = F.embedding(mask.removed_index, everywhere)
-            tokens = first.finish(tokens, torch.cat([first.project(seen), projected], dim=1))
-        for block in self.blocks[1:-1]:
-            tokens = block(tokens)
+        if len(self.blocks) == 1:
+            return tokens
+        first = cast(Block, self.blocks[0])
+        everywhere = first.project(hidden[None])[0]  # [n qkv], once for all images
+        projected = F.embedding(mask.removed_index, everywhere)
+        return first.finish(tokens, torch.cat([first.project(seen), projected], dim=1))
+
+    def close(self, tokens: Float[Tensor, "m t e"], start: int) -> Float[Tensor, "m out p"]:
+        """The last block and the prediction, for the tokens at `start` and after."""
         return self.pred(self.norm(self.blocks[-1](tokens, start)))
 
 
@@ -168,6 +178,7 @@ class TokenDecoder(nn.Module):
     """
 
     taps = range(0)
+    fused = ("open", "close")
 
     def __init__(
         self, spec: SelfAttentionDecoder, encoder: VisionTransformer, out_dim: int
@@ -195,15 +206,23 @@ class TokenDecoder(nn.Module):
     def _run(
         self, encoded: Encoded, mask: PatchMask, grid: Size, start: int
     ) -> Float[Tensor, "m out p"]:
+        tokens = self.open(encoded, mask, grid)
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        return self.close(tokens, start)
+
+    def open(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m t e"]:
+        """What the first block sees: the tokens of visible patches, then of hidden ones."""
         positions = resized(self.pos_embed, self.grid, grid)[0]
         order = torch.cat([mask.kept_index, mask.removed_index], dim=1)
         tokens = self.embed(torch.cat([encoded.cls, taken(encoded.patches, order)], dim=1))
         classes = encoded.cls.shape[1]
-        tokens = torch.cat(
+        return torch.cat(
             [tokens[:, :classes] + positions[0], tokens[:, classes:] + positions[1:][order]], dim=1
         )
-        for block in self.blocks[:-1]:
-            tokens = block(tokens)
+
+    def close(self, tokens: Float[Tensor, "m t e"], start: int) -> Float[Tensor, "m out p"]:
+        """The last block and the prediction, for the tokens at `start` and after."""
         return self.pred(self.norm(self.blocks[-1](tokens, start)))
 
 
@@ -261,6 +280,8 @@ class CrossDecoder(nn.Module):
     size of a map. Memory has no positions of the decoder's: the encoder's tokens bear theirs.
     """
 
+    fused = ("open", "close")
+
     def __init__(
         self, spec: CrossAttentionDecoder, encoder: VisionTransformer, out_dim: int
     ) -> None:
@@ -288,10 +309,20 @@ class CrossDecoder(nn.Module):
     def _guess(
         self, encoded: Encoded, index: Int[Tensor, "m out"], grid: Size
     ) -> Float[Tensor, "m out p"]:
+        tokens, memories = self.open(encoded, index, grid)
+        for block, memory in zip(self.blocks, memories, strict=True):
+            tokens = block(tokens, memory)
+        return self.close(tokens)
+
+    def open(
+        self, encoded: Encoded, index: Int[Tensor, "m out"], grid: Size
+    ) -> tuple[Float[Tensor, "m out e"], Float[Tensor, "depth m t d"]]:
+        """The queries, and each block's memory."""
         places = resized(self.pos_embed, self.grid, grid)[0, 1:]
         tokens = F.embedding(index, self.mask_token[0] + places)
         maps = torch.stack([*encoded.taps, torch.cat([encoded.cls, encoded.patches], dim=1)])
-        memories = torch.einsum("om,m...->o...", self.mixture, maps)  # [depth m t d]
-        for block, memory in zip(self.blocks, memories, strict=True):
-            tokens = block(tokens, memory)
+        return tokens, torch.einsum("om,m...->o...", self.mixture, maps)
+
+    def close(self, tokens: Float[Tensor, "m out e"]) -> Float[Tensor, "m out p"]:
+        """The prediction."""
         return self.pred(self.norm(tokens))

@@ -52,6 +52,8 @@ class MAE:
 class MaskedAutoencoder(nn.Module):
     """See `MAE`."""
 
+    fused = ("score",)
+
     def __init__(self, spec: MAE, encoder: VisionTransformer) -> None:
         super().__init__()
         self.masking = spec.masking
@@ -91,7 +93,17 @@ class MaskedAutoencoder(nn.Module):
         Where values are missing, the mean is of each image's patches with known values first, then of
         the images: so a batch may be computed in parts.
         """
-        errors, truth = self._scored(images, mask)
+        return self.score(self.predict(images, mask), images, mask)
+
+    def score(
+        self,
+        guess: Float[Tensor, "m r p"],
+        images: Shaped[Tensor, "b c h w"],
+        mask: PatchMask,
+    ) -> Float[Tensor, ""]:
+        """The loss of a guess for each hidden patch; see `loss`."""
+        truth = self.target(images, mask, self.encoder.statistics)
+        errors = self.target.loss(guess, truth)
         if not images.is_floating_point():
             return errors.mean()
         known = (~truth.isnan()).any(-1).sum(1).clamp(min=1)  # [m]; unknown patches err by 0
@@ -99,13 +111,8 @@ class MaskedAutoencoder(nn.Module):
 
     def errors(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Float[Tensor, "m r"]:
         """The target's error of each hidden patch."""
-        return self._scored(images, mask)[0]
-
-    def _scored(
-        self, images: Shaped[Tensor, "b c h w"], mask: PatchMask
-    ) -> tuple[Float[Tensor, "m r"], Tensor]:
         truth = self.target(images, mask, self.encoder.statistics)
-        return self.target.loss(self.predict(images, mask), truth), truth
+        return self.target.loss(self.predict(images, mask), truth)
 
     def predict(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Float[Tensor, "m r p"]:
         """A guess for each hidden patch, in the units of the target."""

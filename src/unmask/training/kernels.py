@@ -1,4 +1,4 @@
-"""What a GPU is told beside the mathematics: compiled blocks, and which attention kernel to take.
+"""What a GPU is told beside the mathematics: what to compile, and which attention kernel to take.
 
 A CPU computes everything as it is written.
 """
@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from unmask.attention import PREFERRED, AttentionShape
-from unmask.contracts import Reports, Size, StepReport
+from unmask.contracts import Fused, Reports, Size, StepReport
 from unmask.randomness import generator
 from unmask.training.hardware import Precision, autocast, wait_for
 from unmask.training.speed import random_batch
@@ -63,20 +63,27 @@ def prepared(
         shapes |= attention_shapes(trainable, size, channels, device, precision, more)
     kernels = fastest_attention(shapes, micro_batch, device, precision)
     if steps >= _WORTH_COMPILING and can_compile(device):
-        compile_blocks(trainable)
+        compile_parts(trainable)
     return lambda reports: preferring(kernels, reports)
 
 
-def compile_blocks(module: nn.Module, backend: str = "inductor") -> None:
-    """Compile every Transformer block in place, for each shape anew; blocks of a shape share code.
+def compile_parts(module: nn.Module, backend: str = "inductor") -> None:
+    """Compile in place every Transformer block, and what modules call fused, for each shape anew.
 
-    Names of weights stay. No CUDA graphs: they would keep a second copy of what each block gives, and at
-    the sizes that fill a GPU launching costs nothing.
+    Blocks of a shape share code, so that this takes seconds where the whole as one graph takes a minute,
+    for the same speed. Names of weights stay. No CUDA graphs: they would keep a second copy of what each
+    part gives, and at the sizes that fill a GPU launching costs nothing.
     """
     # widths x tokens x images; the usual 8 is few
     torch._dynamo.config.recompile_limit = _VARIANTS  # pyright: ignore[reportPrivateUsage]
     for block in _blocks(module):
         block.compile(fullgraph=True, dynamic=False, backend=backend)
+    for part in module.modules():
+        for name in part.fused if isinstance(part, Fused) else ():
+            method = torch.compile(
+                getattr(part, name), fullgraph=True, dynamic=False, backend=backend
+            )
+            setattr(part, name, method)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
