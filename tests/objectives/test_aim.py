@@ -108,6 +108,13 @@ def test_everyone_seeing_everyone_is_how_the_encoder_is_used_afterwards() -> Non
     close(free.patches, model.encoder.encode(images).patches)
 
 
+def test_tokens_that_nobody_asks_may_be_left_out() -> None:
+    model, images = build(), problems.pictures(Problem())
+    attends = prefix_attention(torch.tensor([7, 3]), 17)
+    fewer = model.encoder.encode_attending(images, attends[:, :16, :16])
+    close(fewer.patches, model.encoder.encode_attending(images, attends).patches[:, :15])
+
+
 def test_only_patches_after_the_prefix_are_scored() -> None:
     model, images = build(), problems.pictures(Problem(), count=3)
     errors = model.errors(images, torch.tensor([1, 9, 15]))

@@ -173,11 +173,14 @@ class VisionTransformer(nn.Module):
     def encode_attending(
         self, images: Shaped[Tensor, "b c h w"], attends: Bool[Tensor, "b t t"]
     ) -> Encoded:
-        """As `encode`, each token (the first of a pair) looking only at those that it may."""
+        """As `encode`, of the first t tokens, each (the first of a pair) looking only at those that it may."""
+        count = attends.shape[1]
         bias = torch.zeros(attends.shape, device=images.device).masked_fill(~attends, -torch.inf)
         relations = self.relations(size_of(images))
-        bias = bias[:, None] if relations is None else bias[:, None] + relations
-        return self._run(self.embed(images), bias)
+        bias = (
+            bias[:, None] if relations is None else bias[:, None] + relations[..., :count, :count]
+        )
+        return self._run(self.embed(images)[:, :count], bias)
 
     def embed(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
         """What the first block sees of whole images: class tokens, then patches, positions added."""

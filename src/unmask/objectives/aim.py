@@ -128,10 +128,9 @@ class AutoregressiveImageModel(nn.Module):
     ) -> Float[Tensor, "b k p"]:
         """A guess for each patch but the first, in reading order, in the units of the target."""
         grid = self.encoder.mask_grid(size_of(images))
-        tokens = self.encoder.class_tokens + grid.height * grid.width
+        tokens = self.encoder.class_tokens + grid.height * grid.width - 1  # no one asks the last
         attends = prefix_attention(prefix + self.encoder.class_tokens, tokens)
-        encoded = self.encoder.encode_attending(images, attends)
-        return self.head(encoded.patches[:, :-1], grid)
+        return self.head(self.encoder.encode_attending(images, attends).patches, grid)
 
 
 def draw_prefixes(images: int, patches: int, generator: torch.Generator) -> Int[Tensor, "images"]:
