@@ -256,3 +256,11 @@ def test_the_table_and_the_rows(made: Path, setting: Setting, tmp_path: Path) ->
     assert f"75 %,knn,0,{known['75 %']}" in rows.read_text().splitlines()
     assert "75 %,paper: knn,,60.0" in rows.read_text().splitlines()
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_that_have_not_ended_are_told(made: Path, setting: Setting, tmp_path: Path) -> None:
+    def told(seeds: list[int]) -> str:
+        return markdown(collected(STUDY, STUDY.trials(BASE), seeds, setting, {}, made, []))
+
+    assert "Not all runs" not in told([0])
+    assert "of 2 seeds: 75 % 1, 50 % 1, random initialisation 1." in told([0, 1])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unmask.errors import SettingsError
-from unmask.training.schedules import WarmupCosine, steps_of
+from unmask.training.schedules import WarmupCosine, epochs_in_words, steps_of
 
 PAPER = WarmupCosine(base_lr=1.5e-4, warmup_epochs=40.0)
 
@@ -80,3 +80,11 @@ def test_negative_values_are_refused(name: str) -> None:
 )
 def test_steps(epochs: float, images: int, batch_size: int, steps: int) -> None:
     assert steps_of(epochs, images, batch_size) == steps
+
+
+@pytest.mark.parametrize(
+    ("epochs", "words"),
+    [(1.0, "1 epoch"), (0.5, "0.5 epochs"), (100 / 3, "33.3 epochs"), (1600.0, "1,600 epochs")],
+)
+def test_epochs_in_words(epochs: float, words: str) -> None:
+    assert epochs_in_words(epochs) == words

@@ -52,7 +52,7 @@ from unmask.tasks.classify import Classifier
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.distributed import check_batch, here
 from unmask.training.meter import Cost
-from unmask.training.schedules import fitting_batch
+from unmask.training.schedules import epochs_in_words, fitting_batch
 
 Tuning = Job[TransferRun, Labelled, Classifier]
 
@@ -369,7 +369,7 @@ def _say_plan(run: TransferRun, classifier: Classifier, cost: Cost, step_seconds
         f"{parameter_count(classifier.encoder) / 1e6:.2f} M)\n"
         f"batch     {batch_words(recipe.batch_size, hardware)}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
-        f"steps     {run.steps:,} ({recipe.epochs:g} epochs)\n"
+        f"steps     {run.steps:,} ({epochs_in_words(recipe.epochs)})\n"
         f"{hidden}"
         f"machine   {machine_words(hardware)}\n"
         f"expected  {expected_words(cost, step_seconds, run.steps, hardware)}"

@@ -33,7 +33,7 @@ from unmask.data.crops import sizes_of
 from unmask.data.kinds import find_source, parse_channels
 from unmask.data.statistics import MEASURED, measure, statistics_of
 from unmask.errors import RunError, SettingsError
-from unmask.objectives import AnyPretraining, Latent
+from unmask.objectives import AIM, AnyPretraining, Latent
 from unmask.objectives.encodings import Visible
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
 from unmask.runs.codes import brings_target, with_tokenizer
@@ -54,6 +54,7 @@ from unmask.runs.weights import Found, find_weights
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.distributed import check_batch
 from unmask.training.meter import Cost
+from unmask.training.schedules import epochs_in_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,6 +379,11 @@ def _say_statistics(statistics: ChannelStatistics) -> None:
 def _seen(recipe: Recipe, plan: Plan) -> str:
     """What the encoder is shown of an image."""
     objective = recipe.objective
+    if isinstance(objective, AIM):
+        return (
+            f"order     each of {plan.patches} patches of {recipe.image_size} pixels is guessed from those before it, "
+            "row by row; the first of an image, as many as are drawn, are given"
+        )
     if not isinstance(objective, Hiding):
         views = Counter(sizes_of(recipe.views, recipe.image_size)).items()
         return f"views     {' and '.join(f'{count} of {size} pixels' for size, count in views)}"
@@ -395,7 +401,7 @@ def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
     several = f" (each image {each:.1f} times a batch)" if each > 1 else ""
     *smaller, _ = sizes = recipe.every_size()
     rising = (
-        f"sizes     {', '.join(map(str, sizes))} pixels, {recipe.epochs / len(sizes):.3g} epochs each\n"
+        f"sizes     {', '.join(map(str, sizes))} pixels, {epochs_in_words(recipe.epochs / len(sizes))} each\n"
         if smaller
         else ""
     )
@@ -409,7 +415,7 @@ def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
         f"{_seen(recipe, plan)}\n"
         f"batch     {batch_words(recipe.batch_size, hardware)}{several}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
-        f"steps     {run.steps:,} ({recipe.epochs:g} epochs)\n"
+        f"steps     {run.steps:,} ({epochs_in_words(recipe.epochs)})\n"
         f"{rising}"
         f"machine   {machine_words(hardware)}\n"
         f"expected  {at_most}{expected_words(cost, plan.step_seconds, run.steps, hardware)}"

@@ -25,7 +25,7 @@ from unmask.tasks import Classify
 from unmask.tasks.classify import Classifier
 from unmask.training.hardware import Hardware
 from unmask.training.optimizers import LayerwiseAdamW
-from unmask.training.schedules import WarmupCosine, fitting_batch, steps_of
+from unmask.training.schedules import WarmupCosine, epochs_in_words, fitting_batch, steps_of
 
 
 class Asked(NamedTuple):
@@ -56,10 +56,6 @@ def fitted(recipe: Transfer, images: int) -> Transfer:
         batch_size=fitting_batch(recipe.batch_size, images),
         schedule=replace(recipe.schedule, warmup_epochs=warmup),
     )
-
-
-def _epochs(recipe: Transfer) -> str:
-    return f"{recipe.epochs:.3g} epoch" + ("s" if recipe.epochs != 1 else "")
 
 
 class Tuned(NamedTuple):
@@ -149,7 +145,7 @@ def augmented(probe: Probe, spec: ModelSpec, epochs: float | None, images: int) 
 def words_of(recipe: Transfer, images: int) -> str:
     """What is trained, and how long, in words."""
     steps = steps_of(recipe.epochs, images, recipe.batch_size)
-    words = f"{steps:,} {'step' if steps == 1 else 'steps'} of {recipe.batch_size:,} ({_epochs(recipe)})"
+    words = f"{steps:,} {'step' if steps == 1 else 'steps'} of {recipe.batch_size:,} ({epochs_in_words(recipe.epochs)})"
     if recipe.task.trained_blocks == "0" and isinstance(recipe.views, RandomCrop):
         peak = recipe.schedule.peak(recipe.batch_size)
         return f"{words}, rate {peak:g}, other crops and flips at every step"

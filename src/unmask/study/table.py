@@ -69,7 +69,7 @@ def markdown(found: Found) -> str:
     study = found.study
     parts = [f"# {study.title}", f"{study.source}.", *found.setting]
     if study.scores:
-        parts += ["\n".join(_scores(found)), *_meaning(found)]
+        parts += ["\n".join(_scores(found)), *_missing(found), *_meaning(found)]
     if study.timed:
         parts += ["\n".join(_costs(found))]
     return "\n\n".join(parts) + "\n"
@@ -104,6 +104,19 @@ def _scores(found: Found) -> Iterator[str]:
         if learned:
             cells.append(told(line.learned))
         yield _row(cells)
+
+
+def _missing(found: Found) -> Iterator[str]:
+    """Which variations have fewer answers than there are seeds, and no failure that would say why."""
+    lines = [*found.lines, *([found.random] if found.random else [])]
+    there = {
+        line.name: min((len(values) for values in line.scores.values() if values), default=0)
+        for line in lines
+        if not line.failures
+    }
+    few = [f"{name} {count}" for name, count in there.items() if count < found.seeds]
+    if few:
+        yield f"Not all runs have ended; of {found.seeds} seeds: {', '.join(few)}."
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -45,6 +45,12 @@ def steps_of(epochs: float, images: int, batch_size: int) -> int:
     return max(1, round(epochs * images / batch_size))
 
 
+def epochs_in_words(epochs: float) -> str:
+    """Such as "1 epoch" or "2.5 epochs"."""
+    told = f"{epochs:.3g}" if epochs < 100 else f"{epochs:,.0f}"
+    return f"{told} epoch" + ("s" if epochs != 1 else "")
+
+
 def fitting_batch(batch_size: int, images: int) -> int:
     """The batch of a recipe, halved until an epoch has eight steps, but not below sixteen images."""
     while batch_size // 2 >= _SMALLEST_BATCH and batch_size * _STEPS_PER_EPOCH > images:
