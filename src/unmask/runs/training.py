@@ -24,7 +24,7 @@ from unmask.training.hardware import find_device, memory_available, wait_for
 from unmask.training.kernels import prepared
 from unmask.training.logbook import Logbook
 from unmask.training.loop import train
-from unmask.training.speed import Meter, flops_per_image, matrix_ceiling
+from unmask.training.speed import Meter, first_ceiling, flops_per_image
 
 _WRITE_SECONDS = 1.0
 _RESIDENT = 0.1  # of a GPU's free memory may be filled with images
@@ -81,7 +81,7 @@ def training(
         )
         for size in recipe.every_size()
     }
-    ceiling = processes.count * matrix_ceiling(device, hardware.precision)
+    ceiling = processes.count * first_ceiling(device, hardware.precision, hardware.threads)
     around = prepared(
         trainable,
         [sizes_of(recipe.views, size) for size in recipe.every_size()],

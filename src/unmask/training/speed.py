@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,6 +100,13 @@ def matrix_ceiling(device: torch.device, precision: Precision) -> float:
     noise = generator(device, "ceiling")  # constants would switch fewer transistors, and run faster
     left = torch.randn(side, side, device=device, generator=noise).to(dtype)
     return 2 * side**3 / _best_seconds(lambda: left @ left, device)
+
+
+@cache
+def first_ceiling(device: torch.device, precision: Precision, threads: int) -> float:
+    """`matrix_ceiling` as this process found it first, so that many short trainings measure it once."""
+    assert threads == torch.get_num_threads()
+    return matrix_ceiling(device, precision)
 
 
 def copy_ceiling(device: torch.device) -> float:
