@@ -2,13 +2,13 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from unmask.commands.arguments import parse, peek
 from unmask.commands.console import console, flops, gib, notes
-from unmask.commands.machine import MachineFlags, hardware_of
+from unmask.commands.machine import MachineFlags, check_decode, hardware_of
 from unmask.contracts import ImageSource, Size
 from unmask.data.kinds import find_source
 from unmask.errors import SettingsError
@@ -33,6 +33,9 @@ class Arguments:
 
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print all figures as JSON, and nothing else."""
+
+    decode: Literal["cpu", "gpu"] = "cpu"
+    """Where JPEGs are decoded and cropped: by the loading processes, or by the GPU (nvJPEG)."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     """Settings of the recipe."""
@@ -64,8 +67,13 @@ def main(arguments: list[str]) -> int:
         raise SettingsError(f"micro-batch must be at least 1, got {micro_batch}")
     recipe = args.recipe
     hardware = hardware_of(
-        args.machine, in_memory=source is None or source.in_memory, batch_size=recipe.batch_size
+        args.machine,
+        in_memory=source is None or source.in_memory,
+        batch_size=recipe.batch_size,
+        decode=args.decode,
     )
+    if source is not None:
+        check_decode(hardware, source, recipe.views)
     notes.print(f"measuring {name} on {hardware.device}, about a minute ...")
     found = bench(name, recipe, hardware, source, micro_batch)
     if args.json:

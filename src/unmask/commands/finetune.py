@@ -15,6 +15,7 @@ from unmask.commands.fitting import fitting_warmup, free_folder
 from unmask.commands.machine import (
     RunFlags,
     batch_words,
+    check_decode,
     expected_words,
     fitting_part,
     flags_of,
@@ -152,7 +153,9 @@ def _begin(arguments: list[str], seen: Peek) -> Tuning | None:
         in_memory=labelled.train.in_memory,
         batch_size=recipe.batch_size,
         shard=args.running.shard,
+        decode=args.running.decode,
     )
+    check_decode(hardware, labelled.train, recipe.views)
     run = new_transfer(
         name,
         recipe,
@@ -199,6 +202,7 @@ def _resume(arguments: list[str], seen: Peek) -> Tuning | None:
             f"{len(labelled.train):,} of {len(labelled.train.class_names)} now, or other names or sizes), so "
             "it cannot go on exactly; put them back, or begin anew"
         )
+    check_decode(changed.hardware, labelled.train, run.recipe.views)
     say_what_differs(changed.hardware, run.hardware, run.torch_version)
     console.print(f"continuing {folder.root} from step {step:,} of {run.steps:,}")
     return Job(changed, folder, labelled, run.build(), found)

@@ -7,6 +7,10 @@ import torch
 import tyro
 
 from unmask.commands.console import console, duration, gib
+from unmask.contracts import ImageSource
+from unmask.data.crops import AnyPretrainingViews
+from unmask.data.nvjpeg import check_decoding
+from unmask.data.views import AnyViews
 from unmask.errors import SettingsError
 from unmask.objectives import AnyPretraining
 from unmask.recipes import Recipe, Tokenizing, Transfer
@@ -55,6 +59,9 @@ class RunFlags:
     shard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Share weights, gradients and optimizer out over the processes that torchrun started (FSDP2)."""
 
+    decode: Literal["cpu", "gpu"] = "cpu"
+    """Where JPEGs are decoded and cropped: by the loading processes, or by the GPU (nvJPEG)."""
+
     save_every_minutes: float = 10.0
     """Time between checkpoints; 0 saves after every step."""
 
@@ -74,13 +81,19 @@ def flags_of(run: AnyRun) -> RunFlags:
             micro_batch=hardware.micro_batch,
         ),
         shard=hardware.shard,
+        decode=hardware.decode,
         save_every_minutes=run.save_every_minutes,
         max_set_aside=run.max_set_aside,
     )
 
 
 def hardware_of(
-    args: MachineFlags, *, in_memory: bool, batch_size: int, shard: bool = False
+    args: MachineFlags,
+    *,
+    in_memory: bool,
+    batch_size: int,
+    shard: bool = False,
+    decode: Literal["cpu", "gpu"] = "cpu",
 ) -> Hardware:
     """The hardware that flags and machine give; torch's threads are set to it.
 
@@ -101,7 +114,21 @@ def hardware_of(
         micro_batch=args.micro_batch or batch_size // processes.count,
         processes=processes.count,
         shard=shard,
+        decode=decode,
     )
+
+
+def check_decode(
+    hardware: Hardware, source: ImageSource, views: AnyPretrainingViews | AnyViews
+) -> None:
+    """See that the GPU can decode these images, if it is to.
+
+    Raises:
+        SettingsError: if images or views are of another kind.
+        ResourceError: if there is no GPU, or torchcodec cannot use it.
+    """
+    if hardware.decode == "gpu":
+        check_decoding(source, views, torch.device(hardware.device))
 
 
 def changed_hardware(flags: RunFlags, old: Hardware, batch_size: int) -> Hardware:
@@ -118,6 +145,7 @@ def changed_hardware(flags: RunFlags, old: Hardware, batch_size: int) -> Hardwar
         micro_batch=min(args.micro_batch or old.micro_batch, batch_size // processes.count),
         processes=processes.count,
         shard=flags.shard and processes.count > 1,
+        decode=flags.decode,
     )
 
 
@@ -172,7 +200,7 @@ def machine_words(hardware: Hardware) -> str:
     each = f"{hardware.processes} processes{sharing}, each " if hardware.processes > 1 else ""
     return (
         f"{each}{hardware.device}, {hardware.precision}, {hardware.threads} threads, "
-        f"{hardware.workers} loading processes"
+        f"{hardware.workers} loading processes{', JPEGs decoded by the GPU' if hardware.decode == 'gpu' else ''}"
     )
 
 

@@ -16,6 +16,7 @@ from unmask.commands.fitting import fitting_warmup, free_folder
 from unmask.commands.machine import (
     RunFlags,
     batch_words,
+    check_decode,
     expected_words,
     fitting_part,
     flags_of,
@@ -147,7 +148,9 @@ def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
         in_memory=source.in_memory,
         batch_size=recipe.batch_size,
         shard=args.running.shard,
+        decode=args.running.decode,
     )
+    check_decode(hardware, source, recipe.views)
     statistics = _statistics(args, like, init, source)
     _say_statistics(statistics)
     if init is None or not brings_target(init.weights.spec, recipe):
@@ -199,6 +202,7 @@ def _resume(arguments: list[str], seen: Peek) -> Pretraining | None:
             "names or sizes), so it cannot go on exactly; put them back, or begin anew with "
             f"`unmask pretrain DATA --like {folder.root} --out NEW`"
         )
+    check_decode(changed.hardware, source, run.recipe.views)
     say_what_differs(changed.hardware, run.hardware, run.torch_version)
     console.print(
         f"continuing {folder.root} from step {found.info.step if found else 0:,} of {run.steps:,}"

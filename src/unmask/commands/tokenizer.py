@@ -13,6 +13,7 @@ from unmask.commands.fitting import fitting_warmup, free_folder
 from unmask.commands.machine import (
     RunFlags,
     batch_words,
+    check_decode,
     expected_words,
     fitting_part,
     flags_of,
@@ -128,7 +129,9 @@ def _begin(arguments: list[str], seen: Peek) -> Learning | None:
         in_memory=parted.train.in_memory,
         batch_size=recipe.batch_size,
         shard=args.running.shard,
+        decode=args.running.decode,
     )
+    check_decode(hardware, parted.train, recipe.views)
     run = new_tokenizer(
         name,
         recipe,
@@ -174,6 +177,7 @@ def _resume(arguments: list[str], seen: Peek) -> Learning | None:
             f"the images of this tokenizer have changed ({run.images:,} then, {len(parted.train):,} now, or other "
             "names or sizes), so it cannot go on exactly; put them back, or begin anew"
         )
+    check_decode(changed.hardware, parted.train, run.recipe.views)
     say_what_differs(changed.hardware, run.hardware, run.torch_version)
     console.print(f"continuing {folder.root} from step {step:,} of {run.steps:,}")
     return Job(changed, folder, parted, run.build(), found)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from unmask.contracts import Batch, ImageSource, Part, Sample, Size
@@ -64,13 +65,19 @@ class Viewed(Dataset[tuple[Batch | UnmaskError, Failures]]):
             rows = [self._one(epoch, index, size, failures) for epoch, index in wanted.keys]
         except UnmaskError as error:
             return error, failures
-        views = tuple(
-            default_collate(list(crops)) for crops in zip(*(row[0] for row in rows), strict=True)
-        )
+        views = self.together([row[0] for row in rows])
         labels, index = (
             torch.tensor(numbers) for numbers in ([r[1] for r in rows], [r[2] for r in rows])
         )
         return Batch(views, labels, index, wanted.epoch), failures
+
+    def together(self, rows: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """The views of all images, one tensor of each kind."""
+        return tuple(default_collate(list(crops)) for crops in zip(*rows, strict=True))
+
+    def arrived(self, batch: Batch, device: torch.device, failures: Failures) -> Batch:
+        """A batch that was loaded, on the device, for the objective; copied without waiting."""
+        return to_device(batch, device)
 
     def size_at(self, epoch: int) -> Size:
         """Pixels of a crop in an epoch."""
@@ -134,7 +141,13 @@ def batches(
                 raise batch
             yield batch._replace(part=part)
 
-    yield from on_device(loaded(), device)
+    def arrived(batch: Batch) -> Batch:
+        failures: Failures = []
+        batch = images.arrived(batch, device, failures)
+        set_aside.add(failures)
+        return batch
+
+    yield from on_device(loaded(), arrived, device)
 
 
 def fetched(loader: DataLoader[T]) -> Iterator[T]:
@@ -163,20 +176,22 @@ def as_it_is(batch: T) -> T:
     return batch
 
 
-def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches on the device; a GPU copies the next one while it computes.
+def on_device(
+    batches: Iterator[Batch], arrived: Callable[[Batch], Batch], device: torch.device
+) -> Iterator[Batch]:
+    """The batches as they arrive on the device; a GPU copies the next one while it computes.
 
     The copy runs on a stream of its own, from pinned memory. The computing stream waits for it, the
     program does not.
     """
     if device.type != "cuda":
-        yield from (to_device(batch, device) for batch in batches)
+        yield from map(arrived, batches)
         return
     copying, computing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
     ready: Batch | None = None
     for batch in batches:
         with torch.cuda.stream(copying):
-            coming = to_device(batch, device)
+            coming = arrived(batch)
             copied = copying.record_event()
         if ready is not None:
             yield ready

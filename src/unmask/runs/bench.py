@@ -18,6 +18,7 @@ from unmask.channels import IMAGENET, ChannelStatistics
 from unmask.contracts import Batch, ImageSource, Reports, Size
 from unmask.data.crops import sizes_of
 from unmask.data.loader import Viewed, batches
+from unmask.data.nvjpeg import Encoded
 from unmask.data.set_aside import SetAside
 from unmask.errors import ResourceError
 from unmask.formats.model import FORMAT, ModelSpec
@@ -228,8 +229,9 @@ def _trained(bed: Bed, stream: Iterator[Batch], images: int) -> Reports:
 
 
 def _stream(bed: Bed, source: ImageSource, images: int, folder: str) -> Iterator[Batch]:
+    images = Viewed(source, bed.recipe.views, bed.recipe.image_size, seed=0)
     return batches(
-        Viewed(source, bed.recipe.views, bed.recipe.image_size, seed=0),
+        Encoded(images) if bed.hardware.decode == "gpu" else images,
         batch_size=images,
         first_step=0,
         steps=_LONG,

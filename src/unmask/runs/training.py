@@ -11,6 +11,7 @@ from torch import nn
 from unmask.contracts import Batch, ImageSource
 from unmask.data.crops import sizes_of
 from unmask.data.loader import Failures, Viewed, batches
+from unmask.data.nvjpeg import Encoded
 from unmask.data.order import rows_of
 from unmask.data.resident import hold
 from unmask.data.set_aside import SetAside
@@ -104,7 +105,9 @@ def training(
     logbook = Logbook(folder.log, first_step, Meter(device, flops, ceiling))
     images = Viewed(source, recipe.views, recipe.size_at, run.seed)
     held = None
-    if device.type == "cuda":
+    if hardware.decode == "gpu":
+        images = Encoded(images)
+    elif device.type == "cuda":
         held = hold(images, device, hardware.workers, room=_RESIDENT * memory_available(device))
     stream = batches(
         held.drawn if held else images,

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from unmask.contracts import Size
+from unmask.data.crops import MultiCrop
 from unmask.errors import SettingsError, did_you_mean
 from unmask.objectives import Latent
 from unmask.recipes import RECIPES, Recipe
@@ -43,6 +44,7 @@ _SHAPES = {"xs": (96, 4, 3), "ti": (192, 12, 3), "s": (384, 12, 6), "b": (768, 1
 """Width, blocks and heads; all but xs are DeiT's and ViT's."""
 
 _LARGE_PATCH = 16
+_WIDE = 384
 _BATCH = 128
 
 
@@ -113,7 +115,7 @@ class Comparison:
         """A method's recipe on an encoder, for the epochs of the first method, and a fine-tuning of its own length."""
         recipe = fitted(method if method != SCRATCH else self.methods[0], encoder, self.epochs)
         if self.image_size is not None:
-            recipe = replace(recipe, image_size=self.image_size)
+            recipe = resized(recipe, self.image_size)
         transfer = replace(base.transfer, encoder=recipe.encoder, image_size=recipe.image_size)
         start = "drawn" if method == SCRATCH else "pretrained"
         return Trial(recipe=recipe, transfer=transfer, labels=amount, start=start)
@@ -121,6 +123,9 @@ class Comparison:
 
 def fitted(method: str, encoder: str, epochs: float) -> Recipe:
     """A method's recipe on an encoder, with batches of 128 and the peak rate of its own batch.
+
+    Decoders, heads and rates are those of ViT-B or of ViT-Ti, whichever is nearer to the encoder's width; crops
+    those of its patches: photographs for patches of 16 and more, images of 32 pixels for smaller ones.
 
     Raises:
         SettingsError: naming the encoders that there are, or the methods that have a recipe.
@@ -131,11 +136,10 @@ def fitted(method: str, encoder: str, epochs: float) -> Recipe:
             f"an encoder is one of {', '.join(_SHAPES)} and a patch, such as ti4 or s16; got {encoder!r}"
         )
     patch = int(found[2])
-    name = f"{method}-{'b16' if patch >= _LARGE_PATCH else 'ti4'}"
-    if name not in RECIPES:
-        raise SettingsError(f"no recipe {name} yet; {did_you_mean(name, RECIPES)}")
-    recipe = RECIPES[name].recipe
     width, depth, heads = _SHAPES[found[1]]
+    recipe = _published(method, "b16" if width >= _WIDE else "ti4")
+    seen = _published(method, "b16" if patch >= _LARGE_PATCH else "ti4")
+    recipe = replace(recipe, image_size=seen.image_size, views=seen.views)
     shape = {"patch_size": patch, "embed_dim": width, "depth": depth, "num_heads": heads}
     batch = min(_BATCH, recipe.batch_size)
     schedule = replace(
@@ -155,6 +159,23 @@ def fitted(method: str, encoder: str, epochs: float) -> Recipe:
         schedule=schedule,
         epochs=epochs,
     )
+
+
+def _published(method: str, size: str) -> Recipe:
+    name = f"{method}-{size}"
+    if name not in RECIPES:
+        raise SettingsError(f"no recipe {name} yet; {did_you_mean(name, RECIPES)}")
+    return RECIPES[name].recipe
+
+
+def resized(recipe: Recipe, size: Size) -> Recipe:
+    """The recipe at another image size; small views keep their share of it, in whole patches."""
+    views, patch = recipe.views, recipe.encoder.patch_size
+    if isinstance(views, MultiCrop):
+        sides = zip(views.small_size, recipe.image_size, size, strict=True)
+        small = (max(1, round(side * new / old / patch)) * patch for side, old, new in sides)
+        views = replace(views, small_size=Size(*small))
+    return replace(recipe, image_size=size, views=views)
 
 
 def equalised(

@@ -38,6 +38,9 @@ class Hardware:
     shard: bool = False
     """Whether these processes also share weights, gradients and optimizer (FSDP2), so that larger models fit."""
 
+    decode: Literal["cpu", "gpu"] = "cpu"
+    """Where JPEGs are decoded and cropped: by the loading processes, or by the GPU."""
+
     def __post_init__(self) -> None:
         for name, least in (("workers", 0), ("threads", 1), ("micro_batch", 1), ("processes", 1)):
             if getattr(self, name) < least:
