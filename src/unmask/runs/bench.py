@@ -229,9 +229,9 @@ def _trained(bed: Bed, stream: Iterator[Batch], images: int) -> Reports:
 
 
 def _stream(bed: Bed, source: ImageSource, images: int, folder: str) -> Iterator[Batch]:
-    images = Viewed(source, bed.recipe.views, bed.recipe.image_size, seed=0)
+    viewed = Viewed(source, bed.recipe.views, bed.recipe.image_size, seed=0)
     return batches(
-        Encoded(images) if bed.hardware.decode == "gpu" else images,
+        Encoded(viewed) if bed.hardware.decode == "gpu" else viewed,
         batch_size=images,
         first_step=0,
         steps=_LONG,
