@@ -16,6 +16,7 @@ import math
 import signal
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,7 +109,7 @@ class Scale:
 
     batches: dict[str, list[int]] = field(
         default_factory=lambda: {
-            "mae-b16": [512, 1024, 2048], "mae-l16": [1024], "mae-h14": [512],
+            "mae-b16": [512, 1024], "mae-l16": [1024], "mae-h14": [512],
         }
     )  # fmt: skip
     peers: str = "mae-b16"
@@ -122,8 +123,14 @@ class Scale:
     others: str = "b16"
     other_batch: int = 1024
     pictures: int = 256
+    loaders: tuple[tuple[str, int], ...] = (("cpu", 4), ("cpu", 16), ("gpu", 4))
+    """What decodes, and how many processes load."""
+
     seconds: float = 4.0
     """Of each timing, after a step that compiles."""
+
+    patience: int = 1
+    """Times the limits of parts: a busy CPU that only tries the script out may take long."""
 
 
 TINY = Scale(
@@ -137,7 +144,9 @@ TINY = Scale(
     others="ti4",
     other_batch=1,
     pictures=4,
+    loaders=(("cpu", 0), ("gpu", 0)),
     seconds=0.02,
+    patience=20,
 )
 
 
@@ -440,15 +449,21 @@ def graphs(bed: Bed) -> None:
     measure(f"unmask {bed.scale.peers}, CUDA graphs, not fused", step, images, flops, bed)
 
 
-def jpeg(bed: Bed) -> None:
-    """Decoding of photographs of 500 x 375 pixels: a CPU core with the crop, and nvJPEG."""
-    from torchvision.io import decode_jpeg, encode_jpeg
+def pictures(count: int) -> list[Tensor]:
+    """JPEGs of 500 x 375 pixels, smooth and coloured, as bytes."""
+    from torchvision.io import encode_jpeg
 
     noise = generator("cpu", "pictures")
-    shape = (bed.scale.pictures, 3, 47, 63)
-    coarse = torch.randint(0, 256, shape, generator=noise, dtype=torch.uint8)
+    coarse = torch.randint(0, 256, (count, 3, 47, 63), generator=noise, dtype=torch.uint8)
     smooth = nn.functional.interpolate(coarse, size=(375, 500), mode="bilinear")
-    files = [encode_jpeg(picture, 90) for picture in smooth]
+    return [encode_jpeg(picture, 90) for picture in smooth]
+
+
+def jpeg(bed: Bed) -> None:
+    """Decoding of photographs of 500 x 375 pixels: a CPU core with the crop, and nvJPEG."""
+    from torchvision.io import decode_jpeg
+
+    files = pictures(bed.scale.pictures)
     crop, size = RandomCrop(), Size(224, 224)
     torch.set_num_threads(1)
     began = time.perf_counter()
@@ -466,6 +481,47 @@ def jpeg(bed: Bed) -> None:
     wait_for(bed.device)
     rate = len(files) / (time.perf_counter() - began)
     bed.add(Row("nvJPEG decode", len(files), images_per_second=rate))
+
+
+def loading(bed: Bed) -> None:
+    """Batches from a folder of such photographs, decoded by loading processes and by the device; and whether they agree."""
+    import pyarrow  # of which names of files are made
+    import torchcodec
+
+    if isinstance(pyarrow, StandIn):
+        raise ModuleNotFoundError("pyarrow", name="pyarrow")
+    from unmask.data.folder import Folder
+    from unmask.data.loader import Viewed, batches
+    from unmask.data.nvjpeg import Encoded
+    from unmask.data.set_aside import SetAside
+
+    bed.say("torchcodec", torchcodec.__version__)
+    images = bed.scale.pictures
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "photos"
+        folder.mkdir()
+        for index, data in enumerate(pictures(images)):
+            (folder / f"{index}.jpg").write_bytes(data.numpy().tobytes())
+        viewed = Viewed(Folder(path=str(folder)).open(), RandomCrop(), Size(224, 224), seed=0)
+        noted = SetAside(Path(name) / "set_aside.csv", images, 1.0)
+        settings = {"batch_size": images, "first_step": 0, "device": bed.device, "set_aside": noted}
+        first: list[Tensor] = []
+        for what, workers in bed.scale.loaders:
+            source = Encoded(viewed) if what == "gpu" else viewed
+            stream = batches(source, **settings, steps=10**6, workers=workers)
+            first.append(next(stream).images)
+            wait_for(bed.device)
+            began, count = time.perf_counter(), 0
+            while not count or time.perf_counter() - began < bed.scale.seconds:
+                next(stream)
+                count += 1
+            wait_for(bed.device)
+            rate = count * images / (time.perf_counter() - began)
+            label = f"{workers} processes load, {what.upper()} decodes"
+            bed.add(Row(label, images, images_per_second=rate))
+            del stream
+        off = (first[0].int() - first[-1].int()).abs().float()
+        bed.say("grey levels between the two, mean and most", f"{off.mean():.3f}, {off.max():.0f}")
 
 
 # Running them
@@ -488,22 +544,23 @@ def limited(seconds: float) -> Iterator[None]:
 
 
 def parts(scale: Scale) -> list[tuple[str, float, Callable[[Bed], None]]]:
-    """Name, time limit and function of each, in order; 580 seconds in all.
+    """Name, time limit and function of each, in order; 585 seconds in all.
 
-    Half a minute for each shape, most of it compiling.
+    Three quarters of a minute for each shape, most of it compiling.
     """
     return [
         ("ceilings", 5, ceilings),
         ("parity", 40, parity),
         ("waiting", 5, waiting),
         ("attention", 25, attention),
-        *((f"step {name}", 28 * len(sizes), steps(name)) for name, sizes in scale.batches.items()),
+        *((f"step {name}", 45 * len(sizes), steps(name)) for name, sizes in scale.batches.items()),
         ("transformers", 90, transformers),
-        ("lightly", 90, lightly),
-        ("less arithmetic", 120, others),
+        ("lightly", 60, lightly),
+        ("less arithmetic", 95, others),
         ("fine-tuning", 25, finetuning),
         ("JPEG", 10, jpeg),
-        ("CUDA graphs", 30, graphs),
+        ("loading", 35, loading),
+        ("CUDA graphs", 15, graphs),
     ]  # fmt: skip
 
 
@@ -546,6 +603,7 @@ def run(bed: Bed, only: list[str] | None) -> None:
     for name, seconds, part in parts(bed.scale):
         if only and name not in only:
             continue
+        seconds *= bed.scale.patience
         print(f"\n{name} (at most {seconds:.0f} s)", flush=True)
         began = time.perf_counter()
         try:

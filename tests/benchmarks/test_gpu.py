@@ -50,6 +50,7 @@ def test_on_a_bare_machine(tmp_path: Path) -> None:
     found = json.loads(out.read_text())
     assert found["facts"]["transformers"] == "absent (transformers)"
     assert found["facts"]["lightly"].startswith("absent")
+    assert found["facts"]["loading"].startswith("absent")
     assert "tolerance" in found["facts"]["gradient, relative difference"]
     measured = {row["what"]: row for row in found["rows"]}
     assert {"unmask mae-digits", "unmask finetune-digits"} <= set(measured)

@@ -5,11 +5,12 @@ import torch
 
 from unmask.channels import Statistics
 from unmask.contracts import Size
+from unmask.data.crops import MultiCrop
 from unmask.errors import SettingsError
 from unmask.objectives import Latent
 from unmask.recipes import RECIPES
 from unmask.study.cost import StepCost
-from unmask.study.methods import METHODS, Comparison, equalised, fitted
+from unmask.study.methods import METHODS, Comparison, equalised, fitted, resized
 from unmask.study.scales import TINY
 
 
@@ -38,6 +39,29 @@ def test_every_method_has_the_asked_encoder_and_its_own_peak_rate(
         own.schedule.peak(own.batch_size)
     )
     assert (recipe.epochs, recipe.schedule.warmup_epochs) == (7.0, 0.7)
+
+
+def test_decoders_follow_the_width_and_crops_the_patch() -> None:
+    """MAE's decoder of 8 blocks of 512 would be 30 times the work of an encoder of 4 blocks of 96."""
+    large, small = (RECIPES[f"mae-{size}"].recipe for size in ("b16", "ti4"))
+    for encoder, decoder_of, crops_of in (
+        ("xs16", small, large),
+        ("ti4", small, small),
+        ("s16", large, large),
+        ("b4", large, small),
+    ):
+        recipe = fitted("mae", encoder, 1.0)
+        assert recipe.objective == decoder_of.objective
+        assert (recipe.image_size, recipe.views) == (crops_of.image_size, crops_of.views)
+
+
+def test_small_views_keep_their_share_of_another_image_size() -> None:
+    recipe = fitted("dino", "xs16", 1.0)
+    assert isinstance(recipe.views, MultiCrop)
+    assert (recipe.image_size, recipe.views.small_size) == (Size(224, 224), Size(96, 96))
+    other = resized(recipe, Size(128, 64)).views
+    assert isinstance(other, MultiCrop)
+    assert other.small_size == Size(48, 32)  # 55 x 27 in whole patches of 16
 
 
 @pytest.mark.parametrize(("encoder", "blocks"), [("xs4", 2), ("ti4", 8), ("b16", 10)])
