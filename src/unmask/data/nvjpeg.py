@@ -67,7 +67,7 @@ class _Line(NamedTuple):
     """What the bytes of an image are."""
 
     epoch: int
-    index: int
+    position: int
     """The image that was asked for."""
     whole: Size
     """Of the JPEG; 0 x 0 where the bytes are the finished view."""
@@ -76,11 +76,11 @@ class _Line(NamedTuple):
 
     @classmethod
     def read(cls, numbers: list[int]) -> "_Line":
-        epoch, index, height, width, *box = numbers
-        return cls(epoch, index, Size(height, width), (box[0], box[1], box[2], box[3], box[4]))
+        epoch, position, height, width, *box = numbers
+        return cls(epoch, position, Size(height, width), (box[0], box[1], box[2], box[3], box[4]))
 
     def written(self) -> Tensor:
-        return torch.tensor([self.epoch, self.index, *self.whole, *self.box])
+        return torch.tensor([self.epoch, self.position, *self.whole, *self.box])
 
 
 class Encoded(Viewed):
@@ -137,7 +137,7 @@ class Encoded(Viewed):
                 shown = _cut(list(good.values()), [lines[row].box for row in good], size)
                 crops[torch.tensor(list(good)).to(device, non_blocking=True)] = shown
             for row in set(rows).difference(good):
-                again = lines[row].epoch, lines[row].index
+                again = lines[row].epoch, lines[row].position
                 (view,), labels[row], index[row] = self.images._one(*again, size, failures)
                 crops[row] = view.to(device)
         return to_device(batch._replace(views=(crops,), labels=labels, index=index), device)
