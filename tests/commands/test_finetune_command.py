@@ -31,6 +31,7 @@ FLAGS = {
     "--precision",
     "--micro-batch",
     "--shard",
+    "--decode",
     "--save-every-minutes",
     "--max-set-aside",
 }

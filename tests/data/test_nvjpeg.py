@@ -100,8 +100,8 @@ def test_what_the_gpu_refuses_the_cpu_decides(
             raise RuntimeError("nvJPEG does not like it")
         return decoded(files, channels, device)
 
-    decoded = nvjpeg._decoded
-    monkeypatch.setattr(nvjpeg, "_decoded", fussy)
+    decoded = nvjpeg.decode_jpegs
+    monkeypatch.setattr(nvjpeg, "decode_jpegs", fussy)
     found = loaded(Encoded(images), tmp_path / "there.csv")
     wanted = loaded(images, tmp_path / "here.csv")
     for one, other in zip(found, wanted, strict=True):

@@ -35,6 +35,7 @@ FLAGS = {
     "--precision",
     "--micro-batch",
     "--shard",
+    "--decode",
     "--save-every-minutes",
     "--max-set-aside",
 }

@@ -113,6 +113,19 @@ def decode(data: bytes, channels: int) -> UInt8[Tensor, "c h w"]:
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
 
 
+def decode_jpegs(files: list[Tensor], channels: int, device: torch.device) -> list[Tensor]:
+    """The pixels of plain JPEGs, [c h w] each, from their bytes, [n] on the CPU; decoded all at once on the device.
+
+    Raises:
+        RuntimeError: if any of them cannot be decoded there.
+        ImportError: without torchcodec.
+    """
+    from torchcodec.decoders import decode_jpeg
+
+    found: Any = decode_jpeg(files, mode="RGB" if channels == 3 else "GRAY", device=device)
+    return found
+
+
 def upright_format(data: bytes) -> str | None:
     """JPEG or PNG, if a file is one in which every reader sees what `decode` does; else None."""
     with _open(io.BytesIO(data)) as image:

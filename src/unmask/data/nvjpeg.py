@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unmask.contracts import Batch, ImageSource, Sample, Size
 from unmask.data.crops import AnyPretrainingViews
-from unmask.data.decode import decode, upright_format
+from unmask.data.decode import decode, decode_jpegs, upright_format
 from unmask.data.encoded import EncodedImages
 from unmask.data.loader import Failures, Viewed, to_device
 from unmask.data.markers import plain_file
@@ -55,7 +55,7 @@ def check_decoding(
     tried = io.BytesIO()
     Image.new("RGB", (16, 16)).save(tried, "JPEG")
     try:
-        _decoded([_as_row(tried.getvalue())], 3, device)
+        decode_jpegs([_as_row(tried.getvalue())], 3, device)
     except (ImportError, OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ResourceError(
@@ -186,15 +186,8 @@ def _cut(
 def _each_decoded(files: list[Tensor], channels: int, device: torch.device) -> list[Tensor | None]:
     """All at once; if that fails, one by one to find out which it was."""
     try:
-        return list(_decoded(files, channels, device))
+        return list(decode_jpegs(files, channels, device))
     except RuntimeError:
         if len(files) == 1:
             return [None]
         return [picture for file in files for picture in _each_decoded([file], channels, device)]
-
-
-def _decoded(files: list[Tensor], channels: int, device: torch.device) -> list[Tensor]:
-    from torchcodec.decoders import decode_jpeg
-
-    found: Any = decode_jpeg(files, mode="RGB" if channels == 3 else "GRAY", device=device)
-    return found
