@@ -8,7 +8,7 @@ from reference import problems
 
 from unmask.errors import DataError, SettingsError
 from unmask.targets import KMeansTokens
-from unmask.targets.tokens import TokenTarget
+from unmask.targets.tokens import TokenTarget, nearest
 
 STATISTICS = problems.statistics(3)
 MASK = problems.first_patches_kept(2, 16, 4)
@@ -53,6 +53,18 @@ def test_a_code_is_the_nearest_typical_patch(target: TokenTarget) -> None:
             patch = normal(((pixels - mean) / std).flatten())
             distances = [(patch - center).norm().item() for center in target.centers]
             assert found[row, place] == distances.index(min(distances))
+
+
+def test_codes_are_the_same_in_every_precision() -> None:
+    """Typical patches so near to each other that bfloat16 could not tell them apart."""
+    noise = torch.randn(64, VALUES, generator=problems.random(8))
+    centers = torch.randn(VALUES, generator=problems.random(9)) + 0.02 * noise
+    patches = centers.repeat(4, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = nearest(patches, centers)
+        rough = (patches @ centers.T - centers.square().sum(1) / 2).argmax(-1)
+    assert torch.equal(found, torch.arange(64).repeat(4))
+    assert not torch.equal(rough, found)
 
 
 def test_error_is_the_cross_entropy_of_each_patch(target: TokenTarget) -> None:

@@ -74,8 +74,9 @@ def typical_patches(patches: Float[Tensor, "n p"], codes: int) -> Float[Tensor, 
 
 
 def nearest(patches: Float[Tensor, "*b p"], centers: Float[Tensor, "codes p"]) -> Int[Tensor, "*b"]:
-    """The number of the nearest center of each patch."""
-    return (patches @ centers.T - centers.square().sum(1) / 2).argmax(-1)
+    """The number of the nearest center of each patch; in float32 under autocast too, since codes are a function of the pixels alone."""
+    with torch.autocast(patches.device.type, enabled=False):
+        return (patches @ centers.T - centers.square().sum(1) / 2).argmax(-1)
 
 
 def perplexity_of(counts: Int[Tensor, "codes"]) -> Float[Tensor, ""]:
