@@ -113,6 +113,12 @@ def test_more_codes_than_patches_are_refused() -> None:
         KMeansTokens().build(4, 3).fit(torch.randn(40, VALUES))
 
 
+def test_patches_that_all_get_one_code_are_refused() -> None:
+    """As of blank images, or where k-means went wrong."""
+    with pytest.raises(DataError, match="all 50 training patches one code, so there is nothing"):
+        KMeansTokens(codes=4).build(4, 3).fit(torch.full((50, VALUES), 0.5))
+
+
 def test_one_code_is_refused() -> None:
     with pytest.raises(SettingsError, match="codes must be at least 2, got 1"):
         KMeansTokens(codes=1)

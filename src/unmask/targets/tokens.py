@@ -108,11 +108,16 @@ class TokenTarget(nn.Module):
         """Find the typical patches.
 
         Raises:
-            DataError: if there are fewer patches than codes.
+            DataError: if there are fewer patches than codes, or all get the same.
         """
         known = normalized(patches, patches)
         self.centers.copy_(typical_patches(known, len(self.centers)))
         found = nearest(known.to(self.centers), self.centers)
+        if not self.centers.isfinite().all() or (found == found[0]).all():
+            raise DataError(
+                f"k-means gives all {len(known):,} training patches one code, so there is nothing to guess; are the "
+                "images blank? objective.target:normalized-pixels needs no codes"
+            )
         self.perplexity.copy_(perplexity_of(found.bincount(minlength=len(self.centers))))
 
     def forward(
