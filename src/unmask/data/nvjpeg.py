@@ -121,7 +121,6 @@ class Encoded(Viewed):
         files = data.split(lengths.tolist())
         lines = [_Line.read(numbers) for numbers in written.tolist()]
         size, channels = self.size_at(batch.epoch), self.source.channels
-        labels, index = batch.labels.clone(), batch.index.clone()
         crops = torch.empty(len(files), channels, *size, dtype=torch.uint8, device=device)
         for row, line in enumerate(lines):
             if not line.whole.height:
@@ -138,9 +137,11 @@ class Encoded(Viewed):
                 crops[torch.tensor(list(good)).to(device, non_blocking=True)] = shown
             for row in set(rows).difference(good):
                 again = lines[row].epoch, lines[row].position
-                (view,), labels[row], index[row] = self.images._one(*again, size, failures)
+                (view,), batch.labels[row], batch.index[row] = self.images._one(
+                    *again, size, failures
+                )
                 crops[row] = view.to(device)
-        return to_device(batch._replace(views=(crops,), labels=labels, index=index), device)
+        return to_device(batch._replace(views=(crops,)), device)
 
 
 def _for_gpu(data: bytes) -> bool:
