@@ -18,9 +18,10 @@ from unmask.masking import RandomMasking
 from unmask.runs.labelled import open_labelled
 from unmask.study import Study, Trial, Variation
 from unmask.study.claims import claimed
+from unmask.study.jobs import Job, Setting, essence, jobs
 from unmask.study.report import collected, write
 from unmask.study.table import markdown
-from unmask.study.work import Job, Setting, essence, jobs, work
+from unmask.study.work import work
 from unmask.training.hardware import Hardware
 from unmask.training.logbook import read_log
 

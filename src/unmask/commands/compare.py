@@ -19,6 +19,7 @@ from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.study.methods import METHODS, Comparison, Equal, equalised, of_steps
 from unmask.study.scales import TINY
+from unmask.study.study import trainings
 
 _ROUNDS = 5
 _CLOSING = (
@@ -104,9 +105,13 @@ def main(arguments: list[str]) -> int:
     root = make_folder(args.out)
     batch_size = max(trial.recipe.batch_size for trial in trials.values())
     setting = setting_of(args.data, args.data_kind, args.images, args.machine, batch_size)
-    recipes = {name: trial.recipe for name, trial in trials.items()}
     measured = measured_costs(
-        "comparison", recipes, setting.statistics, setting.hardware, root, rounds=_ROUNDS
+        "comparison",
+        trainings(trials),
+        setting.statistics,
+        setting.hardware,
+        root,
+        rounds=_ROUNDS,
     )
     trials = equalised(
         study, of_steps(trials, setting.labelled, args.tuning_steps), measured, args.equal

@@ -16,14 +16,15 @@ from unmask.commands.signals import signals
 from unmask.data.kinds import find_source
 from unmask.data.statistics import measure
 from unmask.errors import ResourceError, SettingsError
-from unmask.recipes import Recipe
+from unmask.recipes import Recipe, Tokenizing
 from unmask.runs.labelled import Labelled, Part, draw_share, open_labelled
 from unmask.study.budget import expected_seconds, fitting_factor, tuning_cost
 from unmask.study.claims import claimed
 from unmask.study.cost import StepCost, costs
+from unmask.study.jobs import Setting, jobs
 from unmask.study.report import collected, write
 from unmask.study.study import Study, Trial
-from unmask.study.work import Setting, jobs, work
+from unmask.study.work import work
 from unmask.training.hardware import Hardware
 
 _PIXELS = 64 * 32 * 32  # of all images of a measured pass
@@ -77,7 +78,7 @@ def _few(labelled: Labelled, images: int | None) -> Labelled:
 
 def measured_costs(
     name: str,
-    recipes: Mapping[str, Recipe],
+    recipes: Mapping[str, Recipe | Tokenizing],
     statistics: ChannelStatistics,
     hardware: Hardware,
     root: Path,
@@ -99,6 +100,7 @@ def measured_costs(
                     batch=max(_FEWEST, min(64, _PIXELS // (size.height * size.width))),
                     rounds=rounds,
                     kept=folder / "costs.json",
+                    tell=console.print,
                 )
         time.sleep(1.0)
 

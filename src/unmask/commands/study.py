@@ -21,6 +21,7 @@ from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.study.ablations import STUDIES, find_study
 from unmask.study.scales import SCALES
+from unmask.study.study import trainings
 
 _ROUNDS = 5
 
@@ -96,7 +97,7 @@ def main(arguments: list[str]) -> int:
     else:
         hardware = hardware_of(args.machine, in_memory=True, batch_size=batch_size)
         statistics = IMAGENET
-    recipes = {key: trial.recipe for key, trial in trials.items()}
+    recipes = trainings(trials)
     rounds = _ROUNDS if study.timed else 1
     asked = Conduct(
         study=study,

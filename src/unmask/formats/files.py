@@ -82,7 +82,7 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], str | None]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             return tensors, (opened.metadata() or {}).get(NOTE)
     except (OSError, SafetensorError) as error:
-        raise _damaged(file, error) from None
+        raise damaged(file, error) from None
 
 
 def _read_torch(file: Path) -> tuple[dict[str, Tensor], str | None]:
@@ -91,7 +91,7 @@ def _read_torch(file: Path) -> tuple[dict[str, Tensor], str | None]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if not _is_pickle(file):
-            raise _damaged(file, error) from None
+            raise damaged(file, error) from None
         raise DataError(
             f"{file} is a pickle that wants more than tensors ({_wanted(error)}), and unpickling such "
             "things can run any code, so it is not read. If you trust where it comes from, save its "
@@ -99,7 +99,7 @@ def _read_torch(file: Path) -> tuple[dict[str, Tensor], str | None]:
             "torch.save({'model': c['model']}, 'tensors.pth')\""
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise _damaged(file, error) from None
+        raise damaged(file, error) from None
     note = content.get(NOTE) if isinstance(content, dict) else None
     for name in _INSIDE:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
@@ -126,7 +126,7 @@ def _wanted(error: pickle.UnpicklingError) -> str:
     return words[1].split()[0] if len(words) > 1 else "an object of its own"
 
 
-def _damaged(file: Path, error: Exception) -> DataError:
+def damaged(file: Path, error: Exception) -> DataError:
     reason = str(error).strip().partition("\n")[0][:120] or type(error).__name__
     return DataError(
         f"{file} is damaged, half-downloaded, or no file of weights ({reason}); fetch it again and "

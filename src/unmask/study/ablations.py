@@ -16,6 +16,7 @@ from unmask.objectives.encodings import AnyEncoding, Replaced, Visible
 from unmask.recipes import from_file
 from unmask.study.scales import PAPER
 from unmask.study.study import Published, Study, Trial, Variation
+from unmask.study.tokenized import tokenized
 from unmask.targets import (
     AnyTarget,
     Hog,
@@ -172,6 +173,9 @@ TARGET = Study(
             name="PCA",
             change=target(PrincipalComponents(share=1 / 8)),
             published=scored(84.6, 72.3),
+        ),
+        Variation(  # the paper's are of DALL-E's
+            name="tokenizer's codes", change=tokenized, published=scored(85.3, 71.6)
         ),
         Variation(name="k-means tokens", change=kmeans_codes),
         Variation(name="HOG", change=target(Hog())),

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unmask.errors import SettingsError
-from unmask.recipes import Transfer
+from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.study.cost import StepCost
-from unmask.study.work import Job, Setting
+from unmask.study.jobs import Job, Setting
+from unmask.study.study import tokenizer_of
 from unmask.training.hardware import find_device
 from unmask.training.meter import Cost, measure_cost
 
@@ -24,12 +25,16 @@ def expected_seconds(
     """
     images, tests = len(setting.labelled.train), len(setting.labelled.test)
     training = rest = 0.0
+    tokenizers: dict[Path, float] = {}  # several runs may want one
     for job in every:
         left = job.left()
         if left and job.trained and not (job.folder / "pretrained" / "spec.json").exists():
-            cost, seen = costs[job.name], images * job.recipe.epochs
-            training += seen * cost.seconds / cost.batch
-            training += seen / job.recipe.batch_size * cost.update_seconds
+            training += _learning(costs[job.name], job.recipe, images)
+        codes = job.codes
+        if left and codes is not None and not codes.trained.spec.exists():
+            tokenizers[codes.folder] = _learning(
+                costs[tokenizer_of(job.name)], codes.recipe, images
+            )
         for asking in left:
             if asking.transfer is None:
                 rest += (images + tests) * _FORWARD * tuning.seconds_per_image / len(left)
@@ -39,7 +44,13 @@ def expected_seconds(
             training += seen * tuning.seconds_per_image
             training += seen / asking.transfer.batch_size * tuning.seconds_per_update
             rest += tests * _FORWARD * tuning.seconds_per_image
-    return training, rest
+    return training + sum(tokenizers.values()), rest
+
+
+def _learning(cost: StepCost, recipe: Recipe | Tokenizing, images: int) -> float:
+    """Seconds of a training without loading."""
+    seen = images * recipe.epochs
+    return seen * cost.seconds / cost.batch + seen / recipe.batch_size * cost.update_seconds
 
 
 def _share(amount: str, images: int) -> float:

@@ -4,7 +4,8 @@ import gc
 import json
 import statistics
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +13,14 @@ import torch
 
 from unmask.channels import ChannelStatistics
 from unmask.data.crops import sizes_of
-from unmask.objectives import AnyPretraining
 from unmask.randomness import generator
-from unmask.recipes import Recipe
+from unmask.recipes import Recipe, Tokenizing
 from unmask.spec import digest, to_json
-from unmask.training.hardware import Hardware, autocast, find_device, wait_for
+from unmask.training.hardware import Hardware, Precision, autocast, find_device, wait_for
 from unmask.training.meter import saved_bytes
 from unmask.training.speed import flops_per_image, random_batch
+
+_LONG = 5.0  # seconds of a pass, from which on a turn is worth a line
 
 
 class StepCost(NamedTuple):
@@ -38,6 +40,13 @@ class StepCost(NamedTuple):
     """What a forward pass of an image keeps for the backward pass."""
 
 
+class Counted(NamedTuple):
+    """FLOPs of an image, and the bytes kept for it."""
+
+    flops: int
+    bytes_kept: int
+
+
 class Turn(NamedTuple):
     """The seconds of one pass and one update."""
 
@@ -45,95 +54,137 @@ class Turn(NamedTuple):
     update: float
 
 
+Trained = Recipe | Tokenizing
+
+
 def costs(
-    recipes: Mapping[str, Recipe],
+    recipes: Mapping[str, Trained],
     channel_statistics: ChannelStatistics,
     hardware: Hardware,
     *,
     batch: int,
     rounds: int,
     kept: Path,
+    tell: Callable[[str], None],
 ) -> dict[str, StepCost]:
     """Of every recipe, on random images; what `kept` holds of the same recipes on the same machine is taken.
 
     In each round every recipe has its turn, with weights built anew, so that models that would not fit beside one
-    another can be compared; a pass that is not counted goes before.
+    another can be compared; a pass that is not counted goes before. Every turn is kept as it ends, so that one
+    who stopped goes on, and `tell` hears of those that take long.
     """
     told = {
         "recipes": {name: to_json(recipe) for name, recipe in recipes.items()},
         "machine": [hardware.device, hardware.precision, hardware.threads, torch.__version__],
         "batch": batch,
-        "rounds": rounds,
     }
-    mark = digest(told)
-    if kept.exists():
-        known = json.loads(kept.read_text())
-        if known["mark"] == mark:
-            return {name: StepCost(**cost) for name, cost in known["costs"].items()}
+    measured = Measured.read(kept, digest(told))
     torch.set_num_threads(hardware.threads)
-    turns: dict[str, list[Turn]] = {name: [] for name in recipes}
-    counted: dict[str, tuple[int, int]] = {}
     names = list(recipes)
-    for number in range(rounds):
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            objective = _built(recipes[name], channel_statistics, hardware)
-            if name not in counted:
-                counted[name] = _counted(objective, recipes[name], hardware)
-            turns[name].append(_turn(objective, recipes[name], hardware, batch))
-            del objective
-            gc.collect()
-    found = {name: _summed(counted[name], turns[name], batch) for name in recipes}
-    told = {"mark": mark, "costs": {name: cost._asdict() for name, cost in found.items()}}
-    kept.write_text(json.dumps(told, indent=1) + "\n")
-    return found
+    order = [
+        name
+        for number in range(rounds)
+        for name in names[number % len(names) :] + names[: number % len(names)]
+    ]
+    due = Counter[str]()
+    for place, name in enumerate(order, start=1):
+        due[name] += 1
+        if len(measured.turns.get(name, ())) >= due[name]:
+            continue
+        turned = _Turned(recipes[name], channel_statistics, hardware)
+        if name not in measured.counted:
+            measured.counted[name] = turned.counted()
+        turn = turned.turn(batch)
+        measured.turns.setdefault(name, []).append(turn)
+        measured.write(kept)
+        if turn.both_ways > _LONG:
+            tell(f"  {name}: {turn.both_ways:,.1f} s for {batch} images ({place} of {len(order)})")
+        del turned
+        gc.collect()
+    return {
+        name: _summed(measured.counted[name], measured.turns[name][:rounds], batch)
+        for name in recipes
+    }
 
 
-def _built(recipe: Recipe, channels: ChannelStatistics, hardware: Hardware) -> AnyPretraining:
-    encoder = recipe.encoder.build(recipe.image_size, len(channels.mean), channels.tensors())
-    return recipe.objective.build(encoder).to(find_device(hardware.device)).train()
+class Measured(NamedTuple):
+    """What is known so far."""
+
+    mark: str
+    """Of all that the figures depend on."""
+    counted: dict[str, Counted]
+    turns: dict[str, list[Turn]]
+
+    @classmethod
+    def read(cls, kept: Path, mark: str) -> "Measured":
+        """What the file holds of this mark; nothing if it is not there or of another."""
+        if kept.exists():
+            known = json.loads(kept.read_text())
+            if known["mark"] == mark:
+                counted = {name: Counted(*of) for name, of in known["counted"].items()}
+                turns = {name: [Turn(*turn) for turn in of] for name, of in known["turns"].items()}
+                return cls(mark, counted, turns)
+        return cls(mark, {}, {})
+
+    def write(self, kept: Path) -> None:
+        """All of it, so that a file is never half there."""
+        writing = kept.with_suffix(".writing")
+        writing.write_text(json.dumps(self._asdict(), indent=1) + "\n")
+        writing.replace(kept)
 
 
-def _counted(objective: AnyPretraining, recipe: Recipe, hardware: Hardware) -> tuple[int, int]:
-    """FLOPs of an image, and the bytes kept for it."""
-    device, channels = find_device(hardware.device), objective.encoder.channels
-    more = sizes_of(recipe.views, recipe.image_size)[1:]
-    about = (objective, recipe.image_size, channels, device, hardware.precision, more)
-    return flops_per_image(*about), saved_bytes(*about)
+class _Turned:
+    """A module whose turn it is, with weights as drawn."""
 
+    def __init__(self, recipe: Trained, channels: ChannelStatistics, hardware: Hardware) -> None:
+        self.recipe, self.channels = recipe, len(channels.mean)
+        self.precision: Precision = hardware.precision
+        self.device, statistics = find_device(hardware.device), channels.tensors()
+        if isinstance(recipe, Tokenizing):
+            module = recipe.tokenizer.build(recipe.patch_size, self.channels, statistics)
+        else:
+            encoder = recipe.encoder.build(recipe.image_size, self.channels, statistics)
+            module = recipe.objective.build(encoder)
+        self.module = module.to(self.device).train()
+        self.size, *self.more = sizes_of(recipe.views, recipe.image_size)
 
-def _turn(objective: AnyPretraining, recipe: Recipe, hardware: Hardware, batch: int) -> Turn:
-    device = find_device(hardware.device)
-    size, *more = sizes_of(recipe.views, recipe.image_size)
-    images = random_batch(batch, size, objective.encoder.channels, device, more)
-    optimizer = recipe.optimizer.build(objective)
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0
+    def counted(self) -> Counted:
+        """FLOPs of an image, and the bytes kept for it."""
+        about = (self.module, self.size, self.channels, self.device, self.precision, self.more)
+        return Counted(flops_per_image(*about), saved_bytes(*about))
 
-    def pass_seconds() -> float:
-        wait_for(device)
+    def turn(self, batch: int) -> Turn:
+        """The seconds of a pass, after one that is not counted, and of an update."""
+        images = random_batch(batch, self.size, self.channels, self.device, self.more)
+        optimizer = self.recipe.optimizer.build(self.module)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+
+        def pass_seconds() -> float:
+            wait_for(self.device)
+            started = time.perf_counter()
+            with autocast(self.device, self.precision):
+                loss = self.module(images, generator(self.device, "cost"))
+            loss.total.backward()
+            wait_for(self.device)
+            return time.perf_counter() - started
+
+        pass_seconds()
+        both_ways = pass_seconds()
         started = time.perf_counter()
-        with autocast(device, hardware.precision):
-            loss = objective(images, generator(device, "cost"))
-        loss.total.backward()
-        wait_for(device)
-        return time.perf_counter() - started
-
-    pass_seconds()
-    both_ways = pass_seconds()
-    started = time.perf_counter()
-    optimizer.step()
-    wait_for(device)
-    return Turn(both_ways, time.perf_counter() - started)
+        optimizer.step()
+        wait_for(self.device)
+        return Turn(both_ways, time.perf_counter() - started)
 
 
-def _summed(counted: tuple[int, int], turns: list[Turn], batch: int) -> StepCost:
+def _summed(counted: Counted, turns: list[Turn], batch: int) -> StepCost:
     times = [turn.both_ways for turn in turns]
     return StepCost(
-        flops=counted[0],
+        flops=counted.flops,
         seconds=statistics.median(times),
         least=min(times),
         most=max(times),
         update_seconds=statistics.median(turn.update for turn in turns),
         batch=batch,
-        bytes_kept=counted[1],
+        bytes_kept=counted.bytes_kept,
     )

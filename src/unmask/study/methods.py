@@ -15,19 +15,22 @@ from unmask.objectives import Latent
 from unmask.recipes import RECIPES, Recipe
 from unmask.runs.labelled import Labelled, draw_few
 from unmask.study.cost import StepCost
-from unmask.study.study import Published, Study, Trial, Variation
+from unmask.study.study import Published, Study, Trial, Variation, tokenizer_of
+from unmask.study.tokenized import tokenized
 from unmask.training.schedules import fitting_batch
 
 Equal = Literal["epochs", "compute", "time"]
 """What all methods have as much of as the first: epochs, FLOPs, or seconds of this machine."""
 
 SCRATCH = "scratch"
+BEIT = "beit"
+"""Predicts the codes of a tokenizer, which is trained first."""
 
 METHODS: dict[str, Published] = {
     "mae": {"finetune": 83.6, "linear": 68.0},
     "dino": {"finetune": 82.8, "linear": 78.2},
     "moco3": {"finetune": 83.2, "linear": 76.7},
-    "beit": {"finetune": 83.2},
+    BEIT: {"finetune": 83.2},
     "simmim": {},
     "aim": {},
     "latent": {},
@@ -46,6 +49,8 @@ _SHAPES = {"xs": (96, 4, 3), "ti": (192, 12, 3), "s": (384, 12, 6), "b": (768, 1
 _LARGE_PATCH = 16
 _WIDE = 384
 _BATCH = 128
+_TOKENIZER_EPOCHS = 1 / 3  # of the first method's epochs
+_MOST_OF_TOKENIZER = 0.9  # of what a method may take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +123,8 @@ class Comparison:
             recipe = resized(recipe, self.image_size)
         transfer = replace(base.transfer, encoder=recipe.encoder, image_size=recipe.image_size)
         start = "drawn" if method == SCRATCH else "pretrained"
-        return Trial(recipe=recipe, transfer=transfer, labels=amount, start=start)
+        trial = Trial(recipe=recipe, transfer=transfer, labels=amount, start=start)
+        return tokenized(trial, self.epochs * _TOKENIZER_EPOCHS) if method == BEIT else trial
 
 
 def fitted(method: str, encoder: str, epochs: float) -> Recipe:
@@ -181,18 +187,28 @@ def resized(recipe: Recipe, size: Size) -> Recipe:
 def equalised(
     study: Study, trials: Mapping[str, Trial], costs: Mapping[str, StepCost], equal: Equal
 ) -> dict[str, Trial]:
-    """The trials with as many epochs as what each is compared with has FLOPs or seconds for."""
+    """The trials with as many epochs as what each is compared with has FLOPs or seconds for.
+
+    What a tokenizer costs is taken off its trial's share.
+
+    Raises:
+        SettingsError: if next to nothing would be left of that.
+    """
     beside = {variation.name: variation.beside or study.base for variation in study.variations}
     found: dict[str, Trial] = {}
     for name, trial in trials.items():
-        mine, other = costs[name], costs[beside[name]]
-        ratio = {
-            "epochs": 1.0,
-            "compute": other.flops / mine.flops,
-            "time": _step_seconds(other) / _step_seconds(mine),
-        }[equal]
+        epochs = trial.recipe.epochs
+        if equal != "epochs":
+            given = epochs * _price(costs[beside[name]], equal)
+            codes = trial.tokenizing
+            taken = codes.epochs * _price(costs[tokenizer_of(name)], equal) if codes else 0.0
+            if taken > _MOST_OF_TOKENIZER * given:
+                raise SettingsError(
+                    f"{name}: its tokenizer alone takes {100 * taken / given:.0f} % of what all methods may; give more "
+                    "with --epochs, or compare --equal epochs"
+                )
+            epochs = float(f"{(given - taken) / _price(costs[name], equal):.3g}")
         schedule = trial.recipe.schedule
-        epochs = float(f"{trial.recipe.epochs * ratio:.3g}")
         found[name] = trial.pretrained(
             epochs=epochs,
             schedule=replace(schedule, warmup_epochs=epochs / 10),
@@ -200,8 +216,9 @@ def equalised(
     return found
 
 
-def _step_seconds(cost: StepCost) -> float:
-    return cost.seconds + cost.update_seconds
+def _price(cost: StepCost, equal: Equal) -> float:
+    """What an image costs, in what is to be equal; all were measured at one batch."""
+    return cost.flops if equal == "compute" else cost.seconds + cost.update_seconds
 
 
 def of_steps(trials: Mapping[str, Trial], labelled: Labelled, steps: int) -> dict[str, Trial]:

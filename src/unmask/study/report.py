@@ -7,10 +7,10 @@ from statistics import mean
 
 from unmask.pictures.study import Panel, study_picture
 from unmask.study.cost import StepCost
-from unmask.study.study import Study, Trial
+from unmask.study.jobs import RANDOM, Job, Setting, job_of, questions
+from unmask.study.study import Study, Trial, tokenizer_of
 from unmask.study.table import NAMES, Found, Line, csv_text, markdown
 from unmask.study.verdicts import spread
-from unmask.study.work import RANDOM, Job, Setting, job_of, questions
 
 
 def collected(
@@ -31,13 +31,16 @@ def collected(
             name = variation.name
             runs = [job_of(name, trial, seed, setting, root) for seed in seeds]
         line = _line(study, trial, runs)
+        images = 0 if setting is None else len(setting.labelled.train)
+        codes, spent = trial.tokenizing, costs.get(tokenizer_of(variation.name))
         lines.append(
             line._replace(
                 name=variation.name,
                 beside=variation.beside or study.base,
                 published=variation.published,
                 cost=costs.get(variation.name) if trial.start == "pretrained" else None,
-                seen=0.0 if setting is None else trial.recipe.epochs * len(setting.labelled.train),
+                seen=trial.recipe.epochs * images,
+                tokenizer_flops=codes.epochs * images * spent.flops if codes and spent else 0.0,
             )
         )
     random = None

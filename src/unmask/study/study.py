@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from unmask.contracts import Hiding, Size
 from unmask.errors import SettingsError, UnmaskError, did_you_mean
 from unmask.randomness import generator
-from unmask.recipes import Recipe, Transfer
+from unmask.recipes import Recipe, Tokenizing, Transfer
 
 Score = Literal["finetune", "linear", "attentive", "knn"]
 """Test accuracy by a protocol of `unmask evaluate`."""
@@ -16,6 +16,9 @@ SCORES: tuple[str, ...] = get_args(Score)
 
 Published = Mapping[str, float]
 """Accuracy in per cent by protocol; or "hours" of training."""
+
+
+Training = TypeVar("Training", Recipe, Transfer, Tokenizing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,9 @@ class Trial:
 
     start: Literal["pretrained", "drawn"] = "pretrained"
     """What is scored: the pretrained encoder, or one whose weights are as drawn, trained from scratch with labels."""
+
+    tokenizing: Tokenizing | None = None
+    """How the tokenizer is trained, on the same images, whose codes the target asks for; None where it asks for none."""
 
     def check(self) -> None:
         """Refuse a masking that its grid of patches cannot have."""
@@ -53,21 +59,29 @@ class Trial:
         return replace(self, transfer=replace(self.transfer, **changes))
 
     def shortened(self, factor: float) -> "Trial":
-        """Both trainings for a share of their epochs, warm-up included."""
-        recipe, transfer = self.recipe, self.transfer
-        return self.pretrained(
-            epochs=recipe.epochs * factor,
-            schedule=replace(recipe.schedule, warmup_epochs=recipe.schedule.warmup_epochs * factor),
-        ).tuned(
-            epochs=transfer.epochs * factor,
-            schedule=replace(
-                transfer.schedule, warmup_epochs=transfer.schedule.warmup_epochs * factor
-            ),
+        """All trainings for a share of their epochs, warm-up included."""
+        return replace(
+            self,
+            recipe=_shorter(self.recipe, factor),
+            transfer=_shorter(self.transfer, factor),
+            tokenizing=None if self.tokenizing is None else _shorter(self.tokenizing, factor),
         )
 
     def at_size(self, size: Size) -> "Trial":
-        """Both trainings on images of another size."""
-        return self.pretrained(image_size=size).tuned(image_size=size)
+        """All trainings on images of another size."""
+        sized = self.pretrained(image_size=size).tuned(image_size=size)
+        if self.tokenizing is None:
+            return sized
+        return replace(sized, tokenizing=replace(self.tokenizing, image_size=size))
+
+
+def _shorter(recipe: Training, factor: float) -> Training:
+    schedule = recipe.schedule
+    return replace(
+        recipe,
+        epochs=recipe.epochs * factor,
+        schedule=replace(schedule, warmup_epochs=schedule.warmup_epochs * factor),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,3 +192,17 @@ class Study:
         chosen = tuple(v for v in self.variations if v.name in wanted)
         base = self.base if self.base in wanted else chosen[0].name
         return replace(self, variations=chosen, base=base)
+
+
+def trainings(trials: Mapping[str, Trial]) -> dict[str, Recipe | Tokenizing]:
+    """How every trial is pretrained, by name, and how the tokenizers of some are trained, by `tokenizer_of` it."""
+    recipes: dict[str, Recipe | Tokenizing] = {name: trial.recipe for name, trial in trials.items()}
+    for name, trial in trials.items():
+        if trial.tokenizing is not None:
+            recipes[tokenizer_of(name)] = trial.tokenizing
+    return recipes
+
+
+def tokenizer_of(name: str) -> str:
+    """What the tokenizer of a trial is called, where costs are told by name."""
+    return f"tokenizer of {name}"

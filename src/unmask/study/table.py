@@ -42,6 +42,14 @@ class Line(NamedTuple):
     """Trainings that diverged, one message each."""
     collapses: Sequence[str] = ()
     """Trainings at whose end the embedding had collapsed, with the reason."""
+    tokenizer_flops: float = 0.0
+    """Of the training of the tokenizer whose codes are predicted; 0 where there is none."""
+
+    @property
+    def flops(self) -> float:
+        """Of the pretraining, and of the tokenizer that went before."""
+        assert self.cost is not None
+        return self.seen * self.cost.flops + self.tokenizer_flops
 
     @property
     def hours(self) -> float:
@@ -217,7 +225,7 @@ def _costs(found: Found) -> Iterator[str]:
             f"{cost.bytes_kept / 2**20:.2f}",
         ]
         if trained:
-            cells += [f"{line.seen:,.0f}", f"{line.seen * cost.flops / 1e15:.3g}"]
+            cells += [f"{line.seen:,.0f}", f"{line.flops / 1e15:.3g}"]
         if hours:
             reference = by_name[line.beside]
             cells += [f"{line.hours:,.0f}", f"{reference.hours / line.hours:.2f}"]
@@ -233,6 +241,11 @@ def _costs(found: Found) -> Iterator[str]:
         "relative to what a variation is compared with. FLOPs of matrix products by torch's counter. MiB is what a forward "
         "pass keeps." + (" Hours count updates of 4,096 images; on this machine." if hours else "")
     )
+    tokenizers = [line for line in lines if line.tokenizer_flops]
+    if tokenizers:
+        told = ", ".join(f"{line.tokenizer_flops / 1e15:.3g} of {line.name}" for line in tokenizers)
+        yield ""
+        yield f"PFLOP in all count the training of a tokenizer: {told}."
 
 
 def csv_text(found: Found) -> str:
@@ -248,5 +261,7 @@ def csv_text(found: Found) -> str:
         rows += [(f"paper: {name}", "", value) for name, value in line.published.items()]
         if line.cost is not None:
             rows += [(f"cost: {name}", "", value) for name, value in line.cost._asdict().items()]
+            if line.tokenizer_flops:
+                rows.append(("cost: flops of the tokenizer's training", "", line.tokenizer_flops))
         writer.writerows([line.name, *row] for row in rows)
     return text.getvalue()

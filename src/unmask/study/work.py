@@ -1,177 +1,47 @@
 """The runs of a study: each pretrains once, and is scored; what is there already is not made again."""
 
-import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
 from unmask.channels import ChannelStatistics
 from unmask.contracts import Encoder, ImageSource, Size
-from unmask.data import AnySource
-from unmask.errors import DivergedError, ResourceError
+from unmask.errors import DivergedError
 from unmask.formats.model import FORMAT, ModelSpec, Weights
+from unmask.objectives import AIM, MAE
 from unmask.recipes import Recipe, Transfer
 from unmask.runs.evaluate import evaluate
 from unmask.runs.features import Features, Tokens, features, patch_tokens
 from unmask.runs.folder import RunFolder
-from unmask.runs.labelled import Labelled, Part, draw_few
+from unmask.runs.labelled import Part, draw_few
 from unmask.runs.pretrain import pretrain
-from unmask.runs.run import new_run
-from unmask.runs.tuned import Asked, fitted, from_scratch, tune
+from unmask.runs.run import Run, new_run
+from unmask.runs.tokenizer import TokenizerRun, new_tokenizer
+from unmask.runs.training import Progress, training
+from unmask.runs.tuned import Asked, fitted, tune
 from unmask.runs.watch import collapse
 from unmask.runs.weights import find_weights
-from unmask.spec import digest
 from unmask.study.claims import claimed
-from unmask.study.study import Score, Study, Trial
-from unmask.training.hardware import Hardware
+from unmask.study.jobs import Asking, Codes, Job, Setting
+from unmask.targets import TokenizerCodes
+from unmask.training.checkpoint import Checkpoint
 
 _SAVE_EVERY_MINUTES = 2.0
 _SEEN = 5000
 _PAUSE = 2.0  # seconds between looks at what others are doing
-
-RANDOM = "random initialisation"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """The images and the machine of a study."""
-
-    data: AnySource
-    """Where the images are."""
-
-    labelled: Labelled
-    """Those to learn from and those to test on."""
-
-    statistics: ChannelStatistics
-    """Of the former."""
-
-    hardware: Hardware
-    """What must not change the result."""
-
-
-class Asking(NamedTuple):
-    """One thing to be measured of a pretrained encoder."""
-
-    score: Score
-    transfer: Transfer | None
-    """Where it is fine-tuned."""
-    labels: str
-
-    @property
-    def key(self) -> str:
-        """Equal for equal questions."""
-        return f"{self.score}-{digest([self.labels, essence(self.transfer)])}"
-
-
-@dataclass
-class Job:
-    """A pretraining with one seed, or drawn weights of the same shape, and all that is asked of it."""
-
-    name: str
-    recipe: Recipe
-    seed: int
-    trained: bool
-    folder: Path
-    asked: list[Asking]
-
-    def answers(self) -> dict[str, Any]:
-        """What is known of it so far, by the keys of questions; or "failed", and "collapsed", and why."""
-        try:
-            return json.loads((self.folder / "scores.json").read_text())
-        except FileNotFoundError:
-            return {}
-
-    def add(self, key: str, answer: Any) -> None:
-        """Note an answer; a half-written file is never seen."""
-        answers = {**self.answers(), key: answer}
-        writing = self.folder / ".scores.json"
-        try:
-            writing.write_text(json.dumps(answers, indent=1) + "\n")
-            writing.rename(self.folder / "scores.json")
-        except OSError as error:
-            raise ResourceError(
-                f"{self.folder} cannot be written ({error.strerror}); mend that and give the same command again"
-            ) from None
-
-    def left(self) -> list[Asking]:
-        """What is not answered yet; nothing where the training failed."""
-        answers = self.answers()
-        if "failed" in answers:
-            return []
-        return [asking for asking in self.asked if asking.key not in answers]
-
-
-def essence(value: Any) -> Any:
-    """A spec as JSON values without the fields that have their defaults: a new field leaves old runs known."""
-    if is_dataclass(value):
-        told = {
-            field.name: essence(getattr(value, field.name))
-            for field in fields(value)
-            if getattr(value, field.name) != field.default
-        }
-        return {"kind": type(value).__name__, **told}
-    if isinstance(value, tuple):
-        return [essence(one) for one in value]
-    return value
-
-
-def questions(study: Study, trial: Trial) -> list[Asking]:
-    """What a study asks of a trial; drawn weights are fine-tuned as one trains from scratch."""
-    found: list[Asking] = []
-    for score in study.scores:
-        transfer = None
-        if score == "finetune":
-            pretrained = trial.start == "pretrained"
-            transfer = trial.transfer if pretrained else from_scratch(trial.transfer)
-        found.append(Asking(score, transfer, trial.labels))
-    return found
-
-
-def jobs(
-    study: Study, trials: dict[str, Trial], seeds: Sequence[int], setting: Setting, root: Path
-) -> list[Job]:
-    """Every run of a study, the first seed of all variations first; equal pretrainings are one."""
-    found: dict[str, Job] = {}
-    for seed in seeds:
-        for name, trial in trials.items():
-            _ask(found, job_of(name, trial, seed, setting, root), questions(study, trial))
-        drawn = replace(trials[study.base], start="drawn")
-        _ask(found, job_of(RANDOM, drawn, seed, setting, root), questions(study, drawn))
-    return list(found.values())
-
-
-def _ask(jobs: dict[str, Job], job: Job, asked: list[Asking]) -> None:
-    """Add questions to a job, or to the one of the same folder."""
-    known = jobs.setdefault(job.folder.name, job)
-    known.asked += [asking for asking in asked if asking not in known.asked]
-
-
-def job_of(name: str, trial: Trial, seed: int, setting: Setting, root: Path) -> Job:
-    """The run of a trial with one seed, by the hash of all that makes it; nothing asked yet."""
-    recipe, trained = trial.recipe, trial.start == "pretrained"
-    told = {
-        "recipe": essence(recipe) if trained else None,
-        "encoder": essence(recipe.encoder),
-        "image_size": essence(recipe.image_size),
-        "images": setting.labelled.train.fingerprint,
-        "tests": setting.labelled.test.fingerprint,
-        "statistics": essence(setting.statistics),
-        "seed": seed,
-    }
-    return Job(name, recipe, seed, trained, root / "runs" / digest(told), [])
 
 
 class Step(NamedTuple):
     """What is being done, or was."""
 
     job: Job
-    doing: Literal["pretraining", "scoring", "failed", "waiting", "done"]
+    doing: Literal["training a tokenizer", "pretraining", "scoring", "failed", "waiting", "done"]
     words: str
 
 
@@ -230,33 +100,95 @@ def _told(job: Job) -> str:
 
 
 def _pretrain(job: Job, setting: Setting, stop: Event) -> Iterator[Step]:
-    """Pretrain in the folder `pretrained` of a job, or go on where it stopped."""
-    folder, train = RunFolder(job.folder / "pretrained"), setting.labelled.train
+    """Pretrain in the folder `pretrained` of a job, or go on where it stopped; the tokenizer it wants goes first."""
+    recipe = job.recipe
+    if job.codes is not None:
+        yield from _tokenize(job, job.codes, setting, stop)
+        if stop.is_set():
+            return
+        recipe = _reading(recipe, job.codes.trained.root)
     run = new_run(
         f"study: {job.name}",
-        job.recipe,
+        recipe,
         setting.data,
-        train,
+        setting.labelled.train,
         setting.statistics,
         setting.hardware,
         seed=job.seed,
         save_every_minutes=_SAVE_EVERY_MINUTES,
     )
+    folder = RunFolder(job.folder / "pretrained")
+
+    def go_on(start: Checkpoint | None) -> Iterator[Progress]:
+        return pretrain(run, folder, setting.labelled.train, run.build(), stop, start)
+
+    last, seconds = yield from _trained(job, run, folder, go_on)
+    if last and not stop.is_set() and (reason := collapse(last[-1])) is not None:
+        job.add("collapsed", reason)
+    if seconds and not stop.is_set():
+        job.add("seconds", seconds)
+
+
+def _tokenize(job: Job, codes: Codes, setting: Setting, stop: Event) -> Iterator[Step]:
+    """Train the tokenizer that a job wants, or wait for the process that does."""
+    run = new_tokenizer(
+        f"study: {codes.name}",
+        codes.recipe,
+        setting.data,
+        setting.labelled.train,
+        setting.statistics,
+        setting.hardware,
+        seed=codes.seed,
+        save_every_minutes=_SAVE_EVERY_MINUTES,
+    )
+    folder = codes.trained
+
+    def go_on(start: Checkpoint | None) -> Iterator[Progress]:
+        return training(run, folder, setting.labelled.train, run.build(), stop, start)
+
+    told = False
+    while not stop.is_set():
+        with claimed(codes.folder) as mine:
+            if mine:
+                _, seconds = yield from _trained(job, run, folder, go_on)
+                if seconds and not stop.is_set():
+                    codes.add("seconds", seconds)
+                return
+        if not told:
+            yield Step(job, "waiting", "for the tokenizer that another process trains")
+        told = True
+        stop.wait(_PAUSE)
+
+
+def _trained(
+    job: Job,
+    run: Run | TokenizerRun,
+    folder: RunFolder,
+    go_on: Callable[[Checkpoint | None], Iterator[Progress]],
+) -> Generator[Step, None, tuple[list[dict[str, float]], float]]:
+    """Train in a folder from its newest checkpoint; the last lines of the log, and the seconds if it was all of it."""
     if not folder.spec.exists():
         folder.create(run)
+    last: list[dict[str, float]] = []
     with folder.lock():
         start, _ = folder.newest()
         if start is not None and start.info.step >= run.steps:
-            return
-        yield Step(job, "pretraining", f"{run.steps:,} steps")
+            return last, 0.0
+        doing = "pretraining" if isinstance(run, Run) else "training a tokenizer"
+        yield Step(job, doing, f"{run.steps:,} steps")
         started = time.perf_counter()
-        last: list[dict[str, float]] = []
-        for progress in pretrain(run, folder, train, run.build(), stop, start):
+        for progress in go_on(start):
             last = progress.lines
-        if last and not stop.is_set() and (reason := collapse(last[-1])) is not None:
-            job.add("collapsed", reason)
-        if start is None and not stop.is_set():
-            job.add("seconds", round(time.perf_counter() - started, 1))
+    return last, 0.0 if start else round(time.perf_counter() - started, 1)
+
+
+def _reading(recipe: Recipe, tokenizer: Path) -> Recipe:
+    """The recipe, its target the codes of the tokenizer in this folder."""
+    objective = recipe.objective
+    assert isinstance(objective, MAE | AIM)
+    assert isinstance(objective.target, TokenizerCodes)
+    target = replace(objective.target, path=str(tokenizer))
+    return replace(recipe, objective=replace(objective, target=target))
 
 
 def model_of(job: Job, setting: Setting) -> ModelSpec:
