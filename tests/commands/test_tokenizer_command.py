@@ -10,6 +10,7 @@ from commands.said import Unmask
 from runs import tiny
 
 from unmask.runs.folder import RunFolder
+from unmask.targets import DalleCodes
 
 FLAGS = ["--recipe", f"{tiny.__file__}:TOKENIZING", "--threads", "1", "--workers", "0"]
 
@@ -139,3 +140,24 @@ def test_stops_and_goes_on_bit_for_bit(tmp_path: Path, images: Path) -> None:
         tiny.assert_same_tensors(ours.read(part), theirs.read(part))
     assert tiny.timeless(whole) == tiny.timeless(halves)
     assert torch.tensor([line["loss"] for line in tiny.timeless(whole)]).isfinite().all()
+
+
+def test_a_run_learns_dalles_codes(unmask: Unmask, images: Path, recipe: list[str]) -> None:
+    file = tiny.write_dalle(Path("encoder.pt"), DalleCodes(path="", codes=16, width=4, depth=1))
+    codes = ["objective.target:dalle", "--objective.target.path"]
+    said = unmask("pretrain", images, *recipe, "--out", "run", *codes, file)
+    assert said.status == 0
+    spec = json.loads(Path("run/spec.json").read_text())["recipe"]["objective"]["target"]
+    assert (spec["kind"], spec["codes"], spec["width"]) == ("dalle", 16, 4)
+    file.unlink()
+    sheet = unmask("reconstruct", "run", images / "00.png", "--out", "sheet.png")
+    assert sheet.status != 0
+    assert "no picture without its decoder" in sheet.err
+    assert not Path("sheet.png").exists()
+    said = unmask("pretrain", images, *recipe, "--out", "other", *codes, "encoder.pkl")
+    assert "encoder.pkl does not exist; give the released encoder.pkl" in said.err
+    grey = tiny.write_images(Path("grey"), channels=1)
+    tiny.write_dalle(file, DalleCodes(path="", codes=16, width=4, depth=1))
+    said = unmask("pretrain", grey, *recipe, "--out", "other", *codes, file)
+    assert "DALL-E's tokenizer knows colour images, and these have 1 channel" in said.err
+    assert not Path("other").exists()

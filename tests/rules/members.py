@@ -44,6 +44,7 @@ from unmask.spec import kinds
 from unmask.targets import (
     AbsolutePixels,
     AnyTarget,
+    DalleCodes,
     Hog,
     KMeansTokens,
     NormalizedPixels,
@@ -102,6 +103,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "tokenizer": TokenizerCodes(
             path="tokenizer", tokenizer=ScalarTokenizer(codes=16, width=8, depth=1)
         ),
+        "dalle": DalleCodes(path="encoder.pt", codes=16, width=4, depth=1),
     },
     "encoder": {"vit": ViT(patch_size=2, embed_dim=8, depth=2, num_heads=2, class_tokens=2)},
     "blocks": {"plain": PlainBlocks(), "beit": BeitBlocks(layer_scale=0.5)},

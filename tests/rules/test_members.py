@@ -20,7 +20,7 @@ from unmask.randomness import seeded
 from unmask.runs.folder import COMPANIONS, RunFolder
 from unmask.runs.run import Run
 from unmask.spec import from_json, kinds, to_json
-from unmask.targets import TokenizerCodes
+from unmask.targets import DalleCodes, TokenizerCodes
 from unmask.training import checkpoint
 from unmask.training.loop import train
 from unmask.training.optimizers import AdamW
@@ -69,6 +69,9 @@ def aimed_at(images: Path, objective: str, target: str) -> Any:
     wanted = MEMBERS["target"][target]
     if isinstance(wanted, TokenizerCodes):
         where = tiny.write_tokenizer(images.parent / wanted.path, images, wanted.tokenizer)
+        wanted = replace(wanted, path=str(where))
+    if isinstance(wanted, DalleCodes):
+        where = tiny.write_dalle(images.parent / wanted.path, wanted)
         wanted = replace(wanted, path=str(where))
     return replace(MEMBERS["objective"][objective], target=wanted)
 

@@ -18,6 +18,7 @@ from unmask.data.views import RandomCrop
 from unmask.encoders import ViT
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
+from unmask.randomness import seeded
 from unmask.recipes import Recipe, Tokenizing
 from unmask.runs.folder import COMPANIONS, RunFolder
 from unmask.runs.pretrain import Progress, pretrain
@@ -25,7 +26,8 @@ from unmask.runs.run import Run, new_run
 from unmask.runs.start import put_in, save_start, start_from
 from unmask.runs.tokenizer import TokenizerRun, new_tokenizer
 from unmask.runs.weights import find_weights
-from unmask.targets import ScalarTokenizer
+from unmask.targets import DalleCodes, ScalarTokenizer
+from unmask.targets.dalle import DalleEncoder
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.hardware import Hardware
 from unmask.training.logbook import TIMES, read_log
@@ -156,6 +158,15 @@ def write_tokenizer(root: Path, data: Path | str, shape: ScalarTokenizer) -> Pat
         module = run.build()
         folder.save(run, 0, module, run.recipe.optimizer.build(module))
     return root
+
+
+def write_dalle(file: Path, shape: DalleCodes) -> Path:
+    """A file of tensors as DALL-E's encoder has them, of this shape, drawn and made once."""
+    if not file.exists():
+        with seeded("test dalle"):
+            encoder = DalleEncoder(shape.codes, shape.width, shape.depth)
+        torch.save(encoder.state_dict(), file)
+    return file
 
 
 def finish(folder: RunFolder, **settings: Any) -> RunFolder:

@@ -19,17 +19,18 @@ from unmask.encoders.vit import BeitBlocks, ViT
 from unmask.objectives.decoders import CrossAttentionDecoder, LinearDecoder, SelfAttentionDecoder
 from unmask.objectives.encodings import Replaced, Visible
 from unmask.objectives.mae import MAE
-from unmask.targets import AnyTarget, TokenizerCodes
+from unmask.targets import AnyTarget, DalleCodes, TokenizerCodes
 from unmask.tasks.classify import Classify
 from unmask.training.kernels import compile_parts, preferred
 
 WANTED = {AttentionShape(3, tokens, tokens, 8): [SDPBackend.MATH] for tokens in (5, 17)}
 """An attention kernel for the encoder alone."""
 
-TARGETS = [
-    kind(path="none") if kind is TokenizerCodes else kind()
-    for kind, *_ in map(get_args, get_args(AnyTarget))
-]
+UNREAD = {
+    TokenizerCodes: TokenizerCodes(path="none"),
+    DalleCodes: DalleCodes(path="none", codes=16, width=4, depth=1),
+}
+TARGETS = [UNREAD.get(kind) or kind() for kind, *_ in map(get_args, get_args(AnyTarget))]
 SMALL = SelfAttentionDecoder(embed_dim=16, depth=2, num_heads=2)
 ENCODINGS = [
     MAE(encoding=Visible(), decoder=replace(SMALL, depth=1)),

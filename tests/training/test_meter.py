@@ -1,5 +1,7 @@
 """What a step costs, against counts by hand."""
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -56,6 +58,16 @@ def test_a_model_keeps_about_what_its_layers_do() -> None:
     found = saved_bytes(model, problem.size, 3, CPU, "float32")
     tokens = 2 * 17 * problem.width + 2 * 65 * problem.decoder_width  # layers x tokens x width
     assert 8 * 4 * tokens < found < 40 * 4 * tokens
+
+
+def test_nothing_stays_in_memory_once_it_is_measured() -> None:
+    """An output that the graph that made it holds by a hook would never be freed, and its weights with it."""
+    model = problems.build(problems.Problem(size=Size(32, 32)))
+    weights = [weakref.ref(parameter) for parameter in model.parameters()]
+    saved_bytes(model, Size(32, 32), 3, CPU, "float32")
+    del model
+    gc.collect()
+    assert not [weight for weight in weights if weight() is not None]
 
 
 def test_cost_adds_up() -> None:

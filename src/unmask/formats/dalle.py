@@ -71,7 +71,9 @@ def read_dalle(path: str) -> tuple[Shape, dict[str, Tensor]]:
             f"{path} is not the encoder of DALL-E's tokenizer (it has no {missing.args[0]}); the released file is called "
             "encoder.pkl"
         ) from None
-    depth = sum(name.startswith("blocks.group_1.") and name.endswith("conv_1.w") for name in tensors)
+    depth = sum(
+        name.startswith("blocks.group_1.") and name.endswith("conv_1.w") for name in tensors
+    )
     return Shape(codes, width, depth), tensors
 
 

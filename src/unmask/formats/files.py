@@ -127,6 +127,7 @@ def _wanted(error: pickle.UnpicklingError) -> str:
 
 
 def damaged(file: Path, error: Exception) -> DataError:
+    """What to say of a file that cannot be read as weights."""
     reason = str(error).strip().partition("\n")[0][:120] or type(error).__name__
     return DataError(
         f"{file} is damaged, half-downloaded, or no file of weights ({reason}); fetch it again and "

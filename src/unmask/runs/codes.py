@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from unmask.contracts import ImageSource, Size
 from unmask.data.views import CenterCrop
 from unmask.errors import DataError, SettingsError
+from unmask.formats.dalle import read_dalle
 from unmask.formats.model import ModelSpec
 from unmask.objectives import AIM, MAE
 from unmask.patches import denormalize, filled, normalize, patch_grid, patchify, size_of, unpatchify
@@ -24,7 +26,7 @@ from unmask.runs.labelled import Part
 from unmask.runs.tokenizer import TokenizerRun
 from unmask.runs.weights import newest_whole
 from unmask.spec import to_json
-from unmask.targets import TokenizerCodes
+from unmask.targets import DalleCodes, TokenizerCodes
 from unmask.targets.pixels import normalized, var_mean
 from unmask.targets.tokenizer import LEAST_CODES, PatchTokenizer
 from unmask.targets.tokens import nearest, perplexity_of, typical_patches
@@ -235,13 +237,41 @@ def tokenizer_for(
     return replace(target, path=where, tokenizer=run.recipe.tokenizer), weights
 
 
+def dalle_for(target: DalleCodes, values: str) -> tuple[DalleCodes, dict[str, Tensor]]:
+    """The target with the shape of the encoder in its file, and that encoder's weights.
+
+    Raises:
+        DataError: if the file is not there, or not that encoder.
+        SettingsError: if the images are not of bytes.
+    """
+    if values != "uint8":
+        raise SettingsError(
+            f"DALL-E's tokenizer knows pixels of bytes, and these images hold {values}; train one of your own with "
+            "`unmask tokenizer`"
+        )
+    shape, weights = read_dalle(target.path)
+    return replace(target, path=str(Path(target.path).absolute()), **shape._asdict()), weights
+
+
+def codes_for(
+    target: TokenizerCodes | DalleCodes, patch_size: int, channels: int, values: str
+) -> tuple[TokenizerCodes | DalleCodes, dict[str, Tensor]]:
+    """The target as what lies at its path is, and the weights that give the codes; see the two above."""
+    if isinstance(target, DalleCodes):
+        return dalle_for(target, values)
+    return tokenizer_for(target, patch_size, channels, values)
+
+
 def with_tokenizer(recipe: Recipe, channels: int, values: str) -> Recipe:
     """The recipe, whose target takes the shape of the tokenizer that it names, if it names one."""
     objective = recipe.objective
-    if not isinstance(objective, MAE | AIM) or not isinstance(objective.target, TokenizerCodes):
+    if not isinstance(objective, MAE | AIM):
         return recipe
-    target, _ = tokenizer_for(objective.target, recipe.encoder.patch_size, channels, values)
-    return replace(recipe, objective=replace(objective, target=target))
+    target = objective.target
+    if not isinstance(target, TokenizerCodes | DalleCodes):
+        return recipe
+    found, _ = codes_for(target, recipe.encoder.patch_size, channels, values)
+    return replace(recipe, objective=replace(objective, target=found))
 
 
 def brings_target(weights: ModelSpec, recipe: Recipe) -> bool:

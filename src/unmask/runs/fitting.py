@@ -1,5 +1,7 @@
 """Targets that are fitted to the training images before the first step."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,9 +12,11 @@ from unmask.data.order import samples
 from unmask.errors import DataError, SettingsError, UnmaskError
 from unmask.objectives import AIM, MAE, AnyPretraining
 from unmask.patches import normalize, patchify
-from unmask.runs.codes import tokenizer_for
+from unmask.runs.codes import codes_for
 from unmask.runs.run import Run
-from unmask.targets.tokenizer import CodeTarget, TokenizerCodes
+from unmask.targets import DalleCodes, TokenizerCodes
+from unmask.targets.dalle import DalleTarget
+from unmask.targets.tokenizer import CodeTarget
 
 _AT_ONCE = 64
 _LOOKED_THROUGH = 10_000
@@ -26,10 +30,10 @@ def fit_target(run: Run, source: ImageSource, objective: AnyPretraining) -> None
 
     Raises:
         DataError: if no image can be read, or the patches allow no fit.
-        RunError: if there is no tokenizer at the path.
+        RunError, DataError: if there is no tokenizer at the path.
     """
     target = objective.target if isinstance(objective, Targeted) else None
-    if isinstance(target, CodeTarget) and not target.complete:
+    if isinstance(target, CodeTarget | DalleTarget) and not target.complete:
         target.take(_tokenizer_of(run))
     if isinstance(target, Fitted) and not target.fitted:
         target.fit(_patches(run, source, objective, target.patches_wanted))
@@ -40,13 +44,13 @@ def _tokenizer_of(run: Run) -> dict[str, Tensor]:
     objective = run.recipe.objective
     assert isinstance(objective, MAE | AIM)
     target = objective.target
-    assert isinstance(target, TokenizerCodes)
+    assert isinstance(target, TokenizerCodes | DalleCodes)
     values = run.statistics.values
-    found, weights = tokenizer_for(target, run.recipe.encoder.patch_size, run.channels, values)
-    if found.tokenizer != target.tokenizer:
+    found, weights = codes_for(target, run.recipe.encoder.patch_size, run.channels, values)
+    if (found := replace(found, path=target.path)) != target:
         raise SettingsError(
-            f"the tokenizer at {target.path} is {found.tokenizer}, and the run's target is made for "
-            f"{target.tokenizer}; give it that one, or leave the target's shape to `unmask pretrain`"
+            f"what lies at {target.path} is {found}, and the run's target is made for {target}; give it that one, "
+            "or leave the target's shape to `unmask pretrain`"
         )
     return weights
 

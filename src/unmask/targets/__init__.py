@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from unmask.spec import Kind
+from unmask.targets.dalle import DalleCodes
 from unmask.targets.hog import Hog
 from unmask.targets.pca import PrincipalComponents
 from unmask.targets.pixels import AbsolutePixels, NormalizedPixels, Pixels
@@ -17,11 +18,13 @@ AnyTarget = (
     | Annotated[Hog, Kind("hog")]
     | Annotated[KMeansTokens, Kind("kmeans-tokens")]
     | Annotated[TokenizerCodes, Kind("tokenizer")]
+    | Annotated[DalleCodes, Kind("dalle")]
 )
 
 __all__ = [
     "AbsolutePixels",
     "AnyTarget",
+    "DalleCodes",
     "Hog",
     "KMeansTokens",
     "NormalizedPixels",

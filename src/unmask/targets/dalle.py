@@ -66,7 +66,9 @@ class _Conv(nn.Module):
 
     def __init__(self, into: int, out: int, side: int) -> None:
         super().__init__()
-        self.w = nn.Parameter(torch.empty(out, into, side, side).normal_(std=(into * side**2) ** -0.5))
+        self.w = nn.Parameter(
+            torch.empty(out, into, side, side).normal_(std=(into * side**2) ** -0.5)
+        )
         self.b = nn.Parameter(torch.zeros(out))
 
     def forward(self, values: Float[Tensor, "b into h w"]) -> Float[Tensor, "b out h w"]:
@@ -104,7 +106,9 @@ class DalleEncoder(nn.Module):
         for group in range(_GROUPS):
             inside: OrderedDict[str, nn.Module] = OrderedDict()
             for number in range(depth):
-                inside[f"block_{number + 1}"] = _Block(before, before := width * 2**group, _GROUPS * depth)
+                inside[f"block_{number + 1}"] = _Block(
+                    before, before := width * 2**group, _GROUPS * depth
+                )
             if group < _GROUPS - 1:
                 inside["pool"] = nn.MaxPool2d(2)
             parts[f"group_{group + 1}"] = nn.Sequential(inside)

@@ -133,7 +133,7 @@ def saved_bytes(
 
         def note(tensor: torch.Tensor) -> torch.Tensor:
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
+            return tensor.detach()  # an output that its own graph holds would never be freed
 
         batch = random_batch(count, size, channels, device, more)
         with (
