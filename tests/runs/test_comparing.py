@@ -51,6 +51,14 @@ def test_it_embeds_and_says_that_it_rebuilds_nothing(finished: tuple[str, RunFol
         model.reconstruct(images[0])
 
 
+def test_a_run_of_aim_says_what_it_has_not_learnt(tmp_path: Path) -> None:
+    images = tiny.write_images(tmp_path / "images")
+    recipe = replace(tiny.RECIPE, objective=MEMBERS["objective"]["aim"], **suited("aim"))
+    model = load(tiny.finished_run(tmp_path / "run", images, recipe=recipe).root)
+    with pytest.raises(RunError, match="pretrained with aim, which guesses each patch from those"):
+        model.reconstruct(torch.zeros(3, 8, 8, dtype=torch.uint8))
+
+
 def test_another_objective_may_start_from_it(finished: tuple[str, RunFolder]) -> None:
     found = find_weights(finished[1].root)
     _, chosen, _ = recipe_for(found.weights.spec)

@@ -1,5 +1,8 @@
 """Methods on equal encoders, with equal budgets."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -11,7 +14,9 @@ from unmask.objectives import Latent
 from unmask.recipes import RECIPES
 from unmask.study.cost import StepCost
 from unmask.study.methods import METHODS, Comparison, equalised, fitted, resized
+from unmask.study.report import write
 from unmask.study.scales import TINY
+from unmask.study.table import Found, Line
 
 
 def comparison(**changes: object) -> Comparison:
@@ -97,6 +102,26 @@ def test_every_line_is_compared_with_the_first_method_of_its_encoder_and_labels(
     assert alone.name == "mae"
     sized = comparison(image_size=Size(64, 64)).study().trials(TINY.base)
     assert {trial.transfer.image_size for trial in sized.values()} == {Size(64, 64)}
+
+
+def test_methods_are_drawn_against_sizes(tmp_path: Path) -> None:
+    assert comparison(encoders=("xs4",)).study().sizes is None
+    study = comparison().study()
+    assert study.sizes is not None
+    assert study.sizes.places == ("xs4", "ti4")
+    assert study.sizes.lines["simmim"] == ("simmim xs4 at all", "simmim ti4 at all")
+    assert study.only(["simmim ti4 at all"]).sizes is None
+    lines = [
+        Line(name, study.base, {"knn": [0.1 * n, 0.1 * n + 0.02]}, [], {}, None, 0.0, [])
+        for n, name in enumerate(study.trials(TINY.base), start=1)
+    ]
+    about = Found(replace(study, timed=False), 2, (), lines, None)
+    written = write(about, "comparison", tmp_path)
+    names = [path.name for path in written]
+    assert names == ["comparison.md", "comparison.csv", "comparison.png", "comparison-sizes.png"]
+    assert "![Against the size of the encoder](comparison-sizes.png)" in written[0].read_text()
+    few = about._replace(lines=[line._replace(scores={}) for line in lines])
+    assert [path.name for path in write(few, "none", tmp_path)] == ["none.md", "none.csv"]
 
 
 def test_equal_compute_and_equal_time() -> None:

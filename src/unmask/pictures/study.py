@@ -48,6 +48,32 @@ def study_picture(
     figure.savefig(path)
 
 
+def sizes_picture(
+    places: Sequence[str],
+    lines: Mapping[str, Sequence[str]],
+    panels: Sequence[Panel],
+    path: Path,
+) -> None:
+    """A plot for each measure: a line for each way, along the sizes; `lines` names its variations."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6 * len(panels), 3.4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for way, names in lines.items():
+            known = [(n, *panel.ours[name]) for n, name in enumerate(names) if name in panel.ours]
+            if known:
+                at, means, spreads = zip(*known, strict=True)
+                axes.errorbar(at, means, spreads, marker="o", capsize=3, label=way)
+        axes.set_xticks(range(len(places)), places, fontsize=8)
+        axes.set_xlim(-0.3, len(places) - 0.7)
+        _finish(axes, panel.title, panel.unit, None, curve=True)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, ncols=7, loc="outside lower center")
+    figure.savefig(path)
+
+
 def _points(
     axes: Any, names: Sequence[str], values: Mapping[str, tuple[float, float]], color: str
 ) -> None:

@@ -19,7 +19,7 @@ from unmask.formats.model import ModelSpec
 from unmask.masking import AnyMasking
 from unmask.masking.squares import side_of
 from unmask.masks import PatchMask, check_count
-from unmask.objectives import AnyObjective
+from unmask.objectives import AIM, AnyObjective
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.randomness import generator
 from unmask.runs.reconstruct import Reconstruction, fitted_size, reconstruct
@@ -101,11 +101,11 @@ class Model:
         """
         if self.run is not None and not isinstance(self.run.recipe.objective, Masked):
             objective = self.run.recipe.objective
-            why = (
-                "which predicts latents of hidden patches, not pixels, so there is no picture to reconstruct"
-                if isinstance(objective, Hiding)
-                else "which hides and rebuilds nothing, so there is nothing to reconstruct"
-            )
+            why = "which hides and rebuilds nothing, so there is nothing to reconstruct"
+            if isinstance(objective, AIM):
+                why = "which guesses each patch from those before it, and has not learnt to fill what a mask hides"
+            elif isinstance(objective, Hiding):
+                why = "which predicts latents of hidden patches, not pixels, so there is no picture to reconstruct"
             raise RunError(
                 f"{self.about} was pretrained with {kind_of(AnyObjective, objective)}, {why}; `unmask evaluate` says "
                 "how good it is"

@@ -15,7 +15,7 @@ from unmask.objectives import Latent
 from unmask.recipes import RECIPES, Recipe
 from unmask.runs.labelled import Labelled, draw_few
 from unmask.study.cost import StepCost
-from unmask.study.study import Published, Study, Trial, Variation, tokenizer_of
+from unmask.study.study import Published, Sizes, Study, Trial, Variation, tokenizer_of
 from unmask.study.tokenized import tokenized
 from unmask.training.schedules import fitting_batch
 
@@ -106,7 +106,19 @@ class Comparison:
             base=self._name(self.methods[0], self.encoders[0], self.labels[-1]),
             variations=tuple(variations),
             scores=("finetune", "linear", "attentive", "knn"),
+            sizes=self._sizes(),
         )
+
+    def _sizes(self) -> Sizes | None:
+        """Every method along the encoders, with the last amount of labels; None if there is one encoder."""
+        if len(self.encoders) == 1:
+            return None
+        amount = self.labels[-1]
+        lines = {
+            method: tuple(self._name(method, encoder, amount) for encoder in self.encoders)
+            for method in self.methods
+        }
+        return Sizes(self.encoders, lines)
 
     def _name(self, method: str, encoder: str, amount: str) -> str:
         parts = [method]

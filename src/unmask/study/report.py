@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
-from unmask.pictures.study import Panel, study_picture
+from unmask.pictures.study import Panel, sizes_picture, study_picture
 from unmask.study.cost import StepCost
 from unmask.study.jobs import RANDOM, Job, Setting, job_of, questions
 from unmask.study.study import Study, Trial, tokenizer_of
@@ -75,30 +75,31 @@ def _line(study: Study, trial: Trial, runs: Sequence[Job]) -> Line:
 
 
 def write(found: Found, name: str, root: Path) -> list[Path]:
-    """The table as Markdown and CSV, and the picture."""
-    page, rows, picture = (root / f"{name}.{ending}" for ending in ("md", "csv", "png"))
+    """The table as Markdown and CSV, and the pictures."""
+    page, rows = (root / f"{name}.{ending}" for ending in ("md", "csv"))
     rows.write_text(csv_text(found))
-    drawn = _draw(found, picture)
-    shown = f"\n![{found.study.title}]({picture.name})\n" if drawn else ""
-    page.write_text(markdown(found) + shown)
-    return [page, rows, picture] if drawn else [page, rows]
-
-
-def _draw(found: Found, path: Path) -> bool:
-    """Whether there was anything to draw."""
-    study = found.study
-    panels = [_panel(found, score) for score in study.scores]
-    panels = [panel for panel in panels if panel.ours]
-    if study.timed and not study.scores:
-        hours = {line.name: (line.hours, 0.0) for line in found.lines if line.cost}
-        paper = {
-            line.name: line.published["hours"] for line in found.lines if "hours" in line.published
-        }
-        panels.append(Panel("800 epochs of ImageNet-1K", hours, paper, None, "hours"))
+    panels = [panel for score in found.study.scores if (panel := _panel(found, score)).ours]
+    if found.study.timed and not found.study.scores:
+        panels = [_hours(found)]
+    pictures: dict[Path, str] = {}
     if panels:
+        pictures[picture := root / f"{name}.png"] = found.study.title
         names = [line.name for line in found.lines]
-        study_picture(names, panels, study.title, path, curve=study.curve)
-    return bool(panels)
+        study_picture(names, panels, found.study.title, picture, curve=found.study.curve)
+    if panels and found.study.sizes is not None:
+        pictures[picture := root / f"{name}-sizes.png"] = "Against the size of the encoder"
+        sizes_picture(*found.study.sizes, panels, picture)
+    shown = "".join(f"\n![{title}]({picture.name})\n" for picture, title in pictures.items())
+    page.write_text(markdown(found) + shown)
+    return [page, rows, *pictures]
+
+
+def _hours(found: Found) -> Panel:
+    hours = {line.name: (line.hours, 0.0) for line in found.lines if line.cost}
+    paper = {
+        line.name: line.published["hours"] for line in found.lines if "hours" in line.published
+    }
+    return Panel("800 epochs of ImageNet-1K", hours, paper, None, "hours")
 
 
 def _panel(found: Found, score: str) -> Panel:

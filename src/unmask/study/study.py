@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar, get_args
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 from unmask.contracts import Hiding, Size
 from unmask.errors import SettingsError, UnmaskError, did_you_mean
@@ -115,6 +115,15 @@ class Variation:
     """The variation that it is compared with; None for the base of the study."""
 
 
+class Sizes(NamedTuple):
+    """Variations along one axis, a line for each way."""
+
+    places: tuple[str, ...]
+    """Names of the sizes, smallest first."""
+    lines: Mapping[str, tuple[str, ...]]
+    """The variations of a way, at each size."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """A question put to variations of one base."""
@@ -142,6 +151,9 @@ class Study:
 
     scale: Scale | None = None
     """The base, if it is not that of `--scale`."""
+
+    sizes: Sizes | None = None
+    """Where the variations are some ways, each at several sizes: which is which, for a picture of its own."""
 
     def __post_init__(self) -> None:
         names = [variation.name for variation in self.variations]
@@ -191,7 +203,7 @@ class Study:
         wanted = {*names, *(known[name].beside or self.base for name in names)}
         chosen = tuple(v for v in self.variations if v.name in wanted)
         base = self.base if self.base in wanted else chosen[0].name
-        return replace(self, variations=chosen, base=base)
+        return replace(self, variations=chosen, base=base, sizes=None)
 
 
 def trainings(trials: Mapping[str, Trial]) -> dict[str, Recipe | Tokenizing]:
