@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _OURS, _PAPER, _RANDOM = "#1f4e86", "#d98c3f", "#888888"
+_LARGE = 1000
 
 
 class Panel(NamedTuple):
@@ -82,13 +83,15 @@ def _points(
             mean, spread = values[name]
             axes.errorbar(mean, place, xerr=spread or None, color=color, marker="o", capsize=3)
             axes.annotate(
-                f"{mean:.1f}",
+                f"{mean:.1f}" if mean < _LARGE else f"{mean:,.0f}",
                 (mean + spread, place),
                 (7, 0),
                 textcoords="offset points",
                 va="center",
                 fontsize=8,
             )
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axes.locator_params(axis="x", nbins=6)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(len(names) - 0.5, -0.5)
     known = [values[name] for name in names if name in values]

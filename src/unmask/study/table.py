@@ -218,9 +218,9 @@ def _costs(found: Found) -> Iterator[str]:
         low, middle, high = (1000 * s / cost.batch for s in (cost.least, cost.seconds, cost.most))
         cells = [
             line.name,
-            f"{cost.flops / 1e9:.3g}",
+            _figures(cost.flops / 1e9),
             f"{cost.flops / base.flops:.2f}",
-            f"{middle:.3g} ({low:.3g} to {high:.3g})",
+            f"{_figures(middle)} ({_figures(low)} to {_figures(high)})",
             f"{cost.seconds / base.seconds:.2f}",
             f"{cost.bytes_kept / 2**20:.2f}",
         ]
@@ -246,6 +246,11 @@ def _costs(found: Found) -> Iterator[str]:
         told = ", ".join(f"{line.tokenizer_flops / 1e15:.3g} of {line.name}" for line in tokenizers)
         yield ""
         yield f"PFLOP in all count the training of a tokenizer: {told}."
+
+
+def _figures(value: float) -> str:
+    """Three figures, and no exponent."""
+    return f"{float(f'{value:.3g}'):,.10g}"
 
 
 def csv_text(found: Found) -> str:
