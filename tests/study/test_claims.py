@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from unmask.study import claims
 from unmask.study.claims import claimed
 
 
@@ -75,13 +76,15 @@ def test_a_half_written_claim_counts_until_it_is_old(tmp_path: Path) -> None:
 
 def test_only_one_of_many_processes_wins(tmp_path: Path) -> None:
     claim(tmp_path, 0, "elsewhere", 1, age=1000)
-    code = (
-        "import sys, time; from pathlib import Path; from unmask.study.claims import claimed\n"
-        "with claimed(Path(sys.argv[1])) as mine:\n    print(mine, flush=True); sys.stdin.read()"
+    code = (  # the one file: importing all of the package takes each process seconds
+        "import importlib.util, sys; from pathlib import Path\n"
+        "spec = importlib.util.spec_from_file_location('claims', sys.argv[2])\n"
+        "claims = importlib.util.module_from_spec(spec); spec.loader.exec_module(claims)\n"
+        "with claims.claimed(Path(sys.argv[1])) as mine:\n    print(mine, flush=True); sys.stdin.read()"
     )
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)],
+            [sys.executable, "-c", code, str(tmp_path), claims.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
