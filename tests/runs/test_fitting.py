@@ -17,6 +17,12 @@ RECIPE = replace(
 )
 
 
+@pytest.fixture(autouse=True)
+def _fit_to_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand images, each many times, are as good as ten thousand for what is asked here."""
+    monkeypatch.setattr("unmask.runs.fitting._LOOKED_THROUGH", 1024)
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_images(tmp_path_factory.mktemp("fitting") / "images")
