@@ -18,7 +18,7 @@ from unmask.study.ablations import STUDIES
 from unmask.study.budget import expected_seconds
 from unmask.study.claims import claimed
 from unmask.study.cost import StepCost, costs
-from unmask.study.jobs import Job, Setting, jobs
+from unmask.study.jobs import Job, Setting, jobs, noted
 from unmask.study.methods import Comparison, equalised
 from unmask.study.report import collected
 from unmask.study.scales import PAPER, TINY
@@ -74,7 +74,7 @@ def test_one_tokenizer_is_trained_for_all_who_want_it(setting: Setting, tmp_path
     assert half.codes is not None
     assert codes.codes.folder == half.codes.folder
     assert random.codes is None
-    assert codes.codes.answers()["seconds"] > 0
+    assert noted(codes.codes.folder)["seconds"] > 0
     weights = tiny.newest(codes.codes.trained).read("model")
     for job in (codes, half):
         kept = tiny.newest(RunFolder(job.folder / "pretrained")).read("model")
@@ -179,6 +179,7 @@ def test_a_measuring_that_was_stopped_goes_on(setting: Setting, tmp_path: Path) 
 def test_the_study_of_targets_has_one_at_every_scale(scale: Any, recipe: Any) -> None:
     trial = STUDIES["target"].trials(scale.base)["tokenizer's codes"]
     assert trial.tokenizing == replace(recipe, image_size=trial.recipe.image_size)
+    assert trial.tokenizing is not None
     assert trial.tokenizing.patch_size == trial.recipe.encoder.patch_size
     short = trial.shortened(0.5)
     assert short.tokenizing is not None

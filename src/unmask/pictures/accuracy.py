@@ -5,6 +5,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unmask.pictures.figure import new_figure
+
 _COLORS = ("#1f4e86", "#d98c3f", "#5b9a5f", "#8b5fa8", "#b0413e", "#4aa3b5", "#8a8a3a", "#c06c9c")
 _CONTROL_COLORS = ("#9fb4cc", "#e3bf96", "#aacbac", "#c3adcf", "#d6a3a1", "#a7d0d8", "#c4c49c")
 _CHANCE = "#888888"
@@ -115,11 +117,7 @@ def _millions(parameters: int) -> str:
 
 
 def _figure(width: float) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, 4.2), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, 4.2)
     return figure, figure.add_subplot()
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.pictures.figure import new_figure
+
 _NUMBERS_UP_TO = 20
 _NAMES_UP_TO = 120
 _LONGEST_NAME = 18
@@ -15,15 +17,12 @@ def confusion_picture(
     counts: NDArray[np.int64], names: tuple[str, ...], title: str, path: Path
 ) -> None:
     """A table of counts [true guessed] as a PNG: shares of each true class; numbers in it where there is room."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import PowerNorm
-    from matplotlib.figure import Figure
 
     classes = len(names)
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(16.0, max(5.0, (0.55 if classes <= _NUMBERS_UP_TO else 0.14) * classes + 2.5))
-    figure = Figure(figsize=(side + 0.8, side), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(side + 0.8, side)
     axes = figure.add_subplot()
     picture = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100))  # small shares show
     _name(axes, names)

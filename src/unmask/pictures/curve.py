@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
+from unmask.pictures.figure import new_figure
+
 
 def loss_curve(lines: list[dict[str, float]], path: Path, title: str) -> None:
     """The loss of every step, and its mean over a fiftieth of the run, as a PNG."""
     import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     steps = np.array([line["step"] for line in lines])
     losses = np.array([line["loss"] for line in lines])
-    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 4)
     axes = figure.add_subplot()
     axes.plot(steps, losses, color="#b8c9dd", linewidth=0.8, label="each step")
     window = max(1, len(losses) // 50)

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unmask.pictures.figure import new_figure
+
 _OURS, _PAPER, _RANDOM = "#1f4e86", "#d98c3f", "#888888"
 _LARGE = 1000
 
@@ -25,14 +27,10 @@ def study_picture(
     names: Sequence[str], panels: Sequence[Panel], title: str, path: Path, *, curve: bool
 ) -> None:
     """A row for each measure, ours on the left and the paper's on the right: points, or a curve along one axis."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     paper = any(panel.published for panel in panels)
     columns = 2 if paper else 1
     height = (2.6 if curve else 0.9 + 0.3 * len(names)) * len(panels) + 0.6
-    figure = Figure(figsize=(5.2 * columns, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(5.2 * columns, height)
     grid = figure.subplots(len(panels), columns, squeeze=False)
     draw = _curve if curve else _points
     for row, panel in zip(grid, panels, strict=True):
@@ -56,11 +54,7 @@ def sizes_picture(
     path: Path,
 ) -> None:
     """A plot for each measure: a line for each way, along the sizes; `lines` names its variations."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.6 * len(panels), 3.4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(3.6 * len(panels), 3.4)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for way, names in lines.items():
             known = [(n, *panel.ours[name]) for n, name in enumerate(names) if name in panel.ours]

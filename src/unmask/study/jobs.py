@@ -51,39 +51,12 @@ class Asking(NamedTuple):
         return f"{self.score}-{digest([self.labels, essence(self.transfer)])}"
 
 
-@dataclass
-class Noted:
-    """A folder in which what is found of a training is noted."""
-
-    name: str
-    seed: int
-    folder: Path
-
-    def answers(self) -> dict[str, Any]:
-        """What is known of it so far, by the keys of questions; or "failed", and "collapsed", and why."""
-        try:
-            return json.loads((self.folder / "scores.json").read_text())
-        except FileNotFoundError:
-            return {}
-
-    def add(self, key: str, answer: Any) -> None:
-        """Note an answer; a half-written file is never seen."""
-        answers = {**self.answers(), key: answer}
-        writing = self.folder / ".scores.json"
-        try:
-            writing.write_text(json.dumps(answers, indent=1) + "\n")
-            writing.rename(self.folder / "scores.json")
-        except OSError as error:
-            raise ResourceError(
-                f"{self.folder} cannot be written ({error.strerror}); mend that and give the same command again"
-            ) from None
-
-
-@dataclass
-class Codes(Noted):
+class Codes(NamedTuple):
     """A tokenizer to be trained, for those who predict its codes."""
 
     recipe: Tokenizing
+    seed: int
+    folder: Path
 
     @property
     def trained(self) -> RunFolder:
@@ -92,14 +65,25 @@ class Codes(Noted):
 
 
 @dataclass
-class Job(Noted):
+class Job:
     """A pretraining with one seed, or drawn weights of the same shape, and all that is asked of it."""
 
+    name: str
     recipe: Recipe
+    seed: int
     trained: bool
+    folder: Path
     asked: list[Asking]
     codes: Codes | None = None
     """The tokenizer that must be there first."""
+
+    def answers(self) -> dict[str, Any]:
+        """What is known of it so far, by the keys of questions; or "failed", and "collapsed", and why."""
+        return noted(self.folder)
+
+    def add(self, key: str, answer: Any) -> None:
+        """Note an answer."""
+        note(self.folder, key, answer)
 
     def left(self) -> list[Asking]:
         """What is not answered yet; nothing where the training failed."""
@@ -107,6 +91,26 @@ class Job(Noted):
         if "failed" in answers:
             return []
         return [asking for asking in self.asked if asking.key not in answers]
+
+
+def noted(folder: Path) -> dict[str, Any]:
+    """What is noted of the training in a folder."""
+    try:
+        return json.loads((folder / "scores.json").read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def note(folder: Path, key: str, value: Any) -> None:
+    """Note something beside what is noted; a half-written file is never seen."""
+    writing = folder / ".scores.json"
+    try:
+        writing.write_text(json.dumps({**noted(folder), key: value}, indent=1) + "\n")
+        writing.rename(folder / "scores.json")
+    except OSError as error:
+        raise ResourceError(
+            f"{folder} cannot be written ({error.strerror}); mend that and give the same command again"
+        ) from None
 
 
 def essence(value: Any) -> Any:
@@ -167,13 +171,13 @@ def job_of(name: str, trial: Trial, seed: int, setting: Setting, root: Path) -> 
     if trained and trial.tokenizing is not None:
         codes = codes_of(trial.tokenizing, seed, setting, root)
         told["codes"] = codes.folder.name
-    return Job(name, seed, root / "runs" / digest(told), recipe, trained, [], codes)
+    return Job(name, recipe, seed, trained, root / "runs" / digest(told), [], codes)
 
 
 def codes_of(tokenizing: Tokenizing, seed: int, setting: Setting, root: Path) -> Codes:
     """The tokenizer of a recipe with one seed, in a folder of its own: runs that predict its codes share it."""
     told = {"tokenizing": essence(tokenizing), **_origin(setting, seed)}
-    return Codes("tokenizer", seed, root / "runs" / digest(told), tokenizing)
+    return Codes(recipe=tokenizing, seed=seed, folder=root / "runs" / digest(told))
 
 
 def _origin(setting: Setting, seed: int) -> dict[str, Any]:

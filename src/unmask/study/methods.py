@@ -16,7 +16,7 @@ from unmask.recipes import RECIPES, Recipe
 from unmask.runs.labelled import Labelled, draw_few
 from unmask.study.cost import StepCost
 from unmask.study.study import Published, Sizes, Study, Trial, Variation, tokenizer_of
-from unmask.study.tokenized import tokenized
+from unmask.study.tokenized import WIDE, tokenized
 from unmask.training.schedules import fitting_batch
 
 Equal = Literal["epochs", "compute", "time"]
@@ -47,7 +47,6 @@ _SHAPES = {"xs": (96, 4, 3), "ti": (192, 12, 3), "s": (384, 12, 6), "b": (768, 1
 """Width, blocks and heads; all but xs are DeiT's and ViT's."""
 
 _LARGE_PATCH = 16
-_WIDE = 384
 _BATCH = 128
 _TOKENIZER_EPOCHS = 1 / 3  # of the first method's epochs
 _MOST_OF_TOKENIZER = 0.9  # of what a method may take
@@ -155,7 +154,7 @@ def fitted(method: str, encoder: str, epochs: float) -> Recipe:
         )
     patch = int(found[2])
     width, depth, heads = _SHAPES[found[1]]
-    recipe = _published(method, "b16" if width >= _WIDE else "ti4")
+    recipe = _published(method, "b16" if width >= WIDE else "ti4")
     seen = _published(method, "b16" if patch >= _LARGE_PATCH else "ti4")
     recipe = replace(recipe, image_size=seen.image_size, views=seen.views)
     shape = {"patch_size": patch, "embed_dim": width, "depth": depth, "num_heads": heads}

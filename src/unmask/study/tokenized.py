@@ -6,7 +6,8 @@ from unmask.recipes.tokenizer import TOKENIZER_B16, TOKENIZER_TI4
 from unmask.study.study import Trial
 from unmask.targets import TokenizerCodes
 
-_WIDE = 384  # of an encoder
+WIDE = 384
+"""The width of an encoder from which on recipes made for ViT-B suit it better than those for ViT-Ti."""
 
 
 def tokenized(trial: Trial, epochs: float | None = None) -> Trial:
@@ -15,7 +16,7 @@ def tokenized(trial: Trial, epochs: float | None = None) -> Trial:
     It is trained for so many epochs, a twentieth of them to warm up, or as its recipe says.
     """
     recipe = trial.recipe
-    chosen = TOKENIZER_B16 if recipe.encoder.embed_dim >= _WIDE else TOKENIZER_TI4
+    chosen = TOKENIZER_B16 if recipe.encoder.embed_dim >= WIDE else TOKENIZER_TI4
     chosen = replace(chosen, patch_size=recipe.encoder.patch_size, image_size=recipe.image_size)
     if epochs is not None:
         schedule = replace(chosen.schedule, warmup_epochs=epochs / 20)

@@ -28,7 +28,7 @@ from unmask.runs.tuned import Asked, fitted, tune
 from unmask.runs.watch import collapse
 from unmask.runs.weights import find_weights
 from unmask.study.claims import claimed
-from unmask.study.jobs import Asking, Codes, Job, Setting
+from unmask.study.jobs import Asking, Codes, Job, Setting, note
 from unmask.targets import TokenizerCodes
 from unmask.training.checkpoint import Checkpoint
 
@@ -132,7 +132,7 @@ def _pretrain(job: Job, setting: Setting, stop: Event) -> Iterator[Step]:
 def _tokenize(job: Job, codes: Codes, setting: Setting, stop: Event) -> Iterator[Step]:
     """Train the tokenizer that a job wants, or wait for the process that does."""
     run = new_tokenizer(
-        f"study: {codes.name}",
+        "study: tokenizer",
         codes.recipe,
         setting.data,
         setting.labelled.train,
@@ -152,7 +152,7 @@ def _tokenize(job: Job, codes: Codes, setting: Setting, stop: Event) -> Iterator
             if mine:
                 _, seconds = yield from _trained(job, run, folder, go_on)
                 if seconds and not stop.is_set():
-                    codes.add("seconds", seconds)
+                    note(codes.folder, "seconds", seconds)
                 return
         if not told:
             yield Step(job, "waiting", "for the tokenizer that another process trains")
