@@ -31,6 +31,7 @@ from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.objectives.words import HiddenCharacters, Reader
 from unmask.patches import pixels_of
+from unmask.pictures.figure import new_figure
 from unmask.randomness import generator
 from unmask.runs.reconstruct import interpolated
 from unmask.runs.words import Counts, Text, built, learn, passages_of, read_text, score_of
@@ -40,17 +41,17 @@ from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine
 
 RATIOS = (0.15, 0.5, 0.75, 0.9)
-READER = Reader(embed_dim=64, depth=2, num_heads=2)
+READER = Reader()
 SIZE, IMAGES, TESTED, BATCH = Size(32, 32), 4000, 100, 64
 
 
 def words(text: Text, ratio: float, steps: int) -> dict[str, float]:
     reader, objective = READER, HiddenCharacters(ratio=ratio)
     model: Any = built(reader, objective, text, 0)
-    for _ in learn(model, reader, text, steps, 3e-3, 0):
+    for _ in learn(model, reader, text, steps, 6e-3, 0):
         pass
     counts = Counts(text)
-    passages = passages_of(text.test, reader.length, 300, 5)
+    passages = passages_of(text.test, reader.length, 600, 5)
     drawn = torch.rand(4, *passages.shape, generator=generator("cpu", "study", 0))
     _, asked = model.ask(passages, drawn)
     hidden = passages.masked_fill(asked, len(text.symbols))  # all of them show the mask
@@ -134,11 +135,7 @@ def looked_at(data: str) -> tuple[Tensor, Tensor, ModelSpec]:
 
 
 def draw(found: dict[str, list[dict[str, float]]], path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 3.6)
     names = {"words": ("trigram of the two neighbours", "bits of a hidden character left"),
              "pixels": ("linear interpolation", "variance of hidden pixels left")}  # fmt: skip
     for place, (kind, (guess, what)) in enumerate(names.items(), start=1):
@@ -163,7 +160,7 @@ def main() -> None:
     parser.add_argument(
         "--out", default="studies/words", help="name of the .json and .png to write"
     )
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -6,7 +6,24 @@ import pytest
 import torch
 from commands.said import Unmask
 
-from unmask.runs.words import Counts, Text, own_text, read_text
+from unmask.objectives.words import (
+    AnyReading,
+    HiddenCharacters,
+    HiddenCharactersModel,
+    NextCharacter,
+    NextCharacterModel,
+    Reader,
+)
+from unmask.runs.words import (
+    Counts,
+    Text,
+    built,
+    hidden_scores,
+    learn,
+    next_scores,
+    own_text,
+    read_text,
+)
 
 TINY = ["--steps", "3", "--threads", "1", "--embed-dim", "12", "--depth", "1", "--num-heads", "2"]
 
@@ -97,3 +114,23 @@ def test_a_tenth_is_held_out_and_rare_characters_are_one(tmp_path: Path) -> None
     assert omega not in text.symbols
     pieces = len(story() + omega) // 1000
     assert (len(text.train), len(text.test)) == (pieces - pieces // 10, pieces // 10)
+
+
+@pytest.mark.parametrize("objective", [NextCharacter(), HiddenCharacters()])
+def test_both_learn_what_a_trigram_cannot_see(tmp_path: Path, objective: AnyReading) -> None:
+    """Triples of eight characters, drawn at random and each said eight times over: what is three places away tells all."""
+    random = torch.Generator().manual_seed(0)
+    triples = torch.randint(8, (1200, 3), generator=random).repeat(1, 8).flatten()
+    path = tmp_path / "triples.txt"
+    path.write_text("".join("abcdefgh"[number] for number in triples.tolist()))
+    text, reader = read_text(path), Reader(length=16, embed_dim=32, depth=2, num_heads=2)
+    model = built(reader, objective, text, 0)
+    for _ in learn(model, reader, text, 300, 6e-3, 0):
+        pass
+    if isinstance(model, NextCharacterModel):
+        scores = next_scores(model, text, reader.length)
+    else:
+        assert isinstance(model, HiddenCharactersModel)
+        scores = hidden_scores(model, text, reader.length)
+    *counts, found = [score.bits for score in scores.values()]
+    assert found < min(counts) - 0.5

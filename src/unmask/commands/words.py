@@ -27,17 +27,17 @@ from unmask.runs.words import (
     Score,
     Text,
     built,
+    hidden_scores,
     learn,
+    next_scores,
     passages_of,
     read_text,
-    tested_hidden,
-    tested_next,
 )
 from unmask.training.hardware import cores
 
 _SHOWN, _WRITTEN = 3, 160
 _PLAIN_SECONDS = 15.0
-_BASE_LR = 3e-3
+_BASE_LR = 6e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Arguments:
     """Which characters are hidden, and how."""
 
     steps: int = 1200
-    """Steps of 32 passages for each objective."""
+    """Steps of 64 passages for each objective."""
 
     seed: int = 0
     """Seed of weights, passages and masks."""
@@ -103,7 +103,7 @@ def _next(args: Arguments, text: Text) -> None:
                 f"  sees  {text.written(passage[: place + 1])!r}  ->  {text.written(passage[place + 1 : place + 2])!r}"
             )
     _train(args, text, model, "next")
-    _say(tested_next(model, text, length))
+    _say(next_scores(model, text, length))
     beginning = passages_of(text.test, length // 2, 1, 3)[0]
     written = model.continued(beginning, _WRITTEN, generator("cpu", "written", args.seed))
     console.print(f"it goes on writing after {text.written(beginning)!r}:")
@@ -131,7 +131,7 @@ def _hidden(args: Arguments, text: Text) -> None:
             f"  true  {text.written(passage)}\n  sees  {text.written(shown)}\n  asked {_marks(places)}"
         )
     _train(args, text, model, "hidden")
-    _say(tested_hidden(model, text, length))
+    _say(hidden_scores(model, text, length))
     passages = passages_of(text.test, length, _SHOWN, 4)
     _, gaps = model.ask(
         passages, torch.rand(4, *passages.shape, generator=generator("cpu", "gaps", 0))

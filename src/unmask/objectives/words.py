@@ -25,7 +25,7 @@ _MASKED, _REPLACED = 0.8, 0.9  # BERT: 80 % mask, 10 % another, 10 % the rest
 class Reader:
     """A Transformer that reads characters."""
 
-    length: int = 64
+    length: int = 32
     """Characters of a passage, which stands for a sentence."""
 
     embed_dim: int = 96

@@ -35,8 +35,8 @@ MASK = "\N{LOWER ONE EIGHTH BLOCK}"
 _RAREST = 20
 _LEAST = 20_000
 _PIECE, _HELD_OUT_EVERY = 1000, 10
-_TESTED = 200
-BATCH = 32
+_TESTED = 400
+BATCH = 64
 """Passages of a step."""
 
 _SIGHT = 2  # characters that a trigram looks back
@@ -166,7 +166,7 @@ def score_of(expected: Float[Tensor, "n symbols"], truth: Int[Tensor, "n"]) -> S
 
 
 @torch.inference_mode()
-def tested_next(model: NextCharacterModel, text: Text, length: int) -> dict[str, Score]:
+def next_scores(model: NextCharacterModel, text: Text, length: int) -> dict[str, Score]:
     """The model's score on held-out passages, beside models of counts on the same characters."""
     passages = passages_of(text.test, length, _TESTED, 1)
     expected = model.eval().scores(passages[:, :-1]).softmax(-1)[:, _SIGHT - 1 :]
@@ -183,7 +183,7 @@ def tested_next(model: NextCharacterModel, text: Text, length: int) -> dict[str,
 
 
 @torch.inference_mode()
-def tested_hidden(model: HiddenCharactersModel, text: Text, length: int) -> dict[str, Score]:
+def hidden_scores(model: HiddenCharactersModel, text: Text, length: int) -> dict[str, Score]:
     """The same for hidden characters; the models of counts see the true neighbours, hidden or not."""
     passages = passages_of(text.test, length, _TESTED, 2)
     drawn = torch.rand(4, *passages.shape, generator=generator("cpu", "tested", 0))
