@@ -16,6 +16,7 @@ from unmask.study.cost import StepCost
 from unmask.study.methods import METHODS, Comparison, equalised, fitted, resized
 from unmask.study.report import write
 from unmask.study.scales import TINY
+from unmask.study.study import trainings
 from unmask.study.table import Found, Line
 
 
@@ -88,16 +89,24 @@ def test_a_latent_target_is_of_as_large_a_part_of_the_blocks(encoder: str, block
 
 def test_every_line_is_compared_with_the_first_method_of_its_encoder_and_labels() -> None:
     study = comparison().study()
-    assert len(study.variations) == 3 * 2 * 2
+    assert len(study.variations) == 4 * 2 * 2  # and scratch as simmim
     beside = {variation.name: variation.beside for variation in study.variations}
     assert beside["simmim ti4 at 10%"] == "mae ti4 at 10%"
     assert study.base == "mae xs4 at all"
     trials = study.trials(TINY.base)
-    assert trials["scratch ti4 at all"].start == "drawn"
+    scratch, other = trials["scratch ti4 at all"], trials["scratch as simmim ti4 at all"]
+    assert (scratch.start, other.start) == ("drawn", "drawn")
+    assert scratch.transfer.encoder == trials["mae ti4 at all"].recipe.encoder
+    assert other.transfer.encoder == trials["simmim ti4 at all"].recipe.encoder
+    assert {name for name in trainings(trials) if "scratch" in name} == set()
     assert trials["mae ti4 at 10%"].labels == "10%"
     assert {trial.transfer.encoder for trial in trials.values()} == {
         trial.recipe.encoder for trial in trials.values()
     }
+    alike = comparison(
+        methods=("mae", "aim", "scratch"), encoders=("xs4",), labels=("all",)
+    ).study()
+    assert [variation.name for variation in alike.variations] == ["mae", "aim", "scratch"]
     (alone,) = comparison(methods=("mae",), encoders=("xs8",), labels=("all",)).study().variations
     assert alone.name == "mae"
     sized = comparison(image_size=Size(64, 64)).study().trials(TINY.base)
@@ -131,7 +140,6 @@ def test_equal_compute_and_equal_time() -> None:
     costs = {
         "mae": cost,
         "simmim": cost._replace(flops=400, seconds=5.0, update_seconds=0.25),
-        "scratch": cost,
     }
     epochs = {
         equal: equalised(study, trials, costs, equal)["simmim"].recipe.epochs

@@ -10,6 +10,7 @@ import numpy as np
 
 from unmask.contracts import Size
 from unmask.data.crops import MultiCrop
+from unmask.encoders import ViT
 from unmask.errors import SettingsError, did_you_mean
 from unmask.objectives import Latent
 from unmask.recipes import RECIPES, Recipe
@@ -23,6 +24,11 @@ Equal = Literal["epochs", "compute", "time"]
 """What all methods have as much of as the first: epochs, FLOPs, or seconds of this machine."""
 
 SCRATCH = "scratch"
+"""Trains the first method's encoder with labels alone."""
+
+SCRATCH_AS = "scratch as "
+"""Before a method's name: trains that method's encoder with labels alone, where it is built otherwise than the first's."""
+
 BEIT = "beit"
 """Predicts the codes of a tokenizer, which is trained first."""
 
@@ -88,16 +94,17 @@ class Comparison:
 
     def study(self) -> Study:
         """The study of all methods, encoders and amounts of labels."""
+        ways = self._ways()
         variations = [
             Variation(
                 name=self._name(method, encoder, amount),
                 change=partial(self._trial, method, encoder, amount),
-                published=METHODS[method] if amount == "all" else {},
+                published=METHODS.get(method, {}) if amount == "all" else {},
                 beside=self._name(self.methods[0], encoder, amount),
             )
             for encoder in self.encoders
             for amount in self.labels
-            for method in self.methods
+            for method in ways
         ]
         return Study(
             title="Ways to pretrain the same encoder",
@@ -115,9 +122,21 @@ class Comparison:
         amount = self.labels[-1]
         lines = {
             method: tuple(self._name(method, encoder, amount) for encoder in self.encoders)
-            for method in self.methods
+            for method in self._ways()
         }
         return Sizes(self.encoders, lines)
+
+    def _ways(self) -> list[str]:
+        """The methods and, if scratch is one, the same for other encoders of equal shape: BEiT's blocks are not MAE's."""
+        ways, known = list(self.methods), [self._encoder(self.methods[0])]
+        for method in self.methods[1:] if SCRATCH in self.methods else ():
+            if method != SCRATCH and self._encoder(method) not in known:
+                known.append(self._encoder(method))
+                ways.append(SCRATCH_AS + method)
+        return ways
+
+    def _encoder(self, method: str) -> ViT:
+        return fitted(method, self.encoders[0], self.epochs).encoder
 
     def _name(self, method: str, encoder: str, amount: str) -> str:
         parts = [method]
@@ -129,11 +148,12 @@ class Comparison:
 
     def _trial(self, method: str, encoder: str, amount: str, base: Trial) -> Trial:
         """A method's recipe on an encoder, for the epochs of the first method, and a fine-tuning of its own length."""
-        recipe = fitted(method if method != SCRATCH else self.methods[0], encoder, self.epochs)
+        shown = method.removeprefix(SCRATCH_AS)
+        recipe = fitted(shown if shown != SCRATCH else self.methods[0], encoder, self.epochs)
         if self.image_size is not None:
             recipe = resized(recipe, self.image_size)
         transfer = replace(base.transfer, encoder=recipe.encoder, image_size=recipe.image_size)
-        start = "drawn" if method == SCRATCH else "pretrained"
+        start = "drawn" if method.startswith(SCRATCH) else "pretrained"
         trial = Trial(recipe=recipe, transfer=transfer, labels=amount, start=start)
         return tokenized(trial, self.epochs * _TOKENIZER_EPOCHS) if method == BEIT else trial
 
@@ -209,6 +229,9 @@ def equalised(
     found: dict[str, Trial] = {}
     for name, trial in trials.items():
         epochs = trial.recipe.epochs
+        if trial.start == "drawn":
+            found[name] = trial
+            continue
         if equal != "epochs":
             given = epochs * _price(costs[beside[name]], equal)
             codes = trial.tokenizing

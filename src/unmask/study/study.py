@@ -207,9 +207,11 @@ class Study:
 
 
 def trainings(trials: Mapping[str, Trial]) -> dict[str, Recipe | Tokenizing]:
-    """How every trial is pretrained, by name, and how the tokenizers of some are trained, by `tokenizer_of` it."""
-    recipes: dict[str, Recipe | Tokenizing] = {name: trial.recipe for name, trial in trials.items()}
+    """How each trial is pretrained that is, by name, and how the tokenizers of some are trained, by `tokenizer_of` it."""
+    recipes: dict[str, Recipe | Tokenizing] = {}
     for name, trial in trials.items():
+        if trial.start == "pretrained":
+            recipes[name] = trial.recipe
         if trial.tokenizing is not None:
             recipes[tokenizer_of(name)] = trial.tokenizing
     return recipes
