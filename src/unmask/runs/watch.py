@@ -32,10 +32,10 @@ LOOKS = 10
 LEAST_RANK = 0.1
 """Of the ranks that there could be; less is a collapse."""
 
-CLEARLY = 2.0
-"""Standard errors by which neighbours must tell less than before training: a hundred images alone differ by points."""
+CLEARLY = 3.0
+"""Standard errors by which neighbours must tell less than before training: of many looks, some are two off by chance."""
 
-_FEWEST, _MOST, _MOST_LARGE = 64, 512, 256  # images
+_FEWEST, _MOST, _MOST_LARGE = 128, 512, 256  # images
 _LARGE = 128 * 128  # pixels
 _TRAINED_ON = 1000
 """One image is looked at for so many that are trained on, so that all looks cost about a hundredth of the run."""
@@ -126,7 +126,7 @@ class Watch:
 
 
 def image_count(run: Run) -> int:
-    """How many images a run looks at: 512, or 256 of 128 x 128 pixels and more; fewer in a short run, at least 64."""
+    """How many images a run looks at: 512, or 256 of 128 x 128 pixels and more; fewer in a short run, at least 128."""
     size = run.recipe.image_size
     most = _MOST_LARGE if size.height * size.width >= _LARGE else _MOST
     return max(_FEWEST, min(most, run.images_seen(run.steps) // _TRAINED_ON))
