@@ -106,7 +106,7 @@ def _shape(spec: ModelSpec) -> str:
     return (
         f"{encoder.depth} blocks of {encoder.embed_dim} with {encoder.num_heads} heads, {several}patches of "
         f"{encoder.patch_size}, images of {spec.image_size.height} x {spec.image_size.width} with "
-        f"{spec.channels} channels ({spec.statistics.source})"
+        f"{spec.channels} channel{'s' * (spec.channels > 1)} ({spec.statistics.source})"
     )
 
 

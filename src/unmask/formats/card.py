@@ -71,7 +71,7 @@ def _facts(weights: Weights, data: str) -> list[str]:
         f"data: {data}",
         f"encoder: ViT of {encoder.depth} blocks, width {encoder.embed_dim}, {encoder.num_heads} heads, "
         f"{several}patches of {encoder.patch_size} pixels; images of {spec.image_size.height} x "
-        f"{spec.image_size.width} with {spec.channels} channels",
+        f"{spec.image_size.width} with {spec.channels} channel{'s' * (spec.channels > 1)}",
         f"statistics: mean {_listed(statistics.mean)}, deviation {_listed(statistics.std)} "
         f"({statistics.source})",
     ]
