@@ -8,6 +8,7 @@ import tyro
 from unmask.commands.arguments import parse
 from unmask.commands.conduct import (
     Conduct,
+    checked_budget,
     checked_seeds,
     conduct,
     make_folder,
@@ -92,7 +93,7 @@ def main(arguments: list[str]) -> int:
         )
     if args.tuning_steps < 1:
         raise SettingsError(f"--tuning-steps must be at least 1, got {args.tuning_steps}")
-    seeds = checked_seeds(args.seeds)
+    seeds, budget = checked_seeds(args.seeds), checked_budget(args.budget)
     comparison = Comparison(
         methods=_listed(args.methods),
         encoders=_listed(args.encoders),
@@ -128,7 +129,7 @@ def main(arguments: list[str]) -> int:
             f"{args.tuning_steps:,} steps of fine-tuning, batches of at most {batch_size}. {_CLOSING}",
         ),
     )
-    return conduct(asked, setting, args.budget)
+    return conduct(asked, setting, budget)
 
 
 def _listed(words: str) -> tuple[str, ...]:

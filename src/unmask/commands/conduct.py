@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -49,6 +50,33 @@ def checked_seeds(seeds: int) -> range:
     if seeds < 1:
         raise SettingsError(f"--seeds must be at least 1, got {seeds}")
     return range(seeds)
+
+
+class Budget(NamedTuple):
+    """What all trainings together may take."""
+
+    share: float | None
+    """Of their epochs, if that was asked for."""
+    seconds: float
+
+
+def checked_budget(budget: str | None) -> Budget | None:
+    """What --budget says."""
+    if budget is None:
+        return None
+    share = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", budget.strip())
+    if share is not None:
+        if not 0 < float(share[1]) <= 100:
+            raise SettingsError(
+                f"--budget is at most 100% of the epochs, and above 0%; got {budget!r}"
+            )
+        return Budget(float(share[1]) / 100, 0.0)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", budget.strip())
+    if found is None or float(found[1]) == 0:
+        raise SettingsError(
+            f"--budget is a time such as 90min or 2h, or a share such as 50%; got {budget!r}"
+        )
+    return Budget(None, float(found[1]) * _UNITS[found[2]])
 
 
 def setting_of(
@@ -131,7 +159,7 @@ class Conduct:
     """What is studied on what, for the page."""
 
 
-def conduct(asked: Conduct, setting: Setting | None, budget: str | None) -> int:
+def conduct(asked: Conduct, setting: Setting | None, budget: Budget | None) -> int:
     """Make all runs that are left, if any are to be made, and write and print the results; the exit status."""
     stopped = 0
     if setting is not None:
@@ -147,7 +175,7 @@ def conduct(asked: Conduct, setting: Setting | None, budget: str | None) -> int:
     return 0
 
 
-def _fitted(asked: Conduct, setting: Setting, budget: str | None) -> Conduct:
+def _fitted(asked: Conduct, setting: Setting, budget: Budget | None) -> Conduct:
     """The trials cut to fit a budget, and what will be done said."""
     study, base = asked.study, asked.trials[asked.study.base]
     every = jobs(study, asked.trials, asked.seeds, setting, asked.root)
@@ -156,7 +184,7 @@ def _fitted(asked: Conduct, setting: Setting, budget: str | None) -> Conduct:
     factor = 1.0
     if budget is not None:
         kept = asked.root / "runs" / f"budget-{asked.name}.json"
-        factor = _share(budget) or fitting_factor(_seconds(budget), training, rest, kept)
+        factor = budget.share or fitting_factor(budget.seconds, training, rest, kept)
     words = asked.words
     if factor < 1.0:
         trials = {name: trial.shortened(factor) for name, trial in asked.trials.items()}
@@ -199,22 +227,3 @@ def _write(asked: Conduct, setting: Setting | None) -> list[Path]:
     shown = asked.costs if asked.study.timed else {}
     about = (asked.trials, asked.seeds, setting, shown, asked.root, asked.words)
     return write(collected(asked.study, *about), asked.name, asked.root)
-
-
-def _share(budget: str) -> float | None:
-    """A share of the epochs, if it is one."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", budget.strip())
-    if found is None:
-        return None
-    if not 0 < float(found[1]) <= 100:
-        raise SettingsError(f"--budget is at most 100% of the epochs, and above 0%; got {budget!r}")
-    return float(found[1]) / 100
-
-
-def _seconds(budget: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", budget.strip())
-    if found is None or float(found[1]) == 0:
-        raise SettingsError(
-            f"--budget is a time such as 90min or 2h, or a share such as 50%; got {budget!r}"
-        )
-    return float(found[1]) * _UNITS[found[2]]

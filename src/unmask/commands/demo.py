@@ -11,7 +11,6 @@ from threading import Event
 import numpy as np
 import torch
 from rich.table import Table
-from threadpoolctl import threadpool_limits
 
 from unmask.commands.arguments import parse
 from unmask.commands.console import console, duration, shown
@@ -123,8 +122,7 @@ def _learn_from_few(root: Path, labels: int, seed: int) -> list[Result]:
     model, source, test = load(root), Digits().open("train"), Digits().open("test")
     encoders = {"random": model.spec.build_encoder().eval(), "pretrained": model.encoder}
     trial = draw_trial(_in_memory(source), _in_memory(test), labels, _CHOOSING, seed)
-    with threadpool_limits(1):  # two processes share the cores already
-        return list(compare(encoders, trial, labels, seed))
+    return list(compare(encoders, trial, labels, seed))
 
 
 def _in_memory(source: DigitImages) -> Images:

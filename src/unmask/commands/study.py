@@ -9,6 +9,7 @@ from unmask.channels import IMAGENET
 from unmask.commands.arguments import parse
 from unmask.commands.conduct import (
     Conduct,
+    checked_budget,
     checked_seeds,
     conduct,
     make_folder,
@@ -76,7 +77,7 @@ def main(arguments: list[str]) -> int:
     if args.list or args.name is None:
         _say_list()
         return 0
-    seeds = checked_seeds(args.seeds)
+    seeds, budget = checked_seeds(args.seeds), checked_budget(args.budget)
     study, name = find_study(args.name), args.name.rpartition(":")[2]
     if args.only:
         study = study.only([word.strip() for word in args.only.split(",")])
@@ -108,7 +109,7 @@ def main(arguments: list[str]) -> int:
         root=root,
         words=(f"Scale {name if study.scale else args.scale}: {scale.about}.",),
     )
-    return conduct(asked, setting, args.budget)
+    return conduct(asked, setting, budget)
 
 
 def _say_list() -> None:

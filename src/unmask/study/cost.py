@@ -1,6 +1,5 @@
 """What a step of every variation costs here: FLOPs, time and memory, measured in turns."""
 
-import gc
 import json
 import statistics
 import time
@@ -99,8 +98,7 @@ def costs(
         measured.write(kept)
         if turn.both_ways > _LONG:
             tell(f"  {name}: {turn.both_ways:,.1f} s for {batch} images ({place} of {len(order)})")
-        del turned
-        gc.collect()
+        del turned  # before the next one is built
     return {
         name: _summed(measured.counted[name], measured.turns[name][:rounds], batch)
         for name in recipes

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -69,7 +70,8 @@ def typical_patches(patches: Float[Tensor, "n p"], codes: int) -> Float[Tensor, 
             "--objective.target.codes, or more images"
         )
     kmeans = MiniBatchKMeans(codes, batch_size=4096, random_state=0)
-    kmeans.fit(patches.cpu().numpy())
+    with threadpool_limits(torch.get_num_threads()):
+        kmeans.fit(patches.cpu().numpy())
     return torch.from_numpy(kmeans.cluster_centers_)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
@@ -18,17 +19,20 @@ def logistic_classes(
     test: Float[Tensor, "b d"],
     strength: float,
 ) -> Int[Tensor, "b"]:
-    """Guesses for test features; every feature is first scaled to mean 0 and deviation 1 on train."""
+    """Guesses for test features; every feature is first scaled to mean 0 and deviation 1 on train.
+
+    It takes as many threads as torch does: more than there are free cores cost far more than they bring.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
-    with warnings.catch_warnings():
+    with threadpool_limits(torch.get_num_threads()), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 300 steps are the protocol
         model.fit(train.numpy(), labels.numpy())
-    return torch.from_numpy(model.predict(test.numpy()))
+        return torch.from_numpy(model.predict(test.numpy()))
 
 
 def best_strength(
