@@ -12,6 +12,7 @@ from runs import tiny
 
 from unmask.data.cache import cache_folder
 from unmask.runs.folder import RunFolder
+from unmask.runs.probes import ATTENTIVE, LINEAR
 
 
 @pytest.mark.parametrize("protocol", ["knn", "logistic"])
@@ -154,8 +155,15 @@ def test_nothing_to_test_on(unmask: Unmask, trained: RunFolder, tmp_path: Path) 
 
 @pytest.mark.parametrize(("protocol", "feature"), [("linear", "cls"), ("attentive", "patches")])
 def test_probes_have_a_mean_and_a_spread(
-    unmask: Unmask, trained: RunFolder, classes: Path, protocol: str, feature: str
+    unmask: Unmask,
+    trained: RunFolder,
+    classes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    protocol: str,
+    feature: str,
 ) -> None:
+    for name, probe in (("LINEAR", LINEAR), ("ATTENTIVE", ATTENTIVE)):
+        monkeypatch.setattr(f"unmask.runs.evaluate.{name}", replace(probe, least_steps=40))
     words = ("evaluate", trained.root, classes, "--protocol", protocol, "--seeds", "2")
     said = unmask(*words, "--labels", "2,all", "--json")
     assert said.status == 0, said.err

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -63,6 +62,7 @@ def typical_patches(patches: Float[Tensor, "n p"], codes: int) -> Float[Tensor, 
         DataError: if there are fewer patches than codes.
     """
     from sklearn.cluster import MiniBatchKMeans
+    from threadpoolctl import threadpool_limits
 
     if len(patches) < codes:
         raise DataError(

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
@@ -27,6 +26,7 @@ def logistic_classes(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
     with threadpool_limits(torch.get_num_threads()), warnings.catch_warnings():
