@@ -38,6 +38,9 @@ def test_one_draw_says_nothing() -> None:
 def test_equal_draws_differ_if_they_are_not_the_same() -> None:
     assert differ([0.5, 0.5], [0.6, 0.6])
     assert not differ([0.5, 0.5], [0.5, 0.5])
+    equal = [142 / 280] * 3  # of which scipy warns, and warnings are errors here
+    assert differ(equal, [0.60, 0.61, 0.62])
+    assert not differ(equal, [0.40, 0.51, 0.62])
 
 
 def test_order_of_pairs() -> None:

@@ -1,6 +1,7 @@
 """What the seeds allow to be said: whether two variations differ, and whether a study says anything at all."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from statistics import mean, stdev
@@ -38,7 +39,9 @@ def differ(one: Sequence[float], other: Sequence[float]) -> bool:
         return mean(one) != mean(other)
     from scipy import stats
 
-    found: Any = stats.ttest_ind(one, other, equal_var=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # one of the two may hold equal values
+        found: Any = stats.ttest_ind(one, other, equal_var=False)
     return bool(found.pvalue < _CHANCE_OF_ERROR)
 
 
