@@ -46,15 +46,18 @@ def main() -> None:
         print(f"unmask {__version__}")
         return
     command, rest = arguments[0], arguments[1:]
-    from unmask.errors import SettingsError, UnmaskError, did_you_mean
+    from unmask.errors import SettingsError, UnmaskError, did_you_mean, loading_died
 
     try:
         if command not in COMMANDS:
             raise SettingsError(f"unknown command {command!r}; {did_you_mean(command, COMMANDS)}")
         module = import_module(f"unmask.commands.{command}")
         status = module.main(rest)
-    except UnmaskError as error:
-        print(f"unmask: {error}", file=sys.stderr)
+    except (UnmaskError, RuntimeError) as error:
+        told = error if isinstance(error, UnmaskError) else loading_died(error)
+        if told is None:
+            raise
+        print(f"unmask: {told}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("\nunmask: interrupted", file=sys.stderr)

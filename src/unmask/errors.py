@@ -39,6 +39,15 @@ class DivergedError(UnmaskError):
     """A loss that is no longer finite."""
 
 
+def loading_died(error: RuntimeError) -> ResourceError | None:
+    """What torch raises, anywhere in the program, when a loading process has died; None of other errors."""
+    if "DataLoader worker" not in str(error):
+        return None
+    return ResourceError(
+        f"a loading process died, most likely for want of memory ({error}); try fewer with --workers, or --workers 0"
+    )
+
+
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """A clause naming the nearest of the known names and then all of them.
 

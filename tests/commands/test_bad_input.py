@@ -381,3 +381,24 @@ def test_loss_that_is_not_finite(unmask: Unmask, images: Path, recipe: list[str]
     assert said.status == 1
     assert "the loss of step" in said.err
     assert "--schedule.base-lr" in said.err
+
+
+@pytest.mark.parametrize(
+    "reason", ["DataLoader worker (pid 7) is killed by signal: Killed. ", "a mistake of ours"]
+)
+def test_a_loading_process_that_dies_while_a_step_is_computed(
+    unmask: Unmask, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    """torch says so wherever the program is; of any other error the traceback stays."""
+
+    def interrupted(_: list[str]) -> int:
+        raise RuntimeError(reason)
+
+    monkeypatch.setattr("unmask.commands.pretrain.main", interrupted)
+    if "DataLoader" not in reason:
+        with pytest.raises(RuntimeError, match=reason):
+            unmask("pretrain", "images")
+        return
+    said = unmask("pretrain", "images")
+    assert said.status == 1
+    assert "unmask: a loading process died, most likely for want of memory" in said.err

@@ -245,7 +245,7 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT]
 def signalled(
     images: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[signal.Signals, Stopped]]:
-    """Real processes that are sent a signal after their first checkpoint; both at the same time."""
+    """Real runs, of which all processes are sent a signal after the first checkpoint; both at the same time."""
     root = tmp_path_factory.mktemp("signals")
     recipe = root / "long.py"
     recipe.write_text(
@@ -272,7 +272,7 @@ def signalled(
         folder = RunFolder(root / number.name)
         while process.poll() is None and folder.newest()[0] is None:
             time.sleep(0.02)
-        process.send_signal(number)
+        os.killpg(process.pid, number)
         said, _ = process.communicate(timeout=60)
         ended[number] = Stopped(folder, process.returncode, said.splitlines())
     yield ended

@@ -1,6 +1,7 @@
 """Images to batches: order, views, collation; the same for any number of workers."""
 
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from unmask.contracts import Batch, ImageSource, Part, Sample, Size
 from unmask.data.crops import AnyPretrainingViews
 from unmask.data.order import samples
-from unmask.errors import DataError, ResourceError, UnmaskError
+from unmask.errors import DataError, UnmaskError, loading_died
 from unmask.randomness import derive
 
 T = TypeVar("T")
@@ -126,16 +127,9 @@ def batches(
         _those(samples(step, batch_size, len(images.source), images.seed), rows)
         for step in range(first_step, steps)
     )
-    loader = DataLoader(
-        images,
-        batch_sampler=wanted,  # pyright: ignore[reportArgumentType] - any iterable of lists of keys
-        num_workers=workers,
-        collate_fn=as_it_is,
-        pin_memory=device.type == "cuda",
-    )
 
     def loaded() -> Iterator[Batch]:
-        for batch, failures in fetched(loader):
+        for batch, failures in fetched(images, wanted, workers, pinned=device.type == "cuda"):
             set_aside.add(failures)
             if isinstance(batch, UnmaskError):
                 raise batch
@@ -150,30 +144,46 @@ def batches(
     yield from on_device(loaded(), arrived, device)
 
 
-def fetched(loader: DataLoader[T]) -> Iterator[T]:
-    """What a loader brings.
+def fetched(
+    data: Dataset[Any], wanted: Iterable[Any], workers: int, *, pinned: bool = False
+) -> Iterator[Any]:
+    """What a data set gives for each of the lists wanted, collated by itself, from so many processes.
 
     Raises:
         ResourceError: when a worker dies.
     """
+    loader = DataLoader(
+        data,
+        batch_sampler=wanted,  # pyright: ignore[reportArgumentType] - any iterable of lists of keys
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=pinned,
+        worker_init_fn=_leave_stopping_to_others,
+    )
     try:
         yield from loader
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        died = loading_died(error)
+        if died is None:
             raise
-        raise ResourceError(
-            f"a loading process died, most likely for want of memory ({error}); "
-            "try fewer with --workers, or --workers 0"
-        ) from None
+        raise died from None
+
+
+def _as_it_is(batch: T) -> T:
+    return batch
+
+
+def _leave_stopping_to_others(_: int) -> None:
+    """In a loading process: Ctrl-C, and the first SIGTERM, are for the training, which ends its step and saves.
+
+    Both reach a whole group of processes (a terminal's, a job's of Slurm).
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def _those(keys: list[tuple[int, int]], rows: list[int] | None) -> Wanted:
     return Wanted(keys if rows is None else [keys[row] for row in rows], epoch=keys[0][0])
-
-
-def as_it_is(batch: T) -> T:
-    """The batch that a data set has collated itself."""
-    return batch
 
 
 def on_device(

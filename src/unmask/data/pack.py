@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 import pyarrow as pa
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from unmask.contracts import ImageSource
 from unmask.data.encode import Stored, stored
-from unmask.data.loader import as_it_is, fetched
+from unmask.data.loader import fetched
 from unmask.data.packed import (
     INDEX_COLUMNS,
     PACK,
@@ -171,13 +171,7 @@ class Packer:
             range(start, min(start + _CHUNK, len(source)))
             for start in range(first, len(source), _CHUNK)
         ]
-        loader = DataLoader(
-            _Encoding(source, self.packing),
-            batch_sampler=chunks,  # pyright: ignore[reportArgumentType] - any iterable of lists of keys
-            num_workers=self.workers,
-            collate_fn=as_it_is,
-        )
-        for chunk in fetched(loader):
+        for chunk in fetched(_Encoding(source, self.packing), chunks, self.workers):
             yield from chunk
 
     def _write(

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from unmask.contracts import Batch, ImageSource, Sample, Size
-from unmask.data.loader import Failures, Viewed, as_it_is, fetched
+from unmask.data.loader import Failures, Viewed, fetched
 from unmask.data.views import RandomCrop
 from unmask.errors import DataError, UnmaskError
 
@@ -74,13 +74,7 @@ def hold(images: Viewed, device: torch.device, workers: int, room: float) -> Hel
     unreadable: dict[int, str] = {}
     starts = range(0, len(source), _DECODED)
     parts = [range(start, min(start + _DECODED, len(source))) for start in starts]
-    loader = DataLoader(
-        _Decoded(source),
-        batch_sampler=parts,  # pyright: ignore[reportArgumentType] - any iterable of positions
-        num_workers=workers,
-        collate_fn=as_it_is,
-    )
-    for part, found in zip(parts, fetched(loader), strict=True):
+    for part, found in zip(parts, fetched(_Decoded(source), parts, workers), strict=True):
         if isinstance(found, UnmaskError):
             raise found
         for position, image in zip(part, found, strict=True):

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource, Size
-from unmask.data.loader import as_it_is, fetched
+from unmask.data.loader import fetched
 from unmask.data.views import AnyViews
 from unmask.errors import DataError, UnmaskError
 
@@ -46,14 +46,8 @@ def in_order(
         list(range(start, min(start + batch_size, len(source))))
         for start in range(0, len(source), batch_size)
     ]
-    loader = DataLoader(
-        _Images(source, views, size, statistics),
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=as_it_is,
-    )
-    found = False
-    for batch, failures in fetched(loader):
+    images, found = _Images(source, views, size, statistics), False
+    for batch, failures in fetched(images, batches, workers):
         unreadable += failures
         if isinstance(batch, UnmaskError):
             raise batch
