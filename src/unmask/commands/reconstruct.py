@@ -86,12 +86,10 @@ def main(arguments: list[str]) -> int:
         "Hide parts of images, rebuild them, and say how far off that is.",
     )
     model = loaded(args.run, args.device)
+    hidden = _mask(args, model)  # before images are read, in case nothing can be rebuilt
     pictures = _pictures(args.images, model)
     questions = [
-        (
-            pixels,
-            model.mask_for(pixels, _mask(args, model), derive("image", args.seed, number) % 2**31),
-        )
+        (pixels, model.mask_for(pixels, hidden, derive("image", args.seed, number) % 2**31))
         for number, (_, pixels) in enumerate(pictures)
     ]
     results = [model.reconstruct(pixels, mask, levels=args.levels) for pixels, mask in questions]
