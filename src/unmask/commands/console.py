@@ -20,6 +20,11 @@ notes = Console(highlight=False, soft_wrap=True, markup=False, stderr=True)
 """For what is no result, so that --json stays JSON."""
 
 
+def bands_in_words(channels: int) -> str:
+    """What kind of images have so many channels."""
+    return {1: "grey", 3: "colour"}.get(channels, f"{channels}-band")
+
+
 def loaded(path: str, device: str) -> Model:
     """The model of a run or of weights, with a note on all that was passed over."""
     model = load(path, str(find_device(device)))

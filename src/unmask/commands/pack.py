@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from unmask.commands.arguments import parse
-from unmask.commands.console import console, duration, gib, say_left_out
+from unmask.commands.console import bands_in_words, console, duration, gib, say_left_out
 from unmask.commands.signals import signals
 from unmask.contracts import ImageSource
 from unmask.data.encode import as_arrays
@@ -118,7 +118,7 @@ def _say_images(sources: dict[str, ImageSource], packing: Packing) -> None:
     """What was found, and what becomes of it."""
     for split, source in sources.items():
         name = f"{split}, " if len(sources) > 1 else ""
-        bands = {1: "grey", 3: "colour"}.get(source.channels, f"{source.channels}-band")
+        bands = bands_in_words(source.channels)
         classes = f" in {len(source.class_names)} classes" if source.class_names else ""
         typical = source.typical_size()
         console.print(

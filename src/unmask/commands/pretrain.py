@@ -1,6 +1,5 @@
 """`unmask pretrain DATA`: pretrain an encoder on the user's images."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,36 +9,32 @@ import torch
 import tyro
 
 from unmask.channels import ChannelStatistics
+from unmask.commands.announced import say_images, say_plan, say_statistics
 from unmask.commands.arguments import Peek, as_typed, number, parse, peek
-from unmask.commands.console import console, say_left_out, shown
+from unmask.commands.console import console, shown
 from unmask.commands.fitting import fitting_warmup, free_folder
 from unmask.commands.machine import (
     RunFlags,
-    batch_words,
     check_decode,
-    expected_words,
     fitting_part,
     flags_of,
     hardware_of,
-    machine_words,
     measured,
     say_what_differs,
 )
 from unmask.commands.resuming import folder_to_resume, going_on, newest_of, refuse_changes
 from unmask.commands.signals import signals
 from unmask.commands.together import Job, begun_before, check_same, held, prepared, together
-from unmask.contracts import Hiding, ImageSource, Masked, Size
+from unmask.contracts import ImageSource, Masked, Size
 from unmask.data import AnySource, Tiff
-from unmask.data.crops import sizes_of
 from unmask.data.kinds import find_source, parse_channels
 from unmask.data.statistics import MEASURED, measure, statistics_of
 from unmask.errors import RunError, SettingsError
-from unmask.objectives import AIM, AnyPretraining, Latent
-from unmask.objectives.encodings import Visible
+from unmask.objectives import AnyPretraining
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
 from unmask.runs.codes import brings_target, with_tokenizer
 from unmask.runs.folder import RunFolder
-from unmask.runs.plan import Plan, check_whole, make_plan
+from unmask.runs.plan import check_whole, make_plan
 from unmask.runs.pretrain import pretrain
 from unmask.runs.run import Run, new_run
 from unmask.runs.start import (
@@ -54,8 +49,6 @@ from unmask.runs.watch import collapse, in_words
 from unmask.runs.weights import Found, find_weights
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.distributed import check_batch
-from unmask.training.meter import Cost
-from unmask.training.schedules import epochs_in_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +134,7 @@ def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
             return _resume(again := ["--resume", str(before.root)], peek(again))
     folder = RunFolder(args.out or free_folder(name, seen.words[0]))
     folder.check_free()
-    _say_images(spec.splits(), source, args.recipe.image_size)
+    say_images(spec.splits(), source, args.recipe.image_size)
     check_batch(recipe.batch_size, paired=False)
     hardware = hardware_of(
         args.running.machine,
@@ -152,7 +145,7 @@ def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
     )
     check_decode(hardware, source, recipe.views)
     statistics = _statistics(args, like, init, source)
-    _say_statistics(statistics)
+    say_statistics(statistics)
     if init is None or not brings_target(init.weights.spec, recipe):
         recipe = with_tokenizer(recipe, source.channels, statistics.values)
     start = start_from(init, recipe, statistics) if init else None
@@ -177,7 +170,7 @@ def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
     fitting = fitting_part(cost, recipe.batch_size, args.running.machine.micro_batch, hardware)
     check_whole(objective, fitting.micro_batch, recipe.batch_size // fitting.processes)
     run = replace(run, hardware=fitting)
-    _say_plan(run, make_plan(run, objective, source, cost), cost)
+    say_plan(run, make_plan(run, objective, source, cost), cost)
     folder.create(run)
     first = save_start(folder, run, source, objective) if start else None
     return Job(run, folder, source, objective, first)
@@ -330,29 +323,6 @@ def _refuse_changes(args: Arguments, old: Arguments) -> None:
     refuse_changes(args, old, (*kept, "recipe", "seed", "init"), another)
 
 
-def _say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None:
-    """What was found, and what was left out."""
-    classes = (
-        f" in {len(source.class_names)} classes (nothing is learned from labels)"
-        if source.class_names
-        else ""
-    )
-    bands = {1: "grey", 3: "colour"}.get(source.channels, f"{source.channels}-band")
-    typical = source.typical_size()
-    console.print(
-        f"images    {len(source):,} {bands}{classes} in {source.where}, "
-        f"about {typical.height} x {typical.width} pixels"
-    )
-    if len(splits) > 1:
-        console.print("          (its train folder only; the test folder is left for evaluation)")
-    say_left_out(source)
-    if source.smallest_side < min(size):
-        console.print(
-            f"          some are smaller than the crop ({source.smallest_side} < {min(size)} pixels) "
-            "and will be enlarged"
-        )
-
-
 def _statistics(
     args: Arguments, like: Run | None, init: Found | None, source: ImageSource
 ) -> ChannelStatistics:
@@ -365,62 +335,3 @@ def _statistics(
     if like is not None and repeats and len(like.statistics.mean) == source.channels:
         return like.statistics
     return measure(source)
-
-
-def _say_statistics(statistics: ChannelStatistics) -> None:
-    def listed(numbers: tuple[float, ...]) -> str:
-        return " ".join(f"{number:.4g}" for number in numbers)
-
-    console.print(
-        f"channels  mean {listed(statistics.mean)}; deviation {listed(statistics.std)} "
-        f"({statistics.source})"
-    )
-    if statistics.values == "float32":
-        ends = (f"{a:.4g} to {b:.4g}" for a, b in zip(statistics.low, statistics.high, strict=True))
-        console.print(f"          96 % of values lie within {', '.join(ends)}")
-
-
-def _seen(recipe: Recipe, plan: Plan) -> str:
-    """What the encoder is shown of an image."""
-    objective = recipe.objective
-    if isinstance(objective, AIM):
-        return (
-            f"order     each of {plan.patches} patches of {recipe.image_size} pixels is guessed from those before it, "
-            "row by row; the first of an image, as many as are drawn, are given"
-        )
-    if not isinstance(objective, Hiding):
-        views = Counter(sizes_of(recipe.views, recipe.image_size)).items()
-        return f"views     {' and '.join(f'{count} of {size} pixels' for size, count in views)}"
-    seen = f"masking   the encoder sees {plan.kept} of {plan.patches} patches of {recipe.image_size} pixels"
-    if isinstance(objective, Latent):
-        return f"{seen} at a time, {objective.masks} times of each image"
-    replaced = not isinstance(objective.encoding, Visible)
-    return f"{seen}, and mask tokens for the others" if replaced else seen
-
-
-def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
-    recipe, hardware = run.recipe, run.hardware
-    encoder = recipe.encoder
-    each = recipe.batch_size / run.images
-    several = f" (each image {each:.1f} times a batch)" if each > 1 else ""
-    *smaller, _ = sizes = recipe.every_size()
-    rising = (
-        f"sizes     {', '.join(map(str, sizes))} pixels, {epochs_in_words(recipe.epochs / len(sizes))} each\n"
-        if smaller
-        else ""
-    )
-    at_most = f"at most, measured at {recipe.image_size} pixels: " if smaller else ""
-    rebuilds = isinstance(recipe.objective, Masked)
-    beside = "in the decoder" if rebuilds else "that serve training alone"
-    console.print(
-        f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}: "
-        f"{plan.encoder_parameters / 1e6:.2f} M parameters, and {plan.decoder_parameters / 1e6:.2f} M "
-        f"{beside}\n"
-        f"{_seen(recipe, plan)}\n"
-        f"batch     {batch_words(recipe.batch_size, hardware)}{several}, learning rate up to "
-        f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
-        f"steps     {run.steps:,} ({epochs_in_words(recipe.epochs)})\n"
-        f"{rising}"
-        f"machine   {machine_words(hardware)}\n"
-        f"expected  {at_most}{expected_words(cost, plan.step_seconds, run.steps, hardware)}"
-    )

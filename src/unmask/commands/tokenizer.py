@@ -8,7 +8,7 @@ import torch
 import tyro
 
 from unmask.commands.arguments import Peek, number, parse, peek
-from unmask.commands.console import console, say_left_out, shown
+from unmask.commands.console import bands_in_words, console, say_left_out, shown
 from unmask.commands.fitting import fitting_warmup, free_folder
 from unmask.commands.machine import (
     RunFlags,
@@ -309,7 +309,7 @@ def _refuse_changes(args: Arguments, old: Arguments) -> None:
 
 def _say_images(parted: Parted) -> None:
     train = parted.train
-    bands = {1: "grey", 3: "colour"}.get(train.channels, f"{train.channels}-band")
+    bands = bands_in_words(train.channels)
     console.print(
         f"images    {len(train):,} {bands} to learn from in {train.where}, {len(parted.test):,} to judge by "
         f"({parted.split})"
