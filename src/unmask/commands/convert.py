@@ -10,7 +10,7 @@ from unmask.commands.arguments import as_typed, parse
 from unmask.commands.console import console
 from unmask.errors import SettingsError
 from unmask.formats import FORMATS, Format, Hints, check_free, held_by, write_weights
-from unmask.formats.card import UNKNOWN_LICENSE, model_card
+from unmask.formats.card import UNKNOWN_LICENSE, images_in_words, model_card
 from unmask.formats.hub import push
 from unmask.formats.model import ModelSpec
 from unmask.formats.timm import Timm
@@ -105,8 +105,7 @@ def _shape(spec: ModelSpec) -> str:
     several = f"{encoder.class_tokens} class tokens, " if encoder.class_tokens > 1 else ""
     return (
         f"{encoder.depth} blocks of {encoder.embed_dim} with {encoder.num_heads} heads, {several}patches of "
-        f"{encoder.patch_size}, images of {spec.image_size.height} x {spec.image_size.width} with "
-        f"{spec.channels} channel{'s' * (spec.channels > 1)} ({spec.statistics.source})"
+        f"{encoder.patch_size}, {images_in_words(spec)} ({spec.statistics.source})"
     )
 
 

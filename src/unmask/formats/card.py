@@ -62,6 +62,12 @@ def _license(license: str) -> str:
     return f"Licence: {license}, as given by whoever exported these weights."
 
 
+def images_in_words(spec: ModelSpec) -> str:
+    """The images that a model was trained on."""
+    size = spec.image_size
+    return f"images of {size.height} x {size.width} with {spec.channels} channel{'s' * (spec.channels > 1)}"
+
+
 def _facts(weights: Weights, data: str) -> list[str]:
     spec = weights.spec
     encoder, statistics = spec.encoder, spec.statistics
@@ -70,8 +76,7 @@ def _facts(weights: Weights, data: str) -> list[str]:
         f"recipe: {spec.origin}",
         f"data: {data}",
         f"encoder: ViT of {encoder.depth} blocks, width {encoder.embed_dim}, {encoder.num_heads} heads, "
-        f"{several}patches of {encoder.patch_size} pixels; images of {spec.image_size.height} x "
-        f"{spec.image_size.width} with {spec.channels} channel{'s' * (spec.channels > 1)}",
+        f"{several}patches of {encoder.patch_size} pixels; {images_in_words(spec)}",
         f"statistics: mean {_listed(statistics.mean)}, deviation {_listed(statistics.std)} "
         f"({statistics.source})",
     ]
