@@ -34,7 +34,7 @@ from unmask.patches import pixels_of
 from unmask.pictures.figure import new_figure
 from unmask.randomness import generator
 from unmask.runs.reconstruct import interpolated
-from unmask.runs.words import Counts, Text, built, learn, passages_of, read_text, score_of
+from unmask.runs.words import BASE_LR, Counts, Text, built, learn, passages_of, read_text, score_of
 from unmask.targets import Pixels
 from unmask.training.loop import train
 from unmask.training.optimizers import AdamW
@@ -48,7 +48,7 @@ SIZE, IMAGES, TESTED, BATCH = Size(32, 32), 4000, 100, 64
 def words(text: Text, ratio: float, steps: int) -> dict[str, float]:
     reader, objective = READER, HiddenCharacters(ratio=ratio)
     model: Any = built(reader, objective, text, 0)
-    for _ in learn(model, reader, text, steps, 6e-3, 0):
+    for _ in learn(model, reader, text, steps, BASE_LR, 0):
         pass
     counts = Counts(text)
     passages = passages_of(text.test, reader.length, 600, 5)

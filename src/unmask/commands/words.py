@@ -23,6 +23,7 @@ from unmask.objectives.words import (
 from unmask.randomness import generator
 from unmask.runs.run import parameter_count
 from unmask.runs.words import (
+    BASE_LR,
     BATCH,
     Score,
     Text,
@@ -37,7 +38,6 @@ from unmask.training.hardware import cores
 
 _SHOWN, _WRITTEN = 3, 160
 _PLAIN_SECONDS = 15.0
-_BASE_LR = 6e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ def _train(args: Arguments, text: Text, model: nn.Module, name: str) -> None:
         f"{BATCH} passages of {args.reader.length} characters"
     )
     started = told = time.perf_counter()
-    for report in learn(model, args.reader, text, args.steps, _BASE_LR, args.seed):
+    for report in learn(model, args.reader, text, args.steps, BASE_LR, args.seed):
         now = time.perf_counter()
         if report.step == args.steps or now - told > _PLAIN_SECONDS:
             told = now

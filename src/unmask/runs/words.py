@@ -39,6 +39,9 @@ _TESTED = 400
 BATCH = 64
 """Passages of a step."""
 
+BASE_LR = 6e-3
+"""At which both objectives pass the trigrams in 1,200 steps."""
+
 _SIGHT = 2  # characters that a trigram looks back
 
 

@@ -1,7 +1,7 @@
 """Ways to pretrain the same encoder, side by side: the paper's table 3 as a study."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -112,17 +112,17 @@ class Comparison:
             base=self._name(self.methods[0], self.encoders[0], self.labels[-1]),
             variations=tuple(variations),
             scores=("finetune", "linear", "attentive", "knn"),
-            sizes=self._sizes(),
+            sizes=self._sizes(ways),
         )
 
-    def _sizes(self) -> Sizes | None:
+    def _sizes(self, ways: Sequence[str]) -> Sizes | None:
         """Every method along the encoders, with the last amount of labels; None if there is one encoder."""
         if len(self.encoders) == 1:
             return None
         amount = self.labels[-1]
         lines = {
             method: tuple(self._name(method, encoder, amount) for encoder in self.encoders)
-            for method in self._ways()
+            for method in ways
         }
         return Sizes(self.encoders, lines)
 
@@ -228,10 +228,10 @@ def equalised(
     beside = {variation.name: variation.beside or study.base for variation in study.variations}
     found: dict[str, Trial] = {}
     for name, trial in trials.items():
-        epochs = trial.recipe.epochs
         if trial.start == "drawn":
             found[name] = trial
             continue
+        epochs = trial.recipe.epochs
         if equal != "epochs":
             given = epochs * _price(costs[beside[name]], equal)
             codes = trial.tokenizing
