@@ -61,6 +61,14 @@ from unmask.contracts import Size  # noqa: E402
 from unmask.data.views import RandomCrop  # noqa: E402
 from unmask.randomness import generator, seeded  # noqa: E402
 from unmask.recipes import RECIPES, TRANSFERS, Recipe  # noqa: E402
+from unmask.training.flops import (  # noqa: E402
+    copy_ceiling,
+    flops_per_image,
+    forget_peak,
+    matrix_ceiling,
+    peak_memory,
+    random_batch,
+)
 from unmask.training.hardware import Precision, autocast, wait_for  # noqa: E402
 from unmask.training.kernels import (  # noqa: E402
     FUSED,
@@ -71,14 +79,6 @@ from unmask.training.kernels import (  # noqa: E402
     compile_parts,
     fastest_attention,
     preferred,
-)
-from unmask.training.speed import (  # noqa: E402
-    copy_ceiling,
-    flops_per_image,
-    forget_peak,
-    matrix_ceiling,
-    peak_memory,
-    random_batch,
 )
 
 NOMINAL = {"mae-b16": 58.7e9, "mae-l16": 124.5e9, "mae-h14": 291.4e9}
@@ -491,8 +491,8 @@ def loading(bed: Bed) -> None:
     if isinstance(pyarrow, StandIn):
         raise ModuleNotFoundError("pyarrow", name="pyarrow")
     from unmask.data.folder import Folder
+    from unmask.data.gpu_decode import Encoded
     from unmask.data.loader import Viewed, batches
-    from unmask.data.nvjpeg import Encoded
     from unmask.data.set_aside import SetAside
 
     bed.say("torchcodec", torchcodec.__version__)

@@ -42,7 +42,7 @@ from unmask.contracts import Size
 from unmask.data.kinds import find_source
 from unmask.data.loader import Viewed, Wanted, batches
 from unmask.data.pack import Packer
-from unmask.data.packed import Packing
+from unmask.data.pack_manifest import Packing
 from unmask.data.set_aside import SetAside
 from unmask.data.views import RandomCrop
 

@@ -50,10 +50,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmask.channels import IMAGENET
-from unmask.contracts import Batch, Following, Moment, Size
-from unmask.data.crops import sizes_of
+from unmask.contracts import Batch, Moment, Size
+from unmask.data.multi_views import sizes_of
 from unmask.encoders import ViT
 from unmask.recipes import RECIPES, Recipe
+from unmask.traits import Following
 
 METHODS = ("dino", "moco3", "aim", "simmim")
 PEERS = {"moco3": "stable-pretraining"}

@@ -29,12 +29,12 @@ from torch.nn import functional as F
 from unmask.channels import IMAGENET
 from unmask.contracts import Batch, Size
 from unmask.data import Folder
+from unmask.data.labelled import open_labelled
 from unmask.encoders import ViT
 from unmask.encoders.sizes import VIT_B16
+from unmask.evaluation.features import Features
+from unmask.evaluation.frozen import evaluate, labelled_features
 from unmask.recipes.mae import MAE_TI4
-from unmask.runs.evaluate import evaluate, labelled_features
-from unmask.runs.features import Features
-from unmask.runs.labelled import open_labelled
 from unmask.tasks import Classify
 from unmask.tasks.heads import MeanHead
 from unmask.training.optimizers import AdamW

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import unmask
 from unmask.commands import pretrain
 from unmask.data import Digits
-from unmask.runs.load import Embedding
+from unmask.runs.model import Embedding
 
 
 def nearest(features: Embedding, names: list[str]) -> None:

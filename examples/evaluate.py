@@ -13,8 +13,8 @@ import unmask
 from unmask import Model
 from unmask.commands import pretrain
 from unmask.data import Digits, Folder
-from unmask.runs.evaluate import evaluate, labelled_features
-from unmask.runs.labelled import open_labelled
+from unmask.data.labelled import open_labelled
+from unmask.evaluation.frozen import evaluate, labelled_features
 
 CPU = torch.device("cpu")
 

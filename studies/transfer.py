@@ -21,17 +21,18 @@ import torch
 
 from unmask.contracts import Size
 from unmask.data.kinds import find_source
+from unmask.data.labelled import Labelled, open_labelled
 from unmask.data.mixing import UNMIXED
 from unmask.data.noise import Noise, PatchKeep
+from unmask.data.subset import Subset
 from unmask.data.views import CenterCrop, RandomCrop
 from unmask.encoders.vit import ViT
+from unmask.evaluation.frozen import evaluate, labelled_features
+from unmask.evaluation.tuning import Asked, few, tune, with_blocks
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.recipes import Transfer
 from unmask.recipes.mae import MAE_MINI4
-from unmask.runs.evaluate import evaluate, labelled_features
-from unmask.runs.labelled import Labelled, Part, open_labelled
-from unmask.runs.tuned import Asked, few, tune, with_blocks
 from unmask.runs.weights import find_weights
 from unmask.tasks import Classify
 from unmask.training.hardware import Hardware
@@ -101,7 +102,7 @@ def tuned(
     found = tune(asked, share, seed)
     seconds, processor = time.perf_counter() - started, time.process_time() - used
     learned = found.labelled.train
-    seen = Part(learned, np.arange(len(learned))[:: max(1, len(learned) // SEEN)])
+    seen = Subset(learned, np.arange(len(learned))[:: max(1, len(learned) // SEEN)])
     return {
         "steps": found.run.steps,
         "train": found.accuracy_on(seen).top1,

@@ -29,13 +29,22 @@ from unmask.formats.model import FORMAT, ModelSpec
 from unmask.masking import RandomMasking
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
-from unmask.objectives.words import HiddenCharacters, Reader
 from unmask.patches import pixels_of
 from unmask.pictures.figure import new_figure
 from unmask.randomness import generator
 from unmask.runs.reconstruct import interpolated
-from unmask.runs.words import BASE_LR, Counts, Text, built, learn, passages_of, read_text, score_of
 from unmask.targets import Pixels
+from unmask.text.models import HiddenCharacters, Reader
+from unmask.text.training import (
+    BASE_LR,
+    Counts,
+    Text,
+    built,
+    learn,
+    passages_of,
+    read_text,
+    score_of,
+)
 from unmask.training.loop import train
 from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine

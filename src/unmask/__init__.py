@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from unmask.runs.load import Model, load
+    from unmask.runs.model import Model, load
 
-_HOMES = {"Model": "unmask.runs.load", "load": "unmask.runs.load"}
+_HOMES = {"Model": "unmask.runs.model", "load": "unmask.runs.model"}
 
 __all__ = ["Model", "__version__", "load"]
 

@@ -14,8 +14,8 @@ from runs import tiny
 
 from unmask.commands import demo
 from unmask.data.views import CenterCrop
+from unmask.evaluation import few_labels
 from unmask.recipes import RECIPES
-from unmask.runs import few_labels
 
 
 class Here(ProcessPoolExecutor):

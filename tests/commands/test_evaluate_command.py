@@ -11,8 +11,8 @@ from PIL import Image
 from runs import tiny
 
 from unmask.data.cache import cache_folder
+from unmask.evaluation.probes import ATTENTIVE, LINEAR
 from unmask.runs.folder import RunFolder
-from unmask.runs.probes import ATTENTIVE, LINEAR
 
 
 @pytest.mark.parametrize("protocol", ["knn", "logistic"])
@@ -163,7 +163,7 @@ def test_probes_have_a_mean_and_a_spread(
     feature: str,
 ) -> None:
     for name, probe in (("LINEAR", LINEAR), ("ATTENTIVE", ATTENTIVE)):
-        monkeypatch.setattr(f"unmask.runs.evaluate.{name}", replace(probe, least_steps=40))
+        monkeypatch.setattr(f"unmask.evaluation.frozen.{name}", replace(probe, least_steps=40))
     words = ("evaluate", trained.root, classes, "--protocol", protocol, "--seeds", "2")
     said = unmask(*words, "--labels", "2,all", "--json")
     assert said.status == 0, said.err

@@ -13,7 +13,7 @@ from commands.said import Unmask
 from runs import tiny
 
 from unmask.data.pack import Packer, Progress
-from unmask.data.packed import PACK
+from unmask.data.pack_manifest import PACK
 from unmask.runs.folder import RunFolder
 
 

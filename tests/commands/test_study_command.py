@@ -84,9 +84,9 @@ def test_a_budget_in_time_stays_what_it_was(
 ) -> None:
     """However fast the machine is when the command is given again."""
     words = ("study", f"{own}:study", tmp_path / "data", *QUICK, "--budget", "1h")
-    monkeypatch.setattr("unmask.commands.conduct.expected_seconds", lambda *_: (7000.0, 100.0))
+    monkeypatch.setattr("unmask.console.studies.expected_seconds", lambda *_: (7000.0, 100.0))
     assert "cut to 0.5 of their epochs" in unmask(*words).out
-    monkeypatch.setattr("unmask.commands.conduct.expected_seconds", lambda *_: (10.0, 1.0))
+    monkeypatch.setattr("unmask.console.studies.expected_seconds", lambda *_: (10.0, 1.0))
     said = unmask(*words)
     assert "cut to 0.5 of their epochs" in said.out
     assert "runs 0 of 6 left" in said.out

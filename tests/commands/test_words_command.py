@@ -6,7 +6,7 @@ import pytest
 import torch
 from commands.said import Unmask
 
-from unmask.objectives.words import (
+from unmask.text.models import (
     AnyReading,
     HiddenCharacters,
     HiddenCharactersModel,
@@ -14,7 +14,7 @@ from unmask.objectives.words import (
     NextCharacterModel,
     Reader,
 )
-from unmask.runs.words import (
+from unmask.text.training import (
     Counts,
     Text,
     built,

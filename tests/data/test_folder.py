@@ -11,7 +11,7 @@ from PIL import Image
 
 from unmask.contracts import Size
 from unmask.data import Folder
-from unmask.data.encoded import EncodedImages
+from unmask.data.image_files import EncodedImages
 from unmask.errors import DataError
 
 Paint = Callable[..., None]

@@ -22,14 +22,14 @@ import torch
 from PIL import Image
 
 from unmask.contracts import ImageSource, Size
-from unmask.data import Digits, Folder, Parquet, Shards, Tiff, packed, tar_index
+from unmask.data import Digits, Folder, Parquet, Shards, Tiff, pack_manifest, tar_index
 from unmask.data import pack as module
 from unmask.data.decode import decode
-from unmask.data.encode import shrunk_size
 from unmask.data.kinds import find_source
 from unmask.data.loader import Viewed, batches
 from unmask.data.pack import Packer
-from unmask.data.packed import Packing
+from unmask.data.pack_bytes import shrunk_size
+from unmask.data.pack_manifest import Packing
 from unmask.data.set_aside import SetAside
 from unmask.data.tiff import BandImages
 from unmask.data.views import CenterCrop
@@ -150,7 +150,7 @@ class TestWhatIsReadIsWhatWasPacked:
         root = tmp_path / "packed"
         run(Folder(path=str(photos)), root)
         expected = facts(Shards(path=str(root)).open())
-        for file in (root / packed.PACK, *root.glob("*.arrow")):
+        for file in (root / pack_manifest.PACK, *root.glob("*.arrow")):
             file.unlink()
         assert facts(Shards(path=str(root)).open()) == expected
 
@@ -363,7 +363,7 @@ class TestSameShards:
         assert len(expected) > 1
         assert bytes_of(tmp_path / "1") == expected
         assert bytes_of(tmp_path / "2") == expected
-        described = json.loads((tmp_path / "0" / packed.PACK).read_text())["shards"]
+        described = json.loads((tmp_path / "0" / pack_manifest.PACK).read_text())["shards"]
         assert {name: shard["sha256"] for name, shard in described.items()} == expected
 
     def test_killed_again_and_again(self, many: Path, tmp_path: Path) -> None:
@@ -521,7 +521,7 @@ def shards(many: Path, tmp_path: Path) -> Path:
 
 class TestReading:
     def test_needs_no_scan(self, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from unmask.data import encoded as reading
+        from unmask.data import image_files as reading
 
         monkeypatch.setattr(tar_index, "make_index", lambda _: pytest.fail("scanned"))
         monkeypatch.setattr(reading, "read_header", lambda _: pytest.fail("read a header"))
@@ -608,10 +608,10 @@ class TestReading:
             Shards(path=str(tmp_path / "more")).open()
 
     def test_a_description_that_makes_no_sense(self, shards: Path) -> None:
-        (shards / packed.PACK).write_text('{"format_version": 99}')
+        (shards / pack_manifest.PACK).write_text('{"format_version": 99}')
         with pytest.raises(DataError, match="of format 99, and this unmask reads up to 1"):
             Shards(path=str(shards)).open()
-        (shards / packed.PACK).write_text("{")
+        (shards / pack_manifest.PACK).write_text("{")
         with pytest.raises(DataError, match="cannot be understood"):
             Shards(path=str(shards)).open()
 

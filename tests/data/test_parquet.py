@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from unmask.data import Parquet, cache, parquet
-from unmask.data.encoded import EncodedImages
+from unmask.data.image_files import EncodedImages
 from unmask.errors import DataError, ResourceError
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from unmask.data import Shards, cache, tar_index
-from unmask.data.encoded import EncodedImages
+from unmask.data.image_files import EncodedImages
 from unmask.errors import DataError, RunError
 
 

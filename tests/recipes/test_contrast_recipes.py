@@ -7,7 +7,7 @@ import torch
 
 from unmask.channels import Statistics
 from unmask.contracts import Size
-from unmask.data.crops import MultiCrop, TwoCrops, sizes_of
+from unmask.data.multi_views import MultiCrop, TwoCrops, sizes_of
 from unmask.errors import SettingsError
 from unmask.objectives import DINO, MoCo3
 from unmask.recipes import find_recipe

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unmask.channels import Statistics
-from unmask.contracts import Batch, Masked, Size
+from unmask.contracts import Batch, Size
 from unmask.data.views import RandomCrop
 from unmask.encoders import ViT
 from unmask.errors import SettingsError
@@ -21,6 +21,7 @@ from unmask.runs.run import parameter_count
 from unmask.targets import NormalizedPixels
 from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine
+from unmask.traits import Masked
 
 SHAPES = {  # width, depth, heads, patch (section 4; Dosovitskiy and others 2021, table 1)
     "mae-b16": (768, 12, 12, 16),

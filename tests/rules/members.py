@@ -8,9 +8,9 @@ import torch
 from runs import tiny
 
 from unmask.channels import Statistics
-from unmask.contracts import Batch, Comparing, Hiding, Masked, Size
+from unmask.contracts import Batch, Size
 from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
-from unmask.data.crops import AnyPretrainingViews, MultiCrop, TwoCrops
+from unmask.data.multi_views import AnyPretrainingViews, MultiCrop, TwoCrops
 from unmask.data.sizes import AnySizes, RisingSize, SteadySize
 from unmask.data.views import (
     AugmentedCrop,
@@ -66,6 +66,7 @@ from unmask.training.optimizers import (
     Muon,
     NoClipping,
 )
+from unmask.traits import Comparing, Hiding, Masked
 
 UNIONS = {
     "masking": AnyMasking,

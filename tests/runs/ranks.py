@@ -23,9 +23,9 @@ import torch
 from runs import tiny
 
 from unmask.data.folder import Folder
+from unmask.data.labelled import open_labelled
 from unmask.runs.finetune import accuracy_of, finetune, whole_of
 from unmask.runs.folder import RunFolder
-from unmask.runs.labelled import open_labelled
 from unmask.runs.pretrain import pretrain
 from unmask.training.distributed import here, joined
 

@@ -12,7 +12,7 @@ from runs import tiny
 from unmask import load
 from unmask.errors import RunError
 from unmask.runs.folder import COMPANIONS, RunFolder
-from unmask.runs.start import recipe_for, start_from
+from unmask.runs.init import recipe_for, start_from
 from unmask.runs.weights import find_weights
 
 

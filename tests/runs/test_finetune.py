@@ -11,13 +11,13 @@ from runs import tiny, tiny_transfer
 from runs.tiny_transfer import TRANSFER
 
 from unmask.contracts import Size
+from unmask.data.labelled import open_labelled
 from unmask.data.views import AnyViews
 from unmask.errors import RunError
 from unmask.recipes import Transfer
 from unmask.runs.finetune import accuracy_of
 from unmask.runs.folder import RunFolder
-from unmask.runs.labelled import open_labelled
-from unmask.runs.load import load
+from unmask.runs.model import load
 from unmask.runs.weights import find_weights
 from unmask.spec import from_json, kinds, to_json
 

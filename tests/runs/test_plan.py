@@ -13,7 +13,7 @@ from unmask.objectives import MoCo3
 from unmask.runs import plan
 from unmask.runs.plan import check_whole, fitting_micro_batch, make_plan, trial
 from unmask.runs.run import parameter_count
-from unmask.training.meter import Cost
+from unmask.training.step_cost import Cost
 
 CPU = torch.device("cpu")
 MIB = 2**20

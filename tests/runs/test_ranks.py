@@ -14,7 +14,7 @@ import torch
 from runs import ranks, tiny, tiny_transfer
 
 from unmask.contracts import Size
-from unmask.data.crops import MultiCrop, TwoCrops
+from unmask.data.multi_views import MultiCrop, TwoCrops
 from unmask.masking import BlockMasking
 from unmask.objectives import DINO, MAE, Latent, MoCo3
 from unmask.runs.folder import COMPANIONS, RunFolder

@@ -21,9 +21,9 @@ from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.randomness import seeded
 from unmask.recipes import Recipe, Tokenizing
 from unmask.runs.folder import COMPANIONS, RunFolder
+from unmask.runs.init import put_in, save_start, start_from
 from unmask.runs.pretrain import Progress, pretrain
 from unmask.runs.run import Run, new_run
-from unmask.runs.start import put_in, save_start, start_from
 from unmask.runs.tokenizer import TokenizerRun, new_tokenizer
 from unmask.runs.weights import find_weights
 from unmask.targets import DalleCodes, ScalarTokenizer

@@ -9,6 +9,7 @@ from runs import tiny
 
 from unmask.contracts import Size
 from unmask.data.kinds import find_source
+from unmask.data.labelled import open_labelled
 from unmask.data.mixing import Mixing
 from unmask.data.noise import Noise, PatchKeep
 from unmask.data.statistics import IMAGENET
@@ -17,7 +18,6 @@ from unmask.formats.model import Weights
 from unmask.recipes.transfer import Transfer
 from unmask.runs.finetune import finetune
 from unmask.runs.folder import RunFolder
-from unmask.runs.labelled import open_labelled
 from unmask.runs.transfer import TransferRun, new_transfer
 from unmask.tasks import Classify
 from unmask.training.hardware import Hardware

@@ -8,7 +8,7 @@ import torch
 
 from unmask.channels import Statistics
 from unmask.contracts import Size
-from unmask.data.crops import MultiCrop
+from unmask.data.multi_views import MultiCrop
 from unmask.errors import SettingsError
 from unmask.objectives import Latent
 from unmask.recipes import RECIPES

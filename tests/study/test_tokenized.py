@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from runs import tiny
-from study.test_work import BASE, setting_of
+from study.test_worker import BASE, setting_of
 
 from unmask.contracts import Size
 from unmask.errors import SettingsError
@@ -18,16 +18,16 @@ from unmask.study.ablations import STUDIES
 from unmask.study.budget import expected_seconds
 from unmask.study.claims import claimed
 from unmask.study.cost import StepCost, costs
-from unmask.study.jobs import Job, Setting, jobs, noted
 from unmask.study.methods import Comparison, equalised
+from unmask.study.plan import Job, Setting, jobs, noted
 from unmask.study.report import collected
 from unmask.study.scales import PAPER, TINY
 from unmask.study.study import tokenizer_of, trainings
 from unmask.study.table import csv_text, markdown
 from unmask.study.tokenized import tokenized
-from unmask.study.work import work
+from unmask.study.worker import work
 from unmask.targets import ScalarTokenizer, TokenizerCodes
-from unmask.training.meter import Cost
+from unmask.training.step_cost import Cost
 
 COST = StepCost(100, 2.0, 2.0, 2.0, 0.5, 4, 1)
 

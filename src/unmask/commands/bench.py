@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from unmask.commands.arguments import parse, peek
-from unmask.commands.console import console, flops, gib, notes
-from unmask.commands.machine import MachineFlags, check_decode, hardware_of
+from unmask.console.arguments import parse, peek
+from unmask.console.hardware import MachineFlags, check_decode, hardware_of
+from unmask.console.output import console, flops, gib, notes
 from unmask.contracts import ImageSource, Size
 from unmask.data.kinds import find_source
 from unmask.errors import SettingsError

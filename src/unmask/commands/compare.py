@@ -5,8 +5,9 @@ from typing import Annotated
 
 import tyro
 
-from unmask.commands.arguments import parse
-from unmask.commands.conduct import (
+from unmask.console.arguments import parse
+from unmask.console.hardware import MachineFlags
+from unmask.console.studies import (
     Conduct,
     checked_budget,
     checked_seeds,
@@ -15,7 +16,6 @@ from unmask.commands.conduct import (
     measured_costs,
     setting_of,
 )
-from unmask.commands.machine import MachineFlags
 from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.study.methods import METHODS, Comparison, Equal, equalised, of_steps

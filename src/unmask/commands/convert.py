@@ -6,8 +6,8 @@ from typing import Literal
 
 import tyro
 
-from unmask.commands.arguments import as_typed, parse
-from unmask.commands.console import console
+from unmask.console.arguments import as_typed, parse
+from unmask.console.output import console
 from unmask.errors import SettingsError
 from unmask.formats import FORMATS, Format, Hints, check_free, held_by, write_weights
 from unmask.formats.card import UNKNOWN_LICENSE, images_in_words, model_card

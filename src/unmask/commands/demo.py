@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from unmask.commands.arguments import parse
-from unmask.commands.console import console, duration, shown
+from unmask.console.arguments import parse
+from unmask.console.output import console, duration, shown
 from unmask.data import Digits
 from unmask.data.digits import DigitImages
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError
+from unmask.evaluation.few_labels import BATCH, STEPS, Images, Result, compare, draw_trial
 from unmask.pictures.curve import loss_curve
 from unmask.pictures.sheet import Row, sheet
 from unmask.recipes import RECIPES
-from unmask.runs.few_labels import BATCH, STEPS, Images, Result, compare, draw_trial
 from unmask.runs.folder import RunFolder
-from unmask.runs.load import load
+from unmask.runs.model import load
 from unmask.runs.pretrain import pretrain
 from unmask.runs.run import Run, new_run
 from unmask.training.hardware import Hardware, cores

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 import tyro
 
-from unmask.commands.arguments import parse
-from unmask.commands.console import console, loaded, notes
-from unmask.commands.scores import (
+from unmask.console.arguments import parse
+from unmask.console.output import console, loaded, notes
+from unmask.console.scores import (
     Judged,
     comparison_tables,
     say_comparison,
@@ -20,10 +20,12 @@ from unmask.commands.scores import (
     write_comparison,
     write_scores,
 )
+from unmask.data.in_order import Unreadable
 from unmask.data.kinds import find_source
+from unmask.data.labelled import draw_few, open_labelled
 from unmask.errors import DataError, SettingsError
-from unmask.recipes import TRANSFERS, Transfer, choose_transfer, find_transfer
-from unmask.runs.arms import (
+from unmask.evaluation.frozen import FROZEN, Control, Row
+from unmask.evaluation.protocols import (
     Protocol,
     Question,
     Subject,
@@ -33,11 +35,9 @@ from unmask.runs.arms import (
     recipes_of,
     trained_arms,
 )
-from unmask.runs.evaluate import FROZEN, Control, Row
-from unmask.runs.in_order import Unreadable
-from unmask.runs.labelled import draw_few, open_labelled
-from unmask.runs.load import Model
-from unmask.runs.start import shape_of
+from unmask.recipes import TRANSFERS, Transfer, choose_transfer, find_transfer
+from unmask.runs.init import shape_of
+from unmask.runs.model import Model
 from unmask.training.hardware import Hardware, best_precision, best_workers
 
 _MICRO_BATCH = 256

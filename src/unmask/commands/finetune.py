@@ -9,10 +9,9 @@ import torch
 import tyro
 
 from unmask.channels import ChannelStatistics
-from unmask.commands.arguments import Peek, as_typed, parse, peek
-from unmask.commands.console import console, say_refused, shown
-from unmask.commands.fitting import fitting_warmup, free_folder
-from unmask.commands.machine import (
+from unmask.console.arguments import Peek, as_typed, parse, peek
+from unmask.console.fitting import fitting_warmup, free_folder
+from unmask.console.hardware import (
     RunFlags,
     batch_words,
     check_decode,
@@ -24,12 +23,14 @@ from unmask.commands.machine import (
     measured,
     say_what_differs,
 )
-from unmask.commands.resuming import folder_to_resume, going_on, newest_of, refuse_changes
-from unmask.commands.signals import signals
-from unmask.commands.together import Job, begun_before, check_same, held, prepared, together
+from unmask.console.output import console, say_refused, shown
+from unmask.console.ranks import Job, begun_before, check_same, held, prepared, together
+from unmask.console.resuming import folder_to_resume, going_on, newest_of, refuse_changes
+from unmask.console.signals import signals
 from unmask.contracts import ImageSource
 from unmask.data import AnySource, Tiff
 from unmask.data.kinds import find_source
+from unmask.data.labelled import Labelled, open_labelled
 from unmask.data.noise import WHOLE, PatchKeep
 from unmask.data.statistics import measure
 from unmask.errors import RunError, SettingsError
@@ -43,17 +44,16 @@ from unmask.recipes import (
 )
 from unmask.runs.finetune import Accuracy, accuracy_of, finetune, whole_of, write_accuracy
 from unmask.runs.folder import RunFolder
-from unmask.runs.labelled import Labelled, open_labelled
+from unmask.runs.init import adapted, shape_of, statistics_for
 from unmask.runs.plan import seconds_of_step
 from unmask.runs.run import parameter_count
-from unmask.runs.start import adapted, shape_of, statistics_for
 from unmask.runs.transfer import TransferRun, new_transfer
 from unmask.runs.weights import Found, find_weights
 from unmask.tasks.classify import Classifier
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.distributed import check_batch, here
-from unmask.training.meter import Cost
 from unmask.training.schedules import epochs_in_words, fitting_batch
+from unmask.training.step_cost import Cost
 
 Tuning = Job[TransferRun, Labelled, Classifier]
 

@@ -9,14 +9,14 @@ import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from unmask.commands.arguments import parse
-from unmask.commands.console import bands_in_words, console, duration, gib, say_left_out
-from unmask.commands.signals import signals
+from unmask.console.arguments import parse
+from unmask.console.output import bands_in_words, console, duration, gib, say_left_out
+from unmask.console.signals import signals
 from unmask.contracts import ImageSource
-from unmask.data.encode import as_arrays
 from unmask.data.kinds import find_source, parse_channels
 from unmask.data.pack import Packer, Progress
-from unmask.data.packed import Packing, read_pack
+from unmask.data.pack_bytes import as_arrays
+from unmask.data.pack_manifest import Packing, read_pack
 from unmask.errors import SettingsError
 from unmask.training.hardware import cores
 

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import tyro
 
-from unmask.commands.arguments import parse
-from unmask.commands.console import console, notes
+from unmask.console.arguments import parse
+from unmask.console.output import console, notes
+from unmask.data.in_order import Unreadable
 from unmask.data.kinds import find_source, is_data
 from unmask.errors import ResourceError, SettingsError
 from unmask.pictures.confusion import confusion_picture
-from unmask.runs.in_order import Unreadable
 from unmask.runs.predict import (
     Guess,
     Trained,

@@ -9,11 +9,9 @@ import torch
 import tyro
 
 from unmask.channels import ChannelStatistics
-from unmask.commands.announced import say_images, say_plan, say_statistics
-from unmask.commands.arguments import Peek, as_typed, number, parse, peek
-from unmask.commands.console import console, shown
-from unmask.commands.fitting import fitting_warmup, free_folder
-from unmask.commands.machine import (
+from unmask.console.arguments import Peek, as_typed, number, parse, peek
+from unmask.console.fitting import fitting_warmup, free_folder
+from unmask.console.hardware import (
     RunFlags,
     check_decode,
     fitting_part,
@@ -22,10 +20,12 @@ from unmask.commands.machine import (
     measured,
     say_what_differs,
 )
-from unmask.commands.resuming import folder_to_resume, going_on, newest_of, refuse_changes
-from unmask.commands.signals import signals
-from unmask.commands.together import Job, begun_before, check_same, held, prepared, together
-from unmask.contracts import ImageSource, Masked, Size
+from unmask.console.output import console, shown
+from unmask.console.plan import say_images, say_plan, say_statistics
+from unmask.console.ranks import Job, begun_before, check_same, held, prepared, together
+from unmask.console.resuming import folder_to_resume, going_on, newest_of, refuse_changes
+from unmask.console.signals import signals
+from unmask.contracts import ImageSource, Size
 from unmask.data import AnySource, Tiff
 from unmask.data.kinds import find_source, parse_channels
 from unmask.data.statistics import MEASURED, measure, statistics_of
@@ -33,22 +33,23 @@ from unmask.errors import RunError, SettingsError
 from unmask.objectives import AnyPretraining
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
 from unmask.runs.codes import brings_target, with_tokenizer
+from unmask.runs.collapse import collapse, in_words
 from unmask.runs.folder import RunFolder
-from unmask.runs.plan import check_whole, make_plan
-from unmask.runs.pretrain import pretrain
-from unmask.runs.run import Run, new_run
-from unmask.runs.start import (
+from unmask.runs.init import (
     put_in,
     recipe_for,
     save_start,
     start_from,
     statistics_for,
 )
+from unmask.runs.plan import check_whole, make_plan
+from unmask.runs.pretrain import pretrain
+from unmask.runs.run import Run, new_run
 from unmask.runs.training import Progress
-from unmask.runs.watch import collapse, in_words
 from unmask.runs.weights import Found, find_weights
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.distributed import check_batch
+from unmask.traits import Masked
 
 
 @dataclass(frozen=True, kw_only=True)

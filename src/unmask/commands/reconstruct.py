@@ -12,8 +12,8 @@ import tyro
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from unmask.commands.arguments import parse
-from unmask.commands.console import console, loaded, notes
+from unmask.console.arguments import parse
+from unmask.console.output import console, loaded, notes
 from unmask.data import AnySource
 from unmask.data.kinds import find_source, is_data, parse_channels
 from unmask.errors import DataError, ResourceError, SettingsError, UnmaskError
@@ -29,7 +29,7 @@ from unmask.masks import PatchMask
 from unmask.objectives import MAE
 from unmask.pictures.sheet import Row, sheet
 from unmask.randomness import derive
-from unmask.runs.load import Model
+from unmask.runs.model import Model
 from unmask.runs.reconstruct import Reconstruction, nearest_errors
 from unmask.targets import Hog, KMeansTokens, NormalizedPixels, TokenizerCodes
 from unmask.targets.pixels import Levels

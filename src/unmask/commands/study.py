@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 import tyro
 
 from unmask.channels import IMAGENET
-from unmask.commands.arguments import parse
-from unmask.commands.conduct import (
+from unmask.console.arguments import parse
+from unmask.console.hardware import MachineFlags, hardware_of
+from unmask.console.output import console
+from unmask.console.studies import (
     Conduct,
     checked_budget,
     checked_seeds,
@@ -16,8 +18,6 @@ from unmask.commands.conduct import (
     measured_costs,
     setting_of,
 )
-from unmask.commands.console import console
-from unmask.commands.machine import MachineFlags, hardware_of
 from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.study.ablations import STUDIES, find_study

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from unmask.commands.arguments import Peek, number, parse, peek
-from unmask.commands.console import bands_in_words, console, say_left_out, shown
-from unmask.commands.fitting import fitting_warmup, free_folder
-from unmask.commands.machine import (
+from unmask.console.arguments import Peek, number, parse, peek
+from unmask.console.fitting import fitting_warmup, free_folder
+from unmask.console.hardware import (
     RunFlags,
     batch_words,
     check_decode,
@@ -22,9 +21,10 @@ from unmask.commands.machine import (
     measured,
     say_what_differs,
 )
-from unmask.commands.resuming import folder_to_resume, going_on, newest_of, refuse_changes
-from unmask.commands.signals import signals
-from unmask.commands.together import Job, begun_before, check_same, held, prepared, together
+from unmask.console.output import bands_in_words, console, say_left_out, shown
+from unmask.console.ranks import Job, begun_before, check_same, held, prepared, together
+from unmask.console.resuming import folder_to_resume, going_on, newest_of, refuse_changes
+from unmask.console.signals import signals
 from unmask.data.kinds import find_source, parse_channels
 from unmask.data.statistics import measure
 from unmask.errors import RunError, SettingsError
@@ -40,8 +40,8 @@ from unmask.runs.training import training
 from unmask.targets.tokenizer import PatchTokenizer
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.distributed import check_batch, here
-from unmask.training.meter import Cost
 from unmask.training.schedules import epochs_in_words, fitting_batch
+from unmask.training.step_cost import Cost
 
 Learning = Job[TokenizerRun, Parted, PatchTokenizer]
 

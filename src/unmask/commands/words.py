@@ -10,19 +10,19 @@ import torch
 import tyro
 from torch import nn
 
-from unmask.commands.arguments import parse
-from unmask.commands.console import console, duration
+from unmask.console.arguments import parse
+from unmask.console.output import console, duration
 from unmask.errors import SettingsError
-from unmask.objectives.words import (
+from unmask.randomness import generator
+from unmask.runs.run import parameter_count
+from unmask.text.models import (
     HiddenCharacters,
     HiddenCharactersModel,
     NextCharacter,
     NextCharacterModel,
     Reader,
 )
-from unmask.randomness import generator
-from unmask.runs.run import parameter_count
-from unmask.runs.words import (
+from unmask.text.training import (
     BASE_LR,
     BATCH,
     Score,

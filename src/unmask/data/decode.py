@@ -27,7 +27,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from unmask.contracts import Size
-from unmask.data.markers import plain_file
+from unmask.data.plain_headers import plain_file
 from unmask.errors import DataError
 
 IMAGE_ENDINGS = frozenset(

@@ -15,7 +15,7 @@ import numpy as np
 
 from unmask.data.changes import size_and_change
 from unmask.data.decode import IMAGE_ENDINGS
-from unmask.data.encoded import EncodedImages, Listing
+from unmask.data.image_files import EncodedImages, Listing
 from unmask.data.names import Names, fingerprint
 from unmask.data.splits import SPLITS
 from unmask.errors import DataError

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
 from unmask.data.bands import BAND_ENDINGS, GDAL_NODATA, silent
 from unmask.data.decode import IMAGE_ENDINGS
-from unmask.data.packed import PACK
+from unmask.data.pack_manifest import PACK
 from unmask.errors import SettingsError, did_you_mean
 
 _KINDS: dict[str, Callable[[str], AnySource]] = {

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from unmask.contracts import Batch, ImageSource, Part, Sample, Size
-from unmask.data.crops import AnyPretrainingViews
+from unmask.data.multi_views import AnyPretrainingViews
 from unmask.data.order import samples
 from unmask.errors import DataError, UnmaskError, loading_died
 from unmask.randomness import derive

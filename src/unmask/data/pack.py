@@ -20,9 +20,9 @@ import pyarrow as pa
 from torch.utils.data import Dataset
 
 from unmask.contracts import ImageSource
-from unmask.data.encode import Stored, stored
 from unmask.data.loader import fetched
-from unmask.data.packed import (
+from unmask.data.pack_bytes import Stored, stored
+from unmask.data.pack_manifest import (
     INDEX_COLUMNS,
     PACK,
     Pack,

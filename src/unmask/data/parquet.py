@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from unmask.data import cache
 from unmask.data.changes import size_and_time
-from unmask.data.encoded import EncodedImages, Listing
+from unmask.data.image_files import EncodedImages, Listing
 from unmask.data.names import Names, classes_of_labels, fingerprint
 from unmask.data.splits import find_files, split_of
 from unmask.errors import DataError, ResourceError

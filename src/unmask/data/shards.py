@@ -19,9 +19,15 @@ from numpy.typing import NDArray
 
 from unmask.contracts import ImageSource
 from unmask.data.changes import size_and_change, size_and_time
-from unmask.data.encoded import EncodedImages, Listing
+from unmask.data.image_files import EncodedImages, Listing
 from unmask.data.names import Names, classes_of_labels, fingerprint
-from unmask.data.packed import PackedSplit, check_finished, check_packed, read_pack, valid_index
+from unmask.data.pack_manifest import (
+    PackedSplit,
+    check_finished,
+    check_packed,
+    read_pack,
+    valid_index,
+)
 from unmask.data.splits import find_files, split_of
 from unmask.data.tar_index import Index, index_of
 from unmask.data.tiff import BandImages, Tiff

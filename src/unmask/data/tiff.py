@@ -11,8 +11,8 @@ import numpy as np
 from unmask.contracts import Sample, Size
 from unmask.data.bands import BAND_ENDINGS, Shape, read_bands, read_shape
 from unmask.data.changes import size_and_time
-from unmask.data.encoded import Listing
 from unmask.data.folder import Files, list_files, split_folder, splits_of
+from unmask.data.image_files import Listing
 from unmask.data.names import Names, classes_of, fingerprint
 from unmask.errors import DataError, SettingsError
 

@@ -8,7 +8,6 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from unmask.channels import Statistics
-from unmask.contracts import Masked
 from unmask.formats.model import ModelSpec, Weights
 from unmask.masking import RandomMasking
 from unmask.masking.random import mask_from_noise
@@ -16,6 +15,7 @@ from unmask.masks import PatchMask
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.patches import normalize, patch_grid, patchify, unpatchify
 from unmask.randomness import generator
+from unmask.traits import Masked
 
 _IMAGES = 2
 

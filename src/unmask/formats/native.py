@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from unmask.contracts import Masked
 from unmask.errors import DataError
 from unmask.formats.compare import Check, features, largest_difference, outputs, trial
 from unmask.formats.describe import Hints, check_fit
 from unmask.formats.files import TensorFile, read_file, save_safetensors
 from unmask.formats.model import Weights, split
+from unmask.traits import Masked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from unmask.contracts import Encoded, ReplacingEncoder
+from unmask.contracts import Encoded
 from unmask.encoders.layers import drawn_token
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
@@ -22,6 +22,7 @@ from unmask.objectives.decoders import (
     TokenDecoder,
 )
 from unmask.spec import Kind
+from unmask.traits import ReplacingEncoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from unmask.contracts import Size
-from unmask.data.crops import TwoCrops
+from unmask.data.multi_views import TwoCrops
 from unmask.encoders.sizes import VIT_B16, VIT_S16
 from unmask.encoders.vit import ViT
 from unmask.objectives import MoCo3

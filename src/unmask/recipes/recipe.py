@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from unmask.contracts import Comparing, Hiding, Size
-from unmask.data.crops import AnyPretrainingViews, sizes_of
+from unmask.contracts import Size
+from unmask.data.multi_views import AnyPretrainingViews, sizes_of
 from unmask.data.sizes import AnySizes, SteadySize
 from unmask.encoders import AnyEncoder
 from unmask.errors import SettingsError
@@ -14,6 +14,7 @@ from unmask.objectives import AnyObjective
 from unmask.patches import patch_grid
 from unmask.training.optimizers import AnyOptimizer
 from unmask.training.schedules import WarmupCosine
+from unmask.traits import Comparing, Hiding
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,20 +16,16 @@ import torch
 
 from unmask.channels import IMAGENET, ChannelStatistics
 from unmask.contracts import Batch, ImageSource, Reports, Size
-from unmask.data.crops import sizes_of
+from unmask.data.gpu_decode import Encoded
 from unmask.data.loader import Viewed, batches
-from unmask.data.nvjpeg import Encoded
+from unmask.data.multi_views import sizes_of
 from unmask.data.set_aside import SetAside
 from unmask.errors import ResourceError
 from unmask.formats.model import FORMAT, ModelSpec
 from unmask.objectives import AnyPretraining
 from unmask.recipes import Recipe
 from unmask.runs.bottleneck import Bench, LoaderSpeed, Machine, StepSpeed, Together, verdict
-from unmask.training.hardware import Hardware, cores, memory_available, wait_for
-from unmask.training.kernels import prepared
-from unmask.training.loop import train
-from unmask.training.meter import saved_bytes
-from unmask.training.speed import (
+from unmask.training.flops import (
     copy_ceiling,
     flops_per_image,
     forget_peak,
@@ -37,6 +33,10 @@ from unmask.training.speed import (
     peak_memory,
     random_batch,
 )
+from unmask.training.hardware import Hardware, cores, memory_available, wait_for
+from unmask.training.kernels import prepared
+from unmask.training.loop import train
+from unmask.training.step_cost import saved_bytes
 
 _STEP_SECONDS = 16.0  # of all batch sizes together
 _SIZE_SECONDS = 5.0  # of one of them

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unmask.contracts import ImageSource, Size
-from unmask.data.views import CenterCrop
+from unmask.data.in_order import WHOLE_IMAGE, Unreadable, in_order
+from unmask.data.subset import Subset
 from unmask.errors import DataError, SettingsError
 from unmask.formats.dalle import read_dalle
 from unmask.formats.model import ModelSpec
@@ -21,8 +22,6 @@ from unmask.objectives import AIM, MAE
 from unmask.patches import denormalize, filled, normalize, patch_grid, patchify, size_of, unpatchify
 from unmask.recipes import Recipe, Tokenizing
 from unmask.runs.folder import RunFolder
-from unmask.runs.in_order import Unreadable, in_order
-from unmask.runs.labelled import Part
 from unmask.runs.tokenizer import TokenizerRun
 from unmask.runs.weights import newest_whole
 from unmask.spec import to_json
@@ -167,7 +166,7 @@ def _images(
     """(images, positions in the source), cut to the tokenizer's size."""
     for batch in in_order(
         source,
-        CenterCrop(),
+        WHOLE_IMAGE,
         run.recipe.image_size,
         run.statistics,
         unreadable,
@@ -182,7 +181,7 @@ def _some_patches(run: TokenizerRun, train: ImageSource) -> Float[Tensor, "n p"]
     grid = patch_grid(run.recipe.image_size, run.recipe.patch_size)
     count = min(len(train), -(-_PATCHES // (grid.height * grid.width)))
     rows = np.linspace(0, len(train) - 1, count).astype(np.int64)
-    found = [_patches(run, images) for images, _ in _images(run, Part(train, rows), Unreadable())]
+    found = [_patches(run, images) for images, _ in _images(run, Subset(train, rows), Unreadable())]
     patches = torch.cat(found).flatten(0, 1)
     return patches[~patches.isnan().any(1)]
 

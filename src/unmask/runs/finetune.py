@@ -12,9 +12,9 @@ import torch
 
 from unmask.channels import Statistics
 from unmask.contracts import Batch, ImageSource
+from unmask.data.in_order import Unreadable, in_order
+from unmask.data.subset import Subset
 from unmask.runs.folder import RunFolder
-from unmask.runs.in_order import Unreadable, in_order
-from unmask.runs.labelled import Part
 from unmask.runs.training import Progress, training
 from unmask.runs.transfer import TransferRun
 from unmask.spec import to_json
@@ -121,7 +121,7 @@ def _share_of(source: ImageSource) -> ImageSource:
     processes = here()
     if processes.count == 1:
         return source
-    return Part(source, np.arange(processes.rank, len(source), processes.count))
+    return Subset(source, np.arange(processes.rank, len(source), processes.count))
 
 
 @torch.inference_mode()

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from unmask.contracts import Accompanied
 from unmask.errors import ResourceError, RunError, SettingsError
 from unmask.runs.run import Run
 from unmask.runs.tokenizer import TOKENIZER, TokenizerRun
@@ -21,6 +20,7 @@ from unmask.spec import to_json
 from unmask.training import checkpoint
 from unmask.training.checkpoint import Checkpoint, Saving
 from unmask.training.distributed import here, own_parts, whole
+from unmask.traits import Accompanied
 
 COMPANIONS = "training/companions"
 """The file of a checkpoint for what serves training alone, such as a teacher."""

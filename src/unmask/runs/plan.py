@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from unmask.contracts import Hiding, ImageSource, Reconstructing, Undivided
-from unmask.data.crops import sizes_of
+from unmask.contracts import ImageSource
 from unmask.data.loader import Viewed, Wanted
+from unmask.data.multi_views import sizes_of
 from unmask.errors import ResourceError, SettingsError
 from unmask.objectives import AnyPretraining
 from unmask.patches import patch_grid
@@ -18,7 +18,8 @@ from unmask.runs.transfer import AnyRun
 from unmask.targets.tokenizer import PatchTokenizer
 from unmask.tasks.classify import Classifier
 from unmask.training.hardware import Precision, cores, memory_available
-from unmask.training.meter import Cost, measure_cost
+from unmask.training.step_cost import Cost, measure_cost
+from unmask.traits import Hiding, Reconstructing, Undivided
 
 _USABLE = 0.85
 _LARGEST_TRIAL = 64, 1024  # images on a CPU, and on a GPU, whose time small batches do not tell

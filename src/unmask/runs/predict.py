@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from unmask.contracts import ImageSource
+from unmask.data.in_order import Unreadable
 from unmask.data.views import AnyViews
 from unmask.errors import DataError, SettingsError
 from unmask.runs.finetune import scored
 from unmask.runs.folder import RunFolder
-from unmask.runs.in_order import Unreadable
-from unmask.runs.load import Model, load
+from unmask.runs.model import Model, load
 from unmask.runs.transfer import TransferRun
 from unmask.runs.weights import newest_whole
 from unmask.tasks.classify import Classifier

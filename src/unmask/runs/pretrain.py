@@ -5,11 +5,11 @@ from threading import Event
 
 from unmask.contracts import ImageSource
 from unmask.objectives import AnyPretraining
-from unmask.runs.fitting import fit_target
+from unmask.runs.collapse import Watch
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
+from unmask.runs.target import fit_target
 from unmask.runs.training import Progress, training
-from unmask.runs.watch import Watch
 from unmask.training.checkpoint import Checkpoint
 
 

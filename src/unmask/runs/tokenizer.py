@@ -9,10 +9,10 @@ import torch
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
+from unmask.data.subset import Subset
 from unmask.errors import DataError
 from unmask.randomness import derive, seeded
 from unmask.recipes import Tokenizing
-from unmask.runs.labelled import Part
 from unmask.runs.run import SPEC_VERSION, check_limits, check_version, hash_of
 from unmask.spec import from_json
 from unmask.targets.tokenizer import PatchTokenizer
@@ -173,7 +173,7 @@ def open_parted(data: AnySource, seed: int) -> Parted:
                 f"the training images have {train.channels} channels and the test images {test.channels}; both must "
                 "have as many"
             )
-        return Parted(train, Part(test, rows), "the data's own test images")
+        return Parted(train, Subset(test, rows), "the data's own test images")
     if len(train) < 2:
         raise DataError(
             f"{train.where} holds one image, and a tokenizer is judged on others than it learns from; add more"
@@ -181,4 +181,4 @@ def open_parted(data: AnySource, seed: int) -> Parted:
     order = random.permutation(len(train))
     count = min(_HELD_OUT_MOST, max(1, round(_HELD_OUT_SHARE * len(train))))
     held, rest = np.sort(order[:count]), np.sort(order[count:])
-    return Parted(Part(train, rest), Part(train, held), f"held out, drawn from seed {seed}")
+    return Parted(Subset(train, rest), Subset(train, held), f"held out, drawn from seed {seed}")

@@ -9,23 +9,23 @@ import torch
 from torch import nn
 
 from unmask.contracts import Batch, ImageSource
-from unmask.data.crops import sizes_of
+from unmask.data.gpu_crops import hold
+from unmask.data.gpu_decode import Encoded
 from unmask.data.loader import Failures, Viewed, batches
-from unmask.data.nvjpeg import Encoded
+from unmask.data.multi_views import sizes_of
 from unmask.data.order import rows_of
-from unmask.data.resident import hold
 from unmask.data.set_aside import SetAside
+from unmask.runs.collapse import Watch
 from unmask.runs.folder import COMPANIONS, RunFolder
 from unmask.runs.saving import Saver
 from unmask.runs.transfer import AnyRun
-from unmask.runs.watch import Watch
 from unmask.training.checkpoint import Checkpoint, restore_optimizer
 from unmask.training.distributed import agreed, everyones, here, spread
+from unmask.training.flops import Meter, first_ceiling, flops_per_image
 from unmask.training.hardware import find_device, memory_available, wait_for
 from unmask.training.kernels import prepared
 from unmask.training.logbook import Logbook
 from unmask.training.loop import train
-from unmask.training.speed import Meter, first_ceiling, flops_per_image
 
 _WRITE_SECONDS = 1.0
 _RESIDENT = 0.1  # of a GPU's free memory may be filled with images

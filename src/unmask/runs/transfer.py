@@ -7,11 +7,11 @@ import torch
 
 from unmask.channels import ChannelStatistics
 from unmask.data import AnySource
+from unmask.data.labelled import Labelled
 from unmask.formats.adapt import adapt
 from unmask.formats.model import FORMAT, ModelSpec, Weights
 from unmask.randomness import seeded
 from unmask.recipes.transfer import Transfer
-from unmask.runs.labelled import Labelled
 from unmask.runs.run import SPEC_VERSION, Run, check_limits, check_version, hash_of
 from unmask.runs.tokenizer import TokenizerRun
 from unmask.spec import from_json

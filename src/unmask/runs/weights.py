@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from unmask.contracts import Masked
 from unmask.errors import RunError
 from unmask.formats import Hints, read_named
 from unmask.formats.model import Weights, split
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.training.checkpoint import Checkpoint
+from unmask.traits import Masked
 
 _NO_HINTS = Hints()
 

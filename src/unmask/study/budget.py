@@ -7,10 +7,10 @@ from pathlib import Path
 from unmask.errors import SettingsError
 from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.study.cost import StepCost
-from unmask.study.jobs import Job, Setting
+from unmask.study.plan import Job, Setting
 from unmask.study.study import tokenizer_of
 from unmask.training.hardware import find_device
-from unmask.training.meter import Cost, measure_cost
+from unmask.training.step_cost import Cost, measure_cost
 
 _FORWARD = 1 / 3  # of a forward and backward pass
 _LEAST = 0.01

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import torch
 
 from unmask.channels import ChannelStatistics
-from unmask.data.crops import sizes_of
+from unmask.data.multi_views import sizes_of
 from unmask.randomness import generator
 from unmask.recipes import Recipe, Tokenizing
 from unmask.spec import digest, to_json
+from unmask.training.flops import flops_per_image, random_batch
 from unmask.training.hardware import Hardware, Precision, autocast, find_device, wait_for
-from unmask.training.meter import saved_bytes
-from unmask.training.speed import flops_per_image, random_batch
+from unmask.training.step_cost import saved_bytes
 
 _LONG = 5.0  # seconds of a pass, from which on a turn is worth a line
 

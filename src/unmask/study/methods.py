@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 
 from unmask.contracts import Size
-from unmask.data.crops import MultiCrop
+from unmask.data.labelled import Labelled, draw_few
+from unmask.data.multi_views import MultiCrop
 from unmask.encoders import ViT
 from unmask.errors import SettingsError, did_you_mean
 from unmask.objectives import Latent
 from unmask.recipes import RECIPES, Recipe
-from unmask.runs.labelled import Labelled, draw_few
 from unmask.study.cost import StepCost
 from unmask.study.study import Published, Sizes, Study, Trial, Variation, tokenizer_of
 from unmask.study.tokenized import WIDE, tokenized

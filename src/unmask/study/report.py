@@ -7,7 +7,7 @@ from statistics import mean
 
 from unmask.pictures.study import Panel, sizes_picture, study_picture
 from unmask.study.cost import StepCost
-from unmask.study.jobs import RANDOM, Job, Setting, job_of, questions
+from unmask.study.plan import RANDOM, Job, Setting, job_of, questions
 from unmask.study.study import Study, Trial, tokenizer_of
 from unmask.study.table import NAMES, Found, Line, csv_text, markdown
 from unmask.study.verdicts import spread

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeVar, get_args
 
-from unmask.contracts import Hiding, Size
+from unmask.contracts import Size
 from unmask.errors import SettingsError, UnmaskError, did_you_mean
 from unmask.randomness import generator
 from unmask.recipes import Recipe, Tokenizing, Transfer
+from unmask.traits import Hiding
 
 Score = Literal["finetune", "linear", "attentive", "knn"]
 """Test accuracy by a protocol of `unmask evaluate`."""

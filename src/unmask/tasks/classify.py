@@ -11,13 +11,14 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unmask.contracts import Batch, Following, Loss, Moment
+from unmask.contracts import Batch, Loss, Moment
 from unmask.encoders.layers import Block, kept_paths
 from unmask.encoders.vit import VisionTransformer, layer_around
 from unmask.errors import SettingsError
 from unmask.patches import size_of
 from unmask.tasks.average import WeightAverage
 from unmask.tasks.heads import AnyHead, MeanHead
+from unmask.traits import Following
 
 
 @dataclass(frozen=True, kw_only=True)

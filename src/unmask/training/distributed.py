@@ -22,8 +22,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from unmask.contracts import Entered, Joining
 from unmask.errors import ResourceError, SettingsError
+from unmask.traits import Entered, Joining
 
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for one that is silent; one that ended is noticed at once."""

@@ -17,10 +17,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from unmask.attention import PREFERRED, AttentionShape
-from unmask.contracts import Fused, Reports, Size, StepReport
+from unmask.contracts import Reports, Size, StepReport
 from unmask.randomness import generator
+from unmask.training.flops import random_batch
 from unmask.training.hardware import Precision, autocast, wait_for
-from unmask.training.speed import random_batch
+from unmask.traits import Fused
 
 _WORTH_COMPILING = 500
 """Steps of a run; compiling takes about a minute."""

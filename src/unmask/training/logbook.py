@@ -16,7 +16,7 @@ import torch
 from unmask.contracts import StepReport
 from unmask.errors import DivergedError, ResourceError
 from unmask.training.distributed import here, mean
-from unmask.training.speed import Meter
+from unmask.training.flops import Meter
 
 TIMES = ("images_per_second", "waiting", "flops_per_second", "mfu", "peak_memory")
 """Fields that differ from run to run; all others are exact. The lines written at one time share theirs: on a

@@ -6,23 +6,13 @@ from functools import partial
 
 import torch
 
-from unmask.contracts import (
-    Batch,
-    Following,
-    Loss,
-    Moment,
-    Part,
-    Preparing,
-    Reports,
-    Size,
-    StepReport,
-    Trainable,
-)
+from unmask.contracts import Batch, Loss, Moment, Part, Reports, Size, StepReport, Trainable
 from unmask.errors import ResourceError
 from unmask.randomness import generator
 from unmask.training.distributed import plain, reducing
 from unmask.training.hardware import Precision, autocast
 from unmask.training.optimizers import clip, set_rates
+from unmask.traits import Following, Preparing
 
 
 def train(

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from unmask.contracts import Layered
 from unmask.errors import SettingsError
 from unmask.spec import Kind
+from unmask.traits import Layered
 
 
 @dataclass(frozen=True, kw_only=True)

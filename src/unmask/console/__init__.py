@@ -1,0 +1,1 @@
+"""What the commands share: flags, printed output, processes, signals."""

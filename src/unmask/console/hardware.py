@@ -1,0 +1,219 @@
+"""The machine's part of a command line: what the flags leave open is chosen, and what changed is said."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from unmask.console.output import console, duration, gib
+from unmask.contracts import ImageSource
+from unmask.data.gpu_decode import check_decoding
+from unmask.data.multi_views import AnyPretrainingViews
+from unmask.data.views import AnyViews
+from unmask.errors import SettingsError
+from unmask.objectives import AnyPretraining
+from unmask.recipes import Recipe, Tokenizing, Transfer
+from unmask.runs.plan import fitting_micro_batch, trial
+from unmask.runs.transfer import AnyRun
+from unmask.targets.tokenizer import PatchTokenizer
+from unmask.tasks.classify import Classifier
+from unmask.training.distributed import check_device, here
+from unmask.training.hardware import (
+    Hardware,
+    best_precision,
+    best_workers,
+    cores,
+    find_device,
+)
+from unmask.training.step_cost import Cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineFlags:
+    """Flags that say how to compute."""
+
+    workers: int | None = None
+    """Processes that load images."""
+
+    threads: int | None = None
+    """CPU threads of torch; all cores if not given."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, or auto."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products; weights are float32 always."""
+
+    micro_batch: int | None = None
+    """Images computed at a time; chosen by measuring if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFlags:
+    """The flags of a training command that change no result."""
+
+    machine: Annotated[MachineFlags, tyro.conf.arg(name="")] = MachineFlags()
+    """How to compute."""
+
+    shard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Share weights, gradients and optimizer out over the processes that torchrun started (FSDP2)."""
+
+    decode: Literal["cpu", "gpu"] = "cpu"
+    """Where JPEGs are decoded and cropped: by the loading processes, or by the GPU (nvJPEG)."""
+
+    save_every_minutes: float = 10.0
+    """Time between checkpoints; 0 saves after every step."""
+
+    max_set_aside: float = 0.05
+    """Share of images that may be unusable before the run stops."""
+
+
+def flags_of(run: AnyRun) -> RunFlags:
+    """The flags that a run was begun with, every choice made."""
+    hardware = run.hardware
+    return RunFlags(
+        machine=MachineFlags(
+            workers=hardware.workers,
+            threads=hardware.threads,
+            device=hardware.device,
+            precision=hardware.precision,
+            micro_batch=hardware.micro_batch,
+        ),
+        shard=hardware.shard,
+        decode=hardware.decode,
+        save_every_minutes=run.save_every_minutes,
+        max_set_aside=run.max_set_aside,
+    )
+
+
+def hardware_of(
+    args: MachineFlags,
+    *,
+    in_memory: bool,
+    batch_size: int,
+    shard: bool = False,
+    decode: Literal["cpu", "gpu"] = "cpu",
+) -> Hardware:
+    """The hardware that flags and machine give; torch's threads are set to it.
+
+    Raises:
+        SettingsError: for a number of threads below 1.
+        ResourceError: for a device that is not here.
+    """
+    if args.threads is not None and args.threads < 1:
+        raise SettingsError(f"threads must be at least 1, got {args.threads}")
+    device, processes = find_device(args.device), here()
+    check_device(device)
+    torch.set_num_threads(args.threads or max(1, cores() // processes.local_count))
+    return Hardware(
+        device=str(device),
+        precision=best_precision(device) if args.precision == "auto" else args.precision,
+        workers=best_workers(device, in_memory) if args.workers is None else args.workers,
+        threads=torch.get_num_threads(),
+        micro_batch=args.micro_batch or batch_size // processes.count,
+        processes=processes.count,
+        shard=shard,
+        decode=decode,
+    )
+
+
+def check_decode(
+    hardware: Hardware, source: ImageSource, views: AnyPretrainingViews | AnyViews
+) -> None:
+    """See that the GPU can decode these images, if it is to.
+
+    Raises:
+        SettingsError: if images or views are of another kind.
+        ResourceError: if there is no GPU, or torchcodec cannot use it.
+    """
+    if hardware.decode == "gpu":
+        check_decoding(source, views, torch.device(hardware.device))
+
+
+def changed_hardware(flags: RunFlags, old: Hardware, batch_size: int) -> Hardware:
+    """The hardware of a run that goes on: as it was, but for what the flags say, on as many processes as there are."""
+    args = flags.machine
+    device, processes = find_device(args.device), here()
+    check_device(device)
+    return replace(
+        old,
+        device=str(device),
+        precision=old.precision if args.precision == "auto" else args.precision,
+        workers=old.workers if args.workers is None else args.workers,
+        threads=args.threads or old.threads,
+        micro_batch=min(args.micro_batch or old.micro_batch, batch_size // processes.count),
+        processes=processes.count,
+        shard=flags.shard and processes.count > 1,
+        decode=flags.decode,
+    )
+
+
+_NOT_MEASURED = Cost(0.0, 0.0, 0.0, 0, 0, 0)
+
+
+def measured(
+    objective: AnyPretraining | Classifier | PatchTokenizer,
+    recipe: Recipe | Transfer | Tokenizing,
+    hardware: Hardware,
+) -> Cost:
+    """What a step costs; nothing if processes share a model that may not fit in one."""
+    if hardware.shard:
+        return _NOT_MEASURED
+    console.print("measuring what a step costs ...")
+    return trial(objective, recipe, torch.device(hardware.device), hardware.precision)
+
+
+def fitting_part(cost: Cost, batch_size: int, wanted: int | None, hardware: Hardware) -> Hardware:
+    """The hardware, with as many images at a time as fit of a process's part of the batch, or as wanted."""
+    device = torch.device(hardware.device)
+    sharing = here().local_count if device.type == "cpu" else 1
+    part = batch_size // hardware.processes
+    if hardware.shard:
+        return replace(hardware, micro_batch=min(wanted or part, part))
+    return replace(hardware, micro_batch=fitting_micro_batch(cost, part, wanted, device, sharing))
+
+
+def expected_words(cost: Cost, step_seconds: float, steps: int, hardware: Hardware) -> str:
+    """Time and memory that a run should take."""
+    if hardware.shard:
+        return "not measured; if memory is too small, --micro-batch takes fewer images at a time"
+    memory = cost.memory(hardware.micro_batch) + cost.bytes_process
+    return (
+        f"{duration(step_seconds * steps)} ({step_seconds:.2f} s a step), {gib(memory)} of memory"
+    )
+
+
+def batch_words(batch_size: int, hardware: Hardware) -> str:
+    """A batch, and how it is shared out."""
+    part = batch_size // hardware.processes
+    pieces = -(-part // hardware.micro_batch)
+    words = f"{batch_size}"
+    if hardware.processes > 1:
+        words += f", {part} on each of {hardware.processes} processes"
+    return words + (f" in {pieces} parts of {hardware.micro_batch}" if pieces > 1 else "")
+
+
+def machine_words(hardware: Hardware) -> str:
+    """What computes, and how."""
+    sharing = " that share one model" if hardware.shard else ""
+    each = f"{hardware.processes} processes{sharing}, each " if hardware.processes > 1 else ""
+    return (
+        f"{each}{hardware.device}, {hardware.precision}, {hardware.threads} threads, "
+        f"{hardware.workers} loading processes{', JPEGs decoded by the GPU' if hardware.decode == 'gpu' else ''}"
+    )
+
+
+def say_what_differs(new: Hardware, old: Hardware, torch_version: str) -> None:
+    """Say what of a run that goes on is no longer equal to the bit."""
+    if new.processes != old.processes:
+        console.print(
+            f"begun with {old.processes} processes, now {new.processes}: same order, crops and masks; sums are "
+            "rounded otherwise"
+        )
+    if replace(new, processes=old.processes) != old:
+        console.print("hardware settings differ from the run's; results stay equal up to rounding")
+    if torch.__version__ != torch_version:
+        console.print(
+            f"begun with torch {torch_version}, now {torch.__version__}: equal up to rounding"
+        )

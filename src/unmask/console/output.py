@@ -1,0 +1,118 @@
+"""What a training command shows while it works: a live line, or a plain line now and then."""
+
+import time
+from collections.abc import Iterable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unmask.contracts import ImageSource
+from unmask.runs import training
+from unmask.runs.model import Model, load
+from unmask.training.hardware import find_device
+from unmask.training.logbook import TIMES
+
+_PLAIN_SECONDS = 15.0
+_WAITING_WORTH_SAYING = 0.1
+
+console = Console(highlight=False, soft_wrap=True, markup=False)
+notes = Console(highlight=False, soft_wrap=True, markup=False, stderr=True)
+"""For what is no result, so that --json stays JSON."""
+
+
+def bands_in_words(channels: int) -> str:
+    """What kind of images have so many channels."""
+    return {1: "grey", 3: "colour"}.get(channels, f"{channels}-band")
+
+
+def loaded(path: str, device: str) -> Model:
+    """The model of a run or of weights, with a note on all that was passed over."""
+    model = load(path, str(find_device(device)))
+    for line in model.damaged:
+        notes.print(f"passed over a damaged checkpoint: {line}")
+    for line in model.notes:
+        notes.print(f"note: {line}")
+    return model
+
+
+def shown(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
+    """Pass reports on, showing where they stand."""
+    if console.is_terminal:
+        yield from _live(reports, name)
+    else:
+        yield from _plain(reports, name)
+
+
+def _live(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task(name, total=None, state="starting")
+        for report in reports:
+            if report.lines:
+                bar.update(
+                    task,
+                    total=report.steps,
+                    completed=report.step,
+                    state=_state(report),
+                )
+            yield report
+
+
+def _plain(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
+    printed = 0.0
+    for report in reports:
+        now = time.perf_counter()
+        if report.lines and (now - printed > _PLAIN_SECONDS or report.step == report.steps):
+            console.print(f"{name}: {_state(report)}")
+            printed = now
+        yield report
+
+
+def _state(report: training.Progress) -> str:
+    count = len(report.lines)
+    mean = {key: sum(line[key] for line in report.lines) / count for key in ("loss", *TIMES)}
+    waiting = mean["waiting"]
+    note = f", waiting for images {waiting:.0%}" if waiting > _WAITING_WORTH_SAYING else ""
+    return (
+        f"step {report.step:,} of {report.steps:,}, loss {mean['loss']:.4f}, "
+        f"{mean['images_per_second']:,.0f} images/s, {flops(mean['flops_per_second'])} "
+        f"({mean['mfu']:.0%} of a matrix product's), {gib(mean['peak_memory'])}{note}"
+    )
+
+
+def say_refused(source: ImageSource) -> None:
+    """Say how many files should be images and are not, and what is wrong with the first."""
+    if source.refused:
+        name, reason = source.refused[0]
+        console.print(
+            f"          {len(source.refused)} cannot be used, the first is {name}: {reason}"
+        )
+
+
+def say_left_out(source: ImageSource) -> None:
+    """Say which files cannot be used, and what kinds of others lie beside the images."""
+    say_refused(source)
+    if source.others:
+        kinds = ", ".join(f"{count} {ending}" for ending, count in source.others.most_common(5))
+        console.print(f"          passed over, not images: {kinds}")
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def flops(per_second: float) -> str:
+    """A rate of computing as people say it."""
+    if per_second >= 1e12:
+        return f"{per_second / 1e12:,.1f} TFLOP/s"
+    return f"{per_second / 1e9:,.{0 if per_second >= 1e10 else 1}f} GFLOP/s"
+
+
+def gib(number: float) -> str:
+    """A number of bytes as people say it."""
+    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"

@@ -1,0 +1,102 @@
+"""What `unmask pretrain` says before the first step: what was found, and what will be done."""
+
+from collections import Counter
+
+from unmask.channels import ChannelStatistics
+from unmask.console.hardware import batch_words, expected_words, machine_words
+from unmask.console.output import bands_in_words, console, say_left_out
+from unmask.contracts import ImageSource, Size
+from unmask.data.multi_views import sizes_of
+from unmask.objectives import AIM, Latent
+from unmask.objectives.encodings import Visible
+from unmask.recipes import Recipe
+from unmask.runs.plan import Plan
+from unmask.runs.run import Run
+from unmask.training.schedules import epochs_in_words
+from unmask.training.step_cost import Cost
+from unmask.traits import Hiding, Masked
+
+
+def say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None:
+    """What was found, and what was left out."""
+    classes = (
+        f" in {len(source.class_names)} classes (nothing is learned from labels)"
+        if source.class_names
+        else ""
+    )
+    bands = bands_in_words(source.channels)
+    typical = source.typical_size()
+    console.print(
+        f"images    {len(source):,} {bands}{classes} in {source.where}, "
+        f"about {typical.height} x {typical.width} pixels"
+    )
+    if len(splits) > 1:
+        console.print("          (its train folder only; the test folder is left for evaluation)")
+    say_left_out(source)
+    if source.smallest_side < min(size):
+        console.print(
+            f"          some are smaller than the crop ({source.smallest_side} < {min(size)} pixels) "
+            "and will be enlarged"
+        )
+
+
+def say_statistics(statistics: ChannelStatistics) -> None:
+    """What the pixels are normalised with, and where that is from."""
+
+    def listed(numbers: tuple[float, ...]) -> str:
+        return " ".join(f"{number:.4g}" for number in numbers)
+
+    console.print(
+        f"channels  mean {listed(statistics.mean)}; deviation {listed(statistics.std)} "
+        f"({statistics.source})"
+    )
+    if statistics.values == "float32":
+        ends = (f"{a:.4g} to {b:.4g}" for a, b in zip(statistics.low, statistics.high, strict=True))
+        console.print(f"          96 % of values lie within {', '.join(ends)}")
+
+
+def _seen(recipe: Recipe, plan: Plan) -> str:
+    """What the encoder is shown of an image."""
+    objective = recipe.objective
+    if isinstance(objective, AIM):
+        return (
+            f"order     each of {plan.patches} patches of {recipe.image_size} pixels is guessed from those before it, "
+            "row by row; the first of an image, as many as are drawn, are given"
+        )
+    if not isinstance(objective, Hiding):
+        views = Counter(sizes_of(recipe.views, recipe.image_size)).items()
+        return f"views     {' and '.join(f'{count} of {size} pixels' for size, count in views)}"
+    seen = f"masking   the encoder sees {plan.kept} of {plan.patches} patches of {recipe.image_size} pixels"
+    if isinstance(objective, Latent):
+        return f"{seen} at a time, {objective.masks} times of each image"
+    replaced = not isinstance(objective.encoding, Visible)
+    return f"{seen}, and mask tokens for the others" if replaced else seen
+
+
+def say_plan(run: Run, plan: Plan, cost: Cost) -> None:
+    """Model, batch, steps and machine, and the time and memory that are expected."""
+    recipe, hardware = run.recipe, run.hardware
+    encoder = recipe.encoder
+    each = recipe.batch_size / run.images
+    several = f" (each image {each:.1f} times a batch)" if each > 1 else ""
+    *smaller, _ = sizes = recipe.every_size()
+    rising = (
+        f"sizes     {', '.join(map(str, sizes))} pixels, {epochs_in_words(recipe.epochs / len(sizes))} each\n"
+        if smaller
+        else ""
+    )
+    at_most = f"at most, measured at {recipe.image_size} pixels: " if smaller else ""
+    rebuilds = isinstance(recipe.objective, Masked)
+    beside = "in the decoder" if rebuilds else "that serve training alone"
+    console.print(
+        f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}: "
+        f"{plan.encoder_parameters / 1e6:.2f} M parameters, and {plan.decoder_parameters / 1e6:.2f} M "
+        f"{beside}\n"
+        f"{_seen(recipe, plan)}\n"
+        f"batch     {batch_words(recipe.batch_size, hardware)}{several}, learning rate up to "
+        f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
+        f"steps     {run.steps:,} ({epochs_in_words(recipe.epochs)})\n"
+        f"{rising}"
+        f"machine   {machine_words(hardware)}\n"
+        f"expected  {at_most}{expected_words(cost, plan.step_seconds, run.steps, hardware)}"
+    )

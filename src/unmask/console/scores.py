@@ -1,0 +1,376 @@
+"""What `unmask evaluate` prints and writes: tables, JSON, Markdown and pictures of scores."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+from unmask.console.output import console, duration
+from unmask.data.in_order import Unreadable
+from unmask.errors import ResourceError
+from unmask.evaluation.feature_cache import features_folder
+from unmask.evaluation.frozen import PRETRAINED, RANDOM, SCRATCH, Row
+from unmask.evaluation.protocols import Question, Subject
+from unmask.objectives import AnyObjective
+from unmask.pictures.accuracy import (
+    Bar,
+    Line,
+    Point,
+    accuracy_bars,
+    accuracy_by_size,
+    accuracy_curves,
+)
+from unmask.runs.folder import RunFolder
+from unmask.runs.init import shape_of
+from unmask.runs.run import parameter_count
+from unmask.spec import kind_of
+
+FEATURES = {
+    "cls": "class token",
+    "mean": "mean of patches",
+    "patches": "patch tokens",
+    "0": "0 blocks trained",
+    "half": "half a block trained",
+    "1": "1 block trained",
+    "all": "all blocks trained",
+}
+_CONTROLS = {
+    RANDOM: "drawn weights, treated exactly alike: what is frozen stays random",
+    SCRATCH: "all blocks trained from drawn weights, the same rate in all layers",
+}
+_FOLDER = "evaluations"
+
+
+class Judged(NamedTuple):
+    """The scores of an encoder."""
+
+    question: Question
+    subject: Subject
+    data: str
+    rows: list[Row]
+    counts: tuple[int, int]
+    """Images to learn from and to test on."""
+    unreadable: Unreadable
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return len(self.subject.labelled.train.class_names)
+
+    @property
+    def chance(self) -> float:
+        """What guessing would give."""
+        return 1 / self.classes
+
+    @property
+    def parameters(self) -> int:
+        """Of the encoder."""
+        return parameter_count(self.subject.model.encoder)
+
+    @property
+    def method(self) -> str:
+        """What made the weights, as far as they tell."""
+        model, folder = self.subject.model, RunFolder(self.subject.path)
+        objective = model.run.recipe.objective if model.run else model.spec.objective
+        if objective is not None:
+            return kind_of(AnyObjective, objective)
+        return "fine-tuned" if folder.is_transfer() else Path(self.subject.path).stem
+
+    def result(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        model = self.subject.model
+        return {
+            "run": self.subject.path,
+            "weights": model.about,
+            "step": model.step,
+            "method": self.method,
+            "parameters": self.parameters,
+            "shape": shape_of(model.spec.encoder),
+            "data": self.data,
+            "split": self.subject.labelled.split,
+            "train_images": self.counts[0],
+            "test_images": self.counts[1],
+            "classes": self.classes,
+            "chance": self.chance,
+            "left_out": len(self.unreadable),
+            "scores": [_figures(row) for row in self.rows],
+        }
+
+    @property
+    def title(self) -> str:
+        """Of a picture."""
+        model = self.subject.model
+        return f"{self.question.protocol} on {_short(self.data)}: {model.about}, {_millions(self.parameters)}"
+
+
+def _figures(row: Row) -> dict[str, Any]:
+    return {
+        "arm": row.arm,
+        "protocol": row.protocol,
+        "feature": row.feature,
+        "labels": row.labels,
+        "accuracy": row.mean,
+        "spread": row.spread,
+        "accuracies": row.accuracies,
+        "setting": row.setting,
+        "seconds": round(row.seconds, 3),
+        "images_per_second": round(row.images_per_second, 1),
+        "features": row.source,
+    }
+
+
+def say_scores(judged: Judged) -> None:
+    """Print the scores of an encoder."""
+    result = judged.result()
+    console.print(
+        f"{result['run']} ({result['weights']}; {result['shape']}, {_millions(judged.parameters)} parameters) on "
+        f"{judged.data}: {result['train_images']:,} images to learn from, {result['test_images']:,} to test on "
+        f"({result['split']}), {judged.classes} classes"
+    )
+    table = Table("encoder", "protocol", "feature", "labels", "accuracy")
+    for row in judged.rows:
+        table.add_row(row.arm, row.protocol, feature_words(row), row.labels, _percent(row))
+    table.add_row("chance", "", "", "", f"{judged.chance:.1%}")
+    console.print(table)
+    for arm in dict.fromkeys(row.arm for row in judged.rows):
+        if arm in _CONTROLS:
+            console.print(f"{arm}: {_CONTROLS[arm]}")
+    for setting in dict.fromkeys(row.setting for row in judged.rows):
+        console.print(f"setting: {setting}")
+    _say_time(judged)
+    if judged.unreadable:
+        name, reason = judged.unreadable[0]
+        console.print(f"{len(judged.unreadable)} images left out, the first {name}: {reason}")
+
+
+def _say_time(judged: Judged) -> None:
+    """Time, speed, where features came from, and the number of draws."""
+    frozen = {row.arm: row for row in judged.rows if row.source != "trained"}
+    trained = [row for row in judged.rows if row.source == "trained"]
+    at_once = {(row.arm, row.labels): row.seconds for row in judged.rows if row not in trained}
+    seconds = duration(sum(at_once.values()) + sum(row.seconds for row in trained))
+    speed = f"{judged.rows[0].images_per_second:,.0f} images/s through the encoder"
+    if frozen:
+        computed = [row for row in frozen.values() if row.source == "computed"]
+        taken = sum(sum(judged.counts) / row.images_per_second for row in computed)
+        console.print(f"time: {duration(taken)} for features ({speed}), {seconds} for scores")
+    else:
+        console.print(f"time: {seconds}, {speed}")
+    if kept := [arm for arm, row in frozen.items() if row.source == "kept"]:
+        console.print(
+            f"features from before, none of their images read again ({' and '.join(kept)}): "
+            f"{features_folder(judged.subject.path)}"
+        )
+    draws = max(len(row.accuracies) for row in judged.rows)
+    if draws > 1:
+        console.print(f"mean ± standard deviation over {draws} draws")
+
+
+def feature_words(row: Row) -> str:
+    """What was looked at, or trained."""
+    return FEATURES.get(row.feature, f"{row.feature} blocks trained")
+
+
+def _percent(row: Row) -> str:
+    several = f" ± {row.spread:.1%}" if len(row.accuracies) > 1 else ""
+    return f"{row.mean:.1%}{several}"
+
+
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.3g} M"
+
+
+def _short(data: str) -> str:
+    return Path(data).name or data
+
+
+def write_scores(judged: Judged, name: str, out: str | None) -> list[Path]:
+    """JSON and a picture: where it was asked for, or beside the run."""
+    path = Path(out) if out else _place(judged.subject.path) / f"{name}.json"
+    picture = path.with_suffix(".png")
+
+    def write() -> None:
+        _write_json(path, judged.result())
+        _draw(judged, picture)
+
+    return _written([path, picture], write)
+
+
+def _place(weights: str) -> Path:
+    """Where answers lie: in the run, if it can be written; else in a folder here."""
+    folder = RunFolder(weights)
+    place = folder.evaluations if folder.evaluations.exists() else folder.root
+    inside = folder.spec.exists() and place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    return folder.evaluations if inside else Path(_FOLDER) / Path(weights).stem
+
+
+def _written(paths: list[Path], write: Any) -> list[Path]:
+    try:
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        write()
+    except OSError as error:
+        raise ResourceError(
+            f"{paths[0]} cannot be written ({error.strerror}); name another with --out"
+        ) from None
+    return paths
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _draw(judged: Judged, path: Path) -> None:
+    """Curves over blocks or labels where there are several, else bars."""
+    rows, amounts = judged.rows, judged.question.labels
+    if judged.question.protocol == "ladder":
+        rungs = list(dict.fromkeys(row.feature for row in rows if row.arm == PRETRAINED))
+        lines = _lines([row for row in rows if row.arm != SCRATCH], ("arm", "labels"))
+        levels = _lines([row for row in rows if row.arm == SCRATCH], ("arm", "labels"))
+        accuracy_curves(rungs, lines, levels, judged.chance, "blocks trained", judged.title, path)
+    elif len(amounts) > 1:
+        lines = _lines(rows, ("arm", "feature"))
+        along = "labels of each class to learn from"
+        accuracy_curves(amounts, lines, [], judged.chance, along, judged.title, path)
+    else:
+        bars = [
+            Bar(feature_words(row), row.arm, _point(row), row.arm != PRETRAINED) for row in rows
+        ]
+        accuracy_bars(sorted(bars, key=_in_order(bars)), judged.chance, judged.title, path)
+
+
+def _in_order(bars: list[Bar]) -> Callable[[Bar], int]:
+    """Bars of a group side by side, groups as they first came."""
+    groups = list(dict.fromkeys(bar.group for bar in bars))
+    return lambda bar: groups.index(bar.group)
+
+
+def _lines(rows: list[Row], by: tuple[str, str]) -> list[Line]:
+    """A line for each arm and feature, or arm and amount of labels; what all share is not named."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.arm, getattr(row, by[1])), []).append(row)
+    several = len({second for arm, second in found if arm != SCRATCH}) > 1
+    lines: list[Line] = []
+    for (arm, _), some in found.items():
+        second = f"labels: {some[0].labels}" if by[1] == "labels" else feature_words(some[0])
+        told = several and (by[1] == "labels" or arm != SCRATCH)  # it has one way to be trained
+        name = f"{arm}, {second}" if told else arm
+        lines.append(Line(name, [_point(row) for row in some], arm != PRETRAINED))
+    return lines
+
+
+def _point(row: Row) -> Point:
+    return Point(row.mean, row.spread)
+
+
+class Comparison(NamedTuple):
+    """A table of methods against sizes, for one feature and one amount of labels."""
+
+    feature: str
+    labels: str
+    sizes: dict[int, str]
+    """Parameters, and the shape in words, from small to large."""
+    rows: dict[str, dict[int, Row]]
+    """By method, then by parameters; of controls too."""
+
+
+def comparison_tables(judged: list[Judged]) -> list[Comparison]:
+    """One for each feature and amount of labels that any encoder has."""
+    sizes = {one.parameters: shape_of(one.subject.model.spec.encoder) for one in judged}
+    sizes = dict(sorted(sizes.items()))
+    names = _names(judged)
+    found: dict[tuple[str, str], Comparison] = {}
+    for one, name in zip(judged, names, strict=True):
+        for row in one.rows:
+            key = (row.feature, row.labels)
+            table = found.setdefault(key, Comparison(*key, sizes, {}))
+            method = name if row.arm == PRETRAINED else f"{name}, {row.arm}"
+            table.rows.setdefault(method, {})[one.parameters] = row
+    return list(found.values())
+
+
+def _names(judged: list[Judged]) -> list[str]:
+    """The method of each; with its path where another of the same method has the same size."""
+    keys = [(one.method, one.parameters) for one in judged]
+    return [
+        one.method if keys.count(key) == 1 else f"{one.method} ({one.subject.path})"
+        for one, key in zip(judged, keys, strict=True)
+    ]
+
+
+def say_comparison(tables: list[Comparison]) -> None:
+    """Print methods against sizes."""
+    for table in tables:
+        heading = Table("method", *(f"{_millions(size)}" for size in table.sizes))
+        for method, rows in table.rows.items():
+            heading.add_row(method, *_cells(table, rows))
+        console.print(f"{_words(table)}, by parameters of the encoder:")
+        console.print(heading)
+
+
+def _words(table: Comparison) -> str:
+    return (
+        f"{FEATURES.get(table.feature, f'{table.feature} blocks trained')}, labels: {table.labels}"
+    )
+
+
+def _cells(table: Comparison, rows: dict[int, Row]) -> list[str]:
+    return [_percent(rows[size]) if size in rows else "" for size in table.sizes]
+
+
+def write_comparison(judged: list[Judged], name: str, out: str | None) -> list[Path]:
+    """JSON, Markdown and a picture of several encoders: where it was asked for, or in a folder here."""
+    path = Path(out) if out else Path(_FOLDER) / f"compared-{name}.json"
+    markdown, picture = path.with_suffix(".md"), path.with_suffix(".png")
+    tables = comparison_tables(judged)
+
+    def write() -> None:
+        _write_json(path, {"encoders": [one.result() for one in judged]})
+        markdown.write_text(_markdown(judged, tables), encoding="utf-8")
+        _draw_sizes(judged[0], tables, picture)
+
+    return _written([path, markdown, picture], write)
+
+
+def _markdown(judged: list[Judged], tables: list[Comparison]) -> str:
+    first = judged[0]
+    lines = [
+        f"# {first.question.protocol} on {_short(first.data)}",
+        "",
+        f"{first.counts[0]:,} images to learn from, {first.counts[1]:,} to test on, {first.classes} classes, "
+        f"chance {first.chance:.1%}. Test accuracy"
+        + (", mean ± standard deviation over draws." if first.question.seeds > 1 else "."),
+    ]
+    for table in tables:
+        columns = [f"{_millions(size)}: {shape}" for size, shape in table.sizes.items()]
+        lines += ["", f"## {_words(table)}", "", f"| method | {' | '.join(columns)} |"]
+        lines.append("|---|" + "---:|" * len(columns))
+        lines += [
+            f"| {method} | {' | '.join(_cells(table, rows))} |"
+            for method, rows in table.rows.items()
+        ]
+    arms = {row.arm for one in judged for row in one.rows}
+    lines += [f"\n{arm}: {words}." for arm, words in _CONTROLS.items() if arm in arms]
+    lines += ["", "| encoder | method | parameters |", "|---|---|---:|"]
+    lines += [
+        f"| {one.subject.path} ({one.subject.model.about}) | {one.method} | {one.parameters:,} |"
+        for one in judged
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _draw_sizes(first: Judged, tables: list[Comparison], path: Path) -> None:
+    lines: list[Line] = []
+    sizes: list[list[int]] = []
+    for table in tables:
+        for method, rows in table.rows.items():
+            name = f"{method}: {_words(table)}" if len(tables) > 1 else method
+            control = any(row.arm != PRETRAINED for row in rows.values())
+            ordered = sorted(rows)
+            sizes.append(ordered)
+            lines.append(Line(name, [_point(rows[size]) for size in ordered], control))
+    title = f"{first.question.protocol} on {_short(first.data)}"
+    accuracy_by_size(sizes, lines, first.chance, title, path)

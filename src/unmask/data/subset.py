@@ -1,0 +1,46 @@
+"""Some images of a source."""
+
+import hashlib
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.contracts import ImageSource, Sample, Size
+
+
+class Subset:
+    """Some images of a source, by their positions in it."""
+
+    def __init__(self, whole: ImageSource, rows: NDArray[np.int64]) -> None:
+        self.whole, self.rows = whole, rows
+        self.where, self.channels, self.class_names = (
+            whole.where,
+            whole.channels,
+            whole.class_names,
+        )
+        self.refused = whole.refused
+        self.others: Counter[str] = whole.others
+        self.smallest_side, self.in_memory = whole.smallest_side, whole.in_memory
+        self.fingerprint, self.state = (
+            hashlib.sha256(mark.encode() + rows.astype("<i8").tobytes()).hexdigest()[:16]
+            for mark in (whole.fingerprint, whole.state)
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> Sample:
+        return self.whole[int(self.rows[position])]
+
+    def name(self, position: int) -> str:
+        """Its name in the whole."""
+        return self.whole.name(int(self.rows[position]))
+
+    def labels(self) -> list[int]:
+        """The class of every image."""
+        return np.array(self.whole.labels())[self.rows].tolist()
+
+    def typical_size(self) -> Size:
+        """The whole's."""
+        return self.whole.typical_size()

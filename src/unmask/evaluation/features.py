@@ -1,0 +1,136 @@
+"""Frozen features of whole images: deterministic, and never masked."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unmask.channels import ChannelStatistics
+from unmask.contracts import Encoder, ImageSource, Size
+from unmask.data.in_order import WHOLE_IMAGE, Ordered, Unreadable, in_order
+from unmask.errors import ResourceError
+from unmask.training.hardware import best_workers, memory_available
+
+_BATCH = 128
+_USABLE = 0.4  # of the memory, for each of train and test
+_WORTH_WORKERS = 2000  # images
+
+
+class Features(NamedTuple):
+    """Features and labels of a set of images."""
+
+    cls: Float[Tensor, "n d"]
+    """The class token (the mean of several)."""
+    mean: Float[Tensor, "n d"]
+    """The mean of the patch tokens."""
+    labels: Int[Tensor, "n"]
+    unreadable: Unreadable
+    """(name, reason) of images that were left out."""
+
+    def rows(self, chosen: Int[Tensor, "k"]) -> "Features":
+        """Those of some images."""
+        return Features(self.cls[chosen], self.mean[chosen], self.labels[chosen], self.unreadable)
+
+
+class Tokens(NamedTuple):
+    """All tokens of a set of images, and their labels."""
+
+    tokens: Float[Tensor, "n t d"]
+    """Class token first."""
+    labels: Int[Tensor, "n"]
+    unreadable: Unreadable
+    """(name, reason) of images that were left out."""
+
+    def rows(self, chosen: Int[Tensor, "k"]) -> "Tokens":
+        """Those of some images."""
+        return Tokens(self.tokens[chosen], self.labels[chosen], self.unreadable)
+
+
+@torch.inference_mode()
+def features(
+    encoder: Encoder,
+    source: ImageSource,
+    size: Size,
+    statistics: ChannelStatistics,
+    device: torch.device,
+    workers: int | None = None,
+) -> Features:
+    """Features of every readable image of a source, in order, from its centre crop.
+
+    Loading processes are as many as suit the device, if not given.
+    """
+    # One block for all results: small ones kept between large, short-lived ones scatter the heap.
+    classes = torch.empty(len(source), encoder.embed_dim)
+    means = torch.empty(len(source), encoder.embed_dim)
+    labels: list[int] = []
+    unreadable: Unreadable = []
+    for batch in _crops(source, size, statistics, device, workers, unreadable):
+        encoded = encoder.encode(batch.images.to(device))
+        rows = slice(len(labels), len(labels) + len(batch.labels))
+        classes[rows] = encoded.cls.mean(1)
+        means[rows] = encoded.patches.mean(1)
+        labels += batch.labels
+    count = len(labels)
+    return Features(classes[:count], means[:count], torch.tensor(labels), unreadable)
+
+
+@torch.inference_mode()
+def patch_tokens(
+    encoder: Encoder,
+    source: ImageSource,
+    size: Size,
+    statistics: ChannelStatistics,
+    device: torch.device,
+    workers: int | None = None,
+) -> Tokens:
+    """Class token and patch tokens of every readable image of a source, in order, kept in memory.
+
+    Loading processes are as many as suit the device, if not given.
+
+    Raises:
+        ResourceError: if they do not fit.
+    """
+    tokens = torch.empty(check_room(encoder, source, size))
+    labels: list[int] = []
+    unreadable: Unreadable = []
+    for batch in _crops(source, size, statistics, device, workers, unreadable):
+        encoded = encoder.encode(batch.images.to(device))
+        part = tokens[len(labels) : len(labels) + len(batch.labels)]
+        part[:, :1], part[:, 1:] = encoded.cls.mean(1, keepdim=True), encoded.patches
+        labels += batch.labels
+    return Tokens(tokens[: len(labels)], torch.tensor(labels), unreadable)
+
+
+def check_room(encoder: Encoder, source: ImageSource, size: Size) -> tuple[int, int, int]:
+    """The shape of all tokens of a source.
+
+    Raises:
+        ResourceError: if they do not fit in memory.
+    """
+    grid = encoder.mask_grid(size)
+    rows = (len(source), 1 + grid.height * grid.width, encoder.embed_dim)
+    needed, room = 4 * rows[0] * rows[1] * rows[2], memory_available(torch.device("cpu"))
+    if needed > _USABLE * room:
+        raise ResourceError(
+            f"the tokens of {len(source):,} images take {needed / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB "
+            "are free; use --protocol linear, or fewer images"
+        )
+    return rows
+
+
+def _crops(
+    source: ImageSource,
+    size: Size,
+    statistics: ChannelStatistics,
+    device: torch.device,
+    workers: int | None,
+    unreadable: Unreadable,
+) -> Iterator[Ordered]:
+    if workers is None:
+        many = len(source) >= _WORTH_WORKERS
+        workers = best_workers(device, source.in_memory) if many else 0
+    return in_order(
+        source, WHOLE_IMAGE, size, statistics, unreadable, batch_size=_BATCH, workers=workers
+    )

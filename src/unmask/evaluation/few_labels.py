@@ -1,0 +1,141 @@
+"""What pretraining brings with few labels: raw pixels, a random encoder and a pretrained one, alike.
+
+Both encoders get the same linear classifier and the same fine-tuning, and every choice (strength,
+learning rate) is searched over the same values on the same held-out training images.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmask.contracts import Encoder
+from unmask.encoders.vit import VisionTransformer
+from unmask.evaluation.head_training import train_in_memory
+from unmask.randomness import derive, seeded
+from unmask.tasks.classify import Classifier, Classify
+from unmask.tasks.heads import LinearHead
+from unmask.tasks.logistic import STRENGTHS, logistic_classes
+from unmask.training.optimizers import AdamW
+
+LEARNING_RATES = (1e-3, 3e-3)
+"""Peaks tried in fine-tuning, for every arm."""
+
+STEPS = 150
+BATCH = 16
+
+
+class Images(NamedTuple):
+    """Labelled images in memory: uint8 [n c h w] and their classes."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def rows(self, chosen: NDArray[np.int64]) -> "Images":
+        """Some of them."""
+        index = torch.from_numpy(chosen)
+        return Images(self.pixels[index], self.labels[index])
+
+
+class Trial(NamedTuple):
+    """Labels to learn from, labels to choose by, and what is scored."""
+
+    few: Images
+    choosing: Images
+    test: Images
+
+
+class Result(NamedTuple):
+    """Test accuracy of one arm on one trial."""
+
+    method: str
+    encoder: str
+    labels_per_class: int
+    seed: int
+    accuracy: float
+
+
+def draw_trial(
+    train_images: Images, test: Images, labels_per_class: int, choosing: int, seed: int
+) -> Trial:
+    """Draw a few labels of each class, and `choosing` other training images to choose settings by."""
+    random = np.random.default_rng(derive("few", seed, labels_per_class))
+    order = random.permutation(len(train_images.labels))
+    labels = train_images.labels.numpy()[order]
+    few = np.concatenate([order[labels == c][:labels_per_class] for c in np.unique(labels)])
+    rest = order[~np.isin(order, few)][:choosing]
+    return Trial(train_images.rows(few), train_images.rows(rest), test)
+
+
+def compare(
+    encoders: dict[str, VisionTransformer], trial: Trial, labels_per_class: int, seed: int
+) -> Iterator[Result]:
+    """Linear classifiers on pixels and on each encoder, and each encoder fine-tuned."""
+    result = partial(Result, labels_per_class=labels_per_class, seed=seed)
+    accuracy = _linear(lambda pixels: pixels.flatten(1).float(), trial)
+    yield result("linear classifier", "raw pixels", accuracy=accuracy)
+    for name, encoder in encoders.items():
+        accuracy = _linear(partial(_frozen, encoder), trial)
+        yield result("linear classifier", name, accuracy=accuracy)
+    for name, encoder in encoders.items():
+        yield result("fine-tuning", name, accuracy=_finetuned(encoder, trial, seed))
+
+
+@torch.inference_mode()
+def _frozen(encoder: Encoder, pixels: Tensor) -> Tensor:
+    """The tokens of every patch in a row: the classifier sees where things are, as with raw pixels."""
+    return encoder.encode(pixels).patches.flatten(1).clone()
+
+
+def _linear(describe: Callable[[Tensor], Tensor], trial: Trial) -> float:
+    """Test accuracy of the logistic classifier whose strength does best on the choosing images."""
+    few, choosing, test = (describe(images.pixels) for images in trial)
+    labels = trial.few.labels
+    scores = [
+        _share(logistic_classes(few, labels, choosing, strength), trial.choosing.labels)
+        for strength in STRENGTHS
+    ]
+    best = STRENGTHS[int(np.argmax(scores))]
+    return _share(logistic_classes(few, labels, test, best), trial.test.labels)
+
+
+def _finetuned(encoder: VisionTransformer, trial: Trial, seed: int) -> float:
+    """Test accuracy after fine-tuning with the learning rate that does best on the choosing images."""
+    tuned = [_finetune(encoder, trial.few, rate, seed) for rate in LEARNING_RATES]
+    scores = [_score(classifier, trial.choosing) for classifier in tuned]
+    return _score(tuned[int(np.argmax(scores))], trial.test)
+
+
+def _finetune(encoder: VisionTransformer, few: Images, peak: float, seed: int) -> Classifier:
+    """A copy of the encoder with a head, all of it trained on a few images."""
+    with seeded("head", seed):
+        task = Classify(head=LinearHead())
+        classifier = task.build(copy.deepcopy(encoder), int(few.labels.max()) + 1)
+    assert classifier.encoder.pos_embed is not None
+    classifier.encoder.pos_embed.requires_grad_(False)  # as in pretraining
+    train_in_memory(
+        classifier,
+        few.pixels,
+        few.labels,
+        AdamW(beta2=0.999),
+        peak=peak,
+        warmup_steps=STEPS / 10,
+        steps=STEPS,
+        batch_size=BATCH,
+        seed=seed,
+    )
+    return classifier.eval()
+
+
+@torch.inference_mode()
+def _score(classifier: Classifier, images: Images) -> float:
+    return _share(classifier.logits(images.pixels).argmax(1), images.labels)
+
+
+def _share(guesses: Tensor, labels: Tensor) -> float:
+    return (guesses == labels).double().mean().item()

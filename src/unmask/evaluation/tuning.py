@@ -1,0 +1,168 @@
+"""Accuracy after fine-tuning, without a run that stays: for comparisons over labels, seeds and blocks."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import NamedTuple
+
+import numpy as np
+
+from unmask.channels import ChannelStatistics
+from unmask.contracts import ImageSource
+from unmask.data import AnySource
+from unmask.data.labelled import Labelled, draw_few
+from unmask.data.mixing import UNMIXED
+from unmask.data.subset import Subset
+from unmask.data.views import AugmentedCrop, RandomCrop
+from unmask.evaluation.probes import Probe
+from unmask.formats.model import ModelSpec, Weights
+from unmask.recipes import TRANSFERS, Transfer, choose_transfer
+from unmask.runs.finetune import Accuracy, accuracy_of, finetune
+from unmask.runs.folder import RunFolder
+from unmask.runs.transfer import TransferRun, new_transfer
+from unmask.tasks import Classify
+from unmask.tasks.classify import Classifier
+from unmask.training.hardware import Hardware
+from unmask.training.optimizers import LayerwiseAdamW
+from unmask.training.schedules import WarmupCosine, epochs_in_words, fitting_batch, steps_of
+
+
+class Asked(NamedTuple):
+    """What to fine-tune on what."""
+
+    recipe: Callable[[int], Transfer]
+    """For so many images."""
+    weights: Weights | None
+    """None for weights drawn from the seed."""
+    data: AnySource
+    labelled: Labelled
+    statistics: ChannelStatistics
+    hardware: Hardware
+
+
+def few(labelled: Labelled, amount: str, seed: int) -> Labelled:
+    """The same test images, and a few labels of each class to learn from."""
+    train = labelled.train
+    rows = draw_few(np.array(train.labels()), train.class_names, amount, seed)
+    return labelled._replace(train=Subset(train, rows))
+
+
+def fitted(recipe: Transfer, images: int) -> Transfer:
+    """The recipe with a batch that fits so many images, and a warm-up of a tenth of its epochs at most."""
+    warmup = min(recipe.schedule.warmup_epochs, recipe.epochs / 10)
+    return replace(
+        recipe,
+        batch_size=fitting_batch(recipe.batch_size, images),
+        schedule=replace(recipe.schedule, warmup_epochs=warmup),
+    )
+
+
+class Tuned(NamedTuple):
+    """A fine-tuned classifier."""
+
+    classifier: Classifier
+    run: TransferRun
+    labelled: Labelled
+    """What it learned from, and what to test it on."""
+
+    def accuracy_on(self, source: ImageSource) -> Accuracy:
+        """What it scores."""
+        return accuracy_of(self.classifier, source, self.run, self.run.hardware)[0]
+
+
+def tuned_accuracy(asked: Asked, amount: str, seed: int) -> Accuracy:
+    """Test accuracy after fine-tuning on some labels of each class; the seed draws labels, head and order."""
+    tuned = tune(asked, amount, seed)
+    return tuned.accuracy_on(tuned.labelled.test)
+
+
+def tune(asked: Asked, amount: str, seed: int) -> Tuned:
+    """Fine-tune on some labels of each class; the seed draws labels, head and order."""
+    labelled = few(asked.labelled, amount, seed)
+    recipe = asked.recipe(len(labelled.train))
+    run = new_transfer(
+        "evaluation",
+        recipe,
+        asked.data,
+        labelled,
+        asked.statistics,
+        replace(asked.hardware, micro_batch=min(asked.hardware.micro_batch, recipe.batch_size)),
+        init="given" if asked.weights else None,
+        seed=seed,
+        save_every_minutes=1e6,
+        max_set_aside=1.0,
+    )
+    classifier = run.build(asked.weights)
+    with tempfile.TemporaryDirectory() as root:
+        folder = RunFolder(Path(root) / "run")
+        folder.create(run)
+        for _ in finetune(run, folder, labelled.train, classifier, Event()):
+            pass
+    return Tuned(classifier, run, labelled)
+
+
+def from_scratch(recipe: Transfer) -> Transfer:
+    """The recipe for a whole encoder of drawn weights: as long, without layer-wise decay of the rate.
+
+    That decay presumes that the lower layers are trained already, and would hold them back.
+    """
+    optimizer = recipe.optimizer
+    if isinstance(optimizer, LayerwiseAdamW):
+        optimizer = replace(optimizer, layer_decay=1.0)
+    return with_blocks(replace(recipe, optimizer=optimizer), "all")
+
+
+def augmented(probe: Probe, spec: ModelSpec, epochs: float | None, images: int) -> Transfer:
+    """A probe at the end of the frozen encoder, which sees other crops and flips at every step (MAE table 10).
+
+    Steps, batch and rate are those of the probe on fixed features, unless `epochs` is given. Crops and test
+    images are cut as in fine-tuning such an encoder.
+    """
+    tuned = TRANSFERS[choose_transfer(spec.encoder)].recipe
+    if isinstance(tuned.views, AugmentedCrop):
+        views = RandomCrop(
+            smallest_share=tuned.views.smallest_share, flip_probability=tuned.views.flip_probability
+        )
+    else:
+        views = RandomCrop(flip_probability=0.0)  # digits, whose sides matter
+    steps, batch_size = probe.steps(images)
+    shown = epochs or steps * batch_size / images
+    return Transfer(
+        encoder=spec.encoder,
+        task=Classify(head=probe.head, trained_blocks="0"),
+        views=views,
+        test_views=tuned.test_views,
+        mixing=UNMIXED,
+        optimizer=probe.optimizer,
+        schedule=WarmupCosine(base_lr=probe.peak * 256 / batch_size, warmup_epochs=shown / 9),
+        image_size=spec.image_size,
+        batch_size=batch_size,
+        epochs=shown,
+    )
+
+
+def words_of(recipe: Transfer, images: int) -> str:
+    """What is trained, and how long, in words."""
+    steps = steps_of(recipe.epochs, images, recipe.batch_size)
+    words = f"{steps:,} {'step' if steps == 1 else 'steps'} of {recipe.batch_size:,} ({epochs_in_words(recipe.epochs)})"
+    if recipe.task.trained_blocks == "0" and isinstance(recipe.views, RandomCrop):
+        peak = recipe.schedule.peak(recipe.batch_size)
+        return f"{words}, rate {peak:g}, other crops and flips at every step"
+    return f"blocks trained: {recipe.task.trained_blocks}, {words}"
+
+
+def ladder(depth: int) -> Iterator[str]:
+    """Amounts of trained blocks to compare, as in MAE's figure 9: 0, half, 1, 2, 4, ... and all of them."""
+    yield from ("0", "half")
+    blocks = 1
+    while blocks < depth:
+        yield str(blocks)
+        blocks *= 2
+    yield "all"
+
+
+def with_blocks(recipe: Transfer, trained_blocks: str) -> Transfer:
+    """The recipe with another part of the encoder trained."""
+    return replace(recipe, task=replace(recipe.task, trained_blocks=trained_blocks))

@@ -1,0 +1,170 @@
+"""Where pretraining starts, if it starts from given weights."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from unmask.channels import ChannelStatistics
+from unmask.contracts import ImageSource
+from unmask.encoders.vit import PlainBlocks, ViT
+from unmask.errors import DataError, RunError, SettingsError
+from unmask.formats.adapt import adapt
+from unmask.formats.model import ModelSpec, Weights
+from unmask.objectives import AnyObjective, AnyPretraining
+from unmask.patches import patch_grid
+from unmask.recipes import RECIPES, Recipe, Transfer
+from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
+from unmask.runs.target import fit_target
+from unmask.runs.transfer import AnyRun
+from unmask.runs.weights import Found
+from unmask.targets import NormalizedPixels, Pixels
+from unmask.training.checkpoint import Checkpoint
+from unmask.traits import Accompanied, Masked
+
+_SMALL_PATCH = 4
+
+
+class Start(NamedTuple):
+    """Weights that fit a recipe and its images."""
+
+    weights: Weights
+    words: str
+    """Where they come from, and what was done to them."""
+
+
+def recipe_for(spec: ModelSpec) -> tuple[str, Recipe, str]:
+    """The recipe that the weights ask for, its name, and the reason.
+
+    The first with their encoder; else MAE's settings for patches of that kind. Decoder, if there is one, and
+    image size are those of the weights.
+    """
+    same = [name for name, named in RECIPES.items() if named.recipe.encoder == spec.encoder]
+    usual = "mae-ti4" if spec.encoder.patch_size <= _SMALL_PATCH else "mae-b16"
+    name = same[0] if same else usual
+    recipe = RECIPES[name].recipe
+    objective = recipe.objective
+    if isinstance(spec.objective, Masked) and isinstance(objective, Masked):
+        objective = replace(
+            objective, encoding=spec.objective.encoding, decoder=spec.objective.decoder
+        )
+    recipe = replace(recipe, encoder=spec.encoder, objective=objective, image_size=spec.image_size)
+    reason = "its encoder is that of the weights"
+    if not same:
+        reason = (
+            f"no recipe has the encoder of the weights ({shape_of(spec.encoder)}), which is kept"
+        )
+    return name, recipe, reason
+
+
+def start_from(found: Found, recipe: Recipe, statistics: ChannelStatistics) -> Start:
+    """The weights for a recipe: its encoder, its image size, the channels of the statistics.
+
+    A decoder is taken only if it is the recipe's and predicts the same.
+
+    Raises:
+        SettingsError: if the recipe has another encoder, with both shapes.
+    """
+    spec = found.weights.spec
+    if spec.encoder != recipe.encoder:
+        raise SettingsError(
+            f"--init {found.about} has {shape_of(spec.encoder)}, and the recipe wants "
+            f"{shape_of(recipe.encoder)}; leave out --recipe to take what fits the weights"
+        )
+    weights = found.weights
+    same_channels = spec.channels == len(statistics.mean)
+    if spec.objective and not _decoder_fits(spec.objective, recipe.objective, same_channels):
+        weights = weights._replace(spec=spec.without_decoder(), decoder={})
+    step = "" if found.step is None else f", step {found.step:,}"
+    words = [f"{spec.origin}{step}", _taken(found.weights, weights)]
+    words += adapted(spec, recipe, statistics)
+    return Start(adapt(weights, recipe.image_size, statistics), "; ".join(words))
+
+
+def put_in(objective: AnyPretraining, weights: Weights) -> None:
+    """Replace an objective's weights by those given; the rest, a decoder if there is none, stays drawn."""
+    objective.load_state_dict({**objective.state_dict(), **weights.whole})
+    if isinstance(objective, Accompanied):
+        objective.begin()
+
+
+def save_start(
+    folder: RunFolder, run: Run, source: ImageSource, objective: AnyPretraining
+) -> Checkpoint:
+    """Save the weights as step 0, so that going on needs nothing but the folder; a target is fitted first."""
+    fit_target(run, source, objective)
+    folder.save(run, 0, objective, run.recipe.optimizer.build(objective))
+    saved, damaged = folder.newest()
+    assert saved is not None, damaged
+    return saved
+
+
+def check_start(run: AnyRun, folder: RunFolder, saved: Checkpoint | None) -> None:
+    """Refuse to go on with random weights where a run began from others.
+
+    Raises:
+        RunError: if the folder has no checkpoint.
+    """
+    if run.init is not None and saved is None:
+        flag = " with --init" if isinstance(run, Run) else ""
+        raise RunError(
+            f"{folder.root} was to start from {run.init}, and was stopped before these weights were saved; "
+            f"remove the folder and begin again{flag}"
+        )
+
+
+def statistics_for(spec: ModelSpec, source: ImageSource) -> ChannelStatistics | None:
+    """The weights' own statistics, if the images have as many channels of the same kind."""
+    try:
+        image = source[0].image
+    except DataError:
+        return None
+    given = (len(image), str(image.dtype))
+    wanted = (spec.channels, f"torch.{spec.statistics.values}")
+    return spec.statistics if given == wanted else None
+
+
+def _decoder_fits(old: AnyObjective, new: AnyObjective, same_channels: bool) -> bool:
+    """Whether a decoder can go on: it is the same, and so is what it predicts but for the levels of pixels."""
+    if not isinstance(old, Masked) or not isinstance(new, Masked):
+        return False
+    pixels = (Pixels, NormalizedPixels)
+    same = (old.encoding, old.decoder) == (new.encoding, new.decoder)
+    if isinstance(old.target, pixels) and isinstance(new.target, pixels):
+        return same
+    return same and old.target == new.target and same_channels
+
+
+def _taken(found: Weights, taken: Weights) -> str:
+    if taken.decoder:
+        return "encoder and decoder"
+    return (
+        "its encoder alone, since its decoder is another" if found.decoder else "an encoder alone"
+    )
+
+
+def adapted(spec: ModelSpec, recipe: Recipe | Transfer, statistics: ChannelStatistics) -> list[str]:
+    """What must be done to weights for a recipe and its images, in words."""
+    old = patch_grid(spec.image_size, spec.encoder.patch_size)
+    new, channels = recipe.encoder_grid(), len(statistics.mean)
+    said: list[str] = []
+    if old != new:
+        said.append(
+            f"positions resampled from {old.height} x {old.width} to {new.height} x {new.width}"
+        )
+    if channels != spec.channels:
+        said.append(f"patch projection adapted from {spec.channels} to {channels} channels")
+    return said
+
+
+def shape_of(encoder: ViT) -> str:
+    """An encoder in words."""
+    several = f", {encoder.class_tokens} class tokens" if encoder.class_tokens > 1 else ""
+    kind = (
+        ""
+        if isinstance(encoder.blocks, PlainBlocks)
+        else f" BEiT's ({encoder.blocks.layer_scale:g})"
+    )
+    return (
+        f"{encoder.depth}{kind} blocks of {encoder.embed_dim} with {encoder.num_heads} heads, MLPs of "
+        f"{int(encoder.embed_dim * encoder.mlp_ratio)}{several} and patches of {encoder.patch_size}"
+    )

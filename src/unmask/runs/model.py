@@ -1,0 +1,250 @@
+"""The Python door: a pretrained model, to embed and to reconstruct with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from unmask.contracts import Size
+from unmask.data import Tiff
+from unmask.data.bands import BAND_ENDINGS, read_bands
+from unmask.data.decode import decode
+from unmask.data.views import center_crop
+from unmask.encoders.vit import VisionTransformer
+from unmask.errors import DataError, RunError, SettingsError
+from unmask.formats.model import ModelSpec
+from unmask.masking import AnyMasking
+from unmask.masking.squares import side_of
+from unmask.masks import PatchMask, check_count
+from unmask.objectives import AIM, AnyObjective
+from unmask.objectives.mae import MaskedAutoencoder
+from unmask.randomness import generator
+from unmask.runs.reconstruct import Reconstruction, fitted_size, reconstruct
+from unmask.runs.run import Run
+from unmask.runs.weights import find_weights
+from unmask.spec import kind_of
+from unmask.targets.pixels import Levels
+from unmask.traits import Hiding, Masked
+
+Images = Sequence[str | Path] | Shaped[Tensor, "b c h w"]
+
+
+class Embedding(NamedTuple):
+    """Features of images."""
+
+    cls: Float[Tensor, "b d"]
+    """The class token."""
+    mean: Float[Tensor, "b d"]
+    """The mean of the patch tokens."""
+    patches: Float[Tensor, "b n d"]
+    """A token for each patch, row by row."""
+
+
+def load(path: Path | str, device: str = "cpu") -> "Model":
+    """The model of a run, from its newest whole checkpoint, or of weights in any layout of `formats`.
+
+    Raises:
+        RunError: if there is neither, or no checkpoint yet.
+        DataError: if the weights cannot be used.
+    """
+    found = find_weights(path)
+    weights = found.weights
+    objective = weights.build_objective().to(device).eval() if weights.decoder else None
+    assert objective is None or isinstance(
+        objective, MaskedAutoencoder
+    )  # others give an encoder alone
+    encoder = objective.encoder if objective else weights.build_encoder().to(device).eval()
+    return Model(
+        weights.spec,
+        encoder,
+        objective,
+        found.about,
+        run=found.run,
+        step=found.step,
+        damaged=found.damaged,
+        notes=weights.notes,
+    )
+
+
+class Model:
+    """A pretrained model. `encoder` and `objective` are ordinary torch modules."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        encoder: VisionTransformer,
+        objective: MaskedAutoencoder | None,
+        about: str,
+        *,
+        run: Run | None = None,
+        step: int | None = None,
+        damaged: Sequence[str] = (),
+        notes: Sequence[str] = (),
+    ) -> None:
+        """`about` says in a few words which weights these are; `run` made them, by `step`.
+
+        `damaged` has a line for each damaged checkpoint that was passed over, `notes` one for what
+        else a user should know of the weights.
+        """
+        self.spec, self.encoder, self._objective = spec, encoder, objective
+        self.about, self.run, self.step, self.damaged = about, run, step, list(damaged)
+        self.notes = list(notes)
+
+    @property
+    def objective(self) -> MaskedAutoencoder:
+        """What the encoder was pretrained with.
+
+        Raises:
+            RunError: if these weights are an encoder alone.
+        """
+        if self.run is not None and not isinstance(self.run.recipe.objective, Masked):
+            objective = self.run.recipe.objective
+            why = "which hides and rebuilds nothing, so there is nothing to reconstruct"
+            if isinstance(objective, AIM):
+                why = "which guesses each patch from those before it, and has not learnt to fill what a mask hides"
+            elif isinstance(objective, Hiding):
+                why = "which predicts latents of hidden patches, not pixels, so there is no picture to reconstruct"
+            raise RunError(
+                f"{self.about} was pretrained with {kind_of(AnyObjective, objective)}, {why}; `unmask evaluate` says "
+                "how good it is"
+            )
+        if self._objective is None:
+            raise RunError(
+                f"{self.about} is an encoder alone, so it cannot rebuild images; load weights that "
+                "hold a decoder too (a run, or model.safetensors)"
+            )
+        return self._objective
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.encoder.cls_token.device
+
+    @torch.inference_mode()
+    def embed(self, images: Images) -> Embedding:
+        """Features of image files or of a tensor [b c h w] as it was trained on: uint8, or float32.
+
+        Files are resized and cut to the training size; tensors may have any size that the patch
+        divides. Nothing is hidden, and the same image always gives the same features.
+        """
+        if len(images) == 0:
+            raise SettingsError(
+                "no image to embed: give files, or a tensor with at least one image"
+            )
+        if not isinstance(images, Tensor):
+            size = self.spec.image_size
+            images = torch.stack([center_crop(self.read(path), size) for path in images])
+        values = self.spec.statistics.values
+        if images.dtype != getattr(torch, values) or images.ndim != 4:
+            raise SettingsError(
+                f"images must be files or a {values} tensor [b c h w], got {images.dtype} "
+                f"of shape {tuple(images.shape)}"
+            )
+        if images.shape[1] != self.spec.channels:
+            raise SettingsError(
+                f"this model was trained on {self.spec.channels} channels, got {images.shape[1]}"
+            )
+        encoded = self.encoder.encode(images.to(self.device))
+        return Embedding(encoded.cls.mean(1), encoded.patches.mean(1), encoded.patches)
+
+    def reconstruct(
+        self,
+        image: str | Path | Shaped[Tensor, "c h w"],
+        mask: PatchMask | AnyMasking | Tensor | None = None,
+        *,
+        seed: int = 0,
+        levels: Levels = "neighbors",
+    ) -> Reconstruction:
+        """Hide parts of an image and rebuild them.
+
+        Args:
+            image: a file or pixels; resized in its proportions to about the training area, unless a
+                mask drawn for it before comes along.
+            mask: a masking, a mask drawn before, or painted pixels [h w] of which True is hidden; what
+                the model was trained with if not given.
+            seed: of a masking that draws.
+            levels: where mean and deviation of a hidden patch come from, if the target is normalised
+                pixels: its visible neighbours, or (cheating) the hidden patch itself.
+        """
+        if not (isinstance(mask, PatchMask) and isinstance(image, Tensor)):
+            image = self.fit(image)
+        pixels = image.to(self.device)
+        return reconstruct(
+            self.objective,
+            pixels,
+            self.mask_for(pixels, mask, seed),
+            levels,
+            self.spec.statistics,
+        )
+
+    def fit(self, image: str | Path | Shaped[Tensor, "c h w"]) -> Shaped[Tensor, "c new_h new_w"]:
+        """The image at about the training area, in whole patches or squares of them, its proportions kept."""
+        given = isinstance(image, Tensor)
+        pixels = self.spec.statistics.in_units(image) if given else self.read(image)
+        size = Size(pixels.shape[-2], pixels.shape[-1])
+        unit = self.encoder.patch_size * side_of(self.objective.masking)
+        return center_crop(pixels, fitted_size(size, self.spec.image_size, unit))
+
+    def mask_for(
+        self,
+        pixels: Shaped[Tensor, "c h w"],
+        mask: PatchMask | AnyMasking | Tensor | None,
+        seed: int,
+    ) -> PatchMask:
+        """A mask for one image, drawn or painted, the first of several; one drawn before is given back."""
+        if isinstance(mask, PatchMask):
+            return mask
+        grid = self.objective.grid_of(pixels[None])
+        if isinstance(mask, Tensor):
+            return PatchMask(*(part.to(self.device) for part in painted_mask(mask, grid)))
+        masking = self.objective.masking if mask is None else mask
+        drawn = masking.sample(1, grid, generator(self.device, "reconstruct", seed))
+        return PatchMask(*(part[:1] for part in drawn))
+
+    @property
+    def bands(self) -> tuple[tuple[int, ...], float | None]:
+        """Channels of multi-band images that were trained on (all if empty), and their no-data value."""
+        data = self.run.data if self.run else None
+        return (data.channels, data.no_data) if isinstance(data, Tiff) else ((), None)
+
+    def read(self, path: str | Path) -> Shaped[Tensor, "c h w"]:
+        """The pixels of a file, as the model was trained on them.
+
+        Raises:
+            DataError: naming the file and the reason.
+        """
+        try:
+            return self.spec.statistics.in_units(self._decoded(Path(path)))
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror})") from None
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+
+    def _decoded(self, path: Path) -> Shaped[Tensor, "c h w"]:
+        many = self.spec.channels not in (1, 3) or self.bands != ((), None)
+        if path.suffix.lower() not in BAND_ENDINGS or not (
+            many or self.spec.statistics.values == "float32" or path.suffix.lower() == ".npy"
+        ):
+            return decode(path.read_bytes(), self.spec.channels)
+        channels, no_data = self.bands
+        image = read_bands(path, channels, no_data, self.spec.statistics.values == "uint8")
+        if len(image) != self.spec.channels:
+            raise DataError(
+                f"has {len(image)} channels, and the model was trained on {self.spec.channels}"
+            )
+        return image
+
+
+def painted_mask(painted: Tensor, grid: Size) -> PatchMask:
+    """The mask that hides every patch of which at least half is painted.
+
+    Raises:
+        SettingsError: if that hides nothing or everything.
+    """
+    share = torch.nn.functional.interpolate(painted[None, None].float(), tuple(grid), mode="area")
+    removed = (share >= 0.5).flatten(1)
+    check_count(int((~removed).sum()), removed.shape[1])
+    return PatchMask.of(removed)

@@ -1,0 +1,193 @@
+"""Optional abilities: what a spec or a module may offer beyond its contract, and who asks for it.
+
+Each is asked for with `isinstance`, never by the name of a class, so that a new member gets it by offering it.
+
+| ability | offered by | asked by | when |
+|---|---|---|---|
+| Hiding | spec of an objective | recipes, plan, console, study | before training: masks must fit the grid |
+| Masked | spec of an objective | weights, console, formats | decoders are kept; pictures can be rebuilt |
+| Comparing | spec of an objective | recipes, collapse check | views and batch are checked |
+| Fitted | module of a target | `runs.target` | once, before the first step |
+| Targeted | module of an objective | `runs.target` | once, before the first step |
+| Reconstructing | module of an objective | plan, reconstruct | pictures are drawn |
+| ReplacingEncoder | module of an encoder | objectives with mask tokens in the encoder | every step |
+| Layered | module | layer-wise learning rates | when the optimizer is built |
+| Preparing | module | the loop | after each backward pass |
+| Following | module | the loop | after each update |
+| Undivided | module | plan | before training: micro-batches are refused |
+| Accompanied | module | checkpoints, collapse check | when weights are saved or replaced |
+| Joining | module | `training.distributed` | once, with several processes |
+| Entered | module of a block | `training.distributed` | once, with `--shard` |
+| Fused | module | `training.kernels` | once, when a GPU run is compiled |
+"""
+
+from collections.abc import Collection
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from unmask.contracts import Encoded, Encoder, Masking, Moment, Size
+from unmask.masks import PatchMask
+
+
+@runtime_checkable
+class Hiding(Protocol):
+    """The spec of an objective that hides patches."""
+
+    @property
+    def masking(self) -> Masking:
+        """Which patches it hides."""
+        ...
+
+
+@runtime_checkable
+class Masked(Hiding, Protocol):
+    """The spec of an objective that hides patches and rebuilds what they hold."""
+
+    @property
+    def target(self) -> Any:
+        """What they hold: the spec of a `Target`."""
+        ...
+
+
+@runtime_checkable
+class Comparing(Protocol):
+    """The spec of an objective that compares views of an image, or images of a batch."""
+
+    @property
+    def smallest_batch(self) -> int:
+        """How many images a step needs at least."""
+        ...
+
+    def check_views(self, sizes: tuple[Size, ...]) -> None:
+        """Refuse views that it cannot compare, with the mend."""
+        ...
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A target that is fitted once, before the first step; what it finds lies in its buffers."""
+
+    patches_wanted: int
+    """How many patches make a good fit."""
+
+    @property
+    def fitted(self) -> bool:
+        """Whether that has been done."""
+        ...
+
+    def fit(self, patches: Float[Tensor, "n p"]) -> None:
+        """Take what it needs from training patches, normalised as the encoder's input is."""
+        ...
+
+
+@runtime_checkable
+class Targeted(Protocol):
+    """An objective's module that guesses what patches hold."""
+
+    target: Any
+    """What they hold: a module that keeps the contract of `Target`."""
+
+
+@runtime_checkable
+class Reconstructing(Protocol):
+    """An objective's module whose guesses can be drawn."""
+
+    def grid_of(self, images: Tensor) -> Size:
+        """The grid on which these images are masked."""
+        ...
+
+    def predict_all(self, images: Tensor, mask: PatchMask) -> Tensor:
+        """A guess for every patch, in image order."""
+        ...
+
+
+@runtime_checkable
+class ReplacingEncoder(Encoder, Protocol):
+    """An encoder that also takes a token in place of each hidden patch."""
+
+    def encode_replaced(
+        self, images: Tensor, mask: PatchMask, token: Tensor, taps: Collection[int] = ()
+    ) -> Encoded:
+        """Tokens of all patches in image order; hidden pixels are never read."""
+        ...
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A module whose parameters lie in layers, 0 being the nearest to the pixels."""
+
+    @property
+    def layers(self) -> int:
+        """How many layers there are."""
+        ...
+
+    def layer_of(self, parameter_name: str) -> int:
+        """The layer that a parameter belongs to."""
+        ...
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A trainable that does something to its gradients, such as forgetting those of a layer that rests."""
+
+    def before_step(self, moment: Moment) -> None:
+        """Called once before each step of the optimizer, when gradients are there and not yet clipped."""
+        ...
+
+
+@runtime_checkable
+class Following(Protocol):
+    """A trainable that does something after every update, such as averaging its weights."""
+
+    def after_step(self, moment: Moment) -> None:
+        """Called once after each step of the optimizer."""
+        ...
+
+
+@runtime_checkable
+class Undivided(Protocol):
+    """A trainable whose loss is of all images of a batch together, so that it cannot be added up from parts."""
+
+    undivided: str
+    """Why, in a clause that follows "because"."""
+
+
+@runtime_checkable
+class Accompanied(Protocol):
+    """A trainable with parts that serve training alone, such as a teacher; no model file holds them."""
+
+    companions: tuple[str, ...]
+    """What the names of these parts' tensors begin with."""
+    gives: str
+    """What the names of the tensors begin with that make up the encoder to take away."""
+
+    def begin(self) -> None:
+        """Let these parts start from what they accompany, whose weights have been replaced."""
+        ...
+
+
+@runtime_checkable
+class Joining(Protocol):
+    """A module whose results depend on the images of all processes; it computes alone until it is told of them."""
+
+    def join(self) -> None:
+        """Called once in every process before the first step, if there are several."""
+        ...
+
+
+@runtime_checkable
+class Entered(Protocol):
+    """A module whose weights are also used by other methods than `forward`."""
+
+    entrances: tuple[str, ...]
+    """The names of these methods."""
+
+
+@runtime_checkable
+class Fused(Protocol):
+    """A module with methods that are many small operations, and faster on a GPU when compiled, each as a whole."""
+
+    fused: tuple[str, ...]
+    """The names of these methods."""

@@ -1,0 +1,144 @@
+"""Labelled images: splits, few labels, and what is wrong with them."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import tiny
+
+from unmask.contracts import ImageSource
+from unmask.data import Digits, Folder
+from unmask.data.labelled import checked_labels, draw_few, draw_share, open_labelled
+from unmask.errors import DataError, SettingsError
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    names = ("cats", "dogs", "emus")
+    return tiny.write_classes(tmp_path_factory.mktemp("labelled") / "data", names)
+
+
+def names(source: ImageSource) -> list[str]:
+    return [source.name(position) for position in range(len(source))]
+
+
+def test_the_split_own_folders_are_taken(classes: Path, tmp_path: Path) -> None:
+    for name in ("train", "val"):
+        shutil.copytree(classes, tmp_path / name)
+    labelled = open_labelled(Folder(path=str(tmp_path)), 0)
+    assert labelled.split == "the data's own train and test folders"
+    assert (len(labelled.train), len(labelled.test)) == (30, 30)
+
+
+def test_the_split_digits_have_their_own() -> None:
+    labelled = open_labelled(Digits(), 0)
+    assert (len(labelled.train), len(labelled.test)) == (1442, 355)
+
+
+def test_the_split_else_a_fifth_of_each_class_from_the_seed(classes: Path) -> None:
+    first, second = (open_labelled(Folder(path=str(classes)), seed) for seed in (3, 3))
+    other = open_labelled(Folder(path=str(classes)), 4)
+    assert first.split == "20% of each class for testing, drawn from seed 3"
+    assert names(first.test) == names(second.test) != names(other.test)
+    assert first.test.labels() == [0, 0, 1, 1, 2, 2]
+    assert first.train.labels() == [0] * 8 + [1] * 8 + [2] * 8
+    everything = Folder(path=str(classes)).open()
+    assert sorted(names(first.train) + names(first.test)) == names(everything)
+    assert first.train.fingerprint == second.train.fingerprint
+    prints = {part.fingerprint for part in (first.train, first.test, other.train, everything)}
+    assert len(prints) == 4
+
+
+def test_the_split_no_labels(classes: Path) -> None:
+    with pytest.raises(DataError, match=r"needs labelled images: .*cats/1\.jpg.* or use digits"):
+        open_labelled(Folder(path=str(classes / "cats")), 0)
+
+
+def test_the_split_other_classes_in_the_two_folders(classes: Path, tmp_path: Path) -> None:
+    shutil.copytree(classes, tmp_path / "train")
+    shutil.copytree(classes, tmp_path / "test")
+    (tmp_path / "test" / "emus").rename(tmp_path / "test" / "gnus")
+    with pytest.raises(DataError, match=r"different classes; only one has \['emus', 'gnus'\]"):
+        open_labelled(Folder(path=str(tmp_path)), 0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "drawn"), [([10, 5, 4], [2, 1, 1]), ([2, 1, 3], [1, 0, 1]), ([1, 1], [0, 0])]
+)
+def test_the_split_share_of_each_class(sizes: list[int], drawn: list[int]) -> None:
+    """At least one, and never all, of a class with two or more."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    chosen = draw_share(labels, 0.2, 0)
+    assert [int(chosen[labels == c].sum()) for c in range(len(sizes))] == drawn
+
+
+def test_a_part_holds_the_images_it_names(classes: Path) -> None:
+    whole, labelled = Folder(path=str(classes)).open(), open_labelled(Folder(path=str(classes)), 0)
+    by_name = {whole.name(place): whole[place] for place in range(len(whole))}
+    for part in (labelled.train, labelled.test):
+        for place in range(len(part)):
+            image, label = part[place]
+            assert image.equal(by_name[part.name(place)].image)
+            assert label == by_name[part.name(place)].label == part.labels()[place]
+
+
+def test_a_class_with_one_image(classes: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(classes, tmp_path / "data")
+    for file in sorted((data / "dogs").iterdir())[1:]:
+        file.unlink()
+    with pytest.raises(DataError, match="class 'dogs' has fewer than two images"):
+        open_labelled(Folder(path=str(data)), 0)
+
+
+def test_few_labels_are_drawn_for_each_class_and_nested() -> None:
+    labels = np.repeat([0, 1, 2], [10, 20, 30])
+    few, more = (set(draw_few(labels, ("a", "b", "c"), n, 0)) for n in ("2", "5"))
+    assert few < more
+    assert np.bincount(labels[sorted(more)]).tolist() == [5, 5, 5]
+    tenth = draw_few(labels, ("a", "b", "c"), "10%", 0)
+    assert np.bincount(labels[tenth]).tolist() == [1, 2, 3]
+    assert draw_few(labels, ("a", "b", "c"), "all", 0).tolist() == list(range(60))
+    assert set(draw_few(labels, ("a", "b", "c"), "2", 1)) != few
+
+
+def test_more_labels_than_there_are() -> None:
+    labels = np.repeat([0, 1], [10, 3])
+    with pytest.raises(
+        SettingsError, match="--labels 5 asks for 5 labels of each class, and 'dogs' has 3"
+    ):
+        draw_few(labels, ("cats", "dogs"), "5", 0)
+
+
+@pytest.mark.parametrize("amount", ["some", "0", "-1", "200%", ""])
+def test_amounts_that_are_none(amount: str) -> None:
+    with pytest.raises(SettingsError, match="such as 1,5,10,1%,10%,all; got"):
+        draw_few(np.array([0, 1]), ("cats", "dogs"), amount, 0)
+
+
+def test_images_without_a_label_among_labelled_ones(classes: Path) -> None:
+    source = Folder(path=str(classes)).open()
+    source._labels = source._labels.copy()
+    source._labels[[3, 7]] = -1
+    with pytest.raises(DataError, match=r"2 of the 30 images have no label, .* cats/03\.png"):
+        checked_labels(source)
+
+
+@pytest.mark.parametrize(("empty", "use"), [("train", "to learn from"), ("val", "to test on")])
+def test_a_class_without_images_in_one_of_the_folders(
+    classes: Path, tmp_path: Path, empty: str, use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("train", "val"):
+        shutil.copytree(classes, tmp_path / name)
+    opened = Folder.open
+
+    def without_dogs(data: Folder, split: str = "train") -> ImageSource:
+        """As in tables, which name classes that none of their images has."""
+        source = opened(data, split)
+        if (split == "train") == (empty == "train"):
+            source._labels = np.where(source._labels == 1, 0, source._labels)
+        return source
+
+    monkeypatch.setattr(Folder, "open", without_dogs)
+    with pytest.raises(DataError, match=f"class 'dogs' has no image {use}; add some"):
+        open_labelled(Folder(path=str(tmp_path)), 0)

@@ -1,0 +1,201 @@
+"""What is seen of an embedding in training: where it is looked at, what is said, and that nothing else changes."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reference.problems import random
+from runs import tiny
+from torch import nn
+
+from unmask.commands.pretrain import _watched
+from unmask.contracts import Size
+from unmask.data.multi_views import MultiCrop
+from unmask.encoders import ViT
+from unmask.evaluation.features import features
+from unmask.objectives import DINO
+from unmask.runs.collapse import Watch, collapse, image_count, in_words, watched
+from unmask.runs.run import Run
+from unmask.runs.training import Progress
+from unmask.tasks.rank import effective_rank
+from unmask.training.logbook import read_log
+from unmask.training.optimizers import AdamW
+from unmask.training.schedules import WarmupCosine
+
+FIELDS = {"effective_rank", "possible_rank", "looked_at", "knn", "knn_random"}
+DISTILLING = replace(
+    tiny.RECIPE,
+    encoder=ViT(patch_size=2, embed_dim=32, depth=1, num_heads=2),
+    objective=DINO(
+        prototypes=16, hidden_dim=32, bottleneck_dim=8, drop_path=0.0, teacher_momentum=0.9,
+        frozen_epochs=0, temperature_epochs=0, temperature=0.1, center_momentum=1.0,
+    ),
+    views=MultiCrop(small_count=2, small_size=Size(4, 4)),
+    optimizer=AdamW(weight_decay=0.0),
+    schedule=WarmupCosine(base_lr=0.3, warmup_epochs=0.1),
+    batch_size=64,
+    epochs=1.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_classes(tmp_path_factory.mktemp("watch") / "images")
+
+
+def seen(run: Run, module: nn.Module) -> dict[str, float]:
+    return Watch(run, run.data.open("train"), module).look()  # type: ignore[arg-type]
+
+
+def test_lines_are_those_of_a_run_that_never_stopped(classes: Path, tmp_path: Path) -> None:
+    recipe = replace(tiny.RECIPE, epochs=5.0)
+    whole = tiny.finished_run(tmp_path / "whole", classes, recipe=recipe)
+    parts = tiny.begin(tmp_path / "parts", classes, recipe=recipe)
+    for _ in range(6):  # before, at and after looks
+        tiny.one_step(parts)
+    tiny.finish(parts)
+    tiny.assert_same_end(parts, whole)
+    lines = read_log(whole.log)
+    looks = [line["step"] for line in lines if line.keys() >= FIELDS]
+    assert looks == [3, 5, 8, 10, 13, 15, 18, 20, 23, 25]  # each tenth of 25
+    assert all(not FIELDS & line.keys() for line in lines if line["step"] not in looks)
+    assert len({line["knn_random"] for line in lines if "knn" in line}) == 1
+
+
+def test_looks_at_what_evaluation_looks_at(classes: Path) -> None:
+    run = tiny.make_run(classes)
+    module, source = run.build(), run.data.open("train")
+    with torch.no_grad():
+        module.encoder.blocks[0].mlp.fc2.bias.copy_(torch.randn(8, generator=random(0)))
+    device = torch.device("cpu")
+    found = features(module.encoder, source, run.recipe.image_size, run.statistics, device)
+    assert seen(run, module)["effective_rank"] == pytest.approx(
+        effective_rank(found.mean), abs=1e-4
+    )
+    points = torch.nn.functional.normalize(found.mean, dim=1)
+    similarity = (points @ points.T).fill_diagonal_(-2)
+    right = 0
+    for one, label in zip(similarity, found.labels.tolist(), strict=True):
+        votes = [0.0, 0.0]
+        for place in one.argsort(descending=True)[:5].tolist():
+            votes[int(found.labels[place])] += math.exp(float(one[place]) / 0.07)
+        right += votes.index(max(votes)) == label
+    assert seen(run, module)["knn"] == pytest.approx(right / len(found.labels))
+    assert seen(run, run.build())["knn"] == seen(run, module)["knn_random"]
+
+
+def test_looks_at_the_class_token_of_the_teacher(classes: Path) -> None:
+    run = tiny.make_run(classes, recipe=replace(DISTILLING, batch_size=4))
+    module, source = run.build(), run.data.open("train")
+    for parameter in module.encoder.parameters():
+        nn.init.constant_(parameter, 0.1)
+    teacher = module.teacher["encoder"]  # type: ignore[union-attr]
+    about = (source, run.recipe.image_size, run.statistics, torch.device("cpu"))
+    expected = effective_rank(features(teacher, *about).cls)
+    assert seen(run, module)["effective_rank"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_changes_nothing(classes: Path) -> None:
+    """Weights, buffers, gradients, mode and random numbers stay as they are."""
+    run = tiny.make_run(classes, recipe=replace(DISTILLING, batch_size=4))
+    module = run.build().train()
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    torchs, numpys = torch.get_rng_state(), np.random.get_state()[1]
+    assert seen(run, module).keys() == FIELDS
+    assert torch.equal(torch.get_rng_state(), torchs)
+    assert (np.random.get_state()[1] == numpys).all()
+    tiny.assert_same_tensors(dict(module.state_dict()), before)
+    assert all(part.training for part in module.modules())
+    assert all(bool((p.grad == 1).all()) for p in module.parameters() if p.grad is not None)
+    assert all(p.grad is not None for p in module.parameters())
+
+
+def test_an_encoder_that_gives_one_answer_has_collapsed(classes: Path) -> None:
+    run = tiny.make_run(classes)
+    module = run.build()
+    nn.init.zeros_(module.encoder.norm.weight)
+    found = seen(run, module)
+    assert found["effective_rank"] == 1.0
+    wide = {**found, "possible_rank": 64.0}
+    assert collapse(wide) == "an effective rank of 1.0, under 10% of 64"
+
+
+def test_distillation_without_centring_and_sharpening_collapses(tmp_path: Path) -> None:
+    """After the first look, at which it has hardly begun."""
+    folder = tiny.finished_run(tmp_path / "run", "digits", recipe=DISTILLING)
+    looks = [line for line in read_log(folder.log) if "knn" in line]
+    assert len(looks) == 10
+    assert "effective rank" not in str(collapse(looks[0]))
+    assert str(collapse(looks[-1])).endswith(", under 10% of 32")
+
+
+def test_nothing_is_said_of_what_is_not_finite(classes: Path) -> None:
+    run = tiny.make_run(classes)
+    module = run.build()
+    nn.init.constant_(module.encoder.norm.weight, torch.nan)
+    assert seen(run, module) == {}
+
+
+def test_neighbours_worse_than_before_training_are_a_collapse() -> None:
+    line = {
+        "step": 1.0,
+        "effective_rank": 9.0,
+        "possible_rank": 63.0,
+        "looked_at": 64.0,
+        "knn": 0.2,
+        "knn_random": 0.5,
+    }
+    assert collapse(line) == (
+        "k-NN 20.0%, clearly below the 50.0% of random initialisation (on 64 images)"
+    )
+    # 3 x sqrt((0.3 x 0.7 + 0.5 x 0.5) / 64) = 0.254; of 256 images half of that
+    assert collapse({**line, "knn": 0.3}) is None
+    assert collapse({**line, "knn": 0.3, "looked_at": 256.0}) is not None
+    assert collapse({**line, "knn": 0.5}) is None
+    assert in_words(line) == "effective rank 9.0 of 63, k-NN 20.0% (50.0% before training)"
+    assert in_words({"step": 2.0, "loss": 1.0}) is None
+    assert collapse({"step": 2.0, "loss": 1.0}) is None
+
+
+def test_a_collapse_is_told_once_and_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    line = {"step": 1.0, "effective_rank": 1.0, "possible_rank": 63.0}
+    reports = [Progress(step, 3, [{**line, "step": step}], False) for step in (1, 2, 3)]
+    assert list(_watched(iter(reports))) == reports
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("collapsed: an effective rank of 1.0, under 10% of 63") == 1
+    assert said.count("effective rank 1.0 of 63") == 3
+    assert "half of --schedule.base-lr" in said
+
+
+def test_which_images() -> None:
+    many = np.arange(10_000) % 100
+    rows = watched(many, 512)
+    assert (np.diff(rows) > 0).all()
+    names, counts = np.unique(many[rows], return_counts=True)
+    assert (len(names), set(counts)) == (64, {8})
+    few = np.repeat([0, 1, 2], [5000, 5000, 3])
+    assert np.bincount(few[watched(few, 64)]).tolist() == [32, 32]  # a class of 3 tells nothing
+    none = np.full(1000, -1)
+    assert watched(none, 64).tolist() == [int(place) for place in np.linspace(0, 999, 64)]
+    assert watched(np.arange(500), 64).tolist() == watched(np.full(500, -1), 64).tolist()
+
+
+def test_how_many_images() -> None:
+    run = tiny.make_run("digits")
+
+    def count(size: int, epochs: float) -> int:
+        recipe = replace(run.recipe, image_size=Size(size, size), epochs=epochs)
+        return image_count(replace(run, recipe=recipe))
+
+    assert [count(8, 1.0), count(8, 1e4), count(128, 1e4)] == [128, 512, 256]
+    assert count(8, 200.0) == 200 * 1442 // 1000
+
+
+def test_images_without_classes_are_seen_too(tmp_path: Path) -> None:
+    run = tiny.make_run(tiny.write_images(tmp_path / "images"))
+    assert seen(run, run.build()).keys() == {"effective_rank", "possible_rank", "looked_at"}
