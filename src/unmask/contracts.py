@@ -11,7 +11,7 @@ d  width of the encoder         e  width of the decoder      p  values of a patc
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -200,6 +200,8 @@ class ImageSource(Protocol):
     """Which images these are, in words."""
     channels: int
     class_names: tuple[str, ...]
+    annotations: Any  # SHIM
+    values: Any  # SHIM
     refused: list[tuple[str, str]]
     """(name, reason) of files that should be images and are not."""
     others: Counter[str]

@@ -5,6 +5,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | ability | offered by | asked by | when |
 |---|---|---|---|
 | Hiding | spec of an objective | recipes, plan, console, study | before training: masks must fit the grid |
+| Predicting | spec of an objective | `runs.target`, study | a tokenizer is found for its target |
 | Masked | spec of an objective | weights, console, formats | decoders are kept; pictures can be rebuilt |
 | Comparing | spec of an objective | recipes, collapse check | views and batch are checked |
 | Fitted | module of a target | `runs.target` | once, before the first step |
@@ -42,13 +43,18 @@ class Hiding(Protocol):
 
 
 @runtime_checkable
-class Masked(Hiding, Protocol):
-    """The spec of an objective that hides patches and rebuilds what they hold."""
+class Predicting(Protocol):
+    """The spec of an objective that predicts what patches hold."""
 
     @property
     def target(self) -> Any:
         """What they hold: the spec of a `Target`."""
         ...
+
+
+@runtime_checkable
+class Masked(Hiding, Predicting, Protocol):
+    """The spec of an objective that hides patches and rebuilds what they hold."""
 
 
 @runtime_checkable

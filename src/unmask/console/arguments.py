@@ -3,7 +3,7 @@
 Every flag but a switch takes one value, so that DATA and `--recipe` can be found before the flags are known.
 """
 
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 import tyro
@@ -17,6 +17,20 @@ T = TypeVar("T")
 
 _SWITCHES = {"shard"}
 """Flags without a value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFlags:
+    """Flags that say what DATA holds."""
+
+    data_kind: str | None = None
+    """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
+
+    channels: str | None = None
+    """Channels of multi-band images to take, counted from 1, such as 4,3,2; all if not given."""
+
+    no_data: float | None = None
+    """The value of multi-band images that means that there is none; GeoTIFFs say so themselves."""
 
 
 class Peek(NamedTuple):

@@ -73,10 +73,9 @@ def _seen(recipe: Recipe, plan: Plan) -> str:
     return f"{seen}, and mask tokens for the others" if replaced else seen
 
 
-def say_plan(run: Run, plan: Plan, cost: Cost) -> None:
+def say_plan(run: Run, recipe: Recipe, plan: Plan, cost: Cost) -> None:
     """Model, batch, steps and machine, and the time and memory that are expected."""
-    recipe, hardware = run.recipe, run.hardware
-    encoder = recipe.encoder
+    hardware, encoder = run.hardware, recipe.encoder
     each = recipe.batch_size / run.images
     several = f" (each image {each:.1f} times a batch)" if each > 1 else ""
     *smaller, _ = sizes = recipe.every_size()

@@ -74,10 +74,10 @@ class Judged(NamedTuple):
     def method(self) -> str:
         """What made the weights, as far as they tell."""
         model, folder = self.subject.model, RunFolder(self.subject.path)
-        objective = model.run.recipe.objective if model.run else model.spec.objective
+        objective = model.objective_spec
         if objective is not None:
             return kind_of(AnyObjective, objective)
-        return "fine-tuned" if folder.is_transfer() else Path(self.subject.path).stem
+        return "fine-tuned" if folder.made_by("finetune") else Path(self.subject.path).stem
 
     def result(self) -> dict[str, Any]:
         """Everything, for JSON."""

@@ -49,6 +49,16 @@ class DigitImages:
         self.refused: list[tuple[str, str]] = []
         self.others: Counter[str] = Counter()
 
+    @property
+    def annotations(self):  # SHIM
+        from unmask.annotations import ClassLabels, Unlabelled
+
+        return ClassLabels(names=self.class_names) if self.class_names else Unlabelled()
+
+    @property
+    def values(self):  # SHIM
+        return "uint8"
+
     def __len__(self) -> int:
         return len(self._labels)
 

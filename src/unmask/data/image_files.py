@@ -84,6 +84,16 @@ class EncodedImages:
         other.channels = channels
         return other
 
+    @property
+    def annotations(self):  # SHIM
+        from unmask.annotations import ClassLabels, Unlabelled
+
+        return ClassLabels(names=self.class_names) if self.class_names else Unlabelled()
+
+    @property
+    def values(self):  # SHIM
+        return "uint8"
+
     def __len__(self) -> int:
         return len(self._rows)
 

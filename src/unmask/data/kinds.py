@@ -33,6 +33,7 @@ def find_source(
     kind: str | None = None,
     channels: tuple[int, ...] = (),
     no_data: float | None = None,
+    labels_file: str | None = None,
 ) -> AnySource:
     """The source that DATA names; channels and no-data value as in `Tiff`.
 
@@ -57,6 +58,11 @@ def find_source(
             "images; if it does not, say --data-kind tiff"
         )
     return replace(source, channels=channels, no_data=no_data)
+
+
+def as_source(data: str | Path | AnySource) -> AnySource:
+    """The source that a path or "digits" names; a source itself stays as it is."""
+    return find_source(str(data)) if isinstance(data, str | Path) else data
 
 
 def parse_channels(text: str | None, flag: str = "--channels") -> tuple[int, ...]:

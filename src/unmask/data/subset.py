@@ -27,6 +27,16 @@ class Subset:
             for mark in (whole.fingerprint, whole.state)
         )
 
+    @property
+    def annotations(self):  # SHIM
+        from unmask.annotations import ClassLabels, Unlabelled
+
+        return ClassLabels(names=self.class_names) if self.class_names else Unlabelled()
+
+    @property
+    def values(self):  # SHIM
+        return self.whole.values
+
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -109,6 +109,17 @@ class BandImages:
         self._typical = Size(*(int(side) for side in np.median(sizes, axis=0)))
         self.smallest_side = min(map(min, sizes))
 
+    @property
+    def annotations(self):  # SHIM
+        from unmask.annotations import ClassLabels, Unlabelled
+
+        return ClassLabels(names=self.class_names) if self.class_names else Unlabelled()
+
+    @property
+    def values(self):  # SHIM
+        import torch
+        return "uint8" if self[0].image.dtype == torch.uint8 else "float32"
+
     def __len__(self) -> int:
         return len(self._names)
 

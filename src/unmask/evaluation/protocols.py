@@ -31,7 +31,7 @@ from unmask.evaluation.tuning import (
     fitted,
     from_scratch,
     ladder,
-    tuned_accuracy,
+    tuned_score,
     with_blocks,
     words_of,
 )
@@ -192,7 +192,7 @@ class TrainedArm(NamedTuple):
     def row(self) -> Row:
         """Train, and score on the test images."""
         started = time.perf_counter()
-        scores = [tuned_accuracy(self.asked, self.labels, seed) for seed in self.draws]
+        scores = [tuned_score(self.asked, self.labels, seed) for seed in self.draws]
         seconds = time.perf_counter() - started
         shown = len(self.draws) * self.images * self.asked.recipe(self.images).epochs
         return Row(
@@ -200,7 +200,7 @@ class TrainedArm(NamedTuple):
             self.protocol,
             self.feature,
             self.labels,
-            [score.top1 for score in scores],
+            [score.value for score in scores],
             self.setting,
             seconds,
             shown / seconds,

@@ -22,6 +22,7 @@ from unmask.masks import PatchMask, check_count
 from unmask.objectives import AIM, AnyObjective
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.randomness import generator
+from unmask.runs.pretrain import Pretrain
 from unmask.runs.reconstruct import Reconstruction, fitted_size, reconstruct
 from unmask.runs.run import Run
 from unmask.runs.weights import find_weights
@@ -100,8 +101,9 @@ class Model:
         Raises:
             RunError: if these weights are an encoder alone.
         """
-        if self.run is not None and not isinstance(self.run.recipe.objective, Masked):
-            objective = self.run.recipe.objective
+        pretrain = self.run.job if self.run else None
+        if isinstance(pretrain, Pretrain) and not isinstance(pretrain.recipe.objective, Masked):
+            objective = pretrain.recipe.objective
             why = "which hides and rebuilds nothing, so there is nothing to reconstruct"
             if isinstance(objective, AIM):
                 why = "which guesses each patch from those before it, and has not learnt to fill what a mask hides"
@@ -117,6 +119,12 @@ class Model:
                 "hold a decoder too (a run, or model.safetensors)"
             )
         return self._objective
+
+    @property
+    def objective_spec(self) -> AnyObjective | None:
+        """What the encoder was pretrained with, as far as the weights tell."""
+        pretrain = self.run.job if self.run else None
+        return pretrain.recipe.objective if isinstance(pretrain, Pretrain) else self.spec.objective
 
     @property
     def device(self) -> torch.device:

@@ -4,19 +4,16 @@ import time
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from unmask.contracts import ImageSource
 from unmask.data.loader import Viewed, Wanted
 from unmask.data.multi_views import sizes_of
 from unmask.errors import ResourceError, SettingsError
-from unmask.objectives import AnyPretraining
 from unmask.patches import patch_grid
 from unmask.randomness import generator
 from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.run import Run, parameter_count
-from unmask.runs.transfer import AnyRun
-from unmask.targets.tokenizer import PatchTokenizer
-from unmask.tasks.classify import Classifier
 from unmask.training.hardware import Precision, cores, memory_available
 from unmask.training.step_cost import Cost, measure_cost
 from unmask.traits import Hiding, Reconstructing, Undivided
@@ -52,30 +49,30 @@ class Plan:
 
 
 def trial(
-    objective: AnyPretraining | Classifier | PatchTokenizer,
+    module: nn.Module,
     recipe: Recipe | Transfer | Tokenizing,
+    channels: int,
     device: torch.device,
     precision: Precision,
 ) -> Cost:
-    """Measure what a step costs here; the objective stays as it is.
+    """Measure what a step costs here; the module stays as it is.
 
     Raises:
         ResourceError: if not even the weights, or one image, fit in memory.
     """
-    learning = sum(p.nbytes for p in objective.parameters() if p.requires_grad)
+    learning = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     room = memory_available(device)
     if 4 * learning > room:
         raise ResourceError(
             f"weights, gradients and optimizer need {_gib(4 * learning)}, and {_gib(room)} are "
             "free; choose a smaller recipe with --recipe"
         )
-    objective.to(device).train()
-    of = objective if isinstance(objective, PatchTokenizer) else objective.encoder
+    module.to(device).train()
     return measure_cost(
-        objective,
-        recipe.optimizer.build(objective),
+        module,
+        recipe.optimizer.build(module),
         size=recipe.image_size,
-        channels=of.channels,
+        channels=channels,
         largest=min(recipe.batch_size, _LARGEST_TRIAL[device.type != "cpu"]),
         device=device,
         precision=precision,
@@ -128,11 +125,13 @@ def check_whole(module: object, micro_batch: int, part: int) -> None:
         )
 
 
-def make_plan(run: Run, objective: AnyPretraining, source: ImageSource, cost: Cost) -> Plan:
-    """The plan of a run, from measured costs."""
-    recipe, hardware = run.recipe, run.hardware
+def make_plan(
+    run: Run, recipe: Recipe, objective: nn.Module, source: ImageSource, cost: Cost
+) -> Plan:
+    """The plan of a run of pretraining, from measured costs."""
+    hardware = run.hardware
     step_seconds = seconds_of_step(run, source, cost)
-    encoder = parameter_count(objective.encoder)
+    encoder = parameter_count(objective.get_submodule("encoder"))
     grids = [patch_grid(size, recipe.encoder.patch_size) for size in recipe.every_size()]
     kept = patches = grids[-1].height * grids[-1].width
     target = parameter_count(objective.target) if isinstance(objective, Reconstructing) else 0
@@ -151,7 +150,7 @@ def make_plan(run: Run, objective: AnyPretraining, source: ImageSource, cost: Co
     )
 
 
-def seconds_of_step(run: AnyRun, source: ImageSource, cost: Cost) -> float:
+def seconds_of_step(run: Run, source: ImageSource, cost: Cost) -> float:
     """Expected time of a step, loading counted."""
     hardware = run.hardware
     batch_size = run.recipe.batch_size // hardware.processes
@@ -164,7 +163,7 @@ def seconds_of_step(run: AnyRun, source: ImageSource, cost: Cost) -> float:
     return max(computing, loading / hardware.workers)
 
 
-def _loading_seconds(run: AnyRun, source: ImageSource) -> float:
+def _loading_seconds(run: Run, source: ImageSource) -> float:
     """Seconds to load one image, measured on a few."""
     viewed = Viewed(source, run.recipe.views, run.recipe.image_size, run.seed)
     count = min(32, len(source))

@@ -1,4 +1,4 @@
-"""Training, from the first image to the last checkpoint, of pretraining and fine-tuning alike. Read top to bottom."""
+"""Training, from the first image to the last checkpoint, whatever the job. Read top to bottom."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,17 +8,17 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from unmask.contracts import Batch, ImageSource
+from unmask.contracts import Batch, ImageSource, Reports
 from unmask.data.gpu_crops import hold
 from unmask.data.gpu_decode import Encoded
 from unmask.data.loader import Failures, Viewed, batches
 from unmask.data.multi_views import sizes_of
 from unmask.data.order import rows_of
 from unmask.data.set_aside import SetAside
-from unmask.runs.collapse import Watch
-from unmask.runs.folder import COMPANIONS, RunFolder
+from unmask.runs.encoder_weights import COMPANIONS
+from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
 from unmask.runs.saving import Saver
-from unmask.runs.transfer import AnyRun
 from unmask.training.checkpoint import Checkpoint, restore_optimizer
 from unmask.training.distributed import agreed, everyones, here, spread
 from unmask.training.flops import Meter, first_ceiling, flops_per_image
@@ -43,37 +43,123 @@ class Progress(NamedTuple):
 
 
 def training(
-    run: AnyRun,
+    run: Run,
     folder: RunFolder,
     source: ImageSource,
-    trainable: nn.Module,
+    module: nn.Module,
     stop: Event,
     start: Checkpoint | None = None,
-    change: Callable[[Batch, int], Batch] | None = None,
-    watch: Watch | None = None,
 ) -> Iterator[Progress]:
-    """Train a module, from a checkpoint if one is given, until the end or until `stop` is set.
+    """Do a run's job on its training images, from a checkpoint if one is given, until the end or until `stop` is set.
 
-    `change` may change the batch of a step before it is trained on. What `watch` sees after
-    some steps stands in their lines of the log; its time is not theirs. Of several processes, each calls this and
-    has its rows of every batch; they stop and save at the same step, whichever wanted it.
+    With several processes, each calls this and gets its rows of every batch; they stop and save at the same
+    step, whichever wanted it.
 
     Raises:
         DataError: when too many images cannot be used.
         DivergedError: when the loss is no longer finite; nothing is saved after it.
         ResourceError: when the disk is full.
     """
-    recipe, hardware, processes = run.recipe, run.hardware, here()
-    device = find_device(hardware.device)
-    torch.set_num_threads(hardware.threads)
+    # What must be known of the training images before the first step of all: targets are fitted to them.
+    if start is None:
+        run.job.fit(run, source, module)
+    watch = run.job.watch(run, source, module)
 
+    # Module, optimizer and log, as the checkpoint left them.
+    device = find_device(run.hardware.device)
+    torch.set_num_threads(run.hardware.threads)
+    equipped = _equip(run, module, device, start)
+    first_step = start.info.step if start else 0
+    logbook = Logbook(folder.log, first_step, equipped.meter)
+    saver = Saver(run, folder, module, equipped.optimizer)
+    set_aside = _gathered(run, folder, source)
+
+    # The steps themselves.
+    stream = _batches(run, source, device, first_step, set_aside)
+    reports = train(
+        equipped.module,
+        stream,
+        equipped.optimizer,
+        run.rate,
+        first_step=first_step,
+        steps=run.steps,
+        seed=run.seed,
+        device=device,
+        precision=run.hardware.precision,
+        micro_batch=run.hardware.micro_batch,
+    )
+    stepped = written = saved = time.perf_counter()
+    try:
+        for report in equipped.around(reports):
+            # Now and then: a look at the embedding. Its time is not the step's.
+            looks = watch is not None and watch.due(report.step)
+            if looks:
+                wait_for(device)  # or the GPU would go on in time that is not counted
+            now = time.perf_counter()
+            logbook.add(report, now - stepped)
+            if watch is not None and looks:
+                logbook.note(report.step, watch.look())
+            stepped = time.perf_counter()
+
+            # All processes agree on what is due: to stop, to save, to write the log, to list unusable images.
+            stopping, save, write, unusable, writing = agreed(
+                stop.is_set(),
+                report.step == run.steps or now - saved >= 60 * run.save_every_minutes,
+                now - written >= _WRITE_SECONDS,
+                bool(set_aside.untold),
+                saver.busy,
+            )
+            save = save or stopping
+            if unusable:
+                set_aside.tell()
+            if not writing:
+                saver.settle()
+
+            # The log first: it finds a loss that is not finite before a checkpoint could hold its consequences.
+            lines: list[dict[str, float]] = []
+            if save or write:
+                lines = logbook.write()
+                stepped = written = time.perf_counter()
+            if save:
+                saver.save(report.step, last=stopping or report.step == run.steps)
+                saved = stepped = time.perf_counter()
+
+            yield Progress(report.step, run.steps, lines, save)
+            if stopping:
+                stop.set()  # where another process was told to
+                return
+    finally:
+        saver.leave()
+
+
+class _Equipped(NamedTuple):
+    """A module ready to train."""
+
+    module: nn.Module
+    """As the loop calls it: over all processes."""
+    optimizer: torch.optim.Optimizer
+    around: Callable[[Reports], Reports]
+    """What goes around the steps: the choice of attention kernels on a GPU."""
+    meter: Meter
+
+
+def _equip(
+    run: Run, module: nn.Module, device: torch.device, start: Checkpoint | None
+) -> _Equipped:
+    """Weights, FLOPs, compiling, processes and optimizer, in the order that each of them needs.
+
+    Weights come first, since all else looks at the module. FLOPs are counted before compiling, which hides them
+    from the counter. Processes share the module before the optimizer is built, which holds the parameters, or
+    with `--shard` the parts of them, that the process then has.
+    """
+    recipe, hardware = run.recipe, run.hardware
     if start:
-        trainable.load_state_dict(start.read("model") | start.read_if_there(COMPANIONS))
+        module.load_state_dict(start.read("model") | start.read_if_there(COMPANIONS))
     whole_on = torch.device("cpu") if hardware.shard else device
-    trainable.to(whole_on).train()
+    module.to(whole_on).train()
     flops = {
         size: flops_per_image(
-            trainable,
+            module,
             size,
             run.channels,
             whole_on,
@@ -82,9 +168,8 @@ def training(
         )
         for size in recipe.every_size()
     }
-    ceiling = processes.count * first_ceiling(device, hardware.precision, hardware.threads)
     around = prepared(
-        trainable,
+        module,
         [sizes_of(recipe.views, size) for size in recipe.every_size()],
         run.channels,
         whole_on,
@@ -92,17 +177,19 @@ def training(
         micro_batch=hardware.micro_batch,
         steps=run.steps,
     )
-    spread_out = spread(trainable, device, hardware.shard)
-    optimizer = recipe.optimizer.build(trainable)
+    ceiling = here().count * first_ceiling(device, hardware.precision, hardware.threads)
+    spread_out = spread(module, device, hardware.shard)
+    optimizer = recipe.optimizer.build(module)
     if start:
-        restore_optimizer(optimizer, trainable, start.read("training/optimizer"))
-    first_step = start.info.step if start else 0
+        restore_optimizer(optimizer, module, start.read("training/optimizer"))
+    return _Equipped(spread_out, optimizer, around, Meter(device, flops, ceiling))
 
-    total = len(source) + len(source.refused)
-    set_aside = _Gathered(SetAside(folder.set_aside, total, run.max_set_aside))
-    if processes.first:
-        set_aside.kept.add(source.refused)
-    logbook = Logbook(folder.log, first_step, Meter(device, flops, ceiling))
+
+def _batches(
+    run: Run, source: ImageSource, device: torch.device, first_step: int, set_aside: "_Gathered"
+) -> Iterator[Batch]:
+    """This process's rows of the batches from a step on, on the device, changed as the job wants."""
+    recipe, hardware, processes = run.recipe, run.hardware, here()
     images = Viewed(source, recipe.views, recipe.size_at, run.seed)
     held = None
     if hardware.decode == "gpu":
@@ -121,60 +208,19 @@ def training(
     )
     if held is not None:
         stream = map(held.shown, stream)
-    if change is not None:
-        stream = (change(batch, step) for step, batch in enumerate(stream, start=first_step))
-    reports = train(
-        spread_out,
-        stream,
-        optimizer,
-        run.rate,
-        first_step=first_step,
-        steps=run.steps,
-        seed=run.seed,
-        device=device,
-        precision=hardware.precision,
-        micro_batch=hardware.micro_batch,
-    )
+    change = run.job.change(run)
+    if change is None:
+        return stream
+    return (change(batch, step) for step, batch in enumerate(stream, start=first_step))
 
-    saver = Saver(run, folder, trainable, optimizer)
-    stepped = written = saved = time.perf_counter()
-    try:
-        for report in around(reports):
-            looks = watch is not None and watch.due(report.step)
-            if looks:
-                wait_for(device)  # or the GPU would go on in time that is not counted
-            now = time.perf_counter()
-            logbook.add(report, now - stepped)
-            if watch is not None and looks:
-                logbook.note(report.step, watch.look())
-            stepped = time.perf_counter()
 
-            stopping, save, write, unusable, writing = agreed(
-                stop.is_set(),
-                report.step == run.steps or now - saved >= 60 * run.save_every_minutes,
-                now - written >= _WRITE_SECONDS,
-                bool(set_aside.untold),
-                saver.busy,
-            )
-            save = save or stopping
-            if unusable:
-                set_aside.tell()
-            if not writing:
-                saver.settle()
-            lines: list[dict[str, float]] = []
-            if save or write:
-                lines = logbook.write()
-                stepped = written = time.perf_counter()
-            if save:
-                saver.save(report.step, last=stopping or report.step == run.steps)
-                saved = stepped = time.perf_counter()
-
-            yield Progress(report.step, run.steps, lines, save)
-            if stopping:
-                stop.set()  # where another process was told to
-                return
-    finally:
-        saver.leave()
+def _gathered(run: Run, folder: RunFolder, source: ImageSource) -> "_Gathered":
+    """The list of unusable images, begun with those that the scan refused."""
+    total = len(source) + len(source.refused)
+    set_aside = _Gathered(SetAside(folder.set_aside, total, run.max_set_aside))
+    if here().first:
+        set_aside.kept.add(source.refused)
+    return set_aside
 
 
 class _Gathered:

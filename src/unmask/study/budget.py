@@ -63,7 +63,7 @@ def tuning_cost(transfer: Transfer, setting: Setting) -> Cost:
     encoder = transfer.encoder.build(
         transfer.image_size, labelled.train.channels, setting.statistics.tensors()
     )
-    classifier = transfer.task.build(encoder, len(labelled.train.class_names))
+    classifier = transfer.task.build(encoder, labelled.train.annotations)
     device = find_device(hardware.device)
     return measure_cost(
         classifier.to(device).train(),
