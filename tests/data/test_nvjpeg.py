@@ -110,6 +110,23 @@ def test_what_the_gpu_refuses_the_cpu_decides(
     assert 1 in asked
 
 
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), torch.AcceleratorError("CUDA error: fault")],
+    ids=["memory", "fault"],
+)
+def test_a_fault_of_the_gpu_is_not_taken_for_a_damaged_file(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    def fails(*_: object) -> object:
+        raise error
+
+    images = Viewed(Folder(path=str(photos)).open("train"), RandomCrop(), Size(16, 16), seed=5)
+    monkeypatch.setattr(nvjpeg, "decode_jpegs", fails)
+    with pytest.raises(type(error)):
+        loaded(Encoded(images), tmp_path / "there.csv")
+
+
 def test_only_whole_upright_jpegs_travel_as_they_are(photos: Path) -> None:
     source = Folder(path=str(photos)).open("train")
     encoded = Encoded(Viewed(source, RandomCrop(), Size(8, 8), seed=0))
