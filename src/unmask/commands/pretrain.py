@@ -331,7 +331,8 @@ def _statistics(
         return statistics_of(source, args.statistics)
     if init is not None and (its := statistics_for(init.weights.spec, source)) is not None:
         return its
-    repeats = like is not None and not like.statistics.source.startswith(MEASURED)
-    if like is not None and repeats and len(like.statistics.mean) == source.channels:
-        return like.statistics
+    if like is not None and not like.statistics.source.startswith(MEASURED):
+        its = statistics_for(like.model, source)
+        if its is not None:
+            return its
     return measure(source)

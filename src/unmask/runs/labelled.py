@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.channels import Values
 from unmask.contracts import ImageSource, Sample, Size
 from unmask.data import AnySource
 from unmask.data.encoded import EncodedImages
@@ -30,11 +31,9 @@ class Part:
 
     def __init__(self, whole: ImageSource, rows: NDArray[np.int64]) -> None:
         self.whole, self.rows = whole, rows
-        self.where, self.channels, self.class_names = (
-            whole.where,
-            whole.channels,
-            whole.class_names,
-        )
+        self.where, self.class_names = whole.where, whole.class_names
+        self.channels = whole.channels
+        self.values: Values = whole.values
         self.refused = whole.refused
         self.others: Counter[str] = whole.others
         self.smallest_side, self.in_memory = whole.smallest_side, whole.in_memory

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from unmask.channels import ChannelStatistics
 from unmask.contracts import Accompanied, ImageSource, Masked
 from unmask.encoders.vit import PlainBlocks, ViT
-from unmask.errors import DataError, RunError, SettingsError
+from unmask.errors import RunError, SettingsError
 from unmask.formats.adapt import adapt
 from unmask.formats.model import ModelSpec, Weights
 from unmask.objectives import AnyObjective, AnyPretraining
@@ -113,13 +113,8 @@ def check_start(run: AnyRun, folder: RunFolder, saved: Checkpoint | None) -> Non
 
 def statistics_for(spec: ModelSpec, source: ImageSource) -> ChannelStatistics | None:
     """The weights' own statistics, if the images have as many channels of the same kind."""
-    try:
-        image = source[0].image
-    except DataError:
-        return None
-    given = (len(image), str(image.dtype))
-    wanted = (spec.channels, f"torch.{spec.statistics.values}")
-    return spec.statistics if given == wanted else None
+    same = (source.channels, source.values) == (spec.channels, spec.statistics.values)
+    return spec.statistics if same else None
 
 
 def _decoder_fits(old: AnyObjective, new: AnyObjective, same_channels: bool) -> bool:
