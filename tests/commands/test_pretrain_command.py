@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -446,3 +446,32 @@ class TestInit:
         assert said.status == 0, said.err
         assert "--init would do so again" in said.out
         assert RunFolder("new").read().init is None
+
+
+class TestBegunAgainByTorchrun:
+    """After a failure torchrun starts the same command again; it goes on where the first one stopped."""
+
+    def test_a_run_is_recognised(
+        self, unmask: Unmask, images: Path, recipe: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        command = ["pretrain", images, *recipe, "--out", "new"]
+        self.check(unmask, command, monkeypatch)
+
+    def test_a_run_whose_target_is_a_tokenizer_is_recognised(
+        self, unmask: Unmask, images: Path, recipe: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its recipe holds the tokenizer's absolute path and shape, which no flag has named."""
+        tiny.write_tokenizer(Path("tok"), images, tiny.TOKENIZING.tokenizer)
+        target = ["objective.target:tokenizer", "--objective.target.path", "tok"]
+        command = ["pretrain", images, *recipe, "--out", "new", *target]
+        self.check(unmask, command, monkeypatch)
+
+    def check(self, unmask: Unmask, command: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        assert unmask(*command).status == 0
+        process = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        process |= {"MASTER_ADDR": "localhost", "TORCHELASTIC_RESTART_COUNT": "1"}
+        for name, value in process.items():
+            monkeypatch.setenv(name, value)
+        said = unmask(*command)
+        assert said.status == 0, said.err
+        assert "new is finished" in said.out

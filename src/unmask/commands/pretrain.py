@@ -128,6 +128,9 @@ def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
     name, default = _recipe(seen, like, init, source)
     args = _parse(arguments, _default(like, default))
     recipe = args.recipe if args.recipe == default else fitting_warmup(args.recipe, seen)
+    if init is None or not brings_target(init.weights.spec, recipe):
+        recipe = with_tokenizer(recipe, source.channels, source.values)
+    # compared with the whole recipe: the run's own holds the tokenizer's absolute path and shape
     if (before := begun_before(args.out, name, seen.words[0])) is not None:
         old = before.read()
         if (old.recipe, old.data, old.seed) == (recipe, spec, args.seed):
@@ -146,8 +149,6 @@ def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
     check_decode(hardware, source, recipe.views)
     statistics = _statistics(args, like, init, source)
     say_statistics(statistics)
-    if init is None or not brings_target(init.weights.spec, recipe):
-        recipe = with_tokenizer(recipe, source.channels, statistics.values)
     start = start_from(init, recipe, statistics) if init else None
     if start:
         console.print(f"weights   {start.words}")
