@@ -290,13 +290,6 @@ class Layered(Protocol):
 
 
 @runtime_checkable
-class Objective(Trainable, Protocol):
-    """A way to pretrain an encoder."""
-
-    encoder: Any
-
-
-@runtime_checkable
 class Hiding(Protocol):
     """The spec of an objective that hides patches."""
 
@@ -307,12 +300,39 @@ class Hiding(Protocol):
 
 
 @runtime_checkable
-class Masked(Hiding, Protocol):
-    """The spec of an objective that hides patches and rebuilds what they hold."""
+class Predicting(Protocol):
+    """The spec of an objective that predicts what patches hold."""
 
     @property
     def target(self) -> Any:
         """What they hold: the spec of a `Target`."""
+        ...
+
+
+@runtime_checkable
+class Masked(Hiding, Predicting, Protocol):
+    """The spec of an objective that hides patches and rebuilds what they hold."""
+
+
+@runtime_checkable
+class Decoding(Predicting, Protocol):
+    """The spec of an objective whose decoder can be trained further with other settings."""
+
+    def with_decoder_of(self, other: Any) -> Any:
+        """This spec with the decoder of another; unchanged if that has no decoder of this kind."""
+        ...
+
+    def has_decoder_of(self, other: Any) -> bool:
+        """Whether the decoder is that of another spec."""
+        ...
+
+
+@runtime_checkable
+class Explained(Protocol):
+    """The spec of an objective that says in its own words what it does with an image."""
+
+    def in_words(self, kept: int, patches: int, size: Size) -> tuple[str, str]:
+        """A heading of one word, and what the encoder sees: `kept` of the `patches` of a crop of this size."""
         ...
 
 
@@ -339,8 +359,13 @@ class Targeted(Protocol):
 
 
 @runtime_checkable
-class Reconstructing(Protocol):
+class Reconstructing(Targeted, Protocol):
     """An objective's module whose guesses can be drawn."""
+
+    encoder: Any
+    """What sees the visible patches: a module that keeps the contract of `Encoder`."""
+    masking: Any
+    """Which patches are hidden: a `Masking`."""
 
     def grid_of(self, images: Tensor) -> Size:
         """The grid on which these images are masked."""

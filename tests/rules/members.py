@@ -8,7 +8,7 @@ import torch
 from runs import tiny
 
 from unmask.channels import Statistics
-from unmask.contracts import Batch, Comparing, Hiding, Masked, Size
+from unmask.contracts import Batch, Comparing, Hiding, Masked, Predicting, Size
 from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
 from unmask.data.crops import AnyPretrainingViews, MultiCrop, TwoCrops
 from unmask.data.sizes import AnySizes, RisingSize, SteadySize
@@ -188,8 +188,12 @@ def comparing_objectives() -> list[str]:
 
 def next_patch_objectives() -> list[tuple[str, str]]:
     """(objective, target) of those that guess the next patch, with every kind of target."""
-    guessing = [kind for kind, member in MEMBERS["objective"].items() if isinstance(member, AIM)]
+    guessing = [kind for kind, member in MEMBERS["objective"].items() if _next_patch(member)]
     return list(product(guessing, kinds(AnyTarget)))
+
+
+def _next_patch(member: Any) -> bool:
+    return isinstance(member, Predicting) and not isinstance(member, Hiding)
 
 
 def suited(kind: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unmask.commands.arguments import parse
 from unmask.commands.console import console, loaded, notes
+from unmask.contracts import Predicting
 from unmask.data import AnySource
 from unmask.data.kinds import find_source, is_data, parse_channels
 from unmask.errors import DataError, ResourceError, SettingsError, UnmaskError
@@ -26,7 +27,6 @@ from unmask.masking import (
     SquareMasking,
 )
 from unmask.masks import PatchMask
-from unmask.objectives import MAE
 from unmask.pictures.sheet import Row, sheet
 from unmask.randomness import derive
 from unmask.runs.load import Model
@@ -278,7 +278,7 @@ def _notes(
     args: Arguments, model: Model, looked: int, without: str, chosen: tuple[int, ...]
 ) -> list[str]:
     objective = model.spec.objective
-    target = objective.target if isinstance(objective, MAE) else None
+    target = objective.target if isinstance(objective, Predicting) else None
     if isinstance(target, Hog):
         return [
             f"{model.about}; drawn: edges in each half patch, as predicted; they have no levels"

@@ -12,12 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmask.contracts import ImageSource, Size
+from unmask.contracts import ImageSource, Predicting, Size
 from unmask.data.views import CenterCrop
 from unmask.errors import DataError, SettingsError
 from unmask.formats.dalle import read_dalle
 from unmask.formats.model import ModelSpec
-from unmask.objectives import AIM, MAE
 from unmask.patches import denormalize, filled, normalize, patch_grid, patchify, size_of, unpatchify
 from unmask.recipes import Recipe, Tokenizing
 from unmask.runs.folder import RunFolder
@@ -265,7 +264,7 @@ def codes_for(
 def with_tokenizer(recipe: Recipe, channels: int, values: str) -> Recipe:
     """The recipe, whose target takes the shape of the tokenizer that it names, if it names one."""
     objective = recipe.objective
-    if not isinstance(objective, MAE | AIM):
+    if not isinstance(objective, Predicting):
         return recipe
     target = objective.target
     if not isinstance(target, TokenizerCodes | DalleCodes):
@@ -277,4 +276,6 @@ def with_tokenizer(recipe: Recipe, channels: int, values: str) -> Recipe:
 def brings_target(weights: ModelSpec, recipe: Recipe) -> bool:
     """Whether weights to start from hold the recipe's target, a tokenizer if it is one."""
     old, new = weights.objective, recipe.objective
-    return isinstance(old, MAE | AIM) and isinstance(new, MAE | AIM) and old.target == new.target
+    if not isinstance(old, Predicting) or not isinstance(new, Predicting):
+        return False
+    return old.target == new.target

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmask.contracts import Fitted, ImageSource, Targeted
+from unmask.contracts import Fitted, ImageSource, Predicting, Targeted
 from unmask.data.loader import Viewed, Wanted
 from unmask.data.order import samples
 from unmask.errors import DataError, SettingsError, UnmaskError
-from unmask.objectives import AIM, MAE, AnyPretraining
+from unmask.objectives import AnyPretraining
 from unmask.patches import normalize, patchify
 from unmask.runs.codes import codes_for
 from unmask.runs.run import Run
@@ -42,7 +42,7 @@ def fit_target(run: Run, source: ImageSource, objective: AnyPretraining) -> None
 def _tokenizer_of(run: Run) -> dict[str, Tensor]:
     """The weights of the tokenizer that the run's target names."""
     objective = run.recipe.objective
-    assert isinstance(objective, MAE | AIM)
+    assert isinstance(objective, Predicting)
     target = objective.target
     assert isinstance(target, TokenizerCodes | DalleCodes)
     values = run.statistics.values

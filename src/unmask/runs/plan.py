@@ -4,8 +4,9 @@ import time
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
-from unmask.contracts import Hiding, ImageSource, Reconstructing, Undivided
+from unmask.contracts import Hiding, ImageSource, Targeted, Undivided
 from unmask.data.crops import sizes_of
 from unmask.data.loader import Viewed, Wanted
 from unmask.errors import ResourceError, SettingsError
@@ -134,7 +135,8 @@ def make_plan(run: Run, objective: AnyPretraining, source: ImageSource, cost: Co
     encoder = parameter_count(objective.encoder)
     grids = [patch_grid(size, recipe.encoder.patch_size) for size in recipe.every_size()]
     kept = patches = grids[-1].height * grids[-1].width
-    target = parameter_count(objective.target) if isinstance(objective, Reconstructing) else 0
+    predicted = objective.target if isinstance(objective, Targeted) else None
+    target = parameter_count(predicted) if isinstance(predicted, nn.Module) else 0
     if isinstance(recipe.objective, Hiding):
         for grid in grids:  # the smaller too, so that one that cannot be masked is refused now
             mask = recipe.objective.masking.sample(1, grid, generator("cpu", "plan"))

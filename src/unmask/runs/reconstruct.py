@@ -9,11 +9,10 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from unmask.channels import ChannelStatistics
-from unmask.contracts import ImageSource, Size
+from unmask.contracts import ImageSource, Reconstructing, Size
 from unmask.data.views import center_crop
 from unmask.errors import DataError
 from unmask.masks import PatchMask
-from unmask.objectives.mae import MaskedAutoencoder
 from unmask.patches import denormalize, patchify, pixels_of, size_of, unpatchify
 from unmask.targets.pixels import Levels
 
@@ -41,7 +40,7 @@ class Reconstruction(NamedTuple):
 
 @torch.inference_mode()
 def reconstruct(
-    objective: MaskedAutoencoder,
+    objective: Reconstructing,
     image: Shaped[Tensor, "c h w"],
     mask: PatchMask,
     levels: Levels,

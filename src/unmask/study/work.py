@@ -11,10 +11,9 @@ from typing import Literal, NamedTuple
 import torch
 
 from unmask.channels import ChannelStatistics
-from unmask.contracts import Encoder, ImageSource, Size
+from unmask.contracts import Encoder, ImageSource, Predicting, Size
 from unmask.errors import DivergedError
 from unmask.formats.model import FORMAT, ModelSpec, Weights
-from unmask.objectives import AIM, MAE
 from unmask.recipes import Recipe, Transfer
 from unmask.runs.evaluate import evaluate
 from unmask.runs.features import Features, Tokens, features, patch_tokens
@@ -185,7 +184,7 @@ def _trained(
 def _reading(recipe: Recipe, tokenizer: Path) -> Recipe:
     """The recipe, its target the codes of the tokenizer in this folder."""
     objective = recipe.objective
-    assert isinstance(objective, MAE | AIM)
+    assert isinstance(objective, Predicting)
     assert isinstance(objective.target, TokenizerCodes)
     target = replace(objective.target, path=str(tokenizer))
     return replace(recipe, objective=replace(objective, target=target))
