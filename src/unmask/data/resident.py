@@ -49,7 +49,8 @@ class Drawn(Viewed):
             raise DataError(self.unreadable[position])
         return Sample(torch.empty(0), self.labels[position])
 
-    def _one(self, epoch: int, index: int, size: Size, failures: Failures) -> tuple[Any, int, int]:
+    def row(self, epoch: int, index: int, size: Size, failures: Failures) -> tuple[Any, int, int]:
+        """Where to cut one image, its label and its position."""
         sample, found = self._readable(epoch, index, failures)
         assert isinstance(self.views, RandomCrop)
         box = self.views.draw(self.whole, self.seed, epoch, index)

@@ -64,9 +64,8 @@ def _patches(
     found: list[Tensor] = []
     count = 0
     for step in range(-(-_LOOKED_THROUGH // _AT_ONCE)):
-        batch, _ = viewed.__getitems__(
-            Wanted(samples(step, _AT_ONCE, len(source), run.seed), epoch=0)
-        )
+        keys = samples(step, _AT_ONCE, len(source), run.seed)
+        batch, _ = viewed.load(Wanted(keys, epoch=0))
         if isinstance(batch, UnmaskError):
             raise batch
         cut = patchify(batch.images, objective.encoder.patch_size).flatten(0, 1)

@@ -170,9 +170,9 @@ def _loading_seconds(run: AnyRun, source: ImageSource) -> float:
     viewed = Viewed(source, run.recipe.views, run.recipe.image_size, run.seed)
     count = min(32, len(source))
     keys = [(0, position * len(source) // count) for position in range(count)]
-    viewed.__getitems__(Wanted(keys[:2], epoch=0))
+    viewed.load(Wanted(keys[:2], epoch=0))
     started = time.perf_counter()
-    viewed.__getitems__(Wanted(keys, epoch=0))
+    viewed.load(Wanted(keys, epoch=0))
     return (time.perf_counter() - started) / count
 
 
