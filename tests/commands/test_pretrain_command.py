@@ -469,7 +469,7 @@ class TestBegunAgainByTorchrun:
     def check(self, unmask: Unmask, command: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
         assert unmask(*command).status == 0
         process = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-        process |= {"MASTER_ADDR": "localhost", "TORCHELASTIC_RESTART_COUNT": "1"}
+        process |= {"MASTER_ADDR": "here", "TORCHELASTIC_RESTART_COUNT": "1"}
         for name, value in process.items():
             monkeypatch.setenv(name, value)
         said = unmask(*command)
