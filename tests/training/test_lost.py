@@ -17,7 +17,7 @@ def _two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        RuntimeError(f"{_PLACE}/pair.cc:547] Connection closed by peer [127.0.0.1]:4242"),
+        RuntimeError(f"{_PLACE}/pair.cc:547] Connection closed by peer [10.0.0.2]:4242"),
         RuntimeError(f"{_PLACE}/unbound_buffer.cc:81] Timed out waiting 600000ms for recv"),
         dist.DistBackendError("NCCL communicator was aborted on rank 0."),
         dist.DistNetworkError("failed to recv, got 0 bytes"),
