@@ -29,7 +29,8 @@ from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.recipes import Transfer
 from unmask.recipes.mae import MAE_MINI4
-from unmask.runs.evaluate import evaluate, labelled_features
+from unmask.runs.evaluate import evaluate
+from unmask.runs.features import features
 from unmask.runs.labelled import Labelled, Part, open_labelled
 from unmask.runs.tuned import Asked, few, tune, with_blocks
 from unmask.runs.weights import find_weights
@@ -122,8 +123,9 @@ def lasting(recipe: Transfer, images: int) -> Transfer:
 def probed(encoder: Any, statistics: Any, labelled: Labelled, seed: int) -> dict[str, Any]:
     """The paper's linear probe, on images that it learned from and on others."""
     started, used = time.perf_counter(), time.process_time()
-    known, asked = labelled_features(
-        encoder, labelled, FULL.image_size, statistics, torch.device("cpu")
+    known, asked = (
+        features(encoder, part, FULL.image_size, statistics, torch.device("cpu"))
+        for part in (labelled.train, labelled.test)
     )
     classes = len(labelled.train.class_names)
     (test,) = evaluate(known, asked, "linear", classes, seed=seed)
