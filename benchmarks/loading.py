@@ -111,7 +111,7 @@ def unmask_pass(data: Path) -> Pass:
 
     def run(order: list[int]) -> None:
         for start in range(0, len(order), 32):
-            viewed.__getitems__(Wanted([(0, i) for i in order[start : start + 32]], 0))
+            viewed.load(Wanted([(0, i) for i in order[start : start + 32]], 0))
 
     return run
 
@@ -212,7 +212,7 @@ def by_threads(data: Path, threads: int) -> int:
         Wanted([(0, i) for i in range(k, k + 32)], 0) for k in range(0, len(viewed.source) - 31, 32)
     ]
     with ThreadPoolExecutor(threads) as pool:
-        return sum(len(batch.images) for batch, _ in pool.map(viewed.__getitems__, orders))  # type: ignore[union-attr]
+        return sum(len(batch.images) for batch, _ in pool.map(viewed.load, orders))  # type: ignore[union-attr]
 
 
 def viewed_photos(data: Path) -> Viewed:

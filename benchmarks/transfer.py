@@ -32,8 +32,8 @@ from unmask.data import Folder
 from unmask.data.labelled import open_labelled
 from unmask.encoders import ViT
 from unmask.encoders.sizes import VIT_B16
-from unmask.evaluation.features import Features
-from unmask.evaluation.frozen import evaluate, labelled_features
+from unmask.evaluation.features import Features, features
+from unmask.evaluation.frozen import evaluate
 from unmask.recipes.mae import MAE_TI4
 from unmask.tasks import Classify
 from unmask.tasks.heads import MeanHead
@@ -206,8 +206,14 @@ def judge(folder: Path | None) -> dict[str, Any]:
         labelled = open_labelled(Folder(path=str(folder)), 0)
         torch.manual_seed(0)
         encoder = MAE_TI4.encoder.build(Size(32, 32), 3, IMAGENET.tensors()).eval()
-        about = (encoder, labelled, Size(32, 32), IMAGENET, CPU)
-        train, test = timed("features", lambda: labelled_features(*about))
+        size = Size(32, 32)
+        train, test = timed(
+            "features",
+            lambda: [
+                features(encoder, part, size, IMAGENET, CPU)
+                for part in (labelled.train, labelled.test)
+            ],
+        )
         classes = len(labelled.train.class_names)
     result["images"] = len(train.labels) + len(test.labels)
     for protocol in ("knn", "linear"):
@@ -223,7 +229,7 @@ def drawn(count: int, seed: int) -> Features:
     labels = torch.randint(0, CLASSES, (count,), generator=random)
     cls = torch.randn(count, MAE_TI4.encoder.embed_dim, generator=random)
     cls += 3 * torch.eye(CLASSES, cls.shape[1])[labels]
-    return Features(cls, cls.flip(1).contiguous(), labels, [])
+    return Features(cls, cls.flip(1).contiguous(), labels, torch.arange(count), [])
 
 
 def table(races: dict[str, Any]) -> str:

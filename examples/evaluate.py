@@ -14,7 +14,8 @@ from unmask import Model
 from unmask.commands import pretrain
 from unmask.data import Digits, Folder
 from unmask.data.labelled import open_labelled
-from unmask.evaluation.frozen import evaluate, labelled_features
+from unmask.evaluation.features import features
+from unmask.evaluation.frozen import evaluate
 
 CPU = torch.device("cpu")
 
@@ -26,7 +27,10 @@ def scores(model: Model, data: Digits | Folder) -> None:
     untrained = model.spec.build_encoder().eval()
     print(f"{len(labelled.train)} images to learn from; {labelled.split}")
     for name, encoder in {"untrained": untrained, "pretrained": model.encoder}.items():
-        train, test = labelled_features(encoder, labelled, size, model.spec.statistics, CPU)
+        train, test = (
+            features(encoder, part, size, model.spec.statistics, CPU)
+            for part in (labelled.train, labelled.test)
+        )
         for score in evaluate(train, test, "knn", classes) + evaluate(
             train, test, "logistic", classes
         ):

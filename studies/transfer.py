@@ -27,7 +27,8 @@ from unmask.data.noise import Noise, PatchKeep
 from unmask.data.subset import Subset
 from unmask.data.views import CenterCrop, RandomCrop
 from unmask.encoders.vit import ViT
-from unmask.evaluation.frozen import evaluate, labelled_features
+from unmask.evaluation.features import features
+from unmask.evaluation.frozen import evaluate
 from unmask.evaluation.tuning import Asked, few, tune, with_blocks
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
@@ -123,8 +124,9 @@ def lasting(recipe: Transfer, images: int) -> Transfer:
 def probed(encoder: Any, statistics: Any, labelled: Labelled, seed: int) -> dict[str, Any]:
     """The paper's linear probe, on images that it learned from and on others."""
     started, used = time.perf_counter(), time.process_time()
-    known, asked = labelled_features(
-        encoder, labelled, FULL.image_size, statistics, torch.device("cpu")
+    known, asked = (
+        features(encoder, part, FULL.image_size, statistics, torch.device("cpu"))
+        for part in (labelled.train, labelled.test)
     )
     classes = len(labelled.train.class_names)
     (test,) = evaluate(known, asked, "linear", classes, seed=seed)

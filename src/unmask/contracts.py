@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unmask.channels import Statistics
+from unmask.channels import Statistics, Values
 from unmask.errors import SettingsError
 from unmask.masks import PatchMask
 
@@ -199,9 +199,10 @@ class ImageSource(Protocol):
     where: str
     """Which images these are, in words."""
     channels: int
+    values: Values
+    """What the pixels of every image are."""
     class_names: tuple[str, ...]
     annotations: Any  # SHIM
-    values: Any  # SHIM
     refused: list[tuple[str, str]]
     """(name, reason) of files that should be images and are not."""
     others: Counter[str]

@@ -7,6 +7,8 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Hiding | spec of an objective | recipes, plan, console, study | before training: masks must fit the grid |
 | Predicting | spec of an objective | `runs.target`, study | a tokenizer is found for its target |
 | Masked | spec of an objective | weights, console, formats | decoders are kept; pictures can be rebuilt |
+| Decoding | spec of an objective | `runs.init` | weights to start from have a decoder |
+| Explained | spec of an objective | console | the plan is printed |
 | Comparing | spec of an objective | recipes, collapse check | views and batch are checked |
 | Fitted | module of a target | `runs.target` | once, before the first step |
 | Targeted | module of an objective | `runs.target` | once, before the first step |
@@ -58,6 +60,28 @@ class Masked(Hiding, Predicting, Protocol):
 
 
 @runtime_checkable
+class Decoding(Predicting, Protocol):
+    """The spec of an objective whose decoder can be trained further with other settings."""
+
+    def with_decoder_of(self, other: Any) -> Any:
+        """This spec with the decoder of another; unchanged if that has no decoder of this kind."""
+        ...
+
+    def has_decoder_of(self, other: Any) -> bool:
+        """Whether the decoder is that of another spec."""
+        ...
+
+
+@runtime_checkable
+class Explained(Protocol):
+    """The spec of an objective that says in its own words what it does with an image."""
+
+    def in_words(self, kept: int, patches: int, size: Size) -> tuple[str, str]:
+        """A heading of one word, and what the encoder sees: `kept` of the `patches` of a crop of this size."""
+        ...
+
+
+@runtime_checkable
 class Comparing(Protocol):
     """The spec of an objective that compares views of an image, or images of a batch."""
 
@@ -97,8 +121,13 @@ class Targeted(Protocol):
 
 
 @runtime_checkable
-class Reconstructing(Protocol):
+class Reconstructing(Targeted, Protocol):
     """An objective's module whose guesses can be drawn."""
+
+    encoder: Any
+    """What sees the visible patches: a module that keeps the contract of `Encoder`."""
+    masking: Any
+    """Which patches are hidden: a `Masking`."""
 
     def grid_of(self, images: Tensor) -> Size:
         """The grid on which these images are masked."""

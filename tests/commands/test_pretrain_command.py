@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from commands.said import Unmask
 from runs import tiny
@@ -217,6 +218,20 @@ class TestLike:
         assert Run.read(RunFolder("new"), "pretrain").recipe == Run.read(trained, "pretrain").recipe
         tiny.assert_same_end(RunFolder("new"), trained)
 
+    def test_pixels_of_other_values_are_measured(
+        self, unmask: Unmask, trained: RunFolder, tmp_path: Path
+    ) -> None:
+        """Statistics of bytes, counted as 0 to 1, are of no use for numbers in the data's own units."""
+        scenes = tmp_path / "scenes"
+        scenes.mkdir()
+        for number in range(4):
+            values = np.random.default_rng(number).normal(500, 30, (3, 12, 10))
+            np.save(scenes / f"{number}.npy", values.astype(np.float32))
+        said = unmask("pretrain", scenes, "--like", trained.root, "--out", "new")
+        assert said.status == 0, said.err
+        statistics = RunFolder("new").read().statistics
+        assert (statistics.values, statistics.mean[0]) == ("float32", pytest.approx(500, abs=5))
+
     def test_with_a_change(self, unmask: Unmask, trained: RunFolder, images: Path) -> None:
         unmask("pretrain", images, "--like", trained.root, "--seed", "5", "--out", "new")
         assert Run.read(RunFolder("new"), "pretrain").seed == 5
@@ -362,7 +377,10 @@ class TestInit:
         assert said.status == 0, said.err
         what = "an encoder alone" if layout == "timm" else "encoder and decoder"
         assert what in said.out
-        assert Run.read(RunFolder("new"), "pretrain").statistics == Run.read(trained, "pretrain").statistics
+        assert (
+            Run.read(RunFolder("new"), "pretrain").statistics
+            == Run.read(trained, "pretrain").statistics
+        )
 
     def test_other_decoder_stays_drawn(
         self, unmask: Unmask, images: Path, trained: RunFolder, recipe: list[str]

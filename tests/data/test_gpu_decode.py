@@ -13,7 +13,7 @@ from unmask.data import gpu_decode as nvjpeg
 from unmask.data.digits import Digits
 from unmask.data.folder import Folder
 from unmask.data.gpu_decode import Encoded, check_decoding
-from unmask.data.loader import Viewed, batches
+from unmask.data.loader import Viewed, Wanted, batches
 from unmask.data.set_aside import SetAside
 from unmask.data.views import CenterCrop, RandomCrop
 from unmask.errors import ResourceError, SettingsError
@@ -108,6 +108,40 @@ def test_what_the_gpu_refuses_the_cpu_decides(
         assert torch.equal(one.index, other.index)
         assert (one.images.int() - other.images.int()).abs().max() <= 2
     assert 1 in asked
+
+
+def test_a_batch_that_arrives_is_left_as_it_was(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image that replaces a damaged one is noted in the new batch alone."""
+    source = Folder(path=str(photos)).open("train")
+    encoded = Encoded(Viewed(source, RandomCrop(), Size(16, 16), seed=5))
+    loaded, _ = encoded.load(Wanted([(0, 0), (0, 3)], epoch=0))
+    assert isinstance(loaded, Batch)
+    before, view = loaded.index.clone(), torch.zeros(3, 16, 16, dtype=torch.uint8)
+    monkeypatch.setattr(nvjpeg, "_each_decoded", lambda files, *_: [None] * len(files))
+    monkeypatch.setattr(encoded.images, "row", lambda *_: ((view,), 7, 1))
+    arrived = encoded.arrived(loaded, CPU, [])
+    assert arrived.index.tolist() == [1, 1]
+    assert arrived.labels.tolist() == [7, 7]
+    assert loaded.index.equal(before)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), torch.AcceleratorError("CUDA error: fault")],
+    ids=["memory", "fault"],
+)
+def test_a_fault_of_the_gpu_is_not_taken_for_a_damaged_file(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    def fails(*_: object) -> object:
+        raise error
+
+    images = Viewed(Folder(path=str(photos)).open("train"), RandomCrop(), Size(16, 16), seed=5)
+    monkeypatch.setattr(nvjpeg, "decode_jpegs", fails)
+    with pytest.raises(type(error)):
+        loaded(Encoded(images), tmp_path / "there.csv")
 
 
 def test_only_whole_upright_jpegs_travel_as_they_are(photos: Path) -> None:

@@ -175,7 +175,7 @@ def test_images_stay_bytes(stream: Stream) -> None:
 
 def test_center_crop_batches_ignore_the_seed(tmp_path: Path) -> None:
     viewed = Viewed(source(), CenterCrop(), Size(10, 12), 0)
-    batch, failures = viewed.__getitems__(Wanted([(0, 4), (1, 9)], epoch=0))
+    batch, failures = viewed.load(Wanted([(0, 4), (1, 9)], epoch=0))
     assert isinstance(batch, Batch)
     assert failures == []
     assert torch.equal(batch.images, source().images[[4, 9]])

@@ -204,7 +204,9 @@ def main(run: Path, report: Path) -> None:
     """Kill, go on, and write down what was done."""
     torch.set_num_threads(1)
     folder, chance = RunFolder(run), random.Random(4)
-    Run.read(folder, "pretrain").data.open("train")[0]  # what decoding imports is then imported for all forks
+    Run.read(folder, "pretrain").data.open("train")[
+        0
+    ]  # what decoding imports is then imported for all forks
     lock = held_lock(folder)
     attempts: list[Callable[[int], None]] = [
         lambda workers: kill_at_random(folder, chance, workers) for _ in range(RANDOM_KILLS)

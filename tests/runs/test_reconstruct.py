@@ -77,6 +77,7 @@ class Shelf:
     smallest_side: int = 8
     in_memory: bool = True
     channels: int = 3
+    values: str = "uint8"
     class_names: tuple[str, ...] = ()
     fingerprint: str = ""
     state: str = ""

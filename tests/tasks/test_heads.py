@@ -57,7 +57,9 @@ def build(spec: ViT, size: Size) -> VisionTransformer:
 def test_fine_tuning_head_equals_the_published_code(vectors: Vectors) -> None:
     found, _ = vectors("vit_finetune")
     model = published(found, MeanHead()).eval()
-    torch.testing.assert_close(model.predict(found["images"]), found["logits"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        model.predict(found["images"]), found["logits"], atol=1e-5, rtol=1e-5
+    )
 
 
 def test_probe_equals_the_published_code(vectors: Vectors) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from unmask.channels import Values
 from unmask.contracts import Sample, Size
 
 _TEST_EVERY = 5
@@ -29,6 +30,7 @@ class DigitImages:
 
     where = "scikit-learn's digits"
     channels = 1
+    values: Values = "uint8"
     class_names = tuple("0123456789")
     smallest_side = 8
     in_memory = True
@@ -54,10 +56,6 @@ class DigitImages:
         from unmask.annotations import ClassLabels, Unlabelled
 
         return ClassLabels(names=self.class_names) if self.class_names else Unlabelled()
-
-    @property
-    def values(self):  # SHIM
-        return "uint8"
 
     def __len__(self) -> int:
         return len(self._labels)

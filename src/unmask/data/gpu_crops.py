@@ -49,7 +49,8 @@ class Drawn(Viewed):
             raise DataError(self.unreadable[position])
         return Sample(torch.empty(0), self.labels[position])
 
-    def _one(self, epoch: int, index: int, size: Size, failures: Failures) -> tuple[Any, int, int]:
+    def row(self, epoch: int, index: int, size: Size, failures: Failures) -> tuple[Any, int, int]:
+        """Where to cut one image, its label and its position."""
         sample, found = self._readable(epoch, index, failures)
         assert isinstance(self.views, RandomCrop)
         box = self.views.draw(self.whole, self.seed, epoch, index)
@@ -65,10 +66,11 @@ def hold(images: Viewed, device: torch.device, workers: int, room: float) -> Hel
         RunError: when the images change while they are read.
         ResourceError: when a worker dies.
     """
-    source, first = images.source, _first(images.source)
-    if not isinstance(images.views, RandomCrop) or first is None or first.dtype != torch.uint8:
+    source = images.source
+    if not isinstance(images.views, RandomCrop) or source.values != "uint8":
         return None
-    if len(source) * first.numel() > room:
+    first = _first(source)
+    if first is None or len(source) * first.numel() > room:
         return None
     pixels = torch.zeros(len(source), *first.shape, dtype=torch.uint8, device=device)
     unreadable: dict[int, str] = {}

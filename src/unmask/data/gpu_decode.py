@@ -97,7 +97,8 @@ class Encoded(Viewed):
         image = _as_row(data) if _for_gpu(data) else decode(data, self.source.channels)
         return Sample(image, self.labels[position])
 
-    def _one(self, epoch: int, index: int, size: Size, failures: Failures) -> tuple[Any, int, int]:
+    def row(self, epoch: int, index: int, size: Size, failures: Failures) -> tuple[Any, int, int]:
+        """The bytes of one image and what to show of it, its label and its position."""
         sample, found = self._readable(epoch, index, failures)
         key = self.seed, epoch, index
         if sample.image.ndim > 1:
@@ -121,6 +122,7 @@ class Encoded(Viewed):
         files = data.split(lengths.tolist())
         lines = [_Line.read(numbers) for numbers in written.tolist()]
         size, channels = self.size_at(batch.epoch), self.source.channels
+        labels, index = batch.labels.clone(), batch.index.clone()
         crops = torch.empty(len(files), channels, *size, dtype=torch.uint8, device=device)
         for row, line in enumerate(lines):
             if not line.whole.height:
@@ -137,11 +139,9 @@ class Encoded(Viewed):
                 crops[torch.tensor(list(good)).to(device, non_blocking=True)] = shown
             for row in set(rows).difference(good):
                 again = lines[row].epoch, lines[row].position
-                (view,), batch.labels[row], batch.index[row] = self.images._one(
-                    *again, size, failures
-                )
+                (view,), labels[row], index[row] = self.images.row(*again, size, failures)
                 crops[row] = view.to(device)
-        return to_device(batch._replace(views=(crops,)), device)
+        return to_device(batch._replace(views=(crops,), labels=labels, index=index), device)
 
 
 def _for_gpu(data: bytes) -> bool:
@@ -188,6 +188,8 @@ def _each_decoded(files: list[Tensor], channels: int, device: torch.device) -> l
     """All at once; if that fails, one by one to find out which it was."""
     try:
         return list(decode_jpegs(files, channels, device))
+    except (torch.OutOfMemoryError, torch.AcceleratorError):  # a fault of the GPU, not of a file
+        raise
     except RuntimeError:
         if len(files) == 1:
             return [None]

@@ -56,6 +56,10 @@ class Viewed(Dataset[tuple[Batch | UnmaskError, Failures]]):
         self.source, self.views, self.size, self.seed = source, views, size, seed
 
     def __getitems__(self, wanted: Wanted) -> tuple[Batch | UnmaskError, Failures]:
+        """What torch's loader calls; see `load`."""
+        return self.load(wanted)
+
+    def load(self, wanted: Wanted) -> tuple[Batch | UnmaskError, Failures]:
         """A whole batch, and the files that had to be replaced in it.
 
         An error is handed over as a value: raised in a worker, it would arrive as a traceback.
@@ -63,7 +67,7 @@ class Viewed(Dataset[tuple[Batch | UnmaskError, Failures]]):
         failures: Failures = []
         try:
             size = self.size_at(wanted.epoch)
-            rows = [self._one(epoch, index, size, failures) for epoch, index in wanted.keys]
+            rows = [self.row(epoch, index, size, failures) for epoch, index in wanted.keys]
         except UnmaskError as error:
             return error, failures
         views = self.together([row[0] for row in rows])
@@ -84,7 +88,8 @@ class Viewed(Dataset[tuple[Batch | UnmaskError, Failures]]):
         """Pixels of a crop in an epoch."""
         return self.size(epoch) if callable(self.size) else self.size
 
-    def _one(self, epoch: int, index: int, size: Size, failures: Failures) -> tuple[Any, int, int]:
+    def row(self, epoch: int, index: int, size: Size, failures: Failures) -> tuple[Any, int, int]:
+        """Views and label of one image, and its position, which is another's if it cannot be read."""
         sample, found = self._readable(epoch, index, failures)
         return self.views(sample.image, size, self.seed, epoch, index), sample.label, found
 

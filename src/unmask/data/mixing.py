@@ -46,10 +46,18 @@ class Mixing:
         """The batch, mixed; all of it depends on the key alone.
 
         Bytes become floating point, 0 to 1: the encoder's units.
+
+        Raises:
+            SettingsError: if images are mixed whose labels are not one class each, such as maps of classes.
         """
         if not self.mixes and self.erasing == 0:
             return batch
         images, labels = batch.images, batch.labels
+        if self.mixes and labels.ndim != 1:
+            raise SettingsError(
+                f"mixup and cutmix need one class of each image, and these labels are {' x '.join(map(str, labels.shape))}; "
+                "turn both off with --mixing.mixup 0 --mixing.cutmix 0"
+            )
         images = images.float() / 255 if images.dtype == torch.uint8 else images.clone()
         if self.erasing > 0:
             images = self._erased(batch, images, statistics, *key)

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.channels import Values
 from unmask.contracts import ImageSource, Sample, Size
 
 
@@ -19,6 +20,7 @@ class Subset:
             whole.channels,
             whole.class_names,
         )
+        self.values: Values = whole.values
         self.refused = whole.refused
         self.others: Counter[str] = whole.others
         self.smallest_side, self.in_memory = whole.smallest_side, whole.in_memory
@@ -32,10 +34,6 @@ class Subset:
         from unmask.annotations import ClassLabels, Unlabelled
 
         return ClassLabels(names=self.class_names) if self.class_names else Unlabelled()
-
-    @property
-    def values(self):  # SHIM
-        return self.whole.values
 
     def __len__(self) -> int:
         return len(self.rows)

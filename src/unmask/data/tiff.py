@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from unmask.channels import Values
 from unmask.contracts import Sample, Size
 from unmask.data.bands import BAND_ENDINGS, Shape, read_bands, read_shape
 from unmask.data.changes import size_and_time
@@ -104,7 +105,8 @@ class BandImages:
             self.class_names, self._labels = classes_of(self._names)
         else:
             self.class_names, self._labels = listing.classes[0], listing.classes[1][self._rows]
-        self.bytes_only = all(shape.bytes_only for shape in shapes.values())
+        whole = all(shape.bytes_only for shape in shapes.values())
+        self.values: Values = "uint8" if whole else "float32"
         sizes = [shape.size for shape in shapes.values()]
         self._typical = Size(*(int(side) for side in np.median(sizes, axis=0)))
         self.smallest_side = min(map(min, sizes))
@@ -115,17 +117,12 @@ class BandImages:
 
         return ClassLabels(names=self.class_names) if self.class_names else Unlabelled()
 
-    @property
-    def values(self):  # SHIM
-        import torch
-        return "uint8" if self[0].image.dtype == torch.uint8 else "float32"
-
     def __len__(self) -> int:
         return len(self._names)
 
     def __getitem__(self, position: int) -> Sample:
         file = self._store.whole(int(self._rows[position]))
-        image = read_bands(file, self._spec.channels, self._spec.no_data, self.bytes_only)
+        image = read_bands(file, self._spec.channels, self._spec.no_data, self.values == "uint8")
         if len(image) != self.channels:
             raise DataError(f"has {len(image)} channels and not {self.channels}")
         return Sample(image, int(self._labels[position]))

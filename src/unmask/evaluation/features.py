@@ -26,12 +26,15 @@ class Features(NamedTuple):
     mean: Float[Tensor, "n d"]
     """The mean of the patch tokens."""
     labels: Int[Tensor, "n"]
+    positions: Int[Tensor, "n"]
+    """Where the images are in their source: those that cannot be read have no row."""
     unreadable: Unreadable
     """(name, reason) of images that were left out."""
 
     def rows(self, chosen: Int[Tensor, "k"]) -> "Features":
         """Those of some images."""
-        return Features(self.cls[chosen], self.mean[chosen], self.labels[chosen], self.unreadable)
+        labels, positions = self.labels[chosen], self.positions[chosen]
+        return Features(self.cls[chosen], self.mean[chosen], labels, positions, self.unreadable)
 
 
 class Tokens(NamedTuple):
@@ -40,12 +43,15 @@ class Tokens(NamedTuple):
     tokens: Float[Tensor, "n t d"]
     """Class token first."""
     labels: Int[Tensor, "n"]
+    positions: Int[Tensor, "n"]
+    """Where the images are in their source: those that cannot be read have no row."""
     unreadable: Unreadable
     """(name, reason) of images that were left out."""
 
     def rows(self, chosen: Int[Tensor, "k"]) -> "Tokens":
         """Those of some images."""
-        return Tokens(self.tokens[chosen], self.labels[chosen], self.unreadable)
+        labels, positions = self.labels[chosen], self.positions[chosen]
+        return Tokens(self.tokens[chosen], labels, positions, self.unreadable)
 
 
 @torch.inference_mode()
@@ -65,6 +71,7 @@ def features(
     classes = torch.empty(len(source), encoder.embed_dim)
     means = torch.empty(len(source), encoder.embed_dim)
     labels: list[int] = []
+    positions: list[int] = []
     unreadable: Unreadable = []
     for batch in _crops(source, size, statistics, device, workers, unreadable):
         encoded = encoder.encode(batch.images.to(device))
@@ -72,8 +79,10 @@ def features(
         classes[rows] = encoded.cls.mean(1)
         means[rows] = encoded.patches.mean(1)
         labels += batch.labels
+        positions += batch.positions
     count = len(labels)
-    return Features(classes[:count], means[:count], torch.tensor(labels), unreadable)
+    numbers = torch.tensor(labels), torch.tensor(positions)
+    return Features(classes[:count], means[:count], *numbers, unreadable)
 
 
 @torch.inference_mode()
@@ -94,13 +103,16 @@ def patch_tokens(
     """
     tokens = torch.empty(check_room(encoder, source, size))
     labels: list[int] = []
+    positions: list[int] = []
     unreadable: Unreadable = []
     for batch in _crops(source, size, statistics, device, workers, unreadable):
         encoded = encoder.encode(batch.images.to(device))
         part = tokens[len(labels) : len(labels) + len(batch.labels)]
         part[:, :1], part[:, 1:] = encoded.cls.mean(1, keepdim=True), encoded.patches
         labels += batch.labels
-    return Tokens(tokens[: len(labels)], torch.tensor(labels), unreadable)
+        positions += batch.positions
+    numbers = torch.tensor(labels), torch.tensor(positions)
+    return Tokens(tokens[: len(labels)], *numbers, unreadable)
 
 
 def check_room(encoder: Encoder, source: ImageSource, size: Size) -> tuple[int, int, int]:

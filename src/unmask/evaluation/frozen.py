@@ -6,10 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmask.channels import ChannelStatistics
-from unmask.contracts import Encoder, Size
-from unmask.data.labelled import TEST_SHARE, Labelled, draw_share
-from unmask.evaluation.features import Features, Tokens, features
+from unmask.data.labelled import TEST_SHARE, draw_share
+from unmask.evaluation.features import Features, Tokens
 from unmask.evaluation.probes import ATTENTIVE, LINEAR, probe_classes
 from unmask.tasks.logistic import best_strength, logistic_classes
 from unmask.tasks.neighbors import NEIGHBORS, TEMPERATURE, knn_classes
@@ -66,18 +64,6 @@ class Row(NamedTuple):
     def spread(self) -> float:
         """Standard deviation over the draws; 0 for one."""
         return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else 0.0
-
-
-def labelled_features(
-    encoder: Encoder,
-    labelled: Labelled,
-    size: Size,
-    statistics: ChannelStatistics,
-    device: torch.device,
-) -> tuple[Features, Features]:
-    """Features to learn from and features to test on."""
-    train = features(encoder, labelled.train, size, statistics, device)
-    return train, features(encoder, labelled.test, size, statistics, device)
 
 
 def evaluate(

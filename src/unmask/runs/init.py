@@ -8,10 +8,9 @@ from torch import nn
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
 from unmask.encoders.vit import PlainBlocks, ViT
-from unmask.errors import DataError, RunError, SettingsError
+from unmask.errors import RunError, SettingsError
 from unmask.formats.adapt import adapt
 from unmask.formats.model import ModelSpec, Weights
-from unmask.objectives import AnyObjective
 from unmask.patches import patch_grid
 from unmask.recipes import RECIPES, Recipe, Transfer
 from unmask.runs.folder import RunFolder
@@ -20,7 +19,7 @@ from unmask.runs.run import Run
 from unmask.runs.weights import Found
 from unmask.targets import NormalizedPixels, Pixels
 from unmask.training.checkpoint import Checkpoint
-from unmask.traits import Masked
+from unmask.traits import Decoding
 
 _SMALL_PATCH = 4
 
@@ -44,10 +43,8 @@ def recipe_for(spec: ModelSpec) -> tuple[str, Recipe, str]:
     name = same[0] if same else usual
     recipe = RECIPES[name].recipe
     objective = recipe.objective
-    if isinstance(spec.objective, Masked) and isinstance(objective, Masked):
-        objective = replace(
-            objective, encoding=spec.objective.encoding, decoder=spec.objective.decoder
-        )
+    if isinstance(objective, Decoding):
+        objective = objective.with_decoder_of(spec.objective)
     recipe = replace(recipe, encoder=spec.encoder, objective=objective, image_size=spec.image_size)
     reason = "its encoder is that of the weights"
     if not same:
@@ -104,24 +101,20 @@ def check_start(run: Run, folder: RunFolder, saved: Checkpoint | None) -> None:
 
 def statistics_for(spec: ModelSpec, source: ImageSource) -> ChannelStatistics | None:
     """The weights' own statistics, if the images have as many channels of the same kind."""
-    try:
-        image = source[0].image
-    except DataError:
-        return None
-    given = (len(image), str(image.dtype))
-    wanted = (spec.channels, f"torch.{spec.statistics.values}")
-    return spec.statistics if given == wanted else None
+    same = (source.channels, source.values) == (spec.channels, spec.statistics.values)
+    return spec.statistics if same else None
 
 
-def _decoder_fits(old: AnyObjective, new: AnyObjective, same_channels: bool) -> bool:
+def _decoder_fits(old: object, new: object, same_channels: bool) -> bool:
     """Whether a decoder can go on: it is the same, and so is what it predicts but for the levels of pixels."""
-    if not isinstance(old, Masked) or not isinstance(new, Masked):
+    if not isinstance(old, Decoding) or not isinstance(new, Decoding):
+        return False
+    if not new.has_decoder_of(old):
         return False
     pixels = (Pixels, NormalizedPixels)
-    same = (old.encoding, old.decoder) == (new.encoding, new.decoder)
     if isinstance(old.target, pixels) and isinstance(new.target, pixels):
-        return same
-    return same and old.target == new.target and same_channels
+        return True
+    return old.target == new.target and same_channels
 
 
 def _taken(found: Weights, taken: Weights) -> str:

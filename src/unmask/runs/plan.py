@@ -16,7 +16,7 @@ from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.run import Run, parameter_count
 from unmask.training.hardware import Precision, cores, memory_available
 from unmask.training.step_cost import Cost, measure_cost
-from unmask.traits import Hiding, Reconstructing, Undivided
+from unmask.traits import Hiding, Targeted, Undivided
 
 _USABLE = 0.85
 _LARGEST_TRIAL = 64, 1024  # images on a CPU, and on a GPU, whose time small batches do not tell
@@ -134,7 +134,8 @@ def make_plan(
     encoder = parameter_count(objective.get_submodule("encoder"))
     grids = [patch_grid(size, recipe.encoder.patch_size) for size in recipe.every_size()]
     kept = patches = grids[-1].height * grids[-1].width
-    target = parameter_count(objective.target) if isinstance(objective, Reconstructing) else 0
+    predicted = objective.target if isinstance(objective, Targeted) else None
+    target = parameter_count(predicted) if isinstance(predicted, nn.Module) else 0
     if isinstance(recipe.objective, Hiding):
         for grid in grids:  # the smaller too, so that one that cannot be masked is refused now
             mask = recipe.objective.masking.sample(1, grid, generator("cpu", "plan"))
@@ -168,9 +169,9 @@ def _loading_seconds(run: Run, source: ImageSource) -> float:
     viewed = Viewed(source, run.recipe.views, run.recipe.image_size, run.seed)
     count = min(32, len(source))
     keys = [(0, position * len(source) // count) for position in range(count)]
-    viewed.__getitems__(Wanted(keys[:2], epoch=0))
+    viewed.load(Wanted(keys[:2], epoch=0))
     started = time.perf_counter()
-    viewed.__getitems__(Wanted(keys, epoch=0))
+    viewed.load(Wanted(keys, epoch=0))
     return (time.perf_counter() - started) / count
 
 
