@@ -214,11 +214,11 @@ def judge(folder: Path | None) -> dict[str, Any]:
                 for part in (labelled.train, labelled.test)
             ],
         )
-        classes = len(labelled.train.class_names)
+        classes = labelled.train.annotations
     result["images"] = len(train.labels) + len(test.labels)
     for protocol in ("knn", "linear"):
         scores = timed(protocol, lambda: evaluate(train, test, protocol, classes))  # noqa: B023
-        result[protocol]["accuracy"] = {s.feature: s.accuracy for s in scores}
+        result[protocol]["accuracy"] = {s.feature: s.score.value for s in scores}
         result[protocol]["setting"] = scores[0].setting
     return result
 

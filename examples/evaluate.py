@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 def scores(model: Model, data: Digits | Folder) -> None:
     """Accuracy of both protocols, before and after pretraining; labels are used here alone."""
     labelled = open_labelled(data, seed=0)
-    size, classes = model.spec.image_size, len(labelled.train.class_names)
+    size, classes = model.spec.image_size, labelled.train.annotations
     untrained = model.spec.build_encoder().eval()
     print(f"{len(labelled.train)} images to learn from; {labelled.split}")
     for name, encoder in {"untrained": untrained, "pretrained": model.encoder}.items():
@@ -34,7 +34,7 @@ def scores(model: Model, data: Digits | Folder) -> None:
         for score in evaluate(train, test, "knn", classes) + evaluate(
             train, test, "logistic", classes
         ):
-            print(f"{name:10}  {score.protocol:8}  {score.feature:4}  {score.accuracy:.1%}")
+            print(f"{name:10}  {score.protocol:8}  {score.feature:4}  {score.score.value:.1%}")
 
 
 def digits() -> None:

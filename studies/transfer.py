@@ -106,8 +106,8 @@ def tuned(
     seen = Subset(learned, np.arange(len(learned))[:: max(1, len(learned) // SEEN)])
     return {
         "steps": found.run.steps,
-        "train": found.accuracy_on(seen).top1,
-        "test": found.accuracy_on(labelled.test).top1,
+        "train": found.score_on(seen).value,
+        "test": found.score_on(labelled.test).value,
         "seconds": round(seconds, 1),
         "processor_seconds": round(processor, 1),
     }
@@ -128,14 +128,14 @@ def probed(encoder: Any, statistics: Any, labelled: Labelled, seed: int) -> dict
         features(encoder, part, FULL.image_size, statistics, torch.device("cpu"))
         for part in (labelled.train, labelled.test)
     )
-    classes = len(labelled.train.class_names)
+    classes = labelled.train.annotations
     (test,) = evaluate(known, asked, "linear", classes, seed=seed)
     seconds, processor = time.perf_counter() - started, time.process_time() - used
     (train,) = evaluate(known, known, "linear", classes, seed=seed)
     return {
         "steps": test.setting,
-        "train": train.accuracy,
-        "test": test.accuracy,
+        "train": train.score.value,
+        "test": test.score.value,
         "seconds": round(seconds, 1),
         "processor_seconds": round(processor, 1),
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reference import problems
 from runs import tiny
 from torch import Tensor
 
@@ -118,13 +119,13 @@ def corners(count: int, seed: int) -> Features:
 
 @pytest.mark.parametrize("protocol", ["knn", "logistic"])
 def test_scores_know_good_features_from_useless_ones(protocol: str) -> None:
-    scores = evaluate(corners(60, 0), corners(30, 1), protocol, 3)  # pyright: ignore
+    scores = evaluate(corners(60, 0), corners(30, 1), protocol, problems.classes(3))  # pyright: ignore
     assert [(score.protocol, score.feature) for score in scores] == [
         (protocol, "cls"),
         (protocol, "mean"),
     ]
-    assert scores[0].accuracy == 1
-    assert scores[1].accuracy == pytest.approx(1 / 3)
+    assert scores[0].score.value == 1
+    assert scores[1].score.value == pytest.approx(1 / 3)
 
 
 def grey(count: int) -> Images:

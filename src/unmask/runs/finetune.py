@@ -10,21 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unmask.annotations import AnyAnnotations, MultiLabels, Unlabelled
+from unmask.annotations import AnyAnnotations
 from unmask.channels import ChannelStatistics, Statistics
 from unmask.contracts import Batch, ImageSource
 from unmask.data import AnySource
 from unmask.data.in_order import Unreadable, in_order
 from unmask.data.labelled import held_out_rows, open_labelled
 from unmask.data.subset import Subset
-from unmask.errors import DataError
 from unmask.formats.adapt import adapt
 from unmask.formats.model import FORMAT, ModelSpec, Weights
 from unmask.randomness import seeded
 from unmask.recipes import Transfer
 from unmask.runs.job import Change, Images, Outcome, Setting
-from unmask.spec import kind_of, to_json
-from unmask.tasks import MultiLabel
+from unmask.spec import to_json
+from unmask.tasks import task_for
 from unmask.training.distributed import everyones, here
 from unmask.training.hardware import Hardware, autocast
 
@@ -129,22 +128,8 @@ def open_images(recipe: Transfer, data: AnySource, seed: int) -> Images:
 
 
 def for_annotations(recipe: Transfer, annotations: AnyAnnotations) -> Transfer:
-    """The recipe with the task that these annotations call for.
-
-    Raises:
-        DataError: if no task learns from them.
-    """
-    task = recipe.task
-    if isinstance(annotations, task.needs | Unlabelled):
-        return recipe
-    if isinstance(annotations, MultiLabels):
-        kept = ("head", "trained_blocks", "drop_path", "weight_average")
-        fields = {name: getattr(task, name) for name in kept}
-        return replace(recipe, task=MultiLabel(**fields))
-    raise DataError(
-        f"no task learns from annotations of the kind {kind_of(AnyAnnotations, annotations)!r} yet; "
-        "give class folders or a --labels-file"
-    )
+    """The recipe with the task that these annotations call for; raises DataError if there is none."""
+    return replace(recipe, task=task_for(recipe.task, annotations))
 
 
 class Tuned(NamedTuple):

@@ -230,18 +230,18 @@ class Judge:
     def _probed(self, asking: Asking) -> float:
         """Test accuracy of a probe: k-NN looks at the mean of the patch tokens, the others as in the paper."""
         train, test = self._tokens() if asking.score == "attentive" else self._features
-        names = self.setting.labelled.train.class_names
-        some = draw_few(train.labels.numpy(), names, asking.labels, self.job.seed)
+        annotations = self.setting.labelled.train.annotations
+        some = draw_few(train.labels.numpy(), annotations.names, asking.labels, self.job.seed)
         assert asking.score != "finetune"
         *_, score = evaluate(
             train.rows(torch.from_numpy(some)),
             test,
             asking.score,
-            len(names),
+            annotations,
             seed=self.job.seed,
             device=torch.device(self.setting.hardware.device),
         )
-        return score.accuracy
+        return score.score.value
 
     def _finetuned(self, transfer: Transfer, labels: str) -> dict[str, float]:
         """Accuracy of a fine-tuned classifier on test images, and on (some of) those it learned from."""

@@ -141,7 +141,7 @@ class Counting:
         """Count the images of a batch, each with its class."""
         assert isinstance(truth, Tensor)
         best = outputs.topk(min(_PLACES, outputs.shape[1])).indices
-        pairs = torch.stack([truth, best[:, 0]])
+        pairs = torch.stack([truth, outputs.argmax(1)])
         ones = torch.ones(len(truth), dtype=torch.long)
         self.confusion.index_put_((pairs[0], pairs[1]), ones, accumulate=True)
         self.among_five += int((best == truth[:, None]).any(1).sum())
