@@ -208,7 +208,7 @@ def judge(folder: Path | None) -> dict[str, Any]:
         encoder = MAE_TI4.encoder.build(Size(32, 32), 3, IMAGENET.tensors()).eval()
         about = (encoder, labelled, Size(32, 32), IMAGENET, CPU)
         train, test = timed("features", lambda: labelled_features(*about))
-        classes = len(labelled.train.class_names)
+        classes = len(labelled.train.annotations.names)
     result["images"] = len(train.labels) + len(test.labels)
     for protocol in ("knn", "linear"):
         scores = timed(protocol, lambda: evaluate(train, test, protocol, classes))  # noqa: B023

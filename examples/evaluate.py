@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def scores(model: Model, data: Digits | Folder) -> None:
     """Accuracy of both protocols, before and after pretraining; labels are used here alone."""
     labelled = open_labelled(data, seed=0)
-    size, classes = model.spec.image_size, len(labelled.train.class_names)
+    size, classes = model.spec.image_size, len(labelled.train.annotations.names)
     untrained = model.spec.build_encoder().eval()
     print(f"{len(labelled.train)} images to learn from; {labelled.split}")
     for name, encoder in {"untrained": untrained, "pretrained": model.encoder}.items():

@@ -126,7 +126,7 @@ def probed(encoder: Any, statistics: Any, labelled: Labelled, seed: int) -> dict
     known, asked = labelled_features(
         encoder, labelled, FULL.image_size, statistics, torch.device("cpu")
     )
-    classes = len(labelled.train.class_names)
+    classes = len(labelled.train.annotations.names)
     (test,) = evaluate(known, asked, "linear", classes, seed=seed)
     seconds, processor = time.perf_counter() - started, time.process_time() - used
     (train,) = evaluate(known, known, "linear", classes, seed=seed)

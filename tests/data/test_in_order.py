@@ -34,7 +34,7 @@ def read(images: ImageSource, workers: int = 0) -> tuple[list[Ordered], Unreadab
 def test_every_readable_image_comes_once(workers: int) -> None:
     found, unreadable = read(source({1, 3, 4, 5}), workers)
     assert [batch.positions for batch in found] == [[0, 2], [6]]
-    assert [batch.labels for batch in found] == [[0, 2], [6]]
+    assert [batch.annotations.tolist() for batch in found] == [[0, 2], [6]]
     assert torch.equal(torch.cat([b.images for b in found]), source().images[[0, 2, 6]])
     assert unreadable == [(f"{n}.png", f"image {n} is damaged") for n in (1, 3, 4, 5)]
 

@@ -41,8 +41,8 @@ def test_the_split_else_a_fifth_of_each_class_from_the_seed(classes: Path) -> No
     other = open_labelled(Folder(path=str(classes)), 4)
     assert first.split == "20% of each class for testing, drawn from seed 3"
     assert names(first.test) == names(second.test) != names(other.test)
-    assert first.test.labels() == [0, 0, 1, 1, 2, 2]
-    assert first.train.labels() == [0] * 8 + [1] * 8 + [2] * 8
+    assert first.test.labels().tolist() == [0, 0, 1, 1, 2, 2]
+    assert first.train.labels().tolist() == [0] * 8 + [1] * 8 + [2] * 8
     everything = Folder(path=str(classes)).open()
     assert sorted(names(first.train) + names(first.test)) == names(everything)
     assert first.train.fingerprint == second.train.fingerprint
@@ -80,7 +80,7 @@ def test_a_part_holds_the_images_it_names(classes: Path) -> None:
         for place in range(len(part)):
             image, label = part[place]
             assert image.equal(by_name[part.name(place)].image)
-            assert label == by_name[part.name(place)].label == part.labels()[place]
+            assert label == by_name[part.name(place)].annotation == part.labels()[place]
 
 
 def test_a_class_with_one_image(classes: Path, tmp_path: Path) -> None:
@@ -118,8 +118,7 @@ def test_amounts_that_are_none(amount: str) -> None:
 
 def test_images_without_a_label_among_labelled_ones(classes: Path) -> None:
     source = Folder(path=str(classes)).open()
-    source._labels = source._labels.copy()
-    source._labels[[3, 7]] = -1
+    source._labels.values[[3, 7]] = -1
     with pytest.raises(DataError, match=r"2 of the 30 images have no label, .* cats/03\.png"):
         checked_labels(source)
 
@@ -136,7 +135,8 @@ def test_a_class_without_images_in_one_of_the_folders(
         """As in tables, which name classes that none of their images has."""
         source = opened(data, split)
         if (split == "train") == (empty == "train"):
-            source._labels = np.where(source._labels == 1, 0, source._labels)
+            values = source._labels.values
+            source._labels = source._labels._replace(values=np.where(values == 1, 0, values))
         return source
 
     monkeypatch.setattr(Folder, "open", without_dogs)

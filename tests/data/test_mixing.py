@@ -16,7 +16,7 @@ STATISTICS = problems.statistics(3)
 
 def batch(count: int = 6) -> Batch:
     found = problems.batch_of(problems.pictures(problems.Problem(), count=count))
-    return found._replace(labels=torch.arange(count) % 4)
+    return found._replace(annotations=torch.arange(count) % 4)
 
 
 def shares(labels: torch.Tensor, other: torch.Tensor, share: float) -> torch.Tensor:
@@ -34,9 +34,9 @@ def test_mixup_of_labels_is_that_of_pixels(step: int) -> None:
     assert 0 <= share <= 1
     mixture = pixels * share + pixels.flip(0) * (1 - share)
     torch.testing.assert_close(after.images.double(), mixture, atol=1e-6, rtol=0)
-    expected = shares(before.labels, before.labels.flip(0), share)
-    torch.testing.assert_close(after.labels, expected.float(), atol=1e-5, rtol=0)
-    torch.testing.assert_close(after.labels.sum(1), torch.ones(6))
+    expected = shares(before.annotations, before.annotations.flip(0), share)
+    torch.testing.assert_close(after.annotations, expected.float(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(after.annotations.sum(1), torch.ones(6))
 
 
 @pytest.mark.parametrize("step", range(5))
@@ -50,8 +50,8 @@ def test_cutmix_of_labels_is_the_area_of_pixels(step: int) -> None:
     rows, columns = (theirs.any(axis).nonzero() for axis in (1, 0))
     assert int(theirs.sum()) == len(rows) * len(columns)  # a rectangle
     share = own.double().mean().item()
-    expected = shares(before.labels, before.labels.flip(0), share)
-    torch.testing.assert_close(after.labels, expected.float(), atol=1e-6, rtol=0)
+    expected = shares(before.annotations, before.annotations.flip(0), share)
+    torch.testing.assert_close(after.annotations, expected.float(), atol=1e-6, rtol=0)
 
 
 def test_both_are_taken_in_turn() -> None:
@@ -67,7 +67,7 @@ def test_both_are_taken_in_turn() -> None:
 def test_erased_pixels_are_noise_of_the_mean_and_deviation() -> None:
     before = batch(400)
     after = Mixing(mixup=0.0, cutmix=0.0, erasing=0.25)(before, 4, STATISTICS, 0, 1)
-    assert after.labels.equal(before.labels)
+    assert after.annotations.equal(before.annotations)
     changed = (after.images != before.images.float() / 255).any(1)
     erased = changed.flatten(1).any(1)
     assert erased.double().mean().item() == pytest.approx(0.25, abs=0.07)
@@ -89,7 +89,7 @@ def test_the_key_decides_and_nothing_else() -> None:
     assert (torch.rand(1).item(), np.random.rand(), random.random()) == after
     again, other = (mixing(before, 4, STATISTICS, 0, step) for step in (1, 2))
     assert first.images.equal(again.images)
-    assert first.labels.equal(again.labels)
+    assert first.annotations.equal(again.annotations)
     assert not first.images.equal(other.images)
     assert before.images.dtype == torch.uint8
 

@@ -24,9 +24,10 @@ from PIL import Image
 from unmask.contracts import ImageSource, Size
 from unmask.data import Digits, Folder, Parquet, Shards, Tiff, pack_manifest, tar_index
 from unmask.data import pack as module
+from unmask.data.cpu_feed import CpuFeed
 from unmask.data.decode import decode
 from unmask.data.kinds import find_source
-from unmask.data.loader import Viewed, batches
+from unmask.data.loader import batches
 from unmask.data.pack import Packer
 from unmask.data.pack_bytes import shrunk_size
 from unmask.data.pack_manifest import Packing
@@ -115,7 +116,7 @@ def members(root: Path) -> dict[str, bytes]:
 
 def facts(source: ImageSource) -> tuple[Any, ...]:
     names = [source.name(position) for position in range(len(source))]
-    return names, source.labels(), source.class_names, source.channels
+    return names, source.labels().tolist(), source.annotations.names, source.channels
 
 
 def without(source: ImageSource, name: str) -> tuple[Any, ...]:
@@ -196,7 +197,7 @@ class TestWhatIsReadIsWhatWasPacked:
         run(source, tmp_path / "packed")
         found = Shards(path=str(tmp_path / "packed")).open()
         assert facts(found) == facts(source.open())
-        assert found.labels() == ([2, -1, 2] if names else [-1] * 3)
+        assert found.labels().tolist() == ([2, -1, 2] if names else [-1] * 3)
 
     def test_shards_of_others(self, tmp_path: Path) -> None:
         """Keys that come again in another shard."""
@@ -558,7 +559,7 @@ class TestReading:
         """Asked for by name, so it is no mistake; the classes are those of the whole."""
         source = Shards(path=str(shards / "train-000001.tar")).open()
         assert 0 < len(source) < 60
-        assert source.class_names == ("0", "1")
+        assert source.annotations.names == ("0", "1")
 
     def test_a_damaged_member(self, shards: Path) -> None:
         """JPEG decoders pass over much damage in silence; the checksum does not."""
@@ -579,7 +580,7 @@ class TestReading:
     ) -> None:
         source = Shards(path=str(shards)).open()
         stream = batches(
-            Viewed(source, CenterCrop(), Size(8, 8), 0),
+            CpuFeed(source, CenterCrop(), Size(8, 8), 0),
             batch_size=10,
             first_step=0,
             steps=30,

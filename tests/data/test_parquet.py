@@ -52,8 +52,8 @@ class TestLayout:
         file = write(tmp_path / "x.parquet", FEATURES, rows=4, image=IMAGES, label=labels)
         source = opened(file)
         assert levels(source) == [0, 10, 20, 30, 40, 50]
-        assert (source.class_names, source.labels()) == (("cat", "owl"), labels)
-        assert source[2].label == 1
+        assert (source.annotations.names, source.labels().tolist()) == (("cat", "owl"), labels)
+        assert source[2].annotation == 1
         assert source.name(3) == "x.parquet:3"
 
     def test_plain_bytes_and_words(self, tmp_path: Path) -> None:
@@ -63,15 +63,15 @@ class TestLayout:
         )
         source = opened(file)
         assert levels(source) == [0, 10, 20]
-        assert (source.class_names, source.labels()) == (("a", "b"), [1, 0, 1])
+        assert (source.annotations.names, source.labels().tolist()) == (("a", "b"), [1, 0, 1])
 
     def test_numbers_without_names(self, tmp_path: Path) -> None:
         source = opened(write(tmp_path / "x.parquet", image=IMAGES[:3], label=[10, 9, 10]))
-        assert (source.class_names, source.labels()) == (("9", "10"), [1, 0, 1])
+        assert (source.annotations.names, source.labels().tolist()) == (("9", "10"), [1, 0, 1])
 
     def test_no_labels(self, tmp_path: Path) -> None:
         source = opened(write(tmp_path / "x.parquet", image=IMAGES))
-        assert (source.class_names, source.labels()) == ((), [-1] * 6)
+        assert (source.annotations.names, source.labels().tolist()) == ((), [-1] * 6)
 
     def test_no_image_column(self, tmp_path: Path) -> None:
         file = write(tmp_path / "x.parquet", text=["a"], label=[1])
@@ -104,14 +104,14 @@ class TestNulls:
         images = [IMAGES[0], None, {"bytes": None, "path": "far.png"}, IMAGES[3]]
         source = opened(write(tmp_path / "x.parquet", image=images, label=[5, 6, 7, 8]))
         assert levels(source) == [0, 30]
-        assert [source.class_names[label] for label in source.labels()] == ["5", "8"]
+        assert [source.annotations.names[label] for label in source.labels()] == ["5", "8"]
         assert source.refused == [(f"x.parquet:{row}", "holds no bytes (null)") for row in (1, 2)]
         assert source.name(1) == "x.parquet:3"
 
     def test_of_labels_are_no_label(self, tmp_path: Path) -> None:
         for features in (None, FEATURES):
             file = write(tmp_path / "x.parquet", features, image=IMAGES[:3], label=[1, None, 0])
-            assert opened(file).labels() == [1, -1, 0]
+            assert opened(file).labels().tolist() == [1, -1, 0]
 
 
 class TestSplits:

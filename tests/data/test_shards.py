@@ -59,9 +59,9 @@ class TestSamples:
         source = opened(write_tar(tmp_path / "x.tar", members))
         assert names(source) == ["b.png", "a.png"]  # in the order of the shard
         assert levels(source) == [10, 20]
-        assert source.class_names == ("9", "owl")
-        assert source.labels() == [1, 0]
-        assert [sample.label for sample in (source[0], source[1])] == [1, 0]
+        assert source.annotations.names == ("9", "owl")
+        assert source.labels().tolist() == [1, 0]
+        assert [sample.annotation for sample in (source[0], source[1])] == [1, 0]
         assert dict(source.others) == {".txt": 1}
         assert source.refused == []
 
@@ -69,7 +69,7 @@ class TestSamples:
         members = [(f"{n}.{e}", d) for n, w in (("1", b"owl"), ("2", b"cat")) for e, d in
                    (("png", png(5)), ("cls", w))]  # fmt: skip
         source = opened(write_tar(tmp_path / "x.tar", members))
-        assert (source.class_names, source.labels()) == (("cat", "owl"), [1, 0])
+        assert (source.annotations.names, source.labels().tolist()) == (("cat", "owl"), [1, 0])
 
     def test_label_in_json_alone(self, tmp_path: Path) -> None:
         members = []
@@ -79,16 +79,16 @@ class TestSamples:
                 (f"{name}.json", json.dumps({"label": label}).encode()),
             ]
         source = opened(write_tar(tmp_path / "x.tar", members))
-        assert (source.class_names, source.labels()) == (("1", "3"), [1, 0])
+        assert (source.annotations.names, source.labels().tolist()) == (("1", "3"), [1, 0])
 
     def test_a_sample_without_a_label_among_others(self, tmp_path: Path) -> None:
         members = [("1.png", png(5)), ("1.cls", b"0"), ("2.png", png(6))]
-        assert opened(write_tar(tmp_path / "x.tar", members)).labels() == [0, -1]
+        assert opened(write_tar(tmp_path / "x.tar", members)).labels().tolist() == [0, -1]
 
     def test_folders_are_classes_where_nothing_else_is(self, tmp_path: Path) -> None:
         members = [("owl/1.png", png(5)), ("cat/1.png", png(6)), ("cat/2.jpg", png(7))]
         source = opened(write_tar(tmp_path / "x.tar", members))
-        assert (source.class_names, source.labels()) == (("cat", "owl"), [1, 0, 0])
+        assert (source.annotations.names, source.labels().tolist()) == (("cat", "owl"), [1, 0, 0])
 
     def test_the_first_dot_ends_the_key(self, tmp_path: Path) -> None:
         members = [("v1.0/a.b.png", png(9)), ("v1.0/c.png", png(5)), ("v1.0/c.seg.png", png(1))]
@@ -227,7 +227,7 @@ class TestIndex:
         monkeypatch.setattr(tar_index, "make_index", lambda _: pytest.fail("made again"))
         again = opened(shard)
         assert (names(again), levels(again)) == (names(first), levels(first))
-        assert (again.class_names, again.labels()) == (("7",), [0])
+        assert (again.annotations.names, again.labels().tolist()) == (("7",), [0])
         assert (again.refused, again.others) == (first.refused, first.others)
         assert again.fingerprint == first.fingerprint
 

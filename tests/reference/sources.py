@@ -2,8 +2,12 @@
 
 from collections import Counter
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from unmask.annotations import ClassLabels
 from unmask.contracts import ImageSource, Sample, Size
 from unmask.errors import DataError
 
@@ -14,7 +18,7 @@ class Memory(ImageSource):
     def __init__(self, images: Tensor, broken: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         self.images, self.broken = images, broken
         self.channels = images.shape[1]
-        self.class_names = ()
+        self.annotations = ClassLabels(names=tuple(str(number) for number in range(len(images))))
         self.refused, self.others, self.where, self.in_memory = [], Counter(), "memory", True
         self.smallest_side = min(images.shape[-2:])
         self.fingerprint = self.state = "memory"
@@ -25,13 +29,13 @@ class Memory(ImageSource):
     def __getitem__(self, position: int) -> Sample:
         if position in self.broken:
             raise DataError(f"image {position} is damaged")
-        return Sample(self.images[position], position)
+        return Sample(self.images[position], torch.tensor(position))
 
     def name(self, position: int) -> str:
         return f"{position}.png"
 
-    def labels(self) -> list[int]:
-        return list(range(len(self)))
+    def labels(self) -> NDArray[np.int64]:
+        return np.arange(len(self))
 
     def typical_size(self) -> Size:
         return Size(*self.images.shape[-2:])

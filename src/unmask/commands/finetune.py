@@ -169,7 +169,7 @@ def _begin(arguments: list[str], seen: Peek) -> Tuning | None:
         max_set_aside=args.running.max_set_aside,
     )
     weights = found.weights if found else None
-    cost = measured(run.build(weights), recipe, hardware)
+    cost = measured(run.build(weights), recipe, labelled.train, hardware)
     fitting = fitting_part(cost, recipe.batch_size, args.running.machine.micro_batch, hardware)
     run = replace(run, hardware=fitting)
     classifier = run.build(weights)
@@ -196,10 +196,13 @@ def _resume(arguments: list[str], seen: Peek) -> Tuning | None:
         console.print(f"{folder.root} is finished: {run.steps:,} of {run.steps:,} steps are done")
         return None
     labelled = open_labelled(run.data, run.seed)
-    if labelled.train.fingerprint != run.fingerprint or labelled.train.class_names != run.classes:
+    if (
+        labelled.train.fingerprint != run.fingerprint
+        or labelled.train.annotations.names != run.classes
+    ):
         raise RunError(
             f"the images of this run have changed ({run.images:,} of {len(run.classes)} classes then, "
-            f"{len(labelled.train):,} of {len(labelled.train.class_names)} now, or other names or sizes), so "
+            f"{len(labelled.train):,} of {len(labelled.train.annotations.names)} now, or other names or sizes), so "
             "it cannot go on exactly; put them back, or begin anew"
         )
     check_decode(changed.hardware, labelled.train, run.recipe.views)
@@ -354,7 +357,7 @@ def _words(found: Found, recipe: Transfer, statistics: ChannelStatistics) -> str
 def _say_images(labelled: Labelled) -> None:
     train = labelled.train
     console.print(
-        f"images    {len(train):,} of {len(train.class_names)} classes to learn from, "
+        f"images    {len(train):,} of {len(train.annotations.names)} classes to learn from, "
         f"{len(labelled.test):,} to test on ({labelled.split}), in {train.where}"
     )
     say_refused(train)

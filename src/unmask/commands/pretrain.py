@@ -167,7 +167,7 @@ def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
     objective = run.build()
     if start:
         put_in(objective, start.weights)
-    cost = measured(objective, recipe, hardware)
+    cost = measured(objective, recipe, source, hardware)
     fitting = fitting_part(cost, recipe.batch_size, args.running.machine.micro_batch, hardware)
     check_whole(objective, fitting.micro_batch, recipe.batch_size // fitting.processes)
     run = replace(run, hardware=fitting)

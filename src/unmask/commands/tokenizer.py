@@ -144,7 +144,7 @@ def _begin(arguments: list[str], seen: Peek) -> Learning | None:
         max_set_aside=args.running.max_set_aside,
     )
     tokenizer = run.build()
-    cost = measured(tokenizer, recipe, hardware)
+    cost = measured(tokenizer, recipe, parted.train, hardware)
     fitting = fitting_part(cost, recipe.batch_size, args.running.machine.micro_batch, hardware)
     run = replace(run, hardware=fitting)
     _say_plan(run, tokenizer, cost, seconds_of_step(run, parted.train, cost))

@@ -155,13 +155,14 @@ _NOT_MEASURED = Cost(0.0, 0.0, 0.0, 0, 0, 0)
 def measured(
     objective: AnyPretraining | Classifier | PatchTokenizer,
     recipe: Recipe | Transfer | Tokenizing,
+    source: ImageSource,
     hardware: Hardware,
 ) -> Cost:
     """What a step costs; nothing if processes share a model that may not fit in one."""
     if hardware.shard:
         return _NOT_MEASURED
     console.print("measuring what a step costs ...")
-    return trial(objective, recipe, torch.device(hardware.device), hardware.precision)
+    return trial(objective, recipe, source, hardware)
 
 
 def fitting_part(cost: Cost, batch_size: int, wanted: int | None, hardware: Hardware) -> Hardware:

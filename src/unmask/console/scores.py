@@ -58,7 +58,7 @@ class Judged(NamedTuple):
     @property
     def classes(self) -> int:
         """How many there are."""
-        return len(self.subject.labelled.train.class_names)
+        return len(self.subject.labelled.train.annotations.names)
 
     @property
     def chance(self) -> float:

@@ -14,11 +14,7 @@ class Subset:
 
     def __init__(self, whole: ImageSource, rows: NDArray[np.int64]) -> None:
         self.whole, self.rows = whole, rows
-        self.where, self.channels, self.class_names = (
-            whole.where,
-            whole.channels,
-            whole.class_names,
-        )
+        self.where, self.channels, self.annotations = whole.where, whole.channels, whole.annotations
         self.refused = whole.refused
         self.others: Counter[str] = whole.others
         self.smallest_side, self.in_memory = whole.smallest_side, whole.in_memory
@@ -37,9 +33,9 @@ class Subset:
         """Its name in the whole."""
         return self.whole.name(int(self.rows[position]))
 
-    def labels(self) -> list[int]:
-        """The class of every image."""
-        return np.array(self.whole.labels())[self.rows].tolist()
+    def labels(self) -> NDArray[np.int64]:
+        """See `ImageSource`."""
+        return self.whole.labels()[self.rows]
 
     def typical_size(self) -> Size:
         """The whole's."""

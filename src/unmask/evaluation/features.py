@@ -25,7 +25,8 @@ class Features(NamedTuple):
     """The class token (the mean of several)."""
     mean: Float[Tensor, "n d"]
     """The mean of the patch tokens."""
-    labels: Int[Tensor, "n"]
+    labels: Int[Tensor, "n *classes"]
+    """The class of each image, [n], or 0 or 1 for each of several, [n classes]; -1 where it is not known."""
     unreadable: Unreadable
     """(name, reason) of images that were left out."""
 
@@ -39,7 +40,8 @@ class Tokens(NamedTuple):
 
     tokens: Float[Tensor, "n t d"]
     """Class token first."""
-    labels: Int[Tensor, "n"]
+    labels: Int[Tensor, "n *classes"]
+    """The class of each image, [n], or 0 or 1 for each of several, [n classes]; -1 where it is not known."""
     unreadable: Unreadable
     """(name, reason) of images that were left out."""
 
@@ -64,16 +66,17 @@ def features(
     # One block for all results: small ones kept between large, short-lived ones scatter the heap.
     classes = torch.empty(len(source), encoder.embed_dim)
     means = torch.empty(len(source), encoder.embed_dim)
-    labels: list[int] = []
+    positions: list[int] = []
     unreadable: Unreadable = []
     for batch in _crops(source, size, statistics, device, workers, unreadable):
         encoded = encoder.encode(batch.images.to(device))
-        rows = slice(len(labels), len(labels) + len(batch.labels))
+        rows = slice(len(positions), len(positions) + len(batch.positions))
         classes[rows] = encoded.cls.mean(1)
         means[rows] = encoded.patches.mean(1)
-        labels += batch.labels
-    count = len(labels)
-    return Features(classes[:count], means[:count], torch.tensor(labels), unreadable)
+        positions += batch.positions
+    count = len(positions)
+    labels = torch.from_numpy(source.labels()[positions])
+    return Features(classes[:count], means[:count], labels, unreadable)
 
 
 @torch.inference_mode()
@@ -93,14 +96,15 @@ def patch_tokens(
         ResourceError: if they do not fit.
     """
     tokens = torch.empty(check_room(encoder, source, size))
-    labels: list[int] = []
+    positions: list[int] = []
     unreadable: Unreadable = []
     for batch in _crops(source, size, statistics, device, workers, unreadable):
         encoded = encoder.encode(batch.images.to(device))
-        part = tokens[len(labels) : len(labels) + len(batch.labels)]
+        part = tokens[len(positions) : len(positions) + len(batch.positions)]
         part[:, :1], part[:, 1:] = encoded.cls.mean(1, keepdim=True), encoded.patches
-        labels += batch.labels
-    return Tokens(tokens[: len(labels)], torch.tensor(labels), unreadable)
+        positions += batch.positions
+    labels = torch.from_numpy(source.labels()[positions])
+    return Tokens(tokens[: len(positions)], labels, unreadable)
 
 
 def check_room(encoder: Encoder, source: ImageSource, size: Size) -> tuple[int, int, int]:

@@ -79,7 +79,9 @@ class _Probed(nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Mean cross-entropy; nothing is drawn."""
-        return Loss(F.cross_entropy(self.head(batch.images, self.norm), batch.labels), {})
+        labels = batch.annotations
+        assert isinstance(labels, Tensor)
+        return Loss(F.cross_entropy(self.head(batch.images, self.norm), labels), {})
 
 
 def probe_classes(

@@ -135,6 +135,7 @@ def scored(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[int]]]:
     """(scores of the classes, labels, positions) of a source's images, in order."""
     device, recipe = torch.device(hardware.device), run.recipe
+    known = source.labels()
     classifier.to(device).eval()
     stream = in_order(
         source,
@@ -148,7 +149,8 @@ def scored(
     for batch in stream:
         with autocast(device, hardware.precision):
             scores = classifier.logits(batch.images.to(device))
-        yield scores.float().cpu(), torch.tensor(batch.labels), batch.positions
+        labels = torch.from_numpy(known[batch.positions])
+        yield scores.float().cpu(), labels, batch.positions
 
 
 def write_accuracy(folder: RunFolder, score: Accuracy) -> None:

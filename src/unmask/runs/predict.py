@@ -115,12 +115,13 @@ def same_classes(run: TransferRun, source: ImageSource) -> bool:
     Raises:
         SettingsError: if their classes are others than those it was trained on.
     """
-    if not source.class_names:
+    names = source.annotations.names
+    if not names:
         return False
-    if source.class_names != run.classes:
-        odd = sorted(set(source.class_names) ^ set(run.classes))
+    if names != run.classes:
+        odd = sorted(set(names) ^ set(run.classes))
         raise SettingsError(
-            f"{source.where} has {len(source.class_names)} classes and the classifier has "
+            f"{source.where} has {len(names)} classes and the classifier has "
             f"{len(run.classes)}; only one of the two has {', '.join(odd[:5])}. Give images of the same class "
             "folders, or a single image"
         )

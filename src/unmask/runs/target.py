@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unmask.contracts import ImageSource
-from unmask.data.loader import Viewed, Wanted
+from unmask.data.cpu_feed import CpuFeed
+from unmask.data.loader import Wanted
 from unmask.data.order import samples
-from unmask.errors import DataError, SettingsError, UnmaskError
+from unmask.errors import DataError, SettingsError
 from unmask.objectives import AIM, MAE, AnyPretraining
 from unmask.patches import normalize, patchify
 from unmask.runs.codes import codes_for
@@ -60,16 +61,14 @@ def _patches(
     run: Run, source: ImageSource, objective: AnyPretraining, wanted: int
 ) -> Float[Tensor, "n p"]:
     """At least so many whole patches as the encoder sees them, of the first views of the run."""
-    viewed = Viewed(source, run.recipe.views, run.recipe.image_size, run.seed)
+    size = run.recipe.image_size
+    feed = CpuFeed(source, run.recipe.views, size, run.seed)
     statistics = run.statistics.tensors()
     found: list[Tensor] = []
     count = 0
     for step in range(-(-_LOOKED_THROUGH // _AT_ONCE)):
-        batch, _ = viewed.__getitems__(
-            Wanted(samples(step, _AT_ONCE, len(source), run.seed), epoch=0)
-        )
-        if isinstance(batch, UnmaskError):
-            raise batch
+        keys = samples(step, _AT_ONCE, len(source), run.seed)
+        batch = feed.load(Wanted(keys, 0, size), [])
         cut = patchify(batch.images, objective.encoder.patch_size).flatten(0, 1)
         cut = normalize(cut, statistics)
         found.append(cut[~cut.isnan().any(1)])

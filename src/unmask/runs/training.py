@@ -9,26 +9,23 @@ import torch
 from torch import nn
 
 from unmask.contracts import Batch, ImageSource
-from unmask.data.gpu_crops import hold
-from unmask.data.gpu_decode import Encoded
-from unmask.data.loader import Failures, Viewed, batches
-from unmask.data.multi_views import sizes_of
+from unmask.data.loader import Failures, batches, example_of
 from unmask.data.order import rows_of
 from unmask.data.set_aside import SetAside
 from unmask.runs.collapse import Watch
+from unmask.runs.feeding import feed_for
 from unmask.runs.folder import COMPANIONS, RunFolder
 from unmask.runs.saving import Saver
 from unmask.runs.transfer import AnyRun
 from unmask.training.checkpoint import Checkpoint, restore_optimizer
 from unmask.training.distributed import agreed, everyones, here, spread
 from unmask.training.flops import Meter, first_ceiling, flops_per_image
-from unmask.training.hardware import find_device, memory_available, wait_for
+from unmask.training.hardware import find_device, wait_for
 from unmask.training.kernels import prepared
 from unmask.training.logbook import Logbook
 from unmask.training.loop import train
 
 _WRITE_SECONDS = 1.0
-_RESIDENT = 0.1  # of a GPU's free memory may be filled with images
 
 
 class Progress(NamedTuple):
@@ -71,27 +68,22 @@ def training(
         trainable.load_state_dict(start.read("model") | start.read_if_there(COMPANIONS))
     whole_on = torch.device("cpu") if hardware.shard else device
     trainable.to(whole_on).train()
+    feed = feed_for(source, recipe.views, recipe.size_at, run.seed, hardware)
+    examples = {size: example_of(feed, size, whole_on) for size in recipe.every_size()}
     flops = {
-        size: flops_per_image(
-            trainable,
-            size,
-            run.channels,
-            whole_on,
-            hardware.precision,
-            sizes_of(recipe.views, size)[1:],
-        )
-        for size in recipe.every_size()
+        size: flops_per_image(trainable, example, whole_on, hardware.precision)
+        for size, example in examples.items()
     }
     ceiling = processes.count * first_ceiling(device, hardware.precision, hardware.threads)
     around = prepared(
         trainable,
-        [sizes_of(recipe.views, size) for size in recipe.every_size()],
-        run.channels,
+        examples.values(),
         whole_on,
         hardware.precision,
         micro_batch=hardware.micro_batch,
         steps=run.steps,
     )
+    del examples  # they lie on the device
     spread_out = spread(trainable, device, hardware.shard)
     optimizer = recipe.optimizer.build(trainable)
     if start:
@@ -103,14 +95,8 @@ def training(
     if processes.first:
         set_aside.kept.add(source.refused)
     logbook = Logbook(folder.log, first_step, Meter(device, flops, ceiling))
-    images = Viewed(source, recipe.views, recipe.size_at, run.seed)
-    held = None
-    if hardware.decode == "gpu":
-        images = Encoded(images)
-    elif device.type == "cuda":
-        held = hold(images, device, hardware.workers, room=_RESIDENT * memory_available(device))
     stream = batches(
-        held.drawn if held else images,
+        feed,
         batch_size=recipe.batch_size,
         first_step=first_step,
         steps=run.steps,
@@ -119,8 +105,6 @@ def training(
         set_aside=set_aside,
         rows=rows_of(processes.rank, processes.count, recipe.batch_size),
     )
-    if held is not None:
-        stream = map(held.shown, stream)
     if change is not None:
         stream = (change(batch, step) for step, batch in enumerate(stream, start=first_step))
     reports = train(

@@ -161,7 +161,7 @@ def new_transfer(
         recipe=recipe,
         data=data,
         images=len(labelled.train),
-        classes=labelled.train.class_names,
+        classes=labelled.train.annotations.names,
         channels=labelled.train.channels,
         fingerprint=labelled.train.fingerprint,
         statistics=statistics,

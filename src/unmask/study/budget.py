@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from unmask.data.loader import example_of
 from unmask.errors import SettingsError
 from unmask.recipes import Recipe, Tokenizing, Transfer
+from unmask.runs.feeding import feed_for
 from unmask.study.cost import StepCost
 from unmask.study.plan import Job, Setting
 from unmask.study.study import tokenizer_of
@@ -63,13 +65,13 @@ def tuning_cost(transfer: Transfer, setting: Setting) -> Cost:
     encoder = transfer.encoder.build(
         transfer.image_size, labelled.train.channels, setting.statistics.tensors()
     )
-    classifier = transfer.task.build(encoder, len(labelled.train.class_names))
+    classifier = transfer.task.build(encoder, len(labelled.train.annotations.names))
     device = find_device(hardware.device)
+    feed = feed_for(labelled.train, transfer.views, transfer.image_size, 0, hardware)
     return measure_cost(
         classifier.to(device).train(),
         transfer.optimizer.build(classifier),
-        size=transfer.image_size,
-        channels=labelled.train.channels,
+        example=example_of(feed, transfer.image_size, device),
         largest=transfer.batch_size,
         device=device,
         precision=hardware.precision,

@@ -246,7 +246,7 @@ class Judge:
     def _probed(self, asking: Asking) -> float:
         """Test accuracy of a probe: k-NN looks at the mean of the patch tokens, the others as in the paper."""
         train, test = self._tokens() if asking.score == "attentive" else self._features
-        names = self.setting.labelled.train.class_names
+        names = self.setting.labelled.train.annotations.names
         some = draw_few(train.labels.numpy(), names, asking.labels, self.job.seed)
         assert asking.score != "finetune"
         *_, score = evaluate(

@@ -114,14 +114,19 @@ class Classifier(nn.Module):
         return head(self._tokens(encoder, images, None, None), encoder.norm)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
-        """Mean cross-entropy; what is dropped is drawn from the generator."""
+        """Mean cross-entropy with class labels, [b], or shares of classes, [b classes].
+
+        What is dropped is drawn from the generator.
+        """
+        labels = batch.annotations
+        assert isinstance(labels, Tensor), "classification is told the class of each image"
         kept = self._kept(batch.whole, generator)
         if kept is not None:
             kept = batch.own(kept, dim=1)
         tokens = self._tokens(self.encoder, batch.images, batch.shown, kept)
         logits = self.head(tokens, self.encoder.norm)
         smoothing = self.spec.label_smoothing
-        return Loss(F.cross_entropy(logits, batch.labels, label_smoothing=smoothing), {})
+        return Loss(F.cross_entropy(logits, labels, label_smoothing=smoothing), {})
 
     def after_step(self, moment: Moment) -> None:
         """Let the head's running statistics be those of all processes, and the average follow."""
