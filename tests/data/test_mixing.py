@@ -54,6 +54,30 @@ def test_cutmix_of_labels_is_the_area_of_pixels(step: int) -> None:
     torch.testing.assert_close(after.annotations, expected.float(), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("mixing", [Mixing(cutmix=0.0), Mixing(mixup=0.0)])
+def test_several_classes_are_mixed_in_the_shares_of_class_labels(mixing: Mixing) -> None:
+    """Pixels are those of class labels; labels are the sum of the two, weighted as one-hot labels are."""
+    before = batch()
+    several = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]] * 2).float()
+    one = mixing(before, 4, STATISTICS, 0, 1)
+    found = mixing(before._replace(annotations=several), 4, STATISTICS, 0, 1)
+    assert torch.equal(found.images, one.images)
+    share = float(one.annotations[0, 0])  # image 0 is of class 0, and the last of class 1
+    assert 0 < share < 1
+    expected = several * share + several.flip(0) * (1 - share)
+    torch.testing.assert_close(found.annotations, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("annotations", [None, (), torch.zeros(6, 16, 16, dtype=torch.long)])
+def test_other_annotations_are_not_mixed(annotations: object) -> None:
+    """Nor quietly left as they are; erasing alone leaves labels alone, so it may be had."""
+    before = batch()._replace(annotations=annotations)
+    with pytest.raises(SettingsError, match=r"mix labels of whole images, .* --mixing.mixup 0"):
+        Mixing()(before, 4, STATISTICS, 0, 1)
+    erased = Mixing(mixup=0.0, cutmix=0.0, erasing=1.0)(before, 4, STATISTICS, 0, 1)
+    assert erased.annotations is annotations
+
+
 def test_both_are_taken_in_turn() -> None:
     before = batch()
     mixing, pixels = Mixing(), before.images.float() / 255

@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from reference.sources import Annotated
 
+from unmask.annotations import ClassMaps, MultiLabels
 from unmask.contracts import ImageSource, Size
 from unmask.data import Digits, Folder, Parquet, Shards, Tiff, pack_manifest, tar_index
 from unmask.data import pack as module
@@ -128,6 +130,37 @@ def without(source: ImageSource, name: str) -> tuple[Any, ...]:
         classes,
         channels,
     )
+
+
+def test_several_classes_of_an_image_are_packed(tmp_path: Path) -> None:
+    images = [encoded(ramp(number), "PNG") for number in range(4)]
+    labels = [["owl", "cat"], [], None, ["owl"]]
+    table = pa.table({"image": images, "label": labels})
+    pq.write_table(table, tmp_path / "x.parquet")
+    source = Parquet(path=str(tmp_path / "x.parquet"))
+    run(source, tmp_path / "shards")
+    packed = Shards(path=str(tmp_path / "shards")).open("train")
+    assert packed.annotations == MultiLabels(names=("cat", "owl"))
+    assert packed.labels().tolist() == [[1, 1], [0, 0], [-1, -1], [0, 1]]
+    about = json.loads(members(tmp_path / "shards")["train-000000.tar/000000000.json"])
+    assert (about["label"], about["class_name"]) == ([0, 1], ["cat", "owl"])
+    (tmp_path / "shards" / "unmask-pack.json").unlink()  # as others read it
+    assert Shards(path=str(tmp_path / "shards")).open("train").labels().tolist() == [
+        [1, 1], [0, 0], [-1, -1], [0, 1],
+    ]  # fmt: skip
+
+
+def test_annotations_of_pixels_are_refused(tmp_path: Path) -> None:
+    """Images are resized when they are packed, and boxes would stay behind."""
+    image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    kind = ClassMaps(names=("a",))
+    source = Annotated([image], kind, [torch.zeros(8, 8, dtype=torch.long)])
+    packer = Packer(tmp_path / "out", SMALL, {"train": source}, workers=0, max_set_aside=0.5)
+    with pytest.raises(
+        SettingsError,
+        match="a folder of shards cannot carry class maps yet; use the original images",
+    ):
+        packer.check()
 
 
 def bytes_of(root: Path) -> dict[str, str]:

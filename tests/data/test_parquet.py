@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from unmask.annotations import MultiLabels
 from unmask.data import Parquet, cache, parquet
 from unmask.data.image_files import EncodedImages
 from unmask.errors import DataError, ResourceError
@@ -68,6 +69,38 @@ class TestLayout:
     def test_numbers_without_names(self, tmp_path: Path) -> None:
         source = opened(write(tmp_path / "x.parquet", image=IMAGES[:3], label=[10, 9, 10]))
         assert (source.annotations.names, source.labels().tolist()) == (("9", "10"), [1, 0, 1])
+
+    @pytest.mark.parametrize(
+        "about",
+        [
+            {"_type": "List", "feature": {"_type": "ClassLabel", "names": ["cat", "dog", "owl"]}},
+            {
+                "_type": "Sequence",
+                "feature": {"_type": "ClassLabel", "names": ["cat", "dog", "owl"]},
+            },
+            [{"_type": "ClassLabel", "names": ["cat", "dog", "owl"]}],
+        ],
+    )
+    def test_lists_are_several_classes(self, tmp_path: Path, about: Any) -> None:
+        """In the three ways in which `datasets` has written them."""
+        labels = [[0, 2], [], None, [2]]
+        features = {"image": {"_type": "Image"}, "label": about}
+        source = opened(write(tmp_path / "x.parquet", features, image=IMAGES[:4], label=labels))
+        assert source.annotations == MultiLabels(names=("cat", "dog", "owl"))
+        assert source.labels().tolist() == [[1, 0, 1], [0, 0, 0], [-1, -1, -1], [0, 0, 1]]
+        assert source[0].annotation.tolist() == [1, 0, 1]
+
+    def test_lists_of_words(self, tmp_path: Path) -> None:
+        labels = [["owl", "cat"], ["owl"], None]
+        source = opened(write(tmp_path / "x.parquet", image=IMAGES[:3], labels=labels))
+        assert source.annotations == MultiLabels(names=("cat", "owl"))
+        assert source.labels().tolist() == [[1, 1], [0, 1], [-1, -1]]
+
+    def test_a_class_in_a_list_without_a_name(self, tmp_path: Path) -> None:
+        features = {"label": {"_type": "List", "feature": {"names": ["cat"]}}}
+        file = write(tmp_path / "x.parquet", features, image=IMAGES[:2], label=[[0], [0, 3]])
+        with pytest.raises(DataError, match="label 3 of column label has no name"):
+            opened(file)
 
     def test_no_labels(self, tmp_path: Path) -> None:
         source = opened(write(tmp_path / "x.parquet", image=IMAGES))

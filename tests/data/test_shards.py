@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from unmask.annotations import MultiLabels, Unlabelled
 from unmask.data import Shards, cache, tar_index
 from unmask.data.image_files import EncodedImages
 from unmask.errors import DataError, RunError
@@ -84,6 +86,37 @@ class TestSamples:
     def test_a_sample_without_a_label_among_others(self, tmp_path: Path) -> None:
         members = [("1.png", png(5)), ("1.cls", b"0"), ("2.png", png(6))]
         assert opened(write_tar(tmp_path / "x.tar", members)).labels().tolist() == [0, -1]
+
+    def test_lists_in_json_are_several_classes(self, tmp_path: Path) -> None:
+        """Of two images, none and one that says nothing; a plain label among them is a list of one."""
+        labels = {"1": ["owl", "cat"], "2": [], "3": None, "4": "owl"}
+        members = []
+        for name, label in labels.items():
+            members.append((f"{name}.png", png(5)))
+            if label is not None:
+                members.append((f"{name}.json", json.dumps({"label": label}).encode()))
+        shard = write_tar(tmp_path / "x.tar", members)
+        for _ in range(2):  # the second time from the kept index
+            source = opened(shard)
+            assert source.annotations == MultiLabels(names=("cat", "owl"))
+            assert source.labels().tolist() == [[1, 1], [0, 0], [-1, -1], [0, 1]]
+            assert source[0].annotation.dtype == torch.float32
+            assert source[3].annotation.tolist() == [0, 1]
+
+    def test_names_of_several_classes(self, tmp_path: Path) -> None:
+        about = [{"label": [7, 12], "class_name": ["cat", "owl"]}, {"label": [12]}]
+        members = []
+        for number, one in enumerate(about):
+            members += [(f"{number}.png", png(5)), (f"{number}.json", json.dumps(one).encode())]
+        source = opened(write_tar(tmp_path / "x.tar", members))
+        assert source.annotations == MultiLabels(names=("cat", "owl"))
+        assert source.labels().tolist() == [[1, 1], [0, 1]]
+
+    def test_no_label_in_json(self, tmp_path: Path) -> None:
+        members = [("1.png", png(5)), ("1.json", json.dumps({"label": None}).encode())]
+        source = opened(write_tar(tmp_path / "x.tar", members))
+        assert source.annotations == Unlabelled()
+        assert source[0].annotation is None
 
     def test_folders_are_classes_where_nothing_else_is(self, tmp_path: Path) -> None:
         members = [("owl/1.png", png(5)), ("cat/1.png", png(6)), ("cat/2.jpg", png(7))]

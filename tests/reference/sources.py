@@ -1,13 +1,14 @@
 """Images in memory, some of which cannot be decoded."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask.annotations import ClassLabels
+from unmask.annotations import Annotation, AnyAnnotations, ClassLabels
 from unmask.contracts import ImageSource, Sample, Size
 from unmask.errors import DataError
 
@@ -39,3 +40,24 @@ class Memory(ImageSource):
 
     def typical_size(self) -> Size:
         return Size(*self.images.shape[-2:])
+
+
+class Annotated(Memory):
+    """Pictures of any sizes with annotations of any kind."""
+
+    def __init__(
+        self,
+        images: Sequence[Tensor],
+        kind: AnyAnnotations,
+        known: Sequence[Annotation],
+        labels: NDArray[np.int64] | None = None,
+    ) -> None:
+        super().__init__(images[0][None])
+        self.images, self.annotations, self.known = images, kind, known
+        self.numbers = np.full(len(images), -1) if labels is None else labels
+
+    def __getitem__(self, position: int) -> Sample:
+        return Sample(self.images[position], self.known[position])
+
+    def labels(self) -> NDArray[np.int64]:
+        return self.numbers

@@ -85,7 +85,7 @@ def _check_kind(source: ImageSource, several_classes: bool) -> None:
 
 
 def _other_classes(train: AnyAnnotations, test: AnyAnnotations) -> str:
-    if type(test) is not type(train):
+    if isinstance(test, MultiLabels) != isinstance(train, MultiLabels):
         return (
             f"the train images have labels of the kind {kind_of(AnyAnnotations, train)}, and the test images of the "
             f"kind {kind_of(AnyAnnotations, test)}; label both in the same way"
