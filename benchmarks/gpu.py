@@ -57,8 +57,11 @@ for package in ("jaxtyping", "cattrs", "pyarrow", "platformdirs", "safetensors")
             sys.modules[module] = StandIn()  # type: ignore[assignment]
 
 from unmask.channels import IMAGENET  # noqa: E402
-from unmask.contracts import Size  # noqa: E402
-from unmask.data.views import RandomCrop  # noqa: E402
+from unmask.contracts import Batch, Size  # noqa: E402
+from unmask.data.cpu_feed import CpuFeed  # noqa: E402
+from unmask.data.loader import example_of  # noqa: E402
+from unmask.data.noise_images import NoiseImages  # noqa: E402
+from unmask.data.views import CenterCrop, RandomCrop  # noqa: E402
 from unmask.randomness import generator, seeded  # noqa: E402
 from unmask.recipes import RECIPES, TRANSFERS, Recipe  # noqa: E402
 from unmask.training.flops import (  # noqa: E402
@@ -67,7 +70,6 @@ from unmask.training.flops import (  # noqa: E402
     forget_peak,
     matrix_ceiling,
     peak_memory,
-    random_batch,
 )
 from unmask.training.hardware import Precision, autocast, wait_for  # noqa: E402
 from unmask.training.kernels import (  # noqa: E402
@@ -197,9 +199,18 @@ def build(recipe: Recipe, bed: Bed) -> nn.Module:
         return recipe.objective.build(encoder).to(bed.device).train()
 
 
+def noise(size: Size, bed: Bed) -> Callable[[int], Batch]:
+    """Batches of so many images of noise, all of class 0."""
+    feed = CpuFeed(NoiseImages(size, 3), CenterCrop(), size, seed=0)
+    example = example_of(feed, size, bed.device)
+    return lambda images: example(images)._replace(
+        annotations=torch.zeros(images, dtype=torch.long, device=bed.device)
+    )
+
+
 def ready(module: nn.Module, size: Size, images: int, bed: Bed) -> Preference:
     """Compile the blocks if that can be done here; the attention kernels to prefer."""
-    shapes = attention_shapes(module, size, 3, bed.device, bed.precision)
+    shapes = attention_shapes(module, noise(size, bed), bed.device, bed.precision)
     if bed.compiles:
         compile_parts(module)
     return fastest_attention(shapes, images, bed.device, bed.precision)
@@ -254,11 +265,12 @@ def ours(name: str, recipe: Recipe, images: int, bed: Bed) -> None:
     """unmask's step of a recipe."""
     torch.compiler.reset()
     module = build(recipe, bed)
-    counted = flops_per_image(module, recipe.image_size, 3, bed.device, bed.precision)
+    example = noise(recipe.image_size, bed)
+    counted = flops_per_image(module, example, bed.device, bed.precision)
     kernels = ready(module, recipe.image_size, images, bed)
-    batch = random_batch(images, recipe.image_size, 3, bed.device)
-    noise = generator(bed.device, "masks")
-    step = step_of(module, lambda: module(batch, noise).total, bed)
+    batch = example(images)
+    masks = generator(bed.device, "masks")
+    step = step_of(module, lambda: module(batch, masks).total, bed)
     flops = NOMINAL.get(name, counted)
     taken = " and ".join(sorted({order[0].name.lower() for order in kernels.values()}))
     note = f"{counted / 1e9:.4g} GFLOP an image done, {taken}"
@@ -282,7 +294,7 @@ def ceilings(bed: Bed) -> None:
 def parity(bed: Bed) -> None:
     """Loss and gradient of one mask: compiled bfloat16 as it trains, against plain float32."""
     recipe, images = RECIPES[bed.scale.parity].recipe, bed.scale.parity_batch
-    batch = random_batch(images, recipe.image_size, 3, bed.device)
+    batch = noise(recipe.image_size, bed)(images)
     found: list[tuple[float, Tensor]] = []
     for precision in ("float32", "bfloat16"):
         torch.compiler.reset()
@@ -311,7 +323,7 @@ def waiting(bed: Bed) -> None:
     """A step in which the program may not wait for the GPU: torch raises where it does."""
     recipe, images = RECIPES[bed.scale.parity].recipe, bed.scale.parity_batch
     module = build(recipe, bed)
-    batch = random_batch(images, recipe.image_size, 3, bed.device)
+    batch = noise(recipe.image_size, bed)(images)
     step = step_of(module, lambda: module(batch, generator(bed.device, "masks")).total, bed)
     step()
     if bed.device.type != "cuda":
@@ -332,7 +344,8 @@ def attention(bed: Bed) -> None:
     for name, batches in bed.scale.batches.items():
         recipe = RECIPES[name].recipe
         module = build(recipe, bed)
-        for shape in attention_shapes(module, recipe.image_size, 3, bed.device, bed.precision):
+        example = noise(recipe.image_size, bed)
+        for shape in attention_shapes(module, example, bed.device, bed.precision):
             times: dict[str, str] = {}
             for kernel in FUSED:
                 try:
@@ -369,7 +382,7 @@ def transformers(bed: Bed) -> None:
         decoder_intermediate_size=4 * decoder.embed_dim, mask_ratio=0.75, norm_pix_loss=True,
     )  # fmt: skip
     config._attn_implementation = "sdpa"
-    pixels = random_batch(images, recipe.image_size, 3, bed.device).images / 255
+    pixels = noise(recipe.image_size, bed)(images).images / 255
     _peer("transformers", ViTMAEForPreTraining(config), pixels, lambda out: out.loss, bed)
 
 
@@ -385,7 +398,7 @@ def lightly(bed: Bed) -> None:
         decoder_dim=decoder.embed_dim, decoder_depth=decoder.depth,
         decoder_heads=decoder.num_heads, rounds=0, warmup=0,
     )  # fmt: skip
-    pixels = random_batch(images, recipe.image_size, 3, bed.device).images / 255
+    pixels = noise(recipe.image_size, bed)(images).images / 255
     _peer("lightly", peers.LightlyMAE(shape, normalize_target=True), pixels, lambda out: out, bed)
 
 
@@ -424,11 +437,12 @@ def finetuning(bed: Bed) -> None:
     with seeded("benchmark"):
         encoder = recipe.encoder.build(recipe.image_size, 3, IMAGENET.tensors())
         module = recipe.task.build(encoder, 1000).to(bed.device).train()
-    flops = flops_per_image(module, recipe.image_size, 3, bed.device, bed.precision)
+    example = noise(recipe.image_size, bed)
+    flops = flops_per_image(module, example, bed.device, bed.precision)
     kernels = ready(module, recipe.image_size, images, bed)
-    batch = random_batch(images, recipe.image_size, 3, bed.device)
-    noise = generator(bed.device, "drop")
-    step = step_of(module, lambda: module(batch, noise).total, bed)
+    batch = example(images)
+    dropped = generator(bed.device, "drop")
+    step = step_of(module, lambda: module(batch, dropped).total, bed)
     with preferred(kernels):
         measure(f"unmask {bed.scale.finetune}", step, images, flops, bed)
 
@@ -442,9 +456,9 @@ def graphs(bed: Bed) -> None:
     recipe, images = RECIPES[bed.scale.peers].recipe, bed.scale.peer_batch
     module = build(recipe, bed)
     compile_parts(module, "cudagraphs")
-    batch = random_batch(images, recipe.image_size, 3, bed.device)
-    noise = generator(bed.device, "masks")
-    step = step_of(module, lambda: module(batch, noise).total, bed)
+    batch = noise(recipe.image_size, bed)(images)
+    masks = generator(bed.device, "masks")
+    step = step_of(module, lambda: module(batch, masks).total, bed)
     flops = NOMINAL.get(bed.scale.peers, 0.0)
     measure(f"unmask {bed.scale.peers}, CUDA graphs, not fused", step, images, flops, bed)
 
@@ -491,8 +505,8 @@ def loading(bed: Bed) -> None:
     if isinstance(pyarrow, StandIn):
         raise ModuleNotFoundError("pyarrow", name="pyarrow")
     from unmask.data.folder import Folder
-    from unmask.data.gpu_decode import Encoded
-    from unmask.data.loader import Viewed, batches
+    from unmask.data.gpu_decode import GpuDecode
+    from unmask.data.loader import batches
     from unmask.data.set_aside import SetAside
 
     bed.say("torchcodec", torchcodec.__version__)
@@ -502,12 +516,12 @@ def loading(bed: Bed) -> None:
         folder.mkdir()
         for index, data in enumerate(pictures(images)):
             (folder / f"{index}.jpg").write_bytes(data.numpy().tobytes())
-        viewed = Viewed(Folder(path=str(folder)).open(), RandomCrop(), Size(224, 224), seed=0)
+        about = (Folder(path=str(folder)).open(), RandomCrop(), Size(224, 224), 0)
         noted = SetAside(Path(name) / "set_aside.csv", images, 1.0)
         settings = {"batch_size": images, "first_step": 0, "device": bed.device, "set_aside": noted}
         first: list[Tensor] = []
         for what, workers in bed.scale.loaders:
-            source = Encoded(viewed) if what == "gpu" else viewed
+            source = GpuDecode(*about) if what == "gpu" else CpuFeed(*about)
             stream = batches(source, **settings, steps=10**6, workers=workers)
             first.append(next(stream).images)
             wait_for(bed.device)

@@ -39,8 +39,9 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from unmask.contracts import Size
+from unmask.data.cpu_feed import CpuFeed
 from unmask.data.kinds import find_source
-from unmask.data.loader import Viewed, Wanted, batches
+from unmask.data.loader import Wanted, batches
 from unmask.data.pack import Packer
 from unmask.data.pack_manifest import Packing
 from unmask.data.set_aside import SetAside
@@ -107,11 +108,12 @@ def torchvision_pass(folder: Path) -> Pass:
 def unmask_pass(data: Path) -> Pass:
     """Our loader's own work: decode, crop, flip, collate."""
     source = find_source(str(data)).open("train")
-    viewed = Viewed(source, RandomCrop(smallest_share=SMALLEST_SHARE), Size(SIDE, SIDE), seed=0)
+    viewed = CpuFeed(source, RandomCrop(smallest_share=SMALLEST_SHARE), Size(SIDE, SIDE), seed=0)
 
     def run(order: list[int]) -> None:
         for start in range(0, len(order), 32):
-            viewed.load(Wanted([(0, i) for i in order[start : start + 32]], 0))
+            keys = [(0, i) for i in order[start : start + 32]]
+            viewed.load(Wanted(keys, 0, Size(SIDE, SIDE)), [])
 
     return run
 
@@ -208,17 +210,20 @@ def by_processes(data: Path, workers: int) -> int:
 def by_threads(data: Path, threads: int) -> int:
     """The same, by threads that decode and crop whole batches ahead."""
     viewed = viewed_photos(data)
-    orders = [
-        Wanted([(0, i) for i in range(k, k + 32)], 0) for k in range(0, len(viewed.source) - 31, 32)
-    ]
+    starts = range(0, len(viewed.source) - 31, 32)
+
+    def loaded(start: int) -> int:
+        keys = [(0, i) for i in range(start, start + 32)]
+        return len(viewed.load(Wanted(keys, 0, Size(SIDE, SIDE)), []).images)
+
     with ThreadPoolExecutor(threads) as pool:
-        return sum(len(batch.images) for batch, _ in pool.map(viewed.load, orders))  # type: ignore[union-attr]
+        return sum(pool.map(loaded, starts))
 
 
-def viewed_photos(data: Path) -> Viewed:
+def viewed_photos(data: Path) -> CpuFeed:
     """Crops of 224 pixels."""
     source = find_source(str(data)).open("train")
-    return Viewed(source, RandomCrop(smallest_share=SMALLEST_SHARE), Size(SIDE, SIDE), seed=0)
+    return CpuFeed(source, RandomCrop(smallest_share=SMALLEST_SHARE), Size(SIDE, SIDE), seed=0)
 
 
 def share_of_waiting(photos: Path) -> dict[str, Any]:
@@ -360,7 +365,7 @@ def memory_over_epochs(epochs: int, count: int = 60_000) -> dict[str, Any]:
         source = find_source(str(root)).open("train")
         size = 500
         stream = batches(
-            Viewed(source, RandomCrop(), Size(32, 32), seed=0),
+            CpuFeed(source, RandomCrop(), Size(32, 32), seed=0),
             batch_size=size,
             first_step=0,
             steps=epochs * count // size,

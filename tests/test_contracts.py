@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unmask.annotations import Annotations, Objects
 from unmask.contracts import Batch, Part, Size
 from unmask.errors import SettingsError
 from unmask.masks import PatchMask, check_count
@@ -87,6 +88,52 @@ def test_first_view_is_the_image() -> None:
     views = (torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2))
     numbers = torch.zeros(1, dtype=torch.long)
     assert Batch(views, numbers, numbers, 0).images is views[0]
+
+
+def annotated(annotations: Annotations) -> Batch:
+    """Three images with these annotations."""
+    numbers = torch.arange(3)
+    return Batch(
+        views=(torch.arange(3.0).reshape(3, 1, 1, 1), torch.arange(3, 6).reshape(3, 1, 1, 1)),
+        annotations=annotations,
+        index=numbers + 10,
+        epoch=0,
+        sizes=torch.tensor([[1, 1], [2, 2], [3, 3]]),
+        part=Part(torch.tensor([5, 6, 7]), 9),
+    )
+
+
+OBJECTS = tuple(
+    Objects(torch.zeros(count, 4), torch.full((count,), count), torch.zeros(count, 2, 2).bool())
+    for count in range(3)
+)
+
+
+@pytest.mark.parametrize("chosen", [slice(1, 3), [2, 2, 0]])
+def test_rows_of_a_batch(chosen: slice | list[int]) -> None:
+    places = [0, 1, 2][chosen] if isinstance(chosen, slice) else chosen
+    for labels in (torch.tensor([4, 5, 6]), torch.eye(3), torch.arange(12).reshape(3, 2, 2)):
+        some = annotated(labels).rows(chosen)
+        assert torch.equal(some.annotations, labels[places])
+        assert [view[:, 0, 0, 0].tolist() for view in some.views] == [
+            places, [3 + place for place in places],
+        ]  # fmt: skip
+        assert some.index.tolist() == [10 + place for place in places]
+        assert some.sizes[:, 0].tolist() == [1 + place for place in places]
+        assert some.part.rows.tolist() == [5 + place for place in places]
+    assert annotated(OBJECTS).rows(chosen).annotations == tuple(OBJECTS[place] for place in places)
+    assert annotated(None).rows(chosen).annotations is None
+
+
+def test_a_batch_moves_with_all_that_is_in_it() -> None:
+    """But for the rows of its part, which are on the CPU always."""
+    moved = annotated(OBJECTS).to(torch.device("meta"))
+    assert moved.part.rows.device.type == "cpu"
+    assert all(view.is_meta for view in moved.views)
+    assert moved.index.is_meta
+    assert moved.sizes.is_meta
+    assert all(part.is_meta for objects in moved.annotations for part in objects)
+    assert annotated(torch.zeros(3)).to(torch.device("meta")).annotations.is_meta
 
 
 def test_masks_of_some_images_of_a_whole() -> None:

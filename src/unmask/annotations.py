@@ -133,15 +133,21 @@ def is_dense(kind: AnyAnnotations) -> bool:
     return isinstance(kind, ClassMaps | ObjectLabels)
 
 
-def whole_image_only(kind: AnyAnnotations, what: str) -> None:
+def whole_image_only(
+    kind: AnyAnnotations, what: str, remedy: str = "use the original images"
+) -> None:
     """Refuse annotations that say where in the image something is.
 
     Raises:
-        SettingsError: saying that `what` cannot carry them.
+        SettingsError: saying that `what` cannot carry them, and the remedy.
     """
     if is_dense(kind):
-        carried = "class maps" if isinstance(kind, ClassMaps) else "boxes and masks"
-        raise SettingsError(f"{what} cannot carry {carried} yet; use the original images")
+        raise SettingsError(f"{what} cannot carry {dense_words(kind)} yet; {remedy}")
+
+
+def dense_words(kind: AnyAnnotations) -> str:
+    """What annotations that say where something is are called in messages."""
+    return "class maps" if isinstance(kind, ClassMaps) else "boxes and masks"
 
 
 def nested_map(function: Callable[[Tensor], Tensor], value: Any) -> Any:

@@ -11,12 +11,15 @@ d  width of the encoder         e  width of the decoder      p  values of a patc
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
+from unmask.annotations import Annotation, Annotations, AnyAnnotations, nested_map
 from unmask.channels import Statistics, Values
 from unmask.errors import SettingsError
 from unmask.masks import PatchMask
@@ -68,14 +71,41 @@ class Batch(NamedTuple):
     """
 
     views: tuple[Tensor, ...]
-    labels: Tensor
-    """The class of each image, [b]; or the share of every class in it, [b classes], where images are mixed."""
+    annotations: Annotations
+    """What is known of each image, as the source's kind of annotations puts it together; of class labels
+    the share of every class, float32 [b classes], where images are mixed."""
     index: Int[Tensor, "b"]  # pyright: ignore[reportIncompatibleMethodOverride] - of tuple, unused
     epoch: int
     shown: Int[Tensor, "b k"] | None = None
     """Patches of each image that may be looked at; None for all of them."""
     part: Part | None = None
     """Which images of the step these are; None for all."""
+    sizes: Int[Tensor, "b 2"] | None = None
+    """Height and width of each picture in the first view, where smaller ones are padded at the right and at
+    the bottom (with 0, or NaN in float32); None where all have one size."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch with its tensors on the device, copied without waiting; `part` stays on the CPU."""
+        moved = nested_map(
+            lambda tensor: tensor.to(device, non_blocking=True), self._replace(part=None)
+        )
+        return moved._replace(part=self.part)
+
+    def rows(self, chosen: slice | list[int]) -> "Batch":
+        """Some of the images; of a part of a step, a smaller part."""
+        known = self.annotations
+        if isinstance(known, tuple):
+            known = known[chosen] if isinstance(chosen, slice) else tuple(known[i] for i in chosen)
+        elif known is not None:
+            known = known[chosen]
+        return self._replace(
+            views=tuple(view[chosen] for view in self.views),
+            annotations=known,
+            index=self.index[chosen],
+            shown=None if self.shown is None else self.shown[chosen],
+            sizes=None if self.sizes is None else self.sizes[chosen],
+            part=self.part and self.part._replace(rows=self.part.rows[chosen]),
+        )
 
     @property
     def whole(self) -> int:
@@ -183,13 +213,13 @@ class Moment(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One image of a source and the number of its class (-1 if it has none).
+    """One image of a source, and what is known of it.
 
     Pixels are [c h w]: uint8, or float32 in the data's own units, in which NaN says that a value is missing.
     """
 
     image: Tensor
-    label: int
+    annotation: Annotation
 
 
 @runtime_checkable
@@ -201,8 +231,8 @@ class ImageSource(Protocol):
     channels: int
     values: Values
     """What the pixels of every image are."""
-    class_names: tuple[str, ...]
-    annotations: Any  # SHIM
+    annotations: AnyAnnotations
+    """What is known of the images, and the names of the classes."""
     refused: list[tuple[str, str]]
     """(name, reason) of files that should be images and are not."""
     others: Counter[str]
@@ -226,8 +256,11 @@ class ImageSource(Protocol):
         """Which file, for messages and lists."""
         ...
 
-    def labels(self) -> list[int]:
-        """The class of every image; -1 without classes."""
+    def labels(self) -> NDArray[np.int64]:
+        """The class of every image, [n], or 0 or 1 for each of several classes, [n classes].
+
+        -1 where it is not known, and [n] of -1 where annotations say more than classes.
+        """
         ...
 
     def typical_size(self) -> Size:

@@ -42,12 +42,12 @@ def test_flat(tmp_path: Path, paint: Paint) -> None:
     paint("b.png", "a.jpg", "c.PNG", "d.Jpeg")
     source = opened(tmp_path)
     assert names(source) == ["a.jpg", "b.png", "c.PNG", "d.Jpeg"]
-    assert source.class_names == ()
-    assert source.labels() == [-1] * 4
+    assert source.annotations.names == ()
+    assert source.labels().tolist() == [-1] * 4
     assert source.typical_size() == Size(4, 6)
     assert source.channels == 3
-    image, label = source[1]
-    assert label == -1
+    image, annotation = source[1]
+    assert annotation is None
     expected = torch.tensor([10, 20, 30], dtype=torch.uint8)[:, None, None].expand(3, 4, 6)
     assert torch.equal(image, expected)
 
@@ -55,15 +55,15 @@ def test_flat(tmp_path: Path, paint: Paint) -> None:
 def test_class_folders(tmp_path: Path, paint: Paint) -> None:
     paint("dogs/2.png", "cats/1.png", "dogs/1.png", "ants/deep/er/1.png")
     source = opened(tmp_path)
-    assert source.class_names == ("ants", "cats", "dogs")
+    assert source.annotations.names == ("ants", "cats", "dogs")
     assert names(source) == ["ants/deep/er/1.png", "cats/1.png", "dogs/1.png", "dogs/2.png"]
-    assert source.labels() == [0, 1, 2, 2]
-    assert source[3].label == 2
+    assert source.labels().tolist() == [0, 1, 2, 2]
+    assert source[3].annotation == 2
 
 
 def test_a_loose_image_means_no_classes(tmp_path: Path, paint: Paint) -> None:
     paint("cats/1.png", "dogs/1.png", "loose.png")
-    assert opened(tmp_path).class_names == ()
+    assert opened(tmp_path).annotations.names == ()
 
 
 def test_order_is_that_of_the_names_whatever_the_disk_says(
@@ -91,7 +91,7 @@ def test_splits(tmp_path: Path, paint: Paint, train: str, test: str) -> None:
     assert folder.splits() == ("train", "test")
     assert names(folder.open("train")) == ["cats/1.png", "dogs/1.png"]
     assert names(folder.open("test")) == ["cats/2.png", "dogs/2.png"]
-    assert folder.open().class_names == ("cats", "dogs")
+    assert folder.open().annotations.names == ("cats", "dogs")
 
 
 def test_a_test_folder_comes_before_a_val_folder(tmp_path: Path, paint: Paint) -> None:
@@ -169,7 +169,7 @@ def test_links_to_folders_elsewhere_are_followed(
     (tmp_path / "b").symlink_to(elsewhere, target_is_directory=True)
     source = opened(tmp_path)
     assert names(source) == ["a/1.png", "b/2.png"]
-    assert source.class_names == ("a", "b")
+    assert source.annotations.names == ("a", "b")
 
 
 def test_broken_links_are_refused_by_name(tmp_path: Path, paint: Paint) -> None:

@@ -1,13 +1,15 @@
 """Images on a device are cropped there as the loading processes crop them."""
 
 import math
+import pickle
 
 import torch
 
 from unmask.contracts import Size
+from unmask.data.cpu_feed import CpuFeed
 from unmask.data.digits import Digits
-from unmask.data.gpu_crops import cut, hold
-from unmask.data.loader import Viewed, batches
+from unmask.data.gpu_crops import GpuCrops, cut, cut_box, hold
+from unmask.data.loader import Feed, Wanted, batches
 from unmask.data.set_aside import SetAside
 from unmask.data.views import CenterCrop, RandomCrop
 from unmask.randomness import generator
@@ -34,7 +36,8 @@ def test_cut_as_views_cut() -> None:
     ):
         images = smooth(24, whole)
         wanted = torch.stack([views(image, size, 0, 1, i)[0] for i, image in enumerate(images)])
-        boxes = torch.tensor([views.draw(whole, 0, 1, i) for i in range(len(images))])
+        placed = [views.geometry(whole, size, 0, 1, i) for i in range(len(images))]
+        boxes = torch.tensor([cut_box(geometry) for geometry in placed])
         off = apart(cut(images, boxes, size), wanted)
         assert off.max() <= 2  # both directions round, and torch's weights are rounded as well
         assert (off > 1).double().mean() < 1e-4
@@ -49,7 +52,7 @@ def test_an_untouched_part_is_exact() -> None:
     assert torch.equal(found[1], images[1, :, 0:16, 4:20].flip(-1))
 
 
-def the_batches(images: Viewed, set_aside: SetAside) -> list:
+def the_batches(images: Feed, set_aside: SetAside) -> list:
     settings = {"batch_size": 32, "first_step": 40, "steps": 48, "workers": 0}
     return list(batches(images, **settings, device=torch.device("cpu"), set_aside=set_aside))
 
@@ -80,16 +83,16 @@ def test_the_same_batches_as_a_loader_brings(tmp_path) -> None:
     def size(epoch: int) -> Size:
         return Size(8, 8) if epoch == 0 else Size(12, 12)
 
-    images = Viewed(Broken(), RandomCrop(), size, seed=3)
-    lists = [SetAside(tmp_path / name, len(images.source), 1.0) for name in ("held", "loaded")]
-    held = hold(images, torch.device("cpu"), 0, room=math.inf)
+    source, views = Broken(), RandomCrop()
+    lists = [SetAside(tmp_path / name, len(source), 1.0) for name in ("held", "loaded")]
+    held = hold(source, views, torch.device("cpu"), 0, room=math.inf)
     assert held is not None
-    found = [held.shown(batch) for batch in the_batches(held.drawn, lists[0])]
-    wanted = the_batches(images, lists[1])
+    found = the_batches(GpuCrops(source, views, size, 3, held), lists[0])
+    wanted = the_batches(CpuFeed(source, views, size, 3), lists[1])
     assert {batch.epoch for batch in found} == {0, 1}
     for one, other in zip(found, wanted, strict=True):
         assert torch.equal(one.index, other.index)
-        assert torch.equal(one.labels, other.labels)
+        assert torch.equal(one.annotations, other.annotations)
         assert one.epoch == other.epoch
         assert apart(one.images, other.images).max() <= 2
     assert (tmp_path / "held").read_text() == (tmp_path / "loaded").read_text() != ""
@@ -99,8 +102,7 @@ def test_what_cannot_live_on_a_device() -> None:
     digits = Digits().open("train")
 
     def held(source, views) -> bool:
-        images = Viewed(source, views, Size(8, 8), seed=0)
-        return hold(images, torch.device("cpu"), 0, room=math.inf) is not None
+        return hold(source, views, torch.device("cpu"), 0, room=math.inf) is not None
 
     class Mixed(Broken):
         def __getitem__(self, position: int):
@@ -118,5 +120,19 @@ def test_what_cannot_live_on_a_device() -> None:
     assert not held(digits, CenterCrop())
     assert not held(Mixed(), RandomCrop())
     assert not held(Fractions(), RandomCrop())
-    images = Viewed(digits, RandomCrop(), Size(8, 8), seed=0)
-    assert hold(images, torch.device("cpu"), 0, room=len(digits) * 64 - 1) is None
+    room = len(digits) * 64 - 1
+    assert hold(digits, RandomCrop(), torch.device("cpu"), 0, room) is None
+
+
+def test_a_loading_process_gets_no_pixels() -> None:
+    digits, views = Digits().open("train"), RandomCrop()
+    held = hold(digits, views, torch.device("cpu"), 0, room=math.inf)
+    assert held is not None
+    feed = GpuCrops(digits, views, Size(8, 8), 0, held)
+    sent = pickle.loads(pickle.dumps(feed))
+    assert sent.pixels is None
+    assert feed.pixels is not None
+    wanted = Wanted([(0, 3), (0, 7)], 0, Size(8, 8))
+    one, other = sent.load(wanted, []), feed.load(wanted, [])
+    assert torch.equal(one.boxes, other.boxes)
+    assert torch.equal(one.annotations, torch.from_numpy(digits.labels()[[3, 7]]))

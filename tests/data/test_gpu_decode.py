@@ -10,10 +10,11 @@ from PIL import Image
 
 from unmask.contracts import Batch, Size
 from unmask.data import gpu_decode as nvjpeg
+from unmask.data.cpu_feed import CpuFeed
 from unmask.data.digits import Digits
 from unmask.data.folder import Folder
-from unmask.data.gpu_decode import Encoded, check_decoding
-from unmask.data.loader import Viewed, Wanted, batches
+from unmask.data.gpu_decode import GpuDecode, check_decoding
+from unmask.data.loader import Feed, batches
 from unmask.data.set_aside import SetAside
 from unmask.data.views import CenterCrop, RandomCrop
 from unmask.errors import ResourceError, SettingsError
@@ -50,7 +51,7 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def loaded(images: Viewed, set_aside: Path) -> list[Batch]:
+def loaded(images: Feed, set_aside: Path) -> list[Batch]:
     settings = {"batch_size": 7, "first_step": 1, "steps": 7, "workers": 0}
     noted = SetAside(set_aside, len(images.source), 1.0)
     return list(batches(images, **settings, device=CPU, set_aside=noted))
@@ -66,13 +67,12 @@ def test_the_same_batches_as_loading_processes_bring(
         return Size(16, 24) if epoch == 0 else Size(24, 24)
 
     source = Folder(path=str(photos)).open("train").decoded_to(channels)
-    images = Viewed(source, RandomCrop(), size, seed=5)
-    found = loaded(Encoded(images), tmp_path / "there.csv")
-    wanted = loaded(images, tmp_path / "here.csv")
+    found = loaded(GpuDecode(source, RandomCrop(), size, 5), tmp_path / "there.csv")
+    wanted = loaded(CpuFeed(source, RandomCrop(), size, 5), tmp_path / "here.csv")
     assert {batch.epoch for batch in found} >= {0, 1, 2}
     for one, other in zip(found, wanted, strict=True):
         assert torch.equal(one.index, other.index)
-        assert torch.equal(one.labels, other.labels)
+        assert one.annotations is other.annotations is None
         assert one.images.shape == other.images.shape
         assert one.images.dtype == torch.uint8
         off = (one.images.int() - other.images.int()).abs()
@@ -90,7 +90,6 @@ def test_what_the_gpu_refuses_the_cpu_decides(
 ) -> None:
     """One file spoils a call for all in it: they are decoded one by one, and it is left to the CPU."""
     source = Folder(path=str(photos)).open("train")
-    images = Viewed(source, RandomCrop(), Size(16, 16), seed=5)
     refused = (photos / "3.jpg").stat().st_size
     asked: list[int] = []
 
@@ -102,57 +101,24 @@ def test_what_the_gpu_refuses_the_cpu_decides(
 
     decoded = nvjpeg.decode_jpegs
     monkeypatch.setattr(nvjpeg, "decode_jpegs", fussy)
-    found = loaded(Encoded(images), tmp_path / "there.csv")
-    wanted = loaded(images, tmp_path / "here.csv")
+    size = Size(16, 16)
+    found = loaded(GpuDecode(source, RandomCrop(), size, 5), tmp_path / "there.csv")
+    wanted = loaded(CpuFeed(source, RandomCrop(), size, 5), tmp_path / "here.csv")
     for one, other in zip(found, wanted, strict=True):
         assert torch.equal(one.index, other.index)
         assert (one.images.int() - other.images.int()).abs().max() <= 2
     assert 1 in asked
 
 
-def test_a_batch_that_arrives_is_left_as_it_was(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The image that replaces a damaged one is noted in the new batch alone."""
-    source = Folder(path=str(photos)).open("train")
-    encoded = Encoded(Viewed(source, RandomCrop(), Size(16, 16), seed=5))
-    loaded, _ = encoded.load(Wanted([(0, 0), (0, 3)], epoch=0))
-    assert isinstance(loaded, Batch)
-    before, view = loaded.index.clone(), torch.zeros(3, 16, 16, dtype=torch.uint8)
-    monkeypatch.setattr(nvjpeg, "_each_decoded", lambda files, *_: [None] * len(files))
-    monkeypatch.setattr(encoded.images, "row", lambda *_: ((view,), 7, 1))
-    arrived = encoded.arrived(loaded, CPU, [])
-    assert arrived.index.tolist() == [1, 1]
-    assert arrived.labels.tolist() == [7, 7]
-    assert loaded.index.equal(before)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [torch.OutOfMemoryError("CUDA out of memory"), torch.AcceleratorError("CUDA error: fault")],
-    ids=["memory", "fault"],
-)
-def test_a_fault_of_the_gpu_is_not_taken_for_a_damaged_file(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
-) -> None:
-    def fails(*_: object) -> object:
-        raise error
-
-    images = Viewed(Folder(path=str(photos)).open("train"), RandomCrop(), Size(16, 16), seed=5)
-    monkeypatch.setattr(nvjpeg, "decode_jpegs", fails)
-    with pytest.raises(type(error)):
-        loaded(Encoded(images), tmp_path / "there.csv")
-
-
 def test_only_whole_upright_jpegs_travel_as_they_are(photos: Path) -> None:
     source = Folder(path=str(photos)).open("train")
-    encoded = Encoded(Viewed(source, RandomCrop(), Size(8, 8), seed=0))
+    feed = GpuDecode(source, RandomCrop(), Size(8, 8), 0)
     names = [source.name(position) for position in range(len(source))]
     kept = {"plain.png", "turned.jpg", "cut.jpg"}
     for position, name in enumerate(names):
         if name == "cut.jpg":
             continue  # refused by the CPU
-        assert (encoded.read(position).image.ndim == 1) == (name not in kept), name
+        assert (feed.read(position).ndim == 1) == (name not in kept), name
 
 
 def test_what_cannot_be_decoded_there(photos: Path) -> None:

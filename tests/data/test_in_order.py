@@ -6,13 +6,14 @@ import signal
 import pytest
 import torch
 from reference.problems import random
-from reference.sources import Memory
+from reference.sources import Annotated, Memory
 
+from unmask.annotations import ClassMaps
 from unmask.contracts import ImageSource, Sample, Size
 from unmask.data.in_order import Ordered, Unreadable, in_order
 from unmask.data.statistics import IMAGENET
-from unmask.data.views import CenterCrop
-from unmask.errors import DataError, ResourceError, RunError
+from unmask.data.views import AugmentedCrop, CenterCrop, WholeImage
+from unmask.errors import DataError, ResourceError, RunError, SettingsError
 
 COUNT = 7
 
@@ -34,9 +35,45 @@ def read(images: ImageSource, workers: int = 0) -> tuple[list[Ordered], Unreadab
 def test_every_readable_image_comes_once(workers: int) -> None:
     found, unreadable = read(source({1, 3, 4, 5}), workers)
     assert [batch.positions for batch in found] == [[0, 2], [6]]
-    assert [batch.labels for batch in found] == [[0, 2], [6]]
+    assert [batch.annotations.tolist() for batch in found] == [[0, 2], [6]]
     assert torch.equal(torch.cat([b.images for b in found]), source().images[[0, 2, 6]])
     assert unreadable == [(f"{n}.png", f"image {n} is damaged") for n in (1, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_whole_images_come_padded_with_their_maps(workers: int) -> None:
+    sizes = [(4, 6), (5, 3), (4, 6), (4, 6)]
+    maps = [torch.randint(9, size, generator=random(n)) for n, size in enumerate(sizes)]
+    images = [classes.to(torch.uint8).expand(3, -1, -1) for classes in maps]
+    kind = ClassMaps(names=tuple("abcdefghi"), ignored=99)
+    stream = in_order(
+        Annotated(images, kind, maps),
+        WholeImage(),
+        Size(8, 8),
+        IMAGENET,
+        [],
+        batch_size=2,
+        workers=workers,
+    )
+    first, second = stream
+    assert first.sizes.tolist() == [[4, 6], [5, 3]]
+    assert first.images.shape == (2, 3, 5, 6)
+    assert first.annotations.shape == (2, 5, 6)
+    for row, (height, width) in enumerate(sizes[:2]):
+        assert torch.equal(first.images[row, 0, :height, :width], maps[row].byte())
+        assert torch.equal(first.annotations[row, :height, :width], maps[row])
+    assert first.annotations[0, 4:].unique().tolist() == [99]
+    assert first.annotations[1, :, 3:].unique().tolist() == [99]
+    assert not first.images[0, :, 4:].any()
+    assert not first.images[1, :, :, 3:].any()
+    assert second.sizes is None
+
+
+def test_views_that_maps_cannot_follow_are_refused() -> None:
+    kind = ClassMaps(names=("a",))
+    images = Annotated([torch.zeros(3, 8, 8)], kind, [torch.zeros(8, 8, dtype=torch.long)])
+    with pytest.raises(SettingsError, match="class maps cannot follow views:augmented-crop"):
+        list(in_order(images, AugmentedCrop(), Size(4, 4), IMAGENET, []))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -14,8 +14,9 @@ from PIL import Image
 from runs import tiny
 
 from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
+from unmask.data.cpu_feed import CpuFeed
 from unmask.data.kinds import find_source, is_data, kind_of, parse_channels
-from unmask.data.loader import Viewed, batches
+from unmask.data.loader import batches
 from unmask.data.set_aside import SetAside
 from unmask.errors import SettingsError
 
@@ -141,7 +142,7 @@ def test_the_same_images_give_the_same_batches(
     for name, loaders in (("folder", 0), (kind, workers)):
         source = everywhere[name].open("train")
         stream = batches(
-            Viewed(source, tiny.RECIPE.views, tiny.RECIPE.image_size, seed=3),
+            CpuFeed(source, tiny.RECIPE.views, tiny.RECIPE.image_size, seed=3),
             batch_size=4,
             first_step=0,
             steps=9,
@@ -149,8 +150,8 @@ def test_the_same_images_give_the_same_batches(
             device=torch.device("cpu"),
             set_aside=SetAside(tmp_path / "set_aside.csv", len(source), 0),
         )
-        found.append([(b.images, b.labels, b.index, b.epoch) for b in stream])
-        assert source.class_names == ("cats", "dogs", "emus")
+        found.append([(b.images, b.annotations, b.index, b.epoch) for b in stream])
+        assert source.annotations.names == ("cats", "dogs", "emus")
     for ours, theirs in zip(*found, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours[:3], theirs[:3], strict=True))
         assert ours[3] == theirs[3]

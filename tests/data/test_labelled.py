@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from reference.sources import Annotated
 from runs import tiny
 
+from unmask.annotations import ClassMaps, MultiLabels
 from unmask.contracts import ImageSource
 from unmask.data import Digits, Folder
-from unmask.data.labelled import checked_labels, draw_few, draw_share, open_labelled
+from unmask.data.labelled import Labelled, checked_labels, draw_few, draw_share, open_labelled
 from unmask.errors import DataError, SettingsError
 
 
@@ -41,8 +44,8 @@ def test_the_split_else_a_fifth_of_each_class_from_the_seed(classes: Path) -> No
     other = open_labelled(Folder(path=str(classes)), 4)
     assert first.split == "20% of each class for testing, drawn from seed 3"
     assert names(first.test) == names(second.test) != names(other.test)
-    assert first.test.labels() == [0, 0, 1, 1, 2, 2]
-    assert first.train.labels() == [0] * 8 + [1] * 8 + [2] * 8
+    assert first.test.labels().tolist() == [0, 0, 1, 1, 2, 2]
+    assert first.train.labels().tolist() == [0] * 8 + [1] * 8 + [2] * 8
     everything = Folder(path=str(classes)).open()
     assert sorted(names(first.train) + names(first.test)) == names(everything)
     assert first.train.fingerprint == second.train.fingerprint
@@ -63,6 +66,95 @@ def test_the_split_other_classes_in_the_two_folders(classes: Path, tmp_path: Pat
         open_labelled(Folder(path=str(tmp_path)), 0)
 
 
+class TestSeveralClasses:
+    """Images that belong to any number of classes."""
+
+    kind = MultiLabels(names=("cat", "dog", "owl"))
+
+    def source(self, labels: list[list[int]]) -> Annotated:
+        images = [torch.zeros(3, 4, 4, dtype=torch.uint8)] * len(labels)
+        numbers = np.array(labels)
+        return Annotated(images, self.kind, list(torch.tensor(labels).float()), numbers)
+
+    def opened(self, labels: list[list[int]], seed: int = 0) -> Labelled:
+        return open_labelled(Opening(self.source(labels)), seed, "taken")
+
+    def test_they_need_a_task_of_their_own(self) -> None:
+        with pytest.raises(
+            SettingsError, match=r"any number of classes of each image, .* a task of its own"
+        ):
+            open_labelled(Opening(self.source([[1, 0, 1]] * 9)), 0)
+
+    def test_a_fifth_of_each_class_from_the_seed(self) -> None:
+        random = np.random.default_rng(0)
+        labels = (random.random((400, 3)) < [0.5, 0.1, 0.02]).astype(int)
+        found, again = (self.opened(labels.tolist(), 3) for _ in range(2))
+        assert found.split == "20% of the images for testing, drawn from seed 3"
+        assert found.train.fingerprint == again.train.fingerprint
+        assert found.test.fingerprint != self.opened(labels.tolist(), 4).test.fingerprint
+        assert len(found.train) + len(found.test) == 400
+        assert abs(len(found.test) - 80) <= 3
+        share = found.test.labels().sum(0) / labels.sum(0)
+        assert np.abs(share - 0.2).max() < 0.08
+        assert not set(found.train.rows) & set(found.test.rows)
+
+    def test_rare_classes_are_on_both_sides(self) -> None:
+        """A class with two images has one in each part, one with a single image is learned from."""
+        labels = [[1, 0, 0]] * 50 + [[1, 1, 0]] * 2 + [[0, 0, 1]]
+        for seed in range(5):
+            found = self.opened(labels, seed)
+            assert found.train.labels().sum(0).tolist()[1:] == [1, 1]
+            assert found.test.labels().sum(0).tolist()[1:] == [1, 0]
+            assert found.split.endswith("; 1 of 3 classes have no image to test on")
+
+    def test_unlabelled_images_are_left_out_and_counted(self) -> None:
+        labels = [[1, 0, 1], [0, 0, 0], [0, 1, 0], [-1, -1, -1]] * 10
+        found = self.opened(labels)
+        assert found.unlabelled == 10
+        assert found.split.endswith("; 10 images without labels left out")
+        assert len(found.train) + len(found.test) == 30
+        assert found.train.labels().min() == found.test.labels().min() == 0
+
+    def test_their_own_folders_are_taken(self) -> None:
+        train, test = self.source([[1, 0, 0], [0, 1, 1]]), self.source([[-1] * 3, [1, 0, 0]])
+        found = open_labelled(Opening(train, test), 0, "taken")
+        assert (len(found.train), len(found.test), found.unlabelled) == (2, 1, 1)
+        assert found.split == (
+            "the data's own train and test folders; 2 of 3 classes have no image to test on; "
+            "1 images without labels left out"
+        )
+
+    def test_nothing_to_learn(self) -> None:
+        with pytest.raises(DataError, match="no image to learn from belongs to any class"):
+            self.opened([[0, 0, 0]] * 10)
+
+    def test_other_kinds_in_the_two_folders(self, classes: Path) -> None:
+        folders = Folder(path=str(classes)).open()
+        with pytest.raises(DataError, match=r"labels of the kind class, .* of the kind classes"):
+            open_labelled(Opening(folders, self.source([[1, 0, 0]])), 0)
+
+
+class Opening(Folder):
+    """A spec of data that are there."""
+
+    def __init__(self, train: ImageSource, test: ImageSource | None = None) -> None:
+        object.__setattr__(self, "parts", {"train": train} | ({"test": test} if test else {}))
+
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.parts)
+
+    def open(self, split: str = "train") -> ImageSource:
+        return self.parts[split]
+
+
+def test_annotations_of_pixels_need_a_task_of_their_own() -> None:
+    images = [torch.zeros(3, 4, 4)]
+    source = Annotated(images, ClassMaps(names=("a", "b")), [torch.zeros(4, 4, dtype=torch.long)])
+    for taken in ("refused", "taken"):
+        with pytest.raises(SettingsError, match=r"comes with class maps, .* a task of its own"):
+            open_labelled(Opening(source), 0, taken)
+
+
 @pytest.mark.parametrize(
     ("sizes", "drawn"), [([10, 5, 4], [2, 1, 1]), ([2, 1, 3], [1, 0, 1]), ([1, 1], [0, 0])]
 )
@@ -80,7 +172,7 @@ def test_a_part_holds_the_images_it_names(classes: Path) -> None:
         for place in range(len(part)):
             image, label = part[place]
             assert image.equal(by_name[part.name(place)].image)
-            assert label == by_name[part.name(place)].label == part.labels()[place]
+            assert label == by_name[part.name(place)].annotation == part.labels()[place]
 
 
 def test_a_class_with_one_image(classes: Path, tmp_path: Path) -> None:
@@ -118,8 +210,7 @@ def test_amounts_that_are_none(amount: str) -> None:
 
 def test_images_without_a_label_among_labelled_ones(classes: Path) -> None:
     source = Folder(path=str(classes)).open()
-    source._labels = source._labels.copy()
-    source._labels[[3, 7]] = -1
+    source._labels.values[[3, 7]] = -1
     with pytest.raises(DataError, match=r"2 of the 30 images have no label, .* cats/03\.png"):
         checked_labels(source)
 
@@ -136,7 +227,8 @@ def test_a_class_without_images_in_one_of_the_folders(
         """As in tables, which name classes that none of their images has."""
         source = opened(data, split)
         if (split == "train") == (empty == "train"):
-            source._labels = np.where(source._labels == 1, 0, source._labels)
+            values = source._labels.values
+            source._labels = source._labels._replace(values=np.where(values == 1, 0, values))
         return source
 
     monkeypatch.setattr(Folder, "open", without_dogs)

@@ -12,7 +12,8 @@ from reference.problems import random
 from reference.sources import Memory
 
 from unmask.contracts import Batch, Sample, Size
-from unmask.data.loader import Viewed, Wanted, batches
+from unmask.data.cpu_feed import CpuFeed
+from unmask.data.loader import Wanted, batches
 from unmask.data.order import samples
 from unmask.data.set_aside import SetAside
 from unmask.data.views import CenterCrop, RandomCrop
@@ -40,7 +41,7 @@ def stream(tmp_path: Path) -> Stream:
         limit: float = 1.0,
     ) -> Iterator[Batch]:
         return batches(
-            Viewed(images, RandomCrop(), Size(8, 8), seed),
+            CpuFeed(images, RandomCrop(), Size(8, 8), seed),
             batch_size=6,
             first_step=first_step,
             steps=steps,
@@ -56,7 +57,7 @@ def assert_equal(left: list[Batch], right: list[Batch]) -> None:
     assert len(left) == len(right)
     for one, other in zip(left, right, strict=True):
         assert torch.equal(one.images, other.images)
-        assert torch.equal(one.labels, other.labels)
+        assert torch.equal(one.annotations, other.annotations)
         assert torch.equal(one.index, other.index)
         assert one.epoch == other.epoch
 
@@ -65,7 +66,7 @@ def test_content_follows_order_and_views(stream: Stream) -> None:
     images = source()
     for step, batch in enumerate(stream(images, steps=4)):
         keys = samples(step, 6, COUNT, 0)
-        assert batch.index.tolist() == batch.labels.tolist() == [index for _, index in keys]
+        assert batch.index.tolist() == batch.annotations.tolist() == [index for _, index in keys]
         assert batch.epoch == keys[0][0]
         for row, (epoch, index) in enumerate(keys):
             (view,) = RandomCrop()(images.images[index], Size(8, 8), 0, epoch, index)
@@ -108,7 +109,7 @@ def test_unreadable_images_are_replaced_purely(stream: Stream) -> None:
             wanted, found = int(before.index[row]), int(after.index[row])
             assert found not in broken
             if wanted in broken:
-                assert int(after.labels[row]) == found
+                assert int(after.annotations[row]) == found
             else:
                 assert found == wanted
                 assert torch.equal(before.images[row], after.images[row])
@@ -174,9 +175,10 @@ def test_images_stay_bytes(stream: Stream) -> None:
 
 
 def test_center_crop_batches_ignore_the_seed(tmp_path: Path) -> None:
-    viewed = Viewed(source(), CenterCrop(), Size(10, 12), 0)
-    batch, failures = viewed.load(Wanted([(0, 4), (1, 9)], epoch=0))
-    assert isinstance(batch, Batch)
+    size, failures = Size(10, 12), []
+    batch = CpuFeed(source(), CenterCrop(), size, 0).load(
+        Wanted([(0, 4), (1, 9)], 0, size), failures
+    )
     assert failures == []
     assert torch.equal(batch.images, source().images[[4, 9]])
 

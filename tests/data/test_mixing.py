@@ -16,7 +16,7 @@ STATISTICS = problems.statistics(3)
 
 def batch(count: int = 6) -> Batch:
     found = problems.batch_of(problems.pictures(problems.Problem(), count=count))
-    return found._replace(labels=torch.arange(count) % 4)
+    return found._replace(annotations=torch.arange(count) % 4)
 
 
 def shares(labels: torch.Tensor, other: torch.Tensor, share: float) -> torch.Tensor:
@@ -34,9 +34,9 @@ def test_mixup_of_labels_is_that_of_pixels(step: int) -> None:
     assert 0 <= share <= 1
     mixture = pixels * share + pixels.flip(0) * (1 - share)
     torch.testing.assert_close(after.images.double(), mixture, atol=1e-6, rtol=0)
-    expected = shares(before.labels, before.labels.flip(0), share)
-    torch.testing.assert_close(after.labels, expected.float(), atol=1e-5, rtol=0)
-    torch.testing.assert_close(after.labels.sum(1), torch.ones(6))
+    expected = shares(before.annotations, before.annotations.flip(0), share)
+    torch.testing.assert_close(after.annotations, expected.float(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(after.annotations.sum(1), torch.ones(6))
 
 
 @pytest.mark.parametrize("step", range(5))
@@ -50,8 +50,32 @@ def test_cutmix_of_labels_is_the_area_of_pixels(step: int) -> None:
     rows, columns = (theirs.any(axis).nonzero() for axis in (1, 0))
     assert int(theirs.sum()) == len(rows) * len(columns)  # a rectangle
     share = own.double().mean().item()
-    expected = shares(before.labels, before.labels.flip(0), share)
-    torch.testing.assert_close(after.labels, expected.float(), atol=1e-6, rtol=0)
+    expected = shares(before.annotations, before.annotations.flip(0), share)
+    torch.testing.assert_close(after.annotations, expected.float(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("mixing", [Mixing(cutmix=0.0), Mixing(mixup=0.0)])
+def test_several_classes_are_mixed_in_the_shares_of_class_labels(mixing: Mixing) -> None:
+    """Pixels are those of class labels; labels are the sum of the two, weighted as one-hot labels are."""
+    before = batch()
+    several = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]] * 2).float()
+    one = mixing(before, 4, STATISTICS, 0, 1)
+    found = mixing(before._replace(annotations=several), 4, STATISTICS, 0, 1)
+    assert torch.equal(found.images, one.images)
+    share = float(one.annotations[0, 0])  # image 0 is of class 0, and the last of class 1
+    assert 0 < share < 1
+    expected = several * share + several.flip(0) * (1 - share)
+    torch.testing.assert_close(found.annotations, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("annotations", [None, (), torch.zeros(6, 16, 16, dtype=torch.long)])
+def test_other_annotations_are_not_mixed(annotations: object) -> None:
+    """Nor quietly left as they are; erasing alone leaves labels alone, so it may be had."""
+    before = batch()._replace(annotations=annotations)
+    with pytest.raises(SettingsError, match=r"mix labels of whole images, .* --mixing.mixup 0"):
+        Mixing()(before, 4, STATISTICS, 0, 1)
+    erased = Mixing(mixup=0.0, cutmix=0.0, erasing=1.0)(before, 4, STATISTICS, 0, 1)
+    assert erased.annotations is annotations
 
 
 def test_both_are_taken_in_turn() -> None:
@@ -67,7 +91,7 @@ def test_both_are_taken_in_turn() -> None:
 def test_erased_pixels_are_noise_of_the_mean_and_deviation() -> None:
     before = batch(400)
     after = Mixing(mixup=0.0, cutmix=0.0, erasing=0.25)(before, 4, STATISTICS, 0, 1)
-    assert after.labels.equal(before.labels)
+    assert after.annotations.equal(before.annotations)
     changed = (after.images != before.images.float() / 255).any(1)
     erased = changed.flatten(1).any(1)
     assert erased.double().mean().item() == pytest.approx(0.25, abs=0.07)
@@ -89,7 +113,7 @@ def test_the_key_decides_and_nothing_else() -> None:
     assert (torch.rand(1).item(), np.random.rand(), random.random()) == after
     again, other = (mixing(before, 4, STATISTICS, 0, step) for step in (1, 2))
     assert first.images.equal(again.images)
-    assert first.labels.equal(again.labels)
+    assert first.annotations.equal(again.annotations)
     assert not first.images.equal(other.images)
     assert before.images.dtype == torch.uint8
 

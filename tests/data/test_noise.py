@@ -84,7 +84,7 @@ def test_swapped_patches_are_those_of_the_mirror_image() -> None:
     before = batch()
     after = Noise(patch_keep=HALF, instead="patches")(before, side(), STATISTICS, 0.0, 0, 1)
     assert after.shown is None
-    assert after.labels is before.labels
+    assert after.annotations is before.annotations
     for number, image in enumerate(after.images):
         own, other = before.images[number], before.images[len(before.images) - 1 - number]
         taken = 0

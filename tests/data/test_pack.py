@@ -20,13 +20,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from reference.sources import Annotated
 
+from unmask.annotations import ClassMaps, MultiLabels
 from unmask.contracts import ImageSource, Size
 from unmask.data import Digits, Folder, Parquet, Shards, Tiff, pack_manifest, tar_index
 from unmask.data import pack as module
+from unmask.data.cpu_feed import CpuFeed
 from unmask.data.decode import decode
 from unmask.data.kinds import find_source
-from unmask.data.loader import Viewed, batches
+from unmask.data.loader import batches
 from unmask.data.pack import Packer
 from unmask.data.pack_bytes import shrunk_size
 from unmask.data.pack_manifest import Packing
@@ -115,7 +118,7 @@ def members(root: Path) -> dict[str, bytes]:
 
 def facts(source: ImageSource) -> tuple[Any, ...]:
     names = [source.name(position) for position in range(len(source))]
-    return names, source.labels(), source.class_names, source.channels
+    return names, source.labels().tolist(), source.annotations.names, source.channels
 
 
 def without(source: ImageSource, name: str) -> tuple[Any, ...]:
@@ -127,6 +130,37 @@ def without(source: ImageSource, name: str) -> tuple[Any, ...]:
         classes,
         channels,
     )
+
+
+def test_several_classes_of_an_image_are_packed(tmp_path: Path) -> None:
+    images = [encoded(ramp(number), "PNG") for number in range(4)]
+    labels = [["owl", "cat"], [], None, ["owl"]]
+    table = pa.table({"image": images, "label": labels})
+    pq.write_table(table, tmp_path / "x.parquet")
+    source = Parquet(path=str(tmp_path / "x.parquet"))
+    run(source, tmp_path / "shards")
+    packed = Shards(path=str(tmp_path / "shards")).open("train")
+    assert packed.annotations == MultiLabels(names=("cat", "owl"))
+    assert packed.labels().tolist() == [[1, 1], [0, 0], [-1, -1], [0, 1]]
+    about = json.loads(members(tmp_path / "shards")["train-000000.tar/000000000.json"])
+    assert (about["label"], about["class_name"]) == ([0, 1], ["cat", "owl"])
+    (tmp_path / "shards" / "unmask-pack.json").unlink()  # as others read it
+    assert Shards(path=str(tmp_path / "shards")).open("train").labels().tolist() == [
+        [1, 1], [0, 0], [-1, -1], [0, 1],
+    ]  # fmt: skip
+
+
+def test_annotations_of_pixels_are_refused(tmp_path: Path) -> None:
+    """Images are resized when they are packed, and boxes would stay behind."""
+    image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    kind = ClassMaps(names=("a",))
+    source = Annotated([image], kind, [torch.zeros(8, 8, dtype=torch.long)])
+    packer = Packer(tmp_path / "out", SMALL, {"train": source}, workers=0, max_set_aside=0.5)
+    with pytest.raises(
+        SettingsError,
+        match="a folder of shards cannot carry class maps yet; use the original images",
+    ):
+        packer.check()
 
 
 def bytes_of(root: Path) -> dict[str, str]:
@@ -196,7 +230,7 @@ class TestWhatIsReadIsWhatWasPacked:
         run(source, tmp_path / "packed")
         found = Shards(path=str(tmp_path / "packed")).open()
         assert facts(found) == facts(source.open())
-        assert found.labels() == ([2, -1, 2] if names else [-1] * 3)
+        assert found.labels().tolist() == ([2, -1, 2] if names else [-1] * 3)
 
     def test_shards_of_others(self, tmp_path: Path) -> None:
         """Keys that come again in another shard."""
@@ -558,7 +592,7 @@ class TestReading:
         """Asked for by name, so it is no mistake; the classes are those of the whole."""
         source = Shards(path=str(shards / "train-000001.tar")).open()
         assert 0 < len(source) < 60
-        assert source.class_names == ("0", "1")
+        assert source.annotations.names == ("0", "1")
 
     def test_a_damaged_member(self, shards: Path) -> None:
         """JPEG decoders pass over much damage in silence; the checksum does not."""
@@ -579,7 +613,7 @@ class TestReading:
     ) -> None:
         source = Shards(path=str(shards)).open()
         stream = batches(
-            Viewed(source, CenterCrop(), Size(8, 8), 0),
+            CpuFeed(source, CenterCrop(), Size(8, 8), 0),
             batch_size=10,
             first_step=0,
             steps=30,

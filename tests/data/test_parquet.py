@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from unmask.annotations import MultiLabels
 from unmask.data import Parquet, cache, parquet
 from unmask.data.image_files import EncodedImages
 from unmask.errors import DataError, ResourceError
@@ -52,8 +53,8 @@ class TestLayout:
         file = write(tmp_path / "x.parquet", FEATURES, rows=4, image=IMAGES, label=labels)
         source = opened(file)
         assert levels(source) == [0, 10, 20, 30, 40, 50]
-        assert (source.class_names, source.labels()) == (("cat", "owl"), labels)
-        assert source[2].label == 1
+        assert (source.annotations.names, source.labels().tolist()) == (("cat", "owl"), labels)
+        assert source[2].annotation == 1
         assert source.name(3) == "x.parquet:3"
 
     def test_plain_bytes_and_words(self, tmp_path: Path) -> None:
@@ -63,15 +64,47 @@ class TestLayout:
         )
         source = opened(file)
         assert levels(source) == [0, 10, 20]
-        assert (source.class_names, source.labels()) == (("a", "b"), [1, 0, 1])
+        assert (source.annotations.names, source.labels().tolist()) == (("a", "b"), [1, 0, 1])
 
     def test_numbers_without_names(self, tmp_path: Path) -> None:
         source = opened(write(tmp_path / "x.parquet", image=IMAGES[:3], label=[10, 9, 10]))
-        assert (source.class_names, source.labels()) == (("9", "10"), [1, 0, 1])
+        assert (source.annotations.names, source.labels().tolist()) == (("9", "10"), [1, 0, 1])
+
+    @pytest.mark.parametrize(
+        "about",
+        [
+            {"_type": "List", "feature": {"_type": "ClassLabel", "names": ["cat", "dog", "owl"]}},
+            {
+                "_type": "Sequence",
+                "feature": {"_type": "ClassLabel", "names": ["cat", "dog", "owl"]},
+            },
+            [{"_type": "ClassLabel", "names": ["cat", "dog", "owl"]}],
+        ],
+    )
+    def test_lists_are_several_classes(self, tmp_path: Path, about: Any) -> None:
+        """In the three ways in which `datasets` has written them."""
+        labels = [[0, 2], [], None, [2]]
+        features = {"image": {"_type": "Image"}, "label": about}
+        source = opened(write(tmp_path / "x.parquet", features, image=IMAGES[:4], label=labels))
+        assert source.annotations == MultiLabels(names=("cat", "dog", "owl"))
+        assert source.labels().tolist() == [[1, 0, 1], [0, 0, 0], [-1, -1, -1], [0, 0, 1]]
+        assert source[0].annotation.tolist() == [1, 0, 1]
+
+    def test_lists_of_words(self, tmp_path: Path) -> None:
+        labels = [["owl", "cat"], ["owl"], None]
+        source = opened(write(tmp_path / "x.parquet", image=IMAGES[:3], labels=labels))
+        assert source.annotations == MultiLabels(names=("cat", "owl"))
+        assert source.labels().tolist() == [[1, 1], [0, 1], [-1, -1]]
+
+    def test_a_class_in_a_list_without_a_name(self, tmp_path: Path) -> None:
+        features = {"label": {"_type": "List", "feature": {"names": ["cat"]}}}
+        file = write(tmp_path / "x.parquet", features, image=IMAGES[:2], label=[[0], [0, 3]])
+        with pytest.raises(DataError, match="label 3 of column label has no name"):
+            opened(file)
 
     def test_no_labels(self, tmp_path: Path) -> None:
         source = opened(write(tmp_path / "x.parquet", image=IMAGES))
-        assert (source.class_names, source.labels()) == ((), [-1] * 6)
+        assert (source.annotations.names, source.labels().tolist()) == ((), [-1] * 6)
 
     def test_no_image_column(self, tmp_path: Path) -> None:
         file = write(tmp_path / "x.parquet", text=["a"], label=[1])
@@ -104,14 +137,14 @@ class TestNulls:
         images = [IMAGES[0], None, {"bytes": None, "path": "far.png"}, IMAGES[3]]
         source = opened(write(tmp_path / "x.parquet", image=images, label=[5, 6, 7, 8]))
         assert levels(source) == [0, 30]
-        assert [source.class_names[label] for label in source.labels()] == ["5", "8"]
+        assert [source.annotations.names[label] for label in source.labels()] == ["5", "8"]
         assert source.refused == [(f"x.parquet:{row}", "holds no bytes (null)") for row in (1, 2)]
         assert source.name(1) == "x.parquet:3"
 
     def test_of_labels_are_no_label(self, tmp_path: Path) -> None:
         for features in (None, FEATURES):
             file = write(tmp_path / "x.parquet", features, image=IMAGES[:3], label=[1, None, 0])
-            assert opened(file).labels() == [1, -1, 0]
+            assert opened(file).labels().tolist() == [1, -1, 0]
 
 
 class TestSplits:

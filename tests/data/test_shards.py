@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from unmask.annotations import MultiLabels, Unlabelled
 from unmask.data import Shards, cache, tar_index
 from unmask.data.image_files import EncodedImages
 from unmask.errors import DataError, RunError
@@ -59,9 +61,9 @@ class TestSamples:
         source = opened(write_tar(tmp_path / "x.tar", members))
         assert names(source) == ["b.png", "a.png"]  # in the order of the shard
         assert levels(source) == [10, 20]
-        assert source.class_names == ("9", "owl")
-        assert source.labels() == [1, 0]
-        assert [sample.label for sample in (source[0], source[1])] == [1, 0]
+        assert source.annotations.names == ("9", "owl")
+        assert source.labels().tolist() == [1, 0]
+        assert [sample.annotation for sample in (source[0], source[1])] == [1, 0]
         assert dict(source.others) == {".txt": 1}
         assert source.refused == []
 
@@ -69,7 +71,7 @@ class TestSamples:
         members = [(f"{n}.{e}", d) for n, w in (("1", b"owl"), ("2", b"cat")) for e, d in
                    (("png", png(5)), ("cls", w))]  # fmt: skip
         source = opened(write_tar(tmp_path / "x.tar", members))
-        assert (source.class_names, source.labels()) == (("cat", "owl"), [1, 0])
+        assert (source.annotations.names, source.labels().tolist()) == (("cat", "owl"), [1, 0])
 
     def test_label_in_json_alone(self, tmp_path: Path) -> None:
         members = []
@@ -79,16 +81,47 @@ class TestSamples:
                 (f"{name}.json", json.dumps({"label": label}).encode()),
             ]
         source = opened(write_tar(tmp_path / "x.tar", members))
-        assert (source.class_names, source.labels()) == (("1", "3"), [1, 0])
+        assert (source.annotations.names, source.labels().tolist()) == (("1", "3"), [1, 0])
 
     def test_a_sample_without_a_label_among_others(self, tmp_path: Path) -> None:
         members = [("1.png", png(5)), ("1.cls", b"0"), ("2.png", png(6))]
-        assert opened(write_tar(tmp_path / "x.tar", members)).labels() == [0, -1]
+        assert opened(write_tar(tmp_path / "x.tar", members)).labels().tolist() == [0, -1]
+
+    def test_lists_in_json_are_several_classes(self, tmp_path: Path) -> None:
+        """Of two images, none and one that says nothing; a plain label among them is a list of one."""
+        labels = {"1": ["owl", "cat"], "2": [], "3": None, "4": "owl"}
+        members = []
+        for name, label in labels.items():
+            members.append((f"{name}.png", png(5)))
+            if label is not None:
+                members.append((f"{name}.json", json.dumps({"label": label}).encode()))
+        shard = write_tar(tmp_path / "x.tar", members)
+        for _ in range(2):  # the second time from the kept index
+            source = opened(shard)
+            assert source.annotations == MultiLabels(names=("cat", "owl"))
+            assert source.labels().tolist() == [[1, 1], [0, 0], [-1, -1], [0, 1]]
+            assert source[0].annotation.dtype == torch.float32
+            assert source[3].annotation.tolist() == [0, 1]
+
+    def test_names_of_several_classes(self, tmp_path: Path) -> None:
+        about = [{"label": [7, 12], "class_name": ["cat", "owl"]}, {"label": [12]}]
+        members = []
+        for number, one in enumerate(about):
+            members += [(f"{number}.png", png(5)), (f"{number}.json", json.dumps(one).encode())]
+        source = opened(write_tar(tmp_path / "x.tar", members))
+        assert source.annotations == MultiLabels(names=("cat", "owl"))
+        assert source.labels().tolist() == [[1, 1], [0, 1]]
+
+    def test_no_label_in_json(self, tmp_path: Path) -> None:
+        members = [("1.png", png(5)), ("1.json", json.dumps({"label": None}).encode())]
+        source = opened(write_tar(tmp_path / "x.tar", members))
+        assert source.annotations == Unlabelled()
+        assert source[0].annotation is None
 
     def test_folders_are_classes_where_nothing_else_is(self, tmp_path: Path) -> None:
         members = [("owl/1.png", png(5)), ("cat/1.png", png(6)), ("cat/2.jpg", png(7))]
         source = opened(write_tar(tmp_path / "x.tar", members))
-        assert (source.class_names, source.labels()) == (("cat", "owl"), [1, 0, 0])
+        assert (source.annotations.names, source.labels().tolist()) == (("cat", "owl"), [1, 0, 0])
 
     def test_the_first_dot_ends_the_key(self, tmp_path: Path) -> None:
         members = [("v1.0/a.b.png", png(9)), ("v1.0/c.png", png(5)), ("v1.0/c.seg.png", png(1))]
@@ -227,7 +260,7 @@ class TestIndex:
         monkeypatch.setattr(tar_index, "make_index", lambda _: pytest.fail("made again"))
         again = opened(shard)
         assert (names(again), levels(again)) == (names(first), levels(first))
-        assert (again.class_names, again.labels()) == (("7",), [0])
+        assert (again.annotations.names, again.labels().tolist()) == (("7",), [0])
         assert (again.refused, again.others) == (first.refused, first.others)
         assert again.fingerprint == first.fingerprint
 

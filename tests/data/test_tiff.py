@@ -79,7 +79,7 @@ class TestArrays:
             (tmp_path / name).mkdir()
             np.save(tmp_path / name / "a.npy", scene())
         source = opened(tmp_path)
-        assert (source.class_names, source.labels()) == (("dry", "wet"), [0, 1])
+        assert (source.annotations.names, source.labels().tolist()) == (("dry", "wet"), [0, 1])
 
     def test_a_single_file(self, tmp_path: Path) -> None:
         np.save(tmp_path / "a.npy", scene())

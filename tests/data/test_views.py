@@ -7,7 +7,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from unmask.contracts import Size
-from unmask.data.views import AugmentedCrop, CenterCrop, RandomCrop, center_crop, draw_box, resize
+from unmask.data.geometry import resize
+from unmask.data.views import AugmentedCrop, CenterCrop, RandomCrop, center_crop, draw_box
 from unmask.errors import SettingsError
 
 

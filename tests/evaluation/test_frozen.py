@@ -46,7 +46,7 @@ class TestFeatures:
         second = features(encoder, source, SIZE, IMAGENET, CPU)
         assert first.cls.equal(second.cls)
         assert first.mean.equal(second.mean)
-        assert first.labels.tolist() == source.labels()
+        assert first.labels.tolist() == source.labels().tolist()
         assert first.cls.shape == (30, 8)
         assert not first.cls.equal(first.mean)
 
@@ -194,7 +194,7 @@ class TestChannels:
         labelled = open_labelled(Folder(path=str(tmp_path)), 0)
         assert labelled.test.channels == 3
         assert labelled.test[0].image.shape[0] == 3
-        assert labelled.test.class_names == ("cats", "dogs")
+        assert labelled.test.annotations.names == ("cats", "dogs")
 
     def test_other_numbers_of_bands_are_refused(self, tmp_path: Path) -> None:
         for split, channels in (("train", 4), ("test", 5)):

@@ -1,5 +1,6 @@
 """Tiny random problems to compare on, and the published names of the package's parameters."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +83,11 @@ def batch_of(images: Tensor) -> Batch:
     """The images as the loader would give them."""
     numbers = torch.arange(len(images))
     return Batch((images,), numbers, numbers, 0)
+
+
+def example(problem: Problem = Problem()) -> Callable[[int], Batch]:
+    """Batches of so many random images, to measure with."""
+    return lambda count: batch_of(pictures(problem, count))
 
 
 def normalized(images: Tensor, channels: int) -> Tensor:

@@ -13,12 +13,14 @@ from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
 from unmask.data.multi_views import AnyPretrainingViews, MultiCrop, TwoCrops
 from unmask.data.sizes import AnySizes, RisingSize, SteadySize
 from unmask.data.views import (
+    AnyViews,
     AugmentedCrop,
     CenterCrop,
     FixedCrop,
     JitteredCrop,
     MarginCrop,
     RandomCrop,
+    WholeImage,
 )
 from unmask.encoders import AnyEncoder, ViT
 from unmask.encoders.vit import AnyBlocks, BeitBlocks, PlainBlocks, VisionTransformer
@@ -80,6 +82,7 @@ UNIONS = {
     "head": AnyHead,
     "source": AnySource,
     "views": AnyPretrainingViews,
+    "task views": AnyViews,
     "sizes": AnySizes,
     "optimizer": AnyOptimizer,
     "clipping": AnyClipping,
@@ -146,6 +149,15 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "augmented-crop": AugmentedCrop(magnitude=5),
         "multi-crop": MultiCrop(small_count=2, small_size=Size(4, 4)),
         "two-crops": TwoCrops(smallest_share=0.3),
+    },
+    "task views": {
+        "random-crop": RandomCrop(smallest_share=0.3),
+        "center-crop": CenterCrop(),
+        "margin-crop": MarginCrop(share=0.8),
+        "fixed-crop": FixedCrop(share=0.7),
+        "jittered-crop": JitteredCrop(hue=0.2),
+        "augmented-crop": AugmentedCrop(magnitude=5),
+        "whole-image": WholeImage(longest_side=12),
     },
     "sizes": {"steady": SteadySize(), "rising": RisingSize(first=Size(4, 4), stages=2)},
     "optimizer": {

@@ -15,6 +15,7 @@ BASE = {
     "errors",
     "contracts",
     "traits",
+    "annotations",
     "masks",
     "channels",
     "attention",

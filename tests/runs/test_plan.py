@@ -73,7 +73,7 @@ def test_weights_that_do_not_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     objective = run.build()
     monkeypatch.setattr(plan, "memory_available", lambda device: 4)
     with pytest.raises(ResourceError, match=r"weights, gradients and optimizer need .*--recipe"):
-        trial(objective, run.recipe, CPU, "float32")
+        trial(objective, run.recipe, run.data.open("train"), run.hardware)
 
 
 def test_trial_leaves_no_trace(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_trial_leaves_no_trace(tmp_path: Path) -> None:
     objective = run.build()
     before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
     state = torch.get_rng_state()
-    cost = trial(objective, run.recipe, CPU, "float32")
+    cost = trial(objective, run.recipe, run.data.open("train"), run.hardware)
     tiny.assert_same_tensors(objective.state_dict(), before)
     assert all(p.grad is None or not p.grad.any() for p in objective.parameters())
     assert torch.get_rng_state().equal(state)

@@ -3,10 +3,13 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from unmask.annotations import Unlabelled
 from unmask.channels import IMAGENET
 from unmask.contracts import Sample, Size
 from unmask.errors import DataError
@@ -78,7 +81,7 @@ class Shelf:
     in_memory: bool = True
     channels: int = 3
     values: str = "uint8"
-    class_names: tuple[str, ...] = ()
+    annotations = Unlabelled()
     fingerprint: str = ""
     state: str = ""
     refused: list[tuple[str, str]] = field(default_factory=list)
@@ -91,13 +94,13 @@ class Shelf:
         image = self.images[position]
         if image is None:
             raise DataError("damaged")
-        return Sample(image, -1)
+        return Sample(image, None)
 
     def name(self, position: int) -> str:
         return f"image {position}"
 
-    def labels(self) -> list[int]:
-        return [-1] * len(self)
+    def labels(self) -> NDArray[np.int64]:
+        return np.full(len(self), -1)
 
     def typical_size(self) -> Size:
         return Size(8, 8)

@@ -10,7 +10,8 @@ import torch
 from runs import tiny
 
 from unmask.contracts import Batch, Size
-from unmask.data.loader import Viewed, batches
+from unmask.data.cpu_feed import CpuFeed
+from unmask.data.loader import batches
 from unmask.data.order import samples
 from unmask.data.set_aside import SetAside
 from unmask.data.sizes import RisingSize
@@ -105,7 +106,7 @@ def loaded(
     source = tiny.make_run(images, recipe=RECIPE).data.open("train")
     return list(
         batches(
-            Viewed(source, RECIPE.views, RECIPE.size_at, 0),
+            CpuFeed(source, RECIPE.views, RECIPE.size_at, 0),
             batch_size=RECIPE.batch_size,
             first_step=first_step,
             steps=len(SIDES),
@@ -178,6 +179,7 @@ def test_a_size_that_cannot_be_masked_is_refused_by_the_plan(images: Path) -> No
     )
     run = tiny.make_run(images, recipe=recipe)
     objective = run.build()
-    cost = trial(objective, recipe, torch.device("cpu"), "float32")
+    source = run.data.open("train")
+    cost = trial(objective, recipe, source, run.hardware)
     with pytest.raises(SettingsError):
-        make_plan(run, objective, run.data.open("train"), cost)
+        make_plan(run, objective, source, cost)

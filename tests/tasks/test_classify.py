@@ -28,7 +28,7 @@ def classifier(classes: int = 5, **settings: Any) -> Classifier:
 
 def labelled(count: int = 4) -> Batch:
     batch = problems.batch_of(problems.pictures(Problem(), count=count))
-    return batch._replace(labels=torch.arange(count) % 5)
+    return batch._replace(annotations=torch.arange(count) % 5)
 
 
 def test_loss_at_the_start_is_that_of_a_guess() -> None:
@@ -51,7 +51,7 @@ def test_loss_equals_a_loop(smoothing: float) -> None:
     total = 0.0
     patches = model.encoder.encode(batch.images).patches.detach()
     weight, bias = model.head.linear.weight.detach(), model.head.linear.bias.detach()
-    for tokens, label in zip(patches, batch.labels.tolist(), strict=True):
+    for tokens, label in zip(patches, batch.annotations.tolist(), strict=True):
         mean = sum(tokens) / len(tokens)
         scores = (weight @ mean + bias).tolist()
         whole = math.log(sum(math.exp(score) for score in scores))
@@ -68,7 +68,7 @@ def test_shown_patches_are_what_the_encoder_sees() -> None:
     mask = RandomMasking(ratio=0.5).sample(4, Size(4, 4), problems.random(2))
     tokens = model.encoder.encode_visible(batch.images, mask).patches
     scores = model.head.linear(tokens.mean(1))
-    expected = torch.nn.functional.cross_entropy(scores, batch.labels)
+    expected = torch.nn.functional.cross_entropy(scores, batch.annotations)
     loss = model(batch._replace(shown=mask.kept_index), problems.random(0)).total
     torch.testing.assert_close(loss, expected, atol=1e-6, rtol=0)
 
@@ -198,16 +198,16 @@ def test_soft_labels_are_the_mixture_of_losses() -> None:
     model, batch = classifier(label_smoothing=0.1), labelled()
     with torch.no_grad():
         model.head.linear.weight.normal_(generator=problems.random(1))
-    other = batch.labels.flip(0)
+    other = batch.annotations.flip(0)
     one, two = (
-        model(batch._replace(labels=labels), problems.random(0)).total
-        for labels in (batch.labels, other)
+        model(batch._replace(annotations=labels), problems.random(0)).total
+        for labels in (batch.annotations, other)
     )
     shares = torch.zeros(4, 5)
-    for row, (mine, theirs) in enumerate(zip(batch.labels, other, strict=True)):
+    for row, (mine, theirs) in enumerate(zip(batch.annotations, other, strict=True)):
         shares[row, mine] += 0.3
         shares[row, theirs] += 0.7
-    mixed = model(batch._replace(labels=shares), problems.random(0)).total
+    mixed = model(batch._replace(annotations=shares), problems.random(0)).total
     assert mixed.item() == pytest.approx(0.3 * one.item() + 0.7 * two.item(), abs=1e-6)
 
 

@@ -85,9 +85,7 @@ def test_thresholds_maximise_f1() -> None:
     for column, limit in enumerate(limits):
         shares, known = outputs[:, column].sigmoid().double(), truth[:, column] > 0
 
-        def f1(
-            threshold: float, shares: Tensor = shares, known: Tensor = known
-        ) -> float:
+        def f1(threshold: float, shares: Tensor = shares, known: Tensor = known) -> float:
             said = shares >= threshold
             return 2 * int((said & known).sum()) / max(1, int(said.sum() + known.sum()))
 

@@ -59,7 +59,9 @@ def results(model: nn.Module, sizes: Sequence[int], as_floats: bool) -> list[Ten
             images = images / 255
             images[0, :, :4, :4] = torch.nan
         batch = problems.batch_of(images)
-        loss = model(batch._replace(labels=batch.labels % 3), problems.random(count)).total
+        loss = model(
+            batch._replace(annotations=batch.annotations % 3), problems.random(count)
+        ).total
         loss.backward()
         losses.append(loss.detach())
     return losses + [p.grad for p in model.parameters() if p.grad is not None]

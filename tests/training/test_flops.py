@@ -25,7 +25,6 @@ from unmask.training.flops import (
     forget_peak,
     matrix_ceiling,
     peak_memory,
-    random_batch,
 )
 
 CPU = torch.device("cpu")
@@ -49,7 +48,8 @@ def test_a_linear_layer_by_hand(learns: bool, products: int) -> None:
     """Forward, and backward to the weights; pixels need no gradient."""
     layer = Layer(learns)
     before = {name: value.clone() for name, value in layer.state_dict().items()}
-    found = flops_per_image(layer, Size(8, 8), 3, CPU, "float32")
+    eight = problems.example(problems.Problem(size=Size(8, 8)))
+    found = flops_per_image(layer, eight, CPU, "float32")
     assert found == products * 2 * 192 * 10
     assert all(parameter.grad is None for parameter in layer.parameters())
     for name, value in layer.state_dict().items():
@@ -161,7 +161,8 @@ def test_the_counter_against_the_formula(
     recipe = varied(replace(small, objective=objective), encoding, depth=depth, embed_dim=width)
     torch.manual_seed(0)
     model = problems.of_recipe(recipe)
-    found = flops_per_image(model, recipe.image_size, 3, CPU, "float32")
+    example = problems.example(problems.Problem(size=recipe.image_size))
+    found = flops_per_image(model, example, CPU, "float32")
     assert found == 6 * sum(nominal(recipe)) - saved(recipe)
 
 
@@ -202,12 +203,6 @@ def _added() -> int:
     return peak_memory(CPU) - before
 
 
-def test_random_batch_repeats() -> None:
-    one, other = (random_batch(3, Size(8, 4), 2, CPU) for _ in range(2))
-    assert one.images.shape == (3, 2, 8, 4)
-    assert torch.equal(one.images, other.images)
-
-
 def reports(count: int) -> Iterator[StepReport]:
     zero = torch.zeros(())
     return (StepReport(step, zero, {}, 0.1, 32, Size(8, 8), 0.25) for step in range(count))
@@ -233,3 +228,10 @@ def test_flops_are_those_of_each_step_s_size() -> None:
     assert figures["images_per_second"] == 3.2
     assert figures["flops_per_second"] == 21  # 20.8
     assert figures["mfu"] == 0.208
+
+
+def test_flops_of_other_sizes_grow_with_their_pixels() -> None:
+    """Whole images have sizes of their own: 8 x 16 is twice 8 x 8."""
+    meter = Meter(CPU, flops_per_image={Size(4, 4): 3, Size(8, 8): 10}, ceiling=100.0)
+    wide = [report._replace(size=Size(8, 16)) for report in reports(2)]
+    assert meter.figures(wide, 64.0)["flops_per_second"] == 20

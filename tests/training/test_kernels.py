@@ -28,7 +28,6 @@ from unmask.training.kernels import (
 )
 
 CPU = torch.device("cpu")
-SIZE = Size(16, 16)
 
 
 def test_what_is_compiled_has_no_breaks_and_changes_nothing() -> None:
@@ -64,7 +63,7 @@ def test_shapes_of_attention() -> None:
     """Two encoder blocks see 4 of 16 patches and a class token; the decoder's last asks for 12."""
     model = problems.build()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = attention_shapes(model, SIZE, 3, CPU, "float32")
+    found = attention_shapes(model, problems.example(), CPU, "float32")
     assert found == {
         AttentionShape(3, 5, 5, 8): 2,
         AttentionShape(2, 17, 17, 8): 1,
@@ -155,7 +154,7 @@ def test_a_preference_holds_within_steps_alone() -> None:
 def test_a_cpu_computes_what_is_written() -> None:
     model = problems.build()
     forward = model.encoder.blocks[0].forward
-    around = prepared(model, [(SIZE,)], 3, CPU, "float32", micro_batch=2, steps=10_000)
+    around = prepared(model, [problems.example()], CPU, "float32", micro_batch=2, steps=10_000)
     same = iter(())
     assert around(same) is same
     assert isinstance(model.encoder, VisionTransformer)

@@ -15,8 +15,7 @@ from unmask.training.optimizers import AdamW
 from unmask.training.step_cost import Cost, measure_cost, saved_bytes
 
 CPU = torch.device("cpu")
-SIZE = Size(8, 8)
-VALUES = 3 * 8 * 8
+VALUES = 3 * 16 * 16
 
 
 class Layer(nn.Module):
@@ -32,7 +31,7 @@ class Layer(nn.Module):
 
 
 def measured(module: nn.Module) -> int:
-    return saved_bytes(module, SIZE, 3, CPU, "float32")  # type: ignore[arg-type]
+    return saved_bytes(module, problems.example(), CPU, "float32")
 
 
 def test_a_linear_layer_keeps_its_input() -> None:
@@ -55,16 +54,17 @@ def test_a_model_keeps_about_what_its_layers_do() -> None:
     """Per token and layer 17 numbers of the width are kept at most, and 8 at least."""
     problem = problems.Problem(size=Size(32, 32))
     model = problems.build(problem)
-    found = saved_bytes(model, problem.size, 3, CPU, "float32")
+    found = saved_bytes(model, problems.example(problem), CPU, "float32")
     tokens = 2 * 17 * problem.width + 2 * 65 * problem.decoder_width  # layers x tokens x width
     assert 8 * 4 * tokens < found < 40 * 4 * tokens
 
 
 def test_nothing_stays_in_memory_once_it_is_measured() -> None:
     """An output that the graph that made it holds by a hook would never be freed, and its weights with it."""
-    model = problems.build(problems.Problem(size=Size(32, 32)))
+    problem = problems.Problem(size=Size(32, 32))
+    model = problems.build(problem)
     weights = [weakref.ref(parameter) for parameter in model.parameters()]
-    saved_bytes(model, Size(32, 32), 3, CPU, "float32")
+    saved_bytes(model, problems.example(problem), CPU, "float32")
     del model
     gc.collect()
     assert not [weight for weight in weights if weight() is not None]
@@ -91,7 +91,7 @@ def test_measuring_leaves_the_run_as_it_was(monkeypatch: pytest.MonkeyPatch) -> 
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.default_generator.get_state()
     cost = measure_cost(
-        model, optimizer, size=Size(16, 16), channels=3, largest=4, device=CPU, precision="float32"
+        model, optimizer, example=problems.example(), largest=4, device=CPU, precision="float32"
     )
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name

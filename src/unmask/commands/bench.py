@@ -119,7 +119,7 @@ def _say(found: Bench, source: ImageSource | None) -> None:
         f"{machine.copy_bytes_per_second / 1e9:,.0f} GB/s in copies\n"
         f"recipe    {found.recipe}, {found.image_size} pixels: "
         f"{found.flops_per_image / 1e9:,.3g} GFLOP an image, forward and backward\n\n"
-        f"a training step on random images\n"
+        f"a training step on {'the first images' if source else 'noise'}\n"
         f"  {'images':>6}  {'median (quartiles)':>27}  {'images/s':>8}  {'speed':>13}  {'of ceiling':>10}  memory"
     )
     for step in found.steps:

@@ -127,7 +127,7 @@ def _learn_from_few(root: Path, labels: int, seed: int) -> list[Result]:
 
 
 def _in_memory(source: DigitImages) -> Images:
-    return Images(source.pixels, torch.tensor(source.labels()))
+    return Images(source.pixels, torch.from_numpy(source.labels()))
 
 
 def _arms(results: list[Result]) -> list[tuple[str, str]]:

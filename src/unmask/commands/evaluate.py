@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import tyro
 
@@ -179,9 +178,9 @@ def _subject(args: Arguments, question: Question, path: str, model: Model, data:
             f"{path} was trained on {model.spec.channels} channels, and {data} has "
             f"{labelled.train.channels}"
         )
-    labels = np.array(labelled.train.labels())
+    labels = labelled.train.labels()
     for amount in question.labels:
-        draw_few(labels, labelled.train.class_names, amount, args.seed)
+        draw_few(labels, labelled.train.annotations.names, amount, args.seed)
     subject = Subject(path, model, source, labelled)
     if args.augment:
         augmented_recipes(question, subject, args.epochs)

@@ -119,7 +119,7 @@ def _say_images(sources: dict[str, ImageSource], packing: Packing) -> None:
     for split, source in sources.items():
         name = f"{split}, " if len(sources) > 1 else ""
         bands = bands_in_words(source.channels)
-        classes = f" in {len(source.class_names)} classes" if source.class_names else ""
+        classes = f" in {len(names)} classes" if (names := source.annotations.names) else ""
         typical = source.typical_size()
         console.print(
             f"images    {name}{len(source):,} {bands}{classes} in {source.where}, about {typical.height} x "

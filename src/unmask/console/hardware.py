@@ -149,14 +149,13 @@ def changed_hardware(flags: RunFlags, old: Hardware, batch_size: int) -> Hardwar
 _NOT_MEASURED = Cost(0.0, 0.0, 0.0, 0, 0, 0)
 
 
-def measured(module: nn.Module, run: Run) -> Cost:
+def measured(module: nn.Module, run: Run, source: ImageSource) -> Cost:
     """What a step costs; nothing if processes share a model that may not fit in one."""
     hardware = run.hardware
     if hardware.shard:
         return _NOT_MEASURED
     console.print("measuring what a step costs ...")
-    device = torch.device(hardware.device)
-    return trial(module, run.recipe, run.channels, device, hardware.precision)
+    return trial(module, run.recipe, source, hardware)
 
 
 def fitting_part(cost: Cost, batch_size: int, wanted: int | None, hardware: Hardware) -> Hardware:

@@ -18,8 +18,8 @@ from unmask.traits import Explained, Hiding, Masked
 def say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None:
     """What was found, and what was left out."""
     classes = (
-        f" in {len(source.class_names)} classes (nothing is learned from labels)"
-        if source.class_names
+        f" in {len(source.annotations.names)} classes (nothing is learned from labels)"
+        if source.annotations.names
         else ""
     )
     bands = bands_in_words(source.channels)

@@ -88,7 +88,7 @@ def setting_of(
     labelled = _few(open_labelled(source, 0), images)
     console.print(
         f"images    {len(labelled.train):,} to learn from and {len(labelled.test):,} to test on, "
-        f"{len(labelled.train.class_names)} classes ({labelled.split})"
+        f"{len(labelled.train.annotations.names)} classes ({labelled.split})"
     )
     hardware = hardware_of(flags, in_memory=labelled.train.in_memory, batch_size=batch_size)
     return Setting(
@@ -101,7 +101,7 @@ def _few(labelled: Labelled, images: int | None) -> Labelled:
     train = labelled.train
     if images is None or images >= len(train):
         return labelled
-    rows = draw_share(np.array(train.labels()), images / len(train), 0)
+    rows = draw_share(train.labels(), images / len(train), 0)
     return labelled._replace(train=Subset(train, np.flatnonzero(rows)))
 
 

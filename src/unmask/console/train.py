@@ -208,7 +208,7 @@ def begin(command: Command[F], wish: Wish) -> Ready | None:
     )
 
     module = run.build(weights)
-    cost = measured(module, run)
+    cost = measured(module, run, train_images)
     fitting = fitting_part(cost, recipe.batch_size, wish.running.machine.micro_batch, hardware)
     check_whole(module, fitting.micro_batch, recipe.batch_size // fitting.processes)
     run = replace(run, hardware=fitting)

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from unmask.annotations import AnyAnnotations, ClassLabels
 from unmask.channels import Values
 from unmask.contracts import Sample, Size
+from unmask.data.labels import Labels
 
 _TEST_EVERY = 5
 
@@ -31,7 +34,7 @@ class DigitImages:
     where = "scikit-learn's digits"
     channels = 1
     values: Values = "uint8"
-    class_names = tuple("0123456789")
+    annotations: AnyAnnotations = ClassLabels(names=tuple("0123456789"))
     smallest_side = 8
     in_memory = True
 
@@ -46,30 +49,24 @@ class DigitImages:
         self._numbers = np.flatnonzero(testing if split == "test" else ~testing)
         levels = np.round(values[self._numbers] * (255 / 16)).astype(np.uint8)
         self.pixels = torch.from_numpy(levels).reshape(-1, 1, 8, 8)
-        self._labels: list[int] = labels[self._numbers].tolist()
+        self._labels = Labels(self.annotations, labels[self._numbers])
         self.fingerprint = self.state = f"scikit-learn-digits-{split}"
         self.refused: list[tuple[str, str]] = []
         self.others: Counter[str] = Counter()
 
-    @property
-    def annotations(self):  # SHIM
-        from unmask.annotations import ClassLabels, Unlabelled
-
-        return ClassLabels(names=self.class_names) if self.class_names else Unlabelled()
-
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self._numbers)
 
     def __getitem__(self, position: int) -> Sample:
-        return Sample(self.pixels[position], self._labels[position])
+        return Sample(self.pixels[position], self._labels.annotation(position))
 
     def name(self, position: int) -> str:
         """The digit's number in scikit-learn's set."""
         return f"digit {self._numbers[position]}"
 
-    def labels(self) -> list[int]:
+    def labels(self) -> NDArray[np.int64]:
         """The digit each image shows."""
-        return self._labels
+        return self._labels.numbers()
 
     def typical_size(self) -> Size:
         """8 x 8."""

@@ -114,7 +114,7 @@ def list_files(root: Path, endings: frozenset[str]) -> Listing:
     return Listing(
         names=Names(names),
         sizes=sizes,
-        classes=None,
+        labels=None,
         refused=refused,
         others=others,
         fingerprint=fingerprint(names, sizes),

@@ -4,73 +4,129 @@ Which part of an image is shown is drawn as anywhere else, from (seed, epoch, in
 gives on a CPU, to within rounding: one grey level in less than a hundredth of the pixels, seldom two.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from unmask.contracts import Batch, ImageSource, Sample, Size
-from unmask.data.loader import Failures, Viewed, fetched
-from unmask.data.views import RandomCrop
+from unmask.annotations import Annotations, is_dense, whole_image_only
+from unmask.contracts import Batch, ImageSource, Size
+from unmask.data.geometry import Geometry
+from unmask.data.labels import Labels
+from unmask.data.loader import CropSize, Failures, Wanted, fetched, read_or_replace, size_in
+from unmask.data.multi_views import AnyPretrainingViews
+from unmask.data.views import AnyViews, RandomCrop
 from unmask.errors import DataError, UnmaskError
 
+_REMEDY = "let loading processes decode and crop them"
 _DECODED = 256  # images at a time
 _CUBIC = -0.5  # Keys' constant, as in Pillow and torch where they smooth
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """Images of one size, on a device."""
 
-    drawn: "Drawn"
-    """What to load instead of images: where to crop them."""
     pixels: UInt8[Tensor, "n c h w"]
     """0 where an image cannot be decoded."""
-
-    def shown(self, batch: Batch) -> Batch:
-        """A batch of crops, from one of where to crop."""
-        size = self.drawn.size_at(batch.epoch)
-        return batch._replace(views=(cut(self.pixels[batch.index], batch.views[0], size),))
+    unreadable: dict[int, str]
+    """Why, by position."""
 
 
-class Drawn(Viewed):
-    """Of a source's images, where random crops cut: top, left, height and width, and 1 if mirrored, as whole numbers."""
+class Cuts(NamedTuple):
+    """Where to cut the views of a batch."""
 
-    def __init__(self, images: Viewed, whole: Size, unreadable: dict[int, str]) -> None:
-        super().__init__(images.source, images.views, images.size, images.seed)
-        self.whole, self.unreadable, self.labels = whole, unreadable, images.source.labels()
+    boxes: Int[Tensor, "b 5"]
+    """See `cut_box`."""
+    annotations: Annotations
+    positions: Int[Tensor, "b"]
+    """Of the images in the source."""
+    epoch: int
+    size: Size
+    """Pixels of a view."""
 
-    def read(self, position: int) -> Sample:
-        """Nothing but the label; raises DataError if the image could not be decoded."""
+
+class GpuCrops:
+    """A source's images as random crops of pixels that a GPU holds; loading processes draw only where to cut."""
+
+    def __init__(
+        self, source: ImageSource, views: RandomCrop, size: CropSize, seed: int, held: Held
+    ) -> None:
+        """Raises SettingsError if annotations say where in an image something is."""
+        whole_image_only(source.annotations, "images that are held and cropped on the GPU", _REMEDY)
+        self.source, self.views, self.size, self.seed = source, views, size, seed
+        self.unreadable, self.whole = held.unreadable, Size(*held.pixels.shape[-2:])
+        self.pixels: Tensor | None = held.pixels
+        self.labels = Labels(source.annotations, source.labels())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the pixels: a loading process needs none, and could not be sent a GPU's."""
+        return {**self.__dict__, "pixels": None}
+
+    def size_at(self, epoch: int) -> Size:
+        """Pixels of a crop in an epoch."""
+        return size_in(self.size, epoch)
+
+    def load(self, wanted: Wanted, failures: Failures) -> Cuts:
+        """Where to cut, and what is known of the images."""
+        found = [
+            read_or_replace(self._check_readable, self.source, self.seed, key, failures)[1]
+            for key in wanted.keys
+        ]
+        boxes = [
+            cut_box(self.views.geometry(self.whole, wanted.size, self.seed, *key))
+            for key in wanted.keys
+        ]
+        return Cuts(
+            boxes=torch.tensor(boxes),
+            annotations=self.source.annotations.collate([self.labels.annotation(i) for i in found]),
+            positions=torch.tensor(found),
+            epoch=wanted.epoch,
+            size=wanted.size,
+        )
+
+    def arrive(self, loaded: Cuts, device: torch.device, failures: Failures) -> Batch:
+        """The batch, cut where the pixels are."""
+        assert self.pixels is not None
+        place = self.pixels.device
+        positions, boxes = (
+            part.to(place, non_blocking=True) for part in (loaded.positions, loaded.boxes)
+        )
+        views = cut(self.pixels[positions], boxes, loaded.size)
+        return Batch((views,), loaded.annotations, loaded.positions, loaded.epoch).to(device)
+
+    def _check_readable(self, position: int) -> None:
         if position in self.unreadable:
             raise DataError(self.unreadable[position])
-        return Sample(torch.empty(0), self.labels[position])
-
-    def row(self, epoch: int, index: int, size: Size, failures: Failures) -> tuple[Any, int, int]:
-        """Where to cut one image, its label and its position."""
-        sample, found = self._readable(epoch, index, failures)
-        assert isinstance(self.views, RandomCrop)
-        box = self.views.draw(self.whole, self.seed, epoch, index)
-        return (torch.tensor(box),), sample.label, found
 
 
-def hold(images: Viewed, device: torch.device, workers: int, room: float) -> Held | None:
+def cut_box(geometry: Geometry) -> tuple[int, int, int, int, int]:
+    """Top, left, height and width of the part to show, and 1 to mirror it: what a tensor of cuts holds of an image."""
+    top, left, height, width = geometry.part
+    return top, left, height, width, int(geometry.mirrored)
+
+
+def hold(
+    source: ImageSource,
+    views: AnyPretrainingViews | AnyViews,
+    device: torch.device,
+    workers: int,
+    room: float,
+) -> Held | None:
     """All images of a source on a device; None where they cannot live there.
 
-    They can if they are bytes, of one size, seen through random crops, and take at most `room` bytes.
+    They can if they are bytes, of one size, seen through random crops, take at most `room` bytes, and nothing is
+    known of single pixels.
 
     Raises:
         RunError: when the images change while they are read.
         ResourceError: when a worker dies.
     """
-    source = images.source
-    if not isinstance(images.views, RandomCrop) or source.values != "uint8":
+    if not isinstance(views, RandomCrop) or source.values != "uint8":
         return None
     first = _first(source)
-    if first is None or len(source) * first.numel() > room:
+    if first is None or is_dense(source.annotations) or len(source) * first.numel() > room:
         return None
     pixels = torch.zeros(len(source), *first.shape, dtype=torch.uint8, device=device)
     unreadable: dict[int, str] = {}
@@ -86,7 +142,7 @@ def hold(images: Viewed, device: torch.device, workers: int, room: float) -> Hel
                 return None
         shown = [image if isinstance(image, Tensor) else torch.zeros_like(first) for image in found]
         pixels[part.start : part.stop] = torch.stack(shown).to(device)
-    return Held(Drawn(images, Size(*first.shape[-2:]), unreadable), pixels)
+    return Held(pixels, unreadable)
 
 
 def _first(source: ImageSource) -> Tensor | None:

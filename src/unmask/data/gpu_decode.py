@@ -7,23 +7,27 @@ the loading processes as ever.
 
 import io
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from unmask.contracts import Batch, ImageSource, Sample, Size
+from unmask.annotations import Annotations, whole_image_only
+from unmask.contracts import Batch, ImageSource, Size
+from unmask.data.cpu_feed import CpuFeed, Shown
 from unmask.data.decode import decode, decode_jpegs, upright_format
-from unmask.data.gpu_crops import cut
+from unmask.data.gpu_crops import cut, cut_box
 from unmask.data.image_files import EncodedImages
-from unmask.data.loader import Failures, Viewed, to_device
+from unmask.data.labels import Labels
+from unmask.data.loader import CropSize, Failures, Wanted, read_or_replace, size_in
 from unmask.data.multi_views import AnyPretrainingViews
 from unmask.data.plain_headers import plain_file
 from unmask.data.views import AnyViews, RandomCrop
 from unmask.errors import ResourceError, SettingsError
 
+_WITHOUT = "leave out --decode gpu"
 _END = b"\xff\xd9"
 _EXIF = b"Exif\0\0"
 _PIXELS = 2**25  # of all images that are decoded at once
@@ -38,19 +42,19 @@ def check_decoding(
         SettingsError: if images or views are of another kind.
         ResourceError: if there is no GPU, or torchcodec cannot use it.
     """
-    without = "leave out --decode gpu"
     if not isinstance(views, RandomCrop):
         raise SettingsError(
-            f"--decode gpu cuts random crops alone, and this recipe's views are {type(views).__name__}; {without}"
+            f"--decode gpu cuts random crops alone, and this recipe's views are {type(views).__name__}; {_WITHOUT}"
         )
     if not isinstance(source, EncodedImages):
         raise SettingsError(
             f"--decode gpu needs a whole set of image files (a folder, shards or Parquet), and {source.where} is none, "
-            f"or some of it is held out; {without}"
+            f"or some of it is held out; {_WITHOUT}"
         )
+    whole_image_only(source.annotations, "--decode gpu", _WITHOUT)
     if device.type != "cuda":
         raise ResourceError(
-            f"--decode gpu needs a GPU with CUDA, and the device is {device}; {without}"
+            f"--decode gpu needs a GPU with CUDA, and the device is {device}; {_WITHOUT}"
         )
     tried = io.BytesIO()
     Image.new("RGB", (16, 16)).save(tried, "JPEG")
@@ -59,7 +63,7 @@ def check_decoding(
     except (ImportError, OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ResourceError(
-            f"torchcodec cannot decode JPEGs on {device} here ({reason}); {without}"
+            f"torchcodec cannot decode JPEGs on {device} here ({reason}); {_WITHOUT}"
         ) from None
 
 
@@ -67,63 +71,101 @@ class _Line(NamedTuple):
     """What the bytes of an image are."""
 
     epoch: int
-    position: int
-    """The image that was asked for."""
+    asked: int
+    """Position of the image that was asked for."""
     whole: Size
     """Of the JPEG; 0 x 0 where the bytes are the finished view."""
     box: tuple[int, int, int, int, int]
-    """What to show of it: top, left, height, width, and 1 to mirror it."""
+    """What to show of it: see `cut_box`."""
 
     @classmethod
     def read(cls, numbers: list[int]) -> "_Line":
-        epoch, position, height, width, *box = numbers
-        return cls(epoch, position, Size(height, width), (box[0], box[1], box[2], box[3], box[4]))
+        epoch, asked, height, width, *box = numbers
+        return cls(epoch, asked, Size(height, width), (box[0], box[1], box[2], box[3], box[4]))
 
     def written(self) -> Tensor:
-        return torch.tensor([self.epoch, self.position, *self.whole, *self.box])
+        return torch.tensor([self.epoch, self.asked, *self.whole, *self.box])
 
 
-class Encoded(Viewed):
-    """Of a source's images the files, and where random crops cut them; images once they have arrived."""
+class Files(NamedTuple):
+    """The files of a batch."""
 
-    def __init__(self, images: Viewed) -> None:
-        super().__init__(images.source, images.views, images.size, images.seed)
-        self.images, self.labels = images, images.source.labels()
+    data: UInt8[Tensor, "bytes"]
+    """All bytes in one row."""
+    lengths: Int[Tensor, "b"]
+    """How many are of which image."""
+    lines: Int[Tensor, "b 9"]
+    """What they are, a `_Line` each."""
+    annotations: Annotations
+    positions: Int[Tensor, "b"]
+    """Of the images in the source."""
+    epoch: int
+    size: Size
+    """Pixels of a view."""
 
-    def read(self, position: int) -> Sample:
-        """The bytes of a plain JPEG, in a row; the pixels of anything else."""
+
+class GpuDecode:
+    """A source's images as random crops that a GPU decodes; loading processes read files and draw where to cut."""
+
+    def __init__(self, source: ImageSource, views: RandomCrop, size: CropSize, seed: int) -> None:
+        """Raises SettingsError if annotations say where in an image something is."""
+        whole_image_only(source.annotations, "--decode gpu", _WITHOUT)
+        self.source, self.views, self.size, self.seed = source, views, size, seed
+        self.labels = Labels(source.annotations, source.labels())
+        self.cpu = CpuFeed(source, views, size, seed)
+        """For what the GPU cannot decode."""
+
+    def size_at(self, epoch: int) -> Size:
+        """Pixels of a crop in an epoch."""
+        return size_in(self.size, epoch)
+
+    def load(self, wanted: Wanted, failures: Failures) -> Files:
+        """The bytes of plain JPEGs; the finished views of anything else."""
+        data: list[Tensor] = []
+        lines: list[Tensor] = []
+        found: list[int] = []
+        for key in wanted.keys:
+            image, position = read_or_replace(self.read, self.source, self.seed, key, failures)
+            content, line = self._line(image, key, wanted.size)
+            data.append(content)
+            lines.append(line.written())
+            found.append(position)
+        return Files(
+            data=torch.cat(data),
+            lengths=torch.tensor([len(content) for content in data]),
+            lines=torch.stack(lines),
+            annotations=self.source.annotations.collate([self.labels.annotation(i) for i in found]),
+            positions=torch.tensor(found),
+            epoch=wanted.epoch,
+            size=wanted.size,
+        )
+
+    def read(self, position: int) -> Tensor:
+        """The bytes of a plain JPEG, [n]; the pixels of anything else, [c h w].
+
+        Raises:
+            DataError: if it cannot be decoded.
+        """
         assert isinstance(self.source, EncodedImages)
         data = self.source.encoded(position)
-        image = _as_row(data) if _for_gpu(data) else decode(data, self.source.channels)
-        return Sample(image, self.labels[position])
+        return _as_row(data) if _for_gpu(data) else decode(data, self.source.channels)
 
-    def row(self, epoch: int, index: int, size: Size, failures: Failures) -> tuple[Any, int, int]:
-        """The bytes of one image and what to show of it, its label and its position."""
-        sample, found = self._readable(epoch, index, failures)
-        key = self.seed, epoch, index
-        if sample.image.ndim > 1:
-            (view,) = self.views(sample.image, size, *key)
-            line = _Line(epoch, index, Size(0, 0), (0, 0, 0, 0, 0))
-            return (view.flatten(), line.written()), sample.label, found
-        plain = plain_file(sample.image.numpy().tobytes())
+    def _line(self, image: Tensor, key: tuple[int, int], size: Size) -> tuple[Tensor, _Line]:
+        if image.ndim > 1:
+            (view,) = self.views(image, size, self.seed, *key)
+            return view.flatten(), _Line(*key, Size(0, 0), (0, 0, 0, 0, 0))
+        plain = plain_file(image.numpy().tobytes())
         assert plain is not None
-        assert isinstance(self.views, RandomCrop)
-        line = _Line(epoch, index, plain.size, self.views.draw(plain.size, *key))
-        return (sample.image, line.written()), sample.label, found
+        box = cut_box(self.views.geometry(plain.size, size, self.seed, *key))
+        return image, _Line(*key, plain.size, box)
 
-    def together(self, rows: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """All bytes in one row, how many are of which image, and what they are."""
-        files, lines = zip(*rows, strict=True)
-        return torch.cat(files), torch.tensor([len(file) for file in files]), torch.stack(lines)
-
-    def arrived(self, batch: Batch, device: torch.device, failures: Failures) -> Batch:
+    def arrive(self, loaded: Files, device: torch.device, failures: Failures) -> Batch:
         """The crops of a batch; an image that proves damaged is replaced as it would be anywhere else."""
-        data, lengths, written = batch.views
-        files = data.split(lengths.tolist())
-        lines = [_Line.read(numbers) for numbers in written.tolist()]
-        size, channels = self.size_at(batch.epoch), self.source.channels
-        labels, index = batch.labels.clone(), batch.index.clone()
+        files = loaded.data.split(loaded.lengths.tolist())
+        lines = [_Line.read(numbers) for numbers in loaded.lines.tolist()]
+        size, channels = loaded.size, self.source.channels
         crops = torch.empty(len(files), channels, *size, dtype=torch.uint8, device=device)
+        replaced: dict[int, Shown] = {}
         for row, line in enumerate(lines):
             if not line.whole.height:
                 crops[row] = files[row].view(channels, *size).to(device, non_blocking=True)
@@ -138,10 +180,23 @@ class Encoded(Viewed):
                 shown = _cut(list(good.values()), [lines[row].box for row in good], size)
                 crops[torch.tensor(list(good)).to(device, non_blocking=True)] = shown
             for row in set(rows).difference(good):
-                again = lines[row].epoch, lines[row].position
-                (view,), labels[row], index[row] = self.images.row(*again, size, failures)
-                crops[row] = view.to(device)
-        return to_device(batch._replace(views=(crops,), labels=labels, index=index), device)
+                key = lines[row].epoch, lines[row].asked
+                replaced[row] = self.cpu.shown(key, size, failures)
+                crops[row] = replaced[row].views[0].to(device)
+        batch = Batch((crops,), loaded.annotations, loaded.positions, loaded.epoch)
+        return self._with(batch, replaced).to(device)
+
+    def _with(self, batch: Batch, replaced: dict[int, Shown]) -> Batch:
+        """The batch with the positions and annotations of the images that replace others in it."""
+        if not replaced:
+            return batch
+        found = batch.index.tolist()
+        for row, shown in replaced.items():
+            found[row] = shown.position
+        return batch._replace(
+            index=torch.tensor(found),
+            annotations=self.source.annotations.collate([self.labels.annotation(i) for i in found]),
+        )
 
 
 def _for_gpu(data: bytes) -> bool:

@@ -14,7 +14,8 @@ from unmask.channels import Values
 from unmask.contracts import Sample, Size
 from unmask.data import cache
 from unmask.data.decode import IMAGE_ENDINGS, decode, read_header
-from unmask.data.names import Names, classes_of
+from unmask.data.labels import Labels, folder_labels
+from unmask.data.names import Names
 from unmask.errors import DataError
 
 _HEADERS_READ = 100_000
@@ -27,8 +28,8 @@ class Listing(NamedTuple):
     names: Names
     sizes: NDArray[np.int64]
     """Bytes of each."""
-    classes: tuple[tuple[str, ...], NDArray[np.int64]] | None
-    """Class names and the class of each (-1 without); None where folders tell."""
+    labels: Labels | None
+    """The classes of the images; None where their folders say them."""
     refused: list[tuple[str, str]]
     """(name, reason) of what is left out already."""
     others: Counter[str]
@@ -76,10 +77,12 @@ class EncodedImages:
         self.smallest_side: int = headers["smallest_side"]
         self._typical = Size(*headers["typical"])
         self._names = listing.names.rows(self._rows)
-        if listing.classes is None:
-            self.class_names, self._labels = classes_of(self._names)
-        else:
-            self.class_names, self._labels = listing.classes[0], listing.classes[1][self._rows]
+        self._labels = (
+            folder_labels(self._names)
+            if listing.labels is None
+            else listing.labels.rows(self._rows)
+        )
+        self.annotations = self._labels.kind
 
     def decoded_to(self, channels: int) -> "EncodedImages":
         """The same images, as grey ones (1) or as colour ones (3)."""
@@ -87,17 +90,12 @@ class EncodedImages:
         other.channels = channels
         return other
 
-    @property
-    def annotations(self):  # SHIM
-        from unmask.annotations import ClassLabels, Unlabelled
-
-        return ClassLabels(names=self.class_names) if self.class_names else Unlabelled()
-
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, position: int) -> Sample:
-        return Sample(decode(self.encoded(position), self.channels), int(self._labels[position]))
+        image = decode(self.encoded(position), self.channels)
+        return Sample(image, self._labels.annotation(position))
 
     def encoded(self, position: int) -> bytes:
         """The image's file as it is.
@@ -111,9 +109,9 @@ class EncodedImages:
         """The image's name in its folder, shard or table."""
         return self._names[position]
 
-    def labels(self) -> list[int]:
-        """The class of every image; -1 where there are no classes."""
-        return self._labels.tolist()
+    def labels(self) -> NDArray[np.int64]:
+        """See `ImageSource`."""
+        return self._labels.numbers()
 
     def typical_size(self) -> Size:
         """Median height and width."""

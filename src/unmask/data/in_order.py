@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import torch
+from jaxtyping import Int, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from unmask.annotations import Annotation, Annotations
 from unmask.channels import ChannelStatistics
-from unmask.contracts import ImageSource, Size
+from unmask.contracts import ImageSource, Sample, Size
+from unmask.data.collation import collate_pictures
 from unmask.data.loader import fetched
+from unmask.data.multi_views import check_views_carry, view_of
 from unmask.data.views import AnyViews, CenterCrop
 from unmask.errors import DataError, UnmaskError
 
@@ -22,10 +25,13 @@ WHOLE_IMAGE = CenterCrop()
 class Ordered(NamedTuple):
     """Some images, one after the other."""
 
-    images: Tensor
-    labels: list[int]
+    images: Shaped[Tensor, "b c h w"]
+    annotations: Annotations
+    """What is known of each image, as the source's kind of annotations puts it together."""
     positions: list[int]
     """Where they are in the source."""
+    sizes: Int[Tensor, "b 2"] | None
+    """Height and width of each picture, where smaller ones are padded (see `Batch.sizes`)."""
 
 
 def in_order(
@@ -41,10 +47,12 @@ def in_order(
     """The readable images; (name, reason) of the others goes to `unreadable`.
 
     Raises:
+        SettingsError: if class maps or boxes cannot follow the views.
         DataError: if none can be read.
         RunError: when the images change while they are read.
         ResourceError: when a worker dies.
     """
+    check_views_carry(views, source.annotations)
     batches = [
         list(range(start, min(start + batch_size, len(source))))
         for start in range(0, len(source), batch_size)
@@ -69,20 +77,25 @@ class _Images(Dataset[tuple[Ordered | UnmaskError | None, Unreadable]]):
 
     def __getitems__(self, positions: list[int]) -> tuple[Ordered | UnmaskError | None, Unreadable]:
         """A batch, or the error that ends the reading, as a value: raised in a worker, it would arrive as a traceback."""
-        views: list[Tensor] = []
-        labels: list[int] = []
+        pictures: list[Tensor] = []
+        annotations: list[Annotation] = []
         found: list[int] = []
         failures: Unreadable = []
+        kind = self.source.annotations
         for position in positions:
             try:
-                image, label = self.source[position]
-                image = self.statistics.in_units(image)
+                image, known = self.source[position]
+                sample = Sample(self.statistics.in_units(image), known)
             except DataError as error:
                 failures.append((self.source.name(position), str(error)))
                 continue
             except UnmaskError as error:
                 return error, failures
-            views.append(self.views(image, self.size, position)[0])
-            labels.append(label)
+            (picture,), annotation = view_of(self.views, sample, kind, self.size, position)
+            pictures.append(picture)
+            annotations.append(annotation)
             found.append(position)
-        return (Ordered(torch.stack(views), labels, found) if views else None), failures
+        if not found:
+            return None, failures
+        images, sizes = collate_pictures(pictures)
+        return Ordered(images, kind.collate(annotations), found, sizes), failures

@@ -1,18 +1,21 @@
 """Labelled images to learn from and to test on, checked before anything is computed."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.annotations import UNKNOWN, AnyAnnotations, MultiLabels, dense_words, is_dense
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.data.image_files import EncodedImages
 from unmask.data.subset import Subset
 from unmask.errors import DataError, SettingsError
 from unmask.randomness import derive
+from unmask.spec import kind_of
 
 TEST_SHARE = 0.2
+_OWN_FOLDERS = "the data's own train and test folders"
 
 
 class Labelled(NamedTuple):
@@ -22,6 +25,8 @@ class Labelled(NamedTuple):
     test: ImageSource
     split: str
     """How the split came about, in words."""
+    unlabelled: int = 0
+    """How many images are in neither, because nothing is known of them."""
 
 
 def _alike(test: ImageSource, train: ImageSource) -> ImageSource:
@@ -36,35 +41,68 @@ def _alike(test: ImageSource, train: ImageSource) -> ImageSource:
     )
 
 
-def open_labelled(data: AnySource, seed: int) -> Labelled:
+def open_labelled(
+    data: AnySource, seed: int, several_classes: Literal["refused", "taken"] = "refused"
+) -> Labelled:
     """The data's own train and test folders, or a split drawn from the seed.
 
+    Images that may belong to several classes are `taken` by callers that have a task for them.
+
     Raises:
+        SettingsError: if the images' annotations are of another kind than the caller takes.
         DataError: if there are no classes, one alone, or one without images to learn from or to test on.
     """
     train = data.open("train")
-    if len(train.class_names) < 2:
+    names = train.annotations.names
+    _check_kind(train, several_classes == "taken")
+    test = _alike(data.open("test"), train) if "test" in data.splits() else None
+    if test is not None and test.annotations != train.annotations:
+        raise DataError(_other_classes(train.annotations, test.annotations))
+    if isinstance(train.annotations, MultiLabels):
+        return _of_several_classes(train, test, seed)
+    labels = checked_labels(train)
+    if test is not None:
+        _check_every_class(labels, names, "to learn from")
+        _check_every_class(checked_labels(test), names, "to test on")
+        return Labelled(train, test, _OWN_FOLDERS)
+    return _split(train, labels, seed)
+
+
+def _check_kind(source: ImageSource, several_classes: bool) -> None:
+    """Refuse images without labels, or with annotations that the caller has no task for."""
+    kind = source.annotations
+    if is_dense(kind) or (isinstance(kind, MultiLabels) and not several_classes):
+        known = dense_words(kind) if is_dense(kind) else "any number of classes of each image"
+        raise SettingsError(
+            f"{source.where} comes with {known}, and what is learned here is the one class of each image; "
+            "it takes a task of its own to learn them"
+        )
+    if len(kind.names) < 2:
         raise DataError(
             "evaluation needs labelled images: put each class in a folder of its own (cats/1.jpg, "
             "dogs/1.jpg), or use digits; there must be two classes or more"
         )
-    labels = checked_labels(train)
-    if "test" in data.splits():
-        test = _alike(data.open("test"), train)
-        if test.class_names != train.class_names:
-            odd = sorted(set(test.class_names) ^ set(train.class_names))
-            raise DataError(
-                f"the train and test folders have different classes; only one has {odd}"
-            )
-        _check_every_class(labels, train.class_names, "to learn from")
-        _check_every_class(checked_labels(test), train.class_names, "to test on")
-        return Labelled(train, test, "the data's own train and test folders")
+
+
+def _other_classes(train: AnyAnnotations, test: AnyAnnotations) -> str:
+    if isinstance(test, MultiLabels) != isinstance(train, MultiLabels):
+        return (
+            f"the train images have labels of the kind {kind_of(AnyAnnotations, train)}, and the test images of the "
+            f"kind {kind_of(AnyAnnotations, test)}; label both in the same way"
+        )
+    odd = sorted(set(test.names) ^ set(train.names))
+    return f"the train and test folders have different classes; only one has {odd}"
+
+
+def _split(train: ImageSource, labels: NDArray[np.int64], seed: int) -> Labelled:
+    """A share of each class for testing."""
+    names = train.annotations.names
     if np.bincount(labels).max() < 2:
         raise DataError("each class has one image, so nothing is left to test on; add more images")
-    alone = np.flatnonzero(np.bincount(labels, minlength=len(train.class_names)) < 2)
+    alone = np.flatnonzero(np.bincount(labels, minlength=len(names)) < 2)
     if len(alone):
         raise DataError(
-            f"class {train.class_names[alone[0]]!r} has fewer than two images, so none is left to test on; "
+            f"class {names[alone[0]]!r} has fewer than two images, so none is left to test on; "
             "add more, or give a test folder"
         )
     held_out = draw_share(labels, TEST_SHARE, seed)
@@ -75,13 +113,46 @@ def open_labelled(data: AnySource, seed: int) -> Labelled:
     )
 
 
+def _of_several_classes(train: ImageSource, test: ImageSource | None, seed: int) -> Labelled:
+    """Images of which something is known: the data's own split, or one drawn from the seed.
+
+    Raises:
+        DataError: if no image to learn from, or to test on, belongs to any class.
+    """
+    if test is not None:
+        learning, rows = _known(train), _known(test)
+        left_out = len(train) + len(test) - len(learning) - len(rows)
+        parts = Subset(train, learning), Subset(test, rows)
+        words = _OWN_FOLDERS
+    else:
+        known = _known(train)
+        held_out = draw_share_of_several(train.labels()[known], TEST_SHARE, seed)
+        left_out = len(train) - len(known)
+        parts = Subset(train, known[~held_out]), Subset(train, known[held_out])
+        words = f"{TEST_SHARE:.0%} of the images for testing, drawn from seed {seed}"
+    for part, use in zip(parts, ("to learn from", "to test on"), strict=True):
+        counts = part.labels().sum(0)
+        if not counts.any():
+            raise DataError(f"no image {use} belongs to any class; label more images")
+        if missing := int((counts == 0).sum()):
+            words += f"; {missing} of {len(counts)} classes have no image {use}"
+    if left_out:
+        words += f"; {left_out:,} images without labels left out"
+    return Labelled(*parts, words, left_out)
+
+
+def _known(source: ImageSource) -> NDArray[np.int64]:
+    """Positions of the images that are labelled."""
+    return np.flatnonzero((source.labels() != UNKNOWN).all(1))
+
+
 def checked_labels(source: ImageSource) -> NDArray[np.int64]:
     """The class of every image.
 
     Raises:
         DataError: if one has none.
     """
-    labels = np.array(source.labels())
+    labels = source.labels()
     if (labels < 0).any():
         raise DataError(
             f"{(labels < 0).sum()} of the {len(labels):,} images have no label, the first is "
@@ -109,6 +180,34 @@ def draw_share(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np
         rows = random.permutation(np.flatnonzero(labels == label))
         count = min(len(rows) - 1, max(1, round(share * len(rows))))
         chosen[rows[:count]] = True
+    return chosen
+
+
+def draw_share_of_several(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
+    """A share of images that belong to any number of classes, about the same share of each class.
+
+    Iterative stratification (Sechidis, Tsoumakas and Vlahavas, 2011): the images of the class with the fewest that are
+    not yet drawn go, one by one, to the part that lacks that class the most. Unlike there, a class with two images
+    or more is meant to have one in either part at least.
+    """
+    random = np.random.default_rng(derive("split", seed))
+    counts = labels.sum(0)
+    testing = np.where(counts > 1, np.maximum(1.0, share * counts), 0.0)
+    lacking = np.stack([counts - testing, testing])  # of each class, in either part
+    room = np.array([(1 - share) * len(labels), share * len(labels)])
+    chosen = np.zeros(len(labels), dtype=bool)
+    waiting = np.ones(len(labels), dtype=bool)
+    while waiting.any():
+        left = labels[waiting].sum(0)
+        rarest = int(np.where(left > 0, left, len(labels) + 1).argmin())
+        of_class = labels[:, rarest] > 0 if left.any() else waiting
+        for row in random.permutation(np.flatnonzero(waiting & of_class)):
+            lacks = lacking[:, rarest] if left.any() else room
+            part = int(np.lexsort((-room, -lacks))[0])
+            chosen[row] = part == 1
+            lacking[part] -= labels[row]
+            room[part] -= 1
+            waiting[row] = False
     return chosen
 
 

@@ -1,15 +1,18 @@
-"""Images to batches: order, views, collation; the same for any number of workers."""
+"""Feeds of images to batches: which images, loaded in which processes, copied while the GPU computes.
+
+What a feed loads, and how that becomes a batch, is its own: see `Feed` and its members, `data.cpu_feed`,
+`data.gpu_crops` and `data.gpu_decode`.
+"""
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
-from unmask.contracts import Batch, ImageSource, Part, Sample, Size
-from unmask.data.multi_views import AnyPretrainingViews
+from unmask.annotations import nested_map
+from unmask.contracts import Batch, ImageSource, Part, Size
 from unmask.data.order import samples
 from unmask.errors import DataError, UnmaskError, loading_died
 from unmask.randomness import derive
@@ -17,6 +20,7 @@ from unmask.randomness import derive
 T = TypeVar("T")
 
 _ATTEMPTS = 100
+_EXAMPLES = 8  # images read for measurements; the rest are repetitions
 
 Failures = list[tuple[str, str]]
 
@@ -37,80 +41,75 @@ class Wanted(NamedTuple):
     """(epoch, index) of each image."""
 
     epoch: int
-    """Of the batch's first image, whether or not that is among them; it decides the size of all crops."""
+    """Of the batch's first image, whether or not that is among them."""
+
+    size: Size
+    """Pixels of a crop."""
 
 
-class Viewed(Dataset[tuple[Batch | UnmaskError, Failures]]):
-    """A source's images as an objective sees them, by (epoch, index).
+@runtime_checkable
+class Feed(Protocol):
+    """A source's images as an objective sees them, the work divided between loading processes and the training."""
 
-    The size of crops may depend on the epoch; then `size` is a function of it that can be pickled.
-    """
-
-    def __init__(
-        self,
-        source: ImageSource,
-        views: AnyPretrainingViews,
-        size: Size | Callable[[int], Size],
-        seed: int,
-    ) -> None:
-        self.source, self.views, self.size, self.seed = source, views, size, seed
-
-    def __getitems__(self, wanted: Wanted) -> tuple[Batch | UnmaskError, Failures]:
-        """What torch's loader calls; see `load`."""
-        return self.load(wanted)
-
-    def load(self, wanted: Wanted) -> tuple[Batch | UnmaskError, Failures]:
-        """A whole batch, and the files that had to be replaced in it.
-
-        An error is handed over as a value: raised in a worker, it would arrive as a traceback.
-        """
-        failures: Failures = []
-        try:
-            size = self.size_at(wanted.epoch)
-            rows = [self.row(epoch, index, size, failures) for epoch, index in wanted.keys]
-        except UnmaskError as error:
-            return error, failures
-        views = self.together([row[0] for row in rows])
-        labels, index = (
-            torch.tensor(numbers) for numbers in ([r[1] for r in rows], [r[2] for r in rows])
-        )
-        return Batch(views, labels, index, wanted.epoch), failures
-
-    def together(self, rows: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """The views of all images, one tensor of each kind."""
-        return tuple(default_collate(list(crops)) for crops in zip(*rows, strict=True))
-
-    def arrived(self, batch: Batch, device: torch.device, failures: Failures) -> Batch:
-        """A batch that was loaded, on the device, for the objective; copied without waiting."""
-        return to_device(batch, device)
+    source: ImageSource
+    seed: int
 
     def size_at(self, epoch: int) -> Size:
         """Pixels of a crop in an epoch."""
-        return self.size(epoch) if callable(self.size) else self.size
+        ...
 
-    def row(self, epoch: int, index: int, size: Size, failures: Failures) -> tuple[Any, int, int]:
-        """Views and label of one image, and its position, which is another's if it cannot be read."""
-        sample, found = self._readable(epoch, index, failures)
-        return self.views(sample.image, size, self.seed, epoch, index), sample.label, found
+    def load(self, wanted: Wanted, failures: Failures) -> Any:
+        """What loading processes do for a batch: a nest of tensors on the CPU, for `arrive`.
 
-    def _readable(self, epoch: int, index: int, failures: Failures) -> tuple[Sample, int]:
-        """The image at `index`, or the first readable one of a sequence drawn from (seed, epoch, index)."""
-        candidate = index
-        for attempt in range(_ATTEMPTS):
-            try:
-                return self.read(candidate), candidate
-            except DataError as error:
-                failures.append((self.source.name(candidate), str(error)))
-            candidate = derive("replace", self.seed, epoch, index, attempt) % len(self.source)
-        raise DataError(f"{_ATTEMPTS} images in a row cannot be decoded; the last: {failures[-1]}")
+        Images that cannot be decoded are replaced, and noted in `failures`.
 
-    def read(self, position: int) -> Sample:
-        """An image of the source; raises DataError if it cannot be decoded."""
-        return self.source[position]
+        Raises:
+            DataError: if too many in a row cannot be decoded.
+        """
+        ...
+
+    def arrive(self, loaded: Any, device: torch.device, failures: Failures) -> Batch:
+        """What the training process makes of it: the batch on the device, without waiting for a copy."""
+        ...
+
+
+CropSize = Size | Callable[[int], Size]
+"""Pixels of a crop; or a function of the epoch that gives them, and can be pickled."""
+
+
+def size_in(size: CropSize, epoch: int) -> Size:
+    """Pixels of a crop in an epoch."""
+    return size(epoch) if callable(size) else size
+
+
+def read_or_replace(
+    read: Callable[[int], T],
+    source: ImageSource,
+    seed: int,
+    key: tuple[int, int],
+    failures: Failures,
+) -> tuple[T, int]:
+    """What `read` gives for the image of a key (epoch, index), and the image's position.
+
+    An image that cannot be decoded is noted in `failures`, and replaced by the first readable one of a sequence
+    drawn from (seed, epoch, index).
+
+    Raises:
+        DataError: if none of a hundred can be decoded.
+    """
+    epoch, index = key
+    candidate = index
+    for attempt in range(_ATTEMPTS):
+        try:
+            return read(candidate), candidate
+        except DataError as error:
+            failures.append((source.name(candidate), str(error)))
+        candidate = derive("replace", seed, epoch, index, attempt) % len(source)
+    raise DataError(f"{_ATTEMPTS} images in a row cannot be decoded; the last: {failures[-1]}")
 
 
 def batches(
-    images: Viewed,
+    feed: Feed,
     *,
     batch_size: int,
     first_step: int,
@@ -129,28 +128,69 @@ def batches(
     """
     part = Part(torch.tensor(rows), batch_size) if rows is not None else None
     wanted = (
-        _those(samples(step, batch_size, len(images.source), images.seed), rows)
+        _wanted(feed, samples(step, batch_size, len(feed.source), feed.seed), rows)
         for step in range(first_step, steps)
     )
 
-    def loaded() -> Iterator[Batch]:
-        for batch, failures in fetched(images, wanted, workers, pinned=device.type == "cuda"):
+    def loaded() -> Iterator[Any]:
+        for batch, failures in fetched(_Loading(feed), wanted, workers, device.type == "cuda"):
             set_aside.add(failures)
             if isinstance(batch, UnmaskError):
                 raise batch
-            yield batch._replace(part=part)
+            yield batch
 
-    def arrived(batch: Batch) -> Batch:
+    def arrived(batch: Any) -> Batch:
         failures: Failures = []
-        batch = images.arrived(batch, device, failures)
+        batch = feed.arrive(batch, device, failures)
         set_aside.add(failures)
         return batch
 
-    yield from on_device(loaded(), arrived, device)
+    for batch in on_device(loaded(), arrived, device):
+        yield batch._replace(part=part)
+
+
+def _wanted(feed: Feed, keys: list[tuple[int, int]], rows: list[int] | None) -> Wanted:
+    epoch = keys[0][0]
+    chosen = keys if rows is None else [keys[row] for row in rows]
+    return Wanted(chosen, epoch, feed.size_at(epoch))
+
+
+def example_of(feed: Feed, size: Size, device: torch.device) -> Callable[[int], Batch]:
+    """Batches to measure with: a function of the number of images, all on the device.
+
+    A few images, evenly spread over the source, are loaded as in epoch 0, and repeated. So annotations are as many
+    as in training.
+
+    Raises:
+        DataError: if too many in a row cannot be decoded.
+    """
+    count = len(feed.source)
+    few = min(_EXAMPLES, count)
+    keys = [(0, place * count // few) for place in range(few)]
+    batch = feed.arrive(feed.load(Wanted(keys, 0, size), []), device, [])
+    return lambda images: batch.rows([place % few for place in range(images)])
+
+
+class _Loading(Dataset[tuple[Any, Failures]]):
+    """What a feed loads, by what is wanted."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+
+    def __getitems__(self, wanted: Wanted) -> tuple[Any, Failures]:
+        """What was loaded, and the files that had to be replaced in it.
+
+        An error is handed over as a value: raised in a worker, it would arrive as a traceback.
+        """
+        failures: Failures = []
+        try:
+            return self.feed.load(wanted, failures), failures
+        except UnmaskError as error:
+            return error, failures
 
 
 def fetched(
-    data: Dataset[Any], wanted: Iterable[Any], workers: int, *, pinned: bool = False
+    data: Dataset[Any], wanted: Iterable[Any], workers: int, pinned: bool = False
 ) -> Iterator[Any]:
     """What a data set gives for each of the lists wanted, collated by itself, from so many processes.
 
@@ -187,12 +227,8 @@ def _leave_stopping_to_others(_: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
-def _those(keys: list[tuple[int, int]], rows: list[int] | None) -> Wanted:
-    return Wanted(keys if rows is None else [keys[row] for row in rows], epoch=keys[0][0])
-
-
 def on_device(
-    batches: Iterator[Batch], arrived: Callable[[Batch], Batch], device: torch.device
+    loaded: Iterator[Any], arrived: Callable[[Any], Batch], device: torch.device
 ) -> Iterator[Batch]:
     """The batches as they arrive on the device; a GPU copies the next one while it computes.
 
@@ -200,28 +236,29 @@ def on_device(
     program does not.
     """
     if device.type != "cuda":
-        yield from map(arrived, batches)
+        yield from map(arrived, loaded)
         return
     copying, computing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    copying.wait_stream(computing)  # which may still be filling what a feed keeps on the GPU
     ready: Batch | None = None
-    for batch in batches:
+    for batch in loaded:
         with torch.cuda.stream(copying):
             coming = arrived(batch)
             copied = copying.record_event()
         if ready is not None:
             yield ready
         computing.wait_event(copied)
-        for tensor in (*coming.views, coming.labels, coming.index):
-            tensor.record_stream(computing)  # so that its memory is not taken while in use
+        _keep_until_used(coming, computing)
         ready = coming
     if ready is not None:
         yield ready
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on the device, copied without waiting."""
-    return batch._replace(
-        views=tuple(view.to(device, non_blocking=True) for view in batch.views),
-        labels=batch.labels.to(device, non_blocking=True),
-        index=batch.index.to(device, non_blocking=True),
-    )
+def _keep_until_used(batch: Batch, computing: torch.cuda.Stream) -> None:
+    """Let no tensor's memory be taken while the computing stream uses it."""
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        tensor.record_stream(computing)
+        return tensor
+
+    nested_map(keep, batch)

@@ -1,9 +1,9 @@
-"""Images of a batch mixed with one another, and parts of them erased; labels become shares of classes."""
+"""Images of a batch mixed with one another, and parts of them erased; labels are mixed in the same shares."""
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unmask.channels import Statistics
@@ -45,28 +45,35 @@ class Mixing:
     def __call__(self, batch: Batch, classes: int, statistics: Statistics, *key: int) -> Batch:
         """The batch, mixed; all of it depends on the key alone.
 
-        Bytes become floating point, 0 to 1: the encoder's units.
+        Bytes become floating point, 0 to 1: the encoder's units. Class labels become shares of classes, float32
+        [b classes]; of several classes of an image, the numbers are mixed in the same shares.
 
         Raises:
-            SettingsError: if images are mixed whose labels are not one class each, such as maps of classes.
+            SettingsError: if images are mixed and have no labels of that kind.
         """
         if not self.mixes and self.erasing == 0:
             return batch
-        images, labels = batch.images, batch.labels
-        if self.mixes and labels.ndim != 1:
-            raise SettingsError(
-                f"mixup and cutmix need one class of each image, and these labels are {' x '.join(map(str, labels.shape))}; "
-                "turn both off with --mixing.mixup 0 --mixing.cutmix 0"
-            )
+        images, labels = batch.images, batch.annotations
         images = images.float() / 255 if images.dtype == torch.uint8 else images.clone()
         if self.erasing > 0:
             images = self._erased(batch, images, statistics, *key)
         if self.mixes:
-            images, labels = self._mixed(images, labels, classes, *key)
-        return batch._replace(views=(images,), labels=labels)
+            images, labels = self._mixed(images, _mixable(batch), classes, *key)
+        return batch._replace(views=(images,), annotations=labels)
 
     def _mixed(
         self, images: Float[Tensor, "b c h w"], labels: Tensor, classes: int, *key: int
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b classes"]]:
+        if labels.ndim == 1:
+            return self._by_timm(images, labels, classes, *key)
+        # timm tells the share of an image's own pixels only through class numbers: 0 in one half, 1 in the other
+        half = torch.arange(len(images), device=images.device) >= len(images) // 2
+        images, shares = self._by_timm(images, half.long(), 2, *key)
+        own = shares[:1, :1]
+        return images, labels * own + labels.flip(0) * (1 - own)
+
+    def _by_timm(
+        self, images: Float[Tensor, "b c h w"], labels: Int[Tensor, "b"], classes: int, *key: int
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b classes"]]:
         from timm.data.mixup import Mixup
 
@@ -91,6 +98,21 @@ class Mixing:
         whole = torch.ones(batch.whole, 1, *batch.images.shape[-2:])
         with seeded("erasing", *key):
             return RandomErasing(self.erasing, mode="const", device="cpu")(whole) == 0
+
+
+def _mixable(batch: Batch) -> Tensor:
+    """Class labels, int64 [b], or those of several classes, float [b classes].
+
+    Raises:
+        SettingsError: for anything else.
+    """
+    labels = batch.annotations
+    if isinstance(labels, Tensor) and labels.ndim == 1 + labels.is_floating_point():
+        return labels
+    raise SettingsError(
+        "mixup and cutmix mix labels of whole images, and these images have others or none; set --mixing.mixup 0 and "
+        "--mixing.cutmix 0"
+    )
 
 
 UNMIXED = Mixing(mixup=0.0, cutmix=0.0, erasing=0.0)

@@ -9,11 +9,13 @@ from PIL import ImageFilter
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from unmask.contracts import Size
-from unmask.data.views import AnyViews, draw_box, resize
+from unmask.annotations import Annotation, AnyAnnotations, dense_words, is_dense
+from unmask.contracts import Sample, Size
+from unmask.data.geometry import Placing, moved, moved_pixels, view_of_part
+from unmask.data.views import AnyCrops, AnyViews, draw_box
 from unmask.errors import DataError, SettingsError
 from unmask.randomness import generator
-from unmask.spec import Kind
+from unmask.spec import Kind, kind_of, kinds
 
 _BRIGHTNESS = _CONTRAST = 0.4
 _SATURATION = 0.2
@@ -206,8 +208,7 @@ def _view(
 ) -> Shaped[Tensor, "c new_h new_w"]:
     """A part of the image with between these shares of its area, resized and changed."""
     whole = Size(image.shape[-2], image.shape[-1])
-    top, left, height, width = draw_box(whole, least, random, most)
-    view = resize(image[:, top : top + height, left : left + width], size)
+    view = moved_pixels(image, view_of_part(draw_box(whole, least, random, most), size))
     flip, jitter, gray, blur, solarize = torch.rand(5, generator=random).tolist()
     view = view.flip(-1) if flip < changes.flip else view
     order = torch.randperm(4, generator=random).tolist()
@@ -248,10 +249,48 @@ def _jittered(picture: Any, order: list[int], amounts: list[float]) -> Any:
 
 
 AnyPretrainingViews = (
-    AnyViews | Annotated[MultiCrop, Kind("multi-crop")] | Annotated[TwoCrops, Kind("two-crops")]
+    AnyCrops | Annotated[MultiCrop, Kind("multi-crop")] | Annotated[TwoCrops, Kind("two-crops")]
 )
+"""One or several views of an image, of sizes that the recipe gives."""
 
 
-def sizes_of(views: AnyPretrainingViews, size: Size) -> tuple[Size, ...]:
+def sizes_of(views: AnyPretrainingViews | AnyViews, size: Size) -> tuple[Size, ...]:
     """Pixels of every view of an image, the first of them of this size."""
     return views.sizes(size) if isinstance(views, MultiCrop | TwoCrops) else (size,)
+
+
+def check_views_carry(views: AnyPretrainingViews | AnyViews, kind: AnyAnnotations) -> None:
+    """Refuse views that class maps and boxes cannot follow.
+
+    Raises:
+        SettingsError: naming views that they can.
+    """
+    if is_dense(kind) and not isinstance(views, Placing):
+        every = AnyPretrainingViews | AnyViews
+        able = [name for name, spec in kinds(every).items() if issubclass(spec, Placing)]
+        raise SettingsError(
+            f"{dense_words(kind)} cannot follow views:{kind_of(every, views)}, which changes more than size and place or shows several "
+            f"parts; choose one of {', '.join(able)}"
+        )
+
+
+def view_of(
+    views: AnyPretrainingViews | AnyViews,
+    sample: Sample,
+    kind: AnyAnnotations,
+    size: Size,
+    *key: int,
+) -> tuple[tuple[Tensor, ...], Annotation]:
+    """The views of an image, and what is known of them: class maps and boxes move along with the pixels.
+
+    Raises:
+        DataError: if the pixels are of a kind that the views cannot change.
+        SettingsError: as `check_views_carry`.
+    """
+    shown = views(sample.image, size, *key)
+    if not is_dense(kind):
+        return shown, sample.annotation
+    check_views_carry(views, kind)
+    assert isinstance(views, Placing)
+    whole = Size(sample.image.shape[-2], sample.image.shape[-1])
+    return shown, moved(sample.annotation, whole, views.geometry(whole, size, *key))

@@ -16,10 +16,14 @@ from threading import Event
 from typing import Any, NamedTuple
 from zlib import crc32
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from unmask.annotations import UNKNOWN, MultiLabels, whole_image_only
 from unmask.contracts import ImageSource
+from unmask.data.labels import as_word
 from unmask.data.loader import fetched
 from unmask.data.pack_bytes import Stored, stored
 from unmask.data.pack_manifest import (
@@ -50,6 +54,10 @@ _OURS = (PACK, f".{PACK}", _LOCK)
 
 Tried = tuple[int, Stored | UnmaskError]
 """A position, and what to store of its image, or why that cannot be."""
+
+
+Label = int | list[int] | None
+"""The number of a class, or of each of several; None if it is not known."""
 
 
 class Progress(NamedTuple):
@@ -86,7 +94,10 @@ class Packer:
 
         Raises:
             RunError: naming what differs.
+            SettingsError: if annotations say where in an image something is, since images are resized.
         """
+        for source in self.sources.values():
+            whole_image_only(source.annotations, "a folder of shards")
         if self.root.exists() and not self.root.is_dir():
             raise RunError(f"{self.root} is a file; name a new folder for the shards")
         before = read_pack(self.root)
@@ -128,7 +139,8 @@ class Packer:
                 images=len(source),
                 fingerprint=source.fingerprint,
                 channels=source.channels,
-                class_names=source.class_names,
+                class_names=source.annotations.names,
+                several_classes=isinstance(source.annotations, MultiLabels),
             )
             for name, source in self.sources.items()
         }
@@ -197,7 +209,7 @@ class Packer:
                     name = source.name(position)
                     aside.add([(self._listed(split, name), str(image))])
                 else:
-                    rows.append(_add(writer, source, position, labels[position], image))
+                    rows.append(_add(writer, source, position, _label(labels[position]), image))
                     copied += image.copied
                 if stop.is_set():
                     return None
@@ -269,26 +281,38 @@ class _Encoding(Dataset[list[Tried]]):
 
 
 def _add(
-    writer: ShardWriter, source: ImageSource, position: int, label: int, image: Stored
+    writer: ShardWriter, source: ImageSource, position: int, label: Label, image: Stored
 ) -> dict[str, Any]:
     """Write the members of a sample; returns its row in the index."""
     key, name = f"{position:09}", source.name(position)
     about: dict[str, Any] = {ORIGINAL_NAME: name}
+    names, word = source.annotations.names, ""
     offset = writer.add(key + image.ending, image.data)
-    if label >= 0:
+    if isinstance(label, list):
+        about |= {"label": label, "class_name": [names[number] for number in label]}
+        word = as_word(label)
+    elif label is not None:
         writer.add(f"{key}.cls", str(label).encode())
-        about |= {"label": label, "class_name": source.class_names[label]}
+        about |= {"label": label, "class_name": names[label]}
+        word = str(label)
     writer.add(f"{key}.json", json.dumps(about).encode())
     return {
         "name": os.fsencode(name),
         "offset": offset,
         "size": len(image.data),
-        "label": str(label) if label >= 0 else "",
+        "label": word,
         "array": image.ending == ARRAY_ENDING,
         "crc32": crc32(image.data),
         "height": image.size.height,
         "width": image.size.width,
     }
+
+
+def _label(numbers: np.int64 | NDArray[np.int64]) -> Label:
+    """The number of a class, or those of several, [classes] of 0 or 1; None if it is not known."""
+    if np.all(numbers == UNKNOWN):
+        return None
+    return np.flatnonzero(numbers).tolist() if isinstance(numbers, np.ndarray) else int(numbers)
 
 
 def _kept(shard: Path, first: int) -> PackedShard | None:

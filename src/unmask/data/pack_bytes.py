@@ -19,9 +19,9 @@ from torch import Tensor
 
 from unmask.contracts import ImageSource, Size
 from unmask.data.decode import decode, jpeg_or_png, upright_format
+from unmask.data.geometry import resize
 from unmask.data.image_files import EncodedImages
 from unmask.data.tar_index import ARRAY_ENDING
-from unmask.data.views import resize
 from unmask.errors import DataError
 
 _ENDINGS = {"JPEG": ".jpg", "PNG": ".png"}

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 from pyarrow import feather
 
+from unmask.annotations import ClassLabels, MultiLabels, Unlabelled
 from unmask.data.tar_index import COLUMNS
 from unmask.errors import DataError, SettingsError
 from unmask.spec import from_json, to_json
@@ -72,7 +73,17 @@ class PackedSplit:
     """1 for grey, 3 for colour, or the number of bands."""
 
     class_names: tuple[str, ...]
-    """The classes that the numbers in `.cls` stand for."""
+    """The classes that the numbers in `.cls`, or in `.json`, stand for."""
+
+    several_classes: bool = False
+    """Whether an image may belong to several classes; then `.json` lists them."""
+
+    @property
+    def annotations(self) -> Unlabelled | ClassLabels | MultiLabels:
+        """What is known of the images."""
+        if self.several_classes:
+            return MultiLabels(names=self.class_names)
+        return ClassLabels(names=self.class_names) if self.class_names else Unlabelled()
 
 
 @dataclass(frozen=True, kw_only=True)

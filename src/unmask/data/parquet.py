@@ -1,7 +1,7 @@
 """Parquet files with an image in each row, in the layout of Hugging Face's data sets.
 
 The image column is a struct of `bytes` and `path`, or plain bytes; the label column holds numbers, whose names are in
-the schema's metadata, or words. Rows are read at random from memory; what is large is copied once
+the schema's metadata, or words; or lists of them, where images may belong to several classes or to none. Rows are read at random from memory; what is large is copied once
 into a memory-mapped file in the cache folder, since Parquet itself can only be read in groups of rows.
 """
 
@@ -22,10 +22,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from unmask.annotations import UNKNOWN, ClassLabels, MultiLabels
 from unmask.data import cache
 from unmask.data.changes import size_and_time
 from unmask.data.image_files import EncodedImages, Listing
-from unmask.data.names import Names, classes_of_labels, fingerprint
+from unmask.data.labels import Labels, as_word, several_labels, unlabelled, word_labels
+from unmask.data.names import Names, fingerprint
 from unmask.data.splits import find_files, split_of
 from unmask.errors import DataError, ResourceError
 
@@ -82,6 +84,8 @@ class _Layout(NamedTuple):
     nested: bool
     """Whether the image is a struct that holds bytes."""
     label: str | None
+    several: bool
+    """Whether each label is a list of classes."""
     class_names: tuple[str, ...]
 
 
@@ -101,11 +105,10 @@ def _open(files: list[Path], where: str) -> EncodedImages:
     missing = [(name, "holds no bytes (null)") for name in np.array(names)[~there].tolist()]
     rows = np.flatnonzero(there)
     kept, bytes_of = Names(names).rows(rows), sizes.fill_null(0).to_numpy()[rows].astype(np.int64)
-    classes = _classes(files, layout)
     listing = Listing(
         names=kept,
         sizes=bytes_of,
-        classes=classes and (classes[0], classes[1][rows]),
+        labels=_labels(files, layout).rows(rows),
         refused=missing,
         others=Counter(),
         fingerprint=fingerprint(kept, bytes_of),
@@ -148,7 +151,7 @@ def _layout(file: Path) -> _Layout:
         raise DataError(f"{file} is no Parquet file, or not whole ({first})") from None
     features = _features(schema)
     images = [name for name in schema.names if _holds_bytes(schema.field(name).type)]
-    marked = [name for name in images if features.get(name, {}).get("_type") == "Image"]
+    marked = [name for name in images if _type_of(features, name) == "Image"]
     named = [name for name in _IMAGE_NAMES if name in images]
     chosen = [*marked, *named, *(images if len(images) == 1 else [])]
     if not chosen:
@@ -159,8 +162,9 @@ def _layout(file: Path) -> _Layout:
         )
     image = chosen[0]
     label = _label_column(schema, features)
-    names = tuple(features.get(label or "", {}).get("names") or ())
-    return _Layout(image, pa.types.is_struct(schema.field(image).type), label, names)
+    several = label is not None and _is_list(schema.field(label).type)
+    names = _class_names(features, label or "")
+    return _Layout(image, pa.types.is_struct(schema.field(image).type), label, several, names)
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
@@ -172,6 +176,11 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
         return {}
 
 
+def _type_of(features: dict[str, Any], column: str) -> str | None:
+    about = features.get(column)
+    return about.get("_type") if isinstance(about, dict) else None
+
+
 def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
@@ -181,15 +190,30 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 def _label_column(schema: pa.Schema, features: dict[str, Any]) -> str | None:
     def usable(name: str) -> bool:
         kind = schema.field(name).type
+        kind = kind.value_type if _is_list(kind) else kind
         return pa.types.is_integer(kind) or pa.types.is_string(kind)
 
-    marked = [n for n in schema.names if features.get(n, {}).get("_type") == "ClassLabel"]
+    marked = [n for n in schema.names if _type_of(features, n) == "ClassLabel"]
     candidates = [n for n in (*_LABEL_NAMES, *marked) if n in schema.names and usable(n)]
     return next((name for name in candidates if name in marked), next(iter(candidates), None))
 
 
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _class_names(features: dict[str, Any], label: str) -> tuple[str, ...]:
+    """The names of classes that the description gives a column, or the elements of its lists."""
+    about = features.get(label, {})
+    if isinstance(about, list):  # as older versions of `datasets` write a list
+        about = about[0] if about else {}
+    about = about.get("feature", about)
+    return tuple(about.get("names") or ())
+
+
 def _in_words(layout: _Layout) -> str:
     label = f"labels {layout.label}" if layout.label else "no labels"
+    label += " (lists)" if layout.several else ""
     classes = f" of {len(layout.class_names)} classes" if layout.class_names else ""
     return f"images {layout.image}{' (a struct)' if layout.nested else ''}, {label}{classes}"
 
@@ -198,25 +222,43 @@ def _row_names(files: list[Path]) -> list[str]:
     return [f"{f.name}:{row}" for f in files for row in range(pq.read_metadata(f).num_rows)]
 
 
-def _classes(
-    files: list[Path], layout: _Layout
-) -> tuple[tuple[str, ...], NDArray[np.int64]] | None:
-    """Class names, and the class of each row (-1 where it has none)."""
+def _labels(files: list[Path], layout: _Layout) -> Labels:
+    """The classes of each row, unknown where its label is null.
+
+    Raises:
+        DataError: for a label that has no name.
+    """
     if layout.label is None:
-        return (), np.full(sum(pq.read_metadata(file).num_rows for file in files), -1)
+        return unlabelled(sum(pq.read_metadata(file).num_rows for file in files))
     columns = [pq.read_table(file, columns=[layout.label]).column(0) for file in files]
     labels = [label for column in columns for label in column.to_pylist()]
     if not layout.class_names:
-        words = ["" if label is None else str(label) for label in labels]
-        return classes_of_labels(words, {}) or ((), np.full(len(labels), -1))
+        return word_labels([_word(label) for label in labels], {}) or unlabelled(len(labels))
+    _check_named(labels, layout)
+    if layout.several:
+        names = [str(number) for number in range(len(layout.class_names))]
+        lists = [None if label is None else [str(one) for one in label] for label in labels]
+        return several_labels(lists, names)._replace(kind=MultiLabels(names=layout.class_names))
+    numbers = np.array([UNKNOWN if label is None else label for label in labels])
+    return Labels(ClassLabels(names=layout.class_names), np.maximum(numbers, UNKNOWN))
+
+
+def _word(label: Any) -> str:
+    if label is None:
+        return ""
+    return as_word(label) if isinstance(label, list) else str(label)
+
+
+def _check_named(labels: list[Any], layout: _Layout) -> None:
+    """Refuse numbers of classes beyond the names in the schema."""
     count = len(layout.class_names)
-    numbers = np.array([-1 if label is None else label for label in labels])
-    if len(numbers) and numbers.max() >= count:
+    lists = [label if isinstance(label, list) else [label] for label in labels]
+    highest = max((one for several in lists for one in several if one is not None), default=0)
+    if highest >= count:
         raise DataError(
-            f"label {numbers.max()} of column {layout.label} has no name: the schema names {count} "
+            f"label {highest} of column {layout.label} has no name: the schema names {count} "
             "classes, counted from 0"
         )
-    return layout.class_names, np.maximum(numbers, -1)
 
 
 def _chunks(files: list[Path], layout: _Layout, state: str) -> list[Any]:

@@ -2,7 +2,8 @@
 
 A sample is the members that share a path up to the first dot of their name: `0001.jpg`, `0001.cls`, `0001.json`.
 The label is the number or word in `.cls`, or `label` in `.json`; without either, folders in the names
-are classes, as in a folder of images. What `unmask pack` wrote brings its index along, and its class names.
+are classes, as in a folder of images. A list as `label` in `.json`, such as {"label": ["cat", "dog"]}, says that images
+may belong to several classes; an empty one, to none. What `unmask pack` wrote brings its index along, and its class names.
 """
 
 import io
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from unmask.contracts import ImageSource
 from unmask.data.changes import size_and_change, size_and_time
 from unmask.data.image_files import EncodedImages, Listing
-from unmask.data.names import Names, classes_of_labels, fingerprint
+from unmask.data.labels import Labels, several_labels, word_labels, words_of
+from unmask.data.names import Names, fingerprint
 from unmask.data.pack_manifest import (
     PackedSplit,
     check_finished,
@@ -155,7 +157,7 @@ def list_shards(shards: list[Path], where: str, split: str) -> tuple[Listing, pa
     listing = Listing(
         names=names,
         sizes=sizes,
-        classes=_classes(places, indexes, packed),
+        labels=_labels(places, indexes, packed),
         refused=[row for index in indexes for row in index.refused],
         others=sum((Counter(index.others) for index in indexes), Counter[str]()),
         fingerprint=fingerprint(names, sizes),
@@ -174,11 +176,10 @@ def without_arrays(listing: Listing, places: pa.Table) -> tuple[Listing, pa.Tabl
     refused = [
         (names[row], "an array among encoded images") for row in np.flatnonzero(arrays).tolist()
     ]
-    classes = listing.classes
     kept = listing._replace(
         names=names.rows(rows),
         sizes=listing.sizes[rows],
-        classes=classes and (classes[0], classes[1][rows]),
+        labels=listing.labels and listing.labels.rows(rows),
         refused=listing.refused + refused,
     )
     return kept, places.take(rows)
@@ -203,7 +204,7 @@ def _packed_split(shards: list[Path], split: str) -> PackedSplit | None:
         if pack is not None:
             check_finished(folder, pack)
         found[folder] = pack and pack.splits.get(split)
-    kinds = {known and (known.class_names, known.channels) for known in found.values()}
+    kinds = {known and (known.annotations, known.channels) for known in found.values()}
     if len(kinds) > 1:
         raise DataError(
             f"{' and '.join(str(folder) for folder in list(found)[:2])} were packed with other classes or channels, so "
@@ -232,14 +233,16 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.LargeBinaryArray:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], pa.large_binary())
 
 
-def _classes(
-    places: pa.Table, indexes: list[Index], packed: PackedSplit | None
-) -> tuple[tuple[str, ...], NDArray[np.int64]] | None:
-    """Class names and numbers from the labels; None where no sample has one."""
+def _labels(places: pa.Table, indexes: list[Index], packed: PackedSplit | None) -> Labels | None:
+    """Names and numbers of classes; None where no sample has a label."""
     labels = places.column("label").to_pylist()
+    if packed is not None and packed.several_classes:
+        numbers = [words_of(label) if label else None for label in labels]
+        named = several_labels(numbers, [str(n) for n in range(len(packed.class_names))])
+        return named._replace(kind=packed.annotations)
     if packed is not None:
-        return packed.class_names, np.array([int(label or -1) for label in labels], dtype=np.int64)
+        return Labels(packed.annotations, np.array([int(x or -1) for x in labels], dtype=np.int64))
     titles: dict[str, str] = {}
     for index in indexes:
         titles |= index.titles
-    return classes_of_labels(labels, titles)
+    return word_labels(labels, titles)

@@ -15,11 +15,7 @@ class Subset:
 
     def __init__(self, whole: ImageSource, rows: NDArray[np.int64]) -> None:
         self.whole, self.rows = whole, rows
-        self.where, self.channels, self.class_names = (
-            whole.where,
-            whole.channels,
-            whole.class_names,
-        )
+        self.where, self.channels, self.annotations = whole.where, whole.channels, whole.annotations
         self.values: Values = whole.values
         self.refused = whole.refused
         self.others: Counter[str] = whole.others
@@ -28,12 +24,6 @@ class Subset:
             hashlib.sha256(mark.encode() + rows.astype("<i8").tobytes()).hexdigest()[:16]
             for mark in (whole.fingerprint, whole.state)
         )
-
-    @property
-    def annotations(self):  # SHIM
-        from unmask.annotations import ClassLabels, Unlabelled
-
-        return ClassLabels(names=self.class_names) if self.class_names else Unlabelled()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -45,9 +35,9 @@ class Subset:
         """Its name in the whole."""
         return self.whole.name(int(self.rows[position]))
 
-    def labels(self) -> list[int]:
-        """The class of every image."""
-        return np.array(self.whole.labels())[self.rows].tolist()
+    def labels(self) -> NDArray[np.int64]:
+        """See `ImageSource`."""
+        return self.whole.labels()[self.rows]
 
     def typical_size(self) -> Size:
         """The whole's."""

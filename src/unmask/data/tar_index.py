@@ -15,10 +15,11 @@ import pyarrow as pa
 from unmask.data import cache
 from unmask.data.changes import size_and_time
 from unmask.data.decode import IMAGE_ENDINGS
+from unmask.data.labels import as_word, words_of
 from unmask.data.names import fingerprint
 from unmask.errors import DataError
 
-_VERSION = 2
+_VERSION = 3
 COLUMNS = pa.schema(
     [
         ("name", pa.large_binary()),
@@ -36,6 +37,9 @@ ARRAY_ENDING = ".npy"
 ORIGINAL_NAME = "original_name"
 """Where `.json` tells what an image was called before it was packed."""
 
+_TITLES = ("class_name", "name")
+"""Where `.json` tells what a label, or each of several, is called."""
+
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"(\xb5": "unzstd"}
 
 
@@ -43,7 +47,7 @@ class Index(NamedTuple):
     """What a shard holds."""
 
     table: pa.Table
-    """Of each image, `COLUMNS`; the label is "" without one."""
+    """Of each image, `COLUMNS`; the label is "" without one, and several are one word (`data.labels.as_word`)."""
     refused: list[tuple[str, str]]
     """(name, reason) of samples that cannot be used."""
     others: dict[str, int]
@@ -159,8 +163,15 @@ def _about(members: list[_Member], tar: tarfile.TarFile, titles: dict[str, str])
         return label, ""
     if not isinstance(about, dict):
         return label, ""
-    label = label or str(about.get("label", ""))
-    title = next((about[k] for k in ("class_name", "name") if k in about), None)
+    noted, title = about.get("label"), next((about[k] for k in _TITLES if k in about), None)
+    if not label and isinstance(noted, list):
+        label = as_word(noted)
+        for word, name in zip(
+            words_of(label), title if isinstance(title, list) else (), strict=False
+        ):
+            titles.setdefault(word, str(name))
+    if not label and noted is not None:
+        label = str(noted)
     if label and isinstance(title, str):
         titles.setdefault(label, title)
     return label, str(about.get(ORIGINAL_NAME, ""))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unmask.channels import Values
 from unmask.contracts import Sample, Size
@@ -14,7 +15,8 @@ from unmask.data.bands import BAND_ENDINGS, Shape, read_bands, read_shape
 from unmask.data.changes import size_and_time
 from unmask.data.folder import Files, list_files, split_folder, splits_of
 from unmask.data.image_files import Listing
-from unmask.data.names import Names, classes_of, fingerprint
+from unmask.data.labels import folder_labels
+from unmask.data.names import Names, fingerprint
 from unmask.errors import DataError, SettingsError
 
 _FEW = 0.05
@@ -62,7 +64,7 @@ def _alone(path: Path) -> Listing:
     return Listing(
         names=Names([path.name]),
         sizes=np.array([size]),
-        classes=None,
+        labels=None,
         refused=[],
         others=Counter(),
         fingerprint=fingerprint([path.name], [size]),
@@ -101,21 +103,17 @@ class BandImages:
             raise DataError(self._nothing_found())
         self._rows = np.array(list(shapes))
         self._names = listing.names.rows(self._rows)
-        if listing.classes is None:
-            self.class_names, self._labels = classes_of(self._names)
-        else:
-            self.class_names, self._labels = listing.classes[0], listing.classes[1][self._rows]
+        self._labels = (
+            folder_labels(self._names)
+            if listing.labels is None
+            else listing.labels.rows(self._rows)
+        )
+        self.annotations = self._labels.kind
         whole = all(shape.bytes_only for shape in shapes.values())
         self.values: Values = "uint8" if whole else "float32"
         sizes = [shape.size for shape in shapes.values()]
         self._typical = Size(*(int(side) for side in np.median(sizes, axis=0)))
         self.smallest_side = min(map(min, sizes))
-
-    @property
-    def annotations(self):  # SHIM
-        from unmask.annotations import ClassLabels, Unlabelled
-
-        return ClassLabels(names=self.class_names) if self.class_names else Unlabelled()
 
     def __len__(self) -> int:
         return len(self._names)
@@ -125,15 +123,15 @@ class BandImages:
         image = read_bands(file, self._spec.channels, self._spec.no_data, self.values == "uint8")
         if len(image) != self.channels:
             raise DataError(f"has {len(image)} channels and not {self.channels}")
-        return Sample(image, int(self._labels[position]))
+        return Sample(image, self._labels.annotation(position))
 
     def name(self, position: int) -> str:
         """The file, relative to the folder."""
         return self._names[position]
 
-    def labels(self) -> list[int]:
-        """The class of every image; -1 where there are no classes."""
-        return self._labels.tolist()
+    def labels(self) -> NDArray[np.int64]:
+        """See `ImageSource`."""
+        return self._labels.numbers()
 
     def typical_size(self) -> Size:
         """Median height and width."""

@@ -15,14 +15,22 @@ from torchvision.transforms.v2 import functional as F
 
 from unmask.channels import IMAGENET
 from unmask.contracts import Size
+from unmask.data.geometry import (
+    Box,
+    Geometry,
+    Placing,
+    covering,
+    middle,
+    moved_pixels,
+    view_of_part,
+    whole_of,
+)
 from unmask.errors import DataError, SettingsError
 from unmask.randomness import generator, seeded
 from unmask.spec import Kind
 
-_BICUBIC = v2.InterpolationMode.BICUBIC
 _MARGIN_UP_TO = 224
 _TRIES = 10
-_MOST = 0.5
 _WIDEST = 4 / 3  # and 3/4 the tallest
 
 
@@ -47,15 +55,25 @@ class RandomCrop:
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
     ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
         """One view; its crop and flip depend on the key alone."""
-        top, left, height, width, mirrored = self.draw(Size(*image.shape[-2:]), *key)
-        view = resize(image[:, top : top + height, left : left + width], size)
-        return (view.flip(-1) if mirrored else view,)
+        return (_placed(self, image, size, *key),)
 
-    def draw(self, whole: Size, *key: int) -> tuple[int, int, int, int, bool]:
-        """Top, left, height and width of the part of an image of this size, and whether it is mirrored."""
+    def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
+        """See `data.geometry.Placing`."""
         random = generator("cpu", "crop", *key)
-        box = draw_box(whole, self.smallest_share, random)
-        return *box, torch.rand((), generator=random).item() < self.flip_probability
+        part = draw_box(whole, self.smallest_share, random)
+        return view_of_part(part, size, _drawn_flip(self.flip_probability, random))
+
+
+def _placed(
+    views: Placing, image: Shaped[Tensor, "c h w"], size: Size, *key: int
+) -> Shaped[Tensor, "c new_h new_w"]:
+    """The view that lies where its key says."""
+    whole = Size(image.shape[-2], image.shape[-1])
+    return moved_pixels(image, views.geometry(whole, size, *key))
+
+
+def _drawn_flip(probability: float, random: torch.Generator) -> bool:
+    return torch.rand((), generator=random).item() < probability
 
 
 def _check_flip(probability: float) -> None:
@@ -65,8 +83,8 @@ def _check_flip(probability: float) -> None:
 
 def draw_box(
     size: Size, smallest_share: float, random: torch.Generator, largest_share: float = 1.0
-) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a random part of an image.
+) -> Box:
+    """A random part of an image.
 
     The rule of torchvision's RandomResizedCrop: share of the area and logarithm of the proportions
     are uniform; if ten draws do not fit, the largest part in the middle with allowed proportions.
@@ -81,10 +99,10 @@ def draw_box(
         height, width = round(math.sqrt(area / proportions)), round(math.sqrt(area * proportions))
         if 0 < height <= size.height and 0 < width <= size.width:
             top = int(draws[2] * (size.height - height + 1))
-            return top, int(draws[3] * (size.width - width + 1)), height, width
+            return Box(top, int(draws[3] * (size.width - width + 1)), height, width)
     height = min(size.height, round(size.width * _WIDEST))
     width = min(size.width, round(size.height * _WIDEST))
-    return (size.height - height) // 2, (size.width - width) // 2, height, width
+    return Box((size.height - height) // 2, (size.width - width) // 2, height, width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +113,11 @@ class CenterCrop:
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
     ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
         """One view, the same for every key."""
-        return (center_crop(image, size),)
+        return (_placed(self, image, size, *key),)
+
+    def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
+        """See `data.geometry.Placing`."""
+        return _central(whole, covering(whole, size), size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +139,14 @@ class MarginCrop:
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
     ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
         """One view, the same for every key."""
-        if min(size) > _MARGIN_UP_TO:
-            return (center_crop(image, size),)
-        around = Size(*(int(side / self.share) for side in size))
-        return (F.center_crop(_covering(image, around), list(size)),)
+        return (_placed(self, image, size, *key),)
+
+    def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
+        """See `data.geometry.Placing`."""
+        around = size
+        if min(size) <= _MARGIN_UP_TO:
+            around = Size(*(int(side / self.share) for side in size))
+        return _central(whole, covering(whole, around), size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,15 +171,18 @@ class FixedCrop:
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
     ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
         """One view; its place and flip depend on the key alone."""
+        return (_placed(self, image, size, *key),)
+
+    def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
+        """See `data.geometry.Placing`."""
         random = generator("cpu", "fixed crop", *key)
-        whole = _covering(image, Size(*(int(side / self.share) for side in size)))
+        resized = covering(whole, Size(*(int(side / self.share) for side in size)))
         top, left = (
-            int(torch.randint(whole.shape[axis] - size[axis] + 1, (), generator=random))
-            for axis in (-2, -1)
+            int(torch.randint(most - least + 1, (), generator=random))
+            for most, least in zip(resized, size, strict=True)
         )
-        view = whole[:, top : top + size.height, left : left + size.width]
-        mirrored = torch.rand((), generator=random).item() < self.flip_probability
-        return (view.flip(-1) if mirrored else view,)
+        mirrored = _drawn_flip(self.flip_probability, random)
+        return Geometry(whole_of(whole), resized, Box(top, left, *size), mirrored)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +243,7 @@ class JitteredCrop:
                 f"colours are changed of images with 3 channels of uint8, and these have {len(image)} of "
                 f"{str(image.dtype).removeprefix('torch.')}; choose views:random-crop"
             )
-        (view,) = self.crop()(image, size, *key)
+        view = _placed(self, image, size, *key)
         jitter = v2.RandomApply(
             [v2.ColorJitter(self.brightness, self.contrast, self.saturation, self.hue)],
             self.probability,
@@ -222,13 +251,18 @@ class JitteredCrop:
         with seeded("jitter", *key):
             return (jitter(view),)
 
+    def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
+        """See `data.geometry.Placing`; colours stay where they are."""
+        return self.crop().geometry(whole, size, *key)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentedCrop:
     """A random part of the image, a random flip, and RandAugment (Cubuk and others, 2020), by timm.
 
     For grey and colour images of bytes. As in MAE's fine-tuning: two operations of a list of fifteen, each
-    done half the time, their strength growing with the magnitude.
+    done half the time, their strength growing with the magnitude. Some of them turn, shear or shift the image, which
+    class maps and boxes do not follow.
     """
 
     smallest_share: float = 0.08
@@ -301,31 +335,43 @@ def _posterize(picture: Image, bits: int, **_: Any) -> Image:
     return ImageOps.posterize(picture, bits) if bits else picture.point([0] * 256 * 3)
 
 
+@dataclass(frozen=True, kw_only=True)
+class WholeImage:
+    """All of the image in its proportions, made smaller if it is too large; nothing is cut, nothing is drawn.
+
+    Views differ in size with their images: they are fed one at a time, or padded (`Batch.sizes`).
+    """
+
+    longest_side: int = 1024
+    """Most pixels of the longer side; smaller images keep their size. The recipe's image size is not used."""
+
+    def __post_init__(self) -> None:
+        if self.longest_side < 1:
+            raise SettingsError(f"longest_side must be at least 1 pixel, got {self.longest_side}")
+
+    def __call__(
+        self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
+    ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
+        """One view, the same for every size and key."""
+        return (_placed(self, image, size, *key),)
+
+    def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
+        """See `data.geometry.Placing`."""
+        scale = min(1.0, self.longest_side / max(whole))
+        return view_of_part(whole_of(whole), Size(*(max(1, round(side * scale)) for side in whole)))
+
+
 def center_crop(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c new_h new_w"]:
     """Resize until the image covers `size`, then cut out the middle; proportions stay."""
-    if image.shape[-2:] == size:
-        return image
-    return F.center_crop(_covering(image, size), list(size))
+    return _placed(CenterCrop(), image, size)
 
 
-def _covering(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c new_h new_w"]:
-    """The image resized in its proportions until it just covers `size`."""
-    height, width = image.shape[-2:]
-    scale = max(size.height / height, size.width / width)
-    covering = [max(size.height, round(height * scale)), max(size.width, round(width * scale))]
-    return resize(image, Size(*covering))
+def _central(whole: Size, resized: Size, size: Size) -> Geometry:
+    """The middle of a resized image."""
+    return Geometry(whole_of(whole), resized, middle(resized, size), False)
 
 
-def resize(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c new_h new_w"]:
-    """Bicubic, smoothed where it shrinks; a value is missing where most of what it is made of is."""
-    if image.dtype == torch.uint8 or not bool((missing := image.isnan()).any()):
-        return F.resize(image, list(size), _BICUBIC, antialias=True)
-    weights = F.resize((~missing).to(image.dtype), list(size), _BICUBIC, antialias=True)
-    values = F.resize(image.masked_fill(missing, 0.0), list(size), _BICUBIC, antialias=True)
-    return torch.where(weights >= _MOST, values / weights, math.nan)
-
-
-AnyViews = (
+AnyCrops = (
     Annotated[RandomCrop, Kind("random-crop")]
     | Annotated[CenterCrop, Kind("center-crop")]
     | Annotated[MarginCrop, Kind("margin-crop")]
@@ -333,3 +379,7 @@ AnyViews = (
     | Annotated[JitteredCrop, Kind("jittered-crop")]
     | Annotated[AugmentedCrop, Kind("augmented-crop")]
 )
+"""One view of an image, of the size that the recipe gives."""
+
+AnyViews = AnyCrops | Annotated[WholeImage, Kind("whole-image")]
+"""One view of an image."""

@@ -114,7 +114,7 @@ class FeatureStore:
             "channels": source.channels,
             "state": source.state,
             "names": _hash([source.name(position) for position in range(len(source))]),
-            "labels": _hash(source.labels()),
+            "labels": _hash(source.labels().tolist()),
         }
 
 

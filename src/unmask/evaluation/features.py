@@ -25,7 +25,8 @@ class Features(NamedTuple):
     """The class token (the mean of several)."""
     mean: Float[Tensor, "n d"]
     """The mean of the patch tokens."""
-    labels: Int[Tensor, "n"]
+    labels: Int[Tensor, "n *classes"]
+    """The class of each image, [n], or 0 or 1 for each of several, [n classes]; -1 where it is not known."""
     positions: Int[Tensor, "n"]
     """Where the images are in their source: those that cannot be read have no row."""
     unreadable: Unreadable
@@ -42,7 +43,8 @@ class Tokens(NamedTuple):
 
     tokens: Float[Tensor, "n t d"]
     """Class token first."""
-    labels: Int[Tensor, "n"]
+    labels: Int[Tensor, "n *classes"]
+    """The class of each image, [n], or 0 or 1 for each of several, [n classes]; -1 where it is not known."""
     positions: Int[Tensor, "n"]
     """Where the images are in their source: those that cannot be read have no row."""
     unreadable: Unreadable
@@ -70,19 +72,17 @@ def features(
     # One block for all results: small ones kept between large, short-lived ones scatter the heap.
     classes = torch.empty(len(source), encoder.embed_dim)
     means = torch.empty(len(source), encoder.embed_dim)
-    labels: list[int] = []
     positions: list[int] = []
     unreadable: Unreadable = []
     for batch in _crops(source, size, statistics, device, workers, unreadable):
         encoded = encoder.encode(batch.images.to(device))
-        rows = slice(len(labels), len(labels) + len(batch.labels))
+        rows = slice(len(positions), len(positions) + len(batch.positions))
         classes[rows] = encoded.cls.mean(1)
         means[rows] = encoded.patches.mean(1)
-        labels += batch.labels
         positions += batch.positions
-    count = len(labels)
-    numbers = torch.tensor(labels), torch.tensor(positions)
-    return Features(classes[:count], means[:count], *numbers, unreadable)
+    count = len(positions)
+    labels = torch.from_numpy(source.labels()[positions])
+    return Features(classes[:count], means[:count], labels, torch.tensor(positions), unreadable)
 
 
 @torch.inference_mode()
@@ -102,17 +102,15 @@ def patch_tokens(
         ResourceError: if they do not fit.
     """
     tokens = torch.empty(check_room(encoder, source, size))
-    labels: list[int] = []
     positions: list[int] = []
     unreadable: Unreadable = []
     for batch in _crops(source, size, statistics, device, workers, unreadable):
         encoded = encoder.encode(batch.images.to(device))
-        part = tokens[len(labels) : len(labels) + len(batch.labels)]
+        part = tokens[len(positions) : len(positions) + len(batch.positions)]
         part[:, :1], part[:, 1:] = encoded.cls.mean(1, keepdim=True), encoded.patches
-        labels += batch.labels
         positions += batch.positions
-    numbers = torch.tensor(labels), torch.tensor(positions)
-    return Tokens(tokens[: len(labels)], *numbers, unreadable)
+    labels = torch.from_numpy(source.labels()[positions])
+    return Tokens(tokens[: len(positions)], labels, torch.tensor(positions), unreadable)
 
 
 def check_room(encoder: Encoder, source: ImageSource, size: Size) -> tuple[int, int, int]:

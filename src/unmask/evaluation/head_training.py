@@ -7,7 +7,6 @@ from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 
 from unmask.contracts import Batch
-from unmask.data.loader import to_device
 from unmask.data.order import samples
 from unmask.training.hardware import memory_available
 from unmask.training.loop import train
@@ -59,4 +58,4 @@ def _batches(
     for step in range(steps):
         chosen = torch.tensor([i for _, i in samples(step, batch_size, len(labels), seed)])
         rows = inputs[chosen.to(inputs.device)]
-        yield to_device(Batch((rows,), labels[chosen], chosen, 0), device)
+        yield Batch((rows,), labels[chosen], chosen, 0).to(device)

@@ -79,10 +79,11 @@ class _Probed(nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Mean cross-entropy, of one class or of each; nothing is drawn."""
-        scores, truth = self.head(batch.images, self.norm), batch.labels
-        several = isinstance(truth, Tensor) and truth.ndim == 2
-        loss = F.binary_cross_entropy_with_logits if several else F.cross_entropy
-        return Loss(loss(scores, truth), {})
+        scores, truth = self.head(batch.images, self.norm), batch.annotations
+        assert isinstance(truth, Tensor)
+        if truth.ndim == 2:
+            return Loss(F.binary_cross_entropy_with_logits(scores, truth.to(scores.dtype)), {})
+        return Loss(F.cross_entropy(scores, truth), {})
 
 
 def probe_scores(

@@ -7,9 +7,6 @@ from pathlib import Path
 from threading import Event
 from typing import NamedTuple
 
-import numpy as np
-
-from unmask.annotations import ClassLabels
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
@@ -47,7 +44,7 @@ class Asked(NamedTuple):
 def few(labelled: Labelled, amount: str, seed: int) -> Labelled:
     """The same test images, and a few labels of each class to learn from."""
     train = labelled.train
-    rows = draw_few(np.array(train.labels()), train.class_names, amount, seed)
+    rows = draw_few(train.labels(), train.annotations.names, amount, seed)
     return labelled._replace(train=Subset(train, rows))
 
 
@@ -86,7 +83,7 @@ def tune(asked: Asked, amount: str, seed: int) -> Finetuned:
     recipe = asked.recipe(len(labelled.train))
     job = Finetune(
         recipe=recipe,
-        annotations=ClassLabels(names=labelled.train.class_names),
+        annotations=labelled.train.annotations,
         init="given" if asked.weights else None,
     )
     run = new_run(

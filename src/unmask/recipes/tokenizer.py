@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from unmask.contracts import Size
-from unmask.data.views import AnyViews, CenterCrop, RandomCrop
+from unmask.data.views import AnyCrops, CenterCrop, RandomCrop
 from unmask.errors import SettingsError
 from unmask.patches import patch_grid
 from unmask.targets import ScalarTokenizer
@@ -23,7 +23,7 @@ class Tokenizing:
     patch_size: int
     """Side of a patch in pixels: that of the encoders which are to learn from the codes."""
 
-    views: AnyViews
+    views: AnyCrops
     """Crops and flips."""
 
     optimizer: AnyOptimizer

@@ -7,7 +7,7 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,23 +15,22 @@ from typing import NamedTuple
 import torch
 
 from unmask.channels import IMAGENET, ChannelStatistics
-from unmask.contracts import Batch, ImageSource, Reports, Size
-from unmask.data.gpu_decode import Encoded
-from unmask.data.loader import Viewed, batches
-from unmask.data.multi_views import sizes_of
+from unmask.contracts import Batch, ImageSource, Reports
+from unmask.data.loader import Feed, batches, example_of
+from unmask.data.noise_images import NoiseImages
 from unmask.data.set_aside import SetAside
 from unmask.errors import ResourceError
 from unmask.formats.model import FORMAT, ModelSpec
 from unmask.objectives import AnyPretraining
 from unmask.recipes import Recipe
 from unmask.runs.bottleneck import Bench, LoaderSpeed, Machine, StepSpeed, Together, verdict
+from unmask.runs.feeding import feed_for
 from unmask.training.flops import (
     copy_ceiling,
     flops_per_image,
     forget_peak,
     matrix_ceiling,
     peak_memory,
-    random_batch,
 )
 from unmask.training.hardware import Hardware, cores, memory_available, wait_for
 from unmask.training.kernels import prepared
@@ -57,8 +56,10 @@ class Bed(NamedTuple):
     device: torch.device
     flops: int
     ceiling: float
-    more: tuple[Size, ...]
-    """Sizes of views after the first."""
+    feed: Feed
+    """Of the images to measure with: noise, where none were named."""
+    example: Callable[[int], Batch]
+    """Batches of so many of them, on the device."""
 
 
 def bench(
@@ -89,8 +90,8 @@ def bench(
         advice=(),
     )
     if source is not None:
-        loader = _loader(bed, source, found.best.images)
-        together = _together(bed, source, found.best.images)
+        loader = _loader(bed, found.best.images)
+        together = _together(bed, found.best.images)
         found = replace(found, loader=loader, together=together)
     bottleneck, advice = verdict(found, packed=source is None or source.in_memory)
     return replace(found, bottleneck=bottleneck, advice=tuple(advice))
@@ -98,22 +99,23 @@ def bench(
 
 def _bed(recipe: Recipe, hardware: Hardware, source: ImageSource | None) -> tuple[Bed, Machine]:
     device = torch.device(hardware.device)
-    channels = source.channels if source else 3
+    size, channels = recipe.image_size, source.channels if source else 3
+    if source is None:  # noise is no file that a GPU could decode
+        source, hardware = NoiseImages(size, channels), replace(hardware, decode="cpu")
+    feed = feed_for(source, recipe.views, size, 0, hardware)
     spec = ModelSpec(
         format=FORMAT,
         encoder=recipe.encoder,
         objective=recipe.objective,
-        image_size=recipe.image_size,
+        image_size=size,
         channels=channels,
         statistics=_plain_statistics(channels),
         origin="measured only",
     )
     ceiling = matrix_ceiling(device, hardware.precision)
     objective = spec.build_objective(0).to(device).train()
-    more = sizes_of(recipe.views, recipe.image_size)[1:]
-    flops = flops_per_image(
-        objective, recipe.image_size, channels, device, hardware.precision, more
-    )
+    example = example_of(feed, size, device)
+    flops = flops_per_image(objective, example, device, hardware.precision)
     machine = Machine(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         precision=hardware.precision,
@@ -124,7 +126,7 @@ def _bed(recipe: Recipe, hardware: Hardware, source: ImageSource | None) -> tupl
         bfloat16_flops_per_second=matrix_ceiling(device, "bfloat16"),
         copy_bytes_per_second=copy_ceiling(device),
     )
-    return Bed(objective, recipe, hardware, device, flops, ceiling, more), machine
+    return Bed(objective, recipe, hardware, device, flops, ceiling, feed, example), machine
 
 
 def _plain_statistics(channels: int) -> ChannelStatistics:
@@ -141,10 +143,7 @@ def _steps(bed: Bed, micro_batch: int | None) -> tuple[tuple[StepSpeed, ...], st
     first = _FIRST_ON_GPU if bed.device.type == "cuda" else _FIRST_ON_CPU
     size = micro_batch or min(first, bed.recipe.batch_size)
     largest = micro_batch or bed.recipe.batch_size
-    channels = bed.objective.encoder.channels
-    each = saved_bytes(
-        bed.objective, bed.recipe.image_size, channels, bed.device, bed.hardware.precision
-    )
+    each = saved_bytes(bed.objective, bed.example, bed.device, bed.hardware.precision)
     began = time.perf_counter()
     found: list[StepSpeed] = []
     while True:
@@ -173,8 +172,7 @@ def _steps(bed: Bed, micro_batch: int | None) -> tuple[tuple[StepSpeed, ...], st
 
 
 def _step_speed(bed: Bed, images: int) -> StepSpeed:
-    channels = bed.objective.encoder.channels
-    batch = random_batch(images, bed.recipe.image_size, channels, bed.device, bed.more)
+    batch = bed.example(images)
     forget_peak(bed.device)
     torch.compiler.reset()
     reports = _trained(bed, itertools.repeat(batch), images)
@@ -205,8 +203,7 @@ def _trained(bed: Bed, stream: Iterator[Batch], images: int) -> Reports:
     """Steps as a run takes them, at a rate of 0: weights stay as they are."""
     around = prepared(
         bed.objective,
-        [(bed.recipe.image_size, *bed.more)],
-        bed.objective.encoder.channels,
+        [bed.example],
         bed.device,
         bed.hardware.precision,
         micro_batch=images,
@@ -228,22 +225,21 @@ def _trained(bed: Bed, stream: Iterator[Batch], images: int) -> Reports:
     )
 
 
-def _stream(bed: Bed, source: ImageSource, images: int, folder: str) -> Iterator[Batch]:
-    viewed = Viewed(source, bed.recipe.views, bed.recipe.image_size, seed=0)
+def _stream(bed: Bed, images: int, folder: str) -> Iterator[Batch]:
     return batches(
-        Encoded(viewed) if bed.hardware.decode == "gpu" else viewed,
+        bed.feed,
         batch_size=images,
         first_step=0,
         steps=_LONG,
         workers=bed.hardware.workers,
         device=bed.device,
-        set_aside=SetAside(Path(folder) / "set_aside.csv", len(source), limit=0.5),
+        set_aside=SetAside(Path(folder) / "set_aside.csv", len(bed.feed.source), limit=0.5),
     )
 
 
-def _loader(bed: Bed, source: ImageSource, images: int) -> LoaderSpeed:
+def _loader(bed: Bed, images: int) -> LoaderSpeed:
     with tempfile.TemporaryDirectory() as folder:
-        stream = _stream(bed, source, images, folder)
+        stream = _stream(bed, images, folder)
         next(stream)  # starts the loading processes
         began, count = time.perf_counter(), 0
         while count == 0 or time.perf_counter() - began < _LOADER_SECONDS:
@@ -259,9 +255,9 @@ def _loader(bed: Bed, source: ImageSource, images: int) -> LoaderSpeed:
     )
 
 
-def _together(bed: Bed, source: ImageSource, images: int) -> Together:
+def _together(bed: Bed, images: int) -> Together:
     with tempfile.TemporaryDirectory() as folder:
-        reports = _trained(bed, _stream(bed, source, images, folder), images)
+        reports = _trained(bed, _stream(bed, images, folder), images)
         next(reports)
         wait_for(bed.device)
         began, waited, count = time.perf_counter(), 0.0, 0

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unmask.annotations import UNKNOWN
 from unmask.contracts import ImageSource, Size
 from unmask.data.in_order import WHOLE_IMAGE, Ordered, in_order
 from unmask.data.subset import Subset
@@ -110,11 +111,17 @@ class Watch:
         return torch.cat(found)
 
     @cached_property
+    def _labels(self) -> NDArray[np.int64]:
+        """The class of each image; -1 where it has none, or may have several."""
+        labels = self._source.labels()
+        return labels if labels.ndim == 1 else np.full(len(labels), UNKNOWN)
+
+    @cached_property
     def _crops(self) -> list[Ordered]:
         """The images, in parts, read once."""
         run = self._run
         size = self._recipe.image_size
-        rows = watched(np.array(self._source.labels()), image_count(run, size))
+        rows = watched(self._labels, image_count(run, size))
         some = Subset(self._source, rows)
         at_once = min(_AT_ONCE, run.hardware.micro_batch)
         with seeded("watch"):  # torch's loader draws a number
@@ -123,12 +130,14 @@ class Watch:
     @cached_property
     def _knn_random(self) -> float | None:
         """Of drawn weights; None where the images have no classes that could be told."""
-        if not _classes(np.array(self._source.labels())).size:
+        if not _classes(self._labels).size:
             return None
         return self._knn(self._embedded(self._model.build_encoder(self._run.seed)))
 
     def _knn(self, points: Float[Tensor, "n d"]) -> float:
-        labels = torch.tensor([label for crops in self._crops for label in crops.labels])
+        labels = torch.cat(
+            [crops.annotations for crops in self._crops if isinstance(crops.annotations, Tensor)]
+        )
         guesses = knn_classes_of_others(points, labels, int(labels.max()) + 1, _NEIGHBORS)
         return (guesses == labels).double().mean().item()
 

@@ -119,10 +119,12 @@ def open_images(recipe: Transfer, data: AnySource, seed: int) -> Images:
     Raises:
         DataError: if there are no such annotations, or too few images.
     """
-    train, test, split = open_labelled(data, seed)
+    train, test, split, unlabelled = open_labelled(data, seed)
+    if unlabelled:
+        split += f"; {unlabelled:,} images without labels are left out"
     if recipe.task.holds_out == 0:
         return Images(train, test, split=split)
-    held_out = held_out_rows(np.array(train.labels()), recipe.task.holds_out, seed)
+    held_out = held_out_rows(train.labels(), recipe.task.holds_out, seed)
     rest, held = (Subset(train, np.flatnonzero(chosen)) for chosen in (~held_out, held_out))
     return Images(rest, test, held if len(held) else None, split)
 
@@ -197,7 +199,7 @@ class Tuned(NamedTuple):
         for batch in stream:
             with autocast(device, hardware.precision):
                 outputs = self.predict(batch.images.to(device))
-            yield outputs.float().cpu(), torch.tensor(batch.labels), batch.positions
+            yield outputs.float().cpu(), batch.annotations, batch.positions
 
 
 def _share_of(source: ImageSource) -> ImageSource:

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from unmask.contracts import ImageSource
-from unmask.data.loader import Viewed, Wanted
-from unmask.data.multi_views import sizes_of
+from unmask.data.loader import Wanted, example_of
 from unmask.errors import ResourceError, SettingsError
 from unmask.patches import patch_grid
 from unmask.randomness import generator
 from unmask.recipes import Recipe, Tokenizing, Transfer
+from unmask.runs.feeding import feed_for
 from unmask.runs.run import Run, parameter_count
-from unmask.training.hardware import Precision, cores, memory_available
+from unmask.training.hardware import Hardware, cores, memory_available
 from unmask.training.step_cost import Cost, measure_cost
 from unmask.traits import Hiding, Targeted, Undivided
 
@@ -51,15 +51,16 @@ class Plan:
 def trial(
     module: nn.Module,
     recipe: Recipe | Transfer | Tokenizing,
-    channels: int,
-    device: torch.device,
-    precision: Precision,
+    source: ImageSource,
+    hardware: Hardware,
 ) -> Cost:
-    """Measure what a step costs here; the module stays as it is.
+    """Measure what a step costs here, on images of the source; the module stays as it is.
 
     Raises:
         ResourceError: if not even the weights, or one image, fit in memory.
+        DataError: if none of the first images can be decoded.
     """
+    device = torch.device(hardware.device)
     learning = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     room = memory_available(device)
     if 4 * learning > room:
@@ -68,15 +69,14 @@ def trial(
             "free; choose a smaller recipe with --recipe"
         )
     module.to(device).train()
+    feed = feed_for(source, recipe.views, recipe.image_size, 0, hardware)
     return measure_cost(
         module,
         recipe.optimizer.build(module),
-        size=recipe.image_size,
-        channels=channels,
+        example=example_of(feed, recipe.image_size, device),
         largest=min(recipe.batch_size, _LARGEST_TRIAL[device.type != "cpu"]),
         device=device,
-        precision=precision,
-        more=sizes_of(recipe.views, recipe.image_size)[1:],
+        precision=hardware.precision,
     )
 
 
@@ -165,13 +165,14 @@ def seconds_of_step(run: Run, source: ImageSource, cost: Cost) -> float:
 
 
 def _loading_seconds(run: Run, source: ImageSource) -> float:
-    """Seconds to load one image, measured on a few."""
-    viewed = Viewed(source, run.recipe.views, run.recipe.image_size, run.seed)
+    """Seconds that a loading process takes for one image, measured on a few."""
+    size = run.recipe.image_size
+    feed = feed_for(source, run.recipe.views, size, run.seed, run.hardware)
     count = min(32, len(source))
     keys = [(0, position * len(source) // count) for position in range(count)]
-    viewed.load(Wanted(keys[:2], epoch=0))
+    feed.load(Wanted(keys[:2], 0, size), [])
     started = time.perf_counter()
-    viewed.load(Wanted(keys, epoch=0))
+    feed.load(Wanted(keys, 0, size), [])
     return (time.perf_counter() - started) / count
 
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
-from unmask.data.loader import Viewed, Wanted
+from unmask.data.cpu_feed import CpuFeed
+from unmask.data.loader import Wanted
 from unmask.data.order import samples
-from unmask.errors import DataError, SettingsError, UnmaskError
+from unmask.errors import DataError, SettingsError
 from unmask.formats.dalle import read_dalle
 from unmask.formats.model import ModelSpec
 from unmask.patches import normalize, patchify
@@ -67,16 +68,14 @@ def _patches(
     run: Setting, recipe: Recipe, source: ImageSource, wanted: int
 ) -> Float[Tensor, "n p"]:
     """At least so many whole patches as the encoder sees them, of the first views of the run."""
-    viewed = Viewed(source, recipe.views, recipe.image_size, run.seed)
+    size = recipe.image_size
+    feed = CpuFeed(source, recipe.views, size, run.seed)
     statistics = run.statistics.tensors()
     found: list[Tensor] = []
     count = 0
     for step in range(-(-_LOOKED_THROUGH // _AT_ONCE)):
-        batch, _ = viewed.__getitems__(
-            Wanted(samples(step, _AT_ONCE, len(source), run.seed), epoch=0)
-        )
-        if isinstance(batch, UnmaskError):
-            raise batch
+        keys = samples(step, _AT_ONCE, len(source), run.seed)
+        batch = feed.load(Wanted(keys, 0, size), [])
         cut = patchify(batch.images, recipe.encoder.patch_size).flatten(0, 1)
         cut = normalize(cut, statistics)
         found.append(cut[~cut.isnan().any(1)])

@@ -9,26 +9,23 @@ import torch
 from torch import nn
 
 from unmask.contracts import Batch, ImageSource, Reports
-from unmask.data.gpu_crops import hold
-from unmask.data.gpu_decode import Encoded
-from unmask.data.loader import Failures, Viewed, batches
-from unmask.data.multi_views import sizes_of
+from unmask.data.loader import Failures, Feed, batches, example_of
 from unmask.data.order import rows_of
 from unmask.data.set_aside import SetAside
 from unmask.runs.encoder_weights import COMPANIONS
+from unmask.runs.feeding import feed_for
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.runs.saving import Saver
 from unmask.training.checkpoint import Checkpoint, restore_optimizer
 from unmask.training.distributed import agreed, everyones, here, spread
 from unmask.training.flops import Meter, first_ceiling, flops_per_image
-from unmask.training.hardware import find_device, memory_available, wait_for
+from unmask.training.hardware import find_device, wait_for
 from unmask.training.kernels import prepared
 from unmask.training.logbook import Logbook
 from unmask.training.loop import train
 
 _WRITE_SECONDS = 1.0
-_RESIDENT = 0.1  # of a GPU's free memory may be filled with images
 
 
 class Progress(NamedTuple):
@@ -68,14 +65,15 @@ def training(
     # Module, optimizer and log, as the checkpoint left them.
     device = find_device(run.hardware.device)
     torch.set_num_threads(run.hardware.threads)
-    equipped = _equip(run, module, device, start)
+    feed = feed_for(source, run.recipe.views, run.recipe.size_at, run.seed, run.hardware)
+    equipped = _equip(run, module, feed, device, start)
     first_step = start.info.step if start else 0
     logbook = Logbook(folder.log, first_step, equipped.meter)
     saver = Saver(run, folder, module, equipped.optimizer)
     set_aside = _gathered(run, folder, source)
 
     # The steps themselves.
-    stream = _batches(run, source, device, first_step, set_aside)
+    stream = _batches(run, feed, device, first_step, set_aside)
     reports = train(
         equipped.module,
         stream,
@@ -144,7 +142,7 @@ class _Equipped(NamedTuple):
 
 
 def _equip(
-    run: Run, module: nn.Module, device: torch.device, start: Checkpoint | None
+    run: Run, module: nn.Module, feed: Feed, device: torch.device, start: Checkpoint | None
 ) -> _Equipped:
     """Weights, FLOPs, compiling, processes and optimizer, in the order that each of them needs.
 
@@ -157,26 +155,20 @@ def _equip(
         module.load_state_dict(start.read("model") | start.read_if_there(COMPANIONS))
     whole_on = torch.device("cpu") if hardware.shard else device
     module.to(whole_on).train()
+    examples = {size: example_of(feed, size, whole_on) for size in recipe.every_size()}
     flops = {
-        size: flops_per_image(
-            module,
-            size,
-            run.channels,
-            whole_on,
-            hardware.precision,
-            sizes_of(recipe.views, size)[1:],
-        )
-        for size in recipe.every_size()
+        size: flops_per_image(module, example, whole_on, hardware.precision)
+        for size, example in examples.items()
     }
     around = prepared(
         module,
-        [sizes_of(recipe.views, size) for size in recipe.every_size()],
-        run.channels,
+        examples.values(),
         whole_on,
         hardware.precision,
         micro_batch=hardware.micro_batch,
         steps=run.steps,
     )
+    del examples  # they take memory on the device
     ceiling = here().count * first_ceiling(device, hardware.precision, hardware.threads)
     spread_out = spread(module, device, hardware.shard)
     optimizer = recipe.optimizer.build(module)
@@ -186,18 +178,12 @@ def _equip(
 
 
 def _batches(
-    run: Run, source: ImageSource, device: torch.device, first_step: int, set_aside: "_Gathered"
+    run: Run, feed: Feed, device: torch.device, first_step: int, set_aside: "_Gathered"
 ) -> Iterator[Batch]:
     """This process's rows of the batches from a step on, on the device, changed as the job wants."""
     recipe, hardware, processes = run.recipe, run.hardware, here()
-    images = Viewed(source, recipe.views, recipe.size_at, run.seed)
-    held = None
-    if hardware.decode == "gpu":
-        images = Encoded(images)
-    elif device.type == "cuda":
-        held = hold(images, device, hardware.workers, room=_RESIDENT * memory_available(device))
     stream = batches(
-        held.drawn if held else images,
+        feed,
         batch_size=recipe.batch_size,
         first_step=first_step,
         steps=run.steps,
@@ -206,8 +192,6 @@ def _batches(
         set_aside=set_aside,
         rows=rows_of(processes.rank, processes.count, recipe.batch_size),
     )
-    if held is not None:
-        stream = map(held.shown, stream)
     change = run.job.change(run)
     if change is None:
         return stream

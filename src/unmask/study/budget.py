@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from unmask.data.loader import example_of
 from unmask.errors import SettingsError
 from unmask.recipes import Recipe, Tokenizing, Transfer
+from unmask.runs.feeding import feed_for
 from unmask.study.cost import StepCost
 from unmask.study.plan import Job, Setting
 from unmask.study.study import tokenizer_of
@@ -65,11 +67,11 @@ def tuning_cost(transfer: Transfer, setting: Setting) -> Cost:
     )
     classifier = transfer.task.build(encoder, labelled.train.annotations)
     device = find_device(hardware.device)
+    feed = feed_for(labelled.train, transfer.views, transfer.image_size, 0, hardware)
     return measure_cost(
         classifier.to(device).train(),
         transfer.optimizer.build(classifier),
-        size=transfer.image_size,
-        channels=labelled.train.channels,
+        example=example_of(feed, transfer.image_size, device),
         largest=transfer.batch_size,
         device=device,
         precision=hardware.precision,

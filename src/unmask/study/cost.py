@@ -11,11 +11,13 @@ from typing import NamedTuple
 import torch
 
 from unmask.channels import ChannelStatistics
-from unmask.data.multi_views import sizes_of
+from unmask.data.cpu_feed import CpuFeed
+from unmask.data.loader import example_of
+from unmask.data.noise_images import NoiseImages
 from unmask.randomness import generator
 from unmask.recipes import Recipe, Tokenizing
 from unmask.spec import digest, to_json
-from unmask.training.flops import flops_per_image, random_batch
+from unmask.training.flops import flops_per_image
 from unmask.training.hardware import Hardware, Precision, autocast, find_device, wait_for
 from unmask.training.step_cost import saved_bytes
 
@@ -66,7 +68,7 @@ def costs(
     kept: Path,
     tell: Callable[[str], None],
 ) -> dict[str, StepCost]:
-    """Of every recipe, on random images; what `kept` holds of the same recipes on the same machine is taken.
+    """Of every recipe, on noise; what `kept` holds of the same recipes on the same machine is taken.
 
     In each round every recipe has its turn, with weights built anew, so that models that would not fit beside one
     another can be compared; a pass that is not counted goes before. Every turn is kept as it ends, so that one
@@ -144,16 +146,21 @@ class _Turned:
             encoder = recipe.encoder.build(recipe.image_size, self.channels, statistics)
             module = recipe.objective.build(encoder)
         self.module = module.to(self.device).train()
-        self.size, *self.more = sizes_of(recipe.views, recipe.image_size)
+        size = recipe.image_size
+        feed = CpuFeed(NoiseImages(size, self.channels), recipe.views, size, seed=0)
+        self.example = example_of(feed, size, self.device)
 
     def counted(self) -> Counted:
         """FLOPs of an image, and the bytes kept for it."""
-        about = (self.module, self.size, self.channels, self.device, self.precision, self.more)
-        return Counted(flops_per_image(*about), saved_bytes(*about))
+        module, example = self.module, self.example
+        return Counted(
+            flops_per_image(module, example, self.device, self.precision),
+            saved_bytes(module, example, self.device, self.precision),
+        )
 
     def turn(self, batch: int) -> Turn:
         """The seconds of a pass, after one that is not counted, and of an update."""
-        images = random_batch(batch, self.size, self.channels, self.device, self.more)
+        images = self.example(batch)
         optimizer = self.recipe.optimizer.build(self.module)
         for group in optimizer.param_groups:
             group["lr"] = 0.0

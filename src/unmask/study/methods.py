@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-import numpy as np
-
 from unmask.contracts import Size
 from unmask.data.labelled import Labelled, draw_few
 from unmask.data.multi_views import MultiCrop
@@ -258,7 +256,7 @@ def _price(cost: StepCost, equal: Equal) -> float:
 def of_steps(trials: Mapping[str, Trial], labelled: Labelled, steps: int) -> dict[str, Trial]:
     """The trials, each fine-tuned for so many steps on its labels, a tenth of them to warm up."""
     train = labelled.train
-    labels, names = np.array(train.labels()), train.class_names
+    labels, names = train.labels(), train.annotations.names
     found: dict[str, Trial] = {}
     for name, trial in trials.items():
         images = len(draw_few(labels, names, trial.labels, 0))

@@ -130,7 +130,7 @@ class Classifier(nn.Module):
             kept = batch.own(kept, dim=1)
         tokens = self._tokens(self.encoder, batch.images, batch.shown, kept)
         logits = self.head(tokens, self.encoder.norm)
-        return Loss(self.loss(logits, batch.labels), {})
+        return Loss(self.loss(logits, batch.annotations), {})
 
     def after_step(self, moment: Moment) -> None:
         """Let the head's running statistics be those of all processes, and the average follow."""

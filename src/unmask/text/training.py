@@ -147,8 +147,7 @@ def _batches(length: int, text: Text, seed: int) -> Iterator[Batch]:
     step = 0
     while True:
         passages = passages_of(text.train, length, BATCH, seed, step)
-        zeros = torch.zeros(BATCH, dtype=torch.long)
-        yield Batch((passages,), zeros, torch.arange(BATCH), 0)
+        yield Batch((passages,), None, torch.arange(BATCH), 0)
         step += 1
 
 

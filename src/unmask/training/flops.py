@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from unmask.contracts import Batch, Size, StepReport
 from unmask.randomness import generator
 from unmask.training.hardware import Precision, autocast, wait_for
+from unmask.training.untouched import untouched
 
 _CEILING_SECONDS = 0.2
 _COPIED_BYTES = 256 * 2**20
@@ -27,7 +28,7 @@ class Meter(NamedTuple):
 
     device: torch.device
     flops_per_image: dict[Size, int]
-    """By the size of a crop."""
+    """By the size of a crop; of other sizes it is taken to grow with the number of pixels."""
     ceiling: float
     """FLOP/s of matrix products alone."""
 
@@ -35,9 +36,7 @@ class Meter(NamedTuple):
         """Speed, use of the machine, share of waiting, and memory over steps that took this long together."""
         seconds = max(seconds, 1e-9)
         rate = sum(report.images for report in reports) / seconds
-        flops = (
-            sum(report.images * self.flops_per_image[report.size] for report in reports) / seconds
-        )
+        flops = sum(report.images * self._flops(report.size) for report in reports) / seconds
         return {
             "images_per_second": round(rate, 2),
             "waiting": round(sum(report.waiting_seconds for report in reports) / seconds, 4),
@@ -46,51 +45,36 @@ class Meter(NamedTuple):
             "peak_memory": peak_memory(self.device),
         }
 
-
-def random_batch(
-    count: int, size: Size, channels: int, device: torch.device, more: Sequence[Size] = ()
-) -> Batch:
-    """Noise of `count` uint8 images, all of class 0; `more` are the sizes of views after the first."""
-    noise = generator(device, "noise", count)
-    views = tuple(
-        torch.randint(
-            0, 256, (count, channels, *view), dtype=torch.uint8, device=device, generator=noise
-        )
-        for view in (size, *more)
-    )
-    zeros = torch.zeros(count, dtype=torch.long, device=device)
-    return Batch(views, zeros, zeros, 0)
+    def _flops(self, size: Size) -> float:
+        if size in self.flops_per_image:
+            return self.flops_per_image[size]
+        known = max(self.flops_per_image)
+        pixels = size.height * size.width
+        return self.flops_per_image[known] * pixels / (known.height * known.width)
 
 
 def flops_per_image(
     trainable: nn.Module,
-    size: Size,
-    channels: int,
+    example: Callable[[int], Batch],
     device: torch.device,
     precision: Precision,
-    more: Sequence[Size] = (),
 ) -> int:
     """FLOPs of matrix products in a forward and backward pass, by torch's counter.
 
-    What is recomputed inside attention kernels does not count, and neither does what is done once
-    a batch. The module, which must not be compiled yet, stays as it is.
+    `example` gives batches of so many images on the device. What is recomputed inside attention kernels does not
+    count, and neither does what is done once a batch. The module, which must not be compiled yet, stays as it is.
     """
-    buffers = {name: value.clone() for name, value in trainable.named_buffers()}
 
     def count(images: int) -> int:
-        batch = random_batch(images, size, channels, device, more)
+        batch = example(images)
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             with autocast(device, precision):
                 loss = trainable(batch, generator(device, "flops", images))
             loss.total.backward()
         return counter.get_total_flops()
 
-    found = (count(3) - count(1)) // 2
-    for parameter in trainable.parameters():
-        parameter.grad = None
-    for name, value in trainable.named_buffers():
-        value.copy_(buffers[name])
-    return found
+    with untouched(trainable):
+        return (count(3) - count(1)) // 2
 
 
 def matrix_ceiling(device: torch.device, precision: Precision) -> float:

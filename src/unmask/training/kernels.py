@@ -6,7 +6,7 @@ A CPU computes everything as it is written.
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -17,10 +17,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from unmask.attention import PREFERRED, AttentionShape
-from unmask.contracts import Reports, Size, StepReport
+from unmask.contracts import Batch, Reports, StepReport
 from unmask.randomness import generator
-from unmask.training.flops import random_batch
 from unmask.training.hardware import Precision, autocast, wait_for
+from unmask.training.untouched import untouched
 from unmask.traits import Fused
 
 _WORTH_COMPILING = 500
@@ -44,8 +44,7 @@ Preference = dict[AttentionShape, list[SDPBackend]]
 
 def prepared(
     trainable: nn.Module,
-    batches: Iterable[Sequence[Size]],
-    channels: int,
+    examples: Iterable[Callable[[int], Batch]],
     device: torch.device,
     precision: Precision,
     *,
@@ -54,14 +53,14 @@ def prepared(
 ) -> Callable[[Reports], Reports]:
     """Make a module ready for a run of so many steps; what is returned goes around its reports.
 
-    Batches differ in the sizes of their images: for each kind, the size and those of further crops.
+    `examples` give batches of so many images on the device, one function for each size of crops.
     Whether to compile depends on the whole run's steps, so that a resumed run computes as before.
     """
     if device.type != "cuda":
         return lambda reports: reports
     shapes = Counter[AttentionShape]()
-    for size, *more in batches:
-        shapes |= attention_shapes(trainable, size, channels, device, precision, more)
+    for example in examples:
+        shapes |= attention_shapes(trainable, example, device, precision)
     kernels = fastest_attention(shapes, micro_batch, device, precision)
     if steps >= _WORTH_COMPILING and can_compile(device):
         compile_parts(trainable)
@@ -121,18 +120,13 @@ class _Noting(TorchFunctionMode):
 @torch.no_grad()
 def attention_shapes(
     trainable: nn.Module,
-    size: Size,
-    channels: int,
+    example: Callable[[int], Batch],
     device: torch.device,
     precision: Precision,
-    more: Sequence[Size] = (),
 ) -> Counter[AttentionShape]:
     """The shapes of attention in a forward pass, and how often each occurs. The module stays as it is."""
-    buffers = {name: value.clone() for name, value in trainable.named_buffers()}
-    with _Noting() as noting, autocast(device, precision):
-        trainable(random_batch(2, size, channels, device, more), generator(device, "shapes"))
-    for name, value in trainable.named_buffers():
-        value.copy_(buffers[name])
+    with untouched(trainable), _Noting() as noting, autocast(device, precision):
+        trainable(example(2), generator(device, "shapes"))
     return noting.seen
 
 

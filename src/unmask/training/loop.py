@@ -105,10 +105,4 @@ def _rows(batch: Batch, start: int, stop: int) -> Batch:
     if start == 0 and stop >= images:
         return batch
     whole = batch.part or Part(torch.arange(images), images)
-    return batch._replace(
-        views=tuple(view[start:stop] for view in batch.views),
-        labels=batch.labels[start:stop],
-        index=batch.index[start:stop],
-        shown=None if batch.shown is None else batch.shown[start:stop],
-        part=whole._replace(rows=whole.rows[start:stop]),
-    )
+    return batch._replace(part=whole).rows(slice(start, stop))

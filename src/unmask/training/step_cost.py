@@ -2,18 +2,17 @@
 
 import resource
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from unmask.contracts import Size, Trainable
+from unmask.contracts import Batch
 from unmask.randomness import generator
-from unmask.training.flops import random_batch
 from unmask.training.hardware import Precision, autocast, wait_for
+from unmask.training.untouched import untouched
 
 _FEWEST = 4
 _LONG_ENOUGH = 0.7  # seconds of a trial
@@ -48,47 +47,56 @@ def measure_cost(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
-    size: Size,
-    channels: int,
+    example: Callable[[int], Batch],
     largest: int,
     device: torch.device,
     precision: Precision,
-    more: Sequence[Size] = (),
 ) -> Cost:
-    """Time forward and backward passes of random images at two sizes, and an update with rate 0.
+    """Time forward and backward passes of two numbers of images, and an update with rate 0.
 
-    Weights stay as they are, and the optimizer's state is cleared again. `largest` bounds the
-    images of a trial; `more` are the sizes of views after the first.
+    `example` gives batches of so many images on the device. The module stays as it is, and the optimizer's state is
+    cleared again. `largest` bounds the images of a trial.
     """
-    buffers = {name: value.clone() for name, value in module.named_buffers()}
+    with untouched(module):
+        return _cost(module, optimizer, example, largest, device, precision)
 
-    def passes(count: int) -> None:
-        batch = random_batch(count, size, channels, device, more)
-        with autocast(device, precision):
-            module(batch, generator(device, "cost", count)).total.backward()
+
+def _cost(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    example: Callable[[int], Batch],
+    largest: int,
+    device: torch.device,
+    precision: Precision,
+) -> Cost:
+    def seconds(count: int) -> float:
+        batch = example(count)
+
+        def both_ways() -> None:
+            with autocast(device, precision):
+                module(batch, generator(device, "cost", count)).total.backward()
+
+        return _seconds(both_ways, device)
 
     weights = sum(p.nbytes for p in module.parameters())
     process = max(0, _resident() - weights) if device.type == "cpu" else 0
-    alone = _seconds(partial(passes, 1), device)
+    alone = seconds(1)
     many, slow = 1, alone
     while many < largest and (many < _FEWEST or slow < _LONG_ENOUGH):
         many = min(2 * many, largest)
-        slow = _seconds(partial(passes, many), device)
+        slow = seconds(many)
     if many > 1:
-        alone = _seconds(partial(passes, 1), device)
+        alone = seconds(1)
     per_image = max((slow - alone) / (many - 1), slow / many / 2) if many > 1 else slow
     update = _seconds(optimizer.step, device)
     state = sum(t.nbytes for s in optimizer.state.values() for t in s.values())
     optimizer.state.clear()
-    optimizer.zero_grad()
-    for name, value in module.named_buffers():
-        value.copy_(buffers[name])
     learning = [p.nbytes for p in module.parameters() if p.requires_grad]
     return Cost(
         seconds_per_image=per_image,
         seconds_per_micro_batch=max(0.0, slow - per_image * many),
         seconds_per_update=update,
-        bytes_per_image=saved_bytes(module, size, channels, device, precision, more),
+        bytes_per_image=saved_bytes(module, example, device, precision),
         bytes_fixed=weights + sum(learning) + state,
         bytes_process=process,
     )
@@ -116,14 +124,12 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def saved_bytes(
-    trainable: Trainable,
-    size: Size,
-    channels: int,
+    trainable: nn.Module,
+    example: Callable[[int], Batch],
     device: torch.device,
     precision: Precision,
-    more: Sequence[Size] = (),
 ) -> int:
-    """Bytes that a forward pass keeps for the backward pass, per image.
+    """Bytes that a forward pass keeps for the backward pass, per image; the module stays as it is.
 
     Storages are counted once, and the difference between two batch sizes leaves the weights out.
     """
@@ -135,7 +141,7 @@ def saved_bytes(
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor.detach()  # an output that its own graph holds would never be freed
 
-        batch = random_batch(count, size, channels, device, more)
+        batch = example(count)
         with (
             torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
             autocast(device, precision),
@@ -143,4 +149,5 @@ def saved_bytes(
             trainable(batch, generator(device, "memory", count))
         return sum(storages.values())
 
-    return (kept(3) - kept(1)) // 2
+    with untouched(trainable):
+        return (kept(3) - kept(1)) // 2

@@ -1,0 +1,70 @@
+"""Images decoded and cropped by loading processes: for any source, any views and any annotations."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unmask.annotations import Annotation
+from unmask.contracts import Batch, ImageSource, Size
+from unmask.data.collation import collate_pictures
+from unmask.data.loader import CropSize, Failures, Wanted, read_or_replace, size_in
+from unmask.data.multi_views import AnyPretrainingViews, check_views_carry, view_of
+from unmask.data.views import AnyViews
+
+
+class Shown(NamedTuple):
+    """What is shown of one image."""
+
+    views: tuple[Tensor, ...]
+    annotation: Annotation
+    position: int
+    """Of the image; another than was asked for, where that could not be decoded."""
+
+
+class CpuFeed:
+    """A source's images as an objective sees them, by (epoch, index).
+
+    The size of crops may depend on the epoch; then `size` is a function of it that can be pickled.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        views: AnyPretrainingViews | AnyViews,
+        size: CropSize,
+        seed: int,
+    ) -> None:
+        """Raises SettingsError if the source's annotations cannot follow the views."""
+        check_views_carry(views, source.annotations)
+        self.source, self.views, self.size, self.seed = source, views, size, seed
+
+    def size_at(self, epoch: int) -> Size:
+        """Pixels of a crop in an epoch."""
+        return size_in(self.size, epoch)
+
+    def load(self, wanted: Wanted, failures: Failures) -> Batch:
+        """The whole batch."""
+        shown = [self.shown(key, wanted.size, failures) for key in wanted.keys]
+        pictures = [
+            collate_pictures(list(views))
+            for views in zip(*(one.views for one in shown), strict=True)
+        ]
+        return Batch(
+            views=tuple(views for views, _ in pictures),
+            annotations=self.source.annotations.collate([one.annotation for one in shown]),
+            index=torch.tensor([one.position for one in shown]),
+            epoch=wanted.epoch,
+            sizes=pictures[0][1],
+        )
+
+    def arrive(self, loaded: Batch, device: torch.device, failures: Failures) -> Batch:
+        """The batch on the device."""
+        return loaded.to(device)
+
+    def shown(self, key: tuple[int, int], size: Size, failures: Failures) -> Shown:
+        """What is shown of the image of a key (epoch, index), or of the one that replaces it."""
+        read = self.source.__getitem__
+        sample, position = read_or_replace(read, self.source, self.seed, key, failures)
+        kind = self.source.annotations
+        return Shown(*view_of(self.views, sample, kind, size, self.seed, *key), position)
