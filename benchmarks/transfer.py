@@ -26,6 +26,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unmask.annotations import ClassLabels
 from unmask.channels import IMAGENET
 from unmask.contracts import Batch, Size
 from unmask.data import Folder
@@ -84,7 +85,7 @@ def ours(shape: Shape, trained_blocks: str) -> nn.Module:
     torch.manual_seed(0)
     encoder = shape.encoder.build(Size(shape.image, shape.image), 3, IMAGENET.tensors())
     task = Classify(head=MeanHead(), trained_blocks=trained_blocks, drop_path=DROP_PATH)
-    return task.build(encoder, CLASSES)
+    return task.build(encoder, ClassLabels(names=tuple(map(str, range(CLASSES)))))
 
 
 def theirs(shape: Shape, weights: dict[str, Tensor]) -> VisionTransformer:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ def _fitted(
     labels: Int[Tensor, "n"],
     test: Float[Tensor, "b d"],
     strength: float,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
     """The classes that training images have, and their probabilities for test features.
 
     It takes as many threads as torch does: more threads than there are free cores spin against one another.
