@@ -13,6 +13,7 @@ ROOT = Path(unmask.__file__).parent
 BASE = {
     "spec",
     "errors",
+    "files",
     "contracts",
     "traits",
     "masks",

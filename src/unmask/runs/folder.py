@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from unmask.errors import ResourceError, RunError, SettingsError
+from unmask.files import is_unfinished, write_whole
 from unmask.runs.run import Run
 from unmask.runs.tokenizer import TOKENIZER, TokenizerRun
 from unmask.runs.transfer import PURPOSE, AnyRun, TransferRun
@@ -25,7 +26,7 @@ from unmask.traits import Accompanied
 COMPANIONS = "training/companions"
 """The file of a checkpoint for what serves training alone, such as a teacher."""
 
-_UNBORN = (".spec.json", "statistics.json")
+_UNBORN = (".spec.json", "statistics.json")  # the first was the temporary name in older versions
 
 
 class RunFolder:
@@ -53,9 +54,8 @@ class RunFolder:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self.statistics.write_text(json.dumps(to_json(run.statistics), indent=1) + "\n")
-            writing = self.root / _UNBORN[0]
-            writing.write_text(json.dumps(to_json(run), indent=1) + "\n")
-            writing.rename(self.spec)
+            spec = json.dumps(to_json(run), indent=1) + "\n"
+            write_whole(self.spec, lambda path: path.write_text(spec))
         except OSError as error:
             raise ResourceError(
                 f"{self.root} cannot be written ({error.strerror}); choose another folder with --out"
@@ -79,7 +79,9 @@ class RunFolder:
 
     def _holds_more_than_a_start(self) -> bool:
         """Whether there is anything beside what a process killed while creating a run leaves."""
-        return any(path.name not in _UNBORN for path in self.root.iterdir())
+        return any(
+            path.name not in _UNBORN and not is_unfinished(path) for path in self.root.iterdir()
+        )
 
     def read(self) -> Run:
         """The run of pretraining in this folder.

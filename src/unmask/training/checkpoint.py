@@ -7,7 +7,6 @@ read; one that was damaged later is found out by its checksums, and the one befo
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unmask.errors import ResourceError, RunError, SettingsError
+from unmask.files import sync, write_whole
 from unmask.spec import from_json, to_json
 from unmask.training.distributed import everyones, here, like
 
@@ -166,10 +166,11 @@ class Saving:
     def _publish(self) -> None:
         """Name the checkpoint, then drop all but the last two."""
         info = replace(self.info, checksums=self.checksums)
-        _write_text(self.writing / "info.json", json.dumps(to_json(info), indent=1))
+        text = json.dumps(to_json(info), indent=1)
+        write_whole(self.writing / "info.json", lambda path: path.write_text(text))
         shutil.rmtree(self.final, ignore_errors=True)  # a damaged one of the same step
         self.writing.rename(self.final)
-        _sync(self.root)
+        sync(self.root)
         step, folders = info.step, _folders(self.root)
         later = [folder for folder in folders if _step(folder) > step]  # damaged ones, passed over
         earlier = [folder for folder in folders if _step(folder) <= step]
@@ -303,23 +304,10 @@ def _write_part(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     save_file(whole, path, metadata)
-    _sync(path)
+    sync(path)
     return _checksum(path)
 
 
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -15,6 +15,7 @@ import torch
 
 from unmask.contracts import StepReport
 from unmask.errors import DivergedError, ResourceError
+from unmask.files import write_whole
 from unmask.training.distributed import here, mean
 from unmask.training.flops import Meter
 
@@ -35,11 +36,10 @@ class Logbook:
         self._beside: dict[int, dict[str, float]] = {}
         if not here().first:
             return
-        kept = [line for line in _lines(path) if line["step"] <= step]
-        cut = path.with_name(f".{path.name}")
+        lines = [line for line in _lines(path) if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
         with _room_for(path):
-            cut.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            cut.replace(path)
+            write_whole(path, lambda temporary: temporary.write_text(text))
 
     def add(self, report: StepReport, seconds: float) -> None:
         """Note a step that took this long; written later."""
