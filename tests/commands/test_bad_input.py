@@ -401,4 +401,4 @@ def test_a_loading_process_that_dies_while_a_step_is_computed(
         return
     said = unmask("pretrain", "images")
     assert said.status == 1
-    assert "unmask: a loading process died, most likely for want of memory" in said.err
+    assert "unmask: a loading process died, most likely because memory ran out" in said.err
