@@ -11,7 +11,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Targeted | module of an objective | `runs.target` | once, before the first step |
 | Reconstructing | module of an objective | plan, reconstruct | pictures are drawn |
 | ReplacingEncoder | module of an encoder | objectives with mask tokens in the encoder | every step |
-| Layered | module | layer-wise learning rates | when the optimizer is built |
+| Layered | module of an encoder | `training.parameter_groups` | when an optimizer with layer-wise learning rates is built |
 | Preparing | module | the loop | after each backward pass |
 | Following | module | the loop | after each update |
 | Undivided | module | plan | before training: micro-batches are refused |
@@ -116,7 +116,7 @@ class ReplacingEncoder(Encoder, Protocol):
 
 @runtime_checkable
 class Layered(Protocol):
-    """A module whose parameters lie in layers, 0 being the nearest to the pixels."""
+    """An encoder whose parameters belong to layers; layer 0 is the closest to the pixels."""
 
     @property
     def layers(self) -> int:

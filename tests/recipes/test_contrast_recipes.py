@@ -11,7 +11,9 @@ from unmask.data.multi_views import MultiCrop, TwoCrops, sizes_of
 from unmask.errors import SettingsError
 from unmask.objectives import DINO, MoCo3
 from unmask.recipes import find_recipe
-from unmask.training.optimizers import AdamW, ClipEach, set_rates
+from unmask.training.clipping import ClipEach
+from unmask.training.optimizers import AdamW
+from unmask.training.parameter_groups import set_rates
 
 
 def test_dino_is_as_published() -> None:

@@ -46,7 +46,6 @@ FENCED = {
     "rich": {"commands/*.py", "console/*.py"},
     "cattrs": {"spec.py"},
     "timm": {
-        "training/optimizers.py",
         "data/views.py",
         "data/mixing.py",  # mixup, cutmix and erasing act on batches, views on single images
         "encoders/layers.py",

@@ -278,9 +278,3 @@ class VisionTransformer(nn.Module):
         return Encoded(
             tokens[:, : self.class_tokens], tokens[:, self.class_tokens :], tuple(tapped)
         )
-
-
-def layer_around(encoder: VisionTransformer, parameter_name: str) -> int:
-    """The layer of a parameter of a module that holds an encoder as `encoder`: the last for all else in it."""
-    owner, _, rest = parameter_name.partition(".")
-    return encoder.layer_of(rest) if owner == "encoder" else encoder.layers - 1

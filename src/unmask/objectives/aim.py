@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unmask.contracts import Batch, Loss, Size
 from unmask.encoders.layers import NORM_EPSILON, Mlp, initialize
 from unmask.encoders.positions import resized, sine_cosine
-from unmask.encoders.vit import VisionTransformer, layer_around
+from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.masks import PatchMask
 from unmask.patches import size_of
@@ -92,15 +92,6 @@ class AutoregressiveImageModel(nn.Module):
         self.encoder = encoder
         self.target = spec.target.build(encoder.patch_size, encoder.channels)
         self.head = NextPatchHead(spec, encoder, self.target.out_dim)
-
-    @property
-    def layers(self) -> int:
-        """The encoder's; the last for all else."""
-        return self.encoder.layers
-
-    def layer_of(self, parameter_name: str) -> int:
-        """The encoder's layers; the last for head and target."""
-        return layer_around(self.encoder, parameter_name)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Draw how many patches of each image are given, and score the guesses for the others.

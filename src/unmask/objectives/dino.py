@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from unmask.contracts import Batch, Loss, Moment, Size
 from unmask.encoders.layers import kept_paths
-from unmask.encoders.vit import VisionTransformer, layer_around
+from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.objectives.processes import total
 from unmask.objectives.teacher import equal, follow, rising, slow_copy
@@ -129,15 +129,6 @@ class SelfDistillation(nn.Module):
         self.register_buffer("_noted", torch.zeros(spec.prototypes), persistent=False)
         self.register_buffer("_notes", torch.zeros(()), persistent=False)
         self._joined = False
-
-    @property
-    def layers(self) -> int:
-        """The encoder's: all else counts as its last."""
-        return self.encoder.layers
-
-    def layer_of(self, parameter_name: str) -> int:
-        """The encoder's layers; the last for everything else."""
-        return layer_around(self.encoder, parameter_name)
 
     def join(self) -> None:
         """From now on the centre is that of all processes' images."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmask.contracts import Batch, Encoded, Loss, Moment, Size
-from unmask.encoders.vit import VisionTransformer, layer_around
+from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.masking import AnyMasking, InverseBlockMasking
 from unmask.masks import PatchMask
@@ -117,15 +117,6 @@ class LatentPrediction(nn.Module):
         self.encoder = encoder
         self.decoder = ConvolutionDecoder(spec, encoder.embed_dim)
         self.teacher = slow_copy(encoder)
-
-    @property
-    def layers(self) -> int:
-        """The encoder's: all else counts as its last."""
-        return self.encoder.layers
-
-    def layer_of(self, parameter_name: str) -> int:
-        """The encoder's layers; the last for everything else."""
-        return layer_around(self.encoder, parameter_name)
 
     def begin(self) -> None:
         """Let the teacher be what the student is."""

@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from unmask.contracts import Batch, Encoded, Loss, Size
-from unmask.encoders.vit import VisionTransformer, layer_around
+from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.masking import AnyMasking, RandomMasking
 from unmask.masks import PatchMask
@@ -62,15 +62,6 @@ class MaskedAutoencoder(nn.Module):
         self.encoding = spec.encoding.build(encoder)
         self.decoder = spec.encoding.build_decoder(spec.decoder, encoder, self.target.out_dim)
         self.predicted = spec.predicted
-
-    @property
-    def layers(self) -> int:
-        """The encoder's: all else counts as its last."""
-        return self.encoder.layers
-
-    def layer_of(self, parameter_name: str) -> int:
-        """The encoder's layers; the last for all else."""
-        return layer_around(self.encoder, parameter_name)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Draw a mask and score the rebuilt patches."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from unmask.contracts import Batch, Loss, Moment, Size
 from unmask.encoders.layers import Block
-from unmask.encoders.vit import VisionTransformer, layer_around
+from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.objectives.processes import gathered, summed
 from unmask.objectives.teacher import equal, follow, rising, slow_copy
@@ -88,15 +88,6 @@ class MomentumContrast(nn.Module):
             {"encoder": slow_copy(encoder), "projector": slow_copy(self.projector)}
         )
         self._joined = False
-
-    @property
-    def layers(self) -> int:
-        """The encoder's: all else counts as its last."""
-        return self.encoder.layers
-
-    def layer_of(self, parameter_name: str) -> int:
-        """The encoder's layers; the last for everything else."""
-        return layer_around(self.encoder, parameter_name)
 
     def join(self) -> None:
         """From now on images are compared with those of all processes."""
