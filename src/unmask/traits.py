@@ -7,6 +7,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Hiding | spec of an objective | recipes, plan, console, study | before training: masks must fit the grid |
 | Masked | spec of an objective | weights, console, formats | decoders are kept; pictures can be rebuilt |
 | Comparing | spec of an objective | recipes, collapse check | views and batch are checked |
+| LooksAtImages | masking | `masking.draw_masks` | every step |
 | Fitted | module of a target | `runs.target` | once, before the first step |
 | Targeted | module of an objective | `runs.target` | once, before the first step |
 | Reconstructing | module of an objective | plan, reconstruct | pictures are drawn |
@@ -24,6 +25,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 from collections.abc import Collection
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -62,6 +64,21 @@ class Comparing(Protocol):
 
     def check_views(self, sizes: tuple[Size, ...]) -> None:
         """Refuse views that it cannot compare, with the mend."""
+        ...
+
+
+@runtime_checkable
+class LooksAtImages(Masking, Protocol):
+    """A masking that chooses patches by their pixels.
+
+    `sample` must still work: plans call it, without images, for the number of patches that stay visible.
+    """
+
+    def sample_of(self, images: Tensor, grid: Size, generator: torch.Generator) -> PatchMask:
+        """Draw masks for these images [b c h w], on the generator's device.
+
+        All images have equally many masks, and each mask keeps equally many patches.
+        """
         ...
 
 

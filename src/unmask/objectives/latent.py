@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from unmask.contracts import Batch, Encoded, Loss, Moment, Size
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
-from unmask.masking import AnyMasking, InverseBlockMasking
+from unmask.masking import AnyMasking, InverseBlockMasking, draw_masks
 from unmask.masks import PatchMask
 from unmask.objectives.teacher import equal, follow, slow_copy
 from unmask.patches import put_back, size_of, taken
@@ -145,15 +145,19 @@ class LatentPrediction(nn.Module):
 
         Both are rows of what is drawn for the whole step.
         """
-        whole, masks = batch.whole, self.spec.masks
-        mask = self.spec.masking.sample(whole * masks, self._grid(batch.images), generator)
-        mask = mask._replace(image=mask.image // masks)
-        shape = whole, len(mask.image) // whole, mask.removed_index.shape[1]
+        mask = draw_masks(
+            self.spec.masking,
+            batch.images,
+            self._grid(batch.images),
+            generator,
+            part=batch.part,
+            masks_per_image=self.spec.masks,
+        )
+        masks_per_image = len(mask.image) // len(batch.images)
+        shape = batch.whole, masks_per_image, mask.removed_index.shape[1]
         device = generator.device
         table = torch.randn(_NOISES, self.encoder.embed_dim, generator=generator, device=device)
         chosen = torch.randint(_NOISES, shape, generator=generator, device=device)
-        if batch.part is not None:
-            mask = mask.of_images(*batch.part)
         return mask, F.embedding(batch.own(chosen).flatten(0, 1), self.spec.noise * table)
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unmask.contracts import Batch, Encoded, Loss, Size
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
-from unmask.masking import AnyMasking, RandomMasking
+from unmask.masking import AnyMasking, RandomMasking, draw_masks
 from unmask.masks import PatchMask
 from unmask.objectives.decoders import AnyDecoder, SelfAttentionDecoder
 from unmask.objectives.encodings import AnyEncoding, Visible
@@ -65,14 +65,13 @@ class MaskedAutoencoder(nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Draw a mask and score the rebuilt patches."""
-        mask = self.masking.sample(batch.whole, self.grid_of(batch.images), generator)
-        if batch.part is not None:
-            mask = mask.of_images(*batch.part)
+        grid = self.grid_of(batch.images)
+        mask = draw_masks(self.masking, batch.images, grid, generator, part=batch.part)
         return Loss(self.loss(batch.images, some_removed(mask, self.predicted)), {})
 
     def sample(self, images: Shaped[Tensor, "b c h w"], generator: torch.Generator) -> PatchMask:
         """A mask for these images."""
-        return self.masking.sample(len(images), self.grid_of(images), generator)
+        return draw_masks(self.masking, images, self.grid_of(images), generator)
 
     def grid_of(self, images: Shaped[Tensor, "b c h w"]) -> Size:
         """The grid on which these images are masked."""

@@ -9,9 +9,9 @@ from unmask.contracts import ImageSource
 from unmask.data.loader import Viewed, Wanted
 from unmask.data.multi_views import sizes_of
 from unmask.errors import ResourceError, SettingsError
+from unmask.masking import count_visible
 from unmask.objectives import AnyPretraining
 from unmask.patches import patch_grid
-from unmask.randomness import generator
 from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.run import Run, parameter_count
 from unmask.runs.transfer import AnyRun
@@ -138,8 +138,7 @@ def make_plan(run: Run, objective: AnyPretraining, source: ImageSource, cost: Co
     target = parameter_count(objective.target) if isinstance(objective, Reconstructing) else 0
     if isinstance(recipe.objective, Hiding):
         for grid in grids:  # the smaller too, so that one that cannot be masked is refused now
-            mask = recipe.objective.masking.sample(1, grid, generator("cpu", "plan"))
-            kept = mask.kept_index.shape[1]
+            kept = count_visible(recipe.objective.masking, grid)
     return Plan(
         encoder_parameters=encoder,
         decoder_parameters=parameter_count(objective) - encoder - target,
