@@ -135,8 +135,8 @@ def test_only_the_student_skips_paths() -> None:
     losses, noted = [], []
     for seed in range(2):
         losses.append(model(batch, problems.random(seed)).total.item())
-        noted.append(model._noted.clone())
-        model._noted.zero_()
+        noted.append(model._output_sum.clone())
+        model._output_sum.zero_()
     assert losses[0] != losses[1]
     assert noted[0].equal(noted[1])
 
@@ -176,7 +176,7 @@ def test_momentum_of_a_step_is_that_of_its_share_of_all() -> None:
     model = build(replace(SPEC, teacher_momentum=0.5))
     with torch.no_grad():
         model.teacher["head"].last.direction.zero_()  # type: ignore[union-attr]
-    model._notes += 1
+    model._output_count += 1
     model.after_step(Moment(step=3, steps=4, epoch=0))
     momentum = 1 - 0.5 * 0.5 * (1 + math.cos(math.pi * 3 / 4))
     teacher = dict(model.teacher.named_parameters())["head.last.direction"]

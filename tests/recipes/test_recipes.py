@@ -164,7 +164,7 @@ def test_dense_recipe_follows_the_notes_on_pixio() -> None:
     assert (dense.objective.decoder.embed_dim, dense.objective.decoder.depth) == (512, 16)
     mask = dense.objective.masking.sample(1, dense.encoder_grid(), torch.Generator())
     assert mask.kept_index.shape == (1, 64)  # a quarter of 256
-    with pytest.raises(SettingsError, match=r"256 x 224 pixels \(--image-size 256x224\)"):
+    with pytest.raises(SettingsError, match=r"256 x 224 \(--image-size 256x224\)"):
         changed("dense-b16", image_size=Size(240, 224))
 
 
