@@ -19,6 +19,7 @@ from unmask.errors import DataError, RunError, SettingsError
 from unmask.objectives import AnyObjective, AnyPretraining
 from unmask.randomness import seeded
 from unmask.spec import from_json
+from unmask.targets.tokenizer import current_names
 
 FORMAT = 1
 
@@ -97,7 +98,11 @@ class Weights(NamedTuple):
 
 
 def split(whole: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The encoder's tensors, and the others, of an objective's."""
+    """An objective's tensors: those of the encoder, and the others.
+
+    A tokenizer among the others (the target of its codes) gets its current names.
+    """
+    whole = current_names(whole, "target.tokenizer.")
     encoder = {n.removeprefix("encoder."): t for n, t in whole.items() if n.startswith("encoder.")}
     return encoder, {name: t for name, t in whole.items() if not name.startswith("encoder.")}
 

@@ -19,6 +19,7 @@ from unmask.runs.collapse import Watch
 from unmask.runs.folder import COMPANIONS, RunFolder
 from unmask.runs.saving import Saver
 from unmask.runs.transfer import AnyRun
+from unmask.targets.tokenizer import current_names
 from unmask.training.checkpoint import Checkpoint, restore_optimizer
 from unmask.training.distributed import agreed, everyones, here, spread
 from unmask.training.flops import Meter, first_ceiling, flops_per_image
@@ -95,7 +96,9 @@ def training(
     spread_out = spread(trainable, device, hardware.shard)
     optimizer = recipe.optimizer.build(trainable)
     if start:
-        restore_optimizer(optimizer, trainable, start.read("training/optimizer"))
+        # of a tokenizer run that an older version began; names of other runs do not change
+        state = current_names(start.read("training/optimizer"))
+        restore_optimizer(optimizer, trainable, state)
     first_step = start.info.step if start else 0
 
     total = len(source) + len(source.refused)
