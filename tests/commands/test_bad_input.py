@@ -185,8 +185,8 @@ CHOOSING = [["--image-size", "30"]]
 BAD_FLAGS: list[Any] = [
     (["--recipe", "mae-digit"], "unknown recipe 'mae-digit'; did you mean 'mae-digits'?"),
     (["--recipe", "gone.py:MINE"], "'gone.py:MINE' names no recipe: write ./FILE.py:NAME"),
-    (["--image-size", "30"], "30 x 30 pixels cannot be cut into patches of 4 x 4"),
-    (["--image-size", "30"], "the nearest size that can is 32 x 32 (--image-size 32)"),
+    (["--image-size", "30"], "30 x 30 pixels cannot be divided into patches of 4 x 4"),
+    (["--image-size", "30"], "the nearest size that works is 32 x 32 (--image-size 32)"),
     (["--image-size", "9x8"], "(--image-size 8)"),
     (["--image-size", "x9"], "one number or HEIGHTxWIDTH, such as 224 or 192x320; got 'x9'"),
     (["--data-kind", "foldr"], "unknown --data-kind 'foldr'; did you mean 'folder'?"),

@@ -110,14 +110,14 @@ def test_head_and_encoder_of_the_small_one() -> None:
     ("change", "said"),
     [
         ({"batch_size": 1}, "a batch needs at least 2, got 1"),
-        ({"views": find_recipe("mae-ti4").views}, "choose views:multi-crop"),
+        ({"views": find_recipe("mae-ti4").views}, "use views:multi-crop"),
         (
             {"image_size": Size(8, 8)},
             "small crops of 16 pixels are larger than the image size of 8",
         ),
         (
             {"views": MultiCrop(small_size=Size(18, 18))},
-            "18 x 18 pixels cannot be cut into patches",
+            "18 x 18 pixels cannot be divided into patches",
         ),
     ],
 )

@@ -254,7 +254,7 @@ def test_a_recipe_checks_itself() -> None:
         changed("mae-b16", batch_size=0)
     with pytest.raises(SettingsError, match=r"epochs must be above 0.*got -1"):
         changed("mae-b16", epochs=-1.0)
-    with pytest.raises(SettingsError, match="nearest size that can is 208 x 224"):
+    with pytest.raises(SettingsError, match="nearest size that works is 208 x 224"):
         changed("mae-b16", image_size=Size(209, 224))
 
 

@@ -105,7 +105,9 @@ def test_there_is_no_picture(target: DalleTarget) -> None:
 
 
 def test_other_than_colour_images_are_refused() -> None:
-    with pytest.raises(SettingsError, match="needs colour images with 3 channels, and these have 4"):
+    with pytest.raises(
+        SettingsError, match="needs colour images with 3 channels, and these have 4"
+    ):
         SPEC.build(16, 4)
     with pytest.raises(SettingsError, match="width must be at least 1"):
         DalleCodes(path="nowhere", width=0)
