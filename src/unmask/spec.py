@@ -74,8 +74,10 @@ def within(spec: Any, interval: str, *names: str, usual: str = "") -> None:
             continue
         low_enough = value <= high if interval[-1] == "]" else value < high
         high_enough = value >= low if interval[0] == "[" else value > low
-        if not (low_enough and high_enough and math.isfinite(value)):
-            hint = f"; {usual}" if usual else ""
+        hint = f"; {usual}" if usual else ""
+        if not math.isfinite(value):
+            raise SettingsError(f"{name} must be a finite number, got {value}{hint}")
+        if not (low_enough and high_enough):
             raise SettingsError(f"{name} must {_bounds(interval, low, high)}, got {value}{hint}")
 
 

@@ -184,7 +184,7 @@ CHOOSING = [["--image-size", "30"]]
 
 BAD_FLAGS: list[Any] = [
     (["--recipe", "mae-digit"], "unknown recipe 'mae-digit'; did you mean 'mae-digits'?"),
-    (["--recipe", "gone.py:MINE"], "'gone.py:MINE' names no recipe: write ./FILE.py:NAME"),
+    (["--recipe", "gone.py:MINE"], "'gone.py:MINE' is not a recipe: write ./FILE.py:NAME"),
     (["--image-size", "30"], "30 x 30 pixels cannot be divided into patches of 4 x 4"),
     (["--image-size", "30"], "the nearest size that works is 32 x 32 (--image-size 32)"),
     (["--image-size", "9x8"], "(--image-size 8)"),

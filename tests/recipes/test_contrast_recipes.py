@@ -170,7 +170,5 @@ def test_what_moco_cannot_compare_is_refused(change: dict[str, object], said: st
 
 
 def test_one_view_is_all_that_a_masked_autoencoder_takes() -> None:
-    with pytest.raises(
-        SettingsError, match="looks at one view of each image, and these views are 8"
-    ):
+    with pytest.raises(SettingsError, match="uses one view of each image, and these views are 8"):
         replace(find_recipe("mae-ti4"), views=find_recipe("dino-ti4").views)

@@ -124,9 +124,9 @@ def test_wrong_values_are_refused(changes: dict[str, object], message: str) -> N
 
 
 def test_names_of_the_other_kind() -> None:
-    with pytest.raises(SettingsError, match="mae-b16 is a recipe of `unmask pretrain`"):
+    with pytest.raises(SettingsError, match="mae-b16 is a recipe for `unmask pretrain`"):
         find_transfer("mae-b16")
-    with pytest.raises(SettingsError, match="finetune-b16 is a recipe of `unmask finetune`"):
+    with pytest.raises(SettingsError, match="finetune-b16 is a recipe for `unmask finetune`"):
         find_recipe("finetune-b16")
     with pytest.raises(SettingsError, match="did you mean 'finetune-ti4'"):
         find_transfer("finetune-t14")

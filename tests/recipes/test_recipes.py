@@ -245,7 +245,7 @@ def test_missing_object_in_a_file(own: Path, wrong: str) -> None:
 
 @pytest.mark.parametrize("wrong", ["gone.py:LONG", "mine.py", ":LONG.py"])
 def test_missing_file(wrong: str) -> None:
-    with pytest.raises(SettingsError, match=r"names no recipe: write \./FILE\.py:NAME"):
+    with pytest.raises(SettingsError, match=r"is not a recipe: write \./FILE\.py:NAME"):
         find_recipe(wrong)
 
 
