@@ -204,7 +204,7 @@ BAD_FLAGS: list[Any] = [
     (["--encoder.embed-dim", "30"], "must be a multiple of 4"),
     (["--encoder.num-heads", "5"], "embed_dim must be a multiple of num_heads, got 8 and 5"),
     (["--device", "nonsense"], "--device nonsense cannot be used here"),
-    (["--workers", "-1"], "workers must be at least 0, got -1"),
+    (["--workers", "-1"], "workers must not be negative, got -1"),
     (["--micro-batch", "0"], "micro_batch must be at least 1, got 0"),
     (["--epochs", "nan"], "epochs must be above 0"),
     (["--epochs", "inf"], "epochs must be above 0"),

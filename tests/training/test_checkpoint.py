@@ -208,7 +208,7 @@ def test_full_disk_keeps_the_earlier_ones(
     with pytest.raises(
         ResourceError,
         match=r"step 3 could not be written.*No space left on device.*"
-        r"earlier ones are whole. Make room.*--resume",
+        r"earlier checkpoints are intact. Make room.*--resume",
     ):
         save(tmp_path, 3)
     assert folders(tmp_path) == ["step-0000001", "step-0000002"]
