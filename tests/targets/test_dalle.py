@@ -183,7 +183,7 @@ def test_what_the_file_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         read_dalle("half.pkl")
     torch.save(Evil(), "evil.pkl")
     with pytest.raises(
-        DataError, match=r"evil.pkl is damaged, half-downloaded, or no file of weights"
+        DataError, match=r"evil.pkl is damaged, incompletely downloaded, or not a weight file"
     ):
         read_dalle("evil.pkl")
     assert not Path("ran").exists()
