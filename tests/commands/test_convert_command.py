@@ -140,14 +140,16 @@ class TestBadInput:
         Path("half.safetensors").write_bytes(content[:-100])
         said = unmask("convert", "half.safetensors", "new", "--to", "timm")
         assert said.status == 1
-        assert "half.safetensors is damaged, half-downloaded, or no file of weights" in said.err
+        assert (
+            "half.safetensors is damaged, incompletely downloaded, or not a weight file" in said.err
+        )
         assert not Path("new").exists()
 
     def test_pickle(self, unmask: Unmask) -> None:
         torch.save({"model": {}, "args": argparse.Namespace()}, "x.pth")
         said = unmask("convert", "x.pth", "new", "--to", "timm")
         assert said.status == 1
-        assert "x.pth is a pickle that wants more than tensors (argparse.Namespace)" in said.err
+        assert "x.pth is a pickle with more than tensors (argparse.Namespace)" in said.err
 
     def test_taken_destination(self, unmask: Unmask, trained: RunFolder) -> None:
         Path("new").mkdir()

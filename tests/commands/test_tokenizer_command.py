@@ -160,5 +160,5 @@ def test_a_run_learns_dalles_codes(unmask: Unmask, images: Path, recipe: list[st
     grey = tiny.write_images(Path("grey"), channels=1)
     tiny.write_dalle(file, DalleCodes(path="", codes=16, width=4, depth=1))
     said = unmask("pretrain", grey, *recipe, "--out", "other", *codes, file)
-    assert "DALL-E's tokenizer knows colour images, and these have 1 channel" in said.err
+    assert "DALL-E's tokenizer needs colour images with 3 channels, and these have 1" in said.err
     assert not Path("other").exists()

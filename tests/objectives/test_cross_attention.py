@@ -162,7 +162,10 @@ def test_micro_batches_rebuild_the_patches_of_the_whole_batch() -> None:
 
 @pytest.mark.parametrize("predicted", [0.0, -0.5, 1.5])
 def test_a_senseless_share_is_refused(predicted: float) -> None:
-    with pytest.raises(SettingsError, match=r"predicted is a share .* CrossMAE uses a third"):
+    with pytest.raises(
+        SettingsError,
+        match=r"predicted must be above 0 and at most 1, got .*; CrossMAE predicts a third",
+    ):
         MAE(predicted=predicted)
 
 

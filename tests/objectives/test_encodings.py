@@ -195,7 +195,7 @@ def test_bfloat16_scores_in_float32_near_the_exact_loss() -> None:
 
 
 def test_a_decoder_with_tokens_of_its_own_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"mask tokens of its own.*decoder:self-attention"):
+    with pytest.raises(SettingsError, match=r"its own mask tokens.*decoder:self-attention"):
         MAE(encoding=Replaced(), decoder=CrossAttentionDecoder())
 
 

@@ -13,7 +13,8 @@ from unmask.objectives.decoders import LinearDecoder
 from unmask.objectives.encodings import Replaced, Visible
 from unmask.recipes import RECIPES, Recipe
 from unmask.targets import AbsolutePixels, KMeansTokens
-from unmask.training.optimizers import AdamW, ClipTogether
+from unmask.training.clipping import ClipTogether
+from unmask.training.optimizers import AdamW
 
 
 def recipe_of(name: str) -> Recipe:
