@@ -233,9 +233,7 @@ def test_broken_configuration(tmp_path: Path) -> None:
 
 
 def test_folders(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"no run .* with one file of weights \(found: none\)|neither"
-    ):
+    with pytest.raises(DataError, match=r"no run .* with one weight file \(found: none\)|neither"):
         read_weights(tmp_path)
     for name in ("a.pth", "b.pth"):
         (tmp_path / name).touch()

@@ -174,7 +174,10 @@ class Evil:
 
 def test_what_the_file_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"nowhere does not exist; give the released encoder.pkl"):
+    with pytest.raises(
+        DataError,
+        match=r"nowhere does not exist; set --objective.target.path to the released encoder.pkl",
+    ):
         read_dalle("nowhere")
     Path("half.pkl").write_bytes(
         pickled(tmp_path / "encoder.pkl", DalleEncoder(16, 8, 1)).read_bytes()[:2000]
