@@ -19,6 +19,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Joining | module | `training.distributed` | once, with several processes |
 | Entered | module of a block | `training.distributed` | once, with `--shard` |
 | Fused | module | `training.kernels` | once, when a GPU run is compiled |
+| Noted | source of images | console | before training: images are listed |
 """
 
 from collections.abc import Collection
@@ -191,3 +192,11 @@ class Fused(Protocol):
 
     fused: tuple[str, ...]
     """The names of these methods."""
+
+
+@runtime_checkable
+class Noted(Protocol):
+    """A source of images that has something to tell of them, such as labels that belong to no image."""
+
+    notes: tuple[str, ...]
+    """What a user should know, a line each."""

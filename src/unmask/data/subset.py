@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.contracts import ImageSource, Sample, Size
+from unmask.traits import Noted
 
 
 class Subset:
@@ -16,6 +17,7 @@ class Subset:
         self.whole, self.rows = whole, rows
         self.where, self.channels, self.annotations = whole.where, whole.channels, whole.annotations
         self.refused = whole.refused
+        self.notes = whole.notes if isinstance(whole, Noted) else ()
         self.others: Counter[str] = whole.others
         self.smallest_side, self.in_memory = whole.smallest_side, whole.in_memory
         self.fingerprint, self.state = (
