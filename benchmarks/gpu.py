@@ -56,6 +56,7 @@ for package in ("jaxtyping", "cattrs", "pyarrow", "platformdirs", "safetensors")
         ):
             sys.modules[module] = StandIn()  # type: ignore[assignment]
 
+from unmask.annotations import ClassLabels  # noqa: E402
 from unmask.channels import IMAGENET  # noqa: E402
 from unmask.contracts import Batch, Size  # noqa: E402
 from unmask.data.cpu_feed import CpuFeed  # noqa: E402
@@ -436,7 +437,11 @@ def finetuning(bed: Bed) -> None:
     torch.compiler.reset()
     with seeded("benchmark"):
         encoder = recipe.encoder.build(recipe.image_size, 3, IMAGENET.tensors())
-        module = recipe.task.build(encoder, 1000).to(bed.device).train()
+        module = (
+            recipe.task.build(encoder, ClassLabels(names=tuple(map(str, range(1000)))))
+            .to(bed.device)
+            .train()
+        )
     example = noise(recipe.image_size, bed)
     flops = flops_per_image(module, example, bed.device, bed.precision)
     kernels = ready(module, recipe.image_size, images, bed)

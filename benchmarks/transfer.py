@@ -26,14 +26,15 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unmask.annotations import ClassLabels
 from unmask.channels import IMAGENET
 from unmask.contracts import Batch, Size
 from unmask.data import Folder
 from unmask.data.labelled import open_labelled
 from unmask.encoders import ViT
 from unmask.encoders.sizes import VIT_B16
-from unmask.evaluation.features import Features
-from unmask.evaluation.frozen import evaluate, labelled_features
+from unmask.evaluation.features import Features, features
+from unmask.evaluation.frozen import evaluate
 from unmask.recipes.mae import MAE_TI4
 from unmask.tasks import Classify
 from unmask.tasks.heads import MeanHead
@@ -84,7 +85,7 @@ def ours(shape: Shape, trained_blocks: str) -> nn.Module:
     torch.manual_seed(0)
     encoder = shape.encoder.build(Size(shape.image, shape.image), 3, IMAGENET.tensors())
     task = Classify(head=MeanHead(), trained_blocks=trained_blocks, drop_path=DROP_PATH)
-    return task.build(encoder, CLASSES)
+    return task.build(encoder, ClassLabels(names=tuple(map(str, range(CLASSES)))))
 
 
 def theirs(shape: Shape, weights: dict[str, Tensor]) -> VisionTransformer:
@@ -206,13 +207,19 @@ def judge(folder: Path | None) -> dict[str, Any]:
         labelled = open_labelled(Folder(path=str(folder)), 0)
         torch.manual_seed(0)
         encoder = MAE_TI4.encoder.build(Size(32, 32), 3, IMAGENET.tensors()).eval()
-        about = (encoder, labelled, Size(32, 32), IMAGENET, CPU)
-        train, test = timed("features", lambda: labelled_features(*about))
-        classes = len(labelled.train.annotations.names)
+        size = Size(32, 32)
+        train, test = timed(
+            "features",
+            lambda: [
+                features(encoder, part, size, IMAGENET, CPU)
+                for part in (labelled.train, labelled.test)
+            ],
+        )
+        classes = labelled.train.annotations
     result["images"] = len(train.labels) + len(test.labels)
     for protocol in ("knn", "linear"):
         scores = timed(protocol, lambda: evaluate(train, test, protocol, classes))  # noqa: B023
-        result[protocol]["accuracy"] = {s.feature: s.accuracy for s in scores}
+        result[protocol]["accuracy"] = {s.feature: s.score.value for s in scores}
         result[protocol]["setting"] = scores[0].setting
     return result
 
@@ -223,7 +230,7 @@ def drawn(count: int, seed: int) -> Features:
     labels = torch.randint(0, CLASSES, (count,), generator=random)
     cls = torch.randn(count, MAE_TI4.encoder.embed_dim, generator=random)
     cls += 3 * torch.eye(CLASSES, cls.shape[1])[labels]
-    return Features(cls, cls.flip(1).contiguous(), labels, [])
+    return Features(cls, cls.flip(1).contiguous(), labels, torch.arange(count), [])
 
 
 def table(races: dict[str, Any]) -> str:

@@ -14,7 +14,8 @@ from unmask import Model
 from unmask.commands import pretrain
 from unmask.data import Digits, Folder
 from unmask.data.labelled import open_labelled
-from unmask.evaluation.frozen import evaluate, labelled_features
+from unmask.evaluation.features import features
+from unmask.evaluation.frozen import evaluate
 
 CPU = torch.device("cpu")
 
@@ -22,15 +23,18 @@ CPU = torch.device("cpu")
 def scores(model: Model, data: Digits | Folder) -> None:
     """Accuracy of both protocols, before and after pretraining; labels are used here alone."""
     labelled = open_labelled(data, seed=0)
-    size, classes = model.spec.image_size, len(labelled.train.annotations.names)
+    size, classes = model.spec.image_size, labelled.train.annotations
     untrained = model.spec.build_encoder().eval()
     print(f"{len(labelled.train)} images to learn from; {labelled.split}")
     for name, encoder in {"untrained": untrained, "pretrained": model.encoder}.items():
-        train, test = labelled_features(encoder, labelled, size, model.spec.statistics, CPU)
+        train, test = (
+            features(encoder, part, size, model.spec.statistics, CPU)
+            for part in (labelled.train, labelled.test)
+        )
         for score in evaluate(train, test, "knn", classes) + evaluate(
             train, test, "logistic", classes
         ):
-            print(f"{name:10}  {score.protocol:8}  {score.feature:4}  {score.accuracy:.1%}")
+            print(f"{name:10}  {score.protocol:8}  {score.feature:4}  {score.score.value:.1%}")
 
 
 def digits() -> None:

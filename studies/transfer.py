@@ -27,7 +27,8 @@ from unmask.data.noise import Noise, PatchKeep
 from unmask.data.subset import Subset
 from unmask.data.views import CenterCrop, RandomCrop
 from unmask.encoders.vit import ViT
-from unmask.evaluation.frozen import evaluate, labelled_features
+from unmask.evaluation.features import features
+from unmask.evaluation.frozen import evaluate
 from unmask.evaluation.tuning import Asked, few, tune, with_blocks
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
@@ -105,8 +106,8 @@ def tuned(
     seen = Subset(learned, np.arange(len(learned))[:: max(1, len(learned) // SEEN)])
     return {
         "steps": found.run.steps,
-        "train": found.accuracy_on(seen).top1,
-        "test": found.accuracy_on(labelled.test).top1,
+        "train": found.score_on(seen).value,
+        "test": found.score_on(labelled.test).value,
         "seconds": round(seconds, 1),
         "processor_seconds": round(processor, 1),
     }
@@ -123,17 +124,18 @@ def lasting(recipe: Transfer, images: int) -> Transfer:
 def probed(encoder: Any, statistics: Any, labelled: Labelled, seed: int) -> dict[str, Any]:
     """The paper's linear probe, on images that it learned from and on others."""
     started, used = time.perf_counter(), time.process_time()
-    known, asked = labelled_features(
-        encoder, labelled, FULL.image_size, statistics, torch.device("cpu")
+    known, asked = (
+        features(encoder, part, FULL.image_size, statistics, torch.device("cpu"))
+        for part in (labelled.train, labelled.test)
     )
-    classes = len(labelled.train.annotations.names)
+    classes = labelled.train.annotations
     (test,) = evaluate(known, asked, "linear", classes, seed=seed)
     seconds, processor = time.perf_counter() - started, time.process_time() - used
     (train,) = evaluate(known, known, "linear", classes, seed=seed)
     return {
         "steps": test.setting,
-        "train": train.accuracy,
-        "test": test.accuracy,
+        "train": train.score.value,
+        "test": test.score.value,
         "seconds": round(seconds, 1),
         "processor_seconds": round(processor, 1),
     }

@@ -3,7 +3,7 @@
 import pytest
 
 from unmask import errors
-from unmask.errors import did_you_mean
+from unmask.errors import ResourceError, did_you_mean, loading_died
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,19 @@ def test_did_you_mean() -> None:
     assert did_you_mean("mae-b61", names) == "did you mean 'mae-b16'? Known: mae-b16, mae-l16"
     assert did_you_mean("qqq", names) == "Known: mae-b16, mae-l16"
     assert did_you_mean("anything", []) == "Known: "
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "DataLoader worker (pid 7) is killed by signal: Killed. ",
+        "DataLoader worker (pid(s) 7, 8) exited unexpectedly",
+    ],
+)
+def test_a_loading_process_that_died_is_told_from_torchs_words(words: str) -> None:
+    assert isinstance(loading_died(RuntimeError(words)), ResourceError)
+
+
+def test_an_error_in_a_loading_process_is_not_taken_for_its_death() -> None:
+    words = "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback ..."
+    assert loading_died(RuntimeError(words)) is None

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from unmask.errors import DataError, SettingsError
 
+Values = Literal["uint8", "float32"]
+"""What the pixels of images are: bytes, or numbers in the data's own units."""
+
 
 class Statistics(NamedTuple):
     """Mean and standard deviation of each channel: of uint8 pixels counted as 0 to 1, of others as they are."""
@@ -33,7 +36,7 @@ class ChannelStatistics:
     high: tuple[float, ...]
     """Where a picture of the channel is white."""
 
-    values: Literal["uint8", "float32"] = "uint8"
+    values: Values = "uint8"
     """What pixels these are of: bytes, counted as 0 to 1, or numbers in the data's own units."""
 
     source: str

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.annotations import Annotation, Annotations, AnyAnnotations, nested_map
-from unmask.channels import Statistics
+from unmask.channels import Statistics, Values
 from unmask.errors import SettingsError
 from unmask.masks import PatchMask
 
@@ -229,6 +229,8 @@ class ImageSource(Protocol):
     where: str
     """Which images these are, in words."""
     channels: int
+    values: Values
+    """What the pixels of every image are."""
     annotations: AnyAnnotations
     """What is known of the images, and the names of the classes."""
     refused: list[tuple[str, str]]

@@ -41,7 +41,8 @@ class DivergedError(UnmaskError):
 
 def loading_died(error: RuntimeError) -> ResourceError | None:
     """What torch raises, anywhere in the program, when a loading process has died; None of other errors."""
-    if "DataLoader worker" not in str(error):
+    # A RuntimeError raised inside a worker has these words too, but begins "Caught RuntimeError in".
+    if not str(error).startswith("DataLoader worker (pid"):
         return None
     return ResourceError(
         f"a loading process died, most likely for want of memory ({error}); try fewer with --workers, or --workers 0"

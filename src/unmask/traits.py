@@ -5,7 +5,10 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | ability | offered by | asked by | when |
 |---|---|---|---|
 | Hiding | spec of an objective | recipes, plan, console, study | before training: masks must fit the grid |
+| Predicting | spec of an objective | `runs.target`, study | a tokenizer is found for its target |
 | Masked | spec of an objective | weights, console, formats | decoders are kept; pictures can be rebuilt |
+| Decoding | spec of an objective | `runs.init` | weights to start from have a decoder |
+| Explained | spec of an objective | console | the plan is printed |
 | Comparing | spec of an objective | recipes, collapse check | views and batch are checked |
 | Fitted | module of a target | `runs.target` | once, before the first step |
 | Targeted | module of an objective | `runs.target` | once, before the first step |
@@ -43,12 +46,39 @@ class Hiding(Protocol):
 
 
 @runtime_checkable
-class Masked(Hiding, Protocol):
-    """The spec of an objective that hides patches and rebuilds what they hold."""
+class Predicting(Protocol):
+    """The spec of an objective that predicts what patches hold."""
 
     @property
     def target(self) -> Any:
         """What they hold: the spec of a `Target`."""
+        ...
+
+
+@runtime_checkable
+class Masked(Hiding, Predicting, Protocol):
+    """The spec of an objective that hides patches and rebuilds what they hold."""
+
+
+@runtime_checkable
+class Decoding(Predicting, Protocol):
+    """The spec of an objective whose decoder can be trained further with other settings."""
+
+    def with_decoder_of(self, other: Any) -> Any:
+        """This spec with the decoder of another; unchanged if that has no decoder of this kind."""
+        ...
+
+    def has_decoder_of(self, other: Any) -> bool:
+        """Whether the decoder is that of another spec."""
+        ...
+
+
+@runtime_checkable
+class Explained(Protocol):
+    """The spec of an objective that says in its own words what it does with an image."""
+
+    def in_words(self, kept: int, patches: int, size: Size) -> tuple[str, str]:
+        """A heading of one word, and what the encoder sees: `kept` of the `patches` of a crop of this size."""
         ...
 
 
@@ -92,8 +122,13 @@ class Targeted(Protocol):
 
 
 @runtime_checkable
-class Reconstructing(Protocol):
+class Reconstructing(Targeted, Protocol):
     """An objective's module whose guesses can be drawn."""
+
+    encoder: Any
+    """What sees the visible patches: a module that keeps the contract of `Encoder`."""
+    masking: Any
+    """Which patches are hidden: a `Masking`."""
 
     def grid_of(self, images: Tensor) -> Size:
         """The grid on which these images are masked."""

@@ -13,6 +13,7 @@ from runs import tiny
 import unmask as package
 from unmask.errors import DataError, SettingsError
 from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
 
 BANDS = 13
 
@@ -46,7 +47,7 @@ def test_pretrain_says_what_it_found(unmask: Unmask, scenes: Path, recipe: list[
     assert f"6 {BANDS}-band in {scenes}, about 20 x 18 pixels" in said.out
     assert "96 % of values lie within" in said.out
     assert "measured on 6 images" in said.out
-    run = RunFolder("run").read()
+    run = Run.read(RunFolder("run"), "pretrain")
     assert run.statistics.values == "float32"
     assert run.statistics.std[5] > 1e4 * run.statistics.std[0]
     kept = json.loads(Path("run/statistics.json").read_text())
@@ -74,7 +75,7 @@ def test_what_it_sees_as_missing(unmask: Unmask, tmp_path: Path, recipe: list[st
     np.save(tmp_path / "a.npy", scene)
     said = unmask("pretrain", tmp_path, *recipe, "--out", "run", "--no-data", "-999")
     assert said.status == 0, said.err
-    assert min(RunFolder("run").read().statistics.low) > 0
+    assert min(Run.read(RunFolder("run"), "pretrain").statistics.low) > 0
 
 
 def test_every_band_is_rebuilt(trained_on_bands: RunFolder, scenes: Path) -> None:

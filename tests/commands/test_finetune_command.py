@@ -13,6 +13,7 @@ from runs import tiny, tiny_transfer
 
 from unmask.commands import finetune
 from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
 
 FLAGS = {
     "--recipe",
@@ -89,7 +90,7 @@ def test_trained_blocks(
     said = unmask("finetune", trained.root, classes, *flags)
     assert said.status == 0, said.err
     assert f"trained: {blocks} ({learning} M" in said.out
-    assert RunFolder("run").read_transfer().recipe.task.trained_blocks == blocks
+    assert Run.read(RunFolder("run"), "finetune").recipe.task.trained_blocks == blocks
 
 
 def test_small_data_get_a_smaller_batch_and_it_says_so(

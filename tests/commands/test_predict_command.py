@@ -32,7 +32,7 @@ def test_a_file(unmask: Unmask, tuned: RunFolder, classes: Path) -> None:
     trained = load_classifier(tuned.root)
     (view,) = trained.run.recipe.test_views(trained.model.read(file), trained.run.recipe.image_size)
     with torch.no_grad():
-        expected = trained.classifier.logits(view[None])[0].softmax(0)
+        expected = trained.classifier.predict(view[None])[0].softmax(0)
     found = {guess["class"]: guess["probability"] for guess in row["guesses"]}
     assert found["cats"] == pytest.approx(expected[0].item(), abs=1e-6)
     assert found["dogs"] == pytest.approx(expected[1].item(), abs=1e-6)

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from commands.said import Unmask
 from runs import tiny
 
 from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
 
 
 def test_prints_the_plan_and_what_to_do_next(
@@ -84,8 +86,8 @@ def test_recipe_from_a_file(unmask: Unmask, images: Path) -> None:
     said = unmask("pretrain", images, "--recipe", "./mine.py:MINE", "--threads", "1")
     assert said.status == 0
     folder = RunFolder(Path("runs") / f"MINE-{images.name}")
-    assert folder.read().recipe_name == "./mine.py:MINE"
-    assert folder.read().recipe.batch_size == tiny.RECIPE.batch_size
+    assert Run.read(folder, "pretrain").recipe_name == "./mine.py:MINE"
+    assert Run.read(folder, "pretrain").recipe.batch_size == tiny.RECIPE.batch_size
 
 
 def test_train_folder_alone_is_used(unmask: Unmask, tmp_path: Path, recipe: list[str]) -> None:
@@ -201,7 +203,7 @@ class TestLike:
     ) -> None:
         said = unmask("pretrain", classes, "--like", trained.root, "--out", "new")
         assert said.status == 0
-        old, new = trained.read(), RunFolder("new").read()
+        old, new = Run.read(trained, "pretrain"), Run.read(RunFolder("new"), "pretrain")
         assert (new.recipe.encoder, new.recipe.objective) == (
             old.recipe.encoder,
             old.recipe.objective,
@@ -213,12 +215,26 @@ class TestLike:
         self, unmask: Unmask, trained: RunFolder, images: Path
     ) -> None:
         unmask("pretrain", images, "--like", trained.root, "--out", "new")
-        assert RunFolder("new").read().recipe == trained.read().recipe
+        assert Run.read(RunFolder("new"), "pretrain").recipe == Run.read(trained, "pretrain").recipe
         tiny.assert_same_end(RunFolder("new"), trained)
+
+    def test_pixels_of_other_values_are_measured(
+        self, unmask: Unmask, trained: RunFolder, tmp_path: Path
+    ) -> None:
+        """Statistics of bytes, counted as 0 to 1, are of no use for numbers in the data's own units."""
+        scenes = tmp_path / "scenes"
+        scenes.mkdir()
+        for number in range(4):
+            values = np.random.default_rng(number).normal(500, 30, (3, 12, 10))
+            np.save(scenes / f"{number}.npy", values.astype(np.float32))
+        said = unmask("pretrain", scenes, "--like", trained.root, "--out", "new")
+        assert said.status == 0, said.err
+        statistics = RunFolder("new").read().statistics
+        assert (statistics.values, statistics.mean[0]) == ("float32", pytest.approx(500, abs=5))
 
     def test_with_a_change(self, unmask: Unmask, trained: RunFolder, images: Path) -> None:
         unmask("pretrain", images, "--like", trained.root, "--seed", "5", "--out", "new")
-        assert RunFolder("new").read().seed == 5
+        assert Run.read(RunFolder("new"), "pretrain").seed == 5
         assert tiny.timeless(RunFolder("new")) != tiny.timeless(trained)
 
     def test_beside_recipe_is_refused(
@@ -290,7 +306,7 @@ def test_signal_saves_and_leaves_with_the_command_to_go_on(
     assert lines[-1] == f"unmask pretrain --resume {folder.root}"
     assert not any("Traceback" in line for line in lines)
     step = tiny.newest(folder).info.step
-    assert 0 < step < folder.read().steps
+    assert 0 < step < Run.read(folder, "pretrain").steps
     assert tiny.timeless(folder)[-1]["step"] == step
 
 
@@ -303,7 +319,7 @@ def test_going_on_after_a_signal_ends_alike(
     assert unmask(*command).status == 0
     whole = RunFolder(folder.root.parent / "whole")
     if not whole.root.exists():
-        whole.create(folder.read())
+        whole.create(Run.read(folder, "pretrain"))
         tiny.finish(whole, workers=0)
     tiny.assert_same_end(folder, whole)
 
@@ -321,7 +337,7 @@ class TestInit:
         said = unmask("pretrain", images, *recipe, "--init", trained.root, "--out", "new")
         assert said.status == 0, said.err
         assert "recipe tiny, step 6; encoder and decoder" in said.out
-        run = RunFolder("new").read()
+        run = Run.read(RunFolder("new"), "pretrain")
         assert run.init is not None
         assert "encoder and decoder" in run.init
         assert "started from (pretrained by unmask" in run.model.origin
@@ -347,7 +363,7 @@ class TestInit:
         said = unmask("pretrain", images, "--init", trained.root, *flags, "--out", "new")
         assert said.status == 0, said.err
         assert "recipe mae-ti4, because no recipe has the encoder of the weights" in said.out
-        run, old = RunFolder("new").read(), trained.read()
+        run, old = Run.read(RunFolder("new"), "pretrain"), Run.read(trained, "pretrain")
         assert run.recipe.encoder == old.recipe.encoder
         assert run.recipe.objective.decoder == old.recipe.objective.decoder
         assert run.recipe.image_size == old.recipe.image_size
@@ -361,7 +377,10 @@ class TestInit:
         assert said.status == 0, said.err
         what = "an encoder alone" if layout == "timm" else "encoder and decoder"
         assert what in said.out
-        assert RunFolder("new").read().statistics == trained.read().statistics
+        assert (
+            Run.read(RunFolder("new"), "pretrain").statistics
+            == Run.read(trained, "pretrain").statistics
+        )
 
     def test_other_decoder_stays_drawn(
         self, unmask: Unmask, images: Path, trained: RunFolder, recipe: list[str]
@@ -380,14 +399,14 @@ class TestInit:
         assert said.status == 0, said.err
         assert "positions resampled from 4 x 4 to 4 x 6" in said.out
         assert "patch projection adapted from 3 to 1 channels" in said.out
-        assert RunFolder("new").read().statistics.source.startswith("measured")
+        assert Run.read(RunFolder("new"), "pretrain").statistics.source.startswith("measured")
 
     def test_statistics_may_be_measured(
         self, unmask: Unmask, images: Path, trained: RunFolder, recipe: list[str]
     ) -> None:
         flags = [*recipe, "--init", trained.root, "--statistics", "measure"]
         assert unmask("pretrain", images, *flags, "--out", "new").status == 0
-        assert RunFolder("new").read().statistics.source.startswith("measured")
+        assert Run.read(RunFolder("new"), "pretrain").statistics.source.startswith("measured")
 
     def test_recipe_of_another_encoder_is_refused_with_both_shapes(
         self, unmask: Unmask, images: Path, trained: RunFolder
@@ -430,4 +449,4 @@ class TestInit:
         said = unmask("pretrain", images, "--like", folder.root, "--out", "new")
         assert said.status == 0, said.err
         assert "--init would do so again" in said.out
-        assert RunFolder("new").read().init is None
+        assert Run.read(RunFolder("new"), "pretrain").init is None

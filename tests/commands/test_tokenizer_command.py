@@ -10,6 +10,7 @@ from commands.said import Unmask
 from runs import tiny
 
 from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
 from unmask.targets import DalleCodes
 
 FLAGS = ["--recipe", f"{tiny.__file__}:TOKENIZING", "--threads", "1", "--workers", "0"]
@@ -118,7 +119,7 @@ def test_stops_and_goes_on_bit_for_bit(tmp_path: Path, images: Path) -> None:
     from unmask.runs.training import training
 
     def steps(folder: RunFolder, stop: Event) -> None:
-        run = folder.read_tokenizer()
+        run = Run.read(folder, "tokenizer")
         source = run.data.open("train")
         start, _ = folder.newest()
         for _ in training(run, folder, source, run.build(), stop, start):

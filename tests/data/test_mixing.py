@@ -133,3 +133,18 @@ def test_unmixed_batches_stay_as_they_are() -> None:
 def test_wrong_values_are_refused(values: dict[str, float], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         Mixing(**values)
+
+
+@pytest.mark.parametrize("mixing", [Mixing(mixup=0.8, cutmix=0.0), Mixing(mixup=0.0, cutmix=1.0)])
+def test_a_map_of_classes_is_refused(mixing: Mixing) -> None:
+    """Images can be mixed, and maps of classes cannot: the result would be of the wrong shape, without a word."""
+    labelled = Batch(
+        (torch.zeros(4, 3, 8, 8, dtype=torch.uint8),),
+        torch.zeros(4, 8, 8, dtype=torch.long),
+        torch.arange(4),
+        0,
+    )
+    with pytest.raises(SettingsError, match=r"mix labels of whole images.*mixup 0"):
+        mixing(labelled, 5, STATISTICS, 0)
+    unmixed = Mixing(mixup=0.0, cutmix=0.0, erasing=1.0)
+    assert unmixed(labelled, 5, STATISTICS, 0).annotations is labelled.annotations

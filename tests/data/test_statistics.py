@@ -114,6 +114,12 @@ class TestChoice:
         with pytest.raises(SettingsError, match="has 3 channels, and the images have 1"):
             statistics_of(grey, wanted)
 
+    def test_a_damaged_first_image_changes_nothing(self) -> None:
+        images = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
+        assert statistics_of(Memory(images, broken={0}), "imagenet") == IMAGENET
+        with pytest.raises(SettingsError, match="is of uint8 pixels, and the images hold float32"):
+            statistics_of(Memory(images.float(), broken={0}), "imagenet")
+
     def test_a_misspelt_word(self) -> None:
         with pytest.raises(SettingsError, match="imagenet, measure or a JSON file, and 'mesure'"):
             statistics_of(self.source, "mesure")

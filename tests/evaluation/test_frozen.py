@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reference import problems
 from runs import tiny
 from torch import Tensor
 
@@ -16,9 +17,9 @@ from unmask.data.labelled import open_labelled
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError
 from unmask.evaluation import few_labels
-from unmask.evaluation.features import Features, features
+from unmask.evaluation.features import Features, features, patch_tokens
 from unmask.evaluation.few_labels import Images, compare, draw_trial
-from unmask.evaluation.frozen import evaluate, labelled_features
+from unmask.evaluation.frozen import evaluate
 
 CPU = torch.device("cpu")
 SIZE = Size(8, 8)
@@ -85,9 +86,16 @@ class TestFeatures:
         rest = [row for row in range(30) if row != 14]
         torch.testing.assert_close(found.cls, whole.cls[rest], rtol=1e-5, atol=1e-6)
         assert found.labels.tolist() == whole.labels[rest].tolist()
+        assert found.positions.tolist() == rest
+        assert found.rows(torch.tensor([3, 20])).positions.tolist() == [3, 21]
+        tokens = patch_tokens(encoder, Folder(path=str(data)).open(), SIZE, IMAGENET, CPU)
+        assert tokens.positions.tolist() == rest
+        assert tokens.rows(torch.tensor([3, 20])).positions.tolist() == [3, 21]
 
         labelled = open_labelled(Folder(path=str(data)), 0)
-        train, test = labelled_features(encoder, labelled, SIZE, IMAGENET, CPU)
+        train, test = (
+            features(encoder, part, SIZE, IMAGENET, CPU) for part in (labelled.train, labelled.test)
+        )
         assert len(train.labels) + len(test.labels) == 29
         assert test.labels.bincount(minlength=3).sum() in (5, 6)
 
@@ -106,18 +114,18 @@ def corners(count: int, seed: int) -> Features:
     random = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
     cls = torch.eye(3)[labels] + 0.1 * torch.rand(count, 3, generator=random)
-    return Features(cls, torch.ones(count, 3), labels, [])
+    return Features(cls, torch.ones(count, 3), labels, torch.arange(count), [])
 
 
 @pytest.mark.parametrize("protocol", ["knn", "logistic"])
 def test_scores_know_good_features_from_useless_ones(protocol: str) -> None:
-    scores = evaluate(corners(60, 0), corners(30, 1), protocol, 3)  # pyright: ignore
+    scores = evaluate(corners(60, 0), corners(30, 1), protocol, problems.classes(3))  # pyright: ignore
     assert [(score.protocol, score.feature) for score in scores] == [
         (protocol, "cls"),
         (protocol, "mean"),
     ]
-    assert scores[0].accuracy == 1
-    assert scores[1].accuracy == pytest.approx(1 / 3)
+    assert scores[0].score.value == 1
+    assert scores[1].score.value == pytest.approx(1 / 3)
 
 
 def grey(count: int) -> Images:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unmask.annotations import ClassLabels
 from unmask.channels import Statistics
 from unmask.contracts import Batch, Size
 from unmask.encoders.vit import VisionTransformer, ViT
@@ -121,3 +122,8 @@ def our_name(published: str) -> str:
     if published.startswith("decoder_"):
         return f"decoder.{published.removeprefix('decoder_')}"
     return f"encoder.{published}"
+
+
+def classes(count: int) -> ClassLabels:
+    """So many classes, called by their numbers."""
+    return ClassLabels(names=tuple(map(str, range(count))))

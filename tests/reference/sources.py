@@ -14,11 +14,12 @@ from unmask.errors import DataError
 
 
 class Memory(ImageSource):
-    """A source of uint8 images [n c h w]; the label of each is its position."""
+    """A source of images [n c h w], uint8 or float32; the label of each is its position."""
 
     def __init__(self, images: Tensor, broken: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         self.images, self.broken = images, broken
         self.channels = images.shape[1]
+        self.values = "uint8" if images.dtype == torch.uint8 else "float32"
         self.annotations = ClassLabels(names=tuple(str(number) for number in range(len(images))))
         self.refused, self.others, self.where, self.in_memory = [], Counter(), "memory", True
         self.smallest_side = min(images.shape[-2:])

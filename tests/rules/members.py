@@ -68,7 +68,7 @@ from unmask.training.optimizers import (
     Muon,
     NoClipping,
 )
-from unmask.traits import Comparing, Hiding, Masked
+from unmask.traits import Comparing, Hiding, Masked, Predicting
 
 UNIONS = {
     "masking": AnyMasking,
@@ -202,8 +202,12 @@ def comparing_objectives() -> list[str]:
 
 def next_patch_objectives() -> list[tuple[str, str]]:
     """(objective, target) of those that guess the next patch, with every kind of target."""
-    guessing = [kind for kind, member in MEMBERS["objective"].items() if isinstance(member, AIM)]
+    guessing = [kind for kind, member in MEMBERS["objective"].items() if _next_patch(member)]
     return list(product(guessing, kinds(AnyTarget)))
+
+
+def _next_patch(member: Any) -> bool:
+    return isinstance(member, Predicting) and not isinstance(member, Hiding)
 
 
 def suited(kind: str) -> dict[str, Any]:

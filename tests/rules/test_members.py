@@ -17,7 +17,8 @@ from unmask.contracts import Batch, Size, StepReport
 from unmask.masks import PatchMask
 from unmask.objectives import MAE
 from unmask.randomness import seeded
-from unmask.runs.folder import COMPANIONS, RunFolder
+from unmask.runs.encoder_weights import COMPANIONS
+from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.spec import from_json, kinds, to_json
 from unmask.targets import DalleCodes, TokenizerCodes
@@ -89,7 +90,7 @@ def test_every_part_of_a_recipe_trains_and_is_named_in_the_spec(
     folder = RunFolder(tmp_path / "run")
     folder.create(run)
     assert json.loads(folder.spec.read_text())["recipe"][part]["kind"] == kind
-    assert folder.read() == run
+    assert Run.read(folder, "pretrain") == run
     for progress in tiny.go_on(folder):
         for line in progress.lines:
             assert torch.tensor(line["loss"]).isfinite()

@@ -21,6 +21,7 @@ from runs import tiny
 
 from unmask.errors import RunError
 from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
 from unmask.training import checkpoint
 
 RANDOM_KILLS = 16
@@ -203,7 +204,9 @@ def main(run: Path, report: Path) -> None:
     """Kill, go on, and write down what was done."""
     torch.set_num_threads(1)
     folder, chance = RunFolder(run), random.Random(4)
-    folder.read().data.open("train")[0]  # what decoding imports is then imported for all forks
+    Run.read(folder, "pretrain").data.open("train")[
+        0
+    ]  # what decoding imports is then imported for all forks
     lock = held_lock(folder)
     attempts: list[Callable[[int], None]] = [
         lambda workers: kill_at_random(folder, chance, workers) for _ in range(RANDOM_KILLS)

@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -24,20 +24,21 @@ from runs import tiny
 
 from unmask.data.folder import Folder
 from unmask.data.labelled import open_labelled
-from unmask.runs.finetune import accuracy_of, finetune, whole_of
+from unmask.runs.finetune import Tuned
 from unmask.runs.folder import RunFolder
-from unmask.runs.pretrain import pretrain
+from unmask.runs.run import Run
+from unmask.runs.training import training
 from unmask.training.distributed import here, joined
 
 
 def trained(root: str, told_at: int = 0, killed_at: int = 0, **hardware: Any) -> list[int]:
     """Go on with pretraining; the steps taken. The last process is told to stop, or is killed, after a step."""
     folder, stop = RunFolder(root), Event()
-    run = folder.read()
+    run = Run.read(folder, "pretrain")
     run = replace(run, hardware=replace(run.hardware, **hardware, processes=here().count))
     source, (start, _) = run.data.open("train"), folder.newest()
     steps: list[int] = []
-    for progress in pretrain(run, folder, source, run.build(), stop, start):
+    for progress in training(run, folder, source, run.build(), stop, start):
         steps.append(progress.step)
         if here().rank == here().count - 1:
             if progress.step == killed_at:
@@ -50,16 +51,19 @@ def trained(root: str, told_at: int = 0, killed_at: int = 0, **hardware: Any) ->
 def tuned(root: str, **hardware: Any) -> dict[str, Any]:
     """Fine-tune to the end, and test."""
     folder = RunFolder(root)
-    run = folder.read_transfer()
+    run = Run.read(folder, "finetune")
     run = replace(run, hardware=replace(run.hardware, **hardware, processes=here().count))
     labelled, classifier = open_labelled(run.data, run.seed), run.build()
     start, _ = folder.newest()
-    for _ in finetune(run, folder, labelled.train, classifier, Event(), start):
+    for _ in training(run, folder, labelled.train, classifier, Event(), start):
         pass
-    classifier = whole_of(classifier, run, folder)
-    score, unreadable = accuracy_of(classifier, labelled.test, run, run.hardware, batch_size=2)
+    if run.hardware.shard:
+        classifier = run.build()
+        classifier.load_state_dict(folder.newest_whole()[0].read("model"))
+    tuned = Tuned(classifier, run.job, run.statistics)
+    outcome = tuned.score(labelled.test, run.hardware, batch_size=2)
     state = {name: tensor.double().sum().item() for name, tensor in classifier.state_dict().items()}
-    return {**asdict(score), "unreadable": unreadable, "sums": state}
+    return {**outcome.result, "unreadable": outcome.unreadable, "sums": state}
 
 
 def said(arguments: list[str], lacking: bool = False) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from runs import tiny
 
 from unmask import load
 from unmask.errors import RunError
-from unmask.runs.folder import COMPANIONS, RunFolder
+from unmask.runs.encoder_weights import COMPANIONS
+from unmask.runs.folder import RunFolder
 from unmask.runs.init import recipe_for, start_from
+from unmask.runs.run import Run
 from unmask.runs.weights import find_weights
 
 
@@ -63,7 +65,7 @@ def test_another_objective_may_start_from_it(finished: tuple[str, RunFolder]) ->
     found = find_weights(finished[1].root)
     _, chosen, _ = recipe_for(found.weights.spec)
     assert chosen.encoder == tiny.RECIPE.encoder
-    run = finished[1].read()
+    run = Run.read(finished[1], "pretrain")
     start = start_from(found, tiny.RECIPE, run.statistics)
     assert "an encoder alone" in start.words
 

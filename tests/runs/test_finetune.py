@@ -15,9 +15,10 @@ from unmask.data.labelled import open_labelled
 from unmask.data.views import AnyViews
 from unmask.errors import RunError
 from unmask.recipes import Transfer
-from unmask.runs.finetune import accuracy_of
+from unmask.runs.finetune import Tuned
 from unmask.runs.folder import RunFolder
 from unmask.runs.model import load
+from unmask.runs.run import Run
 from unmask.runs.weights import find_weights
 from unmask.spec import from_json, kinds, to_json
 
@@ -76,7 +77,7 @@ def test_every_recipe_resumes_bit_for_bit(classes: Path, tmp_path: Path, name: s
     tiny_transfer.one_step(halves)
     tiny_transfer.go_on(halves)
     tiny.assert_same_end(halves, whole)
-    run = whole.read_transfer()
+    run = Run.read(whole, "finetune")
     assert from_json(type(run), to_json(run)) == run
     assert run.recipe == recipe
 
@@ -137,7 +138,7 @@ def test_accuracy_does_not_hang_on_the_batch_or_the_workers(
     classes: Path, whole: RunFolder, batch_size: int, workers: int
 ) -> None:
     """20 images: a last batch that is not full counts once."""
-    run = whole.read_transfer()
+    run = Run.read(whole, "finetune")
     classifier = run.build()
     classifier.load_state_dict(tiny.newest(whole).read("model"))
     source = run.data.open("train")
@@ -146,35 +147,38 @@ def test_accuracy_does_not_hang_on_the_batch_or_the_workers(
         image, label = source[position]
         (view,) = run.recipe.test_views(image, run.recipe.image_size)
         with torch.no_grad():
-            hits += int(classifier.eval().logits(view[None]).argmax() == label)
+            hits += int(classifier.eval().predict(view[None]).argmax() == label)
     hardware = replace(run.hardware, workers=workers)
-    score, unreadable = accuracy_of(classifier, source, run, hardware, batch_size)
-    assert (score.top1, score.images, unreadable) == (hits / 20, 20, [])
+    tuned = Tuned(classifier, run.job, run.statistics)
+    outcome = tuned.score(source, hardware, batch_size=batch_size)
+    score = outcome.score
+    assert (score.top1, score.images, outcome.unreadable) == (hits / 20, 20, [])
     assert score.top5 == 1  # of two classes
     assert score.chance == 0.5
 
 
 def test_unreadable_test_images_are_counted_and_named(classes: Path, whole: RunFolder) -> None:
-    run = whole.read_transfer()
+    run = Run.read(whole, "finetune")
     labelled = open_labelled(run.data, 0)
     odd = labelled.test.name(1)
     file = classes / odd
     data = file.read_bytes()
     try:
         file.write_bytes(data[:60])
-        score, unreadable = accuracy_of(run.build(), labelled.test, run, run.hardware)
+        tuned = Tuned(run.build(), run.job, run.statistics)
+        outcome = tuned.score(labelled.test, run.hardware)
     finally:
         file.write_bytes(data)
-    assert score.images == 3
-    assert score.left_out == 1
-    assert [name for name, _ in unreadable] == [odd]
-    assert np.isfinite(score.top1)
+    assert outcome.result["images"] == 3
+    assert outcome.result["left_out"] == 1
+    assert [name for name, _ in outcome.unreadable] == [odd]
+    assert np.isfinite(outcome.score.top1)
 
 
 def test_the_two_kinds_of_run_are_told_apart(whole: RunFolder, pretrained: RunFolder) -> None:
     with pytest.raises(RunError, match="is a run of fine-tuning, which has no recipe"):
-        whole.read()
+        Run.read(whole, "pretrain")
     with pytest.raises(RunError, match="is a run of pretraining, without classes"):
-        pretrained.read_transfer()
+        Run.read(pretrained, "finetune")
     with pytest.raises(RunError, match="unmask finetune --resume"):
         whole.check_free()

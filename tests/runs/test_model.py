@@ -18,6 +18,7 @@ from unmask.masking import BlockMasking, GridMasking, RandomMasking
 from unmask.objectives import MAE
 from unmask.runs.folder import RunFolder
 from unmask.runs.model import Model, painted_mask
+from unmask.runs.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ class TestLoad:
     def test_gives_the_weights_of_the_newest_checkpoint(self, run: RunFolder, model: Model) -> None:
         tiny.assert_same_tensors(model.objective.state_dict(), tiny.newest(run).read("model"))
         assert (model.step, model.damaged) == (6, [])
-        assert model.run == run.read()
+        assert model.run == Run.read(run, "pretrain")
         assert not model.objective.training
 
     def test_takes_text_and_paths(self, run: RunFolder) -> None:

@@ -17,7 +17,8 @@ from unmask.contracts import Size
 from unmask.data.multi_views import MultiCrop, TwoCrops
 from unmask.masking import BlockMasking
 from unmask.objectives import DINO, MAE, Latent, MoCo3
-from unmask.runs.folder import COMPANIONS, RunFolder
+from unmask.runs.encoder_weights import COMPANIONS
+from unmask.runs.folder import RunFolder
 from unmask.tasks.heads import TokenProbe
 from unmask.training.optimizers import AdamW, ClipEach
 from unmask.training.schedules import WarmupCosine

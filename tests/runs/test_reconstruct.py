@@ -80,6 +80,7 @@ class Shelf:
     smallest_side: int = 8
     in_memory: bool = True
     channels: int = 3
+    values: str = "uint8"
     annotations = Unlabelled()
     fingerprint: str = ""
     state: str = ""

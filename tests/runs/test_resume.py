@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from unmask.data.views import CenterCrop
 from unmask.errors import DataError, DivergedError, ResourceError
 from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
 from unmask.training import checkpoint, logbook
 
 STEPS = 6
@@ -73,7 +74,7 @@ def test_stopping_in_batches_that_cross_epochs_changes_nothing(
     recipe = replace(tiny.RECIPE, batch_size=5, epochs=3.0)
     whole = tiny.finished_run(tmp_path / "whole", images, recipe=recipe)
     folder = tiny.begin(tmp_path / "run", images, recipe=recipe)
-    for _ in range(folder.read().steps):
+    for _ in range(Run.read(folder, "pretrain").steps):
         tiny.one_step(folder, workers=1)
     tiny.assert_same_end(folder, whole)
 
@@ -328,7 +329,7 @@ def test_digits_resume_too(tmp_path: Path) -> None:
     recipe = replace(tiny.RECIPE, batch_size=32, epochs=0.05)
     whole = tiny.finished_run(tmp_path / "whole", "digits", recipe=recipe)
     folder = tiny.begin(tmp_path / "run", "digits", recipe=recipe)
-    for _ in range(folder.read().steps):
+    for _ in range(Run.read(folder, "pretrain").steps):
         tiny.one_step(folder)
     tiny.assert_same_end(folder, whole)
 

@@ -143,7 +143,7 @@ def test_stopping_after_every_step_changes_nothing(
     whole: RunFolder, images: Path, tmp_path: Path, workers: int
 ) -> None:
     folder = tiny.begin(tmp_path / "run", images, recipe=RECIPE)
-    assert folder.read().steps == len(SIDES)
+    assert Run.read(folder, "pretrain").steps == len(SIDES)
     for _ in SIDES:
         tiny.one_step(folder, workers=workers)
     tiny.assert_same_end(folder, whole)
@@ -152,7 +152,7 @@ def test_stopping_after_every_step_changes_nothing(
 def test_a_step_is_the_objective_on_smaller_crops(images: Path, tmp_path: Path) -> None:
     """Each loss of the log against the objective called by hand, with the weights of before the step."""
     folder = tiny.begin(tmp_path / "run", images, recipe=RECIPE)
-    run = folder.read()
+    run = Run.read(folder, "pretrain")
     source, objective = run.data.open("train"), run.build()
     by_hand: list[float] = []
     for step, side in enumerate(SIDES):

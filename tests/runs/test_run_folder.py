@@ -27,16 +27,16 @@ def test_spec_goes_to_disk_and_back(images: Path, tmp_path: Path) -> None:
     run = tiny.make_run(images, recipe=recipe, seed=2**40, workers=3)
     folder = RunFolder(tmp_path / "deep" / "run")
     folder.create(run)
-    assert folder.read() == run
-    assert folder.read().hash == run.hash
+    assert Run.read(folder, "pretrain") == run
+    assert Run.read(folder, "pretrain").hash == run.hash
     assert sorted(path.name for path in folder.root.iterdir()) == ["spec.json", "statistics.json"]
 
 
 def test_spec_is_plain_json(images: Path, tmp_path: Path) -> None:
     spec = json.loads(tiny.begin(tmp_path / "run", images).spec.read_text())
-    assert spec["spec_version"] == 1
+    assert spec["spec_version"] == 2
     assert spec["data"] == {"kind": "folder", "path": str(images)}
-    assert spec["recipe"]["objective"]["masking"] == {"kind": "random", "ratio": 0.75}
+    assert spec["job"]["recipe"]["objective"]["masking"] == {"kind": "random", "ratio": 0.75}
     assert spec["recipe"]["image_size"] == [8, 8]
     assert spec["hardware"]["threads"] == 1
 
@@ -76,7 +76,7 @@ def test_folder_with_a_run_is_taken(images: Path, tmp_path: Path) -> None:
     folder = tiny.begin(tmp_path / "run", images)
     with pytest.raises(RunError, match=r"already holds a run; continue it with .*--resume.*--out"):
         folder.create(tiny.make_run(images, seed=1))
-    assert folder.read().seed == 0
+    assert Run.read(folder, "pretrain").seed == 0
 
 
 def test_folder_with_something_else_is_taken(images: Path, tmp_path: Path) -> None:
@@ -91,10 +91,10 @@ def test_folder_with_something_else_is_taken(images: Path, tmp_path: Path) -> No
 
 def test_missing_run_names_those_nearby(images: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"run-1 holds no run \(no spec.json\)$"):
-        RunFolder(tmp_path / "run-1").read()
+        Run.read(RunFolder(tmp_path / "run-1"), "pretrain")
     tiny.begin(tmp_path / "run-2", images)
     with pytest.raises(RunError, match=r"; runs nearby: .*run-2$"):
-        RunFolder(tmp_path / "run-1").read()
+        Run.read(RunFolder(tmp_path / "run-1"), "pretrain")
 
 
 def change_spec(folder: RunFolder, **changes: object) -> None:
@@ -104,9 +104,9 @@ def change_spec(folder: RunFolder, **changes: object) -> None:
 
 def test_newer_version(images: Path, tmp_path: Path) -> None:
     folder = tiny.begin(tmp_path / "run", images)
-    change_spec(folder, spec_version=2, something_new=True)
-    with pytest.raises(RunError, match="version 2, and this unmask reads up to 1; install a newer"):
-        folder.read()
+    change_spec(folder, spec_version=3, something_new=True)
+    with pytest.raises(RunError, match="version 3, and this unmask reads up to 2; install a newer"):
+        Run.read(folder, "pretrain")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_newer_version(images: Path, tmp_path: Path) -> None:
         ({"seed": "1"}, "Run.seed: expected int, got '1'"),
         ({"data": {"kind": "fodler"}}, "unknown kind 'fodler'; did you mean 'folder'"),
         ({"data": {}}, r"expected an object with a kind \(folder, digits, shards"),
-        ({"recipe": {}}, "is missing in Run.recipe"),
+        ({"job": {"kind": "pretrain"}}, "field 'recipe' is missing in"),
         ({"seed": None}, "Run.seed"),
     ],
 )
@@ -124,14 +124,14 @@ def test_damaged_spec(images: Path, tmp_path: Path, changes: dict[str, object], 
     folder = tiny.begin(tmp_path / "run", images)
     change_spec(folder, **changes)
     with pytest.raises(RunError, match=f"spec.json cannot be read: .*{words}"):
-        folder.read()
+        Run.read(folder, "pretrain")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", "\x00"])
 def test_spec_that_is_no_object(tmp_path: Path, text: str) -> None:
     (tmp_path / "spec.json").write_text(text)
     with pytest.raises(RunError, match=r"spec\.json cannot be read"):
-        RunFolder(tmp_path).read()
+        Run.read(RunFolder(tmp_path), "pretrain")
 
 
 def test_lock_is_free_again_after_its_holder(images: Path, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_checkpoint_tells_what_it_is(images: Path, tmp_path: Path) -> None:
     tiny.one_step(folder), tiny.one_step(folder)
     found = tiny.newest(folder)
     assert (found.info.format, found.info.step, found.info.images_seen) == (1, 2, 8)
-    assert found.info.spec_hash == folder.read().hash
+    assert found.info.spec_hash == Run.read(folder, "pretrain").hash
     model, encoder = found.read("model"), found.read("encoder")
     assert encoder.keys() == {k.removeprefix("encoder.") for k in model if k.startswith("encoder.")}
     assert all(encoder[name].equal(model[f"encoder.{name}"]) for name in encoder)
@@ -173,7 +173,7 @@ def test_what_a_kill_while_creating_leaves_is_no_run(images: Path, tmp_path: Pat
     for name in (".spec.json", "statistics.json"):
         (folder.root / name).write_text("{")
     folder.create(run)
-    assert folder.read() == run
+    assert Run.read(folder, "pretrain") == run
 
 
 def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:

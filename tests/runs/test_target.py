@@ -9,6 +9,7 @@ from runs import tiny
 
 from unmask.recipes import Recipe
 from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
 from unmask.targets import PrincipalComponents
 from unmask.targets.pca import ComponentTarget
 
@@ -61,7 +62,9 @@ def test_resuming_never_fits_again(
 def test_a_decoder_of_another_target_is_left_behind(images: Path, tmp_path: Path) -> None:
     pixels = trained(tmp_path / "pixels", images, tiny.RECIPE)
     folder = tiny.begin_from(tmp_path / "run", images, pixels.root, recipe=RECIPE)
-    assert "its encoder alone, since its decoder is another" in (folder.read().init or "")
+    assert "its encoder alone, since its decoder is another" in (
+        Run.read(folder, "pretrain").init or ""
+    )
     assert tiny.newest(folder).info.step == 0
     torch.testing.assert_close(
         basis_of(folder), basis_of(trained(tmp_path / "other", images)), atol=1e-6, rtol=0
@@ -71,5 +74,5 @@ def test_a_decoder_of_another_target_is_left_behind(images: Path, tmp_path: Path
 def test_the_same_target_keeps_its_fit(images: Path, tmp_path: Path) -> None:
     first = trained(tmp_path / "first", images)
     folder = tiny.begin_from(tmp_path / "run", images, first.root, recipe=RECIPE, seed=3)
-    assert "encoder and decoder" in (folder.read().init or "")
+    assert "encoder and decoder" in (Run.read(folder, "pretrain").init or "")
     assert basis_of(folder).equal(basis_of(first))

@@ -20,11 +20,13 @@ from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.randomness import seeded
 from unmask.recipes import Recipe, Tokenizing
-from unmask.runs.folder import COMPANIONS, RunFolder
-from unmask.runs.init import put_in, save_start, start_from
-from unmask.runs.pretrain import Progress, pretrain
+from unmask.runs.encoder_weights import COMPANIONS
+from unmask.runs.folder import RunFolder
+from unmask.runs.init import save_start, start_from
+from unmask.runs.pretrain import Pretrain
 from unmask.runs.run import Run, new_run
-from unmask.runs.tokenizer import TokenizerRun, new_tokenizer
+from unmask.runs.tokenize import Tokenize
+from unmask.runs.training import Progress, training
 from unmask.runs.weights import find_weights
 from unmask.targets import DalleCodes, ScalarTokenizer
 from unmask.targets.dalle import DalleEncoder
@@ -90,7 +92,14 @@ def write_classes(folder: Path, names: tuple[str, ...] = ("cats", "dogs"), count
     return folder
 
 
-def make_run(data: Path | str, *, recipe: Recipe = RECIPE, seed: int = 0, **changes: Any) -> Run:
+def make_run(
+    data: Path | str,
+    *,
+    recipe: Recipe = RECIPE,
+    init: str | None = None,
+    seed: int = 0,
+    **changes: Any,
+) -> Run:
     """A run on a folder of images, or on digits; the hardware's fields are given by their names."""
     spec = find_source(str(data))
     source = spec.open("train")
@@ -103,7 +112,8 @@ def make_run(data: Path | str, *, recipe: Recipe = RECIPE, seed: int = 0, **chan
     }
     hardware |= {name: changes.pop(name) for name in list(changes) if name in hardware}
     statistics = IMAGENET if source.channels == 3 else measure(source)
-    run = new_run("tiny", recipe, spec, source, statistics, Hardware(**hardware), seed=seed)
+    job = Pretrain(recipe=recipe, init=init)
+    run = new_run("tiny", job, spec, source, statistics, Hardware(**hardware), seed=seed)
     return replace(run, **{"save_every_minutes": 60.0, **changes})
 
 
@@ -119,9 +129,8 @@ def begin_from(root: Path, data: Path | str, weights: Path, **changes: Any) -> R
     run = make_run(data, **changes)
     start = start_from(find_weights(weights), run.recipe, run.statistics)
     folder = begin(root, data, init=start.words, **changes)
-    objective = run.build()
-    put_in(objective, start.weights)
-    save_start(folder, folder.read(), run.data.open("train"), objective)
+    objective = run.build(start.weights)
+    save_start(folder, Run.read(folder, "pretrain"), run.data.open("train"), objective)
     return folder
 
 
@@ -129,7 +138,7 @@ def go_on(
     folder: RunFolder, *, stop: Event | None = None, save_every_minutes: float = 60, **hardware: Any
 ) -> Iterator[Progress]:
     """Continue a run as the command does, with other hardware if wanted."""
-    run = folder.read()
+    run = Run.read(folder, "pretrain")
     run = replace(
         run,
         hardware=replace(run.hardware, **hardware),
@@ -138,15 +147,15 @@ def go_on(
     source = run.data.open("train")
     start, _ = folder.newest()
     with folder.lock():
-        yield from pretrain(run, folder, source, run.build(), stop or Event(), start)
+        yield from training(run, folder, source, run.build(), stop or Event(), start)
 
 
-def tokenizer_run(data: Path | str, recipe: Tokenizing = TOKENIZING) -> TokenizerRun:
+def tokenizer_run(data: Path | str, recipe: Tokenizing = TOKENIZING) -> Run:
     """A run of a tokenizer on all of some images."""
     spec = find_source(str(data))
     source = spec.open("train")
     hardware = Hardware(device="cpu", precision="float32", workers=0, threads=1, micro_batch=4)
-    return new_tokenizer("tiny", recipe, spec, source, measure(source), hardware)
+    return new_run("tiny", Tokenize(recipe=recipe), spec, source, measure(source), hardware)
 
 
 def write_tokenizer(root: Path, data: Path | str, shape: ScalarTokenizer) -> Path:

@@ -16,9 +16,10 @@ from unmask.data.statistics import IMAGENET
 from unmask.data.views import AugmentedCrop, CenterCrop
 from unmask.formats.model import Weights
 from unmask.recipes.transfer import Transfer
-from unmask.runs.finetune import finetune
+from unmask.runs.finetune import Finetune
 from unmask.runs.folder import RunFolder
-from unmask.runs.transfer import TransferRun, new_transfer
+from unmask.runs.run import Run, new_run
+from unmask.runs.training import training
 from unmask.tasks import Classify
 from unmask.training.hardware import Hardware
 from unmask.training.optimizers import LayerwiseAdamW
@@ -41,13 +42,14 @@ TRANSFER = Transfer(
 
 def make_transfer(
     data: Path | str, recipe: Transfer = TRANSFER, *, init: str | None = None, **hardware: Any
-) -> TransferRun:
+) -> Run:
     """A run on a folder of classes."""
     spec = find_source(str(data))
     settings = {"device": "cpu", "precision": "float32", "workers": 0, "threads": 1}
     settings |= {"micro_batch": recipe.batch_size, **hardware}
-    labelled = open_labelled(spec, 0)
-    run = new_transfer("tiny", recipe, spec, labelled, IMAGENET, Hardware(**settings), init=init)
+    train = open_labelled(spec, 0).train
+    job = Finetune(recipe=recipe, annotations=train.annotations, init=init)
+    run = new_run("tiny", job, spec, train, IMAGENET, Hardware(**settings))
     return replace(run, save_every_minutes=60.0)
 
 
@@ -66,12 +68,12 @@ def begin(
 
 def go_on(folder: RunFolder, *, stop: Event | None = None, **hardware: Any) -> list[int]:
     """Continue a run as the command does; the steps taken."""
-    run = folder.read_transfer()
+    run = Run.read(folder, "finetune")
     run = replace(run, hardware=replace(run.hardware, **hardware))
     start, _ = folder.newest()
     source = open_labelled(run.data, run.seed).train
     with folder.lock():
-        reports = finetune(run, folder, source, run.build(), stop or Event(), start)
+        reports = training(run, folder, source, run.build(), stop or Event(), start)
         return [report.step for report in reports]
 
 

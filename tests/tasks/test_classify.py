@@ -14,7 +14,7 @@ from unmask.contracts import Batch, Moment, Size
 from unmask.errors import SettingsError
 from unmask.masking import RandomMasking
 from unmask.tasks import Classify
-from unmask.tasks.classify import Classifier
+from unmask.tasks.classifier import Classifier
 from unmask.tasks.heads import LinearHead, MeanHead
 from unmask.training.loop import train
 from unmask.training.optimizers import LayerwiseAdamW
@@ -23,7 +23,7 @@ from unmask.training.optimizers import LayerwiseAdamW
 def classifier(classes: int = 5, **settings: Any) -> Classifier:
     torch.manual_seed(0)
     spec = Classify(**{"head": LinearHead(), **settings})
-    return spec.build(problems.build_encoder(), classes)
+    return spec.build(problems.build_encoder(), problems.classes(classes))
 
 
 def labelled(count: int = 4) -> Batch:
@@ -94,7 +94,7 @@ def test_permuting_images_permutes_scores() -> None:
     model, images = classifier(), labelled().images
     order = torch.tensor([2, 0, 3, 1])
     torch.testing.assert_close(
-        model.logits(images[order]), model.logits(images)[order], atol=1e-6, rtol=1e-5
+        model.predict(images[order]), model.predict(images)[order], atol=1e-6, rtol=1e-5
     )
 
 
@@ -240,7 +240,7 @@ def test_dropping_is_what_the_equations_say() -> None:
 
 def test_nothing_is_dropped_in_evaluation() -> None:
     model, images = classifier(drop_path=0.9).eval(), labelled().images
-    assert model.logits(images).equal(classifier().eval().logits(images))
+    assert model.predict(images).equal(classifier().eval().predict(images))
 
 
 def test_parts_of_a_batch_drop_what_the_whole_drops() -> None:
@@ -265,10 +265,10 @@ def test_average_equals_a_loop_and_is_what_is_evaluated() -> None:
         torch.testing.assert_close(value, expected[name])
         assert not value.requires_grad
     images = labelled().images
-    averaged, current = model.eval().logits(images), model.train().logits(images)
+    averaged, current = model.eval().predict(images), model.train().predict(images)
     assert not torch.allclose(averaged, current)
     model.head.load_state_dict(head.state_dict())
-    torch.testing.assert_close(model.logits(images), averaged)
+    torch.testing.assert_close(model.predict(images), averaged)
 
 
 def test_without_an_average_the_weights_are_evaluated() -> None:

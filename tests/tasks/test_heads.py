@@ -14,7 +14,7 @@ from unmask.contracts import Size
 from unmask.encoders import ViT
 from unmask.encoders.vit import VisionTransformer
 from unmask.tasks import Classify
-from unmask.tasks.classify import Classifier
+from unmask.tasks.classifier import Classifier
 from unmask.tasks.heads import AnyHead, AttentiveHead, LinearHead, MeanHead, TokenProbe
 
 Vectors = Callable[[str], tuple[dict[str, Tensor], dict[str, Any]]]
@@ -32,7 +32,9 @@ def published(found: dict[str, Tensor], head: AnyHead) -> Classifier:
         1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks.")),
     )
     spec = ViT(patch_size=8, embed_dim=width, depth=depth, num_heads=3)
-    model = Classify(head=head).build(build(spec, Size(32, 32)), len(weights["head.bias"]))
+    model = Classify(head=head).build(
+        build(spec, Size(32, 32)), problems.classes(len(weights["head.bias"]))
+    )
     state = model.state_dict()
     for name, value in weights.items():
         ours = {"head": "head.linear", "fc_norm": "head.fc_norm"}
@@ -55,7 +57,9 @@ def build(spec: ViT, size: Size) -> VisionTransformer:
 def test_fine_tuning_head_equals_the_published_code(vectors: Vectors) -> None:
     found, _ = vectors("vit_finetune")
     model = published(found, MeanHead()).eval()
-    torch.testing.assert_close(model.logits(found["images"]), found["logits"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        model.predict(found["images"]), found["logits"], atol=1e-5, rtol=1e-5
+    )
 
 
 def test_probe_equals_the_published_code(vectors: Vectors) -> None:
@@ -63,7 +67,7 @@ def test_probe_equals_the_published_code(vectors: Vectors) -> None:
     found, _ = vectors("vit_probe")
     model = published(found, TokenProbe()).train()
     expected = found["probe_logits_train_mode"]
-    torch.testing.assert_close(model.logits(found["images"]), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.predict(found["images"]), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_probe_normalises_with_the_right_epsilon_and_keeps_running_statistics() -> None:
@@ -92,7 +96,7 @@ def test_pooled_head_equals_timm_with_the_same_weights() -> None:
     for parameter in theirs.parameters():
         parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
     encoder = build(ViT(patch_size=8, embed_dim=24, depth=3, num_heads=3), Size(32, 32))
-    model = Classify().build(encoder, 5).eval()
+    model = Classify().build(encoder, problems.classes(5)).eval()
     state = model.state_dict()
     for name, value in theirs.state_dict().items():
         ours = {"head": "head.linear", "fc_norm": "head.fc_norm"}
@@ -100,7 +104,7 @@ def test_pooled_head_equals_timm_with_the_same_weights() -> None:
         state[f"{ours[owner]}.{rest}" if owner in ours else f"encoder.{name}"] = value
     model.load_state_dict(state)
     images = torch.rand(4, 3, 32, 32, generator=generator)
-    torch.testing.assert_close(model.logits(images), theirs(images), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.predict(images), theirs(images), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from reference.problems import random
 
-from unmask.tasks.logistic import STRENGTHS, best_strength, logistic_classes
+from unmask.tasks.logistic import STRENGTHS, best_strength, logistic_classes, logistic_scores
 
 
 def clouds(count: int, seed: int, spread: float = 0.3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,4 +49,20 @@ def test_best_strength_is_the_best_on_what_is_held_out() -> None:
     for strength in STRENGTHS:
         guesses = logistic_classes(train[kept], labels[kept], train[~kept], strength)
         scores[strength] = (guesses == wanted).double().mean().item()
-    assert scores[best_strength(train, labels, held_out)] == max(scores.values())
+
+    def accuracy(shares: torch.Tensor, truth: torch.Tensor) -> float:
+        return (shares.argmax(1) == truth).double().mean().item()
+
+    best = best_strength(train, labels, held_out, accuracy, 3)
+    assert scores[best] == max(scores.values())
+
+
+def test_several_classes_of_an_image_have_a_classifier_each() -> None:
+    """As many classifiers of one class against the rest; one that no image has scores alike everywhere."""
+    (train, one), (test, _) = clouds(60, 0), clouds(30, 1)
+    several = torch.stack([one == 0, one != 2, torch.zeros(60)], 1).float()
+    scores = logistic_scores(train, several, test, 1.0, 3)
+    for column in range(2):
+        guesses = logistic_classes(train, several[:, column].long(), test, 1.0)
+        assert ((scores[:, column] > 0.5).long()).equal(guesses)
+    assert scores[:, 2].unique().tolist() == [0.0]

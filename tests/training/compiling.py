@@ -41,7 +41,7 @@ ENCODINGS = [
 
 
 def classifier() -> nn.Module:
-    return Classify(drop_path=0.5).build(problems.build_encoder(), classes=3).train()
+    return Classify(drop_path=0.5).build(problems.build_encoder(), problems.classes(3)).train()
 
 
 def beit() -> nn.Module:

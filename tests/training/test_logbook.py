@@ -34,6 +34,11 @@ def write(path: Path, first: int, last: int) -> None:
     book.write()
 
 
+def exact(path: Path) -> list[dict[str, float]]:
+    """The lines without their times, which depend on how busy the machine is."""
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_log(path)]
+
+
 def steps(path: Path) -> list[float]:
     return [line["step"] for line in read_log(path)]
 
@@ -97,9 +102,9 @@ def test_nothing_reaches_the_file_before_it_is_written(tmp_path: Path) -> None:
 def test_lines_past_the_checkpoint_are_cut_at_resume(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     write(path, 1, 9)
-    whole = path.read_text()
+    whole = exact(path)
     write(path, 5, 9)
-    assert path.read_text() == whole
+    assert exact(path) == whole
 
 
 @pytest.mark.parametrize(

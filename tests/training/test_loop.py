@@ -181,8 +181,9 @@ def test_nothing_is_left_to_do() -> None:
         RuntimeError(
             "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
         ),
+        RuntimeError("MPS backend out of memory (MPS allocated: 1.00 GB)"),
     ],
-    ids=["gpu", "cpu"],
+    ids=["gpu", "cpu", "mps"],
 )
 def test_too_little_memory_names_the_half(error: Exception) -> None:
     class Huge(Recording):
@@ -191,16 +192,25 @@ def test_too_little_memory_names_the_half(error: Exception) -> None:
 
     with pytest.raises(
         ResourceError, match=r"step 1 does not fit in memory with 6 .* try --micro-batch 3"
-    ):
+    ) as caught:
         run(Huge())
+    assert caught.value.__cause__ is error
 
 
-def test_other_errors_pass() -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        "shapes do not fit",
+        "CUDA error: an illegal memory access was encountered",
+        "out of resource: shared memory",
+    ],
+)
+def test_other_errors_pass(words: str) -> None:
     class Wrong(Recording):
         def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
-            raise RuntimeError("shapes do not fit")
+            raise RuntimeError(words)
 
-    with pytest.raises(RuntimeError, match="shapes do not fit"):
+    with pytest.raises(RuntimeError, match=words):
         run(Wrong())
 
 

@@ -107,7 +107,7 @@ def test_layer_groups_are_the_published_ones(published_schedules: dict[str, Any]
     published = published_schedules["layer_decay"]
     encoder = ViT(patch_size=4, embed_dim=8, depth=published["depth"], num_heads=2)
     statistics = problems.statistics(3)
-    model = Classify().build(encoder.build(Size(8, 8), 3, statistics), 3)
+    model = Classify().build(encoder.build(Size(8, 8), 3, statistics), problems.classes(3))
     names = {parameter: name for name, parameter in model.named_parameters()}
     groups = layer_groups(model, published["decay"], published["weight_decay"])
     ours = {
@@ -134,7 +134,7 @@ def published_parameter(name: str) -> str:
 
 def test_lower_layers_take_smaller_steps() -> None:
     """Adam's first step is the learning rate itself, whatever the gradient."""
-    model = Classify().build(problems.build_encoder(), 5)
+    model = Classify().build(problems.build_encoder(), problems.classes(5))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = LayerwiseAdamW(layer_decay=0.5, weight_decay=0.0).build(model)
     for group in optimizer.param_groups:

@@ -46,7 +46,7 @@ class Arguments:
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    seen = peek([word for word in arguments if word != "--json"])
+    seen = peek(arguments)
     if seen.help:
         _parse(arguments, find_recipe(seen.flags.get("recipe", "mae-b16")))
     if seen.words:

@@ -24,8 +24,9 @@ from unmask.pictures.sheet import Row, sheet
 from unmask.recipes import RECIPES
 from unmask.runs.folder import RunFolder
 from unmask.runs.model import load
-from unmask.runs.pretrain import pretrain
+from unmask.runs.pretrain import Pretrain
 from unmask.runs.run import Run, new_run
+from unmask.runs.training import training
 from unmask.training.hardware import Hardware, cores
 from unmask.training.logbook import read_log
 
@@ -71,7 +72,7 @@ def main(arguments: list[str]) -> int:
         pool.submit(_ready)  # importing takes seconds: let it be done meanwhile
         folder.create(run)
         with folder.lock():
-            for _ in shown(pretrain(run, folder, source, run.build(), Event()), "pretraining"):
+            for _ in shown(training(run, folder, source, run.build(), Event()), "pretraining"):
                 pass
         results = _compare(pool, folder.root, args.seeds)
     console.print(_table(results))
@@ -97,7 +98,7 @@ def _run(source: DigitImages, epochs: float) -> Run:
         threads=1,  # of steps this small, a second thread makes no more in a shared machine
         micro_batch=recipe.batch_size,
     )
-    return new_run(_RECIPE, recipe, Digits(), source, measure(source), hardware)
+    return new_run(_RECIPE, Pretrain(recipe=recipe), Digits(), source, measure(source), hardware)
 
 
 def _compare(pool: ProcessPoolExecutor, root: Path, seeds: int) -> list[Result]:

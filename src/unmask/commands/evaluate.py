@@ -197,7 +197,7 @@ def _judge(args: Arguments, question: Question, subject: Subject, data: str) -> 
         for arm in frozen_arms(question, subject):
             for note in arm.notes:
                 notes.print(f"note: {note}")
-            rows += frozen_rows(arm, question, labelled.train.annotations.names)
+            rows += frozen_rows(arm, question, labelled.train.annotations)
             unreadable = [*arm.train.unreadable, *arm.test.unreadable]
             counts = (len(arm.train.labels), len(arm.test.labels))
     rows += _trained(args, question, subject)

@@ -1,61 +1,42 @@
-"""`unmask finetune ENCODER DATA`: a classifier from an encoder, or from nothing."""
+"""`unmask finetune ENCODER DATA`: train an encoder, from weights or from nothing, with annotated images."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 import tyro
+from torch import nn
 
 from unmask.channels import ChannelStatistics
-from unmask.console.arguments import Peek, as_typed, parse, peek
-from unmask.console.fitting import fitting_warmup, free_folder
+from unmask.console.arguments import Peek, as_typed, parse
 from unmask.console.hardware import (
     RunFlags,
     batch_words,
-    check_decode,
     expected_words,
-    fitting_part,
     flags_of,
-    hardware_of,
     machine_words,
-    measured,
-    say_what_differs,
 )
-from unmask.console.output import console, say_refused, shown
-from unmask.console.ranks import Job, begun_before, check_same, held, prepared, together
-from unmask.console.resuming import folder_to_resume, going_on, newest_of, refuse_changes
-from unmask.console.signals import signals
+from unmask.console.output import console, say_notes, say_refused
+from unmask.console.recipe_changes import with_shorter_warmup, with_smaller_batch
+from unmask.console.train import Command, Start, Wish, finished_folder
+from unmask.console.train import main as train_main
 from unmask.contracts import ImageSource
 from unmask.data import AnySource, Tiff
-from unmask.data.kinds import find_source
-from unmask.data.labelled import Labelled, open_labelled
+from unmask.data.kinds import as_source, find_source
 from unmask.data.noise import WHOLE, PatchKeep
 from unmask.data.statistics import measure
-from unmask.errors import RunError, SettingsError
+from unmask.errors import SettingsError
 from unmask.formats.model import ModelSpec
-from unmask.recipes import (
-    TRANSFERS,
-    Transfer,
-    choose_scratch,
-    choose_transfer,
-    find_transfer,
-)
-from unmask.runs.finetune import Accuracy, accuracy_of, finetune, whole_of, write_accuracy
+from unmask.recipes import TRANSFERS, Transfer, choose_scratch, choose_transfer, find_transfer
+from unmask.runs.finetune import Finetune, for_annotations, open_images
 from unmask.runs.folder import RunFolder
 from unmask.runs.init import adapted, shape_of, statistics_for
+from unmask.runs.job import Images, Outcome
 from unmask.runs.plan import seconds_of_step
-from unmask.runs.run import parameter_count
-from unmask.runs.transfer import TransferRun, new_transfer
+from unmask.runs.run import Run, parameter_count
 from unmask.runs.weights import Found, find_weights
-from unmask.tasks.classify import Classifier
-from unmask.training.checkpoint import Checkpoint
-from unmask.training.distributed import check_batch, here
-from unmask.training.schedules import epochs_in_words, fitting_batch
+from unmask.training.schedules import epochs_in_words
 from unmask.training.step_cost import Cost
-
-Tuning = Job[TransferRun, Labelled, Classifier]
 
 SCRATCH = "scratch"
 """What stands for ENCODER where there is none."""
@@ -91,6 +72,10 @@ class Arguments:
     data_kind: str | None = None
     """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
 
+    labels_file: str | None = None
+    """A CSV or Parquet file with a column file_name and the classes of each image (a name, a number, a;b,
+    or a column of 0 and 1 for each class), in place of class folders."""
+
     recipe: Annotated[Transfer, tyro.conf.arg(name="")]
     """Everything that changes the result."""
 
@@ -103,29 +88,75 @@ class Arguments:
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    seen = peek(arguments)
-    prepare = _resume if "resume" in seen.flags and not seen.help else _begin
-    with together() as waiting:
-        job = prepared(partial(prepare, arguments, seen), _join, waiting)
-        return 0 if job is None else _train(job)
+    return train_main(COMMAND, arguments)
 
 
-def _begin(arguments: list[str], seen: Peek) -> Tuning | None:
-    name = seen.flags.get("recipe", "finetune-b16")
+def finetune(
+    encoder: str | Path | None,
+    data: str | Path | AnySource,
+    *,
+    recipe: str | Transfer | None = None,
+    labels_file: str | Path | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    running: RunFlags | None = None,
+) -> Path:
+    """Train an encoder with annotated images and score it on others, as `unmask finetune` does.
+
+    Args:
+        encoder: a run or weights; None for weights drawn from the seed.
+        data: images in class folders, "digits", or the spec of a source.
+        recipe: a recipe, its name, or FILE.py:NAME; chosen from the encoder if not given.
+        labels_file: a CSV or Parquet file with the classes of each image, in place of class folders.
+        out: the folder of the run; runs/RECIPE-DATA if not given.
+        seed: of the head, order, crops and mixing, and of the split where the data have none.
+        running: what must not change the result: device, workers, precision and so on.
+
+    Returns:
+        The folder of the run, which holds `results.json`, for `predict` and `load`.
+    """
+    weights = None if encoder is None else _weights(str(encoder))
+    spec = (
+        as_source(data)
+        if labels_file is None
+        else _source(str(data), None, str(labels_file), weights)
+    )
+    nothing = Peek([], {}, False)
+    train = spec.open("train")
+    if isinstance(recipe, Transfer):
+        name, chosen = "own", for_annotations(recipe, train.annotations)
+    else:
+        name, chosen = _recipe(nothing, recipe, weights, train)
+    wish = _wish_for(
+        spec,
+        open_images(chosen, spec, seed),
+        name,
+        chosen,
+        weights,
+        out=None if out is None else str(out),
+        seed=seed,
+        running=running or RunFlags(),
+    )
+    return finished_folder(COMMAND, wish)
+
+
+def _wish(arguments: list[str], seen: Peek) -> Wish:
+    """The run that a command line asks for."""
+    wanted = seen.flags.get("recipe")
     if seen.help:
-        _parse(arguments, Arguments(recipe=find_transfer(name)))
+        _parse(arguments, Arguments(recipe=find_transfer(wanted or "finetune-b16")))
     if len(seen.words) < 2:
         raise SettingsError(
             "which encoder, and which images? `unmask finetune runs/NAME FOLDER`, or `unmask finetune "
             "scratch FOLDER`; FOLDER holds a folder for each class"
         )
-    if "recipe" in seen.flags:
-        find_transfer(name)  # a misspelt name should not wait for a scan of the images
-    found = _weights(seen.words[0])
-    spec = _source(seen, found)
-    seed = seen.flags.get("seed", "0")
-    labelled = open_labelled(spec, int(seed) if seed.isdecimal() else 0)
-    name, default = _recipe(seen, found, labelled.train)
+    if wanted is not None:
+        find_transfer(wanted)  # a misspelt name should not wait for a scan of the images
+    weights = None if _is_scratch(seen.words[0]) else _weights(seen.words[0])
+    spec = _source(
+        seen.words[1], seen.flags.get("data-kind"), seen.flags.get("labels-file"), weights
+    )
+    name, default = _recipe(seen, wanted, weights, spec.open("train"))
     args = _parse(arguments, Arguments(recipe=default))
     recipe = args.recipe
     if args.trained_blocks is not None:
@@ -134,126 +165,58 @@ def _begin(arguments: list[str], seen: Peek) -> Tuning | None:
         keep = PatchKeep.parse(args.patch_keep)
         recipe = replace(recipe, noise=replace(recipe.noise, patch_keep=keep))
     if recipe != default or recipe.epochs < recipe.schedule.warmup_epochs:
-        recipe = fitting_warmup(recipe, seen)
-    if (before := begun_before(args.out, name, seen.words[1])) is not None:
-        old = before.read_transfer()
-        if (old.recipe, old.data, old.seed) == (recipe, spec, args.seed):
-            return _resume(again := ["--resume", str(before.root)], peek(again))
-    folder = RunFolder(args.out or free_folder(name, seen.words[1]))
-    folder.check_free()
-    _say_images(labelled)
-    check_batch(recipe.batch_size, paired=recipe.pairs)
-    statistics = _statistics(found, labelled.train)
-    init = None
-    if found is not None:
-        init = _words(found, recipe, statistics)
-        console.print(f"weights   {init}")
-    hardware = hardware_of(
-        args.running.machine,
-        in_memory=labelled.train.in_memory,
-        batch_size=recipe.batch_size,
-        shard=args.running.shard,
-        decode=args.running.decode,
+        recipe = with_shorter_warmup(recipe, seen)
+    images = open_images(recipe, spec, args.seed)
+    return _wish_for(
+        spec, images, name, recipe, weights, out=args.out, seed=args.seed, running=args.running
     )
-    check_decode(hardware, labelled.train, recipe.views)
-    run = new_transfer(
-        name,
-        recipe,
-        spec,
-        labelled,
-        statistics,
-        hardware,
-        init=init,
-        seed=args.seed,
-        save_every_minutes=args.running.save_every_minutes,
-        max_set_aside=args.running.max_set_aside,
+
+
+def _wish_for(
+    spec: AnySource,
+    images: Images,
+    name: str,
+    recipe: Transfer,
+    weights: Found | None,
+    *,
+    out: str | None,
+    seed: int,
+    running: RunFlags,
+) -> Wish:
+    """A run of fine-tuning that is to begin."""
+    job = Finetune(recipe=recipe, annotations=images.train.annotations, init=None)
+
+    def start(statistics: ChannelStatistics) -> Start:
+        if weights is None:
+            return Start(job, None)
+        words = _words(weights, recipe, statistics)
+        console.print(f"weights   {words}")
+        return Start(replace(job, init=words), weights.weights)
+
+    def plan(run: Run, module: nn.Module, cost: Cost) -> None:
+        _say_plan(run, recipe, module, cost, seconds_of_step(run, images.train, cost))
+
+    return Wish(
+        recipe_name=name,
+        job=job,
+        data=spec,
+        images=images,
+        out=out,
+        seed=seed,
+        running=running,
+        statistics=lambda: _statistics(weights, images.train),
+        start=start,
+        say_images=lambda: _say_images(images),
+        say_plan=plan,
     )
-    weights = found.weights if found else None
-    cost = measured(run.build(weights), recipe, labelled.train, hardware)
-    fitting = fitting_part(cost, recipe.batch_size, args.running.machine.micro_batch, hardware)
-    run = replace(run, hardware=fitting)
-    classifier = run.build(weights)
-    _say_plan(run, classifier, cost, seconds_of_step(run, labelled.train, cost))
-    folder.create(run)
-    first = None
-    if found is not None:  # so that going on needs nothing but the folder
-        folder.save(run, 0, classifier, run.recipe.optimizer.build(classifier))
-        first, _ = folder.newest()
-    return Job(run, folder, labelled, classifier, first)
 
 
-def _resume(arguments: list[str], seen: Peek) -> Tuning | None:
-    folder = folder_to_resume(seen)
-    run = folder.read_transfer()
-    old = _as_begun(run, folder)
-    args = _parse(arguments, old)
-    _refuse_changes(args, old)
-    check_batch(run.recipe.batch_size, paired=run.recipe.pairs)
-    changed = going_on(run, args.running)
-    found = newest_of(folder, run)
-    step = found.info.step if found else 0
-    if step >= run.steps and folder.results.exists():
-        console.print(f"{folder.root} is finished: {run.steps:,} of {run.steps:,} steps are done")
-        return None
-    labelled = open_labelled(run.data, run.seed)
-    if (
-        labelled.train.fingerprint != run.fingerprint
-        or labelled.train.annotations.names != run.classes
-    ):
-        raise RunError(
-            f"the images of this run have changed ({run.images:,} of {len(run.classes)} classes then, "
-            f"{len(labelled.train):,} of {len(labelled.train.annotations.names)} now, or other names or sizes), so "
-            "it cannot go on exactly; put them back, or begin anew"
-        )
-    check_decode(changed.hardware, labelled.train, run.recipe.views)
-    say_what_differs(changed.hardware, run.hardware, run.torch_version)
-    console.print(f"continuing {folder.root} from step {step:,} of {run.steps:,}")
-    return Job(changed, folder, labelled, run.build(), found)
-
-
-def _join(folder: RunFolder, run: Any, start: Checkpoint | None) -> Tuning:
-    """The job that another process has prepared, if this one sees the same images."""
-    run = TransferRun.read(run)
-    labelled = open_labelled(run.data, run.seed)
-    check_same(labelled.train, run.fingerprint)
-    return Job(run, folder, labelled, run.build(), start)
-
-
-def _train(job: Tuning) -> int:
-    """Train until the end or a signal, then test, and say how to go on."""
-    run, folder, labelled = job.run, job.folder, job.data
-    torch.set_num_threads(run.hardware.threads)
-    with held(folder), signals() as stop:
-        reports = finetune(run, folder, labelled.train, job.module, stop.event, job.start)
-        for _ in shown(reports, run.recipe_name):
-            pass
-        if stop.event.is_set():
-            console.print(
-                f"stopped and saved; continue with:\nunmask finetune --resume {folder.root}"
-            )
-            return 128 + stop.signal
-        classifier = whole_of(job.module, run, folder)
-        score, unreadable = accuracy_of(classifier, labelled.test, run, run.hardware)
-        if here().first:
-            write_accuracy(folder, score)
-    if folder.set_aside.exists():
-        console.print(f"images that could not be used are listed in {folder.set_aside}")
-    if unreadable:
-        name, reason = unreadable[0]
-        console.print(f"{len(unreadable)} test images left out, the first {name}: {reason}")
-    console.print(said(score, len(run.classes)))
+def _say_done(run: Run, folder: RunFolder, outcome: Outcome | None) -> None:
+    assert outcome is not None
+    rate = outcome.result["images_per_second"]
+    console.print(f"test      {outcome.score.line()}, {rate:,.0f} images/s")
     console.print(
         f"done: {folder.root}\nuse it:  unmask predict {folder.root} {as_typed(run.data)}"
-    )
-    return 0
-
-
-def said(score: Accuracy, classes: int) -> str:
-    """A score in a line."""
-    top5 = f", top-5 {score.top5:.2%}" if classes > 5 else ""
-    return (
-        f"test      top-1 {score.top1:.2%}{top5} on {score.images:,} images (chance "
-        f"{score.chance:.2%}), {score.images_per_second:,.0f} images/s"
     )
 
 
@@ -262,51 +225,50 @@ def _parse(arguments: list[str], default: Arguments) -> Arguments:
         Arguments,
         arguments,
         "finetune",
-        "Train a classifier from an encoder, wholly or in part, or from scratch. Recipes: "
+        "Train an encoder, wholly or in part, or from scratch, with annotated images. Recipes: "
         f"{', '.join(TRANSFERS)}.",
         default,
     )
 
 
-def _as_begun(run: TransferRun, folder: RunFolder) -> Arguments:
+def _flags_of(run: Run, root: str) -> Arguments:
+    assert isinstance(run.job, Finetune)
     return Arguments(
-        recipe=run.recipe,
+        recipe=run.job.recipe,
         recipe_name=run.recipe_name,
-        resume=str(folder.root),
+        resume=root,
         seed=run.seed,
         running=flags_of(run),
     )
 
 
-def _refuse_changes(args: Arguments, old: Arguments) -> None:
-    if args.encoder is not None:
-        raise SettingsError("--resume finds weights and images by itself: leave out both")
-    kept = ("recipe_name", "trained_blocks", "patch_keep", "out", "data_kind", "recipe", "seed")
-    refuse_changes(args, old, kept, "unmask finetune ENCODER DATA")
+def _is_scratch(encoder: str) -> bool:
+    return encoder == SCRATCH and not Path(encoder).exists()
 
 
-def _weights(encoder: str) -> Found | None:
-    if encoder == SCRATCH and not Path(encoder).exists():
-        return None
-    found = find_weights(encoder)
-    for line in (*found.damaged, *found.weights.notes):
+def _weights(encoder: str) -> Found:
+    weights = find_weights(encoder)
+    for line in (*weights.damaged, *weights.weights.notes):
         console.print(f"{encoder}: {line}")
-    return found
+    return weights
 
 
-def _source(seen: Peek, found: Found | None) -> AnySource:
+def _source(
+    data: str, kind: str | None, labels_file: str | None, weights: Found | None
+) -> AnySource:
     """DATA, with the channels of multi-band images that the encoder was pretrained on."""
-    data = found.run.data if found and found.run else None
-    taken = data if isinstance(data, Tiff) else Tiff(path="")
-    return find_source(seen.words[1], seen.flags.get("data-kind"), taken.channels, taken.no_data)
+    trained_on = weights.run.data if weights and weights.run else None
+    taken = trained_on if isinstance(trained_on, Tiff) else Tiff(path="")
+    return find_source(data, kind, taken.channels, taken.no_data, labels_file=labels_file)
 
 
-def _recipe(seen: Peek, found: Found | None, source: ImageSource) -> tuple[str, Transfer]:
-    """The recipe asked for, or one that suits the encoder or the images, with a batch that suits their number."""
-    spec = found.weights.spec if found else None
-    if "recipe" in seen.flags:
-        name = seen.flags["recipe"]
-        recipe = find_transfer(name)
+def _recipe(
+    seen: Peek, wanted: str | None, weights: Found | None, source: ImageSource
+) -> tuple[str, Transfer]:
+    """The recipe asked for, or one that suits the encoder or the images, for their annotations and number."""
+    spec = weights.weights.spec if weights else None
+    if wanted is not None:
+        name, recipe = wanted, find_transfer(wanted)
         _check_encoder(spec, recipe, name)
     elif spec is not None:
         name = choose_transfer(spec.encoder)
@@ -320,18 +282,13 @@ def _recipe(seen: Peek, found: Found | None, source: ImageSource) -> tuple[str, 
         size = source.typical_size()
         name = choose_scratch(size)
         recipe = TRANSFERS[name].recipe
+        others = ", ".join(other for other in TRANSFERS if other != name)
         console.print(
-            f"recipe {name}, for images of about {size.height} x {size.width} pixels; --recipe takes another: "
-            f"{', '.join(other for other in TRANSFERS if other != name)}"
+            f"recipe {name}, for images of about {size.height} x {size.width} pixels; --recipe takes "
+            f"another: {others}"
         )
-    fitting = fitting_batch(recipe.batch_size, len(source))
-    if fitting < recipe.batch_size and "batch-size" not in seen.flags:
-        console.print(
-            f"batch cut from {recipe.batch_size:,} to {fitting:,}, since there are {len(source):,} images "
-            "(the learning rate goes with it); --batch-size sets it"
-        )
-        recipe = replace(recipe, batch_size=fitting)
-    return name, recipe
+    recipe = for_annotations(recipe, source.annotations)
+    return name, with_smaller_batch(recipe, len(source), seen)
 
 
 def _check_encoder(spec: ModelSpec | None, recipe: Transfer, name: str) -> None:
@@ -342,38 +299,44 @@ def _check_encoder(spec: ModelSpec | None, recipe: Transfer, name: str) -> None:
         )
 
 
-def _statistics(found: Found | None, source: ImageSource) -> ChannelStatistics:
+def _statistics(weights: Found | None, source: ImageSource) -> ChannelStatistics:
     """The encoder's own, where the images have such channels; else measured."""
-    its = statistics_for(found.weights.spec, source) if found else None
-    return its or measure(source)
+    own = statistics_for(weights.weights.spec, source) if weights else None
+    return own or measure(source)
 
 
-def _words(found: Found, recipe: Transfer, statistics: ChannelStatistics) -> str:
-    spec = found.weights.spec
-    step = "" if found.step is None else f", step {found.step:,}"
+def _words(weights: Found, recipe: Transfer, statistics: ChannelStatistics) -> str:
+    spec = weights.weights.spec
+    step = "" if weights.step is None else f", step {weights.step:,}"
     return "; ".join([f"{spec.origin}{step}", *adapted(spec, recipe, statistics)])
 
 
-def _say_images(labelled: Labelled) -> None:
-    train = labelled.train
+def _say_images(images: Images) -> None:
+    train, test = images.train, images.test
+    assert test is not None
+    held_out = f"{len(images.held_out):,} to choose thresholds on, " if images.held_out else ""
     console.print(
-        f"images    {len(train):,} of {len(train.annotations.names)} classes to learn from, "
-        f"{len(labelled.test):,} to test on ({labelled.split}), in {train.where}"
+        f"images    {len(train):,} of {len(train.annotations.names)} classes to learn from, {held_out}"
+        f"{len(test):,} to test on ({images.split}), in {train.where}"
     )
+    say_notes(train)
     say_refused(train)
 
 
-def _say_plan(run: TransferRun, classifier: Classifier, cost: Cost, step_seconds: float) -> None:
-    recipe, hardware = run.recipe, run.hardware
-    encoder, task = recipe.encoder, recipe.task
-    learning = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
+def _say_plan(
+    run: Run, recipe: Transfer, module: nn.Module, cost: Cost, step_seconds: float
+) -> None:
+    hardware, encoder = run.hardware, recipe.encoder
+    learning = sum(p.numel() for p in module.parameters() if p.requires_grad)
     keep = recipe.noise.patch_keep
     hidden = "" if keep == WHOLE else f"patches   {keep} shown; the time is for all of them\n"
+    size = sum(
+        parameter_count(child) for name, child in module.named_children() if name == "encoder"
+    )
     console.print(
         f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}, "
-        f"{recipe.image_size} pixels; trained: {task.trained_blocks} "
-        f"({learning / 1e6:.2f} M parameters with the head; the encoder has "
-        f"{parameter_count(classifier.encoder) / 1e6:.2f} M)\n"
+        f"{recipe.image_size} pixels; trained: {recipe.task.trained_blocks} "
+        f"({learning / 1e6:.2f} M parameters with the head; the encoder has {size / 1e6:.2f} M)\n"
         f"batch     {batch_words(recipe.batch_size, hardware)}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
         f"steps     {run.steps:,} ({epochs_in_words(recipe.epochs)})\n"
@@ -381,3 +344,24 @@ def _say_plan(run: TransferRun, classifier: Classifier, cost: Cost, step_seconds
         f"machine   {machine_words(hardware)}\n"
         f"expected  {expected_words(cost, step_seconds, run.steps, hardware)}"
     )
+
+
+COMMAND: Command[Arguments] = Command(
+    name="finetune",
+    wish=_wish,
+    flags_of=_flags_of,
+    parse=_parse,
+    words=("encoder", "data"),
+    fixed=(
+        "recipe_name",
+        "trained_blocks",
+        "patch_keep",
+        "out",
+        "data_kind",
+        "labels_file",
+        "recipe",
+        "seed",
+    ),
+    again="unmask finetune ENCODER DATA",
+    say_done=_say_done,
+)

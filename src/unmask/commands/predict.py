@@ -1,32 +1,37 @@
-"""`unmask predict RUN IMAGE_OR_DATA`: class names and probabilities."""
+"""`unmask predict RUN IMAGE_OR_DATA`: classes and probabilities of images."""
 
 import csv
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
+import torch
 import tyro
 
+from unmask.annotations import ClassLabels
 from unmask.console.arguments import parse
 from unmask.console.output import console, notes
+from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
 from unmask.data.kinds import find_source, is_data
 from unmask.errors import ResourceError, SettingsError
 from unmask.pictures.confusion import confusion_picture
 from unmask.runs.predict import (
-    Guess,
-    Trained,
+    Answer,
+    Predictor,
     confusion,
-    load_classifier,
-    predict,
+    is_scored,
+    load_predictor,
     predict_files,
-    same_classes,
+    predict_source,
 )
+from unmask.spec import to_json
+from unmask.tasks.task import Score
 from unmask.training.hardware import find_device
 
-_SHOWN = 20
+_SHOWN = 20  # lines on the console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,133 +48,188 @@ class Arguments:
     """Classes to name, the likeliest first."""
 
     out: str | None = None
-    """A CSV file with a line for every image; where classes are known, a picture of what is taken for
-    what lies beside it, and else in the run's folder."""
+    """A CSV file with a line for every image. Where classes are known, a confusion matrix is drawn too:
+    beside this file, or in the run's folder."""
 
     data_kind: str | None = None
     """What a set of images is; seen from what is there if not given."""
+
+    labels_file: str | None = None
+    """A CSV or Parquet file with the classes of each image, to score the predictions."""
 
     device: str = "auto"
     """Where to compute."""
 
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print guesses as JSON."""
+    """Print predictions as JSON."""
+
+
+class Predictions(NamedTuple):
+    """What a fine-tuned module says of some images."""
+
+    answers: list[Answer]
+    names: tuple[str, ...]
+    """The classes."""
+    score: Score | None
+    """The task's score; None where the images' classes are not known."""
+    unreadable: Unreadable
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    args = parse(Arguments, arguments, "predict", "Class names and probabilities of images.")
+    args = parse(Arguments, arguments, "predict", "Classes and probabilities of images.")
     if args.top < 1:
         raise SettingsError(f"--top must be at least 1, got {args.top}")
     if not args.images:
         raise SettingsError("which images? name image files, or a folder of them")
-    trained = load_classifier(args.run, str(find_device(args.device)))
-    for line in trained.model.damaged:
-        notes.print(f"passed over a damaged checkpoint: {line}")
-    unreadable: Unreadable = []
-    guesses, known = _guesses(trained, args, unreadable)
-    accuracy = _accuracy(guesses) if known else {}
-    guesses = [
-        g._replace(classes=g.classes[: args.top], probabilities=g.probabilities[: args.top])
-        for g in guesses
-    ]
-    shown = [_row(guess, trained.run.classes, known) for guess in guesses]
+    predictor = _loaded(args.run, args.device)
+    answered = _predictions(predictor, args.images, args.data_kind, args.labels_file)
+    rows = [_row(answer, answered, args.top) for answer in answered.answers]
     written: list[Path] = []
     if args.out is not None:
-        written.append(_write(Path(args.out), shown))
-    if known:
-        written.append(_draw(trained, guesses, accuracy["top1"], args))
+        written.append(_write(Path(args.out), rows))
+    one_class = isinstance(predictor.tuned.job.annotations, ClassLabels)
+    if answered.score is not None and one_class:
+        written.append(_draw(answered, args))
     if args.json:
-        print(
-            json.dumps(
-                {
-                    **accuracy,
-                    "left_out": len(unreadable),
-                    "images": _nested(guesses, trained, known),
-                }
-            )
-        )
+        print(json.dumps(_as_json(answered, args.top)))
         return 0
-    for guess in guesses[:_SHOWN]:
-        console.print(_line(guess, trained.run.classes, known))
-    if len(guesses) > _SHOWN:
-        rest = f"{len(guesses) - _SHOWN:,} more" + (
-            "" if args.out else "; --out FILE.csv lists all"
-        )
-        console.print(f"and {rest}")
-    for name, share in accuracy.items():
-        console.print(f"{name.replace('top', 'top-')} {share:.2%} on {len(guesses):,} images")
-    if unreadable:
-        name, reason = unreadable[0]
-        notes.print(f"{len(unreadable)} images left out, the first {name}: {reason}")
+    for answer in answered.answers[:_SHOWN]:
+        console.print(_line(answer, answered.names, args.top))
+    if len(answered.answers) > _SHOWN:
+        hint = "" if args.out else "; --out FILE.csv lists all"
+        console.print(f"and {len(answered.answers) - _SHOWN:,} more{hint}")
+    if answered.score is not None:
+        console.print(answered.score.line())
+    if answered.unreadable:
+        name, reason = answered.unreadable[0]
+        notes.print(f"{len(answered.unreadable)} images left out, the first {name}: {reason}")
     for path in written:
         console.print(f"written: {path}")
     return 0
 
 
-def _guesses(trained: Trained, args: Arguments, unreadable: Unreadable) -> tuple[list[Guess], bool]:
-    """What the classifier says of every image, and whether their classes are known."""
-    top = max(args.top, 5)  # for top-5
-    sets = [name for name in args.images if is_data(name)]
+def predict(
+    run: str | Path,
+    images: str | Path | AnySource | tuple[str | Path, ...] | list[str | Path],
+    *,
+    labels_file: str | Path | None = None,
+    device: str = "auto",
+) -> Predictions:
+    """What a fine-tuned module says of images, as `unmask predict` does.
+
+    Args:
+        run: the folder of a run of fine-tuning.
+        images: image files, or one set of images: a folder, pattern, "digits", or the spec of a source.
+        labels_file: a CSV or Parquet file with the classes of each image, to score the predictions.
+        device: where to compute.
+    """
+    predictor = _loaded(str(run), device)
+    labels = None if labels_file is None else str(labels_file)
+    if isinstance(images, str | Path):
+        images = (images,)
+    if isinstance(images, tuple | list):
+        return _predictions(predictor, tuple(map(str, images)), None, labels)
+    return _of_source(predictor, images)
+
+
+def _loaded(run: str, device: str) -> Predictor:
+    predictor = load_predictor(run, str(find_device(device)))
+    for line in predictor.model.damaged:
+        notes.print(f"passed over a damaged checkpoint: {line}")
+    return predictor
+
+
+def _predictions(
+    predictor: Predictor, images: tuple[str, ...], kind: str | None, labels_file: str | None
+) -> Predictions:
+    """Predictions for files, or for a set of images."""
+    sets = [name for name in images if is_data(name)]
     if not sets:
-        return list(predict_files(trained, args.images, top)), False
-    if len(args.images) > 1:
+        return Predictions(list(predict_files(predictor, images)), predictor.names, None, [])
+    if len(images) > 1:
         raise SettingsError(
-            f"one set of images, or image files; got {len(args.images)} names, of which {sets[0]} is a set"
+            f"one set of images, or image files; got {len(images)} names, of which {sets[0]} is a set"
         )
-    data = find_source(sets[0], args.data_kind, *trained.model.bands)
-    source = data.open(data.splits()[-1])
-    known = same_classes(trained.run, source)
-    return list(predict(trained, source, top, unreadable)), known
-
-
-def _accuracy(guesses: list[Guess]) -> dict[str, float]:
-    """Share of images whose class is the likeliest, and among the five likeliest where there are more."""
-    places = (1, 5) if len(guesses[0].classes) >= 5 else (1,)
-    return {
-        f"top{k}": sum(g.label in g.classes[:k] for g in guesses) / len(guesses) for k in places
-    }
-
-
-def _line(guess: Guess, classes: tuple[str, ...], known: bool) -> str:
-    named = ", ".join(
-        f"{classes[number]} {probability:.1%}"
-        for number, probability in zip(guess.classes, guess.probabilities, strict=True)
+    bands, no_data = predictor.model.bands
+    return _of_source(
+        predictor, find_source(sets[0], kind, bands, no_data, labels_file=labels_file)
     )
-    truth = f" (is {classes[guess.label]})" if known else ""
-    return f"{guess.name}{truth}: {named}"
 
 
-def _row(guess: Guess, classes: tuple[str, ...], known: bool) -> dict[str, str]:
-    row = {"image": guess.name}
-    if known:
-        row["class"] = classes[guess.label]
-    best = zip(guess.classes, guess.probabilities, strict=True)
-    for place, (number, probability) in enumerate(best, 1):
-        row |= {f"guess {place}": classes[number], f"probability {place}": f"{probability:.6g}"}
+def _of_source(predictor: Predictor, data: AnySource) -> Predictions:
+    """Predictions for the test images of a source, scored where their classes are known."""
+    source, unreadable = data.open(data.splits()[-1]), Unreadable()
+    job = predictor.tuned.job
+    scored = is_scored(predictor, source)
+    scoring = job.recipe.task.scoring(job.annotations, predictor.thresholds)
+    answers: list[Answer] = []
+    known = 0
+    for outputs, truth, positions in predict_source(predictor, source, unreadable):
+        some = predictor.answers(outputs, truth, [source.name(p) for p in positions])
+        answers += some
+        rows = torch.tensor([answer.truth is not None for answer in some])
+        if scored and bool(rows.any()):
+            scoring.add(outputs[rows], truth[rows])
+            known += int(rows.sum())
+    score = scoring.result() if known else None
+    return Predictions(answers, predictor.names, score, unreadable)
+
+
+def _top(answer: Answer, top: int) -> list[tuple[int, float]]:
+    """The likeliest classes of an image, and their probabilities."""
+    prediction = answer.prediction
+    return list(zip(prediction.classes, prediction.probabilities, strict=True))[:top]
+
+
+def _named(numbers: tuple[int, ...] | list[int], names: tuple[str, ...]) -> str:
+    return ";".join(names[number] for number in numbers)
+
+
+def _line(answer: Answer, names: tuple[str, ...], top: int) -> str:
+    listed = ", ".join(f"{names[number]} {share:.1%}" for number, share in _top(answer, top))
+    truth = "" if answer.truth is None else f" (is {_named(answer.truth, names) or 'none'})"
+    return f"{answer.name}{truth}: {listed}"
+
+
+def _row(answer: Answer, answered: Predictions, top: int) -> dict[str, str]:
+    names = answered.names
+    row = {"image": answer.name}
+    if answered.score is not None:
+        row["class"] = _named(answer.truth or (), names)
+    if len(answer.prediction.chosen) != 1:  # of several classes
+        row["chosen"] = _named(answer.prediction.chosen, names)
+    for place, (number, probability) in enumerate(_top(answer, top), 1):
+        row |= {f"guess {place}": names[number], f"probability {place}": f"{probability:.6g}"}
     return row
 
 
-def _nested(guesses: list[Guess], trained: Trained, known: bool) -> list[dict[str, object]]:
-    classes = trained.run.classes
-    return [
-        {
-            "image": guess.name,
-            "class": classes[guess.label] if known else None,
-            "guesses": [
-                {"class": classes[number], "probability": probability}
-                for number, probability in zip(guess.classes, guess.probabilities, strict=True)
-            ],
-        }
-        for guess in guesses
-    ]
+def _as_json(answered: Predictions, top: int) -> dict[str, Any]:
+    names = answered.names
+    return {
+        **({} if answered.score is None else to_json(answered.score)),
+        "left_out": len(answered.unreadable),
+        "images": [
+            {
+                "image": answer.name,
+                "class": None if not answer.truth else _named(answer.truth, names),
+                "chosen": [names[number] for number in answer.prediction.chosen],
+                "guesses": [
+                    {"class": names[number], "probability": probability}
+                    for number, probability in _top(answer, top)
+                ],
+            }
+            for answer in answered.answers
+        ],
+    }
 
 
 def _write(path: Path, rows: list[dict[str, str]]) -> Path:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
     except OSError as error:
@@ -177,19 +237,21 @@ def _write(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
-def _draw(trained: Trained, guesses: list[Guess], top1: float, args: Arguments) -> Path:
-    """The picture of what is taken for what: beside the list, or in the run's folder, or here."""
+def _draw(answered: Predictions, args: Arguments) -> Path:
+    """The confusion matrix: beside the list, or in the run's folder, or here."""
     images = Path(args.images[0]).resolve().name
     if args.out is not None:
         path = Path(args.out).with_suffix(".png")
     else:
         inside = os.access(args.run, os.W_OK | os.X_OK)
         path = Path(args.run if inside else ".") / f"confusion-{images}.png"
-    title = f"{images}: top-1 {top1:.1%} on {len(guesses):,} images"
+    assert answered.score is not None
+    share, count = answered.score.value, answered.score.images
+    title = f"{images}: top-1 {share:.1%} on {count:,} images"
+    counts = confusion(answered.answers, len(answered.names))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        classes = trained.run.classes
-        confusion_picture(confusion(guesses, len(classes)), classes, title, path)
+        confusion_picture(counts, answered.names, title, path)
     except OSError as error:
         raise _unwritable(path, error) from None
     return path

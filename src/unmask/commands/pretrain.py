@@ -2,53 +2,37 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
-import torch
 import tyro
+from torch import nn
 
 from unmask.channels import ChannelStatistics
-from unmask.console.arguments import Peek, as_typed, number, parse, peek
-from unmask.console.fitting import fitting_warmup, free_folder
-from unmask.console.hardware import (
-    RunFlags,
-    check_decode,
-    fitting_part,
-    flags_of,
-    hardware_of,
-    measured,
-    say_what_differs,
-)
-from unmask.console.output import console, shown
+from unmask.console.arguments import DataFlags, Peek, as_typed, number, parse
+from unmask.console.hardware import RunFlags, flags_of
+from unmask.console.output import console
 from unmask.console.plan import say_images, say_plan, say_statistics
-from unmask.console.ranks import Job, begun_before, check_same, held, prepared, together
-from unmask.console.resuming import folder_to_resume, going_on, newest_of, refuse_changes
-from unmask.console.signals import signals
+from unmask.console.recipe_changes import with_shorter_warmup
+from unmask.console.train import Command, Start, Wish, finished_folder
+from unmask.console.train import main as train_main
 from unmask.contracts import ImageSource, Size
 from unmask.data import AnySource, Tiff
-from unmask.data.kinds import find_source, parse_channels
+from unmask.data.kinds import as_source, find_source, parse_channels
 from unmask.data.statistics import MEASURED, measure, statistics_of
-from unmask.errors import RunError, SettingsError
-from unmask.objectives import AnyPretraining
+from unmask.errors import SettingsError
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
-from unmask.runs.codes import brings_target, with_tokenizer
 from unmask.runs.collapse import collapse, in_words
 from unmask.runs.folder import RunFolder
-from unmask.runs.init import (
-    put_in,
-    recipe_for,
-    save_start,
-    start_from,
-    statistics_for,
-)
-from unmask.runs.plan import check_whole, make_plan
-from unmask.runs.pretrain import pretrain
-from unmask.runs.run import Run, new_run
+from unmask.runs.init import recipe_for, start_from, statistics_for
+from unmask.runs.job import Images, Outcome
+from unmask.runs.plan import make_plan
+from unmask.runs.pretrain import Pretrain
+from unmask.runs.run import Run
+from unmask.runs.target import brings_target, with_tokenizer
 from unmask.runs.training import Progress
 from unmask.runs.weights import Found, find_weights
-from unmask.training.checkpoint import Checkpoint
-from unmask.training.distributed import check_batch
+from unmask.training.step_cost import Cost
 from unmask.traits import Masked
 
 
@@ -74,14 +58,8 @@ class Arguments:
     init: str | None = None
     """Start from these weights: a run, or a file of unmask, a published MAE, timm or transformers."""
 
-    data_kind: str | None = None
-    """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
-
-    channels: str | None = None
-    """Channels of multi-band images to take, counted from 1, such as 4,3,2; all if not given."""
-
-    no_data: float | None = None
-    """The value of multi-band images that means that there is none; GeoTIFFs say so themselves."""
+    about_data: Annotated[DataFlags, tyro.conf.arg(name="")] = DataFlags()
+    """What DATA holds."""
 
     statistics: str | None = None
     """Mean and deviation of each channel: imagenet, measure, or a JSON file; those of the weights to
@@ -97,24 +75,66 @@ class Arguments:
     """What must not change the result."""
 
 
-Pretraining = Job[Run, ImageSource, AnyPretraining]
-
-
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    seen = peek(arguments)
-    prepare = _resume if "resume" in seen.flags and not seen.help else _begin
-    with together() as waiting:
-        job = prepared(partial(prepare, arguments, seen), _join, waiting)
-        return 0 if job is None else _train(job)
+    return train_main(COMMAND, arguments)
 
 
-def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
+def pretrain(
+    data: str | Path | AnySource,
+    *,
+    recipe: str | Recipe | None = None,
+    out: str | Path | None = None,
+    init: str | Path | None = None,
+    statistics: str | None = None,
+    seed: int = 0,
+    running: RunFlags | None = None,
+) -> Path:
+    """Pretrain an encoder on images, as `unmask pretrain` does.
+
+    Args:
+        data: a folder, pattern or file of images, "digits", or the spec of a source.
+        recipe: a recipe, its name, or FILE.py:NAME; chosen from the images if not given.
+        out: the folder of the run; runs/RECIPE-DATA if not given.
+        init: weights to start from.
+        statistics: mean and deviation of each channel: "imagenet", "measure", or a JSON file.
+        seed: of weights, order, crops and masks.
+        running: what must not change the result: device, workers, precision and so on.
+
+    Returns:
+        The folder of the run, for `load`, `evaluate`, `finetune` and `reconstruct`.
+    """
+    spec = as_source(data)
+    images = Images(spec.open("train"))
+    weights = None if init is None else find_weights(init)
+    if isinstance(recipe, Recipe):
+        name, chosen = "own", recipe
+    elif recipe is not None:
+        name, chosen = recipe, find_recipe(recipe)
+    else:
+        name, chosen = _recipe(Peek([], {}, False), None, weights, images.train)
+    wish = _wish_for(
+        spec,
+        images,
+        name,
+        chosen,
+        out=None if out is None else str(out),
+        weights=weights,
+        like=None,
+        statistics=statistics,
+        seed=seed,
+        running=running or RunFlags(),
+    )
+    return finished_folder(COMMAND, wish)
+
+
+def _wish(arguments: list[str], seen: Peek) -> Wish:
+    """The run that a command line asks for."""
     if {"like", "recipe"} <= set(seen.flags):
         raise SettingsError("--like brings its recipe along: leave out --recipe, or --like")
-    like = RunFolder(seen.flags["like"]).read() if "like" in seen.flags else None
+    like = Run.read(RunFolder(seen.flags["like"]), "pretrain") if "like" in seen.flags else None
     if seen.help:
-        _parse(arguments, _default(like, find_recipe(seen.flags.get("recipe", "mae-b16"))))
+        _parse(arguments, _flags(like, find_recipe(seen.flags.get("recipe", "mae-b16"))))
     if not seen.words:
         raise SettingsError(
             "which images? `unmask pretrain FOLDER`, or `unmask pretrain digits` to try it out"
@@ -124,131 +144,95 @@ def _begin(arguments: list[str], seen: Peek) -> Pretraining | None:
         find_recipe(
             seen.flags["recipe"]
         )  # a misspelt name should not wait for a scan of the images
-    init = _weights(seen, like)
-    source = spec.open("train")
-    name, default = _recipe(seen, like, init, source)
-    args = _parse(arguments, _default(like, default))
-    recipe = args.recipe if args.recipe == default else fitting_warmup(args.recipe, seen)
-    if (before := begun_before(args.out, name, seen.words[0])) is not None:
-        old = before.read()
-        if (old.recipe, old.data, old.seed) == (recipe, spec, args.seed):
-            return _resume(again := ["--resume", str(before.root)], peek(again))
-    folder = RunFolder(args.out or free_folder(name, seen.words[0]))
-    folder.check_free()
-    say_images(spec.splits(), source, args.recipe.image_size)
-    check_batch(recipe.batch_size, paired=False)
-    hardware = hardware_of(
-        args.running.machine,
-        in_memory=source.in_memory,
-        batch_size=recipe.batch_size,
-        shard=args.running.shard,
-        decode=args.running.decode,
-    )
-    check_decode(hardware, source, recipe.views)
-    statistics = _statistics(args, like, init, source)
-    say_statistics(statistics)
-    if init is None or not brings_target(init.weights.spec, recipe):
-        recipe = with_tokenizer(recipe, source.channels, statistics.values)
-    start = start_from(init, recipe, statistics) if init else None
-    if start:
-        console.print(f"weights   {start.words}")
-    run = new_run(
-        name,
-        recipe,
+    weights = _weights(seen, like)
+    images = Images(spec.open("train"))
+    name, recipe = _recipe(seen, like, weights, images.train)
+    args = _parse(arguments, _flags(like, recipe))
+    return _wish_for(
         spec,
-        source,
-        statistics,
-        hardware,
+        images,
+        name,
+        args.recipe if args.recipe == recipe else with_shorter_warmup(args.recipe, seen),
+        out=args.out,
+        weights=weights,
+        like=like,
+        statistics=args.statistics,
         seed=args.seed,
-        save_every_minutes=args.running.save_every_minutes,
-        max_set_aside=args.running.max_set_aside,
-        init=start.words if start else None,
+        running=args.running,
     )
-    objective = run.build()
-    if start:
-        put_in(objective, start.weights)
-    cost = measured(objective, recipe, source, hardware)
-    fitting = fitting_part(cost, recipe.batch_size, args.running.machine.micro_batch, hardware)
-    check_whole(objective, fitting.micro_batch, recipe.batch_size // fitting.processes)
-    run = replace(run, hardware=fitting)
-    say_plan(run, make_plan(run, objective, source, cost), cost)
-    folder.create(run)
-    first = save_start(folder, run, source, objective) if start else None
-    return Job(run, folder, source, objective, first)
 
 
-def _resume(arguments: list[str], seen: Peek) -> Pretraining | None:
-    folder = folder_to_resume(seen)
-    run = folder.read()
-    old = _default(run, run.recipe)
-    args = _parse(arguments, replace(old, resume=seen.flags["resume"]))
-    _refuse_changes(args, old)
-    check_batch(run.recipe.batch_size, paired=False)
-    changed = going_on(run, args.running)
-    found = newest_of(folder, run)
-    if found is not None and found.info.step >= run.steps:
-        console.print(f"{folder.root} is finished: {run.steps:,} of {run.steps:,} steps are done")
-        return None
-    source = run.data.open("train")
-    if source.fingerprint != run.fingerprint:
-        raise RunError(
-            f"the images of this run have changed ({run.images:,} then, {len(source):,} now, or other "
-            "names or sizes), so it cannot go on exactly; put them back, or begin anew with "
-            f"`unmask pretrain DATA --like {folder.root} --out NEW`"
-        )
-    check_decode(changed.hardware, source, run.recipe.views)
-    say_what_differs(changed.hardware, run.hardware, run.torch_version)
-    console.print(
-        f"continuing {folder.root} from step {found.info.step if found else 0:,} of {run.steps:,}"
+def _wish_for(
+    spec: AnySource,
+    images: Images,
+    name: str,
+    recipe: Recipe,
+    *,
+    out: str | None,
+    weights: Found | None,
+    like: Run | None,
+    statistics: str | None,
+    seed: int,
+    running: RunFlags,
+) -> Wish:
+    """A run of pretraining that is to begin."""
+    source = images.train
+    if weights is None or not brings_target(weights.weights.spec, recipe):
+        recipe = with_tokenizer(recipe, source.channels, source.values)
+    job = Pretrain(recipe=recipe)
+
+    def normalisation() -> ChannelStatistics:
+        chosen = _statistics(statistics, like, weights, source)
+        say_statistics(chosen)
+        return chosen
+
+    def start(chosen: ChannelStatistics) -> Start:
+        if weights is None:
+            return Start(job, None)
+        fitted = start_from(weights, recipe, chosen)
+        console.print(f"weights   {fitted.words}")
+        return Start(replace(job, init=fitted.words), fitted.weights)
+
+    def plan(run: Run, module: nn.Module, cost: Cost) -> None:
+        say_plan(run, recipe, make_plan(run, recipe, module, source, cost), cost)
+
+    return Wish(
+        recipe_name=name,
+        job=job,
+        data=spec,
+        images=images,
+        out=out,
+        seed=seed,
+        running=running,
+        statistics=normalisation,
+        start=start,
+        say_images=lambda: say_images(spec.splits(), source, recipe.image_size),
+        say_plan=plan,
     )
-    objective = run.build()
-    hardware = changed.hardware
-    check_whole(objective, hardware.micro_batch, run.recipe.batch_size // hardware.processes)
-    return Job(changed, folder, source, objective, found)
 
 
-def _join(folder: RunFolder, run: Any, start: Checkpoint | None) -> Pretraining:
-    """The job that another process has prepared, if this one sees the same images."""
-    run = Run.read(run)
-    source = run.data.open("train")
-    check_same(source, run.fingerprint)
-    return Job(run, folder, source, run.build(), start)
-
-
-def _train(job: Pretraining) -> int:
-    """Train until the end or a signal, and say how to go on."""
-    run, folder = job.run, job.folder
-    torch.set_num_threads(run.hardware.threads)
-    with held(folder), signals() as stop:
-        reports = pretrain(run, folder, job.data, job.module, stop.event, job.start)
-        for _ in shown(_watched(reports), run.recipe_name):
-            pass
-    if stop.event.is_set():
-        console.print(f"stopped and saved; continue with:\nunmask pretrain --resume {folder.root}")
-        return 128 + stop.signal
-    if folder.set_aside.exists():
-        console.print(f"images that could not be used are listed in {folder.set_aside}")
+def _say_done(run: Run, folder: RunFolder, _: Outcome | None) -> None:
     data = as_typed(run.data)
     console.print(f"done: {folder.root}")
-    if isinstance(run.recipe.objective, Masked):
+    if isinstance(run.job, Pretrain) and isinstance(run.job.recipe.objective, Masked):
         console.print(f"look at it:  unmask reconstruct {folder.root} {data} --out sheet.png")
     console.print(f"measure it:  unmask evaluate {folder.root} {data} --protocol knn")
-    return 0
 
 
 def _watched(reports: Iterable[Progress]) -> Iterator[Progress]:
     """Pass reports on, saying what was seen of the embedding, and once that it has collapsed."""
-    told = False
+    warned = False
     for report in reports:
         for line in report.lines:
             if (words := in_words(line)) is not None:
                 console.print(f"step {line['step']:,}: {words}")
-            if not told and (reason := collapse(line)) is not None:
-                told = True
+            if not warned and (reason := collapse(line)) is not None:
+                warned = True
                 console.print(
-                    f"collapsed: {reason}; images are hardly told apart. Training goes on. Early in a run this may pass; if the "
-                    "next looks are no better, stop it and begin anew with half of --schedule.base-lr, a longer "
-                    "--schedule.warmup-epochs or a larger --batch-size"
+                    f"collapsed: {reason}; the encoder hardly tells images apart. Training goes on. Early "
+                    "in a run this may pass; if the next looks are no better, stop it and start again "
+                    "with half of --schedule.base-lr, a longer --schedule.warmup-epochs or a larger "
+                    "--batch-size"
                 )
         yield report
 
@@ -263,12 +247,17 @@ def _parse(arguments: list[str], default: Arguments) -> Arguments:
     )
 
 
-def _default(like: Run | None, recipe: Recipe) -> Arguments:
+def _flags(like: Run | None, recipe: Recipe) -> Arguments:
     if like is None:
         return Arguments(recipe=recipe)
     return Arguments(
         recipe=recipe, recipe_name=like.recipe_name, seed=like.seed, running=flags_of(like)
     )
+
+
+def _flags_of(run: Run, root: str) -> Arguments:
+    assert isinstance(run.job, Pretrain)
+    return replace(_flags(run, run.job.recipe), resume=root)
 
 
 def _source(seen: Peek, like: Run | None) -> AnySource:
@@ -289,10 +278,10 @@ def _weights(seen: Peek, like: Run | None) -> Found | None:
         if like is not None and like.init is not None:
             console.print(f"that run started from {like.init}; --init would do so again")
         return None
-    found = find_weights(seen.flags["init"])
-    for line in (*found.damaged, *found.weights.notes):
+    weights = find_weights(seen.flags["init"])
+    for line in (*weights.damaged, *weights.weights.notes):
         console.print(f"--init: {line}")
-    return found
+    return weights
 
 
 def _recipe(
@@ -300,7 +289,8 @@ def _recipe(
 ) -> tuple[str, Recipe]:
     """The recipe asked for, or one chosen from the weights to start from, or from the images."""
     if like is not None:
-        return like.recipe_name, like.recipe
+        assert isinstance(like.job, Pretrain)
+        return like.recipe_name, like.job.recipe
     if "recipe" in seen.flags:
         return seen.flags["recipe"], find_recipe(seen.flags["recipe"])
     if init is not None:
@@ -316,23 +306,28 @@ def _recipe(
     return name, RECIPES[name].recipe
 
 
-def _refuse_changes(args: Arguments, old: Arguments) -> None:
-    if args.data is not None:
-        raise SettingsError("--resume finds the images by itself: leave out DATA")
-    kept = ("recipe_name", "out", "like", "data_kind", "channels", "no_data", "statistics")
-    another = f"unmask pretrain DATA --like {args.resume} --out NEW"
-    refuse_changes(args, old, (*kept, "recipe", "seed", "init"), another)
-
-
 def _statistics(
-    args: Arguments, like: Run | None, init: Found | None, source: ImageSource
+    wanted: str | None, like: Run | None, init: Found | None, source: ImageSource
 ) -> ChannelStatistics:
     """As asked for; else of the weights to start from, or of the run to repeat unless measured there."""
-    if args.statistics is not None:
-        return statistics_of(source, args.statistics)
-    if init is not None and (its := statistics_for(init.weights.spec, source)) is not None:
-        return its
+    if wanted is not None:
+        return statistics_of(source, wanted)
+    if init is not None and (own := statistics_for(init.weights.spec, source)) is not None:
+        return own
     repeats = like is not None and not like.statistics.source.startswith(MEASURED)
     if like is not None and repeats and len(like.statistics.mean) == source.channels:
         return like.statistics
     return measure(source)
+
+
+COMMAND: Command[Arguments] = Command(
+    name="pretrain",
+    wish=_wish,
+    flags_of=_flags_of,
+    parse=_parse,
+    words=("data",),
+    fixed=("recipe_name", "out", "like", "about_data", "statistics", "recipe", "seed", "init"),
+    again="unmask pretrain DATA --like {run} --out NEW",
+    say_done=_say_done,
+    watched=_watched,
+)

@@ -26,13 +26,13 @@ from unmask.masking import (
     SquareMasking,
 )
 from unmask.masks import PatchMask
-from unmask.objectives import MAE
 from unmask.pictures.sheet import Row, sheet
 from unmask.randomness import derive
 from unmask.runs.model import Model
 from unmask.runs.reconstruct import Reconstruction, nearest_errors
 from unmask.targets import Hog, KMeansTokens, NormalizedPixels, TokenizerCodes
 from unmask.targets.pixels import Levels
+from unmask.traits import Predicting
 
 _HEADINGS = ["masked", "reconstruction", "with visible patches", "original"]
 _SHOWN, _SHOWN_OF_MANY = 12, 8
@@ -278,7 +278,7 @@ def _notes(
     args: Arguments, model: Model, looked: int, without: str, chosen: tuple[int, ...]
 ) -> list[str]:
     objective = model.spec.objective
-    target = objective.target if isinstance(objective, MAE) else None
+    target = objective.target if isinstance(objective, Predicting) else None
     if isinstance(target, Hog):
         return [
             f"{model.about}; drawn: edges in each half patch, as predicted; they have no levels"

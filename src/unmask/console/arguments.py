@@ -3,7 +3,9 @@
 Every flag but a switch takes one value, so that DATA and `--recipe` can be found before the flags are known.
 """
 
-from dataclasses import fields, is_dataclass
+import re
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 import tyro
@@ -15,12 +17,29 @@ from unmask.spec import kinds
 
 T = TypeVar("T")
 
-_SWITCHES = {"shard"}
+_SWITCHES = {"shard", "no-shard", "json", "no-json"}
 """Flags without a value."""
+
+_KIND = re.compile(r"[a-z_.-]+:[a-z0-9-]+")
+"""Chooses a kind of a setting, such as objective.masking:block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFlags:
+    """Flags that say what DATA holds."""
+
+    data_kind: str | None = None
+    """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
+
+    channels: str | None = None
+    """Channels of multi-band images to take, counted from 1, such as 4,3,2; all if not given."""
+
+    no_data: float | None = None
+    """The value of multi-band images that means that there is none; GeoTIFFs say so themselves."""
 
 
 class Peek(NamedTuple):
-    """The positional words and the flags of a command line, before it is parsed."""
+    """The words that name data, and the flags, of a command line before it is parsed."""
 
     words: list[str]
     flags: dict[str, str]
@@ -28,16 +47,20 @@ class Peek(NamedTuple):
 
 
 def peek(arguments: list[str]) -> Peek:
-    """Sort a command line into words and flags; `--flag value` and `--flag=value` are the same."""
+    """Sort a command line into words and flags; `--flag value` and `--flag=value` are the same.
+
+    Words that choose kinds of settings are left out, unless a file has that name.
+    """
     words: list[str] = []
     flags: dict[str, str] = {}
     rest = iter(arguments)
     for argument in rest:
         if argument.startswith("--"):
             name, equals, value = argument[2:].partition("=")
+            name = name.replace("_", "-")
             switch = "True" if name in _SWITCHES else None
-            flags[name.replace("_", "-")] = value if equals else switch or next(rest, "")
-        else:
+            flags[name] = value if equals else switch or next(rest, "")
+        elif not _KIND.fullmatch(argument) or Path(argument).exists():
             words.append(argument)
     return Peek(words, flags, bool({"-h", "--help"} & set(arguments)))
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
+from torch import nn
 
 from unmask.console.output import console, duration, gib
 from unmask.contracts import ImageSource
@@ -12,12 +13,8 @@ from unmask.data.gpu_decode import check_decoding
 from unmask.data.multi_views import AnyPretrainingViews
 from unmask.data.views import AnyViews
 from unmask.errors import SettingsError
-from unmask.objectives import AnyPretraining
-from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.plan import fitting_micro_batch, trial
-from unmask.runs.transfer import AnyRun
-from unmask.targets.tokenizer import PatchTokenizer
-from unmask.tasks.classify import Classifier
+from unmask.runs.run import Run
 from unmask.training.distributed import check_device, here
 from unmask.training.hardware import (
     Hardware,
@@ -69,7 +66,7 @@ class RunFlags:
     """Share of images that may be unusable before the run stops."""
 
 
-def flags_of(run: AnyRun) -> RunFlags:
+def flags_of(run: Run) -> RunFlags:
     """The flags that a run was begun with, every choice made."""
     hardware = run.hardware
     return RunFlags(
@@ -152,17 +149,13 @@ def changed_hardware(flags: RunFlags, old: Hardware, batch_size: int) -> Hardwar
 _NOT_MEASURED = Cost(0.0, 0.0, 0.0, 0, 0, 0)
 
 
-def measured(
-    objective: AnyPretraining | Classifier | PatchTokenizer,
-    recipe: Recipe | Transfer | Tokenizing,
-    source: ImageSource,
-    hardware: Hardware,
-) -> Cost:
+def measured(module: nn.Module, run: Run, source: ImageSource) -> Cost:
     """What a step costs; nothing if processes share a model that may not fit in one."""
+    hardware = run.hardware
     if hardware.shard:
         return _NOT_MEASURED
     console.print("measuring what a step costs ...")
-    return trial(objective, recipe, source, hardware)
+    return trial(module, run.recipe, source, hardware)
 
 
 def fitting_part(cost: Cost, batch_size: int, wanted: int | None, hardware: Hardware) -> Hardware:

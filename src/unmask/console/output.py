@@ -81,6 +81,12 @@ def _state(report: training.Progress) -> str:
     )
 
 
+def say_notes(source: ImageSource) -> None:
+    """Say what a source has to say of itself, such as names in a labels file without an image."""
+    for note in getattr(source, "notes", ()):
+        console.print(f"          {note}")
+
+
 def say_refused(source: ImageSource) -> None:
     """Say how many files should be images and are not, and what is wrong with the first."""
     if source.refused:

@@ -7,14 +7,12 @@ from unmask.console.hardware import batch_words, expected_words, machine_words
 from unmask.console.output import bands_in_words, console, say_left_out
 from unmask.contracts import ImageSource, Size
 from unmask.data.multi_views import sizes_of
-from unmask.objectives import AIM, Latent
-from unmask.objectives.encodings import Visible
 from unmask.recipes import Recipe
 from unmask.runs.plan import Plan
 from unmask.runs.run import Run
 from unmask.training.schedules import epochs_in_words
 from unmask.training.step_cost import Cost
-from unmask.traits import Hiding, Masked
+from unmask.traits import Explained, Hiding, Masked
 
 
 def say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None:
@@ -55,28 +53,21 @@ def say_statistics(statistics: ChannelStatistics) -> None:
         console.print(f"          96 % of values lie within {', '.join(ends)}")
 
 
-def _seen(recipe: Recipe, plan: Plan) -> str:
+def seen(recipe: Recipe, plan: Plan) -> str:
     """What the encoder is shown of an image."""
     objective = recipe.objective
-    if isinstance(objective, AIM):
-        return (
-            f"order     each of {plan.patches} patches of {recipe.image_size} pixels is guessed from those before it, "
-            "row by row; the first of an image, as many as are drawn, are given"
-        )
-    if not isinstance(objective, Hiding):
-        views = Counter(sizes_of(recipe.views, recipe.image_size)).items()
-        return f"views     {' and '.join(f'{count} of {size} pixels' for size, count in views)}"
-    seen = f"masking   the encoder sees {plan.kept} of {plan.patches} patches of {recipe.image_size} pixels"
-    if isinstance(objective, Latent):
-        return f"{seen} at a time, {objective.masks} times of each image"
-    replaced = not isinstance(objective.encoding, Visible)
-    return f"{seen}, and mask tokens for the others" if replaced else seen
+    if isinstance(objective, Explained):
+        heading, words = objective.in_words(plan.kept, plan.patches, recipe.image_size)
+        return f"{heading:<9} {words}"
+    if isinstance(objective, Hiding):
+        return f"masking   {plan.kept} of {plan.patches} patches of {recipe.image_size} pixels are not hidden"
+    views = Counter(sizes_of(recipe.views, recipe.image_size)).items()
+    return f"views     {' and '.join(f'{count} of {size} pixels' for size, count in views)}"
 
 
-def say_plan(run: Run, plan: Plan, cost: Cost) -> None:
+def say_plan(run: Run, recipe: Recipe, plan: Plan, cost: Cost) -> None:
     """Model, batch, steps and machine, and the time and memory that are expected."""
-    recipe, hardware = run.recipe, run.hardware
-    encoder = recipe.encoder
+    hardware, encoder = run.hardware, recipe.encoder
     each = recipe.batch_size / run.images
     several = f" (each image {each:.1f} times a batch)" if each > 1 else ""
     *smaller, _ = sizes = recipe.every_size()
@@ -92,7 +83,7 @@ def say_plan(run: Run, plan: Plan, cost: Cost) -> None:
         f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}: "
         f"{plan.encoder_parameters / 1e6:.2f} M parameters, and {plan.decoder_parameters / 1e6:.2f} M "
         f"{beside}\n"
-        f"{_seen(recipe, plan)}\n"
+        f"{seen(recipe, plan)}\n"
         f"batch     {batch_words(recipe.batch_size, hardware)}{several}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
         f"steps     {run.steps:,} ({epochs_in_words(recipe.epochs)})\n"

@@ -27,6 +27,7 @@ from unmask.runs.folder import RunFolder
 from unmask.runs.init import shape_of
 from unmask.runs.run import parameter_count
 from unmask.spec import kind_of
+from unmask.tasks.classify import Accuracy
 
 FEATURES = {
     "cls": "class token",
@@ -63,7 +64,12 @@ class Judged(NamedTuple):
     @property
     def chance(self) -> float:
         """What guessing would give."""
-        return 1 / self.classes
+        return self.rows[0].scores[0].chance
+
+    @property
+    def measure(self) -> str:
+        """What the scores are, such as top-1."""
+        return self.rows[0].scores[0].measure
 
     @property
     def parameters(self) -> int:
@@ -74,10 +80,10 @@ class Judged(NamedTuple):
     def method(self) -> str:
         """What made the weights, as far as they tell."""
         model, folder = self.subject.model, RunFolder(self.subject.path)
-        objective = model.run.recipe.objective if model.run else model.spec.objective
+        objective = model.objective_spec
         if objective is not None:
             return kind_of(AnyObjective, objective)
-        return "fine-tuned" if folder.is_transfer() else Path(self.subject.path).stem
+        return "fine-tuned" if folder.made_by("finetune") else Path(self.subject.path).stem
 
     def result(self) -> dict[str, Any]:
         """Everything, for JSON."""
@@ -94,6 +100,7 @@ class Judged(NamedTuple):
             "train_images": self.counts[0],
             "test_images": self.counts[1],
             "classes": self.classes,
+            "measure": self.measure,
             "chance": self.chance,
             "left_out": len(self.unreadable),
             "scores": [_figures(row) for row in self.rows],
@@ -114,12 +121,19 @@ def _figures(row: Row) -> dict[str, Any]:
         "labels": row.labels,
         "accuracy": row.mean,
         "spread": row.spread,
-        "accuracies": row.accuracies,
+        "accuracies": row.values,
+        **_balanced(row),
         "setting": row.setting,
         "seconds": round(row.seconds, 3),
         "images_per_second": round(row.images_per_second, 1),
         "features": row.source,
     }
+
+
+def _balanced(row: Row) -> dict[str, float]:
+    """The balanced accuracy, of scores that have one: the mean over the draws."""
+    found = [score.balanced for score in row.scores if isinstance(score, Accuracy)]
+    return {"balanced_accuracy": sum(found) / len(found)} if found else {}
 
 
 def say_scores(judged: Judged) -> None:
@@ -130,10 +144,13 @@ def say_scores(judged: Judged) -> None:
         f"{judged.data}: {result['train_images']:,} images to learn from, {result['test_images']:,} to test on "
         f"({result['split']}), {judged.classes} classes"
     )
-    table = Table("encoder", "protocol", "feature", "labels", "accuracy")
+    table = Table("encoder", "protocol", "feature", "labels", judged.measure, "balanced")
     for row in judged.rows:
-        table.add_row(row.arm, row.protocol, feature_words(row), row.labels, _percent(row))
-    table.add_row("chance", "", "", "", f"{judged.chance:.1%}")
+        balanced = "".join(f"{share:.1%}" for share in _balanced(row).values())
+        table.add_row(
+            row.arm, row.protocol, feature_words(row), row.labels, _percent(row), balanced
+        )
+    table.add_row("chance", "", "", "", f"{judged.chance:.1%}", "")
     console.print(table)
     for arm in dict.fromkeys(row.arm for row in judged.rows):
         if arm in _CONTROLS:
@@ -164,7 +181,7 @@ def _say_time(judged: Judged) -> None:
             f"features from before, none of their images read again ({' and '.join(kept)}): "
             f"{features_folder(judged.subject.path)}"
         )
-    draws = max(len(row.accuracies) for row in judged.rows)
+    draws = max(len(row.scores) for row in judged.rows)
     if draws > 1:
         console.print(f"mean ± standard deviation over {draws} draws")
 
@@ -175,7 +192,7 @@ def feature_words(row: Row) -> str:
 
 
 def _percent(row: Row) -> str:
-    several = f" ± {row.spread:.1%}" if len(row.accuracies) > 1 else ""
+    several = f" ± {row.spread:.1%}" if len(row.scores) > 1 else ""
     return f"{row.mean:.1%}{several}"
 
 

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from unmask.annotations import AnyAnnotations, ClassLabels
+from unmask.channels import Values
 from unmask.contracts import Sample, Size
 from unmask.data.labels import Labels
 
@@ -32,6 +33,7 @@ class DigitImages:
 
     where = "scikit-learn's digits"
     channels = 1
+    values: Values = "uint8"
     annotations: AnyAnnotations = ClassLabels(names=tuple("0123456789"))
     smallest_side = 8
     in_memory = True

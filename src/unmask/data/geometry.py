@@ -144,7 +144,7 @@ def _nearest(maps: Shaped[Tensor, "n h w"], geometry: Geometry) -> Shaped[Tensor
 
 
 def _as_boxes(boxes: Tensor, whole: Size) -> tv_tensors.BoundingBoxes:
-    return tv_tensors.BoundingBoxes(  # pyright: ignore[reportCallIssue] - its __new__ is not seen
+    return tv_tensors.BoundingBoxes(  # pyright: ignore[reportCallIssue] - its stub lacks the keywords
         boxes.reshape(-1, 4),
         format=tv_tensors.BoundingBoxFormat.XYXY,
         canvas_size=(whole.height, whole.width),

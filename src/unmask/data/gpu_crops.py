@@ -123,10 +123,10 @@ def hold(
         RunError: when the images change while they are read.
         ResourceError: when a worker dies.
     """
-    first = _first(source)
-    if not isinstance(views, RandomCrop) or first is None or first.dtype != torch.uint8:
+    if not isinstance(views, RandomCrop) or source.values != "uint8":
         return None
-    if is_dense(source.annotations) or len(source) * first.numel() > room:
+    first = _first(source)
+    if first is None or is_dense(source.annotations) or len(source) * first.numel() > room:
         return None
     pixels = torch.zeros(len(source), *first.shape, dtype=torch.uint8, device=device)
     unreadable: dict[int, str] = {}

@@ -243,6 +243,8 @@ def _each_decoded(files: list[Tensor], channels: int, device: torch.device) -> l
     """All at once; if that fails, one by one to find out which it was."""
     try:
         return list(decode_jpegs(files, channels, device))
+    except (torch.OutOfMemoryError, torch.AcceleratorError):  # a fault of the GPU, not of a file
+        raise
     except RuntimeError:
         if len(files) == 1:
             return [None]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.channels import Values
 from unmask.contracts import Sample, Size
 from unmask.data import cache
 from unmask.data.decode import IMAGE_ENDINGS, decode, read_header
@@ -57,6 +58,8 @@ class Store(Protocol):
 
 class EncodedImages:
     """The images of a listing that their headers do not rule out; decoded when asked for."""
+
+    values: Values = "uint8"  # `decode` turns deeper pixels into bytes
 
     def __init__(self, store: Store, listing: Listing) -> None:
         self._store = store

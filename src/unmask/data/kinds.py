@@ -75,6 +75,11 @@ def _images(
     return replace(source, channels=channels, no_data=no_data)
 
 
+def as_source(data: str | Path | AnySource) -> AnySource:
+    """The source that a path or "digits" names; a source itself stays as it is."""
+    return find_source(str(data)) if isinstance(data, str | Path) else data
+
+
 def parse_channels(text: str | None, flag: str = "--channels") -> tuple[int, ...]:
     """Read "4,3,2"; nothing means all.
 

@@ -242,3 +242,11 @@ def draw_few(
             )
         chosen.append(rows[:count])
     return np.sort(np.concatenate(chosen))
+
+
+def held_out_rows(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
+    """A share of the images at random, for choosing thresholds; `labels` has a row for each image."""
+    order = np.random.default_rng(derive("thresholds", seed)).permutation(len(labels))
+    chosen = np.zeros(len(labels), dtype=bool)
+    chosen[order[: round(share * len(labels))]] = True
+    return chosen

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from unmask.annotations import UNKNOWN, AnyAnnotations, Unlabelled
+from unmask.channels import Values
 from unmask.contracts import Sample, Size
 from unmask.randomness import generator
 
@@ -17,6 +18,7 @@ class NoiseImages:
     """A few uint8 images of independent pixels, of which nothing is known; the same for the same size."""
 
     where = "noise"
+    values: Values = "uint8"
     annotations: AnyAnnotations = Unlabelled()
     in_memory = True
 

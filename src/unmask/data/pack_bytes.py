@@ -22,7 +22,6 @@ from unmask.data.decode import decode, jpeg_or_png, upright_format
 from unmask.data.geometry import resize
 from unmask.data.image_files import EncodedImages
 from unmask.data.tar_index import ARRAY_ENDING
-from unmask.data.tiff import BandImages
 from unmask.errors import DataError
 
 _ENDINGS = {"JPEG": ".jpg", "PNG": ".png"}
@@ -30,9 +29,7 @@ _ENDINGS = {"JPEG": ".jpg", "PNG": ".png"}
 
 def as_arrays(source: ImageSource) -> bool:
     """Whether images of a source become arrays, for want of an encoding that holds them."""
-    return source.channels not in (1, 3) or (
-        isinstance(source, BandImages) and not source.bytes_only
-    )
+    return source.channels not in (1, 3) or source.values != "uint8"
 
 
 class Stored(NamedTuple):

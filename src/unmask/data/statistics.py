@@ -31,10 +31,9 @@ def statistics_of(source: ImageSource, wanted: str) -> ChannelStatistics:
     if wanted == "measure":
         return measure(source)
     found = IMAGENET if wanted == "imagenet" else read_statistics(Path(wanted))
-    values = "uint8" if source[0].image.dtype == torch.uint8 else "float32"
-    if found.values != values:
+    if found.values != source.values:
         raise SettingsError(
-            f"--statistics {wanted} is of {found.values} pixels, and the images hold {values}; "
+            f"--statistics {wanted} is of {found.values} pixels, and the images hold {source.values}; "
             "--statistics measure takes them from the images"
         )
     if len(found.mean) != source.channels:
@@ -63,7 +62,7 @@ def measure(source: ImageSource) -> ChannelStatistics:
     A picture of uint8 shows the whole range; one of other values goes from their 2nd to their 98th
     percentile. A channel without any variation is divided by 1.
     """
-    count, total, squares, seen, exact = _moments(source)
+    count, total, squares, seen = _moments(source)
     if bool((count == 0).any()):
         empty = (count == 0).nonzero().flatten().tolist()
         raise DataError(
@@ -75,7 +74,7 @@ def measure(source: ImageSource) -> ChannelStatistics:
     flat = std <= 1e-6 * mean.abs().clamp(min=1e-30)
     std[flat] = 1.0
     low, high = torch.zeros_like(mean), torch.ones_like(mean)
-    if not exact:
+    if source.values == "float32":
         levels = torch.tensor([_DARKEST, _BRIGHTEST], dtype=torch.double)
         for channel, parts in enumerate(seen):
             low[channel], high[channel] = torch.cat(parts).quantile(levels)
@@ -87,27 +86,25 @@ def measure(source: ImageSource) -> ChannelStatistics:
             name: tuple(float(number) for number in numbers.float())
             for name, numbers in (("mean", mean), ("std", std), ("low", low), ("high", high))
         },
-        values="uint8" if exact else "float32",
+        values=source.values,
         source=f"{MEASURED} on {min(_IMAGES, len(source)):,} images"
         + (f"; constant: channel {', '.join(map(str, constant))}" if constant else ""),
     )
 
 
-def _moments(source: ImageSource) -> tuple[Tensor, Tensor, Tensor, list[list[Tensor]], bool]:
-    """Per channel: known values, their sum, their squared distance from the mean, some of them; all uint8?"""
+def _moments(source: ImageSource) -> tuple[Tensor, Tensor, Tensor, list[list[Tensor]]]:
+    """Per channel: known values, their sum, their squared distance from the mean, and some of them."""
     count = torch.zeros(source.channels, dtype=torch.double)
     total, squares = torch.zeros_like(count), torch.zeros_like(count)
     seen: list[list[Tensor]] = [[] for _ in range(source.channels)]
-    exact = True
     for position in np.linspace(0, len(source) - 1, min(_IMAGES, len(source))).astype(int):
         try:
             image = source[int(position)].image
         except DataError:  # it is set aside when training meets it
             continue
-        exact = exact and image.dtype == torch.uint8
         every = max(1, int((image.shape[1] * image.shape[2] / _PIXELS_READ) ** 0.5))
         pixels = image[:, ::every, ::every].flatten(1).double()
-        pixels /= 255 if image.dtype == torch.uint8 else 1
+        pixels /= 255 if source.values == "uint8" else 1
         for channel, values in enumerate(pixels):
             known = values[~values.isnan()]
             if len(known) == 0:
@@ -121,8 +118,8 @@ def _moments(source: ImageSource) -> tuple[Tensor, Tensor, Tensor, list[list[Ten
             squares[channel] += apart.square() * before * new / (before + new)
             count[channel] += new
             total[channel] += known.sum()
-            if not exact:
+            if source.values == "float32":
                 seen[channel].append(known[:: max(1, new // _PIXELS_SORTED)])
     if not count.any():
         raise DataError("none of the images looked at for mean and deviation can be decoded")
-    return count, total, squares, seen, exact
+    return count, total, squares, seen

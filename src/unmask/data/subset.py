@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.channels import Values
 from unmask.contracts import ImageSource, Sample, Size
 from unmask.traits import Noted
 
@@ -16,6 +17,7 @@ class Subset:
     def __init__(self, whole: ImageSource, rows: NDArray[np.int64]) -> None:
         self.whole, self.rows = whole, rows
         self.where, self.channels, self.annotations = whole.where, whole.channels, whole.annotations
+        self.values: Values = whole.values
         self.refused = whole.refused
         self.notes = whole.notes if isinstance(whole, Noted) else ()
         self.others: Counter[str] = whole.others

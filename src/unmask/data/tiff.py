@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.channels import Values
 from unmask.contracts import Sample, Size
 from unmask.data.bands import BAND_ENDINGS, Shape, read_bands, read_shape
 from unmask.data.changes import size_and_time
@@ -110,7 +111,8 @@ class BandImages:
         )
         self.annotations = self._labels.kind
         self.notes: tuple[str, ...] = ()
-        self.bytes_only = all(shape.bytes_only for shape in shapes.values())
+        whole = all(shape.bytes_only for shape in shapes.values())
+        self.values: Values = "uint8" if whole else "float32"
         sizes = [shape.size for shape in shapes.values()]
         self._typical = Size(*(int(side) for side in np.median(sizes, axis=0)))
         self.smallest_side = min(map(min, sizes))
@@ -127,7 +129,7 @@ class BandImages:
 
     def __getitem__(self, position: int) -> Sample:
         file = self._store.whole(int(self._rows[position]))
-        image = read_bands(file, self._spec.channels, self._spec.no_data, self.bytes_only)
+        image = read_bands(file, self._spec.channels, self._spec.no_data, self.values == "uint8")
         if len(image) != self.channels:
             raise DataError(f"has {len(image)} channels and not {self.channels}")
         return Sample(image, self._labels.annotation(position))

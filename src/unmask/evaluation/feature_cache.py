@@ -42,7 +42,7 @@ LARGEST = 2 * 2**30
 WHOLE = 4 * 2**30
 """Bytes of a folder; the files that lay unused the longest make room."""
 
-_FORMAT = 1
+_FORMAT = 2
 _LIBRARIES = ("torch", "torchvision", "pillow", "torchcodec")
 _ABANDONED = 24 * 3600  # seconds after which an unfinished file is taken for a killed process's
 

@@ -27,12 +27,15 @@ class Features(NamedTuple):
     """The mean of the patch tokens."""
     labels: Int[Tensor, "n *classes"]
     """The class of each image, [n], or 0 or 1 for each of several, [n classes]; -1 where it is not known."""
+    positions: Int[Tensor, "n"]
+    """Where the images are in their source: those that cannot be read have no row."""
     unreadable: Unreadable
     """(name, reason) of images that were left out."""
 
     def rows(self, chosen: Int[Tensor, "k"]) -> "Features":
         """Those of some images."""
-        return Features(self.cls[chosen], self.mean[chosen], self.labels[chosen], self.unreadable)
+        labels, positions = self.labels[chosen], self.positions[chosen]
+        return Features(self.cls[chosen], self.mean[chosen], labels, positions, self.unreadable)
 
 
 class Tokens(NamedTuple):
@@ -42,12 +45,15 @@ class Tokens(NamedTuple):
     """Class token first."""
     labels: Int[Tensor, "n *classes"]
     """The class of each image, [n], or 0 or 1 for each of several, [n classes]; -1 where it is not known."""
+    positions: Int[Tensor, "n"]
+    """Where the images are in their source: those that cannot be read have no row."""
     unreadable: Unreadable
     """(name, reason) of images that were left out."""
 
     def rows(self, chosen: Int[Tensor, "k"]) -> "Tokens":
         """Those of some images."""
-        return Tokens(self.tokens[chosen], self.labels[chosen], self.unreadable)
+        labels, positions = self.labels[chosen], self.positions[chosen]
+        return Tokens(self.tokens[chosen], labels, positions, self.unreadable)
 
 
 @torch.inference_mode()
@@ -76,7 +82,7 @@ def features(
         positions += batch.positions
     count = len(positions)
     labels = torch.from_numpy(source.labels()[positions])
-    return Features(classes[:count], means[:count], labels, unreadable)
+    return Features(classes[:count], means[:count], labels, torch.tensor(positions), unreadable)
 
 
 @torch.inference_mode()
@@ -104,7 +110,7 @@ def patch_tokens(
         part[:, :1], part[:, 1:] = encoded.cls.mean(1, keepdim=True), encoded.patches
         positions += batch.positions
     labels = torch.from_numpy(source.labels()[positions])
-    return Tokens(tokens[: len(positions)], labels, unreadable)
+    return Tokens(tokens[: len(positions)], labels, torch.tensor(positions), unreadable)
 
 
 def check_room(encoder: Encoder, source: ImageSource, size: Size) -> tuple[int, int, int]:

@@ -14,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmask.annotations import ClassLabels
 from unmask.contracts import Encoder
 from unmask.encoders.vit import VisionTransformer
 from unmask.evaluation.head_training import train_in_memory
 from unmask.randomness import derive, seeded
-from unmask.tasks.classify import Classifier, Classify
+from unmask.tasks.classifier import Classifier
+from unmask.tasks.classify import Classify
 from unmask.tasks.heads import LinearHead
 from unmask.tasks.logistic import STRENGTHS, logistic_classes
 from unmask.training.optimizers import AdamW
@@ -115,7 +117,8 @@ def _finetune(encoder: VisionTransformer, few: Images, peak: float, seed: int) -
     """A copy of the encoder with a head, all of it trained on a few images."""
     with seeded("head", seed):
         task = Classify(head=LinearHead())
-        classifier = task.build(copy.deepcopy(encoder), int(few.labels.max()) + 1)
+        names = tuple(map(str, range(int(few.labels.max()) + 1)))
+        classifier = task.build(copy.deepcopy(encoder), ClassLabels(names=names))
     assert classifier.encoder.pos_embed is not None
     classifier.encoder.pos_embed.requires_grad_(False)  # as in pretraining
     train_in_memory(
@@ -134,7 +137,7 @@ def _finetune(encoder: VisionTransformer, few: Images, peak: float, seed: int) -
 
 @torch.inference_mode()
 def _score(classifier: Classifier, images: Images) -> float:
-    return _share(classifier.logits(images.pixels).argmax(1), images.labels)
+    return _share(classifier.predict(images.pixels).argmax(1), images.labels)
 
 
 def _share(guesses: Tensor, labels: Tensor) -> float:

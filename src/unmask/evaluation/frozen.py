@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmask.channels import ChannelStatistics
-from unmask.contracts import Encoder, Size
-from unmask.data.labelled import TEST_SHARE, Labelled, draw_share
-from unmask.evaluation.features import Features, Tokens, features
-from unmask.evaluation.probes import ATTENTIVE, LINEAR, probe_classes
-from unmask.tasks.logistic import best_strength, logistic_classes
-from unmask.tasks.neighbors import NEIGHBORS, TEMPERATURE, knn_classes
+from unmask.annotations import AnyAnnotations
+from unmask.data.labelled import TEST_SHARE, draw_share
+from unmask.evaluation.features import Features, Tokens
+from unmask.evaluation.probes import ATTENTIVE, LINEAR, Probe, probe_scores
+from unmask.tasks import Classify, task_for
+from unmask.tasks.logistic import best_strength, logistic_scores
+from unmask.tasks.neighbors import NEIGHBORS, TEMPERATURE, knn_votes
+from unmask.tasks.task import Score
 
 Frozen = Literal["knn", "logistic", "linear", "attentive"]
 """Protocols on frozen features; the last two train a head, whose start is drawn."""
@@ -31,12 +32,12 @@ CPU = torch.device("cpu")
 PRETRAINED, RANDOM, SCRATCH = "pretrained", "random initialisation", "from scratch"
 
 
-class Score(NamedTuple):
-    """Accuracy of one protocol on one feature."""
+class FrozenScore(NamedTuple):
+    """The score of one protocol on one feature."""
 
     protocol: Frozen
     feature: str
-    accuracy: float
+    score: Score
     setting: str
 
 
@@ -48,7 +49,7 @@ class Row(NamedTuple):
     feature: str
     """What was looked at: cls, mean or patches; or how many blocks were trained."""
     labels: str
-    accuracies: list[float]
+    scores: list[Score]
     setting: str
     seconds: float
     """Of scoring, or training, all draws; without the features."""
@@ -58,70 +59,75 @@ class Row(NamedTuple):
     """Whether features were computed now, or read from disk; or the encoder ran in training."""
 
     @property
+    def values(self) -> list[float]:
+        """The task's measure, of each draw."""
+        return [score.value for score in self.scores]
+
+    @property
     def mean(self) -> float:
-        """Mean accuracy."""
-        return float(np.mean(self.accuracies))
+        """The mean over the draws."""
+        return float(np.mean(self.values))
 
     @property
     def spread(self) -> float:
-        """Standard deviation over the draws; 0 for one."""
-        return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else 0.0
-
-
-def labelled_features(
-    encoder: Encoder,
-    labelled: Labelled,
-    size: Size,
-    statistics: ChannelStatistics,
-    device: torch.device,
-) -> tuple[Features, Features]:
-    """Features to learn from and features to test on."""
-    train = features(encoder, labelled.train, size, statistics, device)
-    return train, features(encoder, labelled.test, size, statistics, device)
+        """The standard deviation over the draws; 0 for one."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else 0.0
 
 
 def evaluate(
     train: Features | Tokens,
     test: Features | Tokens,
     protocol: Frozen,
-    classes: int,
+    annotations: AnyAnnotations,
     *,
     seed: int = 0,
     device: torch.device = CPU,
-) -> list[Score]:
-    """The protocol's accuracy on class tokens and on mean patch tokens.
+) -> list[FrozenScore]:
+    """The protocol's score on class tokens and on mean patch tokens, by the task that the annotations call for.
 
     `linear` looks at class tokens alone, as in the paper, and `attentive` at all tokens; the seed draws
     their heads and the order of their images. Heads are trained on `device`.
     """
-    if isinstance(train, Tokens) or isinstance(test, Tokens):
-        assert isinstance(train, Tokens)
-        assert isinstance(test, Tokens)
-        assert protocol == "attentive"
-        about = (train.tokens, train.labels, test.tokens, classes, seed, device)
-        guesses = probe_classes(ATTENTIVE, *about)
-        words = ATTENTIVE.words(len(train.labels))
-        return [_score(protocol, "patches", guesses, test.labels, words)]
-    if protocol == "linear":
-        tokens, asked = train.cls[:, None], test.cls[:, None]
-        guesses = probe_classes(LINEAR, tokens, train.labels, asked, classes, seed, device)
-        words = LINEAR.words(len(train.labels))
-        return [_score(protocol, "cls", guesses, test.labels, words)]
-    scores: list[Score] = []
+    task, classes = task_for(Classify(), annotations), len(annotations.names)
+
+    def scored(scores: Tensor, truth: Tensor) -> Score:
+        scoring = task.scoring(annotations)
+        scoring.add(scores, truth)
+        return scoring.result()
+
+    if protocol in ("linear", "attentive"):
+        probe, feature, known, asked = _tokens_for(protocol, train, test)
+        scores = probe_scores(probe, known, train.labels, asked, classes, seed, device)
+        words = probe.words(len(train.labels))
+        return [FrozenScore(protocol, feature, scored(scores, test.labels), words)]
+    assert isinstance(train, Features)
+    assert isinstance(test, Features)
+    rows: list[FrozenScore] = []
     for name, known, asked in (("cls", train.cls, test.cls), ("mean", train.mean, test.mean)):
         if protocol == "knn":
-            guesses = knn_classes(known, train.labels, asked, classes)
+            scores = knn_votes(known, train.labels, asked, classes)
             setting = f"cosine, k = {NEIGHBORS}, temperature {TEMPERATURE}"
         else:
             held_out = draw_share(train.labels.numpy(), TEST_SHARE, 0)
-            some = bool(held_out.any())
-            strength = best_strength(known, train.labels, held_out) if some else 1.0
-            guesses = logistic_classes(known, train.labels, asked, strength)
+            strength = 1.0
+            if held_out.any():
+                strength = best_strength(
+                    known, train.labels, held_out, lambda s, t: scored(s, t).value, classes
+                )
+            scores = logistic_scores(known, train.labels, asked, strength, classes)
             setting = f"C = {strength:g}, chosen on a fifth of train"
-        scores.append(_score(protocol, name, guesses, test.labels, setting))
-    return scores
+        rows.append(FrozenScore(protocol, name, scored(scores, test.labels), setting))
+    return rows
 
 
-def _score(protocol: Frozen, feature: str, guesses: Tensor, truth: Tensor, setting: str) -> Score:
-    accuracy = (guesses == truth).double().mean().item()
-    return Score(protocol, feature, accuracy, setting)
+def _tokens_for(
+    protocol: Frozen, train: Features | Tokens, test: Features | Tokens
+) -> tuple[Probe, str, Tensor, Tensor]:
+    """The probe of a protocol, what it looks at, and the tokens to learn from and to test on."""
+    if protocol == "attentive":
+        assert isinstance(train, Tokens)
+        assert isinstance(test, Tokens)
+        return ATTENTIVE, "patches", train.tokens, test.tokens
+    assert isinstance(train, Features)
+    assert isinstance(test, Features)
+    return LINEAR, "cls", train.cls[:, None], test.cls[:, None]

@@ -78,24 +78,26 @@ class _Probed(nn.Module):
         self.head, self.norm = head, nn.Identity()
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
-        """Mean cross-entropy; nothing is drawn."""
-        labels = batch.annotations
-        assert isinstance(labels, Tensor)
-        return Loss(F.cross_entropy(self.head(batch.images, self.norm), labels), {})
+        """Mean cross-entropy, of one class or of each; nothing is drawn."""
+        scores, truth = self.head(batch.images, self.norm), batch.annotations
+        assert isinstance(truth, Tensor)
+        if truth.ndim == 2:
+            return Loss(F.binary_cross_entropy_with_logits(scores, truth.to(scores.dtype)), {})
+        return Loss(F.cross_entropy(scores, truth), {})
 
 
-def probe_classes(
+def probe_scores(
     probe: Probe,
     train_tokens: Float[Tensor, "n t d"],
-    labels: Int[Tensor, "n"],
+    labels: Int[Tensor, "n"] | Float[Tensor, "n classes"],
     test: Float[Tensor, "b t d"],
     classes: int,
     seed: int,
     device: torch.device,
-) -> Int[Tensor, "b"]:
-    """Guesses for test tokens, class token first, already normed; the seed draws the head and the order.
+) -> Float[Tensor, "b classes"]:
+    """Scores of classes for test tokens, class token first, already normed; the seed draws head and order.
 
-    The head is trained on `device`; tokens and guesses stay where they are.
+    The head is trained on `device`; tokens and scores stay where they are.
     """
     with seeded("head", seed):
         probed = _Probed(probe.head.build(train_tokens.shape[-1], classes)).to(device)
@@ -113,5 +115,5 @@ def probe_classes(
     )
     with torch.inference_mode():
         probed.eval()
-        parts = [probed.head(part.to(device), probed.norm).argmax(1) for part in test.split(1024)]
+        parts = [probed.head(part.to(device), probed.norm) for part in test.split(1024)]
     return torch.cat(parts).to(test.device)

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, cast
 
 import torch
 
+from unmask.annotations import AnyAnnotations
 from unmask.data import AnySource
 from unmask.data.labelled import Labelled, draw_few
 from unmask.errors import SettingsError
@@ -31,13 +32,14 @@ from unmask.evaluation.tuning import (
     fitted,
     from_scratch,
     ladder,
-    tuned_accuracy,
+    tuned_score,
     with_blocks,
     words_of,
 )
 from unmask.recipes import Transfer
 from unmask.runs.model import Model
 from unmask.runs.weights import find_weights
+from unmask.tasks.task import Score
 from unmask.training.hardware import Hardware
 
 Protocol = Literal["knn", "logistic", "linear", "attentive", "partial", "finetune", "ladder"]
@@ -142,28 +144,31 @@ def frozen_arms(question: Question, subject: Subject) -> Iterator[FrozenArm]:
         )
 
 
-def frozen_rows(arm: FrozenArm, question: Question, names: tuple[str, ...]) -> Iterator[Row]:
-    """What the features score, for every amount of labels; `names` are the classes'."""
+def frozen_rows(arm: FrozenArm, question: Question, annotations: AnyAnnotations) -> Iterator[Row]:
+    """What the features score, for every amount of labels."""
     assert question.protocol in FROZEN
     protocol = cast(Frozen, question.protocol)
     for amount in question.labels:
         started = time.perf_counter()
-        accuracies: dict[str, list[float]] = {}
+        scores: dict[str, list[Score]] = {}
         settings: dict[str, str] = {}
         for seed in question.draws(amount):
-            chosen = torch.from_numpy(draw_few(arm.train.labels.numpy(), names, amount, seed))
-            about = (arm.train.rows(chosen), arm.test, protocol, len(names))
-            for score in evaluate(*about, seed=seed, device=arm.device):
-                accuracies.setdefault(score.feature, []).append(score.accuracy)
-                settings[score.feature] = score.setting
+            labels = arm.train.labels.numpy()
+            chosen = torch.from_numpy(draw_few(labels, annotations.names, amount, seed))
+            few_images = arm.train.rows(chosen)
+            for one in evaluate(
+                few_images, arm.test, protocol, annotations, seed=seed, device=arm.device
+            ):
+                scores.setdefault(one.feature, []).append(one.score)
+                settings[one.feature] = one.setting
         seconds = time.perf_counter() - started
-        for feature, found in accuracies.items():
+        for feature, of_draws in scores.items():
             yield Row(
                 arm.name,
                 protocol,
                 feature,
                 amount,
-                found,
+                of_draws,
                 settings[feature],
                 seconds,
                 arm.images_per_second,
@@ -192,7 +197,7 @@ class TrainedArm(NamedTuple):
     def row(self) -> Row:
         """Train, and score on the test images."""
         started = time.perf_counter()
-        scores = [tuned_accuracy(self.asked, self.labels, seed) for seed in self.draws]
+        scores = [tuned_score(self.asked, self.labels, seed) for seed in self.draws]
         seconds = time.perf_counter() - started
         shown = len(self.draws) * self.images * self.asked.recipe(self.images).epochs
         return Row(
@@ -200,7 +205,7 @@ class TrainedArm(NamedTuple):
             self.protocol,
             self.feature,
             self.labels,
-            [score.top1 for score in scores],
+            scores,
             self.setting,
             seconds,
             shown / seconds,

@@ -17,11 +17,12 @@ from unmask.data.views import AugmentedCrop, RandomCrop
 from unmask.evaluation.probes import Probe
 from unmask.formats.model import ModelSpec, Weights
 from unmask.recipes import TRANSFERS, Transfer, choose_transfer
-from unmask.runs.finetune import Accuracy, accuracy_of, finetune
+from unmask.runs.finetune import Finetune, Tuned
 from unmask.runs.folder import RunFolder
-from unmask.runs.transfer import TransferRun, new_transfer
+from unmask.runs.run import new_run
+from unmask.runs.training import training
 from unmask.tasks import Classify
-from unmask.tasks.classify import Classifier
+from unmask.tasks.task import Score
 from unmask.training.hardware import Hardware
 from unmask.training.optimizers import LayerwiseAdamW
 from unmask.training.schedules import WarmupCosine, epochs_in_words, fitting_batch, steps_of
@@ -57,48 +58,52 @@ def fitted(recipe: Transfer, images: int) -> Transfer:
     )
 
 
-class Tuned(NamedTuple):
-    """A fine-tuned classifier."""
+class Finetuned(NamedTuple):
+    """A fine-tuned module, and the images that it was made with."""
 
-    classifier: Classifier
-    run: TransferRun
+    tuned: Tuned
+    hardware: Hardware
     labelled: Labelled
     """What it learned from, and what to test it on."""
 
-    def accuracy_on(self, source: ImageSource) -> Accuracy:
-        """What it scores."""
-        return accuracy_of(self.classifier, source, self.run, self.run.hardware)[0]
+    def score_on(self, source: ImageSource) -> Score:
+        """What it scores on some images."""
+        return self.tuned.score(source, self.hardware).score
 
 
-def tuned_accuracy(asked: Asked, amount: str, seed: int) -> Accuracy:
-    """Test accuracy after fine-tuning on some labels of each class; the seed draws labels, head and order."""
-    tuned = tune(asked, amount, seed)
-    return tuned.accuracy_on(tuned.labelled.test)
+def tuned_score(asked: Asked, amount: str, seed: int) -> Score:
+    """The score on the test images after fine-tuning on some labels of each class; the seed draws all."""
+    finetuned = tune(asked, amount, seed)
+    return finetuned.score_on(finetuned.labelled.test)
 
 
-def tune(asked: Asked, amount: str, seed: int) -> Tuned:
+def tune(asked: Asked, amount: str, seed: int) -> Finetuned:
     """Fine-tune on some labels of each class; the seed draws labels, head and order."""
     labelled = few(asked.labelled, amount, seed)
     recipe = asked.recipe(len(labelled.train))
-    run = new_transfer(
+    job = Finetune(
+        recipe=recipe,
+        annotations=labelled.train.annotations,
+        init="given" if asked.weights else None,
+    )
+    run = new_run(
         "evaluation",
-        recipe,
+        job,
         asked.data,
-        labelled,
+        labelled.train,
         asked.statistics,
         replace(asked.hardware, micro_batch=min(asked.hardware.micro_batch, recipe.batch_size)),
-        init="given" if asked.weights else None,
         seed=seed,
         save_every_minutes=1e6,
         max_set_aside=1.0,
     )
-    classifier = run.build(asked.weights)
+    module = run.build(asked.weights)
     with tempfile.TemporaryDirectory() as root:
         folder = RunFolder(Path(root) / "run")
         folder.create(run)
-        for _ in finetune(run, folder, labelled.train, classifier, Event()):
+        for _ in training(run, folder, labelled.train, module, Event()):
             pass
-    return Tuned(classifier, run, labelled)
+    return Finetuned(Tuned(module, job, run.statistics), run.hardware, labelled)
 
 
 def from_scratch(recipe: Transfer) -> Transfer:

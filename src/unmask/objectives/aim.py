@@ -43,6 +43,13 @@ class AIM:
                     f"{name} must be at least 1, got {getattr(self, name)}; AIM uses {usual}"
                 )
 
+    def in_words(self, kept: int, patches: int, size: Size) -> tuple[str, str]:
+        """In which order patches are guessed."""
+        return "order", (
+            f"each of {patches} patches of {size} pixels is guessed from those before it, row by row; the first "
+            "of an image, as many as are drawn, are given"
+        )
+
     def build(self, encoder: VisionTransformer) -> "AutoregressiveImageModel":
         """The module around an encoder."""
         return AutoregressiveImageModel(self, encoder)

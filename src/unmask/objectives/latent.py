@@ -87,6 +87,13 @@ class Latent:
         risen = min(1.0, done / self.rising_share) if self.rising_share else 1.0
         return self.first_momentum + risen * (self.last_momentum - self.first_momentum)
 
+    def in_words(self, kept: int, patches: int, size: Size) -> tuple[str, str]:
+        """How much of an image the encoder sees, and how often."""
+        return "masking", (
+            f"the encoder sees {kept} of {patches} patches of {size} pixels at a time, {self.masks} times of each "
+            "image"
+        )
+
     def build(self, encoder: VisionTransformer) -> "LatentPrediction":
         """The module around an encoder.
 

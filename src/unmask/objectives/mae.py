@@ -1,6 +1,6 @@
 """Masked autoencoders (He, Chen, Xie, Li, Dollár, Girshick, CVPR 2022), section 3."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Shaped
@@ -43,6 +43,21 @@ class MAE:
                 "CrossMAE uses a third"
             )
         self.encoding.check(self.decoder)
+
+    def in_words(self, kept: int, patches: int, size: Size) -> tuple[str, str]:
+        """How much of an image the encoder sees."""
+        tokens = "" if isinstance(self.encoding, Visible) else ", and mask tokens for the others"
+        return "masking", f"the encoder sees {kept} of {patches} patches of {size} pixels{tokens}"
+
+    def with_decoder_of(self, other: object) -> "MAE":
+        """This with the encoding and decoder of another MAE."""
+        if not isinstance(other, MAE):
+            return self
+        return replace(self, encoding=other.encoding, decoder=other.decoder)
+
+    def has_decoder_of(self, other: object) -> bool:
+        """Whether encoding and decoder are those of another MAE."""
+        return self == self.with_decoder_of(other) and isinstance(other, MAE)
 
     def build(self, encoder: VisionTransformer) -> "MaskedAutoencoder":
         """The module around an encoder."""

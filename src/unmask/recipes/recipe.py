@@ -94,6 +94,11 @@ class Recipe:
         """The grid of patches of a crop; refuses a size that the patch does not divide."""
         return patch_grid(self.image_size, self.encoder.patch_size)
 
+    @property
+    def pairs(self) -> bool:
+        """Whether images of a batch are mixed in pairs: never here."""
+        return False
+
     def every_size(self) -> tuple[Size, ...]:
         """Pixels of a crop, in the order of training; the last is `image_size`."""
         unit = self.encoder.patch_size * self.mask_side

@@ -49,6 +49,11 @@ class Tokenizing:
             raise SettingsError(f"epochs must be above 0 and finite, got {self.epochs}")
         patch_grid(self.image_size, self.patch_size)
 
+    @property
+    def pairs(self) -> bool:
+        """Whether images of a batch are mixed in pairs: never here."""
+        return False
+
     def every_size(self) -> tuple[Size, ...]:
         """Pixels of a crop: one size."""
         return (self.image_size,)

@@ -62,7 +62,7 @@ class Transfer:
             )
         if not 0 < self.epochs < math.inf:
             raise SettingsError(f"epochs must be above 0 and finite, got {self.epochs}")
-        self.task.frozen_halves(self.encoder.depth)
+        self.task.check(self.encoder.depth)
         self.encoder_grid()
 
     @property

@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from unmask.annotations import UNKNOWN
-from unmask.contracts import ImageSource
+from unmask.contracts import ImageSource, Size
 from unmask.data.in_order import WHOLE_IMAGE, Ordered, in_order
 from unmask.data.subset import Subset
 from unmask.encoders.vit import VisionTransformer
-from unmask.formats.model import Weights
-from unmask.objectives import AnyPretraining
+from unmask.formats.model import ModelSpec, Weights
 from unmask.randomness import seeded
-from unmask.runs.folder import encoder_of
-from unmask.runs.run import Run
+from unmask.recipes import Recipe
+from unmask.runs.encoder_weights import encoder_of
+from unmask.runs.job import Setting
 from unmask.tasks.neighbors import knn_classes_of_others
 from unmask.tasks.rank import effective_rank
 from unmask.training.distributed import here, whole
@@ -57,8 +57,16 @@ class Watch:
     knn_random        the same before training, with the weights that the seed draws
     """
 
-    def __init__(self, run: Run, source: ImageSource, objective: AnyPretraining) -> None:
-        self._run, self._objective, self._source = run, objective, source
+    def __init__(
+        self,
+        run: Setting,
+        recipe: Recipe,
+        model: ModelSpec,
+        source: ImageSource,
+        objective: nn.Module,
+    ) -> None:
+        self._run, self._recipe, self._model = run, recipe, model
+        self._objective, self._source = objective, source
         self._steps = {math.ceil(run.steps * look / LOOKS) for look in range(1, LOOKS + 1)}
 
     def due(self, step: int) -> bool:
@@ -76,7 +84,7 @@ class Watch:
         """Those of the encoder that a checkpoint would hold now."""
         given = (self._objective.gives,) if isinstance(self._objective, Accompanied) else ()
         tensors = whole(encoder_of(self._objective.state_dict(), *given))
-        return Weights(self._run.model.without_decoder(), tensors, {})
+        return Weights(self._model.without_decoder(), tensors, {})
 
     def _seen(self, encoder: VisionTransformer) -> dict[str, float]:
         """Nothing if the embedding is not finite: of that the loss tells."""
@@ -95,7 +103,7 @@ class Watch:
     @torch.inference_mode()
     def _embedded(self, encoder: VisionTransformer) -> Float[Tensor, "n d"]:
         encoder.to(self._run.hardware.device).eval()
-        compares = isinstance(self._run.recipe.objective, Comparing)
+        compares = isinstance(self._recipe.objective, Comparing)
         found: list[Tensor] = []
         for crops in self._crops:
             encoded = encoder.encode(crops.images.to(self._run.hardware.device))
@@ -112,8 +120,8 @@ class Watch:
     def _crops(self) -> list[Ordered]:
         """The images, in parts, read once."""
         run = self._run
-        size = run.recipe.image_size
-        rows = watched(self._labels, image_count(run))
+        size = self._recipe.image_size
+        rows = watched(self._labels, image_count(run, size))
         some = Subset(self._source, rows)
         at_once = min(_AT_ONCE, run.hardware.micro_batch)
         with seeded("watch"):  # torch's loader draws a number
@@ -124,7 +132,7 @@ class Watch:
         """Of drawn weights; None where the images have no classes that could be told."""
         if not _classes(self._labels).size:
             return None
-        return self._knn(self._embedded(self._run.model.build_encoder(self._run.seed)))
+        return self._knn(self._embedded(self._model.build_encoder(self._run.seed)))
 
     def _knn(self, points: Float[Tensor, "n d"]) -> float:
         labels = torch.cat(
@@ -134,9 +142,8 @@ class Watch:
         return (guesses == labels).double().mean().item()
 
 
-def image_count(run: Run) -> int:
+def image_count(run: Setting, size: Size) -> int:
     """How many images a run looks at: 512, or 256 of 128 x 128 pixels and more; fewer in a short run, at least 128."""
-    size = run.recipe.image_size
     most = _MOST_LARGE if size.height * size.width >= _LARGE else _MOST
     return max(_FEWEST, min(most, run.images_seen(run.steps) // _TRAINED_ON))
 

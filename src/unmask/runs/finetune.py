@@ -1,158 +1,210 @@
-"""Fine-tuning: a classifier trained on labelled images, and what it scores on others."""
+"""Fine-tuning: a module of a task trained on annotated images, and what it scores on others."""
 
-import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from threading import Event
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from unmask.channels import Statistics
+from unmask.annotations import AnyAnnotations
+from unmask.channels import ChannelStatistics, Statistics
 from unmask.contracts import Batch, ImageSource
+from unmask.data import AnySource
 from unmask.data.in_order import Unreadable, in_order
+from unmask.data.labelled import held_out_rows, open_labelled
 from unmask.data.subset import Subset
-from unmask.runs.folder import RunFolder
-from unmask.runs.training import Progress, training
-from unmask.runs.transfer import TransferRun
+from unmask.formats.adapt import adapt
+from unmask.formats.model import FORMAT, ModelSpec, Weights
+from unmask.randomness import seeded
+from unmask.recipes import Transfer
+from unmask.runs.job import Change, Images, Outcome, Setting
 from unmask.spec import to_json
-from unmask.tasks.classify import Classifier
-from unmask.training.checkpoint import Checkpoint
-from unmask.training.distributed import everyones, here, total
+from unmask.tasks import task_for
+from unmask.training.distributed import everyones, here
 from unmask.training.hardware import Hardware, autocast
 
-_BATCH = 128
-
-
-def finetune(
-    run: TransferRun,
-    folder: RunFolder,
-    source: ImageSource,
-    classifier: Classifier,
-    stop: Event,
-    start: Checkpoint | None = None,
-) -> Iterator[Progress]:
-    """Train a classifier, from a checkpoint if one is given, until the end or until `stop` is set."""
-    device = torch.device(run.hardware.device)
-    mean, std = run.statistics.tensors()
-    change = partial(_changed, run, Statistics(mean.to(device), std.to(device)))
-    return training(run, folder, source, classifier, stop, start, change)
-
-
-def _changed(run: TransferRun, statistics: Statistics, batch: Batch, step: int) -> Batch:
-    """The batch of a step after mixup, cutmix and erasing, and with its noise, drawn from (seed, step)."""
-    recipe, key = run.recipe, (run.seed, step)
-    batch = recipe.mixing(batch, len(run.classes), statistics, *key)
-    return recipe.noise(batch, recipe.encoder.patch_size, statistics, step / run.steps, *key)
+_BATCH = 128  # images scored at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accuracy:
-    """What a classifier scores on images that it has not seen."""
+class Finetune:
+    """Train an encoder, or a part of it, for a task."""
 
-    top1: float
-    """Share of images whose class has the highest score."""
+    command: ClassVar[str] = "finetune"
+    """The command that makes such runs."""
 
-    top5: float
-    """Share of images whose class is among the five highest scores."""
+    is_scored: ClassVar[bool] = True
+    """Whether there is a score at the end."""
 
-    images: int
-    """Images tested on."""
+    recipe: Transfer
+    """Everything that changes the result."""
 
-    chance: float
-    """What guessing would give."""
+    annotations: AnyAnnotations
+    """What is known of the images, with the names of the classes in the order of the outputs."""
 
-    left_out: int
-    """Images that could not be read."""
+    init: str | None
+    """The weights that it started from, in words; null if from scratch."""
 
-    images_per_second: float
-    """In testing."""
+    def knows(self, images: Images) -> bool:
+        """Whether the classes of these images are those that it learns."""
+        return images.train.annotations == self.annotations
+
+    def open(self, data: AnySource, seed: int) -> Images:
+        """Annotated images to learn from, to choose thresholds on, and to test on.
+
+        Raises:
+            DataError: if their annotations are not those that the task needs.
+        """
+        return open_images(self.recipe, data, seed)
+
+    def model(self, run: Setting) -> ModelSpec:
+        """Shape and origin of the encoder."""
+        before = f"from ({self.init})" if self.init else "from scratch"
+        return ModelSpec(
+            format=FORMAT,
+            encoder=self.recipe.encoder,
+            objective=None,
+            image_size=self.recipe.image_size,
+            channels=run.channels,
+            statistics=run.statistics,
+            origin=f"fine-tuned by unmask {run.unmask_version}, recipe {run.recipe_name}, {before}",
+        )
+
+    def build(self, run: Setting, weights: Weights | None = None) -> nn.Module:
+        """The task's module around given weights, resampled to the recipe's image size, or around drawn ones."""
+        encoder = (
+            self.model(run).build_encoder(run.seed)
+            if weights is None
+            else adapt(weights, self.recipe.image_size, run.statistics).build_encoder()
+        )
+        with seeded("head", run.seed):
+            return self.recipe.task.build(encoder, self.annotations)
+
+    def fit(self, run: Setting, source: ImageSource, module: nn.Module) -> None:
+        """Nothing is fitted."""
+
+    def change(self, run: Setting) -> Change:
+        """Mixup, cutmix, erasing and noise."""
+        mean, std = run.statistics.tensors()
+        device = torch.device(run.hardware.device)
+        return partial(self._changed, run, Statistics(mean.to(device), std.to(device)))
+
+    def _changed(self, run: Setting, statistics: Statistics, batch: Batch, step: int) -> Batch:
+        """The batch of a step, mixed and with its noise, drawn from (seed, step)."""
+        recipe, key = self.recipe, (run.seed, step)
+        batch = recipe.mixing(batch, len(self.annotations.names), statistics, *key)
+        return recipe.noise(batch, recipe.encoder.patch_size, statistics, step / run.steps, *key)
+
+    def watch(self, run: Setting, source: ImageSource, module: nn.Module) -> None:
+        """Nobody looks: the score at the end says how good it is."""
+        return
+
+    def score(self, run: Setting, module: nn.Module, images: Images) -> Outcome:
+        """The task's score on the test images, with thresholds chosen on held-out training images."""
+        assert images.test is not None
+        tuned = Tuned(module, self, run.statistics)
+        thresholds = None
+        if images.held_out is not None:
+            thresholds = tuned.thresholds(images.held_out, run.hardware)
+        return tuned.score(images.test, run.hardware, thresholds)
 
 
-def accuracy_of(
-    classifier: Classifier,
-    source: ImageSource,
-    run: TransferRun,
-    hardware: Hardware,
-    batch_size: int = _BATCH,
-) -> tuple[Accuracy, Unreadable]:
-    """Score a classifier on every image of a source, each counted once.
+def open_images(recipe: Transfer, data: AnySource, seed: int) -> Images:
+    """Annotated images for a recipe: its task says whether some are held out for choosing thresholds.
 
-    Of several processes, each tests on its share of the images, and all get the same score; a classifier in
-    shards must be given whole (`whole_of`).
+    Raises:
+        DataError: if there are no such annotations, or too few images.
     """
-    started = time.perf_counter()
-    unreadable: Unreadable = []
-    hits, hits5, count = 0, 0, 0
-    source = _share_of(source)
-    tested = scored(classifier, source, run, hardware, unreadable, batch_size)
-    for scores, labels, _ in tested if len(source) else ():
-        best = scores.topk(min(5, scores.shape[1])).indices == labels[:, None]
-        hits += int(best[:, 0].sum())
-        hits5 += int(best.any(1).sum())
-        count += len(labels)
-    hits, hits5, count = total(torch.tensor([hits, hits5, count])).tolist()
-    unreadable = [failure for failures in everyones(unreadable) for failure in failures]
-    score = Accuracy(
-        top1=hits / count,
-        top5=hits5 / count,
-        images=count,
-        chance=1 / len(run.classes),
-        left_out=len(unreadable),
-        images_per_second=round(count / (time.perf_counter() - started), 2),
-    )
-    return score, unreadable
+    train, test, split, unlabelled = open_labelled(data, seed)
+    if unlabelled:
+        split += f"; {unlabelled:,} images without labels are left out"
+    if recipe.task.holds_out == 0:
+        return Images(train, test, split=split)
+    held_out = held_out_rows(train.labels(), recipe.task.holds_out, seed)
+    rest, held = (Subset(train, np.flatnonzero(chosen)) for chosen in (~held_out, held_out))
+    return Images(rest, test, held if len(held) else None, split)
 
 
-def whole_of(classifier: Classifier, run: TransferRun, folder: RunFolder) -> Classifier:
-    """The classifier in one piece: read from the newest checkpoint, if processes share it."""
-    newest, _ = folder.newest()
-    if not run.hardware.shard or newest is None:
-        return classifier
-    classifier = run.build()
-    classifier.load_state_dict(newest.read("model"))
-    return classifier
+def for_annotations(recipe: Transfer, annotations: AnyAnnotations) -> Transfer:
+    """The recipe with the task that these annotations call for; raises DataError if there is none."""
+    return replace(recipe, task=task_for(recipe.task, annotations))
+
+
+class Tuned(NamedTuple):
+    """A fine-tuned module and what is needed to show it images."""
+
+    module: nn.Module
+    job: Finetune
+    statistics: ChannelStatistics
+
+    def score(
+        self,
+        source: ImageSource,
+        hardware: Hardware,
+        thresholds: tuple[float, ...] | None = None,
+        batch_size: int = _BATCH,
+    ) -> Outcome:
+        """Score every image of a source once.
+
+        With several processes, each takes its share of the images, and all get the same score; a module in
+        shards must be given whole.
+        """
+        started = time.perf_counter()
+        unreadable: Unreadable = []
+        scoring = self.job.recipe.task.scoring(self.job.annotations, thresholds)
+        share = _share_of(source)
+        batches = self.outputs(share, hardware, unreadable, batch_size) if len(share) else ()
+        for outputs, truth, _ in batches:
+            scoring.add(outputs, truth)
+        score = scoring.merged(everyones(scoring)).result()
+        unreadable = [failure for failures in everyones(unreadable) for failure in failures]
+        rate = round(score.images / (time.perf_counter() - started), 2)
+        extra = {"left_out": len(unreadable), "images_per_second": rate}
+        return Outcome({**to_json(score), **extra}, score, unreadable)
+
+    def thresholds(self, source: ImageSource, hardware: Hardware) -> tuple[float, ...] | None:
+        """Thresholds that the task chooses on these images; all processes compute the same."""
+        batches = [(outputs, truth) for outputs, truth, _ in self.outputs(source, hardware, [])]
+        outputs, truth = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        return self.job.recipe.task.thresholds(outputs, truth)
+
+    def predict(self, images: Tensor) -> Tensor:
+        """The module's outputs for images [b c h w] on its device."""
+        return self.module.predict(images)  # pyright: ignore[reportCallIssue]
+
+    @torch.inference_mode()
+    def outputs(
+        self,
+        source: ImageSource,
+        hardware: Hardware,
+        unreadable: Unreadable,
+        batch_size: int = _BATCH,
+    ) -> Iterator[tuple[Tensor, Any, list[int]]]:
+        """(outputs of the module, annotations, positions) of a source's readable images, in order."""
+        device, recipe = torch.device(hardware.device), self.job.recipe
+        self.module.to(device).eval()
+        stream = in_order(
+            source,
+            recipe.test_views,
+            recipe.image_size,
+            self.statistics,
+            unreadable,
+            batch_size=batch_size,
+            workers=hardware.workers,
+        )
+        for batch in stream:
+            with autocast(device, hardware.precision):
+                outputs = self.predict(batch.images.to(device))
+            yield outputs.float().cpu(), batch.annotations, batch.positions
 
 
 def _share_of(source: ImageSource) -> ImageSource:
-    """Every so-manieth image, beginning with the process's number; for one process alone, all of them."""
+    """Every n-th image, beginning with the number of this process; all of them for one process alone."""
     processes = here()
     if processes.count == 1:
         return source
     return Subset(source, np.arange(processes.rank, len(source), processes.count))
-
-
-@torch.inference_mode()
-def scored(
-    classifier: Classifier,
-    source: ImageSource,
-    run: TransferRun,
-    hardware: Hardware,
-    unreadable: Unreadable,
-    batch_size: int = _BATCH,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[int]]]:
-    """(scores of the classes, labels, positions) of a source's images, in order."""
-    device, recipe = torch.device(hardware.device), run.recipe
-    known = source.labels()
-    classifier.to(device).eval()
-    stream = in_order(
-        source,
-        recipe.test_views,
-        recipe.image_size,
-        run.statistics,
-        unreadable,
-        batch_size=batch_size,
-        workers=hardware.workers,
-    )
-    for batch in stream:
-        with autocast(device, hardware.precision):
-            scores = classifier.logits(batch.images.to(device))
-        labels = torch.from_numpy(known[batch.positions])
-        yield scores.float().cpu(), labels, batch.positions
-
-
-def write_accuracy(folder: RunFolder, score: Accuracy) -> None:
-    """Keep a score beside the run."""
-    folder.results.write_text(json.dumps(to_json(score), indent=1) + "\n")

@@ -12,19 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from unmask.errors import ResourceError, RunError, SettingsError
-from unmask.runs.run import Run
-from unmask.runs.tokenizer import TOKENIZER, TokenizerRun
-from unmask.runs.transfer import PURPOSE, AnyRun, TransferRun
+from unmask.errors import ResourceError, RunError
+from unmask.runs.encoder_weights import files_of
+from unmask.runs.version_1 import migrated
 from unmask.spec import to_json
 from unmask.training import checkpoint
 from unmask.training.checkpoint import Checkpoint, Saving
 from unmask.training.distributed import here, own_parts, whole
-from unmask.traits import Accompanied
 
-COMPANIONS = "training/companions"
-"""The file of a checkpoint for what serves training alone, such as a teacher."""
-
+SPEC_VERSION = 2
 _UNBORN = (".spec.json", "statistics.json")
 
 
@@ -42,7 +38,7 @@ class RunFolder:
         self.features = self.root / "features"
         self.evaluations = self.root / "evaluations"
 
-    def create(self, run: AnyRun) -> None:
+    def create(self, run: Any) -> None:
         """Make the folder and write the spec.
 
         Raises:
@@ -81,89 +77,53 @@ class RunFolder:
         """Whether there is anything beside what a process killed while creating a run leaves."""
         return any(path.name not in _UNBORN for path in self.root.iterdir())
 
-    def read(self) -> Run:
-        """The run of pretraining in this folder.
+    def read_spec(self, command: str | None = None) -> dict[str, Any]:
+        """The content of `spec.json`, in today's version; `command` must have made it, if given.
 
         Raises:
-            RunError: if there is none, or it is damaged or from a newer version.
-        """
-        data = self._data()
-        if _purpose(data) == TOKENIZER:
-            raise RunError(
-                f"{self.root} is a tokenizer, which has no encoder; an encoder learns from its codes with `unmask "
-                f"pretrain DATA objective.target:tokenizer --objective.target.path {self.root}`"
-            )
-        if _purpose(data) == PURPOSE:
-            raise RunError(
-                f"{self.root} is a run of fine-tuning, which has no recipe of pretraining; see `unmask "
-                f"finetune --resume {self.root}` and `unmask predict {self.root}`"
-            )
-        try:
-            return Run.read(data)
-        except SettingsError as error:
-            raise self._unreadable(error) from None
-
-    def read_transfer(self) -> TransferRun:
-        """The run of fine-tuning in this folder.
-
-        Raises:
-            RunError: if there is none, or it is damaged or from a newer version.
-        """
-        data = self._data()
-        if _purpose(data) == TOKENIZER:
-            raise RunError(f"{self.root} is a tokenizer, without classes or an encoder")
-        if _purpose(data) != PURPOSE:
-            raise RunError(
-                f"{self.root} is a run of pretraining, without classes; make a classifier of it with "
-                f"`unmask finetune {self.root} DATA`"
-            )
-        try:
-            return TransferRun.read(data)
-        except SettingsError as error:
-            raise self._unreadable(error) from None
-
-    def read_tokenizer(self) -> TokenizerRun:
-        """The tokenizer's run in this folder.
-
-        Raises:
-            RunError: if there is none, or it is damaged or from a newer version.
+            RunError: if there is none, or it is damaged, from a newer version, or of another command.
         """
         if not self.spec.exists():
-            raise RunError(
-                f"{self.root} holds no tokenizer (no spec.json){self.nearby()}; make one with `unmask tokenizer DATA "
-                "--out TOK`"
-            )
+            if command == "tokenizer":
+                raise RunError(
+                    f"{self.root} holds no tokenizer (no spec.json){self.nearby()}; make one with "
+                    "`unmask tokenizer DATA --out TOK`"
+                )
+            raise RunError(f"{self.root} holds no run (no spec.json){self.nearby()}")
         try:
-            data = self._data()
-            if _purpose(data) == TOKENIZER:
-                return TokenizerRun.read(data)
-        except SettingsError as error:
-            raise self._unreadable(error) from None
-        raise RunError(
-            f"{self.root} holds no tokenizer but a run of `unmask {self.command()}`; make a tokenizer with `unmask "
-            "tokenizer DATA --out TOK`"
-        )
+            data = json.loads(self.spec.read_text())
+        except ValueError as error:
+            raise self.unreadable(error) from None
+        if not isinstance(data, dict):
+            raise self.unreadable(f"expected an object, got {type(data).__name__}")
+        data = self._in_version_2(data)
+        made_by = _command_of(data)
+        if command is not None and made_by != command:
+            raise RunError(_OTHER[command, made_by].format(root=self.root))
+        return data
 
-    def is_transfer(self) -> bool:
-        """Whether it holds a run of fine-tuning."""
-        return self.spec.exists() and _purpose(self._data()) == PURPOSE
+    def _in_version_2(self, data: dict[str, Any]) -> dict[str, Any]:
+        version = data.get("spec_version")
+        if isinstance(version, int) and version > SPEC_VERSION:
+            raise RunError(
+                f"this run's spec.json has version {version}, and this unmask reads up to "
+                f"{SPEC_VERSION}; install a newer unmask"
+            )
+        return migrated(data) if version == 1 else data
+
+    def made_by(self, command: str) -> bool:
+        """Whether it holds a run of this command."""
+        return self.spec.exists() and _command_of(self.read_spec()) == command
 
     def command(self) -> str:
         """The command that makes such runs."""
         try:
-            return _purpose(self._data()) or "pretrain"
+            return _command_of(self.read_spec())
         except RunError:
             return "pretrain"
 
-    def _data(self) -> Any:
-        if not self.spec.exists():
-            raise RunError(f"{self.root} holds no run (no spec.json){self.nearby()}")
-        try:
-            return json.loads(self.spec.read_text())
-        except ValueError as error:
-            raise self._unreadable(error) from None
-
-    def _unreadable(self, error: Exception) -> RunError:
+    def unreadable(self, error: object) -> RunError:
+        """The error to raise where `spec.json` says what cannot be understood."""
         return RunError(f"{self.spec} cannot be read: {error}")
 
     def nearby(self) -> str:
@@ -171,16 +131,33 @@ class RunFolder:
         near = [str(path.parent) for path in sorted(self.root.parent.glob("*/spec.json"))][:5]
         return f"; runs nearby: {', '.join(near)}" if near else ""
 
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Keep what was scored beside the run; the first process writes."""
+        if here().first:
+            self.results.write_text(json.dumps(results, indent=1) + "\n")
+
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest whole checkpoint, and a line for each damaged one passed over."""
         return checkpoint.newest(self.checkpoints)
+
+    def newest_whole(self) -> tuple[Checkpoint, tuple[str, ...]]:
+        """The newest whole checkpoint, and a line for each damaged one passed over.
+
+        Raises:
+            RunError: if there is none.
+        """
+        checkpoint, damaged = self.newest()
+        if checkpoint is None:
+            why = f"all are damaged ({damaged[0]})" if damaged else "none is written yet"
+            raise RunError(f"{self.root} has no checkpoint to load: {why}")
+        return checkpoint, tuple(damaged)
 
     def at(self, step: int) -> Checkpoint:
         """The checkpoint of a step, which another process has found whole."""
         return checkpoint.at(self.checkpoints, step)
 
     def save(
-        self, run: AnyRun, step: int, trained: nn.Module, optimizer: torch.optim.Optimizer
+        self, run: Any, step: int, trained: nn.Module, optimizer: torch.optim.Optimizer
     ) -> None:
         """Write a checkpoint, and wait for it."""
         saving = self.begin_save(run, step, trained, optimizer, copy=False)
@@ -189,7 +166,7 @@ class RunFolder:
 
     def begin_save(
         self,
-        run: AnyRun,
+        run: Any,
         step: int,
         trained: nn.Module,
         optimizer: torch.optim.Optimizer,
@@ -207,7 +184,8 @@ class RunFolder:
         parts: dict[str, dict[str, torch.Tensor]] = {}
         if processes.first:
             state = kept(model)
-            parts = {"model": state} if isinstance(run, TokenizerRun) else _parts_of(state, trained)
+            alone = run.job.model(run) is None
+            parts = {"model": state} if alone else files_of(state, trained)
         tensors = checkpoint.optimizer_tensors(optimizer, trained)
         if shard:
             name = checkpoint.part_name("training/optimizer", processes.rank, processes.count)
@@ -248,35 +226,37 @@ class RunFolder:
             yield
 
 
-def _purpose(data: Any) -> str | None:
-    """What a `spec.json` is of; None for pretraining."""
-    purpose = data.get("purpose") if isinstance(data, dict) else None
-    return purpose if purpose in (PURPOSE, TOKENIZER) else None
+def _command_of(data: dict[str, Any]) -> str:
+    """The command that made a run, by the content of its `spec.json` in version 2."""
+    job = data.get("job")
+    kind = job.get("kind") if isinstance(job, dict) else None
+    return {"finetune": "finetune", "tokenize": "tokenizer"}.get(str(kind), "pretrain")
 
 
-def _metadata(run: AnyRun) -> dict[str, str]:
+_OTHER = {
+    ("pretrain", "finetune"): "{root} is a run of fine-tuning, which has no recipe of pretraining; "
+    "see `unmask finetune --resume {root}` and `unmask predict {root}`",
+    (
+        "pretrain",
+        "tokenizer",
+    ): "{root} is a tokenizer, which has no encoder; an encoder learns from "
+    "its codes with `unmask pretrain DATA objective.target:tokenizer --objective.target.path {root}`",
+    (
+        "finetune",
+        "pretrain",
+    ): "{root} is a run of pretraining, without classes; make a classifier of "
+    "it with `unmask finetune {root} DATA`",
+    ("finetune", "tokenizer"): "{root} is a tokenizer, without classes or an encoder",
+    ("tokenizer", "pretrain"): "{root} holds no tokenizer but a run of `unmask pretrain`; make a "
+    "tokenizer with `unmask tokenizer DATA --out TOK`",
+    ("tokenizer", "finetune"): "{root} holds no tokenizer but a run of `unmask finetune`; make a "
+    "tokenizer with `unmask tokenizer DATA --out TOK`",
+}
+"""What to say of a run, by the command that is wanted and the one that made it."""
+
+
+def _metadata(run: Any) -> dict[str, str]:
     """What every weight file of a run bears."""
-    model = {} if isinstance(run, TokenizerRun) else {"unmask": json.dumps(to_json(run.model))}
-    return {**model, "run": json.dumps(to_json(run))}
-
-
-def _parts_of(
-    state: dict[str, torch.Tensor], trained: nn.Module
-) -> dict[str, dict[str, torch.Tensor]]:
-    """The files of a model: its encoder, the whole of it, and what accompanies its training, if anything."""
-    if not isinstance(trained, Accompanied):
-        return {"encoder": encoder_of(state), "model": state}
-    beside = {name: t for name, t in state.items() if name.startswith(trained.companions)}
-    model = {name: tensor for name, tensor in state.items() if name not in beside}
-    return {"encoder": encoder_of(state, trained.gives), "model": model, COMPANIONS: beside}
-
-
-def encoder_of(model: dict[str, torch.Tensor], *given: str) -> dict[str, torch.Tensor]:
-    """The tensors of the encoder to take away, of all those of a model; `given` is what their names begin with, if unusual."""
-    prefixes = (*given, "average.copies.encoder.", "encoder.")
-    prefix = next(p for p in prefixes if any(name.startswith(p) for name in model))
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in model.items()
-        if name.startswith(prefix)
-    }
+    model = run.job.model(run)
+    described = {} if model is None else {"unmask": json.dumps(to_json(model))}
+    return {**described, "run": json.dumps(to_json(run))}

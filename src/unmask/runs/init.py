@@ -3,23 +3,23 @@
 from dataclasses import replace
 from typing import NamedTuple
 
+from torch import nn
+
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
 from unmask.encoders.vit import PlainBlocks, ViT
-from unmask.errors import DataError, RunError, SettingsError
+from unmask.errors import RunError, SettingsError
 from unmask.formats.adapt import adapt
 from unmask.formats.model import ModelSpec, Weights
-from unmask.objectives import AnyObjective, AnyPretraining
 from unmask.patches import patch_grid
 from unmask.recipes import RECIPES, Recipe, Transfer
 from unmask.runs.folder import RunFolder
+from unmask.runs.pretrain import Pretrain
 from unmask.runs.run import Run
-from unmask.runs.target import fit_target
-from unmask.runs.transfer import AnyRun
 from unmask.runs.weights import Found
 from unmask.targets import NormalizedPixels, Pixels
 from unmask.training.checkpoint import Checkpoint
-from unmask.traits import Accompanied, Masked
+from unmask.traits import Decoding
 
 _SMALL_PATCH = 4
 
@@ -43,10 +43,8 @@ def recipe_for(spec: ModelSpec) -> tuple[str, Recipe, str]:
     name = same[0] if same else usual
     recipe = RECIPES[name].recipe
     objective = recipe.objective
-    if isinstance(spec.objective, Masked) and isinstance(objective, Masked):
-        objective = replace(
-            objective, encoding=spec.objective.encoding, decoder=spec.objective.decoder
-        )
+    if isinstance(objective, Decoding):
+        objective = objective.with_decoder_of(spec.objective)
     recipe = replace(recipe, encoder=spec.encoder, objective=objective, image_size=spec.image_size)
     reason = "its encoder is that of the weights"
     if not same:
@@ -80,58 +78,43 @@ def start_from(found: Found, recipe: Recipe, statistics: ChannelStatistics) -> S
     return Start(adapt(weights, recipe.image_size, statistics), "; ".join(words))
 
 
-def put_in(objective: AnyPretraining, weights: Weights) -> None:
-    """Replace an objective's weights by those given; the rest, a decoder if there is none, stays drawn."""
-    objective.load_state_dict({**objective.state_dict(), **weights.whole})
-    if isinstance(objective, Accompanied):
-        objective.begin()
-
-
-def save_start(
-    folder: RunFolder, run: Run, source: ImageSource, objective: AnyPretraining
-) -> Checkpoint:
+def save_start(folder: RunFolder, run: Run, source: ImageSource, module: nn.Module) -> Checkpoint:
     """Save the weights as step 0, so that going on needs nothing but the folder; a target is fitted first."""
-    fit_target(run, source, objective)
-    folder.save(run, 0, objective, run.recipe.optimizer.build(objective))
-    saved, damaged = folder.newest()
-    assert saved is not None, damaged
-    return saved
+    run.job.fit(run, source, module)
+    folder.save(run, 0, module, run.recipe.optimizer.build(module))
+    return folder.newest_whole()[0]
 
 
-def check_start(run: AnyRun, folder: RunFolder, saved: Checkpoint | None) -> None:
+def check_start(run: Run, folder: RunFolder, saved: Checkpoint | None) -> None:
     """Refuse to go on with random weights where a run began from others.
 
     Raises:
         RunError: if the folder has no checkpoint.
     """
     if run.init is not None and saved is None:
-        flag = " with --init" if isinstance(run, Run) else ""
+        flag = " with --init" if isinstance(run.job, Pretrain) else ""
         raise RunError(
             f"{folder.root} was to start from {run.init}, and was stopped before these weights were saved; "
-            f"remove the folder and begin again{flag}"
+            f"remove the folder and start again{flag}"
         )
 
 
 def statistics_for(spec: ModelSpec, source: ImageSource) -> ChannelStatistics | None:
     """The weights' own statistics, if the images have as many channels of the same kind."""
-    try:
-        image = source[0].image
-    except DataError:
-        return None
-    given = (len(image), str(image.dtype))
-    wanted = (spec.channels, f"torch.{spec.statistics.values}")
-    return spec.statistics if given == wanted else None
+    same = (source.channels, source.values) == (spec.channels, spec.statistics.values)
+    return spec.statistics if same else None
 
 
-def _decoder_fits(old: AnyObjective, new: AnyObjective, same_channels: bool) -> bool:
+def _decoder_fits(old: object, new: object, same_channels: bool) -> bool:
     """Whether a decoder can go on: it is the same, and so is what it predicts but for the levels of pixels."""
-    if not isinstance(old, Masked) or not isinstance(new, Masked):
+    if not isinstance(old, Decoding) or not isinstance(new, Decoding):
+        return False
+    if not new.has_decoder_of(old):
         return False
     pixels = (Pixels, NormalizedPixels)
-    same = (old.encoding, old.decoder) == (new.encoding, new.decoder)
     if isinstance(old.target, pixels) and isinstance(new.target, pixels):
-        return same
-    return same and old.target == new.target and same_channels
+        return True
+    return old.target == new.target and same_channels
 
 
 def _taken(found: Weights, taken: Weights) -> str:

@@ -19,15 +19,15 @@ from unmask.formats.model import ModelSpec
 from unmask.masking import AnyMasking
 from unmask.masking.squares import side_of
 from unmask.masks import PatchMask, check_count
-from unmask.objectives import AIM, AnyObjective
-from unmask.objectives.mae import MaskedAutoencoder
+from unmask.objectives import AnyObjective
 from unmask.randomness import generator
+from unmask.runs.pretrain import Pretrain
 from unmask.runs.reconstruct import Reconstruction, fitted_size, reconstruct
 from unmask.runs.run import Run
 from unmask.runs.weights import find_weights
 from unmask.spec import kind_of
 from unmask.targets.pixels import Levels
-from unmask.traits import Hiding, Masked
+from unmask.traits import Hiding, Masked, Predicting, Reconstructing
 
 Images = Sequence[str | Path] | Shaped[Tensor, "b c h w"]
 
@@ -52,10 +52,8 @@ def load(path: Path | str, device: str = "cpu") -> "Model":
     """
     found = find_weights(path)
     weights = found.weights
-    objective = weights.build_objective().to(device).eval() if weights.decoder else None
-    assert objective is None or isinstance(
-        objective, MaskedAutoencoder
-    )  # others give an encoder alone
+    built = weights.build_objective().to(device).eval() if weights.decoder else None
+    objective = built if isinstance(built, Reconstructing) else None  # else an encoder alone
     encoder = objective.encoder if objective else weights.build_encoder().to(device).eval()
     return Model(
         weights.spec,
@@ -76,7 +74,7 @@ class Model:
         self,
         spec: ModelSpec,
         encoder: VisionTransformer,
-        objective: MaskedAutoencoder | None,
+        objective: Reconstructing | None,
         about: str,
         *,
         run: Run | None = None,
@@ -94,16 +92,17 @@ class Model:
         self.notes = list(notes)
 
     @property
-    def objective(self) -> MaskedAutoencoder:
+    def objective(self) -> Reconstructing:
         """What the encoder was pretrained with.
 
         Raises:
             RunError: if these weights are an encoder alone.
         """
-        if self.run is not None and not isinstance(self.run.recipe.objective, Masked):
-            objective = self.run.recipe.objective
+        pretrain = self.run.job if self.run else None
+        if isinstance(pretrain, Pretrain) and not isinstance(pretrain.recipe.objective, Masked):
+            objective = pretrain.recipe.objective
             why = "which hides and rebuilds nothing, so there is nothing to reconstruct"
-            if isinstance(objective, AIM):
+            if isinstance(objective, Predicting):
                 why = "which guesses each patch from those before it, and has not learnt to fill what a mask hides"
             elif isinstance(objective, Hiding):
                 why = "which predicts latents of hidden patches, not pixels, so there is no picture to reconstruct"
@@ -117,6 +116,12 @@ class Model:
                 "hold a decoder too (a run, or model.safetensors)"
             )
         return self._objective
+
+    @property
+    def objective_spec(self) -> AnyObjective | None:
+        """What the encoder was pretrained with, as far as the weights tell."""
+        pretrain = self.run.job if self.run else None
+        return pretrain.recipe.objective if isinstance(pretrain, Pretrain) else self.spec.objective
 
     @property
     def device(self) -> torch.device:

@@ -4,22 +4,19 @@ import time
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from unmask.contracts import ImageSource
 from unmask.data.loader import Wanted, example_of
 from unmask.errors import ResourceError, SettingsError
-from unmask.objectives import AnyPretraining
 from unmask.patches import patch_grid
 from unmask.randomness import generator
 from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.feeding import feed_for
 from unmask.runs.run import Run, parameter_count
-from unmask.runs.transfer import AnyRun
-from unmask.targets.tokenizer import PatchTokenizer
-from unmask.tasks.classify import Classifier
 from unmask.training.hardware import Hardware, cores, memory_available
 from unmask.training.step_cost import Cost, measure_cost
-from unmask.traits import Hiding, Reconstructing, Undivided
+from unmask.traits import Hiding, Targeted, Undivided
 
 _USABLE = 0.85
 _LARGEST_TRIAL = 64, 1024  # images on a CPU, and on a GPU, whose time small batches do not tell
@@ -52,30 +49,30 @@ class Plan:
 
 
 def trial(
-    objective: AnyPretraining | Classifier | PatchTokenizer,
+    module: nn.Module,
     recipe: Recipe | Transfer | Tokenizing,
     source: ImageSource,
     hardware: Hardware,
 ) -> Cost:
-    """Measure what a step costs here, on images of the source; the objective stays as it is.
+    """Measure what a step costs here, on images of the source; the module stays as it is.
 
     Raises:
         ResourceError: if not even the weights, or one image, fit in memory.
         DataError: if none of the first images can be decoded.
     """
     device = torch.device(hardware.device)
-    learning = sum(p.nbytes for p in objective.parameters() if p.requires_grad)
+    learning = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     room = memory_available(device)
     if 4 * learning > room:
         raise ResourceError(
             f"weights, gradients and optimizer need {_gib(4 * learning)}, and {_gib(room)} are "
             "free; choose a smaller recipe with --recipe"
         )
-    objective.to(device).train()
+    module.to(device).train()
     feed = feed_for(source, recipe.views, recipe.image_size, 0, hardware)
     return measure_cost(
-        objective,
-        recipe.optimizer.build(objective),
+        module,
+        recipe.optimizer.build(module),
         example=example_of(feed, recipe.image_size, device),
         largest=min(recipe.batch_size, _LARGEST_TRIAL[device.type != "cpu"]),
         device=device,
@@ -128,14 +125,17 @@ def check_whole(module: object, micro_batch: int, part: int) -> None:
         )
 
 
-def make_plan(run: Run, objective: AnyPretraining, source: ImageSource, cost: Cost) -> Plan:
-    """The plan of a run, from measured costs."""
-    recipe, hardware = run.recipe, run.hardware
+def make_plan(
+    run: Run, recipe: Recipe, objective: nn.Module, source: ImageSource, cost: Cost
+) -> Plan:
+    """The plan of a run of pretraining, from measured costs."""
+    hardware = run.hardware
     step_seconds = seconds_of_step(run, source, cost)
-    encoder = parameter_count(objective.encoder)
+    encoder = parameter_count(objective.get_submodule("encoder"))
     grids = [patch_grid(size, recipe.encoder.patch_size) for size in recipe.every_size()]
     kept = patches = grids[-1].height * grids[-1].width
-    target = parameter_count(objective.target) if isinstance(objective, Reconstructing) else 0
+    predicted = objective.target if isinstance(objective, Targeted) else None
+    target = parameter_count(predicted) if isinstance(predicted, nn.Module) else 0
     if isinstance(recipe.objective, Hiding):
         for grid in grids:  # the smaller too, so that one that cannot be masked is refused now
             mask = recipe.objective.masking.sample(1, grid, generator("cpu", "plan"))
@@ -151,7 +151,7 @@ def make_plan(run: Run, objective: AnyPretraining, source: ImageSource, cost: Co
     )
 
 
-def seconds_of_step(run: AnyRun, source: ImageSource, cost: Cost) -> float:
+def seconds_of_step(run: Run, source: ImageSource, cost: Cost) -> float:
     """Expected time of a step, loading counted."""
     hardware = run.hardware
     batch_size = run.recipe.batch_size // hardware.processes
@@ -164,7 +164,7 @@ def seconds_of_step(run: AnyRun, source: ImageSource, cost: Cost) -> float:
     return max(computing, loading / hardware.workers)
 
 
-def _loading_seconds(run: AnyRun, source: ImageSource) -> float:
+def _loading_seconds(run: Run, source: ImageSource) -> float:
     """Seconds that a loading process takes for one image, measured on a few."""
     size = run.recipe.image_size
     feed = feed_for(source, run.recipe.views, size, run.seed, run.hardware)

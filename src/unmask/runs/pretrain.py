@@ -1,28 +1,79 @@
-"""Pretraining: an objective trained on images, and watched for collapse; nothing learns from labels."""
+"""Pretraining: an objective trained on images, and watched for collapse; nothing learns from annotations."""
 
-from collections.abc import Iterator
-from threading import Event
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
 
 from unmask.contracts import ImageSource
+from unmask.data import AnySource
+from unmask.formats.model import FORMAT, ModelSpec, Weights
 from unmask.objectives import AnyPretraining
+from unmask.recipes import Recipe
 from unmask.runs.collapse import Watch
-from unmask.runs.folder import RunFolder
-from unmask.runs.run import Run
+from unmask.runs.job import Change, Images, Outcome, Setting
 from unmask.runs.target import fit_target
-from unmask.runs.training import Progress, training
-from unmask.training.checkpoint import Checkpoint
+from unmask.traits import Accompanied
 
 
-def pretrain(
-    run: Run,
-    folder: RunFolder,
-    source: ImageSource,
-    objective: AnyPretraining,
-    stop: Event,
-    start: Checkpoint | None = None,
-) -> Iterator[Progress]:
-    """Train an objective, from a checkpoint if one is given, until the end or until `stop` is set."""
-    if start is None:
-        fit_target(run, source, objective)
-    watch = Watch(run, source, objective)
-    return training(run, folder, source, objective, stop, start, watch=watch)
+@dataclass(frozen=True, kw_only=True)
+class Pretrain:
+    """Pretrain an encoder."""
+
+    command: ClassVar[str] = "pretrain"
+    """The command that makes such runs."""
+
+    is_scored: ClassVar[bool] = False
+    """Whether there is a score at the end."""
+
+    recipe: Recipe
+    """Everything that changes the result."""
+
+    init: str | None = None
+    """The weights that it started from, in words; null if they were drawn from the seed."""
+
+    def knows(self, images: Images) -> bool:
+        """Annotations do not matter here."""
+        return True
+
+    def open(self, data: AnySource, seed: int) -> Images:
+        """The training images; test images are left for evaluation."""
+        return Images(data.open("train"))
+
+    def model(self, run: Setting) -> ModelSpec:
+        """Shape and origin of encoder and objective."""
+        before = f", started from ({self.init})" if self.init else ""
+        return ModelSpec(
+            format=FORMAT,
+            encoder=self.recipe.encoder,
+            objective=self.recipe.objective,
+            image_size=self.recipe.image_size,
+            channels=run.channels,
+            statistics=run.statistics,
+            origin=f"pretrained by unmask {run.unmask_version}, recipe {run.recipe_name}{before}",
+        )
+
+    def build(self, run: Setting, weights: Weights | None = None) -> AnyPretraining:
+        """The objective around an encoder; what given weights do not hold is drawn from the seed."""
+        objective = self.model(run).build_objective(run.seed)
+        if weights is not None:
+            objective.load_state_dict({**objective.state_dict(), **weights.whole})
+            if isinstance(objective, Accompanied):
+                objective.begin()
+        return objective
+
+    def fit(self, run: Setting, source: ImageSource, module: nn.Module) -> None:
+        """Fit the objective's target to training images, or put its tokenizer in, where it needs that."""
+        fit_target(run, self.recipe, source, module)
+
+    def change(self, run: Setting) -> Change | None:
+        """Batches stay as they are."""
+        return None
+
+    def watch(self, run: Setting, source: ImageSource, module: nn.Module) -> Watch:
+        """A look for collapse, ten times a run."""
+        return Watch(run, self.recipe, self.model(run), source, module)
+
+    def score(self, run: Setting, module: nn.Module, images: Images) -> Outcome | None:
+        """Nothing: an encoder is judged by `unmask evaluate`."""
+        return None

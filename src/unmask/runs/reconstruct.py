@@ -13,9 +13,9 @@ from unmask.contracts import ImageSource, Size
 from unmask.data.views import center_crop
 from unmask.errors import DataError
 from unmask.masks import PatchMask
-from unmask.objectives.mae import MaskedAutoencoder
 from unmask.patches import denormalize, patchify, pixels_of, size_of, unpatchify
 from unmask.targets.pixels import Levels
+from unmask.traits import Reconstructing
 
 _LOOKED_THROUGH = 2_000
 
@@ -41,7 +41,7 @@ class Reconstruction(NamedTuple):
 
 @torch.inference_mode()
 def reconstruct(
-    objective: MaskedAutoencoder,
+    objective: Reconstructing,
     image: Shaped[Tensor, "c h w"],
     mask: PatchMask,
     levels: Levels,

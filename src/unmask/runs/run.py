@@ -1,8 +1,8 @@
-"""The whole of a run as one spec, written to `spec.json`."""
+"""A run as one spec, written to `spec.json`: what is done, on which images, on which machine."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import torch
 from torch import nn
@@ -10,15 +10,24 @@ from torch import nn
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
-from unmask.errors import RunError, SettingsError
-from unmask.formats.model import FORMAT, ModelSpec
-from unmask.objectives import AnyPretraining
-from unmask.recipes import Recipe
-from unmask.spec import digest, from_json, to_json
+from unmask.errors import SettingsError
+from unmask.formats.model import ModelSpec, Weights
+from unmask.recipes import Recipe, Tokenizing, Transfer
+from unmask.runs.finetune import Finetune
+from unmask.runs.folder import SPEC_VERSION, RunFolder
+from unmask.runs.pretrain import Pretrain
+from unmask.runs.tokenize import Tokenize
+from unmask.spec import Kind, digest, from_json, to_json
 from unmask.training.hardware import Hardware
 from unmask.training.schedules import steps_of
 
-SPEC_VERSION = 1
+AnyJob = (
+    Annotated[Pretrain, Kind("pretrain")]
+    | Annotated[Finetune, Kind("finetune")]
+    | Annotated[Tokenize, Kind("tokenize")]
+)
+"""What may be done in a run."""
+
 _MAY_CHANGE = ("hardware", "save_every_minutes", "max_set_aside")
 
 
@@ -32,26 +41,26 @@ class Run:
     recipe_name: str
     """The recipe that this began as."""
 
-    recipe: Recipe
-    """Everything that changes the result."""
+    job: AnyJob
+    """What is done: everything that changes the result, but for data and seed."""
 
     data: AnySource
     """Where the images are."""
 
     images: int
-    """How many images there are."""
+    """How many images there are to learn from."""
 
     channels: int
     """Channels of an image."""
 
     fingerprint: str
-    """Hash of the images' names and sizes; the order of samples holds for these alone."""
+    """Hash of the training images' names and sizes; the order of samples holds for these alone."""
 
     statistics: ChannelStatistics
     """Mean, deviation and range of each channel."""
 
     seed: int
-    """Seed of weights, order, crops and masks."""
+    """Seed of weights, order, crops, masks and mixing, and of the split where the data have none."""
 
     hardware: Hardware
     """What must not change the result."""
@@ -68,11 +77,25 @@ class Run:
     torch_version: str
     """The torch that began the run; exact continuation needs the same."""
 
-    init: str | None = None
-    """The weights that it started from, in words; null if they were drawn from the seed."""
-
     def __post_init__(self) -> None:
-        check_limits(self.save_every_minutes, self.max_set_aside)
+        if not 0 <= self.save_every_minutes < math.inf:
+            raise SettingsError(
+                f"save_every_minutes must be 0 or more, got {self.save_every_minutes}"
+            )
+        if not 0 <= self.max_set_aside <= 1:
+            raise SettingsError(
+                f"max_set_aside is a share between 0 and 1, got {self.max_set_aside}; 0.05 is 5 %"
+            )
+
+    @property
+    def recipe(self) -> Recipe | Transfer | Tokenizing:
+        """The recipe of its job."""
+        return self.job.recipe
+
+    @property
+    def init(self) -> str | None:
+        """The weights that it started from, in words; None if they were drawn from the seed."""
+        return self.job.init
 
     @property
     def steps(self) -> int:
@@ -90,69 +113,38 @@ class Run:
         return recipe.schedule.rate(epoch, recipe.epochs, recipe.batch_size)
 
     @property
-    def origin(self) -> str:
-        """Where its weights come from, in words."""
-        before = f", started from ({self.init})" if self.init else ""
-        return f"pretrained by unmask {self.unmask_version}, recipe {self.recipe_name}{before}"
-
-    @property
     def model(self) -> ModelSpec:
-        """Shape and origin of what this run trains."""
-        return ModelSpec(
-            format=FORMAT,
-            encoder=self.recipe.encoder,
-            objective=self.recipe.objective,
-            image_size=self.recipe.image_size,
-            channels=self.channels,
-            statistics=self.statistics,
-            origin=self.origin,
-        )
+        """Shape and origin of the encoder that is trained; a tokenizer has none."""
+        model = self.job.model(self)
+        assert model is not None
+        return model
 
-    def build(self) -> AnyPretraining:
-        """The objective around a new encoder, its weights drawn from the seed."""
-        return self.model.build_objective(self.seed)
+    def build(self, weights: Weights | None = None) -> nn.Module:
+        """The module that is trained, around given weights or with weights drawn from the seed."""
+        return self.job.build(self, weights)
 
     @property
     def hash(self) -> str:
         """Short hash of what must stay the same when a run goes on."""
-        return hash_of(self)
+        return digest({k: value for k, value in to_json(self).items() if k not in _MAY_CHANGE})
 
     @classmethod
-    def read(cls, data: Any) -> "Run":
-        """The run that a `spec.json` describes; a newer version is refused."""
-        check_version(data)
-        return from_json(cls, data)
+    def read(cls, folder: RunFolder, command: str | None = None) -> "Run":
+        """The run in a folder; `command` is the one that must have made it, if that matters.
 
-
-def check_limits(save_every_minutes: float, max_set_aside: float) -> None:
-    """Refuse a time between checkpoints or a share of unusable images that makes no sense."""
-    if not 0 <= save_every_minutes < math.inf:
-        raise SettingsError(f"save_every_minutes must be 0 or more, got {save_every_minutes}")
-    if not 0 <= max_set_aside <= 1:
-        raise SettingsError(
-            f"max_set_aside is a share between 0 and 1, got {max_set_aside}; 0.05 is 5 %"
-        )
-
-
-def check_version(data: Any) -> None:
-    """Refuse a `spec.json` of a newer version."""
-    version = data.get("spec_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > SPEC_VERSION:
-        raise RunError(
-            f"this run's spec.json has version {version}, and this unmask reads up to "
-            f"{SPEC_VERSION}; install a newer unmask"
-        )
-
-
-def hash_of(run: Any) -> str:
-    """Short hash of the fields of a run that must stay the same when it goes on."""
-    same = {key: value for key, value in to_json(run).items() if key not in _MAY_CHANGE}
-    return digest(same)
+        Raises:
+            RunError: if there is none, or it is damaged, from a newer version, or of another command.
+        """
+        data = folder.read_spec(command)
+        try:
+            return from_json(cls, data)
+        except SettingsError as error:
+            raise folder.unreadable(error) from None
 
 
 def new_run(
     recipe_name: str,
-    recipe: Recipe,
+    job: AnyJob,
     data: AnySource,
     source: ImageSource,
     statistics: ChannelStatistics,
@@ -161,15 +153,14 @@ def new_run(
     seed: int = 0,
     save_every_minutes: float = 10.0,
     max_set_aside: float = 0.05,
-    init: str | None = None,
 ) -> Run:
-    """A run of a recipe on the images of a source, stamped with this package's and torch's versions."""
+    """A run of a job on the images of a source, stamped with this package's and torch's versions."""
     import unmask
 
     return Run(
         spec_version=SPEC_VERSION,
         recipe_name=recipe_name,
-        recipe=recipe,
+        job=job,
         data=data,
         images=len(source),
         channels=source.channels,
@@ -181,7 +172,6 @@ def new_run(
         max_set_aside=max_set_aside,
         unmask_version=unmask.__version__,
         torch_version=torch.__version__,
-        init=init,
     )
 
 

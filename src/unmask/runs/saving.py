@@ -5,7 +5,7 @@ from torch import nn
 
 from unmask.errors import DivergedError
 from unmask.runs.folder import RunFolder
-from unmask.runs.transfer import AnyRun
+from unmask.runs.run import Run
 from unmask.training.checkpoint import Saving, optimizer_tensors
 from unmask.training.distributed import agreed, own_part
 from unmask.training.hardware import memory_available
@@ -15,7 +15,7 @@ class Saver:
     """Saves one checkpoint at a time; all processes call all of it at the same steps."""
 
     def __init__(
-        self, run: AnyRun, folder: RunFolder, module: nn.Module, optimizer: torch.optim.Optimizer
+        self, run: Run, folder: RunFolder, module: nn.Module, optimizer: torch.optim.Optimizer
     ) -> None:
         self.run, self.folder, self.module, self.optimizer = run, folder, module, optimizer
         self._saving: Saving | None = None

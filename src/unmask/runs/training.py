@@ -1,4 +1,4 @@
-"""Training, from the first image to the last checkpoint, of pretraining and fine-tuning alike. Read top to bottom."""
+"""Training, from the first image to the last checkpoint, whatever the job. Read top to bottom."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,15 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from unmask.contracts import Batch, ImageSource
-from unmask.data.loader import Failures, batches, example_of
+from unmask.contracts import Batch, ImageSource, Reports
+from unmask.data.loader import Failures, Feed, batches, example_of
 from unmask.data.order import rows_of
 from unmask.data.set_aside import SetAside
-from unmask.runs.collapse import Watch
+from unmask.runs.encoder_weights import COMPANIONS
 from unmask.runs.feeding import feed_for
-from unmask.runs.folder import COMPANIONS, RunFolder
+from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
 from unmask.runs.saving import Saver
-from unmask.runs.transfer import AnyRun
 from unmask.training.checkpoint import Checkpoint, restore_optimizer
 from unmask.training.distributed import agreed, everyones, here, spread
 from unmask.training.flops import Meter, first_ceiling, flops_per_image
@@ -40,90 +40,56 @@ class Progress(NamedTuple):
 
 
 def training(
-    run: AnyRun,
+    run: Run,
     folder: RunFolder,
     source: ImageSource,
-    trainable: nn.Module,
+    module: nn.Module,
     stop: Event,
     start: Checkpoint | None = None,
-    change: Callable[[Batch, int], Batch] | None = None,
-    watch: Watch | None = None,
 ) -> Iterator[Progress]:
-    """Train a module, from a checkpoint if one is given, until the end or until `stop` is set.
+    """Do a run's job on its training images, from a checkpoint if one is given, until the end or until `stop` is set.
 
-    `change` may change the batch of a step before it is trained on. What `watch` sees after
-    some steps stands in their lines of the log; its time is not theirs. Of several processes, each calls this and
-    has its rows of every batch; they stop and save at the same step, whichever wanted it.
+    With several processes, each calls this and gets its rows of every batch; they stop and save at the same
+    step, whichever wanted it.
 
     Raises:
         DataError: when too many images cannot be used.
         DivergedError: when the loss is no longer finite; nothing is saved after it.
         ResourceError: when the disk is full.
     """
-    recipe, hardware, processes = run.recipe, run.hardware, here()
-    device = find_device(hardware.device)
-    torch.set_num_threads(hardware.threads)
+    # What must be known of the training images before the first step of all: targets are fitted to them.
+    if start is None:
+        run.job.fit(run, source, module)
+    watch = run.job.watch(run, source, module)
 
-    if start:
-        trainable.load_state_dict(start.read("model") | start.read_if_there(COMPANIONS))
-    whole_on = torch.device("cpu") if hardware.shard else device
-    trainable.to(whole_on).train()
-    feed = feed_for(source, recipe.views, recipe.size_at, run.seed, hardware)
-    examples = {size: example_of(feed, size, whole_on) for size in recipe.every_size()}
-    flops = {
-        size: flops_per_image(trainable, example, whole_on, hardware.precision)
-        for size, example in examples.items()
-    }
-    ceiling = processes.count * first_ceiling(device, hardware.precision, hardware.threads)
-    around = prepared(
-        trainable,
-        examples.values(),
-        whole_on,
-        hardware.precision,
-        micro_batch=hardware.micro_batch,
-        steps=run.steps,
-    )
-    del examples  # they lie on the device
-    spread_out = spread(trainable, device, hardware.shard)
-    optimizer = recipe.optimizer.build(trainable)
-    if start:
-        restore_optimizer(optimizer, trainable, start.read("training/optimizer"))
+    # Module, optimizer and log, as the checkpoint left them.
+    device = find_device(run.hardware.device)
+    torch.set_num_threads(run.hardware.threads)
+    feed = feed_for(source, run.recipe.views, run.recipe.size_at, run.seed, run.hardware)
+    equipped = _equip(run, module, feed, device, start)
     first_step = start.info.step if start else 0
+    logbook = Logbook(folder.log, first_step, equipped.meter)
+    saver = Saver(run, folder, module, equipped.optimizer)
+    set_aside = _gathered(run, folder, source)
 
-    total = len(source) + len(source.refused)
-    set_aside = _Gathered(SetAside(folder.set_aside, total, run.max_set_aside))
-    if processes.first:
-        set_aside.kept.add(source.refused)
-    logbook = Logbook(folder.log, first_step, Meter(device, flops, ceiling))
-    stream = batches(
-        feed,
-        batch_size=recipe.batch_size,
-        first_step=first_step,
-        steps=run.steps,
-        workers=hardware.workers,
-        device=device,
-        set_aside=set_aside,
-        rows=rows_of(processes.rank, processes.count, recipe.batch_size),
-    )
-    if change is not None:
-        stream = (change(batch, step) for step, batch in enumerate(stream, start=first_step))
+    # The steps themselves.
+    stream = _batches(run, feed, device, first_step, set_aside)
     reports = train(
-        spread_out,
+        equipped.module,
         stream,
-        optimizer,
+        equipped.optimizer,
         run.rate,
         first_step=first_step,
         steps=run.steps,
         seed=run.seed,
         device=device,
-        precision=hardware.precision,
-        micro_batch=hardware.micro_batch,
+        precision=run.hardware.precision,
+        micro_batch=run.hardware.micro_batch,
     )
-
-    saver = Saver(run, folder, trainable, optimizer)
     stepped = written = saved = time.perf_counter()
     try:
-        for report in around(reports):
+        for report in equipped.around(reports):
+            # Now and then: a look at the embedding. Its time is not the step's.
             looks = watch is not None and watch.due(report.step)
             if looks:
                 wait_for(device)  # or the GPU would go on in time that is not counted
@@ -133,6 +99,7 @@ def training(
                 logbook.note(report.step, watch.look())
             stepped = time.perf_counter()
 
+            # All processes agree on what is due: to stop, to save, to write the log, to list unusable images.
             stopping, save, write, unusable, writing = agreed(
                 stop.is_set(),
                 report.step == run.steps or now - saved >= 60 * run.save_every_minutes,
@@ -145,6 +112,8 @@ def training(
                 set_aside.tell()
             if not writing:
                 saver.settle()
+
+            # The log first: it finds a loss that is not finite before a checkpoint could hold its consequences.
             lines: list[dict[str, float]] = []
             if save or write:
                 lines = logbook.write()
@@ -159,6 +128,83 @@ def training(
                 return
     finally:
         saver.leave()
+
+
+class _Equipped(NamedTuple):
+    """A module ready to train."""
+
+    module: nn.Module
+    """As the loop calls it: over all processes."""
+    optimizer: torch.optim.Optimizer
+    around: Callable[[Reports], Reports]
+    """What goes around the steps: the choice of attention kernels on a GPU."""
+    meter: Meter
+
+
+def _equip(
+    run: Run, module: nn.Module, feed: Feed, device: torch.device, start: Checkpoint | None
+) -> _Equipped:
+    """Weights, FLOPs, compiling, processes and optimizer, in the order that each of them needs.
+
+    Weights come first, since all else looks at the module. FLOPs are counted before compiling, which hides them
+    from the counter. Processes share the module before the optimizer is built, which holds the parameters, or
+    with `--shard` the parts of them, that the process then has.
+    """
+    recipe, hardware = run.recipe, run.hardware
+    if start:
+        module.load_state_dict(start.read("model") | start.read_if_there(COMPANIONS))
+    whole_on = torch.device("cpu") if hardware.shard else device
+    module.to(whole_on).train()
+    examples = {size: example_of(feed, size, whole_on) for size in recipe.every_size()}
+    flops = {
+        size: flops_per_image(module, example, whole_on, hardware.precision)
+        for size, example in examples.items()
+    }
+    around = prepared(
+        module,
+        examples.values(),
+        whole_on,
+        hardware.precision,
+        micro_batch=hardware.micro_batch,
+        steps=run.steps,
+    )
+    del examples  # they take memory on the device
+    ceiling = here().count * first_ceiling(device, hardware.precision, hardware.threads)
+    spread_out = spread(module, device, hardware.shard)
+    optimizer = recipe.optimizer.build(module)
+    if start:
+        restore_optimizer(optimizer, module, start.read("training/optimizer"))
+    return _Equipped(spread_out, optimizer, around, Meter(device, flops, ceiling))
+
+
+def _batches(
+    run: Run, feed: Feed, device: torch.device, first_step: int, set_aside: "_Gathered"
+) -> Iterator[Batch]:
+    """This process's rows of the batches from a step on, on the device, changed as the job wants."""
+    recipe, hardware, processes = run.recipe, run.hardware, here()
+    stream = batches(
+        feed,
+        batch_size=recipe.batch_size,
+        first_step=first_step,
+        steps=run.steps,
+        workers=hardware.workers,
+        device=device,
+        set_aside=set_aside,
+        rows=rows_of(processes.rank, processes.count, recipe.batch_size),
+    )
+    change = run.job.change(run)
+    if change is None:
+        return stream
+    return (change(batch, step) for step, batch in enumerate(stream, start=first_step))
+
+
+def _gathered(run: Run, folder: RunFolder, source: ImageSource) -> "_Gathered":
+    """The list of unusable images, begun with those that the scan refused."""
+    total = len(source) + len(source.refused)
+    set_aside = _Gathered(SetAside(folder.set_aside, total, run.max_set_aside))
+    if here().first:
+        set_aside.kept.add(source.refused)
+    return set_aside
 
 
 class _Gathered:

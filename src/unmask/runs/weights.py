@@ -7,8 +7,8 @@ from unmask.errors import RunError
 from unmask.formats import Hints, read_named
 from unmask.formats.model import Weights, split
 from unmask.runs.folder import RunFolder
+from unmask.runs.pretrain import Pretrain
 from unmask.runs.run import Run
-from unmask.training.checkpoint import Checkpoint
 from unmask.traits import Masked
 
 _NO_HINTS = Hints()
@@ -23,7 +23,7 @@ class Found(NamedTuple):
     layout: str
     """Its public name; a run's is unmask."""
     run: Run | None = None
-    """The run that made them."""
+    """The run of pretraining that made them, if one did."""
     step: int | None = None
     """The step of the run after which they were saved."""
     damaged: tuple[str, ...] = ()
@@ -38,8 +38,6 @@ def find_weights(path: Path | str, hints: Hints = _NO_HINTS) -> Found:
         DataError: if it is a file that cannot be used.
     """
     folder = RunFolder(path)
-    if folder.is_transfer():
-        return _of_transfer(folder)
     if folder.spec.exists():
         return _of_run(folder)
     if not folder.root.exists():
@@ -51,33 +49,14 @@ def find_weights(path: Path | str, hints: Hints = _NO_HINTS) -> Found:
 
 
 def _of_run(folder: RunFolder) -> Found:
-    run = folder.read()
-    found, damaged = newest_whole(folder)
-    if isinstance(run.recipe.objective, Masked):
-        weights = Weights(run.model, *split(found.read("model")))
+    """Of a classifier the encoder alone: of the average, where weights are averaged."""
+    run = Run.read(folder, "finetune" if folder.made_by("finetune") else "pretrain")
+    checkpoint, damaged = folder.newest_whole()
+    if isinstance(run.job, Pretrain) and isinstance(run.job.recipe.objective, Masked):
+        weights = Weights(run.model, *split(checkpoint.read("model")))
     else:  # what else it trains is of no use without its teacher
-        weights = Weights(run.model.without_decoder(), found.read("encoder"), {})
-    about = f"{run.recipe_name}, step {found.info.step:,}"
-    return Found(weights, about, "unmask", run, found.info.step, damaged)
-
-
-def _of_transfer(folder: RunFolder) -> Found:
-    """The encoder of a classifier: of the average, where weights are averaged."""
-    run = folder.read_transfer()
-    found, damaged = newest_whole(folder)
-    weights = Weights(run.model, found.read("encoder"), {})
-    about = f"{run.recipe_name}, step {found.info.step:,}"
-    return Found(weights, about, "unmask", None, found.info.step, damaged)
-
-
-def newest_whole(folder: RunFolder) -> tuple[Checkpoint, tuple[str, ...]]:
-    """The newest whole checkpoint of a run, and a line for each damaged one passed over.
-
-    Raises:
-        RunError: if there is none.
-    """
-    found, damaged = folder.newest()
-    if found is None:
-        why = f"all are damaged ({damaged[0]})" if damaged else "none is written yet"
-        raise RunError(f"{folder.root} has no checkpoint to load: {why}")
-    return found, tuple(damaged)
+        weights = Weights(run.model.without_decoder(), checkpoint.read("encoder"), {})
+    step = checkpoint.info.step
+    about = f"{run.recipe_name}, step {step:,}"
+    pretraining = run if isinstance(run.job, Pretrain) else None
+    return Found(weights, about, "unmask", pretraining, step, damaged)

@@ -65,7 +65,7 @@ def tuning_cost(transfer: Transfer, setting: Setting) -> Cost:
     encoder = transfer.encoder.build(
         transfer.image_size, labelled.train.channels, setting.statistics.tensors()
     )
-    classifier = transfer.task.build(encoder, len(labelled.train.annotations.names))
+    classifier = transfer.task.build(encoder, labelled.train.annotations)
     device = find_device(hardware.device)
     feed = feed_for(labelled.train, transfer.views, transfer.image_size, 0, hardware)
     return measure_cost(

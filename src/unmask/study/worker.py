@@ -1,7 +1,7 @@
 """The runs of a study: each pretrains once, and is scored; what is there already is not made again."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,19 +19,19 @@ from unmask.evaluation.features import Features, Tokens, features, patch_tokens
 from unmask.evaluation.frozen import evaluate
 from unmask.evaluation.tuning import Asked, fitted, tune
 from unmask.formats.model import FORMAT, ModelSpec, Weights
-from unmask.objectives import AIM, MAE
 from unmask.recipes import Recipe, Transfer
 from unmask.runs.collapse import collapse
 from unmask.runs.folder import RunFolder
-from unmask.runs.pretrain import pretrain
-from unmask.runs.run import Run, new_run
-from unmask.runs.tokenizer import TokenizerRun, new_tokenizer
-from unmask.runs.training import Progress, training
+from unmask.runs.pretrain import Pretrain
+from unmask.runs.run import AnyJob, Run, new_run
+from unmask.runs.target import with_target
+from unmask.runs.tokenize import Tokenize
+from unmask.runs.training import training
 from unmask.runs.weights import find_weights
 from unmask.study.claims import claimed
 from unmask.study.plan import Asking, Codes, Job, Setting, note
 from unmask.targets import TokenizerCodes
-from unmask.training.checkpoint import Checkpoint
+from unmask.traits import Predicting
 
 _SAVE_EVERY_MINUTES = 2.0
 _SEEN = 5000
@@ -108,22 +108,9 @@ def _pretrain(job: Job, setting: Setting, stop: Event) -> Iterator[Step]:
         if stop.is_set():
             return
         recipe = _reading(recipe, job.codes.trained.root)
-    run = new_run(
-        f"study: {job.name}",
-        recipe,
-        setting.data,
-        setting.labelled.train,
-        setting.statistics,
-        setting.hardware,
-        seed=job.seed,
-        save_every_minutes=_SAVE_EVERY_MINUTES,
-    )
+    run = _run(f"study: {job.name}", Pretrain(recipe=recipe), job.seed, setting)
     folder = RunFolder(job.folder / "pretrained")
-
-    def go_on(start: Checkpoint | None) -> Iterator[Progress]:
-        return pretrain(run, folder, setting.labelled.train, run.build(), stop, start)
-
-    last, seconds = yield from _trained(job, run, folder, go_on)
+    last, seconds = yield from _trained(job, run, folder, setting, stop)
     if last and not stop.is_set() and (reason := collapse(last[-1])) is not None:
         job.add("collapsed", reason)
     if seconds and not stop.is_set():
@@ -132,26 +119,12 @@ def _pretrain(job: Job, setting: Setting, stop: Event) -> Iterator[Step]:
 
 def _tokenize(job: Job, codes: Codes, setting: Setting, stop: Event) -> Iterator[Step]:
     """Train the tokenizer that a job wants, or wait for the process that does."""
-    run = new_tokenizer(
-        "study: tokenizer",
-        codes.recipe,
-        setting.data,
-        setting.labelled.train,
-        setting.statistics,
-        setting.hardware,
-        seed=codes.seed,
-        save_every_minutes=_SAVE_EVERY_MINUTES,
-    )
-    folder = codes.trained
-
-    def go_on(start: Checkpoint | None) -> Iterator[Progress]:
-        return training(run, folder, setting.labelled.train, run.build(), stop, start)
-
+    run = _run("study: tokenizer", Tokenize(recipe=codes.recipe), codes.seed, setting)
     told = False
     while not stop.is_set():
         with claimed(codes.folder) as mine:
             if mine:
-                _, seconds = yield from _trained(job, run, folder, go_on)
+                _, seconds = yield from _trained(job, run, codes.trained, setting, stop)
                 if seconds and not stop.is_set():
                     note(codes.folder, "seconds", seconds)
                 return
@@ -161,11 +134,22 @@ def _tokenize(job: Job, codes: Codes, setting: Setting, stop: Event) -> Iterator
         stop.wait(_PAUSE)
 
 
+def _run(name: str, job: AnyJob, seed: int, setting: Setting) -> Run:
+    """A run of a job on the training images of a study."""
+    return new_run(
+        name,
+        job,
+        setting.data,
+        setting.labelled.train,
+        setting.statistics,
+        setting.hardware,
+        seed=seed,
+        save_every_minutes=_SAVE_EVERY_MINUTES,
+    )
+
+
 def _trained(
-    job: Job,
-    run: Run | TokenizerRun,
-    folder: RunFolder,
-    go_on: Callable[[Checkpoint | None], Iterator[Progress]],
+    job: Job, run: Run, folder: RunFolder, setting: Setting, stop: Event
 ) -> Generator[Step, None, tuple[list[dict[str, float]], float]]:
     """Train in a folder from its newest checkpoint; the last lines of the log, and the seconds if it was all of it."""
     if not folder.spec.exists():
@@ -175,10 +159,10 @@ def _trained(
         start, _ = folder.newest()
         if start is not None and start.info.step >= run.steps:
             return last, 0.0
-        doing = "pretraining" if isinstance(run, Run) else "training a tokenizer"
+        doing = "training a tokenizer" if isinstance(run.job, Tokenize) else "pretraining"
         yield Step(job, doing, f"{run.steps:,} steps")
         started = time.perf_counter()
-        for progress in go_on(start):
+        for progress in training(run, folder, setting.labelled.train, run.build(), stop, start):
             last = progress.lines
     return last, 0.0 if start else round(time.perf_counter() - started, 1)
 
@@ -186,10 +170,10 @@ def _trained(
 def _reading(recipe: Recipe, tokenizer: Path) -> Recipe:
     """The recipe, its target the codes of the tokenizer in this folder."""
     objective = recipe.objective
-    assert isinstance(objective, MAE | AIM)
+    assert isinstance(objective, Predicting)
     assert isinstance(objective.target, TokenizerCodes)
     target = replace(objective.target, path=str(tokenizer))
-    return replace(recipe, objective=replace(objective, target=target))
+    return replace(recipe, objective=with_target(objective, target))
 
 
 def model_of(job: Job, setting: Setting) -> ModelSpec:
@@ -246,18 +230,18 @@ class Judge:
     def _probed(self, asking: Asking) -> float:
         """Test accuracy of a probe: k-NN looks at the mean of the patch tokens, the others as in the paper."""
         train, test = self._tokens() if asking.score == "attentive" else self._features
-        names = self.setting.labelled.train.annotations.names
-        some = draw_few(train.labels.numpy(), names, asking.labels, self.job.seed)
+        annotations = self.setting.labelled.train.annotations
+        some = draw_few(train.labels.numpy(), annotations.names, asking.labels, self.job.seed)
         assert asking.score != "finetune"
         *_, score = evaluate(
             train.rows(torch.from_numpy(some)),
             test,
             asking.score,
-            len(names),
+            annotations,
             seed=self.job.seed,
             device=torch.device(self.setting.hardware.device),
         )
-        return score.accuracy
+        return score.score.value
 
     def _finetuned(self, transfer: Transfer, labels: str) -> dict[str, float]:
         """Accuracy of a fine-tuned classifier on test images, and on (some of) those it learned from."""
@@ -274,6 +258,6 @@ class Judge:
         learned = tuned.labelled.train
         rows = torch.arange(0, len(learned), max(1, len(learned) // _SEEN)).numpy()
         return {
-            "test": tuned.accuracy_on(tuned.labelled.test).top1,
-            "train": tuned.accuracy_on(Subset(learned, rows)).top1,
+            "test": tuned.score_on(tuned.labelled.test).value,
+            "train": tuned.score_on(Subset(learned, rows)).value,
         }

@@ -1,11 +1,35 @@
-"""What an encoder is good for: trained tasks and scores of frozen features."""
+"""What an encoder is trained for with annotations, and scores of frozen features."""
 
 from typing import Annotated
 
-from unmask.spec import Kind
+from unmask.annotations import AnyAnnotations, MultiLabels, Unlabelled
+from unmask.errors import DataError
+from unmask.spec import Kind, kind_of
 from unmask.tasks.classify import Classify
 from unmask.tasks.heads import AnyHead
+from unmask.tasks.multilabel import MultiLabel
 
-AnyTask = Annotated[Classify, Kind("classify")]
+AnyTask = Annotated[Classify, Kind("classify")] | Annotated[MultiLabel, Kind("multi-label")]
 
-__all__ = ["AnyHead", "AnyTask", "Classify"]
+__all__ = ["AnyHead", "AnyTask", "Classify", "MultiLabel", "task_for"]
+
+
+def task_for(task: AnyTask, annotations: AnyAnnotations) -> AnyTask:
+    """The task, or the one that these annotations call for, with the same head and the same part that learns.
+
+    Raises:
+        DataError: if no task learns from such annotations.
+    """
+    if isinstance(annotations, task.needs | Unlabelled):
+        return task
+    if isinstance(annotations, MultiLabels):
+        return MultiLabel(
+            head=task.head,
+            trained_blocks=task.trained_blocks,
+            drop_path=task.drop_path,
+            weight_average=task.weight_average,
+        )
+    raise DataError(
+        f"no task learns from annotations of the kind {kind_of(AnyAnnotations, annotations)!r} yet; "
+        "give class folders or a --labels-file"
+    )

@@ -3,27 +3,35 @@
 They differ in how much of the encoder learns (`trained_blocks`) and in the head.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int, Shaped
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 from torch.nn import functional as F
 
-from unmask.contracts import Batch, Loss, Moment
-from unmask.encoders.layers import Block, kept_paths
-from unmask.encoders.vit import VisionTransformer, layer_around
+from unmask.annotations import Annotations, AnyAnnotations, ClassLabels
+from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
-from unmask.patches import size_of
-from unmask.tasks.average import WeightAverage
+from unmask.tasks.classifier import Classifier, check_trained, frozen_halves
 from unmask.tasks.heads import AnyHead, MeanHead
-from unmask.traits import Following
+from unmask.tasks.task import ClassScore, Prediction, likeliest
+
+_PLACES = 5  # of top-5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classify:
     """Cross-entropy on class labels, or on the shares of classes in mixed images."""
+
+    needs: ClassVar[type[ClassLabels]] = ClassLabels
+    """The annotations that it learns from."""
+
+    holds_out: ClassVar[float] = 0.0
+    """Share of the training images kept for choosing thresholds: there are none to choose."""
 
     head: AnyHead = MeanHead()
     """What makes scores of tokens."""
@@ -41,147 +49,146 @@ class Classify:
     """Share of the old average of the weights that stays at each step; 0 evaluates the weights themselves."""
 
     def __post_init__(self) -> None:
-        for name in ("label_smoothing", "drop_path", "weight_average"):
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingsError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        if self.trained_blocks not in ("all", "half") and not self.trained_blocks.isdecimal():
-            raise SettingsError(
-                f"trained_blocks is all, half or a number of blocks, got {self.trained_blocks!r}"
-            )
+        if not 0 <= self.label_smoothing < 1:
+            raise SettingsError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
+        check_trained(self)
 
-    def build(self, encoder: VisionTransformer, classes: int) -> "Classifier":
+    def check(self, depth: int) -> None:
+        """Refuse an encoder with fewer blocks than are to learn."""
+        frozen_halves(self.trained_blocks, depth)
+
+    def build(self, encoder: VisionTransformer, annotations: AnyAnnotations) -> Classifier:
         """The module around an encoder, of which the trained part is trained with it."""
-        return Classifier(self, encoder, classes)
+        loss = partial(_cross_entropy, label_smoothing=self.label_smoothing)
+        return Classifier(self, encoder, len(annotations.names), loss)
 
-    def frozen_halves(self, depth: int) -> int:
-        """How many half blocks, attention or MLP, do not learn, counted from the first.
+    def scoring(
+        self, annotations: AnyAnnotations, thresholds: tuple[float, ...] | None = None
+    ) -> "Counting":
+        """An empty count; there are no thresholds."""
+        return Counting(annotations.names)
 
-        Raises:
-            SettingsError: if more blocks are to learn than there are.
-        """
-        if self.trained_blocks == "all":
-            return 0
-        learning = 1 if self.trained_blocks == "half" else 2 * int(self.trained_blocks)
-        if learning > 2 * depth:
-            raise SettingsError(
-                f"{self.trained_blocks} blocks cannot be trained of an encoder that has {depth}; "
-                f"--trained-blocks is all, half, or 0 to {depth}"
-            )
-        return 2 * depth - learning
+    def thresholds(
+        self, outputs: Float[Tensor, "n classes"], truth: Annotations
+    ) -> tuple[float, ...] | None:
+        """None: the class with the highest score is taken."""
+        return None
+
+    def predictions(
+        self,
+        outputs: Float[Tensor, "b classes"],
+        thresholds: tuple[float, ...] | None = None,
+    ) -> list[Prediction]:
+        """The classes of each image, the likeliest first; the likeliest is chosen."""
+        return [
+            Prediction(order, probabilities, order[:1])
+            for order, probabilities in likeliest(outputs.softmax(1))
+        ]
 
 
-class Classifier(nn.Module):
-    """See `Classify`.
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """What a classifier scores on images that it has not learned from."""
 
-    What does not learn has no gradients and runs without remembering anything for a backward pass. In
-    full fine-tuning the position table learns too.
-    """
+    measure: ClassVar[str] = "top-1"
+    """What `value` is."""
 
-    def __init__(self, spec: Classify, encoder: VisionTransformer, classes: int) -> None:
-        super().__init__()
-        self.spec = spec
-        self.encoder = encoder
-        self.head = spec.head.build(encoder.embed_dim, classes)
-        self._frozen = spec.frozen_halves(len(encoder.blocks))
-        self._freeze()
-        averaged = spec.weight_average > 0
-        self.average = (
-            WeightAverage(spec.weight_average, encoder=encoder, head=self.head)
-            if averaged
-            else None
+    top1: float
+    """Share of images whose class has the highest score."""
+
+    top5: float
+    """Share of images whose class is among the five highest scores."""
+
+    balanced: float
+    """Mean over the classes of the share of their images that are recognised."""
+
+    images: int
+    """Images tested on."""
+
+    chance: float
+    """What guessing would give."""
+
+    majority: float
+    """Share of the most frequent class: what always naming it would give."""
+
+    classes: tuple[ClassScore, ...]
+    """Each class apart."""
+
+    @property
+    def value(self) -> float:
+        """The figure that comparisons use."""
+        return self.top1
+
+    def line(self) -> str:
+        """The score in a line."""
+        top5 = f", top-5 {self.top5:.2%}" if len(self.classes) > _PLACES else ""
+        return (
+            f"top-1 {self.top1:.2%}{top5}, balanced {self.balanced:.2%} on {self.images:,} images "
+            f"(chance {self.chance:.2%}, largest class {self.majority:.2%})"
         )
 
-    @property
-    def layers(self) -> int:
-        """The encoder's: the head lies in the last."""
-        return self.encoder.layers
 
-    def layer_of(self, parameter_name: str) -> int:
-        """The encoder's layers; the last for the head."""
-        return layer_around(self.encoder, parameter_name)
+class Counting:
+    """Counts what is taken for what; counts of several processes add up."""
 
-    @property
-    def evaluated(self) -> tuple[VisionTransformer, nn.Module]:
-        """Encoder and head whose weights count: their average, if there is one."""
-        if self.average is None:
-            return self.encoder, self.head
-        copies = self.average.copies
-        return cast(VisionTransformer, copies["encoder"]), copies["head"]
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.confusion = torch.zeros(len(names), len(names), dtype=torch.long)
+        """Images of each class (rows) that are taken for each class (columns)."""
+        self.among_five = 0
 
-    def logits(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
-        """Scores of the classes, for evaluation: nothing is drawn."""
-        encoder, head = (self.encoder, self.head) if self.training else self.evaluated
-        return head(self._tokens(encoder, images, None, None), encoder.norm)
+    def add(self, outputs: Float[Tensor, "b classes"], truth: Annotations) -> None:
+        """Count the images of a batch, each with its class."""
+        assert isinstance(truth, Tensor)
+        best = outputs.topk(min(_PLACES, outputs.shape[1])).indices
+        pairs = torch.stack([truth, outputs.argmax(1)])
+        ones = torch.ones(len(truth), dtype=torch.long)
+        self.confusion.index_put_((pairs[0], pairs[1]), ones, accumulate=True)
+        self.among_five += int((best == truth[:, None]).any(1).sum())
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
-        """Mean cross-entropy with class labels, [b], or shares of classes, [b classes].
+    def merged(self, parts: Sequence["Counting"]) -> "Counting":
+        """The counts of all parts together."""
+        whole = Counting(self.names)
+        for part in parts:
+            whole.confusion += part.confusion
+            whole.among_five += part.among_five
+        return whole
 
-        What is dropped is drawn from the generator.
-        """
-        labels = batch.annotations
-        assert isinstance(labels, Tensor), "classification is told the class of each image"
-        kept = self._kept(batch.whole, generator)
-        if kept is not None:
-            kept = batch.own(kept, dim=1)
-        tokens = self._tokens(self.encoder, batch.images, batch.shown, kept)
-        logits = self.head(tokens, self.encoder.norm)
-        smoothing = self.spec.label_smoothing
-        return Loss(F.cross_entropy(logits, labels, label_smoothing=smoothing), {})
+    def result(self) -> Accuracy:
+        """The score of what was counted."""
+        return accuracy_of_counts(self.confusion, self.among_five, self.names)
 
-    def after_step(self, moment: Moment) -> None:
-        """Let the head's running statistics be those of all processes, and the average follow."""
-        if isinstance(self.head, Following):
-            self.head.after_step(moment)
-        if self.average is not None:
-            self.average.follow(encoder=self.encoder, head=self.head)
 
-    def _tokens(
-        self,
-        encoder: VisionTransformer,
-        images: Shaped[Tensor, "b c h w"],
-        shown: Int[Tensor, "b k"] | None,
-        kept: Float[Tensor, "halves b 1 1"] | None,
-    ) -> Float[Tensor, "b t d"]:
-        """The tokens after the last block, before the norm; several class tokens become one, their mean."""
-        learning = torch.is_grad_enabled()
-        with torch.set_grad_enabled(learning and self.spec.trained_blocks == "all"):
-            if shown is None:
-                tokens = encoder.embed(images)
-            else:
-                every = torch.arange(len(images), device=images.device)
-                tokens = encoder.embed_visible(images, every, shown)
-            bias = encoder.relations(size_of(images), shown)
-        for number in range(2 * len(encoder.blocks)):
-            block = cast(Block, encoder.blocks[number // 2])
-            with torch.set_grad_enabled(learning and number >= self._frozen):
-                added = block.transform(tokens) if number % 2 else block.attend(tokens, bias)
-                tokens = tokens + (added if kept is None else added * kept[number])
-        classes = encoder.class_tokens
-        if classes == 1:
-            return tokens
-        return torch.cat([tokens[:, :classes].mean(1, keepdim=True), tokens[:, classes:]], dim=1)
+def accuracy_of_counts(
+    confusion: Int[Tensor, "classes classes"], among_five: int, names: Sequence[str]
+) -> Accuracy:
+    """Accuracy from counts of images of each class (rows) taken for each class (columns).
 
-    def _kept(
-        self, images: int, generator: torch.Generator
-    ) -> Float[Tensor, "halves b 1 1"] | None:
-        """See `kept_paths`; only blocks that learn are skipped."""
-        if not self.training or self.spec.drop_path == 0:
-            return None
-        depth = len(self.encoder.blocks)
-        device = generator.device
-        rates = torch.linspace(0, self.spec.drop_path, depth, device=device).repeat_interleave(2)
-        rates[: self._frozen] = 0
-        return kept_paths(rates, images, generator)
+    Recall, precision and F1 of a class without images or guesses are 0, and a class without images does not
+    count in the balanced accuracy.
+    """
+    hits, actual, guessed = confusion.diag(), confusion.sum(1), confusion.sum(0)
+    images = int(confusion.sum())
+    recall, precision = (hits / total.clamp(min=1) for total in (actual, guessed))
+    f1 = 2 * hits / (actual + guessed).clamp(min=1)
+    figures = (actual, recall, precision, f1)
+    rows = zip(names, *(values.tolist() for values in figures), strict=True)
+    return Accuracy(
+        top1=int(hits.sum()) / images,
+        top5=among_five / images,
+        balanced=float(recall[actual > 0].double().mean()),
+        images=images,
+        chance=1 / len(names),
+        majority=int(actual.max()) / images,
+        classes=tuple(
+            ClassScore(name=name, images=count, recall=r, precision=p, f1=f)
+            for name, count, r, p, f in rows
+        ),
+    )
 
-    def _freeze(self) -> None:
-        encoder = self.encoder
-        everything = self.spec.trained_blocks == "all"
-        encoder.requires_grad_(everything)
-        for number, block in enumerate(encoder.blocks):
-            block = cast(Block, block)
-            halves = ((block.norm1, block.attn, block.ls1), (block.norm2, block.mlp, block.ls2))
-            for half, parts in enumerate(halves):
-                for part in parts:
-                    part.requires_grad_(2 * number + half >= self._frozen)
-        some = self._frozen < 2 * len(encoder.blocks)
-        encoder.norm.requires_grad_(some and self.head.uses_norm)
+
+def _cross_entropy(
+    logits: Float[Tensor, "b classes"], truth: Annotations, label_smoothing: float
+) -> Float[Tensor, ""]:
+    assert isinstance(truth, Tensor)
+    return F.cross_entropy(logits, truth, label_smoothing=label_smoothing)

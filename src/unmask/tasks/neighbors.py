@@ -13,6 +13,26 @@ TEMPERATURE = 0.07
 _CHUNK = 1024
 
 
+def knn_votes(
+    train: Float[Tensor, "n d"],
+    labels: Int[Tensor, "n"] | Float[Tensor, "n classes"],
+    test: Float[Tensor, "b d"],
+    classes: int,
+    neighbors: int = NEIGHBORS,
+    temperature: float = TEMPERATURE,
+) -> Float[Tensor, "b classes"]:
+    """The votes of the nearest training features for each class; fewer than k vote where there are fewer.
+
+    `labels` are one class of each training image, or 0 or 1 for each class of it.
+    """
+    train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
+    votes = [
+        _votes(part @ train.T, labels, classes, neighbors, temperature)
+        for part in test.split(_CHUNK)
+    ]
+    return torch.cat(votes)
+
+
 def knn_classes(
     train: Float[Tensor, "n d"],
     labels: Int[Tensor, "n"],
@@ -21,13 +41,8 @@ def knn_classes(
     neighbors: int = NEIGHBORS,
     temperature: float = TEMPERATURE,
 ) -> Int[Tensor, "b"]:
-    """The class that the nearest training features vote for; fewer than k vote where there are fewer."""
-    train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
-    guesses = [
-        _voted(part @ train.T, labels, classes, neighbors, temperature)
-        for part in test.split(_CHUNK)
-    ]
-    return torch.cat(guesses)
+    """The class that the nearest training features vote for."""
+    return knn_votes(train, labels, test, classes, neighbors, temperature).argmax(1)
 
 
 def knn_classes_of_others(
@@ -36,17 +51,19 @@ def knn_classes_of_others(
     """The class that the nearest of the other features vote for (leave one out)."""
     features = F.normalize(features, dim=1)
     similarity = (features @ features.T).fill_diagonal_(-torch.inf)  # whose vote weighs nothing
-    return _voted(similarity, labels, classes, neighbors, TEMPERATURE)
+    return _votes(similarity, labels, classes, neighbors, TEMPERATURE).argmax(1)
 
 
-def _voted(
+def _votes(
     similarity: Float[Tensor, "b n"],
-    labels: Int[Tensor, "n"],
+    labels: Int[Tensor, "n"] | Float[Tensor, "n classes"],
     classes: int,
     neighbors: int,
     temperature: float,
-) -> Int[Tensor, "b"]:
+) -> Float[Tensor, "b classes"]:
     nearest, place = similarity.topk(min(neighbors, similarity.shape[1]), dim=1)
+    weights = (nearest / temperature).exp()  # [b k]
+    if labels.ndim == 2:
+        return torch.einsum("bk,bkc->bc", weights, labels[place])
     votes = torch.zeros(len(similarity), classes)
-    votes.scatter_add_(1, labels[place], (nearest / temperature).exp())
-    return votes.argmax(1)
+    return votes.scatter_add_(1, labels[place], weights)

@@ -79,6 +79,13 @@ def _devices() -> list[str]:
     return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out, on any device; other faults may speak of memory too."""
+    # The allocators of CPUs and of MPS have no error class of their own, only these words.
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
 def best_precision(device: torch.device) -> Precision:
     """bfloat16 where a GPU computes it natively; a CPU without special units is far slower with it."""
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -10,7 +10,7 @@ from unmask.contracts import Batch, Loss, Moment, Part, Reports, Size, StepRepor
 from unmask.errors import ResourceError
 from unmask.randomness import generator
 from unmask.training.distributed import plain, reducing
-from unmask.training.hardware import Precision, autocast
+from unmask.training.hardware import Precision, autocast, out_of_memory
 from unmask.training.optimizers import clip, set_rates
 from unmask.traits import Following, Preparing
 
@@ -44,13 +44,13 @@ def train(
         randomness = partial(generator, device, "step", seed, step)
         try:
             loss = _backward(trainable, batch, randomness, device, precision, micro_batch)
-        except RuntimeError as error:  # torch's CPU allocator has no error class of its own
-            if not isinstance(error, torch.OutOfMemoryError) and "memory" not in str(error):
+        except RuntimeError as error:
+            if not out_of_memory(error):
                 raise
             raise ResourceError(
                 f"step {step + 1} does not fit in memory with {micro_batch} images at a time; "
                 f"try --micro-batch {max(1, micro_batch // 2)}: the same result but for rounding"
-            ) from None
+            ) from error
         if isinstance(module, Preparing):
             module.before_step(moment)
         clip(optimizer)

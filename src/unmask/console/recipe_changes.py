@@ -1,21 +1,18 @@
-"""A recipe made to fit what it is run on, and said so; a folder that is free."""
+"""Changes to a recipe so that it fits what it is run on; each is printed."""
 
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import count, takewhile
-from pathlib import Path
 from typing import TypeVar
 
 from unmask.console.arguments import Peek
 from unmask.console.output import console
 from unmask.errors import SettingsError
 from unmask.recipes import Recipe, Tokenizing, Transfer
+from unmask.training.schedules import fitting_batch
 
 T = TypeVar("T", Recipe, Transfer, Tokenizing)
 
 
-def fitting_warmup(recipe: T, seen: Peek) -> T:
+def with_shorter_warmup(recipe: T, seen: Peek) -> T:
     """Shorten the warm-up of a recipe that is run for far fewer epochs than it was made for."""
     longest = recipe.epochs / 10
     if recipe.schedule.warmup_epochs <= longest or "schedule.warmup-epochs" in seen.flags:
@@ -32,19 +29,13 @@ def fitting_warmup(recipe: T, seen: Peek) -> T:
     return replace(recipe, schedule=replace(recipe.schedule, warmup_epochs=longest))
 
 
-def free_folder(recipe_name: str, data: str) -> str:
-    """runs/RECIPE-DATA, numbered if that is taken."""
-    return next(name for name in _folders(recipe_name, data) if not Path(name).exists())
-
-
-def last_folder(recipe_name: str, data: str) -> str | None:
-    """The last of the folders that `free_folder` has named before."""
-    taken = takewhile(lambda name: Path(name).exists(), _folders(recipe_name, data))
-    return next(iter(deque(taken, maxlen=1)), None)
-
-
-def _folders(recipe_name: str, data: str) -> Iterator[str]:
-    name = Path(recipe_name.rpartition(":")[2]).name
-    base = f"{Path('runs') / name}-{Path(data).resolve().name}"
-    yield base
-    yield from (f"{base}-{number}" for number in count(2))
+def with_smaller_batch(recipe: T, images: int, seen: Peek) -> T:
+    """Cut the batch of a recipe for few images, unless a flag sets it."""
+    batch_size = fitting_batch(recipe.batch_size, images)
+    if batch_size == recipe.batch_size or "batch-size" in seen.flags:
+        return recipe
+    console.print(
+        f"batch cut from {recipe.batch_size:,} to {batch_size:,} because there are {images:,} images "
+        "(the learning rate goes with it); --batch-size sets it"
+    )
+    return replace(recipe, batch_size=batch_size)
