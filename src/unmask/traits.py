@@ -23,6 +23,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Joining | module | `training.distributed` | once, with several processes |
 | Entered | module of a block | `training.distributed` | once, with `--shard` |
 | Fused | module | `training.kernels` | once, when a GPU run is compiled |
+| Noted | source of images | console | before training: images are listed |
 """
 
 from collections.abc import Collection
@@ -243,3 +244,11 @@ class Fused(Protocol):
 
     fused: tuple[str, ...]
     """The names of these methods."""
+
+
+@runtime_checkable
+class Noted(Protocol):
+    """A source of images that has something to tell of them, such as labels that belong to no image."""
+
+    notes: tuple[str, ...]
+    """What a user should know, a line each."""

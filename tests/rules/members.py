@@ -9,7 +9,7 @@ from runs import tiny
 
 from unmask.channels import Statistics
 from unmask.contracts import Batch, Size
-from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
+from unmask.data import AnySource, Digits, Folder, LabelsFile, Parquet, Shards, Tiff
 from unmask.data.multi_views import AnyPretrainingViews, MultiCrop, TwoCrops
 from unmask.data.sizes import AnySizes, RisingSize, SteadySize
 from unmask.data.views import (
@@ -130,6 +130,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "shards": Shards(path="train-{000..010}.tar"),
         "parquet": Parquet(path="data/train-*.parquet"),
         "tiff": Tiff(path="scenes", channels=(4, 3, 2), no_data=-9999.0),
+        "labels-file": LabelsFile(data=Shards(path="x.tar"), labels="labels.csv"),
     },
     "views": {
         "random-crop": RandomCrop(smallest_share=0.3),

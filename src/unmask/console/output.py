@@ -11,6 +11,7 @@ from unmask.runs import training
 from unmask.runs.model import Model, load
 from unmask.training.hardware import find_device
 from unmask.training.logbook import TIMES
+from unmask.traits import Noted
 
 _PLAIN_SECONDS = 15.0
 _WAITING_WORTH_SAYING = 0.1
@@ -101,6 +102,13 @@ def say_left_out(source: ImageSource) -> None:
     if source.others:
         kinds = ", ".join(f"{count} {ending}" for ending, count in source.others.most_common(5))
         console.print(f"          passed over, not images: {kinds}")
+    say_notes(source)
+
+
+def say_notes(source: ImageSource) -> None:
+    """Say what a source has to tell of its images, such as labels that belong to none."""
+    for note in source.notes if isinstance(source, Noted) else ():
+        console.print(f"          {note}")
 
 
 def duration(seconds: float) -> str:

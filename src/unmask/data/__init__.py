@@ -4,6 +4,7 @@ from typing import Annotated
 
 from unmask.data.digits import Digits
 from unmask.data.folder import Folder
+from unmask.data.labels_file import LabelsFile
 from unmask.data.parquet import Parquet
 from unmask.data.shards import Shards
 from unmask.data.tiff import Tiff
@@ -15,6 +16,7 @@ AnySource = (
     | Annotated[Shards, Kind("shards")]
     | Annotated[Parquet, Kind("parquet")]
     | Annotated[Tiff, Kind("tiff")]
+    | Annotated[LabelsFile, Kind("labels-file")]
 )
 
-__all__ = ["AnySource", "Digits", "Folder", "Parquet", "Shards", "Tiff"]
+__all__ = ["AnySource", "Digits", "Folder", "LabelsFile", "Parquet", "Shards", "Tiff"]

@@ -83,11 +83,19 @@ class EncodedImages:
             else listing.labels.rows(self._rows)
         )
         self.annotations = self._labels.kind
+        self.notes: tuple[str, ...] = ()
 
     def decoded_to(self, channels: int) -> "EncodedImages":
         """The same images, as grey ones (1) or as colour ones (3)."""
         other = copy(self)
         other.channels = channels
+        return other
+
+    def labelled_as(self, labels: Labels, mark: str, notes: tuple[str, ...]) -> "EncodedImages":
+        """The same images with other labels, and what a user should know of them; equal labels have equal marks."""
+        other = copy(self)
+        other._labels, other.annotations, other.notes = labels, labels.kind, notes
+        other.fingerprint, other.state = f"{self.fingerprint}-{mark}", f"{self.state}-{mark}"
         return other
 
     def __len__(self) -> int:

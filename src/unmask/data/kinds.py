@@ -8,13 +8,14 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
+from unmask.data import AnySource, Digits, Folder, LabelsFile, Parquet, Shards, Tiff
 from unmask.data.bands import BAND_ENDINGS, GDAL_NODATA, silent
 from unmask.data.decode import IMAGE_ENDINGS
+from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.pack_manifest import PACK
 from unmask.errors import SettingsError, did_you_mean
 
-_KINDS: dict[str, Callable[[str], AnySource]] = {
+_KINDS: dict[str, Callable[[str], Digits | ImagesWithoutLabels]] = {
     "folder": lambda path: Folder(path=path),
     "digits": lambda _: Digits(),
     "shards": lambda path: Shards(path=path),
@@ -35,11 +36,25 @@ def find_source(
     no_data: float | None = None,
     labels_file: str | None = None,
 ) -> AnySource:
-    """The source that DATA names; channels and no-data value as in `Tiff`.
+    """The source that DATA names; channels and no-data value as in `Tiff`, the labels of a file as in `LabelsFile`.
 
     Raises:
-        SettingsError: for an unknown kind, or channels of images that have none to choose from.
+        SettingsError: for an unknown kind, channels of images that have none to choose from, or labels of digits.
     """
+    source = _images(data, kind, channels, no_data)
+    if labels_file is None:
+        return source
+    if isinstance(source, Digits):
+        raise SettingsError(
+            "digits come with their labels; --labels-file is for images of your own"
+        )
+    return LabelsFile(data=source, labels=str(Path(labels_file).expanduser().absolute()))
+
+
+def _images(
+    data: str, kind: str | None, channels: tuple[int, ...], no_data: float | None
+) -> Digits | ImagesWithoutLabels:
+    """The images that DATA names."""
     if kind is not None and kind not in _KINDS:
         raise SettingsError(f"unknown --data-kind {kind!r}; {did_you_mean(kind, _KINDS)}")
     if data == "digits" and kind in (None, "digits") and not Path(data).is_dir():

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from unmask.channels import Values
 from unmask.contracts import ImageSource, Sample, Size
+from unmask.traits import Noted
 
 
 class Subset:
@@ -18,6 +19,7 @@ class Subset:
         self.where, self.channels, self.annotations = whole.where, whole.channels, whole.annotations
         self.values: Values = whole.values
         self.refused = whole.refused
+        self.notes = whole.notes if isinstance(whole, Noted) else ()
         self.others: Counter[str] = whole.others
         self.smallest_side, self.in_memory = whole.smallest_side, whole.in_memory
         self.fingerprint, self.state = (

@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter, defaultdict
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -15,7 +16,7 @@ from unmask.data.bands import BAND_ENDINGS, Shape, read_bands, read_shape
 from unmask.data.changes import size_and_time
 from unmask.data.folder import Files, list_files, split_folder, splits_of
 from unmask.data.image_files import Listing
-from unmask.data.labels import folder_labels
+from unmask.data.labels import Labels, folder_labels
 from unmask.data.names import Names, fingerprint
 from unmask.errors import DataError, SettingsError
 
@@ -109,11 +110,19 @@ class BandImages:
             else listing.labels.rows(self._rows)
         )
         self.annotations = self._labels.kind
+        self.notes: tuple[str, ...] = ()
         whole = all(shape.bytes_only for shape in shapes.values())
         self.values: Values = "uint8" if whole else "float32"
         sizes = [shape.size for shape in shapes.values()]
         self._typical = Size(*(int(side) for side in np.median(sizes, axis=0)))
         self.smallest_side = min(map(min, sizes))
+
+    def labelled_as(self, labels: Labels, mark: str, notes: tuple[str, ...]) -> "BandImages":
+        """The same images with other labels, and what a user should know of them; equal labels have equal marks."""
+        other = copy(self)
+        other._labels, other.annotations, other.notes = labels, labels.kind, notes
+        other.fingerprint, other.state = f"{self.fingerprint}-{mark}", f"{self.state}-{mark}"
+        return other
 
     def __len__(self) -> int:
         return len(self._names)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from unmask.contracts import Size
-from unmask.data import Tiff
+from unmask.data import LabelsFile, Tiff
 from unmask.data.bands import BAND_ENDINGS, read_bands
 from unmask.data.decode import decode
 from unmask.data.views import center_crop
@@ -213,6 +213,7 @@ class Model:
     def bands(self) -> tuple[tuple[int, ...], float | None]:
         """Channels of multi-band images that were trained on (all if empty), and their no-data value."""
         data = self.run.data if self.run else None
+        data = data.data if isinstance(data, LabelsFile) else data
         return (data.channels, data.no_data) if isinstance(data, Tiff) else ((), None)
 
     def read(self, path: str | Path) -> Shaped[Tensor, "c h w"]:

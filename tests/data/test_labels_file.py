@@ -1,0 +1,193 @@
+"""Labels from a file: every form in which they may stand, which image they are of, and what is wrong with a file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from runs import tiny
+
+from unmask.annotations import ClassLabels, MultiLabels
+from unmask.contracts import ImageSource
+from unmask.data import Digits, Folder, LabelsFile, Parquet, Tiff
+from unmask.data.kinds import find_source
+from unmask.data.labels_file import read_labels
+from unmask.errors import DataError, SettingsError
+
+
+def labels(folder: Path, text: str, name: str = "labels.csv") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """00.png to 03.png."""
+    return tiny.write_images(tmp_path / "photos", 4)
+
+
+def opened(photos: Path, file: Path) -> ImageSource:
+    return LabelsFile(data=Folder(path=str(photos)), labels=str(file)).open()
+
+
+ONE = ClassLabels(names=("cat", "owl"))
+SEVERAL = MultiLabels(names=("cat", "owl"))
+
+FORMS = [
+    # one class each: words, one-element lists, one-hot
+    ("label\n00.png,owl\n01.png,cat\n02.png,owl\n03.png,\n", ONE, [1, 0, 1, -1]),
+    ('label\n00.png,"[""owl""]"\n01.png,cat\n02.png,owl\n03.png,\n', ONE, [1, 0, 1, -1]),
+    ("animal\n00.png,owl\n01.png,cat\n02.png,owl\n03.png,\n", ONE, [1, 0, 1, -1]),
+    ("cat,owl\n00.png,0,1\n01.png,1,0\n02.png,0,1\n03.png,,\n", ONE, [1, 0, 1, -1]),
+    ("note,label\n00.png,7,owl\n01.png,8,cat\n02.png,,owl\n03.png,,\n", ONE, [1, 0, 1, -1]),
+    # any number of classes
+    (
+        "label\n00.png,owl;cat\n01.png,cat\n02.png,owl\n03.png,\n",
+        SEVERAL,
+        [[1, 1], [1, 0], [0, 1], [-1, -1]],
+    ),
+    (
+        'label\n00.png,"[""owl"", ""cat""]"\n01.png,[]\n02.png,"[""owl""]"\n03.png,\n',
+        SEVERAL,
+        [[1, 1], [0, 0], [0, 1], [-1, -1]],
+    ),
+    (
+        "cat,owl\n00.png,1,1\n01.png,0,0\n02.png,0,true\n03.png,,\n",
+        SEVERAL,
+        [[1, 1], [0, 0], [0, 1], [-1, -1]],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "kind", "values"), FORMS)
+def test_every_form_of_csv(tmp_path: Path, photos: Path, text: str, kind: Any, values: Any) -> None:
+    source = opened(photos, labels(tmp_path, f"file_name,{text}"))
+    assert source.annotations == kind
+    assert source.labels().tolist() == values
+    assert source.labels().dtype == np.int64
+    first, last = source[0].annotation, source[3].annotation
+    assert torch.equal(first, torch.tensor(values[0], dtype=first.dtype))
+    assert (last == -1).all()
+    assert source.notes == ()
+
+
+PARQUETS = [
+    ({"label": [10, 9, None, 10]}, ClassLabels(names=("9", "10")), [1, 0, -1, 1]),
+    ({"label": ["owl", "cat", None, "owl"]}, ONE, [1, 0, -1, 1]),
+    ({"label": [["owl"], ["cat"], None, ["owl"]]}, ONE, [1, 0, -1, 1]),
+    ({"label": [["owl", "cat"], [], None, ["owl"]]}, SEVERAL, [[1, 1], [0, 0], [-1, -1], [0, 1]]),
+    ({"cat": [1, 0, None, 0], "owl": [1, 0, None, 1]}, SEVERAL, [[1, 1], [0, 0], [-1, -1], [0, 1]]),
+    ({"cat": [True, False, None, False], "owl": [0.0, 1.0, None, 1.0]}, ONE, [0, 1, -1, 1]),
+]
+
+
+@pytest.mark.parametrize(("columns", "kind", "values"), PARQUETS)
+def test_every_form_of_parquet(
+    tmp_path: Path, photos: Path, columns: dict[str, Any], kind: Any, values: Any
+) -> None:
+    table = pa.table({"file_name": [f"0{n}.png" for n in range(4)], **columns})
+    pq.write_table(table, tmp_path / "labels.parquet")
+    source = opened(photos, tmp_path / "labels.parquet")
+    assert source.annotations == kind
+    assert source.labels().tolist() == values
+
+
+def test_numbers_are_in_order_of_their_values(tmp_path: Path) -> None:
+    file = labels(tmp_path, "file_name,label\na,10\nb,9\nc,100\n")
+    names, found = read_labels(file)
+    assert names == ["a", "b", "c"]
+    assert found.kind.names == ("9", "10", "100")
+    assert found.values.tolist() == [1, 0, 2]
+
+
+def test_rows_and_images_without_each_other_are_counted(tmp_path: Path, photos: Path) -> None:
+    file = labels(tmp_path, "file_name,label\n9.png,cat\n./02.png,owl\n00.png,cat\n8.png,owl\n")
+    source = opened(photos, file)
+    assert source.labels().tolist() == [0, -1, 1, -1]
+    assert source.notes == (
+        "labels.csv: 2 rows name no image, the first is 9.png",
+        "labels.csv: 2 images have no row, the first is 01.png",
+    )
+
+
+def test_rows_of_the_other_split_are_none_too_many(tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("val", 2)):
+        tiny.write_images(tmp_path / "data" / split, count)
+    file = labels(tmp_path, "file_name,label\n00.png,a\n01.png,b\n02.png,a\n")
+    spec = LabelsFile(data=Folder(path=str(tmp_path / "data")), labels=str(file))
+    assert spec.splits() == ("train", "test")
+    assert spec.open("train").labels().tolist() == [0, 1, 0]
+    assert spec.open("test").labels().tolist() == [0, 1]
+    assert spec.open("test").notes == ()
+
+
+def test_other_labels_are_other_data(tmp_path: Path, photos: Path) -> None:
+    """So that a run is not resumed on them, and features kept with them are not taken."""
+    one = opened(photos, labels(tmp_path, "file_name,label\n00.png,a\n01.png,b\n", "1.csv"))
+    same = opened(photos, labels(tmp_path, "file_name,label\n01.png,b\n00.png,a\n", "2.csv"))
+    other = opened(photos, labels(tmp_path, "file_name,label\n00.png,a\n01.png,a\n", "3.csv"))
+    renamed = opened(photos, labels(tmp_path, "file_name,label\n00.png,a\n01.png,c\n", "4.csv"))
+    assert one.fingerprint == same.fingerprint
+    assert one.state == same.state
+    prints = {
+        source.fingerprint for source in (one, other, renamed, Folder(path=str(photos)).open())
+    }
+    assert len(prints) == 4
+
+
+def test_images_of_bands_and_of_tables(tmp_path: Path) -> None:
+    (tmp_path / "bands").mkdir()
+    for number in range(2):
+        np.save(tmp_path / "bands" / f"{number}.npy", np.zeros((5, 9, 8), np.float32))
+    file = labels(tmp_path, "file_name,label\n0.npy,a\n1.npy,b\n")
+    bands = LabelsFile(data=Tiff(path=str(tmp_path / "bands")), labels=str(file)).open()
+    assert (bands.labels().tolist(), bands.channels) == ([0, 1], 5)
+    picture = tmp_path / "x.png"
+    Image.new("RGB", (4, 4)).save(picture)
+    table = pa.table({"image": [picture.read_bytes()] * 2, "label": [0, 1]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    file = labels(tmp_path, "file_name,label\nx.parquet:0,b\nx.parquet:1,a;b\n")
+    rows = LabelsFile(data=Parquet(path=str(tmp_path / "x.parquet")), labels=str(file)).open()
+    assert rows.labels().tolist() == [[0, 1], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name,label\n00.png,a\n", r"has no column file_name; it has name, label\. Call the column"),
+        ("file_name;label\n00.png;a\n", r"it has file_name;label\. .* separate columns by commas"),
+        ("file_name\n00.png\n", "has no column beside file_name; add a column label"),
+        ("file_name,label\n00.png,a\n00.png,b\n", r"names 00\.png in row 2 and in row 3; .* cat;dog"),
+        ("file_name,label\n00.png,a,b\n", r"cannot be read as CSV .*put values that hold commas in quotes"),
+        ('file_name,label\n00.png,"[1, "\n', r'row 2 of .* has \[1,  as label, .* no JSON list'),
+        ("file_name,a,b\n00.png,1,0\n01.png,1,2\n", r"row 3 of .* has '2' in column b, .* 0 or 1; .* call it label"),
+        ("file_name,a,b\n00.png,1,\n", r"row 2 of .* has '' in column b"),
+        ("file_name,label\n00.png,\n", "labels no image: every row is empty"),
+        ("file_name,label\n7.png,a\n", r"the first row has 7\.png, and the first image is 00\.png; write names"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file(tmp_path: Path, photos: Path, text: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        opened(photos, labels(tmp_path, text))
+
+
+def test_no_file(tmp_path: Path, photos: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"labels\.csv does not exist; .* with the column file_name"
+    ):
+        opened(photos, tmp_path / "labels.csv")
+
+
+def test_the_flag(tmp_path: Path, photos: Path) -> None:
+    file = labels(tmp_path, "file_name,label\n00.png,a\n01.png,b\n")
+    spec = find_source(str(photos), labels_file=str(file))
+    assert spec == LabelsFile(data=Folder(path=str(photos)), labels=str(file))
+    assert spec.path == str(photos)
+    assert find_source("digits") == Digits()
+    with pytest.raises(SettingsError, match="digits come with their labels"):
+        find_source("digits", labels_file=str(file))
