@@ -80,10 +80,6 @@ class MaskedAutoencoder(nn.Module):
         mask = draw_masks(self.masking, batch.images, grid, generator, part=batch.part)
         return Loss(self.loss(batch.images, some_removed(mask, self.predicted)), {})
 
-    def sample(self, images: Shaped[Tensor, "b c h w"], generator: torch.Generator) -> PatchMask:
-        """A mask for these images."""
-        return draw_masks(self.masking, images, self.grid_of(images), generator)
-
     def grid_of(self, images: Shaped[Tensor, "b c h w"]) -> Size:
         """The grid on which these images are masked."""
         return self.encoder.mask_grid(size_of(images))
@@ -109,11 +105,6 @@ class MaskedAutoencoder(nn.Module):
             return errors.mean()
         known = (~truth.isnan()).any(-1).sum(1).clamp(min=1)  # [m]; unknown patches have error 0
         return (errors.sum(1) / known).mean()
-
-    def errors(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Float[Tensor, "m r"]:
-        """The target's error of each hidden patch."""
-        truth = self.target(images, mask, self.encoder.statistics)
-        return self.target.loss(self.predict(images, mask), truth)
 
     def predict(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Float[Tensor, "m r p"]:
         """The prediction for each hidden patch, in the units of the target."""
