@@ -380,7 +380,9 @@ def _loss_of(contestant: Contestant, noise: Tensor, shape: Shape) -> Tensor:
     model, pixels = contestant.model, draw_images(shape)
     if isinstance(model, MaskedAutoencoder):
         images = pixels if "uint8" in contestant.name else to_float(pixels)
-        return model.errors(images, mask_from_noise(noise, MASK_RATIO)).mean()
+        mask = mask_from_noise(noise, MASK_RATIO)
+        truth = model.target(images, mask, model.encoder.statistics)
+        return model.target.loss(model.predict(images, mask), truth).mean()
     if isinstance(model, LightlyMAE):
         order = F.pad(noise.argsort(dim=1) + 1, (1, 0))  # the class token, 0, always stays
         kept = 1 + int(shape.patches * (1 - MASK_RATIO))

@@ -64,7 +64,7 @@ def test_mask_of_flags(rows: int, patches: int, removed: int, seed: int) -> None
 def test_mask_rows_must_agree() -> None:
     flags = torch.tensor([[True, False, False], [True, True, False]])
     with pytest.raises(
-        SettingsError, match="same number of patches; these hide between 1 and 2 of 3"
+        SettingsError, match=r"same number of patches.*; these hide between 1 and 2 of 3"
     ):
         PatchMask.of(flags)
 

@@ -1,6 +1,8 @@
 """Specs as JSON: round trips, and strict reading."""
 
 import json
+import math
+import re
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
@@ -21,7 +23,7 @@ from unmask.masking import (
     SquareMasking,
 )
 from unmask.objectives import MAE
-from unmask.spec import Kind, from_json, kinds, to_json
+from unmask.spec import Kind, from_json, kinds, to_json, within
 from unmask.targets import Pixels
 from unmask.training.optimizers import AdamW
 
@@ -199,3 +201,32 @@ def test_one_of_several_kinds_or_nothing(fruit: Fruit | None, said: str | None) 
     assert from_json(Lunch, data) == Lunch(fruit=fruit)
     with pytest.raises(SettingsError, match="unknown kind 'peer'; did you mean 'pear'"):
         from_json(Lunch, {"fruit": {"kind": "peer"}})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bowl:
+    share: float | None = 0.5
+
+
+@pytest.mark.parametrize(
+    ("interval", "inside", "outside", "bounds"),
+    [
+        ("(0, 1)", [0.1, 0.9], [0.0, 1.0, -1.0], "lie between 0 and 1"),
+        ("[0, 1]", [0.0, 1.0], [-0.1, 1.1], "lie between 0 and 1"),
+        ("[0, 1)", [0.0, 0.9], [1.0, -0.1], "be at least 0 and below 1"),
+        ("(0, 1]", [0.1, 1.0], [0.0, 1.1], "be above 0 and at most 1"),
+        ("(0, inf)", [0.1, 1e9], [0.0, -1.0], "be above 0"),
+        ("[0, inf)", [0.0, 1e9], [-0.1], "not be negative"),
+        ("[2, inf)", [2, 3.5], [1.9], "be at least 2"),
+    ],
+)
+def test_fields_lie_in_their_interval(
+    interval: str, inside: list[float], outside: list[float], bounds: str
+) -> None:
+    for share in (*inside, None):
+        within(Bowl(share=share), interval, "share")
+    for share in (*outside, math.inf, math.nan):
+        expected = bounds if math.isfinite(share) else "be a finite number"
+        message = re.escape(f"share must {expected}, got {share}; bowls use a half")
+        with pytest.raises(SettingsError, match=message):
+            within(Bowl(share=share), interval, "share", usual="bowls use a half")

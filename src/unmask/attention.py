@@ -1,4 +1,4 @@
-"""Attention with projections already made, and which kernel computes it."""
+"""Multi-head attention, and the table of kernels that compute it."""
 
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class AttentionShape(NamedTuple):
-    """Sizes of one image's attention."""
+    """The shape of an attention for one image, which decides which kernel is fastest."""
 
     heads: int
     queries: int
@@ -20,7 +20,11 @@ class AttentionShape(NamedTuple):
 
 
 PREFERRED: dict[AttentionShape, list[SDPBackend]] = {}
-"""Attention kernels to take at a shape, best first; torch chooses at others. Filled while a GPU takes a step."""
+"""Attention kernels to use for a shape, best first; torch chooses for other shapes.
+
+`training.kernels` measures kernels on the GPU and fills the table during a step only: torch's own choice stays in force for
+everything else in the process.
+"""
 
 
 def attend(
@@ -30,12 +34,12 @@ def attend(
     num_heads: int,
     bias: Float[Tensor, "rows heads out t"] | None = None,
 ) -> Float[Tensor, "m out d"]:
-    """Attention of several heads, each on its share of the width, with projections already made.
+    """Multi-head attention for queries, keys and values that are already projected.
 
-    A bias is added to the logarithms of the weights; rows are those of the tokens, or one for all.
+    The bias is added to the attention logits. Its `rows` are m, or 1 for the same bias in all rows.
     """
     query, key, value = (
-        part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in (query, key, value)
+        tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2) for tokens in (query, key, value)
     )
     if bias is not None:
         bias = bias.to(query.dtype)

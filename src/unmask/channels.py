@@ -1,4 +1,4 @@
-"""What is known of the values of an image's channels: what pixels are normalised with, and drawn by."""
+"""Statistics of image channels: to normalise pixels, and to show them as pictures."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -14,7 +14,7 @@ Values = Literal["uint8", "float32"]
 
 
 class Statistics(NamedTuple):
-    """Mean and standard deviation of each channel: of uint8 pixels counted as 0 to 1, of others as they are."""
+    """Mean and standard deviation of each channel; uint8 pixels are divided by 255 first, others are not scaled."""
 
     mean: Float[Tensor, "c"]
     std: Float[Tensor, "c"]
@@ -22,7 +22,7 @@ class Statistics(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelStatistics:
-    """What is known of the values of each channel, in the units of `Statistics`."""
+    """Mean, standard deviation and display range of each channel, in the units of `Statistics`."""
 
     mean: tuple[float, ...]
     """Mean of each channel."""
@@ -31,13 +31,13 @@ class ChannelStatistics:
     """Standard deviation of each channel."""
 
     low: tuple[float, ...]
-    """Where a picture of the channel is black."""
+    """Value of each channel that pictures show as black."""
 
     high: tuple[float, ...]
-    """Where a picture of the channel is white."""
+    """Value of each channel that pictures show as white."""
 
     values: Values = "uint8"
-    """What pixels these are of: bytes, counted as 0 to 1, or numbers in the data's own units."""
+    """Type of the pixels: uint8, divided by 255, or float32 in the units of the data."""
 
     source: str
     """Where the numbers come from, in words."""
@@ -52,25 +52,24 @@ class ChannelStatistics:
             raise SettingsError(f"std must be above 0 and finite, got {list(self.std)}")
 
     def tensors(self) -> Statistics:
-        """Mean and deviation, to normalise with."""
+        """Mean and standard deviation as tensors, for normalisation."""
         return Statistics(torch.tensor(self.mean), torch.tensor(self.std))
 
     def stretched(self, pixels: Tensor) -> Tensor:
-        """Pixels [... c h w] as a picture shows them: 0 is black and 1 is white."""
+        """Pixels [... c h w] scaled for display: 0 is black and 1 is white."""
         low, high = (torch.tensor(ends).to(pixels.device) for ends in (self.low, self.high))
         values = pixels / 255 if pixels.dtype == torch.uint8 else pixels
         return (values - low[:, None, None]) / (high - low)[:, None, None]
 
     def in_units(self, image: Tensor) -> Tensor:
-        """An image as the pixels these statistics are of; bytes may stand for numbers.
+        """An image with the pixel type of these statistics; uint8 images are converted to float32 if needed.
 
         Raises:
-            DataError: if numbers would have to stand for bytes.
+            DataError: if the statistics are for uint8 and the image is not.
         """
         if self.values == "uint8" and image.dtype != torch.uint8:
-            raise DataError(
-                f"pixels of type {str(image.dtype).removeprefix('torch.')} where uint8 was trained on"
-            )
+            dtype = str(image.dtype).removeprefix("torch.")
+            raise DataError(f"pixels are {dtype}, but the model was trained on uint8")
         return image.float() if self.values == "float32" else image
 
 
@@ -81,4 +80,4 @@ IMAGENET = ChannelStatistics(
     high=(1.0, 1.0, 1.0),
     source="ImageNet's customary values",
 )
-"""The customary values for RGB photographs, as in MAE."""
+"""The usual values for RGB photographs, as in MAE. `source` is part of saved runs, so its words stay."""

@@ -1,6 +1,6 @@
-"""Images cut into patches and put together again.
+"""Images to patches and back.
 
-A patch is a vector of (row, column, channel), channels last, as in MAE's published weights.
+A patch is a vector ordered as (row, column, channel), channels last, as in MAE's published weights.
 """
 
 import torch
@@ -13,44 +13,46 @@ from unmask.errors import SettingsError
 
 
 def patch_grid(size: Size, patch_size: int) -> Size:
-    """How many patches fit in an image.
+    """The grid of patches of an image.
 
     Raises:
-        SettingsError: if a side is no multiple of the patch; names the nearest that is.
+        SettingsError: if a side is not a multiple of the patch size, with the nearest size that works.
     """
     if size.height % patch_size or size.width % patch_size:
         near = Size(*(max(1, round(side / patch_size)) * patch_size for side in size))
         raise SettingsError(
-            f"an image of {size.height} x {size.width} pixels cannot be cut into patches of "
-            f"{patch_size} x {patch_size}; the nearest size that can is {near.height} x {near.width} "
+            f"an image of {size.height} x {size.width} pixels cannot be divided into patches of "
+            f"{patch_size} x {patch_size}; the nearest size that works is {near.height} x {near.width} "
             f"(--image-size {near})"
         )
     return Size(size.height // patch_size, size.width // patch_size)
 
 
 def size_of(images: Shaped[Tensor, "b c h w"]) -> Size:
-    """Height and width of a stack of images."""
+    """Height and width of a batch of images."""
     return Size(images.shape[-2], images.shape[-1])
 
 
 def patchify(images: Shaped[Tensor, "b c h w"], patch_size: int) -> Shaped[Tensor, "b n p"]:
-    """Cut images into patches, row by row."""
+    """Divide images into patches, row by row."""
     batch, channels = images.shape[:2]
     grid = patch_grid(size_of(images), patch_size)
-    cut = images.reshape(batch, channels, grid.height, patch_size, grid.width, patch_size)
-    cut = cut.permute(0, 2, 4, 3, 5, 1)  # image, grid row, grid column, row, column, channel
-    return cut.reshape(batch, grid.height * grid.width, patch_size**2 * channels)
+    patches = images.reshape(batch, channels, grid.height, patch_size, grid.width, patch_size)
+    patches = patches.permute(
+        0, 2, 4, 3, 5, 1
+    )  # image, grid row, grid column, row, column, channel
+    return patches.reshape(batch, grid.height * grid.width, patch_size**2 * channels)
 
 
 def unpatchify(
     patches: Shaped[Tensor, "b n p"], patch_size: int, grid: Size
 ) -> Shaped[Tensor, "b c h w"]:
-    """Put patches together into images; the inverse of `patchify`."""
+    """Assemble images from patches; the inverse of `patchify`."""
     batch = len(patches)
     channels = patches.shape[-1] // patch_size**2
-    cut = patches.reshape(batch, grid.height, grid.width, patch_size, patch_size, channels)
-    cut = cut.permute(0, 5, 1, 3, 2, 4)
-    return cut.reshape(batch, channels, grid.height * patch_size, grid.width * patch_size)
+    images = patches.reshape(batch, grid.height, grid.width, patch_size, patch_size, channels)
+    images = images.permute(0, 5, 1, 3, 2, 4)  # image, channel, grid row, row, grid column, column
+    return images.reshape(batch, channels, grid.height * patch_size, grid.width * patch_size)
 
 
 def gather(
@@ -60,17 +62,17 @@ def gather(
     patch_size: int,
     statistics: Statistics,
 ) -> Float[Tensor, "m k p"]:
-    """The chosen patches, normalised. Work is done on them alone: the rest is only ever copied as bytes."""
+    """The patches at `index` of the images `image`, normalised; all other patches are only copied, as bytes."""
     patches = patchify(images, patch_size)
     rows = (image[:, None] * patches.shape[1] + index).flatten()
-    chosen = patches.flatten(0, 1).index_select(0, rows)
-    return normalize(chosen.unflatten(0, index.shape), statistics)
+    selected = patches.flatten(0, 1).index_select(0, rows)
+    return normalize(selected.unflatten(0, index.shape), statistics)
 
 
 def normalize(patches: Shaped[Tensor, "*b p"], statistics: Statistics) -> Float[Tensor, "*b p"]:
-    """Subtract the mean and divide by the deviation of each channel.
+    """Subtract the mean and divide by the standard deviation of each channel.
 
-    uint8 counts as 0 to 1; floating point is taken as it is, in the statistics' own units.
+    uint8 values are divided by 255 first; floating point values are in the units of the statistics.
     """
     unit = 1 / 255 if patches.dtype == torch.uint8 else 1.0
     repeats = patches.shape[-1] // len(statistics.mean)
@@ -80,12 +82,12 @@ def normalize(patches: Shaped[Tensor, "*b p"], statistics: Statistics) -> Float[
 
 
 def filled(patches: Float[Tensor, "*b p"]) -> Float[Tensor, "*b p"]:
-    """Normalised patches whose missing values (NaN) are 0, the mean of their channel."""
+    """Normalised patches with 0, the mean of the channel, in place of missing values (NaN)."""
     return torch.where(patches.isnan(), 0.0, patches)
 
 
 def denormalize(patches: Float[Tensor, "*b p"], statistics: Statistics) -> Float[Tensor, "*b p"]:
-    """Back to pixel values between 0 and 1 (more or less: nothing is clipped)."""
+    """Undo `normalize`: pixel values from about 0 to 1, not clipped."""
     repeats = patches.shape[-1] // len(statistics.mean)
     return patches * statistics.std.repeat(repeats) + statistics.mean.repeat(repeats)
 
@@ -106,5 +108,5 @@ def put_back(
     index: Int[Tensor, "m r"],
     values: Float[Tensor, "m r p"],
 ) -> Float[Tensor, "m n p"]:
-    """A copy of the patches in which those at `index` hold the given values."""
+    """A copy of the patches with new values at `index`."""
     return patches.scatter(1, index[..., None].expand_as(values), values)

@@ -1,12 +1,13 @@
-"""Specs as JSON: frozen dataclasses to plain dictionaries and back, strictly.
+"""Specs: frozen dataclasses, converted to JSON and back strictly, and checks of their fields.
 
-A union of specs is a set of kinds: each member is written `Annotated[Spec, Kind("name")]`, and its
-JSON bears `"kind": "name"`. Unknown kinds and fields are errors that name the near miss; wrong types
-are errors; nothing that a file names is ever imported.
+A union of specs is a set of kinds. Each member is written `Annotated[Spec, Kind("name")]`, and its JSON has the entry
+`"kind": "name"`. Unknown kinds and fields are errors that name the closest match, and so are wrong types. Nothing that a
+file names is ever imported.
 """
 
 import hashlib
 import json
+import math
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -47,8 +48,48 @@ def _named(members: tuple[Any, ...]) -> dict[str, type]:
 
 
 def kind_of(union: Any, spec: Any) -> str:
-    """The name of a spec among the members of its union; the name of its class if it is none of them."""
+    """The name of a spec in its union; the name of its class if it is not a member."""
     return next((n for n, cls in kinds(union).items() if cls is type(spec)), type(spec).__name__)
+
+
+def within(spec: Any, interval: str, *names: str, usual: str = "") -> None:
+    """Check that fields of a spec lie in an interval, written as in mathematics.
+
+    "[0, 1)" includes 0 and excludes 1; "(0, inf)" is everything above 0. Infinity and NaN are outside every interval.
+    A field that is None is not checked.
+
+    Args:
+        spec: the object with the fields.
+        interval: the allowed values.
+        names: of the fields.
+        usual: the usual value, or another hint, for the end of the message.
+
+    Raises:
+        SettingsError: with the field's name, its value and the bounds.
+    """
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    for name in names:
+        value = getattr(spec, name)
+        if value is None:
+            continue
+        low_enough = value <= high if interval[-1] == "]" else value < high
+        high_enough = value >= low if interval[0] == "[" else value > low
+        hint = f"; {usual}" if usual else ""
+        if not math.isfinite(value):
+            raise SettingsError(f"{name} must be a finite number, got {value}{hint}")
+        if not (low_enough and high_enough):
+            raise SettingsError(f"{name} must {_bounds(interval, low, high)}, got {value}{hint}")
+
+
+def _bounds(interval: str, low: float, high: float) -> str:
+    """An interval in words, to follow "must"."""
+    least = f"at least {low:g}" if interval[0] == "[" else f"above {low:g}"
+    if math.isinf(high):
+        return "not be negative" if interval.startswith("[0,") else f"be {least}"
+    if interval[0] + interval[-1] in ("()", "[]"):
+        return f"lie between {low:g} and {high:g}"
+    most = f"at most {high:g}" if interval[-1] == "]" else f"below {high:g}"
+    return f"be {least} and {most}"
 
 
 def to_json(spec: Any) -> dict[str, Any]:
@@ -56,16 +97,16 @@ def to_json(spec: Any) -> dict[str, Any]:
     return _converter.unstructure(spec)
 
 
-def digest(told: Any) -> str:
-    """Short hash of JSON values, the same for any order of keys."""
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+def digest(values: Any) -> str:
+    """Short hash of JSON values; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def from_json(cls: type[T], data: Any) -> T:
     """The spec that a dictionary of JSON values describes.
 
     Raises:
-        SettingsError: naming the path and the near miss of an unknown kind or field, or a wrong type.
+        SettingsError: for an unknown kind or field or a wrong type, with its path and the closest match.
     """
     if not isinstance(data, dict):
         raise SettingsError(f"expected an object with the fields of {cls.__name__}, got {data!r}")
@@ -78,7 +119,7 @@ def from_json(cls: type[T], data: Any) -> T:
 
 
 def _explain(error: BaseException, path: str) -> str:
-    """The first leaf of a tree of cattrs errors, with its path."""
+    """The message of the first leaf in a tree of cattrs errors, with its path."""
     if isinstance(error, SettingsError):
         return str(error)
     if isinstance(error, ForbiddenExtraKeysError):
@@ -106,8 +147,8 @@ def _structure_kind(named: dict[str, type]) -> Callable[[Any, Any], Any]:
         kind = data["kind"]
         if kind not in named:
             raise SettingsError(f"unknown kind {kind!r}; {did_you_mean(str(kind), named)}")
-        rest = {key: value for key, value in data.items() if key != "kind"}
-        return _converter.structure(rest, named[kind])
+        values = {key: value for key, value in data.items() if key != "kind"}
+        return _converter.structure(values, named[kind])
 
     return structure
 
@@ -127,7 +168,7 @@ def _unstructure_kind(named: dict[str, type]) -> Callable[[Any], dict[str, Any]]
 
 
 def _kinds_or_none(union: Any) -> dict[str, type]:
-    """The members by name of a union of specs that may also be null; empty for any other type."""
+    """The members of a union of specs and None, by name; empty for any other type."""
     members = get_args(union) if get_origin(union) in (Union, types.UnionType) else ()
     specs = tuple(member for member in members if member is not types.NoneType)
     return _named(specs) if len(specs) < len(members) else {}
@@ -144,7 +185,7 @@ def _unstructure_kind_or_none(named: dict[str, type]) -> Callable[[Any], Any]:
 
 
 def _strict(cls: type) -> Callable[[Any, Any], Any]:
-    """Refuse what JSON spells as another type (a whole number may stand for a float)."""
+    """Refuse values of another JSON type; a whole number may stand for a float."""
 
     def structure(data: Any, _: Any) -> Any:
         if cls is float and type(data) is int:
@@ -202,6 +243,6 @@ _converter.register_unstructure_hook_factory(
     lambda union: bool(_kinds_or_none(union)),
     lambda union: _unstructure_kind_or_none(_kinds_or_none(union)),
 )
-_converter.register_unstructure_hook(float, float)  # 2 and 2.0 are one value
+_converter.register_unstructure_hook(float, float)  # so that 2 and 2.0 have the same JSON and hash
 for _cls in (int, float, str, bool):
     _converter.register_structure_hook(_cls, _strict(_cls))

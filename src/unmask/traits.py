@@ -10,11 +10,12 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Decoding | spec of an objective | `runs.init` | weights to start from have a decoder |
 | Explained | spec of an objective | console | the plan is printed |
 | Comparing | spec of an objective | recipes, collapse check | views and batch are checked |
+| LooksAtImages | masking | `masking.draw_masks` | every step |
 | Fitted | module of a target | `runs.target` | once, before the first step |
 | Targeted | module of an objective | `runs.target` | once, before the first step |
 | Reconstructing | module of an objective | plan, reconstruct | pictures are drawn |
 | ReplacingEncoder | module of an encoder | objectives with mask tokens in the encoder | every step |
-| Layered | module | layer-wise learning rates | when the optimizer is built |
+| Layered | module of an encoder | `training.parameter_groups` | when an optimizer with layer-wise learning rates is built |
 | Preparing | module | the loop | after each backward pass |
 | Following | module | the loop | after each update |
 | Undivided | module | plan | before training: micro-batches are refused |
@@ -28,6 +29,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 from collections.abc import Collection
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -97,6 +99,21 @@ class Comparing(Protocol):
 
 
 @runtime_checkable
+class LooksAtImages(Masking, Protocol):
+    """A masking that chooses patches by their pixels.
+
+    `sample` must still work: plans call it, without images, for the number of patches that stay visible.
+    """
+
+    def sample_of(self, images: Tensor, grid: Size, generator: torch.Generator) -> PatchMask:
+        """Draw masks for these images [b c h w], on the generator's device.
+
+        All images have equally many masks, and each mask keeps equally many patches.
+        """
+        ...
+
+
+@runtime_checkable
 class Fitted(Protocol):
     """A target that is fitted once, before the first step; what it finds lies in its buffers."""
 
@@ -152,7 +169,7 @@ class ReplacingEncoder(Encoder, Protocol):
 
 @runtime_checkable
 class Layered(Protocol):
-    """A module whose parameters lie in layers, 0 being the nearest to the pixels."""
+    """An encoder whose parameters belong to layers; layer 0 is the closest to the pixels."""
 
     @property
     def layers(self) -> int:

@@ -184,9 +184,9 @@ CHOOSING = [["--image-size", "30"]]
 
 BAD_FLAGS: list[Any] = [
     (["--recipe", "mae-digit"], "unknown recipe 'mae-digit'; did you mean 'mae-digits'?"),
-    (["--recipe", "gone.py:MINE"], "'gone.py:MINE' names no recipe: write ./FILE.py:NAME"),
-    (["--image-size", "30"], "30 x 30 pixels cannot be cut into patches of 4 x 4"),
-    (["--image-size", "30"], "the nearest size that can is 32 x 32 (--image-size 32)"),
+    (["--recipe", "gone.py:MINE"], "'gone.py:MINE' is not a recipe: write ./FILE.py:NAME"),
+    (["--image-size", "30"], "30 x 30 pixels cannot be divided into patches of 4 x 4"),
+    (["--image-size", "30"], "the nearest size that works is 32 x 32 (--image-size 32)"),
     (["--image-size", "9x8"], "(--image-size 8)"),
     (["--image-size", "x9"], "one number or HEIGHTxWIDTH, such as 224 or 192x320; got 'x9'"),
     (["--data-kind", "foldr"], "unknown --data-kind 'foldr'; did you mean 'folder'?"),
@@ -204,7 +204,7 @@ BAD_FLAGS: list[Any] = [
     (["--encoder.embed-dim", "30"], "must be a multiple of 4"),
     (["--encoder.num-heads", "5"], "embed_dim must be a multiple of num_heads, got 8 and 5"),
     (["--device", "nonsense"], "--device nonsense cannot be used here"),
-    (["--workers", "-1"], "workers must be at least 0, got -1"),
+    (["--workers", "-1"], "workers must not be negative, got -1"),
     (["--micro-batch", "0"], "micro_batch must be at least 1, got 0"),
     (["--epochs", "nan"], "epochs must be above 0"),
     (["--epochs", "inf"], "epochs must be above 0"),
@@ -401,4 +401,4 @@ def test_a_loading_process_that_dies_while_a_step_is_computed(
         return
     said = unmask("pretrain", "images")
     assert said.status == 1
-    assert "unmask: a loading process died, most likely for want of memory" in said.err
+    assert "unmask: a loading process died, most likely because memory ran out" in said.err

@@ -161,7 +161,7 @@ def test_images_of_another_kind_are_refused_by_the_model(
     with pytest.raises(SettingsError, match="a float32 tensor"):
         model.embed(torch.zeros(1, BANDS, 8, 8, dtype=torch.uint8))
     bytes_model = package.load(tiny.finished_run(tmp_path / "run", images).root)
-    with pytest.raises(DataError, match="pixels of type float32 where uint8 was trained on"):
+    with pytest.raises(DataError, match="pixels are float32, but the model was trained on uint8"):
         bytes_model.fit(torch.zeros(3, 8, 8))
 
 

@@ -26,7 +26,9 @@ def test_from_a_run(unmask: Unmask, trained: RunFolder, images: Path, layout: st
     found = re.search(r"checked largest difference to (\w+)\S* .*?([\d.]+e[+-]\d+)", said.out)
     assert found is not None
     assert float(found[2]) < 1e-5
-    assert ("timm has no decoder: it is left out" in said.out) == (layout == "timm")
+    assert ("the decoder is left out, because timm has no decoders" in said.out) == (
+        layout == "timm"
+    )
     card = Path("new/README.md").read_text()
     assert f"data: 12 images of {images.name}, 2 epochs" in card
     assert str(images.parent) not in card
@@ -113,7 +115,7 @@ def test_heads_where_the_file_does_not_say(unmask: Unmask, trained: RunFolder) -
     torch.save({"model": content["model"]}, "bare.pth")
     said = unmask("convert", "bare.pth", "new", "--to", "unmask")
     assert said.status == 1
-    assert "does not say how many attention heads its width of 8 is split into" in said.err
+    assert "does not say how many attention heads it has at width 8" in said.err
     assert "--heads N" in said.err
     flags = ["--heads", "2", "--decoder-heads", "2"]
     assert unmask("convert", "bare.pth", "new", "--to", "unmask", *flags).status == 0
@@ -140,20 +142,22 @@ class TestBadInput:
         Path("half.safetensors").write_bytes(content[:-100])
         said = unmask("convert", "half.safetensors", "new", "--to", "timm")
         assert said.status == 1
-        assert "half.safetensors is damaged, half-downloaded, or no file of weights" in said.err
+        assert (
+            "half.safetensors is damaged, incompletely downloaded, or not a weight file" in said.err
+        )
         assert not Path("new").exists()
 
     def test_pickle(self, unmask: Unmask) -> None:
         torch.save({"model": {}, "args": argparse.Namespace()}, "x.pth")
         said = unmask("convert", "x.pth", "new", "--to", "timm")
         assert said.status == 1
-        assert "x.pth is a pickle that wants more than tensors (argparse.Namespace)" in said.err
+        assert "x.pth is a pickle with more than tensors (argparse.Namespace)" in said.err
 
     def test_taken_destination(self, unmask: Unmask, trained: RunFolder) -> None:
         Path("new").mkdir()
         Path("new/notes.txt").touch()
         said = unmask("convert", trained.root, "new", "--to", "timm")
-        assert said.err == "unmask: new exists and is not empty; name another folder"
+        assert said.err == "unmask: new exists and is not empty; give another folder"
 
     def test_unknown_layout(self, unmask: Unmask, trained: RunFolder) -> None:
         said = unmask("convert", trained.root, "new", "--to", "onnx")

@@ -105,7 +105,7 @@ def test_a_study_of_time_needs_no_images(unmask: Unmask, own: str) -> None:
         (["targets", "data"], "unknown study 'targets'; did you mean 'target'"),
         (["target"], "which images? `unmask study target FOLDER`"),
         (["target", "/nowhere"], "/nowhere does not exist"),
-        (["gone.py:study", "data"], "'gone.py:study' names no study"),
+        (["gone.py:study", "data"], "'gone.py:study' is not a study"),
         (["mine.py:base", "data"], "mine.py has no Study called 'base'; it has ['study', 'timed']"),
         (["target", "data", "--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["target", "data", "--only", "HOOG"], "unknown variation 'HOOG'; did you mean 'HOG'"),

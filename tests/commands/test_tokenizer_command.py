@@ -153,12 +153,15 @@ def test_a_run_learns_dalles_codes(unmask: Unmask, images: Path, recipe: list[st
     file.unlink()
     sheet = unmask("reconstruct", "run", images / "00.png", "--out", "sheet.png")
     assert sheet.status != 0
-    assert "no picture without its decoder" in sheet.err
+    assert "into pictures without its decoder" in sheet.err
     assert not Path("sheet.png").exists()
     said = unmask("pretrain", images, *recipe, "--out", "other", *codes, "encoder.pkl")
-    assert "encoder.pkl does not exist; give the released encoder.pkl" in said.err
+    assert (
+        "encoder.pkl does not exist; set --objective.target.path to the released encoder.pkl"
+        in said.err
+    )
     grey = tiny.write_images(Path("grey"), channels=1)
     tiny.write_dalle(file, DalleCodes(path="", codes=16, width=4, depth=1))
     said = unmask("pretrain", grey, *recipe, "--out", "other", *codes, file)
-    assert "DALL-E's tokenizer knows colour images, and these have 1 channel" in said.err
+    assert "DALL-E's tokenizer needs colour images with 3 channels, and these have 1" in said.err
     assert not Path("other").exists()

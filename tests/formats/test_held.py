@@ -83,7 +83,7 @@ def test_beits_blocks_stay_in_our_own_layout(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["fair", "huggingface", "timm"])
 def test_beits_blocks_are_refused_elsewhere(tmp_path: Path, layout: str) -> None:
-    with pytest.raises(SettingsError, match=r"has BEiT's blocks.*only --to unmask keeps it"):
+    with pytest.raises(SettingsError, match=r"has BEiT's blocks.*use --to unmask"):
         written(weights_of(BEITS), tmp_path / "folder", layout)
     assert not (tmp_path / "folder").exists()
 
@@ -110,6 +110,6 @@ def test_several_class_tokens_stay_in_our_own_layout(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["fair", "huggingface", "timm"])
 def test_several_class_tokens_are_refused_elsewhere(tmp_path: Path, layout: str) -> None:
-    with pytest.raises(SettingsError, match=r"has 4 class tokens.*only --to unmask keeps it"):
+    with pytest.raises(SettingsError, match=r"has 4 class tokens.*use --to unmask"):
         written(weights_of(SEVERAL), tmp_path / "folder", layout)
     assert not (tmp_path / "folder").exists()

@@ -118,7 +118,7 @@ def test_all_files_arrive(server: StandIn, folder: Path, tmp_path: Path) -> None
 
 def test_wrong_token(server: StandIn, folder: Path) -> None:
     with pytest.raises(
-        ResourceError, match=r"not pushed: the server wants a token .* `hf auth login"
+        ResourceError, match=r"not uploaded: the server needs a token .* `hf auth login"
     ):
         push(folder, "me/mine", server.address, "hf_wrong")
     assert server.files == {}
@@ -128,11 +128,11 @@ def test_server_that_is_not_there(server: StandIn, folder: Path) -> None:
     gone = ThreadingHTTPServer((HERE, 0), Answers)
     gone.server_close()
     with pytest.raises(
-        ResourceError, match=r"could not be pushed to me/mine .* `hf upload me/mine"
+        ResourceError, match=r"could not be uploaded to me/mine .* `hf upload me/mine"
     ):
         push(folder, "me/mine", f"http://{HERE}:{gone.server_port}", TOKEN)
 
 
 def test_name_that_is_none(server: StandIn, folder: Path) -> None:
-    with pytest.raises(SettingsError, match=r"--push a/b/c: no name of a repository, USER/NAME"):
+    with pytest.raises(SettingsError, match=r"--push a/b/c is not a valid name of a repository"):
         push(folder, "a/b/c", server.address, TOKEN)

@@ -85,7 +85,7 @@ def test_from_a_classifier(tmp_path: Path) -> None:
     theirs.save_pretrained(tmp_path / "x")
     weights = read_weights(tmp_path / "x")
     assert weights.decoder == {}
-    assert "left out, since it is a classifier's: classifier.bias" in weights.notes[0]
+    assert "left out, because it belongs to a classifier: classifier.bias" in weights.notes[0]
     images = pictures(2, 3, 16, 16)
     ours = weights.build_encoder().encode(images)
     found = theirs.vit(normalized(images)).last_hidden_state
@@ -95,9 +95,7 @@ def test_from_a_classifier(tmp_path: Path) -> None:
 def test_another_epsilon_is_said(tmp_path: Path) -> None:
     config = ViTMAEConfig(**{**SHAPE, "layer_norm_eps": 1e-12}, **DECODER)
     ViTMAEForPreTraining(config).save_pretrained(tmp_path / "x")
-    assert (
-        "layer_norm_eps 1e-12; unmask computes with 1e-06" in read_weights(tmp_path / "x").notes[0]
-    )
+    assert "layer_norm_eps 1e-12; unmask uses 1e-06" in read_weights(tmp_path / "x").notes[0]
 
 
 def test_spelling_on_disk_is_the_hubs(tmp_path: Path) -> None:
@@ -135,7 +133,7 @@ def test_whole_base_model_from_transformers(tmp_path: Path) -> None:
 
 
 def test_rectangles_with_a_decoder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"ViTMAE takes square images alone, .* 8x24 pixels"):
+    with pytest.raises(SettingsError, match=r"ViTMAE only takes square images, .* 8x24 pixels"):
         written(weights_of(WIDE), tmp_path / "folder", "huggingface")
     assert list(tmp_path.iterdir()) == []
 

@@ -98,7 +98,9 @@ def test_positions_are_read_and_not_computed(tmp_path: Path) -> None:
 
 def test_classifiers_are_left_out_and_said(tmp_path: Path) -> None:
     weights = read_weights(saved(theirs_of(num_classes=5), tmp_path / "x"))
-    assert weights.notes == ("left out, since it is a classifier's: head.bias, head.weight",)
+    assert weights.notes == (
+        "left out, because it belongs to a classifier: head.bias, head.weight",
+    )
 
 
 @pytest.mark.parametrize("layout", ["timm", "fair"])

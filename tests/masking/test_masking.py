@@ -106,17 +106,13 @@ def test_ratio_that_keeps_or_hides_nothing_is_refused(masking: Any) -> None:
         SettingsError, match=r"keep none of the 16 patches.*between 0.0625 and 0.938"
     ):
         masking(ratio=0.99).sample(2, Size(4, 4), random(0))
-    with pytest.raises(
-        SettingsError, match=r"one patch \(1 of 1 patches\) cannot; use a larger image"
-    ):
+    with pytest.raises(SettingsError, match=r"one patch cannot be masked.*use a larger image"):
         masking(ratio=0.9).sample(2, Size(1, 1), random(0))
 
 
 @pytest.mark.parametrize("name", [name for name in MASKINGS if name != "squares"])
 def test_one_patch_cannot_be_masked(name: str) -> None:
-    with pytest.raises(
-        SettingsError, match=r"one patch \(1 of 1 patches\) cannot; use a larger image"
-    ):
+    with pytest.raises(SettingsError, match=r"one patch cannot be masked.*use a larger image"):
         MASKINGS[name]().sample(2, Size(1, 1), random(0))
 
 
@@ -286,12 +282,12 @@ def test_squares_of_several_masks() -> None:
 
 def test_squares_that_do_not_fill_the_grid_are_refused() -> None:
     with pytest.raises(
-        SettingsError, match="do not fill a grid of 15 x 14 patches; a grid of 16 x 14 would do"
+        SettingsError, match=r"do not fill a grid of 15 x 14 patches; the nearest grid.* 16 x 14"
     ):
         SquareMasking().sample(1, Size(15, 14), random(0))
-    with pytest.raises(SettingsError, match=r"256 x 224 pixels \(--image-size 256x224\)"):
+    with pytest.raises(SettingsError, match=r"256 x 224 \(--image-size 256x224\)"):
         check_squares(Size(15, 14), 2, 16)
-    with pytest.raises(SettingsError, match="side must be at least 2 patches, got 1"):
+    with pytest.raises(SettingsError, match="side must be at least 2, got 1; Pixio uses 2 or 4"):
         SquareMasking(side=1)
 
 
@@ -347,8 +343,8 @@ def test_inverse_block_at_the_authors_size() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"adjust": 1.0}, r"adjust must lie in \[0, 1\), got 1.0; data2vec uses 0.07"),
-        ({"side": 0}, "side must be at least 1 patch, got 0; data2vec uses 3"),
+        ({"adjust": 1.0}, "adjust must be at least 0 and below 1, got 1.0; data2vec uses 0.07"),
+        ({"side": 0}, "side must be at least 1, got 0; data2vec uses 3"),
         ({"ratio": 1.0}, "ratio must lie between 0 and 1, got 1.0"),
     ],
 )

@@ -138,7 +138,7 @@ def test_prefixes_are_as_likely_as_one_another() -> None:
     drawn = torch.bincount(draw_prefixes(15_000, 16, problems.random(0)), minlength=17)
     assert drawn[0] == drawn[16] == 0
     assert 850 < int(drawn[1:16].min()) <= int(drawn.max()) < 1150  # 1,000: five deviations
-    with pytest.raises(SettingsError, match=r"one patch has no next one.*--image-size"):
+    with pytest.raises(SettingsError, match=r"one patch has no next patch.*--image-size"):
         draw_prefixes(2, 1, problems.random(0))
 
 

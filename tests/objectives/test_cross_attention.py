@@ -115,17 +115,17 @@ def test_predict_all_agrees_with_predict_on_hidden_patches() -> None:
 def test_decoder_takes_images_of_another_size() -> None:
     model = build()
     images = problems.pictures(Problem(size=Size(24, 12)))
-    mask = model.sample(images, problems.random(0))
-    assert torch.isfinite(model.errors(images, mask)).all()
+    mask = problems.mask_of(model, images, problems.random(0))
+    assert torch.isfinite(problems.errors_of(model, images, mask)).all()
 
 
 def test_bfloat16_scores_in_float32_near_the_exact_loss() -> None:
     model = build()
     images = problems.pictures(Problem(), count=4)
     mask = problems.first_patches_kept(4, 16, 4)
-    exact = model.errors(images, mask)
+    exact = problems.errors_of(model, images, mask)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = model.errors(images, mask)
+        rough = problems.errors_of(model, images, mask)
     assert rough.dtype == torch.float32
     torch.testing.assert_close(rough, exact, atol=0.05, rtol=0.05)  # 8 bits of mantissa
 
@@ -145,7 +145,7 @@ def test_the_loss_is_of_the_patches_that_are_rebuilt_alone(
     images = problems.pictures(Problem(), count=3)
     loss = model(problems.batch_of(images), problems.random(4)).total
     mask = masking.sample(3, Size(4, 4), problems.random(4))
-    errors = model.errors(images, mask)
+    errors = problems.errors_of(model, images, mask)
     half = errors.shape[1] // 2
     close(loss, errors[:, :half].mean())
     assert (loss - errors.mean()).abs() > 1e-4
@@ -162,7 +162,10 @@ def test_micro_batches_rebuild_the_patches_of_the_whole_batch() -> None:
 
 @pytest.mark.parametrize("predicted", [0.0, -0.5, 1.5])
 def test_a_senseless_share_is_refused(predicted: float) -> None:
-    with pytest.raises(SettingsError, match=r"predicted is a share .* CrossMAE uses a third"):
+    with pytest.raises(
+        SettingsError,
+        match=r"predicted must be above 0 and at most 1, got .*; CrossMAE predicts a third",
+    ):
         MAE(predicted=predicted)
 
 

@@ -109,7 +109,7 @@ def test_hidden_pixels_move_nothing() -> None:
     """Not one bit, of tokens, their taps and guesses, when hidden pixels become noise, or NaN."""
     model = build()
     images = problems.pictures(SQUARE, count=3)
-    mask = model.sample(images, problems.random(0))
+    mask = problems.mask_of(model, images, problems.random(0))
     hidden = pixels_of(mask.removed, 4, Size(4, 4))[:, None]
     noise = torch.where(hidden, problems.pictures(SQUARE, count=3, seed=9), images)
     assert not noise.equal(images)
@@ -136,7 +136,7 @@ def everything(model: MaskedAutoencoder, images: Tensor, mask: object) -> tuple[
 def test_kept_tokens_depend_on_the_mask_token_and_cannot_where_it_never_enters() -> None:
     model = build()
     images = problems.pictures(SQUARE)
-    mask = model.sample(images, problems.random(0))
+    mask = problems.mask_of(model, images, problems.random(0))
     before = model.encode(images, mask).patches
     alone = model.encoder.encode_visible(images, mask).patches
     model.encoding.mask_token.data *= -2.0
@@ -161,7 +161,10 @@ def test_order_of_patches_within_the_mask_is_free() -> None:
     turned = mask._replace(
         kept_index=mask.kept_index.flip(1), removed_index=mask.removed_index.roll(3, 1)
     )
-    close(model.errors(images, turned), model.errors(images, mask).roll(3, 1))
+    close(
+        problems.errors_of(model, images, turned),
+        problems.errors_of(model, images, mask).roll(3, 1),
+    )
     close(model.encode(images, turned).patches, model.encode(images, mask).patches)
 
 
@@ -170,32 +173,35 @@ def test_several_masks_of_an_image_score_as_that_many_images() -> None:
     images = problems.pictures(SQUARE, count=3)
     mask = PartitionMasking(masks=2, ratio=0.5).sample(3, Size(4, 4), problems.random(2))
     alone = mask._replace(image=torch.arange(6))
-    close(model.errors(images, mask), model.errors(images.repeat_interleave(2, dim=0), alone))
+    close(
+        problems.errors_of(model, images, mask),
+        problems.errors_of(model, images.repeat_interleave(2, dim=0), alone),
+    )
 
 
 def test_only_some_patches_need_be_scored() -> None:
     """The encoder sees a token for each hidden patch, scored or not; the decoder, those that are scored."""
     model = build()
     images = problems.pictures(SQUARE)
-    mask = model.sample(images, problems.random(0))
+    mask = problems.mask_of(model, images, problems.random(0))
     some = some_removed(mask, 0.5)
     assert model.encode(images, some).patches.equal(model.encode(images, mask).patches)
-    assert model.errors(images, some).shape == (2, 6)
+    assert problems.errors_of(model, images, some).shape == (2, 6)
 
 
 def test_bfloat16_scores_in_float32_near_the_exact_loss() -> None:
     model = build()
     images = problems.pictures(SQUARE, count=4)
     mask = problems.first_patches_kept(4, 16, 4)
-    exact = model.errors(images, mask)
+    exact = problems.errors_of(model, images, mask)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = model.errors(images, mask)
+        rough = problems.errors_of(model, images, mask)
     assert rough.dtype == torch.float32
     torch.testing.assert_close(rough, exact, atol=0.05, rtol=0.05)  # 8 bits of mantissa
 
 
 def test_a_decoder_with_tokens_of_its_own_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"mask tokens of its own.*decoder:self-attention"):
+    with pytest.raises(SettingsError, match=r"its own mask tokens.*decoder:self-attention"):
         MAE(encoding=Replaced(), decoder=CrossAttentionDecoder())
 
 

@@ -282,7 +282,10 @@ def test_the_moment_says_how_far_the_rise_is() -> None:
         ({"decoder_dim": 18}, "decoder_dim must be a multiple of decoder_groups, got 18 and 4"),
         ({"noise": -0.1}, "noise must not be negative, got -0.1"),
         ({"last_momentum": 1.1}, "last_momentum must lie between 0 and 1, got 1.1"),
-        ({"target_blocks": 3}, "target_blocks is 3, and the encoder has 2; take at most"),
+        (
+            {"target_blocks": 3},
+            "target_blocks is 3, but the encoder has only 2 blocks; use at most",
+        ),
         ({"decoder_dim": 20, "decoder_groups": 5}, "divide the encoder's width, got 5 and 24"),
     ],
 )

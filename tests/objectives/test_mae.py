@@ -47,7 +47,7 @@ def test_equals_the_literal_version(shape: str, target: Pixels | NormalizedPixel
 
     mask = mask_from_noise(noise, problem.ratio)
     encoded = model.encoder.encode_visible(images, mask)
-    loss = model.errors(images, mask).mean()
+    loss = problems.errors_of(model, images, mask).mean()
     loss.backward()
 
     weights = {
@@ -87,7 +87,7 @@ def test_equals_the_published_code(name: str, vectors: Any) -> None:
     mask = mask_from_noise(found["noise"], settings["mask_ratio"])
 
     encoded = model.encoder.encode_visible(images, mask)
-    loss = model.errors(images, mask).mean()
+    loss = problems.errors_of(model, images, mask).mean()
     loss.backward()
 
     assert torch.equal(mask.removed, found["mask"].bool())
@@ -173,7 +173,9 @@ def test_loss_is_the_mean_over_removed_patches(masking: Any) -> None:
     loss = model(problems.batch_of(images), problems.random(4))
     mask = masking.sample(3, Size(4, 4), problems.random(4))
     by_hand = [
-        model.errors(images[i : i + 1], PatchMask.of(mask.removed[i : i + 1])).flatten()
+        problems.errors_of(
+            model, images[i : i + 1], PatchMask.of(mask.removed[i : i + 1])
+        ).flatten()
         for i in range(3)
     ]
     close(loss.total, torch.cat(by_hand).mean())
@@ -195,7 +197,10 @@ def test_order_of_patches_within_the_mask_is_free() -> None:
     turned = mask._replace(
         kept_index=mask.kept_index.flip(1), removed_index=mask.removed_index.roll(3, 1)
     )
-    close(model.errors(images, turned), model.errors(images, mask).roll(3, 1))
+    close(
+        problems.errors_of(model, images, turned),
+        problems.errors_of(model, images, mask).roll(3, 1),
+    )
     close(model.predict_all(images, turned), model.predict_all(images, mask))
 
 
@@ -223,18 +228,18 @@ def test_a_guess_of_nothing_scores_as_the_paper_s_arithmetic_says() -> None:
 def test_decoder_takes_images_of_another_size() -> None:
     model = problems.build()
     images = problems.pictures(Problem(size=Size(24, 12)))
-    mask = model.sample(images, problems.random(0))
+    mask = problems.mask_of(model, images, problems.random(0))
     assert mask.removed.shape == (2, 18)
-    assert torch.isfinite(model.errors(images, mask)).all()
+    assert torch.isfinite(problems.errors_of(model, images, mask)).all()
 
 
 def test_bfloat16_scores_in_float32_near_the_exact_loss() -> None:
     model = problems.build()
     images = problems.pictures(Problem(), count=4)
     mask = problems.first_patches_kept(4, 16, 4)
-    exact = model.errors(images, mask)
+    exact = problems.errors_of(model, images, mask)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = model.errors(images, mask)
+        rough = problems.errors_of(model, images, mask)
     assert rough.dtype == torch.float32
     torch.testing.assert_close(rough, exact, atol=0.05, rtol=0.05)  # 8 bits of mantissa
 
@@ -246,7 +251,7 @@ def test_several_masks_of_an_image_score_as_that_many_images() -> None:
     repeated = images.repeat_interleave(2, dim=0)
     alone = mask._replace(image=torch.arange(6))
     assert mask.image.tolist() == [0, 0, 1, 1, 2, 2]
-    close(model.errors(images, mask), model.errors(repeated, alone))
+    close(problems.errors_of(model, images, mask), problems.errors_of(model, repeated, alone))
     close(model.loss(images, mask), model.loss(repeated, alone))
     close(model.predict_all(images, mask), model.predict_all(repeated, alone))
 

@@ -5,7 +5,8 @@ import pytest
 from unmask.data.views import RandomCrop
 from unmask.recipes import RECIPES
 from unmask.targets import NormalizedPixels
-from unmask.training.optimizers import AdamW, ClipTogether
+from unmask.training.clipping import ClipTogether
+from unmask.training.optimizers import AdamW
 
 
 def test_aim_s_settings() -> None:

@@ -13,7 +13,8 @@ from unmask.objectives.decoders import LinearDecoder
 from unmask.objectives.encodings import Replaced, Visible
 from unmask.recipes import RECIPES, Recipe
 from unmask.targets import AbsolutePixels, KMeansTokens
-from unmask.training.optimizers import AdamW, ClipTogether
+from unmask.training.clipping import ClipTogether
+from unmask.training.optimizers import AdamW
 
 
 def recipe_of(name: str) -> Recipe:
@@ -53,7 +54,7 @@ def test_kept_tokens_depend_on_the_mask_token_and_hidden_pixels_on_nothing(name:
     torch.manual_seed(0)
     model = problems.of_recipe(recipe)
     images = torch.randint(256, (2, 3, 32, 32), generator=problems.random(1), dtype=torch.uint8)
-    mask = model.sample(images, problems.random(2))
+    mask = problems.mask_of(model, images, problems.random(2))
     before = model.encode(images, mask)
     alone = model.encoder.encode_visible(images, mask).patches
     model.encoding.mask_token.data *= -50.0
@@ -69,7 +70,7 @@ def test_simmim_scores_the_mean_absolute_error_of_hidden_pixels() -> None:
     torch.manual_seed(0)
     model = spec.build(problems.build_encoder())
     images = problems.pictures(problems.Problem())
-    mask = model.sample(images, problems.random(2))
+    mask = problems.mask_of(model, images, problems.random(2))
     guesses = model.predict_all(images, mask)
     pixels = problems.normalized(images, 3)
     total, count = 0.0, 0

@@ -11,7 +11,9 @@ from unmask.data.multi_views import MultiCrop, TwoCrops, sizes_of
 from unmask.errors import SettingsError
 from unmask.objectives import DINO, MoCo3
 from unmask.recipes import find_recipe
-from unmask.training.optimizers import AdamW, ClipEach, set_rates
+from unmask.training.clipping import ClipEach
+from unmask.training.optimizers import AdamW
+from unmask.training.parameter_groups import set_rates
 
 
 def test_dino_is_as_published() -> None:
@@ -108,14 +110,14 @@ def test_head_and_encoder_of_the_small_one() -> None:
     ("change", "said"),
     [
         ({"batch_size": 1}, "a batch needs at least 2, got 1"),
-        ({"views": find_recipe("mae-ti4").views}, "choose views:multi-crop"),
+        ({"views": find_recipe("mae-ti4").views}, "use views:multi-crop"),
         (
             {"image_size": Size(8, 8)},
             "small crops of 16 pixels are larger than the image size of 8",
         ),
         (
             {"views": MultiCrop(small_size=Size(18, 18))},
-            "18 x 18 pixels cannot be cut into patches",
+            "18 x 18 pixels cannot be divided into patches",
         ),
     ],
 )
@@ -156,7 +158,10 @@ def test_small_moco_is_what_it_says() -> None:
     ("change", "said"),
     [
         ({"batch_size": 1}, "a batch needs at least 2, got 1"),
-        ({"views": find_recipe("dino-ti4").views}, "is shown 8; choose views:two-crops"),
+        (
+            {"views": find_recipe("dino-ti4").views},
+            "of the same size, and these views are .*use views:two-crops",
+        ),
     ],
 )
 def test_what_moco_cannot_compare_is_refused(change: dict[str, object], said: str) -> None:
@@ -165,7 +170,5 @@ def test_what_moco_cannot_compare_is_refused(change: dict[str, object], said: st
 
 
 def test_one_view_is_all_that_a_masked_autoencoder_takes() -> None:
-    with pytest.raises(
-        SettingsError, match="looks at one view of each image, and these views are 8"
-    ):
+    with pytest.raises(SettingsError, match="uses one view of each image, and these views are 8"):
         replace(find_recipe("mae-ti4"), views=find_recipe("dino-ti4").views)

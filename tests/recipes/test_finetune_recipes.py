@@ -115,7 +115,7 @@ def test_choice_from_scratch_by_the_images(side: int, name: str) -> None:
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"batch_size": 5}, "so batch_size must be even, got 5"),
         ({"epochs": 0}, "epochs must be above 0"),
-        ({"image_size": Size(30, 30)}, "cannot be cut into patches"),
+        ({"image_size": Size(30, 30)}, "cannot be divided into patches"),
     ],
 )
 def test_wrong_values_are_refused(changes: dict[str, object], message: str) -> None:
@@ -124,9 +124,9 @@ def test_wrong_values_are_refused(changes: dict[str, object], message: str) -> N
 
 
 def test_names_of_the_other_kind() -> None:
-    with pytest.raises(SettingsError, match="mae-b16 is a recipe of `unmask pretrain`"):
+    with pytest.raises(SettingsError, match="mae-b16 is a recipe for `unmask pretrain`"):
         find_transfer("mae-b16")
-    with pytest.raises(SettingsError, match="finetune-b16 is a recipe of `unmask finetune`"):
+    with pytest.raises(SettingsError, match="finetune-b16 is a recipe for `unmask finetune`"):
         find_recipe("finetune-b16")
     with pytest.raises(SettingsError, match="did you mean 'finetune-ti4'"):
         find_transfer("finetune-t14")

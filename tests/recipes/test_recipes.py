@@ -164,7 +164,7 @@ def test_dense_recipe_follows_the_notes_on_pixio() -> None:
     assert (dense.objective.decoder.embed_dim, dense.objective.decoder.depth) == (512, 16)
     mask = dense.objective.masking.sample(1, dense.encoder_grid(), torch.Generator())
     assert mask.kept_index.shape == (1, 64)  # a quarter of 256
-    with pytest.raises(SettingsError, match=r"256 x 224 pixels \(--image-size 256x224\)"):
+    with pytest.raises(SettingsError, match=r"256 x 224 \(--image-size 256x224\)"):
         changed("dense-b16", image_size=Size(240, 224))
 
 
@@ -245,7 +245,7 @@ def test_missing_object_in_a_file(own: Path, wrong: str) -> None:
 
 @pytest.mark.parametrize("wrong", ["gone.py:LONG", "mine.py", ":LONG.py"])
 def test_missing_file(wrong: str) -> None:
-    with pytest.raises(SettingsError, match=r"names no recipe: write \./FILE\.py:NAME"):
+    with pytest.raises(SettingsError, match=r"is not a recipe: write \./FILE\.py:NAME"):
         find_recipe(wrong)
 
 
@@ -254,7 +254,7 @@ def test_a_recipe_checks_itself() -> None:
         changed("mae-b16", batch_size=0)
     with pytest.raises(SettingsError, match=r"epochs must be above 0.*got -1"):
         changed("mae-b16", epochs=-1.0)
-    with pytest.raises(SettingsError, match="nearest size that can is 208 x 224"):
+    with pytest.raises(SettingsError, match="nearest size that works is 208 x 224"):
         changed("mae-b16", image_size=Size(209, 224))
 
 

@@ -107,6 +107,17 @@ def first_patches_kept(batch: int, patches: int, kept: int) -> PatchMask:
     return PatchMask.of(removed)
 
 
+def mask_of(model: MaskedAutoencoder, images: Tensor, generator: torch.Generator) -> PatchMask:
+    """A mask for these images, by the model's masking."""
+    return model.masking.sample(len(images), model.grid_of(images), generator)
+
+
+def errors_of(model: MaskedAutoencoder, images: Tensor, mask: PatchMask) -> Tensor:
+    """The target's error of each hidden patch, [m r]."""
+    truth = model.target(images, mask, model.encoder.statistics)
+    return model.target.loss(model.predict(images, mask), truth)
+
+
 def published_name(name: str) -> str:
     """The name that the published weights give a parameter of ours."""
     owner, _, rest = name.partition(".")

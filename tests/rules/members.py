@@ -57,17 +57,8 @@ from unmask.targets import (
 )
 from unmask.tasks import AnyHead, AnyTask, Classify
 from unmask.tasks.heads import AttentiveHead, LinearHead, MeanHead, TokenProbe
-from unmask.training.optimizers import (
-    AdamW,
-    AnyClipping,
-    AnyOptimizer,
-    ClipEach,
-    ClipTogether,
-    Lars,
-    LayerwiseAdamW,
-    Muon,
-    NoClipping,
-)
+from unmask.training.clipping import AnyClipping, ClipEach, ClipTogether, NoClipping
+from unmask.training.optimizers import AdamW, AnyOptimizer, Lars, LayerwiseAdamW, Muon
 from unmask.traits import Comparing, Hiding, Masked, Predicting
 
 UNIONS = {

@@ -13,6 +13,7 @@ ROOT = Path(unmask.__file__).parent
 BASE = {
     "spec",
     "errors",
+    "files",
     "contracts",
     "traits",
     "annotations",
@@ -46,7 +47,6 @@ FENCED = {
     "rich": {"commands/*.py", "console/*.py"},
     "cattrs": {"spec.py"},
     "timm": {
-        "training/optimizers.py",
         "data/views.py",
         "data/mixing.py",  # mixup, cutmix and erasing act on batches, views on single images
         "encoders/layers.py",

@@ -53,17 +53,21 @@ def within_file(folder: RunFolder) -> None:
 
 def before_sync(folder: RunFolder) -> None:
     """Before a file has reached the disk."""
-    _at_call(3, checkpoint, "_sync", lambda sync, path: die())
+    _at_call(3, checkpoint, "sync", lambda sync, path: die())
 
 
 def within_info(folder: RunFolder) -> None:
     """After half of info.json."""
 
-    def half(write: Callable[..., None], path: Path, text: str) -> None:
-        path.write_text(text[: len(text) // 2])
-        die()
+    def half(write_whole: Callable[..., None], path: Path, write: Callable[[Path], None]) -> None:
+        def write_half(temporary: Path) -> None:
+            write(temporary)
+            os.truncate(temporary, temporary.stat().st_size // 2)
+            die()
 
-    _at_call(1, checkpoint, "_write_text", half)
+        write_whole(path, write_half)
+
+    _at_call(1, checkpoint, "write_whole", half)
 
 
 def before_rename(folder: RunFolder) -> None:

@@ -74,4 +74,4 @@ def test_its_model_file_is_read_as_an_encoder(finished: tuple[str, RunFolder]) -
     path: Path = tiny.newest(finished[1]).folder / "model.safetensors"
     found = find_weights(path)
     assert not found.weights.decoder
-    assert "only its encoder is of use" in found.weights.notes[0]
+    assert "only the encoder is used after pretraining" in found.weights.notes[0]

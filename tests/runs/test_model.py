@@ -119,7 +119,7 @@ class TestEmbed:
     def test_other_sizes_of_tensors(self, model: Model) -> None:
         assert model.embed(pixels(6, 14)[None]).patches.shape == (1, 21, 8)
         with pytest.raises(
-            SettingsError, match=r"7 x 14 pixels .* nearest size that can is 8 x 14"
+            SettingsError, match=r"7 x 14 pixels .* nearest size that works is 8 x 14"
         ):
             model.embed(pixels(7, 14)[None])
 

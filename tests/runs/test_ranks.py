@@ -20,7 +20,8 @@ from unmask.objectives import DINO, MAE, Latent, MoCo3
 from unmask.runs.encoder_weights import COMPANIONS
 from unmask.runs.folder import RunFolder
 from unmask.tasks.heads import TokenProbe
-from unmask.training.optimizers import AdamW, ClipEach
+from unmask.training.clipping import ClipEach
+from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine
 
 pytestmark = pytest.mark.timeout(

@@ -76,7 +76,7 @@ def test_every_size_has_its_epoch(epochs: float) -> None:
 
 def test_too_few_epochs_are_refused() -> None:
     with pytest.raises(
-        SettingsError, match=r"3 sizes take at least as many epochs, got 2; .*--epochs"
+        SettingsError, match=r"3 image sizes need at least 3 epochs, got 2; .*--epochs"
     ):
         replace(RECIPE, epochs=2.0)
 

@@ -100,12 +100,14 @@ def test_the_loss_is_cross_entropy_of_the_hidden_patches(target: DalleTarget) ->
 def test_there_is_no_picture(target: DalleTarget) -> None:
     images = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     mask = problems.first_patches_kept(1, 16, 4)
-    with pytest.raises(SettingsError, match="no picture without its decoder"):
+    with pytest.raises(SettingsError, match="into pictures without its decoder"):
         target.pixels(torch.zeros(1, 16, 16), images, mask, STATISTICS, "neighbors")
 
 
 def test_other_than_colour_images_are_refused() -> None:
-    with pytest.raises(SettingsError, match="knows colour images, and these have 4 channels"):
+    with pytest.raises(
+        SettingsError, match="needs colour images with 3 channels, and these have 4"
+    ):
         SPEC.build(16, 4)
     with pytest.raises(SettingsError, match="width must be at least 1"):
         DalleCodes(path="nowhere", width=0)
@@ -172,7 +174,10 @@ class Evil:
 
 def test_what_the_file_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"nowhere does not exist; give the released encoder.pkl"):
+    with pytest.raises(
+        DataError,
+        match=r"nowhere does not exist; set --objective.target.path to the released encoder.pkl",
+    ):
         read_dalle("nowhere")
     Path("half.pkl").write_bytes(
         pickled(tmp_path / "encoder.pkl", DalleEncoder(16, 8, 1)).read_bytes()[:2000]
@@ -181,7 +186,7 @@ def test_what_the_file_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         read_dalle("half.pkl")
     torch.save(Evil(), "evil.pkl")
     with pytest.raises(
-        DataError, match=r"evil.pkl is damaged, half-downloaded, or no file of weights"
+        DataError, match=r"evil.pkl is damaged, incompletely downloaded, or not a weight file"
     ):
         read_dalle("evil.pkl")
     assert not Path("ran").exists()

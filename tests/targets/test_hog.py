@@ -111,7 +111,7 @@ def test_lines_are_drawn_along_edges(upright: bool, number: int) -> None:
 
 
 def test_odd_patches_are_refused() -> None:
-    with pytest.raises(SettingsError, match="a patch of 7 pixels has no half"):
+    with pytest.raises(SettingsError, match="a patch of 7 pixels does not allow"):
         Hog().build(7, 3)
 
 

@@ -99,11 +99,11 @@ def test_a_fit_does_not_hang_on_signs() -> None:
 
 
 def test_patches_all_alike_are_refused() -> None:
-    with pytest.raises(DataError, match="all training patches are alike"):
+    with pytest.raises(DataError, match="all training patches are the same"):
         fitted(torch.ones(10, VALUES), 6)
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.5, math.nan])
 def test_bad_share_is_refused(share: float) -> None:
-    with pytest.raises(SettingsError, match="share of components"):
+    with pytest.raises(SettingsError, match="share must be above 0 and at most 1"):
         PrincipalComponents(share=share)

@@ -6,14 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 from reference import problems
+from torch import Tensor
 
 from unmask.channels import Statistics
 from unmask.contracts import Batch, Size
 from unmask.errors import SettingsError
+from unmask.formats.model import split
 from unmask.patches import normalize, patchify
 from unmask.randomness import seeded
 from unmask.targets import ScalarTokenizer, TokenizerCodes
-from unmask.targets.tokenizer import CodeTarget, PatchTokenizer, rounded
+from unmask.targets.tokenizer import CodeTarget, PatchTokenizer, current_names, rounded
 
 STATISTICS = problems.statistics(3)
 MASK = problems.first_patches_kept(2, 16, 4)
@@ -26,7 +28,7 @@ def tokenizer() -> PatchTokenizer:
     with seeded("test tokenizer"):
         module = SPEC.build(4, 3, STATISTICS)
         with torch.no_grad():
-            module.inwards[-1].weight.mul_(4)  # so that more than the middle levels occur
+            module.encoder[-1].weight.mul_(4)  # so that more than the middle levels occur
     return module
 
 
@@ -70,7 +72,7 @@ def test_codes_by_the_literal_rule(tokenizer: PatchTokenizer) -> None:
     patches = torch.randn(50, 48, generator=problems.random(1))
     found = tokenizer.codes_of(patches)
     assert len(found.unique()) > 5
-    numbers = tokenizer.inwards(patches)
+    numbers = tokenizer.encoder(patches)
     for row in range(50):
         code, worth = 0, 1
         for levels, number in zip(tokenizer.levels.tolist(), numbers[row].tolist(), strict=True):
@@ -159,6 +161,49 @@ def test_hidden_pixels_do_not_reach_the_picture(target: CodeTarget) -> None:
     changed = images.clone()
     changed[:, :, 4:] = 255 - changed[:, :, 4:]  # all hidden patches
     assert target.pixels(guess, changed, MASK, STATISTICS, "true").equal(drawn)
+
+
+OLD_NAMES = {
+    "encoder": "inwards",
+    "to_width": "spread",
+    "decoder": "outwards",
+    "to_pixels": "paint",
+    "strides": "places",
+}
+
+
+def with_old_names(tensors: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """A state dict as the first versions saved it."""
+    old: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        first, dot, inner = name.removeprefix(prefix).partition(".")
+        known = name.startswith(prefix)
+        old[f"{prefix}{OLD_NAMES.get(first, first)}{dot}{inner}" if known else name] = tensor
+    return old
+
+
+def test_weights_with_old_names_are_read(target: CodeTarget, tokenizer: PatchTokenizer) -> None:
+    state = tokenizer.state_dict()
+    old = with_old_names(state)
+    assert {"inwards.0.weight", "spread.bias", "outwards.0.conv1.weight", "paint.bias"} <= set(old)
+    with seeded("another tokenizer"):
+        fresh = SPEC.build(4, 3, STATISTICS)
+    fresh.load_state_dict(old)
+    assert all(fresh.state_dict()[name].equal(tensor) for name, tensor in state.items())
+    assert current_names(old).keys() == state.keys()
+    assert current_names({"inwards.0.weight:exp_avg": state["mean"]}).keys() == {
+        "encoder.0.weight:exp_avg"
+    }
+
+    inside = {f"target.{name}": tensor for name, tensor in target.state_dict().items()}
+    module = torch.nn.Module()
+    module.target = TokenizerCodes(path="nowhere", tokenizer=SPEC).build(4, 3)
+    module.load_state_dict(with_old_names(inside, "target.tokenizer."))
+    assert all(module.state_dict()[name].equal(tensor) for name, tensor in inside.items())
+    _, others = split(
+        {**with_old_names(inside, "target.tokenizer."), "encoder.mean": state["mean"]}
+    )
+    assert others.keys() == inside.keys()
 
 
 def test_nothing_of_a_target_learns(target: CodeTarget) -> None:

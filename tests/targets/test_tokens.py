@@ -109,13 +109,17 @@ def test_fitting_twice_gives_the_same() -> None:
 
 
 def test_more_codes_than_patches_are_refused() -> None:
-    with pytest.raises(DataError, match="512 codes cannot be found among 40 patches; take fewer"):
+    with pytest.raises(
+        DataError, match="512 codes need at least as many patches, and there are 40; use fewer"
+    ):
         KMeansTokens().build(4, 3).fit(torch.randn(40, VALUES))
 
 
 def test_patches_that_all_get_one_code_are_refused() -> None:
     """As of blank images, or where k-means went wrong."""
-    with pytest.raises(DataError, match="all 50 training patches one code, so there is nothing"):
+    with pytest.raises(
+        DataError, match="all 50 training patches the same code, so there is nothing"
+    ):
         KMeansTokens(codes=4).build(4, 3).fit(torch.full((50, VALUES), 0.5))
 
 

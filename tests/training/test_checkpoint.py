@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,7 @@ def test_full_disk_keeps_the_earlier_ones(
     with pytest.raises(
         ResourceError,
         match=r"step 3 could not be written.*No space left on device.*"
-        r"earlier ones are whole. Make room.*--resume",
+        r"earlier checkpoints are intact. Make room.*--resume",
     ):
         save(tmp_path, 3)
     assert folders(tmp_path) == ["step-0000001", "step-0000002"]
@@ -220,10 +221,10 @@ def test_full_disk_keeps_the_earlier_ones(
 def test_full_disk_at_the_last_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 1)
 
-    def fill(path: Path, text: str) -> None:
+    def fill(path: Path, write: Callable[[Path], object]) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write_text", fill)
+    monkeypatch.setattr(checkpoint, "write_whole", fill)
     with pytest.raises(ResourceError, match="No space left"):
         save(tmp_path, 2)
     assert folders(tmp_path) == ["step-0000001"]

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("name", ["cuda:99", "xpu", "nonsense", "meta:nonsense"])
 def test_a_device_that_is_not_here_lists_those_that_are(name: str) -> None:
     with pytest.raises(
-        ResourceError, match=f"--device {name} cannot be used here .*this machine offers cpu"
+        ResourceError, match=f"--device {name} cannot be used here .*this machine has cpu"
     ):
         find_device(name)
 
@@ -51,9 +51,14 @@ def test_precision_is_that_of_matrix_products(precision: str, dtype: torch.dtype
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "least"), [("workers", -1, 0), ("threads", 0, 1), ("micro_batch", 0, 1)]
+    ("name", "value", "bounds"),
+    [
+        ("workers", -1, "not be negative"),
+        ("threads", 0, "be at least 1"),
+        ("micro_batch", 0, "be at least 1"),
+    ],
 )
-def test_wrong_values_are_refused(name: str, value: int, least: int) -> None:
+def test_wrong_values_are_refused(name: str, value: int, bounds: str) -> None:
     fine = {"workers": 0, "threads": 1, "micro_batch": 1}
-    with pytest.raises(SettingsError, match=f"{name} must be at least {least}, got {value}"):
+    with pytest.raises(SettingsError, match=f"{name} must {bounds}, got {value}"):
         Hardware(device="cpu", precision="float32", **(fine | {name: value}))

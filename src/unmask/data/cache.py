@@ -5,7 +5,6 @@ Losing any of it costs time only, so a cache that cannot be written is no error.
 
 import contextlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from typing import Any
 import platformdirs
 import pyarrow as pa
 from pyarrow import feather
+
+from unmask.files import write_whole
 
 
 def cache_folder() -> Path:
@@ -51,12 +52,7 @@ def write_table(name: str, table: pa.Table) -> None:
 
 
 def _keep(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the path and rename, so that nobody reads half a file."""
-    writing = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
+    """Write a file whole; a cache that cannot be written is no error."""
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(writing)
-        writing.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            writing.unlink()
+        write_whole(path, write)

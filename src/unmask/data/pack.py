@@ -45,12 +45,13 @@ from unmask.data.set_aside import SetAside
 from unmask.data.tar_index import ARRAY_ENDING, ORIGINAL_NAME
 from unmask.data.tar_write import ShardWriter
 from unmask.errors import ResourceError, RunError, UnmaskError
+from unmask.files import is_unfinished
 from unmask.spec import to_json
 
 _CHUNK = 16
 _LOCK = ".lock"
 _WRITING = ".writing-"
-_OURS = (PACK, f".{PACK}", _LOCK)
+_OURS = (PACK, _LOCK)
 
 Tried = tuple[int, Stored | UnmaskError]
 """A position, and what to store of its image, or why that cannot be."""
@@ -104,7 +105,9 @@ class Packer:
         if before is not None:
             _check_same(self.root, before, self._pack())
         elif self.root.exists() and any(
-            path.name not in _OURS and not path.name.startswith(_WRITING)
+            path.name not in _OURS
+            and not path.name.startswith(_WRITING)
+            and not is_unfinished(path)
             for path in self.root.iterdir()
         ):
             raise RunError(f"{self.root} is not empty, and no packed folder; name a new one")
@@ -235,8 +238,9 @@ class Packer:
 
     def _clear(self) -> None:
         """Remove what a killed process left unfinished."""
-        for rest in self.root.glob(f"{_WRITING}*"):
-            rest.unlink()
+        for path in self.root.iterdir():
+            if path.name.startswith(_WRITING) or is_unfinished(path):
+                path.unlink()
 
     @contextmanager
     def _room(self) -> Generator[None]:

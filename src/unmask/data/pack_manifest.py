@@ -16,6 +16,7 @@ from pyarrow import feather
 from unmask.annotations import ClassLabels, MultiLabels, Unlabelled
 from unmask.data.tar_index import COLUMNS
 from unmask.errors import DataError, SettingsError
+from unmask.files import write_whole
 from unmask.spec import from_json, to_json
 
 PACK = "unmask-pack.json"
@@ -162,10 +163,9 @@ def read_pack(folder: Path) -> Pack | None:
 
 
 def write_pack(folder: Path, pack: Pack) -> None:
-    """Write beside and rename, so that the file is always whole."""
-    writing = folder / f".{PACK}"
-    writing.write_text(json.dumps(to_json(pack), indent=1) + "\n")
-    writing.replace(folder / PACK)
+    """Write the manifest of a folder."""
+    text = json.dumps(to_json(pack), indent=1) + "\n"
+    write_whole(folder / PACK, lambda path: path.write_text(text))
 
 
 def index_path(shard: Path) -> Path:
@@ -175,12 +175,12 @@ def index_path(shard: Path) -> Path:
 
 def write_index(shard: Path, index: ShardIndex) -> None:
     """Write the index of a shard."""
-    path = index_path(shard)
-    writing = path.with_name(f".{path.name}")
     note = {"shard": to_json(index.shard), "changed": index.changed, "version": _FORMAT_VERSION}
     table = index.table.replace_schema_metadata({"unmask": json.dumps(note)})
-    feather.write_feather(table, str(writing), compression="uncompressed")
-    writing.replace(path)
+    write_whole(
+        index_path(shard),
+        lambda path: feather.write_feather(table, str(path), compression="uncompressed"),
+    )
 
 
 def read_index(shard: Path) -> ShardIndex | None:

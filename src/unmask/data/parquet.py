@@ -7,7 +7,6 @@ into a memory-mapped file in the cache folder, since Parquet itself can only be 
 
 import io
 import json
-import os
 import re
 import shutil
 from collections import Counter
@@ -30,6 +29,7 @@ from unmask.data.labels import Labels, as_word, several_labels, unlabelled, word
 from unmask.data.names import Names, fingerprint
 from unmask.data.splits import find_files, split_of
 from unmask.errors import DataError, ResourceError
+from unmask.files import write_whole
 
 _IN_MEMORY = 2**31
 _IMAGE_NAMES = ("image", "img", "jpg", "png", "bytes")
@@ -298,19 +298,20 @@ def _copy(files: list[Path], layout: _Layout, path: Path, size: int) -> None:
     Raises:
         ResourceError: if the disk is too small, or the folder cannot be written.
     """
-    writing = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(temporary: Path) -> None:
         free = shutil.disk_usage(path.parent).free
         if free < 1.05 * size:
             raise OSError(f"{size / 2**30:.1f} GiB are needed, and {free / 2**30:.1f} GiB are free")
         schema = pa.schema([("bytes", pa.binary())])
-        with pa.OSFile(str(writing), "wb") as file, pa.ipc.new_file(file, schema) as table:
+        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, schema) as table:
             for part in (part for file in files for part in _read(file, layout)):
                 table.write_batch(pa.record_batch([part.cast(pa.binary())], schema))
-        writing.replace(path)
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, write)
     except OSError as error:
-        writing.unlink(missing_ok=True)
         raise ResourceError(
             f"Parquet cannot be read at random, and a copy that can does not fit in {path.parent} ({error}); "
             "make room there, or write the images to tar shards or a folder"

@@ -1,4 +1,4 @@
-"""Images to tokens; an encoder may be shown only a part of them."""
+"""Encoders: from images, or only their visible patches, to tokens."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The parts of a plain Transformer, in timm's names, so that weights move freely."""
+"""Layers of a plain Transformer. Parameters have timm's names, so that weights can be exchanged."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ NORM_EPSILON = 1e-6
 
 
 class QueryKeyValue(nn.Module):
-    """The fused projection with biases for queries and values alone (BEiT: one for keys would change nothing)."""
+    """A fused projection with biases for queries and values (BEiT; a bias of keys would not change attention)."""
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class QueryKeyValue(nn.Module):
 
     @property
     def bias(self) -> Float[Tensor, "qkv"]:
-        """As one, zero for keys."""
+        """The biases of queries, keys and values as one vector; those of keys are 0."""
         return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
 
     def forward(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t qkv"]:
@@ -41,7 +41,7 @@ class Attention(nn.Module):
         if embed_dim % num_heads:
             raise SettingsError(
                 f"embed_dim must be a multiple of num_heads, got {embed_dim} and {num_heads}; "
-                "ViT uses 64 channels a head"
+                "ViT uses 64 channels per head"
             )
         self.num_heads = num_heads
         self.qkv: nn.Linear | QueryKeyValue = nn.Linear(embed_dim, 3 * embed_dim)
@@ -53,7 +53,7 @@ class Attention(nn.Module):
         start: int,
         bias: Float[Tensor, "rows heads out t"] | None = None,
     ) -> Float[Tensor, "m out d"]:
-        """Attend from the tokens at `start` and after to all tokens."""
+        """Attend from the tokens from `start` on to all tokens."""
         if start == 0:
             query, key, value = self.qkv(tokens).chunk(3, dim=-1)
             return self.mix(query, key, value, bias)
@@ -70,12 +70,12 @@ class Attention(nn.Module):
         value: Float[Tensor, "m t d"],
         bias: Float[Tensor, "rows heads out t"] | None = None,
     ) -> Float[Tensor, "m out d"]:
-        """Attend with projections already made."""
+        """Attention and output projection, for queries, keys and values that are already projected."""
         return self.proj(attend(query, key, value, self.num_heads, bias))
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an exact GELU between."""
+    """Two linear layers with an exact GELU in between."""
 
     def __init__(self, embed_dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -83,26 +83,27 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden_dim, embed_dim)
 
     def forward(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t d"]:
-        """Each token on its own."""
+        """Each token separately."""
         return self.fc2(F.gelu(self.fc1(tokens)))
 
 
 class LayerScale(nn.Module):
-    """Each channel times a learned number (Touvron and others, 2021)."""
+    """A learned scale for each channel (Touvron and others, 2021)."""
 
     def __init__(self, embed_dim: int, initial: float) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((embed_dim,), initial))
 
     def forward(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t d"]:
-        """All tokens alike."""
+        """Scale all tokens."""
         return tokens * self.gamma
 
 
 class Block(nn.Module):
-    """A pre-norm Transformer block; what its halves add may be scaled (`scaled`), and attention biased."""
+    """A pre-norm Transformer block: an attention half and an MLP half, each with a residual connection."""
 
     entrances = ("attend", "transform", "project", "finish", "skipping")
+    """Methods that are called from outside like `forward`, so they must be compiled and registered with FSDP too."""
 
     def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -115,7 +116,7 @@ class Block(nn.Module):
 
     @classmethod
     def scaled(cls, embed_dim: int, num_heads: int, mlp_ratio: float, initial: float) -> "Block":
-        """A block as BEiT has them: LayerScale, and biases of queries and values alone."""
+        """BEiT's block: with LayerScale, and biases only for queries and values."""
         block = cls(embed_dim, num_heads, mlp_ratio)
         block.attn.qkv = QueryKeyValue(embed_dim)
         block.ls1, block.ls2 = LayerScale(embed_dim, initial), LayerScale(embed_dim, initial)
@@ -127,12 +128,12 @@ class Block(nn.Module):
         start: int = 0,
         bias: Float[Tensor, "rows heads out t"] | None = None,
     ) -> Float[Tensor, "m out d"]:
-        """The tokens at `start` and after; earlier ones only serve as keys and values."""
+        """The tokens from `start` on; earlier ones only serve as keys and values."""
         tokens = tokens[:, start:] + self.ls1(self.attn(self.norm1(tokens), start, bias))
         return tokens + self.transform(tokens)
 
     def compile(self, *args: Any, **settings: Any) -> None:
-        """Compile the block in place, by whichever of its methods it is run; names of weights stay."""
+        """Compile `forward` and the other entrances in place; names of weights do not change."""
         super().compile(*args, **settings)
         for name in self.entrances:
             setattr(self, name, torch.compile(getattr(self, name), *args, **settings))
@@ -142,32 +143,32 @@ class Block(nn.Module):
         tokens: Float[Tensor, "m t d"],
         bias: Float[Tensor, "rows heads t t"] | None = None,
     ) -> Float[Tensor, "m t d"]:
-        """What the attention half adds to the tokens."""
+        """The residual of the attention half."""
         return self.ls1(self.attn(self.norm1(tokens), 0, bias))
 
     def transform(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t d"]:
-        """What the MLP half adds to the tokens."""
+        """The residual of the MLP half."""
         return self.ls2(self.mlp(self.norm2(tokens)))
 
     def skipping(
         self,
         tokens: Float[Tensor, "m t d"],
-        attended: Float[Tensor, "m 1 1"],
-        transformed: Float[Tensor, "m 1 1"],
+        attention_scale: Float[Tensor, "m 1 1"],
+        mlp_scale: Float[Tensor, "m 1 1"],
         bias: Float[Tensor, "rows heads t t"] | None = None,
     ) -> Float[Tensor, "m t d"]:
-        """All of the block, what its halves add multiplied by numbers of each image."""
-        tokens = tokens + self.attend(tokens, bias) * attended
-        return tokens + self.transform(tokens) * transformed
+        """The block with stochastic depth: the residual of each half is multiplied by a number per image."""
+        tokens = tokens + self.attend(tokens, bias) * attention_scale
+        return tokens + self.transform(tokens) * mlp_scale
 
     def project(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t qkv"]:
-        """Query, key and value of each token: all of a block that looks at one token alone."""
+        """Query, key and value of each token: the part of a block before tokens are mixed."""
         return self.attn.qkv(self.norm1(tokens))
 
     def finish(
         self, tokens: Float[Tensor, "m t d"], projected: Float[Tensor, "m t qkv"]
     ) -> Float[Tensor, "m t d"]:
-        """The rest of the block, after `project`."""
+        """The part of the block after `project`."""
         tokens = tokens + self.ls1(self.attn.mix(*projected.chunk(3, dim=-1)))
         return tokens + self.transform(tokens)
 
@@ -175,18 +176,18 @@ class Block(nn.Module):
 def kept_paths(
     rates: Float[Tensor, "halves"], images: int, generator: torch.Generator
 ) -> Float[Tensor, "halves b 1 1"]:
-    """By how much to multiply what each half block adds to each image: 0, or more than 1 to make up for it.
+    """Stochastic depth (Huang and others, 2016): the factor on the residual of each half block for each image.
 
-    Stochastic depth (Huang and others, 2016); `rates` say how often each half is skipped.
+    `rates` are the probabilities that a half is skipped. The factor is then 0, else 1 / (1 - rate), so that the mean is 1.
     """
-    drawn = torch.rand(images, len(rates), generator=generator, device=generator.device)
-    return ((drawn >= rates) / (1 - rates)).T[:, :, None, None]
+    noise = torch.rand(images, len(rates), generator=generator, device=generator.device)
+    return ((noise >= rates) / (1 - rates)).T[:, :, None, None]
 
 
 def initialize(module: nn.Module) -> None:
-    """MAE's initialisation of linear layers: Xavier-uniform weights, zero biases.
+    """MAE's initialisation of linear layers: Xavier-uniform weights and zero biases.
 
-    The fused query-key-value matrix is drawn as one. Layer norms keep 1 and 0.
+    The fused query-key-value matrix is initialised as one matrix. Layer norms keep weight 1 and bias 0.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear):
@@ -195,9 +196,9 @@ def initialize(module: nn.Module) -> None:
 
 
 def initialize_scaled(blocks: nn.ModuleList) -> None:
-    """BEiT's initialisation: truncated normal weights (0.02), zero biases; what is added to tokens is made smaller.
+    """BEiT's initialisation: truncated normal weights (0.02) and zero biases, with smaller residuals in later blocks.
 
-    The last matrix of each half of block number l, counted from 1, is divided by the root of 2 l.
+    The last matrix of each half of block l, counted from 1, is divided by sqrt(2 l).
     """
     for number, block in enumerate(blocks, start=1):
         assert isinstance(block, Block)
@@ -211,5 +212,5 @@ def initialize_scaled(blocks: nn.ModuleList) -> None:
 
 
 def drawn_token(embed_dim: int, count: int = 1) -> nn.Parameter:
-    """Learned tokens [1 count d] drawn from N(0, 0.02)."""
+    """Learned tokens [1 count d], initialised from N(0, 0.02)."""
     return nn.Parameter(torch.empty(1, count, embed_dim).normal_(std=0.02))

@@ -1,4 +1,4 @@
-"""The usual sizes of the Vision Transformer, by name.
+"""The usual sizes of the Vision Transformer.
 
 Ti and S: Touvron and others, "Training data-efficient image transformers" (DeiT, 2021), table 1.
 S to H: MAE section 4 and appendix A.1; B, L and H from Dosovitskiy and others (2021), table 1.

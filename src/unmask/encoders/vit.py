@@ -1,6 +1,6 @@
-"""The plain Vision Transformer (Dosovitskiy and others, 2021) as MAE uses it (appendix A.1), and with BEiT's blocks.
+"""The plain Vision Transformer (Dosovitskiy and others, 2021) as in MAE (appendix A.1), and with BEiT's blocks.
 
-Hidden patches never enter: kept pixels are gathered first, and only they are projected.
+Pixels of visible patches are gathered before the patch projection, so hidden patches are never computed.
 """
 
 from collections.abc import Collection
@@ -23,31 +23,29 @@ from unmask.encoders.layers import (
 )
 from unmask.encoders.positions import check_width, resized, sine_cosine
 from unmask.encoders.relative import RelativeBias
-from unmask.errors import SettingsError
 from unmask.masks import PatchMask
 from unmask.patches import filled, gather, normalize, patch_grid, patchify, put_back, size_of
-from unmask.spec import Kind
+from unmask.spec import Kind, within
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlainBlocks:
-    """Pre-norm blocks with all biases; fixed sine-cosine positions are added to the tokens (MAE appendix A.1)."""
+    """Pre-norm blocks with all biases, and fixed sine-cosine position embeddings (MAE appendix A.1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BeitBlocks:
-    """BEiT's: instead of positions a learned bias on attention for how far apart patches are, shared by all blocks.
+    """BEiT's blocks: a relative position bias, shared by all blocks, instead of position embeddings.
 
-    What each half adds is multiplied channel by channel by learned numbers; queries and values have biases, keys
-    none (Bao and others, 2022, section 2.3 and appendix).
+    The residual of each half has a learned scale per channel (LayerScale). Queries and values have biases, keys have none
+    (Bao and others, 2022, section 2.3 and appendix).
     """
 
     layer_scale: float = 0.1
-    """What these numbers start at: 0.1 for ViT-B, 1e-5 for ViT-L."""
+    """Initial value of LayerScale: 0.1 for ViT-B, 1e-5 for ViT-L."""
 
     def __post_init__(self) -> None:
-        if not self.layer_scale > 0:
-            raise SettingsError(f"layer_scale must be above 0, got {self.layer_scale}")
+        within(self, "(0, inf)", "layer_scale", usual="BEiT uses 0.1 for ViT-B")
 
 
 AnyBlocks = Annotated[PlainBlocks, Kind("plain")] | Annotated[BeitBlocks, Kind("beit")]
@@ -73,29 +71,29 @@ class ViT:
     """Width of the hidden layer of each MLP, relative to embed_dim."""
 
     class_tokens: int = 1
-    """Tokens that stand for no patch; their mean is the feature of the whole image (Pixio uses several)."""
+    """Number of class tokens; their mean is the feature of the whole image (Pixio uses several)."""
 
     blocks: AnyBlocks = PlainBlocks()
-    """How blocks are built, and how tokens know their places."""
+    """Kind of Transformer blocks and position encoding."""
 
     def __post_init__(self) -> None:
-        for name in ("patch_size", "embed_dim", "depth", "num_heads", "class_tokens"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
+        sizes = ("patch_size", "embed_dim", "depth", "num_heads", "class_tokens")
+        within(self, "[1, inf)", *sizes)
         check_width(self.embed_dim)
 
     def build(self, image_size: Size, channels: int, statistics: Statistics) -> "VisionTransformer":
-        """The module, drawn from torch's global generator."""
+        """The module, initialised from torch's global generator."""
         return VisionTransformer(self, image_size, channels, statistics)
 
 
 class PatchEmbed(nn.Module):
-    """Patches to tokens: a convolution's weights, applied as one matrix product."""
+    """The patch projection: the weights of a convolution, applied as one matrix product."""
 
     def __init__(self, patch_size: int, channels: int, embed_dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(channels, embed_dim, patch_size, patch_size)
-        nn.init.xavier_uniform_(self.proj.weight.view(embed_dim, -1))  # the bias keeps torch's draw
+        # as published: Xavier over the flattened patch, and torch's own initialisation of the bias
+        nn.init.xavier_uniform_(self.proj.weight.view(embed_dim, -1))
 
     def forward(self, patches: Float[Tensor, "m k p"]) -> Float[Tensor, "m k d"]:
         """Project patches laid out as (row, column, channel)."""
@@ -111,9 +109,10 @@ def _block(spec: ViT) -> Block:
 
 
 class VisionTransformer(nn.Module):
-    """See `ViT`. Parameter names are timm's; mean and deviation of the pixels travel as buffers."""
+    """See `ViT`. Parameters have timm's names; mean and standard deviation of the pixels are buffers."""
 
     fused = ("embed", "embed_visible", "embed_replaced")
+    """Methods of many small operations, which are compiled on a GPU."""
     mean: Tensor
     std: Tensor
 
@@ -142,24 +141,24 @@ class VisionTransformer(nn.Module):
 
     @property
     def statistics(self) -> Statistics:
-        """Mean and deviation of the pixels, per channel."""
+        """Mean and standard deviation of the pixels, per channel."""
         return Statistics(self.mean, self.std)
 
     def mask_grid(self, size: Size) -> Size:
-        """The grid of patches of an image of this size; each can be hidden on its own."""
+        """The grid of patches of an image of this size; each patch can be hidden separately."""
         return patch_grid(size, self.patch_size)
 
     @property
     def layers(self) -> int:
-        """Embeddings, blocks, and what comes after them."""
+        """Number of layers: the embeddings, the blocks, and the final norm."""
         return len(self.blocks) + 2
 
     def layer_of(self, parameter_name: str) -> int:
-        """0 for embeddings, tokens and positions; 1 for the first block; the last for the final norm."""
-        first, _, rest = parameter_name.partition(".")
+        """0 for embeddings, class tokens and positions; 1 for the first block; the last layer for the final norm."""
+        first, _, inner_name = parameter_name.partition(".")
         if first in ("cls_token", "pos_embed", "patch_embed"):
             return 0
-        return int(rest.partition(".")[0]) + 1 if first == "blocks" else self.layers - 1
+        return int(inner_name.partition(".")[0]) + 1 if first == "blocks" else self.layers - 1
 
     def encode(
         self,
@@ -167,13 +166,19 @@ class VisionTransformer(nn.Module):
         paths: Float[Tensor, "halves b 1 1"] | None = None,
         taps: Collection[int] = (),
     ) -> Encoded:
-        """Tokens of whole images of any size that the patch divides; `paths` are of `kept_paths`."""
+        """Tokens of whole images of any size that the patch size divides.
+
+        Args:
+            images: all patches are visible.
+            paths: the factors of stochastic depth, from `kept_paths`.
+            taps: blocks whose inputs are returned too; see `Encoder.encode_visible`.
+        """
         return self._run(self.embed(images), self.relations(size_of(images)), taps, paths)
 
     def encode_attending(
         self, images: Shaped[Tensor, "b c h w"], attends: Bool[Tensor, "b t t"]
     ) -> Encoded:
-        """As `encode`, of the first t tokens, each (the first of a pair) looking only at those that it may."""
+        """As `encode`, for the first t tokens, with an attention mask (query, key)."""
         count = attends.shape[1]
         bias = torch.zeros(attends.shape, device=images.device).masked_fill(~attends, -torch.inf)
         relations = self.relations(size_of(images))
@@ -183,7 +188,7 @@ class VisionTransformer(nn.Module):
         return self._run(self.embed(images)[:, :count], bias)
 
     def embed(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
-        """What the first block sees of whole images: class tokens, then patches, positions added."""
+        """The input of the first block for whole images: class tokens, then patches, with positions."""
         positions = self._positions(size_of(images))
         patches = normalize(patchify(images, self.patch_size), self.statistics)
         return self._with_cls(self._embed(patches, images) + positions[1:], positions[0])
@@ -191,14 +196,14 @@ class VisionTransformer(nn.Module):
     def encode_visible(
         self, images: Shaped[Tensor, "b c h w"], mask: PatchMask, taps: Collection[int] = ()
     ) -> Encoded:
-        """Tokens of the kept patches, in the order of `mask.kept_index`; inputs of the tapped blocks."""
+        """Tokens of the visible patches, in the order of `mask.kept_index`, and the inputs of the tapped blocks."""
         tokens = self.embed_visible(images, mask.image, mask.kept_index)
         return self._run(tokens, self.relations(size_of(images), mask.kept_index), taps)
 
     def embed_visible(
         self, images: Shaped[Tensor, "b c h w"], image: Int[Tensor, "m"], index: Int[Tensor, "m k"]
     ) -> Float[Tensor, "m t d"]:
-        """What the first block sees of the chosen patches of the chosen images; no others are projected."""
+        """The input of the first block for the chosen patches of the chosen images; no other patch is projected."""
         positions = self._positions(size_of(images))
         patches = gather(images, image, index, self.patch_size, self.statistics)
         tokens = self._embed(patches, images) + positions[1:][index]
@@ -211,34 +216,34 @@ class VisionTransformer(nn.Module):
         token: Float[Tensor, "1 1 d"],
         taps: Collection[int] = (),
     ) -> Encoded:
-        """Tokens of all patches in image order, `token` in place of each hidden one; inputs of the tapped blocks."""
+        """Tokens of all patches in image order, with `token` in place of each hidden patch."""
         tokens = self.embed_replaced(images, mask, token)
         return self._run(tokens, self.relations(size_of(images)), taps)
 
     def embed_replaced(
         self, images: Shaped[Tensor, "b c h w"], mask: PatchMask, token: Float[Tensor, "1 1 d"]
     ) -> Float[Tensor, "m t d"]:
-        """What the first block sees, `token` in place of each hidden patch.
+        """The input of the first block, with `token` in place of each hidden patch.
 
-        Positions are added afterwards, so that hidden patches are told apart by their places.
+        Positions are added afterwards, so that the tokens of hidden patches differ.
         """
         positions = self._positions(size_of(images))
         patches = gather(images, mask.image, mask.kept_index, self.patch_size, self.statistics)
-        kept = self._embed(patches, images).to(token.dtype)  # autocast projects in bfloat16
+        visible = self._embed(patches, images).to(token.dtype)  # autocast projects in bfloat16
         hidden = token.expand(*mask.removed.shape, -1)
-        tokens = put_back(hidden, mask.kept_index, kept) + positions[1:]
+        tokens = put_back(hidden, mask.kept_index, visible) + positions[1:]
         return self._with_cls(tokens, positions[0])
 
     def _embed(
         self, patches: Float[Tensor, "m k p"], images: Shaped[Tensor, "b c h w"]
     ) -> Float[Tensor, "m k d"]:
-        """Project patches; what is missing from images of floating point counts as the mean."""
+        """Project patches; missing values, which only floating point images have, count as the mean."""
         return self.patch_embed(filled(patches) if images.is_floating_point() else patches)
 
     def relations(
         self, size: Size, index: Int[Tensor, "m k"] | None = None
     ) -> Float[Tensor, "rows heads t t"] | None:
-        """The bias on attention in images of this size, between all patches or those at `index`; None for plain blocks."""
+        """The bias on attention between all tokens, or class tokens and the patches at `index`; None for plain blocks."""
         if self.relative is None:
             return None
         grid = self.mask_grid(size)
@@ -270,17 +275,11 @@ class VisionTransformer(nn.Module):
             if paths is None:
                 tokens = block(tokens, 0, bias)
             else:
-                kept = paths[2 * number : 2 * number + 2]
-                tokens = cast(Block, block).skipping(tokens, *kept, bias)
+                scales = paths[2 * number : 2 * number + 2]  # of the two halves of this block
+                tokens = cast(Block, block).skipping(tokens, *scales, bias)
         if len(self.blocks) in taps:
             tapped.append(tokens)
         tokens = self.norm(tokens)
         return Encoded(
             tokens[:, : self.class_tokens], tokens[:, self.class_tokens :], tuple(tapped)
         )
-
-
-def layer_around(encoder: VisionTransformer, parameter_name: str) -> int:
-    """The layer of a parameter of a module that holds an encoder as `encoder`: the last for all else in it."""
-    owner, _, rest = parameter_name.partition(".")
-    return encoder.layer_of(rest) if owner == "encoder" else encoder.layers - 1

@@ -32,6 +32,7 @@ from unmask.evaluation.features import (
     features,
     patch_tokens,
 )
+from unmask.files import write_whole
 from unmask.formats.model import ModelSpec
 from unmask.runs.folder import RunFolder
 from unmask.spec import to_json
@@ -177,15 +178,15 @@ def _write(path: Path, facts: dict[str, Any], found: T, seconds: float) -> str |
         "unreadable": found.unreadable,
         "seconds": round(seconds, 3),
     }
-    writing = path.with_name(f".{os.getpid()}-{path.name}")
+
+    def write(temporary: Path) -> None:
+        save_file(tensors, temporary, {"features": json.dumps(about)})
+        _make_room(path.parent, temporary.stat().st_size)
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, writing, {"features": json.dumps(about)})
-        _make_room(path.parent, writing.stat().st_size)
-        writing.replace(path)
+        write_whole(path, write)
     except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            writing.unlink()
         return f"{path.parent} cannot be written ({error})"
     return None
 

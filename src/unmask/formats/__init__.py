@@ -1,4 +1,4 @@
-"""Weights from and to elsewhere: each layout in a file, all behind `read_weights` and `write_weights`."""
+"""Weight formats of this and other libraries, one per file, behind `read_weights` and `write_weights`."""
 
 import shutil
 import tempfile
@@ -28,22 +28,22 @@ CARD = "README.md"
 
 @runtime_checkable
 class Format(Protocol):
-    """A layout of weights on disk."""
+    """A format of weights on disk."""
 
     def recognizes(self, file: TensorFile) -> bool:
-        """Whether a file is laid out so; asked in the order of `FORMATS`."""
+        """Whether a file has this format; called in the order of `FORMATS`."""
         ...
 
     def read(self, file: TensorFile, hints: Hints) -> Weights:
-        """The weights in our names, every tensor accounted for."""
+        """The weights in our names; every tensor must be known."""
         ...
 
     def write(self, weights: Weights, folder: Path) -> Path:
-        """Write into an empty folder; the file that holds the tensors."""
+        """Write into an empty folder; returns the file with the tensors."""
         ...
 
     def check(self, weights: Weights, file: Path) -> Check | None:
-        """The written file in the library that it is for; None where that is not installed."""
+        """Compare the written file with our model in the library that it is for; None if that is not installed."""
         ...
 
 
@@ -53,16 +53,16 @@ FORMATS: dict[str, Format] = {
     "fair": Fair(),
     "timm": Timm(),
 }
-"""Every layout by its public name."""
+"""All formats by their public names."""
 
 _NO_HINTS = Hints()
 
 
 def read_weights(path: Path | str, hints: Hints = _NO_HINTS) -> Weights:
-    """The weights of a file, or of a folder with one, whatever their layout.
+    """The weights of a file, or of a folder with one, in any known format.
 
     Raises:
-        DataError: if there are none, the file is damaged, or the model is no plain ViT.
+        DataError: if there are no weights, the file is damaged, or the model is not a plain ViT.
         SettingsError: if the number of heads must be given.
         RunError: if a newer version of this package wrote the file.
     """
@@ -70,27 +70,27 @@ def read_weights(path: Path | str, hints: Hints = _NO_HINTS) -> Weights:
 
 
 def read_named(path: Path | str, hints: Hints = _NO_HINTS) -> tuple[str, Weights]:
-    """As `read_weights`, with the name of the layout."""
+    """As `read_weights`, with the name of the format."""
     file = read_file(Path(path))
     for name, layout in FORMATS.items():
         if layout.recognizes(file):
             return name, layout.read(file, hints)
     largest = sorted(file.tensors.items(), key=lambda item: -item[1].numel())
-    found = listed((f"{name} {list(tensor.shape)}" for name, tensor in largest), most=4)
+    names = listed((f"{name} {list(tensor.shape)}" for name, tensor in largest), most=4)
     raise DataError(
-        f"{file.path} is of no architecture that unmask knows (its largest tensors: {found}); it reads "
-        f"plain ViTs in the layouts {', '.join(FORMATS)}"
+        f"{file.path} has an architecture that unmask does not know (its largest tensors: {names}); it reads "
+        f"plain ViTs in the formats {', '.join(FORMATS)}"
     )
 
 
 def write_weights(weights: Weights, destination: Path, layout: Format, card: str) -> Path:
-    """Write weights and their card into a new folder; the file that holds the tensors.
+    """Write weights and their card into a new folder; returns the file with the tensors.
 
-    A destination `NAME.pth` is that file itself, for the one layout that has such files, and the card
-    `NAME.md`. All is written beside and then renamed.
+    For the format with single files, the destination can be a file `NAME.pth`; its card is then `NAME.md`. Everything is
+    written under a temporary name and then renamed.
 
     Raises:
-        RunError: if something is there already.
+        RunError: if the destination exists already.
         ResourceError: if it cannot be written.
     """
     check_free(destination, layout)
@@ -108,7 +108,7 @@ def write_weights(weights: Weights, destination: Path, layout: Format, card: str
         if destination.suffix == ".pth":
             (writing / CARD).rename(destination.with_suffix(".md"))
             return file.rename(destination)
-        writing.chmod(0o755)  # as `mkdir` would have made it
+        writing.chmod(0o755)  # mkdtemp makes folders that only their owner can read
         writing.rename(destination)
         return destination / file.name
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -118,61 +118,60 @@ def write_weights(weights: Weights, destination: Path, layout: Format, card: str
 
 
 def held_by(weights: Weights, layout: Format) -> tuple[Weights, list[str]]:
-    """What of the weights a layout has names for, and remarks on what it has none for.
+    """The part of the weights that a format can hold, and notes on what is left out.
 
     Raises:
-        SettingsError: if it has none even for the encoder.
+        SettingsError: if it cannot hold the encoder.
     """
     if isinstance(layout, Native):
         return weights, []
     classes = weights.spec.encoder.class_tokens
     if classes > 1:
         raise SettingsError(
-            f"this encoder has {classes} class tokens, and plain ViTs of other libraries have one; only "
-            "--to unmask keeps it"
+            f"this encoder has {classes} class tokens, and plain ViTs of other libraries have one; use "
+            "--to unmask"
         )
     if not isinstance(weights.spec.encoder.blocks, PlainBlocks):
         raise SettingsError(
-            "this encoder has BEiT's blocks (relative positions, scaled halves, no biases of keys), and the plain "
-            "ViTs of other libraries have not; only --to unmask keeps it"
+            "this encoder has BEiT's blocks (relative positions, LayerScale, no key biases), which the plain ViTs of "
+            "other libraries lack; use --to unmask"
         )
     objective = weights.spec.objective
     if not weights.decoder or objective is None:
         return weights, []
     if isinstance(layout, Timm):
-        left = "timm has no decoder: it is left out"
+        note = "the decoder is left out, because timm has no decoders"
     elif not isinstance(objective, MAE) or not isinstance(objective.decoder, SelfAttentionDecoder):
-        left = (
-            "the decoder is no self-attention decoder like MAE's, which is all that this layout knows: it is "
-            "left out (--to unmask keeps it)"
+        note = (
+            "the decoder is left out, because this format only holds self-attention decoders like MAE's (--to unmask "
+            "keeps it)"
         )
     elif not isinstance(objective.encoding, Visible):
-        left = (
-            "the decoder is for an encoder that sees mask tokens (encoding:replaced), which this layout does "
-            "not know: it and the token are left out (--to unmask keeps them)"
+        note = (
+            "the decoder and the mask token are left out, because this format has no encoders that see mask tokens "
+            "(--to unmask keeps them)"
         )
     elif not isinstance(objective.target, Pixels | NormalizedPixels):
-        left = (
-            "the decoder does not rebuild pixels, which is all that this layout knows: it is left out "
-            "(--to unmask keeps it)"
-        )
+        note = "the decoder is left out, because this format only holds decoders that predict pixels (--to unmask keeps it)"
     else:
         return weights, []
-    return weights._replace(spec=weights.spec.without_decoder(), decoder={}), [left]
+    return weights._replace(spec=weights.spec.without_decoder(), decoder={}), [note]
 
 
 def check_free(destination: Path, layout: Format) -> None:
-    """Refuse a destination that is taken, or that the layout cannot be written to."""
+    """Refuse a destination that exists, or that this format cannot be written to."""
     if destination.suffix == ".pth" and not isinstance(layout, Fair):
         raise SettingsError(
-            f"{destination} is a file, and --to fair alone writes one; name a folder"
+            f"{destination} is a file, and only --to fair writes a single file; give a folder"
         )
-    taken = [destination, destination.with_suffix(".md")] if destination.suffix == ".pth" else []
-    if any(path.exists() for path in taken):
-        raise RunError(f"{destination} or its .md exists already; name another file")
+    files = [destination, destination.with_suffix(".md")] if destination.suffix == ".pth" else []
+    if any(path.exists() for path in files):
+        raise RunError(f"{destination} or its .md exists already; give another file")
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise RunError(f"{destination} exists and is not empty; name another folder")
+        raise RunError(f"{destination} exists and is not empty; give another folder")
 
 
 def _unwritable(destination: Path, error: Exception) -> ResourceError:
-    return ResourceError(f"{destination} cannot be written ({error}); make room, or name another")
+    return ResourceError(
+        f"{destination} cannot be written ({error}); make room on that disk or give another folder"
+    )

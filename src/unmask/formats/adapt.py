@@ -1,9 +1,9 @@
-"""Weights for images of another size or with other channels.
+"""Adapt weights to images of another size or with other channels.
 
-Positions, or the differences of relative ones, are resampled in two dimensions. For other channels the patch projection follows one rule:
-to one channel it is summed over the old ones, so that grey images, shown alike in all channels, give
-the same tokens; otherwise the old channels are repeated in turn and scaled by old / new, so that tokens
-keep their size. A decoder's prediction is averaged, or repeated unscaled: it guesses each channel.
+Position tables, and tables of relative positions, are resampled in two dimensions. For other channels the patch projection
+changes as follows. To one channel: it is summed over the old channels, so that a grey image gives the same tokens as before in
+all channels. To several: the old channels are repeated in turn and scaled by old / new, so that tokens keep their scale. The
+decoder's prediction is averaged over channels or repeated without scaling, because it predicts each channel separately.
 """
 
 from dataclasses import replace
@@ -26,7 +26,7 @@ _PREDICTION = ("decoder.pred.weight", "decoder.pred.bias")
 
 
 def adapt(weights: Weights, image_size: Size, statistics: ChannelStatistics) -> Weights:
-    """The weights for images of this size, with the channels that the statistics have."""
+    """The weights for images of this size, with the channels of the statistics."""
     spec = weights.spec
     old = patch_grid(spec.image_size, spec.encoder.patch_size)
     new = patch_grid(image_size, spec.encoder.patch_size)
@@ -65,11 +65,9 @@ def projection_for(
 def prediction_for(
     rows: Float[Tensor, "out *e"], old: int, channels: int
 ) -> Float[Tensor, "new *e"]:
-    """The prediction's rows, laid out as (row, column, channel), for another number of channels."""
+    """The rows of the prediction, ordered as (row, column, channel), for another number of channels."""
     if channels == old:
         return rows
     pixels = rows.unflatten(0, (-1, old))  # [pixels old *e]
-    chosen = (
-        pixels.mean(1, keepdim=True) if channels == 1 else pixels[:, torch.arange(channels) % old]
-    )
-    return chosen.flatten(0, 1)
+    new = pixels.mean(1, keepdim=True) if channels == 1 else pixels[:, torch.arange(channels) % old]
+    return new.flatten(0, 1)

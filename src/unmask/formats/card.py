@@ -1,4 +1,4 @@
-"""The model card that lies beside exported weights."""
+"""The model card of exported weights."""
 
 from pathlib import Path
 
@@ -29,14 +29,14 @@ _LIBRARIES = {"unmask": "unmask", "timm": "timm", "huggingface": "transformers"}
 
 
 def model_card(weights: Weights, layout: str, name: str, license: str, data: str) -> str:
-    """The card as Markdown, with the header that the Hugging Face Hub reads.
+    """The card in Markdown, with the header that the Hugging Face Hub reads.
 
     Args:
-        weights: what was written.
-        layout: its public name.
+        weights: the exported weights.
+        layout: public name of their format.
         name: of the folder or file.
         license: as the user gave it.
-        data: what it was trained on, in words.
+        data: the training images, in words.
     """
     spec = weights.spec
     header = ["---", f"license: {license}", "tags:", "- masked-autoencoder", "- vision-transformer"]
@@ -56,14 +56,14 @@ def model_card(weights: Weights, layout: str, name: str, license: str, data: str
 def _license(license: str) -> str:
     if license == UNKNOWN_LICENSE:
         return (
-            "**Licence: unknown.** Whoever exported these weights did not say. Weights that derive from "
-            "others keep the terms of those; the published MAE weights are CC BY-NC 4.0."
+            "**Licence: unknown.** It was not given when these weights were exported. Weights that derive from "
+            "others keep their licence; the published MAE weights are CC BY-NC 4.0."
         )
-    return f"Licence: {license}, as given by whoever exported these weights."
+    return f"Licence: {license}, as given when these weights were exported."
 
 
 def images_in_words(spec: ModelSpec) -> str:
-    """The images that a model was trained on."""
+    """Size and channels of a model's images, in words."""
     size = spec.image_size
     return f"images of {size.height} x {size.width} with {spec.channels} channel{'s' * (spec.channels > 1)}"
 
@@ -77,7 +77,7 @@ def _facts(weights: Weights, data: str) -> list[str]:
         f"data: {data}",
         f"encoder: ViT of {encoder.depth} blocks, width {encoder.embed_dim}, {encoder.num_heads} heads, "
         f"{several}patches of {encoder.patch_size} pixels; {images_in_words(spec)}",
-        f"statistics: mean {_listed(statistics.mean)}, deviation {_listed(statistics.std)} "
+        f"statistics: mean {_listed(statistics.mean)}, standard deviation {_listed(statistics.std)} "
         f"({statistics.source})",
     ]
     if isinstance(spec.objective, MAE) and weights.decoder:
@@ -96,13 +96,13 @@ def _listed(numbers: tuple[float, ...]) -> str:
 
 
 def _held(library: str, spec: ModelSpec) -> bool:
-    """Whether a library can hold the encoder: only ours knows several class tokens, and BEiT's blocks under these names."""
+    """Whether a library can hold the encoder: others have one class token and no BEiT blocks under these names."""
     plain = spec.encoder.class_tokens == 1 and isinstance(spec.encoder.blocks, PlainBlocks)
     return library == "unmask" or plain
 
 
 def _how(library: str, layout: str, name: str, spec: ModelSpec) -> str:
-    """How one library loads the weights: as they are, or after a conversion."""
+    """How to load the weights in one library, directly or after a conversion."""
     objective = spec.objective
     whole = (
         isinstance(objective, MAE)
@@ -110,13 +110,13 @@ def _how(library: str, layout: str, name: str, spec: ModelSpec) -> str:
         and isinstance(objective.encoding, Visible)
     )
     cls = "ViTMAEForPreTraining" if whole else "ViTModel"
-    first = (
+    conversion = (
         "" if library in ("unmask", layout) else f"unmask convert {name} converted --to {library}"
     )
-    folder = "converted" if first else name
-    how = _LOAD[library].format(folder=folder, cls=cls)
+    folder = "converted" if conversion else name
+    code = _LOAD[library].format(folder=folder, cls=cls)
     return (
-        f"{_LIBRARIES[library]}, after `{first}`:\n\n{how}"
-        if first
-        else f"{_LIBRARIES[library]}:\n\n{how}"
+        f"{_LIBRARIES[library]}, after `{conversion}`:\n\n{code}"
+        if conversion
+        else f"{_LIBRARIES[library]}:\n\n{code}"
     )

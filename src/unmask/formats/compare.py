@@ -1,4 +1,4 @@
-"""The proof of a conversion: the same batch through two libraries."""
+"""Verify a conversion: run the same batch through two libraries and compare."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -21,40 +21,40 @@ _IMAGES = 2
 
 
 class Check(NamedTuple):
-    """How far two libraries are apart on the same weights and images."""
+    """The difference between two libraries with the same weights and images."""
 
     against: str
     """The other library and its version."""
     of: str
-    """What was compared."""
+    """The compared outputs."""
     difference: float
-    """The largest, over all values."""
+    """The largest absolute difference of any value."""
 
 
 class Trial(NamedTuple):
     """A batch to compare on."""
 
     images: Shaped[Tensor, "b c h w"]
-    """As this package takes them."""
+    """Images as input of this package."""
     pixels: Float[Tensor, "b c h w"]
-    """The same, normalised, as others take them."""
+    """The same images normalised, as input of other libraries."""
     noise: Float[Tensor, "b n"]
-    """The patches with the smallest noise are kept."""
+    """Noise for masking; the patches with the smallest noise are kept."""
 
 
 class Outputs(NamedTuple):
-    """What a masked autoencoder makes of a trial."""
+    """The outputs of a masked autoencoder for a trial."""
 
     visible: Float[Tensor, "b tokens d"]
-    """Class token and kept patches (mask tokens too, where the encoder has them), after the encoder."""
+    """Tokens after the encoder: class token and visible patches, and mask tokens if the encoder has them."""
     prediction: Float[Tensor, "b n p"]
-    """At every patch, in image order."""
+    """Prediction for every patch, in image order."""
     loss: Float[Tensor, ""]
-    """Over the hidden patches."""
+    """Mean error of the hidden patches."""
 
 
 def trial(spec: ModelSpec) -> Trial:
-    """Random images of the model's size, equal in every call."""
+    """Random images of the model's size, the same in every call."""
     random = generator("cpu", "compare")
     shape = (_IMAGES, spec.channels, *spec.image_size)
     mean, std = spec.statistics.tensors()
@@ -69,14 +69,14 @@ def trial(spec: ModelSpec) -> Trial:
 
 @torch.no_grad()
 def features(weights: Weights, batch: Trial) -> Float[Tensor, "b tokens d"]:
-    """The encoder's tokens of whole images, the class token first."""
+    """The encoder's tokens of whole images, class token first."""
     encoded = weights.build_encoder().eval().encode(batch.images)
     return torch.cat([encoded.cls, encoded.patches], dim=1)
 
 
 @torch.no_grad()
 def outputs(weights: Weights, batch: Trial) -> Outputs:
-    """All that the whole model computes, with the mask that the noise gives."""
+    """All outputs of the model, with the masks from the trial's noise."""
     objective = weights.build_objective().eval()
     assert isinstance(objective, MaskedAutoencoder)
     mask = _mask(weights.spec, batch)
@@ -89,7 +89,7 @@ def outputs(weights: Weights, batch: Trial) -> Outputs:
 
 
 def mask_ratio(spec: ModelSpec) -> float:
-    """The share that random masking hides; of other maskings, which other libraries lack, MAE's."""
+    """The ratio of random masking; MAE's ratio for other maskings, which other libraries lack."""
     masking = spec.objective.masking if isinstance(spec.objective, Masked) else None
     return masking.ratio if isinstance(masking, RandomMasking) else RandomMasking().ratio
 
@@ -99,6 +99,6 @@ def _mask(spec: ModelSpec, batch: Trial) -> PatchMask:
 
 
 def largest_difference(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> float:
-    """Over all values of all pairs of tensors."""
+    """The largest absolute difference over all values of all pairs of tensors."""
     pairs = zip(ours, theirs, strict=True)
-    return max(float((one - other).abs().max()) for one, other in pairs)
+    return max(float((our_tensor - their_tensor).abs().max()) for our_tensor, their_tensor in pairs)

@@ -1,7 +1,7 @@
-"""DALL-E's released `encoder.pkl`: a whole pickled module, of which the tensors alone are taken.
+"""Read the tensors of DALL-E's released `encoder.pkl`, a pickled module.
 
-Torch's restricted unpickler reads it. The classes that the file names stand in for themselves as empty boxes, so none
-of their code, nor any other, is run or even needed.
+torch's restricted unpickler reads it, with an empty placeholder for each class that the file names. So none of their code is
+run or needed.
 """
 
 import pickle
@@ -17,31 +17,31 @@ from unmask.formats.files import damaged, read_file
 
 
 class Shape(NamedTuple):
-    """What tensors of a DALL-E encoder say of it."""
+    """The shape of a DALL-E encoder."""
 
     codes: int
     width: int
     depth: int
-    """Blocks of a group."""
+    """Blocks per group."""
 
 
-class _Box:
-    """Anything that the file names, with what it held."""
+class _Placeholder:
+    """Stands for a class that the file names; keeps the state of its object."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.state = state
 
     def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """All parameters within, by name."""
+        """All parameters of the module, by name."""
         for name, tensor in self.state.get("_parameters", {}).items():
             if isinstance(tensor, Tensor):
                 yield prefix + name, tensor.detach().float()
-        for name, inner in self.state.get("_modules", {}).items():
-            if isinstance(inner, _Box):
-                yield from inner.tensors(f"{prefix}{name}.")
+        for name, child in self.state.get("_modules", {}).items():
+            if isinstance(child, _Placeholder):
+                yield from child.tensors(f"{prefix}{name}.")
 
 
-_BOXED = [
+_CLASSES = [
     "dall_e.encoder.Encoder",
     "dall_e.encoder.EncoderBlock",
     "dall_e.utils.Conv2d",
@@ -53,17 +53,17 @@ _BOXED = [
 
 
 def read_dalle(path: str) -> tuple[Shape, dict[str, Tensor]]:
-    """The encoder's shape and tensors, from the released file or from one of its tensors.
+    """The encoder's shape and tensors, from the released file or a file of its tensors.
 
     Raises:
-        DataError: if there is no such file, it is damaged, or it is something else.
+        DataError: if the file does not exist, is damaged, or is not this encoder.
     """
     file = Path(path)
     if not file.is_file():
         raise DataError(
-            f"{path} does not exist; give the released encoder.pkl of DALL-E's tokenizer with --objective.target.path"
+            f"{path} does not exist; set --objective.target.path to the released encoder.pkl of DALL-E's tokenizer"
         )
-    tensors = _boxed(file) if file.suffix == ".pkl" else read_file(file).tensors
+    tensors = _read_pickle(file) if file.suffix == ".pkl" else read_file(file).tensors
     try:
         codes, width = len(tensors["blocks.output.conv.w"]), len(tensors["blocks.input.w"])
     except KeyError as missing:
@@ -77,10 +77,10 @@ def read_dalle(path: str) -> tuple[Shape, dict[str, Tensor]]:
     return Shape(codes, width, depth), tensors
 
 
-def _boxed(file: Path) -> dict[str, Tensor]:
+def _read_pickle(file: Path) -> dict[str, Tensor]:
     try:
-        with torch.serialization.safe_globals([(_Box, name) for name in _BOXED]):
+        with torch.serialization.safe_globals([(_Placeholder, name) for name in _CLASSES]):
             content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise damaged(file, error) from None
-    return dict(content.tensors()) if isinstance(content, _Box) else {}
+    return dict(content.tensors()) if isinstance(content, _Placeholder) else {}

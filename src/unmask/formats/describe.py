@@ -1,4 +1,4 @@
-"""What model is this? A `ModelSpec` read off the shapes of tensors, for files that do not say."""
+"""Infer the `ModelSpec` of a file without one from the shapes of its tensors."""
 
 import math
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ from unmask.objectives.mae import MAE
 from unmask.targets import AnyTarget, NormalizedPixels
 
 _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
-"""Of the usual encoders, by width: Ti and S from DeiT table 1, B to H from Dosovitskiy and others (2021)."""
+"""Attention heads of the usual encoders by width: Ti and S from DeiT table 1, B to H from Dosovitskiy and others (2021)."""
 
 _DECODER_HEADS = {512: 16}
-"""Of MAE's decoder (the published models)."""
+"""Attention heads of MAE's published decoders by width."""
 
 _NEEDED = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
 _DECODER_NEEDED = ("embed.weight", "pos_embed", "blocks.0.mlp.fc1.weight", "pred.weight")
@@ -32,7 +32,7 @@ _DECODER_NEEDED = ("embed.weight", "pos_embed", "blocks.0.mlp.fc1.weight", "pred
 
 @dataclass(frozen=True, kw_only=True)
 class Hints:
-    """What the user says of a model; heads leave no trace in the shapes of weights."""
+    """What the user says about a model: the number of heads cannot be seen in the shapes of weights."""
 
     num_heads: int | None = None
     """Attention heads of the encoder."""
@@ -43,28 +43,28 @@ class Hints:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a file says of its model beside the tensors."""
+    """What a file says about its model, in addition to the tensors. None means that it does not say."""
 
     origin: str
     """Where the weights come from, in words."""
 
     num_heads: int | None = None
-    """Attention heads of the encoder; the usual ones for the width if not said."""
+    """Attention heads of the encoder; by default the usual number for its width."""
 
     decoder_heads: int | None = None
-    """Attention heads of the decoder; the usual ones for the width if not said."""
+    """Attention heads of the decoder; by default the usual number for its width."""
 
     image_size: Size | None = None
-    """Size of an image; a square if not said."""
+    """Size of an image; by default a square."""
 
     target: AnyTarget = NormalizedPixels()
-    """What the decoder rebuilds."""
+    """What the decoder predicts."""
 
     masking: AnyMasking = RandomMasking()
-    """What was hidden from the encoder."""
+    """Masking in pretraining."""
 
     statistics: ChannelStatistics | None = None
-    """What images are normalised with; ImageNet's if not said."""
+    """Statistics that images are normalised with; by default ImageNet's."""
 
 
 def assembled(
@@ -75,11 +75,11 @@ def assembled(
     hints: Hints,
     notes: tuple[str, ...] = (),
 ) -> Weights:
-    """Weights in our names, with the spec that is written in the file or else read off the shapes.
+    """Weights with the spec of the file, or one inferred from the shapes; tensors have our names.
 
     Raises:
-        DataError: listing the differences, if the tensors are not those of a plain ViT.
-        SettingsError: if the number of heads cannot be known.
+        DataError: if the tensors are not those of a plain ViT, with the differences.
+        SettingsError: if the number of heads is not known.
     """
     spec = file.spec or _described(file.path, encoder, decoder, facts, hints)
     if not decoder:
@@ -95,31 +95,31 @@ def check_fit(weights: Weights, path: Path) -> None:
     with torch.device("meta"):
         spec = weights.spec
         module = spec.build_objective() if weights.decoder else spec.build_encoder()
-    given = weights.whole if weights.decoder else weights.encoder
-    if found := differences(module.state_dict(), given):
+    tensors = weights.whole if weights.decoder else weights.encoder
+    if clauses := differences(module.state_dict(), tensors):
         raise DataError(
-            f"{path} is not the plain ViT that it looks like: {listed(found)}; unmask reads a ViT with "
-            "a class token, one table of positions and pre-norm blocks"
+            f"{path} is not a plain ViT: {listed(clauses)}; unmask reads a ViT with a class token, one position "
+            "table and pre-norm blocks"
         )
 
 
-def differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """A clause for each tensor that is missing, too much, or of another shape."""
-    found = [f"{name} is missing" for name in wanted if name not in given]
-    found += [f"{name} is unknown" for name in given if name not in wanted]
-    for name in wanted:
-        if name in given and wanted[name].shape != given[name].shape:
-            here, there = list(given[name].shape), list(wanted[name].shape)
-            found.append(f"{name} has shape {here} where {there} belongs")
-    return found
+def differences(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> list[str]:
+    """A clause for each tensor that is missing, unknown, or has another shape."""
+    clauses = [f"{name} is missing" for name in expected if name not in actual]
+    clauses += [f"{name} is unknown" for name in actual if name not in expected]
+    for name in expected:
+        if name in actual and expected[name].shape != actual[name].shape:
+            shape, expected_shape = list(actual[name].shape), list(expected[name].shape)
+            clauses.append(f"{name} has shape {shape} instead of {expected_shape}")
+    return clauses
 
 
 def refuse_unknown(path: Path, unknown: dict[str, Tensor]) -> None:
-    """Raises DataError naming the parameters that a plain ViT does not have."""
+    """Raises DataError with the parameters that a plain ViT does not have."""
     if unknown:
-        named = listed(f"{name} {list(tensor.shape)}" for name, tensor in unknown.items())
+        names = listed(f"{name} {list(tensor.shape)}" for name, tensor in unknown.items())
         raise DataError(
-            f"{path} has parameters that a plain ViT has not: {named}; unmask reads the plain ViT alone "
+            f"{path} has parameters that a plain ViT does not have: {names}; unmask only reads plain ViTs "
             "(no LayerScale, registers, distillation token, query norm, convolutional stem or SwiGLU)"
         )
 
@@ -135,7 +135,7 @@ def _described(
     patches = encoder["patch_embed.proj.weight"]
     if patches.ndim != 4 or patches.shape[2] != patches.shape[3]:
         raise DataError(
-            f"{path} projects patches of shape {list(patches.shape[2:])}; unmask reads square ones"
+            f"{path} has patches of shape {list(patches.shape[2:])}; unmask only reads models with square patches"
         )
     width, channels, side, _ = patches.shape
     hidden = len(encoder["blocks.0.mlp.fc1.weight"])
@@ -176,7 +176,8 @@ def _refuse_missing(
 ) -> None:
     if missing := [f"{prefix}{name}" for name in needed if name not in tensors]:
         raise DataError(
-            f"{path} is no whole ViT: it has no {listed(missing)} (names as in timm); is the file whole?"
+            f"{path} is not a complete ViT: {listed(missing)} is missing (names as in timm); check that the file is "
+            "complete"
         )
 
 
@@ -185,7 +186,7 @@ def _blocks(tensors: dict[str, Tensor]) -> int:
 
 
 def _ratio(hidden: int, width: int) -> float:
-    """The mlp_ratio of which `int(width * mlp_ratio)` is `hidden`."""
+    """The mlp_ratio for which `int(width * mlp_ratio)` is `hidden`, despite rounding."""
     ratio = hidden / width
     return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
@@ -193,13 +194,12 @@ def _ratio(hidden: int, width: int) -> float:
 def _known(heads: int | None, path: Path, width: int, flag: str) -> int:
     if heads is None:
         raise SettingsError(
-            f"{path} does not say how many attention heads its width of {width} is split into (most "
-            f"models have 64 channels a head: {max(1, round(width / 64))}); say it with `unmask convert "
-            f"{path} NEW --to unmask {flag} N`, and go on with NEW"
+            f"{path} does not say how many attention heads it has at width {width} (most models have 64 channels per "
+            f"head: {max(1, round(width / 64))}); add them with `unmask convert {path} NEW --to unmask {flag} N` and use NEW"
         )
     if heads < 1 or width % heads:
         raise SettingsError(
-            f"{heads} heads do not divide the width of {width} in {path}; give another {flag}"
+            f"{heads} heads do not divide the width of {width} in {path}; use another {flag}"
         )
     return heads
 
@@ -209,8 +209,8 @@ def _square(path: Path, positions: Tensor, patch_size: int) -> Size:
     side = math.isqrt(patches)
     if side * side != patches:
         raise DataError(
-            f"{path} has {patches} positions beside the class token's, which is no square, and does not say "
-            "how many rows that is; a config.json beside it may say so (image_size: [height, width])"
+            f"{path} has positions for {patches} patches, which do not make up a square, and does not say how many rows "
+            "they are; add a config.json in the same folder with image_size: [height, width]"
         )
     return Size(side * patch_size, side * patch_size)
 
@@ -221,13 +221,13 @@ def _statistics(path: Path, facts: Facts, channels: int) -> ChannelStatistics:
     if channels == len(IMAGENET.mean):
         return IMAGENET
     raise DataError(
-        f"{path} does not say what its {channels} channels are normalised with; put a "
-        "preprocessor_config.json with image_mean and image_std (a number for each channel) beside it"
+        f"{path} does not say how its {channels} channels are normalised; add a preprocessor_config.json with "
+        "image_mean and image_std (one number per channel) in the same folder"
     )
 
 
 def customary_range(mean: list[float], std: list[float], source: str) -> ChannelStatistics:
-    """Statistics of pixels that are counted from 0 to 1, as all other libraries do."""
+    """Statistics of pixels divided by 255, as in all other libraries."""
     count = len(mean)
     return ChannelStatistics(
         mean=tuple(map(float, mean)),

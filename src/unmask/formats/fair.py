@@ -1,7 +1,8 @@
-"""The layout of the published MAE checkpoints: torch files of {"model": tensors}.
+"""The format of the published MAE checkpoints: torch files of {"model": tensors}.
 
-`mae_pretrain_*.pth` hold the encoder, `*_full.pth` and `mae_visualize_*.pth` the decoder too; the last
-rebuild plain pixels, the others normalised ones. Written from the files' parameter names alone.
+`mae_pretrain_*.pth` hold the encoder; `*_full.pth` and `mae_visualize_*.pth` hold the decoder too. The decoders of
+`mae_visualize_*.pth` predict plain pixels, the others normalised pixels. This code is based only on the parameter names in the
+files.
 """
 
 from dataclasses import dataclass
@@ -29,18 +30,18 @@ _PLAIN_PIXELS = "visualize"
 
 @dataclass(frozen=True, kw_only=True)
 class Fair:
-    """A torch file in the published names."""
+    """A torch file with the published names."""
 
     def recognizes(self, file: TensorFile) -> bool:
-        """Whether there is a decoder under the published names, or an encoder in a torch file."""
+        """Whether there is a decoder with the published names, or an encoder in a torch file without a config."""
         names = set(file.tensors)
         bare = file.path.suffix != ".safetensors" and not file.config
         return "decoder_embed.weight" in names or (bare and "patch_embed.proj.weight" in names)
 
     def read(self, file: TensorFile, hints: Hints) -> Weights:
-        """Encoder, and decoder where there is one."""
-        decoder, rest = translate(file.tensors, inverse(DECODER))
-        encoder, unknown, notes = read_encoder(rest)
+        """The encoder, and the decoder if there is one."""
+        decoder, others = translate(file.tensors, inverse(DECODER))
+        encoder, unknown, notes = read_encoder(others)
         refuse_unknown(file.path, unknown)
         facts = Facts(
             origin=f"weights in the published MAE layout, {file.path.name}",
@@ -49,22 +50,21 @@ class Fair:
         return assembled(file, encoder, decoder, facts, hints, notes)
 
     def write(self, weights: Weights, folder: Path) -> Path:
-        """Write one file, called as the published ones are."""
-        decoder, left = translate(weights.decoder, DECODER)
-        assert not left, sorted(left)
+        """Write one file, named like the published ones."""
+        decoder, unknown = translate(weights.decoder, DECODER)
+        assert not unknown, sorted(unknown)
         file = folder / _file_name(weights.spec)
         save_torch(file, {**published_encoder(weights), **decoder}, weights.spec)
         return file
 
     def check(self, weights: Weights, file: Path) -> Check | None:
-        """The encoder as read back in timm, whose names are the same; a decoder must read back equal."""
-        again = self.read(read_file(file), Hints())
-        check = encoder_check(strict_twin(again), weights)
+        """Compare the encoder with timm's, which has the same names; a decoder must read back equal."""
+        read_back = self.read(read_file(file), Hints())
+        check = encoder_check(strict_twin(read_back), weights)
         if not weights.decoder:
             return check
-        return check._replace(
-            of=f"{check.of}; the decoder was read back and {_sameness(weights.decoder, again.decoder)}"
-        )
+        result = _compare(weights.decoder, read_back.decoder)
+        return check._replace(of=f"{check.of}; the decoder was read back and {result}")
 
 
 def _file_name(spec: ModelSpec) -> str:
@@ -74,6 +74,6 @@ def _file_name(spec: ModelSpec) -> str:
     return f"mae_{_PLAIN_PIXELS}.pth" if plain else "mae_pretrain_full.pth"
 
 
-def _sameness(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str:
+def _compare(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str:
     same = ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
     return "is equal" if same else "DIFFERS"

@@ -1,4 +1,4 @@
-"""Weights to the Hugging Face Hub, with the token that the user has there."""
+"""Upload weights to the Hugging Face Hub with the user's token."""
 
 from pathlib import Path
 
@@ -6,17 +6,17 @@ from unmask.errors import ResourceError, SettingsError
 
 
 def push(folder: Path, repo: str, endpoint: str | None = None, token: str | None = None) -> str:
-    """Upload a folder to a repository, which is made if there is none; its address.
+    """Upload a folder to a repository, which is created if needed; returns its address.
 
     Args:
-        folder: what to upload, whole.
+        folder: the folder to upload.
         repo: USER/NAME.
-        endpoint: another server than the public one.
-        token: of the user; the one that `hf auth login` stored if not given.
+        endpoint: a server other than the public one.
+        token: the user's; by default the one that `hf auth login` stored.
 
     Raises:
-        SettingsError: if the repository's name cannot be one.
-        ResourceError: if the package is missing, the server refuses or cannot be reached.
+        SettingsError: if the name of the repository is not valid.
+        ResourceError: if the package is missing, or the server refuses or cannot be reached.
     """
     try:
         from huggingface_hub import HfApi
@@ -33,17 +33,17 @@ def push(folder: Path, repo: str, endpoint: str | None = None, token: str | None
         )
     except HFValidationError as error:
         raise SettingsError(
-            f"--push {repo}: no name of a repository, USER/NAME ({error})"
+            f"--push {repo} is not a valid name of a repository ({error}); use USER/NAME"
         ) from None
     except LocalTokenNotFoundError:
         raise ResourceError(_without_token(folder, repo)) from None
-    except Exception as error:  # whatever the network or the server does
+    except Exception as error:  # the library raises many kinds for network and server problems
         refused = getattr(getattr(error, "response", None), "status_code", None) in (401, 403)
         if refused:
             raise ResourceError(_without_token(folder, repo)) from None
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ResourceError(
-            f"{folder} is written, but could not be pushed to {repo} ({reason}); try again with "
+            f"{folder} is written, but could not be uploaded to {repo} ({reason}); try again with "
             f"`hf upload {repo} {folder}`"
         ) from None
     return str(address)
@@ -51,6 +51,6 @@ def push(folder: Path, repo: str, endpoint: str | None = None, token: str | None
 
 def _without_token(folder: Path, repo: str) -> str:
     return (
-        f"{folder} is written, but not pushed: the server wants a token that may write to {repo}; make one "
-        f"in your settings there, `hf auth login`, then `hf upload {repo} {folder}`"
+        f"{folder} is written, but not uploaded: the server needs a token with write access to {repo}. Create one in your "
+        f"settings on the Hub, run `hf auth login`, then `hf upload {repo} {folder}`"
     )

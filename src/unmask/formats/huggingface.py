@@ -1,7 +1,7 @@
-"""transformers' ViT and ViTMAE, in the spelling of the files on the Hub.
+"""transformers' ViT and ViTMAE, with the parameter names of the files on the Hub.
 
-transformers calls parameters otherwise in memory than on disk, and its own saver calls the decoder's
-blocks otherwise than the published files; all three are read, and the published one is written.
+transformers uses other names in memory than on disk, and transformers 5 saves the decoder's blocks under other names than the
+published files. All three are read; the published names are written.
 """
 
 from collections.abc import Generator
@@ -68,7 +68,7 @@ _SPELLINGS = (
     (".mlp.fc1.", ".intermediate.dense."),
     (".mlp.fc2.", ".output.dense."),
 )
-"""Other spellings of the same parameters, and the published one."""
+"""Other names of the same parameters, and the published ones."""
 
 _PARTS = ("attn.query", "attn.key", "attn.value")
 _HEADS = ("vit.pooler.", "pooler.", "classifier.")
@@ -76,24 +76,28 @@ _HEADS = ("vit.pooler.", "pooler.", "classifier.")
 
 @dataclass(frozen=True, kw_only=True)
 class HuggingFace:
-    """A folder that `ViTModel.from_pretrained` loads, or with a decoder `ViTMAEForPreTraining`."""
+    """A folder for `ViTModel.from_pretrained`, or with a decoder for `ViTMAEForPreTraining.from_pretrained`."""
 
     def recognizes(self, file: TensorFile) -> bool:
-        """Whether there are ViT's embeddings under transformers' names."""
+        """Whether there are a ViT's embeddings under transformers' names."""
         return any(
             name.startswith(("vit.embeddings.", "embeddings.patch_embeddings."))
             for name in file.tensors
         )
 
     def read(self, file: TensorFile, hints: Hints) -> Weights:
-        """Encoder, and decoder where there is one."""
-        tensors, left = without(file.tensors, _HEADS)
+        """The encoder, and the decoder if there is one."""
+        tensors, left_out = without(file.tensors, _HEADS)
         published = {_published(name): tensor for name, tensor in tensors.items()}
         known, unknown = translate(published, inverse(NAMES))
         refuse_unknown(file.path, unknown)
         whole = _fused(known)
-        notes = [f"left out, since it is a classifier's: {listed(left)}"] if left else []
-        notes += _remarks(file)
+        notes = (
+            [f"left out, because it belongs to a classifier: {listed(left_out)}"]
+            if left_out
+            else []
+        )
+        notes += _config_notes(file)
         encoder = {n.removeprefix("encoder."): t for n, t in whole.items() if n[0] == "e"}
         decoder = {name: tensor for name, tensor in whole.items() if name[0] == "d"}
         return assembled(file, encoder, decoder, _facts(file), hints, tuple(notes))
@@ -103,11 +107,12 @@ class HuggingFace:
         spec = weights.spec
         if weights.decoder and spec.image_size.height != spec.image_size.width:
             raise SettingsError(
-                f"transformers' ViTMAE takes square images alone, and these weights are for {spec.image_size} "
-                "pixels; convert the encoder.safetensors of a checkpoint to have the encoder alone"
+                f"transformers' ViTMAE only takes square images, and these weights are for {spec.image_size} pixels; "
+                "convert the encoder.safetensors of a checkpoint to get only the encoder"
             )
-        tensors, left = translate(_parted(weights.whole), NAMES)
-        assert left.keys() == {"encoder.mean", "encoder.std"}, sorted(left)  # the processor's
+        tensors, unknown = translate(_split(weights.whole), NAMES)
+        # mean and standard deviation go into preprocessor_config.json
+        assert unknown.keys() == {"encoder.mean", "encoder.std"}, sorted(unknown)
         if not weights.decoder:
             tensors = {name.removeprefix("vit."): tensor for name, tensor in tensors.items()}
         file = folder / "model.safetensors"
@@ -117,7 +122,7 @@ class HuggingFace:
         return file
 
     def check(self, weights: Weights, file: Path) -> Check | None:
-        """Load the folder as transformers' users do and compare; None without transformers."""
+        """Load the folder with `from_pretrained` and compare; None without transformers."""
         if find_spec("transformers") is None:
             return None
         import transformers
@@ -128,20 +133,19 @@ class HuggingFace:
             model = _loaded(transformers.ViTModel, file.parent, add_pooling_layer=False)
             with torch.no_grad():
                 theirs = model(batch.pixels).last_hidden_state
-            apart = largest_difference([features(weights, batch)], [theirs])
-            return Check(version, "features of every token", apart)
+            difference = largest_difference([features(weights, batch)], [theirs])
+            return Check(version, "features of every token", difference)
         model = _loaded(transformers.ViTMAEForPreTraining, file.parent)
-        with torch.no_grad():  # its masking needs the noise, even in evaluation
+        with torch.no_grad():  # it masks in evaluation too, so it gets our noise
             visible = model.vit(batch.pixels, noise=batch.noise).last_hidden_state
-            found = model(batch.pixels, noise=batch.noise)
-        apart = largest_difference(
-            outputs(weights, batch), Outputs(visible, found.logits, found.loss)
-        )
-        return Check(version, "features, prediction and loss", apart)
+            output = model(batch.pixels, noise=batch.noise)
+        theirs = Outputs(visible, output.logits, output.loss)
+        difference = largest_difference(outputs(weights, batch), theirs)
+        return Check(version, "features, prediction and loss", difference)
 
 
 def _published(name: str) -> str:
-    """The spelling on the Hub, with the prefix that a bare ViTModel lacks."""
+    """The name on the Hub, with the prefix that a ViTModel without a decoder lacks."""
     if not name.startswith(("vit.", "decoder.")):
         name = f"vit.{name}"
     for other, published in _SPELLINGS:
@@ -149,42 +153,42 @@ def _published(name: str) -> str:
     return name
 
 
-def _parted(whole: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Query, key and value apart, as transformers has them."""
-    parted: dict[str, Tensor] = {}
-    for name, tensor in whole.items():
+def _split(fused: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Query, key and value as separate parameters, as in transformers."""
+    separate: dict[str, Tensor] = {}
+    for name, tensor in fused.items():
         if "attn.qkv" in name:
             parts = [name.replace("attn.qkv", part) for part in _PARTS]
-            parted |= zip(parts, tensor.chunk(3), strict=True)
+            separate |= zip(parts, tensor.chunk(3), strict=True)
         else:
-            parted[name] = tensor
-    return parted
+            separate[name] = tensor
+    return separate
 
 
-def _fused(parted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Query, key and value as one, as timm has them; the inverse of `_parted`."""
-    whole = {name: t for name, t in parted.items() if not any(part in name for part in _PARTS)}
-    for query in (name for name in parted if "attn.query" in name):
+def _fused(separate: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Query, key and value as one parameter, as in timm; the inverse of `_split`."""
+    fused = {name: t for name, t in separate.items() if not any(part in name for part in _PARTS)}
+    for query in (name for name in separate if "attn.query" in name):
         parts = [query.replace("attn.query", part) for part in _PARTS]
-        if all(part in parted for part in parts):
-            fused = torch.cat([parted[part] for part in parts])
-            whole[query.replace("attn.query", "attn.qkv")] = fused
-    return whole
+        if all(part in separate for part in parts):
+            tensor = torch.cat([separate[part] for part in parts])
+            fused[query.replace("attn.query", "attn.qkv")] = tensor
+    return fused
 
 
-def _remarks(file: TensorFile) -> list[str]:
+def _config_notes(file: TensorFile) -> list[str]:
+    """Notes on settings in which the file differs from our ViT; refuses another activation."""
     config = file.config
     if (activation := config.get("hidden_act", "gelu")) != "gelu":
         raise DataError(
-            f"{file.path} was trained with the activation {activation!r}; the plain ViT uses gelu, and with "
-            "another one these weights mean nothing"
+            f"{file.path} was trained with the activation {activation!r}, and unmask only has gelu; with it these weights "
+            "would give wrong features"
         )
     epsilon = config.get("layer_norm_eps", NORM_EPSILON)
     if epsilon == NORM_EPSILON:
         return []
     return [
-        f"its config.json says layer_norm_eps {epsilon}; unmask computes with {NORM_EPSILON}, as MAE's "
-        "authors did"
+        f"its config.json has layer_norm_eps {epsilon}; unmask uses {NORM_EPSILON}, as MAE's authors did"
     ]
 
 
@@ -203,10 +207,10 @@ def _facts(file: TensorFile) -> Facts:
     )
 
 
-def _size(said: Any) -> Size | None:
-    if isinstance(said, int):
-        return Size(said, said)
-    return Size(*said) if isinstance(said, list) and len(said) == 2 else None
+def _size(value: Any) -> Size | None:
+    if isinstance(value, int):
+        return Size(value, value)
+    return Size(*value) if isinstance(value, list) and len(value) == 2 else None
 
 
 def _statistics(preprocessor: dict[str, Any]) -> ChannelStatistics | None:
@@ -238,7 +242,7 @@ def _config(spec: ModelSpec) -> dict[str, Any]:
     if not isinstance(spec.objective, MAE):
         return config
     decoder = spec.objective.decoder
-    assert isinstance(decoder, SelfAttentionDecoder)  # what `held_by` lets through
+    assert isinstance(decoder, SelfAttentionDecoder)  # `held_by` leaves out all others
     return config | {
         "architectures": ["ViTMAEForPreTraining"],
         "model_type": "vit_mae",
@@ -265,10 +269,10 @@ def _preprocessor(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _loaded(cls: Any, folder: Path, **options: Any) -> Any:
-    """A model of transformers from a folder in which nothing is missing and nothing too much."""
+    """A transformers model from a folder; no parameter may be missing or unexpected."""
     with _quiet():
-        model, said = cls.from_pretrained(folder, output_loading_info=True, **options)
-    assert not said["missing_keys"] | said["unexpected_keys"], said
+        model, info = cls.from_pretrained(folder, output_loading_info=True, **options)
+    assert not info["missing_keys"] | info["unexpected_keys"], info
     return model.eval()
 
 
@@ -277,10 +281,10 @@ def _quiet() -> Generator[None]:
     """Without transformers' progress bars."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if was_enabled:
             logging.enable_progress_bar()

@@ -1,6 +1,6 @@
-"""What weights need beside their tensors, so that a file can be used without the run that made it.
+"""The description of a model that makes its weights usable without the run that trained them.
 
-Every weight file of this package bears it as JSON in its metadata, under `unmask`.
+Every weight file of this package has it as JSON in its metadata, under the key `unmask`.
 """
 
 import json
@@ -19,6 +19,7 @@ from unmask.errors import DataError, RunError, SettingsError
 from unmask.objectives import AnyObjective, AnyPretraining
 from unmask.randomness import seeded
 from unmask.spec import from_json
+from unmask.targets.tokenizer import current_names
 
 FORMAT = 1
 
@@ -34,31 +35,31 @@ class ModelSpec:
     """The encoder."""
 
     objective: AnyObjective | None
-    """What it was pretrained with; null if there are no weights beside the encoder's."""
+    """Pretraining objective; null if there are only the encoder's weights."""
 
     image_size: Size
-    """Size that its position tables are made for."""
+    """Image size of the position tables."""
 
     channels: int
     """Channels of an image."""
 
     statistics: ChannelStatistics
-    """What its input is normalised with."""
+    """Statistics that the input is normalised with."""
 
     origin: str
     """Where the weights come from, in words."""
 
     def without_decoder(self) -> "ModelSpec":
-        """Of the encoder alone."""
+        """The spec of only the encoder."""
         return replace(self, objective=None)
 
     def build_encoder(self, seed: int = 0) -> VisionTransformer:
-        """The encoder, its weights drawn from the seed."""
+        """The encoder with random weights from the seed."""
         with seeded("weights", seed):
             return self.encoder.build(self.image_size, self.channels, self.statistics.tensors())
 
     def build_objective(self, seed: int = 0) -> AnyPretraining:
-        """Encoder and objective, their weights drawn from the seed; there must be an objective."""
+        """Encoder and objective with random weights from the seed; there must be an objective."""
         assert self.objective is not None
         with seeded("weights", seed):
             encoder = self.encoder.build(self.image_size, self.channels, self.statistics.tensors())
@@ -66,24 +67,24 @@ class ModelSpec:
 
 
 class Weights(NamedTuple):
-    """A model's tensors in this package's names."""
+    """The tensors of a model with this package's names."""
 
     spec: ModelSpec
     encoder: dict[str, Tensor]
-    """Of a `VisionTransformer`, mean and deviation included."""
+    """Tensors of a `VisionTransformer`, including mean and standard deviation of pixels."""
     decoder: dict[str, Tensor]
-    """Of the rest of the objective, such as `decoder.blocks.0.norm1.weight`; empty without one."""
+    """All other tensors of the objective, such as `decoder.blocks.0.norm1.weight`; empty without one."""
     notes: tuple[str, ...] = ()
-    """What a reader should know: what of the file was left out, or read as something else."""
+    """Notes for the user: what was left out of the file or reinterpreted."""
 
     @property
     def whole(self) -> dict[str, Tensor]:
-        """All tensors, in the names of an objective."""
+        """All tensors, with the names that they have in the objective."""
         return {**{f"encoder.{name}": t for name, t in self.encoder.items()}, **self.decoder}
 
     def build_encoder(self) -> VisionTransformer:
         """The encoder with these weights."""
-        with torch.device("meta"):  # no time is spent on random weights
+        with torch.device("meta"):  # saves the initialisation of weights that are replaced
             encoder = self.spec.build_encoder()
         encoder.load_state_dict(_copied(self.encoder), assign=True)
         return encoder
@@ -97,16 +98,20 @@ class Weights(NamedTuple):
 
 
 def split(whole: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The encoder's tensors, and the others, of an objective's."""
+    """An objective's tensors: those of the encoder, and the others.
+
+    A tokenizer among the others (the target of its codes) gets its current names.
+    """
+    whole = current_names(whole, "target.tokenizer.")
     encoder = {n.removeprefix("encoder."): t for n, t in whole.items() if n.startswith("encoder.")}
     return encoder, {name: t for name, t in whole.items() if not name.startswith("encoder.")}
 
 
 def read_spec(text: str, where: Path) -> ModelSpec:
-    """The spec that a file bears as JSON.
+    """The spec in the metadata of a file.
 
     Raises:
-        RunError: if it is of a newer version of this layout.
+        RunError: if it was written by a newer version of this package.
         DataError: if it cannot be read.
     """
     try:
@@ -119,9 +124,9 @@ def read_spec(text: str, where: Path) -> ModelSpec:
             )
         return from_json(ModelSpec, data)
     except (ValueError, SettingsError) as error:
-        raise DataError(f"the description inside {where} cannot be read: {error}") from None
+        raise DataError(f"the model description in {where} cannot be read: {error}") from None
 
 
 def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A module trains its own weights; the ones it came from stay as they were."""
+    """Copies, because `assign=True` would let training change the original tensors."""
     return {name: tensor.clone() for name, tensor in tensors.items()}

@@ -1,7 +1,7 @@
-"""One parameter, two names: tables of names as data, read in both directions.
+"""Translation of parameter names between libraries, by tables that are read in both directions.
 
-A table maps our name to theirs. `{n}` stands for the number of a block; `.weight` and `.bias` are left
-off, since all layouts agree on them.
+A table maps our name to theirs. `{n}` stands for the number of a block. `.weight` and `.bias` are omitted, because they are the
+same in all formats.
 """
 
 import re
@@ -15,16 +15,16 @@ _BLOCK_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _KIND = re.compile(r"\.(weight|bias)$")
 
 BLOCK = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
-"""The parts of a block in our names, which are timm's."""
+"""The layers of a block with our names, which are timm's."""
 
 
 def inverse(table: Table) -> Table:
-    """Theirs to ours."""
+    """The table from their names to ours."""
     return {theirs: ours for ours, theirs in table.items()}
 
 
 def renamed(name: str, table: Table) -> str | None:
-    """The other name of a parameter; None if the table has none.
+    """The other name of a parameter; None if it is not in the table.
 
     >>> renamed("blocks.3.attn.qkv.bias", {"blocks.{n}.attn.qkv": "encoder.blocks.{n}.attn.qkv"})
     'encoder.blocks.3.attn.qkv.bias'
@@ -32,16 +32,16 @@ def renamed(name: str, table: Table) -> str | None:
     kind = _KIND.search(name)
     stem = name[: kind.start()] if kind else name
     number = _BLOCK_NUMBER.search(stem)
-    found = table.get(_BLOCK_NUMBER.sub("{n}", stem, count=1))
-    if found is None:
+    other = table.get(_BLOCK_NUMBER.sub("{n}", stem, count=1))
+    if other is None:
         return None
-    return found.replace("{n}", number.group() if number else "") + (kind.group() if kind else "")
+    return other.replace("{n}", number.group() if number else "") + (kind.group() if kind else "")
 
 
 def translate(
     tensors: dict[str, Tensor], table: Table
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors under their other names, and those that the table does not know."""
+    """The tensors with their other names, and those that are not in the table."""
     known: dict[str, Tensor] = {}
     unknown: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -56,13 +56,13 @@ def translate(
 def without(
     tensors: dict[str, Tensor], prefixes: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors whose names begin otherwise, and the names of the rest."""
-    left = [name for name in tensors if name.startswith(prefixes)]
-    return {name: tensor for name, tensor in tensors.items() if name not in left}, left
+    """The tensors whose names start with none of the prefixes, and the names of the others."""
+    left_out = [name for name in tensors if name.startswith(prefixes)]
+    return {name: tensor for name, tensor in tensors.items() if name not in left_out}, left_out
 
 
 def listed(words: Iterable[str], most: int = 6) -> str:
-    """Words in a row; of many, the first few and the count of the others."""
-    every = list(words)
-    more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more
+    """Words separated by commas; if there are many, the first ones and the number of others."""
+    words = list(words)
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more

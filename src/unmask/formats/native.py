@@ -1,4 +1,4 @@
-"""Our own files: safetensors with the whole `ModelSpec` in their metadata."""
+"""This package's own weight files: safetensors with the `ModelSpec` in their metadata."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +13,23 @@ from unmask.traits import Masked
 
 @dataclass(frozen=True, kw_only=True)
 class Native:
-    """`model.safetensors` as in a checkpoint; an `encoder.safetensors` is read too."""
+    """`model.safetensors` as in a checkpoint; `encoder.safetensors` is read too."""
 
     def recognizes(self, file: TensorFile) -> bool:
-        """Whether mean and deviation are among the tensors, as they are in ours alone."""
+        """Whether the tensors include the mean of pixels, which only our files have."""
         return bool({"encoder.mean", "mean"} & set(file.tensors))
 
     def read(self, file: TensorFile, hints: Hints) -> Weights:
         """The weights, with the spec in the metadata."""
         if file.spec is None:
             raise DataError(
-                f"{file.path} has unmask's names and lost its metadata, which say how the model is built; "
-                "use the file as unmask wrote it"
+                f"{file.path} has unmask's parameter names, but the metadata that describe the model are gone; "
+                "use the original file"
             )
         encoder, decoder = (file.tensors, {}) if "mean" in file.tensors else split(file.tensors)
         notes: tuple[str, ...] = ()
         if decoder and not isinstance(file.spec.objective, Masked):
-            decoder, notes = {}, (f"{file.path}: only its encoder is of use after pretraining",)
+            decoder, notes = {}, (f"{file.path}: only the encoder is used after pretraining",)
         spec = file.spec if decoder else file.spec.without_decoder()
         weights = Weights(spec, encoder, decoder, notes)
         check_fit(weights, file.path)
@@ -42,10 +42,10 @@ class Native:
         return file
 
     def check(self, weights: Weights, file: Path) -> Check | None:
-        """Read the file back and compare what both models make of a batch."""
-        again, batch = self.read(read_file(file), Hints()), trial(weights.spec)
+        """Read the file back and compare the outputs of both models for a batch."""
+        read_back, batch = self.read(read_file(file), Hints()), trial(weights.spec)
         if weights.decoder:
-            apart = largest_difference(outputs(weights, batch), outputs(again, batch))
-            return Check("unmask, read back", "features, prediction and loss", apart)
-        apart = largest_difference([features(weights, batch)], [features(again, batch)])
-        return Check("unmask, read back", "features", apart)
+            difference = largest_difference(outputs(weights, batch), outputs(read_back, batch))
+            return Check("unmask, read back", "features, prediction and loss", difference)
+        difference = largest_difference([features(weights, batch)], [features(read_back, batch)])
+        return Check("unmask, read back", "features", difference)

@@ -1,4 +1,4 @@
-"""timm's Vision Transformer: an encoder alone, under the names that ours has too."""
+"""timm's Vision Transformer: only an encoder, with the same parameter names as ours."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ ENCODER: Table = {
 }
 
 _HEADS = ("head.", "head_dist.", "pre_logits.", "fc.")
-_ARCHITECTURE = "vit_base_patch16_224"  # any plain one: model_args say the rest
+_ARCHITECTURE = "vit_base_patch16_224"  # for other shapes; model_args override everything
 
 _SIZES = {
     (192, 12, 16, 224): "vit_tiny_patch16_224",
@@ -30,18 +30,18 @@ _SIZES = {
     (1024, 24, 16, 224): "vit_large_patch16_224",
     (1280, 32, 14, 224): "vit_huge_patch14_224",
 }
-"""timm's names of the usual models, by width, depth, patch and image."""
+"""timm's names of the usual models by width, depth, patch size and image size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timm:
-    """A folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` loads."""
+    """A folder for `timm.create_model("local-dir:FOLDER", pretrained=True)`."""
 
     pool: Literal["token", "mean"] = "token"
-    """What timm's classifier sees: the class token, or the mean of the patches (norm is then `fc_norm`)."""
+    """Input of timm's classifier: the class token, or the mean of the patches (the last norm is then `fc_norm`)."""
 
     def recognizes(self, file: TensorFile) -> bool:
-        """Whether patches are projected under timm's name; the published files share it."""
+        """Whether the patch projection has timm's name, which the published MAE files also use."""
         return "patch_embed.proj.weight" in file.tensors
 
     def read(self, file: TensorFile, hints: Hints) -> Weights:
@@ -62,7 +62,7 @@ class Timm:
         return file
 
     def check(self, weights: Weights, file: Path) -> Check | None:
-        """Load the folder as timm's users do, strictly, and compare all tokens."""
+        """Load the folder with `timm.create_model`, which is strict, and compare all tokens."""
         import timm
 
         model = timm.create_model(f"local-dir:{file.parent}", pretrained=True)
@@ -95,7 +95,7 @@ _POOLS = {"token": "token", "mean": "avg"}
 
 
 def model_arguments(spec: ModelSpec) -> dict[str, Any]:
-    """What timm's VisionTransformer must be told to be this model."""
+    """Arguments of timm's VisionTransformer for this model."""
     encoder = spec.encoder
     return {
         "img_size": list(spec.image_size),
@@ -119,32 +119,35 @@ def strict_twin(weights: Weights) -> nn.Module:
 
 @torch.no_grad()
 def encoder_check(model: nn.Module, weights: Weights) -> Check:
-    """All tokens of a batch, after the last norm, in timm's model and in ours."""
+    """Compare all tokens of a batch, after the last norm, between timm's model and ours."""
     import timm
 
     batch = trial(weights.spec)
-    twin = cast(Any, model.eval())
-    theirs = twin.fc_norm(twin.forward_features(batch.pixels))  # an identity with token pooling
-    apart = largest_difference([features(weights, batch)], [theirs])
-    return Check(f"timm {timm.__version__}", "features of every token", apart)
+    timm_model = cast(Any, model.eval())
+    # fc_norm is an identity with token pooling
+    theirs = timm_model.fc_norm(timm_model.forward_features(batch.pixels))
+    difference = largest_difference([features(weights, batch)], [theirs])
+    return Check(f"timm {timm.__version__}", "features of every token", difference)
 
 
 def published_encoder(weights: Weights) -> dict[str, Tensor]:
-    """The encoder in the names that timm and the published files share."""
+    """The encoder with the names of timm and of the published files, without mean and standard deviation of pixels."""
     whole = {f"encoder.{name}": tensor for name, tensor in weights.encoder.items()}
-    return translate(whole, ENCODER)[0]  # mean and deviation stay behind
+    return translate(whole, ENCODER)[0]
 
 
 def read_encoder(
     tensors: dict[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[str, ...]]:
-    """The encoder in our names, what is unknown, and remarks on what was left out or renamed."""
-    tensors, left = without(tensors, _HEADS)
-    notes = [f"left out, since it is a classifier's: {listed(left)}"] if left else []
+    """The encoder with our names, unknown tensors, and notes on what was left out or renamed."""
+    tensors, left_out = without(tensors, _HEADS)
+    notes = (
+        [f"left out, because it belongs to a classifier: {listed(left_out)}"] if left_out else []
+    )
     if "fc_norm.weight" in tensors and "norm.weight" not in tensors:
         tensors = {_renamed_norm(name, "fc_norm.", "norm."): t for name, t in tensors.items()}
         notes.append(
-            "fc_norm is read as the last norm: this model averaged its patches before that norm, so "
+            "fc_norm is read as the last norm: this model averages its patches before that norm, so "
             "prefer the mean of the patches as features"
         )
     known, unknown = translate(tensors, inverse(ENCODER))
@@ -157,7 +160,7 @@ def _renamed_norm(name: str, old: str, new: str) -> str:
 
 
 def _facts(file: TensorFile) -> Facts:
-    """What timm's config says."""
+    """The facts in timm's config.json."""
     config = file.config
     arguments = config.get("model_args") or {}
     pretrained = config.get("pretrained_cfg") or config
@@ -172,10 +175,10 @@ def _facts(file: TensorFile) -> Facts:
     )
 
 
-def _size(said: Any) -> Size | None:
-    if isinstance(said, int):
-        return Size(said, said)
-    return Size(*said) if isinstance(said, list) and len(said) == 2 else None
+def _size(value: Any) -> Size | None:
+    if isinstance(value, int):
+        return Size(value, value)
+    return Size(*value) if isinstance(value, list) and len(value) == 2 else None
 
 
 def _statistics(pretrained: dict[str, Any]) -> ChannelStatistics | None:

@@ -1,8 +1,9 @@
-"""What to hide, drawn on the encoder's mask grid."""
+"""Masking strategies: which patches to hide, drawn on the encoder's mask grid."""
 
 from typing import Annotated
 
 from unmask.masking.block import BlockMasking
+from unmask.masking.draw import count_visible, draw_masks
 from unmask.masking.grid import GridMasking
 from unmask.masking.inverse_block import InverseBlockMasking
 from unmask.masking.partition import PartitionMasking
@@ -20,4 +21,6 @@ __all__ = [
     "PartitionMasking",
     "RandomMasking",
     "SquareMasking",
+    "count_visible",
+    "draw_masks",
 ]

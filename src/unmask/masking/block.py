@@ -1,8 +1,8 @@
-"""Block-wise masking (BEiT, algorithm 1; MAE table 1f), with an exact count in every image.
+"""Block-wise masking (BEiT, algorithm 1; MAE table 1f), with the same number of hidden patches in every image.
 
-The published sampler falls short of its count in about a third of its draws, and now and then hides
-nothing at all. Batches of visible patches need equal counts, so a short mask is topped up with
-patches at random, and one below half of the count is drawn again, up to ten times.
+The published sampler hides too few patches in about a third of its draws, and sometimes none. Visible patches are
+stacked into batches, so every image must hide the same number. A mask that hides too few is therefore filled up with
+random patches; a mask that hides less than half of them is drawn again, up to ten times.
 """
 
 import math
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from unmask.contracts import Size
-from unmask.errors import SettingsError
-from unmask.masking.random import check_ratio, count_kept
+from unmask.masking.random import count_kept
 from unmask.masks import PatchMask
+from unmask.spec import within
 
-_TRIES = 10
-_LEAST_ASPECT = 0.3
+_TRIES = 10  # for a rectangle as in BEiT's published code; for a whole mask ours
+_SMALLEST_ASPECT = 0.3  # of a rectangle's sides; the largest is its inverse (BEiT, algorithm 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,66 +26,66 @@ class BlockMasking:
     """Hide rectangles of patches. Harder than random masking: MAE's best ratio for it is 0.5."""
 
     ratio: float = 0.5
-    """Share of patches to hide, above 0 and below 1 (MAE table 1f tries 0.5 and 0.75)."""
+    """Share of patches to hide, between 0 and 1 (MAE table 1f compares 0.5 and 0.75)."""
 
     smallest_block: float = 16 / 196
     """Area of the smallest rectangle as a share of the image; BEiT uses 16 of 196 patches."""
 
     def __post_init__(self) -> None:
-        check_ratio(self.ratio)
-        if not 0 < self.smallest_block < 1:
-            raise SettingsError(
-                f"smallest_block must lie between 0 and 1, got {self.smallest_block}; BEiT uses 16/196"
-            )
+        within(self, "(0, 1)", "ratio", usual="MAE uses 0.75")
+        within(self, "(0, 1)", "smallest_block", usual="BEiT uses 16/196")
 
     def sample(self, batch: int, grid: Size, generator: torch.Generator) -> PatchMask:
-        """Draw each image's blocks on the CPU; a generator on a GPU is asked for one seed, and waited for."""
+        """Draw the blocks of each image on the CPU, from one seed; a GPU is synchronised to read the seed."""
         patches = grid.height * grid.width
         count = patches - count_kept(patches, self.ratio)
         seed = torch.randint(2**62, (), generator=generator, device=generator.device)
         smallest = self.smallest_block * patches
-        mask = _drawn(batch, grid, count, smallest, int(seed))
-        return PatchMask(*(part.to(generator.device) for part in mask))
+        mask = _draw(batch, grid, count, smallest, int(seed))
+        return PatchMask(*(tensor.to(generator.device) for tensor in mask))
 
 
-@lru_cache(maxsize=1)  # the parts of a batch, which each draw the whole, come one after the other
-def _drawn(batch: int, grid: Size, count: int, smallest: float, seed: int) -> PatchMask:
-    local = torch.Generator().manual_seed(seed)
-    rows = [_fill(grid, count, smallest, local) for _ in range(batch)]
-    return PatchMask.of(torch.stack(rows), local)
+# every micro-batch of a step draws the masks of the whole step, one after the other: keep the last result
+@lru_cache(maxsize=1)
+def _draw(batch: int, grid: Size, count: int, smallest: float, seed: int) -> PatchMask:
+    generator = torch.Generator().manual_seed(seed)
+    rows = [_draw_one(grid, count, smallest, generator) for _ in range(batch)]
+    return PatchMask.of(torch.stack(rows), generator)
 
 
-def _fill(grid: Size, count: int, smallest: float, generator: torch.Generator) -> Tensor:
+def _draw_one(grid: Size, count: int, smallest: float, generator: torch.Generator) -> Tensor:
     """One mask [n] with exactly `count` hidden patches."""
     hidden = torch.zeros(grid, dtype=torch.bool)
-    done = 0
-    for _ in range(_TRIES):  # thin grids may have no room for any block: all is then at random
+    placed = 0
+    for _ in range(
+        _TRIES
+    ):  # a narrow grid may have no room for a block; then all patches are random
         hidden.zero_()
-        done = _place_blocks(hidden, count, smallest, generator)
-        if 2 * done >= count:
+        placed = _place_blocks(hidden, count, smallest, generator)
+        if 2 * placed >= count:
             break
     flat = hidden.flatten()
-    free = (~flat).nonzero().flatten()
-    extra = torch.randperm(len(free), generator=generator)[: count - done]
-    flat[free[extra]] = True
+    visible = (~flat).nonzero().flatten()
+    extra = torch.randperm(len(visible), generator=generator)[: count - placed]
+    flat[visible[extra]] = True
     return flat
 
 
 def _place_blocks(hidden: Tensor, count: int, smallest: float, generator: torch.Generator) -> int:
-    """Place rectangles until `count` patches are hidden or none fits; the number hidden."""
-    done = 0
-    while done < count:
-        new = _place_one(hidden, count - done, smallest, generator)
+    """Place rectangles until `count` patches are hidden or no rectangle fits; returns the number hidden."""
+    placed = 0
+    while placed < count:
+        new = _place_block(hidden, count - placed, smallest, generator)
         if new == 0:
             break
-        done += new
-    return done
+        placed += new
+    return placed
 
 
-def _place_one(hidden: Tensor, room: int, smallest: float, generator: torch.Generator) -> int:
-    """Try to place one rectangle that hides between 1 and `room` patches; how many it hid."""
+def _place_block(hidden: Tensor, room: int, smallest: float, generator: torch.Generator) -> int:
+    """Try to place a rectangle that newly hides 1 to `room` patches; returns how many it hides."""
     height, width = hidden.shape
-    log_aspect = math.log(_LEAST_ASPECT)
+    log_aspect = math.log(_SMALLEST_ASPECT)
     draws = torch.rand(_TRIES, 4, generator=generator).tolist()
     for area_draw, aspect_draw, top_draw, left_draw in draws:
         area = smallest + area_draw * (room - smallest)

@@ -1,7 +1,7 @@
-"""Masking on coarser squares: whole squares of patches are hidden or kept (Pixio, CVPR 2026).
+"""Masking on a coarser grid: whole squares of patches are hidden or kept (Pixio, CVPR 2026).
 
-A single hidden patch can be filled in from its neighbours; a square of four cannot, and the features get
-better for it. Squares of 2 x 2 and 4 x 4 patches are what helped; 8 x 8 were too large.
+A single hidden patch can be filled in from its neighbours. A square of 2 x 2 cannot, and features improve. Pixio's
+authors found that squares of 2 x 2 and 4 x 4 patches help, and that 8 x 8 is too large.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from unmask.masking.inverse_block import InverseBlockMasking
 from unmask.masking.partition import PartitionMasking
 from unmask.masking.random import RandomMasking
 from unmask.masks import PatchMask
-from unmask.spec import Kind
+from unmask.spec import Kind, within
 
 AnyPlainMasking = (
     Annotated[RandomMasking, Kind("random")]
@@ -30,10 +30,12 @@ AnyPlainMasking = (
 )
 """The maskings that hide single patches."""
 
+_SINGLE = "Pixio uses 2 or 4; for single patches use the inner masking itself"
+
 
 @dataclass(frozen=True, kw_only=True)
 class SquareMasking:
-    """Draw another masking on a grid of squares, each of several patches."""
+    """Apply another masking to squares of several patches instead of single patches."""
 
     masking: AnyPlainMasking = RandomMasking()
     """Which squares to hide."""
@@ -42,25 +44,23 @@ class SquareMasking:
     """Side of a square in patches; must divide both sides of the grid."""
 
     def __post_init__(self) -> None:
-        if self.side < 2:
-            raise SettingsError(
-                f"side must be at least 2 patches, got {self.side}; Pixio uses 2 or 4, and single patches need "
-                "no squares"
-            )
+        within(self, "[2, inf)", "side", usual=_SINGLE)
 
     def sample(self, batch: int, grid: Size, generator: torch.Generator) -> PatchMask:
-        """Patches of a square stand together in the order of indices, which is else the masking's own.
+        """The indices keep the order of the inner masking, with the patches of a square next to each other.
 
-        So where not all hidden patches are rebuilt, whole squares are (but for one).
+        So an objective that rebuilds only the first hidden patches rebuilds whole squares, except for the last one.
         """
         check_squares(grid, self.side)
         coarse = Size(grid.height // self.side, grid.width // self.side)
         mask = self.masking.sample(batch, coarse, generator)
-        members = self._members(coarse, mask.image.device)
-        order = members[torch.cat([mask.kept_index, mask.removed_index], dim=1)].flatten(1)
+        patches_of = self._patches_of_squares(coarse, mask.image.device)
+        order = patches_of[torch.cat([mask.kept_index, mask.removed_index], dim=1)].flatten(1)
         return PatchMask.in_order(mask.image, order, mask.kept_index.shape[1] * self.side**2)
 
-    def _members(self, coarse: Size, device: torch.device) -> Int[Tensor, "squares patches"]:
+    def _patches_of_squares(
+        self, coarse: Size, device: torch.device
+    ) -> Int[Tensor, "squares patches"]:
         """The patches of each square, row by row."""
         count = coarse.height * coarse.width * self.side**2
         numbers = torch.arange(count, device=device).reshape(
@@ -70,23 +70,23 @@ class SquareMasking:
 
 
 def side_of(masking: object) -> int:
-    """Side, in patches, of the smallest square that a masking hides; 1 but for `SquareMasking`."""
+    """Side, in patches, of the squares that a masking hides; 1 for all maskings except `SquareMasking`."""
     return masking.side if isinstance(masking, SquareMasking) else 1
 
 
 def check_squares(grid: Size, side: int, patch_size: int | None = None) -> None:
-    """Refuse a grid of patches that squares do not fill; with the patch's size the image that fits is named.
+    """Refuse a grid of patches that squares do not fill.
 
     Raises:
-        SettingsError: naming the nearest size.
+        SettingsError: with the nearest grid that works, or the nearest image size if `patch_size` is given.
     """
     if grid.height % side == 0 and grid.width % side == 0:
         return
     near = Size(*(max(1, round(patches / side)) * side for patches in grid))
-    fits = f"a grid of {near.height} x {near.width} would do"
+    remedy = f"the nearest grid that works is {near.height} x {near.width}"
     if patch_size is not None:
         pixels = Size(near.height * patch_size, near.width * patch_size)
-        fits = f"the nearest image that they fill has {pixels.height} x {pixels.width} pixels (--image-size {pixels})"
+        remedy = f"the nearest image size that works is {pixels.height} x {pixels.width} (--image-size {pixels})"
     raise SettingsError(
-        f"squares of {side} x {side} patches do not fill a grid of {grid.height} x {grid.width} patches; {fits}"
+        f"squares of {side} x {side} patches do not fill a grid of {grid.height} x {grid.width} patches; {remedy}"
     )

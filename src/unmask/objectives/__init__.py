@@ -1,4 +1,4 @@
-"""Pretraining: an encoder and what makes it learn."""
+"""Pretraining objectives: what an encoder is trained to do."""
 
 from typing import Annotated
 

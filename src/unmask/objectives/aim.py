@@ -1,4 +1,4 @@
-"""Autoregressive image models (AIM; El-Nouby and others, 2024): each patch from those before it, row by row."""
+"""Autoregressive image models (AIM; El-Nouby and others, 2024): predict each patch from all patches before it."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from unmask.contracts import Batch, Loss, Size
 from unmask.encoders.layers import NORM_EPSILON, Mlp, initialize
 from unmask.encoders.positions import resized, sine_cosine
-from unmask.encoders.vit import VisionTransformer, layer_around
+from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.masks import PatchMask
 from unmask.patches import size_of
+from unmask.spec import within
 from unmask.targets import AnyTarget, NormalizedPixels
 
 _MLP_RATIO = 4.0
@@ -20,28 +21,25 @@ _MLP_RATIO = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class AIM:
-    """Guess the next patch in reading order from all before it (section 3).
+    """Predict the next patch in raster order from all patches before it (section 3).
 
-    The first patches of an image, a number drawn for each, see one another and are not guessed, so that the
-    encoder can be used with full attention afterwards. Departures, so that encoders stay comparable: it has
-    biases and a class token, which belongs to the first patches.
+    The first patches of an image, the prefix, attend to each other in both directions and are not predicted; their
+    number is drawn for each image. So the encoder can be used with full attention after pretraining. Departures, which
+    keep encoders comparable between methods: the encoder has biases, and a class token, which belongs to the prefix.
     """
 
     target: AnyTarget = NormalizedPixels()
-    """What of the next patch is guessed; codes are worse than normalised pixels (their table 2)."""
+    """What is predicted of the next patch; codes are worse than normalised pixels (their table 2)."""
 
     head_dim: int = 2048
-    """Width of the MLPs that guess, each token on its own; thrown away after pretraining."""
+    """Width of the MLPs of the prediction head, applied to each token separately; discarded after pretraining."""
 
     head_depth: int = 12
-    """How many there are; without them linear probes lose 6 points (their ablation)."""
+    """Number of MLPs in the head; without them linear probes lose 6 points (their ablation)."""
 
     def __post_init__(self) -> None:
-        for name, usual in (("head_dim", 2048), ("head_depth", 12)):
-            if getattr(self, name) < 1:
-                raise SettingsError(
-                    f"{name} must be at least 1, got {getattr(self, name)}; AIM uses {usual}"
-                )
+        within(self, "[1, inf)", "head_dim", usual="AIM uses 2048")
+        within(self, "[1, inf)", "head_depth", usual="AIM uses 12")
 
     def in_words(self, kept: int, patches: int, size: Size) -> tuple[str, str]:
         """In which order patches are guessed."""
@@ -56,7 +54,7 @@ class AIM:
 
 
 class MlpBlock(nn.Module):
-    """A pre-norm MLP beside a straight path."""
+    """A pre-norm MLP with a residual connection."""
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
@@ -64,12 +62,12 @@ class MlpBlock(nn.Module):
         self.mlp = Mlp(embed_dim, int(embed_dim * _MLP_RATIO))
 
     def forward(self, tokens: Float[Tensor, "b k e"]) -> Float[Tensor, "b k e"]:
-        """Each token on its own."""
+        """Each token separately."""
         return tokens + self.mlp(self.norm(tokens))
 
 
 class NextPatchHead(nn.Module):
-    """From the token of a patch to a guess for the next: positions once more, then MLPs."""
+    """From the token of a patch to a prediction of the next: adds positions again, then applies MLPs."""
 
     def __init__(self, spec: AIM, encoder: VisionTransformer, out_dim: int) -> None:
         super().__init__()
@@ -83,9 +81,9 @@ class NextPatchHead(nn.Module):
         initialize(self)
 
     def forward(self, patches: Float[Tensor, "b k d"], grid: Size) -> Float[Tensor, "b k p"]:
-        """Guesses from the tokens of the first k patches of an image."""
-        places = resized(self.pos_embed, self.grid, grid)[0, 1:]
-        tokens = self.embed(patches + places[: patches.shape[1]])
+        """The prediction after each of the first k patches of an image."""
+        positions = resized(self.pos_embed, self.grid, grid)[0, 1:]
+        tokens = self.embed(patches + positions[: patches.shape[1]])
         for block in self.blocks:
             tokens = block(tokens)
         return self.pred(self.norm(tokens))
@@ -100,67 +98,61 @@ class AutoregressiveImageModel(nn.Module):
         self.target = spec.target.build(encoder.patch_size, encoder.channels)
         self.head = NextPatchHead(spec, encoder, self.target.out_dim)
 
-    @property
-    def layers(self) -> int:
-        """The encoder's; the last for all else."""
-        return self.encoder.layers
-
-    def layer_of(self, parameter_name: str) -> int:
-        """The encoder's layers; the last for head and target."""
-        return layer_around(self.encoder, parameter_name)
-
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
-        """Draw how many patches of each image are given, and score the guesses for the others.
+        """Draw the prefix of each image and score the predictions after it.
 
-        The mean is over all scored patches of the step, of which images have different numbers.
+        The mean is over all scored patches of the step; images have different numbers of them.
         """
         grid = self.encoder.mask_grid(size_of(batch.images))
         patches = grid.height * grid.width
         prefix = draw_prefixes(batch.whole, patches, generator)
-        scored = (patches - prefix).float().mean()  # of an image of the whole step
+        # per image of the whole step, so that the losses of micro-batches can be averaged
+        scored = (patches - prefix).float().mean()
         errors = self.errors(batch.images, batch.own(prefix))
         return Loss(errors.sum(1).mean() / scored, {})
 
     def errors(
         self, images: Shaped[Tensor, "b c h w"], prefix: Int[Tensor, "b"]
     ) -> Float[Tensor, "b k"]:
-        """The target's error of each patch but the first, in reading order; 0 for those that are given."""
-        guesses = self.predict(images, prefix)
-        truth = self.target(images, all_but_the_first(guesses), self.encoder.statistics)
-        places = torch.arange(1, guesses.shape[1] + 1, device=images.device)
-        return self.target.loss(guesses, truth) * (places >= prefix[:, None])
+        """The target's error of each patch except the first, in raster order; 0 for patches of the prefix."""
+        prediction = self.predict(images, prefix)
+        truth = self.target(images, all_but_the_first(prediction), self.encoder.statistics)
+        index = torch.arange(1, prediction.shape[1] + 1, device=images.device)
+        return self.target.loss(prediction, truth) * (index >= prefix[:, None])
 
     def predict(
         self, images: Shaped[Tensor, "b c h w"], prefix: Int[Tensor, "b"]
     ) -> Float[Tensor, "b k p"]:
-        """A guess for each patch but the first, in reading order, in the units of the target."""
+        """The prediction for each patch except the first, in raster order, in the units of the target."""
         grid = self.encoder.mask_grid(size_of(images))
-        tokens = self.encoder.class_tokens + grid.height * grid.width - 1  # no one asks the last
+        # the last patch predicts nothing, so it is not encoded
+        tokens = self.encoder.class_tokens + grid.height * grid.width - 1
         attends = prefix_attention(prefix + self.encoder.class_tokens, tokens)
         return self.head(self.encoder.encode_attending(images, attends).patches, grid)
 
 
 def draw_prefixes(images: int, patches: int, generator: torch.Generator) -> Int[Tensor, "images"]:
-    """How many patches of each image are given: from one to all but one, each number as likely.
+    """The number of patches in the prefix of each image: uniform from one to all but one.
 
     Raises:
-        SettingsError: if an image has one patch.
+        SettingsError: if an image has only one patch.
     """
     if patches < 2:
         raise SettingsError(
-            "an image of one patch has no next one to guess; use a larger image (--image-size) or a smaller patch"
+            "an image of one patch has no next patch to predict; use a larger image (--image-size) or a smaller patch"
         )
     return torch.randint(1, patches, (images,), generator=generator, device=generator.device)
 
 
 def prefix_attention(prefix: Int[Tensor, "b"], tokens: int) -> Bool[Tensor, "b t t"]:
-    """Which token (first) may look at which: those of the prefix, those before it, and itself."""
-    places = torch.arange(tokens, device=prefix.device)
-    return (places <= places[:, None]) | (places < prefix[:, None, None])
+    """Attention mask (query, key): a token attends to the prefix, the tokens before it, and itself."""
+    index = torch.arange(tokens, device=prefix.device)
+    return (index <= index[:, None]) | (index < prefix[:, None, None])
 
 
-def all_but_the_first(guesses: Float[Tensor, "b k p"]) -> PatchMask:
-    """The mask of images of k + 1 patches that names all but the first, in reading order."""
-    images, others = guesses.shape[:2]
-    order = torch.arange(others + 1, device=guesses.device).expand(images, -1)
-    return PatchMask.in_order(torch.arange(images, device=guesses.device), order, kept=1)
+def all_but_the_first(prediction: Float[Tensor, "b k p"]) -> PatchMask:
+    """The mask of images of k + 1 patches that removes all but the first patch, in raster order."""
+    images, others = prediction.shape[:2]
+    device = prediction.device
+    order = torch.arange(others + 1, device=device).expand(images, -1)
+    return PatchMask.in_order(torch.arange(images, device=device), order, kept=1)

@@ -1,4 +1,4 @@
-"""From visible tokens to guesses for the hidden patches."""
+"""Decoders: from the encoder's tokens to predictions for the hidden patches."""
 
 import math
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.masks import PatchMask
 from unmask.patches import taken
-from unmask.spec import Kind
+from unmask.spec import Kind, within
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelfAttentionDecoder:
-    """MAE's decoder: a small ViT over the visible tokens and a mask token for each hidden patch."""
+    """MAE's decoder: a small ViT over the visible tokens and one mask token per hidden patch."""
 
     embed_dim: int = 512
     """Width (MAE table 1b)."""
@@ -37,32 +37,32 @@ class SelfAttentionDecoder:
     """Width of the hidden layer of each MLP, relative to embed_dim."""
 
     def __post_init__(self) -> None:
-        _check_shape(self.depth, self.embed_dim, "MAE uses 8")
+        within(self, "[1, inf)", "depth", usual="MAE uses 8")
+        check_width(self.embed_dim)
 
-    def build(self, encoder: VisionTransformer, out_dim: int) -> "MaskTokenDecoder":
-        """The module, for the tokens of visible patches and guesses of `out_dim` values."""
-        return MaskTokenDecoder(self, encoder, out_dim)
+    def build(self, encoder: VisionTransformer, out_dim: int) -> "TokenDecoder":
+        """The module for an encoder that returns tokens of visible patches; predicts `out_dim` values per patch."""
+        return TokenDecoder(self, encoder, out_dim, has_mask_token=True)
 
     def build_for_all(self, encoder: VisionTransformer, out_dim: int) -> "TokenDecoder":
-        """The module without a mask token, for an encoder that gives a token of every patch."""
-        return TokenDecoder(self, encoder, out_dim)
+        """The module for an encoder that returns tokens of all patches; it has no mask token."""
+        return TokenDecoder(self, encoder, out_dim, has_mask_token=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossAttentionDecoder:
-    """CrossMAE's decoder (Fu, Lian and others, TMLR 2025): hidden patches look at visible ones, not at each other.
+    """CrossMAE's decoder (Fu, Lian and others, TMLR 2025): hidden patches attend to visible ones, not to each other.
 
-    A query for each patch to rebuild, its mask token and position, passes through blocks of
-    cross-attention and MLP. Each block has keys and values of its own: a learned mixture of the inputs of
-    all encoder blocks and of the encoder's output. Patches are rebuilt one by one, so that
-    any part of them can be left out (`MAE.predicted`).
+    Each patch to rebuild has a query, the mask token plus its position, which passes through blocks of cross-attention
+    and MLP. Each block has its own keys and values: a learned mixture of the inputs of all encoder blocks and the
+    encoder's output. Patches are rebuilt independently, so any of them can be left out (`MAE.predicted`).
     """
 
     embed_dim: int = 512
     """Width of the queries."""
 
     depth: int = 12
-    """Number of blocks (12 as published; with 1 it still reaches 83.0 % on ImageNet-1K)."""
+    """Number of blocks (published: 12; with 1 it still reaches 83.0 % on ImageNet-1K)."""
 
     num_heads: int = 16
     """Attention heads; must divide embed_dim."""
@@ -71,7 +71,8 @@ class CrossAttentionDecoder:
     """Width of the hidden layer of each MLP, relative to embed_dim."""
 
     def __post_init__(self) -> None:
-        _check_shape(self.depth, self.embed_dim, "CrossMAE uses 12")
+        within(self, "[1, inf)", "depth", usual="CrossMAE uses 12")
+        check_width(self.embed_dim)
         if self.embed_dim % self.num_heads:
             raise SettingsError(
                 f"the decoder's embed_dim must be a multiple of num_heads, got {self.embed_dim} and "
@@ -79,23 +80,17 @@ class CrossAttentionDecoder:
             )
 
     def build(self, encoder: VisionTransformer, out_dim: int) -> "CrossDecoder":
-        """The module, for the tokens of an encoder and guesses of `out_dim` values."""
+        """The module; predicts `out_dim` values per patch."""
         return CrossDecoder(self, encoder, out_dim)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearDecoder:
-    """One linear layer, for encoders that see mask tokens and so do the decoding themselves (BEiT; SimMIM)."""
+    """One linear layer, for encoders that see mask tokens and so decode themselves (BEiT; SimMIM)."""
 
     def build_for_all(self, encoder: VisionTransformer, out_dim: int) -> "LinearPrediction":
-        """The module, for guesses of `out_dim` values."""
+        """The module; predicts `out_dim` values per patch."""
         return LinearPrediction(encoder, out_dim)
-
-
-def _check_shape(depth: int, embed_dim: int, usual: str) -> None:
-    if depth < 1:
-        raise SettingsError(f"the decoder's depth must be at least 1, got {depth}; {usual}")
-    check_width(embed_dim)
 
 
 AnyDecoder = (
@@ -105,87 +100,30 @@ AnyDecoder = (
 )
 
 
-class MaskTokenDecoder(nn.Module):
-    """See `SelfAttentionDecoder`.
-
-    Tokens are never put back into image order; the first block's projections of hidden tokens, equal
-    in all images, are made once for each place; the last block and the prediction are computed for
-    hidden patches alone. The same mathematics as the paper's, with less work.
-    """
-
-    taps = range(0)
-    fused = ("open", "close")
-
-    def __init__(
-        self, spec: SelfAttentionDecoder, encoder: VisionTransformer, out_dim: int
-    ) -> None:
-        super().__init__()
-        self.grid = encoder.grid
-        self.embed = nn.Linear(encoder.embed_dim, spec.embed_dim)
-        self.mask_token = drawn_token(spec.embed_dim)
-        table = sine_cosine(spec.embed_dim, encoder.grid).float()[None]
-        self.pos_embed = nn.Parameter(table, requires_grad=False)
-        self.blocks = nn.ModuleList(
-            Block(spec.embed_dim, spec.num_heads, spec.mlp_ratio) for _ in range(spec.depth)
-        )
-        self.norm = nn.LayerNorm(spec.embed_dim, eps=NORM_EPSILON)
-        self.pred = nn.Linear(spec.embed_dim, out_dim)
-        initialize(self)
-
-    def forward(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m r p"]:
-        """A guess for each hidden patch, in the order of `mask.removed_index`."""
-        return self._run(encoded, mask, grid, start=encoded.cls.shape[1] + encoded.patches.shape[1])
-
-    def everything(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m n p"]:
-        """The output at every patch, visible ones first; only those of hidden patches were trained."""
-        return self._run(encoded, mask, grid, start=encoded.cls.shape[1])
-
-    def _run(
-        self, encoded: Encoded, mask: PatchMask, grid: Size, start: int
-    ) -> Float[Tensor, "m out p"]:
-        tokens = self.open(encoded, mask, grid)
-        for block in self.blocks[1:-1]:
-            tokens = block(tokens)
-        return self.close(tokens, start)
-
-    def open(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m t e"]:
-        """What the second block sees, or the only one: visible tokens, then hidden ones."""
-        positions = resized(self.pos_embed, self.grid, grid)[0]
-        places = positions[1:]
-        seen = self.embed(torch.cat([encoded.cls, encoded.patches], dim=1))
-        classes = encoded.cls.shape[1]
-        seen = torch.cat(
-            [seen[:, :classes] + positions[0], seen[:, classes:] + places[mask.kept_index]], dim=1
-        )
-        hidden = self.mask_token[0] + places  # [n e]: a hidden token depends on its place alone
-        tokens = torch.cat([seen, F.embedding(mask.removed_index, hidden)], dim=1)
-        if len(self.blocks) == 1:
-            return tokens
-        first = cast(Block, self.blocks[0])
-        everywhere = first.project(hidden[None])[0]  # [n qkv], once for all images
-        projected = F.embedding(mask.removed_index, everywhere)
-        return first.finish(tokens, torch.cat([first.project(seen), projected], dim=1))
-
-    def close(self, tokens: Float[Tensor, "m t e"], start: int) -> Float[Tensor, "m out p"]:
-        """The last block and the prediction, for the tokens at `start` and after."""
-        return self.pred(self.norm(self.blocks[-1](tokens, start)))
-
-
 class TokenDecoder(nn.Module):
-    """See `SelfAttentionDecoder`: the same without a mask token, over a token of every patch.
+    """See `SelfAttentionDecoder`, for an encoder with and without tokens of hidden patches.
 
-    Hidden tokens come last, so that the last block and the prediction are computed for them alone.
+    The same mathematics as the paper's, with less work: tokens are never put back into image order, but visible ones
+    come first. So the last block and the prediction are computed for hidden patches only. With a mask token, hidden
+    tokens are the same in all images before the first block, so its projections of them are computed once per position.
     """
 
     taps = range(0)
     fused = ("open", "close")
 
     def __init__(
-        self, spec: SelfAttentionDecoder, encoder: VisionTransformer, out_dim: int
+        self,
+        spec: SelfAttentionDecoder,
+        encoder: VisionTransformer,
+        out_dim: int,
+        *,
+        has_mask_token: bool,
     ) -> None:
+        """`has_mask_token`: the decoder inserts a token for each hidden patch; else the encoder gives one."""
         super().__init__()
         self.grid = encoder.grid
         self.embed = nn.Linear(encoder.embed_dim, spec.embed_dim)
+        self.mask_token = drawn_token(spec.embed_dim) if has_mask_token else None
         table = sine_cosine(spec.embed_dim, encoder.grid).float()[None]
         self.pos_embed = nn.Parameter(table, requires_grad=False)
         self.blocks = nn.ModuleList(
@@ -196,38 +134,63 @@ class TokenDecoder(nn.Module):
         initialize(self)
 
     def forward(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m r p"]:
-        """A guess for each hidden patch, in the order of `mask.removed_index`."""
+        """The prediction for each hidden patch, in the order of `mask.removed_index`."""
         return self._run(encoded, mask, grid, start=encoded.cls.shape[1] + mask.kept_index.shape[1])
 
     def everything(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m n p"]:
-        """The output at every patch, visible ones first; only those of hidden patches were trained."""
+        """The output at every patch, visible ones first; training only scores hidden patches."""
         return self._run(encoded, mask, grid, start=encoded.cls.shape[1])
 
     def _run(
         self, encoded: Encoded, mask: PatchMask, grid: Size, start: int
     ) -> Float[Tensor, "m out p"]:
         tokens = self.open(encoded, mask, grid)
-        for block in self.blocks[:-1]:
+        opened = 0 if self.mask_token is None else 1  # `open` has run the first block already
+        for block in self.blocks[opened:-1]:
             tokens = block(tokens)
         return self.close(tokens, start)
 
     def open(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m t e"]:
-        """What the first block sees: the tokens of visible patches, then of hidden ones."""
-        positions = resized(self.pos_embed, self.grid, grid)[0]
-        order = torch.cat([mask.kept_index, mask.removed_index], dim=1)
-        tokens = self.embed(torch.cat([encoded.cls, taken(encoded.patches, order)], dim=1))
-        classes = encoded.cls.shape[1]
+        """Class tokens, visible tokens and hidden tokens; after the first block if there is a mask token."""
+        positions = resized(self.pos_embed, self.grid, grid)[
+            0
+        ]  # [1 + n e], the class token's first
+        if self.mask_token is None:
+            order = torch.cat([mask.kept_index, mask.removed_index], dim=1)
+            return self._embed(encoded.cls, taken(encoded.patches, order), order, positions)
+        visible = self._embed(encoded.cls, encoded.patches, mask.kept_index, positions)
+        hidden = (
+            self.mask_token[0] + positions[1:]
+        )  # [n e]: a hidden token depends on its position only
+        tokens = torch.cat([visible, F.embedding(mask.removed_index, hidden)], dim=1)
+        if len(self.blocks) == 1:
+            return tokens  # `close` runs the only block
+        first = cast(Block, self.blocks[0])
+        projected_hidden = first.project(hidden[None])[0]  # [n qkv], once for all images
+        projected = F.embedding(mask.removed_index, projected_hidden)
+        return first.finish(tokens, torch.cat([first.project(visible), projected], dim=1))
+
+    def _embed(
+        self,
+        cls: Float[Tensor, "m g d"],
+        patches: Float[Tensor, "m k d"],
+        index: Int[Tensor, "m k"],
+        positions: Float[Tensor, "rows e"],
+    ) -> Float[Tensor, "m t e"]:
+        """The encoder's tokens at the decoder's width, with positions."""
+        tokens = self.embed(torch.cat([cls, patches], dim=1))
+        classes = cls.shape[1]
         return torch.cat(
-            [tokens[:, :classes] + positions[0], tokens[:, classes:] + positions[1:][order]], dim=1
+            [tokens[:, :classes] + positions[0], tokens[:, classes:] + positions[1:][index]], dim=1
         )
 
     def close(self, tokens: Float[Tensor, "m t e"], start: int) -> Float[Tensor, "m out p"]:
-        """The last block and the prediction, for the tokens at `start` and after."""
+        """The last block and the prediction, for the tokens from `start` on."""
         return self.pred(self.norm(self.blocks[-1](tokens, start)))
 
 
 class LinearPrediction(nn.Module):
-    """See `LinearDecoder`. Weights start as truncated normal draws (0.02), as in BEiT."""
+    """See `LinearDecoder`. Weights start from a truncated normal distribution (0.02), as in BEiT."""
 
     taps = range(0)
 
@@ -238,17 +201,17 @@ class LinearPrediction(nn.Module):
         nn.init.zeros_(self.pred.bias)
 
     def forward(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m r p"]:
-        """A guess for each hidden patch, in the order of `mask.removed_index`."""
+        """The prediction for each hidden patch, in the order of `mask.removed_index`."""
         return self.pred(taken(encoded.patches, mask.removed_index))
 
     def everything(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m n p"]:
-        """The output at every patch, visible ones first; only those of hidden patches were trained."""
+        """The output at every patch, visible ones first; training only scores hidden patches."""
         order = torch.cat([mask.kept_index, mask.removed_index], dim=1)
         return self.pred(taken(encoded.patches, order))
 
 
 class CrossBlock(nn.Module):
-    """Queries attend to a memory, then pass an MLP; pre-norm, the memory with a norm of its own."""
+    """Queries attend to a memory, then pass through an MLP; pre-norm, with a separate norm for the memory."""
 
     def __init__(self, spec: CrossAttentionDecoder, memory_dim: int) -> None:
         super().__init__()
@@ -265,7 +228,7 @@ class CrossBlock(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "m r e"], memory: Float[Tensor, "m t d"]
     ) -> Float[Tensor, "m r e"]:
-        """The queries after one look at the memory."""
+        """The queries after this block."""
         key, value = self.key_value(self.norm_memory(memory)).chunk(2, dim=-1)
         mixed = attend(self.query(self.norm1(tokens)), key, value, self.num_heads)
         tokens = tokens + self.proj(mixed)
@@ -275,9 +238,9 @@ class CrossBlock(nn.Module):
 class CrossDecoder(nn.Module):
     """See `CrossAttentionDecoder`.
 
-    The last of the mixed maps is the encoder's output after its final norm, so that this norm is trained;
-    the others are taken as they are. Mixtures start as draws from N(0, 1 / maps), so that a memory has the
-    size of a map. Memory has no positions of the decoder's: the encoder's tokens bear theirs.
+    The last of the mixed feature maps is the encoder's output after its final norm, so that this norm is trained too. The
+    mixing weights start from N(0, 1 / maps), so that a memory has the scale of a feature map. The decoder adds no
+    positions to the memory, because the encoder's tokens contain theirs.
     """
 
     fused = ("open", "close")
@@ -299,14 +262,14 @@ class CrossDecoder(nn.Module):
         initialize(self)
 
     def forward(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m r p"]:
-        """A guess for each hidden patch, in the order of `mask.removed_index`."""
-        return self._guess(encoded, mask.removed_index, grid)
+        """The prediction for each hidden patch, in the order of `mask.removed_index`."""
+        return self._predict(encoded, mask.removed_index, grid)
 
     def everything(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m n p"]:
-        """The output at every patch, visible ones first; only those of hidden patches were trained."""
-        return self._guess(encoded, torch.cat([mask.kept_index, mask.removed_index], 1), grid)
+        """The output at every patch, visible ones first; training only scores hidden patches."""
+        return self._predict(encoded, torch.cat([mask.kept_index, mask.removed_index], 1), grid)
 
-    def _guess(
+    def _predict(
         self, encoded: Encoded, index: Int[Tensor, "m out"], grid: Size
     ) -> Float[Tensor, "m out p"]:
         tokens, memories = self.open(encoded, index, grid)
@@ -317,9 +280,9 @@ class CrossDecoder(nn.Module):
     def open(
         self, encoded: Encoded, index: Int[Tensor, "m out"], grid: Size
     ) -> tuple[Float[Tensor, "m out e"], Float[Tensor, "depth m t d"]]:
-        """The queries, and each block's memory."""
-        places = resized(self.pos_embed, self.grid, grid)[0, 1:]
-        tokens = F.embedding(index, self.mask_token[0] + places)
+        """The queries, and the memory of each block."""
+        positions = resized(self.pos_embed, self.grid, grid)[0, 1:]
+        tokens = F.embedding(index, self.mask_token[0] + positions)
         maps = torch.stack([*encoded.taps, torch.cat([encoded.cls, encoded.patches], dim=1)])
         return tokens, torch.einsum("om,m...->o...", self.mixture, maps)
 

@@ -1,4 +1,4 @@
-"""Self-distillation with no labels (Caron and others, "Emerging Properties in Self-Supervised Vision Transformers", 2021)."""
+"""DINO: self-distillation with no labels (Caron and others, 2021, "Emerging Properties in Self-Supervised ViTs")."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,24 +12,25 @@ from torch.nn import functional as F
 
 from unmask.contracts import Batch, Loss, Moment, Size
 from unmask.encoders.layers import kept_paths
-from unmask.encoders.vit import VisionTransformer, layer_around
+from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.objectives.processes import total
-from unmask.objectives.teacher import equal, follow, rising, slow_copy
+from unmask.objectives.teacher import copy_weights, follow, rising, slow_copy
 from unmask.patches import size_of
+from unmask.spec import within
 
 _LARGE = 2
-"""Views that the teacher sees."""
+"""Number of large views, which the teacher sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DINO:
-    """From any view of an image, guess what a slow copy of the model makes of another, large one.
+    """From any view of an image, predict a teacher's output for another, large view.
 
-    The teacher's outputs are centred and sharpened, so that neither one of them nor none of them wins. The encoder is
-    the one of all methods here: its positions are fixed and its weights drawn as MAE's, where DINO's authors learn
-    positions and draw from a truncated normal distribution. What is given away is the teacher's encoder, as
-    in their evaluations.
+    The teacher is an exponential moving average of the student. Its outputs are centred and sharpened to prevent
+    collapse. The result of pretraining is the teacher's encoder, as in the authors' evaluations. Departure: the encoder
+    is the same as for all methods here, with fixed positions and MAE's initialisation, where DINO's authors learn
+    positions and initialise from a truncated normal distribution.
     """
 
     prototypes: int = 65536
@@ -39,66 +40,57 @@ class DINO:
     """Width of the head's hidden layers."""
 
     bottleneck_dim: int = 256
-    """Width of what is normalised before the last layer."""
+    """Width of the normalised bottleneck before the last layer."""
 
     last_layer_scale: Literal["fixed", "learned"] = "fixed"
-    """Whether the norms of the last layer's rows stay 1 (the authors learn them for ViT-S)."""
+    """Whether the norms of the last layer's rows stay 1 or are learned (the authors learn them for ViT-S)."""
 
     frozen_epochs: int = 1
-    """Epochs at the beginning in which the last layer does not learn."""
+    """Epochs at the start in which the last layer is frozen."""
 
     student_temperature: float = 0.1
-    """What the student's outputs are divided by."""
+    """Softmax temperature of the student."""
 
     first_temperature: float = 0.04
-    """What the teacher's centred outputs are divided by in the first epoch."""
+    """Softmax temperature of the teacher in the first epoch."""
 
     temperature: float = 0.07
-    """The same after the warm-up."""
+    """Softmax temperature of the teacher after its warm-up."""
 
     temperature_epochs: int = 30
-    """Epochs of the rise from one to the other, in a line; 0 for none."""
+    """Epochs of the linear warm-up of the teacher's temperature; 0 for none."""
 
     center_momentum: float = 0.9
-    """Share of the old centre that stays at each step."""
+    """Momentum of the centre (share of it that is kept at each step)."""
 
     teacher_momentum: float = 0.996
-    """Share of the teacher's old weights that stays at the first step; rises to 1 along half a cosine."""
+    """Momentum of the teacher (share of its weights that it keeps) at the first step; rises to 1 along half a cosine."""
 
     drop_path: float = 0.1
-    """How often the halves of the student's last block are skipped; rises in a line from 0 in the first."""
+    """Stochastic depth rate of the student's last block; rises linearly from 0 in the first block."""
 
     def __post_init__(self) -> None:
-        for name in ("prototypes", "hidden_dim", "bottleneck_dim"):
-            if getattr(self, name) < 2:
-                raise SettingsError(f"{name} must be at least 2, got {getattr(self, name)}")
-        for name in ("student_temperature", "first_temperature", "temperature"):
-            if not getattr(self, name) > 0:
-                raise SettingsError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("frozen_epochs", "temperature_epochs"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("center_momentum", "teacher_momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingsError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
-        if not 0 <= self.drop_path < 1:
-            raise SettingsError(f"drop_path must lie in [0, 1), got {self.drop_path}")
+        within(self, "[2, inf)", "prototypes", "hidden_dim", "bottleneck_dim")
+        within(self, "(0, inf)", "student_temperature", "first_temperature", "temperature")
+        within(self, "[0, inf)", "frozen_epochs", "temperature_epochs")
+        within(self, "[0, 1]", "center_momentum", "teacher_momentum")
+        within(self, "[0, 1)", "drop_path", usual="DINO uses 0.1")
 
     @property
     def smallest_batch(self) -> int:
-        """The centre of one image's outputs would be those outputs."""
+        """2: the centre of a single image's outputs would cancel them."""
         return 2
 
     def check_views(self, sizes: tuple[Size, ...]) -> None:
-        """Refuse views without two large ones of a size to come first."""
+        """Refuse views that do not start with two large ones of the same size."""
         if len(sizes) < _LARGE or len(set(sizes[:_LARGE])) > 1:
             raise SettingsError(
-                f"DINO compares two large views of each image, and small ones with them, and is shown {len(sizes)}; "
-                "choose views:multi-crop"
+                "DINO compares small views with two large ones of the same size, and these views are "
+                f"{', '.join(map(str, sizes))} pixels; use views:multi-crop"
             )
 
     def temperature_at(self, epoch: int) -> float:
-        """What the teacher's outputs are divided by in an epoch, counted from 0."""
+        """The teacher's temperature in an epoch, counted from 0."""
         if epoch >= self.temperature_epochs:
             return self.temperature
         done = epoch / max(1, self.temperature_epochs - 1)
@@ -113,8 +105,8 @@ class SelfDistillation(nn.Module):
     """See `DINO`."""
 
     center: Tensor
-    _noted: Tensor
-    _notes: Tensor
+    _output_sum: Tensor
+    _output_count: Tensor
     companions: tuple[str, ...] = ("teacher.", "center")
     gives: str = "teacher.encoder."
 
@@ -125,58 +117,56 @@ class SelfDistillation(nn.Module):
         self.head = Head(spec, encoder.embed_dim)
         self.teacher = nn.ModuleDict({"encoder": slow_copy(encoder), "head": slow_copy(self.head)})
         self.register_buffer("center", torch.zeros(spec.prototypes))
-        # of the step's images so far: the sum of the teacher's outputs, and their number
-        self.register_buffer("_noted", torch.zeros(spec.prototypes), persistent=False)
-        self.register_buffer("_notes", torch.zeros(()), persistent=False)
+        # sum and number of the teacher's outputs over the micro-batches of a step
+        self.register_buffer("_output_sum", torch.zeros(spec.prototypes), persistent=False)
+        self.register_buffer("_output_count", torch.zeros(()), persistent=False)
         self._joined = False
 
-    @property
-    def layers(self) -> int:
-        """The encoder's: all else counts as its last."""
-        return self.encoder.layers
-
-    def layer_of(self, parameter_name: str) -> int:
-        """The encoder's layers; the last for everything else."""
-        return layer_around(self.encoder, parameter_name)
-
     def join(self) -> None:
-        """From now on the centre is that of all processes' images."""
+        """From now on, the centre is computed over the images of all processes."""
         self._joined = True
 
     def begin(self) -> None:
-        """Let the teacher be what the student is."""
-        equal(self.teacher["encoder"], self.encoder)
-        equal(self.teacher["head"], self.head)
+        """Set the teacher's weights to the student's."""
+        copy_weights(self.teacher["encoder"], self.encoder)
+        copy_weights(self.teacher["head"], self.head)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
-        """The mean cross-entropy of all pairs of a large view, seen by the teacher, and another one."""
-        guesses = self._outputs(self.encoder, self.head, batch.views, self._paths(batch, generator))
+        """The mean cross-entropy over all pairs of a large view, seen by the teacher, and another view."""
+        student = self._outputs(self.encoder, self.head, batch.views, self._paths(batch, generator))
         with torch.no_grad():
-            taught = self._outputs(
+            teacher = self._outputs(
                 self.teacher["encoder"], self.teacher["head"], batch.views[:_LARGE], None
             )
-            self._noted += taught.sum((0, 1))
-            self._notes += taught.shape[0] * taught.shape[1]
-        temperatures = self.spec.student_temperature, self.spec.temperature_at(batch.epoch)
-        return Loss(distillation_loss(guesses, taught, self.center, *temperatures), {})
+            self._output_sum += teacher.sum((0, 1))
+            self._output_count += teacher.shape[0] * teacher.shape[1]
+        loss = distillation_loss(
+            student,
+            teacher,
+            self.center,
+            self.spec.student_temperature,
+            self.spec.temperature_at(batch.epoch),
+        )
+        return Loss(loss, {})
 
     def before_step(self, moment: Moment) -> None:
-        """Let the last layer rest in the first epochs."""
+        """Freeze the last layer in the first epochs."""
         if moment.epoch < self.spec.frozen_epochs:
             for parameter in self.head.last.parameters():
                 parameter.grad = None
 
     @torch.no_grad()
     def after_step(self, moment: Moment) -> None:
-        """Let the teacher follow, and the centre, which is that of all processes' images."""
+        """Update the teacher and the centre; the centre covers the images of all processes."""
         momentum = rising(self.spec.teacher_momentum, moment.step / moment.steps)
         follow(self.teacher["encoder"], self.encoder, momentum)
         follow(self.teacher["head"], self.head, momentum)
-        both = torch.cat([self._noted, self._notes[None]])
-        both = total(both) if self._joined else both
-        self.center.lerp_(both[:-1] / both[-1], 1 - self.spec.center_momentum)
-        self._noted.zero_()
-        self._notes.zero_()
+        sum_and_count = torch.cat([self._output_sum, self._output_count[None]])  # one collective
+        sum_and_count = total(sum_and_count) if self._joined else sum_and_count
+        mean = sum_and_count[:-1] / sum_and_count[-1]
+        self.center.lerp_(mean, 1 - self.spec.center_momentum)
+        self._output_sum.zero_()
+        self._output_count.zero_()
 
     def _outputs(
         self,
@@ -185,32 +175,32 @@ class SelfDistillation(nn.Module):
         views: Sequence[Tensor],
         paths: Float[Tensor, "halves v b 1 1"] | None,
     ) -> Float[Tensor, "v b o"]:
-        """The head's outputs for all views; those of a size go through the encoder together."""
+        """The head's outputs for all views; views of the same size are encoded together."""
         assert isinstance(encoder, VisionTransformer)
         tokens: list[Tensor] = []
         first = 0
         for _, group in groupby(views, key=size_of):
-            alike = list(group)
-            last = first + len(alike)
-            kept = None if paths is None else paths[:, first:last].flatten(1, 2)
-            tokens.append(encoder.encode(torch.cat(alike), kept).cls.mean(1))
+            same_size = list(group)
+            last = first + len(same_size)
+            group_paths = None if paths is None else paths[:, first:last].flatten(1, 2)
+            tokens.append(encoder.encode(torch.cat(same_size), group_paths).cls.mean(1))
             first = last
         return head(torch.cat(tokens)).float().unflatten(0, (len(views), -1))
 
     def _paths(
         self, batch: Batch, generator: torch.Generator
     ) -> Float[Tensor, "halves v b 1 1"] | None:
-        """What the student skips of each view of each image; drawn for the whole step."""
+        """Stochastic depth of the student for each view of each image; drawn for the whole step."""
         if not self.training or self.spec.drop_path == 0:
             return None
         depth, views = len(self.encoder.blocks), len(batch.views)
         rates = torch.linspace(0, self.spec.drop_path, depth, device=generator.device)
-        drawn = kept_paths(rates.repeat_interleave(2), views * batch.whole, generator)
-        return batch.own(drawn.unflatten(1, (views, -1)), dim=2)
+        paths = kept_paths(rates.repeat_interleave(2), views * batch.whole, generator)
+        return batch.own(paths.unflatten(1, (views, -1)), dim=2)
 
 
 class Head(nn.Module):
-    """Three layers, a bottleneck of length 1, and a last layer whose rows have length 1, or one that is learned."""
+    """A three-layer MLP, a bottleneck normalised to length 1, and prototypes (`Prototypes`)."""
 
     def __init__(self, spec: DINO, embed_dim: int) -> None:
         super().__init__()
@@ -234,7 +224,7 @@ class Head(nn.Module):
 
 
 class Prototypes(nn.Module):
-    """A linear layer without bias whose weights are directions, times one number a row (weight normalisation)."""
+    """A linear layer without bias and with weight normalisation: directions times one scale per row."""
 
     def __init__(self, in_dim: int, count: int, learned: bool) -> None:
         super().__init__()
@@ -242,23 +232,24 @@ class Prototypes(nn.Module):
         self.scale = nn.Parameter(torch.ones(count, 1), requires_grad=learned)
 
     def forward(self, points: Float[Tensor, "rows i"]) -> Float[Tensor, "rows o"]:
-        """The product of points and rows."""
+        """The product with each prototype."""
         return F.linear(points, self.scale * F.normalize(self.direction, dim=1))
 
 
 def distillation_loss(
-    guesses: Float[Tensor, "v b o"],
-    taught: Float[Tensor, "large b o"],
+    student: Float[Tensor, "v b o"],
+    teacher: Float[Tensor, "large b o"],
     center: Float[Tensor, "o"],
     student_temperature: float,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of every large view's teacher and every other view's student, their mean (equation 3).
+    """Mean cross-entropy between the teacher's output of each large view and the student's of every other (equation 3).
 
-    The students of a teacher are added up before the product, which is linear in them.
+    The cross-entropy is linear in the student's log-probabilities, so they are summed before the product.
     """
-    wanted = ((taught - center) / temperature).softmax(-1)
-    logs = (guesses / student_temperature).log_softmax(-1)
-    others = logs.sum(0) - logs[: len(taught)]  # of every view but the teacher's own
-    pairs = len(taught) * (len(guesses) - 1)
-    return -(wanted * others).sum(-1).mean(1).sum() / pairs
+    target = ((teacher - center) / temperature).softmax(-1)
+    log_probabilities = (student / student_temperature).log_softmax(-1)
+    # for each of the teacher's views, the sum over all other views
+    others = log_probabilities.sum(0) - log_probabilities[: len(teacher)]
+    pairs = len(teacher) * (len(student) - 1)
+    return -(target * others).sum(-1).mean(1).sum() / pairs

@@ -1,4 +1,4 @@
-"""What the encoder is shown of a masked image: the visible patches alone, or mask tokens as well."""
+"""What the encoder sees of a masked image: only the visible patches, or mask tokens too."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,7 +18,6 @@ from unmask.objectives.decoders import (
     CrossDecoder,
     LinearDecoder,
     LinearPrediction,
-    MaskTokenDecoder,
     TokenDecoder,
 )
 from unmask.spec import Kind
@@ -27,14 +26,14 @@ from unmask.traits import ReplacingEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class Visible:
-    """The encoder sees the visible patches alone; the decoder has a mask token (MAE section 3)."""
+    """The encoder sees only the visible patches; the decoder has a mask token (MAE section 3)."""
 
     def check(self, decoder: AnyDecoder) -> None:
-        """Raises SettingsError for a decoder that makes no tokens for hidden places."""
+        """Raises SettingsError for a decoder without its own tokens for hidden patches."""
         if isinstance(decoder, LinearDecoder):
             raise SettingsError(
-                "a linear decoder needs a token of each hidden patch, and with encoding:visible the encoder gives "
-                "none; choose objective.encoding:replaced, or objective.decoder:self-attention"
+                "a linear decoder needs a token for each hidden patch, and with encoding:visible the encoder returns "
+                "none; use objective.encoding:replaced or objective.decoder:self-attention"
             )
 
     def build(self, encoder: VisionTransformer) -> "VisibleEncoding":
@@ -43,26 +42,26 @@ class Visible:
 
     def build_decoder(
         self, decoder: AnyDecoder, encoder: VisionTransformer, out_dim: int
-    ) -> MaskTokenDecoder | CrossDecoder:
-        """A decoder that is given the visible patches."""
+    ) -> TokenDecoder | CrossDecoder:
+        """A decoder whose input are the tokens of visible patches."""
         assert not isinstance(decoder, LinearDecoder)
         return decoder.build(encoder, out_dim)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replaced:
-    """A learned token stands for each hidden patch, in encoder and decoder alike (MAE table 1c, "encoder w/ [M]").
+    """A learned token replaces each hidden patch, in the encoder as well (MAE table 1c, "encoder w/ [M]").
 
-    3.2 to 3.3 times the arithmetic at ViT-L, and worse: 84.2 % fine-tuned and 59.6 % linear instead of 84.9 %
-    and 73.5 %. For comparison; BEiT and SimMIM work so.
+    At ViT-L it takes 3.2 to 3.3 times the FLOPs and gives worse results: 84.2 % fine-tuned and 59.6 % linear, instead of
+    84.9 % and 73.5 %. For comparisons, and for BEiT and SimMIM, which work this way.
     """
 
     def check(self, decoder: AnyDecoder) -> None:
-        """Raises SettingsError for a decoder that puts its own tokens in hidden places."""
+        """Raises SettingsError for a decoder that adds its own tokens for hidden patches."""
         if isinstance(decoder, CrossAttentionDecoder):
             raise SettingsError(
-                "a cross-attention decoder asks with mask tokens of its own, and encoding:replaced has the "
-                "encoder's already; choose objective.decoder:self-attention or :linear, or objective.encoding:visible"
+                "a cross-attention decoder has its own mask tokens, and encoding:replaced has the encoder's; use "
+                "objective.decoder:self-attention or objective.encoding:visible"
             )
 
     def build(self, encoder: VisionTransformer) -> "ReplacedEncoding":
@@ -72,7 +71,7 @@ class Replaced:
     def build_decoder(
         self, decoder: AnyDecoder, encoder: VisionTransformer, out_dim: int
     ) -> TokenDecoder | LinearPrediction:
-        """A decoder that is given a token of every patch."""
+        """A decoder whose input are the tokens of all patches."""
         assert not isinstance(decoder, CrossAttentionDecoder)
         return decoder.build_for_all(encoder, out_dim)
 

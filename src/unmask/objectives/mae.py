@@ -7,41 +7,37 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from unmask.contracts import Batch, Encoded, Loss, Size
-from unmask.encoders.vit import VisionTransformer, layer_around
-from unmask.errors import SettingsError
-from unmask.masking import AnyMasking, RandomMasking
+from unmask.encoders.vit import VisionTransformer
+from unmask.masking import AnyMasking, RandomMasking, draw_masks
 from unmask.masks import PatchMask
 from unmask.objectives.decoders import AnyDecoder, SelfAttentionDecoder
 from unmask.objectives.encodings import AnyEncoding, Visible
 from unmask.patches import put_back, size_of
+from unmask.spec import within
 from unmask.targets import AnyTarget, NormalizedPixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class MAE:
-    """Hide patches, encode the image without them, rebuild them."""
+    """Masked autoencoder: hide patches, encode the visible ones, rebuild the hidden ones."""
 
     masking: AnyMasking = RandomMasking()
     """Which patches to hide."""
 
     target: AnyTarget = NormalizedPixels()
-    """What to rebuild."""
+    """What to predict of the hidden patches."""
 
     encoding: AnyEncoding = Visible()
-    """What the encoder is shown: the visible patches, or a mask token for each hidden one as well."""
+    """What the encoder sees: only the visible patches, or a mask token for each hidden one too."""
 
     decoder: AnyDecoder = SelfAttentionDecoder()
-    """What rebuilds it; thrown away after pretraining."""
+    """The decoder that rebuilds hidden patches; discarded after pretraining."""
 
     predicted: float = 1.0
-    """Share of the hidden patches that are rebuilt and scored, others each time (CrossMAE: 49 of 147)."""
+    """Share of the hidden patches that are rebuilt and scored, drawn again at every step (CrossMAE: 49 of 147)."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.predicted <= 1:
-            raise SettingsError(
-                f"predicted is a share of the hidden patches, above 0 and at most 1, got {self.predicted}; "
-                "CrossMAE uses a third"
-            )
+        within(self, "(0, 1]", "predicted", usual="CrossMAE predicts a third of the hidden patches")
         self.encoding.check(self.decoder)
 
     def in_words(self, kept: int, patches: int, size: Size) -> tuple[str, str]:
@@ -78,25 +74,11 @@ class MaskedAutoencoder(nn.Module):
         self.decoder = spec.encoding.build_decoder(spec.decoder, encoder, self.target.out_dim)
         self.predicted = spec.predicted
 
-    @property
-    def layers(self) -> int:
-        """The encoder's: all else counts as its last."""
-        return self.encoder.layers
-
-    def layer_of(self, parameter_name: str) -> int:
-        """The encoder's layers; the last for all else."""
-        return layer_around(self.encoder, parameter_name)
-
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
-        """Draw a mask and score the rebuilt patches."""
-        mask = self.masking.sample(batch.whole, self.grid_of(batch.images), generator)
-        if batch.part is not None:
-            mask = mask.of_images(*batch.part)
+        """Draw masks and score the rebuilt patches."""
+        grid = self.grid_of(batch.images)
+        mask = draw_masks(self.masking, batch.images, grid, generator, part=batch.part)
         return Loss(self.loss(batch.images, some_removed(mask, self.predicted)), {})
-
-    def sample(self, images: Shaped[Tensor, "b c h w"], generator: torch.Generator) -> PatchMask:
-        """A mask for these images."""
-        return self.masking.sample(len(images), self.grid_of(images), generator)
 
     def grid_of(self, images: Shaped[Tensor, "b c h w"]) -> Size:
         """The grid on which these images are masked."""
@@ -105,36 +87,31 @@ class MaskedAutoencoder(nn.Module):
     def loss(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Float[Tensor, ""]:
         """The target's mean error over `mask.removed_index`; visible patches are never scored.
 
-        Where values are missing, the mean is of each image's patches with known values first, then of
-        the images: so a batch may be computed in parts.
+        If values are missing, the mean is taken over the known patches of each image, then over images. So the loss of
+        a batch is the mean of the losses of its micro-batches.
         """
         return self.score(self.predict(images, mask), images, mask)
 
     def score(
         self,
-        guess: Float[Tensor, "m r p"],
+        prediction: Float[Tensor, "m r p"],
         images: Shaped[Tensor, "b c h w"],
         mask: PatchMask,
     ) -> Float[Tensor, ""]:
-        """The loss of a guess for each hidden patch; see `loss`."""
+        """The loss of predictions for the hidden patches; see `loss`."""
         truth = self.target(images, mask, self.encoder.statistics)
-        errors = self.target.loss(guess, truth)
-        if not images.is_floating_point():
+        errors = self.target.loss(prediction, truth)
+        if not images.is_floating_point():  # bytes have no missing values
             return errors.mean()
-        known = (~truth.isnan()).any(-1).sum(1).clamp(min=1)  # [m]; unknown patches err by 0
+        known = (~truth.isnan()).any(-1).sum(1).clamp(min=1)  # [m]; unknown patches have error 0
         return (errors.sum(1) / known).mean()
 
-    def errors(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Float[Tensor, "m r"]:
-        """The target's error of each hidden patch."""
-        truth = self.target(images, mask, self.encoder.statistics)
-        return self.target.loss(self.predict(images, mask), truth)
-
     def predict(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Float[Tensor, "m r p"]:
-        """A guess for each hidden patch, in the units of the target."""
+        """The prediction for each hidden patch, in the units of the target."""
         return self.decoder(self.encode(images, mask), mask, self.grid_of(images))
 
     def encode(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Encoded:
-        """What the encoder makes of the images under the mask: all that the decoder is given."""
+        """The encoder's tokens of the masked images: the decoder's only input."""
         return self.encoding(self.encoder, images, mask, self.decoder.taps)
 
     def predict_all(
@@ -148,6 +125,6 @@ class MaskedAutoencoder(nn.Module):
 
 
 def some_removed(mask: PatchMask, share: float) -> PatchMask:
-    """The mask with `removed_index`, whose order is random, cut to a share of itself; at least one patch of a row."""
+    """The mask with only a share of `removed_index`, at least one patch; its order is random, so the first ones will do."""
     count = max(1, round(share * mask.removed_index.shape[1]))
     return mask._replace(removed_index=mask.removed_index[:, :count])

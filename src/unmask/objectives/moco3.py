@@ -1,4 +1,4 @@
-"""Momentum contrast for Vision Transformers (Chen, Xie, He, "An Empirical Study of Training Self-Supervised Vision Transformers", 2021)."""
+"""MoCo v3: momentum contrast (Chen, Xie and He, 2021, "An Empirical Study of Training Self-Supervised ViTs")."""
 
 import math
 from dataclasses import dataclass
@@ -13,58 +13,57 @@ from torch.nn import functional as F
 
 from unmask.contracts import Batch, Loss, Moment, Size
 from unmask.encoders.layers import Block
-from unmask.encoders.vit import VisionTransformer, layer_around
+from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.objectives.processes import gathered, summed
-from unmask.objectives.teacher import equal, follow, rising, slow_copy
+from unmask.objectives.teacher import copy_weights, follow, rising, slow_copy
+from unmask.spec import within
 
 _VIEWS = 2
-_EPSILON = 1e-5
+_EPSILON = 1e-5  # of batch normalisation, as torch's default
 
 
 @dataclass(frozen=True, kw_only=True)
 class MoCo3:
-    """Tell which of a batch's images, seen by a slow copy of the model, is another view of the same.
+    """Find, among all images of a batch as a momentum encoder sees them, the other view of the same image.
 
-    Patches are projected by a matrix that stays as it was drawn (section 4.1, "Random patch projection"), and queries, keys and
-    values are drawn as three matrices. What is given away is the encoder itself, not its copy.
+    The patch projection is frozen at its random initialisation (section 4.1, "Random patch projection"). Queries, keys
+    and values are initialised as three separate matrices. The result of pretraining is the encoder itself, not the
+    momentum encoder.
     """
 
     hidden_dim: int = 4096
     """Width of the hidden layers of projector and predictor."""
 
     out_dim: int = 256
-    """Width of what is compared."""
+    """Width of the compared embeddings."""
 
     temperature: float = 0.2
-    """What similarities are divided by."""
+    """Softmax temperature of the similarities."""
 
     momentum: float = 0.99
-    """Share of the copy's old weights that stays at the first step; rises to 1 along half a cosine."""
+    """Momentum of the momentum encoder (share of its weights that it keeps) at the first step; rises to 1 along half a cosine."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden_dim", "out_dim"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.temperature > 0:
-            raise SettingsError(f"temperature must be above 0, got {self.temperature}")
-        if not 0 <= self.momentum <= 1:
-            raise SettingsError(f"momentum must lie between 0 and 1, got {self.momentum}")
+        within(self, "[1, inf)", "hidden_dim", "out_dim")
+        within(self, "(0, inf)", "temperature", usual="MoCo v3 uses 0.2")
+        within(self, "[0, 1]", "momentum", usual="MoCo v3 uses 0.99")
 
     @property
     def smallest_batch(self) -> int:
-        """Without another image there is nothing to tell an image from."""
+        """2: the loss needs at least one other image as a negative."""
         return 2
 
     def check_views(self, sizes: tuple[Size, ...]) -> None:
-        """Refuse all but two views of a size."""
+        """Refuse everything but two views of the same size."""
         if len(sizes) != _VIEWS or len(set(sizes)) > 1:
             raise SettingsError(
-                f"MoCo v3 compares two views of each image, of one size, and is shown {len(sizes)}; choose views:two-crops"
+                "MoCo v3 compares two views of each image of the same size, and these views are "
+                f"{', '.join(map(str, sizes))} pixels; use views:two-crops"
             )
 
     def build(self, encoder: VisionTransformer) -> "MomentumContrast":
-        """The module around an encoder, whose patch projection no longer learns."""
+        """The module around an encoder, whose patch projection is frozen."""
         return MomentumContrast(self, encoder)
 
 
@@ -80,7 +79,7 @@ class MomentumContrast(nn.Module):
         self.spec = spec
         self.encoder = encoder
         encoder.patch_embed.requires_grad_(False)
-        _draw_apart(encoder)
+        _initialize_separately(encoder)
         hidden, out = spec.hidden_dim, spec.out_dim
         self.projector = perceptron(encoder.embed_dim, hidden, hidden, out)
         self.predictor = perceptron(out, hidden, out)
@@ -89,31 +88,23 @@ class MomentumContrast(nn.Module):
         )
         self._joined = False
 
-    @property
-    def layers(self) -> int:
-        """The encoder's: all else counts as its last."""
-        return self.encoder.layers
-
-    def layer_of(self, parameter_name: str) -> int:
-        """The encoder's layers; the last for everything else."""
-        return layer_around(self.encoder, parameter_name)
-
     def join(self) -> None:
-        """From now on images are compared with those of all processes."""
+        """From now on, images are compared with those of all processes."""
         self._joined = True
 
     def begin(self) -> None:
-        """Let the slow copy be what the model is."""
-        equal(self.slow["encoder"], self.encoder)
-        equal(self.slow["projector"], self.projector)
+        """Set the momentum encoder's weights to the encoder's."""
+        copy_weights(self.slow["encoder"], self.encoder)
+        copy_weights(self.slow["projector"], self.projector)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
-        """The symmetric loss: each view as query, the other one as key (algorithm 1)."""
+        """The symmetric loss: each view as query and the other one as key (algorithm 1)."""
         queries = [
-            self.predictor(points) for points in self._points(self.encoder, self.projector, batch)
+            self.predictor(projected)
+            for projected in self._project(self.encoder, self.projector, batch)
         ]
         with torch.no_grad():
-            keys = self._points(self.slow["encoder"], self.slow["projector"], batch)
+            keys = self._project(self.slow["encoder"], self.slow["projector"], batch)
         first = 0
         if self._joined:
             keys = [gathered(key) for key in keys]
@@ -126,20 +117,26 @@ class MomentumContrast(nn.Module):
         )
 
     def after_step(self, moment: Moment) -> None:
-        """Let the slow copy follow, with the momentum of the next step, at whose beginning the authors do so."""
+        """Update the momentum encoder.
+
+        The authors update it at the start of a step, so this uses the momentum of the next step.
+        """
         momentum = rising(self.spec.momentum, (moment.step + 1) / moment.steps)
         follow(self.slow["encoder"], self.encoder, momentum)
         follow(self.slow["projector"], self.projector, momentum)
 
-    def _points(self, encoder: nn.Module, projector: nn.Module, batch: Batch) -> list[Tensor]:
-        """What is compared, of each view; normalisation is of one view's images, as published."""
+    def _project(self, encoder: nn.Module, projector: nn.Module, batch: Batch) -> list[Tensor]:
+        """The projected class tokens of each view.
+
+        Views are encoded together but projected separately: batch normalisation is over one view, as published.
+        """
         assert isinstance(encoder, VisionTransformer)
         tokens = encoder.encode(torch.cat(batch.views)).cls.mean(1)
-        return [projector(part) for part in tokens.chunk(_VIEWS)]
+        return [projector(view) for view in tokens.chunk(_VIEWS)]
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over the images of all processes; there are no running averages, as nothing is ever evaluated."""
+    """Batch normalisation over the images of all processes, without running averages: it is only used in training."""
 
     def __init__(self, width: int, *, affine: bool) -> None:
         super().__init__()
@@ -148,31 +145,31 @@ class BatchNorm(nn.Module):
         self._joined = False
 
     def join(self) -> None:
-        """From now on the images are those of all processes."""
+        """From now on, normalise over the images of all processes."""
         self._joined = True
 
     def forward(self, rows: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-        """Each column with mean 0 and deviation 1, then scaled and shifted if it learns to."""
+        """Each column with mean 0 and variance 1, then scaled and shifted if `affine`."""
         rows = rows.float()
         mean = self._mean(rows)
-        spread = self._mean((rows - mean).square())
-        normal = (rows - mean) * (spread + _EPSILON).rsqrt()
+        variance = self._mean((rows - mean).square())
+        normalized = (rows - mean) * (variance + _EPSILON).rsqrt()
         if self.weight is None or self.bias is None:
-            return normal
-        return normal * self.weight + self.bias
+            return normalized
+        return normalized * self.weight + self.bias
 
     def _mean(self, rows: Float[Tensor, "b d"]) -> Float[Tensor, "d"]:
-        mean = rows.mean(0)  # all processes have equally many
+        mean = rows.mean(0)  # all processes have equally many rows
         return summed(mean) / dist.get_world_size() if self._joined else mean
 
 
 def perceptron(*widths: int) -> nn.Sequential:
-    """Linear layers without biases, batch normalisation after each; the last has no parameters and no ReLU after it."""
+    """Linear layers without biases, each with batch normalisation and ReLU; the last one without ReLU and affine part."""
     layers: list[nn.Module] = []
-    for place, (before, after) in enumerate(pairwise(widths)):
-        last = place == len(widths) - 2
-        layers += [nn.Linear(before, after, bias=False), BatchNorm(after, affine=not last)]
-        layers += [] if last else [nn.ReLU()]
+    for number, (before, after) in enumerate(pairwise(widths)):
+        is_last = number == len(widths) - 2
+        layers += [nn.Linear(before, after, bias=False), BatchNorm(after, affine=not is_last)]
+        layers += [] if is_last else [nn.ReLU()]
     return nn.Sequential(*layers)
 
 
@@ -182,18 +179,24 @@ def contrastive_loss(
     first: int,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of finding each query's own key, which lies `first` places later, among all (algorithm 1).
+    """Cross-entropy of finding the key of each query among all keys (algorithm 1).
 
-    Times twice the temperature, so that the size of gradients hardly depends on it.
+    The loss is multiplied by twice the temperature, so that the scale of gradients hardly depends on it.
+
+    Args:
+        queries: of this process.
+        keys: of all processes; the key of query i is key `first` + i.
+        first: number of keys of lower ranks.
+        temperature: divides the similarities.
     """
-    alike = F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T
-    own = torch.arange(first, first + len(queries), device=queries.device)
-    return 2 * temperature * F.cross_entropy(alike / temperature, own)
+    similarity = F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T
+    index = torch.arange(first, first + len(queries), device=queries.device)
+    return 2 * temperature * F.cross_entropy(similarity / temperature, index)
 
 
-def _draw_apart(encoder: VisionTransformer) -> None:
-    """Draw queries, keys and values of each block as three matrices, and not as one."""
+def _initialize_separately(encoder: VisionTransformer) -> None:
+    """Initialise queries, keys and values of each block as three matrices, as the authors do, not as one."""
     for block in encoder.blocks:
         weight = cast(Block, block).attn.qkv.weight
-        bound = math.sqrt(3 / weight.shape[1])  # sqrt(6 / (2 d))
+        bound = math.sqrt(3 / weight.shape[1])  # Xavier-uniform of a d x d matrix: sqrt(6 / (2 d))
         nn.init.uniform_(weight, -bound, bound)

@@ -1,4 +1,4 @@
-"""What objectives exchange between processes, once they have been told that there are several."""
+"""Collectives that objectives use between processes; only called after `join`."""
 
 from typing import Any
 
@@ -9,21 +9,21 @@ from torch import Tensor
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over all processes; no gradient passes."""
+    """The sum over all processes, without gradients."""
     values = values.detach().clone()
     dist.all_reduce(values)
     return values
 
 
 def gathered(rows: Float[Tensor, "b d"]) -> Float[Tensor, "whole d"]:
-    """The rows of all processes, by rank; no gradient passes. All have equally many."""
-    found = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(found, rows.detach().contiguous())
-    return torch.cat(found)
+    """The rows of all processes in the order of ranks, without gradients; each process has equally many rows."""
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.detach().contiguous())
+    return torch.cat(parts)
 
 
 class _Summed(torch.autograd.Function):
-    """A sum over processes, through which gradients are summed in turn: every process's loss depends on every term."""
+    """A differentiable sum over processes. Every process's loss depends on every term, so gradients are summed too."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004
@@ -35,6 +35,6 @@ class _Summed(torch.autograd.Function):
 
 
 def summed(values: Tensor) -> Tensor:
-    """The sum over all processes, differentiable; on any device, unlike torch's synchronised normalisation."""
-    found: Any = _Summed.apply(values)
-    return found
+    """The sum over all processes, with gradients; works on any device, unlike torch's SyncBatchNorm."""
+    result: Any = _Summed.apply(values)
+    return result

@@ -1,4 +1,4 @@
-"""A slow copy of a module, whose guesses the module itself learns to give."""
+"""A teacher: a copy of a module that follows it as an exponential moving average."""
 
 import copy
 import math
@@ -11,23 +11,23 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def slow_copy(module: M) -> M:
-    """A copy that learns nothing by gradients."""
+    """A copy that gets no gradients."""
     return copy.deepcopy(module).requires_grad_(False)
 
 
 @torch.no_grad()
 def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """Move a copy's parameters towards those of its original; `momentum` is the share of them that stays."""
-    for slow, quick in zip(teacher.parameters(), student.parameters(), strict=True):
-        slow.lerp_(quick, 1 - momentum)
+    """Move the teacher's parameters towards the student's; `momentum` is the share of them that it keeps."""
+    for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
+        slow.lerp_(fast, 1 - momentum)
 
 
 @torch.no_grad()
-def equal(teacher: nn.Module, student: nn.Module) -> None:
-    """Make a copy what its original is now."""
+def copy_weights(teacher: nn.Module, student: nn.Module) -> None:
+    """Set the teacher's parameters to the student's."""
     follow(teacher, student, momentum=0.0)
 
 
 def rising(first: float, done: float) -> float:
-    """A momentum that goes from its first value to 1 along half a cosine, at a share of all steps done."""
+    """A momentum that rises from `first` to 1 along half a cosine; `done` is the share of all steps done."""
     return 1 - (1 - first) * 0.5 * (1 + math.cos(math.pi * done))

@@ -1,1 +1,1 @@
-"""Tensors to pictures."""
+"""Figures and image grids."""

@@ -1,4 +1,4 @@
-"""Accuracies as pictures: bars of some arms, curves over labels or trained blocks, and against model size."""
+"""Plots of accuracy: bars per method, curves over labels or trained blocks, and over model size."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,20 +10,20 @@ from unmask.pictures.figure import new_figure
 _COLORS = ("#1f4e86", "#d98c3f", "#5b9a5f", "#8b5fa8", "#b0413e", "#4aa3b5", "#8a8a3a", "#c06c9c")
 _CONTROL_COLORS = ("#9fb4cc", "#e3bf96", "#aacbac", "#c3adcf", "#d6a3a1", "#a7d0d8", "#c4c49c")
 _CHANCE = "#888888"
-_LEGEND = 75  # letters beside one another
+_LEGEND = 75  # letters that fit into one row of the legend
 _LEGEND_ROW = 0.2  # inches
-_ROWS_THAT_FIT = 6
+_ROWS_THAT_FIT = 6  # of the legend, before the figure must grow
 
 
 class Point(NamedTuple):
-    """Mean and standard deviation of an accuracy, as shares."""
+    """Mean and standard deviation of an accuracy, from 0 to 1."""
 
     mean: float
     spread: float
 
 
 class Line(NamedTuple):
-    """An accuracy at some places; `control` draws it paler and dashed."""
+    """Accuracies of one method along the x axis; a `control` is paler and dashed."""
 
     name: str
     points: Sequence[Point]
@@ -31,7 +31,7 @@ class Line(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """An accuracy among others of its group; `control` draws it paler."""
+    """An accuracy in a group; a `control` is paler."""
 
     group: str
     name: str
@@ -40,28 +40,31 @@ class Bar(NamedTuple):
 
 
 def accuracy_bars(bars: Sequence[Bar], chance: float, title: str, path: Path) -> None:
-    """A bar for each, with its number and spread, as a PNG; those of a group must stand together."""
+    """Plot a bar for each accuracy, with its value and standard deviation, as a PNG.
+
+    Bars of a group must follow one another.
+    """
     names = dict.fromkeys((bar.name, bar.control) for bar in bars)
     colors = dict(zip((n for n, _ in names), _colors([c for _, c in names]), strict=True))
-    places = [0.0]
+    positions = [0.0]
     for before, bar in pairwise(bars):
-        places.append(places[-1] + (1.0 if bar.group == before.group else 1.6))
-    figure, axes = _figure(max(5.0, 1.6 + 0.8 * places[-1]))
-    for place, bar in zip(places, bars, strict=True):
+        positions.append(positions[-1] + (1.0 if bar.group == before.group else 1.6))
+    figure, axes = _figure(max(5.0, 1.6 + 0.8 * positions[-1]))
+    for x, bar in zip(positions, bars, strict=True):
         (mean,), (spread,) = _percent([bar.point])
-        axes.bar(place, mean, 0.85, color=colors[bar.name])
+        axes.bar(x, mean, 0.85, color=colors[bar.name])
         if spread:
-            axes.errorbar(place, mean, spread, ecolor="#333333", capsize=3)
+            axes.errorbar(x, mean, spread, ecolor="#333333", capsize=3)
         axes.annotate(
-            f"{mean:.1f}", (place, mean + spread), (0, 3), textcoords="offset points", ha="center"
+            f"{mean:.1f}", (x, mean + spread), (0, 3), textcoords="offset points", ha="center"
         )
     for name, color in colors.items():
-        axes.bar(0, 0, color=color, label=name)
-    groups = {bar.group: [] for bar in bars}
-    for place, bar in zip(places, bars, strict=True):
-        groups[bar.group].append(place)
-    axes.set_xticks([sum(some) / len(some) for some in groups.values()], list(groups))
-    axes.set_xlim(-0.9, places[-1] + 0.9)
+        axes.bar(0, 0, color=color, label=name)  # for the legend
+    groups: dict[str, list[float]] = {bar.group: [] for bar in bars}
+    for x, bar in zip(positions, bars, strict=True):
+        groups[bar.group].append(x)
+    axes.set_xticks([sum(xs) / len(xs) for xs in groups.values()], list(groups))
+    axes.set_xlim(-0.9, positions[-1] + 0.9)
     highest = max(bar.point.mean + bar.point.spread for bar in bars)
     axes.set_ylim(0, 112 * max(highest, chance))
     _finish(figure, axes, chance, title, path)
@@ -76,7 +79,17 @@ def accuracy_curves(
     title: str,
     path: Path,
 ) -> None:
-    """Mean and spread of every line at every place, as a PNG; `levels` have one point, the same everywhere."""
+    """Plot mean and standard deviation of every line at every place, as a PNG.
+
+    Args:
+        places: labels of the x axis, one for each point of a line.
+        lines: the accuracies.
+        levels: accuracies that do not depend on the x axis, with one point each.
+        chance: accuracy of guessing.
+        along: name of the x axis.
+        title: of the figure.
+        path: the PNG to write.
+    """
     figure, axes = _figure(6.5)
     colors = _colors([line.control for line in (*lines, *levels)])
     for line, color in zip(lines, colors, strict=False):
@@ -96,7 +109,7 @@ def accuracy_curves(
 def accuracy_by_size(
     sizes: Sequence[Sequence[int]], lines: Sequence[Line], chance: float, title: str, path: Path
 ) -> None:
-    """Accuracy of every method over the parameters of its encoders, as a PNG."""
+    """Plot the accuracy of every method over the number of parameters of its encoders, as a PNG."""
     figure, axes = _figure(6.5)
     for parameters, line, color in zip(
         sizes, lines, _colors([line.control for line in lines]), strict=True
@@ -142,6 +155,6 @@ def _percent(points: Sequence[Point]) -> tuple[list[float], list[float]]:
 
 
 def _colors(controls: Sequence[bool]) -> list[str]:
-    """Strong colours for what is judged, pale ones for controls."""
+    """Strong colours for methods, pale ones for controls."""
     strong, pale = iter(_COLORS * 9), iter(_CONTROL_COLORS * 9)
     return [next(pale if control else strong) for control in controls]

@@ -1,4 +1,4 @@
-"""Curves over the steps of a run."""
+"""The loss curve of a run."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from unmask.pictures.figure import new_figure
 
 
 def loss_curve(lines: list[dict[str, float]], path: Path, title: str) -> None:
-    """The loss of every step, and its mean over a fiftieth of the run, as a PNG."""
+    """Plot the loss of every step and its moving average over a fiftieth of the run, as a PNG."""
     import numpy as np
 
     steps = np.array([line["step"] for line in lines])

@@ -1,10 +1,11 @@
-"""The sheet that every plot is drawn on."""
+"""An empty matplotlib figure for all plots."""
 
 from typing import Any
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty figure of so many inches, drawn without a window; matplotlib is loaded when first wanted."""
+    """An empty figure of this size in inches, rendered without a window."""
+    # imported here, so that commands without plots do not load matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""A study as a picture: what was found here, and what was published, side by side."""
+"""The results of a study as a picture: our results and the published ones, side by side."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,26 +7,29 @@ from typing import Any, NamedTuple
 from unmask.pictures.figure import new_figure
 
 _OURS, _PAPER, _RANDOM = "#1f4e86", "#d98c3f", "#888888"
-_LARGE = 1000
+_LARGE = 1000  # values from here on are shown without decimals
 
 
 class Panel(NamedTuple):
-    """One measure of every variation."""
+    """One measure of all variations."""
 
     title: str
     ours: Mapping[str, tuple[float, float]]
-    """Mean and deviation, by variation."""
+    """Mean and standard deviation by variation."""
     published: Mapping[str, float]
-    """The paper's; empty if it has none."""
+    """The paper's values by variation; empty if it has none."""
     random: float | None
-    """Of a base with drawn weights."""
+    """The value of an encoder with random weights."""
     unit: str
 
 
 def study_picture(
     names: Sequence[str], panels: Sequence[Panel], title: str, path: Path, *, curve: bool
 ) -> None:
-    """A row for each measure, ours on the left and the paper's on the right: points, or a curve along one axis."""
+    """Plot a row for each measure as a PNG, ours on the left and the paper's on the right.
+
+    Variations are points, or with `curve` the x axis of a curve.
+    """
     paper = any(panel.published for panel in panels)
     columns = 2 if paper else 1
     height = (2.6 if curve else 0.9 + 0.3 * len(names)) * len(panels) + 0.6
@@ -53,14 +56,17 @@ def sizes_picture(
     panels: Sequence[Panel],
     path: Path,
 ) -> None:
-    """A plot for each measure: a line for each way, along the sizes; `lines` names its variations."""
+    """Plot a panel for each measure, with a line for each method along the sizes, as a PNG.
+
+    `lines` maps a method to the names of its variations, one for each place.
+    """
     figure = new_figure(3.6 * len(panels), 3.4)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for way, names in lines.items():
+        for method, names in lines.items():
             known = [(n, *panel.ours[name]) for n, name in enumerate(names) if name in panel.ours]
             if known:
-                at, means, spreads = zip(*known, strict=True)
-                axes.errorbar(at, means, spreads, marker="o", capsize=3, label=way)
+                x, means, spreads = zip(*known, strict=True)
+                axes.errorbar(x, means, spreads, marker="o", capsize=3, label=method)
         axes.set_xticks(range(len(places)), places, fontsize=8)
         axes.set_xlim(-0.3, len(places) - 0.7)
         _finish(axes, panel.title, panel.unit, None, curve=True)
@@ -72,13 +78,13 @@ def sizes_picture(
 def _points(
     axes: Any, names: Sequence[str], values: Mapping[str, tuple[float, float]], color: str
 ) -> None:
-    for place, name in enumerate(names):
+    for y, name in enumerate(names):
         if name in values:
             mean, spread = values[name]
-            axes.errorbar(mean, place, xerr=spread or None, color=color, marker="o", capsize=3)
+            axes.errorbar(mean, y, xerr=spread or None, color=color, marker="o", capsize=3)
             axes.annotate(
                 f"{mean:.1f}" if mean < _LARGE else f"{mean:,.0f}",
-                (mean + spread, place),
+                (mean + spread, y),
                 (7, 0),
                 textcoords="offset points",
                 va="center",
@@ -91,18 +97,18 @@ def _points(
     known = [values[name] for name in names if name in values]
     low = min((mean - spread for mean, spread in known), default=0.0)
     high = max((mean + spread for mean, spread in known), default=1.0)
-    room = max(high - low, 1.0)
-    axes.set_xlim(max(0.0, low - 0.4 * room), high + 0.4 * room)
+    width = max(high - low, 1.0)
+    axes.set_xlim(max(0.0, low - 0.4 * width), high + 0.4 * width)  # room for the values
     axes.grid(axis="y", alpha=0.25)
 
 
 def _curve(
     axes: Any, names: Sequence[str], values: Mapping[str, tuple[float, float]], color: str
 ) -> None:
-    places = [place for place, name in enumerate(names) if name in values]
-    known = [values[names[place]] for place in places]
+    xs = [x for x, name in enumerate(names) if name in values]
+    known = [values[names[x]] for x in xs]
     axes.errorbar(
-        places, [m for m, _ in known], [s for _, s in known], color=color, marker="o", capsize=3
+        xs, [mean for mean, _ in known], [s for _, s in known], color=color, marker="o", capsize=3
     )
     axes.set_xticks(range(len(names)), names, fontsize=8)
 

@@ -1,4 +1,4 @@
-"""The papers' settings as objects, and which of them suits a set of images."""
+"""Recipes: the papers' settings as objects, and the choice of a recipe for a set of images."""
 
 import runpy
 from pathlib import Path
@@ -22,7 +22,7 @@ from unmask.recipes.transfer import Transfer
 T = TypeVar("T")
 
 RECIPES: dict[str, Named] = {**_MAE, **_FAST, **_BEIT, **_AIM, **_LATENT, **_DINO, **_MOCO3}
-"""Every recipe by its public name."""
+"""All pretraining recipes by their public names."""
 
 __all__ = [
     "RECIPES",
@@ -44,34 +44,34 @@ __all__ = [
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of this name, or the object that `FILE.py:NAME` points to.
+    """The pretraining recipe of this name, or the object that `FILE.py:NAME` points to.
 
     Raises:
-        SettingsError: naming the nearest recipe, or what is wrong with the file.
+        SettingsError: with the closest name, or the problem of the file.
     """
     if name in TRANSFERS:
-        raise SettingsError(f"{name} is a recipe of `unmask finetune`, not of pretraining")
+        raise SettingsError(f"{name} is a recipe for `unmask finetune`, not for pretraining")
     if name in TOKENIZERS:
-        raise SettingsError(f"{name} is a recipe of `unmask tokenizer`, not of pretraining")
+        raise SettingsError(f"{name} is a recipe for `unmask tokenizer`, not for pretraining")
     return _find(name, Recipe, {key: named.recipe for key, named in RECIPES.items()})
 
 
 def find_transfer(name: str) -> Transfer:
-    """The recipe of fine-tuning of this name, or the object that `FILE.py:NAME` points to.
+    """The fine-tuning recipe of this name, or the object that `FILE.py:NAME` points to.
 
     Raises:
-        SettingsError: naming the nearest recipe, or what is wrong with the file.
+        SettingsError: with the closest name, or the problem of the file.
     """
     if name in RECIPES:
-        raise SettingsError(f"{name} is a recipe of `unmask pretrain`, not of fine-tuning")
+        raise SettingsError(f"{name} is a recipe for `unmask pretrain`, not for fine-tuning")
     return _find(name, Transfer, {key: named.recipe for key, named in TRANSFERS.items()})
 
 
 def find_tokenizer(name: str) -> Tokenizing:
-    """The recipe of a tokenizer of this name, or the object that `FILE.py:NAME` points to.
+    """The tokenizer recipe of this name, or the object that `FILE.py:NAME` points to.
 
     Raises:
-        SettingsError: naming the nearest recipe, or what is wrong with the file.
+        SettingsError: with the closest name, or the problem of the file.
     """
     return _find(name, Tokenizing, {key: named.recipe for key, named in TOKENIZERS.items()})
 
@@ -88,28 +88,28 @@ def from_file(reference: str, cls: type[T]) -> T:
     """The object of a class that `FILE.py:NAME` points to.
 
     Raises:
-        SettingsError: if there is no such file or object, or the file fails.
+        SettingsError: if there is no such file or object, or the file raises an exception.
     """
     path, _, attribute = reference.rpartition(":")
     if not path or not Path(path).is_file():
         raise SettingsError(
-            f"{reference!r} names no {cls.__name__.lower()}: write ./FILE.py:NAME, with a {cls.__name__} called NAME in that file"
+            f"{reference!r} is not a {cls.__name__.lower()}: write ./FILE.py:NAME, for a {cls.__name__} called NAME in that file"
         )
     try:
         values = runpy.run_path(path)
     except UnmaskError:
         raise
-    except Exception as error:  # whatever the user's file does wrong
+    except Exception as error:  # the user's file may raise anything
         raise SettingsError(f"{path} cannot be run: {type(error).__name__}: {error}") from None
     recipe = values.get(attribute)
     if not isinstance(recipe, cls):
-        found = [key for key, value in values.items() if isinstance(value, cls)]
-        raise SettingsError(f"{path} has no {cls.__name__} called {attribute!r}; it has {found}")
+        names = [key for key, value in values.items() if isinstance(value, cls)]
+        raise SettingsError(f"{path} has no {cls.__name__} called {attribute!r}; it has {names}")
     return recipe
 
 
 def choose_recipe(size: Size, images: int) -> tuple[str, str]:
-    """The name of a recipe for images of this typical size and number, and the reason."""
+    """The name of the recipe for so many images of this typical size, and the reason for the choice."""
     side = min(size)
     if side <= 12:
         return (
@@ -119,14 +119,14 @@ def choose_recipe(size: Size, images: int) -> tuple[str, str]:
     if side <= 64:
         return "mae-ti4", f"images of about {size.height} x {size.width} pixels need patches of 4"
     if images < 20_000:
-        return "mae-ti16", f"{images:,} images are few, so the smallest encoder is the safest"
+        return "mae-ti16", f"{images:,} images are few, so the smallest encoder is safest"
     if images < 200_000:
         return "mae-s16", f"{images:,} images suit a small encoder"
     return "mae-b16", f"{images:,} images are enough for the paper's base model"
 
 
 def choose_transfer(encoder: ViT) -> str:
-    """The name of the recipe to fine-tune such an encoder with."""
+    """The name of the recipe for fine-tuning this encoder."""
     same = [name for name, named in TRANSFERS.items() if named.recipe.encoder == encoder]
     if same:
         return same[0]
@@ -138,7 +138,7 @@ def choose_transfer(encoder: ViT) -> str:
 
 
 def choose_scratch(size: Size) -> str:
-    """The name of the recipe to train on images of this typical size, without pretraining."""
+    """The name of the recipe for training on images of this typical size without pretraining."""
     side = min(size)
     if side <= 12:
         return "finetune-digits"
@@ -146,7 +146,7 @@ def choose_scratch(size: Size) -> str:
 
 
 def choose_tokenizer(size: Size) -> str:
-    """The name of the recipe of a tokenizer for images of this typical size: with the patches of `choose_recipe`."""
+    """The name of the tokenizer recipe for images of this typical size, with the patch size of `choose_recipe`."""
     side = min(size)
     if side <= 12:
         return "tokenizer-digits"

@@ -1,4 +1,4 @@
-"""Autoregressive image models: the settings of AIM (El-Nouby and others, 2024) on the usual encoders; all ours."""
+"""Autoregressive image models: our recipes, with the settings of AIM (El-Nouby and others, 2024) on the usual encoders."""
 
 from dataclasses import replace
 
@@ -9,7 +9,8 @@ from unmask.objectives.aim import AIM
 from unmask.recipes.mae import MAE_TI4
 from unmask.recipes.recipe import Named, Recipe
 from unmask.targets import NormalizedPixels
-from unmask.training.optimizers import AdamW, ClipTogether
+from unmask.training.clipping import ClipTogether
+from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine
 
 AIM_B16 = Recipe(
@@ -31,8 +32,8 @@ AIM_B16 = Recipe(
     batch_size=4096,  # AIM section 3
     epochs=800,
 )
-"""ViT-B/16 under AIM's settings, for as long as MAE's ablations. Ours: AIM was not trained at this size, nor on ImageNet-1K
-alone, where its authors saw it overfit. Departures: biases and a class token. We have not run it in full."""
+"""ViT-B/16 with AIM's settings, trained for as long as MAE's ablations. Ours: AIM's authors did not train at this size, and
+saw overfitting on ImageNet-1K alone. Departures: biases and a class token. We have not run it in full."""
 
 AIM_TI4 = replace(
     AIM_B16,
@@ -44,10 +45,10 @@ AIM_TI4 = replace(
     batch_size=MAE_TI4.batch_size,
     epochs=MAE_TI4.epochs,
 )
-"""AIM for images of 32 pixels, with a smaller head and `MAE_TI4`'s rate. Ours. We have not run it in full."""
+"""AIM for images of 32 pixels, with a smaller head and `MAE_TI4`'s learning rate. Ours. We have not run it in full."""
 
 NAMED = {
     "aim-b16": Named(AIM_B16, "ours, with AIM's settings", "not known at this size"),
     "aim-ti4": Named(AIM_TI4, "ours, from aim-b16", "not measured"),
 }
-"""Every recipe here by its public name."""
+"""These recipes by their public names."""

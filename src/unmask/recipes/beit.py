@@ -1,4 +1,4 @@
-"""Mask tokens in the encoder: BEiT (Bao and others, ICLR 2022), SimMIM (Xie and others, CVPR 2022), smaller ones of ours."""
+"""Mask tokens in the encoder: BEiT (Bao and others, ICLR 2022), SimMIM (Xie and others, CVPR 2022), and smaller ones of ours."""
 
 from dataclasses import replace
 
@@ -13,7 +13,8 @@ from unmask.objectives.encodings import Replaced
 from unmask.recipes.mae import MAE_TI4
 from unmask.recipes.recipe import Named, Recipe
 from unmask.targets import AbsolutePixels, KMeansTokens
-from unmask.training.optimizers import AdamW, ClipTogether
+from unmask.training.clipping import ClipTogether
+from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine
 
 BEIT_B16 = Recipe(
@@ -37,9 +38,9 @@ BEIT_B16 = Recipe(
     batch_size=2048,
     epochs=800,
 )
-"""ViT-B/16 as in BEiT's published commands: 83.2 % fine-tuned on ImageNet-1K (MAE table 3). Departures: codes are
-k-means' of patches, where BEiT takes a trained tokenizer's; no path is dropped (published: 0.1), colours are not
-changed (paper: 0.4). We have not run it in full."""
+"""ViT-B/16 as in BEiT's published commands: 83.2 % fine-tuned on ImageNet-1K (MAE table 3). Departures: k-means codes of
+patches instead of a trained tokenizer's; no stochastic depth (published: 0.1) and no colour jitter (paper: 0.4). We have
+not run it in full."""
 
 BEIT_L16 = replace(BEIT_B16, encoder=replace(VIT_L16, blocks=BeitBlocks(layer_scale=1e-5)))
 """ViT-L/16, otherwise as `BEIT_B16`: 85.2 % (MAE table 3). We have not run it in full."""
@@ -76,8 +77,8 @@ SIMMIM_B16 = Recipe(
     epochs=800,
 )
 """ViT-B/16 as in SimMIM's published configuration of 800 epochs: 83.8 % fine-tuned on ImageNet-1K (its README).
-Departures: half a cosine, where the published rate falls to a tenth after 700 epochs; no path is dropped (0.1).
-We have not run it in full."""
+Departures: the learning rate follows half a cosine (published: divided by ten after 700 epochs); no stochastic depth
+(published: 0.1). We have not run it in full."""
 
 SIMMIM_TI4 = replace(
     SIMMIM_B16,
@@ -88,7 +89,7 @@ SIMMIM_TI4 = replace(
     batch_size=MAE_TI4.batch_size,
     epochs=MAE_TI4.epochs,
 )
-"""SimMIM for images of 32 pixels: squares of 8 pixels, `MAE_TI4`'s rate. Ours. We have not run it in full."""
+"""SimMIM for images of 32 pixels: squares of 8 pixels, `MAE_TI4`'s learning rate. Ours. We have not run it in full."""
 
 NAMED = {
     "beit-b16": Named(

@@ -8,7 +8,8 @@ from unmask.encoders.sizes import VIT_B16, VIT_S16
 from unmask.encoders.vit import ViT
 from unmask.objectives import DINO
 from unmask.recipes.recipe import Named, Recipe
-from unmask.training.optimizers import AdamW, ClipEach
+from unmask.training.clipping import ClipEach
+from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine
 
 DINO_S16 = Recipe(
@@ -29,7 +30,7 @@ DINO_S16 = Recipe(
     views=MultiCrop(small_count=8, small_size=Size(96, 96), smallest_share=0.05, middle_share=0.4),
     optimizer=AdamW(
         beta1=0.9,
-        beta2=0.999,  # torch's own, which main_dino.py leaves as they are
+        beta2=0.999,  # torch's default, as in main_dino.py
         weight_decay=0.04,  # section 3.2
         last_weight_decay=0.4,  # section 3.2
         clipping=ClipEach(norm=3.0),  # main_dino.py
@@ -39,8 +40,8 @@ DINO_S16 = Recipe(
     batch_size=1024,  # section 3.2
     epochs=800,  # table 2
 )
-"""ViT-S/16 as in DINO's section 3.2, 800 epochs. Its authors report 74.5 % by nearest neighbours and 77.0 % by a
-linear probe on ImageNet-1K (table 2). We have not run it in full."""
+"""ViT-S/16 as in DINO's section 3.2, 800 epochs. Its authors report 74.5 % with k-NN and 77.0 % with a linear probe on
+ImageNet-1K (table 2). We have not run it in full."""
 
 DINO_B16 = replace(
     DINO_S16,
@@ -58,8 +59,8 @@ DINO_B16 = replace(
     schedule=WarmupCosine(base_lr=1.875e-4, warmup_epochs=10, min_lr=2e-6),  # 7.5e-4 at 1024
     epochs=400,  # table 2
 )
-"""ViT-B/16 with the arguments published beside its weights. Its authors report 76.1 % by nearest neighbours and
-78.2 % by a linear probe on ImageNet-1K (table 2). We have not run it in full."""
+"""ViT-B/16 with the arguments published with its weights. Its authors report 76.1 % with k-NN and 78.2 % with a linear
+probe on ImageNet-1K (table 2). We have not run it in full."""
 
 DINO_TI4 = replace(
     DINO_S16,
@@ -70,25 +71,25 @@ DINO_TI4 = replace(
         small_size=Size(16, 16),
         smallest_share=0.1,
         middle_share=0.4,
-        blur_probabilities=(0.0, 0.0, 0.0),  # 32 pixels have nothing to lose
+        blur_probabilities=(0.0, 0.0, 0.0),  # blur would remove most of what 32 pixels show
     ),
     image_size=Size(32, 32),
     batch_size=256,
     epochs=300,
 )
 """ViT-Ti at patch 4 for images of 32 pixels: 2 views of 32 pixels and 6 of 16, 4,096 prototypes, batches of 256.
-Ours, after DINO's settings. We have not run it in full."""
+Ours, based on DINO's settings. We have not run it in full."""
 
 NAMED = {
     "dino-s16": Named(
         DINO_S16,
         "DINO section 3.2 and main_dino.py",
-        "74.5 % by neighbours, 77.0 % by a linear probe on ImageNet-1K at 800 epochs (table 2)",
+        "74.5 % with k-NN, 77.0 % with a linear probe on ImageNet-1K at 800 epochs (table 2)",
     ),
     "dino-b16": Named(
         DINO_B16,
         "DINO table 2 and the arguments published with its weights",
-        "76.1 % by neighbours, 78.2 % by a linear probe on ImageNet-1K at 400 epochs (table 2)",
+        "76.1 % with k-NN, 78.2 % with a linear probe on ImageNet-1K at 400 epochs (table 2)",
     ),
     "dino-ti4": Named(DINO_TI4, "ours, from DINO's settings", "not measured"),
 }

@@ -1,4 +1,4 @@
-"""Fine-tuning, training from scratch and probing: the paper's settings, and smaller ones of our own."""
+"""Recipes for fine-tuning, training from scratch and linear probing: the paper's settings, and smaller ones of ours."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -31,9 +31,9 @@ FINETUNE_B16 = Transfer(
     batch_size=1024,  # table 9
     epochs=100,  # table 9
 )
-"""ViT-B/16 as in the column of the authors' repository (FINETUNE.md) where it differs from table 9: rate
-5e-4, decay 0.65, erasing. Weights of 1600 epochs gave 83.57 +- 0.08 % on ImageNet-1K over four seeds, and this
-is the column that users report to reproduce. We have not run it in full."""
+"""ViT-B/16 as in the authors' repository (FINETUNE.md), which differs from table 9 in learning rate (5e-4), layer decay (0.65)
+and erasing. Weights of 1600 epochs gave 83.57 +- 0.08 % on ImageNet-1K over four seeds; these are the settings that users
+could reproduce. We have not run it in full."""
 
 FINETUNE_L16 = replace(
     FINETUNE_B16,
@@ -43,12 +43,12 @@ FINETUNE_L16 = replace(
     schedule=WarmupCosine(base_lr=1e-3, warmup_epochs=5, min_lr=1e-6),
     epochs=50,
 )
-"""ViT-L/16, the repository's column: 85.87 +- 0.07 %. We have not run it in full."""
+"""ViT-L/16 as in the authors' repository: 85.87 +- 0.07 %. We have not run it in full."""
 
 FINETUNE_H14 = replace(
     FINETUNE_L16, encoder=VIT_H14, task=replace(FINETUNE_B16.task, drop_path=0.3)
 )
-"""ViT-H/14, the repository's column: 86.9 %. We have not run it in full."""
+"""ViT-H/14 as in the authors' repository: 86.9 %. We have not run it in full."""
 
 FINETUNE_B16_PAPER = replace(
     FINETUNE_B16,
@@ -71,16 +71,16 @@ SCRATCH_B16 = replace(
     batch_size=4096,  # table 11
     epochs=300,  # table 11
 )
-"""ViT-B/16 with labels alone, table 11: 82.3 % (table 3; 82.1 % without the average). We have not run it in
-full."""
+"""ViT-B/16 trained from scratch with labels, table 11: 82.3 % (table 3; 82.1 % without weight averaging). We have not run it
+in full."""
 
 SCRATCH_L16 = replace(
     SCRATCH_B16, encoder=VIT_L16, task=replace(SCRATCH_B16.task, drop_path=0.2), epochs=200
 )
-"""ViT-L/16, table 11: 82.6 % (table 3; 81.5 % without the average). We have not run it in full."""
+"""ViT-L/16, table 11: 82.6 % (table 3; 81.5 % without weight averaging). We have not run it in full."""
 
 SCRATCH_H14 = replace(SCRATCH_L16, encoder=VIT_H14)
-"""ViT-H/14, table 11: 83.1 % (table 3; 80.9 % without the average). We have not run it in full."""
+"""ViT-H/14, table 11: 83.1 % (table 3; 80.9 % without weight averaging). We have not run it in full."""
 
 PROBE_B16 = Transfer(
     encoder=VIT_B16,
@@ -94,8 +94,8 @@ PROBE_B16 = Transfer(
     batch_size=16384,  # table 10
     epochs=90,  # table 10
 )
-"""The linear probe of table 10, with its augmentation: 68.0 % for ViT-B/16 (table 12). Batch normalisation
-sees a micro-batch at a time, as it saw a GPU's share in the published runs. We have not run it in full."""
+"""The linear probe of table 10, with its augmentation: 68.0 % for ViT-B/16 (table 12). Batch normalisation is computed over a
+micro-batch; in the published runs it was computed over one GPU's share. We have not run it in full."""
 
 FINETUNE_TI4 = replace(
     FINETUNE_B16,
@@ -108,8 +108,8 @@ FINETUNE_TI4 = replace(
     image_size=Size(32, 32),
     batch_size=256,
 )
-"""Table 9 for images of 32 pixels: milder crops, a smaller batch, no margin in testing. Ours; about 84 % on
-CIFAR-10 is what others saw after 300 epochs of pretraining. We have not run it in full."""
+"""Table 9 for images of 32 pixels: weaker crops, a smaller batch, no margin around test crops. Ours. Others report about 84 %
+on CIFAR-10 after 300 epochs of pretraining. We have not run it in full."""
 
 SCRATCH_TI4 = replace(
     FINETUNE_TI4,
@@ -118,8 +118,8 @@ SCRATCH_TI4 = replace(
     schedule=WarmupCosine(base_lr=1e-3, warmup_epochs=20),
     epochs=300,
 )
-"""Table 11 for images of 32 pixels, with the average shortened to fit a tenth of the steps. Ours; 74 % on
-CIFAR-10 is what others saw. We have not run it in full."""
+"""Table 11 for images of 32 pixels, with a shorter weight average for a tenth of the steps. Ours. Others report 74 % on
+CIFAR-10. We have not run it in full."""
 
 FINETUNE_DIGITS = Transfer(
     encoder=MAE_DIGITS.encoder,
@@ -133,17 +133,17 @@ FINETUNE_DIGITS = Transfer(
     batch_size=64,
     epochs=30,
 )
-"""Half a minute of one CPU core on scikit-learn's digits. Ours, to try the command out."""
+"""For scikit-learn's digits; takes half a minute on one CPU core. Ours, to try the command."""
 
 
 class NamedTransfer(NamedTuple):
-    """A recipe with its origin."""
+    """A recipe with its source."""
 
     recipe: Transfer
     source: str
-    """Where the numbers come from."""
+    """Where the settings come from."""
     expected: str
-    """The score that it gave its authors, and what it gave us."""
+    """The score that its authors report, or that we measured."""
 
 
 _FILE = "MAE table 9 and the authors' FINETUNE.md"
@@ -171,4 +171,4 @@ TRANSFERS = {
     ),
     "finetune-digits": NamedTransfer(FINETUNE_DIGITS, "ours", "printed by unmask finetune"),
 }
-"""Every recipe of fine-tuning by its public name."""
+"""All fine-tuning recipes by their public names."""

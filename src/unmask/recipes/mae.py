@@ -1,4 +1,4 @@
-"""Masked autoencoders: the paper's settings (He and others, CVPR 2022), and smaller ones of our own."""
+"""Masked autoencoders: the paper's settings (He and others, CVPR 2022), and smaller recipes of ours."""
 
 from dataclasses import replace
 
@@ -28,8 +28,8 @@ MAE_B16 = Recipe(
     batch_size=4096,  # table 8
     epochs=800,  # section 4 (ablations); table 3 trains 1600
 )
-"""ViT-B/16 as in the paper's table 8. Fine-tuning on ImageNet-1K gave its authors 83.6 % after 1600
-epochs (table 3). We have not run it in full."""
+"""ViT-B/16 as in the paper's table 8. Its authors report 83.6 % fine-tuned on ImageNet-1K after 1600 epochs (table 3). We have
+not run it in full."""
 
 MAE_L16 = replace(MAE_B16, encoder=VIT_L16)
 """ViT-L/16, otherwise as `MAE_B16`: 85.9 % after 1600 epochs (table 3). We have not run it in full."""
@@ -38,8 +38,8 @@ MAE_H14 = replace(MAE_B16, encoder=VIT_H14)
 """ViT-H/14, otherwise as `MAE_B16`: 86.9 % after 1600 epochs (table 3). We have not run it in full."""
 
 MAE_S16 = replace(MAE_B16, encoder=VIT_S16)
-"""ViT-S/16 under table 8's settings; the paper has no such row. The CrossMAE authors report 78.9 % for
-MAE after 800 epochs. We have not run it in full."""
+"""ViT-S/16 with table 8's settings; the paper has no ViT-S. The CrossMAE authors report 78.9 % for MAE after 800 epochs. We
+have not run it in full."""
 
 MAE_TI16 = replace(
     MAE_B16,
@@ -49,8 +49,8 @@ MAE_TI16 = replace(
     batch_size=256,
     epochs=400,
 )
-"""ViT-Ti/16 with a small decoder, for a few hundred to some thousand photographs. Ours; the figures of
-our own run on 500 photographs are in studies/photos.md."""
+"""ViT-Ti/16 with a small decoder, for hundreds to thousands of photographs. Ours; studies/photos.md has the results of a run on
+500 photographs."""
 
 MAE_TI4 = Recipe(
     encoder=ViT(patch_size=4, embed_dim=192, depth=12, num_heads=3),  # DeiT's Ti at patch 4
@@ -62,9 +62,8 @@ MAE_TI4 = Recipe(
     batch_size=1024,
     epochs=300,
 )
-"""ViT-Ti at patch 4 for images of 32 pixels. Ours, after the small-scale reports collected in
-docs/recipes.md: about 84 % fine-tuned on CIFAR-10 is what others saw after 300 epochs (74 % from
-scratch). We have not run it in full."""
+"""ViT-Ti at patch 4 for images of 32 pixels. Ours, based on the small-scale reports in docs/recipes.md: others report about
+84 % fine-tuned on CIFAR-10 after 300 epochs (74 % from scratch). We have not run it in full."""
 
 MAE_MINI4 = replace(
     MAE_TI4,
@@ -73,8 +72,8 @@ MAE_MINI4 = replace(
     batch_size=256,
     epochs=10,
 )
-"""Half of `MAE_TI4`, with a higher rate, for an hour of two CPU cores. Ours; its figures on CIFAR-10 are
-in studies/cifar10.md."""
+"""Half the depth of `MAE_TI4`, with a higher learning rate; takes an hour on two CPU cores. Ours; studies/cifar10.md has its
+results on CIFAR-10."""
 
 MAE_DIGITS = Recipe(
     encoder=ViT(patch_size=2, embed_dim=64, depth=4, num_heads=4),
@@ -89,8 +88,7 @@ MAE_DIGITS = Recipe(
     batch_size=256,
     epochs=120,
 )
-"""A minute of two CPU cores on scikit-learn's 1,797 digits of 8 x 8 pixels. Ours; its figures are printed
-by `unmask demo`."""
+"""For scikit-learn's 1,797 digits of 8 x 8 pixels; takes a minute on two CPU cores. Ours; `unmask demo` prints its results."""
 
 NAMED = {
     "mae-b16": Named(

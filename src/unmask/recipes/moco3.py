@@ -1,4 +1,4 @@
-"""MoCo v3: the authors' settings (Chen, Xie and He, 2021), and a small one of our own."""
+"""MoCo v3: the authors' settings (Chen, Xie and He, 2021), and a small recipe of ours."""
 
 from dataclasses import replace
 
@@ -26,12 +26,12 @@ MOCO3_B16 = Recipe(
     batch_size=4096,  # section 4
     epochs=300,  # table 4
 )
-"""ViT-B/16, 300 epochs. Its authors report 76.7 % by a linear probe and 83.2 % fine-tuned on ImageNet-1K. We have not
-run it in full."""
+"""ViT-B/16, 300 epochs. Its authors report 76.7 % with a linear probe and 83.2 % fine-tuned on ImageNet-1K. We have not run it
+in full."""
 
 MOCO3_S16 = replace(MOCO3_B16, encoder=replace(VIT_S16, num_heads=12))
-"""ViT-S/16 with 12 heads, as its authors have it (DeiT's has 6): 73.2 % by a linear probe, 81.4 % fine-tuned. We have
-not run it in full."""
+"""ViT-S/16 with 12 heads, as in the paper (DeiT's has 6): 73.2 % with a linear probe, 81.4 % fine-tuned. We have not run it in
+full."""
 
 MOCO3_TI4 = replace(
     MOCO3_B16,
@@ -39,24 +39,24 @@ MOCO3_TI4 = replace(
     objective=MoCo3(hidden_dim=1024, out_dim=128),
     views=TwoCrops(
         smallest_share=0.2,
-        blur_probabilities=(0.0, 0.0),  # 32 pixels have nothing to lose
+        blur_probabilities=(0.0, 0.0),  # blur would remove most of what 32 pixels show
     ),
     image_size=Size(32, 32),
     batch_size=256,
 )
-"""ViT-Ti at patch 4 for images of 32 pixels, head 1024-1024-128, batches of 256. Ours, after MoCo v3's settings. We have
-not run it in full."""
+"""ViT-Ti at patch 4 for images of 32 pixels, head 1024-1024-128, batches of 256. Ours, based on MoCo v3's settings. We have not
+run it in full."""
 
 NAMED = {
     "moco3-s16": Named(
         MOCO3_S16,
         "MoCo v3 section 4 and its published commands",
-        "73.2 % by a linear probe, 81.4 % fine-tuned on ImageNet-1K at 300 epochs",
+        "73.2 % with a linear probe, 81.4 % fine-tuned on ImageNet-1K at 300 epochs",
     ),
     "moco3-b16": Named(
         MOCO3_B16,
         "MoCo v3 section 4 and its published commands",
-        "76.7 % by a linear probe, 83.2 % fine-tuned on ImageNet-1K at 300 epochs",
+        "76.7 % with a linear probe, 83.2 % fine-tuned on ImageNet-1K at 300 epochs",
     ),
     "moco3-ti4": Named(MOCO3_TI4, "ours, from MoCo v3's settings", "not measured"),
 }

@@ -1,6 +1,5 @@
-"""What makes up a recipe: everything that changes the result, and nothing else."""
+"""A pretraining recipe: all settings that change the result, and no others."""
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from unmask.errors import SettingsError
 from unmask.masking.squares import check_squares, side_of
 from unmask.objectives import AnyObjective
 from unmask.patches import patch_grid
+from unmask.spec import within
 from unmask.training.optimizers import AnyOptimizer
 from unmask.training.schedules import WarmupCosine
 from unmask.traits import Comparing, Hiding
@@ -22,49 +22,47 @@ class Recipe:
     """How to pretrain."""
 
     encoder: AnyEncoder
-    """What is trained."""
+    """Encoder to train."""
 
     objective: AnyObjective
-    """What makes it learn."""
+    """Training objective."""
 
     views: AnyPretrainingViews
-    """Crops and flips."""
+    """Augmentation: crops and flips."""
 
     optimizer: AnyOptimizer
-    """How weights follow gradients."""
+    """Optimizer."""
 
     schedule: WarmupCosine
-    """The learning rate over time."""
+    """Learning rate schedule."""
 
     image_size: Size
-    """Pixels of a crop: one number for a square, or HEIGHTxWIDTH."""
+    """Size of a crop in pixels: one number for a square, or HEIGHTxWIDTH."""
 
     sizes: AnySizes = SteadySize()
-    """Whether crops have that size from the first epoch on."""
+    """Whether crops have this size in all epochs or grow to it."""
 
     batch_size: int
-    """Images of a step, all micro-batches together."""
+    """Images per step, all micro-batches together."""
 
     epochs: float
-    """How often every image is shown."""
+    """Number of epochs: how often each image is shown."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise SettingsError(f"batch_size must be at least 1, got {self.batch_size}")
-        if not 0 < self.epochs < math.inf:
-            raise SettingsError(f"epochs must be above 0 and finite, got {self.epochs}")
+        within(self, "[1, inf)", "batch_size")
+        within(self, "(0, inf)", "epochs")
         self._check_views()
         side = self.mask_side
         check_squares(self.encoder_grid(), side, self.encoder.patch_size)
         stages = len(self.every_size())
         if self.epochs < stages and stages > 1:
             raise SettingsError(
-                f"{stages} sizes take at least as many epochs, got {self.epochs:g}; give more --epochs, fewer "
-                "--sizes.stages, or sizes:steady for one size"
+                f"{stages} image sizes need at least {stages} epochs, got {self.epochs:g}; use more --epochs or fewer "
+                "--sizes.stages"
             )
 
     def _check_views(self) -> None:
-        """Refuse views that the objective cannot use, or that cannot be cut into patches."""
+        """Refuse views that the objective cannot use, or that cannot be divided into patches."""
         for size in self.every_size():
             views = sizes_of(self.views, size)
             for view in views:
@@ -73,7 +71,7 @@ class Recipe:
                 self.objective.check_views(views)
             elif len(views) > 1:
                 raise SettingsError(
-                    f"this objective looks at one view of each image, and these views are {len(views)}; choose "
+                    f"this objective uses one view of each image, and these views are {len(views)}; use "
                     "views:random-crop"
                 )
         if (
@@ -82,16 +80,16 @@ class Recipe:
         ):
             raise SettingsError(
                 f"this objective compares images, so a batch needs at least {self.objective.smallest_batch}, got "
-                f"{self.batch_size}; give more with --batch-size"
+                f"{self.batch_size}; use a larger --batch-size"
             )
 
     @property
     def mask_side(self) -> int:
-        """Side of what is hidden together, in patches; 1 where nothing is hidden."""
+        """Side, in patches, of the squares that are hidden together; 1 if nothing is hidden."""
         return side_of(self.objective.masking) if isinstance(self.objective, Hiding) else 1
 
     def encoder_grid(self) -> Size:
-        """The grid of patches of a crop; refuses a size that the patch does not divide."""
+        """The grid of patches of a crop; refuses an image size that the patch size does not divide."""
         return patch_grid(self.image_size, self.encoder.patch_size)
 
     @property
@@ -100,21 +98,21 @@ class Recipe:
         return False
 
     def every_size(self) -> tuple[Size, ...]:
-        """Pixels of a crop, in the order of training; the last is `image_size`."""
+        """All sizes of crops, in the order of training; the last is `image_size`."""
         unit = self.encoder.patch_size * self.mask_side
         return self.sizes.stages_to(self.image_size, unit)
 
     def size_at(self, epoch: int) -> Size:
-        """Pixels of a crop in an epoch, counted from 0."""
+        """The size of crops in an epoch, counted from 0."""
         sizes = self.every_size()
         return sizes[min(len(sizes) - 1, int(epoch * len(sizes) / self.epochs))]
 
 
 class Named(NamedTuple):
-    """A recipe with its origin."""
+    """A recipe with its source."""
 
     recipe: Recipe
     source: str
-    """Where the numbers come from."""
+    """Where the settings come from."""
     expected: str
-    """The score that it gave its authors, and what it gave us."""
+    """The score that its authors report, or that we measured."""

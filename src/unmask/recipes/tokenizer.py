@@ -1,13 +1,12 @@
-"""Recipes of discrete tokenizers: how their codes are learnt, and the settings that we use."""
+"""Recipes for discrete tokenizers."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from unmask.contracts import Size
 from unmask.data.views import AnyCrops, CenterCrop, RandomCrop
-from unmask.errors import SettingsError
 from unmask.patches import patch_grid
+from unmask.spec import within
 from unmask.targets import ScalarTokenizer
 from unmask.training.optimizers import AdamW, AnyOptimizer
 from unmask.training.schedules import WarmupCosine
@@ -18,35 +17,32 @@ class Tokenizing:
     """How to train a tokenizer."""
 
     tokenizer: ScalarTokenizer
-    """What is trained."""
+    """Tokenizer to train."""
 
     patch_size: int
-    """Side of a patch in pixels: that of the encoders which are to learn from the codes."""
+    """Side of a patch in pixels; must equal that of the encoders that predict the codes."""
 
     views: AnyCrops
-    """Crops and flips."""
+    """Augmentation: crops and flips."""
 
     optimizer: AnyOptimizer
-    """How weights follow gradients."""
+    """Optimizer."""
 
     schedule: WarmupCosine
-    """The learning rate over time."""
+    """Learning rate schedule."""
 
     image_size: Size
-    """Pixels of a crop: one number for a square, or HEIGHTxWIDTH."""
+    """Size of a crop in pixels: one number for a square, or HEIGHTxWIDTH."""
 
     batch_size: int
-    """Images of a step, all micro-batches together."""
+    """Images per step, all micro-batches together."""
 
     epochs: float
-    """How often every image is shown."""
+    """Number of epochs: how often each image is shown."""
 
     def __post_init__(self) -> None:
-        for name in ("patch_size", "batch_size"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.epochs < math.inf:
-            raise SettingsError(f"epochs must be above 0 and finite, got {self.epochs}")
+        within(self, "[1, inf)", "patch_size", "batch_size")
+        within(self, "(0, inf)", "epochs")
         patch_grid(self.image_size, self.patch_size)
 
     @property
@@ -55,20 +51,20 @@ class Tokenizing:
         return False
 
     def every_size(self) -> tuple[Size, ...]:
-        """Pixels of a crop: one size."""
+        """All sizes of crops: only one."""
         return (self.image_size,)
 
     def size_at(self, epoch: int) -> Size:
-        """Pixels of a crop in an epoch: the same in all."""
+        """The size of crops in an epoch: the same in all epochs."""
         return self.image_size
 
 
 class NamedTokenizing(NamedTuple):
-    """A recipe with its origin."""
+    """A recipe with its source."""
 
     recipe: Tokenizing
     source: str
-    """Where the numbers come from."""
+    """Where the settings come from."""
 
 
 TOKENIZER_B16 = Tokenizing(
@@ -81,20 +77,19 @@ TOKENIZER_B16 = Tokenizing(
     batch_size=256,
     epochs=10,
 )
-"""8,192 codes of patches of 16, for about 50,000 steps on ImageNet-1K. Ours; we have not run it in full."""
+"""8,192 codes for patches of 16, about 50,000 steps on ImageNet-1K. Ours. We have not run it in full."""
 
 TOKENIZER_TI4 = replace(
     TOKENIZER_B16,
     tokenizer=ScalarTokenizer(codes=512, width=64, depth=2),
     patch_size=4,
-    views=RandomCrop(smallest_share=0.4, flip_probability=0.5),  # that of mae-ti4
+    views=RandomCrop(smallest_share=0.4, flip_probability=0.5),  # as mae-ti4
     schedule=WarmupCosine(base_lr=1e-2, warmup_epochs=0.5),
     image_size=Size(32, 32),
     batch_size=64,
     epochs=10,
 )
-"""512 codes of patches of 4, for images of 32 pixels. Ours; its figures on CIFAR-10 are in
-studies/tokenizer.md."""
+"""512 codes for patches of 4 in images of 32 pixels. Ours; studies/tokenizer.md has its results on CIFAR-10."""
 
 TOKENIZER_DIGITS = replace(
     TOKENIZER_TI4,
@@ -104,11 +99,11 @@ TOKENIZER_DIGITS = replace(
     image_size=Size(8, 8),
     epochs=60,
 )
-"""64 codes of patches of 2, for scikit-learn's digits. Ours."""
+"""64 codes for patches of 2 in scikit-learn's digits. Ours."""
 
 TOKENIZERS = {
-    "tokenizer-b16": NamedTokenizing(TOKENIZER_B16, "ours; the number of codes is that of BEiT's"),
+    "tokenizer-b16": NamedTokenizing(TOKENIZER_B16, "ours, with BEiT's number of codes"),
     "tokenizer-ti4": NamedTokenizing(TOKENIZER_TI4, "ours"),
     "tokenizer-digits": NamedTokenizing(TOKENIZER_DIGITS, "ours"),
 }
-"""Every recipe of a tokenizer by its public name."""
+"""All tokenizer recipes by their public names."""

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from unmask.errors import ResourceError, RunError
+from unmask.files import is_unfinished, write_whole
 from unmask.runs.encoder_weights import files_of
 from unmask.runs.version_1 import migrated
 from unmask.spec import to_json
@@ -21,7 +22,7 @@ from unmask.training.checkpoint import Checkpoint, Saving
 from unmask.training.distributed import here, own_parts, whole
 
 SPEC_VERSION = 2
-_UNBORN = (".spec.json", "statistics.json")
+_UNBORN = (".spec.json", "statistics.json")  # the first was the temporary name in older versions
 
 
 class RunFolder:
@@ -49,9 +50,8 @@ class RunFolder:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self.statistics.write_text(json.dumps(to_json(run.statistics), indent=1) + "\n")
-            writing = self.root / _UNBORN[0]
-            writing.write_text(json.dumps(to_json(run), indent=1) + "\n")
-            writing.rename(self.spec)
+            spec = json.dumps(to_json(run), indent=1) + "\n"
+            write_whole(self.spec, lambda path: path.write_text(spec))
         except OSError as error:
             raise ResourceError(
                 f"{self.root} cannot be written ({error.strerror}); choose another folder with --out"
@@ -75,7 +75,9 @@ class RunFolder:
 
     def _holds_more_than_a_start(self) -> bool:
         """Whether there is anything beside what a process killed while creating a run leaves."""
-        return any(path.name not in _UNBORN for path in self.root.iterdir())
+        return any(
+            path.name not in _UNBORN and not is_unfinished(path) for path in self.root.iterdir()
+        )
 
     def read_spec(self, command: str | None = None) -> dict[str, Any]:
         """The content of `spec.json`, in today's version; `command` must have made it, if given.

@@ -16,7 +16,7 @@ from unmask.data.views import center_crop
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, RunError, SettingsError
 from unmask.formats.model import ModelSpec
-from unmask.masking import AnyMasking
+from unmask.masking import AnyMasking, draw_masks
 from unmask.masking.squares import side_of
 from unmask.masks import PatchMask, check_count
 from unmask.objectives import AnyObjective
@@ -206,7 +206,7 @@ class Model:
         if isinstance(mask, Tensor):
             return PatchMask(*(part.to(self.device) for part in painted_mask(mask, grid)))
         masking = self.objective.masking if mask is None else mask
-        drawn = masking.sample(1, grid, generator(self.device, "reconstruct", seed))
+        drawn = draw_masks(masking, pixels[None], grid, generator(self.device, "reconstruct", seed))
         return PatchMask(*(part[:1] for part in drawn))
 
     @property

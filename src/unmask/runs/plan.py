@@ -9,8 +9,8 @@ from torch import nn
 from unmask.contracts import ImageSource
 from unmask.data.loader import Wanted, example_of
 from unmask.errors import ResourceError, SettingsError
+from unmask.masking import count_visible
 from unmask.patches import patch_grid
-from unmask.randomness import generator
 from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.feeding import feed_for
 from unmask.runs.run import Run, parameter_count
@@ -138,8 +138,7 @@ def make_plan(
     target = parameter_count(predicted) if isinstance(predicted, nn.Module) else 0
     if isinstance(recipe.objective, Hiding):
         for grid in grids:  # the smaller too, so that one that cannot be masked is refused now
-            mask = recipe.objective.masking.sample(1, grid, generator("cpu", "plan"))
-            kept = mask.kept_index.shape[1]
+            kept = count_visible(recipe.objective.masking, grid)
     return Plan(
         encoder_parameters=encoder,
         decoder_parameters=parameter_count(objective) - encoder - target,

@@ -17,6 +17,7 @@ from unmask.runs.feeding import feed_for
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.runs.saving import Saver
+from unmask.targets.tokenizer import current_names
 from unmask.training.checkpoint import Checkpoint, restore_optimizer
 from unmask.training.distributed import agreed, everyones, here, spread
 from unmask.training.flops import Meter, first_ceiling, flops_per_image
@@ -173,7 +174,9 @@ def _equip(
     spread_out = spread(module, device, hardware.shard)
     optimizer = recipe.optimizer.build(module)
     if start:
-        restore_optimizer(optimizer, module, start.read("training/optimizer"))
+        # of a tokenizer that an older version began; names of other runs do not change
+        state = current_names(start.read("training/optimizer"))
+        restore_optimizer(optimizer, module, state)
     return _Equipped(spread_out, optimizer, around, Meter(device, flops, ceiling))
 
 

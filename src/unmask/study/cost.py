@@ -14,6 +14,7 @@ from unmask.channels import ChannelStatistics
 from unmask.data.cpu_feed import CpuFeed
 from unmask.data.loader import example_of
 from unmask.data.noise_images import NoiseImages
+from unmask.files import write_whole
 from unmask.randomness import generator
 from unmask.recipes import Recipe, Tokenizing
 from unmask.spec import digest, to_json
@@ -128,9 +129,8 @@ class Measured(NamedTuple):
 
     def write(self, kept: Path) -> None:
         """All of it, so that a file is never half there."""
-        writing = kept.with_suffix(".writing")
-        writing.write_text(json.dumps(self._asdict(), indent=1) + "\n")
-        writing.replace(kept)
+        text = json.dumps(self._asdict(), indent=1) + "\n"
+        write_whole(kept, lambda path: path.write_text(text))
 
 
 class _Turned:

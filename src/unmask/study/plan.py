@@ -11,6 +11,7 @@ from unmask.data import AnySource
 from unmask.data.labelled import Labelled
 from unmask.errors import ResourceError
 from unmask.evaluation.tuning import from_scratch
+from unmask.files import write_whole
 from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.folder import RunFolder
 from unmask.spec import digest
@@ -103,10 +104,9 @@ def noted(folder: Path) -> dict[str, Any]:
 
 def note(folder: Path, key: str, value: Any) -> None:
     """Note something beside what is noted; a half-written file is never seen."""
-    writing = folder / ".scores.json"
     try:
-        writing.write_text(json.dumps({**noted(folder), key: value}, indent=1) + "\n")
-        writing.rename(folder / "scores.json")
+        text = json.dumps({**noted(folder), key: value}, indent=1) + "\n"
+        write_whole(folder / "scores.json", lambda path: path.write_text(text))
     except OSError as error:
         raise ResourceError(
             f"{folder} cannot be written ({error.strerror}); mend that and give the same command again"

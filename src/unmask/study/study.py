@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, TypeVar, get_args
 
 from unmask.contracts import Size
 from unmask.errors import SettingsError, UnmaskError, did_you_mean
-from unmask.randomness import generator
+from unmask.masking import count_visible
 from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.traits import Hiding
 
@@ -45,7 +45,7 @@ class Trial:
         """Refuse a masking that its grid of patches cannot have."""
         objective = self.recipe.objective
         if isinstance(objective, Hiding):
-            objective.masking.sample(1, self.recipe.encoder_grid(), generator("cpu", "check"))
+            count_visible(objective.masking, self.recipe.encoder_grid())
 
     def pretrained(self, **changes: object) -> "Trial":
         """Another recipe of pretraining."""

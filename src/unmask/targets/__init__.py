@@ -1,4 +1,4 @@
-"""What the hidden patches hold, and how wrong a guess is."""
+"""Prediction targets: what is predicted of hidden patches, and the error of a prediction."""
 
 from typing import Annotated
 

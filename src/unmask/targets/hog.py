@@ -11,39 +11,38 @@ from unmask.channels import Statistics
 from unmask.errors import SettingsError
 from unmask.masks import PatchMask
 from unmask.patches import patch_grid, size_of
+from unmask.spec import within
 from unmask.targets.pixels import Levels, squared_error
 
-_EPSILON = 1e-5
-_CELLS = 2
+_EPSILON = 1e-5  # keeps flat cells from a division by 0
+_CELLS = 2  # per side of a patch: MaskFeat has cells of 8 in patches of 16 pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hog:
-    """How strong the gradients of each direction are in the four quarters of each hidden patch.
+    """Histograms of gradient directions in the four quarters (cells) of each hidden patch.
 
-    A cell is half a patch wide (MaskFeat: 8 of 16 pixels); each channel of a cell has a histogram of its
-    own, of length one. Where edges are is kept, and brightness is not.
+    Each channel of a cell has its own histogram, normalised to length 1. The target keeps edges and discards brightness.
     """
 
     bins: int = 9
-    """Directions between 0 and 180 degrees that are told apart (MaskFeat section 3.2)."""
+    """Number of directions between 0 and 180 degrees (MaskFeat section 3.2)."""
 
     def __post_init__(self) -> None:
-        if self.bins < 1:
-            raise SettingsError(f"bins must be at least 1, got {self.bins}; MaskFeat uses 9")
+        within(self, "[1, inf)", "bins", usual="MaskFeat uses 9")
 
     def build(self, patch_size: int, channels: int) -> "GradientTarget":
         """The target for patches of this size, which must be even."""
         if patch_size % _CELLS:
             raise SettingsError(
-                f"a patch of {patch_size} pixels has no half, and hog's cells are half a patch; choose an even "
+                f"hog divides a patch into quarters, which a patch of {patch_size} pixels does not allow; use an even "
                 "--encoder.patch-size"
             )
         return GradientTarget(patch_size, channels, self.bins)
 
 
 class GradientTarget(nn.Module):
-    """See `Hog`. Values of a patch are laid out as (cell row, cell column, channel, direction)."""
+    """See `Hog`. The values of a patch are ordered as (cell row, cell column, channel, direction)."""
 
     gives_levels = False
 
@@ -55,9 +54,9 @@ class GradientTarget(nn.Module):
     def forward(
         self, images: Tensor, mask: PatchMask, statistics: Statistics
     ) -> Float[Tensor, "m r p"]:
-        """The histograms of the hidden patches; NaN where all of a cell is missing.
+        """The histograms of the hidden patches; NaN if all values of a cell are missing.
 
-        Gradients are differences of the two neighbours, of hidden patches too, and 0 across the border.
+        A gradient is the difference of the two neighbouring pixels, also across patches, and 0 at the image border.
         """
         values = images.float() / 255 if images.dtype == torch.uint8 else images.float()
         histograms = self._histograms(values)  # [b c bins rows columns]
@@ -72,17 +71,17 @@ class GradientTarget(nn.Module):
         down, right = torch.zeros_like(values), torch.zeros_like(values)
         down[:, :, 1:-1] = values[:, :, 2:] - values[:, :, :-2]
         right[..., 1:-1] = values[..., 2:] - values[..., :-2]
-        strength = torch.hypot(down, right)
-        known = ~strength.isnan()
-        direction = torch.atan2(down, right).nan_to_num() / math.pi % 1  # of half a turn
+        magnitude = torch.hypot(down, right)
+        known = ~magnitude.isnan()
+        direction = torch.atan2(down, right).nan_to_num() / math.pi % 1  # 1 is 180 degrees
         number = (direction * self.bins).long().clamp(max=self.bins - 1)
         by_bin = torch.zeros(*values.shape[:2], self.bins, *values.shape[2:], device=values.device)
-        by_bin.scatter_(2, number[:, :, None], strength.where(known, 0.0)[:, :, None])
+        by_bin.scatter_(2, number[:, :, None], magnitude.where(known, 0.0)[:, :, None])
         side = self.patch_size // _CELLS
         sums = nn.functional.avg_pool2d(by_bin.flatten(0, 1), side).unflatten(0, values.shape[:2])
         length = (sums.square().sum(2, keepdim=True) + _EPSILON**2).sqrt()
-        some = nn.functional.max_pool2d(known.float(), side)[:, :, None] > 0
-        return torch.where(some, sums / length, torch.nan)
+        any_known = nn.functional.max_pool2d(known.float(), side)[:, :, None] > 0
+        return torch.where(any_known, sums / length, torch.nan)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, "m r"]:
         """Mean squared error of each patch's histograms."""
@@ -96,9 +95,9 @@ class GradientTarget(nn.Module):
         statistics: Statistics,
         levels: Levels,
     ) -> Float[Tensor, "m n q"]:
-        """A drawing of the histograms: a line along the edge for each direction, as bright as it is strong.
+        """A drawing of the histograms: for each direction a line along the edge, brighter for larger values.
 
-        Black lies two deviations below the mean of a channel, and white two above.
+        Black is two standard deviations below the mean of a channel, and white two above.
         """
         shape = (_CELLS, _CELLS, self.channels, self.bins)
         histograms = prediction.unflatten(-1, shape)
@@ -109,9 +108,9 @@ class GradientTarget(nn.Module):
     def _lines(self, device: torch.device) -> Float[Tensor, "bins side side"]:
         """A line through the middle of a cell for each direction, at right angles to the gradient."""
         side = self.patch_size // _CELLS
-        places = torch.arange(side, device=device) - (side - 1) / 2
+        offsets = torch.arange(side, device=device) - (side - 1) / 2  # from the middle of the cell
         angle = math.pi * (torch.arange(self.bins, device=device) + 0.5) / self.bins
-        off = (
-            angle.sin()[:, None, None] * places[:, None] + angle.cos()[:, None, None] * places
+        distance = (
+            angle.sin()[:, None, None] * offsets[:, None] + angle.cos()[:, None, None] * offsets
         )  # pixels from the line
-        return (1 - off.abs()).clamp(min=0)
+        return (1 - distance.abs()).clamp(min=0)

@@ -7,37 +7,35 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unmask.channels import Statistics
-from unmask.errors import DataError, SettingsError
+from unmask.errors import DataError
 from unmask.masks import PatchMask
 from unmask.patches import gather
+from unmask.spec import within
 from unmask.targets.pixels import Levels, squared_error
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrincipalComponents:
-    """The largest coefficients of each hidden patch in the basis that suits the training patches best.
+    """The leading principal components of each hidden patch, which drop fine detail.
 
-    What it drops is fine detail. Patches are taken as the encoder sees them, without normalisation of each
-    patch; the basis is fitted before the first step and kept with the weights.
+    Patches are normalised as the encoder's input is, without per-patch normalisation. The components are fitted to
+    training patches before the first step and saved with the weights.
     """
 
     share: float = 0.125
-    """Coefficients kept, as a share of the values of a patch: MAE keeps 96 of 768 (table 1d)."""
+    """Number of components, as a share of the values of a patch: MAE keeps 96 of 768 (table 1d)."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise SettingsError(
-                f"the share of components must lie above 0 and be at most 1, got {self.share}; MAE keeps 0.125"
-            )
+        within(self, "(0, 1]", "share", usual="MAE uses 0.125")
 
     def build(self, patch_size: int, channels: int) -> "ComponentTarget":
-        """The target for patches of this size, yet to be fitted."""
+        """The target for patches of this size; `fit` must be called before it is used."""
         values = patch_size**2 * channels
         return ComponentTarget(patch_size, values, max(1, round(self.share * values)))
 
 
 class ComponentTarget(nn.Module):
-    """See `PrincipalComponents`. Mean, basis and the share of variance kept are buffers."""
+    """See `PrincipalComponents`. Mean, basis and the explained share of the variance are buffers."""
 
     gives_levels = True
     patches_wanted = 100_000
@@ -54,22 +52,25 @@ class ComponentTarget(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Whether mean and basis are those of some patches."""
+        """Whether `fit` has been called."""
         return bool(self.kept_variance > 0)
 
     def fit(self, patches: Float[Tensor, "n p"]) -> None:
-        """Take mean and leading eigenvectors of the covariance, in float64.
+        """Compute mean and leading eigenvectors of the covariance, in float64.
 
-        The largest entry of each vector is made positive, so that equal patches give equal targets.
+        The sign of an eigenvector is arbitrary, so its largest entry is made positive: the same patches then give the
+        same target everywhere.
 
         Raises:
-            DataError: if all patches are alike.
+            DataError: if all patches are the same.
         """
         patches = patches.double()
         mean = patches.mean(0)
         variances, vectors = torch.linalg.eigh((patches - mean).T.cov(correction=0))
         if not float(variances[-1]) > 0:
-            raise DataError("all training patches are alike, so they have no principal components")
+            raise DataError(
+                "all training patches are the same, so they have no principal components; check whether the images are blank"
+            )
         leading = vectors.T.flip(0)[: self.out_dim]  # [q p]
         largest = leading.gather(1, leading.abs().argmax(1, keepdim=True))
         self.mean.copy_(mean)
@@ -79,13 +80,13 @@ class ComponentTarget(nn.Module):
     def forward(
         self, images: Tensor, mask: PatchMask, statistics: Statistics
     ) -> Float[Tensor, "m r q"]:
-        """The coefficients of the hidden patches; missing values count as the mean of their place."""
+        """The coefficients of the hidden patches; a missing value counts as the mean at its position in the patch."""
         patches = gather(images, mask.image, mask.removed_index, self.patch_size, statistics)
-        apart = patches - self.mean
+        centered = patches - self.mean
         if not images.is_floating_point():
-            return apart @ self.basis.T
-        missing = apart.isnan()
-        coefficients = apart.masked_fill(missing, 0.0) @ self.basis.T
+            return centered @ self.basis.T
+        missing = centered.isnan()
+        coefficients = centered.masked_fill(missing, 0.0) @ self.basis.T
         return coefficients.masked_fill(missing.all(-1, keepdim=True), torch.nan)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, "m r"]:
@@ -100,5 +101,5 @@ class ComponentTarget(nn.Module):
         statistics: Statistics,
         levels: Levels,
     ) -> Float[Tensor, "m n p"]:
-        """The patches that have these coefficients, and no others."""
+        """The patches with these coefficients; all other components are 0."""
         return prediction @ self.basis + self.mean

@@ -1,4 +1,4 @@
-"""Pixels as targets: as they are, or normalised within each patch (MAE section 3 and table 1d)."""
+"""Pixels as targets, with and without per-patch normalisation (MAE section 3 and table 1d)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from unmask.masks import PatchMask
 from unmask.patches import gather, normalize, patchify
 
 Levels = Literal["neighbors", "true"]
-"""Where a picture takes the mean and deviation of a hidden patch from, if the model does not predict them."""
+"""Source of a hidden patch's mean and standard deviation in pictures, if the model does not predict them."""
 
-_EPSILON = 1e-6
+_EPSILON = 1e-6  # as in MAE's published code
 _NEIGHBORS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """The pixels of the hidden patches, normalised as the encoder's input is. Best for pictures."""
+    """The pixels of the hidden patches, normalised per channel as the encoder's input is. Best for pictures."""
 
     def build(self, patch_size: int, channels: int) -> "PixelTarget":
         """The target for patches of this size."""
@@ -31,7 +31,7 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class AbsolutePixels:
-    """As `Pixels`, scored by the mean absolute error: SimMIM (Xie and others, CVPR 2022, section 3.3)."""
+    """As `Pixels`, with the mean absolute error as the loss: SimMIM (Xie and others, CVPR 2022, section 3.3)."""
 
     def build(self, patch_size: int, channels: int) -> "PixelTarget":
         """The target for patches of this size."""
@@ -40,7 +40,7 @@ class AbsolutePixels:
 
 @dataclass(frozen=True, kw_only=True)
 class NormalizedPixels:
-    """Each hidden patch with its own mean taken off and divided by its own deviation. Best for features."""
+    """Pixels normalised by the mean and standard deviation of each patch. Best for features."""
 
     def build(self, patch_size: int, channels: int) -> "NormalizedPixelTarget":
         """The target for patches of this size."""
@@ -50,39 +50,39 @@ class NormalizedPixels:
 def squared_error(
     prediction: Float[Tensor, "m r p"], target: Float[Tensor, "m r p"]
 ) -> Float[Tensor, "m r"]:
-    """Mean squared error of each patch over its known values; 0 where none is known.
+    """Mean squared error of each patch over its known values; 0 if no value is known.
 
-    In float32 whatever the precision of the network. A guess that is not a number stays one.
+    In float32 whatever the precision of the run. A NaN in the prediction gives a NaN error, so divergence is noticed.
     """
     known = ~target.isnan()
-    off = (prediction.float() - target.where(known, 0.0)) * known
-    return off.square().sum(-1) / known.sum(-1).clamp(min=1)
+    difference = (prediction.float() - target.where(known, 0.0)) * known
+    return difference.square().sum(-1) / known.sum(-1).clamp(min=1)
 
 
 def absolute_error(
     prediction: Float[Tensor, "m r p"], target: Float[Tensor, "m r p"]
 ) -> Float[Tensor, "m r"]:
-    """As `squared_error`, of absolute values."""
+    """Mean absolute error of each patch; otherwise as `squared_error`."""
     known = ~target.isnan()
-    off = (prediction.float() - target.where(known, 0.0)) * known
-    return off.abs().sum(-1) / known.sum(-1).clamp(min=1)
+    difference = (prediction.float() - target.where(known, 0.0)) * known
+    return difference.abs().sum(-1) / known.sum(-1).clamp(min=1)
 
 
 def var_mean(
     patches: Float[Tensor, "*b p"], images: Tensor
 ) -> tuple[Float[Tensor, "*b 1"], Float[Tensor, "*b 1"]]:
-    """Unbiased variance and mean of each patch; over its known values if images are of floating point."""
+    """Unbiased variance and mean of each patch; over its known values if the images are floating point."""
     if not images.is_floating_point():
         return torch.var_mean(patches, dim=-1, keepdim=True)
     known = ~patches.isnan()
     count = known.sum(-1, keepdim=True)
     mean = patches.nansum(-1, keepdim=True) / count.clamp(min=1)
-    apart = torch.where(known, patches - mean, 0.0)
-    return apart.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1), mean
+    centered = torch.where(known, patches - mean, 0.0)
+    return centered.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1), mean
 
 
 def normalized(patches: Float[Tensor, "*b p"], images: Tensor) -> Float[Tensor, "*b p"]:
-    """Each patch with mean 0 and unbiased variance 1, over its known values if images are of floating point."""
+    """Each patch with mean 0 and unbiased variance 1; over its known values if the images are floating point."""
     variance, mean = var_mean(patches, images)
     return (patches - mean) * torch.rsqrt(variance + _EPSILON)
 
@@ -117,7 +117,7 @@ class PixelTarget(nn.Module):
         statistics: Statistics,
         levels: Levels,
     ) -> Float[Tensor, "m n p"]:
-        """The prediction as it is: it already has its levels."""
+        """The prediction itself, which has its own brightness and contrast."""
         return prediction
 
 
@@ -134,7 +134,7 @@ class NormalizedPixelTarget(nn.Module):
     def forward(
         self, images: Tensor, mask: PatchMask, statistics: Statistics
     ) -> Float[Tensor, "m r p"]:
-        """Hidden patches, each with mean 0 and (unbiased) variance 1 over all its known values."""
+        """The hidden patches, each with mean 0 and unbiased variance 1 over all its known values."""
         patches = gather(images, mask.image, mask.removed_index, self.patch_size, statistics)
         return normalized(patches, images)
 
@@ -150,7 +150,7 @@ class NormalizedPixelTarget(nn.Module):
         statistics: Statistics,
         levels: Levels,
     ) -> Float[Tensor, "m n p"]:
-        """Give each predicted patch a mean and a deviation, which the model does not predict."""
+        """The prediction with a mean and standard deviation for each patch, which the model does not predict."""
         return with_levels(prediction, images, mask, self.patch_size, statistics, levels)
 
 
@@ -162,36 +162,35 @@ def with_levels(
     statistics: Statistics,
     levels: Levels,
 ) -> Float[Tensor, "m n p"]:
-    """Normalised patches with a mean and a deviation each.
+    """Scale and shift normalised patches to a mean and standard deviation.
 
-    Visible patches have their own. For hidden ones "neighbors" takes the eight nearest visible
-    patches, weighted by one over the distance, and reads no hidden pixel; "true" reads the
-    hidden patch itself.
+    Visible patches get their own. Hidden patches get those of the eight nearest visible patches, weighted by the inverse
+    distance, with "neighbors", which reads no hidden pixel; or their own with "true".
     """
     true = normalize(patchify(images, patch_size)[mask.image], statistics)
-    variance, mean = (each.squeeze(-1) for each in var_mean(true, images))  # [m n]
-    deviation = torch.sqrt(variance + _EPSILON)
+    variance, mean = (moment.squeeze(-1) for moment in var_mean(true, images))  # [m n]
+    std = torch.sqrt(variance + _EPSILON)
     if levels == "neighbors":
         columns = images.shape[-1] // patch_size
         grid = Size(mask.removed.shape[1] // columns, columns)
         mean = _from_neighbors(mean, mask, grid)
-        deviation = _from_neighbors(deviation, mask, grid)
-    return patches * deviation[..., None] + mean[..., None]
+        std = _from_neighbors(std, mask, grid)
+    return patches * std[..., None] + mean[..., None]
 
 
 def _from_neighbors(
     values: Float[Tensor, "m n"], mask: PatchMask, grid: Size
 ) -> Float[Tensor, "m n"]:
-    """Replace each hidden patch's value by that of its nearest visible ones, weighted by 1 / distance."""
+    """Replace the value of each hidden patch by the mean over the nearest visible ones, weighted by 1 / distance."""
     rows, columns = torch.meshgrid(
         torch.arange(grid.height, device=values.device),
         torch.arange(grid.width, device=values.device),
         indexing="ij",
     )
-    places = torch.stack([rows.flatten(), columns.flatten()], 1).float()  # [n 2]
-    distance = torch.cdist(places[mask.removed_index], places[mask.kept_index])  # [m r k]
-    nearest, which = distance.topk(min(_NEIGHBORS, distance.shape[-1]), largest=False)
+    positions = torch.stack([rows.flatten(), columns.flatten()], 1).float()  # [n 2]
+    distance = torch.cdist(positions[mask.removed_index], positions[mask.kept_index])  # [m r k]
+    nearest, index = distance.topk(min(_NEIGHBORS, distance.shape[-1]), largest=False)
     weights = (1 / nearest) / (1 / nearest).sum(-1, keepdim=True)  # [m r 8]
     visible = values.gather(1, mask.kept_index)  # [m k]
-    chosen = visible.gather(1, which.flatten(1)).reshape(which.shape)
-    return values.scatter(1, mask.removed_index, (chosen * weights).sum(-1))
+    neighbors = visible.gather(1, index.flatten(1)).reshape(index.shape)
+    return values.scatter(1, mask.removed_index, (neighbors * weights).sum(-1))

@@ -1,12 +1,14 @@
 """Discrete codes of a trained tokenizer as the target: an autoencoder with finite scalar quantisation.
 
-After Mentzer, Minnen, Agustsson and Tschannen (2023, "Finite scalar quantization: VQ-VAE made simple"): a few numbers
-for each patch, each squashed and rounded to a few levels; which levels they are is the code. There is no
-codebook, so none can collapse. BEiT (section 2.1) and MAE (table 1d) take the codes of a discrete VAE instead.
+After Mentzer, Minnen, Agustsson and Tschannen (2023, "Finite scalar quantization: VQ-VAE made simple"): each patch gets a
+few numbers, each bounded and rounded to one of a few levels. The combination of levels is the code. There is no codebook
+that could collapse. BEiT (section 2.1) and MAE (table 1d) use the codes of a discrete VAE instead.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -26,30 +28,40 @@ from unmask.patches import (
     patchify,
     size_of,
 )
+from unmask.spec import within
 from unmask.targets.pixels import Levels, squared_error
 from unmask.targets.tokens import code_errors, known_codes
 
 LEAST_CODES = 16
 _MOST_CODES = 65_536
 
+_OLD_NAMES = {
+    "inwards.": "encoder.",
+    "spread.": "to_width.",
+    "outwards.": "decoder.",
+    "paint.": "to_pixels.",
+    "places": "strides",
+}
+"""What the names of a tokenizer's tensors began with in checkpoints until version 0.1, and what they begin with now."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScalarTokenizer:
-    """A patch to one of `codes` numbers, and a grid of these back to a picture.
+    """An encoder from a patch to one of `codes` codes, and a decoder from a grid of codes to an image.
 
-    The code of a patch depends on its own pixels alone: codes of visible patches tell nothing of hidden ones. The way
-    back looks at neighbours. Levels are 8 or 4 in every dimension, so that any power of two can be had; the paper's
-    own tables mix 5 to 8.
+    The code of a patch depends only on its own pixels, so codes of visible patches reveal nothing about hidden ones. The
+    decoder also uses neighbouring patches. Each dimension has 8 or 4 levels, so that every power of two is possible; the
+    paper's tables mix 5 to 8.
     """
 
     codes: int = 512
-    """How many there are: a power of two, 16 to 65,536."""
+    """Number of codes: a power of two from 16 to 65,536."""
 
     width: int = 256
-    """Channels inside."""
+    """Number of channels of the hidden layers."""
 
     depth: int = 2
-    """Residual blocks on either side of the code."""
+    """Number of residual blocks in the encoder, and in the decoder."""
 
     def __post_init__(self) -> None:
         if not LEAST_CODES <= self.codes <= _MOST_CODES or self.codes.bit_count() != 1:
@@ -58,25 +70,23 @@ class ScalarTokenizer:
                 f"codes must be a power of two between {LEAST_CODES} and {_MOST_CODES:,}, got {self.codes}; "
                 f"the nearest is {near}"
             )
-        for name in ("width", "depth"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
+        within(self, "[1, inf)", "width", "depth")
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """How many values each dimension of a code has: 8 in the first ones, then 4 (512 is 8 x 8 x 8)."""
+        """Number of levels of each dimension of a code: 8 in the first ones, then 4 (512 is 8 x 8 x 8)."""
         bits = self.codes.bit_length() - 1
         dimensions = -(-bits // 3)
         eights = bits - 2 * dimensions
         return (8,) * eights + (4,) * (dimensions - eights)
 
     def build(self, patch_size: int, channels: int, statistics: Statistics) -> "PatchTokenizer":
-        """The module, drawn from torch's global generator."""
+        """The module, initialised from torch's global generator."""
         return PatchTokenizer(self, patch_size, channels, statistics)
 
 
-class Alone(nn.Module):
-    """A residual block on each patch by itself."""
+class PatchBlock(nn.Module):
+    """A residual MLP block on each patch separately."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -85,12 +95,12 @@ class Alone(nn.Module):
         self.fc2 = nn.Linear(2 * width, width)
 
     def forward(self, patches: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """Each on its own."""
+        """Each patch separately."""
         return patches + self.fc2(F.gelu(self.fc1(self.norm(patches))))
 
 
-class Among(nn.Module):
-    """A residual block on each patch of a grid and its eight neighbours."""
+class GridBlock(nn.Module):
+    """A residual convolution block on each patch of a grid and its eight neighbours."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -99,18 +109,18 @@ class Among(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 1)
 
     def forward(self, grid: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
-        """The grid as it was, plus what the neighbours add."""
+        """The grid after this block."""
         return grid + self.conv2(F.gelu(self.conv1(self.norm(grid))))
 
 
 class PatchTokenizer(nn.Module):
-    """See `ScalarTokenizer`. Mean and deviation of the pixels it was trained on are its own buffers."""
+    """See `ScalarTokenizer`. Mean and standard deviation of its training pixels are buffers."""
 
     mean: Tensor
     std: Tensor
     levels: Tensor
-    places: Tensor
-    """What a step in each dimension adds to the number of a code."""
+    strides: Tensor
+    """By how much the number of a code grows with one level in each dimension."""
 
     def __init__(
         self, spec: ScalarTokenizer, patch_size: int, channels: int, statistics: Statistics
@@ -122,54 +132,79 @@ class PatchTokenizer(nn.Module):
         self.register_buffer("std", statistics.std.clone())
         levels = torch.tensor(spec.levels)
         self.register_buffer("levels", levels)
-        self.register_buffer("places", levels.cumprod(0) // levels)
-        self.inwards = nn.Sequential(
+        self.register_buffer("strides", levels.cumprod(0) // levels)
+        self.encoder = nn.Sequential(
             nn.Linear(values, width),
-            *(Alone(width) for _ in range(spec.depth)),
+            *(PatchBlock(width) for _ in range(spec.depth)),
             nn.LayerNorm(width),
             nn.Linear(width, dimensions),
         )
-        self.spread = nn.Linear(dimensions, width)
-        self.outwards = nn.Sequential(*(Among(width) for _ in range(spec.depth)))
-        self.paint = nn.Linear(width, values)
+        self.to_width = nn.Linear(dimensions, width)
+        self.decoder = nn.Sequential(*(GridBlock(width) for _ in range(spec.depth)))
+        self.to_pixels = nn.Linear(width, values)
+
+    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, state_dict: Any, prefix: str, *args: Any
+    ) -> None:
+        """Accept checkpoints with old names; torch calls this for every module that it loads."""
+        renamed = current_names(state_dict, prefix)
+        state_dict.clear()
+        state_dict.update(renamed)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def statistics(self) -> Statistics:
-        """Mean and deviation of the pixels, per channel."""
+        """Mean and standard deviation of the pixels, per channel."""
         return Statistics(self.mean, self.std)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
-        """Mean squared error of whole images put through their codes; nothing is drawn."""
+        """Mean squared error of whole images rebuilt from their codes; nothing is random."""
         patches = normalize(patchify(batch.images, self.patch_size), self.statistics)
         grid = patch_grid(size_of(batch.images), self.patch_size)
-        rebuilt = self.decode(rounded(self.squashed(filled(patches)), self.levels), grid)
+        rebuilt = self.decode(rounded(self.bounded(filled(patches)), self.levels), grid)
         return Loss(squared_error(rebuilt, patches).mean(), {})
 
-    def squashed(self, patches: Float[Tensor, "*b p"]) -> Float[Tensor, "*b q"]:
-        """The numbers that stand for each patch, each between plus and minus half its count of levels."""
-        return self.inwards(patches).tanh() * self.levels / 2
+    def bounded(self, patches: Float[Tensor, "*b p"]) -> Float[Tensor, "*b q"]:
+        """The encoder's numbers for each patch, bounded by plus and minus half the number of levels."""
+        return self.encoder(patches).tanh() * self.levels / 2
 
     def codes_of(self, patches: Float[Tensor, "*b p"]) -> Int[Tensor, "*b"]:
-        """The number of the code of each patch, normalised by `statistics` and without missing values."""
-        steps = rounded(self.squashed(patches), self.levels) + (self.levels - 1) / 2
-        return (steps.round().long() * self.places).sum(-1)
+        """The code of each patch; patches are normalised by `statistics` and have no missing values."""
+        level = rounded(self.bounded(patches), self.levels) + (self.levels - 1) / 2  # from 0
+        return (level.round().long() * self.strides).sum(-1)
 
     def values_of(self, codes: Int[Tensor, "*b"]) -> Float[Tensor, "*b q"]:
-        """The rounded numbers that a code stands for."""
-        steps = codes[..., None] // self.places % self.levels
-        return steps - (self.levels - 1) / 2
+        """The rounded numbers of each code."""
+        level = codes[..., None] // self.strides % self.levels
+        return level - (self.levels - 1) / 2
 
     def decode(self, values: Float[Tensor, "b n q"], grid: Size) -> Float[Tensor, "b n p"]:
         """Normalised patches from the rounded numbers of a whole grid."""
-        spread = self.spread(values / (self.levels / 2))
-        spread = spread.transpose(1, 2).unflatten(2, tuple(grid))  # [b width rows columns]
-        return self.paint(self.outwards(spread).flatten(2).transpose(1, 2))
+        hidden = self.to_width(values / (self.levels / 2))
+        hidden = hidden.transpose(1, 2).unflatten(2, tuple(grid))  # [b width rows columns]
+        return self.to_pixels(self.decoder(hidden).flatten(2).transpose(1, 2))
+
+
+def current_names(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """Tensors of a tokenizer under today's names; `prefix` is where it sits in the module that was saved.
+
+    Optimizer states, named PARAMETER:KEY, are renamed too. Other names stay as they are.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        for old, new in _OLD_NAMES.items():
+            if name.startswith(f"{prefix}{old}"):
+                name = f"{prefix}{new}{name[len(prefix) + len(old) :]}"
+                break
+        renamed[name] = tensor
+    return renamed
 
 
 def rounded(values: Float[Tensor, "*b q"], levels: Int[Tensor, "q"]) -> Float[Tensor, "*b q"]:
-    """The middle of the unit step that each number lies in; an even count of steps about 0. Gradients pass as they are.
+    """Round each number to the middle of its interval of width 1; gradients pass through unchanged.
 
-    The paper's equation for even counts but for the outermost steps, which are as wide as the others here.
+    This is the paper's equation for an even number of levels, except that the outermost intervals are as wide as the
+    others.
     """
     middle = torch.minimum(values.floor() + 0.5, (levels - 1) / 2)
     return values + (middle - values).detach()
@@ -177,28 +212,29 @@ def rounded(values: Float[Tensor, "*b q"], levels: Int[Tensor, "q"]) -> Float[Te
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerCodes:
-    """Which code a trained tokenizer gives each hidden patch.
+    """The code that a trained tokenizer gives to each hidden patch.
 
-    It is read before the first step and kept with the weights; a run that has begun needs its folder no more.
+    The tokenizer is read before the first step and saved with the run's weights, so the run does not need its folder
+    afterwards.
     """
 
     path: str
-    """A folder that `unmask tokenizer` has written."""
+    """Run folder of `unmask tokenizer`."""
 
     tokenizer: ScalarTokenizer = ScalarTokenizer()
-    """Its shape; `unmask pretrain` takes it from there."""
+    """Shape of the tokenizer; `unmask pretrain` reads it from the folder."""
 
     def build(self, patch_size: int, channels: int) -> "CodeTarget":
-        """The target for patches of this size, the tokenizer's weights yet to be put in."""
+        """The target for patches of this size; `take` must load the tokenizer's weights."""
         return CodeTarget(self, patch_size, channels)
 
 
 class CodeTarget(nn.Module):
-    """See `TokenizerCodes`. The tokenizer never learns here."""
+    """See `TokenizerCodes`. The tokenizer is frozen."""
 
     gives_levels = True
     present: Tensor
-    """1 where the tokenizer's weights are in, else 0."""
+    """1 if the tokenizer's weights are loaded, else 0."""
 
     def __init__(self, spec: TokenizerCodes, patch_size: int, channels: int) -> None:
         super().__init__()
@@ -209,25 +245,25 @@ class CodeTarget(nn.Module):
 
     @property
     def complete(self) -> bool:
-        """Whether the tokenizer's weights are in."""
+        """Whether the tokenizer's weights are loaded."""
         return bool(self.present > 0)
 
     def take(self, weights: dict[str, Tensor]) -> None:
-        """Put a tokenizer's weights in; its shape must be that of the spec."""
+        """Load a tokenizer's weights; its shape must be that of the spec."""
         self.tokenizer.load_state_dict(weights)
         self.present.fill_(1.0)
 
     def forward(
         self, images: Tensor, mask: PatchMask, statistics: Statistics
     ) -> Float[Tensor, "m r 1"]:
-        """The number of the code of each hidden patch; NaN where all of a patch is missing."""
+        """The code of each hidden patch; NaN if all values of a patch are missing."""
         patches = self._patches(images, mask.image, mask.removed_index)
         return known_codes(self._codes(patches), patches, images)
 
     def loss(
         self, prediction: Float[Tensor, "m r codes"], target: Float[Tensor, "m r 1"]
     ) -> Float[Tensor, "m r"]:
-        """Cross-entropy of each patch; 0 where its code is not known."""
+        """Cross-entropy of each patch; 0 if its code is not known."""
         return code_errors(prediction, target)
 
     def pixels(
@@ -238,7 +274,7 @@ class CodeTarget(nn.Module):
         statistics: Statistics,
         levels: Levels,
     ) -> Float[Tensor, "m n p"]:
-        """The picture of the likeliest codes of hidden patches among the codes that visible ones have."""
+        """The decoded image of the most likely codes of hidden patches and the true codes of visible ones."""
         visible = self._codes(self._patches(images, mask.image, mask.kept_index))
         codes = prediction.argmax(-1).scatter(1, mask.kept_index, visible)
         grid = patch_grid(size_of(images), self.patch_size)
@@ -249,6 +285,6 @@ class CodeTarget(nn.Module):
         return gather(images, image, index, self.patch_size, self.tokenizer.statistics)
 
     def _codes(self, patches: Float[Tensor, "m k p"]) -> Int[Tensor, "m k"]:
-        """In float32 whatever the precision of the network, so that they depend on the pixels alone."""
+        """In float32 whatever the precision of the run, so that codes depend only on the pixels."""
         with torch.no_grad(), torch.autocast(patches.device.type, enabled=False):
             return self.tokenizer.codes_of(filled(patches))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unmask.annotations import Annotations
 from unmask.contracts import Batch, Loss, Moment
 from unmask.encoders.layers import Block, kept_paths
-from unmask.encoders.vit import VisionTransformer, layer_around
+from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.patches import size_of
 from unmask.tasks.average import WeightAverage
@@ -100,15 +100,6 @@ class Classifier(nn.Module):
             if averaged
             else None
         )
-
-    @property
-    def layers(self) -> int:
-        """The encoder's: the head lies in the last."""
-        return self.encoder.layers
-
-    def layer_of(self, parameter_name: str) -> int:
-        """The encoder's layers; the last for the head."""
-        return layer_around(self.encoder, parameter_name)
 
     @property
     def evaluated(self) -> tuple[VisionTransformer, nn.Module]:

@@ -1,13 +1,12 @@
-"""What is saved, where, and how it is read back.
+"""Checkpoints: writing, checking and reading.
 
-A checkpoint is a folder `step-0000042` of safetensors files and an `info.json` with their
-checksums; nothing in it is ever unpickled. It is written beside its final name and renamed, so that a half-written one is never
-read; one that was damaged later is found out by its checksums, and the one before it is used.
+A checkpoint is a folder `step-0000042` with safetensors files and an `info.json` with their checksums. Nothing in it is ever
+unpickled. It is written under a temporary name and then renamed, so a half-written one is never read. If one is damaged later,
+its checksums differ, and the checkpoint before it is used.
 """
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,12 +21,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unmask.errors import ResourceError, RunError, SettingsError
+from unmask.files import sync, write_whole
 from unmask.spec import from_json, to_json
 from unmask.training.distributed import everyones, here, like
 
 FORMAT = 1
-_KEPT = 2
-_WRITING = ".writing-"
+_KEEP = 2  # checkpoints: if the newest is damaged, the one before it is still there
+_WRITING = ".writing-"  # start of the temporary name of a folder
 _PART = "-part-"
 
 
@@ -39,13 +39,13 @@ class CheckpointInfo:
     """Version of this layout; a newer one is refused."""
 
     step: int
-    """Steps taken so far."""
+    """Number of steps taken."""
 
     images_seen: int
-    """Images shown so far, each crop counting once."""
+    """Number of images shown, repeated ones included."""
 
     torch_version: str
-    """The torch that wrote it; another one may round differently."""
+    """Version of torch that wrote it; another version may round differently."""
 
     spec_hash: str
     """Hash of the run's `spec.json`."""
@@ -56,44 +56,46 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files are whole."""
+    """A complete checkpoint."""
 
     folder: Path
-    """Where it lies."""
+    """Its folder."""
 
     info: CheckpointInfo
-    """What it says of itself."""
+    """Content of its `info.json`."""
 
     def read(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one of its files: encoder, model or training/optimizer; put together, if in parts."""
+        """The tensors of one file: encoder, model or training/optimizer; concatenated, if it is in parts."""
         parts = sorted(part for part in self.info.checksums if part.startswith(f"{name}{_PART}"))
         if not parts:
             return load_file(self.folder / f"{name}.safetensors")
-        loaded = [load_file(self.folder / f"{part}.safetensors") for part in parts]
-        return {key: _joined([part[key] for part in loaded if key in part]) for key in loaded[0]}
+        files = [load_file(self.folder / f"{part}.safetensors") for part in parts]
+        return {
+            key: _concatenated([file[key] for file in files if key in file]) for key in files[0]
+        }
 
     def read_if_there(self, name: str) -> dict[str, Tensor]:
-        """The tensors of a file that not every run has; none without it."""
+        """The tensors of a file that not every run has; empty without it."""
         return self.read(name) if name in self.info.checksums else {}
 
 
 def part_name(name: str, number: int, parts: int) -> str:
-    """The name of one of several files that hold the rows of the same tensors, in order.
+    """The name of one of several files that together hold the rows of the same tensors.
 
-    What is no table of rows, such as a count of steps, is in the first alone.
+    A tensor without rows, such as a step count, is only in the first file.
     """
     return f"{name}{_PART}{number:05d}-of-{parts:05d}"
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
+def _concatenated(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class Saving:
-    """A checkpoint on its way to the disk, written by a thread while training goes on.
+    """A checkpoint that a thread writes to the disk while training continues.
 
-    Of several processes that share a model, each writes its part and the first gives the folder its name once all
-    are written.
+    If several processes share a model, each writes its part, and the first process renames the folder once all parts are
+    written.
     """
 
     def __init__(
@@ -105,7 +107,15 @@ class Saving:
         *,
         shared: bool = False,
     ) -> None:
-        """`parts` must not change until it is written: see `snapshot`. All processes of a `shared` one must call it."""
+        """Start writing.
+
+        Args:
+            root: the folder of all checkpoints.
+            parts: the tensors of each file; must not change until they are written (see `snapshot`).
+            info: written as `info.json`, with the checksums.
+            metadata: of every file.
+            shared: whether processes share the model; then all of them must create this object.
+        """
         self.root, self.parts, self.info, self.metadata = root, parts, info, metadata
         self.shared = shared
         self.final = root / f"step-{info.step:07d}"
@@ -113,10 +123,10 @@ class Saving:
         self.checksums: dict[str, str] = {}
         self.error: str | None = None
         if not shared or here().first:
-            self._noting_errors(partial(clear_unfinished, root))
+            self._catch_errors(partial(clear_unfinished, root))
         if shared:
-            everyones("cleared")
-        self.thread = Thread(target=partial(self._noting_errors, self._write), name="saving")
+            everyones("cleared")  # a barrier: nobody writes before the first process has cleared
+        self.thread = Thread(target=partial(self._catch_errors, self._write), name="saving")
         self.thread.start()
 
     @property
@@ -125,10 +135,10 @@ class Saving:
         return not self.thread.is_alive()
 
     def finish(self) -> Path:
-        """Wait until all is written, and give the checkpoint its name; all processes of a shared one must call it.
+        """Wait until everything is written and renamed; all processes of a shared checkpoint must call it.
 
         Raises:
-            ResourceError: if the disk is full or cannot be written; earlier checkpoints stay.
+            ResourceError: if the disk is full or not writable; earlier checkpoints stay.
         """
         self.thread.join()
         if self.shared:
@@ -136,17 +146,18 @@ class Saving:
                 self.checksums |= checksums
                 self.error = self.error or error
             if here().first:
-                self._noting_errors(self._publish)
+                self._catch_errors(self._publish)
             self.error = everyones(self.error)[0]
         if self.error is not None:
             raise ResourceError(
                 f"the checkpoint of step {self.info.step} could not be written to {self.root} "
-                f"({self.error}); earlier ones are whole. Make room on that disk, then continue with "
-                "--resume"
+                f"({self.error}); earlier checkpoints are intact. Make room on that disk, then continue "
+                "with --resume"
             )
         return self.final
 
-    def _noting_errors(self, work: Callable[[], None]) -> None:
+    def _catch_errors(self, work: Callable[[], None]) -> None:
+        """Run something and keep its error for `finish`: an exception in the thread would be lost."""
         try:
             if self.error is None:
                 work()
@@ -164,21 +175,22 @@ class Saving:
             self._publish()
 
     def _publish(self) -> None:
-        """Name the checkpoint, then drop all but the last two."""
+        """Rename the checkpoint, then delete all but the last two."""
         info = replace(self.info, checksums=self.checksums)
-        _write_text(self.writing / "info.json", json.dumps(to_json(info), indent=1))
-        shutil.rmtree(self.final, ignore_errors=True)  # a damaged one of the same step
+        text = json.dumps(to_json(info), indent=1)
+        write_whole(self.writing / "info.json", lambda path: path.write_text(text))
+        shutil.rmtree(self.final, ignore_errors=True)  # a damaged checkpoint of the same step
         self.writing.rename(self.final)
-        _sync(self.root)
+        sync(self.root)
         step, folders = info.step, _folders(self.root)
-        later = [folder for folder in folders if _step(folder) > step]  # damaged ones, passed over
+        later = [folder for folder in folders if _step(folder) > step]  # damaged, so not resumed
         earlier = [folder for folder in folders if _step(folder) <= step]
-        for old in later + earlier[:-_KEPT]:
+        for old in later + earlier[:-_KEEP]:
             shutil.rmtree(old, ignore_errors=True)
 
 
 def information(step: int, images_seen: int, spec_hash: str) -> CheckpointInfo:
-    """What a checkpoint says of itself, before its files are written."""
+    """The content of `info.json` before the files are written."""
     return CheckpointInfo(
         format=FORMAT,
         step=step,
@@ -198,30 +210,30 @@ def write(
     spec_hash: str,
     metadata: dict[str, str],
 ) -> Path:
-    """Write a checkpoint below `root` and wait for it.
+    """Write a checkpoint in `root` and wait until it is complete.
 
     Raises:
-        ResourceError: if the disk is full or cannot be written; earlier checkpoints stay.
+        ResourceError: if the disk is full or not writable; earlier checkpoints stay.
     """
     return Saving(root, parts, information(step, images_seen, spec_hash), metadata).finish()
 
 
 def snapshot(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU, which training does not change."""
+    """Copies on the CPU, which further training does not change."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def at(root: Path, step: int) -> Checkpoint:
-    """The checkpoint of a step, not looked over again."""
+    """The checkpoint of a step; its checksums are not verified."""
     folder = root / f"step-{step:07d}"
     return Checkpoint(folder, _read_info(folder))
 
 
 def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint (None if there is none), and what is wrong with newer ones.
+    """The newest intact checkpoint (None if there is none), and the problems of newer ones.
 
     Raises:
-        RunError: if the newest was written by a newer version of this package.
+        RunError: if the newest one was written by a newer version of this package.
     """
     damaged: list[str] = []
     for folder in reversed(_folders(root)):
@@ -233,10 +245,10 @@ def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def clear_unfinished(root: Path) -> None:
-    """Remove what a killed process left half-written."""
+    """Delete unfinished checkpoints of killed processes."""
     root.mkdir(parents=True, exist_ok=True)
-    for left in root.glob(f"{_WRITING}*"):
-        shutil.rmtree(left)
+    for folder in root.glob(f"{_WRITING}*"):
+        shutil.rmtree(folder)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
@@ -252,25 +264,25 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> di
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, module: nn.Module, tensors: dict[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` gave; its groups must be built as they were."""
+    """Restore the state from `optimizer_tensors`; the optimizer must have the same parameter groups as then."""
     names = {parameter: name for name, parameter in module.named_parameters()}
     state: dict[int, dict[str, Tensor]] = {}
-    listed = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     by_name: dict[str, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        name, _, part = key.rpartition(":")
-        by_name.setdefault(name, {})[part] = value
-    for number, parameter in enumerate(listed):
+    for name_and_key, value in tensors.items():
+        name, _, key = name_and_key.rpartition(":")
+        by_name.setdefault(name, {})[key] = value
+    for number, parameter in enumerate(parameters):
         if names[parameter] in by_name:
-            found = by_name[names[parameter]]
-            state[number] = {key: like(value, parameter) for key, value in found.items()}
+            values = by_name[names[parameter]]
+            state[number] = {key: like(value, parameter) for key, value in values.items()}
     groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def _folders(root: Path) -> list[Path]:
-    found = [path for path in root.glob("step-*") if path.is_dir() and path.name[5:].isdecimal()]
-    return sorted(found, key=_step)
+    folders = [path for path in root.glob("step-*") if path.is_dir() and path.name[5:].isdecimal()]
+    return sorted(folders, key=_step)
 
 
 def _step(folder: Path) -> int:
@@ -278,6 +290,7 @@ def _step(folder: Path) -> int:
 
 
 def _check(folder: Path) -> tuple[str, CheckpointInfo | None]:
+    """The problem of a checkpoint, or an empty string and its info."""
     try:
         info = _read_info(folder)
         for name, checksum in info.checksums.items():
@@ -301,25 +314,12 @@ def _read_info(folder: Path) -> CheckpointInfo:
 
 def _write_part(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    save_file(whole, path, metadata)
-    _sync(path)
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, path, metadata)
+    sync(path)
     return _checksum(path)
 
 
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

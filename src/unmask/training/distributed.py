@@ -1,8 +1,8 @@
-"""Several processes that train one model: torchrun's environment, gradients, and agreement.
+"""Several processes that train one model: torchrun's environment, gradients, and shared decisions.
 
-Every process has a whole model (DDP), or a part of it (FSDP2), and its own rows of every batch. What concerns all, such as
-stopping and saving, is agreed on after every step over gloo, on the CPU: so no process waits alone in a
-collective, and the end of one is noticed by the others at their next step.
+Every process has the whole model (DDP) or a shard of it (FSDP2), and its own rows of every batch. Decisions for all processes,
+such as stopping and saving, are exchanged after every step with gloo, on the CPU. So no process waits alone in a collective,
+and when one process ends, the others notice it at their next step.
 """
 
 import os
@@ -26,10 +26,10 @@ from unmask.errors import ResourceError, SettingsError
 from unmask.traits import Entered, Joining
 
 PATIENCE = timedelta(minutes=10)
-"""How long a process waits for one that is silent; one that ended is noticed at once."""
+"""How long a process waits for one that does not respond; a process that ended is noticed at once."""
 
 _PREPARING = timedelta(hours=12)
-"""How long the others wait while the first looks at the images and measures what a step costs."""
+"""How long the other processes wait while the first one scans the images and measures the cost of a step."""
 
 _GLOO = "/gloo/transport/"
 """In every message of gloo's connections, which have no error class of their own: the place in its source."""
@@ -37,36 +37,36 @@ _GLOO = "/gloo/transport/"
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """Which of how many processes this one is."""
+    """The rank of this process and the number of processes."""
 
     rank: int = 0
-    """Its number, counted from 0 over all machines."""
+    """Rank over all machines, from 0."""
 
     count: int = 1
-    """How many there are in all."""
+    """Number of processes on all machines."""
 
     local_rank: int = 0
-    """Its number on this machine."""
+    """Rank on this machine, from 0."""
 
     local_count: int = 1
-    """How many there are on this machine."""
+    """Number of processes on this machine."""
 
     restarts: int = 0
-    """How often torchrun has begun the command anew after a failure."""
+    """How often torchrun has restarted the command after a failure."""
 
     @property
     def first(self) -> bool:
-        """Whether it is the one that prints, logs and saves."""
+        """Whether this is the process that prints, logs and saves."""
         return self.rank == 0
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The name of this process in messages."""
         return f"process {self.rank} of {self.count} (on {socket.gethostname()})"
 
 
 def launched() -> Processes:
-    """What torchrun's environment says; a process alone without it."""
+    """The processes according to torchrun's environment; a single process without torchrun."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     if "MASTER_ADDR" not in os.environ or not all(name in os.environ for name in names):
         return Processes()
@@ -82,16 +82,16 @@ def launched() -> Processes:
 
 
 def here() -> Processes:
-    """This process among those that have joined; a process alone otherwise."""
+    """This process among those that have joined; a single process before `joined`."""
     return launched() if dist.is_available() and dist.is_initialized() else Processes()
 
 
 @contextmanager
 def joined() -> Generator[dist.ProcessGroup | None]:
-    """Meet the other processes that torchrun has started, and part from them at the end.
+    """Connect to the other processes that torchrun has started, and disconnect at the end.
 
-    Each has the GPU of its number as its "cuda". Gives a group to wait in for what takes long; None for one
-    process alone.
+    The device "cuda" of each process is the GPU of its local rank. Yields a process group with a long timeout, for
+    preparations; None for a single process.
     """
     processes = launched()
     if processes.count == 1:
@@ -103,38 +103,38 @@ def joined() -> Generator[dist.ProcessGroup | None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
     waiting = dist.new_group(backend="gloo", timeout=_PREPARING)
     assert isinstance(waiting, dist.ProcessGroup)  # this process is a member
-    with warnings.catch_warnings():  # of the class token, whose gradient is a slice
+    with warnings.catch_warnings():  # harmless for the class token, whose gradient is a slice
         warnings.filterwarnings("ignore", "Grad strides do not match")
         yield waiting
-    dist.destroy_process_group()  # not after an error: others may be gone
+    dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
 
 
 def check_device(device: torch.device) -> None:
     """Refuse a device that the processes of this machine cannot share.
 
     Raises:
-        SettingsError: for one GPU by its number.
-        ResourceError: for fewer GPUs than processes.
+        SettingsError: if the device names one GPU.
+        ResourceError: if there are fewer GPUs than processes.
     """
     processes = here()
     if processes.count == 1 or device.type != "cuda":
         return
     if ":" in str(device):
         raise SettingsError(
-            f"--device {device} would put all processes on one GPU; leave it out: each takes its own"
+            f"--device {device} would put all processes on one GPU; leave out --device, then each process uses its own"
         )
     if processes.local_count > torch.cuda.device_count():
         raise ResourceError(
-            f"{processes.local_count} processes on this machine, and {torch.cuda.device_count()} GPUs; "
-            f"start it with --nproc-per-node {torch.cuda.device_count()}"
+            f"this machine has {processes.local_count} processes and only {torch.cuda.device_count()} GPUs; "
+            f"start torchrun with --nproc-per-node {torch.cuda.device_count()}"
         )
 
 
 def check_batch(batch_size: int, paired: bool) -> None:
-    """Refuse a batch that the processes cannot share in equal parts, of whole pairs where images are mixed.
+    """Refuse a batch that the processes cannot share in equal parts; with `paired` images, in parts of whole pairs.
 
     Raises:
-        SettingsError: naming the nearest batch sizes, and numbers of processes, that would do.
+        SettingsError: with the nearest batch sizes and the numbers of processes that work.
     """
     count = here().count
     unit = count * (2 if paired and count > 1 else 1)
@@ -145,18 +145,18 @@ def check_batch(batch_size: int, paired: bool) -> None:
     fits = [n for n in range(1, count + 9) if batch_size % (n * (2 if paired else 1)) == 0]
     pairs = " and images are mixed in pairs" if paired else ""
     raise SettingsError(
-        f"a batch of {batch_size} images cannot be shared equally by {count} processes{pairs}; take "
-        f"--batch-size {near} (the learning rate goes with it), or as many processes as divide it: "
+        f"a batch of {batch_size} images cannot be shared equally by {count} processes{pairs}; use "
+        f"--batch-size {near} (the learning rate is scaled with it), or a number of processes that divides it: "
         f"{', '.join(map(str, fits)) or 'one'}"
     )
 
 
 def spread(module: nn.Module, device: torch.device, shard: bool) -> nn.Module:
-    """The module as the loop calls it: averaging gradients over all processes, if there are several.
+    """The module as the training loop calls it; with several processes, wrapped so that gradients are averaged.
 
-    All begin with the same weights. Buffers are not copied at every step: whoever owns a running
-    statistic reduces it. With `shard`, each process keeps its part of every parameter on the device, and the
-    blocks are put together one after the other while they compute.
+    All processes start with the same weights. Buffers are not broadcast at every step: a module with running statistics
+    reduces them itself. With `shard`, each process keeps its shard of every parameter on the device, and blocks are gathered
+    one after the other while they compute.
     """
     if here().count == 1:
         return _sharded(module, device) if shard else module
@@ -165,7 +165,7 @@ def spread(module: nn.Module, device: torch.device, shard: bool) -> nn.Module:
             part.join()
     if shard:
         return _sharded(module, device)
-    with warnings.catch_warnings():  # the argument has another name from torch 2.15 on
+    with warnings.catch_warnings():  # torch 2.15 renames broadcast_buffers to forward_sync_buffers
         warnings.simplefilter("ignore", FutureWarning)
         return DistributedDataParallel(
             module, broadcast_buffers=False, gradient_as_bucket_view=True
@@ -184,31 +184,31 @@ def _sharded(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def own_part(tensor: Tensor) -> Tensor:
-    """What this process keeps of a tensor: all of it, if it is not sharded."""
+    """This process's shard of a tensor; the whole tensor if it is not sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def own_parts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What this process is to save of sharded tensors; of those that are not, the first saves all."""
+    """The tensors that this process saves: its shards; the first process also saves the tensors that are not sharded."""
     first = here().first
     return {n: own_part(t) for n, t in tensors.items() if first or isinstance(t, DTensor)}
 
 
 def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors put together, for the first process; all must call it, and the others get none.
+    """The full tensors, for the first process; all processes must call it, and the others get an empty dictionary.
 
-    One at a time, on the CPU if they are sharded.
+    Sharded tensors are gathered one at a time and moved to the CPU, so that a GPU never holds the whole model.
     """
-    found: dict[str, Tensor] = {}
+    full_tensors: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         if here().first:
-            found[name] = full.cpu() if isinstance(tensor, DTensor) else full
-    return found
+            full_tensors[name] = full.cpu() if isinstance(tensor, DTensor) else full
+    return full_tensors
 
 
 def like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """A whole tensor as its parameter is kept: this process's part of it, where that is sharded."""
+    """A full tensor sharded like its parameter; the tensor itself if the parameter is not sharded."""
     if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
         return tensor
     mesh, placements = parameter.device_mesh, parameter.placements
@@ -216,12 +216,12 @@ def like(tensor: Tensor, parameter: Tensor) -> Tensor:
 
 
 def plain(module: Any) -> Any:
-    """The module that `spread` was given."""
+    """The module without the wrapper of `spread`."""
     return module.module if isinstance(module, DistributedDataParallel) else module
 
 
 def reducing(module: Any, *, when: bool) -> AbstractContextManager[object]:
-    """Within it, gradients are averaged over the processes, or (before the last micro-batch) only kept."""
+    """A context for the backward pass of a micro-batch: gradients are averaged over processes only `when` it is the last."""
     if isinstance(module, DistributedDataParallel) and not when:
         return module.no_sync()
     if isinstance(module, FSDPModule):
@@ -230,21 +230,21 @@ def reducing(module: Any, *, when: bool) -> AbstractContextManager[object]:
 
 
 def agreed(*votes: bool) -> list[bool]:
-    """Which of these any process wants; all must ask."""
+    """For each vote, whether any process votes yes; all processes must call it."""
     if here().count == 1:
         return list(votes)
-    counted = torch.tensor(votes, dtype=torch.int32)
-    dist.all_reduce(counted, dist.ReduceOp.MAX)
-    return [bool(vote) for vote in counted.tolist()]
+    any_yes = torch.tensor(votes, dtype=torch.int32)
+    dist.all_reduce(any_yes, dist.ReduceOp.MAX)
+    return [bool(vote) for vote in any_yes.tolist()]
 
 
 def mean(values: Tensor) -> Tensor:
-    """The mean over all processes; all must ask."""
+    """The mean over all processes; all processes must call it."""
     return total(values) / here().count if here().count > 1 else values
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over all processes; all must ask."""
+    """The sum over all processes; all processes must call it."""
     if here().count > 1:
         values = values.clone()
         dist.all_reduce(values)
@@ -252,21 +252,21 @@ def total(values: Tensor) -> Tensor:
 
 
 def everyones(value: Any) -> list[Any]:
-    """The plain value of every process, by rank; all must ask."""
+    """The values of all processes (plain Python objects), by rank; all processes must call it."""
     if here().count == 1:
         return [value]
-    found: list[Any] = [None] * here().count
-    dist.all_gather_object(found, value)
-    return found
+    values: list[Any] = [None] * here().count
+    dist.all_gather_object(values, value)
+    return values
 
 
 def firsts(value: Any, group: dist.ProcessGroup | None) -> Any:
-    """The plain value of the first process, waited for in a group of all; all must ask."""
+    """The first process's value (a plain Python object); all processes must call it. The group sets the timeout."""
     if group is None:
         return value
-    found = [value]
-    dist.broadcast_object_list(found, group=group)
-    return found[0]
+    values = [value]
+    dist.broadcast_object_list(values, group=group)
+    return values[0]
 
 
 def lost(error: RuntimeError) -> bool:

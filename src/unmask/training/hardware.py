@@ -1,4 +1,4 @@
-"""Where and how to compute: what must not change the result (up to rounding)."""
+"""Hardware settings: where and how to compute. They change results only by rounding."""
 
 import os
 from contextlib import AbstractContextManager
@@ -9,54 +9,54 @@ from typing import Literal
 import torch
 
 from unmask.errors import ResourceError, SettingsError
+from unmask.spec import within
 
 Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """The machine's part of a run, with every choice made."""
+    """The hardware settings of a run, with all automatic choices made."""
 
     device: str
-    """A torch device: cpu, cuda, cuda:1, mps."""
+    """Torch device: cpu, cuda, cuda:1, mps."""
 
     precision: Precision
-    """Of matrix products; weights, optimizer and loss are float32 always."""
+    """Precision of matrix products; weights, optimizer and loss are always float32."""
 
     workers: int
-    """Processes that load images; 0 loads in the training process."""
+    """Number of loading processes; 0 loads in the training process."""
 
     threads: int
-    """CPU threads of torch; on a CPU, part of what makes a run exact to the bit."""
+    """Number of CPU threads of torch; on a CPU, results depend on it in the last bits."""
 
     micro_batch: int
-    """Images computed at a time; a batch is several of these when it does not fit in memory."""
+    """Images computed at a time; a batch that does not fit in memory is divided into several of these."""
 
     processes: int = 1
     """Processes that share every batch, each with these workers, threads and micro-batches."""
 
     shard: bool = False
-    """Whether these processes also share weights, gradients and optimizer (FSDP2), so that larger models fit."""
+    """Whether the processes also share weights, gradients and optimizer state (FSDP2), so that larger models fit."""
 
     decode: Literal["cpu", "gpu"] = "cpu"
-    """Where JPEGs are decoded and cropped: by the loading processes, or by the GPU."""
+    """Where JPEGs are decoded and cropped: in the loading processes or on the GPU."""
 
     def __post_init__(self) -> None:
-        for name, least in (("workers", 0), ("threads", 1), ("micro_batch", 1), ("processes", 1)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        within(self, "[0, inf)", "workers")
+        within(self, "[1, inf)", "threads", "micro_batch", "processes")
         if self.shard and self.processes == 1:
             raise SettingsError(
-                "--shard shares a model out over several processes, and there is one; start it with torchrun "
-                "--nproc-per-node N -m unmask ..., or leave out --shard"
+                "--shard divides a model among several processes, and there is only one; start it with `torchrun "
+                "--nproc-per-node N -m unmask ...`, or leave out --shard"
             )
 
 
 def find_device(name: str) -> torch.device:
-    """The device of this name; "auto" takes a GPU where there is one.
+    """The device of this name; "auto" is a GPU if there is one.
 
     Raises:
-        ResourceError: if this machine does not have it.
+        ResourceError: if this machine does not have the device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -68,8 +68,7 @@ def find_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ResourceError(
-            f"--device {name} cannot be used here ({reason}); "
-            f"this machine offers {', '.join(_devices())}"
+            f"--device {name} cannot be used here ({reason}); this machine has {', '.join(_devices())}"
         ) from None
     return device
 
@@ -87,30 +86,30 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 
 def best_precision(device: torch.device) -> Precision:
-    """bfloat16 where a GPU computes it natively; a CPU without special units is far slower with it."""
+    """bfloat16 on GPUs that compute it natively, else float32: most CPUs are far slower with bfloat16."""
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bfloat16" if native else "float32"
 
 
 def best_workers(device: torch.device, in_memory: bool) -> int:
-    """Loading processes: none for small sets in memory, one beside a CPU, else one a core up to 16."""
+    """Number of loading processes: 0 for images in memory, 1 if training uses the CPU, else one per core up to 16."""
     if in_memory:
         return 0
     return 1 if device.type == "cpu" else min(16, cores())
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Matrix products in this precision."""
+    """A context that computes matrix products in this precision."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -118,7 +117,7 @@ def wait_for(device: torch.device) -> None:
 
 
 def memory_available(device: torch.device) -> int:
-    """Bytes that can still be taken, on the device or (CPU) in this process's container."""
+    """Bytes that can still be allocated, on the device or, for a CPU, in this process's container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
@@ -136,7 +135,7 @@ def _machine_available() -> int:
 
 
 def _container_available() -> int:
-    """What a cgroup leaves; endless outside one."""
+    """Bytes that the limit of the cgroup leaves; practically infinite without a limit."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit = (folder / "memory.max").read_text().strip()

@@ -1,7 +1,7 @@
-"""One JSON line per step in `log.jsonl`.
+"""The log of a run: one JSON line per step in `log.jsonl`.
 
-Losses stay on the device until lines are written, every few steps and before each checkpoint. A
-loss that is not finite is found then, so that no checkpoint ever holds its consequences.
+Losses stay on the device until lines are written, every few steps and before each checkpoint. A loss that is not finite is
+noticed then, so that it never gets into a checkpoint.
 """
 
 import json
@@ -15,57 +15,59 @@ import torch
 
 from unmask.contracts import StepReport
 from unmask.errors import DivergedError, ResourceError
+from unmask.files import write_whole
 from unmask.training.distributed import here, mean
 from unmask.training.flops import Meter
 
 TIMES = ("images_per_second", "waiting", "flops_per_second", "mfu", "peak_memory")
-"""Fields that differ from run to run; all others are exact. The lines written at one time share theirs: on a
-GPU, which works behind the program's back, only together is their time known."""
+"""Fields that differ between identical runs; all others are exact.
+
+Lines written together have the same values: a GPU works asynchronously, so only the total time between two readings of losses
+is known."""
 
 
 class Logbook:
-    """Appends to a log; lines past `step`, the last checkpoint, are cut off at the start.
+    """Appends to a log, after removing the lines past `step`, the last checkpoint.
 
-    Of several processes, all take part, and the first writes the means of what they report.
+    With several processes, all must make the same calls; the first process writes the means over all.
     """
 
     def __init__(self, path: Path, step: int, meter: Meter) -> None:
         self.path, self.meter = path, meter
         self._pending: list[tuple[StepReport, float]] = []
-        self._beside: dict[int, dict[str, float]] = {}
+        self._notes: dict[int, dict[str, float]] = {}
         if not here().first:
             return
-        kept = [line for line in _lines(path) if line["step"] <= step]
-        cut = path.with_name(f".{path.name}")
+        lines = [line for line in _lines(path) if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
         with _room_for(path):
-            cut.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            cut.replace(path)
+            write_whole(path, lambda temporary: temporary.write_text(text))
 
     def add(self, report: StepReport, seconds: float) -> None:
-        """Note a step that took this long; written later."""
+        """Add a step that took this many seconds; `write` writes it."""
         self._pending.append((report, seconds))
 
     def note(self, step: int, fields: dict[str, float]) -> None:
-        """Let the line of a step have more fields, which must be as exact as its loss."""
-        self._beside[step] = fields
+        """Add fields to the line of a step; like the loss, they must not differ between identical runs."""
+        self._notes[step] = fields
 
     def write(self) -> list[dict[str, float]]:
-        """Write and return the lines noted since the last time.
+        """Write and return the lines of the steps added since the last call.
 
         Raises:
-            DivergedError: naming the first step whose loss is not finite; lines up to it are written.
+            DivergedError: for the first step whose loss is not finite; lines up to it are written.
         """
         if not self._pending:
             return []
         reading = time.perf_counter()
-        exact = _exact([report for report, _ in self._pending])  # waits for the device
+        exact = _exact_fields([report for report, _ in self._pending])  # waits for the device
         seconds = sum(seconds for _, seconds in self._pending) + time.perf_counter() - reading
         figures = self.meter.figures([report for report, _ in self._pending], seconds)
         lines = [
-            {**line, **self._beside.get(report.step, {}), **figures}
+            {**line, **self._notes.get(report.step, {}), **figures}
             for (report, _), line in zip(self._pending, exact, strict=True)
         ]
-        self._pending, self._beside = [], {}
+        self._pending, self._notes = [], {}
         if not here().first:
             return lines
         bad = next((line for line in lines if not math.isfinite(line["loss"])), None)
@@ -77,9 +79,9 @@ class Logbook:
         if bad is not None:
             raise DivergedError(
                 f"the loss of step {bad['step']:.0f} is {bad['loss']} at a learning rate of "
-                f"{bad['learning_rate']:.3g}, so training stopped, and nothing was saved after it. "
-                "Most likely the rate is too high (try half of --schedule.base-lr), the "
-                "warm-up too short, or float32 is needed (--precision float32)"
+                f"{bad['learning_rate']:.3g}, so training stopped; nothing was saved after it. Most likely the "
+                "learning rate is too high (try half of --schedule.base-lr) or the warm-up too short, or the model "
+                "needs --precision float32"
             )
         return lines
 
@@ -101,26 +103,26 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 def _lines(path: Path) -> list[dict[str, float]]:
-    """The whole lines of a log; what a killed process left of a last one is passed over."""
+    """The complete lines of a log; a killed process may have left an incomplete last line, which is skipped."""
     if not path.exists():
         return []
-    found: list[dict[str, float]] = []
+    lines: list[dict[str, float]] = []
     for text in path.read_text().splitlines():
         try:
-            found.append(json.loads(text))
+            lines.append(json.loads(text))
         except ValueError:
             continue
-    return found
+    return lines
 
 
-def _exact(reports: list[StepReport]) -> list[dict[str, float]]:
-    """What is exact of some steps; their losses are read from the device, and averaged over processes, at once."""
+def _exact_fields(reports: list[StepReport]) -> list[dict[str, float]]:
+    """The exact fields of steps. All losses are averaged over processes and read from the device in one operation."""
     losses = [loss for report in reports for loss in (report.loss, *report.parts.values())]
     means = iter(mean(torch.stack(losses)).tolist())
-    return [_named(report, means) for report in reports]
+    return [_fields_of(report, means) for report in reports]
 
 
-def _named(report: StepReport, means: Iterator[float]) -> dict[str, float]:
+def _fields_of(report: StepReport, means: Iterator[float]) -> dict[str, float]:
     return {
         "step": report.step,
         **{name: next(means) for name in ("loss", *report.parts)},

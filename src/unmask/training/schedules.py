@@ -1,38 +1,36 @@
-"""Learning rates: linear warm-up, then half a cosine (MAE table 8; Loshchilov and Hutter, 2017)."""
+"""Learning rate schedule: linear warm-up, then half a cosine (MAE table 8; Loshchilov and Hutter, 2017)."""
 
 import math
 from dataclasses import dataclass
 
-from unmask.errors import SettingsError
+from unmask.spec import within
 
-_STEPS_PER_EPOCH = 8
+_STEPS_PER_EPOCH = 8  # at least: recipes are made for large sets, and few steps train little
 _SMALLEST_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupCosine:
-    """Up from 0 in a line, down to `min_lr` along half a cosine, set anew before every step."""
+    """Linear warm-up from 0, then half a cosine down to `min_lr`, updated at every step."""
 
     base_lr: float = 1.5e-4
-    """Learning rate for 256 images; the rate in use is base_lr x batch size / 256 (Goyal and others, 2017)."""
+    """Base learning rate; the peak is base_lr x batch size / 256 (Goyal and others, 2017)."""
 
     warmup_epochs: float = 40.0
-    """Epochs of the rise."""
+    """Warm-up epochs."""
 
     min_lr: float = 0.0
     """Learning rate at the end."""
 
     def __post_init__(self) -> None:
-        for name in ("base_lr", "warmup_epochs", "min_lr"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"{name} must not be negative, got {getattr(self, name)}")
+        within(self, "[0, inf)", "base_lr", "warmup_epochs", "min_lr")
 
     def peak(self, batch_size: int) -> float:
-        """The highest learning rate, for this many images a step."""
+        """The highest learning rate, at this batch size."""
         return self.base_lr * batch_size / 256
 
     def rate(self, epoch: float, epochs: float, batch_size: int) -> float:
-        """The learning rate at a fraction of an epoch."""
+        """The learning rate at a fractional epoch of `epochs`."""
         peak = self.peak(batch_size)
         if epoch < self.warmup_epochs:
             return peak * epoch / self.warmup_epochs
@@ -41,18 +39,18 @@ class WarmupCosine:
 
 
 def steps_of(epochs: float, images: int, batch_size: int) -> int:
-    """How many steps show every image `epochs` times; at least one."""
+    """Number of steps of a run of `epochs` epochs; at least one."""
     return max(1, round(epochs * images / batch_size))
 
 
 def epochs_in_words(epochs: float) -> str:
-    """Such as "1 epoch" or "2.5 epochs"."""
-    told = f"{epochs:.3g}" if epochs < 100 else f"{epochs:,.0f}"
-    return f"{told} epoch" + ("s" if epochs != 1 else "")
+    """For example "1 epoch" or "2.5 epochs"."""
+    number = f"{epochs:.3g}" if epochs < 100 else f"{epochs:,.0f}"
+    return f"{number} epoch" + ("s" if epochs != 1 else "")
 
 
 def fitting_batch(batch_size: int, images: int) -> int:
-    """The batch of a recipe, halved until an epoch has eight steps, but not below sixteen images."""
+    """A recipe's batch size, halved until an epoch has at least eight steps, but not below sixteen images."""
     while batch_size // 2 >= _SMALLEST_BATCH and batch_size * _STEPS_PER_EPOCH > images:
         batch_size //= 2
     return batch_size

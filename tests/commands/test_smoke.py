@@ -1,0 +1,68 @@
+"""Each command once as users start it: `python -m unmask COMMAND ...`, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runs import tiny, tiny_transfer
+
+from unmask.cli import COMMANDS
+from unmask.runs.folder import RunFolder
+
+QUICK = "--threads 1 --workers 0"
+LINES = {
+    "demo": "--epochs 0.1 --seeds 1 --out shown",
+    "pretrain": f"{{images}} --recipe {tiny.__file__}:RECIPE --epochs 1 {QUICK} --out run",
+    "reconstruct": "{trained} {images}/00.png --out sheet.png",
+    "finetune": f"scratch {{classes}} --recipe {tiny_transfer.__file__}:TRANSFER {QUICK} --out run",
+    "predict": "{tuned} {classes}/dogs/03.png",
+    "evaluate": "{trained} {classes} --seeds 1",
+    "tokenizer": f"{{images}} --recipe {tiny.__file__}:TOKENIZING {QUICK} --out tok",
+    "words": "--steps 2 --threads 1 --embed-dim 12 --depth 1 --num-heads 2",
+    "bench": "--recipe mae-digits --micro-batch 2 --threads 1",
+    "study": "--list",
+    "compare": f"digits --methods mae,scratch --encoders xs4 --image-size 8 --epochs 0.5 --images 40 "
+    f"--tuning-steps 1 --seeds 1 {QUICK}",
+    "pack": "{images} packed --workers 0",
+    "convert": "{trained} weights --to timm",
+}
+"""What follows the command."""
+
+SHORT = {"study"}
+"""Those that take less than three seconds."""
+
+
+@pytest.fixture(scope="module")
+def tuned(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    folder = tiny_transfer.begin(tmp_path_factory.mktemp("smoke") / "tuned", classes)
+    tiny_transfer.go_on(folder)
+    return folder
+
+
+def test_every_command_is_started_here() -> None:
+    assert LINES.keys() == COMMANDS.keys()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(c, marks=[] if c in SHORT else [pytest.mark.slow]) for c in COMMANDS],
+)
+def test_it_ends_well(
+    command: str, tmp_path: Path, images: Path, classes: Path, trained: RunFolder, tuned: RunFolder
+) -> None:
+    places = {"images": images, "classes": classes, "trained": trained.root, "tuned": tuned.root}
+    words = [word.format(**places) for word in LINES[command].split()]
+    tests = Path(__file__).parent.parent
+    ended = subprocess.run(
+        [sys.executable, "-m", "unmask", command, *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tests), "OMP_NUM_THREADS": "1"},
+        timeout=240,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout.strip()
