@@ -38,6 +38,7 @@ from unmask.recipes import TRANSFERS, Transfer, choose_transfer, find_transfer
 from unmask.runs.init import shape_of
 from unmask.runs.model import Model
 from unmask.training.hardware import Hardware, best_precision, best_workers
+from unmask.traits import Noted
 
 _MICRO_BATCH = 256
 _SEEDS = 3
@@ -87,6 +88,10 @@ class Arguments:
 
     data_kind: str | None = None
     """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
+
+    labels_file: str | None = None
+    """A CSV or Parquet file with a column file_name and the classes of each image (a name, a number, a;b,
+    or a column of 0 and 1 for each class), in place of class folders."""
 
     seed: int = 0
     """Seed of the split, where the data have none; the first of the draws."""
@@ -171,8 +176,10 @@ def _check(args: Arguments, question: Question) -> None:
 
 def _subject(args: Arguments, question: Question, path: str, model: Model, data: str) -> Subject:
     """The encoder and its images, checked before any work."""
-    source = find_source(data, args.data_kind, *model.bands)
-    labelled = open_labelled(source, args.seed)
+    source = find_source(data, args.data_kind, *model.bands, labels_file=args.labels_file)
+    labelled = open_labelled(source, args.seed, several_classes="taken")
+    for note in labelled.train.notes if isinstance(labelled.train, Noted) else ():
+        notes.print(f"note: {note}")
     if labelled.train.channels != model.spec.channels:
         raise DataError(
             f"{path} was trained on {model.spec.channels} channels, and {data} has "
