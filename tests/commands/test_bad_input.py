@@ -268,7 +268,7 @@ def test_not_enough_memory_for_the_weights(
 def test_warmup_as_long_as_the_run(unmask: Unmask, images: Path, recipe: list[str]) -> None:
     said = unmask("pretrain", images, *recipe, "--schedule.warmup-epochs", "1", "--out", "run")
     assert said.status == 1
-    assert "a warm-up of 1 epochs leaves nothing of 1" in said.err
+    assert "a warm-up of 1 epochs fills the whole run of 1" in said.err
 
 
 def test_folder_that_holds_a_run(

@@ -130,7 +130,7 @@ def test_bands_that_are_not_there(
     [
         (["--channels", "0"], "--channels is a list of channels counted from 1"),
         (["--channels", "14"], "has 13 channels, so no channel 14"),
-        (["--no-data", "none"], "--no-data is a number, got 'none'"),
+        (["--no-data", "none"], "--no-data must be a number, got 'none'"),
         (["--statistics", "imagenet"], "is of uint8 pixels, and the images hold float32"),
         (["--statistics", "gone.json"], "imagenet, measure or a JSON file"),
         (["--data-kind", "tif"], "unknown --data-kind 'tif'; did you mean 'tiff'"),

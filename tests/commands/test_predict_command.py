@@ -105,7 +105,7 @@ def test_unreadable_images(unmask: Unmask, tuned: RunFolder, classes: Path, tmp_
     cut = data / "cats" / "03.png"
     cut.write_bytes(cut.read_bytes()[:60])
     said = unmask("predict", tuned.root, data)
-    assert "1 images left out, the first cats/03.png" in said.err
+    assert "1 unreadable images skipped; the first is cats/03.png" in said.err
     assert "on 19 images" in said.out
     alone = unmask("predict", tuned.root, cut)
     assert alone.status == 1
@@ -116,7 +116,7 @@ def test_unreadable_images(unmask: Unmask, tuned: RunFolder, classes: Path, tmp_
     ("words", "message"),
     [
         (["--top", "0"], "--top must be at least 1, got 0"),
-        (["digits"], "one set of images, or image files; got 2 names"),
+        (["digits"], "give image files or one data set, got 2 names"),
     ],
 )
 def test_wrong_words(

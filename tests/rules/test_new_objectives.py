@@ -74,7 +74,7 @@ def test_what_the_encoder_sees_is_said(objective: Any) -> None:
         memory_bytes=1,
         seconds=1.0,
     )
-    assert "4 of 16 patches of 8 pixels" in announced.seen(recipe, plan)
+    assert "4 of 16 patches of 8 pixels" in announced.visible_words(recipe, plan)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=["hiding", "rebuilding"])
