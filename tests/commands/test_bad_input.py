@@ -209,7 +209,7 @@ BAD_FLAGS: list[Any] = [
     (["--epochs", "nan"], "epochs must be above 0"),
     (["--epochs", "inf"], "epochs must be above 0"),
     (["--save-every-minutes", "-1"], "save_every_minutes must be 0 or more, got -1"),
-    (["--max-set-aside", "7"], "max_set_aside is a share between 0 and 1, got 7"),
+    (["--max-set-aside", "7"], "max_set_aside must be a share between 0 and 1, got 7"),
     (["--image-size", "2"], "use a larger image (--image-size) or a smaller patch"),
     (["--threads", "0"], "threads must be at least 1, got 0"),
     (["--threads", "-1"], "threads must be at least 1, got -1"),

@@ -156,7 +156,7 @@ def test_images_of_another_kind_are_refused_by_the_model(
 ) -> None:
     model = package.load(trained_on_bands.root)
     np.save(tmp_path / "a.npy", np.zeros((5, 8, 8), np.float32))
-    with pytest.raises(DataError, match="has 5 channels, and the model was trained on 13"):
+    with pytest.raises(DataError, match="has 5 channels, but the model was trained on 13"):
         model.reconstruct(tmp_path / "a.npy")
     with pytest.raises(SettingsError, match="a float32 tensor"):
         model.embed(torch.zeros(1, BANDS, 8, 8, dtype=torch.uint8))

@@ -125,7 +125,10 @@ def test_unreadable_images_are_left_out_and_counted(
     cut.write_bytes(cut.read_bytes()[:60])
     said = unmask("evaluate", trained.root, data, "--json")
     assert json.loads(said.raw)["left_out"] == 1
-    assert "1 unreadable images skipped; the first is cats/03.png" in unmask("evaluate", trained.root, data).out
+    assert (
+        "1 unreadable images skipped; the first is cats/03.png"
+        in unmask("evaluate", trained.root, data).out
+    )
 
 
 def test_json_stays_json_beside_a_damaged_checkpoint(

@@ -162,9 +162,7 @@ def test_weights_that_were_never_saved(unmask: Unmask, classes: Path, tmp_path: 
     folder.create(tiny_transfer.make_transfer(classes, init="somewhere"))
     said = unmask("finetune", "--resume", folder.root)
     assert said.status == 1
-    assert (
-        "was to start from somewhere, and was stopped before these weights were saved" in said.err
-    )
+    assert "was stopped before its initial weights were saved (somewhere)" in said.err
 
 
 def test_missing_words(unmask: Unmask, trained: RunFolder) -> None:

@@ -97,7 +97,7 @@ def test_other_channels(unmask: Unmask, tuned: RunFolder, tmp_path: Path) -> Non
     data = tiny.write_images(tmp_path / "data", 2, channels=1)
     said = unmask("predict", tuned.root, data)
     assert said.status == 1
-    assert "has 1 channels, and this classifier was trained on 3" in said.err
+    assert "has 1 channels, but this classifier was trained on 3" in said.err
 
 
 def test_unreadable_images(unmask: Unmask, tuned: RunFolder, classes: Path, tmp_path: Path) -> None:
@@ -130,4 +130,4 @@ def test_wrong_words(
 def test_a_run_without_classes(unmask: Unmask, trained: RunFolder, classes: Path) -> None:
     said = unmask("predict", trained.root, classes)
     assert said.status == 1
-    assert f"make a classifier of it with `unmask finetune {trained.root} DATA`" in said.err
+    assert f"train a classifier with `unmask finetune {trained.root} DATA`" in said.err

@@ -375,7 +375,7 @@ class TestInit:
         unmask("convert", trained.root, "weights", "--to", layout)
         said = unmask("pretrain", images, *recipe, "--init", "weights", "--out", "new")
         assert said.status == 0, said.err
-        what = "an encoder alone" if layout == "timm" else "encoder and decoder"
+        what = "an encoder without a decoder" if layout == "timm" else "encoder and decoder"
         assert what in said.out
         assert (
             Run.read(RunFolder("new"), "pretrain").statistics
@@ -388,7 +388,7 @@ class TestInit:
         flags = [*recipe, "--init", trained.root, "--objective.decoder.depth", "2"]
         said = unmask("pretrain", images, *flags, "--out", "new")
         assert said.status == 0, said.err
-        assert "its encoder alone, since its decoder is another" in said.out
+        assert "only the encoder, because the recipe has another decoder" in said.out
 
     def test_other_size_and_channels(
         self, unmask: Unmask, trained: RunFolder, tmp_path: Path, recipe: list[str]
@@ -440,7 +440,7 @@ class TestInit:
         shutil.rmtree(folder.checkpoints)
         said = unmask("pretrain", "--resume", folder.root)
         assert said.status == 1
-        assert "stopped before these weights were saved" in said.err
+        assert "stopped before its initial weights were saved" in said.err
 
     def test_repeating_a_run_says_that_it_started_from_weights(
         self, unmask: Unmask, images: Path, trained: RunFolder

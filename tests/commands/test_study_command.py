@@ -109,7 +109,10 @@ def test_a_study_of_time_needs_no_images(unmask: Unmask, own: str) -> None:
         (["mine.py:base", "data"], "mine.py has no Study called 'base'; it has ['study', 'timed']"),
         (["target", "data", "--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["target", "data", "--only", "HOOG"], "unknown variation 'HOOG'; did you mean 'HOG'"),
-        (["mine.py:study", "data", "--budget", "soon"], "--budget must be a time such as 90min or 2h"),
+        (
+            ["mine.py:study", "data", "--budget", "soon"],
+            "--budget must be a time such as 90min or 2h",
+        ),
         (["mine.py:study", "data", "--budget", "0%"], "above 0% and at most 100% of the epochs"),
         (["mine.py:study", "data", "--budget", "0.001s"], "less than a hundredth of their epochs"),
         (["mask-sampling", "data", "--image-size", "36"], "squares of 2 x 2: squares of 2 x 2"),

@@ -88,7 +88,7 @@ def test_pretraining_starts_from_their_encoder_alone(objective: Any) -> None:
     encoder = model(None).build_encoder()
     weights = Weights(model(objective), encoder.state_dict(), {})
     start = start_from(Found(weights, "weights", "unmask"), tiny.RECIPE, tiny.IMAGENET)
-    assert "an encoder alone" in start.words
+    assert "an encoder without a decoder" in start.words
     assert start.weights.spec.objective is None
 
 
