@@ -71,14 +71,14 @@ def test_swaps_of_kinds_and_values_reach_the_spec(
     assert said.status == 0
     spec = json.loads(Path("run/spec.json").read_text())
     assert spec["seed"] == 7
-    assert spec["recipe"]["image_size"] == [8, 12]
-    assert spec["recipe"]["optimizer"] == {
+    assert spec["job"]["recipe"]["image_size"] == [8, 12]
+    assert spec["job"]["recipe"]["optimizer"] == {
         "kind": "adamw", "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.2,
         "last_weight_decay": None, "clipping": {"kind": "none"},
     }  # fmt: skip
-    masking = spec["recipe"]["objective"]["masking"]
+    masking = spec["job"]["recipe"]["objective"]["masking"]
     assert (masking["kind"], masking["ratio"]) == ("block", 0.4)
-    assert spec["recipe"]["objective"]["target"] == {"kind": "pixels"}
+    assert spec["job"]["recipe"]["objective"]["target"] == {"kind": "pixels"}
 
 
 def test_recipe_from_a_file(unmask: Unmask, images: Path) -> None:

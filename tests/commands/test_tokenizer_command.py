@@ -55,7 +55,7 @@ def test_a_run_learns_its_codes_and_needs_it_no_more(
     codes = ["objective.target:tokenizer", "--objective.target.path", "tok"]
     said = unmask("pretrain", images, *recipe, "--out", "run", *codes)
     assert said.status == 0
-    spec = json.loads(Path("run/spec.json").read_text())["recipe"]["objective"]["target"]
+    spec = json.loads(Path("run/spec.json").read_text())["job"]["recipe"]["objective"]["target"]
     assert (spec["path"], spec["tokenizer"]["codes"]) == (str(tok), 16)
     weights = tiny.newest(RunFolder(tok)).read("model")
     kept = tiny.newest(RunFolder("run")).read("model")
@@ -149,7 +149,7 @@ def test_a_run_learns_dalles_codes(unmask: Unmask, images: Path, recipe: list[st
     codes = ["objective.target:dalle", "--objective.target.path"]
     said = unmask("pretrain", images, *recipe, "--out", "run", *codes, file)
     assert said.status == 0
-    spec = json.loads(Path("run/spec.json").read_text())["recipe"]["objective"]["target"]
+    spec = json.loads(Path("run/spec.json").read_text())["job"]["recipe"]["objective"]["target"]
     assert (spec["kind"], spec["codes"], spec["width"]) == ("dalle", 16, 4)
     file.unlink()
     sheet = unmask("reconstruct", "run", images / "00.png", "--out", "sheet.png")

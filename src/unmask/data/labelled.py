@@ -9,6 +9,7 @@ from unmask.annotations import UNKNOWN, AnyAnnotations, MultiLabels, dense_words
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.data.image_files import EncodedImages
+from unmask.data.labels_file import LabelsFile
 from unmask.data.subset import Subset
 from unmask.errors import DataError, SettingsError
 from unmask.randomness import derive
@@ -60,12 +61,17 @@ def open_labelled(
         raise DataError(_other_classes(train.annotations, test.annotations))
     if isinstance(train.annotations, MultiLabels):
         return _of_several_classes(train, test, seed)
+    left_out = 0
+    if isinstance(data, LabelsFile):  # which need not name every image
+        left_out = len(train) - len(train := _only_known(train))
+        if test is not None:
+            left_out += len(test) - len(test := _only_known(test))
     labels = checked_labels(train)
     if test is not None:
         _check_every_class(labels, names, "to learn from")
         _check_every_class(checked_labels(test), names, "to test on")
-        return Labelled(train, test, _OWN_FOLDERS)
-    return _split(train, labels, seed)
+        return Labelled(train, test, _OWN_FOLDERS, left_out)
+    return _split(train, labels, seed)._replace(unlabelled=left_out)
 
 
 def _check_kind(source: ImageSource, several_classes: bool) -> None:
@@ -126,7 +132,7 @@ def _of_several_classes(train: ImageSource, test: ImageSource | None, seed: int)
         words = _OWN_FOLDERS
     else:
         known = _known(train)
-        held_out = draw_share_of_several(train.labels()[known], TEST_SHARE, seed)
+        held_out = draw_share(train.labels()[known], TEST_SHARE, seed)
         left_out = len(train) - len(known)
         parts = Subset(train, known[~held_out]), Subset(train, known[held_out])
         words = f"{TEST_SHARE:.0%} of the images for testing, drawn from seed {seed}"
@@ -136,14 +142,19 @@ def _of_several_classes(train: ImageSource, test: ImageSource | None, seed: int)
             raise DataError(f"no image {use} belongs to any class; label more images")
         if missing := int((counts == 0).sum()):
             words += f"; {missing} of {len(counts)} classes have no image {use}"
-    if left_out:
-        words += f"; {left_out:,} images without labels left out"
     return Labelled(*parts, words, left_out)
 
 
 def _known(source: ImageSource) -> NDArray[np.int64]:
     """Positions of the images that are labelled."""
-    return np.flatnonzero((source.labels() != UNKNOWN).all(1))
+    labels = source.labels()
+    return np.flatnonzero(labels.reshape(len(labels), -1).min(1) > UNKNOWN)
+
+
+def _only_known(source: ImageSource) -> ImageSource:
+    """The images that are labelled."""
+    known = _known(source)
+    return source if len(known) == len(source) else Subset(source, known)
 
 
 def checked_labels(source: ImageSource) -> NDArray[np.int64]:
@@ -173,7 +184,12 @@ def _check_every_class(labels: NDArray[np.int64], names: tuple[str, ...], use: s
 
 
 def draw_share(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """A share of each class at random; at least one, and never all, of a class with two or more."""
+    """A share of each class at random; at least one, and never all, of a class with two or more.
+
+    `labels` is [n], or [n classes] of 0 and 1 (`draw_share_of_several`).
+    """
+    if labels.ndim > 1:
+        return draw_share_of_several(labels, share, seed)
     random = np.random.default_rng(derive("split", seed))
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
@@ -219,10 +235,15 @@ def draw_few(
     A larger amount holds the images of a smaller one of the same seed.
 
     Raises:
-        SettingsError: if a class has fewer, or the amount is none of these.
+        SettingsError: if a class has fewer, the amount is none of these, or images belong to several classes.
     """
     if amount == "all":
         return np.arange(len(labels))
+    if labels.ndim > 1:
+        raise SettingsError(
+            f"--labels {amount} draws labels of each class, and these images may belong to several classes at once; "
+            "use --labels all"
+        )
     number = amount.removesuffix("%")
     share = amount.endswith("%")
     if not number.isdecimal() or int(number) < 1 or (share and int(number) > 100):

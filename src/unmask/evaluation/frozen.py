@@ -108,7 +108,7 @@ def evaluate(
             scores = knn_votes(known, train.labels, asked, classes)
             setting = f"cosine, k = {NEIGHBORS}, temperature {TEMPERATURE}"
         else:
-            held_out = draw_share(train.labels.numpy(), TEST_SHARE, 0)
+            held_out = draw_share(train.labels.long().numpy(), TEST_SHARE, 0)
             strength = 1.0
             if held_out.any():
                 strength = best_strength(

@@ -235,7 +235,8 @@ def augmented_recipes(
             + ("augments anyway" if question.protocol not in FROZEN else "looks at fixed features")
         )
     probe, feature = _PROBES[question.protocol]
-    return {feature: partial(augmented, probe, subject.model.spec, epochs)}
+    annotations = subject.labelled.train.annotations
+    return {feature: partial(augmented, probe, subject.model.spec, annotations, epochs)}
 
 
 def trained_arms(

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 NEIGHBORS = 20
 TEMPERATURE = 0.07
 _CHUNK = 1024
+_CERTAIN = 1e-6  # the least and most share that has finite odds
 
 
 def knn_votes(
@@ -23,7 +24,8 @@ def knn_votes(
 ) -> Float[Tensor, "b classes"]:
     """The votes of the nearest training features for each class; fewer than k vote where there are fewer.
 
-    `labels` are one class of each training image, or 0 or 1 for each class of it.
+    `labels` are one class of each training image, or 0 or 1 for each class of it; in the second case the votes are
+    the log-odds of the share of the neighbours, by weight, that belong to the class, as of any score of several classes.
     """
     train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
     votes = [
@@ -64,6 +66,7 @@ def _votes(
     nearest, place = similarity.topk(min(neighbors, similarity.shape[1]), dim=1)
     weights = (nearest / temperature).exp()  # [b k]
     if labels.ndim == 2:
-        return torch.einsum("bk,bkc->bc", weights, labels[place])
+        shares = torch.einsum("bk,bkc->bc", weights / weights.sum(1, keepdim=True), labels[place])
+        return shares.logit(eps=_CERTAIN)
     votes = torch.zeros(len(similarity), classes)
     return votes.scatter_add_(1, labels[place], weights)
