@@ -47,7 +47,7 @@ def test_goes_to_json_and_back(union: str, kind: str) -> None:
 @pytest.fixture(autouse=True)
 def _fit_to_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is fitted to is the matter of test_fitting.py; here a few hundred images do."""
-    monkeypatch.setattr("unmask.runs.target._LOOKED_THROUGH", 256)
+    monkeypatch.setattr("unmask.runs.target._MOST_IMAGES", 256)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ RECIPE = replace(
 @pytest.fixture(autouse=True)
 def _fit_to_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand images, each many times, are as good as ten thousand for what is asked here."""
-    monkeypatch.setattr("unmask.runs.target._LOOKED_THROUGH", 1024)
+    monkeypatch.setattr("unmask.runs.target._MOST_IMAGES", 1024)
 
 
 @pytest.fixture(scope="module")

@@ -324,9 +324,10 @@ def _statistics(
         return statistics_of(source, wanted)
     if init is not None and (own := statistics_for(init.weights.spec, source)) is not None:
         return own
-    repeats = like is not None and not like.statistics.source.startswith(MEASURED)
-    if like is not None and repeats and len(like.statistics.mean) == source.channels:
-        return like.statistics
+    if like is not None and not like.statistics.source.startswith(MEASURED):
+        own = statistics_for(like.model, source)
+        if own is not None:
+            return own
     return measure(source)
 
 
