@@ -177,14 +177,14 @@ def test_missing_words(unmask: Unmask, trained: RunFolder) -> None:
 def test_images_without_labels(unmask: Unmask, trained: RunFolder, images: Path) -> None:
     said = unmask("finetune", trained.root, images)
     assert said.status == 1
-    assert "put each class in a folder of its own" in said.err
+    assert "put each class in its own folder" in said.err
 
 
 def test_one_class_alone(unmask: Unmask, trained: RunFolder, classes: Path, tmp_path: Path) -> None:
     shutil.copytree(classes / "cats", tmp_path / "data" / "cats")
     said = unmask("finetune", trained.root, tmp_path / "data")
     assert said.status == 1
-    assert "there must be two classes or more" in said.err
+    assert "at least two classes" in said.err
 
 
 def test_class_folders_that_differ(
