@@ -67,7 +67,7 @@ def test_no_image_among_files(unmask: Unmask, tmp_path: Path) -> None:
         (tmp_path / name).write_text("words")
     said = unmask("pretrain", tmp_path)
     assert said.status == 1
-    assert "it holds 2 .txt, 1 (no ending), 1 .pdf" in said.err
+    assert "it contains 2 .txt, 1 (no ending), 1 .pdf" in said.err
     assert ".jpg" in said.err
 
 

@@ -206,7 +206,7 @@ class TestWhatIsReadIsWhatWasPacked:
         with packer.set_aside.open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert [row["file"] for row in rows] == ["train: dog/broken.jpg"]
-        assert "cut off" in rows[0]["reason"]
+        assert "truncated" in rows[0]["reason"]
         assert packer.left_out == 1
 
     def test_too_much_is_broken(self, photos: Path, tmp_path: Path) -> None:
@@ -577,7 +577,10 @@ class TestReading:
         ("harm", "said"),
         [
             (lambda shard: shard.unlink(), "is missing, one of 3 shards; copy it again"),
-            (lambda shard: os.truncate(shard, 9000), "has 9,000 bytes, and .* it is cut off; copy"),
+            (
+                lambda shard: os.truncate(shard, 9000),
+                "has 9,000 bytes instead of .* it is truncated; copy",
+            ),
             (lambda shard: shard.with_name("x.tar").write_bytes(b""), "x.tar is not one of the 3"),
         ],
     )

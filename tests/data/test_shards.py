@@ -232,7 +232,7 @@ class TestDamage:
             opened(tmp_path / "x.tar")
 
     def test_no_image_in_it(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"no image found in .*it holds 1 \.txt"):
+        with pytest.raises(DataError, match=r"no image found in .*it contains 1 \.txt"):
             opened(write_tar(tmp_path / "x.tar", [("a.txt", b"words")]))
 
     def test_a_damaged_member_is_said_when_it_is_read(self, tmp_path: Path) -> None:
