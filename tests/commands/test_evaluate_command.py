@@ -317,7 +317,7 @@ def test_augmented_probes(
         ("random initialisation", feature, "trained"),
     ]
     assert "2 steps of 16 (2 epochs)" in rows[0]["setting"]
-    assert "other crops and flips at every step" in rows[0]["setting"]
+    assert "new crops and flips at every step" in rows[0]["setting"]
 
 
 @pytest.mark.parametrize("protocol", ["partial", "finetune"])
@@ -342,9 +342,9 @@ def test_trained_protocols(
         (["--epochs", "3"], "--epochs is for partial, finetune, ladder, --augment and --control"),
         (["--recipe", "finetune-b16"], "--recipe is for partial, finetune, ladder and --control"),
         (["--protocol", "partial", "--epochs", "0"], "--epochs must be above 0 and finite, got 0"),
-        (["--augment"], "--augment is for linear and attentive, which train a head; knn looks at"),
+        (["--augment"], "--augment is only for linear and attentive, which train a head; knn uses"),
         (["--protocol", "partial", "--augment"], "which train a head; partial augments anyway"),
-        (["--labels", "1,1"], "--labels names an amount twice: 1,1"),
+        (["--labels", "1,1"], "--labels has an amount twice: 1,1"),
         (["--encoders", "runs/nothing"], "runs/nothing holds no run"),
         (
             ["--protocol", "finetune", "--recipe", "finetune-b16"],
