@@ -5,17 +5,89 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from unmask.commands.convert import convert
+    from unmask.commands.evaluate import evaluate
+    from unmask.commands.finetune import finetune
+    from unmask.commands.predict import predict
+    from unmask.commands.pretrain import pretrain
+    from unmask.commands.reconstruct import reconstruct
+    from unmask.console.hardware import MachineFlags, RunFlags
+    from unmask.data import Digits, Folder, LabelsFile, Parquet, Shards, Tiff
+    from unmask.encoders import ViT
+    from unmask.masking import RandomMasking
+    from unmask.objectives import MAE
+    from unmask.recipes import RECIPES, TRANSFERS, Recipe, Transfer
     from unmask.runs.model import Model, load
 
-_HOMES = {"Model": "unmask.runs.model", "load": "unmask.runs.model"}
+_HOMES = {
+    # what a recipe is made of, and the recipes of the papers
+    "MAE": "unmask.objectives",
+    "RECIPES": "unmask.recipes",
+    "RandomMasking": "unmask.masking",
+    "Recipe": "unmask.recipes",
+    "TRANSFERS": "unmask.recipes",
+    "Transfer": "unmask.recipes",
+    "ViT": "unmask.encoders",
+    # where images come from
+    "Digits": "unmask.data",
+    "Folder": "unmask.data",
+    "LabelsFile": "unmask.data",
+    "Parquet": "unmask.data",
+    "Shards": "unmask.data",
+    "Tiff": "unmask.data",
+    # the commands as functions
+    "convert": "unmask.commands.convert",
+    "evaluate": "unmask.commands.evaluate",
+    "finetune": "unmask.commands.finetune",
+    "predict": "unmask.commands.predict",
+    "pretrain": "unmask.commands.pretrain",
+    "reconstruct": "unmask.commands.reconstruct",
+    # how a run is executed
+    "MachineFlags": "unmask.console.hardware",
+    "RunFlags": "unmask.console.hardware",
+    # a pretrained model
+    "Model": "unmask.runs.model",
+    "load": "unmask.runs.model",
+}
+"""The module of each public name."""
 
-__all__ = ["Model", "__version__", "load"]
+__all__ = [
+    "MAE",
+    "RECIPES",
+    "TRANSFERS",
+    "Digits",
+    "Folder",
+    "LabelsFile",
+    "MachineFlags",
+    "Model",
+    "Parquet",
+    "RandomMasking",
+    "Recipe",
+    "RunFlags",
+    "Shards",
+    "Tiff",
+    "Transfer",
+    "ViT",
+    "__version__",
+    "convert",
+    "evaluate",
+    "finetune",
+    "load",
+    "predict",
+    "pretrain",
+    "reconstruct",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for, so that `unmask --help` stays quick."""
+    """Import a public name when it is first used, so that `unmask --help` stays quick."""
     if name not in _HOMES:
         raise AttributeError(f"module 'unmask' has no attribute {name!r}")
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return __all__

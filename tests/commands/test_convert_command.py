@@ -39,6 +39,19 @@ def test_from_a_run(unmask: Unmask, trained: RunFolder, images: Path, layout: st
     assert (model.run, model.step) == (None, None)
 
 
+def test_the_function_says_nothing_and_gives_the_proof(
+    trained: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = package.convert(trained.root, tmp_path / "new", to="timm", license="mit")
+    assert capsys.readouterr().out == ""
+    assert made.file == tmp_path / "new" / "model.safetensors"
+    assert made.check is not None
+    assert made.check.against.startswith("timm")
+    assert made.check.difference < 1e-5
+    assert (made.exact, made.pushed) == (True, None)
+    assert "license: mit" in (tmp_path / "new" / "README.md").read_text()
+
+
 def test_no_path_of_this_machine_is_written(
     unmask: Unmask, trained: RunFolder, tmp_path: Path
 ) -> None:

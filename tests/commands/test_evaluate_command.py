@@ -10,7 +10,10 @@ from commands.said import Unmask
 from PIL import Image
 from runs import tiny
 
+import unmask as package
+from unmask.data import Folder
 from unmask.data.cache import cache_folder
+from unmask.errors import SettingsError
 from unmask.evaluation.probes import ATTENTIVE, LINEAR
 from unmask.runs.folder import RunFolder
 
@@ -48,6 +51,27 @@ def test_json_holds_all_figures(
         if name not in ("mean", "std")
     )
     assert all(0.5 <= row["accuracy"] <= 1 for row in figures["scores"])  # dark against bright
+
+
+def test_the_function_gives_the_same_scores_and_writes_no_file(
+    unmask: Unmask, trained: RunFolder, classes: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(trained.root, tmp_path / "run")
+    found = package.evaluate(run, classes, labels=("2", "all"), control="random")
+    assert not RunFolder(run).evaluations.exists()
+    assert (found.measure, found.chance) == ("top-1", 0.5)
+    assert (found.train_images, found.test_images, found.unreadable) == (16, 4, [])
+    words = ("evaluate", trained.root, classes, "--labels", "2,all", "--control", "random")
+    rows = json.loads(unmask(*words, "--json").raw)["scores"]
+    assert [(row.arm, row.feature, row.labels, row.values) for row in found.rows] == [
+        (row["arm"], row["feature"], row["labels"], row["accuracies"]) for row in rows
+    ]
+    assert package.evaluate(run, Folder(path=str(classes))).rows[0].values == rows[2]["accuracies"]
+
+
+def test_a_labels_file_belongs_to_a_path(trained: RunFolder, classes: Path) -> None:
+    with pytest.raises(SettingsError, match=r"for the spec of a source use LabelsFile"):
+        package.evaluate(trained.root, Folder(path=str(classes)), labels_file="labels.csv")
 
 
 def test_table_for_people(unmask: Unmask, trained: RunFolder, classes: Path) -> None:

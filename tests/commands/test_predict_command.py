@@ -13,7 +13,8 @@ from runs import tiny, tiny_transfer
 from sklearn.metrics import confusion_matrix
 
 from unmask.runs.folder import RunFolder
-from unmask.runs.predict import Guess, confusion, load_classifier
+from unmask.runs.predict import Answer, confusion, load_predictor
+from unmask.tasks.task import Prediction
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +30,11 @@ def test_a_file(unmask: Unmask, tuned: RunFolder, classes: Path) -> None:
     said = unmask("predict", tuned.root, file, "--json")
     assert said.status == 0, said.err
     (row,) = json.loads(said.raw)["images"]
-    trained = load_classifier(tuned.root)
-    (view,) = trained.run.recipe.test_views(trained.model.read(file), trained.run.recipe.image_size)
+    predictor = load_predictor(tuned.root)
+    recipe = predictor.tuned.job.recipe
+    (view,) = recipe.test_views(predictor.model.read(file), recipe.image_size)
     with torch.no_grad():
-        expected = trained.classifier.predict(view[None])[0].softmax(0)
+        expected = predictor.tuned.predict(view[None])[0].softmax(0)
     found = {guess["class"]: guess["probability"] for guess in row["guesses"]}
     assert found["cats"] == pytest.approx(expected[0].item(), abs=1e-6)
     assert found["dogs"] == pytest.approx(expected[1].item(), abs=1e-6)
@@ -57,7 +59,7 @@ def test_a_labelled_set_is_scored_and_listed(
     rows = list(csv.DictReader(Path("here/guesses.csv").read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 20
     right = sum(row["class"] == row["guess 1"] for row in rows) / 20
-    assert f"top-1 {right:.2%} on 20 images" in said.out
+    assert f"top-1 {right:.2%}, balanced {right:.2%} on 20 images" in said.out
     for row in rows:
         total = float(row["probability 1"]) + float(row["probability 2"])
         assert total == pytest.approx(1, abs=1e-5)
@@ -73,7 +75,10 @@ def test_a_labelled_set_is_scored_and_listed(
 def test_what_is_taken_for_what() -> None:
     """Counts that scikit-learn gives too."""
     pairs = [(0, 0), (0, 1), (0, 1), (2, 2), (2, 0)]
-    guesses = [Guess(f"{n}", true, [said, 3], [0.9, 0.1]) for n, (true, said) in enumerate(pairs)]
+    guesses = [
+        Answer(f"{n}", (true,), Prediction([said, 3], [0.9, 0.1], [said]))
+        for n, (true, said) in enumerate(pairs)
+    ]
     truth, best = zip(*pairs, strict=True)
     expected = confusion_matrix(truth, best, labels=range(4))
     assert confusion(guesses, 4).tolist() == expected.tolist()

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from commands.said import Unmask
 from PIL import Image
 from runs import tiny
 
+import unmask as package
 from unmask.runs.folder import RunFolder
 
 
@@ -45,6 +47,36 @@ def test_every_masking(
     assert 0 < figure["interpolation_error"] < 255
     assert 0 < figure["nearest_training_error"] < 255
     assert figure["nearest_training_image"] != "03.png"
+
+
+def test_the_function_rebuilds_the_same_and_writes_no_file(
+    unmask: Unmask, trained: RunFolder, images: Path
+) -> None:
+    files = [images / "03.png", images / "04.png"]
+    found = package.reconstruct(trained.root, files, masking="random", ratio=0.5, seed=2)
+    assert not list(Path().iterdir())
+    flags = ["--masking", "random", "--ratio", "0.5", "--seed", "2"]
+    answer = figures_of(unmask, trained.root, *files, *flags)
+    assert found.notes == answer["notes"]
+    for one, figure in zip(found.images, answer["images"], strict=True):
+        assert one.name == figure["image"]
+        assert one.reconstruction.error == pytest.approx(figure["error"], abs=0.005)
+        assert one.nearest is not None
+        assert one.nearest[1] == figure["nearest_training_image"]
+    with Image.open("sheet.png") as sheet:
+        assert np.array_equal(np.asarray(sheet), np.asarray(found.sheet))
+
+
+def test_the_function_takes_maskings_and_painted_pixels(trained: RunFolder, images: Path) -> None:
+    (one,) = package.reconstruct(
+        trained.root, images / "03.png", masking=package.RandomMasking(ratio=0.25)
+    ).images
+    assert one.mask.removed.float().mean() == 0.25
+    painted = torch.zeros(12, 10, dtype=torch.bool)
+    painted[6:] = True
+    (one,) = package.reconstruct(trained.root, images / "03.png", mask=painted).images
+    assert one.mask.removed.reshape(GRID)[:2].sum() == 0
+    assert len(package.reconstruct(trained.root, package.Folder(path=str(images))).images) == 12
 
 
 GRID = (4, 4)

@@ -111,7 +111,6 @@ class TestSeveralClasses:
         labels = [[1, 0, 1], [0, 0, 0], [0, 1, 0], [-1, -1, -1]] * 10
         found = self.opened(labels)
         assert found.unlabelled == 10
-        assert found.split.endswith("; 10 images without labels are left out")
         assert len(found.train) + len(found.test) == 30
         assert found.train.labels().min() == found.test.labels().min() == 0
 
@@ -120,9 +119,16 @@ class TestSeveralClasses:
         found = open_labelled(Opening(train, test), 0, "accepted")
         assert (len(found.train), len(found.test), found.unlabelled) == (2, 1, 1)
         assert found.split == (
-            "the data's own train and test folders; 2 of 3 classes have no test image; "
-            "1 images without labels are left out"
+            "the data's own train and test folders; 2 of 3 classes have no test image"
         )
+
+    def test_few_of_each_class_cannot_be_drawn(self) -> None:
+        labels = np.array([[1, 0, 1], [0, 1, 0]])
+        assert draw_few(labels, self.kind.names, "all", 0).tolist() == [0, 1]
+        with pytest.raises(
+            SettingsError, match="belong to several classes at once; use --labels all"
+        ):
+            draw_few(labels, self.kind.names, "1", 0)
 
     def test_nothing_to_learn(self) -> None:
         with pytest.raises(DataError, match="no training image belongs to any class"):

@@ -15,6 +15,7 @@ from unmask.annotations import ClassLabels, MultiLabels
 from unmask.contracts import ImageSource
 from unmask.data import Digits, Folder, LabelsFile, Parquet, Tiff
 from unmask.data.kinds import find_source
+from unmask.data.labelled import open_labelled
 from unmask.data.labels_file import read_labels
 from unmask.errors import DataError, SettingsError
 
@@ -154,6 +155,19 @@ def test_images_of_bands_and_of_tables(tmp_path: Path) -> None:
     file = labels(tmp_path, "file_name,label\nx.parquet:0,b\nx.parquet:1,a;b\n")
     rows = LabelsFile(data=Parquet(path=str(tmp_path / "x.parquet")), labels=str(file)).open()
     assert rows.labels().tolist() == [[0, 1], [1, 1]]
+
+
+def test_images_without_a_label_are_neither_learned_from_nor_tested_on(tmp_path: Path) -> None:
+    """A file need not name every image; folders and tables that leave some out are refused as ever."""
+    photos = tiny.write_images(tmp_path / "photos", 24)
+    rows = [f"{n:02}.png,{'cat' if n % 2 else 'owl'}" for n in range(20)]
+    file = labels(tmp_path, "\n".join(["file_name,label", *rows, "20.png,"]) + "\n")
+    spec = LabelsFile(data=Folder(path=str(photos)), labels=str(file))
+    found = open_labelled(spec, 0)
+    assert found.unlabelled == 4
+    assert found.train.labels().tolist().count(0) == 8
+    assert found.test.labels().tolist().count(0) == 2
+    assert found.train.notes == ("labels.csv: 3 images have no row, the first is 21.png",)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

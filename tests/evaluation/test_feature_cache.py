@@ -19,7 +19,7 @@ from unmask.data.subset import Subset
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError
 from unmask.evaluation import feature_cache
-from unmask.evaluation.feature_cache import FeatureStore, CachedFeatures, features_folder
+from unmask.evaluation.feature_cache import CachedFeatures, FeatureStore, features_folder
 from unmask.evaluation.features import features
 from unmask.formats.model import ModelSpec
 

@@ -1,6 +1,7 @@
 """What users may rely on: public names, flags, documented fields, recipes with their sources."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -51,8 +52,33 @@ def test_public_names_are_those_that_can_be_imported() -> None:
     plain = {name for name in vars(unmask) if not name.startswith("_")}
     known = {"TYPE_CHECKING", "Any", "jaxtyping"}  # the last is put there by the shape checks
     assert plain - modules - offered <= known
-    assert len(unmask.__all__) <= 25
-    assert unmask.__all__ == sorted(unmask.__all__)
+    assert len(set(unmask.__all__)) == len(unmask.__all__) <= 25
+    assert dir(unmask) == sorted(unmask.__all__)
+
+
+def test_the_type_checker_and_python_find_public_names_in_the_same_modules() -> None:
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    homes = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module != "typing"
+        for alias in node.names
+        if alias.name != "import_module"
+    }
+    assert homes == unmask._HOMES
+
+
+def test_commands_are_functions_with_documented_arguments() -> None:
+    import unmask.evaluation  # must not stand in the way of unmask.evaluate
+
+    assert unmask.evaluation.__name__ == "unmask.evaluation"
+    for name in ("convert", "evaluate", "finetune", "predict", "pretrain", "reconstruct"):
+        function = getattr(unmask, name)
+        signature = inspect.signature(function)
+        assert signature.return_annotation not in (inspect.Signature.empty, None)
+        for argument in signature.parameters.values():
+            assert argument.annotation is not inspect.Parameter.empty
+            assert f"        {argument.name}: " in function.__doc__, (name, argument.name)
 
 
 def test_unknown_public_name() -> None:

@@ -22,7 +22,7 @@ from runs import tiny, tiny_transfer
 from unmask import cli
 from unmask.data.mixing import UNMIXED
 from unmask.data.noise import NOISELESS
-from unmask.data.views import AnyViews
+from unmask.data.views import AnyCrops
 from unmask.recipes import Recipe, Transfer
 from unmask.runs.folder import RunFolder
 from unmask.spec import kinds
@@ -92,7 +92,7 @@ def clipped(optimizer: Any, clipping: str) -> Any:
 
 def single_views() -> dict[str, Any]:
     """The views that need no objective of their own."""
-    return {kind: MEMBERS["views"][kind] for kind in kinds(AnyViews)}
+    return {kind: MEMBERS["views"][kind] for kind in kinds(AnyCrops)}
 
 
 REBUILDING = turns(

@@ -7,7 +7,13 @@ import torch
 from reference.problems import random
 from torch import Tensor
 
-from unmask.tasks.neighbors import NEIGHBORS, TEMPERATURE, knn_classes, knn_classes_of_others
+from unmask.tasks.neighbors import (
+    NEIGHBORS,
+    TEMPERATURE,
+    knn_classes,
+    knn_classes_of_others,
+    knn_votes,
+)
 
 
 def literal_knn(
@@ -83,3 +89,21 @@ def test_each_asks_all_others(count: int, neighbors: int) -> None:
         one = features[place : place + 1]
         known = literal_knn(features[others], labels[others], one, 4, neighbors, TEMPERATURE)
         assert found[place] == known[0]
+
+
+def test_of_several_classes_the_votes_are_odds_of_shares() -> None:
+    """Against a loop over neighbours; near ones would drive a sigmoid of sums of weights to 1 for every class."""
+    generator = torch.Generator().manual_seed(0)
+    train, asked = (torch.randn(count, 6, generator=generator) for count in (40, 9))
+    asked[0] = train[0]  # a weight of e^14
+    labels = torch.randint(2, (40, 3), generator=generator).float()
+    found = knn_votes(train, labels, asked, 3, 5)
+    for row, one in enumerate(asked):
+        near = torch.nn.functional.cosine_similarity(one[None], train).topk(5)
+        weights = [math.exp(value / TEMPERATURE) for value in near.values.tolist()]
+        for number in range(3):
+            own = sum(
+                w * float(labels[i, number]) for w, i in zip(weights, near.indices, strict=True)
+            )
+            share = own / sum(weights)
+            assert float(found[row, number].sigmoid()) == pytest.approx(share, abs=2e-6)

@@ -1,8 +1,9 @@
 """`unmask convert SOURCE DESTINATION --to FORMAT`: weights to and from other libraries."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import tyro
 
@@ -11,11 +12,15 @@ from unmask.console.output import console
 from unmask.errors import SettingsError
 from unmask.formats import FORMATS, Format, Hints, check_free, held_by, write_weights
 from unmask.formats.card import UNKNOWN_LICENSE, images_in_words, model_card
+from unmask.formats.compare import Check
 from unmask.formats.hub import push
 from unmask.formats.model import ModelSpec
 from unmask.formats.timm import Timm
 from unmask.runs.run import Run
 from unmask.runs.weights import Found, find_weights
+
+Layout = Literal["unmask", "fair", "timm", "huggingface"]
+Pool = Literal["token", "mean"]
 
 _TOLERANCE = 1e-3
 """Beyond rounding: two libraries that differ by more do not compute the same."""
@@ -31,10 +36,10 @@ class Arguments:
     destination: tyro.conf.Positional[str]
     """A new folder; for fair also a file, NAME.pth."""
 
-    to: Literal["unmask", "fair", "timm", "huggingface"]
+    to: Layout
     """The layout to write; fair is that of the published MAE checkpoints."""
 
-    pool: Literal["token", "mean"] = "token"
+    pool: Pool = "token"
     """For timm: what a classifier will see, the class token or the mean of the patches (fc_norm)."""
 
     heads: int | None = None
@@ -50,51 +55,133 @@ class Arguments:
     """Upload to this repository on the Hugging Face Hub, USER/NAME."""
 
 
+class Converted(NamedTuple):
+    """Weights in another layout."""
+
+    file: Path
+    """The file with the tensors."""
+    check: Check | None
+    """How far the library that the layout is for is from unmask; None if that library is not installed."""
+    exact: bool
+    """Whether they compute the same but for rounding, as far as that was checked."""
+    pushed: str | None
+    """Where the weights lie on the Hugging Face Hub; None if they were not uploaded."""
+
+
 def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(
         Arguments, arguments, "convert", "Convert weights, and prove that they still work."
     )
-    layout, destination = _layout(args), Path(args.destination)
+    converted = _convert(
+        args.source,
+        Path(args.destination),
+        to=args.to,
+        pool=args.pool,
+        hints=Hints(num_heads=args.heads, decoder_heads=args.decoder_heads),
+        license=args.license,
+        repository=args.push,
+        say=console.print,
+    )
+    return 0 if converted.exact else 1
+
+
+def convert(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    to: Layout,
+    pool: Pool = "token",
+    heads: int | None = None,
+    decoder_heads: int | None = None,
+    license: str = UNKNOWN_LICENSE,
+    push: str | None = None,
+) -> Converted:
+    """Write weights in the layout of another library, and compare with that library, as `unmask convert` does.
+
+    Args:
+        source: a run, or weights of unmask, a published MAE, timm or transformers.
+        destination: a new folder; for fair also a file, NAME.pth.
+        to: the layout to write; fair is that of the published MAE checkpoints.
+        pool: for timm: what a classifier will see, the class token or the mean of the patches.
+        heads: attention heads of the encoder, where the source does not say.
+        decoder_heads: attention heads of the decoder, where the source does not say.
+        license: of the weights, for the model card.
+        push: a repository on the Hugging Face Hub, USER/NAME; weights that are not exact are not uploaded.
+
+    Raises:
+        DataError: if the source holds no weights that unmask knows.
+        SettingsError: if the layout cannot hold them, or arguments do not fit together.
+        RunError: if the destination exists already.
+    """
+    return _convert(
+        str(source),
+        Path(destination),
+        to=to,
+        pool=pool,
+        hints=Hints(num_heads=heads, decoder_heads=decoder_heads),
+        license=license,
+        repository=push,
+        say=lambda _: None,
+    )
+
+
+def _convert(
+    source: str,
+    destination: Path,
+    *,
+    to: Layout,
+    pool: Pool,
+    hints: Hints,
+    license: str,
+    repository: str | None,
+    say: Callable[[str], None],
+) -> Converted:
+    """Read, write, compare and upload; `say` gets a line about each step when it is done."""
+    layout = _layout(to, pool)
     check_free(destination, layout)
-    if args.push is not None and destination.suffix == ".pth":
+    if repository is not None and destination.suffix == ".pth":
         raise SettingsError(f"--push uploads a folder; name one instead of {destination}")
 
-    found = find_weights(args.source, Hints(num_heads=args.heads, decoder_heads=args.decoder_heads))
-    _say_found(found, args)
+    found = find_weights(source, hints)
+    for line in _read_lines(found, source):
+        say(line)
     weights, left = held_by(found.weights, layout)
     for line in left:
-        console.print(f"note      {line}")
-    found = found._replace(weights=weights)
-    card = model_card(found.weights, args.to, destination.name, args.license, _data(found.run))
-    file = write_weights(found.weights, destination, layout, card)
-    console.print(f"written   {_listed(destination)}")
+        say(f"note      {line}")
+    card = model_card(weights, to, destination.name, license, _data(found.run))
+    file = write_weights(weights, destination, layout, card)
+    say(f"written   {_listed(destination)}")
 
-    status = _say_check(found, layout, file)
-    if status == 0 and args.push is not None:
-        console.print(f"pushed    {push(destination, args.push)}")
-    return status
+    check = layout.check(weights, file)
+    exact = check is None or check.difference <= _TOLERANCE
+    for line in _check_lines(check, exact):
+        say(line)
+    pushed = push(destination, repository) if exact and repository is not None else None
+    if pushed is not None:
+        say(f"pushed    {pushed}")
+    return Converted(file, check, exact, pushed)
 
 
-def _layout(args: Arguments) -> Format:
-    layout = FORMATS[args.to]
+def _layout(to: Layout, pool: Pool) -> Format:
+    layout = FORMATS[to]
     if isinstance(layout, Timm):
-        return replace(layout, pool=args.pool)
-    if args.pool != "token":
-        raise SettingsError(f"--pool is timm's, and --to {args.to} has no classifier; leave it out")
+        return replace(layout, pool=pool)
+    if pool != "token":
+        raise SettingsError(f"--pool is timm's, and --to {to} has no classifier; leave it out")
     return layout
 
 
-def _say_found(found: Found, args: Arguments) -> None:
-    """What was read, and what will not be written."""
+def _read_lines(found: Found, source: str) -> Iterator[str]:
+    """What was read, and what a user should know of it."""
     weights = found.weights
     parts = "encoder and decoder" if weights.decoder else "encoder"
-    console.print(f"read      {args.source}: {parts} ({weights.spec.origin})")
-    console.print(f"model     {_shape(weights.spec)}")
+    yield f"read      {source}: {parts} ({weights.spec.origin})"
+    yield f"model     {_shape(weights.spec)}"
     for line in (*found.damaged, *weights.notes):
-        console.print(f"note      {line}")
+        yield f"note      {line}"
     if found.layout == "fair":
-        console.print(
+        yield (
             "licence   the authors' published weights are CC BY-NC 4.0; if these are they, or derive from "
             "them, say --license cc-by-nc-4.0"
         )
@@ -122,16 +209,11 @@ def _listed(destination: Path) -> str:
     return f"{destination}: {', '.join(sorted(path.name for path in destination.iterdir()))}"
 
 
-def _say_check(found: Found, layout: Format, file: Path) -> int:
-    """Compare with the other library, and say how far both are apart."""
-    check = layout.check(found.weights, file)
+def _check_lines(check: Check | None, exact: bool) -> Iterator[str]:
+    """How far this and the other library are apart."""
     if check is None:
-        console.print('not checked: transformers is not installed (`pip install "unmask[hub]"`)')
-        return 0
-    console.print(
-        f"checked   largest difference to {check.against}: {check.difference:.1e} ({check.of})"
-    )
-    if not check.difference <= _TOLERANCE:
-        console.print("          THAT IS MORE THAN ROUNDING: do not use the written weights")
-        return 1
-    return 0
+        yield 'not checked: transformers is not installed (`pip install "unmask[hub]"`)'
+        return
+    yield f"checked   largest difference to {check.against}: {check.difference:.1e} ({check.of})"
+    if not exact:
+        yield "          THAT IS MORE THAN ROUNDING: do not use the written weights"

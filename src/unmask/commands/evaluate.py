@@ -1,15 +1,15 @@
 """`unmask evaluate ENCODER DATA --protocol knn`: how good an encoder is, by one of seven protocols."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 import tyro
 
-from unmask.console.arguments import parse
+from unmask.console.arguments import as_typed, parse
 from unmask.console.output import console, loaded, notes
 from unmask.console.scores import (
     Judged,
@@ -19,6 +19,7 @@ from unmask.console.scores import (
     write_comparison,
     write_scores,
 )
+from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
 from unmask.data.kinds import find_source
 from unmask.data.labelled import draw_few, open_labelled
@@ -35,9 +36,11 @@ from unmask.evaluation.protocols import (
     trained_arms,
 )
 from unmask.recipes import TRANSFERS, Transfer, choose_transfer, find_transfer
+from unmask.runs.finetune import for_annotations
 from unmask.runs.init import shape_of
 from unmask.runs.model import Model
 from unmask.training.hardware import Hardware, best_precision, best_workers
+from unmask.traits import Noted
 
 _MICRO_BATCH = 256
 _SEEDS = 3
@@ -88,6 +91,10 @@ class Arguments:
     data_kind: str | None = None
     """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
 
+    labels_file: str | None = None
+    """A CSV or Parquet file with a column file_name and the classes of each image (a name, a number, a;b,
+    or a column of 0 and 1 for each class), in place of class folders."""
+
     seed: int = 0
     """Seed of the split, where the data have none; the first of the draws."""
 
@@ -96,6 +103,46 @@ class Arguments:
 
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print scores as JSON."""
+
+
+class Evaluation(NamedTuple):
+    """How good an encoder is by one protocol."""
+
+    rows: list[Row]
+    """The scores: a row for each arm (the encoder and its controls), feature and amount of labels.
+
+    `row.mean` and `row.spread` are over the draws, `row.scores` holds each draw's score in full.
+    """
+    measure: str
+    """What a score is: top-1, or mAP where an image may belong to several classes."""
+    chance: float
+    """The score of guessing."""
+    train_images: int
+    """Images learned from, those that could not be read left out."""
+    test_images: int
+    """Images scored on."""
+    split: str
+    """How train and test images were divided, in words."""
+    unreadable: Unreadable
+    """(name, reason) of images that could not be read."""
+
+
+class _Request(NamedTuple):
+    """What to evaluate encoders on, and how."""
+
+    question: Question
+    data: str | AnySource
+    data_kind: str | None = None
+    labels_file: str | None = None
+    augment: bool = False
+    recipe: str | Transfer | None = None
+    epochs: float | None = None
+    device: str = "auto"
+
+    @property
+    def data_name(self) -> str:
+        """The data as a user writes them."""
+        return self.data if isinstance(self.data, str) else as_typed(self.data)
 
 
 def main(arguments: list[str]) -> int:
@@ -114,10 +161,17 @@ def main(arguments: list[str]) -> int:
         seed=args.seed,
         control=args.control,
     )
-    _check(args, question)
-    models = {path: loaded(path, args.device) for path in paths}
-    subjects = [_subject(args, question, path, model, data) for path, model in models.items()]
-    judged = [_judge(args, question, subject, data) for subject in subjects]
+    request = _Request(
+        question,
+        data,
+        data_kind=args.data_kind,
+        labels_file=args.labels_file,
+        augment=args.augment,
+        recipe=args.recipe,
+        epochs=args.epochs,
+        device=args.device,
+    )
+    judged = _judged(paths, request)
     if len(judged) > 1:
         result = {"encoders": [one.result() for one in judged]}
         written = write_comparison(judged, _name(args, data), args.out)
@@ -136,6 +190,64 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def evaluate(
+    encoder: str | Path,
+    data: str | Path | AnySource,
+    *,
+    protocol: Protocol = "knn",
+    labels: Sequence[str] = ("all",),
+    seeds: int = _SEEDS,
+    control: Control = "none",
+    labels_file: str | Path | None = None,
+    augment: bool = False,
+    recipe: str | Transfer | None = None,
+    epochs: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> Evaluation:
+    """Score an encoder on labelled images, as `unmask evaluate` does; no file of scores is written.
+
+    Args:
+        encoder: a run, or weights of unmask, a published MAE, timm or transformers.
+        data: labelled images: a folder of class folders, a pattern, "digits", or the spec of a source.
+        protocol: on frozen features knn, logistic, linear or attentive; trained partial, finetune or ladder.
+        labels: amounts of labels of each class to learn from: numbers, percentages, or all.
+        seeds: draws of the labels, and of all that a protocol draws; one where nothing is drawn.
+        control: what to score beside the encoder: none, random, scratch or both.
+        labels_file: a CSV or Parquet file with the classes of each image, in place of class folders.
+        augment: whether the linear and the attentive probe see new crops and flips at every step.
+        recipe: a recipe of trained protocols, its name, or FILE.py:NAME; chosen from the encoder if not given.
+        epochs: of trained protocols; the recipe's if not given.
+        seed: of the split, where the data have none; the first of the draws.
+        device: where to compute.
+
+    Raises:
+        SettingsError: if arguments do not fit together, or the images have no labels of whole images.
+        DataError: if the images or the weights cannot be used.
+    """
+    question = Question(
+        protocol=protocol, labels=tuple(labels), seeds=seeds, seed=seed, control=control
+    )
+    request = _Request(
+        question,
+        str(data) if isinstance(data, Path) else data,
+        labels_file=None if labels_file is None else str(labels_file),
+        augment=augment,
+        recipe=recipe,
+        epochs=epochs,
+        device=device,
+    )
+    (judged,) = _judged([str(encoder)], request)
+    return Evaluation(
+        judged.rows,
+        judged.measure,
+        judged.chance,
+        *judged.counts,
+        judged.subject.labelled.split,
+        judged.unreadable,
+    )
+
+
 def _words(args: Arguments) -> tuple[list[str], str]:
     """The encoders, and the images."""
     words = [word for word in (args.run, args.data) if word is not None]
@@ -151,66 +263,91 @@ def _words(args: Arguments) -> tuple[list[str], str]:
     return paths, words[-1]
 
 
-def _check(args: Arguments, question: Question) -> None:
-    """Refuse flags that would do nothing."""
-    frozen = args.protocol in FROZEN
-    trains = not frozen or question.scratch
-    if args.recipe and not trains:
+def _judged(paths: list[str], request: _Request) -> list[Judged]:
+    """The scores of each encoder; all encoders and images are checked before anything is computed."""
+    _check(request)
+    models = {path: loaded(path, request.device) for path in paths}
+    subjects = [_subject(request, path, model) for path, model in models.items()]
+    return [_judge(request, subject) for subject in subjects]
+
+
+def _check(request: _Request) -> None:
+    """Refuse settings that would do nothing."""
+    protocol, epochs = request.question.protocol, request.epochs
+    trains = protocol not in FROZEN or request.question.scratch
+    if request.recipe and not trains:
         raise SettingsError(
             "--recipe is for partial, finetune, ladder and --control scratch; "
-            f"{args.protocol} has its own schedule"
+            f"{protocol} has its own schedule"
         )
-    if args.epochs is not None and not (trains or args.augment):
+    if epochs is not None and not (trains or request.augment):
         raise SettingsError(
             "--epochs is for partial, finetune, ladder, --augment and --control scratch; "
-            f"{args.protocol} has its own schedule"
+            f"{protocol} has its own schedule"
         )
-    if args.epochs is not None and not 0 < args.epochs < float("inf"):
-        raise SettingsError(f"--epochs must be above 0 and finite, got {args.epochs}")
+    if epochs is not None and not 0 < epochs < float("inf"):
+        raise SettingsError(f"--epochs must be above 0 and finite, got {epochs}")
 
 
-def _subject(args: Arguments, question: Question, path: str, model: Model, data: str) -> Subject:
+def _subject(request: _Request, path: str, model: Model) -> Subject:
     """The encoder and its images, checked before any work."""
-    source = find_source(data, args.data_kind, *model.bands)
-    labelled = open_labelled(source, args.seed)
+    source = _source(request, model)
+    seed = request.question.seed
+    labelled = open_labelled(source, seed, multilabel="accepted")
+    for note in labelled.train.notes if isinstance(labelled.train, Noted) else ():
+        notes.print(f"note: {note}")
     if labelled.train.channels != model.spec.channels:
         raise DataError(
-            f"{path} was trained on {model.spec.channels} channels, and {data} has "
+            f"{path} was trained on {model.spec.channels} channels, and {request.data_name} has "
             f"{labelled.train.channels}"
         )
     labels = labelled.train.labels()
-    for amount in question.labels:
-        draw_few(labels, labelled.train.annotations.names, amount, args.seed)
+    for amount in request.question.labels:
+        draw_few(labels, labelled.train.annotations.names, amount, seed)
     subject = Subject(path, model, source, labelled)
-    if args.augment:
-        augmented_recipes(question, subject, args.epochs)
+    if request.augment:
+        augmented_recipes(request.question, subject, request.epochs)
     return subject
 
 
-def _judge(args: Arguments, question: Question, subject: Subject, data: str) -> Judged:
+def _source(request: _Request, model: Model) -> AnySource:
+    """The images, with the bands that the encoder was trained on."""
+    if isinstance(request.data, str):
+        labels_file = request.labels_file
+        return find_source(request.data, request.data_kind, *model.bands, labels_file=labels_file)
+    if request.labels_file is not None:
+        raise SettingsError(
+            "labels_file goes with a path; for the spec of a source use LabelsFile(data=..., labels=...)"
+        )
+    return request.data
+
+
+def _judge(request: _Request, subject: Subject) -> Judged:
     """All scores of an encoder, control included."""
-    labelled = subject.labelled
+    question, labelled = request.question, subject.labelled
     rows: list[Row] = []
     unreadable: Unreadable = []
     counts = (len(labelled.train), len(labelled.test))
-    if args.protocol in FROZEN and not args.augment:
+    if question.protocol in FROZEN and not request.augment:
         for arm in frozen_arms(question, subject):
             for note in arm.notes:
                 notes.print(f"note: {note}")
             rows += frozen_rows(arm, question, labelled.train.annotations)
             unreadable = [*arm.train.unreadable, *arm.test.unreadable]
             counts = (len(arm.train.labels), len(arm.test.labels))
-    rows += _trained(args, question, subject)
-    return Judged(question, subject, data, rows, counts, unreadable)
+    rows += _trained(request, subject)
+    return Judged(question, subject, request.data_name, rows, counts, unreadable)
 
 
-def _trained(args: Arguments, question: Question, subject: Subject) -> Iterator[Row]:
-    if args.protocol in FROZEN and not (args.augment or question.scratch):
+def _trained(request: _Request, subject: Subject) -> Iterator[Row]:
+    """The scores of everything that is trained."""
+    question = request.question
+    if question.protocol in FROZEN and not (request.augment or question.scratch):
         return
-    recipe = _recipe(args, subject.model)
+    recipe = for_annotations(_recipe(request, subject.model), subject.labelled.train.annotations)
     recipes = (
-        augmented_recipes(question, subject, args.epochs)
-        if args.augment
+        augmented_recipes(question, subject, request.epochs)
+        if request.augment
         else recipes_of(question, subject, recipe)
     )
     device = subject.model.device
@@ -226,14 +363,17 @@ def _trained(args: Arguments, question: Question, subject: Subject) -> Iterator[
         yield arm.row()
 
 
-def _recipe(args: Arguments, model: Model) -> Transfer:
+def _recipe(request: _Request, model: Model) -> Transfer:
     """What an encoder is fine-tuned with, or trained from scratch."""
     encoder = model.spec.encoder
-    name = args.recipe or choose_transfer(encoder)
-    recipe = find_transfer(name)
-    if args.recipe is None:
+    if isinstance(request.recipe, Transfer):
+        name, recipe = "given", request.recipe
+    else:
+        name = request.recipe or choose_transfer(encoder)
+        recipe = find_transfer(name)
+    if request.recipe is None:
         recipe = replace(recipe, encoder=encoder, image_size=model.spec.image_size)
-        if not args.augment:
+        if not request.augment:
             others = ", ".join(other for other in TRANSFERS if other != name)
             notes.print(f"recipe {name}; --recipe takes another: {others}")
     elif recipe.encoder != encoder:
@@ -241,7 +381,7 @@ def _recipe(args: Arguments, model: Model) -> Transfer:
             f"the encoder has {shape_of(encoder)}, and recipe {name} is for {shape_of(recipe.encoder)}; "
             "leave out --recipe to take one that fits"
         )
-    return recipe if args.epochs is None else replace(recipe, epochs=args.epochs)
+    return recipe if request.epochs is None else replace(recipe, epochs=request.epochs)
 
 
 def _name(args: Arguments, data: str) -> str:

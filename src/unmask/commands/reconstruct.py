@@ -2,9 +2,10 @@
 
 import json
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -77,6 +78,29 @@ class Arguments:
     """Print figures as JSON."""
 
 
+class Reconstructed(NamedTuple):
+    """An image, what was rebuilt of it, and how far off that is."""
+
+    name: str
+    """The image."""
+    reconstruction: Reconstruction
+    """The image masked, rebuilt, pasted and as it was, with the errors."""
+    mask: PatchMask
+    """Which patches were hidden."""
+    nearest: tuple[float, str] | None
+    """Error and name of the training image that fits the visible patches best; None if that is not known."""
+
+
+class Reconstructions(NamedTuple):
+    """Some images, rebuilt."""
+
+    images: list[Reconstructed]
+    notes: list[str]
+    """What the figures mean, a line each."""
+    sheet: Image.Image
+    """The picture that `unmask reconstruct` writes: a row for each image."""
+
+
 def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(
@@ -85,50 +109,110 @@ def main(arguments: list[str]) -> int:
         "reconstruct",
         "Hide parts of images, rebuild them, and say how far off that is.",
     )
-    model = loaded(args.run, args.device)
-    hidden = _mask(args, model)  # before images are read, in case nothing can be rebuilt
-    pictures = _pictures(args.images, model)
-    questions = [
-        (pixels, model.mask_for(pixels, hidden, derive("image", args.seed, number) % 2**31))
-        for number, (_, pixels) in enumerate(pictures)
-    ]
-    results = [model.reconstruct(pixels, mask, levels=args.levels) for pixels, mask in questions]
-    nearest, looked, without = _nearest(model, questions)
-    figures = [
-        _figures(name, result, mask, near)
-        for (name, _), result, (_, mask), near in zip(
-            pictures, results, questions, nearest, strict=True
-        )
-    ]
-    chosen = _bands_shown(args.bands, model.spec.channels)
-    remarks = _notes(args, model, looked, without, chosen)
-    rows = [
-        Row(
-            [_shown(p, chosen, model) for p in (r.masked, r.rebuilt, r.pasted, r.original)],
-            _caption(f),
-        )
-        for r, f in zip(results, figures, strict=True)
-    ]
-    _write(sheet(_HEADINGS, rows, remarks), Path(args.out))
+    rebuilt = reconstruct(
+        args.run,
+        args.images,
+        masking=None if args.masking == "as trained" else args.masking,
+        ratio=args.ratio,
+        mask=args.mask,
+        seed=args.seed,
+        levels=args.levels,
+        bands=args.bands,
+        device=args.device,
+    )
+    figures = [_figures(one) for one in rebuilt.images]
+    _write(rebuilt.sheet, Path(args.out))
     if args.json:
-        print(json.dumps({"sheet": args.out, "notes": remarks, "images": figures}, indent=1))
+        print(json.dumps({"sheet": args.out, "notes": rebuilt.notes, "images": figures}, indent=1))
         return 0
     for figure in figures:
         console.print(_caption(figure))
-    for note in remarks:
+    for note in rebuilt.notes:
         console.print(note)
     console.print(f"written: {args.out}")
     return 0
 
 
-def _pictures(names: tuple[str, ...], model: Model) -> list[tuple[str, Tensor]]:
+def reconstruct(
+    run: str | Path,
+    images: str | Path | AnySource | Sequence[str | Path | AnySource],
+    *,
+    masking: AnyMasking | Literal["random", "block", "grid"] | None = None,
+    ratio: float | None = None,
+    mask: str | Path | Tensor | None = None,
+    seed: int = 0,
+    levels: Levels = "neighbors",
+    bands: str | None = None,
+    device: str = "cpu",
+) -> Reconstructions:
+    """Hide parts of images and rebuild them, as `unmask reconstruct` does; no file is written.
+
+    Args:
+        run: a run, or weights that hold a decoder.
+        images: image files, folders of them, "digits", or specs of sources; one, or several.
+        masking: what to hide: a masking, or the name of one; as in training if not given.
+        ratio: share of patches to hide; the run's, or the masking's usual one, if not given.
+        mask: what to hide instead: a painted picture, whose white (or opaque) pixels are hidden, or a tensor
+            [h w] that is True where pixels are hidden.
+        seed: of the masks.
+        levels: where a hidden patch's mean and deviation come from, for normalised pixels; "true" is cheating.
+        bands: channels to show as red, green and blue, or one as grey, such as "4,3,2".
+        device: where to compute.
+
+    Raises:
+        RunError: if the weights hold no decoder.
+        SettingsError: if arguments do not fit together.
+        DataError: if an image cannot be read.
+    """
+    model = loaded(str(run), device)
+    hidden = _mask(
+        model, masking, ratio, mask
+    )  # before images are read, in case nothing can be rebuilt
+    pictures = _pictures(_several(images), model)
+    questions = [
+        (pixels, model.mask_for(pixels, hidden, derive("image", seed, number) % 2**31))
+        for number, (_, pixels) in enumerate(pictures)
+    ]
+    results = [model.reconstruct(pixels, mask, levels=levels) for pixels, mask in questions]
+    nearest, looked, without = _nearest(model, questions)
+    rebuilt = [
+        Reconstructed(name, result, mask, near)
+        for (name, _), result, (_, mask), near in zip(
+            pictures, results, questions, nearest, strict=True
+        )
+    ]
+    chosen = _bands_shown(bands, model.spec.channels)
+    remarks = _notes(model, levels, looked, without, chosen)
+    page = sheet(_HEADINGS, list(_rows(rebuilt, chosen, model)), remarks)
+    return Reconstructions(rebuilt, remarks, page)
+
+
+def _several(
+    images: str | Path | AnySource | Sequence[str | Path | AnySource],
+) -> Sequence[str | Path | AnySource]:
+    """A list of what may be one."""
+    return images if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+
+
+def _rows(rebuilt: list[Reconstructed], chosen: tuple[int, ...], model: Model) -> Iterator[Row]:
+    """The rows of the sheet."""
+    for one in rebuilt:
+        result = one.reconstruction
+        versions = (result.masked, result.rebuilt, result.pasted, result.original)
+        pictures = [_shown(pixels, chosen, model) for pixels in versions]
+        yield Row(pictures, _caption(_figures(one)))
+
+
+def _pictures(images: Sequence[str | Path | AnySource], model: Model) -> list[tuple[str, Tensor]]:
     """(name, pixels) of every image: files as they are, and some of each set of images."""
     pictures: list[tuple[str, Tensor]] = []
-    for name in names:
-        if is_data(name):
-            pictures += _some_of(find_source(name, None, *model.bands), model)
+    for image in images:
+        if not isinstance(image, str | Path):
+            pictures += _some_of(image, model)
+        elif is_data(str(image)):
+            pictures += _some_of(find_source(str(image), None, *model.bands), model)
         else:
-            pictures.append((Path(name).name, model.fit(name)))
+            pictures.append((Path(image).name, model.fit(image)))
     if not pictures:
         raise DataError("no image given: name image files, or folders that hold some")
     if len(pictures) > _MOST_SHOWN:
@@ -155,21 +239,27 @@ def _some_of(data: AnySource, model: Model) -> list[tuple[str, Tensor]]:
     return pictures
 
 
-def _mask(args: Arguments, model: Model) -> AnyMasking | Tensor:
+def _mask(
+    model: Model,
+    masking: AnyMasking | Literal["random", "block", "grid"] | None,
+    ratio: float | None,
+    painted: str | Path | Tensor | None,
+) -> AnyMasking | Tensor:
     """What to hide: painted pixels, or a masking."""
-    if args.mask is not None:
-        if args.masking != "as trained" or args.ratio is not None:
+    if painted is not None:
+        if masking is not None or ratio is not None:
             raise SettingsError("--mask says what to hide; leave out --masking and --ratio")
-        return _painted(Path(args.mask))
+        return painted if isinstance(painted, Tensor) else _painted(Path(painted))
     trained = model.objective.masking
-    kind = args.masking
-    if kind == "as trained":
-        return trained if args.ratio is None else _with_ratio(trained, args.ratio)
-    if kind == "random":
-        return RandomMasking() if args.ratio is None else RandomMasking(ratio=args.ratio)
-    if kind == "block":
-        return BlockMasking() if args.ratio is None else BlockMasking(ratio=args.ratio)
-    return _grid(args.ratio)
+    if masking is None:
+        return trained if ratio is None else _with_ratio(trained, ratio)
+    if masking == "random":
+        return RandomMasking() if ratio is None else RandomMasking(ratio=ratio)
+    if masking == "block":
+        return BlockMasking() if ratio is None else BlockMasking(ratio=ratio)
+    if masking == "grid":
+        return _grid(ratio)
+    return masking if ratio is None else _with_ratio(masking, ratio)
 
 
 def _with_ratio(masking: AnyMasking, ratio: float) -> AnyMasking:
@@ -242,13 +332,13 @@ def _nearest(
     return list(found), looked, ""
 
 
-def _figures(
-    name: str, result: Reconstruction, mask: PatchMask, nearest: tuple[float, str] | None
-) -> dict[str, Any]:
+def _figures(one: Reconstructed) -> dict[str, Any]:
+    """The figures of an image, rounded as they are printed."""
+    result, nearest = one.reconstruction, one.nearest
     figures: dict[str, Any] = {
-        "image": name,
-        "hidden": mask.removed_index.shape[1],
-        "patches": mask.removed.shape[1],
+        "image": one.name,
+        "hidden": one.mask.removed_index.shape[1],
+        "patches": one.mask.removed.shape[1],
     }
     if math.isnan(result.error):
         return figures
@@ -275,7 +365,7 @@ def _caption(figures: dict[str, Any]) -> str:
 
 
 def _notes(
-    args: Arguments, model: Model, looked: int, without: str, chosen: tuple[int, ...]
+    model: Model, levels: Levels, looked: int, without: str, chosen: tuple[int, ...]
 ) -> list[str]:
     objective = model.spec.objective
     target = objective.target if isinstance(objective, Predicting) else None
@@ -296,7 +386,7 @@ def _notes(
     if isinstance(target, NormalizedPixels | KMeansTokens):
         notes.append(
             "levels of hidden patches: from the 8 nearest visible patches"
-            if args.levels == "neighbors"
+            if levels == "neighbors"
             else "levels of hidden patches: THE TRUE ONES, read from the hidden pixels"
         )
     if isinstance(target, TokenizerCodes):

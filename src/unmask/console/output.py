@@ -83,7 +83,7 @@ def _state(report: training.Progress) -> str:
 
 def say_notes(source: ImageSource) -> None:
     """Say what a source has to say of itself, such as names in a labels file without an image."""
-    for note in getattr(source, "notes", ()):
+    for note in source.notes if isinstance(source, Noted) else ():
         console.print(f"          {note}")
 
 
@@ -103,12 +103,6 @@ def say_left_out(source: ImageSource) -> None:
         kinds = ", ".join(f"{count} {ending}" for ending, count in source.others.most_common(5))
         console.print(f"          passed over, not images: {kinds}")
     say_notes(source)
-
-
-def say_notes(source: ImageSource) -> None:
-    """Say what a source has to tell of its images, such as labels that belong to none."""
-    for note in source.notes if isinstance(source, Noted) else ():
-        console.print(f"          {note}")
 
 
 def duration(seconds: float) -> str:

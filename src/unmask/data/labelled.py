@@ -9,6 +9,7 @@ from unmask.annotations import UNKNOWN, AnyAnnotations, MultiLabels, dense_words
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.data.image_files import EncodedImages
+from unmask.data.labels_file import LabelsFile
 from unmask.data.subset import Subset
 from unmask.errors import DataError, SettingsError
 from unmask.randomness import derive
@@ -60,12 +61,17 @@ def open_labelled(
         raise DataError(_other_classes(train.annotations, test.annotations))
     if isinstance(train.annotations, MultiLabels):
         return _open_multilabel(train, test, seed)
+    unlabelled = 0
+    if isinstance(data, LabelsFile):  # which need not name every image
+        unlabelled = len(train) - len(train := _only_labelled(train))
+        if test is not None:
+            unlabelled += len(test) - len(test := _only_labelled(test))
     labels = checked_labels(train)
     if test is not None:
         _check_every_class(labels, names, "training")
         _check_every_class(checked_labels(test), names, "test")
-        return Labelled(train, test, _OWN_FOLDERS)
-    return _split(train, labels, seed)
+        return Labelled(train, test, _OWN_FOLDERS, unlabelled)
+    return _split(train, labels, seed)._replace(unlabelled=unlabelled)
 
 
 def _check_kind(source: ImageSource, multilabel: bool) -> None:
@@ -128,7 +134,7 @@ def _open_multilabel(train: ImageSource, test: ImageSource | None, seed: int) ->
         words = _OWN_FOLDERS
     else:
         rows = _labelled_rows(train)
-        held_out = draw_multilabel_share(train.labels()[rows], TEST_SHARE, seed)
+        held_out = draw_share(train.labels()[rows], TEST_SHARE, seed)
         unlabelled = len(train) - len(rows)
         parts = Subset(train, rows[~held_out]), Subset(train, rows[held_out])
         words = f"{TEST_SHARE:.0%} of the images for testing, drawn from seed {seed}"
@@ -138,14 +144,19 @@ def _open_multilabel(train: ImageSource, test: ImageSource | None, seed: int) ->
             raise DataError(f"no {use} image belongs to any class; label more images")
         if missing := int((counts == 0).sum()):
             words += f"; {missing} of {len(counts)} classes have no {use} image"
-    if unlabelled:
-        words += f"; {unlabelled:,} images without labels are left out"
     return Labelled(*parts, words, unlabelled)
 
 
 def _labelled_rows(source: ImageSource) -> NDArray[np.int64]:
     """Positions of the labelled images."""
-    return np.flatnonzero((source.labels() != UNKNOWN).all(1))
+    labels = source.labels()
+    return np.flatnonzero(labels.reshape(len(labels), -1).min(1) > UNKNOWN)
+
+
+def _only_labelled(source: ImageSource) -> ImageSource:
+    """The labelled images."""
+    rows = _labelled_rows(source)
+    return source if len(rows) == len(source) else Subset(source, rows)
 
 
 def checked_labels(source: ImageSource) -> NDArray[np.int64]:
@@ -175,7 +186,12 @@ def _check_every_class(labels: NDArray[np.int64], names: tuple[str, ...], use: s
 
 
 def draw_share(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """A random share of each class; of a class with two or more images at least one, and never all."""
+    """A random share of each class; of a class with two or more images at least one, and never all.
+
+    `labels` is [n], or [n classes] of 0 and 1 (`draw_multilabel_share`).
+    """
+    if labels.ndim > 1:
+        return draw_multilabel_share(labels, share, seed)
     random = np.random.default_rng(derive("split", seed))
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
@@ -223,10 +239,15 @@ def draw_few(
     With the same seed, a larger amount includes the images of a smaller one.
 
     Raises:
-        SettingsError: if a class has fewer images, or the amount is not valid.
+        SettingsError: if a class has fewer images, the amount is not valid, or images belong to several classes.
     """
     if amount == "all":
         return np.arange(len(labels))
+    if labels.ndim > 1:
+        raise SettingsError(
+            f"--labels {amount} draws labels of each class, and these images may belong to several classes at once; "
+            "use --labels all"
+        )
     number = amount.removesuffix("%")
     share = amount.endswith("%")
     if not number.isdecimal() or int(number) < 1 or (share and int(number) > 100):

@@ -25,8 +25,8 @@ class Features(NamedTuple):
     """The class token (the mean of several)."""
     mean: Float[Tensor, "n d"]
     """The mean of the patch tokens."""
-    labels: Int[Tensor, "n *classes"]
-    """The class of each image, [n], or 0 or 1 for each class, [n classes]; -1 if it is not known."""
+    labels: Int[Tensor, "n"] | Float[Tensor, "n classes"]
+    """The class of each image, or 0 or 1 for each class; -1 if it is not known."""
     positions: Int[Tensor, "n"]
     """Positions of the images in their source; unreadable images have no row."""
     unreadable: Unreadable
@@ -43,7 +43,7 @@ class Tokens(NamedTuple):
 
     tokens: Float[Tensor, "n t d"]
     """Class token first."""
-    labels: Int[Tensor, "n *classes"]
+    labels: Int[Tensor, "n"] | Float[Tensor, "n classes"]
     """As in `Features`."""
     positions: Int[Tensor, "n"]
     """As in `Features`."""
@@ -81,7 +81,7 @@ def features(
         means[rows] = encoded.patches.mean(1)
         positions += batch.positions
     count = len(positions)
-    labels = torch.from_numpy(source.labels()[positions])
+    labels = _labels(source, positions)
     return Features(classes[:count], means[:count], labels, torch.tensor(positions), unreadable)
 
 
@@ -109,8 +109,14 @@ def patch_tokens(
         part = tokens[len(positions) : len(positions) + len(batch.positions)]
         part[:, :1], part[:, 1:] = encoded.cls.mean(1, keepdim=True), encoded.patches
         positions += batch.positions
-    labels = torch.from_numpy(source.labels()[positions])
+    labels = _labels(source, positions)
     return Tokens(tokens[: len(positions)], labels, torch.tensor(positions), unreadable)
+
+
+def _labels(source: ImageSource, positions: list[int]) -> Tensor:
+    """The classes of some images, of the type that a batch has: int64 [n], or float32 [n classes]."""
+    labels = torch.from_numpy(source.labels()[positions])
+    return labels.float() if labels.ndim > 1 else labels
 
 
 def check_room(encoder: Encoder, source: ImageSource, size: Size) -> tuple[int, int, int]:

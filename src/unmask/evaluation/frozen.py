@@ -109,7 +109,7 @@ def evaluate(
             scores = knn_votes(train_features, train.labels, test_features, classes)
             setting = f"cosine, k = {NEIGHBORS}, temperature {TEMPERATURE}"
         else:
-            held_out = draw_share(train.labels.numpy(), TEST_SHARE, 0)
+            held_out = draw_share(train.labels.long().numpy(), TEST_SHARE, 0)
             strength = 1.0
             if held_out.any():
                 strength = best_strength(

@@ -240,7 +240,8 @@ def augmented_recipes(
             + "; remove --augment"
         )
     probe, feature = _PROBES[question.protocol]
-    return {feature: partial(augmented, probe, subject.model.spec, epochs)}
+    annotations = subject.labelled.train.annotations
+    return {feature: partial(augmented, probe, subject.model.spec, annotations, epochs)}
 
 
 def trained_arms(

@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Event
 from typing import NamedTuple
 
+from unmask.annotations import AnyAnnotations
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
@@ -21,7 +22,7 @@ from unmask.runs.finetune import Finetune, Tuned
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import new_run
 from unmask.runs.training import training
-from unmask.tasks import Classify
+from unmask.tasks import Classify, task_for
 from unmask.tasks.task import Score
 from unmask.training.hardware import Hardware
 from unmask.training.optimizers import LayerwiseAdamW
@@ -117,7 +118,13 @@ def from_scratch(recipe: Transfer) -> Transfer:
     return with_blocks(replace(recipe, optimizer=optimizer), "all")
 
 
-def augmented(probe: Probe, spec: ModelSpec, epochs: float | None, images: int) -> Transfer:
+def augmented(
+    probe: Probe,
+    spec: ModelSpec,
+    annotations: AnyAnnotations,
+    epochs: float | None,
+    images: int,
+) -> Transfer:
     """A probe on a frozen encoder with new crops and flips at every step (MAE table 10).
 
     Steps, batch size and learning rate are those of the probe on fixed features, unless `epochs` is given. Crops and
@@ -134,7 +141,7 @@ def augmented(probe: Probe, spec: ModelSpec, epochs: float | None, images: int) 
     epochs = epochs or steps * batch_size / images
     return Transfer(
         encoder=spec.encoder,
-        task=Classify(head=probe.head, trained_blocks="0"),
+        task=task_for(Classify(head=probe.head, trained_blocks="0"), annotations),
         views=views,
         test_views=tuned.test_views,
         mixing=UNMIXED,

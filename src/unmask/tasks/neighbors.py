@@ -11,6 +11,7 @@ from torch.nn import functional as F
 NEIGHBORS = 20
 TEMPERATURE = 0.07
 _CHUNK = 1024  # test features compared at a time, to limit memory
+_CERTAIN = 1e-6  # shares are clamped to this and 1 minus this, so that log-odds are finite
 
 
 def knn_votes(
@@ -23,7 +24,8 @@ def knn_votes(
 ) -> Float[Tensor, "b classes"]:
     """The votes of the k nearest training features (or of all, if there are fewer) for each class.
 
-    `labels` is the class of each training image, or 0 or 1 for each class.
+    `labels` is the class of each training image, or 0 or 1 for each class. In the second case the votes are the log-odds
+    of the weighted share of neighbours that belong to the class, like the scores of a multi-label classifier.
     """
     train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
     votes = [
@@ -64,6 +66,7 @@ def _votes(
     nearest, index = similarity.topk(min(neighbors, similarity.shape[1]), dim=1)
     weights = (nearest / temperature).exp()  # [b k]
     if labels.ndim == 2:
-        return torch.einsum("bk,bkc->bc", weights, labels[index])
+        shares = torch.einsum("bk,bkc->bc", weights / weights.sum(1, keepdim=True), labels[index])
+        return shares.logit(eps=_CERTAIN)
     votes = torch.zeros(len(similarity), classes)
     return votes.scatter_add_(1, labels[index], weights)
