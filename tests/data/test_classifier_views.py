@@ -73,7 +73,7 @@ def test_other_pixels_are_refused() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"magnitude": 11}, "magnitude must be between 0 and 10, got 11"),
+        ({"magnitude": 11}, "magnitude must lie between 0 and 10, got 11"),
         ({"magnitude_std": -1.0}, "magnitude_std must not be negative"),
         ({"smallest_share": 0.0}, "smallest_share must be above 0"),
     ],

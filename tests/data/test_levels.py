@@ -119,9 +119,9 @@ def test_fixed_crops_take_any_channels_and_missing_values() -> None:
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"share must be above 0 and at most 1, got 1\.2"):
         FixedCrop(share=1.2)
-    with pytest.raises(SettingsError, match="flip_probability must be between 0 and 1, got 2"):
+    with pytest.raises(SettingsError, match="flip_probability must lie between 0 and 1, got 2"):
         FixedCrop(flip_probability=2)
-    with pytest.raises(SettingsError, match=r"hue must be between 0 and 0\.5, got 0\.6"):
+    with pytest.raises(SettingsError, match=r"hue must lie between 0 and 0\.5, got 0\.6"):
         JitteredCrop(hue=0.6)
-    with pytest.raises(SettingsError, match="probability must be between 0 and 1, got -1"):
+    with pytest.raises(SettingsError, match="probability must lie between 0 and 1, got -1"):
         JitteredCrop(probability=-1)

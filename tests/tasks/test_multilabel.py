@@ -137,7 +137,7 @@ def test_a_task_follows_from_the_annotations() -> None:
 
 
 def test_too_many_held_out_images_are_refused() -> None:
-    with pytest.raises(SettingsError, match=r"holds_out must be between 0 and 0.5, got 0.9"):
+    with pytest.raises(SettingsError, match=r"holds_out must lie between 0 and 0.5, got 0.9"):
         MultiLabel(holds_out=0.9)
 
 

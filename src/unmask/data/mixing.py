@@ -10,6 +10,7 @@ from unmask.channels import Statistics
 from unmask.contracts import Batch
 from unmask.errors import SettingsError
 from unmask.randomness import generator, seeded
+from unmask.spec import within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +31,8 @@ class Mixing:
     """Probability of replacing a rectangle of an image with Gaussian noise; 0.25 in the published code."""
 
     def __post_init__(self) -> None:
-        for name in ("mixup", "cutmix"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not 0 <= self.erasing <= 1:
-            raise SettingsError(f"erasing must lie between 0 and 1, got {self.erasing}")
+        within(self, "[0, inf)", "mixup", "cutmix")
+        within(self, "[0, 1]", "erasing")
 
     @property
     def mixes(self) -> bool:

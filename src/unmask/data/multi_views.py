@@ -15,7 +15,7 @@ from unmask.data.geometry import Placing, moved, moved_pixels, view_of_part
 from unmask.data.views import AnyCrops, AnyViews, draw_box
 from unmask.errors import DataError, SettingsError
 from unmask.randomness import generator
-from unmask.spec import Kind, kind_of, kinds
+from unmask.spec import Kind, kind_of, kinds, within
 
 # Strengths of DINO and MoCo v3.
 _BRIGHTNESS = _CONTRAST = 0.4
@@ -76,16 +76,14 @@ class MultiCrop:
     """Probability of solarising the second large view."""
 
     def __post_init__(self) -> None:
-        if self.small_count < 0:
-            raise SettingsError(f"small_count must not be negative, got {self.small_count}")
-        _check_shares(self.smallest_share, self.middle_share)
-        _check_probabilities(
-            flip=self.flip_probability,
-            jitter=self.jitter_probability,
-            gray=self.gray_probability,
-            blur=max(self.blur_probabilities),
-            solarize=self.solarize_probability,
-        )
+        within(self, "[0, inf)", "small_count")
+        within(self, "(0, 1]", "smallest_share", "middle_share")
+        if self.smallest_share > self.middle_share:
+            raise SettingsError(
+                f"smallest_share must not be larger than middle_share, got {self.smallest_share} and "
+                f"{self.middle_share}"
+            )
+        _check_probabilities(self)
 
     def sizes(self, size: Size) -> tuple[Size, ...]:
         """Size of every view in pixels.
@@ -150,14 +148,8 @@ class TwoCrops:
     """Probability of solarising the second view."""
 
     def __post_init__(self) -> None:
-        _check_shares(self.smallest_share)
-        _check_probabilities(
-            flip=self.flip_probability,
-            jitter=self.jitter_probability,
-            gray=self.gray_probability,
-            blur=max(self.blur_probabilities),
-            solarize=self.solarize_probability,
-        )
+        within(self, "(0, 1]", "smallest_share")
+        _check_probabilities(self)
 
     def sizes(self, size: Size) -> tuple[Size, ...]:
         """Size of both views in pixels."""
@@ -185,18 +177,13 @@ class TwoCrops:
         return tuple(views)
 
 
-def _check_shares(*shares: float) -> None:
-    """Refuse shares of the image's area that are not in (0, 1], or not in ascending order."""
-    if not all(0 < share <= 1 for share in shares) or list(shares) != sorted(shares):
+def _check_probabilities(views: MultiCrop | TwoCrops) -> None:
+    names = ("flip_probability", "jitter_probability", "gray_probability", "solarize_probability")
+    within(views, "[0, 1]", *names)
+    if not all(0 <= probability <= 1 for probability in views.blur_probabilities):
         raise SettingsError(
-            f"shares of the image's area must be above 0 and at most 1, the smaller first, got {list(shares)}"
+            f"blur_probabilities must lie between 0 and 1, got {views.blur_probabilities}"
         )
-
-
-def _check_probabilities(**probabilities: float) -> None:
-    for name, value in probabilities.items():
-        if not 0 <= value <= 1:
-            raise SettingsError(f"{name} probability must be between 0 and 1, got {value}")
 
 
 def _view(

@@ -14,6 +14,7 @@ from unmask.errors import SettingsError
 from unmask.masks import PatchMask
 from unmask.patches import patch_grid, pixels_of, size_of
 from unmask.randomness import generator
+from unmask.spec import within
 
 _SETTLED = 0.9  # share of the training after which the patch share stays at `last`
 
@@ -91,11 +92,8 @@ class Noise:
     """Standard deviation of Gaussian noise on every pixel, relative to that of its channel."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.pixel_noise < math.inf:
-            raise SettingsError(
-                f"pixel_noise must be at least 0 and finite, got {self.pixel_noise}; 0.3 is about a third of a "
-                "channel's standard deviation"
-            )
+        usual = "0.3 is about a third of a channel's standard deviation"
+        within(self, "[0, inf)", "pixel_noise", usual=usual)
 
     @property
     def pairs(self) -> bool:

@@ -25,9 +25,9 @@ from unmask.data.geometry import (
     view_of_part,
     whole_of,
 )
-from unmask.errors import DataError, SettingsError
+from unmask.errors import DataError
 from unmask.randomness import generator, seeded
-from unmask.spec import Kind
+from unmask.spec import Kind, within
 
 _MARGIN_UP_TO = 224  # pixels; MAE's evaluation crops no margin from larger images
 _TRIES = 10  # as in torchvision's RandomResizedCrop
@@ -45,11 +45,8 @@ class RandomCrop:
     """Probability of a horizontal flip; 0 if left and right matter, as in text."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.smallest_share <= 1:
-            raise SettingsError(
-                f"smallest_share must be above 0 and at most 1, got {self.smallest_share}; MAE uses 0.2"
-            )
-        _check_flip(self.flip_probability)
+        within(self, "(0, 1]", "smallest_share", usual="MAE uses 0.2")
+        within(self, "[0, 1]", "flip_probability")
 
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
@@ -74,11 +71,6 @@ def _placed(
 
 def _drawn_flip(probability: float, random: torch.Generator) -> bool:
     return torch.rand((), generator=random).item() < probability
-
-
-def _check_flip(probability: float) -> None:
-    if not 0 <= probability <= 1:
-        raise SettingsError(f"flip_probability must be between 0 and 1, got {probability}")
 
 
 def draw_box(
@@ -132,8 +124,7 @@ class MarginCrop:
     """Side of the crop relative to that of the resized image, up to 224 pixels."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise SettingsError(f"share must be above 0 and at most 1, got {self.share}")
+        within(self, "(0, 1]", "share")
 
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
@@ -163,9 +154,8 @@ class FixedCrop:
     """Probability of a horizontal flip; 0 if left and right matter, as in text."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise SettingsError(f"share must be above 0 and at most 1, got {self.share}")
-        _check_flip(self.flip_probability)
+        within(self, "(0, 1]", "share")
+        within(self, "[0, 1]", "flip_probability")
 
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
@@ -216,13 +206,8 @@ class JitteredCrop:
 
     def __post_init__(self) -> None:
         self.crop()
-        for name, most in (("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0.5)):
-            if not 0 <= getattr(self, name) <= most:
-                raise SettingsError(
-                    f"{name} must be between 0 and {most}, got {getattr(self, name)}"
-                )
-        if not 0 <= self.probability <= 1:
-            raise SettingsError(f"probability must be between 0 and 1, got {self.probability}")
+        within(self, "[0, 1]", "brightness", "contrast", "saturation", "probability")
+        within(self, "[0, 0.5]", "hue")
 
     def crop(self) -> RandomCrop:
         """The crop and flip before colour jitter."""
@@ -279,10 +264,8 @@ class AugmentedCrop:
 
     def __post_init__(self) -> None:
         self.crop()
-        if not 0 <= self.magnitude <= 10:
-            raise SettingsError(f"magnitude must be between 0 and 10, got {self.magnitude}")
-        if self.magnitude_std < 0:
-            raise SettingsError(f"magnitude_std must not be negative, got {self.magnitude_std}")
+        within(self, "[0, 10]", "magnitude")
+        within(self, "[0, inf)", "magnitude_std")
 
     def crop(self) -> RandomCrop:
         """The crop and flip before RandAugment."""
@@ -347,8 +330,7 @@ class WholeImage:
     """Largest length of the longer side in pixels; smaller images keep their size. The recipe's image size is not used."""
 
     def __post_init__(self) -> None:
-        if self.longest_side < 1:
-            raise SettingsError(f"longest_side must be at least 1 pixel, got {self.longest_side}")
+        within(self, "[1, inf)", "longest_side")
 
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int

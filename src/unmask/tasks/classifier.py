@@ -13,6 +13,7 @@ from unmask.encoders.layers import Block, kept_paths
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.patches import size_of
+from unmask.spec import within
 from unmask.tasks.average import WeightAverage
 from unmask.tasks.heads import AnyHead
 from unmask.traits import Following
@@ -52,9 +53,7 @@ def check_trained(task: Trained) -> None:
     Raises:
         SettingsError: with the field and its value.
     """
-    for name in ("drop_path", "weight_average"):
-        if not 0 <= getattr(task, name) < 1:
-            raise SettingsError(f"{name} must be in [0, 1), got {getattr(task, name)}")
+    within(task, "[0, 1)", "drop_path", "weight_average")
     if task.trained_blocks not in ("all", "half") and not task.trained_blocks.isdecimal():
         raise SettingsError(
             f"trained_blocks must be all, half or a number of blocks, got {task.trained_blocks!r}"

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from unmask.annotations import Annotations, AnyAnnotations, ClassLabels
 from unmask.encoders.vit import VisionTransformer
-from unmask.errors import SettingsError
+from unmask.spec import within
 from unmask.tasks.classifier import Classifier, check_trained, frozen_halves
 from unmask.tasks.heads import AnyHead, MeanHead
 from unmask.tasks.task import ClassScore, Prediction, likeliest
@@ -49,8 +49,7 @@ class Classify:
     """Decay of the moving average of the weights used for evaluation; 0 evaluates the weights themselves."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise SettingsError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        within(self, "[0, 1)", "label_smoothing")
         check_trained(self)
 
     def check(self, depth: int) -> None:

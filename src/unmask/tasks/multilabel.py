@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from unmask.annotations import Annotations, AnyAnnotations, MultiLabels
 from unmask.encoders.vit import VisionTransformer
-from unmask.errors import SettingsError
+from unmask.spec import within
 from unmask.tasks.classifier import Classifier, check_trained, frozen_halves
 from unmask.tasks.heads import AnyHead, MeanHead
 from unmask.tasks.task import Prediction, likeliest
@@ -46,8 +46,7 @@ class MultiLabel:
     """Share of the training images held out for choosing the threshold of each class."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.holds_out <= 0.5:
-            raise SettingsError(f"holds_out must be between 0 and 0.5, got {self.holds_out}")
+        within(self, "[0, 0.5]", "holds_out")
         check_trained(self)
 
     def check(self, depth: int) -> None:
