@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unmask.contracts import Batch, Size, StepReport
 from unmask.randomness import generator
-from unmask.training.hardware import Precision, autocast, wait_for
+from unmask.training.hardware import Precision, autocast, seconds_of
 from unmask.training.untouched import untouched
 
 _CEILING_SECONDS = 0.2
@@ -106,11 +106,7 @@ def _best_seconds(work: Callable[[], Tensor], device: torch.device) -> float:
     times: list[float] = []
     first = time.perf_counter()
     while len(times) < 2 or time.perf_counter() - first < _CEILING_SECONDS:
-        wait_for(device)
-        started = time.perf_counter()
-        work()
-        wait_for(device)
-        times.append(time.perf_counter() - started)
+        times.append(seconds_of(work, device))
     return min(times)
 
 

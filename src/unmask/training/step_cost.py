@@ -1,7 +1,6 @@
 """Time and memory of a training step, measured on the module before a run."""
 
 import resource
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from torch import nn
 
 from unmask.contracts import Batch
 from unmask.randomness import generator
-from unmask.training.hardware import Precision, autocast, wait_for
+from unmask.training.hardware import Precision, autocast, seconds_of
 from unmask.training.untouched import untouched
 
 _FEWEST = 4  # images of the larger trial
@@ -115,14 +114,7 @@ def _resident() -> int:
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
     """The faster of two runs, after one for warming up."""
-    times: list[float] = []
-    for _ in range(3):
-        wait_for(device)
-        started = time.perf_counter()
-        work()
-        wait_for(device)
-        times.append(time.perf_counter() - started)
-    return min(times[1:])
+    return min([seconds_of(work, device) for _ in range(3)][1:])
 
 
 def saved_bytes(
