@@ -69,7 +69,7 @@ class _Line(NamedTuple):
     """How to turn the bytes of an image into its view."""
 
     epoch: int
-    index: int
+    position: int
     """Position of the requested image."""
     whole: Size
     """Size of the JPEG; 0 x 0 if the bytes are the finished view."""
