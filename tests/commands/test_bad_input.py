@@ -45,7 +45,7 @@ def test_missing_data(unmask: Unmask) -> None:
     said = unmask("pretrain", "gone")
     assert said.status == 1
     assert f"{Path('gone').absolute()} does not exist" in said.err
-    assert "DATA is a folder of images, or digits" in said.err
+    assert "DATA must be a folder of images, or digits" in said.err
 
 
 def test_data_is_a_file(unmask: Unmask, images: Path) -> None:
@@ -67,7 +67,7 @@ def test_no_image_among_files(unmask: Unmask, tmp_path: Path) -> None:
         (tmp_path / name).write_text("words")
     said = unmask("pretrain", tmp_path)
     assert said.status == 1
-    assert "it holds 2 .txt, 1 (no ending), 1 .pdf" in said.err
+    assert "it contains 2 .txt, 1 (no ending), 1 .pdf" in said.err
     assert ".jpg" in said.err
 
 
@@ -84,7 +84,7 @@ def huge_png(side: int) -> bytes:
 
 BAD_FILES = {
     "empty.png": (b"", "empty (0 bytes)"),
-    "text.jpg": (b"not a picture", "not an image of a known type"),
+    "text.jpg": (b"not a picture", "not an image of a known format"),
     "bomb.png": (huge_png(15_000), "178956970 pixels"),
 }
 
@@ -93,7 +93,7 @@ def test_a_bomb_is_not_called_damaged(unmask: Unmask, tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(huge_png(15_000))
     said = unmask("pretrain", tmp_path)
     assert said.status == 1
-    assert "damaged or cut off" not in said.err
+    assert "damaged or truncated" not in said.err
 
 
 @pytest.mark.parametrize("name", BAD_FILES)

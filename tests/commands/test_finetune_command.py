@@ -57,7 +57,7 @@ def test_prints_the_plan_and_the_score(unmask: Unmask, trained: RunFolder, class
         "model 1 blocks of 8, patches of 2, 8 pixels; trained: all",
         "batch 4, learning rate up to 0.00469",
         "steps 6 (1.5 epochs)",
-        "patches 50% at first, 100% at last shown; the expected time assumes all",
+        "patches 50% at first, 100% at the end shown; the expected time assumes all",
         "step 6 of 6, loss",
         "test top-1",
         "on 4 images (chance 50.00%)",
@@ -175,14 +175,14 @@ def test_missing_words(unmask: Unmask, trained: RunFolder) -> None:
 def test_images_without_labels(unmask: Unmask, trained: RunFolder, images: Path) -> None:
     said = unmask("finetune", trained.root, images)
     assert said.status == 1
-    assert "put each class in a folder of its own" in said.err
+    assert "put each class in its own folder" in said.err
 
 
 def test_one_class_alone(unmask: Unmask, trained: RunFolder, classes: Path, tmp_path: Path) -> None:
     shutil.copytree(classes / "cats", tmp_path / "data" / "cats")
     said = unmask("finetune", trained.root, tmp_path / "data")
     assert said.status == 1
-    assert "there must be two classes or more" in said.err
+    assert "at least two classes" in said.err
 
 
 def test_class_folders_that_differ(
@@ -201,7 +201,7 @@ def test_class_folders_that_differ(
 def test_more_blocks_than_there_are(unmask: Unmask, trained: RunFolder, classes: Path) -> None:
     said = unmask("finetune", trained.root, classes, *RECIPE, "--trained-blocks", "2")
     assert said.status == 1
-    assert "2 blocks cannot be trained of an encoder that has 1" in said.err
+    assert "cannot train 2 blocks of an encoder with 1" in said.err
 
 
 def test_a_recipe_of_another_architecture(

@@ -57,13 +57,15 @@ def test_texts_that_cannot_be_read(unmask: Unmask) -> None:
     assert "nothing.txt cannot be read (No such file" in unmask("words", "nothing.txt").err
     Path("short.txt").write_text("too short")
     assert (
-        "short.txt holds 9 characters, and fewer than 20,000 teach nothing"
+        "short.txt has 9 characters, but training needs at least 20,000"
         in unmask("words", "short.txt").err
     )
     Path("bytes.txt").write_bytes(bytes(range(128, 256)) * 200)
-    assert "bytes.txt is no text in UTF-8" in unmask("words", "bytes.txt").err
+    assert "bytes.txt is not UTF-8 text" in unmask("words", "bytes.txt").err
     Path("same.txt").write_text("a" * 30_000)
-    assert "same.txt holds hardly any character twice" in unmask("words", "same.txt").err
+    assert (
+        "same.txt has 1 characters that occur at least 20 times" in unmask("words", "same.txt").err
+    )
     assert "steps must be at least 1, got 0" in unmask("words", "--steps", "0").err
     assert "ratio must lie between 0 and 1" in unmask("words", "--ratio", "2").all
 

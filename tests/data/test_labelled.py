@@ -77,11 +77,11 @@ class TestSeveralClasses:
         return Annotated(images, self.kind, list(torch.tensor(labels).float()), numbers)
 
     def opened(self, labels: list[list[int]], seed: int = 0) -> Labelled:
-        return open_labelled(Opening(self.source(labels)), seed, "taken")
+        return open_labelled(Opening(self.source(labels)), seed, "accepted")
 
     def test_they_need_a_task_of_their_own(self) -> None:
         with pytest.raises(
-            SettingsError, match=r"any number of classes of each image, .* a task of its own"
+            SettingsError, match=r"any number of labels per image, .* use a task for these"
         ):
             open_labelled(Opening(self.source([[1, 0, 1]] * 9)), 0)
 
@@ -105,7 +105,7 @@ class TestSeveralClasses:
             found = self.opened(labels, seed)
             assert found.train.labels().sum(0).tolist()[1:] == [1, 1]
             assert found.test.labels().sum(0).tolist()[1:] == [1, 0]
-            assert found.split.endswith("; 1 of 3 classes have no image to test on")
+            assert found.split.endswith("; 1 of 3 classes have no test image")
 
     def test_unlabelled_images_are_left_out_and_counted(self) -> None:
         labels = [[1, 0, 1], [0, 0, 0], [0, 1, 0], [-1, -1, -1]] * 10
@@ -116,10 +116,10 @@ class TestSeveralClasses:
 
     def test_their_own_folders_are_taken(self) -> None:
         train, test = self.source([[1, 0, 0], [0, 1, 1]]), self.source([[-1] * 3, [1, 0, 0]])
-        found = open_labelled(Opening(train, test), 0, "taken")
+        found = open_labelled(Opening(train, test), 0, "accepted")
         assert (len(found.train), len(found.test), found.unlabelled) == (2, 1, 1)
         assert found.split == (
-            "the data's own train and test folders; 2 of 3 classes have no image to test on"
+            "the data's own train and test folders; 2 of 3 classes have no test image"
         )
 
     def test_few_of_each_class_cannot_be_drawn(self) -> None:
@@ -131,12 +131,12 @@ class TestSeveralClasses:
             draw_few(labels, self.kind.names, "1", 0)
 
     def test_nothing_to_learn(self) -> None:
-        with pytest.raises(DataError, match="no image to learn from belongs to any class"):
+        with pytest.raises(DataError, match="no training image belongs to any class"):
             self.opened([[0, 0, 0]] * 10)
 
     def test_other_kinds_in_the_two_folders(self, classes: Path) -> None:
         folders = Folder(path=str(classes)).open()
-        with pytest.raises(DataError, match=r"labels of the kind class, .* of the kind classes"):
+        with pytest.raises(DataError, match=r"have class and the test images classes"):
             open_labelled(Opening(folders, self.source([[1, 0, 0]])), 0)
 
 
@@ -156,9 +156,9 @@ class Opening(Folder):
 def test_annotations_of_pixels_need_a_task_of_their_own() -> None:
     images = [torch.zeros(3, 4, 4)]
     source = Annotated(images, ClassMaps(names=("a", "b")), [torch.zeros(4, 4, dtype=torch.long)])
-    for taken in ("refused", "taken"):
-        with pytest.raises(SettingsError, match=r"comes with class maps, .* a task of its own"):
-            open_labelled(Opening(source), 0, taken)
+    for multilabel in ("refused", "accepted"):
+        with pytest.raises(SettingsError, match=r"comes with class maps, .* use a task for these"):
+            open_labelled(Opening(source), 0, multilabel)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_few_labels_are_drawn_for_each_class_and_nested() -> None:
 def test_more_labels_than_there_are() -> None:
     labels = np.repeat([0, 1], [10, 3])
     with pytest.raises(
-        SettingsError, match="--labels 5 asks for 5 labels of each class, and 'dogs' has 3"
+        SettingsError, match="--labels 5 needs 5 training images of each class, but 'dogs' has 3"
     ):
         draw_few(labels, ("cats", "dogs"), "5", 0)
 

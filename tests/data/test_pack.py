@@ -206,7 +206,7 @@ class TestWhatIsReadIsWhatWasPacked:
         with packer.set_aside.open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert [row["file"] for row in rows] == ["train: dog/broken.jpg"]
-        assert "cut off" in rows[0]["reason"]
+        assert "truncated" in rows[0]["reason"]
         assert packer.left_out == 1
 
     def test_too_much_is_broken(self, photos: Path, tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ class TestBands:
         run(Tiff(path=str(tmp_path / "scenes"), channels=(4, 2)), tmp_path / "packed")
         image = Shards(path=str(tmp_path / "packed")).open()[0].image
         assert image[:, 0, 0].tolist() == [3.0, 1.0]
-        with pytest.raises(SettingsError, match="chosen when shards are packed"):
+        with pytest.raises(SettingsError, match="set when shards are packed"):
             find_source(str(tmp_path / "packed"), channels=(1,))
 
 
@@ -414,7 +414,7 @@ class TestSameShards:
                     os._exit(1)
             _, status = os.waitpid(child, 0)
             assert os.WTERMSIG(status) == signal.SIGKILL
-            with pytest.raises(DataError, match="not packed to its end; give the same command"):
+            with pytest.raises(DataError, match="was interrupted; run the same command again"):
                 find_source(str(root)).open()
             times = {shard.name: shard.stat().st_mtime_ns for shard in root.glob("*.tar")}
             assert seen.items() <= times.items()
@@ -497,7 +497,7 @@ class TestRefusals:
 
     def test_a_folder_of_something_else(self, many: Path, tmp_path: Path) -> None:
         write(tmp_path / "p", {"letter.txt": b"dear"})
-        with pytest.raises(RunError, match="is not empty, and no packed folder"):
+        with pytest.raises(RunError, match="is neither empty nor a folder of packed shards"):
             run(Folder(path=str(many)), tmp_path / "p", MANY)
         with pytest.raises(RunError, match="is a file"):
             run(Folder(path=str(many)), tmp_path / "p" / "letter.txt", MANY)
@@ -537,7 +537,7 @@ class TestRefusals:
         monkeypatch.setattr(module.ShardWriter, "add", add)
         with pytest.raises(
             ResourceError,
-            match=r"No space left.*whole shards stay there .1., make room.*same command",
+            match=r"No space left.*1 complete shards are kept.*same command",
         ):
             run(Folder(path=str(many)), root, MANY)
         assert [path.name for path in root.glob("*.tar")] == ["train-000000.tar"]
@@ -576,8 +576,11 @@ class TestReading:
     @pytest.mark.parametrize(
         ("harm", "said"),
         [
-            (lambda shard: shard.unlink(), "is missing, one of 3 shards; copy it anew"),
-            (lambda shard: os.truncate(shard, 9000), "has 9,000 bytes, and .* it is cut off; copy"),
+            (lambda shard: shard.unlink(), "is missing, one of 3 shards; copy it again"),
+            (
+                lambda shard: os.truncate(shard, 9000),
+                "has 9,000 bytes instead of .* it is truncated; copy",
+            ),
             (lambda shard: shard.with_name("x.tar").write_bytes(b""), "x.tar is not one of the 3"),
         ],
     )
@@ -638,7 +641,7 @@ class TestReading:
     def test_two_sets_with_other_classes(self, shards: Path, photos: Path, tmp_path: Path) -> None:
         run(Folder(path=str(photos / "train")), tmp_path / "more" / "a")
         shards.rename(tmp_path / "more" / "b")
-        with pytest.raises(DataError, match="packed with other classes or channels"):
+        with pytest.raises(DataError, match="packed with different classes or channels"):
             Shards(path=str(tmp_path / "more")).open()
 
     def test_a_description_that_makes_no_sense(self, shards: Path) -> None:
@@ -646,7 +649,7 @@ class TestReading:
         with pytest.raises(DataError, match="of format 99, and this unmask reads up to 1"):
             Shards(path=str(shards)).open()
         (shards / pack_manifest.PACK).write_text("{")
-        with pytest.raises(DataError, match="cannot be understood"):
+        with pytest.raises(DataError, match="cannot be read"):
             Shards(path=str(shards)).open()
 
 

@@ -33,7 +33,7 @@ from unmask.training.logbook import read_log
 _RECIPE = "mae-digits"
 _LABELS = (2, 10)
 _SEEDS = 3
-_CHOOSING = 200
+_VALIDATION = 200
 _SHOWN = 6
 
 
@@ -122,7 +122,7 @@ def _learn_from_few(root: Path, labels: int, seed: int) -> list[Result]:
     torch.set_num_threads(1)
     model, source, test = load(root), Digits().open("train"), Digits().open("test")
     encoders = {"random": model.spec.build_encoder().eval(), "pretrained": model.encoder}
-    trial = draw_trial(_in_memory(source), _in_memory(test), labels, _CHOOSING, seed)
+    trial = draw_trial(_in_memory(source), _in_memory(test), labels, _VALIDATION, seed)
     return list(compare(encoders, trial, labels, seed))
 
 

@@ -293,7 +293,7 @@ def _subject(request: _Request, path: str, model: Model) -> Subject:
     """The encoder and its images, checked before any work."""
     source = _source(request, model)
     seed = request.question.seed
-    labelled = open_labelled(source, seed, several_classes="taken")
+    labelled = open_labelled(source, seed, multilabel="accepted")
     for note in labelled.train.notes if isinstance(labelled.train, Noted) else ():
         notes.print(f"note: {note}")
     if labelled.train.channels != model.spec.channels:

@@ -125,7 +125,7 @@ def _hidden(args: Arguments, text: Text) -> None:
     )
     passages = passages_of(text.train, length, _SHOWN, args.seed, 0)
     drawn = torch.rand(4, *passages.shape, generator=generator("cpu", "shown", args.seed))
-    seen, asked = model.ask(passages, drawn)
+    seen, asked = model.hide(passages, drawn)
     for passage, shown, places in zip(passages, seen, asked, strict=True):
         console.print(
             f"  true  {text.written(passage)}\n  sees  {text.written(shown)}\n  asked {_marks(places)}"
@@ -133,7 +133,7 @@ def _hidden(args: Arguments, text: Text) -> None:
     _train(args, text, model, "hidden")
     _say(hidden_scores(model, text, length))
     passages = passages_of(text.test, length, _SHOWN, 4)
-    _, gaps = model.ask(
+    _, gaps = model.hide(
         passages, torch.rand(4, *passages.shape, generator=generator("cpu", "gaps", 0))
     )
     filled = model.filled(passages, gaps)

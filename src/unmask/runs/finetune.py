@@ -119,7 +119,7 @@ def open_images(recipe: Transfer, data: AnySource, seed: int) -> Images:
     Raises:
         DataError: if the annotations are missing, or there are too few images.
     """
-    train, test, split, unlabelled = open_labelled(data, seed, several_classes="taken")
+    train, test, split, unlabelled = open_labelled(data, seed, multilabel="accepted")
     if unlabelled:
         split += f"; {unlabelled:,} images without labels are skipped"
     if recipe.task.holds_out == 0:

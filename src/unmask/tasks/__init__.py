@@ -1,4 +1,4 @@
-"""What an encoder is trained for with annotations, and scores of frozen features."""
+"""Supervised tasks for an encoder, and classifiers on frozen features."""
 
 from typing import Annotated
 
@@ -15,10 +15,10 @@ __all__ = ["AnyHead", "AnyTask", "Classify", "MultiLabel", "task_for"]
 
 
 def task_for(task: AnyTask, annotations: AnyAnnotations) -> AnyTask:
-    """The task, or the one that these annotations call for, with the same head and the same part that learns.
+    """The task, or the one for these annotations with the same head and the same trained blocks.
 
     Raises:
-        DataError: if no task learns from such annotations.
+        DataError: if there is no task for these annotations.
     """
     if isinstance(annotations, task.needs | Unlabelled):
         return task
@@ -30,6 +30,6 @@ def task_for(task: AnyTask, annotations: AnyAnnotations) -> AnyTask:
             weight_average=task.weight_average,
         )
     raise DataError(
-        f"no task learns from annotations of the kind {kind_of(AnyAnnotations, annotations)!r} yet; "
-        "give class folders or a --labels-file"
+        f"there is no task for annotations of kind {kind_of(AnyAnnotations, annotations)!r} yet; "
+        "use class folders or a --labels-file"
     )
