@@ -209,7 +209,7 @@ BAD_FLAGS: list[Any] = [
     (["--epochs", "nan"], "epochs must be above 0"),
     (["--epochs", "inf"], "epochs must be above 0"),
     (["--save-every-minutes", "-1"], "save_every_minutes must be 0 or more, got -1"),
-    (["--max-set-aside", "7"], "max_set_aside is a share between 0 and 1, got 7"),
+    (["--max-set-aside", "7"], "max_set_aside must be a share between 0 and 1, got 7"),
     (["--image-size", "2"], "use a larger image (--image-size) or a smaller patch"),
     (["--threads", "0"], "threads must be at least 1, got 0"),
     (["--threads", "-1"], "threads must be at least 1, got -1"),
@@ -268,7 +268,7 @@ def test_not_enough_memory_for_the_weights(
 def test_warmup_as_long_as_the_run(unmask: Unmask, images: Path, recipe: list[str]) -> None:
     said = unmask("pretrain", images, *recipe, "--schedule.warmup-epochs", "1", "--out", "run")
     assert said.status == 1
-    assert "a warm-up of 1 epochs leaves nothing of 1" in said.err
+    assert "a warm-up of 1 epochs fills the whole run of 1" in said.err
 
 
 def test_folder_that_holds_a_run(
@@ -325,7 +325,7 @@ def test_run_without_a_checkpoint(
     [
         (
             '{"spec_version": 99}',
-            "version 99, and this unmask reads up to 1; install a newer unmask",
+            "version 99, and this unmask reads up to 2; install a newer unmask",
         ),
         ("{", "spec.json cannot be read"),
         ("{}", "field 'spec_version' is missing"),

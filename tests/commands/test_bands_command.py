@@ -130,7 +130,7 @@ def test_bands_that_are_not_there(
     [
         (["--channels", "0"], "--channels must be a list of channels counted from 1"),
         (["--channels", "14"], "has 13 channels; channel 14 does not exist"),
-        (["--no-data", "none"], "--no-data is a number, got 'none'"),
+        (["--no-data", "none"], "--no-data must be a number, got 'none'"),
         (["--statistics", "imagenet"], "is for uint8 pixels, but the images are float32"),
         (["--statistics", "gone.json"], "imagenet, measure or a JSON file"),
         (["--data-kind", "tif"], "unknown --data-kind 'tif'; did you mean 'tiff'"),
@@ -156,7 +156,7 @@ def test_images_of_another_kind_are_refused_by_the_model(
 ) -> None:
     model = package.load(trained_on_bands.root)
     np.save(tmp_path / "a.npy", np.zeros((5, 8, 8), np.float32))
-    with pytest.raises(DataError, match="has 5 channels, and the model was trained on 13"):
+    with pytest.raises(DataError, match="has 5 channels, but the model was trained on 13"):
         model.reconstruct(tmp_path / "a.npy")
     with pytest.raises(SettingsError, match="a float32 tensor"):
         model.embed(torch.zeros(1, BANDS, 8, 8, dtype=torch.uint8))

@@ -79,7 +79,7 @@ def test_table_for_people(unmask: Unmask, trained: RunFolder, classes: Path) -> 
     assert said.status == 0
     for words in (
         f"{trained.root} (tiny, step 6; 1 blocks of 8 with 2 heads, MLPs of 32 and patches of 2, ",
-        f"M parameters) on {classes}: 16 images to learn from, 4 to test on",
+        f"M parameters) on {classes}: 16 training images, 4 test images",
         "20% of each class for testing, drawn from seed 0",
         "pretrained knn class token",
         "random",
@@ -149,7 +149,10 @@ def test_unreadable_images_are_left_out_and_counted(
     cut.write_bytes(cut.read_bytes()[:60])
     said = unmask("evaluate", trained.root, data, "--json")
     assert json.loads(said.raw)["left_out"] == 1
-    assert "1 images left out, the first cats/03.png" in unmask("evaluate", trained.root, data).out
+    assert (
+        "1 unreadable images skipped; the first is cats/03.png"
+        in unmask("evaluate", trained.root, data).out
+    )
 
 
 def test_json_stays_json_beside_a_damaged_checkpoint(
@@ -231,8 +234,8 @@ def test_a_ladder_draws_its_curve_beside_both_controls(
     ]
     assert picture_of(Path("here/ladder.png"))[0] > 400
     assert "all blocks trained" in said.out
-    assert "random initialisation: drawn weights, treated exactly alike" in said.out
-    assert "from scratch: all blocks trained from drawn weights" in said.out
+    assert "random initialisation: the same encoder with random weights" in said.out
+    assert "from scratch: all blocks trained from random weights" in said.out
 
 
 @pytest.mark.parametrize(
@@ -269,7 +272,7 @@ def test_features_are_kept_and_it_is_said(unmask: Unmask, classes: Path, tmp_pat
     data = shutil.copytree(classes, tmp_path / "data")
     words = ("evaluate", run.root, data, "--control", "random")
     first, again = unmask(*words), unmask(*words)
-    assert "features from before" not in first.out
+    assert "features reused from disk" not in first.out
     assert f"(pretrained and random initialisation): {run.features}" in again.out
     figures = json.loads(unmask(*words, "--json").raw)
     assert {row["features"] for row in figures["scores"]} == {"kept"}
@@ -325,7 +328,7 @@ def test_encoders_are_compared_by_size(
     assert f"| mae ({twin.root}) |" in part  # another of the same method and size
     assert picture_of(Path("evaluations/compared-knn-animals-random.png"))[0] > 400
     table = unmask("evaluate", trained.root, classes, "--encoders", str(larger.root)).out
-    assert "by parameters of the encoder" in table
+    assert "by number of parameters of the encoder" in table
 
 
 @pytest.mark.parametrize(("protocol", "feature"), [("linear", "cls"), ("attentive", "patches")])

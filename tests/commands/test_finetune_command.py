@@ -51,13 +51,13 @@ def test_prints_the_plan_and_the_score(unmask: Unmask, trained: RunFolder, class
     said = unmask("finetune", trained.root, classes, *RECIPE, "--out", "run")
     assert said.status == 0, said.err
     for words in (
-        "images 16 of 2 classes to learn from, 4 to test on (20% of each class for testing, drawn from seed 0)",
+        "images 16 of 2 classes for training, 4 for testing (20% of each class for testing, drawn from seed 0)",
         "weights pretrained by unmask",
         "recipe tiny, step 6",
         "model 1 blocks of 8, patches of 2, 8 pixels; trained: all",
         "batch 4, learning rate up to 0.00469",
         "steps 6 (1.5 epochs)",
-        "patches 50% at first, 100% at the end shown; the time is for all of them",
+        "patches 50% at first, 100% at the end shown; the expected time assumes all",
         "step 6 of 6, loss",
         "test top-1",
         "on 4 images (chance 50.00%)",
@@ -100,7 +100,7 @@ def test_small_data_get_a_smaller_batch_and_it_says_so(
     said = unmask("finetune", trained.root, classes, *flags, "--out", "run")
     assert said.status == 0, said.err
     assert "recipe finetune-digits, with the encoder of the weights (1 blocks of 8" in said.out
-    assert "batch cut from 64 to 16, since there are 16 images" in said.out
+    assert "batch cut from 64 to 16, because there are 16 images" in said.out
 
 
 def test_a_signal_saves_and_going_on_ends_as_in_one_go(
@@ -162,9 +162,7 @@ def test_weights_that_were_never_saved(unmask: Unmask, classes: Path, tmp_path: 
     folder.create(tiny_transfer.make_transfer(classes, init="somewhere"))
     said = unmask("finetune", "--resume", folder.root)
     assert said.status == 1
-    assert (
-        "was to start from somewhere, and was stopped before these weights were saved" in said.err
-    )
+    assert "was stopped before its initial weights were saved (somewhere)" in said.err
 
 
 def test_missing_words(unmask: Unmask, trained: RunFolder) -> None:

@@ -39,7 +39,7 @@ def test_bands_become_arrays(unmask: Unmask, tmp_path: Path, recipe: list[str]) 
     said = unmask("pack", tmp_path / "scenes", "shards", "--channels", "4,2", "--short-side", "8")
     assert said.status == 0, said.err
     assert "6 2-band" in said.out
-    assert "as arrays (.npy), since JPEG cannot hold these" in said.out
+    assert "as arrays (.npy), because JPEG cannot store them" in said.out
     assert unmask("pretrain", "shards", *recipe, "--out", "run").status == 0
     refused = unmask("pretrain", "shards", *recipe, "--out", "other", "--channels", "1")
     assert "--channels and --no-data are set when shards are packed" in refused.err
@@ -73,7 +73,7 @@ def test_what_cannot_be_read_is_listed(unmask: Unmask, images: Path) -> None:
     Path("photos/00.png").write_bytes(Path("photos/00.png").read_bytes()[:60])
     said = unmask("pack", "photos", "shards", "--workers", "0", "--max-set-aside", "0.2")
     assert said.status == 0, said.err
-    assert "set aside 1, listed with reasons in shards/set_aside.csv" in said.out
+    assert "skipped 1, listed with reasons in shards/set_aside.csv" in said.out
     assert "11 images in 1 shard," in said.out
 
 
@@ -83,7 +83,7 @@ def test_what_cannot_be_read_is_listed(unmask: Unmask, images: Path) -> None:
         (["--short-side", "0"], "--short-side must be at least 1, got 0"),
         (["--quality", "101"], "--quality must be from 1 to 100, got 101"),
         (["--workers", "-1"], "--workers must be at least 0, got -1"),
-        (["--max-set-aside", "5"], "--max-set-aside is a share between 0 and 1, got 5.0"),
+        (["--max-set-aside", "5"], "--max-set-aside must be a share between 0 and 1, got 5.0"),
         (["--channels", "1"], "--channels and --no-data are for multi-band images"),
         (["--data-kind", "tar"], "unknown --data-kind 'tar'"),
     ],
@@ -97,7 +97,7 @@ def test_senseless_flags(unmask: Unmask, images: Path, words: list[str], said: s
 
 def test_senseless_folders(unmask: Unmask, images: Path) -> None:
     inside = unmask("pack", images, images / "shards")
-    assert "shards would be taken for images to pack" in inside.err
+    assert "so its shards would be read as input" in inside.err
     assert "does not exist" in unmask("pack", "nowhere", "shards").err
     Path("taken").mkdir()
     Path("taken/letter.txt").write_text("dear")
@@ -118,5 +118,7 @@ def test_ctrl_c(unmask: Unmask, images: Path, monkeypatch: pytest.MonkeyPatch) -
         patch.setattr(Packer, "run", interrupted)
         said = unmask("pack", images, "shards", "--workers", "0")
     assert said.status == 130
-    assert "stopped; whole shards are kept (0), and the same command goes on from there" in said.out
+    assert (
+        "stopped; complete shards are kept (0); run the same command again to continue" in said.out
+    )
     assert "12 images in 1 shard," in unmask("pack", images, "shards", "--workers", "0").out

@@ -102,7 +102,7 @@ def test_other_channels(unmask: Unmask, tuned: RunFolder, tmp_path: Path) -> Non
     data = tiny.write_images(tmp_path / "data", 2, channels=1)
     said = unmask("predict", tuned.root, data)
     assert said.status == 1
-    assert "has 1 channels, and this classifier was trained on 3" in said.err
+    assert "has 1 channels, but this classifier was trained on 3" in said.err
 
 
 def test_unreadable_images(unmask: Unmask, tuned: RunFolder, classes: Path, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_unreadable_images(unmask: Unmask, tuned: RunFolder, classes: Path, tmp_
     cut = data / "cats" / "03.png"
     cut.write_bytes(cut.read_bytes()[:60])
     said = unmask("predict", tuned.root, data)
-    assert "1 images left out, the first cats/03.png" in said.err
+    assert "1 unreadable images skipped; the first is cats/03.png" in said.err
     assert "on 19 images" in said.out
     alone = unmask("predict", tuned.root, cut)
     assert alone.status == 1
@@ -121,7 +121,7 @@ def test_unreadable_images(unmask: Unmask, tuned: RunFolder, classes: Path, tmp_
     ("words", "message"),
     [
         (["--top", "0"], "--top must be at least 1, got 0"),
-        (["digits"], "one set of images, or image files; got 2 names"),
+        (["digits"], "give image files or one data set, got 2 names"),
     ],
 )
 def test_wrong_words(
@@ -135,4 +135,4 @@ def test_wrong_words(
 def test_a_run_without_classes(unmask: Unmask, trained: RunFolder, classes: Path) -> None:
     said = unmask("predict", trained.root, classes)
     assert said.status == 1
-    assert f"make a classifier of it with `unmask finetune {trained.root} DATA`" in said.err
+    assert f"train a classifier with `unmask finetune {trained.root} DATA`" in said.err

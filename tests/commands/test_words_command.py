@@ -38,18 +38,18 @@ def test_says_what_each_sees_and_how_good_it_is(unmask: Unmask) -> None:
     assert said.status == 0
     for words in (
         "symbols, in story.txt",
-        "next character, as in GPT: each place sees what is before it",
+        "next character, as in GPT: each position sees the text before it",
         "next: step 3 of 3,",
         "trigram: the two before",
-        "it goes on writing after",
-        "hidden characters, as in BERT: 15% of the places are asked for; 80 % of these show the mask",
-        "10 % stay as they are (BERT's rule)",
+        "the model continues",
+        "hidden characters, as in BERT: 15% of the positions are predicted; 80 % of these show the mask",
+        "10 % stay unchanged (BERT's rule)",
         "trigram: one on either side",
-        "it fills gaps",
+        "the model fills gaps",
     ):
         assert words in said.out
     other = unmask("words", "story.txt", *TINY, "--objective", "hidden", "--last", "same-passage")
-    assert "not BERT's rule, which keeps them" in other.out
+    assert "unlike BERT, which keeps them" in other.out
     assert "as in GPT" not in other.out
 
 

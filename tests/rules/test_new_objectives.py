@@ -74,7 +74,7 @@ def test_what_the_encoder_sees_is_said(objective: Any) -> None:
         memory_bytes=1,
         seconds=1.0,
     )
-    assert "4 of 16 patches of 8 pixels" in announced.seen(recipe, plan)
+    assert "4 of 16 patches of 8 pixels" in announced.visible_words(recipe, plan)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=["hiding", "rebuilding"])
@@ -88,7 +88,7 @@ def test_pretraining_starts_from_their_encoder_alone(objective: Any) -> None:
     encoder = model(None).build_encoder()
     weights = Weights(model(objective), encoder.state_dict(), {})
     start = start_from(Found(weights, "weights", "unmask"), tiny.RECIPE, tiny.IMAGENET)
-    assert "an encoder alone" in start.words
+    assert "an encoder without a decoder" in start.words
     assert start.weights.spec.objective is None
 
 

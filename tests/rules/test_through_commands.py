@@ -42,7 +42,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     threads = torch.get_num_threads()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("unmask.runs.target._LOOKED_THROUGH", 256)
+    monkeypatch.setattr("unmask.runs.target._MOST_IMAGES", 256)
     monkeypatch.setattr("unmask.training.step_cost._LONG_ENOUGH", 0.0)
     monkeypatch.setattr("unmask.training.flops._CEILING_SECONDS", 0.0)
     yield

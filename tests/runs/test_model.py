@@ -1,4 +1,4 @@
-"""The Python door: `unmask.load`, `.embed`, `.reconstruct`."""
+"""The Python entry point: `unmask.load`, `.embed`, `.reconstruct`."""
 
 from dataclasses import replace
 from pathlib import Path
