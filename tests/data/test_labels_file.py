@@ -178,11 +178,11 @@ def test_images_without_a_label_are_neither_learned_from_nor_tested_on(tmp_path:
         ("file_name\n00.png\n", "has no column except file_name; add a column label"),
         ("file_name,label\n00.png,a\n00.png,b\n", r"has 00\.png in rows 2 and 3; .* cat;dog"),
         ("file_name,label\n00.png,a,b\n", r"cannot be read as CSV .*put values with commas in quotes"),
-        ('file_name,label\n00.png,"[1, "\n', r'row 2 of .* has \[1,  as label, .* no JSON list'),
+        ('file_name,label\n00.png,"[1, "\n', r'row 2 of .* has \[1,  as label, .* not a JSON list'),
         ("file_name,a,b\n00.png,1,0\n01.png,1,2\n", r"row 3 of .* has '2' in column b; .* 0 or 1\. .* name it label"),
         ("file_name,a,b\n00.png,1,\n", r"row 2 of .* has '' in column b"),
         ("file_name,label\n00.png,\n", "has no labels: every row is empty"),
-        ("file_name,label\n7.png,a\n", r"the first row has 7\.png, and the first image is 00\.png; write names"),
+        ("file_name,label\n7.png,a\n", r"the first row has 7\.png, but the first image is 00\.png; write paths"),
     ],
 )  # fmt: skip
 def test_a_wrong_file(tmp_path: Path, photos: Path, text: str, words: str) -> None:

@@ -70,7 +70,7 @@ class TestFloatingPoint:
     def test_a_band_without_values_says_so(self) -> None:
         images = self.images.clone()
         images[:, 2] = float("nan")
-        with pytest.raises(DataError, match=r"channel 3 holds no value.*--channels"):
+        with pytest.raises(DataError, match=r"channel 3 has only missing values.*--channels"):
             measure(Memory(images))
 
 

@@ -318,7 +318,7 @@ def test_what_is_too_large_is_not_kept(
 ) -> None:
     monkeypatch.setattr(feature_cache, "LARGEST", 100)
     found = store.tokens(opened(classes))
-    assert "at most" in found.notes[0]
+    assert "more than the limit" in found.notes[0]
     assert not store.folder.exists()
 
 

@@ -69,7 +69,7 @@ class _Line(NamedTuple):
     """How to turn the bytes of an image into its view."""
 
     epoch: int
-    position: int
+    requested: int
     """Position of the requested image."""
     whole: Size
     """Size of the JPEG; 0 x 0 if the bytes are the finished view."""
@@ -78,11 +78,11 @@ class _Line(NamedTuple):
 
     @classmethod
     def read(cls, numbers: list[int]) -> "_Line":
-        epoch, index, height, width, *box = numbers
-        return cls(epoch, index, Size(height, width), (box[0], box[1], box[2], box[3], box[4]))
+        epoch, requested, height, width, *box = numbers
+        return cls(epoch, requested, Size(height, width), (box[0], box[1], box[2], box[3], box[4]))
 
     def written(self) -> Tensor:
-        return torch.tensor([self.epoch, self.index, *self.whole, *self.box])
+        return torch.tensor([self.epoch, self.requested, *self.whole, *self.box])
 
 
 class Files(NamedTuple):
@@ -178,7 +178,7 @@ class GpuDecode:
                 shown = _cut(list(good.values()), [lines[row].box for row in good], size)
                 crops[torch.tensor(list(good)).to(device, non_blocking=True)] = shown
             for row in set(rows).difference(good):
-                key = lines[row].epoch, lines[row].index
+                key = lines[row].epoch, lines[row].requested
                 replaced[row] = self.cpu.shown(key, size, failures)
                 crops[row] = replaced[row].views[0].to(device)
         batch = Batch((crops,), loaded.annotations, loaded.positions, loaded.epoch)
