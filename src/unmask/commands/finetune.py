@@ -12,13 +12,13 @@ from unmask.console.arguments import Peek, as_typed, parse
 from unmask.console.hardware import (
     RunFlags,
     batch_words,
+    begun_with,
     expected_words,
-    flags_of,
     machine_words,
 )
 from unmask.console.output import console, say_notes, say_refused
 from unmask.console.recipe_changes import with_shorter_warmup, with_smaller_batch
-from unmask.console.train import Command, Request, Start, finished_folder
+from unmask.console.train import Command, Common, Request, Start, finished_folder
 from unmask.console.train import main as train_main
 from unmask.contracts import ImageSource
 from unmask.data import AnySource, Tiff
@@ -128,17 +128,9 @@ def finetune(
         name, chosen = "own", for_annotations(recipe, train.annotations)
     else:
         name, chosen = _recipe(no_flags, recipe, weights, train)
-    request = _request_for(
-        spec,
-        open_images(chosen, spec, seed),
-        name,
-        chosen,
-        weights,
-        out=None if out is None else str(out),
-        seed=seed,
-        running=running or RunFlags(),
-    )
-    return finished_folder(COMMAND, request)
+    images = open_images(chosen, spec, seed)
+    common = Common(name, spec, images, out, seed, running or RunFlags())
+    return finished_folder(COMMAND, _request_for(common, chosen, weights))
 
 
 def _request(arguments: list[str], command_line: Peek) -> Request:
@@ -171,23 +163,13 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     if recipe != default or recipe.epochs < recipe.schedule.warmup_epochs:
         recipe = with_shorter_warmup(recipe, command_line)
     images = open_images(recipe, spec, args.seed)
-    return _request_for(
-        spec, images, name, recipe, weights, out=args.out, seed=args.seed, running=args.running
-    )
+    common = Common(name, spec, images, args.out, args.seed, args.running)
+    return _request_for(common, recipe, weights)
 
 
-def _request_for(
-    spec: AnySource,
-    images: Images,
-    name: str,
-    recipe: Transfer,
-    weights: Found | None,
-    *,
-    out: str | None,
-    seed: int,
-    running: RunFlags,
-) -> Request:
+def _request_for(common: Common, recipe: Transfer, weights: Found | None) -> Request:
     """The request for a new fine-tuning run."""
+    images = common.images
     job = Finetune(recipe=recipe, annotations=images.train.annotations, init=None)
 
     def start(statistics: ChannelStatistics) -> Start:
@@ -201,13 +183,8 @@ def _request_for(
         _say_plan(run, recipe, module, cost, seconds_of_step(run, images.train, cost))
 
     return Request(
-        recipe_name=name,
+        common=common,
         job=job,
-        data=spec,
-        images=images,
-        out=out,
-        seed=seed,
-        running=running,
         statistics=lambda: _statistics(weights, images.train),
         start=start,
         say_images=lambda: _say_images(images),
@@ -237,13 +214,7 @@ def _parse(arguments: list[str], default: Arguments) -> Arguments:
 
 def _flags_of(run: Run, root: str) -> Arguments:
     assert isinstance(run.job, Finetune)
-    return Arguments(
-        recipe=run.job.recipe,
-        recipe_name=run.recipe_name,
-        resume=root,
-        seed=run.seed,
-        running=flags_of(run),
-    )
+    return Arguments(recipe=run.job.recipe, **begun_with(run, root))
 
 
 def _is_scratch(encoder: str) -> bool:

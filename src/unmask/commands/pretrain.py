@@ -14,7 +14,7 @@ from unmask.console.hardware import RunFlags, flags_of
 from unmask.console.output import console
 from unmask.console.plan import say_images, say_plan, say_statistics
 from unmask.console.recipe_changes import with_shorter_warmup
-from unmask.console.train import Command, Request, Start, finished_folder
+from unmask.console.train import Command, Common, Request, Start, finished_folder
 from unmask.console.train import main as train_main
 from unmask.contracts import ImageSource, Size
 from unmask.data import AnySource, Tiff
@@ -113,18 +113,8 @@ def pretrain(
         name, chosen = recipe, find_recipe(recipe)
     else:
         name, chosen = _recipe(Peek([], {}, False), None, weights, images.train)
-    request = _request_for(
-        spec,
-        images,
-        name,
-        chosen,
-        out=None if out is None else str(out),
-        weights=weights,
-        like=None,
-        statistics=statistics,
-        seed=seed,
-        running=running or RunFlags(),
-    )
+    common = Common(name, spec, images, out, seed, running or RunFlags())
+    request = _request_for(common, chosen, weights, like=None, statistics=statistics)
     return finished_folder(COMMAND, request)
 
 
@@ -152,35 +142,22 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     images = Images(spec.open("train"))
     name, recipe = _recipe(command_line, like, weights, images.train)
     args = _parse(arguments, _flags(like, recipe))
-    return _request_for(
-        spec,
-        images,
-        name,
-        args.recipe if args.recipe == recipe else with_shorter_warmup(args.recipe, command_line),
-        out=args.out,
-        weights=weights,
-        like=like,
-        statistics=args.statistics,
-        seed=args.seed,
-        running=args.running,
-    )
+    if args.recipe != recipe:
+        recipe = with_shorter_warmup(args.recipe, command_line)
+    common = Common(name, spec, images, args.out, args.seed, args.running)
+    return _request_for(common, recipe, weights, like=like, statistics=args.statistics)
 
 
 def _request_for(
-    spec: AnySource,
-    images: Images,
-    name: str,
+    common: Common,
     recipe: Recipe,
-    *,
-    out: str | None,
     weights: Found | None,
+    *,
     like: Run | None,
     statistics: str | None,
-    seed: int,
-    running: RunFlags,
 ) -> Request:
     """The request for a new pretraining run."""
-    source = images.train
+    source = common.images.train
     if weights is None or not brings_target(weights.weights.spec, recipe):
         recipe = with_tokenizer(recipe, source.channels, source.values)
     job = Pretrain(recipe=recipe)
@@ -201,16 +178,11 @@ def _request_for(
         say_plan(run, recipe, make_plan(run, recipe, module, source, cost), cost)
 
     return Request(
-        recipe_name=name,
+        common=common,
         job=job,
-        data=spec,
-        images=images,
-        out=out,
-        seed=seed,
-        running=running,
         statistics=normalisation,
         start=start,
-        say_images=lambda: say_images(spec.splits(), source, recipe.image_size),
+        say_images=lambda: say_images(common.data.splits(), source, recipe.image_size),
         say_plan=plan,
     )
 

@@ -10,13 +10,13 @@ from unmask.console.arguments import DataFlags, Peek, number, parse
 from unmask.console.hardware import (
     RunFlags,
     batch_words,
+    begun_with,
     expected_words,
-    flags_of,
     machine_words,
 )
 from unmask.console.output import bands_in_words, console, say_left_out
 from unmask.console.recipe_changes import with_shorter_warmup, with_smaller_batch
-from unmask.console.train import Command, Request, Start
+from unmask.console.train import Command, Common, Request, Start
 from unmask.console.train import main as train_main
 from unmask.data.kinds import find_source, parse_channels
 from unmask.data.statistics import measure
@@ -105,13 +105,8 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         check_patches(recipe, images.train)
 
     return Request(
-        recipe_name=name,
+        common=Common(name, spec, images, args.out, args.seed, args.running),
         job=job,
-        data=spec,
-        images=images,
-        out=args.out,
-        seed=args.seed,
-        running=args.running,
         statistics=lambda: measure(images.train),
         start=lambda _: Start(job, None),
         say_images=say_images,
@@ -181,13 +176,7 @@ def _parse(arguments: list[str], default: Arguments) -> Arguments:
 
 def _flags_of(run: Run, root: str) -> Arguments:
     assert isinstance(run.job, Tokenize)
-    return Arguments(
-        recipe=run.job.recipe,
-        recipe_name=run.recipe_name,
-        resume=root,
-        seed=run.seed,
-        running=flags_of(run),
-    )
+    return Arguments(recipe=run.job.recipe, **begun_with(run, root))
 
 
 def _recipe(command_line: Peek, images: Images) -> tuple[str, Tokenizing]:

@@ -1,7 +1,7 @@
 """Hardware settings of a command: choose what the flags leave open, and print what changed."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypedDict
 
 import torch
 import tyro
@@ -82,6 +82,20 @@ def flags_of(run: Run) -> RunFlags:
         save_every_minutes=run.save_every_minutes,
         max_set_aside=run.max_set_aside,
     )
+
+
+class Begun(TypedDict):
+    """The flags that every run in a folder was begun with."""
+
+    recipe_name: str
+    resume: str
+    seed: int
+    running: RunFlags
+
+
+def begun_with(run: Run, root: str) -> Begun:
+    """The flags of a training command for a run in a folder."""
+    return Begun(recipe_name=run.recipe_name, resume=root, seed=run.seed, running=flags_of(run))
 
 
 def hardware_of(

@@ -64,18 +64,24 @@ class Start(NamedTuple):
     """None for random weights from the seed."""
 
 
-class Request(NamedTuple):
-    """A request for a new run."""
+class Common(NamedTuple):
+    """The part of a request that is the same for every job."""
 
     recipe_name: str
-    job: AnyJob
-    """Without the description of its initial weights, which depends on the statistics."""
     data: AnySource
     images: Images
-    out: str | None
+    out: str | Path | None
     """The folder of the run; runs/RECIPE-DATA if None."""
     seed: int
     running: RunFlags
+
+
+class Request(NamedTuple):
+    """A request for a new run."""
+
+    common: Common
+    job: AnyJob
+    """Without the description of its initial weights, which depends on the statistics."""
     statistics: Callable[[], ChannelStatistics]
     """Measures or reads mean and deviation of each channel."""
     start: Callable[[ChannelStatistics], Start]
@@ -172,26 +178,27 @@ def begin(command: Command[F], request: Request) -> Ready | None:
 
     If torchrun restarts a command after a failure, the run that it had started is resumed.
     """
-    data, recipe = as_typed(request.data), request.job.recipe
-    before = _begun_before(request.out, request.recipe_name, data)
+    common, recipe = request.common, request.job.recipe
+    data = as_typed(common.data)
+    before = _begun_before(common.out, common.recipe_name, data)
     if before is not None:
         old = Run.read(before, command.name)
-        if (old.recipe, old.data, old.seed) == (recipe, request.data, request.seed):
+        if (old.recipe, old.data, old.seed) == (recipe, common.data, common.seed):
             again = ["--resume", str(before.root)]
             return resume(command, again, peek(again))
-    folder = RunFolder(request.out or free_folder(request.recipe_name, data))
+    folder = RunFolder(common.out or free_folder(common.recipe_name, data))
     folder.check_free()
 
     # The images, and the hardware that suits them.
     request.say_images()
-    train_images = request.images.train
+    train_images = common.images.train
     check_batch(recipe.batch_size, paired=recipe.pairs)
     hardware = hardware_of(
-        request.running.machine,
+        common.running.machine,
         in_memory=train_images.in_memory,
         batch_size=recipe.batch_size,
-        shard=request.running.shard,
-        decode=request.running.decode,
+        shard=common.running.shard,
+        decode=common.running.decode,
     )
     check_decode(hardware, train_images, recipe.views)
 
@@ -199,21 +206,21 @@ def begin(command: Command[F], request: Request) -> Ready | None:
     statistics = request.statistics()
     job, weights = request.start(statistics)
     run = new_run(
-        request.recipe_name,
+        common.recipe_name,
         job,
-        request.data,
+        common.data,
         train_images,
         statistics,
         hardware,
-        seed=request.seed,
-        save_every_minutes=request.running.save_every_minutes,
-        max_set_aside=request.running.max_set_aside,
+        seed=common.seed,
+        save_every_minutes=common.running.save_every_minutes,
+        max_set_aside=common.running.max_set_aside,
     )
 
     # Measure a step, so that the micro-batch fits in memory and the plan can be printed.
     module = run.build(weights)
     cost = measured(module, run, train_images)
-    fitting = fitting_part(cost, recipe.batch_size, request.running.machine.micro_batch, hardware)
+    fitting = fitting_part(cost, recipe.batch_size, common.running.machine.micro_batch, hardware)
     check_whole(module, fitting.micro_batch, recipe.batch_size // fitting.processes)
     run = replace(run, hardware=fitting)
     request.say_plan(run, module, cost)
@@ -221,7 +228,7 @@ def begin(command: Command[F], request: Request) -> Ready | None:
     # Only now is anything written.
     folder.create(run)
     first = save_start(folder, run, train_images, module) if weights else None
-    return Ready(run, folder, request.images, module, first)
+    return Ready(run, folder, common.images, module, first)
 
 
 def resume(command: Command[F], arguments: list[str], command_line: Peek) -> Ready | None:
@@ -295,7 +302,7 @@ def _folders(recipe_name: str, data: str) -> Iterator[str]:
     yield from (f"{base}-{number}" for number in count(2))
 
 
-def _begun_before(out: str | None, recipe_name: str, data: str) -> RunFolder | None:
+def _begun_before(out: str | Path | None, recipe_name: str, data: str) -> RunFolder | None:
     """The run that this command had started before torchrun restarted it, if there is one."""
     if launched().restarts == 0:
         return None
