@@ -12,6 +12,7 @@ from rules.test_surface import top_level_flags
 from runs import tiny, tiny_transfer
 
 from unmask.commands import finetune
+from unmask.console import train
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 
@@ -22,6 +23,7 @@ FLAGS = {
     "--out",
     "--resume",
     "--data-kind",
+    "--labels-file",
     "--epochs",
     "--batch-size",
     "--image-size",
@@ -60,7 +62,7 @@ def test_prints_the_plan_and_the_score(unmask: Unmask, trained: RunFolder, class
         "patches 50% at first, 100% at the end shown; the expected time assumes all",
         "step 6 of 6, loss",
         "test top-1",
-        "on 4 images (chance 50.00%)",
+        "on 4 images (chance 50.00%, largest class",
         f"unmask predict run {classes}",
     ):
         assert words in said.out
@@ -100,7 +102,7 @@ def test_small_data_get_a_smaller_batch_and_it_says_so(
     said = unmask("finetune", trained.root, classes, *flags, "--out", "run")
     assert said.status == 0, said.err
     assert "recipe finetune-digits, with the encoder of the weights (1 blocks of 8" in said.out
-    assert "batch cut from 64 to 16, because there are 16 images" in said.out
+    assert "batch cut from 64 to 16 because there are 16 images" in said.out
 
 
 def test_a_signal_saves_and_going_on_ends_as_in_one_go(
@@ -108,7 +110,7 @@ def test_a_signal_saves_and_going_on_ends_as_in_one_go(
 ) -> None:
     words = ("finetune", trained.root, classes, *RECIPE)
     assert unmask(*words, "--out", "whole").status == 0
-    real = finetune.finetune
+    real = train.training
 
     def interrupted(*args: object):
         for report in real(*args):  # pyright: ignore
@@ -116,11 +118,11 @@ def test_a_signal_saves_and_going_on_ends_as_in_one_go(
                 os.kill(os.getpid(), signal.SIGTERM)
             yield report
 
-    monkeypatch.setattr(finetune, "finetune", interrupted)
+    monkeypatch.setattr(train, "training", interrupted)
     said = unmask(*words, "--out", "halves")
     assert said.status == 128 + signal.SIGTERM
     assert "stopped and saved; continue with: unmask finetune --resume halves" in said.out
-    monkeypatch.setattr(finetune, "finetune", real)
+    monkeypatch.setattr(train, "training", real)
     assert tiny.newest(RunFolder("halves")).info.step == 3
     said = unmask("finetune", "--resume", "halves")
     assert said.status == 0, said.err
@@ -154,7 +156,7 @@ def test_resuming_with_other_images(unmask: Unmask, classes: Path, tmp_path: Pat
     (data / "cats" / "00.png").unlink()
     said = unmask("finetune", "--resume", folder.root)
     assert said.status == 1
-    assert "the images of this run have changed (16 of 2 classes then" in said.err
+    assert "the images of this run have changed (16 then, 15 now" in said.err
 
 
 def test_weights_that_were_never_saved(unmask: Unmask, classes: Path, tmp_path: Path) -> None:
