@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 from torch import nn
 
+from unmask.annotations import annotated_words
 from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek, as_typed, parse
 from unmask.console.hardware import (
@@ -316,7 +317,7 @@ def _say_images(images: Images) -> None:
     assert test is not None
     held_out = f"{len(images.held_out):,} to choose thresholds on, " if images.held_out else ""
     console.print(
-        f"images    {len(train):,} of {len(train.annotations.names)} classes to learn from, {held_out}"
+        f"images    {len(train):,} {annotated_words(train.annotations)} to learn from, {held_out}"
         f"{len(test):,} to test on ({images.split}), in {train.where}"
     )
     say_notes(train)

@@ -119,7 +119,7 @@ def open_images(recipe: Transfer, data: AnySource, seed: int) -> Images:
     Raises:
         DataError: if there are no such annotations, or too few images.
     """
-    train, test, split, unlabelled = open_labelled(data, seed, several_classes="taken")
+    train, test, split, unlabelled = open_labelled(data, seed, (recipe.task.needs,))
     if unlabelled:
         split += f"; {unlabelled:,} images without labels are left out"
     if recipe.task.holds_out == 0:

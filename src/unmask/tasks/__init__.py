@@ -1,10 +1,11 @@
 """What an encoder is trained for with annotations, and scores of frozen features."""
 
-from typing import Annotated
+from dataclasses import fields
+from typing import Annotated, Any, get_type_hints
 
-from unmask.annotations import AnyAnnotations, MultiLabels, Unlabelled
+from unmask.annotations import AnyAnnotations, Unlabelled
 from unmask.errors import DataError
-from unmask.spec import Kind, kind_of
+from unmask.spec import Kind, kind_of, kinds
 from unmask.tasks.classify import Classify
 from unmask.tasks.heads import AnyHead
 from unmask.tasks.multilabel import MultiLabel
@@ -15,21 +16,27 @@ __all__ = ["AnyHead", "AnyTask", "Classify", "MultiLabel", "task_for"]
 
 
 def task_for(task: AnyTask, annotations: AnyAnnotations) -> AnyTask:
-    """The task, or the one that these annotations call for, with the same head and the same part that learns.
+    """The task, or the first that learns from such annotations, with the settings that both have: head, trained part.
 
     Raises:
         DataError: if no task learns from such annotations.
     """
     if isinstance(annotations, task.needs | Unlabelled):
         return task
-    if isinstance(annotations, MultiLabels):
-        return MultiLabel(
-            head=task.head,
-            trained_blocks=task.trained_blocks,
-            drop_path=task.drop_path,
-            weight_average=task.weight_average,
-        )
+    for member in kinds(AnyTask).values():
+        if isinstance(annotations, member.needs):  # pyright: ignore[reportAttributeAccessIssue]
+            return member(**_shared(task, member))
     raise DataError(
         f"no task learns from annotations of the kind {kind_of(AnyAnnotations, annotations)!r} yet; "
         "give class folders or a --labels-file"
     )
+
+
+def _shared(task: AnyTask, other: Any) -> dict[str, Any]:
+    """The settings of a task that another has too: fields of the same name and type."""
+    types, wanted = get_type_hints(type(task)), get_type_hints(other)
+    return {
+        field.name: getattr(task, field.name)
+        for field in fields(task)
+        if wanted.get(field.name) == types[field.name]
+    }
