@@ -150,6 +150,12 @@ def dense_words(kind: AnyAnnotations) -> str:
     return "class maps" if isinstance(kind, ClassMaps) else "boxes and masks"
 
 
+def annotated_words(kind: AnyAnnotations) -> str:
+    """What is known of images, to follow their number: "of 3 classes", "with class maps of 3 classes"."""
+    classes = f"of {len(kind.names)} classes"
+    return f"with {dense_words(kind)} {classes}" if is_dense(kind) else classes
+
+
 def nested_map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     """The same nest of tuples, lists and dictionaries, with the function applied to every tensor in it."""
     if isinstance(value, Tensor):

@@ -38,6 +38,7 @@ def test_json_holds_all_figures(
         "train_images": 16,
         "test_images": 4,
         "classes": 2,
+        "measure": "top-1",
         "chance": 0.5,
         "left_out": 0,
     }
@@ -57,6 +58,7 @@ def test_the_function_gives_the_same_scores_and_writes_no_file(
     unmask: Unmask, trained: RunFolder, classes: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(trained.root, tmp_path / "run")
+    shutil.rmtree(RunFolder(run).evaluations, ignore_errors=True)
     found = package.evaluate(run, classes, labels=("2", "all"), control="random")
     assert not RunFolder(run).evaluations.exists()
     assert (found.measure, found.chance) == ("top-1", 0.5)

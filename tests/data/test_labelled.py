@@ -9,7 +9,7 @@ import torch
 from reference.sources import Annotated
 from runs import tiny
 
-from unmask.annotations import ClassMaps, MultiLabels
+from unmask.annotations import ClassLabels, ClassMaps, MultiLabels
 from unmask.contracts import ImageSource
 from unmask.data import Digits, Folder
 from unmask.data.labelled import Labelled, checked_labels, draw_few, draw_share, open_labelled
@@ -80,7 +80,7 @@ class TestSeveralClasses:
         return Annotated(images, self.kind, list(torch.tensor(labels).float()), numbers)
 
     def opened(self, labels: list[list[int]], seed: int = 0) -> Labelled:
-        return open_labelled(Opening(self.source(labels)), seed, "accepted")
+        return open_labelled(Opening(self.source(labels)), seed, (MultiLabels,))
 
     def test_they_need_a_task_of_their_own(self) -> None:
         with pytest.raises(
@@ -119,7 +119,7 @@ class TestSeveralClasses:
 
     def test_their_own_folders_are_taken(self) -> None:
         train, test = self.source([[1, 0, 0], [0, 1, 1]]), self.source([[-1] * 3, [1, 0, 0]])
-        found = open_labelled(Opening(train, test), 0, "accepted")
+        found = open_labelled(Opening(train, test), 0, (MultiLabels,))
         assert (len(found.train), len(found.test), found.unlabelled) == (2, 1, 1)
         assert found.split == (
             "the data's own train and test folders; 2 of 3 classes have no test image"
@@ -159,9 +159,22 @@ class Opening(Folder):
 def test_annotations_of_pixels_need_a_task_of_their_own() -> None:
     images = [torch.zeros(3, 4, 4)]
     source = Annotated(images, ClassMaps(names=("a", "b")), [torch.zeros(4, 4, dtype=torch.long)])
-    for multilabel in ("refused", "accepted"):
+    for takes in ((ClassLabels,), (ClassLabels, MultiLabels)):
         with pytest.raises(SettingsError, match=r"comes with class maps, .* use a task for these"):
-            open_labelled(Opening(source), 0, multilabel)
+            open_labelled(Opening(source), 0, takes)
+
+
+def test_annotations_of_pixels_are_divided_by_image() -> None:
+    kind, images = ClassMaps(names=("a", "b")), [torch.zeros(3, 4, 4)] * 10
+    maps = [torch.zeros(4, 4, dtype=torch.long)] * 10
+    source = Annotated(images, kind, maps, np.full(10, -1))
+    found, again = (open_labelled(Opening(source), 3, (ClassMaps,)) for _ in range(2))
+    assert (len(found.train), len(found.test)) == (8, 2)
+    assert found.split == "20% of the images for testing, drawn from seed 3"
+    assert found.train.fingerprint == again.train.fingerprint
+    assert not set(found.train.rows) & set(found.test.rows)
+    own = open_labelled(Opening(source, source), 3, (ClassMaps,))
+    assert (own.train, own.test) == (source, source)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Annotated, NamedTuple
 import torch
 import tyro
 
+from unmask.annotations import ClassLabels, MultiLabels
 from unmask.console.arguments import as_typed, parse
 from unmask.console.output import console, loaded, notes
 from unmask.console.scores import (
@@ -293,7 +294,7 @@ def _subject(request: _Request, path: str, model: Model) -> Subject:
     """The encoder and its images, checked before any work."""
     source = _source(request, model)
     seed = request.question.seed
-    labelled = open_labelled(source, seed, multilabel="accepted")
+    labelled = open_labelled(source, seed, (ClassLabels, MultiLabels))
     for note in labelled.train.notes if isinstance(labelled.train, Noted) else ():
         notes.print(f"note: {note}")
     if labelled.train.channels != model.spec.channels:

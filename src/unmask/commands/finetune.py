@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 from torch import nn
 
+from unmask.annotations import annotated_words
 from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek, as_typed, parse
 from unmask.console.hardware import (
@@ -28,7 +29,7 @@ from unmask.data.statistics import measure
 from unmask.errors import SettingsError
 from unmask.formats.model import ModelSpec
 from unmask.recipes import TRANSFERS, Transfer, choose_scratch, choose_transfer, find_transfer
-from unmask.runs.finetune import Finetune, for_annotations, open_images
+from unmask.runs.finetune import Finetune, for_annotations, open_images, training_images
 from unmask.runs.folder import RunFolder
 from unmask.runs.init import adapted, shape_of, statistics_for
 from unmask.runs.job import Images, Outcome
@@ -123,7 +124,7 @@ def finetune(
         else _source(str(data), None, str(labels_file), weights)
     )
     no_flags = Peek([], {}, False)
-    train = spec.open("train")
+    train = training_images(spec, seed)
     if isinstance(recipe, Transfer):
         name, chosen = "own", for_annotations(recipe, train.annotations)
     else:
@@ -152,7 +153,9 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         command_line.flags.get("labels-file"),
         weights,
     )
-    name, default = _recipe(command_line, wanted, weights, spec.open("train"))
+    seed = command_line.flags.get("seed", "0")
+    train = training_images(spec, int(seed) if seed.isdecimal() else 0)
+    name, default = _recipe(command_line, wanted, weights, train)
     args = _parse(arguments, Arguments(recipe=default))
     recipe = args.recipe
     if args.trained_blocks is not None:
@@ -291,7 +294,7 @@ def _say_images(images: Images) -> None:
     assert test is not None
     held_out = f"{len(images.held_out):,} for choosing thresholds, " if images.held_out else ""
     console.print(
-        f"images    {len(train):,} of {len(train.annotations.names)} classes for training, {held_out}"
+        f"images    {len(train):,} {annotated_words(train.annotations)} for training, {held_out}"
         f"{len(test):,} for testing ({images.split}), in {train.where}"
     )
     say_notes(train)

@@ -31,6 +31,7 @@ from unmask.pictures.sheet import Row, sheet
 from unmask.randomness import derive
 from unmask.runs.model import Model
 from unmask.runs.reconstruct import Reconstruction, nearest_errors
+from unmask.spec import kind_of
 from unmask.targets import Hog, KMeansTokens, NormalizedPixels, TokenizerCodes
 from unmask.targets.pixels import Levels
 from unmask.traits import Predicting
@@ -272,6 +273,10 @@ def _with_ratio(masking: AnyMasking, ratio: float) -> AnyMasking:
         return _grid(ratio)
     if isinstance(masking, PartitionMasking):
         return RandomMasking(ratio=ratio)
+    if not hasattr(masking, "ratio"):
+        raise SettingsError(
+            f"masking {kind_of(AnyMasking, masking)} has no ratio; leave out --ratio, or choose --masking random"
+        )
     return replace(masking, ratio=ratio)
 
 

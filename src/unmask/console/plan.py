@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from unmask.annotations import annotated_words, is_dense
 from unmask.channels import ChannelStatistics
 from unmask.console.hardware import batch_words, expected_words, machine_words
 from unmask.console.output import bands_in_words, console, say_left_out
@@ -17,11 +18,9 @@ from unmask.traits import Explained, Hiding, Masked
 
 def say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None:
     """Print which images were found, and which files were skipped."""
-    classes = (
-        f" in {len(source.annotations.names)} classes (labels are not used for training)"
-        if source.annotations.names
-        else ""
-    )
+    known = source.annotations
+    words = annotated_words(known) if is_dense(known) else f"in {len(known.names)} classes"
+    classes = f" {words} (labels are not used for training)" if known.names else ""
     bands = bands_in_words(source.channels)
     typical = source.typical_size()
     console.print(

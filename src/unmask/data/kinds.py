@@ -2,26 +2,26 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
+from typing import Any, cast
 
 from PIL import Image, UnidentifiedImageError
 
-from unmask.data import AnySource, Digits, Folder, LabelsFile, Parquet, Shards, Tiff
+from unmask.data import AnySource, Digits, LabelsFile, Shards, Tiff
 from unmask.data.bands import BAND_ENDINGS, GDAL_NODATA, silent
 from unmask.data.decode import IMAGE_ENDINGS
 from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.pack_manifest import PACK
 from unmask.errors import SettingsError, did_you_mean
+from unmask.spec import kinds
 
-_KINDS: dict[str, Callable[[str], Digits | ImagesWithoutLabels]] = {
-    "folder": lambda path: Folder(path=path),
-    "digits": lambda _: Digits(),
-    "shards": lambda path: Shards(path=path),
-    "parquet": lambda path: Parquet(path=path),
-    "tiff": lambda path: Tiff(path=path),
+_KINDS: dict[str, Any] = {
+    name: cls
+    for name, cls in kinds(AnySource).items()
+    if {field.name for field in fields(cls) if field.default is MISSING} <= {"path"}
 }
+"""Sources that a path alone describes, and digits, by their public names."""
 
 _FILES_LISTED = 2000  # a folder may have millions; the first ones show its kind
 _FILES_OPENED = 4
@@ -46,18 +46,26 @@ def find_source(
         return source
     if isinstance(source, Digits):
         raise SettingsError("digits have labels already; --labels-file is for your own images")
-    return LabelsFile(data=source, labels=str(Path(labels_file).expanduser().absolute()))
+    if not isinstance(source, tuple(kinds(ImagesWithoutLabels).values())):
+        raise SettingsError(
+            f"{data} has its own annotations; --labels-file is for {', '.join(kinds(ImagesWithoutLabels))}"
+        )
+    return LabelsFile(
+        data=cast(ImagesWithoutLabels, source),
+        labels=str(Path(labels_file).expanduser().absolute()),
+    )
 
 
 def _images(
     data: str, kind: str | None, channels: tuple[int, ...], no_data: float | None
-) -> Digits | ImagesWithoutLabels:
+) -> AnySource:
     """The source of DATA without a labels file."""
     if kind is not None and kind not in _KINDS:
         raise SettingsError(f"unknown --data-kind {kind!r}; {did_you_mean(kind, _KINDS)}")
     if data == "digits" and kind in (None, "digits") and not Path(data).is_dir():
         return Digits()
-    source = _KINDS[kind or kind_of(data)](str(Path(data).expanduser().absolute()))
+    cls = _KINDS[kind or kind_of(data)]
+    source = Digits() if cls is Digits else cls(path=str(Path(data).expanduser().absolute()))
     if not channels and no_data is None:
         return source
     if isinstance(source, Shards):

@@ -1,11 +1,18 @@
 """Labelled training and test images, checked before anything is computed."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.annotations import UNKNOWN, AnyAnnotations, MultiLabels, dense_words, is_dense
+from unmask.annotations import (
+    UNKNOWN,
+    AnyAnnotations,
+    ClassLabels,
+    MultiLabels,
+    dense_words,
+    is_dense,
+)
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.data.image_files import EncodedImages
@@ -42,12 +49,10 @@ def _alike(test: ImageSource, train: ImageSource) -> ImageSource:
     )
 
 
-def open_labelled(
-    data: AnySource, seed: int, multilabel: Literal["refused", "accepted"] = "refused"
-) -> Labelled:
+def open_labelled(data: AnySource, seed: int, takes: tuple[type, ...] = (ClassLabels,)) -> Labelled:
     """The data's own train and test folders, or a split drawn from the seed.
 
-    Callers with a task for images with several labels accept `multilabel` data.
+    `takes` are the kinds of annotations that the caller has a task for.
 
     Raises:
         SettingsError: if the caller does not accept the images' kind of annotations.
@@ -55,10 +60,12 @@ def open_labelled(
     """
     train = data.open("train")
     names = train.annotations.names
-    _check_kind(train, multilabel == "accepted")
+    _check_kind(train, takes)
     test = _alike(data.open("test"), train) if "test" in data.splits() else None
     if test is not None and test.annotations != train.annotations:
         raise DataError(_other_classes(train.annotations, test.annotations))
+    if is_dense(train.annotations):
+        return Labelled(train, test, _OWN_FOLDERS) if test else _split_by_image(train, seed)
     if isinstance(train.annotations, MultiLabels):
         return _open_multilabel(train, test, seed)
     unlabelled = 0
@@ -74,10 +81,12 @@ def open_labelled(
     return _split(train, labels, seed)._replace(unlabelled=unlabelled)
 
 
-def _check_kind(source: ImageSource, multilabel: bool) -> None:
+def _check_kind(source: ImageSource, takes: tuple[type, ...]) -> None:
     """Refuse images without labels, or with annotations that the caller has no task for."""
     kind = source.annotations
-    if is_dense(kind) or (isinstance(kind, MultiLabels) and not multilabel):
+    if is_dense(kind) and isinstance(kind, takes):
+        return
+    if is_dense(kind) or (isinstance(kind, MultiLabels) and not isinstance(kind, takes)):
         words = dense_words(kind) if is_dense(kind) else "any number of labels per image"
         raise SettingsError(
             f"{source.where} comes with {words}, but this task needs exactly one class per image; "
@@ -118,6 +127,18 @@ def _split(train: ImageSource, labels: NDArray[np.int64], seed: int) -> Labelled
         Subset(train, np.flatnonzero(~held_out)),
         Subset(train, np.flatnonzero(held_out)),
         f"{TEST_SHARE:.0%} of each class for testing, drawn from seed {seed}",
+    )
+
+
+def _split_by_image(train: ImageSource, seed: int) -> Labelled:
+    """A random share of the images for testing, for any kind of annotations."""
+    if len(train) < 2:
+        raise DataError("one image cannot be split into train and test; add more images")
+    held_out = draw_share(np.zeros(len(train), dtype=np.int64), TEST_SHARE, seed)
+    return Labelled(
+        Subset(train, np.flatnonzero(~held_out)),
+        Subset(train, np.flatnonzero(held_out)),
+        f"{TEST_SHARE:.0%} of the images for testing, drawn from seed {seed}",
     )
 
 

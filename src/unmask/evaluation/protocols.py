@@ -155,7 +155,7 @@ def frozen_rows(arm: FrozenArm, question: Question, annotations: AnyAnnotations)
         scores: dict[str, list[Score]] = {}
         settings: dict[str, str] = {}
         for seed in question.draws(amount):
-            labels = arm.train.labels.numpy()
+            labels = arm.train.labels.long().numpy()
             chosen = torch.from_numpy(draw_few(labels, annotations.names, amount, seed))
             few_images = arm.train.rows(chosen)
             for result in evaluate(

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unmask.channels import ChannelStatistics
 from unmask.contracts import Size
 from unmask.encoders import AnyEncoder
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, RunError, SettingsError
-from unmask.objectives import AnyObjective, AnyPretraining
+from unmask.objectives import AnyObjective
 from unmask.randomness import seeded
 from unmask.spec import from_json
 from unmask.targets.tokenizer import current_names
@@ -58,7 +58,7 @@ class ModelSpec:
         with seeded("weights", seed):
             return self.encoder.build(self.image_size, self.channels, self.statistics.tensors())
 
-    def build_objective(self, seed: int = 0) -> AnyPretraining:
+    def build_objective(self, seed: int = 0) -> nn.Module:
         """Encoder and objective with random weights from the seed; there must be an objective."""
         assert self.objective is not None
         with seeded("weights", seed):
@@ -89,7 +89,7 @@ class Weights(NamedTuple):
         encoder.load_state_dict(_copied(self.encoder), assign=True)
         return encoder
 
-    def build_objective(self) -> AnyPretraining:
+    def build_objective(self) -> nn.Module:
         """Encoder and objective with these weights; there must be a decoder."""
         with torch.device("meta"):
             objective = self.spec.build_objective()

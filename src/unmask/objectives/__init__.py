@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from unmask.objectives.aim import AIM, AutoregressiveImageModel
-from unmask.objectives.dino import DINO, SelfDistillation
-from unmask.objectives.latent import Latent, LatentPrediction
-from unmask.objectives.mae import MAE, MaskedAutoencoder
-from unmask.objectives.moco3 import MoCo3, MomentumContrast
+from unmask.objectives.aim import AIM
+from unmask.objectives.dino import DINO
+from unmask.objectives.latent import Latent
+from unmask.objectives.mae import MAE
+from unmask.objectives.moco3 import MoCo3
 from unmask.spec import Kind
 
 AnyObjective = (
@@ -17,13 +17,4 @@ AnyObjective = (
     | Annotated[Latent, Kind("latent")]
 )
 
-AnyPretraining = (
-    MaskedAutoencoder
-    | SelfDistillation
-    | MomentumContrast
-    | AutoregressiveImageModel
-    | LatentPrediction
-)
-"""The modules that these specs build."""
-
-__all__ = ["AIM", "DINO", "MAE", "AnyObjective", "AnyPretraining", "Latent", "MoCo3"]
+__all__ = ["AIM", "DINO", "MAE", "AnyObjective", "Latent", "MoCo3"]

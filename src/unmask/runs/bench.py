@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from unmask.channels import IMAGENET, ChannelStatistics
 from unmask.contracts import Batch, ImageSource, Reports
@@ -21,7 +22,6 @@ from unmask.data.noise_images import NoiseImages
 from unmask.data.set_aside import SetAside
 from unmask.errors import ResourceError
 from unmask.formats.model import FORMAT, ModelSpec
-from unmask.objectives import AnyPretraining
 from unmask.recipes import Recipe
 from unmask.runs.bottleneck import Bench, LoaderSpeed, Machine, StepSpeed, Together, verdict
 from unmask.runs.feeding import feed_for
@@ -50,7 +50,7 @@ _LONG = 1_000_000  # steps; so many that compiling pays off
 class Bed(NamedTuple):
     """The parts to measure, built once."""
 
-    objective: AnyPretraining
+    objective: nn.Module
     recipe: Recipe
     hardware: Hardware
     device: torch.device

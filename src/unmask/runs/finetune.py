@@ -23,7 +23,7 @@ from unmask.randomness import seeded
 from unmask.recipes import Transfer
 from unmask.runs.job import Change, Images, Outcome, Setting
 from unmask.spec import to_json
-from unmask.tasks import task_for
+from unmask.tasks import annotations_of_tasks, task_for
 from unmask.training.distributed import everyones, here
 from unmask.training.hardware import Hardware, autocast
 
@@ -113,13 +113,22 @@ class Finetune:
         return tuned.score(images.test, run.hardware, thresholds)
 
 
+def training_images(data: AnySource, seed: int) -> ImageSource:
+    """The annotated training images of a split, before some are held out: recipes are chosen by their number.
+
+    Raises:
+        DataError: if there are too few images, or no such annotations.
+    """
+    return open_labelled(data, seed, annotations_of_tasks()).train
+
+
 def open_images(recipe: Transfer, data: AnySource, seed: int) -> Images:
     """Annotated images for a recipe; its task decides whether some are held out for choosing thresholds.
 
     Raises:
         DataError: if the annotations are missing, or there are too few images.
     """
-    train, test, split, unlabelled = open_labelled(data, seed, multilabel="accepted")
+    train, test, split, unlabelled = open_labelled(data, seed, (recipe.task.needs,))
     if unlabelled:
         split += f"; {unlabelled:,} images without labels are skipped"
     if recipe.task.holds_out == 0:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask.annotations import ClassLabels, MultiLabels
+from unmask.annotations import AnyAnnotations, ClassMaps, Objects, Unlabelled
 from unmask.contracts import ImageSource
 from unmask.data.in_order import Unreadable
 from unmask.errors import DataError, SettingsError
@@ -49,7 +49,8 @@ class Predictor(NamedTuple):
     def answers(self, outputs: Tensor, truth: Any, names: list[str]) -> list[Answer]:
         """Turn outputs of the module into an answer for each image; `truth` is None if the classes are not known."""
         predictions = self.tuned.job.recipe.task.predictions(outputs, self.thresholds)
-        known = [None] * len(names) if truth is None else [_classes(label) for label in truth]
+        kind = self.tuned.job.annotations
+        known = [None] * len(names) if truth is None else [_classes(one, kind) for one in truth]
         return [Answer(*each) for each in zip(names, known, predictions, strict=True)]
 
 
@@ -101,8 +102,12 @@ def predict_source(
     yield from predictor.tuned.outputs(source, hardware, unreadable)
 
 
-def _classes(label: Tensor) -> tuple[int, ...] | None:
-    """The classes of a label, which is one number, or 0 and 1 for each class; None if unknown."""
+def _classes(label: Tensor | Objects, kind: AnyAnnotations) -> tuple[int, ...] | None:
+    """The classes of an image, or those of its pixels or objects; None if nothing is known."""
+    if isinstance(label, Objects):
+        return tuple(label.classes.unique().tolist())
+    if isinstance(kind, ClassMaps):
+        return tuple(label[label != kind.ignored].unique().tolist())
     if bool((label < 0).any()):
         return None
     return (int(label),) if label.ndim == 0 else tuple(label.nonzero().flatten().tolist())
@@ -138,7 +143,7 @@ def is_scored(predictor: Predictor, source: ImageSource) -> bool:
         SettingsError: if the images have other classes.
     """
     trained, actual = predictor.tuned.job.annotations, source.annotations
-    if not isinstance(actual, ClassLabels | MultiLabels):
+    if isinstance(actual, Unlabelled):
         return False
     if actual.names != trained.names:
         odd = sorted(set(actual.names) ^ set(trained.names))

@@ -8,7 +8,6 @@ from torch import nn
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.formats.model import FORMAT, ModelSpec, Weights
-from unmask.objectives import AnyPretraining
 from unmask.recipes import Recipe
 from unmask.runs.collapse import Watch
 from unmask.runs.job import Change, Images, Outcome, Setting
@@ -53,7 +52,7 @@ class Pretrain:
             origin=f"pretrained by unmask {run.unmask_version}, recipe {run.recipe_name}{start}",
         )
 
-    def build(self, run: Setting, weights: Weights | None = None) -> AnyPretraining:
+    def build(self, run: Setting, weights: Weights | None = None) -> nn.Module:
         """The objective with its encoder; tensors that `weights` lacks are drawn from the seed."""
         objective = self.model(run).build_objective(run.seed)
         if weights is not None:

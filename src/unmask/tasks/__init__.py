@@ -1,35 +1,47 @@
 """Supervised tasks for an encoder, and classifiers on frozen features."""
 
-from typing import Annotated
+from dataclasses import fields
+from typing import Annotated, Any, get_type_hints
 
-from unmask.annotations import AnyAnnotations, MultiLabels, Unlabelled
+from unmask.annotations import AnyAnnotations, Unlabelled
 from unmask.errors import DataError
-from unmask.spec import Kind, kind_of
+from unmask.spec import Kind, kind_of, kinds
 from unmask.tasks.classify import Classify
 from unmask.tasks.heads import AnyHead
 from unmask.tasks.multilabel import MultiLabel
 
 AnyTask = Annotated[Classify, Kind("classify")] | Annotated[MultiLabel, Kind("multi-label")]
 
-__all__ = ["AnyHead", "AnyTask", "Classify", "MultiLabel", "task_for"]
+__all__ = ["AnyHead", "AnyTask", "Classify", "MultiLabel", "annotations_of_tasks", "task_for"]
+
+
+def annotations_of_tasks() -> tuple[type, ...]:
+    """The kinds of annotations that some task learns from."""
+    return tuple(task.needs for task in kinds(AnyTask).values())
 
 
 def task_for(task: AnyTask, annotations: AnyAnnotations) -> AnyTask:
-    """The task, or the one for these annotations with the same head and the same trained blocks.
+    """The task, or the first that learns from these annotations, with the settings that both have (head, trained part).
 
     Raises:
         DataError: if there is no task for these annotations.
     """
     if isinstance(annotations, task.needs | Unlabelled):
         return task
-    if isinstance(annotations, MultiLabels):
-        return MultiLabel(
-            head=task.head,
-            trained_blocks=task.trained_blocks,
-            drop_path=task.drop_path,
-            weight_average=task.weight_average,
-        )
+    for member in kinds(AnyTask).values():
+        if isinstance(annotations, member.needs):  # pyright: ignore[reportAttributeAccessIssue]
+            return member(**_shared(task, member))
     raise DataError(
         f"there is no task for annotations of kind {kind_of(AnyAnnotations, annotations)!r} yet; "
         "use class folders or a --labels-file"
     )
+
+
+def _shared(task: AnyTask, other: Any) -> dict[str, Any]:
+    """The settings of a task that another has too: fields of the same name and type."""
+    types, wanted = get_type_hints(type(task)), get_type_hints(other)
+    return {
+        field.name: getattr(task, field.name)
+        for field in fields(task)
+        if wanted.get(field.name) == types[field.name]
+    }
