@@ -29,7 +29,7 @@ from unmask.data.views import CenterCrop, RandomCrop
 from unmask.encoders.vit import ViT
 from unmask.evaluation.features import features
 from unmask.evaluation.frozen import evaluate
-from unmask.evaluation.tuning import Asked, few, tune, with_blocks
+from unmask.evaluation.tuning import TuningSetup, few, tune, with_blocks
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.recipes import Transfer
@@ -98,7 +98,7 @@ def tuned(
     )
     given = None if arm == "scratch" else weights
     recipe = partial(lasting, ARMS[arm])
-    asked = Asked(recipe, given, data, labelled, weights.spec.statistics, hardware)
+    asked = TuningSetup(recipe, given, data, labelled, weights.spec.statistics, hardware)
     started, used = time.perf_counter(), time.process_time()
     found = tune(asked, share, seed)
     seconds, processor = time.perf_counter() - started, time.process_time() - used

@@ -1,4 +1,4 @@
-"""The command line: a table of commands, each a module imported when it is called."""
+"""The command line: a table of commands; the module of a command is imported when it is called."""
 
 import io
 import os
@@ -6,19 +6,19 @@ import sys
 from importlib import import_module
 
 COMMANDS = {
-    "demo": "pretrain on handwritten digits and show what it brings (under two minutes)",
+    "demo": "pretrain on handwritten digits and show the benefit (under two minutes)",
     "pretrain": "pretrain an encoder on your images",
-    "reconstruct": "hide parts of images and rebuild them: the paper's figure",
-    "finetune": "train a classifier from an encoder, wholly or in part, or from scratch",
-    "predict": "class names and probabilities of images, by a fine-tuned run",
-    "evaluate": "score frozen features with labelled images",
-    "tokenizer": "discrete codes of image patches, for encoders to learn from",
-    "words": "the same idea on text: characters hidden as in BERT, and the next one as in GPT",
-    "bench": "how fast this machine trains, what holds it back, and what to do about it",
-    "study": "one of the paper's ablations at your scale, beside the paper's table",
-    "compare": "ways to pretrain the same encoder on your images, side by side",
-    "pack": "any images into tar shards that are read fast, at random",
-    "convert": "weights to and from published MAE, timm and transformers",
+    "reconstruct": "hide parts of images and rebuild them, as in the paper's figures",
+    "finetune": "train a classifier: fine-tune an encoder, fully or in part, or train from scratch",
+    "predict": "print classes and probabilities of images, using a fine-tuned run",
+    "evaluate": "measure how good an encoder is, on labelled images",
+    "tokenizer": "learn discrete codes of image patches, as targets for pretraining",
+    "words": "the same idea on text: predict hidden characters (BERT) or the next one (GPT)",
+    "bench": "measure the training speed of this machine, and find the bottleneck",
+    "study": "repeat one of the paper's ablations at your scale",
+    "compare": "compare ways to pretrain the same encoder on your images",
+    "pack": "pack images into tar shards that are fast to read in random order",
+    "convert": "convert weights to and from published MAE, timm and transformers",
 }
 
 _HELP = """unmask: masked image pretraining on your own images
@@ -27,13 +27,13 @@ usage: unmask COMMAND [arguments]
 
 {commands}
 
-`unmask COMMAND --help` tells more. Start with `unmask demo`, then `unmask pretrain FOLDER`.
+`unmask COMMAND --help` lists all flags. Start with `unmask demo`, then `unmask pretrain FOLDER`.
 """
 
 
 def main() -> None:
-    """Run the command that the arguments name."""
-    for stream in (sys.stdout, sys.stderr):  # a file's name may hold bytes that are no text
+    """Run the command named by the arguments."""
+    for stream in (sys.stdout, sys.stderr):  # a file name may hold bytes that are not valid text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:]
@@ -54,15 +54,15 @@ def main() -> None:
         module = import_module(f"unmask.commands.{command}")
         status = module.main(rest)
     except (UnmaskError, RuntimeError) as error:
-        told = error if isinstance(error, UnmaskError) else loading_died(error)
-        if told is None:
+        message = error if isinstance(error, UnmaskError) else loading_died(error)
+        if message is None:
             raise
-        print(f"unmask: {told}", file=sys.stderr)
+        print(f"unmask: {message}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("\nunmask: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+    except BrokenPipeError:  # the program that reads our output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.exit(status)

@@ -177,8 +177,12 @@ class Encoder(Protocol):
         """The grid on which patches of an image of this size are hidden."""
         ...
 
-    def encode(self, images: Tensor) -> Encoded:
-        """Tokens of whole images; nothing is hidden and nothing is random."""
+    def encode(self, images: Tensor, *, taps: Collection[int] = ()) -> Encoded:
+        """Tokens of whole images; nothing is hidden and nothing is random.
+
+        `taps` are the numbers of blocks whose inputs are returned too, as heads for dense tasks need them; 0 is
+        the first block, and the number of blocks stands for the output of the last.
+        """
         ...
 
     def encode_visible(
@@ -186,8 +190,7 @@ class Encoder(Protocol):
     ) -> Encoded:
         """Tokens of the kept patches alone; hidden pixels are never read.
 
-        `taps` are numbers of blocks whose inputs are wanted too; 0 is the first block, and the number of
-        blocks stands for what comes out of the last.
+        `taps` are as in `encode`.
         """
         ...
 

@@ -45,7 +45,7 @@ def test_missing_data(unmask: Unmask) -> None:
     said = unmask("pretrain", "gone")
     assert said.status == 1
     assert f"{Path('gone').absolute()} does not exist" in said.err
-    assert "DATA is a folder of images, or digits" in said.err
+    assert "DATA must be a folder of images, or digits" in said.err
 
 
 def test_data_is_a_file(unmask: Unmask, images: Path) -> None:
@@ -67,7 +67,7 @@ def test_no_image_among_files(unmask: Unmask, tmp_path: Path) -> None:
         (tmp_path / name).write_text("words")
     said = unmask("pretrain", tmp_path)
     assert said.status == 1
-    assert "it holds 2 .txt, 1 (no ending), 1 .pdf" in said.err
+    assert "it contains 2 .txt, 1 (no ending), 1 .pdf" in said.err
     assert ".jpg" in said.err
 
 
@@ -84,7 +84,7 @@ def huge_png(side: int) -> bytes:
 
 BAD_FILES = {
     "empty.png": (b"", "empty (0 bytes)"),
-    "text.jpg": (b"not a picture", "not an image of a known type"),
+    "text.jpg": (b"not a picture", "not an image of a known format"),
     "bomb.png": (huge_png(15_000), "178956970 pixels"),
 }
 
@@ -93,7 +93,7 @@ def test_a_bomb_is_not_called_damaged(unmask: Unmask, tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(huge_png(15_000))
     said = unmask("pretrain", tmp_path)
     assert said.status == 1
-    assert "damaged or cut off" not in said.err
+    assert "damaged or truncated" not in said.err
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
@@ -209,7 +209,7 @@ BAD_FLAGS: list[Any] = [
     (["--epochs", "nan"], "epochs must be above 0"),
     (["--epochs", "inf"], "epochs must be above 0"),
     (["--save-every-minutes", "-1"], "save_every_minutes must be 0 or more, got -1"),
-    (["--max-set-aside", "7"], "max_set_aside is a share between 0 and 1, got 7"),
+    (["--max-set-aside", "7"], "max_set_aside must be a share between 0 and 1, got 7"),
     (["--image-size", "2"], "use a larger image (--image-size) or a smaller patch"),
     (["--threads", "0"], "threads must be at least 1, got 0"),
     (["--threads", "-1"], "threads must be at least 1, got -1"),
@@ -268,7 +268,7 @@ def test_not_enough_memory_for_the_weights(
 def test_warmup_as_long_as_the_run(unmask: Unmask, images: Path, recipe: list[str]) -> None:
     said = unmask("pretrain", images, *recipe, "--schedule.warmup-epochs", "1", "--out", "run")
     assert said.status == 1
-    assert "a warm-up of 1 epochs leaves nothing of 1" in said.err
+    assert "a warm-up of 1 epochs fills the whole run of 1" in said.err
 
 
 def test_folder_that_holds_a_run(
@@ -325,7 +325,7 @@ def test_run_without_a_checkpoint(
     [
         (
             '{"spec_version": 99}',
-            "version 99, and this unmask reads up to 1; install a newer unmask",
+            "version 99, and this unmask reads up to 2; install a newer unmask",
         ),
         ("{", "spec.json cannot be read"),
         ("{}", "field 'spec_version' is missing"),

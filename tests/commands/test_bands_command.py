@@ -114,7 +114,7 @@ def test_one_band_is_grey(unmask: Unmask, trained_on_bands: RunFolder, scenes: P
     [
         (["--bands", "1,2"], "--bands names one channel or three of the 13, such as 3,2,1"),
         (["--bands", "1,2,14"], "--bands names one channel or three of the 13"),
-        (["--bands", "red"], "--bands is a list of channels counted from 1"),
+        (["--bands", "red"], "--bands must be a list of channels counted from 1"),
     ],
 )
 def test_bands_that_are_not_there(
@@ -128,10 +128,10 @@ def test_bands_that_are_not_there(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--channels", "0"], "--channels is a list of channels counted from 1"),
-        (["--channels", "14"], "has 13 channels, so no channel 14"),
-        (["--no-data", "none"], "--no-data is a number, got 'none'"),
-        (["--statistics", "imagenet"], "is of uint8 pixels, and the images hold float32"),
+        (["--channels", "0"], "--channels must be a list of channels counted from 1"),
+        (["--channels", "14"], "has 13 channels; channel 14 does not exist"),
+        (["--no-data", "none"], "--no-data must be a number, got 'none'"),
+        (["--statistics", "imagenet"], "is for uint8 pixels, but the images are float32"),
         (["--statistics", "gone.json"], "imagenet, measure or a JSON file"),
         (["--data-kind", "tif"], "unknown --data-kind 'tif'; did you mean 'tiff'"),
     ],
@@ -148,7 +148,7 @@ def test_bad_flags(
 def test_channels_of_plain_pictures(unmask: Unmask, images: Path, recipe: list[str]) -> None:
     said = unmask("pretrain", images, *recipe, "--channels", "1")
     assert said.status == 1
-    assert "--channels and --no-data are for images of many bands" in said.err
+    assert "--channels and --no-data are for multi-band images" in said.err
 
 
 def test_images_of_another_kind_are_refused_by_the_model(
@@ -156,7 +156,7 @@ def test_images_of_another_kind_are_refused_by_the_model(
 ) -> None:
     model = package.load(trained_on_bands.root)
     np.save(tmp_path / "a.npy", np.zeros((5, 8, 8), np.float32))
-    with pytest.raises(DataError, match="has 5 channels, and the model was trained on 13"):
+    with pytest.raises(DataError, match="has 5 channels, but the model was trained on 13"):
         model.reconstruct(tmp_path / "a.npy")
     with pytest.raises(SettingsError, match="a float32 tensor"):
         model.embed(torch.zeros(1, BANDS, 8, 8, dtype=torch.uint8))
@@ -180,4 +180,4 @@ def test_a_missing_band_is_named(unmask: Unmask, tmp_path: Path, recipe: list[st
     np.save(tmp_path / "a.npy", scene)
     said = unmask("pretrain", tmp_path, *recipe)
     assert said.status == 1
-    assert "channel 2 holds no value in the images looked at" in said.err
+    assert "channel 2 has only missing values in" in said.err

@@ -38,14 +38,14 @@ def test_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "1 of " in said.out
     assert "of ceiling" in said.out
     assert "loading " in said.out
-    assert "held back by " in said.out
+    assert "bottleneck: " in said.out
     assert "about a minute" in said.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        (["photos"], SettingsError, "images are named with --data photos"),
+        (["photos"], SettingsError, "give images as --data photos"),
         (["--recipe", "mae-b61"], SettingsError, "did you mean 'mae-b16'"),
         (["--data", "/nowhere"], DataError, "/nowhere does not exist"),
         (["--micro-batch", "0"], SettingsError, "micro-batch must be at least 1, got 0"),

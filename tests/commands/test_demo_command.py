@@ -53,7 +53,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_demo(unmask: Unmask, short: None) -> None:
     said = unmask("demo", "--epochs", "1", "--seeds", "1", "--out", "shown")
     assert said.status == 0
-    assert "1,442 handwritten digits without their labels; 355 others are kept" in said.out
+    assert "1,442 handwritten digits without labels; 355 others are kept" in said.out
     out = Path("shown")
     for name in ("table.md", "results.json", "loss.png", "sheet.png", "run"):
         assert f"{out / name} " in said.out

@@ -81,7 +81,7 @@ def test_table_for_people(unmask: Unmask, trained: RunFolder, classes: Path) -> 
     assert said.status == 0
     for words in (
         f"{trained.root} (tiny, step 6; 1 blocks of 8 with 2 heads, MLPs of 32 and patches of 2, ",
-        f"M parameters) on {classes}: 16 images to learn from, 4 to test on",
+        f"M parameters) on {classes}: 16 training images, 4 test images",
         "20% of each class for testing, drawn from seed 0",
         "pretrained knn class token",
         "random",
@@ -118,7 +118,7 @@ def test_split_of_the_data_is_taken(
 def test_unlabelled_images(unmask: Unmask, trained: RunFolder, images: Path) -> None:
     said = unmask("evaluate", trained.root, images)
     assert said.status == 1
-    assert "evaluation needs labelled images: put each class in a folder of its own" in said.err
+    assert "put each class in its own folder" in said.err
 
 
 def test_other_channels(unmask: Unmask, trained: RunFolder) -> None:
@@ -151,7 +151,10 @@ def test_unreadable_images_are_left_out_and_counted(
     cut.write_bytes(cut.read_bytes()[:60])
     said = unmask("evaluate", trained.root, data, "--json")
     assert json.loads(said.raw)["left_out"] == 1
-    assert "1 images left out, the first cats/03.png" in unmask("evaluate", trained.root, data).out
+    assert (
+        "1 unreadable images skipped; the first is cats/03.png"
+        in unmask("evaluate", trained.root, data).out
+    )
 
 
 def test_json_stays_json_beside_a_damaged_checkpoint(
@@ -233,8 +236,8 @@ def test_a_ladder_draws_its_curve_beside_both_controls(
     ]
     assert picture_of(Path("here/ladder.png"))[0] > 400
     assert "all blocks trained" in said.out
-    assert "random initialisation: drawn weights, treated exactly alike" in said.out
-    assert "from scratch: all blocks trained from drawn weights" in said.out
+    assert "random initialisation: the same encoder with random weights" in said.out
+    assert "from scratch: all blocks trained from random weights" in said.out
 
 
 @pytest.mark.parametrize(
@@ -271,7 +274,7 @@ def test_features_are_kept_and_it_is_said(unmask: Unmask, classes: Path, tmp_pat
     data = shutil.copytree(classes, tmp_path / "data")
     words = ("evaluate", run.root, data, "--control", "random")
     first, again = unmask(*words), unmask(*words)
-    assert "features from before" not in first.out
+    assert "features reused from disk" not in first.out
     assert f"(pretrained and random initialisation): {run.features}" in again.out
     figures = json.loads(unmask(*words, "--json").raw)
     assert {row["features"] for row in figures["scores"]} == {"kept"}
@@ -327,7 +330,7 @@ def test_encoders_are_compared_by_size(
     assert f"| mae ({twin.root}) |" in part  # another of the same method and size
     assert picture_of(Path("evaluations/compared-knn-animals-random.png"))[0] > 400
     table = unmask("evaluate", trained.root, classes, "--encoders", str(larger.root)).out
-    assert "by parameters of the encoder" in table
+    assert "by number of parameters of the encoder" in table
 
 
 @pytest.mark.parametrize(("protocol", "feature"), [("linear", "cls"), ("attentive", "patches")])
@@ -343,7 +346,7 @@ def test_augmented_probes(
         ("random initialisation", feature, "trained"),
     ]
     assert "2 steps of 16 (2 epochs)" in rows[0]["setting"]
-    assert "other crops and flips at every step" in rows[0]["setting"]
+    assert "new crops and flips at every step" in rows[0]["setting"]
 
 
 @pytest.mark.parametrize("protocol", ["partial", "finetune"])
@@ -362,15 +365,15 @@ def test_trained_protocols(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--labels", "9"], "--labels 9 asks for 9 labels of each class, and 'cats' has 8"),
+        (["--labels", "9"], "--labels 9 needs 9 training images of each class, but 'cats' has 8"),
         (["--labels", "few"], "such as 1,5,10,1%,10%,all; got 'few'"),
         (["--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["--epochs", "3"], "--epochs is for partial, finetune, ladder, --augment and --control"),
         (["--recipe", "finetune-b16"], "--recipe is for partial, finetune, ladder and --control"),
         (["--protocol", "partial", "--epochs", "0"], "--epochs must be above 0 and finite, got 0"),
-        (["--augment"], "--augment is for linear and attentive, which train a head; knn looks at"),
+        (["--augment"], "--augment is only for linear and attentive, which train a head; knn uses"),
         (["--protocol", "partial", "--augment"], "which train a head; partial augments anyway"),
-        (["--labels", "1,1"], "--labels names an amount twice: 1,1"),
+        (["--labels", "1,1"], "--labels has an amount twice: 1,1"),
         (["--encoders", "runs/nothing"], "runs/nothing holds no run"),
         (
             ["--protocol", "finetune", "--recipe", "finetune-b16"],

@@ -12,6 +12,7 @@ from rules.test_surface import top_level_flags
 from runs import tiny, tiny_transfer
 
 from unmask.commands import finetune
+from unmask.console import train
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 
@@ -22,6 +23,7 @@ FLAGS = {
     "--out",
     "--resume",
     "--data-kind",
+    "--labels-file",
     "--epochs",
     "--batch-size",
     "--image-size",
@@ -51,16 +53,16 @@ def test_prints_the_plan_and_the_score(unmask: Unmask, trained: RunFolder, class
     said = unmask("finetune", trained.root, classes, *RECIPE, "--out", "run")
     assert said.status == 0, said.err
     for words in (
-        "images 16 of 2 classes to learn from, 4 to test on (20% of each class for testing, drawn from seed 0)",
+        "images 16 of 2 classes for training, 4 for testing (20% of each class for testing, drawn from seed 0)",
         "weights pretrained by unmask",
         "recipe tiny, step 6",
         "model 1 blocks of 8, patches of 2, 8 pixels; trained: all",
         "batch 4, learning rate up to 0.00469",
         "steps 6 (1.5 epochs)",
-        "patches 50% at first, 100% at last shown; the time is for all of them",
+        "patches 50% at first, 100% at the end shown; the expected time assumes all",
         "step 6 of 6, loss",
         "test top-1",
-        "on 4 images (chance 50.00%)",
+        "on 4 images (chance 50.00%, largest class",
         f"unmask predict run {classes}",
     ):
         assert words in said.out
@@ -100,7 +102,7 @@ def test_small_data_get_a_smaller_batch_and_it_says_so(
     said = unmask("finetune", trained.root, classes, *flags, "--out", "run")
     assert said.status == 0, said.err
     assert "recipe finetune-digits, with the encoder of the weights (1 blocks of 8" in said.out
-    assert "batch cut from 64 to 16, since there are 16 images" in said.out
+    assert "batch cut from 64 to 16 because there are 16 images" in said.out
 
 
 def test_a_signal_saves_and_going_on_ends_as_in_one_go(
@@ -108,7 +110,7 @@ def test_a_signal_saves_and_going_on_ends_as_in_one_go(
 ) -> None:
     words = ("finetune", trained.root, classes, *RECIPE)
     assert unmask(*words, "--out", "whole").status == 0
-    real = finetune.finetune
+    real = train.training
 
     def interrupted(*args: object):
         for report in real(*args):  # pyright: ignore
@@ -116,11 +118,11 @@ def test_a_signal_saves_and_going_on_ends_as_in_one_go(
                 os.kill(os.getpid(), signal.SIGTERM)
             yield report
 
-    monkeypatch.setattr(finetune, "finetune", interrupted)
+    monkeypatch.setattr(train, "training", interrupted)
     said = unmask(*words, "--out", "halves")
     assert said.status == 128 + signal.SIGTERM
     assert "stopped and saved; continue with: unmask finetune --resume halves" in said.out
-    monkeypatch.setattr(finetune, "finetune", real)
+    monkeypatch.setattr(train, "training", real)
     assert tiny.newest(RunFolder("halves")).info.step == 3
     said = unmask("finetune", "--resume", "halves")
     assert said.status == 0, said.err
@@ -154,7 +156,7 @@ def test_resuming_with_other_images(unmask: Unmask, classes: Path, tmp_path: Pat
     (data / "cats" / "00.png").unlink()
     said = unmask("finetune", "--resume", folder.root)
     assert said.status == 1
-    assert "the images of this run have changed (16 of 2 classes then" in said.err
+    assert "the images of this run have changed (16 then, 15 now" in said.err
 
 
 def test_weights_that_were_never_saved(unmask: Unmask, classes: Path, tmp_path: Path) -> None:
@@ -162,9 +164,7 @@ def test_weights_that_were_never_saved(unmask: Unmask, classes: Path, tmp_path: 
     folder.create(tiny_transfer.make_transfer(classes, init="somewhere"))
     said = unmask("finetune", "--resume", folder.root)
     assert said.status == 1
-    assert (
-        "was to start from somewhere, and was stopped before these weights were saved" in said.err
-    )
+    assert "was stopped before its initial weights were saved (somewhere)" in said.err
 
 
 def test_missing_words(unmask: Unmask, trained: RunFolder) -> None:
@@ -177,14 +177,14 @@ def test_missing_words(unmask: Unmask, trained: RunFolder) -> None:
 def test_images_without_labels(unmask: Unmask, trained: RunFolder, images: Path) -> None:
     said = unmask("finetune", trained.root, images)
     assert said.status == 1
-    assert "put each class in a folder of its own" in said.err
+    assert "put each class in its own folder" in said.err
 
 
 def test_one_class_alone(unmask: Unmask, trained: RunFolder, classes: Path, tmp_path: Path) -> None:
     shutil.copytree(classes / "cats", tmp_path / "data" / "cats")
     said = unmask("finetune", trained.root, tmp_path / "data")
     assert said.status == 1
-    assert "there must be two classes or more" in said.err
+    assert "at least two classes" in said.err
 
 
 def test_class_folders_that_differ(
@@ -203,7 +203,7 @@ def test_class_folders_that_differ(
 def test_more_blocks_than_there_are(unmask: Unmask, trained: RunFolder, classes: Path) -> None:
     said = unmask("finetune", trained.root, classes, *RECIPE, "--trained-blocks", "2")
     assert said.status == 1
-    assert "2 blocks cannot be trained of an encoder that has 1" in said.err
+    assert "cannot train 2 blocks of an encoder with 1" in said.err
 
 
 def test_a_recipe_of_another_architecture(

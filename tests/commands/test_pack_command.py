@@ -39,10 +39,10 @@ def test_bands_become_arrays(unmask: Unmask, tmp_path: Path, recipe: list[str]) 
     said = unmask("pack", tmp_path / "scenes", "shards", "--channels", "4,2", "--short-side", "8")
     assert said.status == 0, said.err
     assert "6 2-band" in said.out
-    assert "as arrays (.npy), since JPEG cannot hold these" in said.out
+    assert "as arrays (.npy), because JPEG cannot store them" in said.out
     assert unmask("pretrain", "shards", *recipe, "--out", "run").status == 0
     refused = unmask("pretrain", "shards", *recipe, "--out", "other", "--channels", "1")
-    assert "--channels and --no-data are chosen when shards are packed" in refused.err
+    assert "--channels and --no-data are set when shards are packed" in refused.err
 
 
 def test_again(unmask: Unmask, images: Path) -> None:
@@ -63,10 +63,7 @@ def test_an_unfinished_folder_is_no_data(unmask: Unmask, images: Path, recipe: l
     description.write_text(description.read_text().replace('"finished": true', '"finished": false'))
     said = unmask("pretrain", "shards", *recipe, "--out", "run")
     assert said.status == 1
-    assert (
-        "shards is not packed to its end; give the same command once more, `unmask pack DATA"
-        in said.err
-    )
+    assert "was interrupted; run the same command again to continue: `unmask pack" in said.err
     assert unmask("pack", images, "shards", "--workers", "0").status == 0
     assert unmask("pretrain", "shards", *recipe, "--out", "run").status == 0
 
@@ -76,7 +73,7 @@ def test_what_cannot_be_read_is_listed(unmask: Unmask, images: Path) -> None:
     Path("photos/00.png").write_bytes(Path("photos/00.png").read_bytes()[:60])
     said = unmask("pack", "photos", "shards", "--workers", "0", "--max-set-aside", "0.2")
     assert said.status == 0, said.err
-    assert "set aside 1, listed with reasons in shards/set_aside.csv" in said.out
+    assert "skipped 1, listed with reasons in shards/set_aside.csv" in said.out
     assert "11 images in 1 shard," in said.out
 
 
@@ -84,10 +81,10 @@ def test_what_cannot_be_read_is_listed(unmask: Unmask, images: Path) -> None:
     ("words", "said"),
     [
         (["--short-side", "0"], "--short-side must be at least 1, got 0"),
-        (["--quality", "101"], "--quality is a number from 1 to 100, got 101"),
+        (["--quality", "101"], "--quality must be from 1 to 100, got 101"),
         (["--workers", "-1"], "--workers must be at least 0, got -1"),
-        (["--max-set-aside", "5"], "--max-set-aside is a share between 0 and 1, got 5.0"),
-        (["--channels", "1"], "--channels and --no-data are for images of many bands"),
+        (["--max-set-aside", "5"], "--max-set-aside must be a share between 0 and 1, got 5.0"),
+        (["--channels", "1"], "--channels and --no-data are for multi-band images"),
         (["--data-kind", "tar"], "unknown --data-kind 'tar'"),
     ],
 )
@@ -100,11 +97,11 @@ def test_senseless_flags(unmask: Unmask, images: Path, words: list[str], said: s
 
 def test_senseless_folders(unmask: Unmask, images: Path) -> None:
     inside = unmask("pack", images, images / "shards")
-    assert "shards would be taken for images to pack" in inside.err
+    assert "so its shards would be read as input" in inside.err
     assert "does not exist" in unmask("pack", "nowhere", "shards").err
     Path("taken").mkdir()
     Path("taken/letter.txt").write_text("dear")
-    assert "is not empty, and no packed folder" in unmask("pack", images, "taken").err
+    assert "is neither empty nor a folder of packed shards" in unmask("pack", images, "taken").err
 
 
 def test_ctrl_c(unmask: Unmask, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,5 +118,7 @@ def test_ctrl_c(unmask: Unmask, images: Path, monkeypatch: pytest.MonkeyPatch) -
         patch.setattr(Packer, "run", interrupted)
         said = unmask("pack", images, "shards", "--workers", "0")
     assert said.status == 130
-    assert "stopped; whole shards are kept (0), and the same command goes on from there" in said.out
+    assert (
+        "stopped; complete shards are kept (0); run the same command again to continue" in said.out
+    )
     assert "12 images in 1 shard," in unmask("pack", images, "shards", "--workers", "0").out

@@ -13,7 +13,8 @@ from runs import tiny, tiny_transfer
 from sklearn.metrics import confusion_matrix
 
 from unmask.runs.folder import RunFolder
-from unmask.runs.predict import Guess, confusion, load_classifier
+from unmask.runs.predict import Answer, confusion, load_predictor
+from unmask.tasks.task import Prediction
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +30,11 @@ def test_a_file(unmask: Unmask, tuned: RunFolder, classes: Path) -> None:
     said = unmask("predict", tuned.root, file, "--json")
     assert said.status == 0, said.err
     (row,) = json.loads(said.raw)["images"]
-    trained = load_classifier(tuned.root)
-    (view,) = trained.run.recipe.test_views(trained.model.read(file), trained.run.recipe.image_size)
+    predictor = load_predictor(tuned.root)
+    recipe = predictor.tuned.job.recipe
+    (view,) = recipe.test_views(predictor.model.read(file), recipe.image_size)
     with torch.no_grad():
-        expected = trained.classifier.predict(view[None])[0].softmax(0)
+        expected = predictor.tuned.predict(view[None])[0].softmax(0)
     found = {guess["class"]: guess["probability"] for guess in row["guesses"]}
     assert found["cats"] == pytest.approx(expected[0].item(), abs=1e-6)
     assert found["dogs"] == pytest.approx(expected[1].item(), abs=1e-6)
@@ -57,7 +59,7 @@ def test_a_labelled_set_is_scored_and_listed(
     rows = list(csv.DictReader(Path("here/guesses.csv").read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 20
     right = sum(row["class"] == row["guess 1"] for row in rows) / 20
-    assert f"top-1 {right:.2%} on 20 images" in said.out
+    assert f"top-1 {right:.2%}, balanced {right:.2%} on 20 images" in said.out
     for row in rows:
         total = float(row["probability 1"]) + float(row["probability 2"])
         assert total == pytest.approx(1, abs=1e-5)
@@ -73,7 +75,10 @@ def test_a_labelled_set_is_scored_and_listed(
 def test_what_is_taken_for_what() -> None:
     """Counts that scikit-learn gives too."""
     pairs = [(0, 0), (0, 1), (0, 1), (2, 2), (2, 0)]
-    guesses = [Guess(f"{n}", true, [said, 3], [0.9, 0.1]) for n, (true, said) in enumerate(pairs)]
+    guesses = [
+        Answer(f"{n}", (true,), Prediction([said, 3], [0.9, 0.1], [said]))
+        for n, (true, said) in enumerate(pairs)
+    ]
     truth, best = zip(*pairs, strict=True)
     expected = confusion_matrix(truth, best, labels=range(4))
     assert confusion(guesses, 4).tolist() == expected.tolist()
@@ -97,7 +102,7 @@ def test_other_channels(unmask: Unmask, tuned: RunFolder, tmp_path: Path) -> Non
     data = tiny.write_images(tmp_path / "data", 2, channels=1)
     said = unmask("predict", tuned.root, data)
     assert said.status == 1
-    assert "has 1 channels, and this classifier was trained on 3" in said.err
+    assert "has 1 channels, but this classifier was trained on 3" in said.err
 
 
 def test_unreadable_images(unmask: Unmask, tuned: RunFolder, classes: Path, tmp_path: Path) -> None:
@@ -105,7 +110,7 @@ def test_unreadable_images(unmask: Unmask, tuned: RunFolder, classes: Path, tmp_
     cut = data / "cats" / "03.png"
     cut.write_bytes(cut.read_bytes()[:60])
     said = unmask("predict", tuned.root, data)
-    assert "1 images left out, the first cats/03.png" in said.err
+    assert "1 unreadable images skipped; the first is cats/03.png" in said.err
     assert "on 19 images" in said.out
     alone = unmask("predict", tuned.root, cut)
     assert alone.status == 1
@@ -116,7 +121,7 @@ def test_unreadable_images(unmask: Unmask, tuned: RunFolder, classes: Path, tmp_
     ("words", "message"),
     [
         (["--top", "0"], "--top must be at least 1, got 0"),
-        (["digits"], "one set of images, or image files; got 2 names"),
+        (["digits"], "give image files or one data set, got 2 names"),
     ],
 )
 def test_wrong_words(
@@ -130,4 +135,4 @@ def test_wrong_words(
 def test_a_run_without_classes(unmask: Unmask, trained: RunFolder, classes: Path) -> None:
     said = unmask("predict", trained.root, classes)
     assert said.status == 1
-    assert f"make a classifier of it with `unmask finetune {trained.root} DATA`" in said.err
+    assert f"train a classifier with `unmask finetune {trained.root} DATA`" in said.err

@@ -52,8 +52,8 @@ def test_chooses_a_recipe_and_says_why(unmask: Unmask) -> None:
     said = unmask("pretrain", "digits", *flags)
     assert said.status == 0
     assert "recipe mae-digits, because images of about 8 x 8 pixels need patches of 2" in said.out
-    assert "--recipe takes another: mae-b16, " in said.out
-    assert "images 1,442 grey in 10 classes (nothing is learned from labels)" in said.out
+    assert "--recipe chooses another: mae-b16, " in said.out
+    assert "images 1,442 grey in 10 classes (labels are not used for training)" in said.out
     assert Path("runs/mae-digits-digits/spec.json").exists()
     again = unmask("pretrain", "digits", *flags)
     assert again.status == 0
@@ -71,14 +71,14 @@ def test_swaps_of_kinds_and_values_reach_the_spec(
     assert said.status == 0
     spec = json.loads(Path("run/spec.json").read_text())
     assert spec["seed"] == 7
-    assert spec["recipe"]["image_size"] == [8, 12]
-    assert spec["recipe"]["optimizer"] == {
+    assert spec["job"]["recipe"]["image_size"] == [8, 12]
+    assert spec["job"]["recipe"]["optimizer"] == {
         "kind": "adamw", "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.2,
         "last_weight_decay": None, "clipping": {"kind": "none"},
     }  # fmt: skip
-    masking = spec["recipe"]["objective"]["masking"]
+    masking = spec["job"]["recipe"]["objective"]["masking"]
     assert (masking["kind"], masking["ratio"]) == ("block", 0.4)
-    assert spec["recipe"]["objective"]["target"] == {"kind": "pixels"}
+    assert spec["job"]["recipe"]["objective"]["target"] == {"kind": "pixels"}
 
 
 def test_recipe_from_a_file(unmask: Unmask, images: Path) -> None:
@@ -95,12 +95,12 @@ def test_train_folder_alone_is_used(unmask: Unmask, tmp_path: Path, recipe: list
     tiny.write_classes(tmp_path / "data" / "test", count=3)
     said = unmask("pretrain", tmp_path / "data", *recipe, "--out", "run")
     assert "images 20 colour in 2 classes" in said.out
-    assert "its train folder only; the test folder is left for evaluation" in said.out
+    assert "only the train folder is used; the test folder is kept for evaluation" in said.out
 
 
 def test_in_parts_when_asked(unmask: Unmask, images: Path, recipe: list[str]) -> None:
     said = unmask("pretrain", images, *recipe, "--micro-batch", "3", "--out", "run")
-    assert "batch 4 in 2 parts of 3" in said.out
+    assert "batch 4 in 2 micro-batches of 3" in said.out
 
 
 class TestResume:
@@ -141,7 +141,7 @@ class TestResume:
         file.write_bytes(file.read_bytes()[:-1])
         said = unmask("pretrain", "--resume", stopped.root)
         assert said.status == 0
-        assert f"passed over a damaged checkpoint: {file.parent}: model.safetensors" in said.out
+        assert f"skipped a damaged checkpoint: {file.parent}: model.safetensors" in said.out
         assert "from step 1 of 6" in said.out
         tiny.assert_same_end(stopped, trained)
 
@@ -375,7 +375,7 @@ class TestInit:
         unmask("convert", trained.root, "weights", "--to", layout)
         said = unmask("pretrain", images, *recipe, "--init", "weights", "--out", "new")
         assert said.status == 0, said.err
-        what = "an encoder alone" if layout == "timm" else "encoder and decoder"
+        what = "an encoder without a decoder" if layout == "timm" else "encoder and decoder"
         assert what in said.out
         assert (
             Run.read(RunFolder("new"), "pretrain").statistics
@@ -388,7 +388,7 @@ class TestInit:
         flags = [*recipe, "--init", trained.root, "--objective.decoder.depth", "2"]
         said = unmask("pretrain", images, *flags, "--out", "new")
         assert said.status == 0, said.err
-        assert "its encoder alone, since its decoder is another" in said.out
+        assert "only the encoder, because the recipe has another decoder" in said.out
 
     def test_other_size_and_channels(
         self, unmask: Unmask, trained: RunFolder, tmp_path: Path, recipe: list[str]
@@ -440,7 +440,7 @@ class TestInit:
         shutil.rmtree(folder.checkpoints)
         said = unmask("pretrain", "--resume", folder.root)
         assert said.status == 1
-        assert "stopped before these weights were saved" in said.err
+        assert "stopped before its initial weights were saved" in said.err
 
     def test_repeating_a_run_says_that_it_started_from_weights(
         self, unmask: Unmask, images: Path, trained: RunFolder
@@ -448,5 +448,5 @@ class TestInit:
         folder = tiny.begin_from(Path("begun"), images, trained.root)
         said = unmask("pretrain", images, "--like", folder.root, "--out", "new")
         assert said.status == 0, said.err
-        assert "--init would do so again" in said.out
+        assert "random weights unless you give --init" in said.out
         assert Run.read(RunFolder("new"), "pretrain").init is None

@@ -174,7 +174,7 @@ def test_painted_mask(
         (["--out", "sheet.doc"], "--out sheet.doc has no ending of a picture; use .png"),
         (["--levels", "ture"], "ture"),
         (["gone.png"], "gone.png cannot be read (No such file or directory)"),
-        (["TEXT"], "not an image of a known type"),
+        (["TEXT"], "not an image of a known format"),
         (["EMPTY"], "no image found in"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -56,11 +56,11 @@ def test_a_study_of_one_s_own_goes_on_where_it_was(
 ) -> None:
     said = unmask("study", f"{own}:study", tmp_path / "data", *QUICK)
     assert said.status == 0
-    assert "images 10 to learn from and 4 to test on, 2 classes" in said.out
+    assert "images 10 for training and 4 for testing, 2 classes" in said.out
     assert "runs 6 of 6 left" in said.out
     assert "seed 1, half: done knn" in said.out
     assert "| random initialisation |" in said.raw
-    assert "Pairs that the paper" not in said.out, "nothing was published"
+    assert "Pairs with different results in the paper" not in said.out, "nothing was published"
     assert "MiB an image" in said.out
     for ending in ("md", "csv", "png"):
         assert Path("studies", f"study.{ending}").exists()
@@ -72,9 +72,9 @@ def test_a_study_of_one_s_own_goes_on_where_it_was(
 def test_a_budget_cuts_all_epochs_alike_and_stays(unmask: Unmask, own: str, tmp_path: Path) -> None:
     words = ("study", f"{own}:study", tmp_path / "data", *QUICK[:4], "--out", "studies")
     said = unmask(*words, "--budget", "50%", "--seeds", "1")
-    assert "cut to 0.5 of their epochs: 1 of pretraining and 0.5 of fine-tuning" in said.out
+    assert "cut to 0.5 of its epochs: 1 of pretraining and 0.5 of fine-tuning" in said.out
     assert "runs 3 of 3 left" in said.out
-    assert "with one seed nothing is concluded" in said.out
+    assert "one seed does not allow a conclusion" in said.out
     assert "runs 0 of 3 left, about 0 s" in unmask(*words, "--budget", "50%", "--seeds", "1").out
     assert "runs 2 of 3 left" in unmask(*words, "--seeds", "1").out, "drawn weights stay known"
 
@@ -85,10 +85,10 @@ def test_a_budget_in_time_stays_what_it_was(
     """However fast the machine is when the command is given again."""
     words = ("study", f"{own}:study", tmp_path / "data", *QUICK, "--budget", "1h")
     monkeypatch.setattr("unmask.console.studies.expected_seconds", lambda *_: (7000.0, 100.0))
-    assert "cut to 0.5 of their epochs" in unmask(*words).out
+    assert "cut to 0.5 of its epochs" in unmask(*words).out
     monkeypatch.setattr("unmask.console.studies.expected_seconds", lambda *_: (10.0, 1.0))
     said = unmask(*words)
-    assert "cut to 0.5 of their epochs" in said.out
+    assert "cut to 0.5 of its epochs" in said.out
     assert "runs 0 of 6 left" in said.out
 
 
@@ -109,8 +109,11 @@ def test_a_study_of_time_needs_no_images(unmask: Unmask, own: str) -> None:
         (["mine.py:base", "data"], "mine.py has no Study called 'base'; it has ['study', 'timed']"),
         (["target", "data", "--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["target", "data", "--only", "HOOG"], "unknown variation 'HOOG'; did you mean 'HOG'"),
-        (["mine.py:study", "data", "--budget", "soon"], "--budget is a time such as 90min or 2h"),
-        (["mine.py:study", "data", "--budget", "0%"], "at most 100% of the epochs, and above 0%"),
+        (
+            ["mine.py:study", "data", "--budget", "soon"],
+            "--budget must be a time such as 90min or 2h",
+        ),
+        (["mine.py:study", "data", "--budget", "0%"], "above 0% and at most 100% of the epochs"),
         (["mine.py:study", "data", "--budget", "0.001s"], "less than a hundredth of their epochs"),
         (["mask-sampling", "data", "--image-size", "36"], "squares of 2 x 2: squares of 2 x 2"),
         (["mine.py:study", "data", "--out", "mine.py/here"], "cannot be written"),

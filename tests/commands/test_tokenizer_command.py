@@ -27,11 +27,11 @@ def test_prints_the_plan_and_what_the_codes_keep(unmask: Unmask, images: Path) -
     said = unmask("tokenizer", images, *FLAGS, "--out", "tok")
     assert said.status == 0
     for words in (
-        f"images 11 colour to learn from in {images}, 1 to judge by (held out, drawn from seed 0)",
+        f"images 11 colour for training in {images}, 1 for testing (held out, drawn from seed 0)",
         "tokenizer 16 codes (4 x 4 levels) of patches of 2, 4 x 4 in 8 pixels; ",
         "steps 6 (2 epochs)",
         "step 6 of 6, loss",
-        "judged on 1 images that it has not seen: tokenizer ",
+        "evaluated on 1 held-out images: tokenizer ",
         "dB, perplexity ",
         "of 16 codes (",
         "k-means ",
@@ -55,7 +55,7 @@ def test_a_run_learns_its_codes_and_needs_it_no_more(
     codes = ["objective.target:tokenizer", "--objective.target.path", "tok"]
     said = unmask("pretrain", images, *recipe, "--out", "run", *codes)
     assert said.status == 0
-    spec = json.loads(Path("run/spec.json").read_text())["recipe"]["objective"]["target"]
+    spec = json.loads(Path("run/spec.json").read_text())["job"]["recipe"]["objective"]["target"]
     assert (spec["path"], spec["tokenizer"]["codes"]) == (str(tok), 16)
     weights = tiny.newest(RunFolder(tok)).read("model")
     kept = tiny.newest(RunFolder("run")).read("model")
@@ -84,25 +84,26 @@ def test_what_a_tokenizer_is_not(
         return said.err
 
     assert "nowhere holds no tokenizer (no spec.json)" in refused(*codes, "nowhere")
-    assert "of patches of 2 pixels and 3 channels, and the encoder has patches of 4" in refused(
+    assert "has patches of 2 pixels and 3 channels, but the encoder has patches of 4" in refused(
         *codes, "tok", "--encoder.patch-size", "4"
     )
     assert "--objective.target.path" in refused(codes[0])
     for command in (("evaluate", "tok", images), ("finetune", "tok", images)):
         assert "is a tokenizer, which has no encoder" in unmask(*command).err
     tiny.finished_run(Path("mae"), images)
-    assert "holds no tokenizer but a run of `unmask pretrain`" in refused(*codes, "mae")
+    assert "is a run of `unmask pretrain`, not a tokenizer" in refused(*codes, "mae")
     grey = tiny.write_images(Path("grey"), channels=1)
     said = unmask("pretrain", grey, *recipe, "--out", "run", *codes, "tok")
     assert (
-        "of patches of 2 pixels and 3 channels, and the encoder has patches of 2 and 1" in said.err
+        "has patches of 2 pixels and 3 channels, but the encoder has patches of 2 pixels and 1"
+        in said.err
     )
 
 
 def test_too_little_to_learn_codes_from(unmask: Unmask, images: Path) -> None:
     said = unmask("tokenizer", images, *FLAGS, "--tokenizer.codes", "512", "--out", "tok")
     assert "11 images of 4 x 4 patches are 176 patches, fewer than the 512 codes" in said.err
-    assert "take --tokenizer.codes 128, or more images" in said.err
+    assert "set --tokenizer.codes 128" in said.err
     Path("one").mkdir()
     shutil.copy(images / "00.png", "one")
     said = unmask("tokenizer", "one", *FLAGS, "--out", "tok")
@@ -148,7 +149,7 @@ def test_a_run_learns_dalles_codes(unmask: Unmask, images: Path, recipe: list[st
     codes = ["objective.target:dalle", "--objective.target.path"]
     said = unmask("pretrain", images, *recipe, "--out", "run", *codes, file)
     assert said.status == 0
-    spec = json.loads(Path("run/spec.json").read_text())["recipe"]["objective"]["target"]
+    spec = json.loads(Path("run/spec.json").read_text())["job"]["recipe"]["objective"]["target"]
     assert (spec["kind"], spec["codes"], spec["width"]) == ("dalle", 16, 4)
     file.unlink()
     sheet = unmask("reconstruct", "run", images / "00.png", "--out", "sheet.png")

@@ -38,18 +38,18 @@ def test_says_what_each_sees_and_how_good_it_is(unmask: Unmask) -> None:
     assert said.status == 0
     for words in (
         "symbols, in story.txt",
-        "next character, as in GPT: each place sees what is before it",
+        "next character, as in GPT: each position sees the text before it",
         "next: step 3 of 3,",
         "trigram: the two before",
-        "it goes on writing after",
-        "hidden characters, as in BERT: 15% of the places are asked for; 80 % of these show the mask",
-        "10 % stay as they are (BERT's rule)",
+        "the model continues",
+        "hidden characters, as in BERT: 15% of the positions are predicted; 80 % of these show the mask",
+        "10 % stay unchanged (BERT's rule)",
         "trigram: one on either side",
-        "it fills gaps",
+        "the model fills gaps",
     ):
         assert words in said.out
     other = unmask("words", "story.txt", *TINY, "--objective", "hidden", "--last", "same-passage")
-    assert "not BERT's rule, which keeps them" in other.out
+    assert "unlike BERT, which keeps them" in other.out
     assert "as in GPT" not in other.out
 
 
@@ -57,13 +57,15 @@ def test_texts_that_cannot_be_read(unmask: Unmask) -> None:
     assert "nothing.txt cannot be read (No such file" in unmask("words", "nothing.txt").err
     Path("short.txt").write_text("too short")
     assert (
-        "short.txt holds 9 characters, and fewer than 20,000 teach nothing"
+        "short.txt has 9 characters, but training needs at least 20,000"
         in unmask("words", "short.txt").err
     )
     Path("bytes.txt").write_bytes(bytes(range(128, 256)) * 200)
-    assert "bytes.txt is no text in UTF-8" in unmask("words", "bytes.txt").err
+    assert "bytes.txt is not UTF-8 text" in unmask("words", "bytes.txt").err
     Path("same.txt").write_text("a" * 30_000)
-    assert "same.txt holds hardly any character twice" in unmask("words", "same.txt").err
+    assert (
+        "same.txt has 1 characters that occur at least 20 times" in unmask("words", "same.txt").err
+    )
     assert "steps must be at least 1, got 0" in unmask("words", "--steps", "0").err
     assert "ratio must lie between 0 and 1" in unmask("words", "--ratio", "2").all
 

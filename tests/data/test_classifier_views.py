@@ -40,7 +40,7 @@ def test_smaller_sizes_keep_the_proportion() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.5])
 def test_wrong_shares_are_refused(share: float) -> None:
-    with pytest.raises(SettingsError, match="share must lie above 0 and at most at 1"):
+    with pytest.raises(SettingsError, match="share must be above 0 and at most 1"):
         MarginCrop(share=share)
 
 
@@ -61,7 +61,7 @@ def test_augmentation_is_decided_by_the_key_alone(channels: int) -> None:
 
 
 def test_other_pixels_are_refused() -> None:
-    message = "RandAugment is for grey or colour images of bytes, and these have {} channels of {}"
+    message = "RandAugment needs uint8 images with 1 or 3 channels, but these have {} of {}"
     for image, words in (
         (noise(8, 8, 4), message.format(4, "uint8")),
         (noise(8, 8).float(), message.format(3, "float32")),
@@ -75,7 +75,7 @@ def test_other_pixels_are_refused() -> None:
     [
         ({"magnitude": 11}, "magnitude must lie between 0 and 10, got 11"),
         ({"magnitude_std": -1.0}, "magnitude_std must not be negative"),
-        ({"smallest_share": 0.0}, "smallest_share must lie above 0"),
+        ({"smallest_share": 0.0}, "smallest_share must be above 0"),
     ],
 )
 def test_wrong_values_are_refused(values: dict[str, float], message: str) -> None:

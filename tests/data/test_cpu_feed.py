@@ -161,9 +161,7 @@ class TestOnTheGpu:
 
     def test_the_check_before_a_run_refuses_them_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("unmask.data.gpu_decode.EncodedImages", Annotated)
-        with pytest.raises(
-            SettingsError, match="--decode gpu cannot carry class maps yet; leave out"
-        ):
+        with pytest.raises(SettingsError, match="--decode gpu cannot carry class maps yet; remove"):
             check_decoding(with_maps(), self.views, CPU)
 
 

@@ -191,7 +191,7 @@ def test_files_that_are_no_images_are_refused_with_reasons(tmp_path: Path, paint
     assert names(source) == ["good.png"]
     assert sorted(source.refused) == [
         ("empty.png", "empty (0 bytes)"),
-        ("letter.jpg", "not an image of a known type"),
+        ("letter.jpg", "not an image of a known format"),
     ]
 
 
@@ -209,7 +209,7 @@ def test_a_file_without_permission_is_refused(
 
     monkeypatch.setattr(Image, "open", refuse)
     source = opened(tmp_path)
-    assert source.refused == [("locked.png", "may not be read (permission denied)")]
+    assert source.refused == [("locked.png", "cannot be read (permission denied)")]
 
 
 def test_a_file_that_vanishes_is_an_error_of_the_data(tmp_path: Path, paint: Paint) -> None:
@@ -281,20 +281,20 @@ def test_pixels_are_not_read_when_opening(tmp_path: Path) -> None:
     whole.write_bytes(whole.read_bytes()[:4000])
     source = opened(tmp_path)
     assert len(source) == 1
-    with pytest.raises(DataError, match="damaged or cut off"):
+    with pytest.raises(DataError, match="damaged or truncated"):
         source[0]
 
 
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match="nowhere does not exist; DATA is a folder of images, or digits"
+        DataError, match="nowhere does not exist; DATA must be a folder of images, or digits"
     ):
         opened(tmp_path / "nowhere")
 
 
 def test_a_file_instead_of_a_folder(tmp_path: Path, paint: Paint) -> None:
     paint("a.png")
-    with pytest.raises(DataError, match=r"a\.png is a file; DATA is a folder of images"):
+    with pytest.raises(DataError, match=r"a\.png is a file; DATA must be a folder of images"):
         opened(tmp_path / "a.png")
 
 
@@ -309,7 +309,7 @@ def test_folder_without_images(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.txt").write_text("x")
     (tmp_path / "data.tar").write_text("x")
-    with pytest.raises(DataError, match=r"no image found.*it holds 3 \.txt, 1 \.tar"):
+    with pytest.raises(DataError, match=r"no image found.*it contains 3 \.txt, 1 \.tar"):
         opened(tmp_path)
 
 

@@ -264,5 +264,5 @@ class TestWholeImage:
         assert torch.equal(WholeImage()(image, Size(4, 4))[0], image)
 
     def test_no_pixels(self) -> None:
-        with pytest.raises(SettingsError, match="longest_side must be at least 1 pixel, got 0"):
+        with pytest.raises(SettingsError, match="longest_side must be at least 1, got 0"):
             WholeImage(longest_side=0)

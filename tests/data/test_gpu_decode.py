@@ -128,5 +128,5 @@ def test_what_cannot_be_decoded_there(photos: Path) -> None:
         check_decoding(source, CenterCrop(), cuda)
     with pytest.raises(SettingsError, match="needs a whole set of image files"):
         check_decoding(Digits().open("train"), RandomCrop(), cuda)
-    with pytest.raises(ResourceError, match="needs a GPU with CUDA, and the device is cpu"):
+    with pytest.raises(ResourceError, match="needs a CUDA GPU, but the device is cpu"):
         check_decoding(source, RandomCrop(), CPU)

@@ -54,7 +54,10 @@ def test_the_split_else_a_fifth_of_each_class_from_the_seed(classes: Path) -> No
 
 
 def test_the_split_no_labels(classes: Path) -> None:
-    with pytest.raises(DataError, match=r"needs labelled images: .*cats/1\.jpg.* or use digits"):
+    with pytest.raises(
+        DataError,
+        match=r"needs labelled images of at least two classes.*cats/1\.jpg.* or use digits",
+    ):
         open_labelled(Folder(path=str(classes / "cats")), 0)
 
 
@@ -81,7 +84,7 @@ class TestSeveralClasses:
 
     def test_they_need_a_task_of_their_own(self) -> None:
         with pytest.raises(
-            SettingsError, match=r"any number of classes of each image, .* a task of its own"
+            SettingsError, match=r"any number of labels per image, .* use a task for these"
         ):
             open_labelled(Opening(self.source([[1, 0, 1]] * 9)), 0)
 
@@ -105,7 +108,7 @@ class TestSeveralClasses:
             found = self.opened(labels, seed)
             assert found.train.labels().sum(0).tolist()[1:] == [1, 1]
             assert found.test.labels().sum(0).tolist()[1:] == [1, 0]
-            assert found.split.endswith("; 1 of 3 classes have no image to test on")
+            assert found.split.endswith("; 1 of 3 classes have no test image")
 
     def test_unlabelled_images_are_left_out_and_counted(self) -> None:
         labels = [[1, 0, 1], [0, 0, 0], [0, 1, 0], [-1, -1, -1]] * 10
@@ -119,7 +122,7 @@ class TestSeveralClasses:
         found = open_labelled(Opening(train, test), 0, (MultiLabels,))
         assert (len(found.train), len(found.test), found.unlabelled) == (2, 1, 1)
         assert found.split == (
-            "the data's own train and test folders; 2 of 3 classes have no image to test on"
+            "the data's own train and test folders; 2 of 3 classes have no test image"
         )
 
     def test_few_of_each_class_cannot_be_drawn(self) -> None:
@@ -131,12 +134,12 @@ class TestSeveralClasses:
             draw_few(labels, self.kind.names, "1", 0)
 
     def test_nothing_to_learn(self) -> None:
-        with pytest.raises(DataError, match="no image to learn from belongs to any class"):
+        with pytest.raises(DataError, match="no training image belongs to any class"):
             self.opened([[0, 0, 0]] * 10)
 
     def test_other_kinds_in_the_two_folders(self, classes: Path) -> None:
         folders = Folder(path=str(classes)).open()
-        with pytest.raises(DataError, match=r"labels of the kind class, .* of the kind classes"):
+        with pytest.raises(DataError, match=r"have class and the test images classes"):
             open_labelled(Opening(folders, self.source([[1, 0, 0]])), 0)
 
 
@@ -157,7 +160,7 @@ def test_annotations_of_pixels_need_a_task_of_their_own() -> None:
     images = [torch.zeros(3, 4, 4)]
     source = Annotated(images, ClassMaps(names=("a", "b")), [torch.zeros(4, 4, dtype=torch.long)])
     for takes in ((ClassLabels,), (ClassLabels, MultiLabels)):
-        with pytest.raises(SettingsError, match=r"comes with class maps, .* a task of its own"):
+        with pytest.raises(SettingsError, match=r"comes with class maps, .* use a task for these"):
             open_labelled(Opening(source), 0, takes)
 
 
@@ -216,25 +219,25 @@ def test_few_labels_are_drawn_for_each_class_and_nested() -> None:
 def test_more_labels_than_there_are() -> None:
     labels = np.repeat([0, 1], [10, 3])
     with pytest.raises(
-        SettingsError, match="--labels 5 asks for 5 labels of each class, and 'dogs' has 3"
+        SettingsError, match="--labels 5 needs 5 training images of each class, but 'dogs' has 3"
     ):
         draw_few(labels, ("cats", "dogs"), "5", 0)
 
 
 @pytest.mark.parametrize("amount", ["some", "0", "-1", "200%", ""])
 def test_amounts_that_are_none(amount: str) -> None:
-    with pytest.raises(SettingsError, match="such as 1,5,10,1%,10%,all; got"):
+    with pytest.raises(SettingsError, match="such as 1,5,10,1%,10%,all, got"):
         draw_few(np.array([0, 1]), ("cats", "dogs"), amount, 0)
 
 
 def test_images_without_a_label_among_labelled_ones(classes: Path) -> None:
     source = Folder(path=str(classes)).open()
     source._labels.values[[3, 7]] = -1
-    with pytest.raises(DataError, match=r"2 of the 30 images have no label, .* cats/03\.png"):
+    with pytest.raises(DataError, match=r"2 of the 30 images have no label; .* cats/03\.png"):
         checked_labels(source)
 
 
-@pytest.mark.parametrize(("empty", "use"), [("train", "to learn from"), ("val", "to test on")])
+@pytest.mark.parametrize(("empty", "use"), [("train", "training"), ("val", "test")])
 def test_a_class_without_images_in_one_of_the_folders(
     classes: Path, tmp_path: Path, empty: str, use: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,5 +254,5 @@ def test_a_class_without_images_in_one_of_the_folders(
         return source
 
     monkeypatch.setattr(Folder, "open", without_dogs)
-    with pytest.raises(DataError, match=f"class 'dogs' has no image {use}; add some"):
+    with pytest.raises(DataError, match=f"class 'dogs' has no {use} images; add some"):
         open_labelled(Folder(path=str(tmp_path)), 0)

@@ -111,7 +111,7 @@ def test_rows_and_images_without_each_other_are_counted(tmp_path: Path, photos: 
     source = opened(photos, file)
     assert source.labels().tolist() == [0, -1, 1, -1]
     assert source.notes == (
-        "labels.csv: 2 rows name no image, the first is 9.png",
+        "labels.csv: 2 rows match no image, the first is 9.png",
         "labels.csv: 2 images have no row, the first is 01.png",
     )
 
@@ -173,16 +173,16 @@ def test_images_without_a_label_are_neither_learned_from_nor_tested_on(tmp_path:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name,label\n00.png,a\n", r"has no column file_name; it has name, label\. Call the column"),
-        ("file_name;label\n00.png;a\n", r"it has file_name;label\. .* separate columns by commas"),
-        ("file_name\n00.png\n", "has no column beside file_name; add a column label"),
-        ("file_name,label\n00.png,a\n00.png,b\n", r"names 00\.png in row 2 and in row 3; .* cat;dog"),
-        ("file_name,label\n00.png,a,b\n", r"cannot be read as CSV .*put values that hold commas in quotes"),
-        ('file_name,label\n00.png,"[1, "\n', r'row 2 of .* has \[1,  as label, .* no JSON list'),
-        ("file_name,a,b\n00.png,1,0\n01.png,1,2\n", r"row 3 of .* has '2' in column b, .* 0 or 1; .* call it label"),
+        ("name,label\n00.png,a\n", r"has no column file_name, only name, label; name the column"),
+        ("file_name;label\n00.png;a\n", r"only file_name;label; .* separate columns with commas"),
+        ("file_name\n00.png\n", "has no column except file_name; add a column label"),
+        ("file_name,label\n00.png,a\n00.png,b\n", r"has 00\.png in rows 2 and 3; .* cat;dog"),
+        ("file_name,label\n00.png,a,b\n", r"cannot be read as CSV .*put values with commas in quotes"),
+        ('file_name,label\n00.png,"[1, "\n', r'row 2 of .* has \[1,  as label, .* not a JSON list'),
+        ("file_name,a,b\n00.png,1,0\n01.png,1,2\n", r"row 3 of .* has '2' in column b; .* 0 or 1\. .* name it label"),
         ("file_name,a,b\n00.png,1,\n", r"row 2 of .* has '' in column b"),
-        ("file_name,label\n00.png,\n", "labels no image: every row is empty"),
-        ("file_name,label\n7.png,a\n", r"the first row has 7\.png, and the first image is 00\.png; write names"),
+        ("file_name,label\n00.png,\n", "has no labels: every row is empty"),
+        ("file_name,label\n7.png,a\n", r"the first row has 7\.png, but the first image is 00\.png; write paths"),
     ],
 )  # fmt: skip
 def test_a_wrong_file(tmp_path: Path, photos: Path, text: str, words: str) -> None:
@@ -191,9 +191,7 @@ def test_a_wrong_file(tmp_path: Path, photos: Path, text: str, words: str) -> No
 
 
 def test_no_file(tmp_path: Path, photos: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"labels\.csv does not exist; .* with the column file_name"
-    ):
+    with pytest.raises(DataError, match=r"labels\.csv does not exist; .* with a column file_name"):
         opened(photos, tmp_path / "labels.csv")
 
 
@@ -203,5 +201,5 @@ def test_the_flag(tmp_path: Path, photos: Path) -> None:
     assert spec == LabelsFile(data=Folder(path=str(photos)), labels=str(file))
     assert spec.path == str(photos)
     assert find_source("digits") == Digits()
-    with pytest.raises(SettingsError, match="digits come with their labels"):
+    with pytest.raises(SettingsError, match="digits have labels already"):
         find_source("digits", labels_file=str(file))

@@ -101,7 +101,7 @@ def test_jitter_changes_four_of_five_views_by_no_more_than_its_strength() -> Non
 @pytest.mark.parametrize("channels", [1, 4])
 def test_colours_that_are_none_are_refused(channels: int) -> None:
     with pytest.raises(
-        DataError, match=rf"3 channels of uint8.*have {channels} of uint8.*random-crop"
+        DataError, match=rf"uint8 images with 3 channels.*have {channels} of uint8.*random-crop"
     ):
         JitteredCrop()(noise(channels=channels), Size(8, 8), 0)
     with pytest.raises(DataError, match="have 3 of float32"):
@@ -117,7 +117,7 @@ def test_fixed_crops_take_any_channels_and_missing_values() -> None:
 
 
 def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(SettingsError, match=r"share must lie above 0 and at most at 1, got 1\.2"):
+    with pytest.raises(SettingsError, match=r"share must be above 0 and at most 1, got 1\.2"):
         FixedCrop(share=1.2)
     with pytest.raises(SettingsError, match="flip_probability must lie between 0 and 1, got 2"):
         FixedCrop(flip_probability=2)

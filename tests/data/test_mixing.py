@@ -72,7 +72,7 @@ def test_several_classes_are_mixed_in_the_shares_of_class_labels(mixing: Mixing)
 def test_other_annotations_are_not_mixed(annotations: object) -> None:
     """Nor quietly left as they are; erasing alone leaves labels alone, so it may be had."""
     before = batch()._replace(annotations=annotations)
-    with pytest.raises(SettingsError, match=r"mix labels of whole images, .* --mixing.mixup 0"):
+    with pytest.raises(SettingsError, match=r"need labels of whole images, .* --mixing.mixup 0"):
         Mixing()(before, 4, STATISTICS, 0, 1)
     erased = Mixing(mixup=0.0, cutmix=0.0, erasing=1.0)(before, 4, STATISTICS, 0, 1)
     assert erased.annotations is annotations
@@ -144,7 +144,7 @@ def test_a_map_of_classes_is_refused(mixing: Mixing) -> None:
         torch.arange(4),
         0,
     )
-    with pytest.raises(SettingsError, match=r"mix labels of whole images.*mixup 0"):
+    with pytest.raises(SettingsError, match=r"need labels of whole images.*mixup 0"):
         mixing(labelled, 5, STATISTICS, 0)
     unmixed = Mixing(mixup=0.0, cutmix=0.0, erasing=1.0)
     assert unmixed(labelled, 5, STATISTICS, 0).annotations is labelled.annotations

@@ -130,9 +130,9 @@ def test_other_pixels_take_no_colour_changes(image: torch.Tensor) -> None:
     ("wrong", "said"),
     [
         ({"small_count": -1}, "small_count must not be negative"),
-        ({"smallest_share": 0.0}, "above 0 and at most at 1"),
-        ({"smallest_share": 0.5}, "the smaller first"),
-        ({"gray_probability": 1.5}, r"a probability \(gray\) must lie between 0 and 1, got 1.5"),
+        ({"smallest_share": 0.0}, "above 0 and at most 1"),
+        ({"smallest_share": 0.5}, "must not be larger than middle_share"),
+        ({"gray_probability": 1.5}, r"gray_probability must lie between 0 and 1, got 1.5"),
     ],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, Any], said: str) -> None:
@@ -142,6 +142,6 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any], said: str) -> None:
 
 def test_small_crops_larger_than_the_image_are_refused() -> None:
     with pytest.raises(
-        SettingsError, match="small crops of 96 pixels are larger than the image size of 32"
+        SettingsError, match="small crops of 96 pixels are larger than the image size 32"
     ):
         MultiCrop().sizes(Size(32, 32))

@@ -206,11 +206,11 @@ class TestWhatIsReadIsWhatWasPacked:
         with packer.set_aside.open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert [row["file"] for row in rows] == ["train: dog/broken.jpg"]
-        assert "cut off" in rows[0]["reason"]
+        assert "truncated" in rows[0]["reason"]
         assert packer.left_out == 1
 
     def test_too_much_is_broken(self, photos: Path, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"1 of 9 images .* more than the 5%"):
+        with pytest.raises(DataError, match=r"1 of 9 images .* more than the allowed 5%"):
             run(Folder(path=str(photos)), tmp_path / "packed", limit=0.05)
         run(Folder(path=str(photos)), tmp_path / "packed")  # goes on when more is allowed
 
@@ -371,7 +371,7 @@ class TestBands:
         run(Tiff(path=str(tmp_path / "scenes"), channels=(4, 2)), tmp_path / "packed")
         image = Shards(path=str(tmp_path / "packed")).open()[0].image
         assert image[:, 0, 0].tolist() == [3.0, 1.0]
-        with pytest.raises(SettingsError, match="chosen when shards are packed"):
+        with pytest.raises(SettingsError, match="set when shards are packed"):
             find_source(str(tmp_path / "packed"), channels=(1,))
 
 
@@ -414,7 +414,7 @@ class TestSameShards:
                     os._exit(1)
             _, status = os.waitpid(child, 0)
             assert os.WTERMSIG(status) == signal.SIGKILL
-            with pytest.raises(DataError, match="not packed to its end; give the same command"):
+            with pytest.raises(DataError, match="was interrupted; run the same command again"):
                 find_source(str(root)).open()
             times = {shard.name: shard.stat().st_mtime_ns for shard in root.glob("*.tar")}
             assert seen.items() <= times.items()
@@ -478,7 +478,7 @@ class TestRefusals:
             (Packing(short_side=100, shard_mib=1), "--short-side 170, not 100"),
             (Packing(short_side=170, quality=80, shard_mib=1), "--quality 90, not 80"),
             (Packing(short_side=170), "--shard-mib 1, not 256"),
-            (Packing(short_side=170, shard_mib=1, channels=(1,)), "--channels left out, not 1"),
+            (Packing(short_side=170, shard_mib=1, channels=(1,)), "--channels not set, not 1"),
         ],
     )
     def test_other_settings(self, many: Path, tmp_path: Path, packing: Packing, said: str) -> None:
@@ -490,14 +490,14 @@ class TestRefusals:
 
     def test_other_images(self, many: Path, photos: Path, tmp_path: Path) -> None:
         run(Folder(path=str(many)), tmp_path / "p", MANY)
-        with pytest.raises(RunError, match="with the splits train, and these have train, test"):
+        with pytest.raises(RunError, match="with the splits train, but these have train, test"):
             run(Folder(path=str(photos)), tmp_path / "p", MANY)
         with pytest.raises(RunError, match=r"packed from other images .60 of train then, 7 now"):
             run(Folder(path=str(photos / "train")), tmp_path / "p", MANY)
 
     def test_a_folder_of_something_else(self, many: Path, tmp_path: Path) -> None:
         write(tmp_path / "p", {"letter.txt": b"dear"})
-        with pytest.raises(RunError, match="is not empty, and no packed folder"):
+        with pytest.raises(RunError, match="is neither empty nor a folder of packed shards"):
             run(Folder(path=str(many)), tmp_path / "p", MANY)
         with pytest.raises(RunError, match="is a file"):
             run(Folder(path=str(many)), tmp_path / "p" / "letter.txt", MANY)
@@ -537,7 +537,7 @@ class TestRefusals:
         monkeypatch.setattr(module.ShardWriter, "add", add)
         with pytest.raises(
             ResourceError,
-            match=r"No space left.*whole shards stay there .1., make room.*same command",
+            match=r"No space left.*1 complete shards are kept.*same command",
         ):
             run(Folder(path=str(many)), root, MANY)
         assert [path.name for path in root.glob("*.tar")] == ["train-000000.tar"]
@@ -576,8 +576,11 @@ class TestReading:
     @pytest.mark.parametrize(
         ("harm", "said"),
         [
-            (lambda shard: shard.unlink(), "is missing, one of 3 shards; copy it anew"),
-            (lambda shard: os.truncate(shard, 9000), "has 9,000 bytes, and .* it is cut off; copy"),
+            (lambda shard: shard.unlink(), "is missing, one of 3 shards; copy it again"),
+            (
+                lambda shard: os.truncate(shard, 9000),
+                "has 9,000 bytes instead of .* it is truncated; copy",
+            ),
             (lambda shard: shard.with_name("x.tar").write_bytes(b""), "x.tar is not one of the 3"),
         ],
     )
@@ -604,7 +607,7 @@ class TestReading:
             file.seek(middle.offset_data + middle.size // 2)
             file.write(b"\x55\x33")
         os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
-        with pytest.raises(DataError, match=r"its checksum in train-000000\.tar is another"):
+        with pytest.raises(DataError, match=r"its checksum in train-000000\.tar has changed"):
             Shards(path=str(shards)).open()[0]
 
     @pytest.mark.parametrize("workers", [0, 2])
@@ -632,21 +635,23 @@ class TestReading:
     def test_a_shard_that_goes(self, shards: Path) -> None:
         source = Shards(path=str(shards)).open()
         (shards / "train-000000.tar").unlink()
-        with pytest.raises(RunError, match=r"train-000000.tar is gone since it was opened"):
+        with pytest.raises(RunError, match=r"train-000000.tar was removed since it was opened"):
             source[0]
 
     def test_two_sets_with_other_classes(self, shards: Path, photos: Path, tmp_path: Path) -> None:
         run(Folder(path=str(photos / "train")), tmp_path / "more" / "a")
         shards.rename(tmp_path / "more" / "b")
-        with pytest.raises(DataError, match="packed with other classes or channels"):
+        with pytest.raises(DataError, match="packed with different classes or channels"):
             Shards(path=str(tmp_path / "more")).open()
 
     def test_a_description_that_makes_no_sense(self, shards: Path) -> None:
         (shards / pack_manifest.PACK).write_text('{"format_version": 99}')
-        with pytest.raises(DataError, match="of format 99, and this unmask reads up to 1"):
+        with pytest.raises(
+            DataError, match="has format 99, but this version of unmask reads formats up to 1"
+        ):
             Shards(path=str(shards)).open()
         (shards / pack_manifest.PACK).write_text("{")
-        with pytest.raises(DataError, match="cannot be understood"):
+        with pytest.raises(DataError, match="cannot be read"):
             Shards(path=str(shards)).open()
 
 

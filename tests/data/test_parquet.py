@@ -99,7 +99,7 @@ class TestLayout:
     def test_a_class_in_a_list_without_a_name(self, tmp_path: Path) -> None:
         features = {"label": {"_type": "List", "feature": {"names": ["cat"]}}}
         file = write(tmp_path / "x.parquet", features, image=IMAGES[:2], label=[[0], [0, 3]])
-        with pytest.raises(DataError, match="label 3 of column label has no name"):
+        with pytest.raises(DataError, match="label 3 of column label has no class name"):
             opened(file)
 
     def test_no_labels(self, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ class TestLayout:
 
     def test_no_image_column(self, tmp_path: Path) -> None:
         file = write(tmp_path / "x.parquet", text=["a"], label=[1])
-        with pytest.raises(DataError, match=r"no column of images; it has text \(string\), label"):
+        with pytest.raises(DataError, match=r"no image column, only text \(string\), label"):
             opened(file)
 
     def test_two_files_of_different_kinds(self, tmp_path: Path) -> None:
@@ -121,14 +121,14 @@ class TestLayout:
 
     def test_a_label_beyond_the_names(self, tmp_path: Path) -> None:
         file = write(tmp_path / "x.parquet", FEATURES, image=IMAGES[:2], label=[0, 2])
-        with pytest.raises(DataError, match="label 2 of column label has no name"):
+        with pytest.raises(DataError, match="label 2 of column label has no class name"):
             opened(file)
 
     @pytest.mark.parametrize("cut", [0, 10, 500])
     def test_half_a_file(self, tmp_path: Path, cut: int) -> None:
         file = write(tmp_path / "x.parquet", image=IMAGES)
         file.write_bytes(file.read_bytes()[:cut])
-        with pytest.raises(DataError, match=r"x\.parquet is no Parquet file, or not whole"):
+        with pytest.raises(DataError, match=r"x\.parquet is not a Parquet file, or truncated"):
             opened(file)
 
 
@@ -138,7 +138,7 @@ class TestNulls:
         source = opened(write(tmp_path / "x.parquet", image=images, label=[5, 6, 7, 8]))
         assert levels(source) == [0, 30]
         assert [source.annotations.names[label] for label in source.labels()] == ["5", "8"]
-        assert source.refused == [(f"x.parquet:{row}", "holds no bytes (null)") for row in (1, 2)]
+        assert source.refused == [(f"x.parquet:{row}", "has no bytes (null)") for row in (1, 2)]
         assert source.name(1) == "x.parquet:3"
 
     def test_of_labels_are_no_label(self, tmp_path: Path) -> None:
@@ -166,9 +166,7 @@ class TestSplits:
     def test_several_that_are_named_oddly(self, tmp_path: Path) -> None:
         for name in ("labelled", "holdout"):
             write(tmp_path / f"{name}-00000-of-00001.parquet", image=IMAGES)
-        with pytest.raises(
-            DataError, match="the splits holdout, labelled, and none of them is called"
-        ):
+        with pytest.raises(DataError, match="the splits holdout, labelled, but none is called"):
             opened(tmp_path)
         assert len(opened(f"{tmp_path}/labelled-*.parquet")) == 6
 
@@ -195,6 +193,6 @@ class TestLarge:
         monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
         usage = type("Usage", (), {"free": 3})
         monkeypatch.setattr(parquet.shutil, "disk_usage", lambda _: usage)
-        with pytest.raises(ResourceError, match=r"GiB are needed.*make room there, or write"):
+        with pytest.raises(ResourceError, match=r"GiB are needed.*free disk space there, or store"):
             opened(file)
         assert not list((tmp_path / "cache").iterdir())

@@ -36,7 +36,7 @@ def test_a_steady_size_is_one_stage() -> None:
     [
         ((100, 100), 4, r"multiple of 16 pixels.*got 100; .*--sizes.first 96"),
         ((128, 100), 4, r"got 128x100; .*--sizes.first 128x96"),
-        ((0, 0), 4, r"multiple of 16 pixels.*above 0.*got 0; .*--sizes.first 16"),
+        ((0, 0), 4, r"positive multiple of 16 pixels.*got 0; .*--sizes.first 16"),
         ((256, 256), 4, r"smaller than the image size, got 256 and 224;.*sizes:steady"),
         ((224, 224), 4, r"smaller than the image size, got 224 and 224"),
         ((128, 240), 4, r"smaller than the image size, got 128x240 and 224"),

@@ -70,7 +70,7 @@ class TestFloatingPoint:
     def test_a_band_without_values_says_so(self) -> None:
         images = self.images.clone()
         images[:, 2] = float("nan")
-        with pytest.raises(DataError, match=r"channel 3 holds no value.*--channels"):
+        with pytest.raises(DataError, match=r"channel 3 has only missing values.*--channels"):
             measure(Memory(images))
 
 
@@ -82,7 +82,7 @@ def test_unreadable_images_are_left_out() -> None:
 
 
 def test_nothing_readable_says_so() -> None:
-    with pytest.raises(DataError, match=r"none of the images looked at.*can be decoded"):
+    with pytest.raises(DataError, match=r"cannot measure.*none of the images can be decoded"):
         measure(Memory(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), broken={0, 1}))
 
 
@@ -111,13 +111,13 @@ class TestChoice:
         monkeypatch.chdir(tmp_path)
         Path("bands.json").write_text(json.dumps(to_json(IMAGENET)))
         grey = Memory(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
-        with pytest.raises(SettingsError, match="has 3 channels, and the images have 1"):
+        with pytest.raises(SettingsError, match="has 3 channels, but the images have 1"):
             statistics_of(grey, wanted)
 
     def test_a_damaged_first_image_changes_nothing(self) -> None:
         images = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
         assert statistics_of(Memory(images, broken={0}), "imagenet") == IMAGENET
-        with pytest.raises(SettingsError, match="is of uint8 pixels, and the images hold float32"):
+        with pytest.raises(SettingsError, match="is for uint8 pixels, but the images are float32"):
             statistics_of(Memory(images.float(), broken={0}), "imagenet")
 
     def test_a_misspelt_word(self) -> None:

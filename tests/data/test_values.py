@@ -13,7 +13,7 @@ from rules.members import MEMBERS
 from runs import tiny
 
 from unmask.contracts import Size
-from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
+from unmask.data import AnySource, Digits, Folder, LabelsFile, Parquet, Shards, Tiff
 from unmask.data.subset import Subset
 from unmask.encoders import ViT
 from unmask.errors import DataError
@@ -50,6 +50,12 @@ def bands(root: Path, kind: Any = np.float32, **spec: Any) -> Tiff:
     return Tiff(path=str(root / "bands"), **spec)
 
 
+def with_labels(root: Path) -> LabelsFile:
+    file = root / "labels.csv"
+    file.write_text("file_name,label\n0.npy,a\n1.npy,b\n")
+    return LabelsFile(data=bands(root), labels=str(file))
+
+
 SOURCES = {
     "folder": (folder, "uint8"),
     "digits": (lambda _: Digits(), "uint8"),
@@ -58,6 +64,7 @@ SOURCES = {
     "tiff": (bands, "float32"),
     "tiff of bytes": (lambda root: bands(root, np.uint8), "uint8"),
     "tiff of bytes, some missing": (lambda root: bands(root, np.uint8, no_data=7.0), "float32"),
+    "labels-file": (with_labels, "float32"),
     "arrays in shards": (arrays_in_shards, "float32"),
 }
 

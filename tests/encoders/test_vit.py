@@ -287,3 +287,23 @@ def test_several_class_tokens_lead_the_sequence_and_are_told_from_patches() -> N
     encoder.cls_token.data[:] = encoder.cls_token.data[:, :1]
     alike = encoder.encode(images).cls
     torch.testing.assert_close(alike, alike[:, :1].expand(-1, 3, -1), atol=1e-6, rtol=1e-6)
+
+
+def test_taps_of_whole_images_are_what_goes_into_the_blocks() -> None:
+    """The contract of encoders; checked against hooks."""
+    encoder = problems.build_encoder()
+    images = problems.pictures(problems.Problem(), count=2)
+    inputs: list[torch.Tensor] = []
+    hooks = [
+        b.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+        for b in encoder.blocks
+    ]
+    encoded = encoder.encode(images, taps=range(len(encoder.blocks) + 1))
+    for hook in hooks:
+        hook.remove()
+    assert len(encoded.taps) == len(encoder.blocks) + 1
+    for tap, seen in zip(encoded.taps, inputs, strict=False):
+        assert tap.equal(seen)
+    last = encoder.norm(encoded.taps[-1])
+    torch.testing.assert_close(last[:, :1], encoded.cls)
+    torch.testing.assert_close(last[:, 1:], encoded.patches)

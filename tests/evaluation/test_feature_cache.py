@@ -18,8 +18,8 @@ from unmask.data.labelled import open_labelled
 from unmask.data.subset import Subset
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError
-from unmask.evaluation import feature_cache as kept_features
-from unmask.evaluation.feature_cache import FeatureStore, Recalled, features_folder
+from unmask.evaluation import feature_cache
+from unmask.evaluation.feature_cache import CachedFeatures, FeatureStore, features_folder
 from unmask.evaluation.features import features
 from unmask.formats.model import ModelSpec
 
@@ -50,9 +50,9 @@ def opened(data: Path) -> ImageSource:
     return Folder(path=str(data)).open()
 
 
-def same(one: Recalled, other: Recalled) -> bool:
+def same(one: CachedFeatures, other: CachedFeatures) -> bool:
     """Whether all tensors are equal to the bit."""
-    pairs = zip(one.found, other.found, strict=True)
+    pairs = zip(one.features, other.features, strict=True)
     return all(a.equal(b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
@@ -81,8 +81,8 @@ def test_given_again_to_the_bit_without_computing(
 def test_both_kinds_lie_side_by_side_and_agree(store: FeatureStore, classes: Path) -> None:
     for _ in range(2):
         vectors, tokens = store.features(opened(classes)), store.tokens(opened(classes))
-        torch.testing.assert_close(vectors.found.cls, tokens.found.tokens[:, 0])
-        torch.testing.assert_close(vectors.found.mean, tokens.found.tokens[:, 1:].mean(1))
+        torch.testing.assert_close(vectors.features.cls, tokens.features.tokens[:, 0])
+        torch.testing.assert_close(vectors.features.mean, tokens.features.tokens[:, 1:].mean(1))
     assert len(list(store.folder.iterdir())) == 2
     assert vectors.from_disk
     assert tokens.from_disk
@@ -132,8 +132,8 @@ def test_changed_images_are_computed_again(
     found = store.features(opened(classes))
     assert not found.from_disk
     fresh = features(encoder, opened(classes), spec.image_size, spec.statistics, CPU)
-    assert found.found.cls.equal(fresh.cls)
-    assert found.found.labels.equal(fresh.labels)
+    assert found.features.cls.equal(fresh.cls)
+    assert found.features.labels.equal(fresh.labels)
     assert store.features(opened(classes)).from_disk
 
 
@@ -246,7 +246,7 @@ def test_a_file_under_another_ones_name_is_not_served(
     the_file(store).write_bytes(content)
     found = larger.features(opened(classes))
     assert not found.from_disk
-    assert "it is of something else" in found.notes[0]
+    assert "it has other features" in found.notes[0]
     assert same(found, expected)
 
 
@@ -268,27 +268,29 @@ def test_images_that_could_not_be_read_are_tried_again(store: FeatureStore, clas
                 raise DataError("cannot be read (Input/output error)")
             return self.whole[position]
 
-    def flaky(broken: bool) -> Recalled:
+    def flaky(broken: bool) -> CachedFeatures:
         return store.features(Flaky(opened(classes), broken))  # pyright: ignore
 
     first, still, healed = flaky(True), flaky(True), flaky(False)
-    assert len(first.found.labels) == 11
-    assert (first.from_disk, still.from_disk, healed.from_disk) == (False, True, False)
-    assert still.found.unreadable == [("cats/03.png", "cannot be read (Input/output error)")]
-    assert len(healed.found.labels) == 12
+    assert len(first.features.labels) == 11
+    assert not any(result.from_disk for result in (first, still, healed))
+    assert "1 images cannot be read" in first.notes[0]
+    assert still.features.unreadable == [("cats/03.png", "cannot be read (Input/output error)")]
+    assert len(healed.features.labels) == 12
+    assert flaky(False).from_disk
 
 
-def test_what_a_killed_process_left_is_never_read_and_goes(
-    store: FeatureStore, classes: Path
+def test_unfinished_files_are_never_read_and_go_first(
+    store: FeatureStore, classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.folder.mkdir()
-    old, new = store.folder / ".1-aa.safetensors", store.folder / ".2-bb.safetensors"
-    for path in (old, new):
-        path.write_bytes(b"half")
-    os.utime(old, (0, 0))
+    unfinished = store.folder / ".1-aa.safetensors"
+    unfinished.write_bytes(bytes(10**6))
+    os.utime(unfinished, (0, 0))
+    monkeypatch.setattr(feature_cache, "WHOLE", 10**6)
     store.features(opened(classes))
-    assert not old.exists()
-    assert new.exists()
+    assert not unfinished.exists()
+    assert store.features(opened(classes)).from_disk
 
 
 def test_the_folder_is_bounded_and_what_is_used_stays(
@@ -300,7 +302,7 @@ def test_the_folder_is_bounded_and_what_is_used_stays(
     stores[0].features(opened(classes))
     one = the_file(store)
     os.utime(one, (1, 1))
-    monkeypatch.setattr(kept_features, "WHOLE", int(2.5 * one.stat().st_size))
+    monkeypatch.setattr(feature_cache, "WHOLE", int(2.5 * one.stat().st_size))
     stores[1].features(opened(classes))
     for path in store.folder.iterdir():
         os.utime(path, (2 if path == one else 3, 2))
@@ -314,9 +316,9 @@ def test_the_folder_is_bounded_and_what_is_used_stays(
 def test_what_is_too_large_is_not_kept(
     store: FeatureStore, classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_features, "LARGEST", 100)
+    monkeypatch.setattr(feature_cache, "LARGEST", 100)
     found = store.tokens(opened(classes))
-    assert "at most" in found.notes[0]
+    assert "more than the limit" in found.notes[0]
     assert not store.folder.exists()
 
 
@@ -326,7 +328,7 @@ def test_a_folder_that_cannot_be_written_costs_time_alone(
     (tmp_path / "file").write_text("")
     store = FeatureStore(tmp_path / "file" / "features", encoder, spec, CPU)
     found = store.features(opened(classes))
-    assert len(found.found.labels) == 12
+    assert len(found.features.labels) == 12
     assert "cannot be written" in found.notes[0]
 
 

@@ -148,11 +148,11 @@ def test_few_labels_are_balanced_and_apart(count: int) -> None:
     images, test = grey(100), grey(10)
     trial = draw_trial(images, test, count, 30, 0)
     assert trial.few.labels.bincount().tolist() == [count] * 5
-    assert len(trial.choosing.labels) == 30
-    few, choosing = rows_of(trial.few, images), rows_of(trial.choosing, images)
+    assert len(trial.validation.labels) == 30
+    few, validation = rows_of(trial.few, images), rows_of(trial.validation, images)
     assert len(few) == 5 * count
-    assert len(choosing) == 30
-    assert not few & choosing
+    assert len(validation) == 30
+    assert not few & validation
     assert trial.test.pixels.equal(test.pixels)
     again, other = (draw_trial(images, test, count, 30, seed) for seed in (0, 1))
     assert again.few.pixels.equal(trial.few.pixels)

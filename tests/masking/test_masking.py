@@ -94,9 +94,8 @@ def test_count_is_the_float_product_truncated(patches: int, ratio: float) -> Non
 @pytest.mark.parametrize("masking", [RandomMasking, BlockMasking])
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 1.5, -0.2, math.nan])
 def test_ratio_outside_its_range_is_refused(masking: Any, ratio: float) -> None:
-    with pytest.raises(
-        SettingsError, match=f"ratio must lie between 0 and 1, got {ratio}; MAE uses 0.75"
-    ):
+    bounds = "be a finite number" if math.isnan(ratio) else "lie between 0 and 1"
+    with pytest.raises(SettingsError, match=f"ratio must {bounds}, got {ratio}; MAE uses 0.75"):
         masking(ratio=ratio)
 
 

@@ -113,7 +113,7 @@ def test_head_and_encoder_of_the_small_one() -> None:
         ({"views": find_recipe("mae-ti4").views}, "use views:multi-crop"),
         (
             {"image_size": Size(8, 8)},
-            "small crops of 16 pixels are larger than the image size of 8",
+            "small crops of 16 pixels are larger than the image size 8",
         ),
         (
             {"views": MultiCrop(small_size=Size(18, 18))},

@@ -47,7 +47,7 @@ def test_goes_to_json_and_back(union: str, kind: str) -> None:
 @pytest.fixture(autouse=True)
 def _fit_to_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is fitted to is the matter of test_fitting.py; here a few hundred images do."""
-    monkeypatch.setattr("unmask.runs.target._LOOKED_THROUGH", 256)
+    monkeypatch.setattr("unmask.runs.target._MOST_IMAGES", 256)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_every_part_of_a_recipe_trains_and_is_named_in_the_spec(
     run = run_with(images, **{part: MEMBERS[part][kind]}, **members.suited(kind))
     folder = RunFolder(tmp_path / "run")
     folder.create(run)
-    assert json.loads(folder.spec.read_text())["recipe"][part]["kind"] == kind
+    assert json.loads(folder.spec.read_text())["job"]["recipe"][part]["kind"] == kind
     assert Run.read(folder, "pretrain") == run
     for progress in tiny.go_on(folder):
         for line in progress.lines:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from runs import tiny
 
-from unmask.commands import announced
+from unmask.console import plan as announced
 from unmask.formats.model import FORMAT, ModelSpec, Weights
 from unmask.masking import RandomMasking
 from unmask.recipes import Recipe
-from unmask.runs.codes import brings_target, with_tokenizer
 from unmask.runs.init import recipe_for, start_from
 from unmask.runs.plan import Plan
+from unmask.runs.target import brings_target, with_tokenizer
 from unmask.runs.weights import Found
 from unmask.targets import TokenizerCodes
 from unmask.traits import Hiding, Masked
@@ -74,7 +74,7 @@ def test_what_the_encoder_sees_is_said(objective: Any) -> None:
         memory_bytes=1,
         seconds=1.0,
     )
-    assert "4 of 16 patches of 8 pixels" in announced.seen(recipe, plan)
+    assert "4 of 16 patches of 8 pixels" in announced.visible_words(recipe, plan)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=["hiding", "rebuilding"])
@@ -88,7 +88,7 @@ def test_pretraining_starts_from_their_encoder_alone(objective: Any) -> None:
     encoder = model(None).build_encoder()
     weights = Weights(model(objective), encoder.state_dict(), {})
     start = start_from(Found(weights, "weights", "unmask"), tiny.RECIPE, tiny.IMAGENET)
-    assert "an encoder alone" in start.words
+    assert "an encoder without a decoder" in start.words
     assert start.weights.spec.objective is None
 
 
@@ -108,7 +108,7 @@ def test_their_tokenizer_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         objective = changes.get("objective")
         return with_objective(spec, objective) if objective else replace(spec, **changes)
 
-    monkeypatch.setattr("unmask.runs.codes.replace", replaced)
+    monkeypatch.setattr("unmask.runs.target.replace", replaced)
     images = tiny.write_images(tmp_path / "images")
     path = tiny.write_tokenizer(tmp_path / "tok", images, tiny.TOKENIZING.tokenizer)
     objective = Rebuilding(target=TokenizerCodes(path=str(path)))

@@ -22,7 +22,7 @@ from runs import tiny, tiny_transfer
 from unmask import cli
 from unmask.data.mixing import UNMIXED
 from unmask.data.noise import NOISELESS
-from unmask.data.views import AnyViews
+from unmask.data.views import AnyCrops
 from unmask.recipes import Recipe, Transfer
 from unmask.runs.folder import RunFolder
 from unmask.spec import kinds
@@ -42,7 +42,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     threads = torch.get_num_threads()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("unmask.runs.target._LOOKED_THROUGH", 256)
+    monkeypatch.setattr("unmask.runs.target._MOST_IMAGES", 256)
     monkeypatch.setattr("unmask.training.step_cost._LONG_ENOUGH", 0.0)
     monkeypatch.setattr("unmask.training.flops._CEILING_SECONDS", 0.0)
     yield
@@ -92,7 +92,7 @@ def clipped(optimizer: Any, clipping: str) -> Any:
 
 def single_views() -> dict[str, Any]:
     """The views that need no objective of their own."""
-    return {kind: MEMBERS["views"][kind] for kind in kinds(AnyViews)}
+    return {kind: MEMBERS["views"][kind] for kind in kinds(AnyCrops)}
 
 
 REBUILDING = turns(

@@ -51,7 +51,7 @@ def test_one_size_alone() -> None:
     assert [step.images for step in found.steps] == [3]
     assert found.stopped == ""
     assert (found.loader, found.together) == (None, None)
-    assert "--data DATA measures" in found.bottleneck
+    assert "add --data DATA to measure" in found.bottleneck
 
 
 def test_memory_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_a_cpu_that_loads_while_it_computes() -> None:
     """Two milliseconds of loading an image beside eight cores for one."""
     found = measured(loads=500, threads=8)
     bottleneck, advice = verdict(found, packed=False)
-    assert bottleneck == "computing, on cores that loading shares: it takes 20% of their time"
+    assert bottleneck == "computing, on the same cores as loading, which takes 20% of their time"
     assert "unmask pack" in advice[0]
     assert verdict(measured(loads=5000, together=600), packed=False)[0] == "computing"
 
@@ -145,10 +145,13 @@ def test_a_cpu_that_loads_while_it_computes() -> None:
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (measured(GPU, precision="float32"), "--precision bfloat16: large products are 10.0 times"),
-        (measured(threads=2), "--threads 8: 2 of them compute now"),
+        (
+            measured(GPU, precision="float32"),
+            "--precision bfloat16: large matrix products are 10.0 times",
+        ),
+        (measured(threads=2), "--threads 8: only 2 threads compute now"),
         (measured(steps=(step(32, 500), step(128, 1000))), "--micro-batch 128 or more"),
-        (measured(steps=(step(32, 1000, mfu=0.2),)), "80% of what matrix products could do"),
+        (measured(steps=(step(32, 1000, mfu=0.2),)), "80% of the peak speed is lost"),
     ],
 )
 def test_what_would_help_computing(found: Bench, said: str) -> None:

@@ -122,7 +122,7 @@ def test_an_encoder_that_gives_one_answer_has_collapsed(classes: Path) -> None:
     found = seen(run, module)
     assert found["effective_rank"] == 1.0
     wide = {**found, "possible_rank": 64.0}
-    assert collapse(wide) == "an effective rank of 1.0, under 10% of 64"
+    assert collapse(wide) == "an effective rank of 1.0, below 10% of 64"
 
 
 def test_distillation_without_centring_and_sharpening_collapses(tmp_path: Path) -> None:

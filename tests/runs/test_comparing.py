@@ -67,7 +67,7 @@ def test_another_objective_may_start_from_it(finished: tuple[str, RunFolder]) ->
     assert chosen.encoder == tiny.RECIPE.encoder
     run = Run.read(finished[1], "pretrain")
     start = start_from(found, tiny.RECIPE, run.statistics)
-    assert "an encoder alone" in start.words
+    assert "an encoder without a decoder" in start.words
 
 
 def test_its_model_file_is_read_as_an_encoder(finished: tuple[str, RunFolder]) -> None:

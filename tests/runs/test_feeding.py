@@ -59,7 +59,9 @@ def test_jpegs_are_decoded_by_a_gpu_where_that_is_asked_for(tmp_path: Path) -> N
 
 def test_images_are_held_once_for_plan_and_training(monkeypatch: pytest.MonkeyPatch) -> None:
     digits, hold, count = Digits().open("train"), feeding.hold, []
-    monkeypatch.setattr(feeding, "hold", lambda *parts: count.append(1) or hold(*parts))
+    monkeypatch.setattr(
+        feeding, "hold", lambda *parts, **room: count.append(1) or hold(*parts, **room)
+    )
     first, second = (feed_of(ON_GPU, RandomCrop(), digits) for _ in range(2))
     assert len(count) == 1
     wanted = Wanted([(0, 3), (0, 5)], 0, SIZE)

@@ -176,9 +176,9 @@ def test_unreadable_test_images_are_counted_and_named(classes: Path, whole: RunF
 
 
 def test_the_two_kinds_of_run_are_told_apart(whole: RunFolder, pretrained: RunFolder) -> None:
-    with pytest.raises(RunError, match="is a run of fine-tuning, which has no recipe"):
+    with pytest.raises(RunError, match="is a fine-tuned run, not a pretraining run"):
         Run.read(whole, "pretrain")
-    with pytest.raises(RunError, match="is a run of pretraining, without classes"):
+    with pytest.raises(RunError, match="is a pretraining run without classes"):
         Run.read(pretrained, "finetune")
     with pytest.raises(RunError, match="unmask finetune --resume"):
         whole.check_free()

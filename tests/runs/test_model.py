@@ -1,4 +1,4 @@
-"""The Python door: `unmask.load`, `.embed`, `.reconstruct`."""
+"""The Python entry point: `unmask.load`, `.embed`, `.reconstruct`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -144,7 +144,7 @@ class TestEmbed:
         with pytest.raises(DataError, match=r"gone\.png cannot be read \(No such file"):
             model.embed([tmp_path / "gone.png"])
         (tmp_path / "text.png").write_text("words")
-        with pytest.raises(DataError, match=r"text\.png: not an image of a known type"):
+        with pytest.raises(DataError, match=r"text\.png: not an image of a known format"):
             model.embed([tmp_path / "text.png"])
 
     def test_no_image(self, model: Model, unchecked: None) -> None:

@@ -147,7 +147,7 @@ class TestNearest:
         assert looked == 3
 
     def test_only_so_many_are_looked_through(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "_LOOKED_THROUGH", 5)
+        monkeypatch.setattr(module, "_MOST_IMAGES", 5)
         shelf = Shelf([noise(n) for n in range(50)])
         _, looked = nearest_errors(shelf, 2, IMAGENET, [(noise(99), UPPER_HALF)])
         assert looked == 5

@@ -284,7 +284,7 @@ def test_images_that_fail_later_are_replaced_and_listed(tmp_path: Path, workers:
     rows = whole.set_aside.read_text().splitlines()
     assert rows[0] == "file,reason"
     assert sorted(row.partition(",")[0] for row in rows[1:]) == ["10.png", "11.png"]
-    assert all("damaged or cut off" in row for row in rows[1:])
+    assert all("damaged or truncated" in row for row in rows[1:])
     folder = tiny.begin(tmp_path / "run", images, max_set_aside=0.5)
     for _ in range(STEPS):
         tiny.one_step(folder, workers=workers)

@@ -90,7 +90,11 @@ def test_squares_must_fill_every_size() -> None:
 def test_goes_to_json_and_back(images: Path) -> None:
     run = tiny.make_run(images, recipe=RECIPE)
     text = json.dumps(to_json(run))
-    assert json.loads(text)["recipe"]["sizes"] == {"kind": "rising", "first": [4, 4], "stages": 3}
+    assert json.loads(text)["job"]["recipe"]["sizes"] == {
+        "kind": "rising",
+        "first": [4, 4],
+        "stages": 3,
+    }
     assert from_json(Run, json.loads(text)) == run
 
 

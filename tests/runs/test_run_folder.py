@@ -37,7 +37,7 @@ def test_spec_is_plain_json(images: Path, tmp_path: Path) -> None:
     assert spec["spec_version"] == 2
     assert spec["data"] == {"kind": "folder", "path": str(images)}
     assert spec["job"]["recipe"]["objective"]["masking"] == {"kind": "random", "ratio": 0.75}
-    assert spec["recipe"]["image_size"] == [8, 8]
+    assert spec["job"]["recipe"]["image_size"] == [8, 8]
     assert spec["hardware"]["threads"] == 1
 
 

@@ -21,7 +21,7 @@ RECIPE = replace(
 @pytest.fixture(autouse=True)
 def _fit_to_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand images, each many times, are as good as ten thousand for what is asked here."""
-    monkeypatch.setattr("unmask.runs.target._LOOKED_THROUGH", 1024)
+    monkeypatch.setattr("unmask.runs.target._MOST_IMAGES", 1024)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_resuming_never_fits_again(
 def test_a_decoder_of_another_target_is_left_behind(images: Path, tmp_path: Path) -> None:
     pixels = trained(tmp_path / "pixels", images, tiny.RECIPE)
     folder = tiny.begin_from(tmp_path / "run", images, pixels.root, recipe=RECIPE)
-    assert "its encoder alone, since its decoder is another" in (
+    assert "only the encoder, because the recipe has another decoder" in (
         Run.read(folder, "pretrain").init or ""
     )
     assert tiny.newest(folder).info.step == 0

@@ -109,7 +109,7 @@ def test_studies_that_make_no_sense() -> None:
     study = STUDIES["target"]
     with pytest.raises(SettingsError, match="none of the variations"):
         replace(study, base="pixel")
-    with pytest.raises(SettingsError, match="have one name"):
+    with pytest.raises(SettingsError, match="have the same name"):
         replace(study, variations=(*study.variations, study.variations[0]))
     with pytest.raises(SettingsError, match="scores or time"):
         replace(study, scores=(), timed=False)

@@ -17,7 +17,7 @@ from unmask.study.methods import METHODS, Comparison, equalised, fitted, resized
 from unmask.study.report import write
 from unmask.study.scales import TINY
 from unmask.study.study import trainings
-from unmask.study.table import Found, Line
+from unmask.study.table import Line, StudyResult
 
 
 def comparison(**changes: object) -> Comparison:
@@ -124,7 +124,7 @@ def test_methods_are_drawn_against_sizes(tmp_path: Path) -> None:
         Line(name, study.base, {"knn": [0.1 * n, 0.1 * n + 0.02]}, [], {}, None, 0.0, [])
         for n, name in enumerate(study.trials(TINY.base), start=1)
     ]
-    about = Found(replace(study, timed=False), 2, (), lines, None)
+    about = StudyResult(replace(study, timed=False), 2, (), lines, None)
     written = write(about, "comparison", tmp_path)
     names = [path.name for path in written]
     assert names == ["comparison.md", "comparison.csv", "comparison.png", "comparison-sizes.png"]
@@ -152,8 +152,8 @@ def test_equal_compute_and_equal_time() -> None:
     ("changes", "words"),
     [
         ({"methods": ("mea",)}, "unknown method 'mea'; did you mean 'mae'"),
-        ({"methods": ("scratch", "mae")}, "scratch pretrains nothing"),
-        ({"encoders": ("ti4", "ti4")}, "--encoders names one twice"),
+        ({"methods": ("scratch", "mae")}, "scratch does not pretrain"),
+        ({"encoders": ("ti4", "ti4")}, "--encoders has a name twice"),
         ({"epochs": 0.0}, "--epochs must be above 0"),
     ],
 )
@@ -164,5 +164,5 @@ def test_comparisons_that_make_no_sense(changes: dict[str, object], words: str) 
 
 @pytest.mark.parametrize("encoder", ["ti", "huge14", "ti0", "16"])
 def test_unknown_encoders(encoder: str) -> None:
-    with pytest.raises(SettingsError, match="an encoder is one of xs, ti, s, b and a patch"):
+    with pytest.raises(SettingsError, match="an encoder must be one of xs, ti, s, b and a patch"):
         fitted("mae", encoder, 1.0)

@@ -18,13 +18,12 @@ from unmask.study.ablations import STUDIES
 from unmask.study.budget import expected_seconds
 from unmask.study.claims import claimed
 from unmask.study.cost import StepCost, costs
-from unmask.study.methods import Comparison, equalised
+from unmask.study.methods import Comparison, equalised, tokenized
 from unmask.study.plan import Job, Setting, jobs, noted
 from unmask.study.report import collected
 from unmask.study.scales import PAPER, TINY
 from unmask.study.study import tokenizer_of, trainings
 from unmask.study.table import csv_text, markdown
-from unmask.study.tokenized import tokenized
 from unmask.study.worker import work
 from unmask.targets import ScalarTokenizer, TokenizerCodes
 from unmask.training.step_cost import Cost
@@ -136,7 +135,7 @@ def test_what_it_costs_is_told(setting: Setting, tmp_path: Path) -> None:
     )
     assert [line.tokenizer_flops for line in found.lines] == [0.0, spent, spent]
     assert found.lines[1].flops == spent + found.lines[1].seen * measured["codes"].flops
-    assert "count the training of a tokenizer: " in markdown(found)
+    assert "include the training of a tokenizer: " in markdown(found)
     assert f"codes,cost: flops of the tokenizer's training,,{spent}" in csv_text(found)
 
 
@@ -213,5 +212,5 @@ def test_a_tokenizer_counts_in_what_its_method_may_take() -> None:
         "time": 23.6,  # (30 x 2.5 - 10 x 1) / 2.75
     }
     measured["tokenizer of beit"] = cost._replace(flops=280)
-    with pytest.raises(SettingsError, match="beit: its tokenizer alone takes 93 % of what all"):
+    with pytest.raises(SettingsError, match="beit: its tokenizer alone takes 93 % of what each"):
         equalised(study, trials, measured, "compute")

@@ -95,7 +95,7 @@ def test_every_question_is_answered(made: Path, setting: Setting) -> None:
         "random initialisation",
     ]
     for job in (pretrained, half, random):
-        answers = [job.answers()[asking.key] for asking in job.asked]
+        answers = [job.answers()[item.key] for item in job.measurements]
         assert all(0 <= answer["test"] <= 1 for answer in answers)
         assert "train" in answers[1]
     assert (pretrained.folder / "pretrained" / "spec.json").exists()
@@ -120,7 +120,7 @@ def test_variations_of_fine_tuning_share_a_pretraining(setting: Setting, tmp_pat
     both = replace(STUDY, variations=(*STUDY.variations, one))
     every = jobs(both, both.trials(BASE), range(2), setting, tmp_path)
     assert len(every) == 2 * 3
-    assert [len({asking.key for asking in job.asked}) for job in every[:3]] == [3, 2, 2]
+    assert [len({item.key for item in job.measurements}) for job in every[:3]] == [3, 2, 2]
 
 
 def test_runs_are_known_by_data_seed_and_recipe(
@@ -254,8 +254,8 @@ def test_the_table_and_the_rows(made: Path, setting: Setting, tmp_path: Path) ->
     known = {line.name: line.scores["knn"][0] for line in found.lines}
     assert f"| **75 %** | {100 * known['75 %']:.1f} | 60.0 |" in text
     assert f"| 50 % | {100 * known['50 %']:.1f} | 50.0 |" in text
-    assert "nothing is concluded" in text
-    assert "shown and not concluded (one seed)" in text
+    assert "one seed does not allow a conclusion" in text
+    assert "one seed, so this is not a conclusion" in text
     assert f"75 %,knn,0,{known['75 %']}" in rows.read_text().splitlines()
     assert "75 %,paper: knn,,60.0" in rows.read_text().splitlines()
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -182,7 +182,7 @@ def test_what_the_file_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     Path("half.pkl").write_bytes(
         pickled(tmp_path / "encoder.pkl", DalleEncoder(16, 8, 1)).read_bytes()[:2000]
     )
-    with pytest.raises(DataError, match=r"half.pkl is damaged, half-downloaded"):
+    with pytest.raises(DataError, match=r"half.pkl is damaged, incompletely downloaded"):
         read_dalle("half.pkl")
     torch.save(Evil(), "evil.pkl")
     with pytest.raises(

@@ -132,7 +132,7 @@ def test_a_task_follows_from_the_annotations() -> None:
     assert task_for(task, Unlabelled()) == task
     several = task_for(task, MultiLabels(names=NAMES))
     assert several == MultiLabel(trained_blocks="1", drop_path=0.2)
-    with pytest.raises(DataError, match="no task learns from annotations of the kind 'map' yet"):
+    with pytest.raises(DataError, match="there is no task for annotations of kind 'map' yet"):
         task_for(task, ClassMaps(names=NAMES))
 
 

@@ -74,7 +74,7 @@ def test_what_stands_at_the_places_asked_for(last: str, kept: float) -> None:
     spec = HiddenCharacters(ratio=0.15, last=last)  # pyright: ignore[reportArgumentType]
     model = HiddenCharactersModel(spec, reader())
     rows = passages(4000, length=40)
-    seen, asked = model.ask(rows, drawn(4000, 40))
+    seen, asked = model.hide(rows, drawn(4000, 40))
     assert (asked.sum(1) == 6).all()
     assert seen[~asked].equal(rows[~asked])
     shown, truth = seen[asked], rows[asked]
@@ -95,7 +95,7 @@ def test_another_character_of_the_passage_is_from_another_place_of_it() -> None:
     row = torch.arange(16).flip(0)[None]  # every symbol once
     numbers = drawn(1, 16)
     numbers[1] = 0.95  # the last tenth everywhere
-    seen, asked = model.ask(row, numbers)
+    seen, asked = model.hide(row, numbers)
     assert asked.sum() == 14
     assert (seen[asked] != row[asked]).all()
     assert seen.max() < 16
@@ -106,7 +106,7 @@ def test_the_loss_counts_the_places_asked_for_alone() -> None:
     rows, random = passages(2), problems.random(3)
     numbers = torch.rand(4, 2, 16, generator=problems.random(3))
     loss = model(batch_of(rows), random)
-    seen, asked = model.ask(rows, numbers)
+    seen, asked = model.hide(rows, numbers)
     scores = model.reader(seen, None)
     literal = [
         surprise(scores[row, place], int(rows[row, place]))

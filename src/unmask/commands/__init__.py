@@ -1,1 +1,1 @@
-"""One file per command: parse, call `runs`, print."""
+"""One file per command: parse flags, call `runs`, print results."""

@@ -1,4 +1,4 @@
-"""`unmask bench`: how fast this machine trains, what holds it back, and what to do about it."""
+"""`unmask bench`: measure how fast this machine trains, and find the bottleneck."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -23,44 +23,46 @@ class Arguments:
     """The flags of `unmask bench`."""
 
     recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe")] = None
-    """What to train; chosen from the images or the device if not given."""
+    """A recipe's name, or FILE.py:NAME; chosen from the images or the device if not given."""
 
     data: str | None = None
-    """Images, as for pretraining: the loader is measured too."""
+    """Images, as for pretraining; with them the loader is measured too."""
 
     data_kind: str | None = None
-    """What the images are (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
+    """Format of the images (folder, shards, parquet, tiff, digits); detected if not given."""
 
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print all figures as JSON, and nothing else."""
 
     decode: Literal["cpu", "gpu"] = "cpu"
-    """Where JPEGs are decoded and cropped: by the loading processes, or by the GPU (nvJPEG)."""
+    """Where JPEGs are decoded and cropped: in the loading processes (cpu) or on the GPU (nvJPEG)."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     """Settings of the recipe."""
 
     machine: Annotated[MachineFlags, tyro.conf.arg(name="")] = MachineFlags()
-    """How to compute; several numbers of images at a time are measured if --micro-batch is not given."""
+    """How to compute. Several micro-batches are measured if --micro-batch is not given."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    seen = peek(arguments)
-    if seen.help:
-        _parse(arguments, find_recipe(seen.flags.get("recipe", "mae-b16")))
-    if seen.words:
+    command_line = peek(arguments)
+    if command_line.help:
+        _parse(arguments, find_recipe(command_line.flags.get("recipe", "mae-b16")))
+    if command_line.words:
         raise SettingsError(
-            f"unexpected {seen.words[0]!r}; images are named with --data {seen.words[0]}"
+            f"unexpected argument {command_line.words[0]!r}; give images as --data {command_line.words[0]}"
         )
-    if "recipe" in seen.flags:
+    if "recipe" in command_line.flags:
         find_recipe(
-            seen.flags["recipe"]
-        )  # a misspelt name should not wait for a scan of the images
+            command_line.flags["recipe"]
+        )  # report a misspelt name before scanning the images
     source = None
-    if "data" in seen.flags:
-        source = find_source(seen.flags["data"], seen.flags.get("data-kind")).open("train")
-    name, default = _recipe(seen.flags, source)
+    if "data" in command_line.flags:
+        source = find_source(command_line.flags["data"], command_line.flags.get("data-kind")).open(
+            "train"
+        )
+    name, default = _recipe(command_line.flags, source)
     args = _parse(arguments, default)
     micro_batch = args.machine.micro_batch
     if micro_batch is not None and micro_batch < 1:
@@ -75,11 +77,11 @@ def main(arguments: list[str]) -> int:
     if source is not None:
         check_decode(hardware, source, recipe.views)
     notes.print(f"measuring {name} on {hardware.device}, about a minute ...")
-    found = bench(name, recipe, hardware, source, micro_batch)
+    result = bench(name, recipe, hardware, source, micro_batch)
     if args.json:
-        print(json.dumps(asdict(found), indent=1))
+        print(json.dumps(asdict(result), indent=1))
     else:
-        _say(found, source)
+        _say(result, source)
     return 0
 
 
@@ -88,54 +90,54 @@ def _parse(arguments: list[str], recipe: Recipe) -> Arguments:
         Arguments,
         arguments,
         "bench",
-        "How fast this machine trains a recipe, what holds it back, and what to do about it. "
+        "Measure how fast this machine trains a recipe, find the bottleneck, and suggest what to change. "
         f"Recipes: {', '.join(RECIPES)}.",
         Arguments(recipe=recipe),
     )
 
 
 def _recipe(flags: dict[str, str], source: ImageSource | None) -> tuple[str, Recipe]:
-    """As asked for; else what `unmask pretrain` would take for the images, or what suits the device."""
+    """The requested recipe; else the one that `unmask pretrain` would choose, or one that suits the device."""
     if "recipe" in flags:
         return flags["recipe"], find_recipe(flags["recipe"])
     if source is not None:
-        given = flags.get("image-size")
-        size = Size.parse(given) if given else source.typical_size()
+        wanted = flags.get("image-size")
+        size = Size.parse(wanted) if wanted else source.typical_size()
         name, reason = choose_recipe(size, len(source))
     else:
         on_cpu = find_device(flags.get("device", "auto")).type == "cpu"
         name, reason = ("mae-ti4", "a CPU") if on_cpu else ("mae-b16", "a GPU")
         reason = f"it suits {reason}"
-    notes.print(f"recipe {name}, because {reason}; --recipe takes another: {', '.join(RECIPES)}")
+    notes.print(f"recipe {name}, because {reason}; --recipe chooses another: {', '.join(RECIPES)}")
     return name, RECIPES[name].recipe
 
 
-def _say(found: Bench, source: ImageSource | None) -> None:
-    machine = found.machine
+def _say(result: Bench, source: ImageSource | None) -> None:
+    machine = result.machine
     console.print(
         f"machine   {machine.device}, {machine.precision}, {machine.threads} of {machine.cores} "
         f"cores, torch {machine.torch}\n"
         f"ceiling   {flops(machine.matrix_flops_per_second)} in matrix products, "
         f"{machine.copy_bytes_per_second / 1e9:,.0f} GB/s in copies\n"
-        f"recipe    {found.recipe}, {found.image_size} pixels: "
-        f"{found.flops_per_image / 1e9:,.3g} GFLOP an image, forward and backward\n\n"
+        f"recipe    {result.recipe}, {result.image_size} pixels: "
+        f"{result.flops_per_image / 1e9:,.3g} GFLOP an image, forward and backward\n\n"
         f"a training step on {'the first images' if source else 'noise'}\n"
         f"  {'images':>6}  {'median (quartiles)':>27}  {'images/s':>8}  {'speed':>13}  {'of ceiling':>10}  memory"
     )
-    for step in found.steps:
+    for step in result.steps:
         console.print(_row(step))
-    if found.stopped:
-        console.print(f"  ({found.stopped})")
+    if result.stopped:
+        console.print(f"  ({result.stopped})")
     console.print("")
-    if found.loader and found.together and source:
+    if result.loader and result.together and source:
         console.print(
-            f"loading   {found.loader.images_per_second:,.0f} images/s alone, with "
-            f"{found.loader.workers} loading processes, from {source.where}\n"
-            f"together  {found.together.images_per_second:,.0f} images/s, of which "
-            f"{found.together.waiting:.1%} of the time waiting for images"
+            f"loading   {result.loader.images_per_second:,.0f} images/s by itself, with "
+            f"{result.loader.workers} loading processes, from {source.where}\n"
+            f"together  {result.together.images_per_second:,.0f} images/s; "
+            f"{result.together.waiting:.1%} of the time is spent waiting for images"
         )
-    console.print(f"held back by {found.bottleneck}\nwhat would help:")
-    for advice in found.advice:
+    console.print(f"bottleneck: {result.bottleneck}\nwhat would help:")
+    for advice in result.advice:
         console.print(f"  - {advice}")
 
 

@@ -1,4 +1,4 @@
-"""`unmask compare DATA`: which way to pretrain suits these images, at this budget?"""
+"""`unmask compare DATA`: compare ways to pretrain the same encoder on your images."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -24,10 +24,10 @@ from unmask.study.study import trainings
 
 _ROUNDS = 5
 _CLOSING = (
-    "What this shows: which encoder serves these images and labels best after this much pretraining, on this machine, with "
-    "each method's published settings but for batch, epochs and warm-up. What it does not: which would after ten times as "
-    "much, at another size, or with settings searched for; contrastive methods live on large batches and many epochs, "
-    "and masked ones gain for longest."
+    "What this shows: which encoder is best for these images and labels after this much pretraining on this machine. Each "
+    "method keeps its published settings, except for batch, epochs and warm-up. What it does not show: the result after ten "
+    "times as much training, at another size, or with tuned settings. Contrastive methods need large batches and many "
+    "epochs, and masked methods keep improving for longest."
 )
 
 
@@ -36,44 +36,44 @@ class Arguments:
     """The flags of `unmask compare`."""
 
     data: tyro.conf.Positional[str | None] = None
-    """Labelled images: a folder of class folders (train/ and test/ are used if they are there), or digits."""
+    """Labelled images: a folder of class folders (train/ and test/ are used if present), or digits."""
 
     methods: str = "mae,dino,moco3,beit,aim,scratch"
-    """Methods, of mae, dino, moco3, beit, simmim, aim, latent and scratch, and of MAE's variants fast, budget, dense,
-    partition and muon; the others are compared with the first."""
+    """Methods: mae, dino, moco3, beit, simmim, aim, latent, scratch, and MAE's variants fast, budget, dense,
+    partition and muon. All are compared with the first."""
 
     encoders: str = "xs4"
-    """Encoders: a shape (xs, ti, s, b) and a patch, such as xs4,ti4 for small images and ti16,s16 for photographs."""
+    """Encoders: a shape (xs, ti, s, b) and a patch size, such as xs4,ti4 for small images, ti16,s16 for photographs."""
 
     equal: Equal = "time"
-    """What all have as much of as the first method: epochs, compute (FLOPs) or time on this machine."""
+    """What is equal for all methods: epochs, compute (FLOPs), or time on this machine."""
 
     epochs: float = 10.0
-    """Epochs of the first method."""
+    """Pretraining epochs of the first method."""
 
     labels: str = "all"
-    """Labels of each class to learn from, such as 1%,10%,all."""
+    """Training labels per class, such as 1%,10%,all."""
 
     images: int | None = None
-    """Images to learn from, drawn alike from every class; all if not given."""
+    """Number of training images, the same share of every class; all if not given."""
 
     image_size: str | None = None
-    """Pixels of a crop; the recipes' if not given."""
+    """Size of a crop in pixels; set by the recipes if not given."""
 
     tuning_steps: int = 1000
     """Steps of each fine-tuning."""
 
     budget: str | None = None
-    """Time for all runs that are left, such as 90min or 4h, or a share of the epochs, such as 50%."""
+    """Time for all remaining runs, such as 90min or 4h, or a share of the epochs, such as 50%."""
 
     seeds: int = 3
-    """Runs of each method; with one, results are shown and nothing is concluded."""
+    """Runs of each method; with one, results are shown without conclusions."""
 
     out: str = "runs/comparison"
     """Folder of table and runs."""
 
     data_kind: str | None = None
-    """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
+    """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""
 
     machine: Annotated[MachineFlags, tyro.conf.arg(name="")] = MachineFlags()
     """How to compute."""
@@ -85,11 +85,11 @@ def main(arguments: list[str]) -> int:
         Arguments,
         arguments,
         "compare",
-        "Pretrain the same encoder in several ways on your images, and judge each alike.",
+        "Pretrain the same encoder by several methods on your images, and evaluate all of them in the same way.",
     )
     if args.data is None:
         raise SettingsError(
-            "which images? `unmask compare FOLDER`, with a folder of images for each class"
+            "which images? `unmask compare FOLDER`; FOLDER holds one folder of images per class"
         )
     if args.tuning_steps < 1:
         raise SettingsError(f"--tuning-steps must be at least 1, got {args.tuning_steps}")
@@ -117,7 +117,7 @@ def main(arguments: list[str]) -> int:
     trials = equalised(
         study, of_steps(trials, setting.labelled, args.tuning_steps), measured, args.equal
     )
-    asked = Conduct(
+    plan = Conduct(
         study=study,
         name="comparison",
         trials=trials,
@@ -129,11 +129,13 @@ def main(arguments: list[str]) -> int:
             f"{args.tuning_steps:,} steps of fine-tuning, batches of at most {batch_size}. {_CLOSING}",
         ),
     )
-    return conduct(asked, setting, budget)
+    return conduct(plan, setting, budget)
 
 
 def _listed(words: str) -> tuple[str, ...]:
-    found = tuple(word.strip() for word in words.split(",") if word.strip())
-    if not found:
-        raise SettingsError(f"give at least one of {', '.join(METHODS)}, and one encoder")
-    return found
+    names = tuple(word.strip() for word in words.split(",") if word.strip())
+    if not names:
+        raise SettingsError(
+            f"--methods and --encoders need at least one name each; methods: {', '.join(METHODS)}"
+        )
+    return names

@@ -1,4 +1,4 @@
-"""`unmask demo`: pretrain on handwritten digits, and show what it brings with few labels."""
+"""`unmask demo`: pretrain on handwritten digits, and show the benefit with few labels."""
 
 import json
 import time
@@ -33,7 +33,7 @@ from unmask.training.logbook import read_log
 _RECIPE = "mae-digits"
 _LABELS = (2, 10)
 _SEEDS = 3
-_CHOOSING = 200
+_VALIDATION = 200
 _SHOWN = 6
 
 
@@ -42,19 +42,19 @@ class Arguments:
     """The flags of `unmask demo`."""
 
     out: str = "unmask-demo"
-    """Folder to write to."""
+    """Folder of the results."""
 
     epochs: float = RECIPES[_RECIPE].recipe.epochs
-    """How often every digit is shown in pretraining."""
+    """Epochs of pretraining."""
 
     seeds: int = _SEEDS
-    """Draws of the few labels."""
+    """Number of random draws of the labelled images."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    about = "Pretrain on scikit-learn's digits and show what that brings with few labels."
-    args = parse(Arguments, arguments, "demo", about)
+    description = "Pretrain on scikit-learn's digits and show the benefit with few labels."
+    args = parse(Arguments, arguments, "demo", description)
     if args.seeds < 1 or args.epochs <= 0:
         raise SettingsError(
             f"--seeds and --epochs must be above 0, got {args.seeds}, {args.epochs}"
@@ -65,11 +65,11 @@ def main(arguments: list[str]) -> int:
     source, test = Digits().open("train"), Digits().open("test")
     run = _run(source, args.epochs)
     console.print(
-        f"pretraining {run.recipe_name} on {len(source):,} handwritten digits without their labels; "
+        f"pretraining {run.recipe_name} on {len(source):,} handwritten digits without labels; "
         f"{len(test)} others are kept for testing"
     )
     with ProcessPoolExecutor(min(2, cores()), get_context("spawn")) as pool:
-        pool.submit(_ready)  # importing takes seconds: let it be done meanwhile
+        pool.submit(_ready)  # imports take seconds; the pool does them during pretraining
         folder.create(run)
         with folder.lock():
             for _ in shown(training(run, folder, source, run.build(), Event()), "pretraining"):
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
     console.print(f"\nwritten in {duration(time.perf_counter() - started)}:")
     for file, what in files.items():
         console.print(f"  {file}  {what}")
-    console.print("\nnow your own images:\n  unmask pretrain FOLDER_OF_IMAGES")
+    console.print("\nnext, use your own images:\n  unmask pretrain FOLDER_OF_IMAGES")
     return 0
 
 
@@ -95,34 +95,34 @@ def _run(source: DigitImages, epochs: float) -> Run:
         device="cpu",
         precision="float32",
         workers=0,
-        threads=1,  # of steps this small, a second thread makes no more in a shared machine
+        threads=1,  # steps are so small that a second thread gives no gain
         micro_batch=recipe.batch_size,
     )
     return new_run(_RECIPE, Pretrain(recipe=recipe), Digits(), source, measure(source), hardware)
 
 
 def _compare(pool: ProcessPoolExecutor, root: Path, seeds: int) -> list[Result]:
-    """Every arm at every number of labels and every seed, two at a time, with progress."""
+    """Train every arm with every number of labels and every seed, two at a time, and show progress."""
     wanted = [(labels, seed) for labels in _LABELS for seed in range(seeds)]
     trials = [pool.submit(_learn_from_few, root, *trial) for trial in wanted]
-    found: list[Result] = []
+    results: list[Result] = []
     with console.status("learning from few labels") as status:
         for number, trial in enumerate(trials):
             status.update(f"learning from few labels: draw {number + 1} of {len(trials)}")
-            found += trial.result()
-    return found
+            results += trial.result()
+    return results
 
 
 def _ready() -> None:
-    """Nothing: a process that has called it has imported all that a trial needs."""
+    """Do nothing; a process that calls this has imported everything that a trial needs."""
 
 
 def _learn_from_few(root: Path, labels: int, seed: int) -> list[Result]:
-    """One trial of both encoders, in a process of its own."""
+    """One trial of both encoders, in its own process."""
     torch.set_num_threads(1)
     model, source, test = load(root), Digits().open("train"), Digits().open("test")
     encoders = {"random": model.spec.build_encoder().eval(), "pretrained": model.encoder}
-    trial = draw_trial(_in_memory(source), _in_memory(test), labels, _CHOOSING, seed)
+    trial = draw_trial(_in_memory(source), _in_memory(test), labels, _VALIDATION, seed)
     return list(compare(encoders, trial, labels, seed))
 
 
@@ -163,7 +163,7 @@ def _cell(accuracies: np.ndarray) -> str:
 
 
 def _verdict(results: list[Result]) -> str:
-    """Where pretraining wins over a random start, where it does not, and where raw pixels win."""
+    """Compare pretraining with a random start and with raw pixels, in words."""
     lines: list[str] = []
     for method in ("linear classifier", "fine-tuning"):
         for labels in _LABELS:
@@ -184,8 +184,8 @@ def _verdict(results: list[Result]) -> str:
                 f"{labels} per class: a linear classifier on raw pixels is as good or better"
             )
     lines.append(
-        f"fine-tuning takes {STEPS} steps of {BATCH} images; with four times as many the random start "
-        "gains most, and still stays behind (studies/LOG.md)"
+        f"fine-tuning takes {STEPS} steps of {BATCH} images; with four times as many steps the random start "
+        "gains most, but stays behind (studies/LOG.md)"
     )
     return "\n".join(lines)
 
@@ -195,8 +195,8 @@ def _write(out: Path, folder: RunFolder, results: list[Result], verdict: str) ->
         out / "table.md": "the table above",
         out / "results.json": "every single accuracy",
         out / "loss.png": "the loss of pretraining",
-        out / "sheet.png": "digits hidden and rebuilt",
-        folder.root: "the run, as `unmask pretrain` leaves it",
+        out / "sheet.png": "digits, partly hidden and rebuilt",
+        folder.root: "the run, as `unmask pretrain` writes it",
     }
     (out / "table.md").write_text(_markdown(results) + "\n" + verdict.replace("\n", "  \n") + "\n")
     rows = [result._asdict() for result in results]
@@ -220,13 +220,13 @@ def _markdown(results: list[Result]) -> str:
 
 
 def _sheet(folder: RunFolder, path: Path) -> None:
-    """Test digits hidden and rebuilt."""
+    """Draw test digits, partly hidden and rebuilt."""
     model, test = load(folder.root), Digits().open("test")
     rows: list[Row] = []
     for position in np.linspace(0, len(test) - 1, _SHOWN).astype(int):
         result = model.reconstruct(test.pixels[int(position)], seed=int(position))
         caption = f"{test.name(int(position))}: error {result.error:.0f}, interpolation {result.interpolation_error:.0f}"
         rows.append(Row([result.masked, result.rebuilt, result.pasted, result.original], caption))
-    notes = ["digits kept from training; errors: root mean square on hidden pixels, of 255"]
+    notes = ["test digits; error: root mean square on hidden pixels, in levels of 255"]
     headings = ["masked", "reconstruction", "with visible patches", "original"]
     sheet(headings, rows, notes).save(path)

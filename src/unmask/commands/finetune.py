@@ -1,4 +1,4 @@
-"""`unmask finetune ENCODER DATA`: train an encoder, from weights or from nothing, with annotated images."""
+"""`unmask finetune ENCODER DATA`: fine-tune an encoder, or train one from scratch, on annotated images."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +13,13 @@ from unmask.console.arguments import Peek, as_typed, parse
 from unmask.console.hardware import (
     RunFlags,
     batch_words,
+    begun_with,
     expected_words,
-    flags_of,
     machine_words,
 )
 from unmask.console.output import console, say_notes, say_refused
 from unmask.console.recipe_changes import with_shorter_warmup, with_smaller_batch
-from unmask.console.train import Command, Start, Wish, finished_folder
+from unmask.console.train import Command, Common, Request, Start, finished_folder
 from unmask.console.train import main as train_main
 from unmask.contracts import ImageSource
 from unmask.data import AnySource, Tiff
@@ -40,7 +40,7 @@ from unmask.training.schedules import epochs_in_words
 from unmask.training.step_cost import Cost
 
 SCRATCH = "scratch"
-"""What stands for ENCODER where there is none."""
+"""The word in place of ENCODER that asks for training from scratch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,21 +48,22 @@ class Arguments:
     """The flags of `unmask finetune`."""
 
     encoder: tyro.conf.Positional[str | None] = None
-    """A run, weights of unmask, a published MAE, timm or transformers; or the word scratch."""
+    """A run, or weights of unmask, a published MAE, timm or transformers; or the word scratch."""
 
     data: tyro.conf.Positional[str | None] = None
-    """Labelled images: a folder of class folders (train/ and test/ or val/ are used), or digits."""
+    """Labelled images: a folder of class folders (train/ and test/ or val/ are used if present), tar shards,
+    Parquet, or digits; or any images with --labels-file."""
 
     recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe")] = None
     """A recipe's name, or FILE.py:NAME; chosen from the encoder if not given."""
 
     trained_blocks: str | None = None
-    """How much of the encoder learns: all, the last N blocks, half (the last one's MLP), or 0; the
-    recipe's if not given."""
+    """Which part of the encoder to train: all, the last N blocks, half (the MLP of the last block), or 0;
+    set by the recipe if not given."""
 
     patch_keep: str | None = None
-    """Share of patches to show in training, such as 0.5, or a first and a last one, such as 0.25:1, which
-    ends on whole images; fewer are faster."""
+    """Share of patches to show in training, such as 0.5, or a first and a last share, such as 0.25:1, which
+    ends with whole images. A smaller share is faster."""
 
     out: str | None = None
     """Folder of the run; runs/RECIPE-DATA if not given."""
@@ -71,20 +72,20 @@ class Arguments:
     """Continue this run exactly where it stopped."""
 
     data_kind: str | None = None
-    """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
+    """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""
 
     labels_file: str | None = None
-    """A CSV or Parquet file with a column file_name and the classes of each image (a name, a number, a;b,
-    or a column of 0 and 1 for each class), in place of class folders."""
+    """A CSV or Parquet file with labels, in place of class folders: a column file_name and the classes of
+    each image (a name, a number, a;b, or a column of 0 and 1 for each class)."""
 
     recipe: Annotated[Transfer, tyro.conf.arg(name="")]
-    """Everything that changes the result."""
+    """Settings that change the result."""
 
     seed: int = 0
-    """Seed of the head, weights from scratch, order, crops, mixing, and the split where there is none."""
+    """Seed of new weights, order of images, crops, mixing, and of the split if DATA has none."""
 
     running: Annotated[RunFlags, tyro.conf.arg(name="")] = RunFlags()
-    """What must not change the result."""
+    """Settings that must not change the result."""
 
 
 def main(arguments: list[str]) -> int:
@@ -102,16 +103,16 @@ def finetune(
     seed: int = 0,
     running: RunFlags | None = None,
 ) -> Path:
-    """Train an encoder with annotated images and score it on others, as `unmask finetune` does.
+    """Train an encoder on annotated images and score it on test images, as `unmask finetune` does.
 
     Args:
-        encoder: a run or weights; None for weights drawn from the seed.
+        encoder: a run or weights; None to train from scratch.
         data: images in class folders, "digits", or the spec of a source.
         recipe: a recipe, its name, or FILE.py:NAME; chosen from the encoder if not given.
         labels_file: a CSV or Parquet file with the classes of each image, in place of class folders.
         out: the folder of the run; runs/RECIPE-DATA if not given.
         seed: of the head, order, crops and mixing, and of the split where the data have none.
-        running: what must not change the result: device, workers, precision and so on.
+        running: settings that must not change the result: device, workers, precision and so on.
 
     Returns:
         The folder of the run, which holds `results.json`, for `predict` and `load`.
@@ -122,42 +123,37 @@ def finetune(
         if labels_file is None
         else _source(str(data), None, str(labels_file), weights)
     )
-    nothing = Peek([], {}, False)
+    no_flags = Peek([], {}, False)
     train = spec.open("train")
     if isinstance(recipe, Transfer):
         name, chosen = "own", for_annotations(recipe, train.annotations)
     else:
-        name, chosen = _recipe(nothing, recipe, weights, train)
-    wish = _wish_for(
-        spec,
-        open_images(chosen, spec, seed),
-        name,
-        chosen,
-        weights,
-        out=None if out is None else str(out),
-        seed=seed,
-        running=running or RunFlags(),
-    )
-    return finished_folder(COMMAND, wish)
+        name, chosen = _recipe(no_flags, recipe, weights, train)
+    images = open_images(chosen, spec, seed)
+    common = Common(name, spec, images, out, seed, running or RunFlags())
+    return finished_folder(COMMAND, _request_for(common, chosen, weights))
 
 
-def _wish(arguments: list[str], seen: Peek) -> Wish:
-    """The run that a command line asks for."""
-    wanted = seen.flags.get("recipe")
-    if seen.help:
+def _request(arguments: list[str], command_line: Peek) -> Request:
+    """The new run that a command line asks for."""
+    wanted = command_line.flags.get("recipe")
+    if command_line.help:
         _parse(arguments, Arguments(recipe=find_transfer(wanted or "finetune-b16")))
-    if len(seen.words) < 2:
+    if len(command_line.words) < 2:
         raise SettingsError(
             "which encoder, and which images? `unmask finetune runs/NAME FOLDER`, or `unmask finetune "
             "scratch FOLDER`; FOLDER holds a folder for each class"
         )
     if wanted is not None:
-        find_transfer(wanted)  # a misspelt name should not wait for a scan of the images
-    weights = None if _is_scratch(seen.words[0]) else _weights(seen.words[0])
+        find_transfer(wanted)  # report a misspelt name before scanning the images
+    weights = None if _is_scratch(command_line.words[0]) else _weights(command_line.words[0])
     spec = _source(
-        seen.words[1], seen.flags.get("data-kind"), seen.flags.get("labels-file"), weights
+        command_line.words[1],
+        command_line.flags.get("data-kind"),
+        command_line.flags.get("labels-file"),
+        weights,
     )
-    name, default = _recipe(seen, wanted, weights, spec.open("train"))
+    name, default = _recipe(command_line, wanted, weights, spec.open("train"))
     args = _parse(arguments, Arguments(recipe=default))
     recipe = args.recipe
     if args.trained_blocks is not None:
@@ -166,25 +162,15 @@ def _wish(arguments: list[str], seen: Peek) -> Wish:
         keep = PatchKeep.parse(args.patch_keep)
         recipe = replace(recipe, noise=replace(recipe.noise, patch_keep=keep))
     if recipe != default or recipe.epochs < recipe.schedule.warmup_epochs:
-        recipe = with_shorter_warmup(recipe, seen)
+        recipe = with_shorter_warmup(recipe, command_line)
     images = open_images(recipe, spec, args.seed)
-    return _wish_for(
-        spec, images, name, recipe, weights, out=args.out, seed=args.seed, running=args.running
-    )
+    common = Common(name, spec, images, args.out, args.seed, args.running)
+    return _request_for(common, recipe, weights)
 
 
-def _wish_for(
-    spec: AnySource,
-    images: Images,
-    name: str,
-    recipe: Transfer,
-    weights: Found | None,
-    *,
-    out: str | None,
-    seed: int,
-    running: RunFlags,
-) -> Wish:
-    """A run of fine-tuning that is to begin."""
+def _request_for(common: Common, recipe: Transfer, weights: Found | None) -> Request:
+    """The request for a new fine-tuning run."""
+    images = common.images
     job = Finetune(recipe=recipe, annotations=images.train.annotations, init=None)
 
     def start(statistics: ChannelStatistics) -> Start:
@@ -197,14 +183,9 @@ def _wish_for(
     def plan(run: Run, module: nn.Module, cost: Cost) -> None:
         _say_plan(run, recipe, module, cost, seconds_of_step(run, images.train, cost))
 
-    return Wish(
-        recipe_name=name,
+    return Request(
+        common=common,
         job=job,
-        data=spec,
-        images=images,
-        out=out,
-        seed=seed,
-        running=running,
         statistics=lambda: _statistics(weights, images.train),
         start=start,
         say_images=lambda: _say_images(images),
@@ -226,7 +207,7 @@ def _parse(arguments: list[str], default: Arguments) -> Arguments:
         Arguments,
         arguments,
         "finetune",
-        "Train an encoder, wholly or in part, or from scratch, with annotated images. Recipes: "
+        "Fine-tune an encoder, fully or in part, or train one from scratch, on labelled images. Recipes: "
         f"{', '.join(TRANSFERS)}.",
         default,
     )
@@ -234,13 +215,7 @@ def _parse(arguments: list[str], default: Arguments) -> Arguments:
 
 def _flags_of(run: Run, root: str) -> Arguments:
     assert isinstance(run.job, Finetune)
-    return Arguments(
-        recipe=run.job.recipe,
-        recipe_name=run.recipe_name,
-        resume=root,
-        seed=run.seed,
-        running=flags_of(run),
-    )
+    return Arguments(recipe=run.job.recipe, **begun_with(run, root))
 
 
 def _is_scratch(encoder: str) -> bool:
@@ -257,16 +232,16 @@ def _weights(encoder: str) -> Found:
 def _source(
     data: str, kind: str | None, labels_file: str | None, weights: Found | None
 ) -> AnySource:
-    """DATA, with the channels of multi-band images that the encoder was pretrained on."""
-    trained_on = weights.run.data if weights and weights.run else None
-    taken = trained_on if isinstance(trained_on, Tiff) else Tiff(path="")
-    return find_source(data, kind, taken.channels, taken.no_data, labels_file=labels_file)
+    """The source of DATA; multi-band images get the channels that the encoder was pretrained on."""
+    pretraining_data = weights.run.data if weights and weights.run else None
+    bands = pretraining_data if isinstance(pretraining_data, Tiff) else Tiff(path="")
+    return find_source(data, kind, bands.channels, bands.no_data, labels_file=labels_file)
 
 
 def _recipe(
-    seen: Peek, wanted: str | None, weights: Found | None, source: ImageSource
+    command_line: Peek, wanted: str | None, weights: Found | None, source: ImageSource
 ) -> tuple[str, Transfer]:
-    """The recipe asked for, or one that suits the encoder or the images, for their annotations and number."""
+    """The requested recipe, or one that suits the encoder or the images; adapted to annotations and batch."""
     spec = weights.weights.spec if weights else None
     if wanted is not None:
         name, recipe = wanted, find_transfer(wanted)
@@ -274,10 +249,10 @@ def _recipe(
     elif spec is not None:
         name = choose_transfer(spec.encoder)
         recipe = TRANSFERS[name].recipe
-        kept = "" if recipe.encoder == spec.encoder else f" ({shape_of(spec.encoder)})"
+        shape = "" if recipe.encoder == spec.encoder else f" ({shape_of(spec.encoder)})"
         recipe = replace(recipe, encoder=spec.encoder, image_size=spec.image_size)
         console.print(
-            f"recipe {name}, with the encoder of the weights{kept}; --recipe takes another"
+            f"recipe {name}, with the encoder of the weights{shape}; --recipe chooses another"
         )
     else:
         size = source.typical_size()
@@ -285,23 +260,23 @@ def _recipe(
         recipe = TRANSFERS[name].recipe
         others = ", ".join(other for other in TRANSFERS if other != name)
         console.print(
-            f"recipe {name}, for images of about {size.height} x {size.width} pixels; --recipe takes "
+            f"recipe {name}, for images of about {size.height} x {size.width} pixels; --recipe chooses "
             f"another: {others}"
         )
     recipe = for_annotations(recipe, source.annotations)
-    return name, with_smaller_batch(recipe, len(source), seen)
+    return name, with_smaller_batch(recipe, len(source), command_line)
 
 
 def _check_encoder(spec: ModelSpec | None, recipe: Transfer, name: str) -> None:
     if spec is not None and spec.encoder != recipe.encoder:
         raise SettingsError(
             f"the encoder has {shape_of(spec.encoder)}, and recipe {name} is for "
-            f"{shape_of(recipe.encoder)}; leave out --recipe to take one that fits the weights"
+            f"{shape_of(recipe.encoder)}; leave out --recipe to get one that fits the weights"
         )
 
 
 def _statistics(weights: Found | None, source: ImageSource) -> ChannelStatistics:
-    """The encoder's own, where the images have such channels; else measured."""
+    """Those of the encoder, if the images have the same channels; else measured."""
     own = statistics_for(weights.weights.spec, source) if weights else None
     return own or measure(source)
 
@@ -315,10 +290,10 @@ def _words(weights: Found, recipe: Transfer, statistics: ChannelStatistics) -> s
 def _say_images(images: Images) -> None:
     train, test = images.train, images.test
     assert test is not None
-    held_out = f"{len(images.held_out):,} to choose thresholds on, " if images.held_out else ""
+    held_out = f"{len(images.held_out):,} for choosing thresholds, " if images.held_out else ""
     console.print(
-        f"images    {len(train):,} {annotated_words(train.annotations)} to learn from, {held_out}"
-        f"{len(test):,} to test on ({images.split}), in {train.where}"
+        f"images    {len(train):,} {annotated_words(train.annotations)} for training, {held_out}"
+        f"{len(test):,} for testing ({images.split}), in {train.where}"
     )
     say_notes(train)
     say_refused(train)
@@ -330,7 +305,7 @@ def _say_plan(
     hardware, encoder = run.hardware, recipe.encoder
     learning = sum(p.numel() for p in module.parameters() if p.requires_grad)
     keep = recipe.noise.patch_keep
-    hidden = "" if keep == WHOLE else f"patches   {keep} shown; the time is for all of them\n"
+    patches = "" if keep == WHOLE else f"patches   {keep} shown; the expected time assumes all\n"
     size = sum(
         parameter_count(child) for name, child in module.named_children() if name == "encoder"
     )
@@ -341,7 +316,7 @@ def _say_plan(
         f"batch     {batch_words(recipe.batch_size, hardware)}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
         f"steps     {run.steps:,} ({epochs_in_words(recipe.epochs)})\n"
-        f"{hidden}"
+        f"{patches}"
         f"machine   {machine_words(hardware)}\n"
         f"expected  {expected_words(cost, step_seconds, run.steps, hardware)}"
     )
@@ -349,7 +324,7 @@ def _say_plan(
 
 COMMAND: Command[Arguments] = Command(
     name="finetune",
-    wish=_wish,
+    request=_request,
     flags_of=_flags_of,
     parse=_parse,
     words=("encoder", "data"),

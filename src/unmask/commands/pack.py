@@ -1,4 +1,4 @@
-"""`unmask pack DATA SHARDS`: any source into tar shards that are read fast, at random."""
+"""`unmask pack DATA SHARDS`: pack images into tar shards that are fast to read in random order."""
 
 import time
 from collections.abc import Iterator
@@ -31,37 +31,40 @@ class Arguments:
     """A folder of images, tar shards, Parquet, multi-band images, or digits."""
 
     shards: tyro.conf.Positional[str]
-    """A new folder for the shards, or one to go on with."""
+    """A new folder for the shards, or an unfinished one to continue."""
 
     short_side: int = 256
-    """Pixels of the shorter side of what is larger; smaller images keep their size."""
+    """Larger images are resized so that their shorter side has this many pixels."""
 
     quality: int = 90
-    """JPEG quality of images that are encoded anew."""
+    """JPEG quality of images that are encoded again."""
 
     shard_mib: int = 256
-    """About the size of a shard, MiB."""
+    """Approximate size of a shard in MiB."""
 
     data_kind: str | None = None
-    """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
+    """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""
 
     channels: str | None = None
-    """Channels of multi-band images to take, counted from 1, such as 4,3,2; all if not given."""
+    """Channels of multi-band images to use, counted from 1, such as 4,3,2; all if not given."""
 
     no_data: float | None = None
-    """The value of multi-band images that means that there is none; GeoTIFFs say so themselves."""
+    """The value that marks missing pixels in multi-band images; GeoTIFFs state their own."""
 
     workers: int | None = None
-    """Processes; one a core if not given, 0 for none beside this one."""
+    """Worker processes; one per core if not given, 0 to use this process only."""
 
     max_set_aside: float = 0.05
-    """Share of images that may be unusable before the packing stops."""
+    """Share of images that may be unusable before packing stops with an error."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(
-        Arguments, arguments, "pack", "Pack images into tar shards that are read fast, at random."
+        Arguments,
+        arguments,
+        "pack",
+        "Pack images into tar shards that are fast to read in random order.",
     )
     packing = Packing(
         short_side=args.short_side,
@@ -85,15 +88,15 @@ def main(arguments: list[str]) -> int:
     _say_images(sources, packing)
     before = read_pack(root)
     if before is not None:
-        state = "packed already: every shard is looked at" if before.finished else "begun"
-        console.print(f"folder    {root} is {state}; whole shards are kept")
+        state = "packed already; every shard is checked" if before.finished else "unfinished"
+        console.print(f"folder    {root} is {state}; complete shards are kept")
     started = time.perf_counter()
     with signals() as stop:
         for _ in _shown(packer.run(stop.event)):
             pass
     if stop.event.is_set():
         console.print(
-            f"stopped; whole shards are kept ({len(packer.shards)}), and the same command goes on from there"
+            f"stopped; complete shards are kept ({len(packer.shards)}); run the same command again to continue"
         )
         return 128 + stop.signal
     _say_end(packer, time.perf_counter() - started)
@@ -105,17 +108,17 @@ def _check(args: Arguments) -> None:
         raise SettingsError(f"--workers must be at least 0, got {args.workers}")
     if not 0 <= args.max_set_aside <= 1:
         raise SettingsError(
-            f"--max-set-aside is a share between 0 and 1, got {args.max_set_aside}; 0.05 is 5 %"
+            f"--max-set-aside must be a share between 0 and 1, got {args.max_set_aside}; 0.05 is 5 %"
         )
     data, shards = Path(args.data).expanduser().resolve(), Path(args.shards).expanduser().resolve()
     if data.is_dir() and shards.is_relative_to(data):
         raise SettingsError(
-            f"{args.shards} lies in {args.data}, so shards would be taken for images to pack; name a folder elsewhere"
+            f"{args.shards} is inside {args.data}, so its shards would be read as input; choose a folder outside of it"
         )
 
 
 def _say_images(sources: dict[str, ImageSource], packing: Packing) -> None:
-    """What was found, and what becomes of it."""
+    """Print which images were found, and how they will be stored."""
     for split, source in sources.items():
         name = f"{split}, " if len(sources) > 1 else ""
         bands = bands_in_words(source.channels)
@@ -132,15 +135,15 @@ def _say_images(sources: dict[str, ImageSource], packing: Packing) -> None:
 def _choice(source: ImageSource, packing: Packing) -> str:
     side = packing.short_side
     if as_arrays(source):
-        return f"as arrays (.npy), since JPEG cannot hold these; larger ones shrunk to {side} pixels on the shorter side"
+        return f"as arrays (.npy), because JPEG cannot store them; larger ones are resized to {side} pixels on the shorter side"
     return (
-        f"larger ones shrunk to {side} pixels on the shorter side, as JPEG of quality {packing.quality};\n"
-        "          the rest keeps its size, and upright JPEGs and PNGs are copied bit for bit"
+        f"larger images are resized to {side} pixels on the shorter side, as JPEG of quality {packing.quality};\n"
+        "          the others keep their size; upright JPEGs and PNGs are copied bit for bit"
     )
 
 
 def _shown(reports: Iterator[Progress]) -> Iterator[Progress]:
-    """Pass reports on, showing where they stand."""
+    """Pass reports on and show progress."""
     yield from (_live(reports) if console.is_terminal else _plain(reports))
 
 
@@ -172,5 +175,5 @@ def _say_end(packer: Packer, seconds: float) -> None:
         f"{copied:,} of them copied bit for bit"
     )
     if packer.set_aside.exists():
-        console.print(f"set aside {packer.left_out:,}, listed with reasons in {packer.set_aside}")
+        console.print(f"skipped   {packer.left_out:,}, listed with reasons in {packer.set_aside}")
     console.print(f"train on it:  unmask pretrain {packer.root}")

@@ -1,4 +1,4 @@
-"""`unmask predict RUN IMAGE_OR_DATA`: classes and probabilities of images."""
+"""`unmask predict RUN IMAGES`: print classes and probabilities of images."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ from unmask.spec import to_json
 from unmask.tasks.task import Score
 from unmask.training.hardware import find_device
 
-_SHOWN = 20  # lines on the console
+_SHOWN = 20  # images listed on the console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,71 +39,75 @@ class Arguments:
     """The flags of `unmask predict`."""
 
     run: tyro.conf.Positional[str]
-    """Folder of a run of fine-tuning."""
+    """The folder of a fine-tuned run."""
 
     images: tyro.conf.Positional[tuple[str, ...]]
-    """Image files, or a set of images: a folder, shards, Parquet, or digits (its test images, if it has any)."""
+    """Image files, or one data set: a folder, shards, Parquet, or digits (its test images, if it has any)."""
 
     top: int = 5
-    """Classes to name, the likeliest first."""
+    """Number of classes to list, the most likely first."""
 
     out: str | None = None
-    """A CSV file with a line for every image. Where classes are known, a confusion matrix is drawn too:
-    beside this file, or in the run's folder."""
+    """A CSV file with a line for every image. If the true classes are known, a confusion matrix is drawn too:
+    next to this file, or in the run's folder."""
 
     data_kind: str | None = None
-    """What a set of images is; seen from what is there if not given."""
+    """Format of the data set (folder, shards, parquet, tiff, digits); detected if not given."""
 
     labels_file: str | None = None
     """A CSV or Parquet file with the classes of each image, to score the predictions."""
 
     device: str = "auto"
-    """Where to compute."""
+    """cpu, cuda, cuda:1, mps, or auto."""
 
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print predictions as JSON."""
 
 
 class Predictions(NamedTuple):
-    """What a fine-tuned module says of some images."""
+    """The predictions of a fine-tuned module for some images."""
 
     answers: list[Answer]
     names: tuple[str, ...]
-    """The classes."""
+    """The names of the classes."""
     score: Score | None
-    """The task's score; None where the images' classes are not known."""
+    """The task's score; None if the true classes are not known."""
     unreadable: Unreadable
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    args = parse(Arguments, arguments, "predict", "Classes and probabilities of images.")
+    args = parse(Arguments, arguments, "predict", "Print classes and probabilities of images.")
     if args.top < 1:
         raise SettingsError(f"--top must be at least 1, got {args.top}")
     if not args.images:
-        raise SettingsError("which images? name image files, or a folder of them")
+        raise SettingsError(
+            "which images? give image files, or a folder: `unmask predict RUN FOLDER`"
+        )
     predictor = _loaded(args.run, args.device)
-    answered = _predictions(predictor, args.images, args.data_kind, args.labels_file)
-    rows = [_row(answer, answered, args.top) for answer in answered.answers]
+    predictions = _predictions(predictor, args.images, args.data_kind, args.labels_file)
+    rows = [_row(answer, predictions, args.top) for answer in predictions.answers]
     written: list[Path] = []
     if args.out is not None:
         written.append(_write(Path(args.out), rows))
     one_class = isinstance(predictor.tuned.job.annotations, ClassLabels)
-    if answered.score is not None and one_class:
-        written.append(_draw(answered, args))
+    if predictions.score is not None and one_class:
+        written.append(_draw(predictions, args))
     if args.json:
-        print(json.dumps(_as_json(answered, args.top)))
+        print(json.dumps(_as_json(predictions, args.top)))
         return 0
-    for answer in answered.answers[:_SHOWN]:
-        console.print(_line(answer, answered.names, args.top))
-    if len(answered.answers) > _SHOWN:
+    for answer in predictions.answers[:_SHOWN]:
+        console.print(_line(answer, predictions.names, args.top))
+    if len(predictions.answers) > _SHOWN:
         hint = "" if args.out else "; --out FILE.csv lists all"
-        console.print(f"and {len(answered.answers) - _SHOWN:,} more{hint}")
-    if answered.score is not None:
-        console.print(answered.score.line())
-    if answered.unreadable:
-        name, reason = answered.unreadable[0]
-        notes.print(f"{len(answered.unreadable)} images left out, the first {name}: {reason}")
+        console.print(f"and {len(predictions.answers) - _SHOWN:,} more{hint}")
+    if predictions.score is not None:
+        console.print(predictions.score.line())
+    if predictions.unreadable:
+        name, reason = predictions.unreadable[0]
+        notes.print(
+            f"{len(predictions.unreadable)} unreadable images skipped; the first is {name}: {reason}"
+        )
     for path in written:
         console.print(f"written: {path}")
     return 0
@@ -116,13 +120,13 @@ def predict(
     labels_file: str | Path | None = None,
     device: str = "auto",
 ) -> Predictions:
-    """What a fine-tuned module says of images, as `unmask predict` does.
+    """Predict the classes of images, as `unmask predict` does.
 
     Args:
-        run: the folder of a run of fine-tuning.
-        images: image files, or one set of images: a folder, pattern, "digits", or the spec of a source.
+        run: the folder of a fine-tuned run.
+        images: image files, or one data set: a folder, pattern, "digits", or the spec of a source.
         labels_file: a CSV or Parquet file with the classes of each image, to score the predictions.
-        device: where to compute.
+        device: cpu, cuda, cuda:1, mps, or auto.
     """
     predictor = _loaded(str(run), device)
     labels = None if labels_file is None else str(labels_file)
@@ -136,29 +140,29 @@ def predict(
 def _loaded(run: str, device: str) -> Predictor:
     predictor = load_predictor(run, str(find_device(device)))
     for line in predictor.model.damaged:
-        notes.print(f"passed over a damaged checkpoint: {line}")
+        notes.print(f"skipped a damaged checkpoint: {line}")
     return predictor
 
 
 def _predictions(
     predictor: Predictor, images: tuple[str, ...], kind: str | None, labels_file: str | None
 ) -> Predictions:
-    """Predictions for files, or for a set of images."""
-    sets = [name for name in images if is_data(name)]
-    if not sets:
+    """Predictions for image files, or for one data set."""
+    datasets = [name for name in images if is_data(name)]
+    if not datasets:
         return Predictions(list(predict_files(predictor, images)), predictor.names, None, [])
     if len(images) > 1:
         raise SettingsError(
-            f"one set of images, or image files; got {len(images)} names, of which {sets[0]} is a set"
+            f"give image files or one data set, got {len(images)} names, and {datasets[0]} is a data set"
         )
     bands, no_data = predictor.model.bands
     return _of_source(
-        predictor, find_source(sets[0], kind, bands, no_data, labels_file=labels_file)
+        predictor, find_source(datasets[0], kind, bands, no_data, labels_file=labels_file)
     )
 
 
 def _of_source(predictor: Predictor, data: AnySource) -> Predictions:
-    """Predictions for the test images of a source, scored where their classes are known."""
+    """Predictions for the test images of a source, with a score if their classes are known."""
     source, unreadable = data.open(data.splits()[-1]), Unreadable()
     job = predictor.tuned.job
     scored = is_scored(predictor, source)
@@ -166,9 +170,9 @@ def _of_source(predictor: Predictor, data: AnySource) -> Predictions:
     answers: list[Answer] = []
     known = 0
     for outputs, truth, positions in predict_source(predictor, source, unreadable):
-        some = predictor.answers(outputs, truth, [source.name(p) for p in positions])
-        answers += some
-        rows = torch.tensor([answer.truth is not None for answer in some])
+        batch = predictor.answers(outputs, truth, [source.name(p) for p in positions])
+        answers += batch
+        rows = torch.tensor([answer.truth is not None for answer in batch])
         if scored and bool(rows.any()):
             scoring.add(outputs[rows], truth[rows])
             known += int(rows.sum())
@@ -177,7 +181,7 @@ def _of_source(predictor: Predictor, data: AnySource) -> Predictions:
 
 
 def _top(answer: Answer, top: int) -> list[tuple[int, float]]:
-    """The likeliest classes of an image, and their probabilities."""
+    """The most likely classes of an image, and their probabilities."""
     prediction = answer.prediction
     return list(zip(prediction.classes, prediction.probabilities, strict=True))[:top]
 
@@ -192,23 +196,23 @@ def _line(answer: Answer, names: tuple[str, ...], top: int) -> str:
     return f"{answer.name}{truth}: {listed}"
 
 
-def _row(answer: Answer, answered: Predictions, top: int) -> dict[str, str]:
-    names = answered.names
+def _row(answer: Answer, predictions: Predictions, top: int) -> dict[str, str]:
+    names = predictions.names
     row = {"image": answer.name}
-    if answered.score is not None:
+    if predictions.score is not None:
         row["class"] = _named(answer.truth or (), names)
-    if len(answer.prediction.chosen) != 1:  # of several classes
+    if len(answer.prediction.chosen) != 1:  # a multi-label task
         row["chosen"] = _named(answer.prediction.chosen, names)
     for place, (number, probability) in enumerate(_top(answer, top), 1):
         row |= {f"guess {place}": names[number], f"probability {place}": f"{probability:.6g}"}
     return row
 
 
-def _as_json(answered: Predictions, top: int) -> dict[str, Any]:
-    names = answered.names
+def _as_json(predictions: Predictions, top: int) -> dict[str, Any]:
+    names = predictions.names
     return {
-        **({} if answered.score is None else to_json(answered.score)),
-        "left_out": len(answered.unreadable),
+        **({} if predictions.score is None else to_json(predictions.score)),
+        "left_out": len(predictions.unreadable),
         "images": [
             {
                 "image": answer.name,
@@ -219,7 +223,7 @@ def _as_json(answered: Predictions, top: int) -> dict[str, Any]:
                     for number, probability in _top(answer, top)
                 ],
             }
-            for answer in answered.answers
+            for answer in predictions.answers
         ],
     }
 
@@ -237,21 +241,21 @@ def _write(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
-def _draw(answered: Predictions, args: Arguments) -> Path:
-    """The confusion matrix: beside the list, or in the run's folder, or here."""
+def _draw(predictions: Predictions, args: Arguments) -> Path:
+    """Draw the confusion matrix: next to the CSV file, else in the run's folder, else here."""
     images = Path(args.images[0]).resolve().name
     if args.out is not None:
         path = Path(args.out).with_suffix(".png")
     else:
         inside = os.access(args.run, os.W_OK | os.X_OK)
         path = Path(args.run if inside else ".") / f"confusion-{images}.png"
-    assert answered.score is not None
-    share, count = answered.score.value, answered.score.images
+    assert predictions.score is not None
+    share, count = predictions.score.value, predictions.score.images
     title = f"{images}: top-1 {share:.1%} on {count:,} images"
-    counts = confusion(answered.answers, len(answered.names))
+    counts = confusion(predictions.answers, len(predictions.names))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        confusion_picture(counts, answered.names, title, path)
+        confusion_picture(counts, predictions.names, title, path)
     except OSError as error:
         raise _unwritable(path, error) from None
     return path
@@ -259,5 +263,5 @@ def _draw(answered: Predictions, args: Arguments) -> Path:
 
 def _unwritable(path: Path, error: OSError) -> ResourceError:
     return ResourceError(
-        f"{path} cannot be written ({error.strerror}); name another file with --out"
+        f"{path} cannot be written ({error.strerror}); choose another file with --out"
     )

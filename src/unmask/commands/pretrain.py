@@ -1,4 +1,4 @@
-"""`unmask pretrain DATA`: pretrain an encoder on the user's images."""
+"""`unmask pretrain DATA`: pretrain an encoder on your images."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from unmask.console.hardware import RunFlags, flags_of
 from unmask.console.output import console
 from unmask.console.plan import say_images, say_plan, say_statistics
 from unmask.console.recipe_changes import with_shorter_warmup
-from unmask.console.train import Command, Start, Wish, finished_folder
+from unmask.console.train import Command, Common, Request, Start, finished_folder
 from unmask.console.train import main as train_main
 from unmask.contracts import ImageSource, Size
 from unmask.data import AnySource, Tiff
@@ -41,7 +41,7 @@ class Arguments:
     """The flags of `unmask pretrain`."""
 
     data: tyro.conf.Positional[str | None] = None
-    """A folder of images, or digits."""
+    """A folder of images, tar shards, Parquet, multi-band images, or digits."""
 
     recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe")] = None
     """A recipe's name, or FILE.py:NAME; chosen from the images if not given."""
@@ -53,26 +53,26 @@ class Arguments:
     """Continue this run exactly where it stopped."""
 
     like: str | None = None
-    """Repeat the settings of this run."""
+    """Use the settings of this run."""
 
     init: str | None = None
-    """Start from these weights: a run, or a file of unmask, a published MAE, timm or transformers."""
+    """Start from these weights: a run, or weights of unmask, a published MAE, timm or transformers."""
 
     about_data: Annotated[DataFlags, tyro.conf.arg(name="")] = DataFlags()
-    """What DATA holds."""
+    """How to read DATA."""
 
     statistics: str | None = None
-    """Mean and deviation of each channel: imagenet, measure, or a JSON file; those of the weights to
-    start from, or measured, if not given."""
+    """Mean and standard deviation of each channel: imagenet, measure, or a JSON file. If not given: those
+    of the initial weights, else measured."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    """Everything that changes the result."""
+    """Settings that change the result."""
 
     seed: int = 0
-    """Seed of weights, order, crops and masks."""
+    """Seed of weights, order of images, crops and masks."""
 
     running: Annotated[RunFlags, tyro.conf.arg(name="")] = RunFlags()
-    """What must not change the result."""
+    """Settings that must not change the result."""
 
 
 def main(arguments: list[str]) -> int:
@@ -96,10 +96,10 @@ def pretrain(
         data: a folder, pattern or file of images, "digits", or the spec of a source.
         recipe: a recipe, its name, or FILE.py:NAME; chosen from the images if not given.
         out: the folder of the run; runs/RECIPE-DATA if not given.
-        init: weights to start from.
+        init: initial weights; random if not given.
         statistics: mean and deviation of each channel: "imagenet", "measure", or a JSON file.
         seed: of weights, order, crops and masks.
-        running: what must not change the result: device, workers, precision and so on.
+        running: settings that must not change the result: device, workers, precision and so on.
 
     Returns:
         The folder of the run, for `load`, `evaluate`, `finetune` and `reconstruct`.
@@ -113,70 +113,51 @@ def pretrain(
         name, chosen = recipe, find_recipe(recipe)
     else:
         name, chosen = _recipe(Peek([], {}, False), None, weights, images.train)
-    wish = _wish_for(
-        spec,
-        images,
-        name,
-        chosen,
-        out=None if out is None else str(out),
-        weights=weights,
-        like=None,
-        statistics=statistics,
-        seed=seed,
-        running=running or RunFlags(),
+    common = Common(name, spec, images, out, seed, running or RunFlags())
+    request = _request_for(common, chosen, weights, like=None, statistics=statistics)
+    return finished_folder(COMMAND, request)
+
+
+def _request(arguments: list[str], command_line: Peek) -> Request:
+    """The new run that a command line asks for."""
+    if {"like", "recipe"} <= set(command_line.flags):
+        raise SettingsError("--like already sets the recipe; leave out --recipe or --like")
+    like = (
+        Run.read(RunFolder(command_line.flags["like"]), "pretrain")
+        if "like" in command_line.flags
+        else None
     )
-    return finished_folder(COMMAND, wish)
-
-
-def _wish(arguments: list[str], seen: Peek) -> Wish:
-    """The run that a command line asks for."""
-    if {"like", "recipe"} <= set(seen.flags):
-        raise SettingsError("--like brings its recipe along: leave out --recipe, or --like")
-    like = Run.read(RunFolder(seen.flags["like"]), "pretrain") if "like" in seen.flags else None
-    if seen.help:
-        _parse(arguments, _flags(like, find_recipe(seen.flags.get("recipe", "mae-b16"))))
-    if not seen.words:
+    if command_line.help:
+        _parse(arguments, _flags(like, find_recipe(command_line.flags.get("recipe", "mae-b16"))))
+    if not command_line.words:
         raise SettingsError(
             "which images? `unmask pretrain FOLDER`, or `unmask pretrain digits` to try it out"
         )
-    spec = _source(seen, like)
-    if like is None and "recipe" in seen.flags:
+    spec = _source(command_line, like)
+    if like is None and "recipe" in command_line.flags:
         find_recipe(
-            seen.flags["recipe"]
-        )  # a misspelt name should not wait for a scan of the images
-    weights = _weights(seen, like)
+            command_line.flags["recipe"]
+        )  # report a misspelt name before scanning the images
+    weights = _weights(command_line, like)
     images = Images(spec.open("train"))
-    name, recipe = _recipe(seen, like, weights, images.train)
+    name, recipe = _recipe(command_line, like, weights, images.train)
     args = _parse(arguments, _flags(like, recipe))
-    return _wish_for(
-        spec,
-        images,
-        name,
-        args.recipe if args.recipe == recipe else with_shorter_warmup(args.recipe, seen),
-        out=args.out,
-        weights=weights,
-        like=like,
-        statistics=args.statistics,
-        seed=args.seed,
-        running=args.running,
-    )
+    if args.recipe != recipe:
+        recipe = with_shorter_warmup(args.recipe, command_line)
+    common = Common(name, spec, images, args.out, args.seed, args.running)
+    return _request_for(common, recipe, weights, like=like, statistics=args.statistics)
 
 
-def _wish_for(
-    spec: AnySource,
-    images: Images,
-    name: str,
+def _request_for(
+    common: Common,
     recipe: Recipe,
-    *,
-    out: str | None,
     weights: Found | None,
+    *,
     like: Run | None,
     statistics: str | None,
-    seed: int,
-    running: RunFlags,
-) -> Wish:
-    """A run of pretraining that is to begin."""
-    source = images.train
+) -> Request:
+    """The request for a new pretraining run."""
+    source = common.images.train
     if weights is None or not brings_target(weights.weights.spec, recipe):
         recipe = with_tokenizer(recipe, source.channels, source.values)
     job = Pretrain(recipe=recipe)
@@ -196,17 +177,12 @@ def _wish_for(
     def plan(run: Run, module: nn.Module, cost: Cost) -> None:
         say_plan(run, recipe, make_plan(run, recipe, module, source, cost), cost)
 
-    return Wish(
-        recipe_name=name,
+    return Request(
+        common=common,
         job=job,
-        data=spec,
-        images=images,
-        out=out,
-        seed=seed,
-        running=running,
         statistics=normalisation,
         start=start,
-        say_images=lambda: say_images(spec.splits(), source, recipe.image_size),
+        say_images=lambda: say_images(common.data.splits(), source, recipe.image_size),
         say_plan=plan,
     )
 
@@ -220,7 +196,7 @@ def _say_done(run: Run, folder: RunFolder, _: Outcome | None) -> None:
 
 
 def _watched(reports: Iterable[Progress]) -> Iterator[Progress]:
-    """Pass reports on, saying what was seen of the embedding, and once that it has collapsed."""
+    """Pass reports on; print each check of the embedding, and warn once if it has collapsed."""
     warned = False
     for report in reports:
         for line in report.lines:
@@ -229,10 +205,9 @@ def _watched(reports: Iterable[Progress]) -> Iterator[Progress]:
             if not warned and (reason := collapse(line)) is not None:
                 warned = True
                 console.print(
-                    f"collapsed: {reason}; the encoder hardly tells images apart. Training goes on. Early "
-                    "in a run this may pass; if the next looks are no better, stop it and start again "
-                    "with half of --schedule.base-lr, a longer --schedule.warmup-epochs or a larger "
-                    "--batch-size"
+                    f"collapsed: {reason}; the encoder hardly distinguishes images.\n"
+                    "Training continues, because an early collapse may recover. If the next checks are no "
+                    "better,\nstop and start again with half of --schedule.base-lr"
                 )
         yield report
 
@@ -260,69 +235,77 @@ def _flags_of(run: Run, root: str) -> Arguments:
     return replace(_flags(run, run.job.recipe), resume=root)
 
 
-def _source(seen: Peek, like: Run | None) -> AnySource:
-    """What DATA and the flags about it name; the run to repeat says which channels to take."""
-    channels, no_data = parse_channels(seen.flags.get("channels")), seen.flags.get("no-data")
-    taken = like.data if like and isinstance(like.data, Tiff) else Tiff(path="")
+def _source(command_line: Peek, like: Run | None) -> AnySource:
+    """The source that DATA and its flags name; --like sets the channels if no flag does."""
+    channels, no_data = (
+        parse_channels(command_line.flags.get("channels")),
+        command_line.flags.get("no-data"),
+    )
+    old_data = like.data if like and isinstance(like.data, Tiff) else Tiff(path="")
     return find_source(
-        seen.words[0],
-        seen.flags.get("data-kind"),
-        channels or taken.channels,
-        taken.no_data if no_data is None else number("--no-data", no_data),
+        command_line.words[0],
+        command_line.flags.get("data-kind"),
+        channels or old_data.channels,
+        old_data.no_data if no_data is None else number("--no-data", no_data),
     )
 
 
-def _weights(seen: Peek, like: Run | None) -> Found | None:
-    """The weights to start from, if any."""
-    if "init" not in seen.flags:
+def _weights(command_line: Peek, like: Run | None) -> Found | None:
+    """The initial weights, if any."""
+    if "init" not in command_line.flags:
         if like is not None and like.init is not None:
-            console.print(f"that run started from {like.init}; --init would do so again")
+            console.print(
+                f"note: that run started from {like.init}; this one starts from random weights unless you give --init"
+            )
         return None
-    weights = find_weights(seen.flags["init"])
+    weights = find_weights(command_line.flags["init"])
     for line in (*weights.damaged, *weights.weights.notes):
         console.print(f"--init: {line}")
     return weights
 
 
 def _recipe(
-    seen: Peek, like: Run | None, init: Found | None, source: ImageSource
+    command_line: Peek, like: Run | None, init: Found | None, source: ImageSource
 ) -> tuple[str, Recipe]:
-    """The recipe asked for, or one chosen from the weights to start from, or from the images."""
+    """The requested recipe, or one chosen from the initial weights or from the images."""
     if like is not None:
         assert isinstance(like.job, Pretrain)
         return like.recipe_name, like.job.recipe
-    if "recipe" in seen.flags:
-        return seen.flags["recipe"], find_recipe(seen.flags["recipe"])
+    if "recipe" in command_line.flags:
+        return command_line.flags["recipe"], find_recipe(command_line.flags["recipe"])
     if init is not None:
         name, recipe, reason = recipe_for(init.weights.spec)
-        console.print(f"recipe {name}, because {reason}; --recipe takes another of that encoder")
+        console.print(
+            f"recipe {name}, because {reason}; --recipe chooses another with that encoder"
+        )
         return name, recipe
     size = source.typical_size()
-    if "image-size" in seen.flags:
-        size = Size.parse(seen.flags["image-size"])
+    if "image-size" in command_line.flags:
+        size = Size.parse(command_line.flags["image-size"])
     name, reason = choose_recipe(size, len(source))
     others = ", ".join(other for other in RECIPES if other != name)
-    console.print(f"recipe {name}, because {reason}; --recipe takes another: {others}")
+    console.print(f"recipe {name}, because {reason}; --recipe chooses another: {others}")
     return name, RECIPES[name].recipe
 
 
 def _statistics(
     wanted: str | None, like: Run | None, init: Found | None, source: ImageSource
 ) -> ChannelStatistics:
-    """As asked for; else of the weights to start from, or of the run to repeat unless measured there."""
+    """As requested; else those of the initial weights; else those of --like unless measured there; else measured."""
     if wanted is not None:
         return statistics_of(source, wanted)
     if init is not None and (own := statistics_for(init.weights.spec, source)) is not None:
         return own
-    repeats = like is not None and not like.statistics.source.startswith(MEASURED)
-    if like is not None and repeats and len(like.statistics.mean) == source.channels:
-        return like.statistics
+    if like is not None and not like.statistics.source.startswith(MEASURED):
+        own = statistics_for(like.model, source)
+        if own is not None:
+            return own
     return measure(source)
 
 
 COMMAND: Command[Arguments] = Command(
     name="pretrain",
-    wish=_wish,
+    request=_request,
     flags_of=_flags_of,
     parse=_parse,
     words=("data",),

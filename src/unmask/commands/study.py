@@ -1,4 +1,4 @@
-"""`unmask study NAME DATA`: one of the paper's ablations, on the user's images and at the user's scale."""
+"""`unmask study NAME DATA`: repeat one of the paper's ablations on your images, at your scale."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -32,35 +32,35 @@ class Arguments:
     """The flags of `unmask study`."""
 
     name: tyro.conf.Positional[str | None] = None
-    """A study of the list, or FILE.py:NAME."""
+    """A study (see --list), or FILE.py:NAME."""
 
     data: tyro.conf.Positional[str | None] = None
-    """Labelled images: a folder of class folders (train/ and test/ are used if they are there), or digits."""
+    """Labelled images: a folder of class folders (train/ and test/ are used if present), or digits."""
 
     list: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """List the studies and scales."""
 
     out: str = "runs/studies"
-    """Folder of tables and runs; studies of one folder share the runs that they have in common."""
+    """Folder of tables and runs; studies in one folder share their common runs."""
 
     scale: Literal["tiny", "small", "paper"] = "tiny"
-    """How large the base is, and on how many images."""
+    """Size of the base model, and the number of images."""
 
     seeds: int = 3
-    """Runs of each variation; with one, results are shown and nothing is concluded."""
+    """Runs of each variation; with one, results are shown without conclusions."""
 
     budget: str | None = None
-    """Time for all runs that are left, such as 90min or 2h, or a share of the epochs, such as 50%; all epochs
-    are cut evenly to fit. Studies share runs only at one share."""
+    """Time for all remaining runs, such as 90min or 2h, or a share of the epochs, such as 50%. The epochs of all
+    runs are cut by the same factor. Studies share only runs with the same factor."""
 
     only: str | None = None
-    """Some of the variations, A,B,C; what they are compared with comes along."""
+    """Only these variations, A,B,C, and the ones that they are compared with."""
 
     image_size: str | None = None
-    """Pixels of a crop; the scale's if not given."""
+    """Size of a crop in pixels; set by the scale if not given."""
 
     data_kind: str | None = None
-    """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
+    """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""
 
     machine: Annotated[MachineFlags, tyro.conf.arg(name="")] = MachineFlags()
     """How to compute."""
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
         Arguments,
         arguments,
         "study",
-        "One of the paper's ablations on your images, beside the paper's table.",
+        "Repeat one of the paper's ablations on your images, and print the paper's table next to yours.",
     )
     if args.list or args.name is None:
         _say_list()
@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
     if study.scores:
         if args.data is None:
             raise SettingsError(
-                f"which images? `unmask study {args.name} FOLDER`, with a folder of images for each class"
+                f"which images? `unmask study {args.name} FOLDER`; FOLDER holds one folder of images per class"
             )
         setting = setting_of(args.data, args.data_kind, scale.images, args.machine, batch_size)
         hardware, statistics = setting.hardware, setting.statistics
@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> int:
         statistics = IMAGENET
     recipes = trainings(trials)
     rounds = _ROUNDS if study.timed else 1
-    asked = Conduct(
+    plan = Conduct(
         study=study,
         name=name,
         trials=trials,
@@ -109,7 +109,7 @@ def main(arguments: list[str]) -> int:
         root=root,
         words=(f"Scale {name if study.scale else args.scale}: {scale.about}.",),
     )
-    return conduct(asked, setting, budget)
+    return conduct(plan, setting, budget)
 
 
 def _say_list() -> None:

@@ -1,4 +1,4 @@
-"""`unmask tokenizer DATA --out TOK`: discrete codes of image patches, learnt from images."""
+"""`unmask tokenizer DATA --out TOK`: learn discrete codes of image patches."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,13 +10,13 @@ from unmask.console.arguments import DataFlags, Peek, number, parse
 from unmask.console.hardware import (
     RunFlags,
     batch_words,
+    begun_with,
     expected_words,
-    flags_of,
     machine_words,
 )
 from unmask.console.output import bands_in_words, console, say_left_out
 from unmask.console.recipe_changes import with_shorter_warmup, with_smaller_batch
-from unmask.console.train import Command, Start, Wish
+from unmask.console.train import Command, Common, Request, Start
 from unmask.console.train import main as train_main
 from unmask.data.kinds import find_source, parse_channels
 from unmask.data.statistics import measure
@@ -34,8 +34,8 @@ from unmask.training.schedules import epochs_in_words
 from unmask.training.step_cost import Cost
 
 _HEADINGS = ["original", "tokenizer", "k-means"]
-_ENOUGH = 0.5  # share of the codes that should be in use
-_NEAR_DECIBELS = 2.0  # how far behind k-means a tokenizer may be without a word
+_ENOUGH = 0.5  # share of the codes that should be used; below it the console warns
+_NEAR_DECIBELS = 2.0  # how far below k-means a tokenizer may be before the console warns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +55,16 @@ class Arguments:
     """Continue this tokenizer's training exactly where it stopped."""
 
     about_data: Annotated[DataFlags, tyro.conf.arg(name="")] = DataFlags()
-    """What DATA holds."""
+    """How to read DATA."""
 
     recipe: Annotated[Tokenizing, tyro.conf.arg(name="")]
-    """Everything that changes the result."""
+    """Settings that change the result."""
 
     seed: int = 0
-    """Seed of weights, order, crops, and of the images held out where there are no test images."""
+    """Seed of weights, order of images and crops, and of the held-out images if DATA has no test images."""
 
     running: Annotated[RunFlags, tyro.conf.arg(name="")] = RunFlags()
-    """What must not change the result."""
+    """Settings that must not change the result."""
 
 
 def main(arguments: list[str]) -> int:
@@ -72,27 +72,29 @@ def main(arguments: list[str]) -> int:
     return train_main(COMMAND, arguments)
 
 
-def _wish(arguments: list[str], seen: Peek) -> Wish:
-    """The tokenizer that a command line asks for."""
-    if seen.help:
-        default = find_tokenizer(seen.flags.get("recipe", "tokenizer-b16"))
+def _request(arguments: list[str], command_line: Peek) -> Request:
+    """The new run that a command line asks for."""
+    if command_line.help:
+        default = find_tokenizer(command_line.flags.get("recipe", "tokenizer-b16"))
         _parse(arguments, Arguments(recipe=default))
-    if not seen.words:
+    if not command_line.words:
         raise SettingsError("which images? `unmask tokenizer FOLDER --out TOK`")
-    if "recipe" in seen.flags:
-        find_tokenizer(seen.flags["recipe"])  # a misspelt name should not wait for a scan
-    no_data = seen.flags.get("no-data")
+    if "recipe" in command_line.flags:
+        find_tokenizer(
+            command_line.flags["recipe"]
+        )  # report a misspelt name before scanning the images
+    no_data = command_line.flags.get("no-data")
     spec = find_source(
-        seen.words[0],
-        seen.flags.get("data-kind"),
-        parse_channels(seen.flags.get("channels")),
+        command_line.words[0],
+        command_line.flags.get("data-kind"),
+        parse_channels(command_line.flags.get("channels")),
         None if no_data is None else number("--no-data", no_data),
     )
-    seed = seen.flags.get("seed", "0")
+    seed = command_line.flags.get("seed", "0")
     images = open_images(spec, int(seed) if seed.isdecimal() else 0)
-    name, default = _recipe(seen, images)
+    name, default = _recipe(command_line, images)
     args = _parse(arguments, Arguments(recipe=default))
-    recipe = with_shorter_warmup(args.recipe, seen)
+    recipe = with_shorter_warmup(args.recipe, command_line)
     job = Tokenize(recipe=recipe)
 
     def plan(run: Run, module: nn.Module, cost: Cost) -> None:
@@ -102,14 +104,9 @@ def _wish(arguments: list[str], seen: Peek) -> Wish:
         _say_images(images)
         check_patches(recipe, images.train)
 
-    return Wish(
-        recipe_name=name,
+    return Request(
+        common=Common(name, spec, images, args.out, args.seed, args.running),
         job=job,
-        data=spec,
-        images=images,
-        out=args.out,
-        seed=args.seed,
-        running=args.running,
         statistics=lambda: measure(images.train),
         start=lambda _: Start(job, None),
         say_images=say_images,
@@ -118,9 +115,9 @@ def _wish(arguments: list[str], seen: Peek) -> Wish:
 
 
 def _say_done(_: Run, folder: RunFolder, outcome: Outcome | None) -> None:
-    """Say what the codes keep, draw it, and say how to use the tokenizer."""
+    """Print how good the codes are, draw a picture, and print how to use the tokenizer."""
     if outcome is None:
-        return  # another process has judged it
+        return  # the first process evaluates and prints
     lines = _said(outcome.score)
     picture = folder.root / "codes.png"
     rows = [Row(each.versions, each.name) for each in outcome.pictures]
@@ -134,7 +131,7 @@ def _say_done(_: Run, folder: RunFolder, outcome: Outcome | None) -> None:
 
 
 def _said(result: Judged) -> list[str]:
-    """What was found, one line each."""
+    """The results, one line each."""
 
     def line(name: str, coded: Coded) -> str:
         return (
@@ -143,25 +140,25 @@ def _said(result: Judged) -> list[str]:
         )
 
     return [
-        f"judged on {result.images:,} images that it has not seen:",
+        f"evaluated on {result.images:,} held-out images:",
         line("tokenizer", result.tokenizer),
         line("k-means", result.kmeans),
         line("", result.kmeans_with_levels)
-        + ": k-means of normalised patches, given their mean and deviation beside the code",
+        + ": k-means of normalised patches, which also knows mean and deviation of each patch",
     ]
 
 
 def _verdict(result: Judged) -> list[str]:
-    """What is not as it should be, and what would help."""
+    """Warnings, each with a remedy."""
     lines: list[str] = []
     if result.tokenizer.perplexity < _ENOUGH * result.codes:
         lines.append(
             f"fewer than half of the codes are in use (perplexity {result.tokenizer.perplexity:,.0f} of "
-            f"{result.codes:,}); train longer (--epochs), or take fewer with --tokenizer.codes"
+            f"{result.codes:,}); train longer (--epochs), or use fewer codes (--tokenizer.codes)"
         )
     if result.tokenizer.psnr < result.kmeans.psnr - _NEAR_DECIBELS:
         lines.append(
-            f"{result.kmeans.psnr - result.tokenizer.psnr:.1f} dB behind k-means; train longer (--epochs), or take "
+            f"{result.kmeans.psnr - result.tokenizer.psnr:.1f} dB worse than k-means; train longer (--epochs), or use "
             "objective.target:kmeans-tokens"
         )
     return lines
@@ -179,34 +176,28 @@ def _parse(arguments: list[str], default: Arguments) -> Arguments:
 
 def _flags_of(run: Run, root: str) -> Arguments:
     assert isinstance(run.job, Tokenize)
-    return Arguments(
-        recipe=run.job.recipe,
-        recipe_name=run.recipe_name,
-        resume=root,
-        seed=run.seed,
-        running=flags_of(run),
-    )
+    return Arguments(recipe=run.job.recipe, **begun_with(run, root))
 
 
-def _recipe(seen: Peek, images: Images) -> tuple[str, Tokenizing]:
-    """The recipe asked for, or one that suits the images, with a batch that suits their number."""
-    if "recipe" in seen.flags:
-        return seen.flags["recipe"], find_tokenizer(seen.flags["recipe"])
+def _recipe(command_line: Peek, images: Images) -> tuple[str, Tokenizing]:
+    """The requested recipe, or one that suits the size and number of the images."""
+    if "recipe" in command_line.flags:
+        return command_line.flags["recipe"], find_tokenizer(command_line.flags["recipe"])
     size = images.train.typical_size()
     name = choose_tokenizer(size)
     console.print(
-        f"recipe {name}, for images of about {size.height} x {size.width} pixels; --recipe takes another: "
+        f"recipe {name}, for images of about {size.height} x {size.width} pixels; --recipe chooses another: "
         f"{', '.join(other for other in TOKENIZERS if other != name)}"
     )
-    return name, with_smaller_batch(TOKENIZERS[name].recipe, len(images.train), seen)
+    return name, with_smaller_batch(TOKENIZERS[name].recipe, len(images.train), command_line)
 
 
 def _say_images(images: Images) -> None:
     train, test = images.train, images.test
     assert test is not None
     console.print(
-        f"images    {len(train):,} {bands_in_words(train.channels)} to learn from in {train.where}, "
-        f"{len(test):,} to judge by ({images.split})"
+        f"images    {len(train):,} {bands_in_words(train.channels)} for training in {train.where}, "
+        f"{len(test):,} for testing ({images.split})"
     )
     say_left_out(train)
 
@@ -231,7 +222,7 @@ def _say_plan(
 
 COMMAND: Command[Arguments] = Command(
     name="tokenizer",
-    wish=_wish,
+    request=_request,
     flags_of=_flags_of,
     parse=_parse,
     words=("data",),

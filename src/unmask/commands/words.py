@@ -1,4 +1,4 @@
-"""`unmask words`: the next character and hidden characters, side by side, on the image encoder's blocks."""
+"""`unmask words`: predict the next character or hidden characters, with the image encoder's blocks."""
 
 import math
 import time
@@ -45,10 +45,10 @@ class Arguments:
     """The flags of `unmask words`."""
 
     text: tyro.conf.Positional[str | None] = None
-    """A file of text in UTF-8; the docstrings of this package if not given."""
+    """A text file in UTF-8; the docstrings of this package if not given."""
 
     objective: Literal["both", "next", "hidden"] = "both"
-    """What to train: the next character (GPT), hidden characters (BERT), or both, one after the other."""
+    """Training objective: the next character (GPT), hidden characters (BERT), or both, one after the other."""
 
     reader: Annotated[Reader, tyro.conf.arg(name="")] = Reader()
     """The Transformer."""
@@ -57,7 +57,7 @@ class Arguments:
     """Which characters are hidden, and how."""
 
     steps: int = 1200
-    """Steps of 64 passages for each objective."""
+    """Training steps of 64 passages for each objective."""
 
     seed: int = 0
     """Seed of weights, passages and masks."""
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
         Arguments,
         arguments,
         "words",
-        "Train on characters as GPT (the next one) and as BERT (hidden ones), with the image encoder's blocks.",
+        "Train on text as GPT (next character) and as BERT (hidden characters), with the image encoder's blocks.",
     )
     for name, value in (("steps", args.steps), ("threads", args.threads)):
         if value is not None and value < 1:
@@ -80,8 +80,8 @@ def main(arguments: list[str]) -> int:
     torch.set_num_threads(args.threads or cores())
     text = read_text(Path(args.text).expanduser() if args.text else None)
     console.print(
-        f"text      {sum(map(len, text.train)):,} characters to learn from and {sum(map(len, text.test)):,} to test "
-        f"on, {len(text.symbols)} symbols, in {text.where}"
+        f"text      {sum(map(len, text.train)):,} characters for training and {sum(map(len, text.test)):,} for "
+        f"testing, {len(text.symbols)} symbols, in {text.where}"
     )
     if args.objective in ("both", "next"):
         _next(args, text)
@@ -95,7 +95,7 @@ def _next(args: Arguments, text: Text) -> None:
     assert isinstance(model, NextCharacterModel)
     length = args.reader.length
     console.print(
-        "\nnext character, as in GPT: each place sees what is before it, and is asked for what follows"
+        "\nnext character, as in GPT: each position sees the text before it and predicts the next character"
     )
     for passage in passages_of(text.train, length, 1, args.seed, 0):
         for place in (length // 4, length // 2, length - 2):
@@ -106,7 +106,7 @@ def _next(args: Arguments, text: Text) -> None:
     _say(next_scores(model, text, length))
     beginning = passages_of(text.test, length // 2, 1, 3)[0]
     written = model.continued(beginning, _WRITTEN, generator("cpu", "written", args.seed))
-    console.print(f"it goes on writing after {text.written(beginning)!r}:")
+    console.print(f"the model continues {text.written(beginning)!r}:")
     console.print(f"  {text.written(written[len(beginning) :])}")
 
 
@@ -114,18 +114,18 @@ def _hidden(args: Arguments, text: Text) -> None:
     model = built(args.reader, args.hidden, text, args.seed)
     assert isinstance(model, HiddenCharactersModel)
     length = args.reader.length
-    rest = "stay as they are (BERT's rule)"
+    last_tenth = "stay unchanged (BERT's rule)"
     if args.hidden.last == "same-passage":
-        rest = (
-            "show a character from another place of the passage (not BERT's rule, which keeps them)"
+        last_tenth = (
+            "show a character from another position of the passage (unlike BERT, which keeps them)"
         )
     console.print(
-        f"\nhidden characters, as in BERT: {args.hidden.ratio:.0%} of the places are asked for; 80 % of these show the mask, "
-        f"10 % another character,\nand 10 % {rest}"
+        f"\nhidden characters, as in BERT: {args.hidden.ratio:.0%} of the positions are predicted; 80 % of these show the mask, "
+        f"10 % another character,\nand 10 % {last_tenth}"
     )
     passages = passages_of(text.train, length, _SHOWN, args.seed, 0)
     drawn = torch.rand(4, *passages.shape, generator=generator("cpu", "shown", args.seed))
-    seen, asked = model.ask(passages, drawn)
+    seen, asked = model.hide(passages, drawn)
     for passage, shown, places in zip(passages, seen, asked, strict=True):
         console.print(
             f"  true  {text.written(passage)}\n  sees  {text.written(shown)}\n  asked {_marks(places)}"
@@ -133,11 +133,11 @@ def _hidden(args: Arguments, text: Text) -> None:
     _train(args, text, model, "hidden")
     _say(hidden_scores(model, text, length))
     passages = passages_of(text.test, length, _SHOWN, 4)
-    _, gaps = model.ask(
+    _, gaps = model.hide(
         passages, torch.rand(4, *passages.shape, generator=generator("cpu", "gaps", 0))
     )
     filled = model.filled(passages, gaps)
-    console.print("it fills gaps (^ right, x wrong):")
+    console.print("the model fills gaps (^ right, x wrong):")
     for passage, gap, guess in zip(passages, gaps, filled, strict=True):
         marks = "".join(
             " ^x"[int(g) + int(g and w)] for g, w in zip(gap, guess != passage, strict=True)
@@ -158,19 +158,19 @@ def _train(args: Arguments, text: Text, model: nn.Module, name: str) -> None:
         f"training  {args.reader.depth} blocks of {args.reader.embed_dim}, {size:.2f} M parameters, {args.steps:,} steps of "
         f"{BATCH} passages of {args.reader.length} characters"
     )
-    started = told = time.perf_counter()
+    started = printed = time.perf_counter()
     for report in learn(model, args.reader, text, args.steps, BASE_LR, args.seed):
         now = time.perf_counter()
-        if report.step == args.steps or now - told > _PLAIN_SECONDS:
-            told = now
+        if report.step == args.steps or now - printed > _PLAIN_SECONDS:
+            printed = now
             left = (now - started) / report.step * (args.steps - report.step)
             bits = float(report.loss) / math.log(2)
             console.print(
-                f"{name}: step {report.step:,} of {args.steps:,}, {bits:.2f} bits a character, {duration(left)} left"
+                f"{name}: step {report.step:,} of {args.steps:,}, {bits:.2f} bits per character, {duration(left)} left"
             )
 
 
 def _say(scores: dict[str, Score]) -> None:
-    console.print("on text that was held out:")
+    console.print("on held-out text:")
     for name, score in scores.items():
-        console.print(f"  {name:34}{score.bits:6.2f} bits a character, {score.right:4.0%} right")
+        console.print(f"  {name:34}{score.bits:6.2f} bits per character, {score.right:4.0%} right")

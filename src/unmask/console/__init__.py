@@ -1,1 +1,1 @@
-"""What the commands share: flags, printed output, processes, signals."""
+"""Shared parts of the commands: flags, printed output, processes and signals."""

@@ -1,6 +1,6 @@
 """Specs as command-line flags, by tyro: the recipe gives the defaults, flags change single values.
 
-Every flag but a switch takes one value, so that DATA and `--recipe` can be found before the flags are known.
+Every flag except a switch takes exactly one value. So DATA and `--recipe` can be read before tyro knows the flags.
 """
 
 import re
@@ -21,25 +21,25 @@ _SWITCHES = {"shard", "no-shard", "json", "no-json"}
 """Flags without a value."""
 
 _KIND = re.compile(r"[a-z_.-]+:[a-z0-9-]+")
-"""Chooses a kind of a setting, such as objective.masking:block."""
+"""A word that chooses the kind of a setting, such as objective.masking:block."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataFlags:
-    """Flags that say what DATA holds."""
+    """Flags that say how to read DATA."""
 
     data_kind: str | None = None
-    """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
+    """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""
 
     channels: str | None = None
-    """Channels of multi-band images to take, counted from 1, such as 4,3,2; all if not given."""
+    """Channels of multi-band images to use, counted from 1, such as 4,3,2; all if not given."""
 
     no_data: float | None = None
-    """The value of multi-band images that means that there is none; GeoTIFFs say so themselves."""
+    """The value that marks missing pixels in multi-band images; GeoTIFFs state their own."""
 
 
 class Peek(NamedTuple):
-    """The words that name data, and the flags, of a command line before it is parsed."""
+    """The positional words and the flags of a command line, before it is parsed."""
 
     words: list[str]
     flags: dict[str, str]
@@ -49,7 +49,7 @@ class Peek(NamedTuple):
 def peek(arguments: list[str]) -> Peek:
     """Sort a command line into words and flags; `--flag value` and `--flag=value` are the same.
 
-    Words that choose kinds of settings are left out, unless a file has that name.
+    Words that choose kinds of settings are dropped, unless a file has that name.
     """
     words: list[str] = []
     flags: dict[str, str] = {}
@@ -66,21 +66,21 @@ def peek(arguments: list[str]) -> Peek:
 
 
 def parse(
-    cls: type[T], arguments: list[str], command: str, about: str, default: T | None = None
+    cls: type[T], arguments: list[str], command: str, description: str, default: T | None = None
 ) -> T:
-    """Read flags into `cls`, starting from a default; tyro explains what it cannot read and exits."""
+    """Read flags into `cls`, starting from a default; on an error tyro prints an explanation and exits."""
     _name_kinds(cls)
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_size_rule)
-    given: dict[str, Any] = {} if default is None else {"default": default}
+    defaults: dict[str, Any] = {} if default is None else {"default": default}
     return tyro.cli(
         cls,
         prog=f"unmask {command}",
-        description=about,
+        description=description,
         args=arguments,
         config=(tyro.conf.CascadeSubcommandArgs,),
         registry=registry,
-        **given,
+        **defaults,
     )
 
 
@@ -97,7 +97,7 @@ def _size_rule(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
 
 
 def _name_kinds(cls: type) -> None:
-    """Give tyro the public names of all kinds below a dataclass."""
+    """Tell tyro the public names of all kinds inside a dataclass."""
     for kind in get_type_hints(cls, include_extras=True).values():
         for name, member in kinds(kind).items():
             if "__tyro_markers__" not in member.__dict__:
@@ -109,13 +109,13 @@ def _name_kinds(cls: type) -> None:
 
 
 def number(flag: str, text: str) -> float:
-    """The number that a flag was given, before the others are parsed."""
+    """The value of a flag as a number, before the other flags are parsed."""
     try:
         return float(text)
     except ValueError:
-        raise SettingsError(f"{flag} is a number, got {text!r}") from None
+        raise SettingsError(f"{flag} must be a number, got {text!r}") from None
 
 
 def as_typed(data: AnySource) -> str:
-    """DATA as a user writes it."""
+    """DATA as a user types it."""
     return "digits" if isinstance(data, Digits) else data.path

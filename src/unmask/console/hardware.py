@@ -1,7 +1,7 @@
-"""The machine's part of a command line: what the flags leave open is chosen, and what changed is said."""
+"""Hardware settings of a command: choose what the flags leave open, and print what changed."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypedDict
 
 import torch
 import tyro
@@ -31,7 +31,7 @@ class MachineFlags:
     """Flags that say how to compute."""
 
     workers: int | None = None
-    """Processes that load images."""
+    """Processes that load images; chosen for the machine if not given."""
 
     threads: int | None = None
     """CPU threads of torch; all cores if not given."""
@@ -40,34 +40,34 @@ class MachineFlags:
     """cpu, cuda, cuda:1, mps, or auto."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of matrix products; weights are float32 always."""
+    """Precision of matrix products; weights are always float32."""
 
     micro_batch: int | None = None
-    """Images computed at a time; chosen by measuring if not given."""
+    """Images computed at a time; chosen by a measurement if not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFlags:
-    """The flags of a training command that change no result."""
+    """The flags of a training command that do not change the result."""
 
     machine: Annotated[MachineFlags, tyro.conf.arg(name="")] = MachineFlags()
     """How to compute."""
 
     shard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Share weights, gradients and optimizer out over the processes that torchrun started (FSDP2)."""
+    """Split weights, gradients and optimizer over the processes that torchrun started (FSDP2)."""
 
     decode: Literal["cpu", "gpu"] = "cpu"
-    """Where JPEGs are decoded and cropped: by the loading processes, or by the GPU (nvJPEG)."""
+    """Where JPEGs are decoded and cropped: in the loading processes (cpu) or on the GPU (nvJPEG)."""
 
     save_every_minutes: float = 10.0
     """Time between checkpoints; 0 saves after every step."""
 
     max_set_aside: float = 0.05
-    """Share of images that may be unusable before the run stops."""
+    """Share of images that may be unusable before the run stops with an error."""
 
 
 def flags_of(run: Run) -> RunFlags:
-    """The flags that a run was begun with, every choice made."""
+    """The flags that give the hardware settings of a run."""
     hardware = run.hardware
     return RunFlags(
         machine=MachineFlags(
@@ -84,6 +84,20 @@ def flags_of(run: Run) -> RunFlags:
     )
 
 
+class Begun(TypedDict):
+    """The flags that every run in a folder was begun with."""
+
+    recipe_name: str
+    resume: str
+    seed: int
+    running: RunFlags
+
+
+def begun_with(run: Run, root: str) -> Begun:
+    """The flags of a training command for a run in a folder."""
+    return Begun(recipe_name=run.recipe_name, resume=root, seed=run.seed, running=flags_of(run))
+
+
 def hardware_of(
     args: MachineFlags,
     *,
@@ -92,11 +106,11 @@ def hardware_of(
     shard: bool = False,
     decode: Literal["cpu", "gpu"] = "cpu",
 ) -> Hardware:
-    """The hardware that flags and machine give; torch's threads are set to it.
+    """The hardware settings from the flags and the machine; also sets the number of torch's threads.
 
     Raises:
         SettingsError: for a number of threads below 1.
-        ResourceError: for a device that is not here.
+        ResourceError: for a device that this machine lacks.
     """
     if args.threads is not None and args.threads < 1:
         raise SettingsError(f"threads must be at least 1, got {args.threads}")
@@ -118,10 +132,10 @@ def hardware_of(
 def check_decode(
     hardware: Hardware, source: ImageSource, views: AnyPretrainingViews | AnyViews
 ) -> None:
-    """See that the GPU can decode these images, if it is to.
+    """Check that the GPU can decode these images, if `--decode gpu` asks for it.
 
     Raises:
-        SettingsError: if images or views are of another kind.
+        SettingsError: if the images or views are of a kind that it cannot handle.
         ResourceError: if there is no GPU, or torchcodec cannot use it.
     """
     if hardware.decode == "gpu":
@@ -129,7 +143,7 @@ def check_decode(
 
 
 def changed_hardware(flags: RunFlags, old: Hardware, batch_size: int) -> Hardware:
-    """The hardware of a run that goes on: as it was, but for what the flags say, on as many processes as there are."""
+    """The hardware of a resumed run: as before, except for the flags and the present number of processes."""
     args = flags.machine
     device, processes = find_device(args.device), here()
     check_device(device)
@@ -150,16 +164,16 @@ _NOT_MEASURED = Cost(0.0, 0.0, 0.0, 0, 0, 0)
 
 
 def measured(module: nn.Module, run: Run, source: ImageSource) -> Cost:
-    """What a step costs; nothing if processes share a model that may not fit in one."""
+    """The cost of a step; not measured for a sharded model, which may not fit in one process."""
     hardware = run.hardware
     if hardware.shard:
         return _NOT_MEASURED
-    console.print("measuring what a step costs ...")
+    console.print("measuring the cost of a step ...")
     return trial(module, run.recipe, source, hardware)
 
 
 def fitting_part(cost: Cost, batch_size: int, wanted: int | None, hardware: Hardware) -> Hardware:
-    """The hardware, with as many images at a time as fit of a process's part of the batch, or as wanted."""
+    """The hardware with a micro-batch that fits in memory, or the wanted one; at most a process's part of the batch."""
     device = torch.device(hardware.device)
     sharing = here().local_count if device.type == "cpu" else 1
     part = batch_size // hardware.processes
@@ -169,9 +183,9 @@ def fitting_part(cost: Cost, batch_size: int, wanted: int | None, hardware: Hard
 
 
 def expected_words(cost: Cost, step_seconds: float, steps: int, hardware: Hardware) -> str:
-    """Time and memory that a run should take."""
+    """The expected time and memory of a run, in words."""
     if hardware.shard:
-        return "not measured; if memory is too small, --micro-batch takes fewer images at a time"
+        return "not measured; if memory runs out, set a smaller --micro-batch"
     memory = cost.memory(hardware.micro_batch) + cost.bytes_process
     return (
         f"{duration(step_seconds * steps)} ({step_seconds:.2f} s a step), {gib(memory)} of memory"
@@ -179,35 +193,35 @@ def expected_words(cost: Cost, step_seconds: float, steps: int, hardware: Hardwa
 
 
 def batch_words(batch_size: int, hardware: Hardware) -> str:
-    """A batch, and how it is shared out."""
+    """The batch size, and how the batch is divided."""
     part = batch_size // hardware.processes
     pieces = -(-part // hardware.micro_batch)
     words = f"{batch_size}"
     if hardware.processes > 1:
         words += f", {part} on each of {hardware.processes} processes"
-    return words + (f" in {pieces} parts of {hardware.micro_batch}" if pieces > 1 else "")
+    return words + (f" in {pieces} micro-batches of {hardware.micro_batch}" if pieces > 1 else "")
 
 
 def machine_words(hardware: Hardware) -> str:
-    """What computes, and how."""
-    sharing = " that share one model" if hardware.shard else ""
+    """The hardware settings in words."""
+    sharing = " sharing one model" if hardware.shard else ""
     each = f"{hardware.processes} processes{sharing}, each " if hardware.processes > 1 else ""
     return (
         f"{each}{hardware.device}, {hardware.precision}, {hardware.threads} threads, "
-        f"{hardware.workers} loading processes{', JPEGs decoded by the GPU' if hardware.decode == 'gpu' else ''}"
+        f"{hardware.workers} loading processes{', JPEGs decoded on the GPU' if hardware.decode == 'gpu' else ''}"
     )
 
 
 def say_what_differs(new: Hardware, old: Hardware, torch_version: str) -> None:
-    """Say what of a run that goes on is no longer equal to the bit."""
+    """Print what differs on resuming, so that results are no longer equal bit for bit."""
     if new.processes != old.processes:
         console.print(
-            f"begun with {old.processes} processes, now {new.processes}: same order, crops and masks; sums are "
-            "rounded otherwise"
+            f"started with {old.processes} processes, now {new.processes}: order, crops and masks stay the same; "
+            "sums round differently"
         )
     if replace(new, processes=old.processes) != old:
         console.print("hardware settings differ from the run's; results stay equal up to rounding")
     if torch.__version__ != torch_version:
         console.print(
-            f"begun with torch {torch_version}, now {torch.__version__}: equal up to rounding"
+            f"started with torch {torch_version}, now {torch.__version__}: results stay equal up to rounding"
         )

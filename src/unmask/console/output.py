@@ -1,4 +1,4 @@
-"""What a training command shows while it works: a live line, or a plain line now and then."""
+"""Progress on the console: a live bar on a terminal, else a plain line every 15 seconds."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -14,30 +14,30 @@ from unmask.training.logbook import TIMES
 from unmask.traits import Noted
 
 _PLAIN_SECONDS = 15.0
-_WAITING_WORTH_SAYING = 0.1
+_WAITING_WORTH_SAYING = 0.1  # share of a step; below it, waiting is not printed
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
 notes = Console(highlight=False, soft_wrap=True, markup=False, stderr=True)
-"""For what is no result, so that --json stays JSON."""
+"""For everything that is not a result, so that the output of --json stays valid JSON."""
 
 
 def bands_in_words(channels: int) -> str:
-    """What kind of images have so many channels."""
+    """The kind of images with this many channels, in words."""
     return {1: "grey", 3: "colour"}.get(channels, f"{channels}-band")
 
 
 def loaded(path: str, device: str) -> Model:
-    """The model of a run or of weights, with a note on all that was passed over."""
+    """The model of a run or of weights; prints what was skipped and what to know about it."""
     model = load(path, str(find_device(device)))
     for line in model.damaged:
-        notes.print(f"passed over a damaged checkpoint: {line}")
+        notes.print(f"skipped a damaged checkpoint: {line}")
     for line in model.notes:
         notes.print(f"note: {line}")
     return model
 
 
 def shown(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
-    """Pass reports on, showing where they stand."""
+    """Pass reports on and show progress."""
     if console.is_terminal:
         yield from _live(reports, name)
     else:
@@ -77,18 +77,12 @@ def _state(report: training.Progress) -> str:
     return (
         f"step {report.step:,} of {report.steps:,}, loss {mean['loss']:.4f}, "
         f"{mean['images_per_second']:,.0f} images/s, {flops(mean['flops_per_second'])} "
-        f"({mean['mfu']:.0%} of a matrix product's), {gib(mean['peak_memory'])}{note}"
+        f"({mean['mfu']:.0%} of peak), {gib(mean['peak_memory'])}{note}"
     )
 
 
-def say_notes(source: ImageSource) -> None:
-    """Say what a source has to say of itself, such as names in a labels file without an image."""
-    for note in source.notes if isinstance(source, Noted) else ():
-        console.print(f"          {note}")
-
-
 def say_refused(source: ImageSource) -> None:
-    """Say how many files should be images and are not, and what is wrong with the first."""
+    """Print how many image files cannot be used, and what is wrong with the first."""
     if source.refused:
         name, reason = source.refused[0]
         console.print(
@@ -97,16 +91,22 @@ def say_refused(source: ImageSource) -> None:
 
 
 def say_left_out(source: ImageSource) -> None:
-    """Say which files cannot be used, and what kinds of others lie beside the images."""
+    """Print which files cannot be used, and which other types of files were skipped."""
     say_refused(source)
     if source.others:
         kinds = ", ".join(f"{count} {ending}" for ending, count in source.others.most_common(5))
-        console.print(f"          passed over, not images: {kinds}")
+        console.print(f"          skipped, not images: {kinds}")
     say_notes(source)
 
 
+def say_notes(source: ImageSource) -> None:
+    """Print the notes of a source, such as labels without an image."""
+    for note in source.notes if isinstance(source, Noted) else ():
+        console.print(f"          {note}")
+
+
 def duration(seconds: float) -> str:
-    """A time as people say it."""
+    """A time in a readable unit."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:
@@ -115,12 +115,12 @@ def duration(seconds: float) -> str:
 
 
 def flops(per_second: float) -> str:
-    """A rate of computing as people say it."""
+    """FLOP/s in a readable unit."""
     if per_second >= 1e12:
         return f"{per_second / 1e12:,.1f} TFLOP/s"
     return f"{per_second / 1e9:,.{0 if per_second >= 1e10 else 1}f} GFLOP/s"
 
 
 def gib(number: float) -> str:
-    """A number of bytes as people say it."""
+    """A number of bytes in a readable unit."""
     return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"

@@ -1,4 +1,4 @@
-"""What `unmask pretrain` says before the first step: what was found, and what will be done."""
+"""What `unmask pretrain` prints before the first step: the images found, and the plan of the run."""
 
 from collections import Counter
 
@@ -17,10 +17,10 @@ from unmask.traits import Explained, Hiding, Masked
 
 
 def say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None:
-    """What was found, and what was left out."""
+    """Print which images were found, and which files were skipped."""
     known = source.annotations
     words = annotated_words(known) if is_dense(known) else f"in {len(known.names)} classes"
-    classes = f" {words} (nothing is learned from labels)" if known.names else ""
+    classes = f" {words} (labels are not used for training)" if known.names else ""
     bands = bands_in_words(source.channels)
     typical = source.typical_size()
     console.print(
@@ -28,7 +28,9 @@ def say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None
         f"about {typical.height} x {typical.width} pixels"
     )
     if len(splits) > 1:
-        console.print("          (its train folder only; the test folder is left for evaluation)")
+        console.print(
+            "          (only the train folder is used; the test folder is kept for evaluation)"
+        )
     say_left_out(source)
     if source.smallest_side < min(size):
         console.print(
@@ -38,7 +40,7 @@ def say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None
 
 
 def say_statistics(statistics: ChannelStatistics) -> None:
-    """What the pixels are normalised with, and where that is from."""
+    """Print mean and deviation of each channel, and where they come from."""
 
     def listed(numbers: tuple[float, ...]) -> str:
         return " ".join(f"{number:.4g}" for number in numbers)
@@ -52,37 +54,37 @@ def say_statistics(statistics: ChannelStatistics) -> None:
         console.print(f"          96 % of values lie within {', '.join(ends)}")
 
 
-def seen(recipe: Recipe, plan: Plan) -> str:
-    """What the encoder is shown of an image."""
+def visible_words(recipe: Recipe, plan: Plan) -> str:
+    """What the encoder sees of an image, in words."""
     objective = recipe.objective
     if isinstance(objective, Explained):
         heading, words = objective.in_words(plan.kept, plan.patches, recipe.image_size)
         return f"{heading:<9} {words}"
     if isinstance(objective, Hiding):
-        return f"masking   {plan.kept} of {plan.patches} patches of {recipe.image_size} pixels are not hidden"
+        return f"masking   {plan.kept} of {plan.patches} patches of {recipe.image_size} pixels are visible"
     views = Counter(sizes_of(recipe.views, recipe.image_size)).items()
     return f"views     {' and '.join(f'{count} of {size} pixels' for size, count in views)}"
 
 
 def say_plan(run: Run, recipe: Recipe, plan: Plan, cost: Cost) -> None:
-    """Model, batch, steps and machine, and the time and memory that are expected."""
+    """Print model, batch, steps and machine, and the expected time and memory."""
     hardware, encoder = run.hardware, recipe.encoder
     each = recipe.batch_size / run.images
-    several = f" (each image {each:.1f} times a batch)" if each > 1 else ""
+    several = f" ({each:.1f} times the number of images)" if each > 1 else ""
     *smaller, _ = sizes = recipe.every_size()
     rising = (
         f"sizes     {', '.join(map(str, sizes))} pixels, {epochs_in_words(recipe.epochs / len(sizes))} each\n"
         if smaller
         else ""
     )
-    at_most = f"at most, measured at {recipe.image_size} pixels: " if smaller else ""
+    at_most = f"at most; measured at {recipe.image_size} pixels: " if smaller else ""
     rebuilds = isinstance(recipe.objective, Masked)
-    beside = "in the decoder" if rebuilds else "that serve training alone"
+    rest = "in the decoder" if rebuilds else "used only in training"
     console.print(
         f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}: "
         f"{plan.encoder_parameters / 1e6:.2f} M parameters, and {plan.decoder_parameters / 1e6:.2f} M "
-        f"{beside}\n"
-        f"{seen(recipe, plan)}\n"
+        f"{rest}\n"
+        f"{visible_words(recipe, plan)}\n"
         f"batch     {batch_words(recipe.batch_size, hardware)}{several}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
         f"steps     {run.steps:,} ({epochs_in_words(recipe.epochs)})\n"

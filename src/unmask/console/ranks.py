@@ -1,4 +1,4 @@
-"""A training command that torchrun has started several times: one process prepares and speaks, all train."""
+"""A training command under torchrun: the first process prepares and prints, all processes train."""
 
 import time
 from collections.abc import Callable, Generator
@@ -17,32 +17,32 @@ from unmask.training.distributed import everyones, firsts, here, joined, launche
 R = TypeVar("R")
 
 
-class Told(NamedTuple):
-    """What the first process tells the others of the run that it has prepared."""
+class SharedRun(NamedTuple):
+    """What the first process sends the others about the run that it has prepared."""
 
     root: Path
     """The folder of the run."""
     run: str
     """The run as JSON."""
     step: int | None
-    """The checkpoint that it starts from; None for the beginning."""
+    """The step of the checkpoint to start from; None to start from the beginning."""
 
 
-Waiting = ProcessGroup | None
+Group = ProcessGroup | None
 _FAILED = "failed"
 
 
 @contextmanager
-def together() -> Generator[Waiting]:
-    """Meet the other processes, of which only the first prints; errors say which process they are of.
+def together() -> Generator[Group]:
+    """Join the other processes; only the first prints, and an error names its process.
 
-    Gives what `prepared` lets the others wait in.
+    Yields the process group in which the others wait for `prepared`.
     """
     processes = launched()
     console.quiet = notes.quiet = not processes.first
     try:
-        with joined() as waiting:
-            yield waiting
+        with joined() as group:
+            yield group
     except UnmaskError as error:
         if processes.first:
             raise
@@ -53,33 +53,33 @@ def together() -> Generator[Waiting]:
         if not processes.first:
             _leave()
         raise RunError(
-            "another process of this run has ended or is silent, so the run stops; what it said is above or "
-            "in its own output. The last checkpoint is whole: go on with --resume"
+            "another process of this run has ended or does not answer, so the run stops; its error is above or "
+            "in its own output.\nThe last checkpoint is complete: continue with --resume"
         ) from None
 
 
 def prepared(
     prepare: Callable[[], R | None],
-    tell: Callable[[R], Told],
-    join: Callable[[Told], R],
-    waiting: Waiting,
+    share: Callable[[R], SharedRun],
+    join: Callable[[SharedRun], R],
+    group: Group,
 ) -> R | None:
-    """A run, or None if nothing is left to do: prepared by the first process, built again by the others.
+    """A run that the first process prepares and the others rebuild; None if nothing is left to do.
 
     Raises:
-        RunError: if another process cannot build the same, such as from other images.
+        RunError: if another process cannot build the same run, for example because it sees other images.
     """
-    if waiting is None:
+    if group is None:
         return prepare()
     ready, message, problem = None, None, ""
     if here().first:
         try:
             ready = prepare()
         except BaseException:
-            firsts(_FAILED, waiting)
+            firsts(_FAILED, group)
             raise
-        message = None if ready is None else tell(ready)
-    message = firsts(message, waiting)
+        message = None if ready is None else share(ready)
+    message = firsts(message, group)
     if message == _FAILED:
         _leave()
     if message is None:
@@ -98,10 +98,10 @@ def prepared(
 
 
 def _leave() -> NoReturn:
-    """End without a word: the first process says what is wrong, and is given the time to, for torchrun ends
-    all others as soon as one has ended.
-    """
-    time.sleep(1)
+    """End this process silently; the first process prints the error."""
+    time.sleep(
+        1
+    )  # torchrun kills all processes as soon as one ends, and the first must print before
     raise SystemExit(1)
 
 
@@ -109,15 +109,15 @@ def check_same(source: ImageSource, fingerprint: str) -> None:
     """Refuse other images than the first process has.
 
     Raises:
-        RunError: saying where they lie.
+        RunError: with the location of the images.
     """
     if source.fingerprint != fingerprint:
         raise RunError(
-            f"the {len(source):,} images in {source.where} are not those of the first process (other names or "
-            "sizes); all machines must see the same"
+            f"the {len(source):,} images in {source.where} differ from those of the first process (other names or "
+            "sizes); all machines must see the same images"
         )
 
 
 def held(folder: RunFolder) -> Any:
-    """The lock of a run's folder, which the first process holds for all."""
+    """The lock of a run's folder; the first process holds it for all."""
     return folder.lock() if here().first else nullcontext()

@@ -1,4 +1,4 @@
-"""What `unmask evaluate` prints and writes: tables, JSON, Markdown and pictures of scores."""
+"""The output of `unmask evaluate`: tables, JSON, Markdown and pictures of scores."""
 
 import json
 import os
@@ -39,8 +39,8 @@ FEATURES = {
     "all": "all blocks trained",
 }
 _CONTROLS = {
-    RANDOM: "drawn weights, treated exactly alike: what is frozen stays random",
-    SCRATCH: "all blocks trained from drawn weights, the same rate in all layers",
+    RANDOM: "the same encoder with random weights, treated in the same way; frozen parts stay random",
+    SCRATCH: "all blocks trained from random weights, with the same learning rate in all layers",
 }
 _FOLDER = "evaluations"
 
@@ -53,32 +53,32 @@ class Judged(NamedTuple):
     data: str
     rows: list[Row]
     counts: tuple[int, int]
-    """Images to learn from and to test on."""
+    """Number of training images and of test images."""
     unreadable: Unreadable
 
     @property
     def classes(self) -> int:
-        """How many there are."""
+        """Number of classes."""
         return len(self.subject.labelled.train.annotations.names)
 
     @property
     def chance(self) -> float:
-        """What guessing would give."""
+        """The score of random guessing."""
         return self.rows[0].scores[0].chance
 
     @property
     def measure(self) -> str:
-        """What the scores are, such as top-1."""
+        """The name of the scores, such as top-1."""
         return self.rows[0].scores[0].measure
 
     @property
     def parameters(self) -> int:
-        """Of the encoder."""
+        """Parameters of the encoder."""
         return parameter_count(self.subject.model.encoder)
 
     @property
     def method(self) -> str:
-        """What made the weights, as far as they tell."""
+        """The method that made the weights, as far as they say."""
         model, folder = self.subject.model, RunFolder(self.subject.path)
         objective = model.objective_spec
         if objective is not None:
@@ -86,7 +86,7 @@ class Judged(NamedTuple):
         return "fine-tuned" if folder.made_by("finetune") else Path(self.subject.path).stem
 
     def result(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """All figures, for JSON."""
         model = self.subject.model
         return {
             "run": self.subject.path,
@@ -108,7 +108,7 @@ class Judged(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Of a picture."""
+        """Title of a picture."""
         model = self.subject.model
         return f"{self.question.protocol} on {_short(self.data)}: {model.about}, {_millions(self.parameters)}"
 
@@ -131,9 +131,9 @@ def _figures(row: Row) -> dict[str, Any]:
 
 
 def _balanced(row: Row) -> dict[str, float]:
-    """The balanced accuracy, of scores that have one: the mean over the draws."""
-    found = [score.balanced for score in row.scores if isinstance(score, Accuracy)]
-    return {"balanced_accuracy": sum(found) / len(found)} if found else {}
+    """The mean balanced accuracy over the draws; empty for scores without one."""
+    balanced = [score.balanced for score in row.scores if isinstance(score, Accuracy)]
+    return {"balanced_accuracy": sum(balanced) / len(balanced)} if balanced else {}
 
 
 def say_scores(judged: Judged) -> None:
@@ -141,7 +141,7 @@ def say_scores(judged: Judged) -> None:
     result = judged.result()
     console.print(
         f"{result['run']} ({result['weights']}; {result['shape']}, {_millions(judged.parameters)} parameters) on "
-        f"{judged.data}: {result['train_images']:,} images to learn from, {result['test_images']:,} to test on "
+        f"{judged.data}: {result['train_images']:,} training images, {result['test_images']:,} test images "
         f"({result['split']}), {judged.classes} classes"
     )
     table = Table("encoder", "protocol", "feature", "labels", judged.measure, "balanced")
@@ -160,11 +160,13 @@ def say_scores(judged: Judged) -> None:
     _say_time(judged)
     if judged.unreadable:
         name, reason = judged.unreadable[0]
-        console.print(f"{len(judged.unreadable)} images left out, the first {name}: {reason}")
+        console.print(
+            f"{len(judged.unreadable)} unreadable images skipped; the first is {name}: {reason}"
+        )
 
 
 def _say_time(judged: Judged) -> None:
-    """Time, speed, where features came from, and the number of draws."""
+    """Print time, speed, the origin of the features and the number of draws."""
     frozen = {row.arm: row for row in judged.rows if row.source != "trained"}
     trained = [row for row in judged.rows if row.source == "trained"]
     at_once = {(row.arm, row.labels): row.seconds for row in judged.rows if row not in trained}
@@ -178,7 +180,7 @@ def _say_time(judged: Judged) -> None:
         console.print(f"time: {seconds}, {speed}")
     if kept := [arm for arm, row in frozen.items() if row.source == "kept"]:
         console.print(
-            f"features from before, none of their images read again ({' and '.join(kept)}): "
+            f"features reused from disk ({' and '.join(kept)}): "
             f"{features_folder(judged.subject.path)}"
         )
     draws = max(len(row.scores) for row in judged.rows)
@@ -187,7 +189,7 @@ def _say_time(judged: Judged) -> None:
 
 
 def feature_words(row: Row) -> str:
-    """What was looked at, or trained."""
+    """The feature that was scored, or the blocks that were trained, in words."""
     return FEATURES.get(row.feature, f"{row.feature} blocks trained")
 
 
@@ -205,7 +207,7 @@ def _short(data: str) -> str:
 
 
 def write_scores(judged: Judged, name: str, out: str | None) -> list[Path]:
-    """JSON and a picture: where it was asked for, or beside the run."""
+    """Write JSON and a picture to `out`, or into the run's folder."""
     path = Path(out) if out else _place(judged.subject.path) / f"{name}.json"
     picture = path.with_suffix(".png")
 
@@ -217,7 +219,7 @@ def write_scores(judged: Judged, name: str, out: str | None) -> list[Path]:
 
 
 def _place(weights: str) -> Path:
-    """Where answers lie: in the run, if it can be written; else in a folder here."""
+    """The folder of results: in the run, if it is writable; else in the current folder."""
     folder = RunFolder(weights)
     place = folder.evaluations if folder.evaluations.exists() else folder.root
     inside = folder.spec.exists() and place.is_dir() and os.access(place, os.W_OK | os.X_OK)
@@ -230,7 +232,7 @@ def _written(paths: list[Path], write: Any) -> list[Path]:
         write()
     except OSError as error:
         raise ResourceError(
-            f"{paths[0]} cannot be written ({error.strerror}); name another with --out"
+            f"{paths[0]} cannot be written ({error.strerror}); choose another file with --out"
         ) from None
     return paths
 
@@ -240,7 +242,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _draw(judged: Judged, path: Path) -> None:
-    """Curves over blocks or labels where there are several, else bars."""
+    """Draw curves over blocks or numbers of labels; bars if there is only one of them."""
     rows, amounts = judged.rows, judged.question.labels
     if judged.question.protocol == "ladder":
         rungs = list(dict.fromkeys(row.feature for row in rows if row.arm == PRETRAINED))
@@ -249,7 +251,7 @@ def _draw(judged: Judged, path: Path) -> None:
         accuracy_curves(rungs, lines, levels, judged.chance, "blocks trained", judged.title, path)
     elif len(amounts) > 1:
         lines = _lines(rows, ("arm", "feature"))
-        along = "labels of each class to learn from"
+        along = "training labels per class"
         accuracy_curves(amounts, lines, [], judged.chance, along, judged.title, path)
     else:
         bars = [
@@ -259,13 +261,13 @@ def _draw(judged: Judged, path: Path) -> None:
 
 
 def _in_order(bars: list[Bar]) -> Callable[[Bar], int]:
-    """Bars of a group side by side, groups as they first came."""
+    """A sort key that puts bars of a group side by side and keeps the order of groups."""
     groups = list(dict.fromkeys(bar.group for bar in bars))
     return lambda bar: groups.index(bar.group)
 
 
 def _lines(rows: list[Row], by: tuple[str, str]) -> list[Line]:
-    """A line for each arm and feature, or arm and amount of labels; what all share is not named."""
+    """A line for each arm and feature, or each arm and number of labels; what all lines share is not named."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row.arm, getattr(row, by[1])), []).append(row)
@@ -273,8 +275,9 @@ def _lines(rows: list[Row], by: tuple[str, str]) -> list[Line]:
     lines: list[Line] = []
     for (arm, _), some in found.items():
         second = f"labels: {some[0].labels}" if by[1] == "labels" else feature_words(some[0])
-        told = several and (by[1] == "labels" or arm != SCRATCH)  # it has one way to be trained
-        name = f"{arm}, {second}" if told else arm
+        # training from scratch has no features to tell apart
+        is_named = several and (by[1] == "labels" or arm != SCRATCH)
+        name = f"{arm}, {second}" if is_named else arm
         lines.append(Line(name, [_point(row) for row in some], arm != PRETRAINED))
     return lines
 
@@ -284,18 +287,18 @@ def _point(row: Row) -> Point:
 
 
 class Comparison(NamedTuple):
-    """A table of methods against sizes, for one feature and one amount of labels."""
+    """A table of methods against sizes, for one feature and one number of labels."""
 
     feature: str
     labels: str
     sizes: dict[int, str]
     """Parameters, and the shape in words, from small to large."""
     rows: dict[str, dict[int, Row]]
-    """By method, then by parameters; of controls too."""
+    """By method, then by parameters; controls have rows too."""
 
 
 def comparison_tables(judged: list[Judged]) -> list[Comparison]:
-    """One for each feature and amount of labels that any encoder has."""
+    """One table for each feature and number of labels that any encoder has."""
     sizes = {one.parameters: shape_of(one.subject.model.spec.encoder) for one in judged}
     sizes = dict(sorted(sizes.items()))
     names = _names(judged)
@@ -310,7 +313,7 @@ def comparison_tables(judged: list[Judged]) -> list[Comparison]:
 
 
 def _names(judged: list[Judged]) -> list[str]:
-    """The method of each; with its path where another of the same method has the same size."""
+    """The method of each encoder; with its path if another of the same method has the same size."""
     keys = [(one.method, one.parameters) for one in judged]
     return [
         one.method if keys.count(key) == 1 else f"{one.method} ({one.subject.path})"
@@ -324,7 +327,7 @@ def say_comparison(tables: list[Comparison]) -> None:
         heading = Table("method", *(f"{_millions(size)}" for size in table.sizes))
         for method, rows in table.rows.items():
             heading.add_row(method, *_cells(table, rows))
-        console.print(f"{_words(table)}, by parameters of the encoder:")
+        console.print(f"{_words(table)}, by number of parameters of the encoder:")
         console.print(heading)
 
 
@@ -339,7 +342,7 @@ def _cells(table: Comparison, rows: dict[int, Row]) -> list[str]:
 
 
 def write_comparison(judged: list[Judged], name: str, out: str | None) -> list[Path]:
-    """JSON, Markdown and a picture of several encoders: where it was asked for, or in a folder here."""
+    """Write JSON, Markdown and a picture of several encoders to `out`, or into a folder here."""
     path = Path(out) if out else Path(_FOLDER) / f"compared-{name}.json"
     markdown, picture = path.with_suffix(".md"), path.with_suffix(".png")
     tables = comparison_tables(judged)
@@ -357,7 +360,7 @@ def _markdown(judged: list[Judged], tables: list[Comparison]) -> str:
     lines = [
         f"# {first.question.protocol} on {_short(first.data)}",
         "",
-        f"{first.counts[0]:,} images to learn from, {first.counts[1]:,} to test on, {first.classes} classes, "
+        f"{first.counts[0]:,} training images, {first.counts[1]:,} test images, {first.classes} classes, "
         f"chance {first.chance:.1%}. Test accuracy"
         + (", mean ± standard deviation over draws." if first.question.seeds > 1 else "."),
     ]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the step at hand is ended and saved first."""
+"""Ctrl-C and SIGTERM finish and save the current step before the program ends."""
 
 import signal
 from collections.abc import Generator
@@ -7,27 +7,27 @@ from threading import Event
 
 
 class Stop:
-    """Whether and by which signal to stop."""
+    """Whether to stop, and because of which signal."""
 
     def __init__(self) -> None:
         self.event = Event()
-        self.signal: int = signal.SIGTERM  # if another process was told to
+        self.signal: int = signal.SIGTERM  # where another process got the signal
 
 
 @contextmanager
 def signals() -> Generator[Stop]:
-    """Let Ctrl-C and SIGTERM end the step at hand first; a second Ctrl-C stops at once."""
+    """On Ctrl-C or SIGTERM finish the current step first; a second Ctrl-C stops at once."""
     stop = Stop()
 
-    def note(number: int, _: object) -> None:
+    def handle(number: int, _: object) -> None:
         if stop.event.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.event.set()
         stop.signal = number
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

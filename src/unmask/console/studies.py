@@ -1,4 +1,4 @@
-"""How `unmask study` and `unmask compare` carry out a study: costs, budget, runs, results."""
+"""Carry out a study for `unmask study` and `unmask compare`: costs, budget, runs, results."""
 
 import re
 import time
@@ -29,13 +29,13 @@ from unmask.study.study import Study, Trial
 from unmask.study.worker import work
 from unmask.training.hardware import Hardware
 
-_PIXELS = 64 * 32 * 32  # of all images of a measured pass
+_PIXELS = 64 * 32 * 32  # of all images in one measured pass
 _FEWEST = 4
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def make_folder(out: str) -> Path:
-    """The folder of tables and runs."""
+    """Create the folder of tables and runs."""
     root = Path(out)
     try:
         (root / "runs").mkdir(parents=True, exist_ok=True)
@@ -54,40 +54,40 @@ def checked_seeds(seeds: int) -> range:
 
 
 class Budget(NamedTuple):
-    """What all trainings together may take."""
+    """A limit for all training runs together."""
 
     share: float | None
-    """Of their epochs, if that was asked for."""
+    """Share of the epochs; None for a limit in seconds."""
     seconds: float
 
 
 def checked_budget(budget: str | None) -> Budget | None:
-    """What --budget says."""
+    """The value of --budget."""
     if budget is None:
         return None
     share = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", budget.strip())
     if share is not None:
         if not 0 < float(share[1]) <= 100:
             raise SettingsError(
-                f"--budget is at most 100% of the epochs, and above 0%; got {budget!r}"
+                f"--budget must be above 0% and at most 100% of the epochs, got {budget!r}"
             )
         return Budget(float(share[1]) / 100, 0.0)
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", budget.strip())
-    if found is None or float(found[1]) == 0:
+    duration_match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", budget.strip())
+    if duration_match is None or float(duration_match[1]) == 0:
         raise SettingsError(
-            f"--budget is a time such as 90min or 2h, or a share such as 50%; got {budget!r}"
+            f"--budget must be a time such as 90min or 2h, or a share such as 50%, got {budget!r}"
         )
-    return Budget(None, float(found[1]) * _UNITS[found[2]])
+    return Budget(None, float(duration_match[1]) * _UNITS[duration_match[2]])
 
 
 def setting_of(
     data: str, data_kind: str | None, images: int | None, flags: MachineFlags, batch_size: int
 ) -> Setting:
-    """Images and machine of a study that trains; with a number of images, so many to learn from."""
+    """Images and hardware of a study; `images` limits the number of training images."""
     source = find_source(data, data_kind)
     labelled = _few(open_labelled(source, 0), images)
     console.print(
-        f"images    {len(labelled.train):,} to learn from and {len(labelled.test):,} to test on, "
+        f"images    {len(labelled.train):,} for training and {len(labelled.test):,} for testing, "
         f"{len(labelled.train.annotations.names)} classes ({labelled.split})"
     )
     hardware = hardware_of(flags, in_memory=labelled.train.in_memory, batch_size=batch_size)
@@ -97,7 +97,7 @@ def setting_of(
 
 
 def _few(labelled: Labelled, images: int | None) -> Labelled:
-    """So many images to learn from, alike of every class."""
+    """Limit the training images to this number, the same share of every class."""
     train = labelled.train
     if images is None or images >= len(train):
         return labelled
@@ -114,14 +114,14 @@ def measured_costs(
     *,
     rounds: int,
 ) -> dict[str, StepCost]:
-    """What steps cost; measured by one of the processes that share the folder, while the others wait."""
-    console.print("measuring what steps cost ...")
+    """The costs of steps; one of the processes that share the folder measures, the others wait."""
+    console.print("measuring the cost of steps ...")
     torch.set_num_threads(hardware.threads)
     size = next(iter(recipes.values())).image_size
     folder = root / "runs" / f"costs-{name}"
     while True:
-        with claimed(folder) as mine:
-            if mine:
+        with claimed(folder) as is_ours:
+            if is_ours:
                 return costs(
                     recipes,
                     statistics,
@@ -136,39 +136,39 @@ def measured_costs(
 
 @dataclass(frozen=True, kw_only=True)
 class Conduct:
-    """A study about to be carried out."""
+    """A study that is ready to be carried out."""
 
     study: Study
     """The question."""
 
     name: str
-    """Of its files."""
+    """Name of its files."""
 
     trials: dict[str, Trial]
     """The variations."""
 
     costs: Mapping[str, StepCost]
-    """What a step of each costs."""
+    """Cost of a step of each variation."""
 
     seeds: Sequence[int]
-    """Of the runs of each variation."""
+    """Seeds of the runs of each variation."""
 
     root: Path
     """The folder of tables and runs."""
 
     words: tuple[str, ...]
-    """What is studied on what, for the page."""
+    """Sentences that describe the study, for the page."""
 
 
-def conduct(asked: Conduct, setting: Setting | None, budget: Budget | None) -> int:
-    """Make all runs that are left, if any are to be made, and write and print the results; the exit status."""
+def conduct(plan: Conduct, setting: Setting | None, budget: Budget | None) -> int:
+    """Make the remaining runs, write and print the results; returns the exit status."""
     stopped = 0
     if setting is not None:
-        asked = _fitted(asked, setting, budget)
-        stopped = _make(asked, setting)
-    written = _write(asked, setting)
+        plan = _fitted(plan, setting, budget)
+        stopped = _make(plan, setting)
+    written = _write(plan, setting)
     if stopped:
-        console.print("stopped; give the same command again to go on")
+        console.print("stopped; run the same command again to continue")
         return stopped
     console.print(written[0].read_text())
     for path in written:
@@ -176,55 +176,59 @@ def conduct(asked: Conduct, setting: Setting | None, budget: Budget | None) -> i
     return 0
 
 
-def _fitted(asked: Conduct, setting: Setting, budget: Budget | None) -> Conduct:
-    """The trials cut to fit a budget, and what will be done said."""
-    study, base = asked.study, asked.trials[asked.study.base]
-    every = jobs(study, asked.trials, asked.seeds, setting, asked.root)
-    tuning = tuning_cost(base.transfer, setting)  # what it costs the base; noise in it costs less
-    training, rest = expected_seconds(every, asked.costs, tuning, setting)
+def _fitted(plan: Conduct, setting: Setting, budget: Budget | None) -> Conduct:
+    """The study with its trials cut to fit the budget; prints the plan."""
+    study, base = plan.study, plan.trials[plan.study.base]
+    every = jobs(study, plan.trials, plan.seeds, setting, plan.root)
+    tuning = tuning_cost(
+        base.transfer, setting
+    )  # the cost for the base; variations with noise cost less
+    training, rest = expected_seconds(every, plan.costs, tuning, setting)
     factor = 1.0
     if budget is not None:
-        kept = asked.root / "runs" / f"budget-{asked.name}.json"
+        kept = plan.root / "runs" / f"budget-{plan.name}.json"
         factor = budget.share or fitting_factor(budget.seconds, training, rest, kept)
-    words = asked.words
+    words = plan.words
     if factor < 1.0:
-        trials = {name: trial.shortened(factor) for name, trial in asked.trials.items()}
+        trials = {name: trial.shortened(factor) for name, trial in plan.trials.items()}
         base = trials[study.base]
-        every = jobs(study, trials, asked.seeds, setting, asked.root)
-        training, rest = expected_seconds(every, asked.costs, tuning, setting)
+        every = jobs(study, trials, plan.seeds, setting, plan.root)
+        training, rest = expected_seconds(every, plan.costs, tuning, setting)
         words += (
-            f"To fit the budget all trainings are cut to {factor:g} of their epochs: {base.recipe.epochs:.3g} of "
+            f"To fit the budget, all training is cut to {factor:g} of its epochs: {base.recipe.epochs:.3g} of "
             f"pretraining and {base.transfer.epochs:.3g} of fine-tuning.",
         )
         console.print(words[-1])
     else:
-        trials = asked.trials
+        trials = plan.trials
     console.print(
         f"runs      {sum(bool(job.left()) for job in every)} of {len(every)} left, about "
-        f"{duration(training + rest)} one after another; give the same command elsewhere to share them"
+        f"{duration(training + rest)} one after another; run the same command in another terminal to share them"
     )
-    count = len(asked.seeds)
+    count = len(plan.seeds)
     words += (
-        f"{len(setting.labelled.train):,} images to learn from, {len(setting.labelled.test):,} to test on, "
+        f"{len(setting.labelled.train):,} training images, {len(setting.labelled.test):,} test images, "
         f"{count} {'seed' if count == 1 else 'seeds'}; mean ± standard deviation.",
     )
-    return replace(asked, trials=trials, words=words)
+    return replace(plan, trials=trials, words=words)
 
 
-def _make(asked: Conduct, setting: Setting) -> int:
-    """Make the runs, writing results after each; 0, or the status of a signal."""
-    every = jobs(asked.study, asked.trials, asked.seeds, setting, asked.root)
+def _make(plan: Conduct, setting: Setting) -> int:
+    """Make the runs and write results after each; returns 0, or the status of a signal."""
+    every = jobs(plan.study, plan.trials, plan.seeds, setting, plan.root)
     with signals() as stop:
         for step in work(every, setting, stop.event):
             console.print(
                 f"{time.strftime('%H:%M:%S')}  seed {step.job.seed}, {step.job.name}: {step.doing} {step.words}"
             )
             if step.doing == "done":
-                _write(asked, setting)
+                _write(plan, setting)
     return 128 + stop.signal if stop.event.is_set() else 0
 
 
-def _write(asked: Conduct, setting: Setting | None) -> list[Path]:
-    shown = asked.costs if asked.study.timed else {}
-    about = (asked.trials, asked.seeds, setting, shown, asked.root, asked.words)
-    return write(collected(asked.study, *about), asked.name, asked.root)
+def _write(plan: Conduct, setting: Setting | None) -> list[Path]:
+    costs_shown = plan.costs if plan.study.timed else {}
+    results = collected(
+        plan.study, plan.trials, plan.seeds, setting, costs_shown, plan.root, plan.words
+    )
+    return write(results, plan.name, plan.root)

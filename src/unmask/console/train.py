@@ -1,7 +1,7 @@
-"""The body of every training command: begin a run, or resume one, with all its processes; then train and score.
+"""The common body of the training commands: start or resume a run in all processes, train, and score.
 
-`pretrain`, `finetune` and `tokenizer` differ in their flags, in how a recipe is chosen and in what they print.
-A `Command` holds these differences; everything else is here, once.
+`pretrain`, `finetune` and `tokenizer` differ in their flags, in how they choose a recipe and in what they print.
+A `Command` holds these differences; everything else is written here once.
 """
 
 import json
@@ -28,7 +28,7 @@ from unmask.console.hardware import (
     say_what_differs,
 )
 from unmask.console.output import console, shown
-from unmask.console.ranks import Told, check_same, held, prepared, together
+from unmask.console.ranks import SharedRun, check_same, held, prepared, together
 from unmask.console.signals import signals
 from unmask.data import AnySource
 from unmask.errors import RunError, SettingsError
@@ -53,33 +53,39 @@ class Ready(NamedTuple):
     images: Images
     module: nn.Module
     start: Checkpoint | None
-    """Where it starts; None for the beginning."""
+    """The checkpoint to start from; None to start from the beginning."""
 
 
 class Start(NamedTuple):
-    """What a job starts from, known once the statistics of the images are."""
+    """A job with its initial weights; known once the statistics of the images are known."""
 
     job: AnyJob
     weights: Weights | None
-    """None for weights drawn from the seed."""
+    """None for random weights from the seed."""
 
 
-class Wish(NamedTuple):
-    """A run that is to begin."""
+class Common(NamedTuple):
+    """The part of a request that is the same for every job."""
 
     recipe_name: str
-    job: AnyJob
-    """Without the words of its initial weights, which depend on the statistics."""
     data: AnySource
     images: Images
-    out: str | None
-    """The folder; chosen from recipe and data if None."""
+    out: str | Path | None
+    """The folder of the run; runs/RECIPE-DATA if None."""
     seed: int
     running: RunFlags
+
+
+class Request(NamedTuple):
+    """A request for a new run."""
+
+    common: Common
+    job: AnyJob
+    """Without the description of its initial weights, which depends on the statistics."""
     statistics: Callable[[], ChannelStatistics]
-    """Measures, or takes, mean and deviation of each channel."""
+    """Measures or reads mean and deviation of each channel."""
     start: Callable[[ChannelStatistics], Start]
-    """Fits initial weights to the images, and prints what was done to them."""
+    """Adapts initial weights to the images, and prints what was changed."""
     say_images: Callable[[], None]
     say_plan: Callable[[Run, nn.Module, Cost], None]
 
@@ -90,12 +96,12 @@ class Flags(Protocol):
 
     @property
     def seed(self) -> int:
-        """Seed of all that is drawn."""
+        """Seed of everything that is random."""
         ...
 
     @property
     def running(self) -> RunFlags:
-        """What must not change the result."""
+        """Settings that must not change the result."""
         ...
 
 
@@ -104,136 +110,144 @@ F = TypeVar("F", bound=Flags)
 
 @dataclass(frozen=True)
 class Command(Generic[F]):
-    """What training commands differ in."""
+    """The differences between the training commands."""
 
     name: str
-    """As it is typed."""
+    """The name on the command line."""
 
-    wish: Callable[[list[str], Peek], Wish]
-    """The run that a command line asks for."""
+    request: Callable[[list[str], Peek], Request]
+    """Turns a command line into the request for a new run."""
 
     flags_of: Callable[[Run, str], F]
-    """The flags that a run in a folder was begun with, every choice made."""
+    """The flags that would give the run in a folder, with every choice filled in."""
 
     parse: Callable[[list[str], F], F]
-    """Reads flags, starting from others."""
+    """Parses flags, starting from default ones."""
 
     words: tuple[str, ...]
-    """The fields of positional words, which a run that goes on finds by itself."""
+    """The fields of positional words; a resumed run reads them from its folder."""
 
     fixed: tuple[str, ...]
-    """The fields that cannot change when a run goes on."""
+    """The fields that cannot change when a run is resumed."""
 
     again: str
-    """The command that begins another run with a change, in which {run} is the folder."""
+    """The command that starts another run with a change; {run} stands for the folder."""
 
     say_done: Callable[[Run, RunFolder, Outcome | None], None]
-    """Says what came out, and what to do next."""
+    """Prints the result and the next commands to run."""
 
     watched: Callable[[Iterable[Progress]], Iterator[Progress]] = iter
-    """Passes reports on, saying what is worth saying."""
+    """Passes reports on and prints warnings and measurements."""
 
 
 def main(command: Command[F], arguments: list[str]) -> int:
-    """Run a training command; the exit status."""
-    seen = peek(arguments)
-    if "resume" in seen.flags and not seen.help:
-        return _run(command, partial(resume, command, arguments, seen)).status
-    return _run(command, lambda: begin(command, command.wish(arguments, seen))).status
+    """Run a training command; returns the exit status."""
+    command_line = peek(arguments)
+    if "resume" in command_line.flags and not command_line.help:
+        return _run(command, partial(resume, command, arguments, command_line)).status
+    return _run(command, lambda: begin(command, command.request(arguments, command_line))).status
 
 
 class Finished(NamedTuple):
     """How a training command ended."""
 
     status: int
-    """The exit status: 0, or that of a signal."""
+    """The exit status: 0, or 128 plus the number of a signal."""
     folder: RunFolder | None
-    """None where nothing was left to do."""
+    """None if nothing was left to do."""
 
 
-def finished_folder(command: Command[F], wish: Wish) -> Path:
-    """Do what is wished for; the folder of the run, which holds a checkpoint if a signal stopped it."""
-    finished = _run(command, lambda: begin(command, wish))
+def finished_folder(command: Command[F], request: Request) -> Path:
+    """Carry out a request; returns the folder of the run, which holds a checkpoint if a signal stopped it."""
+    finished = _run(command, lambda: begin(command, request))
     assert finished.folder is not None
     return finished.folder.root
 
 
 def _run(command: Command[F], prepare: Callable[[], Ready | None]) -> Finished:
-    """Prepare a run in the first process, join the others to it, and train in all of them."""
-    with together() as waiting:
-        ready = prepared(prepare, _told, _join, waiting)
+    """Prepare a run in the first process, let the others join, and train in all of them."""
+    with together() as group:
+        ready = prepared(prepare, _shared, _join, group)
         if ready is None:
             return Finished(0, None)
         return Finished(train(command, ready), ready.folder)
 
 
-def begin(command: Command[F], wish: Wish) -> Ready | None:
-    """Make a run from a wish: folder, hardware, initial weights, costs and plan.
+def begin(command: Command[F], request: Request) -> Ready | None:
+    """Make a run from a request: folder, hardware, initial weights, costs and plan.
 
-    Where torchrun starts a command again after a failure, the run that it began goes on.
+    If torchrun restarts a command after a failure, the run that it had started is resumed.
     """
-    data, recipe = as_typed(wish.data), wish.job.recipe
-    before = _begun_before(wish.out, wish.recipe_name, data)
+    common, recipe = request.common, request.job.recipe
+    data = as_typed(common.data)
+    before = _begun_before(common.out, common.recipe_name, data)
     if before is not None:
         old = Run.read(before, command.name)
-        if (old.recipe, old.data, old.seed) == (recipe, wish.data, wish.seed):
+        if (old.recipe, old.data, old.seed) == (recipe, common.data, common.seed):
             again = ["--resume", str(before.root)]
             return resume(command, again, peek(again))
-    folder = RunFolder(wish.out or free_folder(wish.recipe_name, data))
+    folder = RunFolder(common.out or free_folder(common.recipe_name, data))
     folder.check_free()
 
-    wish.say_images()
-    train_images = wish.images.train
+    # The images, and the hardware that suits them.
+    request.say_images()
+    train_images = common.images.train
     check_batch(recipe.batch_size, paired=recipe.pairs)
     hardware = hardware_of(
-        wish.running.machine,
+        common.running.machine,
         in_memory=train_images.in_memory,
         batch_size=recipe.batch_size,
-        shard=wish.running.shard,
-        decode=wish.running.decode,
+        shard=common.running.shard,
+        decode=common.running.decode,
     )
     check_decode(hardware, train_images, recipe.views)
-    statistics = wish.statistics()
-    job, weights = wish.start(statistics)
+
+    # The run itself: what decides the result, in one spec.
+    statistics = request.statistics()
+    job, weights = request.start(statistics)
     run = new_run(
-        wish.recipe_name,
+        common.recipe_name,
         job,
-        wish.data,
+        common.data,
         train_images,
         statistics,
         hardware,
-        seed=wish.seed,
-        save_every_minutes=wish.running.save_every_minutes,
-        max_set_aside=wish.running.max_set_aside,
+        seed=common.seed,
+        save_every_minutes=common.running.save_every_minutes,
+        max_set_aside=common.running.max_set_aside,
     )
 
+    # Measure a step, so that the micro-batch fits in memory and the plan can be printed.
     module = run.build(weights)
     cost = measured(module, run, train_images)
-    fitting = fitting_part(cost, recipe.batch_size, wish.running.machine.micro_batch, hardware)
+    fitting = fitting_part(cost, recipe.batch_size, common.running.machine.micro_batch, hardware)
     check_whole(module, fitting.micro_batch, recipe.batch_size // fitting.processes)
     run = replace(run, hardware=fitting)
-    wish.say_plan(run, module, cost)
+    request.say_plan(run, module, cost)
 
+    # Only now is anything written.
     folder.create(run)
     first = save_start(folder, run, train_images, module) if weights else None
-    return Ready(run, folder, wish.images, module, first)
+    return Ready(run, folder, common.images, module, first)
 
 
-def resume(command: Command[F], arguments: list[str], seen: Peek) -> Ready | None:
+def resume(command: Command[F], arguments: list[str], command_line: Peek) -> Ready | None:
     """The run in the folder that `--resume` names, at its newest checkpoint; None if it is finished."""
-    if seen.flags["resume"] in ("", "True") or seen.flags["resume"].startswith("--"):
+    if command_line.flags["resume"] in ("", "True") or command_line.flags["resume"].startswith(
+        "--"
+    ):
         raise SettingsError("--resume needs the folder of a run: --resume runs/NAME")
-    folder = RunFolder(seen.flags["resume"])
+    folder = RunFolder(command_line.flags["resume"])
     run = Run.read(folder, command.name)
-    begun = command.flags_of(run, seen.flags["resume"])
-    flags = command.parse(arguments, begun)
-    _refuse_changes(command, flags, begun, folder)
+    old_flags = command.flags_of(run, command_line.flags["resume"])
+    flags = command.parse(arguments, old_flags)
+    _refuse_changes(command, flags, old_flags, folder)
     check_batch(run.recipe.batch_size, paired=run.recipe.pairs)
     changed = _with_flags(run, flags.running)
 
     start, damaged = folder.newest()
     for line in damaged:
-        console.print(f"passed over a damaged checkpoint: {line}")
+        console.print(f"skipped a damaged checkpoint: {line}")
     check_start(run, folder, start)
     step = start.info.step if start else 0
     if step >= run.steps and (run.job.is_scored is False or folder.results.exists()):
@@ -251,7 +265,7 @@ def resume(command: Command[F], arguments: list[str], seen: Peek) -> Ready | Non
 
 
 def train(command: Command[F], ready: Ready) -> int:
-    """Train until the end or a signal, then score, and say how to go on; the exit status."""
+    """Train until the end or a signal, then score and print what comes next; returns the exit status."""
     run, folder = ready.run, ready.folder
     torch.set_num_threads(run.hardware.threads)
     with held(folder), signals() as stop:
@@ -267,17 +281,17 @@ def train(command: Command[F], ready: Ready) -> int:
         if outcome is not None:
             folder.write_results(outcome.result)
     if folder.set_aside.exists():
-        console.print(f"images that could not be used are listed in {folder.set_aside}")
+        console.print(f"unusable images were skipped and are listed in {folder.set_aside}")
     if outcome is not None and outcome.unreadable:
         name, reason = outcome.unreadable[0]
         count = len(outcome.unreadable)
-        console.print(f"{count} images could not be scored, the first {name}: {reason}")
+        console.print(f"{count} images could not be scored; the first is {name}: {reason}")
     command.say_done(run, folder, outcome)
     return 0
 
 
 def free_folder(recipe_name: str, data: str) -> str:
-    """runs/RECIPE-DATA, numbered if that is taken."""
+    """runs/RECIPE-DATA, with a number if that folder exists."""
     return next(name for name in _folders(recipe_name, data) if not Path(name).exists())
 
 
@@ -288,8 +302,8 @@ def _folders(recipe_name: str, data: str) -> Iterator[str]:
     yield from (f"{base}-{number}" for number in count(2))
 
 
-def _begun_before(out: str | None, recipe_name: str, data: str) -> RunFolder | None:
-    """The run that this very command began before torchrun started it again, if it has."""
+def _begun_before(out: str | Path | None, recipe_name: str, data: str) -> RunFolder | None:
+    """The run that this command had started before torchrun restarted it, if there is one."""
     if launched().restarts == 0:
         return None
     taken = takewhile(lambda name: Path(name).exists(), _folders(recipe_name, data))
@@ -298,28 +312,28 @@ def _begun_before(out: str | None, recipe_name: str, data: str) -> RunFolder | N
     return folder if folder and folder.spec.exists() else None
 
 
-def _told(ready: Ready) -> Told:
+def _shared(ready: Ready) -> SharedRun:
     step = None if ready.start is None else ready.start.info.step
-    return Told(ready.folder.root, json.dumps(to_json(ready.run)), step)
+    return SharedRun(ready.folder.root, json.dumps(to_json(ready.run)), step)
 
 
-def _join(told: Told) -> Ready:
-    """The run that another process has prepared, if this one sees the same images."""
-    folder = RunFolder(told.root)
+def _join(shared: SharedRun) -> Ready:
+    """Rebuild the run that the first process has prepared, and check that this process sees the same images."""
+    folder = RunFolder(shared.root)
     if not folder.spec.exists():
         raise RunError(
-            f"{told.root.absolute()} is not there, and the first process has made it; the folder of a "
-            "run must lie where all machines see it (--out)"
+            f"{shared.root.absolute()} was created by the first process but is not visible here; choose a folder that "
+            "all machines share with --out"
         )
-    run = from_json(Run, json.loads(told.run))
+    run = from_json(Run, json.loads(shared.run))
     images = run.job.open(run.data, run.seed)
     check_same(images.train, run.fingerprint)
-    start = None if told.step is None else folder.at(told.step)
+    start = None if shared.step is None else folder.at(shared.step)
     return Ready(run, folder, images, run.build(), start)
 
 
 def _whole(ready: Ready) -> nn.Module:
-    """The module in one piece: read from the newest checkpoint, if processes share it."""
+    """The whole module; if it is sharded, read from the newest checkpoint."""
     newest, _ = ready.folder.newest()
     if not ready.run.hardware.shard or newest is None:
         return ready.module
@@ -329,7 +343,7 @@ def _whole(ready: Ready) -> nn.Module:
 
 
 def _with_flags(run: Run, flags: RunFlags) -> Run:
-    """The run on this machine, with what may change as the flags say."""
+    """The run with the flags of this command, on this machine."""
     return replace(
         run,
         hardware=changed_hardware(flags, run.hardware, run.recipe.batch_size),
@@ -338,35 +352,35 @@ def _with_flags(run: Run, flags: RunFlags) -> Run:
     )
 
 
-def _refuse_changes(command: Command[F], flags: Any, begun: Any, folder: RunFolder) -> None:
-    """Refuse other values than the run has in fields that cannot change.
+def _refuse_changes(command: Command[F], flags: Any, old_flags: Any, folder: RunFolder) -> None:
+    """Check that no field that must stay the same has changed.
 
     Raises:
-        SettingsError: naming the flag.
+        SettingsError: with the name of the flag.
     """
     if any(getattr(flags, word) is not None for word in command.words):
         what = " and ".join(word.upper() for word in command.words)
-        raise SettingsError(f"--resume finds the images by itself: leave out {what}")
+        raise SettingsError(f"--resume reads the images from the run; leave out {what}")
     names = {"recipe": "a setting of the recipe", "recipe_name": "--recipe"}
     for name in command.fixed:
-        new, old = getattr(flags, name), getattr(begun, name)
+        new, old = getattr(flags, name), getattr(old_flags, name)
         if new == old:
             continue
-        if name == "about_data":  # a group of flags: name the one that differs
+        if name == "about_data":  # a group of flags; the message names the one that differs
             name = next(f.name for f in fields(new) if getattr(new, f.name) != getattr(old, f.name))
         flag = names.get(name, f"--{name.replace('_', '-')}")
         raise SettingsError(
-            f"--resume continues a run exactly, so {flag} cannot change; begin another with "
+            f"--resume continues a run exactly, so {flag} cannot change; start another run with "
             f"`{command.again.format(run=folder.root)}` and that change"
         )
 
 
 def _check_images(command: Command[F], run: Run, images: Images, folder: RunFolder) -> None:
-    """Refuse to go on with other images than the run began with."""
+    """Check that the images are the same as when the run started."""
     if run.job.knows(images) and images.train.fingerprint == run.fingerprint:
         return
     raise RunError(
         f"the images of this run have changed ({run.images:,} then, {len(images.train):,} now, or "
-        "other names, sizes or classes), so it cannot go on exactly; put them back, or start again "
+        "other names, sizes or classes),\nso it cannot be resumed exactly; restore them, or start again "
         f"with `{command.again.format(run=folder.root)}`"
     )

@@ -1,4 +1,4 @@
-"""Files to batches."""
+"""Reading images from files, and making batches of them."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Arrays in files, whatever their channels and values: TIFF (extra `tiff`) and NumPy's .npy."""
+"""Image arrays with any number of channels and any numeric type: TIFF (extra `tiff`) and NumPy's .npy."""
 
 import io
 import logging
@@ -19,12 +19,16 @@ BAND_ENDINGS = frozenset([".tif", ".tiff", ".npy"])
 """Endings of files that may hold any number of channels."""
 
 GDAL_NODATA = 42113
-_READABLE = "biuf"
+"""The TIFF tag in which GDAL stores the no-data value, as text."""
+
+_NUMERIC = (
+    "biuf"  # NumPy's letters for bool, int, uint and float: no complex numbers, text or objects
+)
 
 
 @contextmanager
 def silent(logger: str) -> Generator[None]:
-    """Keep a library from printing what we handle ourselves."""
+    """Silence a library's logger while we handle its warnings ourselves."""
     log = logging.getLogger(logger)
     before = log.disabled
     log.disabled = True
@@ -35,19 +39,19 @@ def silent(logger: str) -> Generator[None]:
 
 
 class Shape(NamedTuple):
-    """What the header of an array says."""
+    """The contents of an array's header."""
 
     size: Size
     channels: int
     bytes_only: bool
-    """Whether values are uint8 and none of them means that there is no value."""
+    """Whether values are uint8 without a no-data value."""
 
 
 def read_shape(file: Path | io.BytesIO, no_data: float | None) -> Shape:
-    """Size, channels and kind of values; none of them is read. Bytes without a name are those of a .npy.
+    """Size, channels and type of the values, without reading them. A BytesIO must hold a .npy file.
 
     Raises:
-        DataError: with the reason, if this is no array of an image.
+        DataError: with the reason, if the file is not an image array.
         ResourceError: if a package is missing.
     """
     if isinstance(file, io.BytesIO) or file.suffix.lower() == ".npy":
@@ -58,32 +62,32 @@ def read_shape(file: Path | io.BytesIO, no_data: float | None) -> Shape:
             series = tiff.series[0]
             shape, dtype, axes = series.shape, series.dtype, series.axes
             missing = no_data if no_data is not None else _nodata(tiff)
-    if dtype.kind not in _READABLE:
-        raise DataError(f"values of type {dtype} are no pixels")
+    if dtype.kind not in _NUMERIC:
+        raise DataError(f"values of type {dtype} cannot be pixels")
     height, width = (shape[axes.index(axis)] for axis in _plane(axes))
     channels = int(np.prod(shape)) // max(1, height * width)
     if 0 in shape:
-        raise DataError(f"holds no pixel (shape {shape})")
+        raise DataError(f"has no pixels (shape {shape})")
     return Shape(Size(height, width), channels, dtype == np.uint8 and missing is None)
 
 
 def read_bands(
     path: Path | io.BytesIO, bands: tuple[int, ...], no_data: float | None, bytes_only: bool
 ) -> Tensor:
-    """The bands, counted from 1 (all if none are named), as [c h w]: uint8, or float32 with NaN for no value.
+    """The bands, counted from 1 (all if `bands` is empty), as [c h w]: uint8, or float32 with NaN for missing values.
 
     Raises:
-        DataError: if the file is damaged, lacks a band, or holds no value at all.
+        DataError: if the file is damaged, lacks a band, or has only missing values.
     """
     try:
         array, missing = _read(path, no_data)
     except (DataError, ResourceError):
         raise
-    except Exception as error:  # tifffile and its codecs raise all sorts
+    except Exception as error:  # tifffile and its codecs raise exceptions of many types
         raise DataError(_reason(error)) from None
     if bands:
         if max(bands) > len(array):
-            raise DataError(f"has {len(array)} channels, so no channel {max(bands)}")
+            raise DataError(f"has {len(array)} channels; channel {max(bands)} does not exist")
         array = array[[band - 1 for band in bands]]
     if bytes_only:
         return torch.from_numpy(np.array(array, order="C"))
@@ -92,12 +96,12 @@ def read_bands(
     if missing is not None:
         values[array == missing] = np.nan
     if np.isnan(values).all():
-        raise DataError("holds no value: all are missing")
+        raise DataError("all values are missing")
     return torch.from_numpy(values)
 
 
 def _read(path: Path | io.BytesIO, no_data: float | None) -> tuple[NDArray[Any], float | None]:
-    """An array [c h w], and the value that means none."""
+    """An array [c h w], and its no-data value."""
     if isinstance(path, io.BytesIO) or path.suffix.lower() == ".npy":
         array = _npy(path)
         return _channels_first(np.asarray(array), _guessed_axes(array.shape)), no_data
@@ -107,7 +111,7 @@ def _read(path: Path | io.BytesIO, no_data: float | None) -> tuple[NDArray[Any],
 
 
 def _npy_header(file: Path | io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and kind of values of a .npy, of which bytes may be the beginning alone."""
+    """Shape and dtype of a .npy file; a BytesIO may hold only its beginning."""
     if isinstance(file, Path):
         array = _npy(file)
         return array.shape, array.dtype
@@ -120,7 +124,7 @@ def _npy_header(file: Path | io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]
         )
         shape, _, dtype = read(file)
     except (ValueError, EOFError) as error:
-        raise _no_array(error) from None
+        raise _not_an_array(error) from None
     return shape, dtype
 
 
@@ -130,11 +134,11 @@ def _npy(file: Path | io.BytesIO) -> NDArray[Any]:
             return np.load(file, allow_pickle=False)
         return np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise _no_array(error) from None
+        raise _not_an_array(error) from None
 
 
-def _no_array(error: Exception) -> DataError:
-    return DataError(f"damaged or no array of numbers ({str(error).splitlines()[0]})")
+def _not_an_array(error: Exception) -> DataError:
+    return DataError(f"damaged, or not an array of numbers ({str(error).splitlines()[0]})")
 
 
 def _tiff(path: Path) -> Any:
@@ -142,7 +146,7 @@ def _tiff(path: Path) -> Any:
         import tifffile
     except ImportError:
         raise ResourceError(
-            "TIFF files with many bands need the package tifffile: pip install 'unmask[tiff]'"
+            "multi-band TIFF files need the package tifffile: pip install 'unmask[tiff]'"
         ) from None
     try:
         with silent("tifffile"):
@@ -152,7 +156,7 @@ def _tiff(path: Path) -> Any:
 
 
 def _nodata(file: Any) -> float | None:
-    """The value that GDAL notes for missing data; tifffile's own reading of it refuses "0.0" for bytes."""
+    """GDAL's no-data value, or None. tifffile's own parser rejects "0.0" for uint8 images."""
     tag = file.pages[0].tags.get(GDAL_NODATA)
     if tag is None:
         return None
@@ -164,26 +168,28 @@ def _nodata(file: Any) -> float | None:
 
 def _plane(axes: str) -> tuple[str, str]:
     if "Y" not in axes or "X" not in axes:
-        raise DataError(f"no image: its axes are {axes}")
+        raise DataError(f"not an image: its axes are {axes}")
     return "Y", "X"
 
 
 def _guessed_axes(shape: tuple[int, ...]) -> str:
-    """Axes of a plain array: [h w], or the smaller of the first and last of three is the channels."""
+    """Axes of a plain array: [h w]; of three axes, the smaller of the first and the last holds the channels."""
     if len(shape) == 2:
         return "YX"
     if len(shape) != 3:
-        raise DataError(f"an array of shape {shape} is no image; [h w], [h w c] or [c h w] is")
+        raise DataError(
+            f"an array of shape {shape} is not an image; it must be [h w], [h w c] or [c h w]"
+        )
     if shape[0] == shape[2]:
-        raise DataError(f"of shape {shape}: which axis holds the channels cannot be told")
+        raise DataError(f"shape {shape} is ambiguous: the first or the last axis may be channels")
     return "CYX" if shape[0] < shape[2] else "YXC"
 
 
 def _channels_first(array: NDArray[Any], axes: str) -> NDArray[Any]:
     y, x = (axes.index(axis) for axis in _plane(axes))
-    rest = [axis for axis in range(array.ndim) if axis not in (y, x)]
-    turned = array.transpose(*rest, y, x)
-    return turned.reshape(-1, *turned.shape[-2:])
+    others = [axis for axis in range(array.ndim) if axis not in (y, x)]
+    transposed = array.transpose(*others, y, x)
+    return transposed.reshape(-1, *transposed.shape[-2:])
 
 
 def _reason(error: Exception) -> str:
@@ -192,4 +198,4 @@ def _reason(error: Exception) -> str:
         return (
             f"its compression needs the package imagecodecs: pip install 'unmask[tiff]' ({first})"
         )
-    return f"damaged or cut off ({first})"
+    return f"damaged or truncated ({first})"

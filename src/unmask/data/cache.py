@@ -1,10 +1,11 @@
-"""What was found out about files once and holds until they change: kept in the user's cache folder.
+"""A cache of facts about files, in the user's cache folder; entries are valid until the files change.
 
-Losing any of it costs time only, so a cache that cannot be written is no error.
+Losing the cache only costs time, so a cache that cannot be written is not an error.
 """
 
 import contextlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,18 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("unmask"))
 
 
+def size_and_time(file: Path) -> tuple[int, int]:
+    """Size in bytes and time of last change of a file; both stay equal until somebody writes to it."""
+    return size_and_change(file.stat())
+
+
+def size_and_change(status: os.stat_result) -> tuple[int, int]:
+    """The same from a stat result. Includes ctime, because tools can set mtime back after a change."""
+    return status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)
+
+
 def read_json(name: str) -> dict[str, Any] | None:
-    """What `write_json` kept under this name; None if there is nothing, or it is damaged."""
+    """The object that `write_json` stored under this name; None if it is missing or damaged."""
     try:
         return json.loads((cache_folder() / f"{name}.json").read_text())
     except (OSError, ValueError):
@@ -30,12 +41,12 @@ def read_json(name: str) -> dict[str, Any] | None:
 
 
 def write_json(name: str, content: dict[str, Any]) -> None:
-    """Keep a JSON object under a name."""
-    _keep(cache_folder() / f"{name}.json", lambda path: path.write_text(json.dumps(content)))
+    """Store a JSON object under a name."""
+    _store(cache_folder() / f"{name}.json", lambda path: path.write_text(json.dumps(content)))
 
 
 def read_table(name: str) -> pa.Table | None:
-    """What `write_table` kept under this name; None if there is nothing, or it is damaged."""
+    """The table that `write_table` stored under this name; None if it is missing or damaged."""
     path = cache_folder() / f"{name}.arrow"
     try:
         return feather.read_table(path) if path.exists() else None
@@ -44,15 +55,15 @@ def read_table(name: str) -> pa.Table | None:
 
 
 def write_table(name: str, table: pa.Table) -> None:
-    """Keep a table under a name."""
-    _keep(
+    """Store a table under a name."""
+    _store(
         cache_folder() / f"{name}.arrow",
         lambda path: feather.write_feather(table, str(path), compression="uncompressed"),
     )
 
 
-def _keep(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole; a cache that cannot be written is no error."""
+def _store(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file atomically; ignore a cache folder that cannot be written."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, write)

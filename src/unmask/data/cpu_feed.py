@@ -1,4 +1,4 @@
-"""Images decoded and cropped by loading processes: for any source, any views and any annotations."""
+"""The feed that decodes and crops images in loading processes, for any source, views and annotations."""
 
 from typing import NamedTuple
 
@@ -14,18 +14,18 @@ from unmask.data.views import AnyViews
 
 
 class Shown(NamedTuple):
-    """What is shown of one image."""
+    """The views of one image, with its annotation."""
 
     views: tuple[Tensor, ...]
     annotation: Annotation
     position: int
-    """Of the image; another than was asked for, where that could not be decoded."""
+    """Position of the image in the source; that of its replacement if the requested image could not be decoded."""
 
 
 class CpuFeed:
     """A source's images as an objective sees them, by (epoch, index).
 
-    The size of crops may depend on the epoch; then `size` is a function of it that can be pickled.
+    The size of crops may depend on the epoch; then `size` is a function that can be pickled.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class CpuFeed:
         shown = [self.shown(key, wanted.size, failures) for key in wanted.keys]
         pictures = [
             collate_pictures(list(views))
-            for views in zip(*(one.views for one in shown), strict=True)
+            for views in zip(*(image.views for image in shown), strict=True)
         ]
         return Batch(
             views=tuple(views for views, _ in pictures),
-            annotations=self.source.annotations.collate([one.annotation for one in shown]),
-            index=torch.tensor([one.position for one in shown]),
+            annotations=self.source.annotations.collate([image.annotation for image in shown]),
+            index=torch.tensor([image.position for image in shown]),
             epoch=wanted.epoch,
             sizes=pictures[0][1],
         )
@@ -63,7 +63,7 @@ class CpuFeed:
         return loaded.to(device)
 
     def shown(self, key: tuple[int, int], size: Size, failures: Failures) -> Shown:
-        """What is shown of the image of a key (epoch, index), or of the one that replaces it."""
+        """The views of the image with this key (epoch, index), or of its replacement."""
         read = self.source.__getitem__
         sample, position = read_or_replace(read, self.source, self.seed, key, failures)
         kind = self.source.annotations

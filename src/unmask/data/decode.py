@@ -1,17 +1,17 @@
-"""Bytes to uint8 pixels: one wrapper, and one policy for every odd kind of file.
+"""Decoding of image files to uint8 pixels, with one policy for unusual files.
 
-- The content decides, not the name: a PNG called .jpg is read as a PNG.
-- A rotation noted in EXIF is applied.
-- Palettes are looked up; anything with transparency is laid on white.
+- The content decides the format, not the name: a PNG called .jpg is read as a PNG.
+- The EXIF orientation is applied.
+- Palettes are resolved; transparent images are composited on white.
 - 16-bit grey is scaled from its full range, 0 to 65535, to 0 to 255.
-- CMYK, YCbCr and LAB become RGB; grey among colour is repeated in three channels, colour among
-  grey is turned to luma.
-- Of an animation or a file of several pages, the first picture counts.
-- Refused, with a reason: damaged or cut-off files, more than 179 million pixels, 32-bit and
+- CMYK, YCbCr and LAB are converted to RGB. In a colour data set, grey is repeated in three channels; in a grey one,
+  colour is converted to luma.
+- Of an animation or a file with several pages, only the first picture is read.
+- Refused, with a reason: damaged or truncated files, more than 179 million pixels, 32-bit and
   floating-point pixels (their range is not known).
 
-torchcodec decodes plain JPEG and PNG, several times faster for small files; Pillow does the rest,
-and everything where torchcodec is missing.
+torchcodec decodes plain JPEG and PNG, several times faster than Pillow for small files. Pillow decodes all others,
+and all files if torchcodec is missing.
 """
 
 import io
@@ -47,9 +47,9 @@ IMAGE_ENDINGS = frozenset(
         ".jp2",
     ]
 )
-"""Files with these endings are taken for images; their content then decides."""
+"""Files with these endings are read as images; their content then decides the format."""
 
-_MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb
+_MAX_PIXELS = 178_956_970  # Pillow's limit for decompression bombs
 _UNREADABLE = (
     UnidentifiedImageError,
     Image.DecompressionBombError,
@@ -63,17 +63,17 @@ _UNREADABLE = (
 
 
 class Header(NamedTuple):
-    """What the first bytes of a file say."""
+    """The contents of an image file's header."""
 
     size: Size
     grey: bool
 
 
 def read_header(data: Any) -> Header:
-    """Type and size of an image, from a path or an open file; no pixel is decoded.
+    """Size of an image and whether it is grey, from a path or an open file, without decoding pixels.
 
     Raises:
-        DataError: with the reason, if this is no image that `decode` would read.
+        DataError: with the reason, if `decode` would not read it.
     """
     try:
         with _open(data) as image:
@@ -114,33 +114,33 @@ def decode(data: bytes, channels: int) -> UInt8[Tensor, "c h w"]:
 
 
 def decode_jpegs(files: list[Tensor], channels: int, device: torch.device) -> list[Tensor]:
-    """The pixels of plain JPEGs, [c h w] each, from their bytes, [n] on the CPU; decoded all at once on the device.
+    """The pixels of plain JPEGs, [c h w] each, from their bytes, [n] on the CPU; decoded together on the device.
 
     Raises:
-        RuntimeError: if any of them cannot be decoded there.
-        ImportError: without torchcodec.
+        RuntimeError: if the device cannot decode one of them.
+        ImportError: if torchcodec is missing.
     """
     from torchcodec.decoders import decode_jpeg
 
-    found: Any = decode_jpeg(files, mode="RGB" if channels == 3 else "GRAY", device=device)
-    return found
+    images: Any = decode_jpeg(files, mode="RGB" if channels == 3 else "GRAY", device=device)
+    return images
 
 
 def upright_format(data: bytes) -> str | None:
-    """JPEG or PNG, if a file is one in which every reader sees what `decode` does; else None."""
+    """JPEG or PNG, if every decoder reads the same pixels from the file as `decode`; else None."""
     with _open(io.BytesIO(data)) as image:
         upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
         return image.format if _plain(image) and upright else None
 
 
 def jpeg_or_png(data: bytes) -> str:
-    """JPEG for a file that is one already, of whatever colours; PNG for all others."""
+    """JPEG for any JPEG file, whatever its colour space; PNG for all others."""
     with _open(io.BytesIO(data)) as image:
         return "JPEG" if image.format in ("JPEG", "MPO") else "PNG"
 
 
 def _torchcodec() -> dict[str | None, Any] | None:
-    """torchcodec's decoders by format, or None where it is not installed or cannot load its libraries."""
+    """torchcodec's decoders by format, or None if it is not installed or cannot load its libraries."""
     try:
         from torchcodec.decoders import decode_jpeg, decode_png
     except (ImportError, OSError, RuntimeError):
@@ -162,30 +162,30 @@ def _check(image: Image.Image) -> None:
 
 
 def _plain(image: Image.Image) -> bool:
-    """Whether torchcodec reads this file just as the policy says."""
+    """Whether torchcodec decodes this file as our policy says."""
     if image.format not in ("JPEG", "PNG") or image.mode not in ("L", "RGB"):
         return False
     return not getattr(image, "is_animated", False) and "transparency" not in image.info
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
-    turned = ImageOps.exif_transpose(image)
-    if turned.mode.startswith("I;16"):
-        wide = np.asarray(turned).astype(np.uint32)
-        turned = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
-    if turned.has_transparency_data:
-        over = turned.convert("RGBA")
-        turned = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-    return turned.convert(mode)
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16"):
+        levels = np.asarray(upright).astype(np.uint32)
+        upright = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+    if upright.has_transparency_data:
+        overlay = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay)
+    return upright.convert(mode)
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image of a known type"
+        return "not an image of a known format"
     if isinstance(error, Image.DecompressionBombError):
         return str(error).partition(", could")[0]
     if isinstance(error, PermissionError):
-        return "may not be read (permission denied)"
+        return "cannot be read (permission denied)"
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    first = re.sub(r"^\w+, \S+\.cpp:\d+, ", "", first)  # the place in torchcodec's source
-    return f"damaged or cut off ({first})"
+    first = re.sub(r"^\w+, \S+\.cpp:\d+, ", "", first)  # the line of torchcodec's source
+    return f"damaged or truncated ({first})"

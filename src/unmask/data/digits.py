@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits of 8 x 8 pixels that scikit-learn carries (Alpaydin and Kaynak, 1998)."""
+"""The 1,797 handwritten digits of 8 x 8 pixels in scikit-learn (Alpaydin and Kaynak, 1998)."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ _TEST_EVERY = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Digits:
-    """Scikit-learn's handwritten digits: always there, nothing to download."""
+    """Scikit-learn's handwritten digits: installed with it, nothing to download."""
 
     def splits(self) -> tuple[str, ...]:
-        """("train", "test"): every fifth image of each digit is for testing."""
+        """("train", "test"): every fifth image of each digit is a test image."""
         return ("train", "test")
 
     def open(self, split: str = "train") -> "DigitImages":
-        """The 1,442 digits to learn from, or the 355 to test on."""
+        """The 1,442 training images, or the 355 test images."""
         return DigitImages(split)
 
 
@@ -42,10 +42,10 @@ class DigitImages:
         from sklearn.datasets import load_digits
 
         values, labels = load_digits(return_X_y=True)
-        place = np.zeros(len(labels), dtype=int)  # of an image among those of its digit
+        rank = np.zeros(len(labels), dtype=int)  # of each image among the images of its digit
         for digit in range(10):
-            place[labels == digit] = np.arange((labels == digit).sum())
-        testing = place % _TEST_EVERY == _TEST_EVERY - 1
+            rank[labels == digit] = np.arange((labels == digit).sum())
+        testing = rank % _TEST_EVERY == _TEST_EVERY - 1
         self._numbers = np.flatnonzero(testing if split == "test" else ~testing)
         levels = np.round(values[self._numbers] * (255 / 16)).astype(np.uint8)
         self.pixels = torch.from_numpy(levels).reshape(-1, 1, 8, 8)
@@ -65,7 +65,7 @@ class DigitImages:
         return f"digit {self._numbers[position]}"
 
     def labels(self) -> NDArray[np.int64]:
-        """The digit each image shows."""
+        """The digit that each image shows."""
         return self._labels.numbers()
 
     def typical_size(self) -> Size:

@@ -1,4 +1,4 @@
-"""Where a view lies in its image, and how pixels, class maps and boxes are moved there together."""
+"""The geometry of a view in its image, applied to pixels, class maps and boxes alike."""
 
 import math
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -15,7 +15,7 @@ from unmask.contracts import Size
 
 _BICUBIC = v2.InterpolationMode.BICUBIC
 _NEAREST = v2.InterpolationMode.NEAREST_EXACT  # plain NEAREST is off by half a pixel
-_MOST = 0.5
+_LEAST_KNOWN = 0.5  # share of known values among the sources of a resized pixel; missing below it
 
 
 class Box(NamedTuple):
@@ -33,42 +33,42 @@ class Box(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """How a view is made of an image: a part is resized, a window is cut from that, and may be mirrored."""
+    """How a view is made from an image: crop a part, resize it, crop a window, and possibly mirror it."""
 
     part: Box
-    """What is taken of the original image."""
+    """The part of the original image."""
     resized: Size
-    """Pixels that the part is resized to."""
+    """Size that the part is resized to, in pixels."""
     window: Box
-    """What is cut from the resized part: the view."""
+    """The window of the resized part that becomes the view."""
     mirrored: bool
-    """Whether left and right change places."""
+    """Whether left and right are swapped."""
 
 
 @runtime_checkable
 class Placing(Protocol):
-    """Views that can say where they lie in an image, so that annotations of pixels can move along.
+    """Views that know their geometry in the image, so that class maps and boxes can follow.
 
-    One that moves pixels in other ways, or gives several views, does not offer it.
+    Views that move pixels in other ways, or return several views, do not implement it.
     """
 
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
-        """Where the view of `size` pixels lies in an image of `whole` pixels; the key alone decides."""
+        """The geometry of a view of `size` pixels in an image of `whole` pixels; a function of the key."""
         ...
 
 
 def whole_of(size: Size) -> Box:
-    """The box of all pixels."""
+    """The box that covers an image of this size."""
     return Box(0, 0, *size)
 
 
 def view_of_part(part: Box, size: Size, mirrored: bool = False) -> Geometry:
-    """A part of an image, resized to the view."""
+    """The geometry of a part resized to the whole view."""
     return Geometry(part, size, whole_of(size), mirrored)
 
 
 def covering(whole: Size, size: Size) -> Size:
-    """An image's size in its proportions, when it just covers `size`."""
+    """The smallest size with the image's aspect ratio that covers `size`."""
     scale = max(size.height / whole.height, size.width / whole.width)
     return Size(
         max(size.height, round(whole.height * scale)), max(size.width, round(whole.width * scale))
@@ -76,7 +76,7 @@ def covering(whole: Size, size: Size) -> Size:
 
 
 def middle(resized: Size, size: Size) -> Box:
-    """The box of `size` in the middle of a larger one; torchvision's rule of rounding."""
+    """The box of `size` in the centre of a larger one, rounded as in torchvision."""
     top, left = (round((a - b) / 2) for a, b in zip(resized, size, strict=True))
     return Box(top, left, *size)
 
@@ -84,20 +84,21 @@ def middle(resized: Size, size: Size) -> Box:
 def moved_pixels(
     image: Shaped[Tensor, "c h w"], geometry: Geometry
 ) -> Shaped[Tensor, "c new_h new_w"]:
-    """The view of an image, resized as `resize` does."""
+    """The view of an image, resized by `resize`."""
     resized = resize(_cut(image, geometry.part), geometry.resized)
     return _flipped(_cut(resized, geometry.window), geometry)
 
 
 def moved_map(map_: Int[Tensor, "h w"], geometry: Geometry) -> Int[Tensor, "new_h new_w"]:
-    """The class of each pixel of the view: that of the nearest pixel of the image."""
+    """The class of each pixel of the view, from the nearest pixel of the image."""
     return _nearest(map_[None], geometry)[0]
 
 
 def moved_objects(objects: Objects, whole: Size, geometry: Geometry) -> Objects:
-    """The objects of an image in its view, boxes clipped to the view.
+    """The objects of an image in its view, with boxes clipped to the view.
 
-    Those of which nothing remains are left out: no pixel of the mask where masks are known, else no area of the box.
+    Objects outside the view are removed: if masks are known, those without a pixel of their mask, else those whose box
+    has no area.
     """
     boxes = F.crop(_as_boxes(objects.boxes, whole), *geometry.part)
     boxes = F.resize(boxes, list(geometry.resized))
@@ -105,24 +106,25 @@ def moved_objects(objects: Objects, whole: Size, geometry: Geometry) -> Objects:
     boxes = F.horizontal_flip(boxes) if geometry.mirrored else boxes
     boxes = F.clamp_bounding_boxes(boxes).as_subclass(Tensor)
     masks = None if objects.masks is None else _nearest(objects.masks, geometry)
-    seen = _seen(boxes, masks)
-    return Objects(boxes[seen], objects.classes[seen], None if masks is None else masks[seen])
+    visible = _visible(boxes, masks)
+    masks = None if masks is None else masks[visible]
+    return Objects(boxes[visible], objects.classes[visible], masks)
 
 
 def moved(annotation: Annotation, whole: Size, geometry: Geometry) -> Annotation:
-    """A class map, or objects, of an image of `whole` pixels in its view."""
+    """A class map or objects of an image of `whole` pixels, moved to its view."""
     if isinstance(annotation, Objects):
         return moved_objects(annotation, whole, geometry)
     return None if annotation is None else moved_map(annotation, geometry)
 
 
 def resize(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c new_h new_w"]:
-    """Bicubic, smoothed where it shrinks; a value is missing where most of what it is made of is."""
+    """Bicubic with antialiasing; a value is missing if most of its source values are missing."""
     if image.dtype == torch.uint8 or not bool((missing := image.isnan()).any()):
         return F.resize(image, list(size), _BICUBIC, antialias=True)
     weights = F.resize((~missing).to(image.dtype), list(size), _BICUBIC, antialias=True)
     values = F.resize(image.masked_fill(missing, 0.0), list(size), _BICUBIC, antialias=True)
-    return torch.where(weights >= _MOST, values / weights, math.nan)
+    return torch.where(weights >= _LEAST_KNOWN, values / weights, math.nan)
 
 
 def _cut(image: Shaped[Tensor, "c h w"], box: Box) -> Shaped[Tensor, "c new_h new_w"]:
@@ -134,8 +136,8 @@ def _flipped(image: Shaped[Tensor, "c h w"], geometry: Geometry) -> Shaped[Tenso
 
 
 def _nearest(maps: Shaped[Tensor, "n h w"], geometry: Geometry) -> Shaped[Tensor, "n new_h new_w"]:
-    """Maps moved without mixing their values."""
-    if len(maps) == 0:  # torchvision cannot resize no maps
+    """Maps moved with nearest-neighbour interpolation, so that values are never mixed."""
+    if len(maps) == 0:  # torchvision cannot resize zero maps
         return maps.new_zeros(0, *geometry.window.size)
     part = _cut(maps, geometry.part)
     numbers = part.to(torch.uint8) if part.dtype == torch.bool else part
@@ -151,8 +153,8 @@ def _as_boxes(boxes: Tensor, whole: Size) -> tv_tensors.BoundingBoxes:
     )
 
 
-def _seen(boxes: Tensor, masks: Bool[Tensor, "n h w"] | None) -> Bool[Tensor, "n"]:
-    """Which objects are still there."""
+def _visible(boxes: Tensor, masks: Bool[Tensor, "n h w"] | None) -> Bool[Tensor, "n"]:
+    """Which objects are in the view."""
     if masks is not None:
         return masks.flatten(1).any(1)
     return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])

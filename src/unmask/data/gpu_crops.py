@@ -1,7 +1,7 @@
-"""Small sets of images live on a GPU as bytes, and are cropped there: nothing is decoded twice.
+"""The feed that keeps a small data set decoded in GPU memory and crops it there, so that nothing is decoded twice.
 
-Which part of an image is shown is drawn as anywhere else, from (seed, epoch, index); resizing gives what torch
-gives on a CPU, to within rounding: one grey level in less than a hundredth of the pixels, seldom two.
+The crops are drawn from (seed, epoch, index), as in the other feeds. Resizing matches torch on a CPU up to rounding:
+fewer than 1 % of the pixels differ by one grey level, very few by two.
 """
 
 from typing import Any, NamedTuple
@@ -22,16 +22,16 @@ from unmask.errors import DataError, UnmaskError
 
 _REMEDY = "let loading processes decode and crop them"
 _DECODED = 256  # images at a time
-_CUBIC = -0.5  # Keys' constant, as in Pillow and torch where they smooth
+_CUBIC = -0.5  # Keys' constant, as in Pillow and in torch with antialiasing
 
 
 class Held(NamedTuple):
     """Images of one size, on a device."""
 
     pixels: UInt8[Tensor, "n c h w"]
-    """0 where an image cannot be decoded."""
+    """Images that cannot be decoded are 0."""
     unreadable: dict[int, str]
-    """Why, by position."""
+    """Reasons why images cannot be decoded, by position."""
 
 
 class Cuts(NamedTuple):
@@ -41,19 +41,19 @@ class Cuts(NamedTuple):
     """See `cut_box`."""
     annotations: Annotations
     positions: Int[Tensor, "b"]
-    """Of the images in the source."""
+    """Positions of the images in the source."""
     epoch: int
     size: Size
     """Pixels of a view."""
 
 
 class GpuCrops:
-    """A source's images as random crops of pixels that a GPU holds; loading processes draw only where to cut."""
+    """A source's images as random crops of pixels in GPU memory; loading processes only draw the crop boxes."""
 
     def __init__(
         self, source: ImageSource, views: RandomCrop, size: CropSize, seed: int, held: Held
     ) -> None:
-        """Raises SettingsError if annotations say where in an image something is."""
+        """Raises SettingsError if the annotations are class maps or boxes."""
         whole_image_only(source.annotations, "images that are held and cropped on the GPU", _REMEDY)
         self.source, self.views, self.size, self.seed = source, views, size, seed
         self.unreadable, self.whole = held.unreadable, Size(*held.pixels.shape[-2:])
@@ -61,7 +61,7 @@ class GpuCrops:
         self.labels = Labels(source.annotations, source.labels())
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the pixels: a loading process needs none, and could not be sent a GPU's."""
+        """The state without the pixels: loading processes do not need them, and GPU tensors cannot be sent to them."""
         return {**self.__dict__, "pixels": None}
 
     def size_at(self, epoch: int) -> Size:
@@ -69,8 +69,8 @@ class GpuCrops:
         return size_in(self.size, epoch)
 
     def load(self, wanted: Wanted, failures: Failures) -> Cuts:
-        """Where to cut, and what is known of the images."""
-        found = [
+        """The crop boxes and the annotations of a batch."""
+        positions = [
             read_or_replace(self._check_readable, self.source, self.seed, key, failures)[1]
             for key in wanted.keys
         ]
@@ -80,19 +80,19 @@ class GpuCrops:
         ]
         return Cuts(
             boxes=torch.tensor(boxes),
-            annotations=self.source.annotations.collate([self.labels.annotation(i) for i in found]),
-            positions=torch.tensor(found),
+            annotations=self.source.annotations.collate(
+                [self.labels.annotation(position) for position in positions]
+            ),
+            positions=torch.tensor(positions),
             epoch=wanted.epoch,
             size=wanted.size,
         )
 
     def arrive(self, loaded: Cuts, device: torch.device, failures: Failures) -> Batch:
-        """The batch, cut where the pixels are."""
+        """The batch, cropped on the device of the pixels."""
         assert self.pixels is not None
-        place = self.pixels.device
-        positions, boxes = (
-            part.to(place, non_blocking=True) for part in (loaded.positions, loaded.boxes)
-        )
+        positions = loaded.positions.to(self.pixels.device, non_blocking=True)
+        boxes = loaded.boxes.to(self.pixels.device, non_blocking=True)
         views = cut(self.pixels[positions], boxes, loaded.size)
         return Batch((views,), loaded.annotations, loaded.positions, loaded.epoch).to(device)
 
@@ -102,7 +102,7 @@ class GpuCrops:
 
 
 def cut_box(geometry: Geometry) -> tuple[int, int, int, int, int]:
-    """Top, left, height and width of the part to show, and 1 to mirror it: what a tensor of cuts holds of an image."""
+    """Top, left, height and width of the part to show, and 1 to mirror it: a row of `Cuts.boxes`."""
     top, left, height, width = geometry.part
     return top, left, height, width, int(geometry.mirrored)
 
@@ -114,14 +114,14 @@ def hold(
     workers: int,
     room: float,
 ) -> Held | None:
-    """All images of a source on a device; None where they cannot live there.
+    """All images of a source on a device; None if that is not possible.
 
-    They can if they are bytes, of one size, seen through random crops, take at most `room` bytes, and nothing is
-    known of single pixels.
+    The images must be uint8, have one size, be viewed through random crops and take at most `room` bytes. They must
+    not have class maps or boxes.
 
     Raises:
-        RunError: when the images change while they are read.
-        ResourceError: when a worker dies.
+        RunError: if the images change while they are read.
+        ResourceError: if a worker dies.
     """
     if not isinstance(views, RandomCrop) or source.values != "uint8":
         return None
@@ -132,21 +132,23 @@ def hold(
     unreadable: dict[int, str] = {}
     starts = range(0, len(source), _DECODED)
     parts = [range(start, min(start + _DECODED, len(source))) for start in starts]
-    for part, found in zip(parts, fetched(_Decoded(source), parts, workers), strict=True):
-        if isinstance(found, UnmaskError):
-            raise found
-        for position, image in zip(part, found, strict=True):
+    for part, images in zip(parts, fetched(_Decoded(source), parts, workers), strict=True):
+        if isinstance(images, UnmaskError):
+            raise images
+        for position, image in zip(part, images, strict=True):
             if isinstance(image, str):
                 unreadable[position] = image
             elif image.shape != first.shape:
                 return None
-        shown = [image if isinstance(image, Tensor) else torch.zeros_like(first) for image in found]
-        pixels[part.start : part.stop] = torch.stack(shown).to(device)
+        decoded = [
+            image if isinstance(image, Tensor) else torch.zeros_like(first) for image in images
+        ]
+        pixels[part.start : part.stop] = torch.stack(decoded).to(device)
     return Held(pixels, unreadable)
 
 
 def _first(source: ImageSource) -> Tensor | None:
-    """An image, if one of the first few can be decoded."""
+    """The first image that can be decoded, among the first few."""
     for position in range(min(len(source), _DECODED)):
         try:
             return source[position].image
@@ -156,13 +158,13 @@ def _first(source: ImageSource) -> Tensor | None:
 
 
 class _Decoded(Dataset[list[Tensor | str] | UnmaskError]):
-    """Whole images, or why they cannot be decoded."""
+    """Whole images, or the reason why they cannot be decoded."""
 
     def __init__(self, source: ImageSource) -> None:
         self.source = source
 
     def __getitems__(self, positions: range) -> list[Tensor | str] | UnmaskError:
-        """Some of them; an error that ends the reading is handed over as a value."""
+        """The images at these positions. Fatal errors are returned: raised in a worker, they would become tracebacks."""
         try:
             return [self._one(position) for position in positions]
         except UnmaskError as error:
@@ -178,7 +180,7 @@ class _Decoded(Dataset[list[Tensor | str] | UnmaskError]):
 def cut(
     images: UInt8[Tensor, "b c h w"], boxes: Int[Tensor, "b 5"], size: Size
 ) -> UInt8[Tensor, "b c new_h new_w"]:
-    """A part of each image, resized and mirrored: bicubic, smoothed where it shrinks, rounded after each direction."""
+    """A part of each image, resized and mirrored: bicubic with antialiasing, rounded after each direction."""
     top, left, height, width, mirrored = boxes.T
     down = _weights(top, height, images.shape[-2], size.height)
     across = _weights(left, width, images.shape[-1], size.width)
@@ -190,10 +192,10 @@ def cut(
 def _weights(
     first: Int[Tensor, "b"], length: Int[Tensor, "b"], whole: int, out: int
 ) -> Float[Tensor, "b out whole"]:
-    """What each pixel of a side gives to each of the `out` pixels that a part of the side is resized to."""
-    pixels, wanted = (torch.arange(n, device=first.device) for n in (whole, out))
+    """The weight of each source pixel along a side for each of the `out` pixels that a part of it is resized to."""
+    pixels, targets = (torch.arange(n, device=first.device) for n in (whole, out))
     scale = (length / out)[:, None, None]
-    center = first[:, None, None] + scale * (wanted[:, None] + 0.5)
+    center = first[:, None, None] + scale * (targets[:, None] + 0.5)
     weights = _cubic((pixels + 0.5 - center) / scale.clamp(min=1))
     inside = (pixels >= first[:, None]) & (pixels < (first + length)[:, None])
     weights = weights * inside[:, None]

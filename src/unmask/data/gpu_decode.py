@@ -1,8 +1,8 @@
-"""JPEGs decoded and cropped by the GPU: loading processes only read them.
+"""The feed that decodes and crops JPEGs on the GPU; loading processes only read the files.
 
-A choice for machines with few cores for their GPU. The same parts are shown as anywhere else; levels differ from a
-CPU's by how nvJPEG turns colours into RGB, and by rounding. What is no plain, upright JPEG is decoded and cropped in
-the loading processes as ever.
+For machines with few CPU cores per GPU. The crops are the same as in the other feeds; grey levels differ slightly from
+those of a CPU because of nvJPEG's colour conversion and rounding. Files that are not plain, upright JPEGs are decoded
+and cropped in the loading processes.
 """
 
 import io
@@ -27,121 +27,119 @@ from unmask.data.plain_headers import plain_file
 from unmask.data.views import AnyViews, RandomCrop
 from unmask.errors import ResourceError, SettingsError
 
-_WITHOUT = "leave out --decode gpu"
-_END = b"\xff\xd9"
+_REMEDY = "remove --decode gpu"
+_END = b"\xff\xd9"  # the JPEG marker for the end of the image
 _EXIF = b"Exif\0\0"
-_PIXELS = 2**25  # of all images that are decoded at once
+_PIXELS = 2**25  # of all images that are decoded at once: 100 MB of RGB
 
 
 def check_decoding(
     source: ImageSource, views: AnyPretrainingViews | AnyViews, device: torch.device
 ) -> None:
-    """See that a GPU can decode and crop these images.
+    """Check that a GPU can decode and crop these images.
 
     Raises:
-        SettingsError: if images or views are of another kind.
+        SettingsError: if these images or views are not supported.
         ResourceError: if there is no GPU, or torchcodec cannot use it.
     """
     if not isinstance(views, RandomCrop):
         raise SettingsError(
-            f"--decode gpu cuts random crops alone, and this recipe's views are {type(views).__name__}; {_WITHOUT}"
+            f"--decode gpu supports only random crops, but this recipe's views are {type(views).__name__}; {_REMEDY}"
         )
     if not isinstance(source, EncodedImages):
         raise SettingsError(
-            f"--decode gpu needs a whole set of image files (a folder, shards or Parquet), and {source.where} is none, "
-            f"or some of it is held out; {_WITHOUT}"
+            f"--decode gpu needs a whole set of image files (a folder, shards or Parquet); {source.where} is not, "
+            f"or some of its images are held out; {_REMEDY}"
         )
-    whole_image_only(source.annotations, "--decode gpu", _WITHOUT)
+    whole_image_only(source.annotations, "--decode gpu", _REMEDY)
     if device.type != "cuda":
-        raise ResourceError(
-            f"--decode gpu needs a GPU with CUDA, and the device is {device}; {_WITHOUT}"
-        )
-    tried = io.BytesIO()
-    Image.new("RGB", (16, 16)).save(tried, "JPEG")
+        raise ResourceError(f"--decode gpu needs a CUDA GPU, but the device is {device}; {_REMEDY}")
+    sample = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(sample, "JPEG")
     try:
-        decode_jpegs([_as_row(tried.getvalue())], 3, device)
+        decode_jpegs([_as_row(sample.getvalue())], 3, device)
     except (ImportError, OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ResourceError(
-            f"torchcodec cannot decode JPEGs on {device} here ({reason}); {_WITHOUT}"
+            f"torchcodec cannot decode JPEGs on {device} ({reason}); {_REMEDY}"
         ) from None
 
 
 class _Line(NamedTuple):
-    """What the bytes of an image are."""
+    """How to turn the bytes of an image into its view."""
 
     epoch: int
-    asked: int
-    """Position of the image that was asked for."""
+    requested: int
+    """Position of the requested image."""
     whole: Size
-    """Of the JPEG; 0 x 0 where the bytes are the finished view."""
+    """Size of the JPEG; 0 x 0 if the bytes are the finished view."""
     box: tuple[int, int, int, int, int]
-    """What to show of it: see `cut_box`."""
+    """The part to show: see `cut_box`."""
 
     @classmethod
     def read(cls, numbers: list[int]) -> "_Line":
-        epoch, asked, height, width, *box = numbers
-        return cls(epoch, asked, Size(height, width), (box[0], box[1], box[2], box[3], box[4]))
+        epoch, requested, height, width, *box = numbers
+        return cls(epoch, requested, Size(height, width), (box[0], box[1], box[2], box[3], box[4]))
 
     def written(self) -> Tensor:
-        return torch.tensor([self.epoch, self.asked, *self.whole, *self.box])
+        return torch.tensor([self.epoch, self.requested, *self.whole, *self.box])
 
 
 class Files(NamedTuple):
     """The files of a batch."""
 
     data: UInt8[Tensor, "bytes"]
-    """All bytes in one row."""
+    """The bytes of all images, concatenated."""
     lengths: Int[Tensor, "b"]
-    """How many are of which image."""
+    """Number of bytes of each image."""
     lines: Int[Tensor, "b 9"]
-    """What they are, a `_Line` each."""
+    """A `_Line` for each image."""
     annotations: Annotations
     positions: Int[Tensor, "b"]
-    """Of the images in the source."""
+    """Positions of the images in the source."""
     epoch: int
     size: Size
     """Pixels of a view."""
 
 
 class GpuDecode:
-    """A source's images as random crops that a GPU decodes; loading processes read files and draw where to cut."""
+    """A source's images as random crops decoded on a GPU; loading processes read the files and draw the crop boxes."""
 
     def __init__(self, source: ImageSource, views: RandomCrop, size: CropSize, seed: int) -> None:
-        """Raises SettingsError if annotations say where in an image something is."""
-        whole_image_only(source.annotations, "--decode gpu", _WITHOUT)
+        """Raises SettingsError if the annotations are class maps or boxes."""
+        whole_image_only(source.annotations, "--decode gpu", _REMEDY)
         self.source, self.views, self.size, self.seed = source, views, size, seed
         self.labels = Labels(source.annotations, source.labels())
         self.cpu = CpuFeed(source, views, size, seed)
-        """For what the GPU cannot decode."""
+        """For images that the GPU cannot decode."""
 
     def size_at(self, epoch: int) -> Size:
         """Pixels of a crop in an epoch."""
         return size_in(self.size, epoch)
 
     def load(self, wanted: Wanted, failures: Failures) -> Files:
-        """The bytes of plain JPEGs; the finished views of anything else."""
+        """The bytes of plain JPEGs; the finished views of all other images."""
         data: list[Tensor] = []
         lines: list[Tensor] = []
-        found: list[int] = []
+        positions: list[int] = []
         for key in wanted.keys:
             image, position = read_or_replace(self.read, self.source, self.seed, key, failures)
             content, line = self._line(image, key, wanted.size)
             data.append(content)
             lines.append(line.written())
-            found.append(position)
+            positions.append(position)
         return Files(
             data=torch.cat(data),
             lengths=torch.tensor([len(content) for content in data]),
             lines=torch.stack(lines),
-            annotations=self.source.annotations.collate([self.labels.annotation(i) for i in found]),
-            positions=torch.tensor(found),
+            annotations=self._annotations(positions),
+            positions=torch.tensor(positions),
             epoch=wanted.epoch,
             size=wanted.size,
         )
 
     def read(self, position: int) -> Tensor:
-        """The bytes of a plain JPEG, [n]; the pixels of anything else, [c h w].
+        """The bytes of a plain JPEG, [n]; the pixels of any other image, [c h w].
 
         Raises:
             DataError: if it cannot be decoded.
@@ -160,7 +158,7 @@ class GpuDecode:
         return image, _Line(*key, plain.size, box)
 
     def arrive(self, loaded: Files, device: torch.device, failures: Failures) -> Batch:
-        """The crops of a batch; an image that proves damaged is replaced as it would be anywhere else."""
+        """The crops of a batch; damaged images are replaced as in the other feeds."""
         files = loaded.data.split(loaded.lengths.tolist())
         lines = [_Line.read(numbers) for numbers in loaded.lines.tolist()]
         size, channels = loaded.size, self.source.channels
@@ -180,27 +178,29 @@ class GpuDecode:
                 shown = _cut(list(good.values()), [lines[row].box for row in good], size)
                 crops[torch.tensor(list(good)).to(device, non_blocking=True)] = shown
             for row in set(rows).difference(good):
-                key = lines[row].epoch, lines[row].asked
+                key = lines[row].epoch, lines[row].requested
                 replaced[row] = self.cpu.shown(key, size, failures)
                 crops[row] = replaced[row].views[0].to(device)
         batch = Batch((crops,), loaded.annotations, loaded.positions, loaded.epoch)
         return self._with(batch, replaced).to(device)
 
     def _with(self, batch: Batch, replaced: dict[int, Shown]) -> Batch:
-        """The batch with the positions and annotations of the images that replace others in it."""
+        """The batch with the positions and annotations of its replacement images."""
         if not replaced:
             return batch
-        found = batch.index.tolist()
+        positions = batch.index.tolist()
         for row, shown in replaced.items():
-            found[row] = shown.position
+            positions[row] = shown.position
         return batch._replace(
-            index=torch.tensor(found),
-            annotations=self.source.annotations.collate([self.labels.annotation(i) for i in found]),
+            index=torch.tensor(positions), annotations=self._annotations(positions)
         )
+
+    def _annotations(self, positions: list[int]) -> Annotations:
+        return self.source.annotations.collate([self.labels.annotation(i) for i in positions])
 
 
 def _for_gpu(data: bytes) -> bool:
-    """Whether a file is a whole JPEG in which every reader sees the same: the markers tell, but not of damage within."""
+    """Whether a file looks like a complete, plain and upright JPEG; damage inside shows only when it is decoded."""
     plain = plain_file(data)
     if plain is None or plain.format != "JPEG" or not data.endswith(_END):
         return False
@@ -214,22 +214,22 @@ def _as_row(data: bytes) -> UInt8[Tensor, "n"]:
 
 
 def _few_at_once(lines: list[_Line]) -> Iterator[list[int]]:
-    """Rows of JPEGs, of like size, as many together as memory is meant to hold."""
+    """Groups of rows with JPEGs of similar size, each group with at most `_PIXELS` pixels."""
     pixels = [line.whole.height * line.whole.width for line in lines]
-    waiting: list[int] = []
+    group: list[int] = []
     for row in sorted((row for row, count in enumerate(pixels) if count), key=pixels.__getitem__):
-        if waiting and (len(waiting) + 1) * pixels[row] > _PIXELS:
-            yield waiting
-            waiting = []
-        waiting.append(row)
-    if waiting:
-        yield waiting
+        if group and (len(group) + 1) * pixels[row] > _PIXELS:
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
 
 
 def _cut(
     pictures: list[Tensor], boxes: list[tuple[int, ...]], size: Size
 ) -> UInt8[Tensor, "b c new_h new_w"]:
-    """A part of each, resized: the parts are laid into frames of one size, to be resized together."""
+    """A part of each picture, resized. The parts are copied into frames of one size, so that one call resizes all."""
     frames = torch.tensor([(0, 0, *box[2:]) for box in boxes])
     first, device = pictures[0], pictures[0].device
     height, width = frames[:, 2:4].amax(0).tolist()
@@ -240,10 +240,10 @@ def _cut(
 
 
 def _each_decoded(files: list[Tensor], channels: int, device: torch.device) -> list[Tensor | None]:
-    """All at once; if that fails, one by one to find out which it was."""
+    """All files decoded together; if that fails, one by one, with None for the damaged ones."""
     try:
         return list(decode_jpegs(files, channels, device))
-    except (torch.OutOfMemoryError, torch.AcceleratorError):  # a fault of the GPU, not of a file
+    except (torch.OutOfMemoryError, torch.AcceleratorError):  # caused by the GPU, not by a file
         raise
     except RuntimeError:
         if len(files) == 1:

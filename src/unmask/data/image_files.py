@@ -1,4 +1,4 @@
-"""Images that are encoded files, wherever their bytes lie: in a folder, in tar shards, in Parquet."""
+"""Sources of encoded image files, stored in a folder, in tar shards or in Parquet."""
 
 import io
 import time
@@ -18,31 +18,33 @@ from unmask.data.labels import Labels, folder_labels
 from unmask.data.names import Names
 from unmask.errors import DataError
 
-_HEADERS_READ = 100_000
-_WORTH_KEEPING = 1.0  # seconds
+_HEADERS_READ = (
+    100_000  # more would delay the start; sizes and colours are known well enough by then
+)
+_WORTH_CACHING = 1.0  # seconds of reading headers
 
 
 class Listing(NamedTuple):
-    """What is known of encoded images before any of them is opened."""
+    """Image files of a source, before any of them is opened."""
 
     names: Names
     sizes: NDArray[np.int64]
-    """Bytes of each."""
+    """Size of each file in bytes."""
     labels: Labels | None
-    """The classes of the images; None where their folders say them."""
+    """The classes of the images; None if they come from folder names."""
     refused: list[tuple[str, str]]
-    """(name, reason) of what is left out already."""
+    """(name, reason) of files that are already excluded."""
     others: Counter[str]
     fingerprint: str
     state: str
-    """Equal as long as the files are unchanged, times of change included."""
+    """A hash that changes with the files, their modification times included."""
     headers: dict[str, Any] | None = None
-    """What the headers say, as `_read_headers` would find it, where that is known without reading them."""
+    """The result of `_read_headers`, if it is known without reading them."""
 
 
 @runtime_checkable
 class Store(Protocol):
-    """Where the bytes are."""
+    """Where the bytes of the images are stored."""
 
     where: str
     in_memory: bool
@@ -52,14 +54,14 @@ class Store(Protocol):
         ...
 
     def head(self, row: int) -> Path | io.BytesIO:
-        """What to read the header of an image from."""
+        """A path or file from which the header of an image can be read."""
         ...
 
 
 class EncodedImages:
-    """The images of a listing that their headers do not rule out; decoded when asked for."""
+    """The images of a listing with valid headers; decoded on access."""
 
-    values: Values = "uint8"  # `decode` turns deeper pixels into bytes
+    values: Values = "uint8"  # `decode` converts deeper pixels to uint8
 
     def __init__(self, store: Store, listing: Listing) -> None:
         self._store = store
@@ -69,7 +71,7 @@ class EncodedImages:
         headers = listing.headers or _headers(store, listing)
         bad = [row for row, _ in headers["refused"]]
         self.refused = listing.refused + [(listing.names[r], why) for r, why in headers["refused"]]
-        """(name, reason) of files that should be images and are not."""
+        """(name, reason) of files with an image ending that are not valid images."""
         self._rows = np.setdiff1d(np.arange(len(listing.names)), bad)
         if not len(self._rows) or headers["channels"] is None:
             raise DataError(_nothing_found(store.where, self.refused, self.others))
@@ -86,13 +88,13 @@ class EncodedImages:
         self.notes: tuple[str, ...] = ()
 
     def decoded_to(self, channels: int) -> "EncodedImages":
-        """The same images, as grey ones (1) or as colour ones (3)."""
+        """The same images decoded to grey (1) or colour (3)."""
         other = copy(self)
         other.channels = channels
         return other
 
     def labelled_as(self, labels: Labels, mark: str, notes: tuple[str, ...]) -> "EncodedImages":
-        """The same images with other labels, and what a user should know of them; equal labels have equal marks."""
+        """The same images with other labels and notes for the user; equal labels must have equal marks."""
         other = copy(self)
         other._labels, other.annotations, other.notes = labels, labels.kind, notes
         other.fingerprint, other.state = f"{self.fingerprint}-{mark}", f"{self.state}-{mark}"
@@ -106,7 +108,7 @@ class EncodedImages:
         return Sample(image, self._labels.annotation(position))
 
     def encoded(self, position: int) -> bytes:
-        """The image's file as it is.
+        """The bytes of the image's file.
 
         Raises:
             DataError: if it cannot be read.
@@ -127,18 +129,18 @@ class EncodedImages:
 
 
 def _headers(store: Store, listing: Listing) -> dict[str, Any]:
-    """What the headers say; kept where reading them took long, until the files change."""
-    if (known := cache.read_json(f"headers-{listing.state}")) is not None:
-        return known
+    """The result of `_read_headers`; cached if it took long, until the files change."""
+    if (cached := cache.read_json(f"headers-{listing.state}")) is not None:
+        return cached
     started = time.perf_counter()
-    found = _read_headers(store, listing)
-    if time.perf_counter() - started > _WORTH_KEEPING:
-        cache.write_json(f"headers-{listing.state}", found)
-    return found
+    headers = _read_headers(store, listing)
+    if time.perf_counter() - started > _WORTH_CACHING:
+        cache.write_json(f"headers-{listing.state}", headers)
+    return headers
 
 
 def _read_headers(store: Store, listing: Listing) -> dict[str, Any]:
-    """Headers of (at most 100,000, evenly spaced) images; (row, reason) of files that are none."""
+    """Channels and sizes from the headers of at most 100,000 evenly spaced images; (row, reason) of invalid files."""
     refused: list[tuple[int, str]] = []
     sizes: list[Size] = []
     grey = True
@@ -170,6 +172,6 @@ def _nothing_found(where: str, refused: list[tuple[str, str]], others: Counter[s
         )
     kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
     return (
-        f"no image found in {where} ({f'it holds {kinds}' if kinds else 'it is empty'}); "
+        f"no image found in {where} ({f'it contains {kinds}' if kinds else 'it is empty'}); "
         f"images end in {' '.join(sorted(IMAGE_ENDINGS))}"
     )

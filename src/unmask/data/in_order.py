@@ -1,4 +1,4 @@
-"""Every image of a source once, in order, as it is tested on; for any batch size and number of workers."""
+"""Every image of a source once, in order, for evaluation; independent of batch size and number of workers."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -19,19 +19,19 @@ from unmask.errors import DataError, UnmaskError
 Unreadable = list[tuple[str, str]]
 
 WHOLE_IMAGE = CenterCrop()
-"""The view of frozen encoders: the image resized and cut to the size, with nothing drawn at random."""
+"""The view for frozen encoders: resize and centre crop, without randomness."""
 
 
 class Ordered(NamedTuple):
-    """Some images, one after the other."""
+    """A batch of consecutive images."""
 
     images: Shaped[Tensor, "b c h w"]
     annotations: Annotations
-    """What is known of each image, as the source's kind of annotations puts it together."""
+    """Annotations of the images, collated by the source's kind of annotations."""
     positions: list[int]
-    """Where they are in the source."""
+    """Positions of the images in the source."""
     sizes: Int[Tensor, "b 2"] | None
-    """Height and width of each picture, where smaller ones are padded (see `Batch.sizes`)."""
+    """Height and width of each picture, if smaller ones are padded (see `Batch.sizes`)."""
 
 
 def in_order(
@@ -44,29 +44,30 @@ def in_order(
     batch_size: int = 128,
     workers: int = 0,
 ) -> Iterator[Ordered]:
-    """The readable images; (name, reason) of the others goes to `unreadable`.
+    """The readable images; (name, reason) of the others is added to `unreadable`.
 
     Raises:
         SettingsError: if class maps or boxes cannot follow the views.
-        DataError: if none can be read.
-        RunError: when the images change while they are read.
-        ResourceError: when a worker dies.
+        DataError: if no image can be read.
+        RunError: if the images change while they are read.
+        ResourceError: if a worker dies.
     """
     check_views_carry(views, source.annotations)
     batches = [
         list(range(start, min(start + batch_size, len(source))))
         for start in range(0, len(source), batch_size)
     ]
-    images, found = _Images(source, views, size, statistics), False
+    images, empty = _Images(source, views, size, statistics), True
     for batch, failures in fetched(images, batches, workers):
         unreadable += failures
         if isinstance(batch, UnmaskError):
             raise batch
         if batch is not None:
-            found = True
+            empty = False
             yield batch
-    if not found:
-        raise DataError(f"none of the images can be decoded; the first: {unreadable[0]}")
+    if empty:
+        name, reason = unreadable[0]
+        raise DataError(f"none of the images can be decoded; the first is {name}: {reason}")
 
 
 class _Images(Dataset[tuple[Ordered | UnmaskError | None, Unreadable]]):
@@ -76,16 +77,16 @@ class _Images(Dataset[tuple[Ordered | UnmaskError | None, Unreadable]]):
         self.source, self.views, self.size, self.statistics = source, views, size, statistics
 
     def __getitems__(self, positions: list[int]) -> tuple[Ordered | UnmaskError | None, Unreadable]:
-        """A batch, or the error that ends the reading, as a value: raised in a worker, it would arrive as a traceback."""
+        """A batch, or a fatal error as a value: raised in a worker, it would become a traceback."""
         pictures: list[Tensor] = []
         annotations: list[Annotation] = []
-        found: list[int] = []
+        readable: list[int] = []
         failures: Unreadable = []
         kind = self.source.annotations
         for position in positions:
             try:
-                image, known = self.source[position]
-                sample = Sample(self.statistics.in_units(image), known)
+                image, annotation = self.source[position]
+                sample = Sample(self.statistics.in_units(image), annotation)
             except DataError as error:
                 failures.append((self.source.name(position), str(error)))
                 continue
@@ -94,8 +95,8 @@ class _Images(Dataset[tuple[Ordered | UnmaskError | None, Unreadable]]):
             (picture,), annotation = view_of(self.views, sample, kind, self.size, position)
             pictures.append(picture)
             annotations.append(annotation)
-            found.append(position)
-        if not found:
+            readable.append(position)
+        if not readable:
             return None, failures
         images, sizes = collate_pictures(pictures)
-        return Ordered(images, kind.collate(annotations), found, sizes), failures
+        return Ordered(images, kind.collate(annotations), readable, sizes), failures

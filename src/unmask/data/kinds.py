@@ -1,4 +1,4 @@
-"""What kind of data a name means: seen from what is there, unless it is forced."""
+"""Detecting the kind of data from a path, unless `--data-kind` says it."""
 
 import os
 from collections import Counter
@@ -23,8 +23,8 @@ _KINDS: dict[str, Any] = {
 }
 """Sources that a path alone describes, and digits, by their public names."""
 
-_LOOKED_AT = 2000
-_PEEKED_INTO = 4
+_FILES_LISTED = 2000  # a folder may have millions; the first ones show its kind
+_FILES_OPENED = 4
 _PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I;16B")
 _ARCHIVES = {".tar": "shards", ".tgz": "shards", ".gz": "shards", ".parquet": "parquet"}
 
@@ -36,21 +36,19 @@ def find_source(
     no_data: float | None = None,
     labels_file: str | None = None,
 ) -> AnySource:
-    """The source that DATA names; channels and no-data value as in `Tiff`, the labels of a file as in `LabelsFile`.
+    """The source of DATA. Channels and no-data value are those of `Tiff`, the labels file that of `LabelsFile`.
 
     Raises:
-        SettingsError: for an unknown kind, channels of images that have none to choose from, or labels of digits.
+        SettingsError: for an unknown kind, for channels of images without bands, or for a labels file for digits.
     """
     source = _images(data, kind, channels, no_data)
     if labels_file is None:
         return source
     if isinstance(source, Digits):
-        raise SettingsError(
-            "digits come with their labels; --labels-file is for images of your own"
-        )
+        raise SettingsError("digits have labels already; --labels-file is for your own images")
     if not isinstance(source, tuple(kinds(ImagesWithoutLabels).values())):
         raise SettingsError(
-            f"{data} comes with its own annotations; --labels-file is for {', '.join(kinds(ImagesWithoutLabels))}"
+            f"{data} has annotations already; --labels-file is for {', '.join(kinds(ImagesWithoutLabels))}"
         )
     return LabelsFile(
         data=cast(ImagesWithoutLabels, source),
@@ -61,7 +59,7 @@ def find_source(
 def _images(
     data: str, kind: str | None, channels: tuple[int, ...], no_data: float | None
 ) -> AnySource:
-    """The images that DATA names."""
+    """The source of DATA without a labels file."""
     if kind is not None and kind not in _KINDS:
         raise SettingsError(f"unknown --data-kind {kind!r}; {did_you_mean(kind, _KINDS)}")
     if data == "digits" and kind in (None, "digits") and not Path(data).is_dir():
@@ -72,40 +70,40 @@ def _images(
         return source
     if isinstance(source, Shards):
         raise SettingsError(
-            f"--channels and --no-data are chosen when shards are packed, and {data} is; pack the original images "
-            "again with other ones"
+            f"--channels and --no-data are set when shards are packed, and {data} is packed; pack the original images "
+            "again with the new values"
         )
     if not isinstance(source, Tiff):
         raise SettingsError(
-            f"--channels and --no-data are for images of many bands, and {data} holds grey or colour "
-            "images; if it does not, say --data-kind tiff"
+            f"--channels and --no-data are for multi-band images, but {data} contains grey or colour "
+            "images; if it does not, add --data-kind tiff"
         )
     return replace(source, channels=channels, no_data=no_data)
 
 
 def as_source(data: str | Path | AnySource) -> AnySource:
-    """The source that a path or "digits" names; a source itself stays as it is."""
+    """The source of a path or "digits"; a source is returned unchanged."""
     return find_source(str(data)) if isinstance(data, str | Path) else data
 
 
 def parse_channels(text: str | None, flag: str = "--channels") -> tuple[int, ...]:
-    """Read "4,3,2"; nothing means all.
+    """Parse "4,3,2"; None means all channels.
 
     Raises:
-        SettingsError: if it is no list of whole numbers from 1.
+        SettingsError: if the text is not a list of integers from 1.
     """
     if text is None:
         return ()
     words = text.split(",")
     if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
         raise SettingsError(
-            f"{flag} is a list of channels counted from 1, such as 4,3,2; got {text!r}"
+            f"{flag} must be a list of channels counted from 1, such as 4,3,2, got {text!r}"
         )
     return tuple(int(word) for word in words)
 
 
 def is_data(name: str) -> bool:
-    """Whether a name means a set of images, and not one image."""
+    """Whether a path or pattern is a set of images, not a single image."""
     pattern = "{" in name or "*" in name
     return (
         name == "digits" or Path(name).is_dir() or pattern or kind_of(name) in ("shards", "parquet")
@@ -113,7 +111,7 @@ def is_data(name: str) -> bool:
 
 
 def kind_of(data: str) -> str:
-    """The kind of a file, pattern or folder, by the endings of what is there."""
+    """The kind of a file, pattern or folder, from the endings of its files."""
     path = Path(data).expanduser()
     if not path.is_dir():
         ending = path.suffix.lower()
@@ -126,31 +124,31 @@ def kind_of(data: str) -> str:
         return "folder"
     bands = [file for file in files if file.suffix.lower() in BAND_ENDINGS]
     if bands:
-        return "tiff" if any(map(_has_bands, bands[:_PEEKED_INTO])) else "folder"
+        return "tiff" if any(map(_has_bands, bands[:_FILES_OPENED])) else "folder"
     archives = [_ARCHIVES[ending] for ending, _ in endings.most_common() if ending in _ARCHIVES]
     return archives[0] if archives else "folder"
 
 
 def _some_files(root: Path) -> list[Path]:
-    """The first visible files below a folder."""
-    found: list[Path] = []
+    """The first visible files in a folder and its subfolders."""
+    files: list[Path] = []
     for folder, inner, names in os.walk(root, followlinks=True):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
-        found += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
-        if len(found) > _LOOKED_AT:
+        files += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+        if len(files) > _FILES_LISTED:
             break
-    return found
+    return files
 
 
 def _has_bands(file: Path) -> bool:
-    """Whether a file holds more than Pillow makes of it: other channels or values, or missing ones."""
+    """Whether Pillow would lose something of a file: channels, deeper values or missing values."""
     if file.suffix.lower() == ".npy":
         return True
     try:
         with silent("PIL.TiffImagePlugin"), Image.open(file) as image:
-            several = getattr(image, "n_frames", 1) > 1
-            noted = GDAL_NODATA in getattr(image, "tag_v2", {})
-            return several or noted or image.mode not in _PLAIN_MODES
+            pages = getattr(image, "n_frames", 1)
+            has_no_data = GDAL_NODATA in getattr(image, "tag_v2", {})
+            return pages > 1 or has_no_data or image.mode not in _PLAIN_MODES
     except UnidentifiedImageError:
         return True
     except OSError:

@@ -1,4 +1,4 @@
-"""Labels of whole images: the classes that folders, words or lists of words name."""
+"""Labels of whole images, from folder names, words or lists of words."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -18,27 +18,27 @@ from unmask.annotations import (
 from unmask.data.names import Names
 
 SEPARATOR = "\x1f"
-"""ASCII's unit separator, which stands before each class where one word holds several."""
+"""ASCII's unit separator. It precedes each class in a word that encodes several classes."""
 
 
 class Labels(NamedTuple):
-    """What is known of the classes of some images."""
+    """The class labels of some images."""
 
     kind: AnyAnnotations
     values: NDArray[np.signedinteger]
-    """The class of each image, [n], or 0 or 1 for each of several classes, [n classes]; -1 where it is
-    not known. Of several classes int8, since there may be many."""
+    """The class of each image, [n], or 0 or 1 for each class, [n classes]; -1 if it is not known. The second form is
+    int8, because there may be many classes."""
 
     def rows(self, chosen: NDArray[np.int64]) -> "Labels":
-        """Those of some images."""
+        """The labels of some images."""
         return Labels(self.kind, self.values[chosen])
 
     def numbers(self) -> NDArray[np.int64]:
-        """The values as `ImageSource.labels` gives them."""
+        """The values as `ImageSource.labels` returns them."""
         return self.values.astype(np.int64)
 
     def annotation(self, position: int) -> Annotation:
-        """What is known of an image, as `annotations` has it for each kind."""
+        """The annotation of an image, in the form of `unmask.annotations`."""
         if isinstance(self.kind, ClassLabels):
             return torch.tensor(int(self.values[position]))
         if isinstance(self.kind, MultiLabels):
@@ -47,25 +47,27 @@ class Labels(NamedTuple):
 
 
 def unlabelled(count: int) -> Labels:
-    """Of so many images nothing is known."""
+    """Labels of `count` images without labels."""
     return Labels(Unlabelled(), np.full(count, UNKNOWN))
 
 
 def folder_labels(names: Sequence[str] | Names) -> Labels:
-    """The first folder in each name is the class, where each image lies in one of several folders."""
-    firsts = [names[i].partition("/")[::2] for i in range(len(names))]
-    tops = sorted({top for top, rest in firsts if rest})
-    if len(tops) < 2 or not all(rest for _, rest in firsts):
+    """Top-level folders as classes, if every image is in one of two or more; else no labels."""
+    paths = [names[i].partition("/")[::2] for i in range(len(names))]
+    folders = sorted({folder for folder, file in paths if file})
+    if len(folders) < 2 or not all(file for _, file in paths):
         return unlabelled(len(names))
-    number = {top: place for place, top in enumerate(tops)}
-    return Labels(ClassLabels(names=tuple(tops)), np.array([number[top] for top, _ in firsts]))
+    number = {folder: i for i, folder in enumerate(folders)}
+    return Labels(
+        ClassLabels(names=tuple(folders)), np.array([number[folder] for folder, _ in paths])
+    )
 
 
 def word_labels(words: Sequence[str], titles: Mapping[str, str]) -> Labels | None:
-    """The classes that words name, "" being unknown; None if no image has one.
+    """Labels from one word per image, "" if it is not known; None if no image has a label.
 
-    One word of several classes (`as_word`) gives all images any number of classes. Classes are in the order of
-    their words, numbers by value; `titles` are the names of words.
+    If one word encodes several classes (`as_word`), the labels are multi-label. Classes are sorted by word, numbers by
+    value. `titles` maps words to class names.
     """
     known = {word for word in words if word}
     if not known:
@@ -76,32 +78,32 @@ def word_labels(words: Sequence[str], titles: Mapping[str, str]) -> Labels | Non
         names = tuple(titles.get(word, word) for word in order)
         return several_labels(lists, order)._replace(kind=MultiLabels(names=names))
     order = in_order_of_value(known)
-    place = {word: number for number, word in enumerate(order)} | {"": UNKNOWN}
+    index = {word: number for number, word in enumerate(order)} | {"": UNKNOWN}
     names = tuple(titles.get(word, word) for word in order)
-    return Labels(ClassLabels(names=names), np.array([place[word] for word in words]))
+    return Labels(ClassLabels(names=names), np.array([index[word] for word in words]))
 
 
 def several_labels(lists: Sequence[Sequence[str] | None], names: Sequence[str]) -> Labels:
-    """Any number of classes of each image; None where they are not known."""
-    place = {name: number for number, name in enumerate(names)}
+    """Multi-label labels from a list of classes per image, None if they are not known."""
+    index = {name: number for number, name in enumerate(names)}
     values = np.zeros((len(lists), len(names)), dtype=np.int8)
     for row, several in zip(values, lists, strict=True):
         row[:] = 0 if several is not None else UNKNOWN
-        row[[place[name] for name in several or ()]] = 1
+        row[[index[name] for name in several or ()]] = 1
     return Labels(MultiLabels(names=tuple(names)), values)
 
 
 def as_word(classes: Iterable[object]) -> str:
-    """Several classes, or none, as one word."""
-    return SEPARATOR + SEPARATOR.join(str(one) for one in classes)
+    """Any number of classes encoded as one word."""
+    return SEPARATOR + SEPARATOR.join(str(name) for name in classes)
 
 
 def words_of(word: str) -> list[str]:
-    """The classes in a word."""
-    return [one for one in word.split(SEPARATOR) if one]
+    """The classes encoded in a word."""
+    return [name for name in word.split(SEPARATOR) if name]
 
 
 def in_order_of_value(words: Iterable[str]) -> list[str]:
-    """Words in their order; numbers by their value, if all are."""
+    """Words sorted as text, or by value if all are numbers."""
     words = set(words)
     return sorted(words, key=int if all(map(str.isdecimal, words)) else str)

@@ -1,14 +1,14 @@
-"""Images whose labels are in a file beside them: one row for each image.
+"""Images with labels from a separate file, one row per image.
 
-A CSV with a header, or Parquet. The column `file_name` holds the name of each image in its folder, shard or table, and what
-it belongs to stands in one of these forms:
+The file is a CSV with a header, or Parquet. The column `file_name` has the name of each image in its folder, shard or
+table. The labels have one of two forms:
 
-- one column, called `label` or the only other one: a number or a word; several of them as `cat;dog`, as a JSON list such
-  as ["cat", "dog"], or (Parquet) as a list;
-- a column for each class, called by its name, of 0 and 1.
+- one column, called `label` or the only other column: a number or a word; several classes as `cat;dog`, as a JSON list
+  such as ["cat", "dog"], or (Parquet) as a list;
+- one column per class, with the class as its name, of 0 and 1.
 
-Nothing means that it is not known; an empty list, or 0 for all classes, that the image belongs to none. Images belong to one
-class each if all that are labelled do, else to any number of classes.
+An empty cell means that the label is not known. An empty list, or 0 for all classes, means that the image belongs to no
+class. If every labelled image has exactly one class, the labels are class labels, else multi-label.
 """
 
 import csv
@@ -37,7 +37,7 @@ from unmask.errors import DataError
 from unmask.spec import Kind
 
 NAME = "file_name"
-"""The column of the images' names."""
+"""Name of the column with the images' names."""
 
 _LABEL_NAMES = ("label", "labels", "class", "classes", "category", "target")
 _TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
@@ -48,12 +48,12 @@ ImagesWithoutLabels = (
     | Annotated[Parquet, Kind("parquet")]
     | Annotated[Tiff, Kind("tiff")]
 )
-"""Images that a file may label."""
+"""Sources of images that a labels file can label."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsFile:
-    """Images of other data, with the labels of a file instead of their own."""
+    """Images of another source, with labels from a file instead of their own."""
 
     data: ImagesWithoutLabels
     """The images."""
@@ -63,21 +63,20 @@ class LabelsFile:
 
     @property
     def path(self) -> str:
-        """Where the images are."""
+        """Path of the images."""
         return self.data.path
 
     def splits(self) -> tuple[str, ...]:
-        """Those of the images."""
+        """The splits of the images."""
         return self.data.splits()
 
     def open(self, split: str = "train") -> ImageSource:
-        """The images of a split, labelled as the file says.
+        """The images of a split, with the labels of the file.
 
-        Images without a row are unlabelled; how many they are, and how many rows are of no image, is in the source's
-        `notes`.
+        Images without a row are unlabelled. The source's `notes` count them, and the rows without an image.
 
         Raises:
-            DataError: if the file cannot be read, or none of its names is an image's.
+            DataError: if the file cannot be read, or none of its rows names an image.
         """
         source = self.data.open(split)
         assert isinstance(source, EncodedImages | BandImages)
@@ -94,25 +93,25 @@ def read_labels(path: Path) -> tuple[list[str], Labels]:
     """The names of a file's rows, and their labels.
 
     Raises:
-        DataError: naming the row, and what would do.
+        DataError: with the row, and how to correct it.
     """
     table = _read(path)
     if NAME not in table:
         raise DataError(
-            f"{path} has no column {NAME}; it has {', '.join(table)}. Call the column of the images' names {NAME}, and "
-            "separate columns by commas"
+            f"{path} has no column {NAME}, only {', '.join(table)}; name the column with the images' names {NAME}, and "
+            "separate columns with commas"
         )
     names = [str(name).removeprefix("./") for name in table.pop(NAME)]
     _check_once(names, path)
     column = _label_column(table, path)
     words = _one_hot(table, path) if column is None else list(_words(table[column], column, path))
     if all(word is None for word in words):
-        raise DataError(f"{path} labels no image: every row is empty; fill in its classes")
+        raise DataError(f"{path} has no labels: every row is empty; fill in the classes")
     return names, _as_labels(words, None if column else tuple(table))
 
 
 def _read(path: Path) -> dict[str, list[Any]]:
-    """The columns of a file; those of a CSV as text."""
+    """The columns of a file; CSV columns are read as text."""
     try:
         if path.suffix.lower() == ".parquet":
             table = pq.read_table(path)
@@ -128,13 +127,13 @@ def _read(path: Path) -> dict[str, list[Any]]:
             )
     except FileNotFoundError:
         raise DataError(
-            f"{path} does not exist; the labels file is a CSV or Parquet with the column {NAME}"
+            f"{path} does not exist; the labels file must be CSV or Parquet with a column {NAME}"
         ) from None
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"{path} cannot be read as {'Parquet' if path.suffix == '.parquet' else 'CSV'} ({reason}); put values that "
-            "hold commas in quotes, and save text as UTF-8"
+            f"{path} cannot be read as {'Parquet' if path.suffix == '.parquet' else 'CSV'} ({reason}); put values with "
+            "commas in quotes, and save text as UTF-8"
         ) from None
     return {name: table.column(name).to_pylist() for name in table.column_names}
 
@@ -144,39 +143,39 @@ def _check_once(names: list[str], path: Path) -> None:
     for row, name in enumerate(names):
         if name in seen:
             raise DataError(
-                f"{path} names {name} in row {_number(seen[name])} and in row {_number(row)}; keep one row for each "
+                f"{path} has {name} in rows {_number(seen[name])} and {_number(row)}; keep one row per "
                 "image, with all its classes, such as cat;dog"
             )
         seen[name] = row
 
 
 def _number(row: int) -> int:
-    """As editors count, the header being row 1."""
+    """The row number in an editor, where the header is row 1."""
     return row + 2
 
 
 def _label_column(table: dict[str, list[Any]], path: Path) -> str | None:
-    """The column of classes; None where each class has a column."""
+    """The column with the classes; None if each class has its own column."""
     named = [name for name in _LABEL_NAMES if name in table]
     if named:
         return named[0]
     if not table:
-        raise DataError(f"{path} has no column beside {NAME}; add a column label")
+        raise DataError(f"{path} has no column except {NAME}; add a column label")
     return next(iter(table)) if len(table) == 1 else None
 
 
 def _words(column: list[Any], name: str, path: Path) -> Iterator[list[str] | None]:
-    """The classes of each row; None where nothing stands there."""
+    """The classes of each row; None for an empty cell."""
     for row, value in enumerate(column):
         if value is None or value == "":
             yield None
         elif isinstance(value, list):
-            yield [str(one) for one in value]
+            yield [str(item) for item in value]
         elif isinstance(value, str) and value.lstrip().startswith("["):
             yield _listed(value, row, name, path)
         elif isinstance(value, float) and not value.is_integer():
             raise DataError(
-                f"row {_number(row)} of {path} has {value} as {name}; a class is a whole number or a word"
+                f"row {_number(row)} of {path} has {value} as {name}; a class must be an integer or a word"
             )
         else:
             text = str(int(value)) if isinstance(value, float) else str(value)
@@ -188,37 +187,37 @@ def _listed(text: str, row: int, name: str, path: Path) -> list[str]:
         value = json.loads(text)
     except ValueError:
         value = None
-    if not isinstance(value, list) or any(isinstance(one, list | dict | None) for one in value):
+    if not isinstance(value, list) or any(isinstance(item, list | dict | None) for item in value):
         raise DataError(
-            f"row {_number(row)} of {path} has {text} as {name}, which is no JSON list of classes; write "
+            f"row {_number(row)} of {path} has {text} as {name}, which is not a JSON list of classes; write "
             '["cat", "dog"] or cat;dog'
         )
-    return [str(one) for one in value]
+    return [str(item) for item in value]
 
 
 def _one_hot(table: dict[str, list[Any]], path: Path) -> list[list[str] | None]:
-    """The classes of each row, of columns of 0 and 1."""
+    """The classes of each row, from one column of 0 and 1 per class."""
     columns = list(table.items())
-    found: list[list[str] | None] = []
+    classes: list[list[str] | None] = []
     for row in range(len(columns[0][1])):
         cells = [
             (name, str("" if v[row] is None else v[row]).strip().lower()) for name, v in columns
         ]
         if all(cell == "" for _, cell in cells):
-            found.append(None)
+            classes.append(None)
             continue
         for name, cell in cells:
             if cell not in _TRUTH:
                 raise DataError(
-                    f"row {_number(row)} of {path} has {cell!r} in column {name}, and a column for each class holds 0 or "
-                    "1; if classes are in one column, call it label"
+                    f"row {_number(row)} of {path} has {cell!r} in column {name}; the column of a class must be 0 or 1. "
+                    "If one column has the classes, name it label"
                 )
-        found.append([name for name, cell in cells if _TRUTH[cell]])
-    return found
+        classes.append([name for name, cell in cells if _TRUTH[cell]])
+    return classes
 
 
 def _as_labels(words: Sequence[list[str] | None], columns: tuple[str, ...] | None) -> Labels:
-    """One class of each image if all have one, else any number; names in the order of the columns, if there are such."""
+    """Class labels if every labelled image has one class, else multi-label; with columns, classes keep their order."""
     several = any(word is not None and len(word) != 1 for word in words)
     if columns is not None:
         labels = several_labels(words, columns)
@@ -227,31 +226,29 @@ def _as_labels(words: Sequence[list[str] | None], columns: tuple[str, ...] | Non
         known = (labels.values != UNKNOWN).all(1)
         values = np.where(known, labels.values.argmax(1), UNKNOWN)
         return Labels(ClassLabels(names=columns), values)
-    if several:
-        found = word_labels(["" if w is None else as_word(w) for w in words], {})
-    else:
-        found = word_labels(["" if w is None else w[0] for w in words], {})
-    assert found is not None, "some image has a label"
-    return found
+    texts = ["" if w is None else as_word(w) if several else w[0] for w in words]
+    labels = word_labels(texts, {})
+    assert labels is not None, "read_labels refuses files without labels"
+    return labels
 
 
 def _rows_of(
     source: ImageSource, names: list[str], path: Path, split: str | None
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """The row of each image, -1 without one; and what a user should know."""
+    """The row of each image, -1 if it has none; and notes for the user."""
     row_of = {name: row for row, name in enumerate(names)}
     rows = np.array([row_of.get(source.name(i), UNKNOWN) for i in range(len(source))])
     without_row = np.flatnonzero(rows < 0)
     if len(without_row) == len(rows):
         raise DataError(
-            f"no {NAME} in {path} is that of an image: the first row has {names[0]}, and the first image is "
-            f"{source.name(0)}; write names as they are below the folder of images"
+            f"no {NAME} in {path} matches an image: the first row has {names[0]}, but the first image is "
+            f"{source.name(0)}; write paths relative to the image folder"
         )
     used = set(rows.tolist())
     unused = [name for row, name in enumerate(names) if row not in used]
     notes: list[str] = []
-    if unused and split is None:  # with several splits, they may be of another
-        notes.append(f"{path.name}: {len(unused):,} rows name no image, the first is {unused[0]}")
+    if unused and split is None:  # with several splits, a row may belong to another split
+        notes.append(f"{path.name}: {len(unused):,} rows match no image, the first is {unused[0]}")
     if len(without_row):
         first = source.name(int(without_row[0]))
         notes.append(f"{path.name}: {len(without_row):,} images have no row, the first is {first}")

@@ -1,7 +1,7 @@
-"""Feeds of images to batches: which images, loaded in which processes, copied while the GPU computes.
+"""Batches from a feed of images: which images, loaded by which processes, copied while the GPU computes.
 
-What a feed loads, and how that becomes a batch, is its own: see `Feed` and its members, `data.cpu_feed`,
-`data.gpu_crops` and `data.gpu_decode`.
+A feed defines what loading processes read and how it becomes a batch: see `Feed`, and its implementations
+`data.cpu_feed`, `data.gpu_crops` and `data.gpu_decode`.
 """
 
 import signal
@@ -19,29 +19,29 @@ from unmask.randomness import derive
 
 T = TypeVar("T")
 
-_ATTEMPTS = 100
-_EXAMPLES = 8  # images read for measurements; the rest are repetitions
+_ATTEMPTS = 100  # a hundred bad images in a row mean that the data set, not a file, is broken
+_EXAMPLES = 8  # images read for measurements; larger batches repeat them
 
 Failures = list[tuple[str, str]]
 
 
 @runtime_checkable
 class Noting(Protocol):
-    """What keeps the list of images that could not be used."""
+    """A list of images that could not be used."""
 
     def add(self, failures: Failures) -> None:
-        """Note (name, reason) pairs."""
+        """Add (name, reason) pairs."""
         ...
 
 
 class Wanted(NamedTuple):
-    """What to load of a batch."""
+    """The images to load for a batch."""
 
     keys: list[tuple[int, int]]
     """(epoch, index) of each image."""
 
     epoch: int
-    """Of the batch's first image, whether or not that is among them."""
+    """Epoch of the first image of the whole batch, even if another process loads that image."""
 
     size: Size
     """Pixels of a crop."""
@@ -49,7 +49,7 @@ class Wanted(NamedTuple):
 
 @runtime_checkable
 class Feed(Protocol):
-    """A source's images as an objective sees them, the work divided between loading processes and the training."""
+    """A source's images as an objective sees them. Loading processes and the training process share the work."""
 
     source: ImageSource
     seed: int
@@ -59,9 +59,9 @@ class Feed(Protocol):
         ...
 
     def load(self, wanted: Wanted, failures: Failures) -> Any:
-        """What loading processes do for a batch: a nest of tensors on the CPU, for `arrive`.
+        """Run in a loading process: nested tensors on the CPU, for `arrive`.
 
-        Images that cannot be decoded are replaced, and noted in `failures`.
+        Images that cannot be decoded are replaced and added to `failures`.
 
         Raises:
             DataError: if too many in a row cannot be decoded.
@@ -69,12 +69,12 @@ class Feed(Protocol):
         ...
 
     def arrive(self, loaded: Any, device: torch.device, failures: Failures) -> Batch:
-        """What the training process makes of it: the batch on the device, without waiting for a copy."""
+        """Run in the training process: the batch on the device, without waiting for copies."""
         ...
 
 
 CropSize = Size | Callable[[int], Size]
-"""Pixels of a crop; or a function of the epoch that gives them, and can be pickled."""
+"""Pixels of a crop, or a function from the epoch to them that can be pickled."""
 
 
 def size_in(size: CropSize, epoch: int) -> Size:
@@ -89,13 +89,13 @@ def read_or_replace(
     key: tuple[int, int],
     failures: Failures,
 ) -> tuple[T, int]:
-    """What `read` gives for the image of a key (epoch, index), and the image's position.
+    """The result of `read` for the image of a key (epoch, index), and the image's position.
 
-    An image that cannot be decoded is noted in `failures`, and replaced by the first readable one of a sequence
-    drawn from (seed, epoch, index).
+    An image that cannot be decoded is added to `failures` and replaced by the first readable one of a sequence drawn
+    from (seed, epoch, index).
 
     Raises:
-        DataError: if none of a hundred can be decoded.
+        DataError: if a hundred images in a row cannot be decoded.
     """
     epoch, index = key
     candidate = index
@@ -105,7 +105,8 @@ def read_or_replace(
         except DataError as error:
             failures.append((source.name(candidate), str(error)))
         candidate = derive("replace", seed, epoch, index, attempt) % len(source)
-    raise DataError(f"{_ATTEMPTS} images in a row cannot be decoded; the last: {failures[-1]}")
+    name, reason = failures[-1]
+    raise DataError(f"{_ATTEMPTS} images in a row cannot be decoded; the last is {name}: {reason}")
 
 
 def batches(
@@ -119,12 +120,12 @@ def batches(
     set_aside: Noting,
     rows: list[int] | None = None,
 ) -> Iterator[Batch]:
-    """The batches of steps first_step to steps-1, on the device; or some rows of each alone.
+    """The batches of steps first_step to steps-1, on the device; with `rows`, only these rows of each batch.
 
     Raises:
-        DataError: when too many images cannot be decoded.
-        RunError: when the images change while they are read.
-        ResourceError: when a worker dies.
+        DataError: if too many images cannot be decoded.
+        RunError: if the images change while they are read.
+        ResourceError: if a worker dies.
     """
     part = Part(torch.tensor(rows), batch_size) if rows is not None else None
     wanted = (
@@ -156,31 +157,31 @@ def _wanted(feed: Feed, keys: list[tuple[int, int]], rows: list[int] | None) -> 
 
 
 def example_of(feed: Feed, size: Size, device: torch.device) -> Callable[[int], Batch]:
-    """Batches to measure with: a function of the number of images, all on the device.
+    """Batches for measurements, on the device: a function of the number of images.
 
-    A few images, evenly spread over the source, are loaded as in epoch 0, and repeated. So annotations are as many
-    as in training.
+    A few images, evenly spaced in the source, are loaded as in epoch 0 and repeated, so that they have as many
+    annotations as in training.
 
     Raises:
         DataError: if too many in a row cannot be decoded.
     """
     count = len(feed.source)
-    few = min(_EXAMPLES, count)
-    keys = [(0, place * count // few) for place in range(few)]
+    examples = min(_EXAMPLES, count)
+    keys = [(0, i * count // examples) for i in range(examples)]
     batch = feed.arrive(feed.load(Wanted(keys, 0, size), []), device, [])
-    return lambda images: batch.rows([place % few for place in range(images)])
+    return lambda images: batch.rows([i % examples for i in range(images)])
 
 
 class _Loading(Dataset[tuple[Any, Failures]]):
-    """What a feed loads, by what is wanted."""
+    """A feed as a data set for torch's DataLoader, indexed by `Wanted`."""
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
 
     def __getitems__(self, wanted: Wanted) -> tuple[Any, Failures]:
-        """What was loaded, and the files that had to be replaced in it.
+        """The loaded batch, and the images that had to be replaced.
 
-        An error is handed over as a value: raised in a worker, it would arrive as a traceback.
+        Errors are returned as values: raised in a worker, they would become tracebacks.
         """
         failures: Failures = []
         try:
@@ -192,18 +193,18 @@ class _Loading(Dataset[tuple[Any, Failures]]):
 def fetched(
     data: Dataset[Any], wanted: Iterable[Any], workers: int, pinned: bool = False
 ) -> Iterator[Any]:
-    """What a data set gives for each of the lists wanted, collated by itself, from so many processes.
+    """The data set's own batch (`__getitems__`) for each element of `wanted`, loaded by `workers` processes.
 
     Raises:
-        ResourceError: when a worker dies.
+        ResourceError: if a worker dies.
     """
     loader = DataLoader(
         data,
         batch_sampler=wanted,  # pyright: ignore[reportArgumentType] - any iterable of lists of keys
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         pin_memory=pinned,
-        worker_init_fn=_leave_stopping_to_others,
+        worker_init_fn=_ignore_first_signals,
     )
     try:
         yield from loader
@@ -214,14 +215,15 @@ def fetched(
         raise died from None
 
 
-def _as_it_is(batch: T) -> T:
+def _unchanged(batch: T) -> T:
     return batch
 
 
-def _leave_stopping_to_others(_: int) -> None:
-    """In a loading process: Ctrl-C, and the first SIGTERM, are for the training, which ends its step and saves.
+def _ignore_first_signals(_: int) -> None:
+    """Ignore Ctrl-C and the first SIGTERM in a loading process.
 
-    Both reach a whole group of processes (a terminal's, a job's of Slurm).
+    Both reach every process of a terminal or a Slurm job. The training process handles them: it finishes its step,
+    for which it needs the loading processes, and saves.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
@@ -230,35 +232,35 @@ def _leave_stopping_to_others(_: int) -> None:
 def on_device(
     loaded: Iterator[Any], arrived: Callable[[Any], Batch], device: torch.device
 ) -> Iterator[Batch]:
-    """The batches as they arrive on the device; a GPU copies the next one while it computes.
+    """The batches on the device; a GPU copies the next one while it computes.
 
-    The copy runs on a stream of its own, from pinned memory. The computing stream waits for it, the
-    program does not.
+    The copy runs on a separate stream, from pinned memory. The computing stream waits for it; the CPU does not.
     """
     if device.type != "cuda":
         yield from map(arrived, loaded)
         return
     copying, computing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    copying.wait_stream(computing)  # which may still be filling what a feed keeps on the GPU
+    # The computing stream may still be writing images that a feed keeps on the GPU.
+    copying.wait_stream(computing)
     ready: Batch | None = None
     for batch in loaded:
         with torch.cuda.stream(copying):
-            coming = arrived(batch)
+            following = arrived(batch)
             copied = copying.record_event()
         if ready is not None:
             yield ready
         computing.wait_event(copied)
-        _keep_until_used(coming, computing)
-        ready = coming
+        _record_use(following, computing)
+        ready = following
     if ready is not None:
         yield ready
 
 
-def _keep_until_used(batch: Batch, computing: torch.cuda.Stream) -> None:
-    """Let no tensor's memory be taken while the computing stream uses it."""
+def _record_use(batch: Batch, computing: torch.cuda.Stream) -> None:
+    """Tell the allocator not to reuse the batch's memory while the computing stream needs it."""
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def record(tensor: torch.Tensor) -> torch.Tensor:
         tensor.record_stream(computing)
         return tensor
 
-    nested_map(keep, batch)
+    nested_map(record, batch)

@@ -1,4 +1,4 @@
-"""Images of a batch mixed with one another, and parts of them erased; labels are mixed in the same shares."""
+"""Mixup, cutmix and random erasing of a batch; labels are mixed in the same shares as images."""
 
 from dataclasses import dataclass
 
@@ -10,46 +10,43 @@ from unmask.channels import Statistics
 from unmask.contracts import Batch
 from unmask.errors import SettingsError
 from unmask.randomness import generator, seeded
+from unmask.spec import within
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
     """Mixup (Zhang and others, 2018) or cutmix (Yun and others, 2019) of a whole batch, and random erasing.
 
-    Drawn as timm does: every batch is mixed with its reverse, by mixup or cutmix with equal chance; where
-    processes share a batch, each has the two images of a pair (`data.order.rows_of`). With 0 for all three,
-    a batch stays as it is.
+    As in timm, every batch is mixed with its reverse, by mixup or cutmix with equal probability. If processes share a
+    batch, each has both images of a pair (`data.order.rows_of`). With 0 for all three, the batch is unchanged.
     """
 
     mixup: float = 0.8
-    """Parameter of the Beta distribution of mixup's share (MAE table 9); 0 for no mixup."""
+    """Alpha of mixup's Beta distribution (MAE table 9); 0 turns mixup off."""
 
     cutmix: float = 1.0
-    """Parameter of the Beta distribution of cutmix's share (MAE table 9); 0 for no cutmix."""
+    """Alpha of cutmix's Beta distribution (MAE table 9); 0 turns cutmix off."""
 
     erasing: float = 0.0
-    """How often a rectangle of an image becomes noise of its mean and deviation; 0.25 in the published code."""
+    """Probability of replacing a rectangle of an image with Gaussian noise; 0.25 in the published code."""
 
     def __post_init__(self) -> None:
-        for name in ("mixup", "cutmix"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not 0 <= self.erasing <= 1:
-            raise SettingsError(f"erasing must lie between 0 and 1, got {self.erasing}")
+        within(self, "[0, inf)", "mixup", "cutmix")
+        within(self, "[0, 1]", "erasing")
 
     @property
     def mixes(self) -> bool:
-        """Whether images are mixed, in pairs: then a batch needs an even number."""
+        """Whether images are mixed in pairs, so that the batch size must be even."""
         return self.mixup > 0 or self.cutmix > 0
 
     def __call__(self, batch: Batch, classes: int, statistics: Statistics, *key: int) -> Batch:
-        """The batch, mixed; all of it depends on the key alone.
+        """The mixed batch, a function of the key.
 
-        Bytes become floating point, 0 to 1: the encoder's units. Class labels become shares of classes, float32
-        [b classes]; of several classes of an image, the numbers are mixed in the same shares.
+        uint8 images become floating point, 0 to 1, the encoder's units. Class labels become shares of classes, float32
+        [b classes]; multi-label labels are mixed in the same shares.
 
         Raises:
-            SettingsError: if images are mixed and have no labels of that kind.
+            SettingsError: if images are mixed, but have no class labels or multi-label labels.
         """
         if not self.mixes and self.erasing == 0:
             return batch
@@ -66,7 +63,8 @@ class Mixing:
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b classes"]]:
         if labels.ndim == 1:
             return self._by_timm(images, labels, classes, *key)
-        # timm tells the share of an image's own pixels only through class numbers: 0 in one half, 1 in the other
+        # timm returns the share of an image's own pixels only through its labels. So we pass class 0 for the first half
+        # of the batch and class 1 for the second.
         half = torch.arange(len(images), device=images.device) >= len(images) // 2
         images, shares = self._by_timm(images, half.long(), 2, *key)
         own = shares[:1, :1]
@@ -92,7 +90,7 @@ class Mixing:
         return torch.where(boxes, noise, images)
 
     def _boxes(self, batch: Batch, *key: int) -> Bool[Tensor, "whole 1 h w"]:
-        """Which pixels are erased, of all images of the step."""
+        """Which pixels are erased, for all images of the step."""
         from timm.data.random_erasing import RandomErasing
 
         whole = torch.ones(batch.whole, 1, *batch.images.shape[-2:])
@@ -101,19 +99,19 @@ class Mixing:
 
 
 def _mixable(batch: Batch) -> Tensor:
-    """Class labels, int64 [b], or those of several classes, float [b classes].
+    """Class labels, int64 [b], or multi-label labels, float [b classes].
 
     Raises:
-        SettingsError: for anything else.
+        SettingsError: for other annotations, or none.
     """
     labels = batch.annotations
     if isinstance(labels, Tensor) and labels.ndim == 1 + labels.is_floating_point():
         return labels
     raise SettingsError(
-        "mixup and cutmix mix labels of whole images, and these images have others or none; set --mixing.mixup 0 and "
+        "mixup and cutmix need labels of whole images, and these images have none; set --mixing.mixup 0 and "
         "--mixing.cutmix 0"
     )
 
 
 UNMIXED = Mixing(mixup=0.0, cutmix=0.0, erasing=0.0)
-"""Batches as they are."""
+"""No mixing and no erasing."""

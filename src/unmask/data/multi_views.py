@@ -1,4 +1,4 @@
-"""Several views of an image, each changed in its own way, for objectives that compare them."""
+"""Several views of an image, augmented independently, for objectives that compare views."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
@@ -15,17 +15,18 @@ from unmask.data.geometry import Placing, moved, moved_pixels, view_of_part
 from unmask.data.views import AnyCrops, AnyViews, draw_box
 from unmask.errors import DataError, SettingsError
 from unmask.randomness import generator
-from unmask.spec import Kind, kind_of, kinds
+from unmask.spec import Kind, kind_of, kinds, within
 
+# Strengths of DINO and MoCo v3.
 _BRIGHTNESS = _CONTRAST = 0.4
 _SATURATION = 0.2
 _HUE = 0.1
-_BLUR = (0.1, 2.0)
+_BLUR = (0.1, 2.0)  # smallest and largest standard deviation, in pixels
 _MIDDLE = 128
 
 
 class Changes(NamedTuple):
-    """How often a view is changed in which way."""
+    """The probability of each augmentation of a view."""
 
     flip: float
     jitter: float
@@ -35,59 +36,57 @@ class Changes(NamedTuple):
 
     @property
     def of_colors(self) -> bool:
-        """Whether any of them needs grey or colour bytes."""
+        """Whether one of them needs uint8 grey or colour images."""
         return max(self.jitter, self.gray, self.blur, self.solarize) > 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class MultiCrop:
-    """Two large parts of the image and several small ones at a lower resolution, in changed colours (SwAV; DINO).
+    """Multi-crop: two large crops and several small ones at a lower resolution, with colour augmentation (SwAV; DINO).
 
-    Brightness and contrast change by up to 0.4, saturation by 0.2, hue by 0.1, in any order; blurs are Gaussian with a
-    deviation of 0.1 to 2 pixels; solarising inverts what is brighter than the middle.
+    Colour jitter changes brightness and contrast by up to 0.4, saturation by 0.2 and hue by 0.1, in random order. Blur
+    is Gaussian with a standard deviation of 0.1 to 2 pixels. Solarisation inverts levels from 128.
     """
 
     small_count: int = 8
-    """How many small views."""
+    """Number of small views."""
 
     small_size: Size = Size(96, 96)
-    """Pixels of a small view; the large ones have the recipe's image size."""
+    """Size of a small view in pixels; large views have the recipe's image size."""
 
     smallest_share: float = 0.05
-    """Least share of the image's area in a small view."""
+    """Smallest share of the image's area in a small view."""
 
     middle_share: float = 0.4
-    """Largest share of it in a small view, and least in a large one."""
+    """Largest share of the image's area in a small view, and smallest share in a large one."""
 
     flip_probability: float = 0.5
-    """How often to mirror left and right; 0 where sides matter, as in writing."""
+    """Probability of a horizontal flip; 0 if left and right matter, as in text."""
 
     jitter_probability: float = 0.8
-    """How often to change brightness, contrast, saturation and hue."""
+    """Probability of colour jitter: brightness, contrast, saturation and hue."""
 
     gray_probability: float = 0.2
-    """How often to take the colours out."""
+    """Probability of converting to grey."""
 
     blur_probabilities: tuple[float, float, float] = (1.0, 0.1, 0.5)
-    """How often to blur the first large view, the second, and each small one."""
+    """Probability of blur for the first large view, the second, and each small view."""
 
     solarize_probability: float = 0.2
-    """How often to solarise the second large view."""
+    """Probability of solarising the second large view."""
 
     def __post_init__(self) -> None:
-        if self.small_count < 0:
-            raise SettingsError(f"small_count must not be negative, got {self.small_count}")
-        _check_shares(self.smallest_share, self.middle_share)
-        _check_probabilities(
-            flip=self.flip_probability,
-            jitter=self.jitter_probability,
-            gray=self.gray_probability,
-            blur=max(self.blur_probabilities),
-            solarize=self.solarize_probability,
-        )
+        within(self, "[0, inf)", "small_count")
+        within(self, "(0, 1]", "smallest_share", "middle_share")
+        if self.smallest_share > self.middle_share:
+            raise SettingsError(
+                f"smallest_share must not be larger than middle_share, got {self.smallest_share} and "
+                f"{self.middle_share}"
+            )
+        _check_probabilities(self)
 
     def sizes(self, size: Size) -> tuple[Size, ...]:
-        """Pixels of every view.
+        """Size of every view in pixels.
 
         Raises:
             SettingsError: if small views are larger than large ones.
@@ -96,18 +95,18 @@ class MultiCrop:
             self.small_size.height > size.height or self.small_size.width > size.width
         ):
             raise SettingsError(
-                f"small crops of {self.small_size} pixels are larger than the image size of {size}; choose a smaller "
-                f"--views.small-size (DINO takes 96 beside 224; {size.height // 2} would be half) or a larger --image-size"
+                f"small crops of {self.small_size} pixels are larger than the image size {size}; choose a smaller "
+                f"--views.small-size (DINO uses 96 with 224; half of yours is {size.height // 2}) or a larger --image-size"
             )
         return (size, size, *[self.small_size] * self.small_count)
 
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
     ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
-        """All views; all of it depends on the key alone.
+        """All views, a function of the key.
 
         Raises:
-            DataError: if colours are to be changed and the pixels are no grey or colour bytes.
+            DataError: if colours are augmented, but the image is not uint8 grey or colour.
         """
         random = generator("cpu", "crops", *key)
         views: list[Tensor] = []
@@ -128,47 +127,41 @@ class MultiCrop:
 
 @dataclass(frozen=True, kw_only=True)
 class TwoCrops:
-    """Two parts of the image in changed colours, each in its own way (MoCo v3); the changes are those of `MultiCrop`."""
+    """Two random crops, each with its own colour augmentation (MoCo v3); the strengths are those of `MultiCrop`."""
 
     smallest_share: float = 0.08
-    """Least share of the image's area in a view."""
+    """Smallest share of the image's area in a view."""
 
     flip_probability: float = 0.5
-    """How often to mirror left and right; 0 where sides matter, as in writing."""
+    """Probability of a horizontal flip; 0 if left and right matter, as in text."""
 
     jitter_probability: float = 0.8
-    """How often to change brightness, contrast, saturation and hue."""
+    """Probability of colour jitter: brightness, contrast, saturation and hue."""
 
     gray_probability: float = 0.2
-    """How often to take the colours out."""
+    """Probability of converting to grey."""
 
     blur_probabilities: tuple[float, float] = (1.0, 0.1)
-    """How often to blur the first view, and the second."""
+    """Probability of blur for the first view, and for the second."""
 
     solarize_probability: float = 0.2
-    """How often to solarise the second view."""
+    """Probability of solarising the second view."""
 
     def __post_init__(self) -> None:
-        _check_shares(self.smallest_share)
-        _check_probabilities(
-            flip=self.flip_probability,
-            jitter=self.jitter_probability,
-            gray=self.gray_probability,
-            blur=max(self.blur_probabilities),
-            solarize=self.solarize_probability,
-        )
+        within(self, "(0, 1]", "smallest_share")
+        _check_probabilities(self)
 
     def sizes(self, size: Size) -> tuple[Size, ...]:
-        """Pixels of both views."""
+        """Size of both views in pixels."""
         return (size, size)
 
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
     ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
-        """Both views; all of it depends on the key alone.
+        """Both views, a function of the key.
 
         Raises:
-            DataError: if colours are to be changed and the pixels are no grey or colour bytes.
+            DataError: if colours are augmented, but the image is not uint8 grey or colour.
         """
         random = generator("cpu", "crops", *key)
         views: list[Tensor] = []
@@ -184,18 +177,13 @@ class TwoCrops:
         return tuple(views)
 
 
-def _check_shares(*shares: float) -> None:
-    """Refuse shares of an image's area that are none, or that fall."""
-    if not all(0 < share <= 1 for share in shares) or list(shares) != sorted(shares):
+def _check_probabilities(views: MultiCrop | TwoCrops) -> None:
+    names = ("flip_probability", "jitter_probability", "gray_probability", "solarize_probability")
+    within(views, "[0, 1]", *names)
+    if not all(0 <= probability <= 1 for probability in views.blur_probabilities):
         raise SettingsError(
-            f"shares of an image's area lie above 0 and at most at 1, the smaller first, got {list(shares)}"
+            f"blur_probabilities must lie between 0 and 1, got {views.blur_probabilities}"
         )
-
-
-def _check_probabilities(**probabilities: float) -> None:
-    for name, value in probabilities.items():
-        if not 0 <= value <= 1:
-            raise SettingsError(f"a probability ({name}) must lie between 0 and 1, got {value}")
 
 
 def _view(
@@ -206,7 +194,7 @@ def _view(
     changes: Changes,
     random: torch.Generator,
 ) -> Shaped[Tensor, "c new_h new_w"]:
-    """A part of the image with between these shares of its area, resized and changed."""
+    """A random crop with a share of the area between `least` and `most`, resized and augmented."""
     whole = Size(image.shape[-2], image.shape[-1])
     view = moved_pixels(image, view_of_part(draw_box(whole, least, random, most), size))
     flip, jitter, gray, blur, solarize = torch.rand(5, generator=random).tolist()
@@ -217,7 +205,7 @@ def _view(
         return view
     if image.dtype != torch.uint8 or len(image) not in (1, 3):
         raise DataError(
-            f"colours are changed of grey or colour images of bytes, and these have {len(image)} channels of "
+            f"colour augmentation needs uint8 images with 1 or 3 channels, but these have {len(image)} of "
             f"{str(image.dtype).removeprefix('torch.')}; set --views.jitter-probability, --views.gray-probability, "
             "--views.blur-probabilities and --views.solarize-probability to 0"
         )
@@ -235,7 +223,7 @@ def _view(
 
 
 def _jittered(picture: Any, order: list[int], amounts: list[float]) -> Any:
-    """Brightness, contrast, saturation and hue changed, in this order of them."""
+    """The picture with changed brightness, contrast, saturation and hue, applied in this order."""
     brightness, contrast, saturation, hue = (2 * amount - 1 for amount in amounts[:4])
     steps = (
         lambda p: F.adjust_brightness(p, 1 + _BRIGHTNESS * brightness),
@@ -251,11 +239,11 @@ def _jittered(picture: Any, order: list[int], amounts: list[float]) -> Any:
 AnyPretrainingViews = (
     AnyCrops | Annotated[MultiCrop, Kind("multi-crop")] | Annotated[TwoCrops, Kind("two-crops")]
 )
-"""One or several views of an image, of sizes that the recipe gives."""
+"""One or several views of an image, at the recipe's image size."""
 
 
 def sizes_of(views: AnyPretrainingViews | AnyViews, size: Size) -> tuple[Size, ...]:
-    """Pixels of every view of an image, the first of them of this size."""
+    """Size of every view in pixels; `size` is that of the first."""
     return views.sizes(size) if isinstance(views, MultiCrop | TwoCrops) else (size,)
 
 
@@ -263,14 +251,14 @@ def check_views_carry(views: AnyPretrainingViews | AnyViews, kind: AnyAnnotation
     """Refuse views that class maps and boxes cannot follow.
 
     Raises:
-        SettingsError: naming views that they can.
+        SettingsError: with the views that they can follow.
     """
     if is_dense(kind) and not isinstance(views, Placing):
         every = AnyPretrainingViews | AnyViews
         able = [name for name, spec in kinds(every).items() if issubclass(spec, Placing)]
         raise SettingsError(
-            f"{dense_words(kind)} cannot follow views:{kind_of(every, views)}, which changes more than size and place or shows several "
-            f"parts; choose one of {', '.join(able)}"
+            f"{dense_words(kind)} cannot follow views:{kind_of(every, views)}, which does more than crop, resize and flip; "
+            f"choose one of {', '.join(able)}"
         )
 
 
@@ -281,10 +269,10 @@ def view_of(
     size: Size,
     *key: int,
 ) -> tuple[tuple[Tensor, ...], Annotation]:
-    """The views of an image, and what is known of them: class maps and boxes move along with the pixels.
+    """The views of an image and their annotation; class maps and boxes follow the pixels.
 
     Raises:
-        DataError: if the pixels are of a kind that the views cannot change.
+        DataError: if the views do not support the image's channels or values.
         SettingsError: as `check_views_carry`.
     """
     shown = views(sample.image, size, *key)

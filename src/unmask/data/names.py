@@ -1,4 +1,4 @@
-"""Names of images: many, in little memory."""
+"""Compact storage for the names of many images."""
 
 import hashlib
 import os
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 
 class Names:
-    """File names by position. One block of memory, which loading processes share and never copy."""
+    """File names by position, in one block of memory that forked loading processes share without copying."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.array = pa.array([os.fsencode(name) for name in names], pa.large_binary())
 
     @classmethod
     def of(cls, array: pa.LargeBinaryArray) -> "Names":
-        """Names that are in such a block already."""
+        """Names from an existing Arrow array."""
         names = cls(())
         names.array = array
         return names
@@ -29,12 +29,12 @@ class Names:
         return os.fsdecode(self.array[position].as_py())
 
     def rows(self, chosen: NDArray[np.int64]) -> "Names":
-        """Some of them."""
+        """The names of some rows."""
         return Names.of(self.array.take(pa.array(chosen)))
 
 
 def fingerprint(names: Sequence[str] | Names, *numbers: Sequence[int] | NDArray[np.int64]) -> str:
-    """A short hash of all names and of some numbers of each, such as its size."""
+    """A short hash of all names, with columns of numbers such as file sizes."""
     digest = hashlib.sha256()
     for position in range(len(names)):
         row = "\0".join(str(column[position]) for column in numbers)

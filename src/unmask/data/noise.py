@@ -1,4 +1,4 @@
-"""Noise against overfitting: patches left out or taken from another image, and noise on pixels."""
+"""Regularisation of a classifier's input: dropped or swapped patches, and pixel noise."""
 
 import math
 from dataclasses import dataclass
@@ -14,35 +14,36 @@ from unmask.errors import SettingsError
 from unmask.masks import PatchMask
 from unmask.patches import patch_grid, pixels_of, size_of
 from unmask.randomness import generator
+from unmask.spec import within
 
-_SETTLED = 0.9
+_SETTLED = 0.9  # share of the training after which the patch share stays at `last`
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchKeep:
-    """The share of patches that is shown, over the course of a training.
+    """The share of patches that are kept, as a schedule over the training.
 
-    It goes from `first` to `last` along half a cosine, and stays there for the last tenth of the steps, so
-    that a training may end on whole images, as they are tested.
+    It goes from `first` to `last` along half a cosine, and stays at `last` for the last tenth of the steps, so that
+    training can end on whole images, as in evaluation.
     """
 
     first: float = 1.0
-    """Share shown at the first step."""
+    """Share kept at the first step."""
 
     last: float = 1.0
-    """Share shown in the last tenth of the steps."""
+    """Share kept in the last tenth of the steps."""
 
     def __post_init__(self) -> None:
         for name in ("first", "last"):
             if not 0 < getattr(self, name) <= 1:
                 raise SettingsError(
-                    "the share of patches to keep (--patch-keep) must be above 0 and at most 1, got "
-                    f"{getattr(self, name):g}"
+                    f"--patch-keep must be above 0 and at most 1, got {getattr(self, name):g}; it is the share of "
+                    "patches to keep"
                 )
 
     @classmethod
     def parse(cls, text: str) -> "PatchKeep":
-        """Read "0.5" (that share always) or "0.25:1" (from the first to the last share).
+        """Parse "0.5" (a constant share) or "0.25:1" (from the first to the last share).
 
         Raises:
             SettingsError: if the text is neither.
@@ -53,62 +54,58 @@ class PatchKeep:
             shares = []
         if len(shares) not in (1, 2):
             raise SettingsError(
-                "--patch-keep is a share of the patches, such as 0.5, or a first and a last one, such as "
-                f"0.25:1; got {text!r}"
+                "--patch-keep must be a share of the patches, such as 0.5, or a first and a last one, such as "
+                f"0.25:1, got {text!r}"
             )
         return cls(first=shares[0], last=shares[-1])
 
     def share(self, progress: float) -> float:
-        """The share shown when so much of the training, 0 to 1, is done."""
+        """The share kept at this progress of the training, 0 to 1."""
         done = min(1.0, progress / _SETTLED)
         return self.first + (self.last - self.first) * (1 - math.cos(math.pi * done)) / 2
 
     def __str__(self) -> str:
         if self.first == self.last:
             return f"{self.first:.0%}"
-        return f"{self.first:.0%} at first, {self.last:.0%} at last"
+        return f"{self.first:.0%} at first, {self.last:.0%} at the end"
 
 
 WHOLE = PatchKeep()
-"""All patches, always."""
+"""All patches in every step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """What is hidden from a classifier, or laid over its images, while it learns; labels stay as they are.
+    """Patch dropout and pixel noise for training a classifier; labels are unchanged. Off by default.
 
-    Patches left out are never embedded, which makes a step faster as well (PatchDropout, Liu and others,
-    2023). By default nothing is hidden.
+    Dropped patches are never embedded, which also makes a step faster (PatchDropout, Liu and others, 2023).
     """
 
     patch_keep: PatchKeep = WHOLE
-    """Share of each image's own patches that is shown."""
+    """Share of each image's own patches that is kept."""
 
     instead: Literal["nothing", "patches"] = "nothing"
-    """What stands where patches are hidden: nothing, so that there are fewer tokens, or the patches that
-    another image of the batch has there."""
+    """What replaces the other patches: nothing, for fewer tokens, or the patches of another image of the batch at the
+    same positions."""
 
     pixel_noise: float = 0.0
-    """Deviation of the Gaussian noise on every pixel, in deviations of its channel."""
+    """Standard deviation of Gaussian noise on every pixel, relative to that of its channel."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.pixel_noise < math.inf:
-            raise SettingsError(
-                f"pixel_noise must be 0 or more and finite, got {self.pixel_noise}; 0.3 is a third of the deviation "
-                "of a channel"
-            )
+        usual = "0.3 is about a third of a channel's standard deviation"
+        within(self, "[0, inf)", "pixel_noise", usual=usual)
 
     @property
     def pairs(self) -> bool:
-        """Whether an image is given something of another one of the batch."""
+        """Whether an image gets patches of another image of the batch."""
         return self.instead == "patches" and self.patch_keep != WHOLE
 
     def __call__(
         self, batch: Batch, patch_size: int, statistics: Statistics, progress: float, *key: int
     ) -> Batch:
-        """The batch with its noise, which depends on the progress (0 to 1) and the key alone.
+        """The batch with noise, a function of the progress (0 to 1) and the key.
 
-        Patches are taken from the image that mixup would mix in: the first from the last, and so on.
+        Patches come from the image that mixup would mix in: for the first image from the last, and so on.
         """
         images = batch.images
         if self.pixel_noise > 0:
@@ -136,4 +133,4 @@ class Noise:
 
 
 NOISELESS = Noise()
-"""Images as they are."""
+"""No patch dropout and no pixel noise."""

@@ -1,4 +1,4 @@
-"""Noise in memory, to measure with where no images are named."""
+"""Random images in memory, for measurements without data."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ _IMAGES = 8
 
 
 class NoiseImages:
-    """A few uint8 images of independent pixels, of which nothing is known; the same for the same size."""
+    """A few unlabelled uint8 images of independent random pixels, the same for the same size."""
 
     where = "noise"
     values: Values = "uint8"
@@ -43,13 +43,13 @@ class NoiseImages:
         return Sample(self.pixels[position], None)
 
     def name(self, position: int) -> str:
-        """Its number."""
+        """Its number in the source."""
         return f"noise {position}"
 
     def labels(self) -> NDArray[np.int64]:
-        """Not known."""
+        """Unknown for all images."""
         return np.full(_IMAGES, UNKNOWN)
 
     def typical_size(self) -> Size:
-        """That of all."""
+        """The size of all images."""
         return self.size

@@ -1,7 +1,7 @@
-"""Any source to indexed tar shards, in parallel; the shards are the same for any number of processes.
+"""Packing any source into indexed tar shards, in parallel; the shards do not depend on the number of processes.
 
-A shard is written beside its place, with its index, and renamed when it is whole. A process that is killed leaves
-whole shards and at most one that is not: the next one keeps the former and makes the latter anew.
+A shard is written under a temporary name, with its index, and renamed when it is complete. If the process is killed,
+the next one keeps the complete shards and writes the unfinished one again.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ from unmask.annotations import UNKNOWN, MultiLabels, whole_image_only
 from unmask.contracts import ImageSource
 from unmask.data.labels import as_word
 from unmask.data.loader import fetched
-from unmask.data.pack_bytes import Stored, stored
+from unmask.data.pack_bytes import ShardWriter, Stored, stored
 from unmask.data.pack_manifest import (
     INDEX_COLUMNS,
     PACK,
@@ -43,35 +43,34 @@ from unmask.data.pack_manifest import (
 )
 from unmask.data.set_aside import SetAside
 from unmask.data.tar_index import ARRAY_ENDING, ORIGINAL_NAME
-from unmask.data.tar_write import ShardWriter
 from unmask.errors import ResourceError, RunError, UnmaskError
 from unmask.files import is_unfinished
 from unmask.spec import to_json
 
-_CHUNK = 16
+_CHUNK = 16  # images that a process encodes at a time
 _LOCK = ".lock"
 _WRITING = ".writing-"
 _OURS = (PACK, _LOCK)
 
-Tried = tuple[int, Stored | UnmaskError]
-"""A position, and what to store of its image, or why that cannot be."""
+EncodingResult = tuple[int, Stored | UnmaskError]
+"""A position, and its encoded image, or why it cannot be encoded."""
 
 
 Label = int | list[int] | None
-"""The number of a class, or of each of several; None if it is not known."""
+"""The number of a class, or the numbers of several classes; None if it is not known."""
 
 
 class Progress(NamedTuple):
-    """How far the packing has come."""
+    """Progress of packing."""
 
     done: int
-    """Images that lie in a shard or are set aside."""
+    """Number of images that are in a shard or set aside."""
     images: int
-    """Of so many."""
+    """Number of all images."""
 
 
 class Packer:
-    """A folder that the images of some splits are packed into."""
+    """Packs the images of one or two splits into a folder."""
 
     def __init__(
         self,
@@ -86,21 +85,21 @@ class Packer:
         self.workers, self.max_set_aside = workers, max_set_aside
         self.set_aside = root / "set_aside.csv"
         self.shards: dict[str, PackedShard] = {}
-        """Those that are whole so far."""
+        """The complete shards so far."""
         self.left_out = 0
-        """How many images are set aside so far."""
+        """Number of images set aside so far."""
 
     def check(self) -> None:
-        """Refuse a folder that holds something else, or the same images packed otherwise.
+        """Refuse a folder with other files, other images, or images packed with other settings.
 
         Raises:
-            RunError: naming what differs.
-            SettingsError: if annotations say where in an image something is, since images are resized.
+            RunError: with the difference.
+            SettingsError: if annotations are class maps or boxes, which do not follow the resized images.
         """
         for source in self.sources.values():
             whole_image_only(source.annotations, "a folder of shards")
         if self.root.exists() and not self.root.is_dir():
-            raise RunError(f"{self.root} is a file; name a new folder for the shards")
+            raise RunError(f"{self.root} is a file; choose a new folder for the shards")
         before = read_pack(self.root)
         if before is not None:
             _check_same(self.root, before, self._pack())
@@ -110,19 +109,21 @@ class Packer:
             and not is_unfinished(path)
             for path in self.root.iterdir()
         ):
-            raise RunError(f"{self.root} is not empty, and no packed folder; name a new one")
+            raise RunError(
+                f"{self.root} is neither empty nor a folder of packed shards; choose a new folder"
+            )
 
     def run(self, stop: Event) -> Iterator[Progress]:
-        """Pack what is not packed yet; returns early, with whole shards, once `stop` is set.
+        """Pack the images that are not packed yet. Once `stop` is set, return early with complete shards.
 
         Raises:
-            RunError: see `check`; or if another process packs into the folder.
-            DataError: when too many images cannot be decoded; the list is written by then.
-            ResourceError: when the disk is full, or a process dies. Whole shards are kept.
+            RunError: see `check`; or if another process is packing into the folder.
+            DataError: if too many images cannot be decoded; `set_aside.csv` lists them.
+            ResourceError: if the disk is full or a process dies. Complete shards are kept.
         """
         self.check()
-        with self._room(), self._locked():
-            self._clear()
+        with self._reporting_disk_errors(), self._locked():
+            self._remove_unfinished()
             if read_pack(self.root) is None:
                 write_pack(self.root, self._pack())
             aside = self._begin_list()
@@ -150,8 +151,8 @@ class Packer:
         return Pack(packing=self.packing, splits=splits, shards={}, finished=False)
 
     def _begin_list(self) -> SetAside:
-        found = sum(len(source) + len(source.refused) for source in self.sources.values())
-        aside = SetAside(self.set_aside, found, self.max_set_aside)
+        total = sum(len(source) + len(source.refused) for source in self.sources.values())
+        aside = SetAside(self.set_aside, total, self.max_set_aside)
         for split, source in self.sources.items():
             aside.add([(self._listed(split, name), reason) for name, reason in source.refused])
         return aside
@@ -162,12 +163,12 @@ class Packer:
     def _split(
         self, split: str, source: ImageSource, aside: SetAside, stop: Event
     ) -> Iterator[int]:
-        """Yields how many images of the split are done."""
+        """Pack a split; yields the number of its images that are done."""
         position = number = 0
-        stream: Iterator[Tried] | None = None
+        stream: Iterator[EncodingResult] | None = None
         while position < len(source):
             shard = self.root / f"{split}-{number:06}.tar"
-            facts = _kept(shard, position)
+            facts = _complete_shard(shard, position)
             if facts is None:
                 stream = stream or self._encoded(source, position)
                 facts = yield from self._write(shard, position, stream, split, aside, stop)
@@ -180,8 +181,8 @@ class Packer:
             position, number = facts.end, number + 1
             yield position
 
-    def _encoded(self, source: ImageSource, first: int) -> Iterator[Tried]:
-        """What to store of each image from a position on, in their order."""
+    def _encoded(self, source: ImageSource, first: int) -> Iterator[EncodingResult]:
+        """The encoded images from a position on, in order."""
         chunks = [
             range(start, min(start + _CHUNK, len(source)))
             for start in range(first, len(source), _CHUNK)
@@ -193,12 +194,12 @@ class Packer:
         self,
         shard: Path,
         first: int,
-        stream: Iterator[Tried],
+        stream: Iterator[EncodingResult],
         split: str,
         aside: SetAside,
         stop: Event,
     ) -> Generator[int, None, PackedShard | None]:
-        """Write a shard; None if it was stopped before it was whole."""
+        """Write a shard; None if `stop` is set before it is complete."""
         source = self.sources[split]
         labels = source.labels()
         writer = ShardWriter(self.root / f"{_WRITING}{shard.stem}")
@@ -236,45 +237,45 @@ class Packer:
         finally:
             writer.discard()
 
-    def _clear(self) -> None:
-        """Remove what a killed process left unfinished."""
+    def _remove_unfinished(self) -> None:
+        """Remove unfinished files of a process that was killed."""
         for path in self.root.iterdir():
             if path.name.startswith(_WRITING) or is_unfinished(path):
                 path.unlink()
 
     @contextmanager
-    def _room(self) -> Generator[None]:
-        """Say of a folder that cannot be written, or a full disk, what is kept and how to go on."""
+    def _reporting_disk_errors(self) -> Generator[None]:
+        """If the folder cannot be written or the disk is full, report what is kept and how to continue."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             yield
         except OSError as error:
             raise ResourceError(
-                f"{self.root} cannot be written ({error.strerror or error}); whole shards stay there "
-                f"({len(self.shards)}), make room and give the same command again to go on"
+                f"{self.root} cannot be written ({error.strerror or error}); {len(self.shards)} complete shards are kept. "
+                "Free some disk space and run the same command again to continue"
             ) from None
 
     @contextmanager
     def _locked(self) -> Generator[None]:
-        """Keep other processes out; the system lets go of it even if this one is killed."""
+        """Lock the folder against other processes; the system releases the lock even if this process is killed."""
         with (self.root / _LOCK).open("a+") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise RunError(
-                    f"another process is packing into {self.root}; wait for it, or name another folder"
+                    f"another process is packing into {self.root}; wait for it, or choose another folder"
                 ) from None
             yield
 
 
-class _Encoding(Dataset[list[Tried]]):
-    """What is to be stored of the images of a source."""
+class _Encoding(Dataset[list[EncodingResult]]):
+    """The encoded images of a source, as a data set for torch's DataLoader."""
 
     def __init__(self, source: ImageSource, packing: Packing) -> None:
         self.source, self.packing = source, packing
 
-    def __getitems__(self, positions: range) -> list[Tried]:
-        """An error is handed over as a value: raised in a worker, it would arrive as a traceback."""
+    def __getitems__(self, positions: range) -> list[EncodingResult]:
+        """Errors are returned as values: raised in a worker, they would become tracebacks."""
         return [(position, self._one(position)) for position in positions]
 
     def _one(self, position: int) -> Stored | UnmaskError:
@@ -287,19 +288,19 @@ class _Encoding(Dataset[list[Tried]]):
 def _add(
     writer: ShardWriter, source: ImageSource, position: int, label: Label, image: Stored
 ) -> dict[str, Any]:
-    """Write the members of a sample; returns its row in the index."""
+    """Write the tar members of a sample; returns its row in the index."""
     key, name = f"{position:09}", source.name(position)
-    about: dict[str, Any] = {ORIGINAL_NAME: name}
+    metadata: dict[str, Any] = {ORIGINAL_NAME: name}
     names, word = source.annotations.names, ""
     offset = writer.add(key + image.ending, image.data)
     if isinstance(label, list):
-        about |= {"label": label, "class_name": [names[number] for number in label]}
+        metadata |= {"label": label, "class_name": [names[number] for number in label]}
         word = as_word(label)
     elif label is not None:
         writer.add(f"{key}.cls", str(label).encode())
-        about |= {"label": label, "class_name": names[label]}
+        metadata |= {"label": label, "class_name": names[label]}
         word = str(label)
-    writer.add(f"{key}.json", json.dumps(about).encode())
+    writer.add(f"{key}.json", json.dumps(metadata).encode())
     return {
         "name": os.fsencode(name),
         "offset": offset,
@@ -313,14 +314,14 @@ def _add(
 
 
 def _label(numbers: np.int64 | NDArray[np.int64]) -> Label:
-    """The number of a class, or those of several, [classes] of 0 or 1; None if it is not known."""
+    """The label of an image from a class number, or from 0 or 1 for each class, [classes]; None if it is not known."""
     if np.all(numbers == UNKNOWN):
         return None
     return np.flatnonzero(numbers).tolist() if isinstance(numbers, np.ndarray) else int(numbers)
 
 
-def _kept(shard: Path, first: int) -> PackedShard | None:
-    """A whole shard that begins at this position; its checksum decides where its time of change differs."""
+def _complete_shard(shard: Path, first: int) -> PackedShard | None:
+    """A complete shard that begins at this position, or None. If its modification time differs, its checksum decides."""
     index = read_index(shard)
     if index is None or index.shard.first != first or not shard.exists():
         return None
@@ -336,29 +337,29 @@ def _kept(shard: Path, first: int) -> PackedShard | None:
 
 
 def _check_same(root: Path, before: Pack, now: Pack) -> None:
-    """Raises RunError, naming the first thing in which two packings differ."""
-    mend = "pack into a new folder, or remove this one first"
-    then, wanted = to_json(before.packing), to_json(now.packing)
-    for name, value in wanted.items():
-        if then[name] != value:
+    """Raises RunError with the first difference between two packings."""
+    remedy = "pack into a new folder, or remove this one first"
+    old_settings = to_json(before.packing)
+    for name, value in to_json(now.packing).items():
+        if old_settings[name] != value:
             raise RunError(
-                f"{root} was packed with --{name.replace('_', '-')} {_typed(then[name])}, not {_typed(value)}; {mend}, or "
-                f"go on as it was begun: {flags_of(before.packing)}"
+                f"{root} was packed with --{name.replace('_', '-')} {_typed(old_settings[name])}, not {_typed(value)}; "
+                f"{remedy}, or continue with the old settings: {flags_of(before.packing)}"
             )
     if before.splits.keys() != now.splits.keys():
         raise RunError(
-            f"{root} was packed from images with the splits {', '.join(before.splits)}, and these have "
-            f"{', '.join(now.splits)}; {mend}"
+            f"{root} was packed from images with the splits {', '.join(before.splits)}, but these have "
+            f"{', '.join(now.splits)}; {remedy}"
         )
     for name, split in now.splits.items():
         if before.splits[name] != split:
             raise RunError(
-                f"{root} was packed from other images ({before.splits[name].images:,} of {name} then, {split.images:,} now, "
-                f"or other names, sizes or classes); {mend}"
+                f"{root} was packed from other images ({name}: {before.splits[name].images:,} then, {split.images:,} now, "
+                f"or other names, sizes or classes); {remedy}"
             )
 
 
 def _typed(value: Any) -> str:
     if value in (None, []):
-        return "left out"
+        return "not set"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

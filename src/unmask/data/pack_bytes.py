@@ -1,13 +1,17 @@
-"""Pixels to the bytes that a shard holds: the counterpart of `decode`.
+"""Encoding of images as members of a tar shard (the counterpart of `decode`), and writing of the shard.
 
-- An image no larger than asked for, whose file is an upright JPEG or PNG that `decode` reads as it stands, is copied
-  bit for bit.
-- Anything larger is resized as views are (bicubic, smoothed) and becomes a JPEG.
-- What is not resized is not compressed with loss either (PNG), unless it is a turned or CMYK JPEG.
-- What JPEG and PNG cannot hold, other numbers of channels than 1 and 3 or floating-point values, becomes a `.npy`.
+- The file of an upright JPEG or PNG that is small enough is copied bit for bit.
+- A larger image is resized like a view (bicubic with antialiasing) and becomes a JPEG.
+- An image that is not resized becomes a lossless PNG, except rotated or CMYK JPEGs, which stay JPEGs.
+- An image that JPEG and PNG cannot store (not 1 or 3 channels, or floating-point values) becomes a `.npy`.
 """
 
 import io
+import os
+import tarfile
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +32,7 @@ _ENDINGS = {"JPEG": ".jpg", "PNG": ".png"}
 
 
 def as_arrays(source: ImageSource) -> bool:
-    """Whether images of a source become arrays, for want of an encoding that holds them."""
+    """Whether images of a source become arrays, because JPEG and PNG cannot store them."""
     return source.channels not in (1, 3) or source.values != "uint8"
 
 
@@ -39,11 +43,55 @@ class Stored(NamedTuple):
     ending: str
     size: Size
     copied: bool
-    """Whether these are the bytes of the original file."""
+    """Whether `data` is the original file."""
+
+
+class ShardWriter:
+    """Writes a tar file member by member and computes its checksum; equal contents give equal bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.bytes = path, 0
+        self._digest = sha256()
+        self._file = path.open("wb")
+
+    def add(self, name: str, data: bytes) -> int:
+        """Append a member; returns the offset of its data."""
+        member = tarfile.TarInfo(
+            name
+        )  # no time and no owner, so that equal contents give equal bytes
+        member.size = len(data)
+        self._write(member.tobuf(tarfile.USTAR_FORMAT))
+        offset = self.bytes
+        self._write(data)
+        self._pad(tarfile.BLOCKSIZE)
+        return offset
+
+    def close(self) -> str:
+        """Finish the file and flush it to disk; returns its SHA-256."""
+        self._write(bytes(2 * tarfile.BLOCKSIZE))
+        self._pad(tarfile.RECORDSIZE)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return self._digest.hexdigest()
+
+    def discard(self) -> None:
+        """Close and delete the file."""
+        with suppress(OSError):  # on a full disk, flushing the buffer fails too
+            self._file.close()
+        self.path.unlink(missing_ok=True)
+
+    def _pad(self, block: int) -> None:
+        self._write(bytes(-self.bytes % block))
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self.bytes += len(data)
 
 
 def stored(source: ImageSource, position: int, short_side: int, quality: int) -> Stored:
-    """An image of a source, its shorter side at most `short_side` pixels.
+    """An image of a source, encoded with a shorter side of at most `short_side` pixels.
 
     Raises:
         DataError: if it cannot be decoded.
@@ -64,7 +112,7 @@ def stored(source: ImageSource, position: int, short_side: int, quality: int) ->
 
 
 def shrunk_size(size: Size, short_side: int) -> Size:
-    """The size in the same proportions with this shorter side; never a larger one."""
+    """The size with this shorter side and the same aspect ratio; never larger than `size`."""
     shorter = min(size)
     if shorter <= short_side:
         return size
@@ -92,10 +140,10 @@ def _array(image: Shaped[Tensor, "c h w"]) -> bytes:
 
 
 def _laid_out(image: NDArray[Any]) -> NDArray[Any]:
-    """The array with its channels where a reader looks for them: on the smaller of the outer axes.
+    """The array as [h w], [c h w] or [h w c], so that `bands` recognises the smaller outer axis as channels.
 
     Raises:
-        DataError: if no layout tells which axis holds the channels.
+        DataError: if every layout is ambiguous.
     """
     channels, height, width = image.shape
     if channels == 1:
@@ -105,6 +153,6 @@ def _laid_out(image: NDArray[Any]) -> NDArray[Any]:
     if channels < height:
         return np.ascontiguousarray(image.transpose(1, 2, 0))
     raise DataError(
-        f"has {channels} channels on {height} x {width} pixels, and an array with more channels than "
-        "pixels a side does not tell which is which"
+        f"has {channels} channels and {height} x {width} pixels; a .npy file with more channels than "
+        "pixels per side would be ambiguous"
     )

@@ -1,11 +1,12 @@
-"""What a folder of packed shards says of itself: `unmask-pack.json` of the whole, and an index beside each shard.
+"""The manifest of a folder of packed shards, `unmask-pack.json`, and the index next to each shard.
 
-`unmask-pack.json` lies there from the first moment, so that an unfinished folder is known for one; it lists the
-shards when all are whole. The index of `train-000003.tar` is `train-000003.arrow`: each image's name, label, place,
-size and checksum, and the bytes, time of change and SHA-256 of the shard that all this holds for.
+The manifest is written first, so that an unfinished folder can be recognised; it lists the shards when all are
+complete. The index of `train-000003.tar` is `train-000003.arrow`. It has the name, label, offset, size and checksum of
+each image, and the size, modification time and SHA-256 of the shard for which the index is valid.
 """
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -29,27 +30,27 @@ INDEX_COLUMNS = pa.schema(
         pa.field("width", pa.int64()),
     ]
 )
-"""What the index beside a shard says of each image."""
+"""The columns of the index next to a shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
-    """How images are packed: all that changes what the shards hold."""
+    """The settings that determine the contents of the shards."""
 
     short_side: int = 256
-    """Pixels of the shorter side of what is larger; smaller images keep their size."""
+    """Shorter side that larger images are resized to, in pixels; smaller images keep their size."""
 
     quality: int = 90
-    """JPEG quality of images that are encoded anew, 1 to 100."""
+    """JPEG quality of images that are encoded again, 1 to 100."""
 
     shard_mib: int = 256
-    """A shard is closed by the image that brings it to this size, MiB."""
+    """Size at which a shard is closed, in MiB."""
 
     channels: tuple[int, ...] = ()
-    """Channels of multi-band images that were taken, counted from 1; all if empty."""
+    """Channels of multi-band images to pack, counted from 1; all if empty."""
 
     no_data: float | None = None
-    """The value of multi-band images that meant that there is none, if one was given."""
+    """Value of multi-band images that means missing, if it was given."""
 
     def __post_init__(self) -> None:
         for name in ("short_side", "shard_mib"):
@@ -57,31 +58,31 @@ class Packing:
                 flag = name.replace("_", "-")
                 raise SettingsError(f"--{flag} must be at least 1, got {getattr(self, name)}")
         if not 1 <= self.quality <= 100:
-            raise SettingsError(f"--quality is a number from 1 to 100, got {self.quality}")
+            raise SettingsError(f"--quality must be from 1 to 100, got {self.quality}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackedSplit:
-    """A split of the images that were packed."""
+    """A packed split."""
 
     images: int
-    """How many there were, those included that were set aside when they were read."""
+    """Number of images, including those that were set aside while packing."""
 
     fingerprint: str
-    """Of their names and sizes."""
+    """Hash of their names and sizes."""
 
     channels: int
     """1 for grey, 3 for colour, or the number of bands."""
 
     class_names: tuple[str, ...]
-    """The classes that the numbers in `.cls`, or in `.json`, stand for."""
+    """Names of the classes by number, as used in `.cls` and `.json`."""
 
     several_classes: bool = False
     """Whether an image may belong to several classes; then `.json` lists them."""
 
     @property
     def annotations(self) -> Unlabelled | ClassLabels | MultiLabels:
-        """What is known of the images."""
+        """The kind of annotations of the images."""
         if self.several_classes:
             return MultiLabels(names=self.class_names)
         return ClassLabels(names=self.class_names) if self.class_names else Unlabelled()
@@ -89,10 +90,10 @@ class PackedSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedShard:
-    """A whole shard."""
+    """A complete shard."""
 
     bytes: int
-    """Its size."""
+    """Size of the file."""
 
     sha256: str
     """Checksum of the file."""
@@ -101,13 +102,13 @@ class PackedShard:
     """Position of its first image in the split."""
 
     end: int
-    """Position after its last image; those between that could not be decoded are left out."""
+    """Position after its last image; images that could not be decoded are skipped."""
 
     images: int
-    """How many it holds."""
+    """Number of images in the shard."""
 
     copied: int
-    """How many of these are files copied bit for bit."""
+    """Number of images that were copied bit for bit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,35 +116,35 @@ class Pack:
     """The contents of `unmask-pack.json`."""
 
     format_version: int = _FORMAT_VERSION
-    """Of this file and of the indexes."""
+    """Version of the format of this file and of the indexes."""
 
     packing: Packing
-    """How the images were packed."""
+    """The settings."""
 
     splits: dict[str, PackedSplit]
-    """What was packed."""
+    """The splits by name."""
 
     shards: dict[str, PackedShard]
-    """Every shard by its name, once all are whole."""
+    """All shards by name, once all are complete."""
 
     finished: bool
-    """Whether all are."""
+    """Whether all shards are complete."""
 
 
 class ShardIndex(NamedTuple):
-    """What an index says of a shard."""
+    """The index of a shard."""
 
     shard: PackedShard
     changed: int
-    """Time of change of the shard when the index was written, ns."""
+    """Modification time of the shard when the index was written, in ns."""
     table: pa.Table
 
 
 def read_pack(folder: Path) -> Pack | None:
-    """What a folder says of itself; None if it is no packed one.
+    """The manifest of a folder; None if it has none.
 
     Raises:
-        DataError: if that cannot be understood.
+        DataError: if the manifest cannot be read.
     """
     path = folder / PACK
     try:
@@ -151,14 +152,15 @@ def read_pack(folder: Path) -> Pack | None:
         version = data.get("format_version", 0)
         if version > _FORMAT_VERSION:
             raise DataError(
-                f"{path} is of format {version}, and this unmask reads up to {_FORMAT_VERSION}; update it"
+                f"{path} has format {version}, but this version of unmask reads formats up to {_FORMAT_VERSION}; "
+                "update unmask"
             )
         return from_json(Pack, data)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(
-            f"{path} cannot be understood ({error}); copy it anew, or remove it: the shards can be read without it"
+            f"{path} cannot be read ({error}); copy it again, or remove it: the shards can be read without it"
         ) from None
 
 
@@ -169,7 +171,7 @@ def write_pack(folder: Path, pack: Pack) -> None:
 
 
 def index_path(shard: Path) -> Path:
-    """Where the index of a shard lies."""
+    """Path of a shard's index."""
     return shard.with_suffix(".arrow")
 
 
@@ -184,7 +186,7 @@ def write_index(shard: Path, index: ShardIndex) -> None:
 
 
 def read_index(shard: Path) -> ShardIndex | None:
-    """The index beside a shard; None if there is none that can be understood."""
+    """The index next to a shard; None if it is missing or cannot be read."""
     try:
         table = feather.read_table(index_path(shard))
         note = json.loads((table.schema.metadata or {})[b"unmask"])
@@ -196,13 +198,13 @@ def read_index(shard: Path) -> ShardIndex | None:
 
 
 def size_and_written(shard: Path) -> tuple[int, int]:
-    """Bytes of a shard and when they were last written: renaming it, or copying it with its times, keeps both."""
-    found = shard.stat()
-    return found.st_size, found.st_mtime_ns
+    """Size of a shard and when it was last written. Both survive renaming, and copying with times."""
+    status = shard.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def valid_index(shard: Path) -> ShardIndex | None:
-    """The index beside a shard, if the shard is as it was when the index was written."""
+    """The index next to a shard, if the shard has not changed since; else None."""
     index = read_index(shard)
     if index is None or size_and_written(shard) != (index.shard.bytes, index.changed):
         return None
@@ -210,43 +212,45 @@ def valid_index(shard: Path) -> ShardIndex | None:
 
 
 def check_packed(folder: Path, pack: Pack, shards: list[Path]) -> None:
-    """Refuse a packed folder that is not whole, `shards` being all tar files in it.
+    """Refuse a packed folder that is not complete. `shards` are all tar files in it.
 
     Raises:
-        DataError: naming a shard that is missing, cut off, or not of this set.
+        DataError: if a shard is missing, truncated, or does not belong to the folder.
     """
     check_finished(folder, pack)
-    found = {shard.name: shard for shard in shards}
-    again = "copy it anew, or run the `unmask pack` that made it once more: it makes only what is missing"
+    paths = {shard.name: shard for shard in shards}
+    remedy = (
+        "copy it again, or run the same `unmask pack` command again: it writes only what is missing"
+    )
     for name in pack.shards:
-        if name not in found:
+        if name not in paths:
             raise DataError(
-                f"{folder / name} is missing, one of {len(pack.shards)} shards; {again}"
+                f"{folder / name} is missing, one of {len(pack.shards)} shards; {remedy}"
             )
-    if odd := sorted(found.keys() - pack.shards.keys()):
+    if foreign := sorted(paths.keys() - pack.shards.keys()):
         raise DataError(
-            f"{folder / odd[0]} is not one of the {len(pack.shards)} shards that were packed there; "
+            f"{folder / foreign[0]} is not one of the {len(pack.shards)} shards that were packed there; "
             "move it elsewhere"
         )
     for name, facts in pack.shards.items():
-        if (size := found[name].stat().st_size) != facts.bytes:
+        if (size := paths[name].stat().st_size) != facts.bytes:
             raise DataError(
-                f"{folder / name} has {size:,} bytes, and {facts.bytes:,} were packed: it is "
-                f"{'cut off' if size < facts.bytes else 'another file'}; {again}"
+                f"{folder / name} has {size:,} bytes instead of {facts.bytes:,}: it is "
+                f"{'truncated' if size < facts.bytes else 'another file'}; {remedy}"
             )
 
 
 def check_finished(folder: Path, pack: Pack) -> None:
-    """Raises DataError if the packing was interrupted, saying how to go on."""
+    """Raises DataError, with the command to continue, if packing was interrupted."""
     if not pack.finished:
         raise DataError(
-            f"{folder} is not packed to its end; give the same command once more, `unmask pack DATA {folder} "
-            f"{flags_of(pack.packing)}`, and it goes on where it stopped"
+            f"packing into {folder} was interrupted; run the same command again to continue: "
+            f"`unmask pack DATA {shlex.quote(str(folder))} {flags_of(pack.packing)}`"
         )
 
 
 def flags_of(packing: Packing) -> str:
-    """The settings as they are typed."""
+    """The settings as flags of `unmask pack`."""
     words = [
         f"--short-side {packing.short_side} --quality {packing.quality} --shard-mib {packing.shard_mib}"
     ]

@@ -1,8 +1,8 @@
-"""Parquet files with an image in each row, in the layout of Hugging Face's data sets.
+"""Parquet files with one image per row, in the layout of Hugging Face's data sets.
 
-The image column is a struct of `bytes` and `path`, or plain bytes; the label column holds numbers, whose names are in
-the schema's metadata, or words; or lists of them, where images may belong to several classes or to none. Rows are read at random from memory; what is large is copied once
-into a memory-mapped file in the cache folder, since Parquet itself can only be read in groups of rows.
+The image column is a struct of `bytes` and `path`, or plain bytes. The label column has numbers, whose names are in the
+schema's metadata, or words, or lists of either for multi-label images. Parquet can only be read in groups of rows. So
+all images are read into memory, or, if they are large, copied once to a memory-mapped file in the cache folder.
 """
 
 import io
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from unmask.annotations import UNKNOWN, ClassLabels, MultiLabels
 from unmask.data import cache
-from unmask.data.changes import size_and_time
+from unmask.data.cache import size_and_time
 from unmask.data.image_files import EncodedImages, Listing
 from unmask.data.labels import Labels, as_word, several_labels, unlabelled, word_labels
 from unmask.data.names import Names, fingerprint
@@ -31,7 +31,7 @@ from unmask.data.splits import find_files, split_of
 from unmask.errors import DataError, ResourceError
 from unmask.files import write_whole
 
-_IN_MEMORY = 2**31
+_IN_MEMORY = 2**31  # bytes of images
 _IMAGE_NAMES = ("image", "img", "jpg", "png", "bytes")
 _LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "category")
 _SPLIT_FILE = re.compile(r"(.+?)-\d+-of-\d+\.parquet")
@@ -39,21 +39,21 @@ _SPLIT_FILE = re.compile(r"(.+?)-\d+-of-\d+\.parquet")
 
 @dataclass(frozen=True, kw_only=True)
 class Parquet:
-    """Images in rows of Parquet files."""
+    """Images in the rows of Parquet files."""
 
     path: str
     """A Parquet file, a folder of them, or a pattern such as train-*.parquet."""
 
     def splits(self) -> tuple[str, ...]:
-        """("train", "test") where the files' names or folders say so, else ("train",)."""
+        """("train", "test") if the names of files or folders say so, else ("train",)."""
         return tuple(self._by_split())
 
     def open(self, split: str = "train") -> EncodedImages:
-        """Read the labels of a split, and the images if they are not many.
+        """Read the labels of a split, and the images if they fit in memory.
 
         Raises:
-            DataError: if a file is no Parquet, or its columns are not those of images.
-            ResourceError: if large images cannot be copied to the cache folder.
+            DataError: if a file is not Parquet or has no column of images.
+            ResourceError: if the images cannot be copied to the cache folder.
         """
         files = self._by_split()
         if split not in files:
@@ -62,27 +62,27 @@ class Parquet:
 
     def _by_split(self) -> dict[str, list[Path]]:
         files = find_files(self.path, ".parquet")
-        found: dict[str, list[Path]] = {"train": [], "test": []}
+        by_split: dict[str, list[Path]] = {"train": [], "test": []}
         for file in files:
             if split := split_of(file):
-                found[split].append(file)
-        if found["train"]:
-            return found if found["test"] else {"train": found["train"]}
+                by_split[split].append(file)
+        if by_split["train"]:
+            return by_split if by_split["test"] else {"train": by_split["train"]}
         named = sorted({match[1] for file in files if (match := _SPLIT_FILE.fullmatch(file.name))})
         if len(named) > 1:
             raise DataError(
-                f"{self.path} holds the splits {', '.join(named)}, and none of them is called train; "
-                f"name the files to learn from, such as '{files[0].parent}/{named[0]}-*.parquet'"
+                f"{self.path} has the splits {', '.join(named)}, but none is called train; give the training files "
+                f"as DATA, such as '{files[0].parent}/{named[0]}-*.parquet'"
             )
         return {"train": files}
 
 
 class _Layout(NamedTuple):
-    """The columns that matter."""
+    """The columns of images and labels."""
 
     image: str
     nested: bool
-    """Whether the image is a struct that holds bytes."""
+    """Whether the image column is a struct with bytes."""
     label: str | None
     several: bool
     """Whether each label is a list of classes."""
@@ -95,60 +95,61 @@ def _open(files: list[Path], where: str) -> EncodedImages:
         if (other := _layout(file)) != layout:
             raise DataError(
                 f"{files[0].name} and {file.name} differ: {_in_words(layout)} and {_in_words(other)}; "
-                "keep files of one kind in a folder"
+                "keep files with the same columns in one folder"
             )
     state = fingerprint([f"{file.absolute()} {size_and_time(file)}" for file in files])
     chunks = _chunks(files, layout, state)
     sizes = pa.chunked_array([pc.call_function("binary_length", [chunk]) for chunk in chunks])
     names = _row_names(files)
-    there = sizes.is_valid().to_numpy()
-    missing = [(name, "holds no bytes (null)") for name in np.array(names)[~there].tolist()]
-    rows = np.flatnonzero(there)
-    kept, bytes_of = Names(names).rows(rows), sizes.fill_null(0).to_numpy()[rows].astype(np.int64)
+    valid = sizes.is_valid().to_numpy()
+    missing = [(name, "has no bytes (null)") for name in np.array(names)[~valid].tolist()]
+    rows = np.flatnonzero(valid)
+    valid_names = Names(names).rows(rows)
+    valid_sizes = sizes.fill_null(0).to_numpy()[rows].astype(np.int64)
     listing = Listing(
-        names=kept,
-        sizes=bytes_of,
+        names=valid_names,
+        sizes=valid_sizes,
         labels=_labels(files, layout).rows(rows),
         refused=missing,
         others=Counter(),
-        fingerprint=fingerprint(kept, bytes_of),
+        fingerprint=fingerprint(valid_names, valid_sizes),
         state=state,
     )
     return EncodedImages(Rows(where, chunks, rows), listing)
 
 
 class Rows:
-    """The bytes in rows of a table."""
+    """The bytes in the rows of a table."""
 
-    in_memory = False  # the bytes are, but decoding them takes its time
+    in_memory = False  # the encoded bytes may be, but decoding them takes time
 
     def __init__(self, where: str, chunks: list[Any], rows: NDArray[np.int64]) -> None:
         self.where, self._chunks, self._rows = where, chunks, rows
         self._ends = np.cumsum([len(chunk) for chunk in chunks])
 
     def head(self, row: int) -> io.BytesIO:
-        """The whole image: it is in memory."""
+        """The whole file: it is in memory already."""
         return io.BytesIO(self.read(row))
 
     def read(self, row: int) -> bytes:
         """The bytes of an image."""
-        place = int(self._rows[row])
-        number = int(np.searchsorted(self._ends, place, side="right"))
+        table_row = int(self._rows[row])
+        number = int(np.searchsorted(self._ends, table_row, side="right"))
         chunk = self._chunks[number]
-        return chunk[place - int(self._ends[number]) + len(chunk)].as_py()
+        return chunk[table_row - int(self._ends[number]) + len(chunk)].as_py()
 
 
 def _layout(file: Path) -> _Layout:
     """Find the columns of a file.
 
     Raises:
-        DataError: listing the columns, if none holds images.
+        DataError: with the list of columns, if none has images.
     """
     try:
         schema = pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
         first = str(error).splitlines()[0]
-        raise DataError(f"{file} is no Parquet file, or not whole ({first})") from None
+        raise DataError(f"{file} is not a Parquet file, or truncated ({first})") from None
     features = _features(schema)
     images = [name for name in schema.names if _holds_bytes(schema.field(name).type)]
     marked = [name for name in images if _type_of(features, name) == "Image"]
@@ -157,8 +158,8 @@ def _layout(file: Path) -> _Layout:
     if not chosen:
         columns = ", ".join(f"{name} ({schema.field(name).type})" for name in schema.names)
         raise DataError(
-            f"{file} has no column of images; it has {columns}. An image column holds encoded bytes, "
-            "or a struct of bytes and path, and is called image"
+            f"{file} has no image column, only {columns}; an image column must have encoded bytes, "
+            "or a struct of bytes and path. Name it image"
         )
     image = chosen[0]
     label = _label_column(schema, features)
@@ -170,15 +171,15 @@ def _layout(file: Path) -> _Layout:
 def _features(schema: pa.Schema) -> dict[str, Any]:
     """Hugging Face's description of the columns; empty without one."""
     try:
-        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        return dict(about.get("info", {}).get("features", {}))
+        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        return dict(metadata.get("info", {}).get("features", {}))
     except (ValueError, AttributeError):
         return {}
 
 
 def _type_of(features: dict[str, Any], column: str) -> str | None:
-    about = features.get(column)
-    return about.get("_type") if isinstance(about, dict) else None
+    feature = features.get(column)
+    return feature.get("_type") if isinstance(feature, dict) else None
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -203,12 +204,12 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _class_names(features: dict[str, Any], label: str) -> tuple[str, ...]:
-    """The names of classes that the description gives a column, or the elements of its lists."""
-    about = features.get(label, {})
-    if isinstance(about, list):  # as older versions of `datasets` write a list
-        about = about[0] if about else {}
-    about = about.get("feature", about)
-    return tuple(about.get("names") or ())
+    """The class names of a column, or of the elements of its lists."""
+    feature = features.get(label, {})
+    if isinstance(feature, list):  # older versions of `datasets` describe lists in this way
+        feature = feature[0] if feature else {}
+    feature = feature.get("feature", feature)
+    return tuple(feature.get("names") or ())
 
 
 def _in_words(layout: _Layout) -> str:
@@ -223,10 +224,10 @@ def _row_names(files: list[Path]) -> list[str]:
 
 
 def _labels(files: list[Path], layout: _Layout) -> Labels:
-    """The classes of each row, unknown where its label is null.
+    """The label of each row, unknown if it is null.
 
     Raises:
-        DataError: for a label that has no name.
+        DataError: for a label without a class name.
     """
     if layout.label is None:
         return unlabelled(sum(pq.read_metadata(file).num_rows for file in files))
@@ -250,19 +251,19 @@ def _word(label: Any) -> str:
 
 
 def _check_named(labels: list[Any], layout: _Layout) -> None:
-    """Refuse numbers of classes beyond the names in the schema."""
+    """Refuse class numbers without a name in the schema."""
     count = len(layout.class_names)
     lists = [label if isinstance(label, list) else [label] for label in labels]
     highest = max((one for several in lists for one in several if one is not None), default=0)
     if highest >= count:
         raise DataError(
-            f"label {highest} of column {layout.label} has no name: the schema names {count} "
+            f"label {highest} of column {layout.label} has no class name: the schema has {count} "
             "classes, counted from 0"
         )
 
 
 def _chunks(files: list[Path], layout: _Layout, state: str) -> list[Any]:
-    """The images' bytes as arrays: in memory, or memory-mapped from a copy in the cache folder."""
+    """The images' bytes as Arrow arrays, in memory or memory-mapped from a copy in the cache folder."""
     size = sum(_bytes_of(file, layout.image) for file in files)
     if size <= _IN_MEMORY:
         return [chunk for file in files for chunk in _read(file, layout)]
@@ -274,7 +275,7 @@ def _chunks(files: list[Path], layout: _Layout, state: str) -> list[Any]:
 
 
 def _bytes_of(file: Path, column: str) -> int:
-    """Bytes of a column's values, before compression."""
+    """Uncompressed size of a column in bytes."""
     metadata = pq.read_metadata(file)
     groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
     chunks = (group.column(i) for group in groups for i in range(group.num_columns))
@@ -284,7 +285,7 @@ def _bytes_of(file: Path, column: str) -> int:
 
 
 def _read(file: Path, layout: _Layout) -> Iterator[Any]:
-    """The bytes of a file's images, an array at a time."""
+    """The bytes of a file's images, in arrays of up to 1,000 rows."""
     column = f"{layout.image}.bytes" if layout.nested else layout.image
     with pq.ParquetFile(file) as opened:
         for batch in opened.iter_batches(1000, columns=[column]):
@@ -293,10 +294,10 @@ def _read(file: Path, layout: _Layout) -> Iterator[Any]:
 
 
 def _copy(files: list[Path], layout: _Layout, path: Path, size: int) -> None:
-    """Write the images into one file that can be memory-mapped.
+    """Write the images to a file that can be memory-mapped.
 
     Raises:
-        ResourceError: if the disk is too small, or the folder cannot be written.
+        ResourceError: if the disk is full or the folder cannot be written.
     """
 
     def write(temporary: Path) -> None:
@@ -313,6 +314,6 @@ def _copy(files: list[Path], layout: _Layout, path: Path, size: int) -> None:
         write_whole(path, write)
     except OSError as error:
         raise ResourceError(
-            f"Parquet cannot be read at random, and a copy that can does not fit in {path.parent} ({error}); "
-            "make room there, or write the images to tar shards or a folder"
+            f"cannot copy the images to {path.parent} ({error}), and Parquet does not support random access; "
+            "free disk space there, or store the images in tar shards or a folder"
         ) from None

@@ -1,4 +1,4 @@
-"""The list of images that could not be used, and when to stop because of it."""
+"""The list of images that could not be used, with a limit on their number."""
 
 import csv
 from pathlib import Path
@@ -7,10 +7,10 @@ from unmask.errors import DataError
 
 
 class SetAside:
-    """Files left out, with reasons, in `set_aside.csv`; every file once."""
+    """The skipped files in `set_aside.csv`, each once, with the reason."""
 
     def __init__(self, path: Path, total: int, limit: float) -> None:
-        """`total` counts the image files found; past `limit`, a share of them, the run stops."""
+        """`total` is the number of image files; if more than a share of `limit` is skipped, the run stops."""
         self.path, self.total, self.limit = path, total, limit
         self.names: set[str] = set()
         if path.exists():
@@ -18,10 +18,10 @@ class SetAside:
                 self.names = {row["file"] for row in csv.DictReader(file) if row["file"]}
 
     def add(self, failures: list[tuple[str, str]]) -> None:
-        """Note (name, reason) pairs.
+        """Add (name, reason) pairs.
 
         Raises:
-            DataError: once too many are out; the list is written by then.
+            DataError: if too many files are skipped; the list is written before.
         """
         plain = [(_plain(name), _plain(reason)) for name, reason in failures]
         new = {name: reason for name, reason in plain if name not in self.names}
@@ -35,13 +35,14 @@ class SetAside:
             writer.writerows(new.items())
         self.names |= set(new)
         if len(self.names) > self.limit * self.total:
+            name, reason = next(reversed(new.items()))
             raise DataError(
-                f"{len(self.names)} of {self.total} images cannot be used, more than the "
-                f"{self.limit:.0%} allowed; the last is {next(reversed(new.items()))}. "
-                f"{self.path} lists them all: mend or remove them, or allow more with --max-set-aside"
+                f"{len(self.names)} of {self.total} images cannot be used, more than the allowed "
+                f"{self.limit:.0%}; the last is {name}: {reason}. {self.path} lists them all; "
+                "repair or remove them, or allow more with --max-set-aside"
             )
 
 
 def _plain(text: str) -> str:
-    """Text that can be written and read back, also where a file's name is not valid text."""
+    """Text that UTF-8 can encode, even if a file name is not valid text."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,9 +1,9 @@
-"""WebDataset tar shards: indexed once, then read at random.
+"""WebDataset tar shards, indexed once and then read with random access.
 
-A sample is the members that share a path up to the first dot of their name: `0001.jpg`, `0001.cls`, `0001.json`.
-The label is the number or word in `.cls`, or `label` in `.json`; without either, folders in the names
-are classes, as in a folder of images. A list as `label` in `.json`, such as {"label": ["cat", "dog"]}, says that images
-may belong to several classes; an empty one, to none. What `unmask pack` wrote brings its index along, and its class names.
+The members of a sample share their path up to the first dot of the file name: `0001.jpg`, `0001.cls`, `0001.json`. The
+label is the number or word in `.cls`, or `label` in `.json`; without either, folders in the names are classes, as in a
+folder of images. A list as `label` in `.json`, such as {"label": ["cat", "dog"]}, makes the data multi-label; an empty
+list means no class. Shards from `unmask pack` include their index and class names.
 """
 
 import io
@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from unmask.contracts import ImageSource
-from unmask.data.changes import size_and_change, size_and_time
+from unmask.data.cache import size_and_change, size_and_time
 from unmask.data.image_files import EncodedImages, Listing
 from unmask.data.labels import Labels, several_labels, word_labels, words_of
 from unmask.data.names import Names, fingerprint
@@ -35,7 +35,7 @@ from unmask.data.tar_index import Index, index_of
 from unmask.data.tiff import BandImages, Tiff
 from unmask.errors import DataError, RunError
 
-_ARRAY_HEADER = 4096
+_ARRAY_HEADER = 4096  # bytes; enough for the header of a .npy, while the array may be large
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +46,14 @@ class Shards:
     """A tar file, a folder of them, or a pattern such as train-{000..010}.tar or train-*.tar."""
 
     def splits(self) -> tuple[str, ...]:
-        """("train", "test") where names of shards, or folders in them, say so; else ("train",)."""
+        """("train", "test") if the names of shards or folders say so, else ("train",)."""
         return tuple(self._by_split())
 
     def open(self, split: str = "train") -> ImageSource:
-        """Index the shards of a split, or take up the index made before.
+        """Index the shards of a split, or read existing indexes.
 
         Raises:
-            DataError: if a shard is missing, is no tar file, or holds no image; if packing was interrupted.
+            DataError: if a shard is missing, not a tar file or without images, or if packing was interrupted.
         """
         shards = self._by_split()
         if split not in shards:
@@ -69,16 +69,16 @@ class Shards:
         if (pack := read_pack(root)) is not None:
             check_packed(root, pack, sorted(root.glob("*.tar")))
         shards = find_files(self.path, ".tar")
-        found: dict[str, list[Path]] = {"train": [], "test": []}
+        by_split: dict[str, list[Path]] = {"train": [], "test": []}
         for shard in shards:
-            found[split_of(shard) or "train"].append(shard)
-        if not found["test"] or not any(split_of(shard) for shard in found["train"]):
+            by_split[split_of(shard) or "train"].append(shard)
+        if not by_split["test"] or not any(split_of(shard) for shard in by_split["train"]):
             return {"train": shards}
-        return found
+        return by_split
 
 
 class Members:
-    """The bytes of members of tar files, by their place; the files must stay as they are."""
+    """The bytes of tar members, read by offset; the tar files must not change."""
 
     in_memory = False
 
@@ -88,30 +88,32 @@ class Members:
         self._shard, self._offset, self._size, self._array = (
             places.column(name).to_numpy() for name in ("shard", "offset", "size", "array")
         )
-        known = "crc32" in places.column_names and not places.column("crc32").null_count
-        self._sums: NDArray[np.uint32] | None = places.column("crc32").to_numpy() if known else None
+        has_sums = "crc32" in places.column_names and not places.column("crc32").null_count
+        self._sums: NDArray[np.uint32] | None = (
+            places.column("crc32").to_numpy() if has_sums else None
+        )
 
     def head(self, row: int) -> io.BytesIO:
-        """The whole member: it is read in one go. Of an array its beginning, which may be small beside it."""
+        """The whole file of an encoded image, or the beginning of an array."""
         if self._array[row]:
             return io.BytesIO(self._bytes(row, min(int(self._size[row]), _ARRAY_HEADER)))
         return io.BytesIO(self.read(row))
 
     def whole(self, row: int) -> io.BytesIO:
-        """All of a member."""
+        """The whole member."""
         return io.BytesIO(self.read(row))
 
     def read(self, row: int) -> bytes:
         """All bytes of a member.
 
         Raises:
-            DataError: if they cannot be read, or are not those that were packed.
+            DataError: if they cannot be read, or their checksum is wrong.
             RunError: if the shard has changed since it was opened.
         """
         data = self._bytes(row, int(self._size[row]))
         if self._sums is not None and crc32(data) != self._sums[row]:
             shard = self._shards[self._shard[row]].name
-            raise DataError(f"damaged: its checksum in {shard} is another than when it was packed")
+            raise DataError(f"damaged: its checksum in {shard} has changed since it was packed")
         return data
 
     def _bytes(self, row: int, size: int) -> bytes:
@@ -119,31 +121,31 @@ class Members:
         try:
             handle = os.open(self._shards[number], os.O_RDONLY)
             try:
-                now = os.fstat(handle)
+                status = os.fstat(handle)
                 data = os.pread(handle, size, int(self._offset[row]))
             finally:
                 os.close(handle)
         except FileNotFoundError:
-            raise self._changed(number, "is gone") from None
+            raise self._changed(number, "was removed") from None
         except OSError as error:
             raise DataError(
                 f"cannot be read ({error.strerror}, {self._shards[number].name})"
             ) from None
-        if size_and_change(now) != self._states[number]:
+        if size_and_change(status) != self._states[number]:
             raise self._changed(number, "has changed")
         if len(data) < size:
-            raise DataError(f"cut off: it reaches beyond the end of {self._shards[number].name}")
+            raise DataError(f"truncated: it reaches past the end of {self._shards[number].name}")
         return data
 
     def _changed(self, number: int, how: str) -> RunError:
         return RunError(
-            f"{self._shards[number]} {how} since it was opened, so its images cannot be found in it any more; leave "
-            "shards alone while they are used, and go on with --resume once it is as it was, or begin anew"
+            f"{self._shards[number]} {how} since it was opened, so its images cannot be found any more; "
+            "restore the shard and continue with --resume, or start again"
         )
 
 
 def list_shards(shards: list[Path], where: str, split: str) -> tuple[Listing, pa.Table]:
-    """The images of all shards, in their order, and where their bytes lie."""
+    """The images of all shards in order, and a table of where their bytes are."""
     packed = _packed_split(shards, split)
     indexes = [_index(shard, packed is not None) for shard in shards]
     tables = [
@@ -168,7 +170,7 @@ def list_shards(shards: list[Path], where: str, split: str) -> tuple[Listing, pa
 
 
 def without_arrays(listing: Listing, places: pa.Table) -> tuple[Listing, pa.Table]:
-    """The encoded images alone; arrays among them are refused."""
+    """Only the encoded images; arrays among them are refused."""
     arrays = places.column("array").to_numpy()
     if not arrays.any():
         return listing, places
@@ -176,45 +178,45 @@ def without_arrays(listing: Listing, places: pa.Table) -> tuple[Listing, pa.Tabl
     refused = [
         (names[row], "an array among encoded images") for row in np.flatnonzero(arrays).tolist()
     ]
-    kept = listing._replace(
+    encoded = listing._replace(
         names=names.rows(rows),
         sizes=listing.sizes[rows],
         labels=listing.labels and listing.labels.rows(rows),
         refused=listing.refused + refused,
     )
-    return kept, places.take(rows)
+    return encoded, places.take(rows)
 
 
 def _index(shard: Path, packed: bool) -> Index:
-    """The index that was packed with a shard while it holds for it; else as for any shard."""
+    """The index that was packed with a shard if it is still valid, else the one in the cache."""
     if packed and (index := valid_index(shard)) is not None:
         return Index(index.table, [], {}, {})
     return index_of(shard)
 
 
 def _packed_split(shards: list[Path], split: str) -> PackedSplit | None:
-    """What the folders of the shards say of their split; None if they are not packed ones.
+    """The split in the manifests of the shards' folders; None if they are not packed folders.
 
     Raises:
-        DataError: if one was interrupted, or they differ in their classes.
+        DataError: if packing was interrupted, or folders have different classes or channels.
     """
-    found: dict[Path, PackedSplit | None] = {}
+    splits: dict[Path, PackedSplit | None] = {}
     for folder in {shard.parent: None for shard in shards}:
         pack = read_pack(folder)
         if pack is not None:
             check_finished(folder, pack)
-        found[folder] = pack and pack.splits.get(split)
-    kinds = {known and (known.annotations, known.channels) for known in found.values()}
+        splits[folder] = pack and pack.splits.get(split)
+    kinds = {packed and (packed.annotations, packed.channels) for packed in splits.values()}
     if len(kinds) > 1:
         raise DataError(
-            f"{' and '.join(str(folder) for folder in list(found)[:2])} were packed with other classes or channels, so "
-            "their labels do not mean the same; name one of them, or pack their images together"
+            f"{' and '.join(str(folder) for folder in list(splits)[:2])} were packed with different classes or channels, "
+            "so their labels do not match; use one of them, or pack their images together"
         )
-    return next(iter(found.values()))
+    return next(iter(splits.values()))
 
 
 def _headers(places: pa.Table, packed: PackedSplit | None) -> dict[str, Any] | None:
-    """What the headers say, where the indexes of packed shards tell."""
+    """The result of reading all headers, from the indexes of packed shards; None if they do not have it."""
     if packed is None or not len(places) or "height" not in places.column_names:
         return None
     sides = [places.column(name) for name in ("height", "width")]
@@ -234,7 +236,7 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.LargeBinaryArray:
 
 
 def _labels(places: pa.Table, indexes: list[Index], packed: PackedSplit | None) -> Labels | None:
-    """Names and numbers of classes; None where no sample has a label."""
+    """The labels of all samples; None if no sample has one."""
     labels = places.column("label").to_pylist()
     if packed is not None and packed.several_classes:
         numbers = [words_of(label) if label else None for label in labels]

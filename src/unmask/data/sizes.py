@@ -1,4 +1,4 @@
-"""How large crops are, by epoch: one size, or small ones first (progressive resolution)."""
+"""Schedules for the size of crops: constant, or growing (progressive resolution)."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,32 +10,32 @@ from unmask.spec import Kind
 
 @dataclass(frozen=True, kw_only=True)
 class SteadySize:
-    """Crops of the full size throughout."""
+    """Crops of the full size in every epoch."""
 
     def stages_to(self, last: Size, unit: int) -> tuple[Size, ...]:
-        """The one size."""
+        """The only size."""
         return (last,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RisingSize:
-    """Small crops first, then larger ones in equal steps, each size for an equal share of the epochs.
+    """Progressive resolution: small crops first, then larger ones in equal steps, for equal shares of the epochs.
 
-    Fewer patches at first cost less; position tables are made for the full size and resampled. FastMIM (2022)
-    pretrains at 128 pixels throughout; DailyMAE lets the resolution rise.
+    Small crops have fewer patches and cost less. Position embeddings are made for the full size and resampled. FastMIM
+    (2022) pretrains at 128 pixels only; DailyMAE increases the resolution.
     """
 
     first: Size = Size(128, 128)
-    """Pixels of the first crops; the last have the image size."""
+    """Size of the first crops in pixels; the last have the image size."""
 
     stages: int = 4
-    """How many sizes there are, first and last included."""
+    """Number of sizes, including the first and the last."""
 
     def stages_to(self, last: Size, unit: int) -> tuple[Size, ...]:
-        """Every size in order, each a multiple of `unit` pixels, the nearest to equal steps.
+        """All sizes in order, in nearly equal steps, each a multiple of `unit` pixels.
 
         Raises:
-            SettingsError: if the first is no multiple of the unit or not smaller, or there are too many stages.
+            SettingsError: if the first size is not a multiple of the unit or not smaller, or there are too many stages.
 
         >>> [size.width for size in RisingSize().stages_to(Size(224, 224), 16)]
         [128, 160, 192, 224]
@@ -52,12 +52,12 @@ class RisingSize:
         if first.height % unit or first.width % unit or not first.height or not first.width:
             near = Size(*(max(1, round(side / unit)) * unit for side in first))
             raise SettingsError(
-                f"sizes.first must be a multiple of {unit} pixels, the side of what is masked at once, above 0, got {first}; the "
+                f"sizes.first must be a positive multiple of {unit} pixels, the side of a masking unit, got {first}; the "
                 f"nearest is {near} (--sizes.first {near})"
             )
         if first.height > last.height or first.width > last.width or first == last:
             raise SettingsError(
-                f"sizes.first must be smaller than the image size, got {first} and {last}; give a smaller "
+                f"sizes.first must be smaller than the image size, got {first} and {last}; use a smaller "
                 "--sizes.first or a larger --image-size, or sizes:steady for one size"
             )
         most = 1 + max(b - a for a, b in zip(first, last, strict=True)) // unit

@@ -1,4 +1,4 @@
-"""Which files a name of data stands for, and what data sets call their splits."""
+"""Finding the files of DATA, and recognising splits by name."""
 
 import glob
 import re
@@ -11,28 +11,28 @@ TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation", "dev", "eval")
 
 SPLITS: dict[str, tuple[str, ...]] = {"train": TRAIN, "test": TEST}
-"""Our two splits, and the names that mean them, the first found being taken."""
+"""Our two splits and the names that they have in data sets; the first match wins."""
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 def meaning(word: str) -> str | None:
-    """The split that a word means: train, test or none."""
+    """The split that a word means: train, test or None."""
     lower = word.lower()
     return next((split for split, names in SPLITS.items() if lower in names), None)
 
 
 def split_of(file: Path) -> str | None:
-    """The split that a file's name begins with, or its folder is called."""
+    """The split of a file, from the first word of its name or the name of its folder; else None."""
     word = re.match(r"[A-Za-z]+", file.name)
     return meaning(word[0]) if word and meaning(word[0]) else meaning(file.parent.name)
 
 
 def find_files(path: str, ending: str) -> list[Path]:
-    """The files that a name, a folder or a pattern stands for, sorted.
+    """The files of a path, a folder or a pattern, sorted.
 
     Raises:
-        DataError: if there is none, or one of a range is missing.
+        DataError: if there are none, or a file of a range is missing.
     """
     if _RANGE.search(path):
         files = [Path(name).expanduser() for name in _expanded(path)]
@@ -40,7 +40,7 @@ def find_files(path: str, ending: str) -> list[Path]:
         if missing:
             raise DataError(
                 f"{len(missing)} of the {len(files)} files of {path} are missing, the first is "
-                f"{missing[0]}; copy it there, or shorten the range"
+                f"{missing[0]}; copy them there, or shorten the range"
             )
         return files
     root = Path(path).expanduser()
@@ -53,23 +53,27 @@ def find_files(path: str, ending: str) -> list[Path]:
         return [root]
     files = sorted(Path(name) for name in glob.glob(str(root)))  # noqa: PTH207 - a user's pattern
     if not files:
-        raise DataError(f"{path} does not exist; DATA is a file, a folder, or a pattern of files")
+        raise DataError(
+            f"{path} does not exist; DATA must be a file, a folder or a pattern of files"
+        )
     return files
 
 
 def _expanded(pattern: str) -> Iterator[str]:
-    """Every name that ranges such as {000..010} stand for, as a shell would write them."""
-    found = _RANGE.search(pattern)
-    if found is None:
+    """All names of a pattern with ranges such as {000..010}, expanded as in a shell."""
+    match = _RANGE.search(pattern)
+    if match is None:
         yield pattern
         return
-    first, last = found[1], found[2]
+    first, last = match[1], match[2]
     if int(last) < int(first):
-        raise DataError(f"the range {found[0]} of {pattern} runs backwards")
+        raise DataError(
+            f"the range {match[0]} of {pattern} is empty; write the smaller number first"
+        )
     for number in range(int(first), int(last) + 1):
         width = len(first) if first.startswith("0") else 0
         yield from _expanded(
-            f"{pattern[: found.start()]}{number:0{width}d}{pattern[found.end() :]}"
+            f"{pattern[: match.start()]}{number:0{width}d}{pattern[match.end() :]}"
         )
 
 

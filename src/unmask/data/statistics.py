@@ -1,4 +1,4 @@
-"""What the values of each channel are like: published, measured on the user's own images, or from a file."""
+"""Channel statistics: published, measured on the user's images, or from a file."""
 
 import json
 from pathlib import Path
@@ -13,35 +13,37 @@ from unmask.errors import DataError, SettingsError
 from unmask.spec import from_json
 
 MEASURED = "measured"
-"""How the source of statistics begins that were taken from the images themselves."""
+"""The first word of `ChannelStatistics.source` if the statistics were measured on the images."""
 
 _IMAGES = 1000
-_PIXELS_READ = 2**14  # of an image, spread over all of it
+_PIXELS_READ = 2**14  # of each image, evenly spaced
 _PIXELS_SORTED = 2000
-_DARKEST, _BRIGHTEST = 0.02, 0.98
+_DARKEST, _BRIGHTEST = (
+    0.02,
+    0.98,
+)  # quantiles shown as black and white, so that outliers do not matter
 
 
 def statistics_of(source: ImageSource, wanted: str) -> ChannelStatistics:
-    """The statistics that `wanted` names: "imagenet", "measure", or a JSON file of them.
+    """The statistics chosen by `--statistics`: "imagenet", "measure", or a JSON file.
 
     Raises:
-        SettingsError: if they have another number of channels than the images.
-        DataError: if none of the images that are measured can be read.
+        SettingsError: if they do not match the images' channels or type of values.
+        DataError: if none of the images to measure can be read.
     """
     if wanted == "measure":
         return measure(source)
-    found = IMAGENET if wanted == "imagenet" else read_statistics(Path(wanted))
-    if found.values != source.values:
+    remedy = "use --statistics measure to measure them on the images"
+    statistics = IMAGENET if wanted == "imagenet" else read_statistics(Path(wanted))
+    if statistics.values != source.values:
         raise SettingsError(
-            f"--statistics {wanted} is of {found.values} pixels, and the images hold {source.values}; "
-            "--statistics measure takes them from the images"
+            f"--statistics {wanted} is for {statistics.values} pixels, but the images are {source.values}; {remedy}"
         )
-    if len(found.mean) != source.channels:
+    if len(statistics.mean) != source.channels:
         raise SettingsError(
-            f"--statistics {wanted} has {len(found.mean)} channels, and the images have "
-            f"{source.channels}; --statistics measure takes them from the images"
+            f"--statistics {wanted} has {len(statistics.mean)} channels, but the images have {source.channels}; {remedy}"
         )
-    return found
+    return statistics
 
 
 def read_statistics(path: Path) -> ChannelStatistics:
@@ -50,24 +52,24 @@ def read_statistics(path: Path) -> ChannelStatistics:
         return from_json(ChannelStatistics, json.loads(path.read_text()))
     except FileNotFoundError:
         raise SettingsError(
-            f"--statistics is imagenet, measure or a JSON file, and {str(path)!r} is none of them"
+            f"--statistics must be imagenet, measure or a JSON file, and {str(path)!r} does not exist"
         ) from None
     except (OSError, ValueError) as error:
         raise SettingsError(f"--statistics {path} cannot be read: {error}") from None
 
 
 def measure(source: ImageSource) -> ChannelStatistics:
-    """Moments and ranges over some 16,000 pixels each of at most 1,000 evenly spaced images.
+    """Mean, standard deviation and range, over about 16,000 pixels of each of at most 1,000 evenly spaced images.
 
-    A picture of uint8 shows the whole range; one of other values goes from their 2nd to their 98th
-    percentile. A channel without any variation is divided by 1.
+    The range is for pictures: all levels for uint8, else the 2nd to the 98th percentile. The standard deviation of a
+    constant channel is set to 1.
     """
-    count, total, squares, seen = _moments(source)
+    count, total, squares, samples = _moments(source)
     if bool((count == 0).any()):
         empty = (count == 0).nonzero().flatten().tolist()
         raise DataError(
-            f"channel {empty[0] + 1} holds no value in the images looked at; leave it out with "
-            "--channels, or check which value means that there is none"
+            f"channel {empty[0] + 1} has only missing values in {min(_IMAGES, len(source)):,} images; exclude it with "
+            "--channels, or check --no-data"
         )
     mean = total / count
     std = (squares / count).sqrt()
@@ -76,7 +78,7 @@ def measure(source: ImageSource) -> ChannelStatistics:
     low, high = torch.zeros_like(mean), torch.ones_like(mean)
     if source.values == "float32":
         levels = torch.tensor([_DARKEST, _BRIGHTEST], dtype=torch.double)
-        for channel, parts in enumerate(seen):
+        for channel, parts in enumerate(samples):
             low[channel], high[channel] = torch.cat(parts).quantile(levels)
         narrow = high <= low
         low[narrow], high[narrow] = mean[narrow] - std[narrow], mean[narrow] + std[narrow]
@@ -93,14 +95,14 @@ def measure(source: ImageSource) -> ChannelStatistics:
 
 
 def _moments(source: ImageSource) -> tuple[Tensor, Tensor, Tensor, list[list[Tensor]]]:
-    """Per channel: known values, their sum, their squared distance from the mean, and some of them."""
+    """Per channel: the number of known values, their sum, sum of squared deviations, and a sample of them."""
     count = torch.zeros(source.channels, dtype=torch.double)
     total, squares = torch.zeros_like(count), torch.zeros_like(count)
-    seen: list[list[Tensor]] = [[] for _ in range(source.channels)]
+    samples: list[list[Tensor]] = [[] for _ in range(source.channels)]
     for position in np.linspace(0, len(source) - 1, min(_IMAGES, len(source))).astype(int):
         try:
             image = source[int(position)].image
-        except DataError:  # it is set aside when training meets it
+        except DataError:  # training skips it and lists it in set_aside.csv
             continue
         every = max(1, int((image.shape[1] * image.shape[2] / _PIXELS_READ) ** 0.5))
         pixels = image[:, ::every, ::every].flatten(1).double()
@@ -111,15 +113,16 @@ def _moments(source: ImageSource) -> tuple[Tensor, Tensor, Tensor, list[list[Ten
                 continue
             new, before = len(known), count[channel].item()
             mean = known.mean()
-            apart = mean - total[channel] / max(
-                before, 1
-            )  # Chan and others (1979): no cancellation
+            # Chan and others (1979): combine variances without cancellation.
+            difference = mean - total[channel] / max(before, 1)
             squares[channel] += (known - mean).square().sum()
-            squares[channel] += apart.square() * before * new / (before + new)
+            squares[channel] += difference.square() * before * new / (before + new)
             count[channel] += new
             total[channel] += known.sum()
             if source.values == "float32":
-                seen[channel].append(known[:: max(1, new // _PIXELS_SORTED)])
+                samples[channel].append(known[:: max(1, new // _PIXELS_SORTED)])
     if not count.any():
-        raise DataError("none of the images looked at for mean and deviation can be decoded")
-    return count, total, squares, seen
+        raise DataError(
+            "cannot measure mean and standard deviation: none of the images can be decoded"
+        )
+    return count, total, squares, samples

@@ -1,4 +1,4 @@
-"""Some images of a source."""
+"""A subset of a source."""
 
 import hashlib
 from collections import Counter
@@ -34,7 +34,7 @@ class Subset:
         return self.whole[int(self.rows[position])]
 
     def name(self, position: int) -> str:
-        """Its name in the whole."""
+        """The image's name in the whole source."""
         return self.whole.name(int(self.rows[position]))
 
     def labels(self) -> NDArray[np.int64]:
@@ -42,5 +42,5 @@ class Subset:
         return self.whole.labels()[self.rows]
 
     def typical_size(self) -> Size:
-        """The whole's."""
+        """The typical size of the whole source."""
         return self.whole.typical_size()

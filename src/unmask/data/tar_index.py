@@ -1,4 +1,4 @@
-"""The index of a tar shard: which images it holds, and where. Made once, and again when the shard changes."""
+"""The index of a tar shard: its images and their offsets. It is cached until the shard changes."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from unmask.data import cache
-from unmask.data.changes import size_and_time
+from unmask.data.cache import size_and_time
 from unmask.data.decode import IMAGE_ENDINGS
 from unmask.data.labels import as_word, words_of
 from unmask.data.names import fingerprint
@@ -29,31 +29,31 @@ COLUMNS = pa.schema(
         ("array", pa.bool_()),
     ]
 )
-"""What is known of each image; the last says that it is a `.npy`."""
+"""The columns of the index; `array` is true for a `.npy`."""
 
 ARRAY_ENDING = ".npy"
-"""The ending of members that hold an array instead of an encoded image."""
+"""The ending of members that are arrays instead of encoded images."""
 
 ORIGINAL_NAME = "original_name"
-"""Where `.json` tells what an image was called before it was packed."""
+"""Key in `.json` for the image's name before it was packed."""
 
 _TITLES = ("class_name", "name")
-"""Where `.json` tells what a label, or each of several, is called."""
+"""Keys in `.json` for the name of the class, or the names of several classes."""
 
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"(\xb5": "unzstd"}
 
 
 class Index(NamedTuple):
-    """What a shard holds."""
+    """The contents of a shard."""
 
     table: pa.Table
-    """Of each image, `COLUMNS`; the label is "" without one, and several are one word (`data.labels.as_word`)."""
+    """One row of `COLUMNS` per image; the label is "" if there is none, and `data.labels.as_word` encodes several."""
     refused: list[tuple[str, str]]
     """(name, reason) of samples that cannot be used."""
     others: dict[str, int]
-    """How many members of other endings were passed over."""
+    """Number of skipped members by ending."""
     titles: dict[str, str]
-    """Names of labels, where `.json` members give them."""
+    """Class names by label, from `.json` members."""
 
 
 class _Member(NamedTuple):
@@ -65,26 +65,26 @@ class _Member(NamedTuple):
 
 
 def index_of(shard: Path) -> Index:
-    """The index of a shard: from the cache while size and time of change agree, else made anew."""
+    """The index of a shard: from the cache if size and time of change match, else computed."""
     key = f"shard-{fingerprint([str(shard.absolute())])}"
     state = json.dumps([_VERSION, *size_and_time(shard)]).encode()
     table = cache.read_table(key)
-    if table is not None and (kept := table.schema.metadata or {}).get(b"state") == state:
-        rest = json.loads(kept[b"rest"])
-        rest["refused"] = [(name, reason) for name, reason in rest["refused"]]
-        return Index(table=table, **rest)
+    if table is not None and (metadata := table.schema.metadata or {}).get(b"state") == state:
+        fields = json.loads(metadata[b"rest"])
+        fields["refused"] = [(name, reason) for name, reason in fields["refused"]]
+        return Index(table=table, **fields)
     index = make_index(shard)
-    rest = {name: value for name, value in index._asdict().items() if name != "table"}
-    metadata = {"state": state, "rest": json.dumps(rest)}
+    fields = {name: value for name, value in index._asdict().items() if name != "table"}
+    metadata = {"state": state, "rest": json.dumps(fields)}
     cache.write_table(key, index.table.replace_schema_metadata(metadata))
     return index
 
 
 def make_index(shard: Path) -> Index:
-    """Read all headers of a tar file, and the labels; what is whole of a cut-off one is kept.
+    """Read all headers and labels of a tar file; of a truncated one, the complete members.
 
     Raises:
-        DataError: if it is compressed, no tar file, or cannot be read.
+        DataError: if it is compressed, not a tar file, or cannot be read.
     """
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS.names}
     index = Index(pa.table({}), [], Counter(), {})
@@ -93,8 +93,8 @@ def make_index(shard: Path) -> Index:
             _add_samples(tar, columns, index)
     except tarfile.ReadError as error:
         if not columns["name"] and not index.refused:
-            raise DataError(_no_tar(shard, error)) from None
-        index.refused.append(("", f"cut off after {len(columns['name'])} images; copy it anew"))
+            raise DataError(_not_a_tar(shard, error)) from None
+        index.refused.append(("", f"truncated after {len(columns['name'])} images; copy it again"))
     except OSError as error:
         raise DataError(f"{shard} cannot be read ({error.strerror})") from None
     named = [(f"{shard.name}/{name}", reason) for name, reason in index.refused]
@@ -108,19 +108,19 @@ def _add_samples(tar: tarfile.TarFile, columns: dict[str, list[Any]], index: Ind
         images = [member for member in sample if member.ending in IMAGE_ENDINGS]
         if not images:
             images = [member for member in sample if member.ending == ARRAY_ENDING]
-        rest = [member for member in sample if member not in images]
-        label, original = _about(rest, tar, index.titles)
-        for member in rest:
+        others = [member for member in sample if member not in images]
+        label, original = _label_and_name(others, tar, index.titles)
+        for member in others:
             if member.ending not in (".cls", ".json"):
                 kind = member.ending or "(no ending)"
                 index.others[kind] = index.others.get(kind, 0) + 1
         if not images:
-            if any(member.ending == ".cls" for member in rest):
+            if any(member.ending == ".cls" for member in others):
                 index.refused.append((key, "a sample without an image"))
             continue
-        index.refused.extend((m.name, "a second image of the same key") for m in images[1:])
+        index.refused.extend((m.name, "a second image with the same key") for m in images[1:])
         if key in keys:
-            index.refused.append((images[0].name, "the key of an earlier sample of this shard"))
+            index.refused.append((images[0].name, "the key of an earlier sample in this shard"))
             continue
         keys.add(key)
         row = (
@@ -135,60 +135,64 @@ def _add_samples(tar: tarfile.TarFile, columns: dict[str, list[Any]], index: Ind
 
 
 def _members(tar: tarfile.TarFile, index: Index) -> Iterator[_Member]:
-    """Every visible file of a tar, its name taken apart. Nothing is ever unpacked."""
+    """Every visible file of a tar, with its name split into key and ending. Nothing is unpacked."""
     for member in tar:
-        tar.members = []  # pyright: ignore[reportAttributeAccessIssue] - it would keep them all
+        # tarfile keeps every header in memory, which is too much for shards with millions of members.
+        tar.members = []  # pyright: ignore[reportAttributeAccessIssue]
         path = PurePosixPath(member.name)
         if not member.isfile() or path.name.startswith("."):
             continue
         if path.is_absolute() or ".." in path.parts:
-            index.refused.append((member.name, "its name leads out of the archive"))
+            index.refused.append((member.name, "its path leads out of the archive"))
             continue
         stem, dot, ending = path.name.partition(".")
         key = str(path.with_name(stem))
         yield _Member(member.name, key, (dot + ending).lower(), member.offset_data, member.size)
 
 
-def _about(members: list[_Member], tar: tarfile.TarFile, titles: dict[str, str]) -> tuple[str, str]:
-    """A sample's label and the name it had before it was packed, "" without."""
-    found = {member.ending: member for member in members}
+def _label_and_name(
+    members: list[_Member], tar: tarfile.TarFile, titles: dict[str, str]
+) -> tuple[str, str]:
+    """A sample's label and its name before it was packed, each "" if there is none; adds class names to `titles`."""
+    by_ending = {member.ending: member for member in members}
     label = ""
-    if ".cls" in found:
-        label = _content(tar, found[".cls"]).decode("utf-8", "replace").strip()
-    if ".json" not in found:
+    if ".cls" in by_ending:
+        label = _content(tar, by_ending[".cls"]).decode("utf-8", "replace").strip()
+    if ".json" not in by_ending:
         return label, ""
     try:
-        about = json.loads(_content(tar, found[".json"]))
+        metadata = json.loads(_content(tar, by_ending[".json"]))
     except ValueError:
         return label, ""
-    if not isinstance(about, dict):
+    if not isinstance(metadata, dict):
         return label, ""
-    noted, title = about.get("label"), next((about[k] for k in _TITLES if k in about), None)
-    if not label and isinstance(noted, list):
-        label = as_word(noted)
+    json_label = metadata.get("label")
+    title = next((metadata[key] for key in _TITLES if key in metadata), None)
+    if not label and isinstance(json_label, list):
+        label = as_word(json_label)
         for word, name in zip(
             words_of(label), title if isinstance(title, list) else (), strict=False
         ):
             titles.setdefault(word, str(name))
-    if not label and noted is not None:
-        label = str(noted)
+    if not label and json_label is not None:
+        label = str(json_label)
     if label and isinstance(title, str):
         titles.setdefault(label, title)
-    return label, str(about.get(ORIGINAL_NAME, ""))
+    return label, str(metadata.get(ORIGINAL_NAME, ""))
 
 
 def _content(tar: tarfile.TarFile, member: _Member) -> bytes:
     assert tar.fileobj is not None
-    tar.fileobj.seek(member.offset)  # tarfile finds its own place again
+    tar.fileobj.seek(member.offset)  # tarfile seeks before it reads the next header
     return tar.fileobj.read(member.size)
 
 
-def _no_tar(shard: Path, error: Exception) -> str:
+def _not_a_tar(shard: Path, error: Exception) -> str:
     with shard.open("rb") as file:
         start = file.read(2)
     if start in _COMPRESSED:
         return (
-            f"{shard} is compressed, so nothing in it can be read at random; unpack it once with "
-            f"{_COMPRESSED[start]} (images hardly grow by it)"
+            f"{shard} is compressed, which prevents random access; decompress it with "
+            f"{_COMPRESSED[start]} (images hardly grow)"
         )
-    return f"{shard} is no tar file ({error})"
+    return f"{shard} is not a tar file ({error})"

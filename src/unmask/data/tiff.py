@@ -1,4 +1,4 @@
-"""Images with any number of channels and any kind of values: TIFF, GeoTIFF and .npy files below a folder."""
+"""Images with any number of channels and any numeric type: TIFF, GeoTIFF and .npy files in a folder."""
 
 import io
 from collections import Counter, defaultdict
@@ -13,53 +13,53 @@ from numpy.typing import NDArray
 from unmask.channels import Values
 from unmask.contracts import Sample, Size
 from unmask.data.bands import BAND_ENDINGS, Shape, read_bands, read_shape
-from unmask.data.changes import size_and_time
+from unmask.data.cache import size_and_time
 from unmask.data.folder import Files, list_files, split_folder, splits_of
 from unmask.data.image_files import Listing
 from unmask.data.labels import Labels, folder_labels
 from unmask.data.names import Names, fingerprint
 from unmask.errors import DataError, SettingsError
 
-_FEW = 0.05
+_FEW = 0.05  # largest share of images with another number of channels that are skipped
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tiff:
-    """Multi-band images below a folder, or one file."""
+    """Multi-band images in a folder and its subfolders, or one file."""
 
     path: str
-    """The folder or file, as the user wrote it."""
+    """Path of the folder or file."""
 
     channels: tuple[int, ...] = ()
-    """Channels to take, counted from 1, in this order; all if empty."""
+    """Channels to use, counted from 1, in this order; all if empty."""
 
     no_data: float | None = None
-    """The value that means that there is none; what a GeoTIFF notes itself if not given. NaN always does."""
+    """The value that means missing; by default, the no-data value of a GeoTIFF. NaN always means missing."""
 
     def __post_init__(self) -> None:
         if any(band < 1 for band in self.channels):
             raise SettingsError(f"channels are counted from 1, got {list(self.channels)}")
 
     def splits(self) -> tuple[str, ...]:
-        """("train", "test") where the folder has both, else ("train",): everything."""
+        """("train", "test") if the folder has both, else ("train",): all images."""
         return splits_of(Path(self.path).expanduser())
 
     def open(self, split: str = "train") -> "BandImages":
         """Scan a split: names and headers, no pixels.
 
         Raises:
-            DataError: if there is no image, or the images differ in their number of channels.
+            DataError: if there are no images, or they differ in their number of channels.
         """
         path = Path(self.path).expanduser()
         if path.is_file():
-            found = _alone(path)
-            return BandImages(self, Files(path.parent, found.names), found)
+            listing = _list_one(path)
+            return BandImages(self, Files(path.parent, listing.names), listing)
         root = split_folder(self.path, split)
-        found = list_files(root, BAND_ENDINGS)
-        return BandImages(self, Files(root, found.names), found)
+        listing = list_files(root, BAND_ENDINGS)
+        return BandImages(self, Files(root, listing.names), listing)
 
 
-def _alone(path: Path) -> Listing:
+def _list_one(path: Path) -> Listing:
     """The listing of one file."""
     size, changed = size_and_time(path)
     return Listing(
@@ -75,19 +75,19 @@ def _alone(path: Path) -> Listing:
 
 @runtime_checkable
 class BandStore(Protocol):
-    """Where arrays are."""
+    """Where the arrays are stored."""
 
     def head(self, row: int) -> Path | io.BytesIO:
-        """What to read the header of an array from."""
+        """A path or file from which the header of an array can be read."""
         ...
 
     def whole(self, row: int) -> Path | io.BytesIO:
-        """What to read an array from."""
+        """A path or file with the whole array."""
         ...
 
 
 class BandImages:
-    """See `Tiff`. uint8 if all images are and no value means that there is none; else float32 with NaN."""
+    """See `Tiff`. Images are uint8 if all files are and none has a no-data value, else float32 with NaN."""
 
     in_memory = False
 
@@ -96,8 +96,7 @@ class BandImages:
         self.where, self.others = spec.path, listing.others
         self.refused = list(listing.refused)
         self.fingerprint = listing.fingerprint
-        taken = f"{spec.channels} {spec.no_data}"  # of each file
-        self.state = fingerprint([listing.state, taken])
+        self.state = fingerprint([listing.state, f"{spec.channels} {spec.no_data}"])
         shapes = self._shapes(listing.names)
         self.channels = self._agree(shapes, listing.names)
         if not shapes:
@@ -118,7 +117,7 @@ class BandImages:
         self.smallest_side = min(map(min, sizes))
 
     def labelled_as(self, labels: Labels, mark: str, notes: tuple[str, ...]) -> "BandImages":
-        """The same images with other labels, and what a user should know of them; equal labels have equal marks."""
+        """The same images with other labels and notes for the user; equal labels must have equal marks."""
         other = copy(self)
         other._labels, other.annotations, other.notes = labels, labels.kind, notes
         other.fingerprint, other.state = f"{self.fingerprint}-{mark}", f"{self.state}-{mark}"
@@ -131,7 +130,7 @@ class BandImages:
         file = self._store.whole(int(self._rows[position]))
         image = read_bands(file, self._spec.channels, self._spec.no_data, self.values == "uint8")
         if len(image) != self.channels:
-            raise DataError(f"has {len(image)} channels and not {self.channels}")
+            raise DataError(f"has {len(image)} channels instead of {self.channels}")
         return Sample(image, self._labels.annotation(position))
 
     def name(self, position: int) -> str:
@@ -147,7 +146,7 @@ class BandImages:
         return self._typical
 
     def _shapes(self, names: Names) -> dict[int, Shape]:
-        """What the header of each row says; files that are no images are refused."""
+        """The header of each row; files that are not images are refused."""
         shapes: dict[int, Shape] = {}
         for row in range(len(names)):
             try:
@@ -158,18 +157,18 @@ class BandImages:
 
     def _shape(self, row: int) -> Shape:
         shape = read_shape(self._store.head(row), self._spec.no_data)
-        wanted = self._spec.channels
-        if not wanted:
+        bands = self._spec.channels
+        if not bands:
             return shape
-        if max(wanted) > shape.channels:
-            raise DataError(f"has {shape.channels} channels, so no channel {max(wanted)}")
-        return shape._replace(channels=len(wanted))
+        if max(bands) > shape.channels:
+            raise DataError(f"has {shape.channels} channels; channel {max(bands)} does not exist")
+        return shape._replace(channels=len(bands))
 
     def _agree(self, shapes: dict[int, Shape], names: Names) -> int:
-        """The channels of nearly all; the few others are refused.
+        """The number of channels of nearly all images; a few with another number are refused.
 
         Raises:
-            DataError: naming the counts, if they are not few.
+            DataError: with the counts, if more than a few differ.
         """
         by_count: defaultdict[int, list[int]] = defaultdict(list)
         for row, shape in shapes.items():
@@ -177,17 +176,17 @@ class BandImages:
         if not by_count:
             return 0
         usual = max(by_count, key=lambda count: len(by_count[count]))
-        odd = {row: count for count, found in by_count.items() if count != usual for row in found}
+        odd = {row: count for count, rows in by_count.items() if count != usual for row in rows}
         if len(odd) > _FEW * len(shapes):
             counts = ", ".join(
                 f"{len(v)} of {k} (such as {names[v[0]]})" for k, v in by_count.items()
             )
             raise DataError(
                 f"the images in {self.where} differ in their number of channels: {counts}; keep one kind "
-                "in a folder, or name channels that all have, such as --channels 1"
+                "per folder, or choose channels that all have, such as --channels 1"
             )
         for row, count in odd.items():
-            self.refused.append((names[row], f"has {count} channels and not {usual}"))
+            self.refused.append((names[row], f"has {count} channels instead of {usual}"))
             del shapes[row]
         return usual
 
@@ -195,4 +194,4 @@ class BandImages:
         if self.refused:
             name, reason = self.refused[0]
             return f"none of the {len(self.refused)} files in {self.where} can be read; the first is {name}: {reason}"
-        return f"no image found in {self.where}; images with many bands end in {' '.join(sorted(BAND_ENDINGS))}"
+        return f"no image found in {self.where}; multi-band images end in {' '.join(sorted(BAND_ENDINGS))}"

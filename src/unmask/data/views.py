@@ -1,4 +1,4 @@
-"""What an objective is shown of an image: crops and flips, still uint8, never normalised."""
+"""Views of an image: crops, flips and colour augmentation. Pixels are not normalised; uint8 stays uint8."""
 
 import math
 from dataclasses import dataclass
@@ -25,36 +25,33 @@ from unmask.data.geometry import (
     view_of_part,
     whole_of,
 )
-from unmask.errors import DataError, SettingsError
+from unmask.errors import DataError
 from unmask.randomness import generator, seeded
-from unmask.spec import Kind
+from unmask.spec import Kind, within
 
-_MARGIN_UP_TO = 224
-_TRIES = 10
-_WIDEST = 4 / 3  # and 3/4 the tallest
+_MARGIN_UP_TO = 224  # pixels; MAE's evaluation crops no margin from larger images
+_TRIES = 10  # as in torchvision's RandomResizedCrop
+_WIDEST = 4 / 3  # largest aspect ratio; the smallest is 3/4, as in torchvision
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomCrop:
-    """A random part of the image, resized, and a random flip (MAE table 8)."""
+    """Random resized crop and random horizontal flip (MAE table 8)."""
 
     smallest_share: float = 0.2
-    """Least share of the image's area in a crop; MAE uses 0.2."""
+    """Smallest share of the image's area in a crop; MAE uses 0.2."""
 
     flip_probability: float = 0.5
-    """How often to mirror left and right; 0 where sides matter, as in writing."""
+    """Probability of a horizontal flip; 0 if left and right matter, as in text."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.smallest_share <= 1:
-            raise SettingsError(
-                f"smallest_share must lie above 0 and at most at 1, got {self.smallest_share}"
-            )
-        _check_flip(self.flip_probability)
+        within(self, "(0, 1]", "smallest_share", usual="MAE uses 0.2")
+        within(self, "[0, 1]", "flip_probability")
 
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
     ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
-        """One view; its crop and flip depend on the key alone."""
+        """One view; its crop and flip are a function of the key."""
         return (_placed(self, image, size, *key),)
 
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
@@ -67,7 +64,7 @@ class RandomCrop:
 def _placed(
     views: Placing, image: Shaped[Tensor, "c h w"], size: Size, *key: int
 ) -> Shaped[Tensor, "c new_h new_w"]:
-    """The view that lies where its key says."""
+    """The view with the geometry of this key."""
     whole = Size(image.shape[-2], image.shape[-1])
     return moved_pixels(image, views.geometry(whole, size, *key))
 
@@ -76,18 +73,13 @@ def _drawn_flip(probability: float, random: torch.Generator) -> bool:
     return torch.rand((), generator=random).item() < probability
 
 
-def _check_flip(probability: float) -> None:
-    if not 0 <= probability <= 1:
-        raise SettingsError(f"flip_probability must lie between 0 and 1, got {probability}")
-
-
 def draw_box(
     size: Size, smallest_share: float, random: torch.Generator, largest_share: float = 1.0
 ) -> Box:
     """A random part of an image.
 
-    The rule of torchvision's RandomResizedCrop: share of the area and logarithm of the proportions
-    are uniform; if ten draws do not fit, the largest part in the middle with allowed proportions.
+    As in torchvision's RandomResizedCrop, the share of the area and the logarithm of the aspect ratio are uniform. If
+    ten draws do not fit, the result is the largest central part with an allowed aspect ratio.
     """
     for draws in torch.rand(_TRIES, 4, generator=random).tolist():
         area = (
@@ -95,8 +87,8 @@ def draw_box(
             * size.width
             * (smallest_share + draws[0] * (largest_share - smallest_share))
         )
-        proportions = math.exp((2 * draws[1] - 1) * math.log(_WIDEST))
-        height, width = round(math.sqrt(area / proportions)), round(math.sqrt(area * proportions))
+        ratio = math.exp((2 * draws[1] - 1) * math.log(_WIDEST))
+        height, width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
         if 0 < height <= size.height and 0 < width <= size.width:
             top = int(draws[2] * (size.height - height + 1))
             return Box(top, int(draws[3] * (size.width - width + 1)), height, width)
@@ -107,7 +99,7 @@ def draw_box(
 
 @dataclass(frozen=True, kw_only=True)
 class CenterCrop:
-    """The middle of the image, resized; nothing is drawn."""
+    """Resize and centre crop, without randomness."""
 
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
@@ -122,18 +114,17 @@ class CenterCrop:
 
 @dataclass(frozen=True, kw_only=True)
 class MarginCrop:
-    """The middle of the image with a margin around it left out: how classifiers are tested.
+    """Resize and centre crop with a margin: the view for testing classifiers.
 
-    At 224 pixels the shorter side is resized to 256 and the middle cut out; above 224 nothing is left
-    out, as in MAE's published evaluation.
+    At 224 pixels the shorter side is resized to 256 before the crop. Above 224 pixels there is no margin, as in MAE's
+    published evaluation.
     """
 
     share: float = 0.875
-    """Side of the crop relative to the resized image's, up to 224 pixels."""
+    """Side of the crop relative to that of the resized image, up to 224 pixels."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise SettingsError(f"share must lie above 0 and at most at 1, got {self.share}")
+        within(self, "(0, 1]", "share")
 
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
@@ -143,34 +134,33 @@ class MarginCrop:
 
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
         """See `data.geometry.Placing`."""
-        around = size
+        outer = size
         if min(size) <= _MARGIN_UP_TO:
-            around = Size(*(int(side / self.share) for side in size))
-        return _central(whole, covering(whole, around), size)
+            outer = Size(*(int(side / self.share) for side in size))
+        return _central(whole, covering(whole, outer), size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FixedCrop:
-    """A part of fixed size at a random place of the resized image, and a random flip (MAE table 1e, "fixed size").
+    """A crop of fixed size at a random position of the resized image, and a random flip (MAE table 1e, "fixed size").
 
     At 224 pixels the shorter side is resized to 256.
     """
 
     share: float = 0.875
-    """Side of the crop relative to the resized image's shorter side: 224 of 256."""
+    """Side of the crop relative to the shorter side of the resized image: 224 of 256."""
 
     flip_probability: float = 0.5
-    """How often to mirror left and right; 0 where sides matter, as in writing."""
+    """Probability of a horizontal flip; 0 if left and right matter, as in text."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise SettingsError(f"share must lie above 0 and at most at 1, got {self.share}")
-        _check_flip(self.flip_probability)
+        within(self, "(0, 1]", "share")
+        within(self, "[0, 1]", "flip_probability")
 
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
     ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
-        """One view; its place and flip depend on the key alone."""
+        """One view; its position and flip are a function of the key."""
         return (_placed(self, image, size, *key),)
 
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
@@ -187,45 +177,40 @@ class FixedCrop:
 
 @dataclass(frozen=True, kw_only=True)
 class JitteredCrop:
-    """As `RandomCrop`, its colours changed (MAE table 1e, "color jit"): worse for MAE, needed by contrastive methods.
+    """`RandomCrop` with colour jitter (MAE table 1e, "color jit"): worse for MAE, needed by contrastive methods.
 
-    For colour images of bytes. Brightness, contrast, saturation and hue change in any order, by torchvision. The
-    paper does not say how strongly; these strengths are DINO's and MoCo v3's.
+    For uint8 colour images. torchvision changes brightness, contrast, saturation and hue in random order. The MAE paper
+    does not give strengths; the defaults are those of DINO and MoCo v3.
     """
 
     smallest_share: float = 0.2
-    """Least share of the image's area in a crop; MAE uses 0.2."""
+    """Smallest share of the image's area in a crop; MAE uses 0.2."""
 
     flip_probability: float = 0.5
-    """How often to mirror left and right; 0 where sides matter, as in writing."""
+    """Probability of a horizontal flip; 0 if left and right matter, as in text."""
 
     brightness: float = 0.4
-    """Largest change, as a share of it."""
+    """Largest relative change of brightness."""
 
     contrast: float = 0.4
-    """Largest change, as a share of it."""
+    """Largest relative change of contrast."""
 
     saturation: float = 0.2
-    """Largest change, as a share of it."""
+    """Largest relative change of saturation."""
 
     hue: float = 0.1
-    """Largest turn, as a share of the whole circle of colours; at most 0.5."""
+    """Largest shift of the hue, as a share of the colour circle; at most 0.5."""
 
     probability: float = 0.8
-    """How often colours are changed at all."""
+    """Probability of colour jitter."""
 
     def __post_init__(self) -> None:
         self.crop()
-        for name, most in (("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0.5)):
-            if not 0 <= getattr(self, name) <= most:
-                raise SettingsError(
-                    f"{name} must lie between 0 and {most}, got {getattr(self, name)}"
-                )
-        if not 0 <= self.probability <= 1:
-            raise SettingsError(f"probability must lie between 0 and 1, got {self.probability}")
+        within(self, "[0, 1]", "brightness", "contrast", "saturation", "probability")
+        within(self, "[0, 0.5]", "hue")
 
     def crop(self) -> RandomCrop:
-        """What is done before colours are changed."""
+        """The crop and flip before colour jitter."""
         return RandomCrop(
             smallest_share=self.smallest_share, flip_probability=self.flip_probability
         )
@@ -233,14 +218,14 @@ class JitteredCrop:
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
     ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
-        """One view; all of it depends on the key alone.
+        """One view, a function of the key.
 
         Raises:
-            DataError: if the pixels are no colour bytes.
+            DataError: if the image is not uint8 colour.
         """
         if image.dtype != torch.uint8 or len(image) != 3:
             raise DataError(
-                f"colours are changed of images with 3 channels of uint8, and these have {len(image)} of "
+                f"colour jitter needs uint8 images with 3 channels, but these have {len(image)} of "
                 f"{str(image.dtype).removeprefix('torch.')}; choose views:random-crop"
             )
         view = _placed(self, image, size, *key)
@@ -252,40 +237,38 @@ class JitteredCrop:
             return (jitter(view),)
 
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
-        """See `data.geometry.Placing`; colours stay where they are."""
+        """See `data.geometry.Placing`; colour jitter does not move pixels."""
         return self.crop().geometry(whole, size, *key)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentedCrop:
-    """A random part of the image, a random flip, and RandAugment (Cubuk and others, 2020), by timm.
+    """Random resized crop, random flip, and timm's RandAugment (Cubuk and others, 2020).
 
-    For grey and colour images of bytes. As in MAE's fine-tuning: two operations of a list of fifteen, each
-    done half the time, their strength growing with the magnitude. Some of them turn, shear or shift the image, which
-    class maps and boxes do not follow.
+    For uint8 grey and colour images. As in MAE's fine-tuning: two of fifteen operations, each applied with probability
+    0.5 and a strength that increases with the magnitude. Some rotate, shear or shift the image; class maps and boxes
+    cannot follow them.
     """
 
     smallest_share: float = 0.08
-    """Least share of the image's area in a crop."""
+    """Smallest share of the image's area in a crop."""
 
     flip_probability: float = 0.5
-    """How often to mirror left and right; 0 where sides matter, as in writing."""
+    """Probability of a horizontal flip; 0 if left and right matter, as in text."""
 
     magnitude: int = 9
     """Strength of the operations, 0 to 10 (MAE table 9)."""
 
     magnitude_std: float = 0.5
-    """Deviation of the strength from one operation to the next (MAE table 9)."""
+    """Standard deviation of the strength between operations (MAE table 9)."""
 
     def __post_init__(self) -> None:
         self.crop()
-        if not 0 <= self.magnitude <= 10:
-            raise SettingsError(f"magnitude must lie between 0 and 10, got {self.magnitude}")
-        if self.magnitude_std < 0:
-            raise SettingsError(f"magnitude_std must not be negative, got {self.magnitude_std}")
+        within(self, "[0, 10]", "magnitude")
+        within(self, "[0, inf)", "magnitude_std")
 
     def crop(self) -> RandomCrop:
-        """What is done before RandAugment."""
+        """The crop and flip before RandAugment."""
         return RandomCrop(
             smallest_share=self.smallest_share, flip_probability=self.flip_probability
         )
@@ -293,15 +276,15 @@ class AugmentedCrop:
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
     ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
-        """One view; all of it depends on the key alone.
+        """One view, a function of the key.
 
         Raises:
-            DataError: if the pixels are no grey or colour bytes.
+            DataError: if the image is not uint8 grey or colour.
         """
         channels = len(image)
         if image.dtype != torch.uint8 or channels not in (1, 3):
             raise DataError(
-                f"RandAugment is for grey or colour images of bytes, and these have {channels} channels of "
+                f"RandAugment needs uint8 images with 1 or 3 channels, but these have {channels} of "
                 f"{str(image.dtype).removeprefix('torch.')}; choose views:random-crop"
             )
         (view,) = self.crop()(image, size, *key)
@@ -314,7 +297,7 @@ class AugmentedCrop:
 
 @cache
 def _rand_augment(magnitude: int, magnitude_std: float, channels: int, size: Size) -> Any:
-    """timm's transform; uncovered corners are filled with ImageNet's mean, or its grey."""
+    """timm's transform; empty corners are filled with ImageNet's mean colour, or its grey level."""
     from timm.data.auto_augment import rand_augment_transform
 
     fill = tuple(round(255 * mean) for mean in IMAGENET.mean)
@@ -331,23 +314,23 @@ def _rand_augment(magnitude: int, magnitude_std: float, channels: int, size: Siz
 
 
 def _posterize(picture: Image, bits: int, **_: Any) -> Image:
-    """Keep the highest bits. At full strength none: black, as in the published runs; newer Pillows refuse that."""
+    """Keep the highest bits. Strength 10 keeps none, so the picture is black, as in the published runs; new versions of
+    Pillow refuse 0 bits."""
     return ImageOps.posterize(picture, bits) if bits else picture.point([0] * 256 * 3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WholeImage:
-    """All of the image in its proportions, made smaller if it is too large; nothing is cut, nothing is drawn.
+    """The whole image with its aspect ratio, made smaller if it is too large, without crop or randomness.
 
-    Views differ in size with their images: they are fed one at a time, or padded (`Batch.sizes`).
+    Views differ in size, so they are used one at a time or padded (`Batch.sizes`).
     """
 
     longest_side: int = 1024
-    """Most pixels of the longer side; smaller images keep their size. The recipe's image size is not used."""
+    """Largest length of the longer side in pixels; smaller images keep their size. The recipe's image size is not used."""
 
     def __post_init__(self) -> None:
-        if self.longest_side < 1:
-            raise SettingsError(f"longest_side must be at least 1 pixel, got {self.longest_side}")
+        within(self, "[1, inf)", "longest_side")
 
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
@@ -362,12 +345,12 @@ class WholeImage:
 
 
 def center_crop(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c new_h new_w"]:
-    """Resize until the image covers `size`, then cut out the middle; proportions stay."""
+    """Resize with the same aspect ratio until the image covers `size`, then crop the centre."""
     return _placed(CenterCrop(), image, size)
 
 
 def _central(whole: Size, resized: Size, size: Size) -> Geometry:
-    """The middle of a resized image."""
+    """The geometry of a centre crop from a resized image."""
     return Geometry(whole_of(whole), resized, middle(resized, size), False)
 
 
@@ -379,7 +362,7 @@ AnyCrops = (
     | Annotated[JitteredCrop, Kind("jittered-crop")]
     | Annotated[AugmentedCrop, Kind("augmented-crop")]
 )
-"""One view of an image, of the size that the recipe gives."""
+"""One view of an image, at the recipe's image size."""
 
 AnyViews = AnyCrops | Annotated[WholeImage, Kind("whole-image")]
 """One view of an image."""

@@ -171,7 +171,7 @@ class VisionTransformer(nn.Module):
         Args:
             images: all patches are visible.
             paths: the factors of stochastic depth, from `kept_paths`.
-            taps: blocks whose inputs are returned too; see `Encoder.encode_visible`.
+            taps: blocks whose inputs are returned too; see `Encoder.encode`.
         """
         return self._run(self.embed(images), self.relations(size_of(images)), taps, paths)
 

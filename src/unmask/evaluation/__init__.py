@@ -1,1 +1,1 @@
-"""Judging encoders: frozen features, probes, and fine-tuning with few labels."""
+"""Evaluating encoders: frozen features, probes, and fine-tuning with few labels."""

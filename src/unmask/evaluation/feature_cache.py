@@ -1,7 +1,7 @@
-"""Frozen features kept on disk by everything that they depend on: weights, images, transform and versions.
+"""A cache of frozen features on disk.
 
-A file is safetensors, named by the hash of what it depends on, and bears that in full, beside a checksum.
-What does not agree is never served; what is damaged is computed again. Losing any of it costs time only.
+Each file is safetensors. Its name is a hash of everything that the features depend on: weights, images, transform and
+versions. Its metadata has these facts in full, and a checksum. A file that does not match is computed again.
 """
 
 import contextlib
@@ -24,7 +24,6 @@ from unmask.contracts import ImageSource
 from unmask.data.cache import cache_folder
 from unmask.data.in_order import WHOLE_IMAGE
 from unmask.encoders.vit import VisionTransformer
-from unmask.errors import DataError
 from unmask.evaluation.features import (
     Features,
     Tokens,
@@ -38,53 +37,52 @@ from unmask.runs.folder import RunFolder
 from unmask.spec import to_json
 
 LARGEST = 2 * 2**30
-"""Bytes of a file; what is larger is not kept."""
+"""Largest size of a file in bytes; larger features are not cached."""
 
 WHOLE = 4 * 2**30
-"""Bytes of a folder; the files that lay unused the longest make room."""
+"""Largest size of a folder in bytes; the least recently used files are deleted."""
 
-_FORMAT = 2
-_LIBRARIES = ("torch", "torchvision", "pillow", "torchcodec")
-_ABANDONED = 24 * 3600  # seconds after which an unfinished file is taken for a killed process's
+_FORMAT = 3
+_LIBRARIES = ("torch", "torchvision", "pillow", "torchcodec")  # they decode, resize and compute
 
 T = TypeVar("T", Features, Tokens)
 
 
 @dataclass(frozen=True)
-class Recalled(Generic[T]):
+class CachedFeatures(Generic[T]):
     """Features, and where they come from."""
 
-    found: T
+    features: T
     from_disk: bool
     seconds: float
-    """What computing them took, when it was done."""
+    """Time to compute them."""
     notes: tuple[str, ...]
-    """What a user should know: a damaged file, or a folder that cannot be written."""
+    """Notes for the user: a damaged file, or why features are not cached."""
 
 
 def features_folder(weights: Path | str) -> Path:
-    """The folder of the features of some weights: in their run; else, or if that cannot be written, the user's cache."""
+    """The cache folder for these weights: in their run, or in the user's cache if that cannot be written."""
     folder = RunFolder(weights)
-    place = folder.features if folder.features.exists() else folder.root
-    if folder.spec.exists() and place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+    parent = folder.features if folder.features.exists() else folder.root
+    if folder.spec.exists() and parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
         return folder.features
     return cache_folder() / "features"
 
 
 class FeatureStore:
-    """The features that an encoder gives, computed where the folder does not have them."""
+    """The features of an encoder, read from the folder or computed."""
 
     def __init__(
         self, folder: Path, encoder: VisionTransformer, spec: ModelSpec, device: torch.device
     ) -> None:
-        """`spec` is the encoder's; its image size and kind of pixels are taken."""
+        """`spec` describes the encoder and sets the image size and the type of pixels."""
         self.folder = folder
         self._encoder, self._spec, self._device = encoder, spec, device
         self._facts = {
             "format": _FORMAT,
             "versions": _versions(),
-            "weights": hash_of_tensors(encoder.state_dict()),  # mean and deviation are among them
-            "encoder": _described(spec.encoder),  # tensors do not tell the number of heads
+            "weights": hash_of_tensors(encoder.state_dict()),  # includes mean and deviation
+            "encoder": _described(spec.encoder),  # the number of heads is not in the tensors
             "views": _described(WHOLE_IMAGE),
             "image_size": list(spec.image_size),
             "values": spec.statistics.values,
@@ -92,22 +90,44 @@ class FeatureStore:
             "precision": "float32",
         }
 
-    def features(self, source: ImageSource) -> Recalled[Features]:
+    def features(self, source: ImageSource) -> CachedFeatures[Features]:
         """Class tokens and mean patch tokens of every readable image."""
-        about = (self._encoder, source, self._spec.image_size, self._spec.statistics, self._device)
-        return recall(self.folder, self._of(source), Features, source, lambda: features(*about))
+        return self._load_or_compute(source, Features, features)
 
-    def tokens(self, source: ImageSource) -> Recalled[Tokens]:
+    def tokens(self, source: ImageSource) -> CachedFeatures[Tokens]:
         """All tokens of every readable image.
 
         Raises:
             ResourceError: if they do not fit in memory.
         """
         check_room(self._encoder, source, self._spec.image_size)
-        about = (self._encoder, source, self._spec.image_size, self._spec.statistics, self._device)
-        return recall(self.folder, self._of(source), Tokens, source, lambda: patch_tokens(*about))
+        return self._load_or_compute(source, Tokens, patch_tokens)
 
-    def _of(self, source: ImageSource) -> dict[str, Any]:
+    def _load_or_compute(
+        self, source: ImageSource, kind: type[T], compute: Callable[..., T]
+    ) -> CachedFeatures[T]:
+        """Features from the folder if it has them for these facts, else computed and cached."""
+        facts = {"kind": kind.__name__.lower(), **self._facts_of(source)}
+        path = self.folder / f"{_hash(facts)}.safetensors"
+        notes: list[str] = []
+        if path.exists():
+            try:
+                loaded, seconds = _read(path, facts, kind)
+                with contextlib.suppress(OSError):
+                    path.touch()  # recently used
+                return CachedFeatures(loaded, True, seconds, ())
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                notes.append(f"{path} is damaged ({error}); its features are computed again")
+        started = time.perf_counter()
+        computed = compute(
+            self._encoder, source, self._spec.image_size, self._spec.statistics, self._device
+        )
+        seconds = time.perf_counter() - started
+        if (problem := _write(path, facts, computed, seconds)) is not None:
+            notes.append(f"features are not cached: {problem}")
+        return CachedFeatures(computed, False, seconds, tuple(notes))
+
+    def _facts_of(self, source: ImageSource) -> dict[str, Any]:
         """Everything that the features of a source depend on."""
         return {
             **self._facts,
@@ -117,30 +137,6 @@ class FeatureStore:
             "names": _hash([source.name(position) for position in range(len(source))]),
             "labels": _hash(source.labels().tolist()),
         }
-
-
-def recall(
-    folder: Path, facts: dict[str, Any], cls: type[T], source: ImageSource, compute: Callable[[], T]
-) -> Recalled[T]:
-    """Features of this kind from the folder, if it has those of these facts; else computed, and kept."""
-    facts = {"kind": cls.__name__.lower(), **facts}
-    path = folder / f"{_hash(facts)}.safetensors"
-    notes: list[str] = []
-    if path.exists():
-        try:
-            found, seconds = _read(path, facts, cls)
-            if not _readable_now(found.unreadable, source):
-                with contextlib.suppress(OSError):
-                    path.touch()  # used now, so that others make room first
-                return Recalled(found, True, seconds, ())
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            notes.append(f"{path} is damaged ({error}); its features are computed again")
-    started = time.perf_counter()
-    found = compute()
-    seconds = time.perf_counter() - started
-    if (trouble := _write(path, facts, found, seconds)) is not None:
-        notes.append(f"features are not kept: {trouble}")
-    return Recalled(found, False, seconds, tuple(notes))
 
 
 def hash_of_tensors(tensors: dict[str, Tensor]) -> str:
@@ -153,52 +149,51 @@ def hash_of_tensors(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, facts: dict[str, Any], cls: type[T]) -> tuple[T, float]:
-    """The features of a file, and the seconds that they took; ValueError if they are not as they were written."""
+def _read(path: Path, facts: dict[str, Any], kind: type[T]) -> tuple[T, float]:
+    """The features of a file, and the seconds to compute them; ValueError if they do not match."""
     with safe_open(path, "pt") as file:
-        about = json.loads((file.metadata() or {})["features"])
+        metadata = json.loads((file.metadata() or {})["features"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if about["facts"] != facts:
-        raise ValueError("it is of something else")
-    if about["checksum"] != hash_of_tensors(tensors):
+    if metadata["facts"] != facts:
+        raise ValueError("it has other features")
+    if metadata["checksum"] != hash_of_tensors(tensors):
         raise ValueError("its checksum is wrong")
-    unreadable = [(name, reason) for name, reason in about["unreadable"]]
-    return cls(**tensors, unreadable=unreadable), float(about["seconds"])
+    return kind(**tensors, unreadable=[]), float(metadata["seconds"])
 
 
-def _write(path: Path, facts: dict[str, Any], found: T, seconds: float) -> str | None:
-    """Keep features, beside their final name first; why not, if they cannot be kept."""
-    tensors = {name: part for name, part in found._asdict().items() if isinstance(part, Tensor)}
+def _write(path: Path, facts: dict[str, Any], content: T, seconds: float) -> str | None:
+    """Cache features; returns the reason if that is not possible.
+
+    Features without some images are not cached, because the images may be readable next time.
+    """
+    if content.unreadable:
+        return f"{len(content.unreadable)} images cannot be read; repair or remove them"
+    tensors = {name: part for name, part in content._asdict().items() if isinstance(part, Tensor)}
     size = sum(tensor.nbytes for tensor in tensors.values())
     if size > LARGEST:
-        return f"they take {size / 2**30:.1f} GiB, and at most {LARGEST / 2**30:g} are kept"
-    about = {
+        return f"they take {size / 2**30:.1f} GiB, more than the limit of {LARGEST / 2**30:g} GiB"
+    metadata = {
         "facts": facts,
         "checksum": hash_of_tensors(tensors),
-        "unreadable": found.unreadable,
         "seconds": round(seconds, 3),
     }
 
-    def write(temporary: Path) -> None:
-        save_file(tensors, temporary, {"features": json.dumps(about)})
-        _make_room(path.parent, temporary.stat().st_size)
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, write)
+        write_whole(
+            path,
+            lambda temporary: save_file(tensors, temporary, {"features": json.dumps(metadata)}),
+        )
+        _delete_oldest(path.parent)
     except (OSError, SafetensorError) as error:
         return f"{path.parent} cannot be written ({error})"
     return None
 
 
-def _make_room(folder: Path, size: int) -> None:
-    """Drop what lay unused the longest until `size` more bytes fit, and what killed processes left."""
-    now = time.time()
-    for left in folder.glob(".*.safetensors"):
-        if now - left.stat().st_mtime > _ABANDONED:
-            left.unlink(missing_ok=True)
-    files = sorted(folder.glob("[!.]*.safetensors"), key=lambda file: file.stat().st_mtime)
-    total = size + sum(file.stat().st_size for file in files)
+def _delete_oldest(folder: Path) -> None:
+    """Delete the least recently used files, unfinished ones of killed processes included, down to `WHOLE` bytes."""
+    files = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
+    total = sum(file.stat().st_size for file in files)
     for file in files:
         if total <= WHOLE:
             return
@@ -206,28 +201,14 @@ def _make_room(folder: Path, size: int) -> None:
         file.unlink(missing_ok=True)
 
 
-def _readable_now(unreadable: list[tuple[str, str]], source: ImageSource) -> bool:
-    """Whether an image that could not be read can be by now, as after a disk's hiccup."""
-    names = {name for name, _ in unreadable}
-    if not names:
-        return False
-    for position in range(len(source)):
-        if source.name(position) in names:
-            with contextlib.suppress(DataError):
-                _ = source[position]
-                return True
-    return False
-
-
 def _versions() -> dict[str, str]:
-    """Of this package, and of what decodes, resizes and computes."""
     import unmask
 
-    found = {"unmask": unmask.__version__}
+    versions = {"unmask": unmask.__version__}
     for library in _LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[library] = importlib.metadata.version(library)
-    return found
+            versions[library] = importlib.metadata.version(library)
+    return versions
 
 
 def _described(spec: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Frozen features of whole images: deterministic, and never masked."""
+"""Frozen features of whole images, without masking and without randomness."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,8 +14,8 @@ from unmask.errors import ResourceError
 from unmask.training.hardware import best_workers, memory_available
 
 _BATCH = 128
-_USABLE = 0.4  # of the memory, for each of train and test
-_WORTH_WORKERS = 2000  # images
+_USABLE = 0.4  # share of the memory, for each of train and test
+_WORTH_WORKERS = 2000  # images; with fewer, starting loading processes takes longer than loading
 
 
 class Features(NamedTuple):
@@ -26,14 +26,14 @@ class Features(NamedTuple):
     mean: Float[Tensor, "n d"]
     """The mean of the patch tokens."""
     labels: Int[Tensor, "n"] | Float[Tensor, "n classes"]
-    """The class of each image, or 0 or 1 for each of several; -1 where it is not known."""
+    """The class of each image, or 0 or 1 for each class; -1 if it is not known."""
     positions: Int[Tensor, "n"]
-    """Where the images are in their source: those that cannot be read have no row."""
+    """Positions of the images in their source; unreadable images have no row."""
     unreadable: Unreadable
-    """(name, reason) of images that were left out."""
+    """(name, reason) of images that could not be read."""
 
     def rows(self, chosen: Int[Tensor, "k"]) -> "Features":
-        """Those of some images."""
+        """The features of some images."""
         labels, positions = self.labels[chosen], self.positions[chosen]
         return Features(self.cls[chosen], self.mean[chosen], labels, positions, self.unreadable)
 
@@ -44,14 +44,14 @@ class Tokens(NamedTuple):
     tokens: Float[Tensor, "n t d"]
     """Class token first."""
     labels: Int[Tensor, "n"] | Float[Tensor, "n classes"]
-    """The class of each image, or 0 or 1 for each of several; -1 where it is not known."""
+    """As in `Features`."""
     positions: Int[Tensor, "n"]
-    """Where the images are in their source: those that cannot be read have no row."""
+    """As in `Features`."""
     unreadable: Unreadable
-    """(name, reason) of images that were left out."""
+    """As in `Features`."""
 
     def rows(self, chosen: Int[Tensor, "k"]) -> "Tokens":
-        """Those of some images."""
+        """The tokens of some images."""
         labels, positions = self.labels[chosen], self.positions[chosen]
         return Tokens(self.tokens[chosen], labels, positions, self.unreadable)
 
@@ -67,9 +67,9 @@ def features(
 ) -> Features:
     """Features of every readable image of a source, in order, from its centre crop.
 
-    Loading processes are as many as suit the device, if not given.
+    By default, the number of loading processes depends on the device.
     """
-    # One block for all results: small ones kept between large, short-lived ones scatter the heap.
+    # One block for all results: many small tensors between large temporary ones would fragment the heap.
     classes = torch.empty(len(source), encoder.embed_dim)
     means = torch.empty(len(source), encoder.embed_dim)
     positions: list[int] = []
@@ -94,12 +94,12 @@ def patch_tokens(
     device: torch.device,
     workers: int | None = None,
 ) -> Tokens:
-    """Class token and patch tokens of every readable image of a source, in order, kept in memory.
+    """Class token and patch tokens of every readable image of a source, in order, in memory.
 
-    Loading processes are as many as suit the device, if not given.
+    By default, the number of loading processes depends on the device.
 
     Raises:
-        ResourceError: if they do not fit.
+        ResourceError: if they do not fit in memory.
     """
     tokens = torch.empty(check_room(encoder, source, size))
     positions: list[int] = []
@@ -130,8 +130,8 @@ def check_room(encoder: Encoder, source: ImageSource, size: Size) -> tuple[int, 
     needed, room = 4 * rows[0] * rows[1] * rows[2], memory_available(torch.device("cpu"))
     if needed > _USABLE * room:
         raise ResourceError(
-            f"the tokens of {len(source):,} images take {needed / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB "
-            "are free; use --protocol linear, or fewer images"
+            f"the tokens of {len(source):,} images take {needed / 2**30:.1f} GiB, but only {room / 2**30:.1f} GiB "
+            "of memory are free; use --protocol linear, or fewer images"
         )
     return rows
 

@@ -1,7 +1,7 @@
-"""What pretraining brings with few labels: raw pixels, a random encoder and a pretrained one, alike.
+"""Classification with few labels from raw pixels, a random encoder and a pretrained encoder.
 
-Both encoders get the same linear classifier and the same fine-tuning, and every choice (strength,
-learning rate) is searched over the same values on the same held-out training images.
+Both encoders get the same linear classifier and the same fine-tuning. For all methods, the regularisation or the
+learning rate is chosen from the same values on the same held-out training images.
 """
 
 import copy
@@ -26,7 +26,7 @@ from unmask.tasks.logistic import STRENGTHS, logistic_classes
 from unmask.training.optimizers import AdamW
 
 LEARNING_RATES = (1e-3, 3e-3)
-"""Peaks tried in fine-tuning, for every arm."""
+"""Candidates for the peak learning rate of fine-tuning."""
 
 STEPS = 150
 BATCH = 16
@@ -39,21 +39,21 @@ class Images(NamedTuple):
     labels: Tensor
 
     def rows(self, chosen: NDArray[np.int64]) -> "Images":
-        """Some of them."""
+        """The images of some rows."""
         index = torch.from_numpy(chosen)
         return Images(self.pixels[index], self.labels[index])
 
 
 class Trial(NamedTuple):
-    """Labels to learn from, labels to choose by, and what is scored."""
+    """Images for training, validation and test."""
 
     few: Images
-    choosing: Images
+    validation: Images
     test: Images
 
 
 class Result(NamedTuple):
-    """Test accuracy of one arm on one trial."""
+    """Test accuracy of one method on one trial."""
 
     method: str
     encoder: str
@@ -63,21 +63,21 @@ class Result(NamedTuple):
 
 
 def draw_trial(
-    train_images: Images, test: Images, labels_per_class: int, choosing: int, seed: int
+    train_images: Images, test: Images, labels_per_class: int, validation: int, seed: int
 ) -> Trial:
-    """Draw a few labels of each class, and `choosing` other training images to choose settings by."""
+    """Draw a few labelled images of each class, and `validation` other training images."""
     random = np.random.default_rng(derive("few", seed, labels_per_class))
     order = random.permutation(len(train_images.labels))
     labels = train_images.labels.numpy()[order]
     few = np.concatenate([order[labels == c][:labels_per_class] for c in np.unique(labels)])
-    rest = order[~np.isin(order, few)][:choosing]
-    return Trial(train_images.rows(few), train_images.rows(rest), test)
+    held_out = order[~np.isin(order, few)][:validation]
+    return Trial(train_images.rows(few), train_images.rows(held_out), test)
 
 
 def compare(
     encoders: dict[str, VisionTransformer], trial: Trial, labels_per_class: int, seed: int
 ) -> Iterator[Result]:
-    """Linear classifiers on pixels and on each encoder, and each encoder fine-tuned."""
+    """Linear classifiers on pixels and on the features of each encoder, and fine-tuning of each encoder."""
     result = partial(Result, labels_per_class=labels_per_class, seed=seed)
     accuracy = _linear(lambda pixels: pixels.flatten(1).float(), trial)
     yield result("linear classifier", "raw pixels", accuracy=accuracy)
@@ -90,31 +90,31 @@ def compare(
 
 @torch.inference_mode()
 def _frozen(encoder: Encoder, pixels: Tensor) -> Tensor:
-    """The tokens of every patch in a row: the classifier sees where things are, as with raw pixels."""
+    """The concatenated patch tokens. So the classifier sees positions, as with raw pixels."""
     return encoder.encode(pixels).patches.flatten(1).clone()
 
 
 def _linear(describe: Callable[[Tensor], Tensor], trial: Trial) -> float:
-    """Test accuracy of the logistic classifier whose strength does best on the choosing images."""
-    few, choosing, test = (describe(images.pixels) for images in trial)
+    """Test accuracy of logistic regression with the regularisation that is best on the validation images."""
+    few, validation, test = (describe(images.pixels) for images in trial)
     labels = trial.few.labels
     scores = [
-        _share(logistic_classes(few, labels, choosing, strength), trial.choosing.labels)
+        _accuracy(logistic_classes(few, labels, validation, strength), trial.validation.labels)
         for strength in STRENGTHS
     ]
     best = STRENGTHS[int(np.argmax(scores))]
-    return _share(logistic_classes(few, labels, test, best), trial.test.labels)
+    return _accuracy(logistic_classes(few, labels, test, best), trial.test.labels)
 
 
 def _finetuned(encoder: VisionTransformer, trial: Trial, seed: int) -> float:
-    """Test accuracy after fine-tuning with the learning rate that does best on the choosing images."""
+    """Test accuracy after fine-tuning with the learning rate that is best on the validation images."""
     tuned = [_finetune(encoder, trial.few, rate, seed) for rate in LEARNING_RATES]
-    scores = [_score(classifier, trial.choosing) for classifier in tuned]
+    scores = [_score(classifier, trial.validation) for classifier in tuned]
     return _score(tuned[int(np.argmax(scores))], trial.test)
 
 
 def _finetune(encoder: VisionTransformer, few: Images, peak: float, seed: int) -> Classifier:
-    """A copy of the encoder with a head, all of it trained on a few images."""
+    """A copy of the encoder with a head, both trained on a few images."""
     with seeded("head", seed):
         task = Classify(head=LinearHead())
         names = tuple(map(str, range(int(few.labels.max()) + 1)))
@@ -137,8 +137,8 @@ def _finetune(encoder: VisionTransformer, few: Images, peak: float, seed: int) -
 
 @torch.inference_mode()
 def _score(classifier: Classifier, images: Images) -> float:
-    return _share(classifier.predict(images.pixels).argmax(1), images.labels)
+    return _accuracy(classifier.predict(images.pixels).argmax(1), images.labels)
 
 
-def _share(guesses: Tensor, labels: Tensor) -> float:
-    return (guesses == labels).double().mean().item()
+def _accuracy(predictions: Tensor, labels: Tensor) -> float:
+    return (predictions == labels).double().mean().item()

@@ -1,4 +1,4 @@
-"""How good frozen features are: neighbours, a logistic classifier, and heads trained on them."""
+"""Scoring frozen features: k-NN, logistic regression, and heads trained on them."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -16,15 +16,15 @@ from unmask.tasks.neighbors import NEIGHBORS, TEMPERATURE, knn_votes
 from unmask.tasks.task import Score
 
 Frozen = Literal["knn", "logistic", "linear", "attentive"]
-"""Protocols on frozen features; the last two train a head, whose start is drawn."""
+"""Protocols on frozen features; the last two train a head, initialised from a seed."""
 
 FROZEN: tuple[str, ...] = get_args(Frozen)
 
 Control = Literal["none", "random", "scratch", "both"]
-"""What is scored beside the encoder.
+"""Baselines to score in addition to the encoder.
 
-random: an encoder of the same shape with drawn weights, treated exactly alike; what is frozen stays random.
-scratch: all blocks trained from drawn weights, for as many steps, the same rate in all layers.
+random: the same encoder with random weights, evaluated in the same way; frozen parts stay random.
+scratch: all blocks trained from random weights for the same number of steps, with the same learning rate in all layers.
 """
 
 CPU = torch.device("cpu")
@@ -42,25 +42,25 @@ class FrozenScore(NamedTuple):
 
 
 class Row(NamedTuple):
-    """The scores of one arm, over all draws."""
+    """The scores of one encoder, over all draws of labels and heads."""
 
     arm: str
     protocol: str
     feature: str
-    """What was looked at: cls, mean or patches; or how many blocks were trained."""
+    """The features: cls, mean or patches; or the number of trained blocks."""
     labels: str
     scores: list[Score]
     setting: str
     seconds: float
-    """Of scoring, or training, all draws; without the features."""
+    """Time of scoring, or of training, over all draws; without computing features."""
     images_per_second: float
-    """Through the encoder; of kept features, when they were computed."""
+    """Speed of the encoder; for cached features, when they were computed."""
     source: Literal["computed", "kept", "trained"]
-    """Whether features were computed now, or read from disk; or the encoder ran in training."""
+    """Whether features were computed now or read from disk, or the encoder was trained."""
 
     @property
     def values(self) -> list[float]:
-        """The task's measure, of each draw."""
+        """The task's metric for each draw."""
         return [score.value for score in self.scores]
 
     @property
@@ -70,7 +70,7 @@ class Row(NamedTuple):
 
     @property
     def spread(self) -> float:
-        """The standard deviation over the draws; 0 for one."""
+        """The standard deviation over the draws; 0 for a single draw."""
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else 0.0
 
 
@@ -83,47 +83,52 @@ def evaluate(
     seed: int = 0,
     device: torch.device = CPU,
 ) -> list[FrozenScore]:
-    """The protocol's score on class tokens and on mean patch tokens, by the task that the annotations call for.
+    """The protocol's score on class tokens and on mean patch tokens, for the task of these annotations.
 
-    `linear` looks at class tokens alone, as in the paper, and `attentive` at all tokens; the seed draws
-    their heads and the order of their images. Heads are trained on `device`.
+    `linear` uses only class tokens, as in the paper, and `attentive` all tokens. The seed initialises their heads and
+    orders their images. Heads are trained on `device`.
     """
     task, classes = task_for(Classify(), annotations), len(annotations.names)
 
-    def scored(scores: Tensor, truth: Tensor) -> Score:
+    def score_of(scores: Tensor, truth: Tensor) -> Score:
         scoring = task.scoring(annotations)
         scoring.add(scores, truth)
         return scoring.result()
 
     if protocol in ("linear", "attentive"):
-        probe, feature, known, asked = _tokens_for(protocol, train, test)
-        scores = probe_scores(probe, known, train.labels, asked, classes, seed, device)
+        probe, feature, train_tokens, test_tokens = _tokens_for(protocol, train, test)
+        scores = probe_scores(probe, train_tokens, train.labels, test_tokens, classes, seed, device)
         words = probe.words(len(train.labels))
-        return [FrozenScore(protocol, feature, scored(scores, test.labels), words)]
+        return [FrozenScore(protocol, feature, score_of(scores, test.labels), words)]
     assert isinstance(train, Features)
     assert isinstance(test, Features)
     rows: list[FrozenScore] = []
-    for name, known, asked in (("cls", train.cls, test.cls), ("mean", train.mean, test.mean)):
+    pairs = (("cls", train.cls, test.cls), ("mean", train.mean, test.mean))
+    for name, train_features, test_features in pairs:
         if protocol == "knn":
-            scores = knn_votes(known, train.labels, asked, classes)
+            scores = knn_votes(train_features, train.labels, test_features, classes)
             setting = f"cosine, k = {NEIGHBORS}, temperature {TEMPERATURE}"
         else:
             held_out = draw_share(train.labels.long().numpy(), TEST_SHARE, 0)
             strength = 1.0
             if held_out.any():
                 strength = best_strength(
-                    known, train.labels, held_out, lambda s, t: scored(s, t).value, classes
+                    train_features,
+                    train.labels,
+                    held_out,
+                    lambda s, t: score_of(s, t).value,
+                    classes,
                 )
-            scores = logistic_scores(known, train.labels, asked, strength, classes)
+            scores = logistic_scores(train_features, train.labels, test_features, strength, classes)
             setting = f"C = {strength:g}, chosen on a fifth of train"
-        rows.append(FrozenScore(protocol, name, scored(scores, test.labels), setting))
+        rows.append(FrozenScore(protocol, name, score_of(scores, test.labels), setting))
     return rows
 
 
 def _tokens_for(
     protocol: Frozen, train: Features | Tokens, test: Features | Tokens
 ) -> tuple[Probe, str, Tensor, Tensor]:
-    """The probe of a protocol, what it looks at, and the tokens to learn from and to test on."""
+    """The probe of a protocol, the name of its features, and the tokens for training and test."""
     if protocol == "attentive":
         assert isinstance(train, Tokens)
         assert isinstance(test, Tokens)

@@ -1,4 +1,4 @@
-"""Training on tensors that lie in memory, without a run: for probes and trials of seconds."""
+"""Training on tensors in memory, without a run folder, for probes and other short trainings."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from unmask.training.loop import train
 from unmask.training.optimizers import AnyOptimizer
 from unmask.training.schedules import WarmupCosine
 
-_USABLE = 0.5  # of a device's free memory may be filled with inputs
+_USABLE = 0.5  # share of a device's free memory that inputs may fill
 
 
 def train_in_memory(
@@ -28,9 +28,9 @@ def train_in_memory(
     batch_size: int,
     seed: int,
 ) -> None:
-    """Train a module where it is for so many steps; the rate rises to `peak` and falls along a cosine.
+    """Train a module on its device for a number of steps; the learning rate rises to `peak` and falls along a cosine.
 
-    The seed draws the order, and what the module draws.
+    The seed determines the order of the inputs and the module's random numbers.
     """
     device = next(module.parameters()).device
     if device.type != "cpu" and inputs.nbytes < _USABLE * memory_available(device):
@@ -40,7 +40,7 @@ def train_in_memory(
         module.train(),
         _batches(inputs, labels, steps, batch_size, seed, device),
         optimizer.build(module),
-        lambda step: schedule.rate(step, steps, batch_size),  # an epoch stands for a step
+        lambda step: schedule.rate(step, steps, batch_size),  # one epoch per step
         first_step=0,
         steps=steps,
         seed=seed,

@@ -1,4 +1,4 @@
-"""Heads trained on frozen tokens that were computed once: the linear and the attentive probe."""
+"""The linear and the attentive probe: heads trained on frozen tokens that are computed once."""
 
 from dataclasses import dataclass
 
@@ -20,30 +20,30 @@ class Probe:
     """How to train a head on frozen tokens."""
 
     head: AnyHead
-    """What is trained."""
+    """The head."""
 
     optimizer: AnyOptimizer
-    """How it follows gradients."""
+    """The optimizer."""
 
     peak: float
-    """Highest learning rate, whatever the batch."""
+    """Highest learning rate, for any batch size."""
 
     batch_size: int
-    """Images of a step, halved until an epoch of the images has eight steps."""
+    """Images per step, halved until an epoch has at least eight steps."""
 
     epochs: float
-    """How often each image is shown."""
+    """Number of epochs."""
 
     least_steps: int
-    """Steps on small data, where the epochs make fewer."""
+    """Minimum number of steps, for small data."""
 
     def steps(self, images: int) -> tuple[int, int]:
-        """Steps and batch size on so many images."""
+        """Number of steps and batch size for a number of images."""
         batch_size = fitting_batch(self.batch_size, images)
         return max(self.least_steps, steps_of(self.epochs, images, batch_size)), batch_size
 
     def words(self, images: int) -> str:
-        """What is done on so many images."""
+        """The training on a number of images, in words."""
         steps, batch_size = self.steps(images)
         return f"{steps:,} steps of {batch_size:,}, rate {self.peak:g}, features not augmented"
 
@@ -56,8 +56,8 @@ LINEAR = Probe(
     epochs=90,  # table 10
     least_steps=1000,
 )
-"""The paper's linear probe on features computed once; so without its crops and flips, a departure. On small
-data the rate stays and the batch shrinks: scaled with the batch, LARS would hardly move the weights."""
+"""The paper's linear probe, but on features computed once, so without its crops and flips. On small data the batch is
+smaller, but the learning rate stays: if it were scaled with the batch, LARS would hardly change the weights."""
 
 ATTENTIVE = Probe(
     head=AttentiveHead(),
@@ -67,18 +67,18 @@ ATTENTIVE = Probe(
     epochs=30,
     least_steps=1000,
 )
-"""AIM's kind of probe, on patch tokens computed once. The schedule is ours."""
+"""AIM's attentive probe, on patch tokens computed once. The schedule is ours."""
 
 
-class _Probed(nn.Module):
-    """A head as the loop wants it: tokens stand where images do."""
+class _ProbeModule(nn.Module):
+    """A head as a trainable for the loop; the batch has tokens in place of images."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.head, self.norm = head, nn.Identity()
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
-        """Mean cross-entropy, of one class or of each; nothing is drawn."""
+        """Mean cross-entropy, or binary cross-entropy for multi-label data; without randomness."""
         scores, truth = self.head(batch.images, self.norm), batch.annotations
         assert isinstance(truth, Tensor)
         if truth.ndim == 2:
@@ -95,15 +95,16 @@ def probe_scores(
     seed: int,
     device: torch.device,
 ) -> Float[Tensor, "b classes"]:
-    """Scores of classes for test tokens, class token first, already normed; the seed draws head and order.
+    """Class scores for test tokens; all tokens have the class token first and are normalised already.
 
-    The head is trained on `device`; tokens and scores stay where they are.
+    The seed initialises the head and orders the images. The head is trained on `device`; scores are on the test tokens'
+    device.
     """
     with seeded("head", seed):
-        probed = _Probed(probe.head.build(train_tokens.shape[-1], classes)).to(device)
+        probe_module = _ProbeModule(probe.head.build(train_tokens.shape[-1], classes)).to(device)
     steps, batch_size = probe.steps(len(labels))
     train_in_memory(
-        probed,
+        probe_module,
         train_tokens,
         labels,
         probe.optimizer,
@@ -114,6 +115,6 @@ def probe_scores(
         seed=seed,
     )
     with torch.inference_mode():
-        probed.eval()
-        parts = [probed.head(part.to(device), probed.norm) for part in test.split(1024)]
+        probe_module.eval()
+        parts = [probe_module.head(part.to(device), probe_module.norm) for part in test.split(1024)]
     return torch.cat(parts).to(test.device)

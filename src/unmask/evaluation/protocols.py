@@ -1,4 +1,4 @@
-"""The arms of an evaluation: an encoder, and what it is compared with; each gives a row of scores."""
+"""The arms of an evaluation: the encoder and its baselines. Each gives one row of scores per feature."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ from unmask.evaluation.frozen import (
 )
 from unmask.evaluation.probes import ATTENTIVE, LINEAR
 from unmask.evaluation.tuning import (
-    Asked,
+    TuningSetup,
     augmented,
     few,
     fitted,
@@ -47,42 +47,44 @@ Protocol = Literal["knn", "logistic", "linear", "attentive", "partial", "finetun
 _PROBES = {"linear": (LINEAR, "cls"), "attentive": (ATTENTIVE, "patches")}
 
 RecipeFor = Callable[[int], Transfer]
-"""The recipe that fits so many images."""
+"""A function from the number of training images to a recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What is asked of every encoder."""
+    """What to evaluate for every encoder."""
 
     protocol: Protocol
-    """How an encoder is judged."""
+    """The protocol."""
 
     labels: tuple[str, ...]
-    """Amounts of labels of each class to learn from."""
+    """Amounts of training labels per class."""
 
     seeds: int
-    """Draws of each."""
+    """Number of draws of each amount."""
 
     seed: int
-    """The first of the draws."""
+    """Seed of the first draw."""
 
     control: Control
-    """What is scored beside the encoder."""
+    """Baselines to score in addition to the encoder."""
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise SettingsError(f"--seeds must be at least 1, got {self.seeds}")
         if len(set(self.labels)) < len(self.labels):
-            raise SettingsError(f"--labels names an amount twice: {','.join(self.labels)}")
+            raise SettingsError(
+                f"--labels has an amount twice: {','.join(self.labels)}; remove one"
+            )
 
     def draws(self, amount: str) -> list[int]:
-        """The seeds of an amount of labels; one where nothing is drawn."""
+        """The seeds of an amount of labels; one if nothing is random."""
         fixed = amount == "all" and self.protocol in ("knn", "logistic")
         return [self.seed] if fixed else self.trainings
 
     @property
     def trainings(self) -> list[int]:
-        """The seeds of what is trained."""
+        """The seeds of trainings."""
         return list(range(self.seed, self.seed + self.seeds))
 
     @property
@@ -97,10 +99,10 @@ class Question:
 
 
 class Subject(NamedTuple):
-    """An encoder, and the labelled images that it is judged on."""
+    """An encoder, and the labelled images to evaluate it on."""
 
     path: str
-    """Of its run, or its weights."""
+    """Path of its run or its weights."""
     model: Model
     data: AnySource
     labelled: Labelled
@@ -113,15 +115,15 @@ class FrozenArm(NamedTuple):
     train: Features | Tokens
     test: Features | Tokens
     images_per_second: float
-    """When they were computed."""
+    """Speed of the encoder when the features were computed."""
     source: Literal["computed", "kept"]
     notes: list[str]
     device: torch.device
-    """Where heads are trained on them."""
+    """Device for training heads on the features."""
 
 
 def frozen_arms(question: Question, subject: Subject) -> Iterator[FrozenArm]:
-    """Features of the encoder and, if asked for, of the random one; computed once, and then kept on disk."""
+    """Features of the encoder and, for `--control random`, of the random one; computed once and cached on disk."""
     model = subject.model
     encoders = {PRETRAINED: model.encoder}
     if question.random:
@@ -132,20 +134,20 @@ def frozen_arms(question: Question, subject: Subject) -> Iterator[FrozenArm]:
         store = FeatureStore(folder, encoder, model.spec, model.device)
         kind = store.tokens if question.protocol == "attentive" else store.features
         train, test = kind(subject.labelled.train), kind(subject.labelled.test)
-        images = len(train.found.labels) + len(test.found.labels)
+        images = len(train.features.labels) + len(test.features.labels)
         yield FrozenArm(
-            name,
-            train.found,
-            test.found,
-            images / max(train.seconds + test.seconds, 1e-9),
-            "kept" if train.from_disk and test.from_disk else "computed",
-            [*train.notes, *test.notes],
-            model.device,
+            name=name,
+            train=train.features,
+            test=test.features,
+            images_per_second=images / max(train.seconds + test.seconds, 1e-9),
+            source="kept" if train.from_disk and test.from_disk else "computed",
+            notes=[*train.notes, *test.notes],
+            device=model.device,
         )
 
 
 def frozen_rows(arm: FrozenArm, question: Question, annotations: AnyAnnotations) -> Iterator[Row]:
-    """What the features score, for every amount of labels."""
+    """The scores of the features for every amount of labels."""
     assert question.protocol in FROZEN
     protocol = cast(Frozen, question.protocol)
     for amount in question.labels:
@@ -156,83 +158,86 @@ def frozen_rows(arm: FrozenArm, question: Question, annotations: AnyAnnotations)
             labels = arm.train.labels.long().numpy()
             chosen = torch.from_numpy(draw_few(labels, annotations.names, amount, seed))
             few_images = arm.train.rows(chosen)
-            for one in evaluate(
+            for result in evaluate(
                 few_images, arm.test, protocol, annotations, seed=seed, device=arm.device
             ):
-                scores.setdefault(one.feature, []).append(one.score)
-                settings[one.feature] = one.setting
+                scores.setdefault(result.feature, []).append(result.score)
+                settings[result.feature] = result.setting
         seconds = time.perf_counter() - started
-        for feature, of_draws in scores.items():
+        for feature, feature_scores in scores.items():
             yield Row(
-                arm.name,
-                protocol,
-                feature,
-                amount,
-                of_draws,
-                settings[feature],
-                seconds,
-                arm.images_per_second,
-                arm.source,
+                arm=arm.name,
+                protocol=protocol,
+                feature=feature,
+                labels=amount,
+                scores=feature_scores,
+                setting=settings[feature],
+                seconds=seconds,
+                images_per_second=arm.images_per_second,
+                source=arm.source,
             )
 
 
 class TrainedArm(NamedTuple):
-    """A training, or several over draws, that has not begun."""
+    """A training, or several over draws, that has not started."""
 
     name: str
     protocol: Protocol
     feature: str
     labels: str
     draws: list[int]
-    asked: Asked
+    setup: TuningSetup
     images: int
     setting: str
 
     @property
     def words(self) -> str:
-        """What will be done."""
+        """The training in words."""
         count = f"{len(self.draws)} draws" if len(self.draws) > 1 else "1 draw"
         return f"{self.name}, {self.setting}, labels: {self.labels} ({count}) ..."
 
     def row(self) -> Row:
-        """Train, and score on the test images."""
+        """Train and score on the test images."""
         started = time.perf_counter()
-        scores = [tuned_score(self.asked, self.labels, seed) for seed in self.draws]
+        scores = [tuned_score(self.setup, self.labels, seed) for seed in self.draws]
         seconds = time.perf_counter() - started
-        shown = len(self.draws) * self.images * self.asked.recipe(self.images).epochs
+        images_seen = len(self.draws) * self.images * self.setup.recipe(self.images).epochs
         return Row(
-            self.name,
-            self.protocol,
-            self.feature,
-            self.labels,
-            scores,
-            self.setting,
-            seconds,
-            shown / seconds,
-            "trained",
+            arm=self.name,
+            protocol=self.protocol,
+            feature=self.feature,
+            labels=self.labels,
+            scores=scores,
+            setting=self.setting,
+            seconds=seconds,
+            images_per_second=images_seen / seconds,
+            source="trained",
         )
 
 
 def recipes_of(question: Question, subject: Subject, recipe: Transfer) -> dict[str, RecipeFor]:
-    """What a protocol trains, by how many blocks learn: none for frozen features."""
+    """The recipes that a protocol trains, by trained blocks; empty for frozen features."""
     depth = subject.model.spec.encoder.depth
-    rungs = {"partial": ["1"], "finetune": ["all"], "ladder": list(ladder(depth))}
-    found = rungs.get(question.protocol, [])
-    return {rung: partial(fitted, with_blocks(recipe, rung)) for rung in found}
+    blocks = {"partial": ["1"], "finetune": ["all"], "ladder": list(ladder(depth))}
+    return {
+        trained: partial(fitted, with_blocks(recipe, trained))
+        for trained in blocks.get(question.protocol, [])
+    }
 
 
 def augmented_recipes(
     question: Question, subject: Subject, epochs: float | None
 ) -> dict[str, RecipeFor]:
-    """The probe of a protocol, on crops and flips that pass the frozen encoder at every step.
+    """The probe of a protocol, trained on new crops and flips at every step instead of cached features.
 
     Raises:
-        SettingsError: if the protocol trains no head on frozen tokens.
+        SettingsError: if the protocol does not train a head on frozen tokens.
     """
     if question.protocol not in _PROBES:
         raise SettingsError(
-            f"--augment is for linear and attentive, which train a head; {question.protocol} "
-            + ("augments anyway" if question.protocol not in FROZEN else "looks at fixed features")
+            f"--augment is only for linear and attentive, which train a head; {question.protocol} "
+            + ("always augments" if question.protocol not in FROZEN else "uses fixed features")
+            + "; remove --augment"
         )
     probe, feature = _PROBES[question.protocol]
     annotations = subject.labelled.train.annotations
@@ -246,21 +251,32 @@ def trained_arms(
     recipes: dict[str, RecipeFor],
     recipe: Transfer,
 ) -> Iterator[TrainedArm]:
-    """All that is to be trained, in the order of the table; `recipe` is that of training from scratch."""
+    """All trainings, in the order of the table; `recipe` is for training from scratch."""
     weights = find_weights(subject.path).weights if recipes else None
-    arms = [(PRETRAINED, feature, weights, found) for feature, found in recipes.items()]
+    arms = [(PRETRAINED, feature, weights, recipe_for) for feature, recipe_for in recipes.items()]
     if question.random:
-        arms += [(RANDOM, feature, None, found) for feature, found in recipes.items()]
+        arms += [(RANDOM, feature, None, recipe_for) for feature, recipe_for in recipes.items()]
     if question.scratch:
         arms.append((SCRATCH, "all", None, partial(fitted, from_scratch(recipe))))
-    for name, feature, given, found in arms:
-        asked = Asked(
-            found, given, subject.data, subject.labelled, subject.model.spec.statistics, hardware
+    for name, feature, init, recipe_for in arms:
+        setup = TuningSetup(
+            recipe=recipe_for,
+            weights=init,
+            data=subject.data,
+            labelled=subject.labelled,
+            statistics=subject.model.spec.statistics,
+            hardware=hardware,
         )
         for amount in question.labels:
             draws = question.draws(amount) if name != SCRATCH else question.trainings
             images = len(few(subject.labelled, amount, draws[0]).train)
-            setting = words_of(found(images), images)
             yield TrainedArm(
-                name, question.protocol, feature, amount, draws, asked, images, setting
+                name=name,
+                protocol=question.protocol,
+                feature=feature,
+                labels=amount,
+                draws=draws,
+                setup=setup,
+                images=images,
+                setting=words_of(recipe_for(images), images),
             )

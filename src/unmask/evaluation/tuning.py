@@ -1,4 +1,4 @@
-"""Accuracy after fine-tuning, without a run that stays: for comparisons over labels, seeds and blocks."""
+"""Fine-tuning in a temporary folder, to compare scores over labels, seeds and trained blocks."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,13 +29,13 @@ from unmask.training.optimizers import LayerwiseAdamW
 from unmask.training.schedules import WarmupCosine, epochs_in_words, fitting_batch, steps_of
 
 
-class Asked(NamedTuple):
-    """What to fine-tune on what."""
+class TuningSetup(NamedTuple):
+    """The recipe, weights, images and hardware of fine-tuning."""
 
     recipe: Callable[[int], Transfer]
-    """For so many images."""
+    """A function of the number of training images."""
     weights: Weights | None
-    """None for weights drawn from the seed."""
+    """None for random weights, initialised from the seed."""
     data: AnySource
     labelled: Labelled
     statistics: ChannelStatistics
@@ -43,14 +43,14 @@ class Asked(NamedTuple):
 
 
 def few(labelled: Labelled, amount: str, seed: int) -> Labelled:
-    """The same test images, and a few labels of each class to learn from."""
+    """The same test images, and a few training images of each class."""
     train = labelled.train
     rows = draw_few(train.labels(), train.annotations.names, amount, seed)
     return labelled._replace(train=Subset(train, rows))
 
 
 def fitted(recipe: Transfer, images: int) -> Transfer:
-    """The recipe with a batch that fits so many images, and a warm-up of a tenth of its epochs at most."""
+    """The recipe with a batch size for this number of images, and a warm-up of at most a tenth of its epochs."""
     warmup = min(recipe.schedule.warmup_epochs, recipe.epochs / 10)
     return replace(
         recipe,
@@ -60,45 +60,45 @@ def fitted(recipe: Transfer, images: int) -> Transfer:
 
 
 class Finetuned(NamedTuple):
-    """A fine-tuned module, and the images that it was made with."""
+    """A fine-tuned module with its images."""
 
     tuned: Tuned
     hardware: Hardware
     labelled: Labelled
-    """What it learned from, and what to test it on."""
+    """The training and test images."""
 
     def score_on(self, source: ImageSource) -> Score:
-        """What it scores on some images."""
+        """The score on some images."""
         return self.tuned.score(source, self.hardware).score
 
 
-def tuned_score(asked: Asked, amount: str, seed: int) -> Score:
-    """The score on the test images after fine-tuning on some labels of each class; the seed draws all."""
-    finetuned = tune(asked, amount, seed)
+def tuned_score(setup: TuningSetup, amount: str, seed: int) -> Score:
+    """The score on the test images after fine-tuning with an amount of labels per class; see `tune`."""
+    finetuned = tune(setup, amount, seed)
     return finetuned.score_on(finetuned.labelled.test)
 
 
-def tune(asked: Asked, amount: str, seed: int) -> Finetuned:
-    """Fine-tune on some labels of each class; the seed draws labels, head and order."""
-    labelled = few(asked.labelled, amount, seed)
-    recipe = asked.recipe(len(labelled.train))
+def tune(setup: TuningSetup, amount: str, seed: int) -> Finetuned:
+    """Fine-tune with an amount of labels per class; the seed determines labels, head and order."""
+    labelled = few(setup.labelled, amount, seed)
+    recipe = setup.recipe(len(labelled.train))
     job = Finetune(
         recipe=recipe,
         annotations=labelled.train.annotations,
-        init="given" if asked.weights else None,
+        init="given" if setup.weights else None,
     )
     run = new_run(
         "evaluation",
         job,
-        asked.data,
+        setup.data,
         labelled.train,
-        asked.statistics,
-        replace(asked.hardware, micro_batch=min(asked.hardware.micro_batch, recipe.batch_size)),
+        setup.statistics,
+        replace(setup.hardware, micro_batch=min(setup.hardware.micro_batch, recipe.batch_size)),
         seed=seed,
         save_every_minutes=1e6,
         max_set_aside=1.0,
     )
-    module = run.build(asked.weights)
+    module = run.build(setup.weights)
     with tempfile.TemporaryDirectory() as root:
         folder = RunFolder(Path(root) / "run")
         folder.create(run)
@@ -108,9 +108,9 @@ def tune(asked: Asked, amount: str, seed: int) -> Finetuned:
 
 
 def from_scratch(recipe: Transfer) -> Transfer:
-    """The recipe for a whole encoder of drawn weights: as long, without layer-wise decay of the rate.
+    """The recipe for training all blocks from random weights: as long, but without layer-wise learning rates.
 
-    That decay presumes that the lower layers are trained already, and would hold them back.
+    Layer-wise decay gives low learning rates to the first layers, which only suits pretrained layers.
     """
     optimizer = recipe.optimizer
     if isinstance(optimizer, LayerwiseAdamW):
@@ -125,10 +125,10 @@ def augmented(
     epochs: float | None,
     images: int,
 ) -> Transfer:
-    """A probe at the end of the frozen encoder, which sees other crops and flips at every step (MAE table 10).
+    """A probe on a frozen encoder with new crops and flips at every step (MAE table 10).
 
-    Steps, batch and rate are those of the probe on fixed features, unless `epochs` is given. Crops and test
-    images are cut as in fine-tuning such an encoder.
+    Steps, batch size and learning rate are those of the probe on fixed features, unless `epochs` is given. Crops and
+    test views are those of fine-tuning such an encoder.
     """
     tuned = TRANSFERS[choose_transfer(spec.encoder)].recipe
     if isinstance(tuned.views, AugmentedCrop):
@@ -136,9 +136,9 @@ def augmented(
             smallest_share=tuned.views.smallest_share, flip_probability=tuned.views.flip_probability
         )
     else:
-        views = RandomCrop(flip_probability=0.0)  # digits, whose sides matter
+        views = RandomCrop(flip_probability=0.0)  # digits: left and right matter
     steps, batch_size = probe.steps(images)
-    shown = epochs or steps * batch_size / images
+    epochs = epochs or steps * batch_size / images
     return Transfer(
         encoder=spec.encoder,
         task=task_for(Classify(head=probe.head, trained_blocks="0"), annotations),
@@ -146,25 +146,25 @@ def augmented(
         test_views=tuned.test_views,
         mixing=UNMIXED,
         optimizer=probe.optimizer,
-        schedule=WarmupCosine(base_lr=probe.peak * 256 / batch_size, warmup_epochs=shown / 9),
+        schedule=WarmupCosine(base_lr=probe.peak * 256 / batch_size, warmup_epochs=epochs / 9),
         image_size=spec.image_size,
         batch_size=batch_size,
-        epochs=shown,
+        epochs=epochs,
     )
 
 
 def words_of(recipe: Transfer, images: int) -> str:
-    """What is trained, and how long, in words."""
+    """The training in words."""
     steps = steps_of(recipe.epochs, images, recipe.batch_size)
     words = f"{steps:,} {'step' if steps == 1 else 'steps'} of {recipe.batch_size:,} ({epochs_in_words(recipe.epochs)})"
     if recipe.task.trained_blocks == "0" and isinstance(recipe.views, RandomCrop):
         peak = recipe.schedule.peak(recipe.batch_size)
-        return f"{words}, rate {peak:g}, other crops and flips at every step"
+        return f"{words}, rate {peak:g}, new crops and flips at every step"
     return f"blocks trained: {recipe.task.trained_blocks}, {words}"
 
 
 def ladder(depth: int) -> Iterator[str]:
-    """Amounts of trained blocks to compare, as in MAE's figure 9: 0, half, 1, 2, 4, ... and all of them."""
+    """Numbers of trained blocks to compare, as in MAE's figure 9: 0, half, 1, 2, 4, ... and all."""
     yield from ("0", "half")
     blocks = 1
     while blocks < depth:
@@ -174,5 +174,5 @@ def ladder(depth: int) -> Iterator[str]:
 
 
 def with_blocks(recipe: Transfer, trained_blocks: str) -> Transfer:
-    """The recipe with another part of the encoder trained."""
+    """The recipe with other trained blocks."""
     return replace(recipe, task=replace(recipe.task, trained_blocks=trained_blocks))

@@ -109,6 +109,8 @@ class SelfDistillation(nn.Module):
     _output_count: Tensor
     companions: tuple[str, ...] = ("teacher.", "center")
     gives: str = "teacher.encoder."
+    _output_sum: Tensor
+    _output_count: Tensor
 
     def __init__(self, spec: DINO, encoder: VisionTransformer) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Where all parts meet: a recipe becomes a run."""
+"""Runs: a recipe meets images, a machine and a folder."""

@@ -1,6 +1,6 @@
-"""Measure this machine with a recipe: its ceilings, the training step, the loader, and both together.
+"""Measure this machine with a recipe: peak speed, the training step, the loader, and both together.
 
-Each part has a time limit of its own; a small recipe on two cores takes less than a minute.
+Each part has its own time limit; a small recipe on two cores takes less than a minute.
 """
 
 import itertools
@@ -37,18 +37,18 @@ from unmask.training.kernels import prepared
 from unmask.training.loop import train
 from unmask.training.step_cost import saved_bytes
 
-_STEP_SECONDS = 16.0  # of all batch sizes together
-_SIZE_SECONDS = 5.0  # of one of them
+_STEP_SECONDS = 16.0  # for all batch sizes together
+_SIZE_SECONDS = 5.0  # for one batch size
 _LOADER_SECONDS = 6.0
 _TOGETHER_SECONDS = 10.0
 _MOST_STEPS = 30
-_USABLE = 0.85
+_USABLE = 0.85  # share of free memory to use
 _FIRST_ON_CPU, _FIRST_ON_GPU, _GROWTH = 4, 32, 4
-_LONG = 1_000_000  # steps of a run that is worth compiling for
+_LONG = 1_000_000  # steps; so many that compiling pays off
 
 
 class Bed(NamedTuple):
-    """What is measured, built once."""
+    """The parts to measure, built once."""
 
     objective: nn.Module
     recipe: Recipe
@@ -57,9 +57,9 @@ class Bed(NamedTuple):
     flops: int
     ceiling: float
     feed: Feed
-    """Of the images to measure with: noise, where none were named."""
+    """The feed of the given images, or of noise."""
     example: Callable[[int], Batch]
-    """Batches of so many of them, on the device."""
+    """Makes a batch with this many images, on the device."""
 
 
 def bench(
@@ -69,15 +69,15 @@ def bench(
     source: ImageSource | None,
     micro_batch: int | None,
 ) -> Bench:
-    """Measure all parts. `micro_batch` is the one size to measure; several if it is not given.
+    """Measure all parts; only one batch size if `micro_batch` is given.
 
     Raises:
-        ResourceError: if not even the smallest batch fits.
+        ResourceError: if the smallest batch does not fit in memory.
         DataError: if images cannot be used.
     """
     bed, machine = _bed(recipe, hardware, source)
     steps, stopped = _steps(bed, micro_batch)
-    found = Bench(
+    result = Bench(
         recipe=name,
         image_size=str(recipe.image_size),
         flops_per_image=bed.flops,
@@ -90,17 +90,17 @@ def bench(
         advice=(),
     )
     if source is not None:
-        loader = _loader(bed, found.best.images)
-        together = _together(bed, found.best.images)
-        found = replace(found, loader=loader, together=together)
-    bottleneck, advice = verdict(found, packed=source is None or source.in_memory)
-    return replace(found, bottleneck=bottleneck, advice=tuple(advice))
+        loader = _loader(bed, result.best.images)
+        together = _together(bed, result.best.images)
+        result = replace(result, loader=loader, together=together)
+    bottleneck, advice = verdict(result, packed=source is None or source.in_memory)
+    return replace(result, bottleneck=bottleneck, advice=tuple(advice))
 
 
 def _bed(recipe: Recipe, hardware: Hardware, source: ImageSource | None) -> tuple[Bed, Machine]:
     device = torch.device(hardware.device)
     size, channels = recipe.image_size, source.channels if source else 3
-    if source is None:  # noise is no file that a GPU could decode
+    if source is None:  # noise is not in files, so the GPU cannot decode it
         source, hardware = NoiseImages(size, channels), replace(hardware, decode="cpu")
     feed = feed_for(source, recipe.views, size, 0, hardware)
     spec = ModelSpec(
@@ -130,7 +130,7 @@ def _bed(recipe: Recipe, hardware: Hardware, source: ImageSource | None) -> tupl
 
 
 def _plain_statistics(channels: int) -> ChannelStatistics:
-    """Any will do: they change no time."""
+    """Arbitrary statistics; they do not change the time."""
     return replace(
         IMAGENET,
         **{name: (value,) * channels for name, value in (("mean", 0.5), ("std", 0.25))},
@@ -139,36 +139,36 @@ def _plain_statistics(channels: int) -> ChannelStatistics:
 
 
 def _steps(bed: Bed, micro_batch: int | None) -> tuple[tuple[StepSpeed, ...], str]:
-    """Larger and larger batches until time, memory or the recipe's batch ends it; and which did."""
+    """Measure larger and larger batches until time, memory or the recipe's batch size is reached; says which."""
     first = _FIRST_ON_GPU if bed.device.type == "cuda" else _FIRST_ON_CPU
     size = micro_batch or min(first, bed.recipe.batch_size)
     largest = micro_batch or bed.recipe.batch_size
     each = saved_bytes(bed.objective, bed.example, bed.device, bed.hardware.precision)
     began = time.perf_counter()
-    found: list[StepSpeed] = []
+    speeds: list[StepSpeed] = []
     while True:
         if each * size > _USABLE * memory_available(bed.device):
             stopped = f"{size} images would not fit in memory"
             break
         try:
-            found.append(_step_speed(bed, size))
+            speeds.append(_step_speed(bed, size))
         except ResourceError:
             stopped = f"{size} images do not fit in memory"
             break
         if size >= largest:
-            stopped = "" if micro_batch else "this is the recipe's batch"
+            stopped = "" if micro_batch else "this is the batch size of the recipe"
             break
         size = min(size * _GROWTH, largest)
         spent = time.perf_counter() - began
-        if spent + 3 * size / found[-1].images_per_second > _STEP_SECONDS:
+        if spent + 3 * size / speeds[-1].images_per_second > _STEP_SECONDS:
             stopped = f"{size} images would take too long to measure here"
             break
-    if not found:
+    if not speeds:
         raise ResourceError(
-            f"{stopped}; choose fewer with --micro-batch, a smaller recipe with --recipe, or a smaller "
+            f"{stopped}; set a smaller --micro-batch, or choose a smaller recipe with --recipe or a smaller "
             "--image-size"
         )
-    return tuple(found), stopped
+    return tuple(speeds), stopped
 
 
 def _step_speed(bed: Bed, images: int) -> StepSpeed:
@@ -200,7 +200,7 @@ def _step_speed(bed: Bed, images: int) -> StepSpeed:
 
 
 def _trained(bed: Bed, stream: Iterator[Batch], images: int) -> Reports:
-    """Steps as a run takes them, at a rate of 0: weights stay as they are."""
+    """Training steps as in a run, with a learning rate of 0, so that weights do not change."""
     around = prepared(
         bed.objective,
         [bed.example],

@@ -1,83 +1,85 @@
-"""What a measurement of a machine finds, and what follows: what holds training back, and what would help."""
+"""The results of `unmask bench`: the bottleneck of training, and advice."""
 
 import math
 from dataclasses import dataclass
 
 from unmask.recipes import RECIPES
 
-WAITING_WORTH_MENDING = 0.1
-_STILL_RISING = 1.05
-_WELL_USED = 0.5
-_WORTH_BFLOAT16 = 2.0
+WAITING_WORTH_MENDING = 0.1  # share of a step; less waiting for images is not a bottleneck
+_STILL_RISING = 1.05  # gain in speed of the largest batch over the one before
+_WELL_USED = 0.5  # share of peak speed
+_WORTH_BFLOAT16 = (
+    2.0  # gain of large products in bfloat16; below it, other operations cost more than that
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What was measured on, and how fast it is at best."""
+    """The machine and its peak speed."""
 
     device: str
-    """The device's own name."""
+    """Name of the device."""
 
     precision: str
-    """Of matrix products."""
+    """Precision of matrix products."""
 
     threads: int
-    """CPU threads of torch."""
+    """Number of CPU threads of torch."""
 
     cores: int
     """CPU cores that this process may use."""
 
     torch: str
-    """Its version."""
+    """Version of torch."""
 
     matrix_flops_per_second: float
-    """Of large matrix products in this precision."""
+    """Peak speed of large matrix products in this precision."""
 
     bfloat16_flops_per_second: float
-    """The same in bfloat16, which some CPUs have units for."""
+    """The same in bfloat16; some CPUs have special units for it."""
 
     copy_bytes_per_second: float
-    """Read and written by copies within the device's memory."""
+    """Bytes read and written by copies within the device's memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSpeed:
-    """Training steps on random images that lie ready."""
+    """Speed of training steps without loading."""
 
     images: int
-    """Of a step, computed at one time (the micro-batch)."""
+    """Images of a step, computed at one time (the micro-batch)."""
 
     steps: int
     """How many were timed."""
 
     median_seconds: float
-    """Of a step: forward, backward and optimizer."""
+    """Median time of a step: forward, backward and optimizer."""
 
     quartiles_seconds: tuple[float, float]
-    """The middle half of the steps lies between these."""
+    """First and third quartile of the time of a step."""
 
     images_per_second: float
-    """At the median."""
+    """Images per second at the median time."""
 
     flops_per_second: float
-    """By torch's counter."""
+    """FLOP/s by torch's counter."""
 
     mfu: float
-    """Share of the ceiling of matrix products."""
+    """Share of the peak speed of matrix products."""
 
     peak_memory: int
-    """Bytes: on the device, or of the whole process where that is a CPU."""
+    """Peak memory in bytes: of the GPU, or of the whole process on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderSpeed:
-    """Loading alone: read, decode, crop, collate, copy to the device."""
+    """Speed of loading alone: read, decode, crop, collate, copy to the device."""
 
     images_per_second: float
-    """After the first batch."""
+    """Images per second after the first batch."""
 
     workers: int
-    """Loading processes."""
+    """Number of loading processes."""
 
     images: int
     """How many were timed."""
@@ -85,10 +87,10 @@ class LoaderSpeed:
 
 @dataclass(frozen=True, kw_only=True)
 class Together:
-    """Training on the images."""
+    """Speed of training with loading."""
 
     images_per_second: float
-    """After the first step."""
+    """Images per second after the first step."""
 
     waiting: float
     """Share of a step spent waiting for images."""
@@ -99,37 +101,37 @@ class Together:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """All that was measured, and what follows from it."""
+    """All measurements, the bottleneck and the advice."""
 
     recipe: str
-    """Its name."""
+    """Name of the recipe."""
 
     image_size: str
-    """Pixels of a crop."""
+    """Size of a crop in pixels."""
 
     flops_per_image: int
-    """Matrix products of forward and backward pass, by torch's counter."""
+    """FLOPs of the matrix products of forward and backward pass, by torch's counter."""
 
     machine: Machine
-    """What was measured on."""
+    """The machine."""
 
     steps: tuple[StepSpeed, ...]
-    """By batch size."""
+    """Step speed by batch size."""
 
     stopped: str
     """Why no larger batch was tried."""
 
     loader: LoaderSpeed | None
-    """Null without images."""
+    """Null if no images were given."""
 
     together: Together | None
-    """Null without images."""
+    """Null if no images were given."""
 
     bottleneck: str
-    """What holds training back."""
+    """What limits the training speed."""
 
     advice: tuple[str, ...]
-    """What would help, the most promising first."""
+    """What would help, the most promising advice first."""
 
     @property
     def best(self) -> StepSpeed:
@@ -137,68 +139,68 @@ class Bench:
         return max(self.steps, key=lambda step: step.images_per_second)
 
 
-def verdict(found: Bench, packed: bool) -> tuple[str, list[str]]:
-    """What holds training back, and what to do about it. `packed` says that decoding costs next to nothing."""
-    loader, together, step = found.loader, found.together, found.best
+def verdict(result: Bench, packed: bool) -> tuple[str, list[str]]:
+    """The bottleneck and the advice; `packed` says that decoding costs almost nothing."""
+    loader, together, step = result.loader, result.together, result.best
     if loader is None or together is None:
-        return "computing (--data DATA measures the loading of your images too)", _compute(found)
+        return "computing (add --data DATA to measure the loading of your images too)", _compute(
+            result
+        )
     if together.waiting > WAITING_WORTH_MENDING:
-        idle = "a larger recipe would cost little more, since the device waits"
+        idle = "a larger recipe would cost little more, because the device waits"
         return (
             f"loading images: {together.waiting:.0%} of each step is spent waiting for them",
-            [*_load(found, loader, packed), idle],
+            [*_load(result, loader, packed), idle],
         )
     loads = max(1, loader.workers) / loader.images_per_second  # processor seconds of an image
-    share = loads / (loads + found.machine.threads / step.images_per_second)
-    if share > WAITING_WORTH_MENDING and found.machine.device == "cpu":
+    share = loads / (loads + result.machine.threads / step.images_per_second)
+    if share > WAITING_WORTH_MENDING and result.machine.device == "cpu":
         return (
-            f"computing, on cores that loading shares: it takes {share:.0%} of their time",
-            _load(found, loader, packed) + _compute(found),
+            f"computing, on the same cores as loading, which takes {share:.0%} of their time",
+            _load(result, loader, packed) + _compute(result),
         )
-    return "computing", _compute(found)
+    return "computing", _compute(result)
 
 
-def _load(found: Bench, loader: LoaderSpeed, packed: bool) -> list[str]:
-    machine, advice = found.machine, list[str]()
+def _load(result: Bench, loader: LoaderSpeed, packed: bool) -> list[str]:
+    machine, advice = result.machine, list[str]()
     each = loader.images_per_second / max(1, loader.workers)
-    wanted = math.ceil(found.best.images_per_second / each)
+    wanted = math.ceil(result.best.images_per_second / each)
     if machine.device == "cpu":
         if loader.workers == 0 and machine.cores > 1 and not packed:
-            advice.append("--workers 1 loads while the other cores compute")
+            advice.append("--workers 1: one process loads while the other cores compute")
     elif loader.workers < min(wanted, machine.cores):
         advice.append(
             f"--workers {min(wanted, machine.cores)}: one process loads {each:,.0f} images/s here, and "
-            f"the step takes {found.best.images_per_second:,.0f}"
+            f"the step takes {result.best.images_per_second:,.0f}"
         )
     if not packed:
-        advice.append(
-            "unmask pack DATA SHARDS stores the images small, once; they then decode faster"
-        )
+        advice.append("`unmask pack DATA SHARDS` stores smaller images once, which decode faster")
     return advice
 
 
-def _compute(found: Bench) -> list[str]:
-    machine, best, advice = found.machine, found.best, list[str]()
+def _compute(result: Bench) -> list[str]:
+    machine, best, advice = result.machine, result.best, list[str]()
     gain = machine.bfloat16_flops_per_second / machine.matrix_flops_per_second
     if machine.precision == "float32" and gain > _WORTH_BFLOAT16:
         advice.append(
-            f"--precision bfloat16: large products are {gain:.1f} times as fast in it here; measure whether "
-            "this recipe's are large enough"
+            f"--precision bfloat16: large matrix products are {gain:.1f} times as fast; measure whether those of "
+            "this recipe are large enough"
         )
     if machine.device == "cpu" and machine.threads < machine.cores:
-        advice.append(f"--threads {machine.cores}: {machine.threads} of them compute now")
-    if _still_rising(found.steps):
+        advice.append(f"--threads {machine.cores}: only {machine.threads} threads compute now")
+    if _still_rising(result.steps):
         advice.append(
             f"--micro-batch {best.images} or more: the speed still rises with the images computed at a time"
         )
-    quicker = [name for name in RECIPES if name.startswith(("fast", "budget"))]
-    if quicker and not found.recipe.startswith(("fast", "budget")):
-        advice.append(f"a recipe with less arithmetic: --recipe {' or '.join(quicker)}")
+    faster = [name for name in RECIPES if name.startswith(("fast", "budget"))]
+    if faster and not result.recipe.startswith(("fast", "budget")):
+        advice.append(f"a recipe with fewer FLOPs: --recipe {' or '.join(faster)}")
     advice.append("a smaller --image-size, a smaller recipe, or more hidden patches")
     if best.mfu < _WELL_USED:
         advice.append(
-            f"{1 - best.mfu:.0%} of what matrix products could do goes to small layers and to memory; wider "
-            "models use more"
+            f"{1 - best.mfu:.0%} of the peak speed is lost to small layers and memory traffic; wider "
+            "models use more of it"
         )
     return advice
 

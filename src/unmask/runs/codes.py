@@ -1,4 +1,4 @@
-"""What a tokenizer's codes keep of images that it has not seen, beside k-means of as many codes."""
+"""Evaluate a tokenizer on held-out images, compared with k-means of the same number of codes."""
 
 import math
 from collections.abc import Iterator
@@ -21,47 +21,47 @@ from unmask.targets.pixels import normalized, var_mean
 from unmask.targets.tokenizer import LEAST_CODES, PatchTokenizer
 from unmask.targets.tokens import nearest, perplexity_of, typical_patches
 
-_PATCHES = 100_000
-_SHOWN = 6
-_AT_ONCE = 64
+_PATCHES = 100_000  # for k-means
+_SHOWN = 6  # images in the picture
+_AT_ONCE = 64  # images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coded:
-    """What codes keep."""
+    """How well codes represent images."""
 
     psnr: float
-    """Decibels, of 0 to 1 as pictures show it, over the known pixels of all images."""
+    """Peak signal-to-noise ratio in dB, over the known pixels of all images, scaled to 0 to 1."""
 
     perplexity: float
-    """How many codes would be in use if all in use were used alike."""
+    """Effective number of codes: exp of the entropy of their frequencies."""
 
     used: int
-    """How many codes occur."""
+    """Number of codes that occur."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A tokenizer on images that it has not seen."""
+    """The evaluation of a tokenizer on held-out images."""
 
     codes: int
-    """How many it has."""
+    """Number of codes."""
 
     images: int
-    """How many it was judged on."""
+    """Number of held-out images."""
 
     tokenizer: Coded
-    """What its codes keep."""
+    """Its own codes."""
 
     kmeans: Coded
-    """What the same number of codes keeps that stand for the nearest of so many typical patches."""
+    """The same number of codes, each for the nearest of as many typical patches."""
 
     kmeans_with_levels: Coded
-    """Likewise of normalised patches (the target kmeans-tokens), whose mean and deviation are given beside the code."""
+    """The same for normalised patches (the target kmeans-tokens); their mean and deviation are known besides the code."""
 
 
 class _Patches(NamedTuple):
-    """How images become patches for a tokenizer, and patches become pictures."""
+    """Turns images into patches for a tokenizer, and patches into pictures."""
 
     run: Setting
     recipe: Tokenizing
@@ -69,7 +69,7 @@ class _Patches(NamedTuple):
     def images(
         self, source: ImageSource, unreadable: Unreadable
     ) -> Iterator[tuple[Tensor, list[int]]]:
-        """(images [b c h w], positions in the source), cut to the tokenizer's size."""
+        """(images [b c h w], positions in the source), cropped to the tokenizer's image size."""
         batches = in_order(
             source,
             WHOLE_IMAGE,
@@ -87,7 +87,7 @@ class _Patches(NamedTuple):
         return normalize(patchify(images, self.recipe.patch_size), self.run.statistics.tensors())
 
     def of_some(self, train: ImageSource) -> Float[Tensor, "n p"]:
-        """Whole patches of evenly spaced training images, about as many as `kmeans-tokens` is fitted to."""
+        """Complete patches of evenly spaced training images, about as many as `kmeans-tokens` is fitted to."""
         grid = patch_grid(self.recipe.image_size, self.recipe.patch_size)
         count = min(len(train), -(-_PATCHES // (grid.height * grid.width)))
         rows = np.linspace(0, len(train) - 1, count).astype(np.int64)
@@ -96,7 +96,7 @@ class _Patches(NamedTuple):
         return patches[~patches.isnan().any(1)]
 
     def levels(self, patches: Float[Tensor, "*b p"]) -> Float[Tensor, "*b p"]:
-        """Normalised patches as pictures show them: between 0 and 1, what is outside cut off."""
+        """Normalised patches as values for a picture, clipped to 0 to 1."""
         statistics = self.run.statistics
         low, high = (torch.tensor(ends) for ends in (statistics.low, statistics.high))
         repeats = patches.shape[-1] // len(low)
@@ -116,9 +116,9 @@ def judge(
     train: ImageSource,
     test: ImageSource,
 ) -> tuple[Judged, list[Picture], Unreadable]:
-    """Rebuild unseen images from a tokenizer's codes, and from the nearest of as many typical training patches.
+    """Rebuild held-out images from a tokenizer's codes, and from the nearest of as many typical training patches.
 
-    Each picture shows an image as it is, by the tokenizer and by k-means.
+    Each picture shows an image, its version by the tokenizer and its version by k-means.
     """
     device = run.hardware.device
     tokenizer.to(device).eval()
@@ -157,7 +157,7 @@ def judge(
 
 
 class _Tally:
-    """Errors and codes of some images, added up."""
+    """Sums of errors and counts of codes over images."""
 
     def __init__(self, patching: _Patches, codes: int) -> None:
         self.patching, self.codes, self.images = patching, codes, 0
@@ -167,7 +167,7 @@ class _Tally:
     def add(
         self, rebuilt: Float[Tensor, "b n p"], patches: Float[Tensor, "b n p"], coded: Tensor
     ) -> None:
-        """Count some images; where a value is missing, nothing is counted."""
+        """Add a batch of images; missing values do not count."""
         off = self.patching.levels(rebuilt) - self.patching.levels(patches)
         self.squares += float(off.double().square().nansum())
         self.known += float((~off.isnan()).sum())
@@ -175,7 +175,7 @@ class _Tally:
         self.images += len(patches)
 
     def coded(self) -> Coded:
-        """What was counted."""
+        """The result over all images."""
         return Coded(
             psnr=round(-10 * math.log10(max(self.squares / self.known, 1e-12)), 2),
             perplexity=round(float(perplexity_of(self.counts)), 1),
@@ -184,17 +184,17 @@ class _Tally:
 
 
 def check_patches(recipe: Tokenizing, train: ImageSource) -> None:
-    """Refuse fewer patches than codes.
+    """Check that there are at least as many patches as codes.
 
     Raises:
-        DataError: saying how many there are, and what would do.
+        DataError: with the number of patches and a remedy.
     """
     grid = patch_grid(recipe.image_size, recipe.patch_size)
     patches = len(train) * grid.height * grid.width
     if patches < recipe.tokenizer.codes:
         fits = 2 ** (patches.bit_length() - 1)
-        fewer = f"take --tokenizer.codes {fits}, or " if fits >= LEAST_CODES else ""
+        remedy = f"set --tokenizer.codes {fits}" if fits >= LEAST_CODES else "add images"
         raise DataError(
             f"{len(train)} images of {grid.height} x {grid.width} patches are {patches} patches, fewer than the "
-            f"{recipe.tokenizer.codes} codes to be learnt; {fewer}more images"
+            f"{recipe.tokenizer.codes} codes to learn; {remedy}"
         )

@@ -1,8 +1,8 @@
-"""Does an encoder in training still tell images apart? A look at some of its images, ten times a run.
+"""Detect collapse during training: check the embedding of some images, ten times a run.
 
-Methods that compare views may end in one answer for all images (collapse), and their loss does not show it. What is looked
-at is a copy of the encoder to take away, so that nothing of the training is touched; steps and images
-follow from the run alone, so that a run that goes on is seen as if it had never stopped.
+Methods that compare views may end with the same output for all images (collapse), and their loss does not show it. The
+check uses a copy of the encoder, so it does not change the training. Its steps and images depend only on the run, so a
+resumed run gives the same checks.
 """
 
 import math
@@ -29,32 +29,32 @@ from unmask.tasks.rank import effective_rank
 from unmask.training.distributed import here, whole
 from unmask.traits import Accompanied, Comparing
 
-LOOKS = 10
+LOOKS = 10  # checks in a run
 LEAST_RANK = 0.1
-"""Of the ranks that there could be; less is a collapse."""
+"""Share of the largest possible rank; less is a collapse."""
 
 CLEARLY = 3.0
-"""Standard errors by which neighbours must tell less than before training: of many looks, some are two off by chance."""
+"""k-NN must be worse than before training by this many standard errors; in many checks, two happen by chance."""
 
 _FEWEST, _MOST, _MOST_LARGE = 128, 512, 256  # images
 _LARGE = 128 * 128  # pixels
 _TRAINED_ON = 1000
-"""One image is looked at for so many that are trained on, so that all looks cost about a hundredth of the run."""
+"""Training images per checked image, so that all checks together cost about one per cent of the run."""
 
 _OF_A_CLASS = 8
-_NEIGHBORS = 5  # of few images of a class
+_NEIGHBORS = 5  # few, because each class has few images here
 _AT_ONCE = 64
-_DIGITS = 4  # of a rank; the last bits of a decomposition depend on where its memory lies
+_DIGITS = 4  # of the rank in the log; the last bits of a decomposition depend on the alignment of its memory
 
 
 class Watch:
-    """What the log is told of the embedding now and then.
+    """Measures the embedding at ten steps of a run and writes to the log:
 
-    effective_rank    of the class tokens where the objective compares views, else of the mean patch tokens
-    possible_rank     the most it could be: the width, or one fewer than the images
-    looked_at         how many images
-    knn               share of images whose class the five nearest of the others vote for, if there are classes
-    knn_random        the same before training, with the weights that the seed draws
+    effective_rank    of the class tokens if the objective compares views, else of the mean patch tokens
+    possible_rank     the largest possible value: the width, or the number of images minus one
+    looked_at         number of images
+    knn               accuracy of a vote of the five nearest neighbours among the other images, if there are classes
+    knn_random        the same before training, with random weights
     """
 
     def __init__(
@@ -70,66 +70,66 @@ class Watch:
         self._steps = {math.ceil(run.steps * look / LOOKS) for look in range(1, LOOKS + 1)}
 
     def due(self, step: int) -> bool:
-        """Whether there is a look after this step: after each tenth of them."""
+        """Whether to check after this step: after each tenth of the run."""
         return step in self._steps
 
     def look(self) -> dict[str, float]:
-        """What is seen now; nothing in processes but the first, of which all must call it if they share the model."""
+        """Check now; only the first process returns values. With a sharded model, all processes must call this."""
         if not here().first and not self._run.hardware.shard:
             return {}
         weights = self._weights()
-        return self._seen(weights.build_encoder()) if here().first else {}
+        return self._measured(weights.build_encoder()) if here().first else {}
 
     def _weights(self) -> Weights:
-        """Those of the encoder that a checkpoint would hold now."""
-        given = (self._objective.gives,) if isinstance(self._objective, Accompanied) else ()
-        tensors = whole(encoder_of(self._objective.state_dict(), *given))
+        """The weights of the encoder that a checkpoint would hold now."""
+        prefixes = (self._objective.gives,) if isinstance(self._objective, Accompanied) else ()
+        tensors = whole(encoder_of(self._objective.state_dict(), *prefixes))
         return Weights(self._model.without_decoder(), tensors, {})
 
-    def _seen(self, encoder: VisionTransformer) -> dict[str, float]:
-        """Nothing if the embedding is not finite: of that the loss tells."""
+    def _measured(self, encoder: VisionTransformer) -> dict[str, float]:
+        """The fields of the log; none if the embedding is not finite, because the loss already shows that."""
         points = self._embedded(encoder)
         if not bool(points.isfinite().all()):
             return {}
-        seen = {
+        fields = {
             "effective_rank": round(effective_rank(points), _DIGITS),
             "possible_rank": float(min(points.shape[1], len(points) - 1)),
             "looked_at": float(len(points)),
         }
         if self._knn_random is not None:
-            seen |= {"knn": self._knn(points), "knn_random": self._knn_random}
-        return seen
+            fields |= {"knn": self._knn(points), "knn_random": self._knn_random}
+        return fields
 
     @torch.inference_mode()
     def _embedded(self, encoder: VisionTransformer) -> Float[Tensor, "n d"]:
         encoder.to(self._run.hardware.device).eval()
         compares = isinstance(self._recipe.objective, Comparing)
-        found: list[Tensor] = []
+        points: list[Tensor] = []
         for crops in self._crops:
             encoded = encoder.encode(crops.images.to(self._run.hardware.device))
-            found.append((encoded.cls if compares else encoded.patches).mean(1).cpu())
-        return torch.cat(found)
+            points.append((encoded.cls if compares else encoded.patches).mean(1).cpu())
+        return torch.cat(points)
 
     @cached_property
     def _labels(self) -> NDArray[np.int64]:
-        """The class of each image; -1 where it has none, or may have several."""
+        """The class of each image; -1 if it is unknown, or for multi-label annotations."""
         labels = self._source.labels()
         return labels if labels.ndim == 1 else np.full(len(labels), UNKNOWN)
 
     @cached_property
     def _crops(self) -> list[Ordered]:
-        """The images, in parts, read once."""
+        """The images in batches, read once."""
         run = self._run
         size = self._recipe.image_size
         rows = watched(self._labels, image_count(run, size))
-        some = Subset(self._source, rows)
+        images = Subset(self._source, rows)
         at_once = min(_AT_ONCE, run.hardware.micro_batch)
-        with seeded("watch"):  # torch's loader draws a number
-            return list(in_order(some, WHOLE_IMAGE, size, run.statistics, [], batch_size=at_once))
+        with seeded("watch"):  # torch's loader draws a number from the global generator
+            return list(in_order(images, WHOLE_IMAGE, size, run.statistics, [], batch_size=at_once))
 
     @cached_property
     def _knn_random(self) -> float | None:
-        """Of drawn weights; None where the images have no classes that could be told."""
+        """k-NN accuracy with random weights; None if the images have no usable classes."""
         if not _classes(self._labels).size:
             return None
         return self._knn(self._embedded(self._model.build_encoder(self._run.seed)))
@@ -143,13 +143,13 @@ class Watch:
 
 
 def image_count(run: Setting, size: Size) -> int:
-    """How many images a run looks at: 512, or 256 of 128 x 128 pixels and more; fewer in a short run, at least 128."""
+    """Number of images to check: 512, or 256 from 128 x 128 pixels on; fewer in a short run, but at least 128."""
     most = _MOST_LARGE if size.height * size.width >= _LARGE else _MOST
     return max(_FEWEST, min(most, run.images_seen(run.steps) // _TRAINED_ON))
 
 
 def watched(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Positions of about so many images: spread evenly over all, or over some of the classes with eight images or more."""
+    """Positions of about `count` images, spread evenly over all images, or over classes with at least eight images."""
     classes = _classes(labels)
     if not classes.size:
         return _spread(np.arange(len(labels)), count)
@@ -159,7 +159,7 @@ def watched(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def _classes(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Those with images enough, if there are two at least."""
+    """Classes with enough images, if there are at least two of them."""
     names, counts = np.unique(labels[labels >= 0], return_counts=True)
     enough = names[counts >= _OF_A_CLASS]
     return enough if len(enough) > 1 else enough[:0]
@@ -170,7 +170,7 @@ def _spread(values: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def in_words(line: dict[str, float]) -> str | None:
-    """What a line of the log says of the embedding; None for most lines."""
+    """The check of the embedding in a line of the log, in words; None for most lines."""
     if "effective_rank" not in line:
         return None
     rank = f"effective rank {line['effective_rank']:.1f} of {line['possible_rank']:.0f}"
@@ -180,11 +180,11 @@ def in_words(line: dict[str, float]) -> str | None:
 
 
 def collapse(line: dict[str, float]) -> str | None:
-    """Why the embedding of a line of the log has collapsed: its rank, or neighbours that clearly tell less than before training."""
+    """The reason why the embedding has collapsed (low rank, or k-NN clearly worse than before training); None if not."""
     if "effective_rank" not in line:
         return None
     if line["effective_rank"] < LEAST_RANK * line["possible_rank"]:
-        return f"an effective rank of {line['effective_rank']:.1f}, under {LEAST_RANK:.0%} of {line['possible_rank']:.0f}"
+        return f"an effective rank of {line['effective_rank']:.1f}, below {LEAST_RANK:.0%} of {line['possible_rank']:.0f}"
     if "knn" not in line:
         return None
     shares = (line["knn"], line["knn_random"])

@@ -1,16 +1,20 @@
-"""Which tensors of a trained module are whose: the encoder to take away, the model, and what serves training alone."""
+"""Divide the tensors of a trained module: the encoder, the model, and what only training needs."""
 
 from torch import Tensor, nn
 
 from unmask.traits import Accompanied
 
 COMPANIONS = "training/companions"
-"""The file of a checkpoint for what serves training alone, such as a teacher."""
+"""The file of a checkpoint with tensors that only training needs, such as a teacher."""
 
 
-def encoder_of(model: dict[str, Tensor], *given: str) -> dict[str, Tensor]:
-    """The encoder's tensors among those of a model; `given` is the prefix of their names, if unusual."""
-    prefixes = (*given, "average.copies.encoder.", "encoder.")  # an average is what is evaluated
+def encoder_of(model: dict[str, Tensor], *special: str) -> dict[str, Tensor]:
+    """The encoder's tensors among those of a model; `special` is the prefix of their names, if unusual."""
+    prefixes = (
+        *special,
+        "average.copies.encoder.",
+        "encoder.",
+    )  # if weights are averaged, the average is evaluated
     prefix = next(p for p in prefixes if any(name.startswith(p) for name in model))
     return {
         name.removeprefix(prefix): tensor
@@ -20,7 +24,7 @@ def encoder_of(model: dict[str, Tensor], *given: str) -> dict[str, Tensor]:
 
 
 def files_of(state: dict[str, Tensor], trained: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """The files of a checkpoint: encoder, model, and what accompanies its training, if anything."""
+    """The weight files of a checkpoint: encoder, model, and tensors that only training needs, if any."""
     if not isinstance(trained, Accompanied):
         return {"encoder": encoder_of(state), "model": state}
     companions = {n: t for n, t in state.items() if n.startswith(trained.companions)}

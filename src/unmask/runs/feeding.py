@@ -1,4 +1,4 @@
-"""Which way images take to the training: the one place where that is chosen."""
+"""Choose the feed of a run: loading processes, images held on the GPU, or decoding on the GPU."""
 
 from weakref import WeakKeyDictionary
 
@@ -13,11 +13,11 @@ from unmask.data.multi_views import AnyPretrainingViews, check_views_carry
 from unmask.data.views import AnyViews, RandomCrop
 from unmask.training.hardware import Hardware, memory_available
 
-_ROOM = 0.1  # of a GPU's free memory, so that the batch hardly becomes smaller for it
+_ROOM = 0.1  # share of free GPU memory for images; more would force a smaller micro-batch
 
 _HELD: WeakKeyDictionary[ImageSource, tuple[str, Held | None]] = WeakKeyDictionary()
-"""What was found of a source on a device: plan, benchmark and training read the same images, and would each read all
-of them. Kept as long as the source."""
+"""Images of a source on a device (None if they do not fit). Plan, benchmark and training use the same ones, so they are
+read once. Kept as long as the source."""
 
 
 def feed_for(
@@ -27,10 +27,10 @@ def feed_for(
     seed: int,
     hardware: Hardware,
 ) -> Feed:
-    """The feed of a run: decoded on the GPU if that was asked for, held on the GPU if all fits there, else by processes.
+    """The feed of a run: decoding on the GPU if requested; images held on the GPU if all fit; else loading processes.
 
     Raises:
-        SettingsError: if the source's annotations cannot follow the views, or not on the GPU that was asked to decode.
+        SettingsError: if the annotations cannot follow the views, or cannot with decoding on the GPU.
     """
     check_views_carry(views, source.annotations)
     device = torch.device(hardware.device)
@@ -47,7 +47,7 @@ def feed_for(
 def _held(
     source: ImageSource, views: RandomCrop, device: torch.device, workers: int
 ) -> Held | None:
-    """The source's images on the device, or None if they cannot live there; read once."""
+    """The source's images on the device, or None if they do not fit there; read once."""
     where, held = _HELD.get(source, ("", None))
     if where != str(device):
         held = hold(source, views, device, workers, room=_ROOM * memory_available(device))

@@ -1,4 +1,4 @@
-"""Fine-tuning: a module of a task trained on annotated images, and what it scores on others."""
+"""Fine-tuning: train a task's module on annotated images and score it on test images."""
 
 import time
 from collections.abc import Iterator
@@ -32,38 +32,38 @@ _BATCH = 128  # images scored at a time
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune:
-    """Train an encoder, or a part of it, for a task."""
+    """Train an encoder, or part of it, for a task."""
 
     command: ClassVar[str] = "finetune"
-    """The command that makes such runs."""
+    """The command that creates such runs."""
 
     is_scored: ClassVar[bool] = True
-    """Whether there is a score at the end."""
+    """Whether the run ends with a score."""
 
     recipe: Transfer
-    """Everything that changes the result."""
+    """Settings that change the result."""
 
     annotations: AnyAnnotations
-    """What is known of the images, with the names of the classes in the order of the outputs."""
+    """The kind of annotations, with the class names in the order of the outputs."""
 
     init: str | None
-    """The weights that it started from, in words; null if from scratch."""
+    """Description of the initial weights; null if from scratch."""
 
     def knows(self, images: Images) -> bool:
-        """Whether the classes of these images are those that it learns."""
+        """Whether these images have the same classes as when the run started."""
         return images.train.annotations == self.annotations
 
     def open(self, data: AnySource, seed: int) -> Images:
-        """Annotated images to learn from, to choose thresholds on, and to test on.
+        """Open annotated images for training, for choosing thresholds and for testing.
 
         Raises:
-            DataError: if their annotations are not those that the task needs.
+            DataError: if the task needs other annotations.
         """
         return open_images(self.recipe, data, seed)
 
     def model(self, run: Setting) -> ModelSpec:
         """Shape and origin of the encoder."""
-        before = f"from ({self.init})" if self.init else "from scratch"
+        start = f"from ({self.init})" if self.init else "from scratch"
         return ModelSpec(
             format=FORMAT,
             encoder=self.recipe.encoder,
@@ -71,11 +71,11 @@ class Finetune:
             image_size=self.recipe.image_size,
             channels=run.channels,
             statistics=run.statistics,
-            origin=f"fine-tuned by unmask {run.unmask_version}, recipe {run.recipe_name}, {before}",
+            origin=f"fine-tuned by unmask {run.unmask_version}, recipe {run.recipe_name}, {start}",
         )
 
     def build(self, run: Setting, weights: Weights | None = None) -> nn.Module:
-        """The task's module around given weights, resampled to the recipe's image size, or around drawn ones."""
+        """The task's module with `weights`, resampled to the recipe's image size, or with random weights."""
         encoder = (
             self.model(run).build_encoder(run.seed)
             if weights is None
@@ -85,7 +85,7 @@ class Finetune:
             return self.recipe.task.build(encoder, self.annotations)
 
     def fit(self, run: Setting, source: ImageSource, module: nn.Module) -> None:
-        """Nothing is fitted."""
+        """Nothing to fit."""
 
     def change(self, run: Setting) -> Change:
         """Mixup, cutmix, erasing and noise."""
@@ -94,13 +94,13 @@ class Finetune:
         return partial(self._changed, run, Statistics(mean.to(device), std.to(device)))
 
     def _changed(self, run: Setting, statistics: Statistics, batch: Batch, step: int) -> Batch:
-        """The batch of a step, mixed and with its noise, drawn from (seed, step)."""
+        """The batch of a step with mixing and noise, drawn from (seed, step)."""
         recipe, key = self.recipe, (run.seed, step)
         batch = recipe.mixing(batch, len(self.annotations.names), statistics, *key)
         return recipe.noise(batch, recipe.encoder.patch_size, statistics, step / run.steps, *key)
 
     def watch(self, run: Setting, source: ImageSource, module: nn.Module) -> None:
-        """Nobody looks: the score at the end says how good it is."""
+        """No check: the score at the end measures the module."""
         return
 
     def score(self, run: Setting, module: nn.Module, images: Images) -> Outcome:
@@ -114,28 +114,28 @@ class Finetune:
 
 
 def open_images(recipe: Transfer, data: AnySource, seed: int) -> Images:
-    """Annotated images for a recipe: its task says whether some are held out for choosing thresholds.
+    """Annotated images for a recipe; its task decides whether some are held out for choosing thresholds.
 
     Raises:
-        DataError: if there are no such annotations, or too few images.
+        DataError: if the annotations are missing, or there are too few images.
     """
     train, test, split, unlabelled = open_labelled(data, seed, (recipe.task.needs,))
     if unlabelled:
-        split += f"; {unlabelled:,} images without labels are left out"
+        split += f"; {unlabelled:,} images without labels are skipped"
     if recipe.task.holds_out == 0:
         return Images(train, test, split=split)
     held_out = held_out_rows(train.labels(), recipe.task.holds_out, seed)
-    rest, held = (Subset(train, np.flatnonzero(chosen)) for chosen in (~held_out, held_out))
-    return Images(rest, test, held if len(held) else None, split)
+    learning, held = (Subset(train, np.flatnonzero(chosen)) for chosen in (~held_out, held_out))
+    return Images(learning, test, held if len(held) else None, split)
 
 
 def for_annotations(recipe: Transfer, annotations: AnyAnnotations) -> Transfer:
-    """The recipe with the task that these annotations call for; raises DataError if there is none."""
+    """The recipe with the task for these annotations; raises DataError if there is none."""
     return replace(recipe, task=task_for(recipe.task, annotations))
 
 
 class Tuned(NamedTuple):
-    """A fine-tuned module and what is needed to show it images."""
+    """A fine-tuned module with what it needs to process images."""
 
     module: nn.Module
     job: Finetune
@@ -150,8 +150,8 @@ class Tuned(NamedTuple):
     ) -> Outcome:
         """Score every image of a source once.
 
-        With several processes, each takes its share of the images, and all get the same score; a module in
-        shards must be given whole.
+        With several processes, each scores its share of the images, and all get the same score; a sharded
+        module must be passed as a whole.
         """
         started = time.perf_counter()
         unreadable: Unreadable = []
@@ -167,7 +167,7 @@ class Tuned(NamedTuple):
         return Outcome({**to_json(score), **extra}, score, unreadable)
 
     def thresholds(self, source: ImageSource, hardware: Hardware) -> tuple[float, ...] | None:
-        """Thresholds that the task chooses on these images; all processes compute the same."""
+        """The thresholds that the task chooses on these images; all processes compute the same ones."""
         batches = [(outputs, truth) for outputs, truth, _ in self.outputs(source, hardware, [])]
         outputs, truth = (torch.cat(parts) for parts in zip(*batches, strict=True))
         return self.job.recipe.task.thresholds(outputs, truth)
@@ -203,7 +203,7 @@ class Tuned(NamedTuple):
 
 
 def _share_of(source: ImageSource) -> ImageSource:
-    """Every n-th image, beginning with the number of this process; all of them for one process alone."""
+    """Every n-th image, starting at the rank of this process; n is the number of processes."""
     processes = here()
     if processes.count == 1:
         return source

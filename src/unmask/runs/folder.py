@@ -1,4 +1,4 @@
-"""The folder of a run: its spec, log, checkpoints, and the lock that keeps a second run out."""
+"""The folder of a run: spec, log, checkpoints, and a lock against a second process."""
 
 import fcntl
 import json
@@ -22,7 +22,10 @@ from unmask.training.checkpoint import Checkpoint, Saving
 from unmask.training.distributed import here, own_parts, whole
 
 SPEC_VERSION = 2
-_UNBORN = (".spec.json", "statistics.json")  # the first was the temporary name in older versions
+_LEFTOVERS = (
+    ".spec.json",
+    "statistics.json",
+)  # of a process killed in `create`; the first is from older versions
 
 
 class RunFolder:
@@ -40,10 +43,10 @@ class RunFolder:
         self.evaluations = self.root / "evaluations"
 
     def create(self, run: Any) -> None:
-        """Make the folder and write the spec.
+        """Create the folder and write the spec.
 
         Raises:
-            RunError: if a run is there already.
+            RunError: if the folder already holds a run.
             ResourceError: if the folder cannot be written.
         """
         self.check_free()
@@ -58,7 +61,7 @@ class RunFolder:
             ) from None
 
     def check_free(self) -> None:
-        """Refuse a folder that holds a run or something else, or that cannot be made."""
+        """Refuse a folder that is not empty or cannot be created."""
         if self.spec.exists():
             raise RunError(
                 f"{self.root} already holds a run; continue it with `unmask {self.command()} --resume "
@@ -66,29 +69,31 @@ class RunFolder:
             )
         if self.root.exists() and (not self.root.is_dir() or self._holds_more_than_a_start()):
             raise RunError(f"{self.root} exists and is not empty; choose another folder with --out")
-        there = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        existing = next(
+            path for path in (self.root, *self.root.absolute().parents) if path.exists()
+        )
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
             raise ResourceError(
-                f"{self.root} cannot be written ({there} is no folder that may be written to); "
+                f"{self.root} cannot be created ({existing} is not a writable folder); "
                 "choose another folder with --out"
             )
 
     def _holds_more_than_a_start(self) -> bool:
-        """Whether there is anything beside what a process killed while creating a run leaves."""
+        """Whether the folder holds more than a process leaves that was killed in `create`."""
         return any(
-            path.name not in _UNBORN and not is_unfinished(path) for path in self.root.iterdir()
+            path.name not in _LEFTOVERS and not is_unfinished(path) for path in self.root.iterdir()
         )
 
     def read_spec(self, command: str | None = None) -> dict[str, Any]:
-        """The content of `spec.json`, in today's version; `command` must have made it, if given.
+        """The content of `spec.json`, migrated to the current version; `command` must have created it, if given.
 
         Raises:
-            RunError: if there is none, or it is damaged, from a newer version, or of another command.
+            RunError: if it is missing, damaged, of a newer version, or of another command.
         """
         if not self.spec.exists():
             if command == "tokenizer":
                 raise RunError(
-                    f"{self.root} holds no tokenizer (no spec.json){self.nearby()}; make one with "
+                    f"{self.root} holds no tokenizer (no spec.json){self.nearby()}; train one with "
                     "`unmask tokenizer DATA --out TOK`"
                 )
             raise RunError(f"{self.root} holds no run (no spec.json){self.nearby()}")
@@ -118,32 +123,32 @@ class RunFolder:
         return self.spec.exists() and _command_of(self.read_spec()) == command
 
     def command(self) -> str:
-        """The command that makes such runs."""
+        """The command that creates such runs."""
         try:
             return _command_of(self.read_spec())
         except RunError:
             return "pretrain"
 
     def unreadable(self, error: object) -> RunError:
-        """The error to raise where `spec.json` says what cannot be understood."""
+        """The error for a `spec.json` that cannot be read."""
         return RunError(f"{self.spec} cannot be read: {error}")
 
     def nearby(self) -> str:
-        """A clause naming the runs beside this folder; empty if there are none."""
+        """A clause that names runs next to this folder; empty if there are none."""
         near = [str(path.parent) for path in sorted(self.root.parent.glob("*/spec.json"))][:5]
         return f"; runs nearby: {', '.join(near)}" if near else ""
 
     def write_results(self, results: dict[str, Any]) -> None:
-        """Keep what was scored beside the run; the first process writes."""
+        """Write `results.json`, in the first process."""
         if here().first:
             self.results.write_text(json.dumps(results, indent=1) + "\n")
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest whole checkpoint, and a line for each damaged one passed over."""
+        """The newest complete checkpoint (None if there is none), and a line for each damaged one."""
         return checkpoint.newest(self.checkpoints)
 
     def newest_whole(self) -> tuple[Checkpoint, tuple[str, ...]]:
-        """The newest whole checkpoint, and a line for each damaged one passed over.
+        """The newest complete checkpoint, and a line for each damaged one.
 
         Raises:
             RunError: if there is none.
@@ -155,13 +160,13 @@ class RunFolder:
         return checkpoint, tuple(damaged)
 
     def at(self, step: int) -> Checkpoint:
-        """The checkpoint of a step, which another process has found whole."""
+        """The checkpoint of a step, which another process has already checked."""
         return checkpoint.at(self.checkpoints, step)
 
     def save(
         self, run: Any, step: int, trained: nn.Module, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Write a checkpoint, and wait for it."""
+        """Write a checkpoint and wait until it is complete."""
         saving = self.begin_save(run, step, trained, optimizer, copy=False)
         if saving is not None:
             saving.finish()
@@ -175,25 +180,25 @@ class RunFolder:
         *,
         copy: bool,
     ) -> Saving | None:
-        """Begin to write a checkpoint of what is now; with a copy of it, training may go on meanwhile.
+        """Start writing a checkpoint of the present state; with a copy of it, training may continue meanwhile.
 
-        Of several processes all must call it; without shards the first alone writes. The encoder apart is
-        that of the average, where weights are averaged.
+        All processes must call this; without shards only the first one writes. The encoder file holds the
+        average, if weights are averaged.
         """
         processes, shard = here(), run.hardware.shard
-        kept = checkpoint.snapshot if copy else dict
+        copied = checkpoint.snapshot if copy else dict
         model = whole(trained.state_dict()) if shard or processes.first else {}
         parts: dict[str, dict[str, torch.Tensor]] = {}
         if processes.first:
-            state = kept(model)
-            alone = run.job.model(run) is None
-            parts = {"model": state} if alone else files_of(state, trained)
+            state = copied(model)
+            no_encoder = run.job.model(run) is None
+            parts = {"model": state} if no_encoder else files_of(state, trained)
         tensors = checkpoint.optimizer_tensors(optimizer, trained)
         if shard:
             name = checkpoint.part_name("training/optimizer", processes.rank, processes.count)
-            parts[name] = kept(own_parts(tensors))
+            parts[name] = copied(own_parts(tensors))
         elif processes.first:
-            parts["training/optimizer"] = kept(tensors)
+            parts["training/optimizer"] = copied(tensors)
         else:
             return None
         return Saving(
@@ -206,10 +211,10 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Generator[None]:
-        """Hold the folder; the system lets go of it even if this process is killed.
+        """Lock the folder; the system releases the lock even if this process is killed.
 
         Raises:
-            RunError: if another process holds it, naming that process.
+            RunError: if another process holds the lock; names that process.
         """
         path = self.root / "lock"
         with path.open("a+") as file:
@@ -229,36 +234,37 @@ class RunFolder:
 
 
 def _command_of(data: dict[str, Any]) -> str:
-    """The command that made a run, by the content of its `spec.json` in version 2."""
+    """The command that created a run, from the content of its `spec.json` in version 2."""
     job = data.get("job")
     kind = job.get("kind") if isinstance(job, dict) else None
     return {"finetune": "finetune", "tokenize": "tokenizer"}.get(str(kind), "pretrain")
 
 
 _OTHER = {
-    ("pretrain", "finetune"): "{root} is a run of fine-tuning, which has no recipe of pretraining; "
-    "see `unmask finetune --resume {root}` and `unmask predict {root}`",
+    ("pretrain", "finetune"): "{root} is a fine-tuned run, not a pretraining run; "
+    "use it with `unmask finetune --resume {root}` or `unmask predict {root}`",
     (
         "pretrain",
         "tokenizer",
-    ): "{root} is a tokenizer, which has no encoder; an encoder learns from "
-    "its codes with `unmask pretrain DATA objective.target:tokenizer --objective.target.path {root}`",
+    ): "{root} is a tokenizer, which has no encoder; pretrain an encoder "
+    "on its codes with `unmask pretrain DATA objective.target:tokenizer --objective.target.path {root}`",
     (
         "finetune",
         "pretrain",
-    ): "{root} is a run of pretraining, without classes; make a classifier of "
-    "it with `unmask finetune {root} DATA`",
-    ("finetune", "tokenizer"): "{root} is a tokenizer, without classes or an encoder",
-    ("tokenizer", "pretrain"): "{root} holds no tokenizer but a run of `unmask pretrain`; make a "
+    ): "{root} is a pretraining run without classes; train a classifier "
+    "with `unmask finetune {root} DATA`",
+    ("finetune", "tokenizer"): "{root} is a tokenizer, which has no encoder and no classes; "
+    "give the folder of a fine-tuned run",
+    ("tokenizer", "pretrain"): "{root} is a run of `unmask pretrain`, not a tokenizer; train a "
     "tokenizer with `unmask tokenizer DATA --out TOK`",
-    ("tokenizer", "finetune"): "{root} holds no tokenizer but a run of `unmask finetune`; make a "
+    ("tokenizer", "finetune"): "{root} is a run of `unmask finetune`, not a tokenizer; train a "
     "tokenizer with `unmask tokenizer DATA --out TOK`",
 }
-"""What to say of a run, by the command that is wanted and the one that made it."""
+"""Error messages by the command that is needed and the command that created the run."""
 
 
 def _metadata(run: Any) -> dict[str, str]:
-    """What every weight file of a run bears."""
+    """The metadata of every weight file of a run."""
     model = run.job.model(run)
     described = {} if model is None else {"unmask": json.dumps(to_json(model))}
     return {**described, "run": json.dumps(to_json(run))}

@@ -1,4 +1,4 @@
-"""Where pretraining starts, if it starts from given weights."""
+"""Start pretraining from existing weights (`--init`)."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -21,22 +21,22 @@ from unmask.targets import NormalizedPixels, Pixels
 from unmask.training.checkpoint import Checkpoint
 from unmask.traits import Decoding
 
-_SMALL_PATCH = 4
+_SMALL_PATCH = 4  # pixels; weights with such patches get the settings of mae-ti4
 
 
 class Start(NamedTuple):
-    """Weights that fit a recipe and its images."""
+    """Weights adapted to a recipe and its images."""
 
     weights: Weights
     words: str
-    """Where they come from, and what was done to them."""
+    """Their origin, and how they were adapted."""
 
 
 def recipe_for(spec: ModelSpec) -> tuple[str, Recipe, str]:
-    """The recipe that the weights ask for, its name, and the reason.
+    """The recipe for weights: its name, the recipe, and the reason.
 
-    The first with their encoder; else MAE's settings for patches of that kind. Decoder, if there is one, and
-    image size are those of the weights.
+    The first recipe with their encoder; else MAE's settings for such patches. Decoder and image size are those of
+    the weights.
     """
     same = [name for name, named in RECIPES.items() if named.recipe.encoder == spec.encoder]
     usual = "mae-ti4" if spec.encoder.patch_size <= _SMALL_PATCH else "mae-b16"
@@ -55,38 +55,38 @@ def recipe_for(spec: ModelSpec) -> tuple[str, Recipe, str]:
 
 
 def start_from(found: Found, recipe: Recipe, statistics: ChannelStatistics) -> Start:
-    """The weights for a recipe: its encoder, its image size, the channels of the statistics.
+    """Adapt weights to the image size of a recipe and the channels of the statistics.
 
-    A decoder is taken only if it is the recipe's and predicts the same.
+    The decoder is used only if the recipe has the same decoder and target.
 
     Raises:
-        SettingsError: if the recipe has another encoder, with both shapes.
+        SettingsError: if the recipe has another encoder; names both shapes.
     """
     spec = found.weights.spec
     if spec.encoder != recipe.encoder:
         raise SettingsError(
-            f"--init {found.about} has {shape_of(spec.encoder)}, and the recipe wants "
-            f"{shape_of(recipe.encoder)}; leave out --recipe to take what fits the weights"
+            f"--init {found.about} has {shape_of(spec.encoder)}, but the recipe wants "
+            f"{shape_of(recipe.encoder)}; leave out --recipe to get one that fits the weights"
         )
     weights = found.weights
     same_channels = spec.channels == len(statistics.mean)
     if spec.objective and not _decoder_fits(spec.objective, recipe.objective, same_channels):
         weights = weights._replace(spec=spec.without_decoder(), decoder={})
     step = "" if found.step is None else f", step {found.step:,}"
-    words = [f"{spec.origin}{step}", _taken(found.weights, weights)]
+    words = [f"{spec.origin}{step}", _parts_used(found.weights, weights)]
     words += adapted(spec, recipe, statistics)
     return Start(adapt(weights, recipe.image_size, statistics), "; ".join(words))
 
 
 def save_start(folder: RunFolder, run: Run, source: ImageSource, module: nn.Module) -> Checkpoint:
-    """Save the weights as step 0, so that going on needs nothing but the folder; a target is fitted first."""
+    """Fit the target and save the weights as step 0, so that resuming needs only the folder."""
     run.job.fit(run, source, module)
     folder.save(run, 0, module, run.recipe.optimizer.build(module))
     return folder.newest_whole()[0]
 
 
 def check_start(run: Run, folder: RunFolder, saved: Checkpoint | None) -> None:
-    """Refuse to go on with random weights where a run began from others.
+    """Refuse to resume with random weights if the run started from existing ones.
 
     Raises:
         RunError: if the folder has no checkpoint.
@@ -94,19 +94,19 @@ def check_start(run: Run, folder: RunFolder, saved: Checkpoint | None) -> None:
     if run.init is not None and saved is None:
         flag = " with --init" if isinstance(run.job, Pretrain) else ""
         raise RunError(
-            f"{folder.root} was to start from {run.init}, and was stopped before these weights were saved; "
+            f"{folder.root} was stopped before its initial weights were saved ({run.init}); "
             f"remove the folder and start again{flag}"
         )
 
 
 def statistics_for(spec: ModelSpec, source: ImageSource) -> ChannelStatistics | None:
-    """The weights' own statistics, if the images have as many channels of the same kind."""
+    """The statistics of the weights, if the images have the same number and type of channels."""
     same = (source.channels, source.values) == (spec.channels, spec.statistics.values)
     return spec.statistics if same else None
 
 
 def _decoder_fits(old: object, new: object, same_channels: bool) -> bool:
-    """Whether a decoder can go on: it is the same, and so is what it predicts but for the levels of pixels."""
+    """Whether a decoder can be reused: same decoder and same target (normalised or plain pixels count as the same)."""
     if not isinstance(old, Decoding) or not isinstance(new, Decoding):
         return False
     if not new.has_decoder_of(old):
@@ -117,30 +117,32 @@ def _decoder_fits(old: object, new: object, same_channels: bool) -> bool:
     return old.target == new.target and same_channels
 
 
-def _taken(found: Weights, taken: Weights) -> str:
-    if taken.decoder:
+def _parts_used(original: Weights, used: Weights) -> str:
+    if used.decoder:
         return "encoder and decoder"
     return (
-        "its encoder alone, since its decoder is another" if found.decoder else "an encoder alone"
+        "only the encoder, because the recipe has another decoder"
+        if original.decoder
+        else "an encoder without a decoder"
     )
 
 
 def adapted(spec: ModelSpec, recipe: Recipe | Transfer, statistics: ChannelStatistics) -> list[str]:
-    """What must be done to weights for a recipe and its images, in words."""
+    """How weights must be adapted to a recipe and its images, in words."""
     old = patch_grid(spec.image_size, spec.encoder.patch_size)
     new, channels = recipe.encoder_grid(), len(statistics.mean)
-    said: list[str] = []
+    changes: list[str] = []
     if old != new:
-        said.append(
+        changes.append(
             f"positions resampled from {old.height} x {old.width} to {new.height} x {new.width}"
         )
     if channels != spec.channels:
-        said.append(f"patch projection adapted from {spec.channels} to {channels} channels")
-    return said
+        changes.append(f"patch projection adapted from {spec.channels} to {channels} channels")
+    return changes
 
 
 def shape_of(encoder: ViT) -> str:
-    """An encoder in words."""
+    """The shape of an encoder in words."""
     several = f", {encoder.class_tokens} class tokens" if encoder.class_tokens > 1 else ""
     kind = (
         ""

@@ -1,4 +1,4 @@
-"""What is done in a run, and what it may know of the run that it is done in."""
+"""The contract of a job: what a run does, and which fields of the run it may read."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -15,11 +15,11 @@ from unmask.training.hardware import Hardware
 
 @runtime_checkable
 class Setting(Protocol):
-    """The fields of a run that every job shares: on what, and where."""
+    """The fields of a run that a job may read: data, seed and hardware."""
 
     @property
     def recipe_name(self) -> str:
-        """The recipe that it began as."""
+        """Name of the recipe that the run started from."""
         ...
 
     @property
@@ -29,7 +29,7 @@ class Setting(Protocol):
 
     @property
     def images(self) -> int:
-        """How many images there are to learn from."""
+        """Number of training images."""
         ...
 
     @property
@@ -39,59 +39,59 @@ class Setting(Protocol):
 
     @property
     def statistics(self) -> ChannelStatistics:
-        """Mean, deviation and range of each channel."""
+        """Mean, standard deviation and range of each channel."""
         ...
 
     @property
     def seed(self) -> int:
-        """Seed of all that is drawn."""
+        """Seed of everything that is random."""
         ...
 
     @property
     def hardware(self) -> Hardware:
-        """What must not change the result."""
+        """Settings that must not change the result."""
         ...
 
     @property
     def unmask_version(self) -> str:
-        """The version of this package that began the run."""
+        """The version of this package that started the run."""
         ...
 
     @property
     def steps(self) -> int:
-        """Steps in all."""
+        """Number of steps."""
         ...
 
     def images_seen(self, step: int) -> int:
-        """Images shown up to a step."""
+        """Number of images shown up to a step."""
         ...
 
 
 class Images(NamedTuple):
-    """The images of a run, opened."""
+    """The opened images of a run."""
 
     train: ImageSource
-    """Those to learn from."""
+    """Training images."""
     test: ImageSource | None = None
-    """Those to score on; None where nothing is scored."""
+    """Test images; None if the job has no score."""
     held_out: ImageSource | None = None
-    """Training images that are kept for choosing thresholds; None where there are none to choose."""
+    """Training images held out for choosing thresholds; None if the task chooses none."""
     split: str = ""
-    """How the split came about, in words."""
+    """How the split was made, in words."""
 
 
 class Picture(NamedTuple):
-    """Versions of an image to draw beside one another, each [c h w] between 0 and 1."""
+    """Versions of an image to draw side by side, each [c h w] between 0 and 1."""
 
     versions: list[Any]
     name: str
 
 
 class Outcome(NamedTuple):
-    """What a trained module scores."""
+    """The score of a trained module."""
 
     result: dict[str, Any]
-    """JSON values, kept as `results.json`."""
+    """JSON values, written to `results.json`."""
     score: Any
     """The score itself, for the console."""
     unreadable: Unreadable
@@ -99,77 +99,77 @@ class Outcome(NamedTuple):
 
 
 Change = Callable[[Batch, int], Batch]
-"""Changes the batch of a step before it is trained on."""
+"""Changes the batch of a step before training on it."""
 
 
 @runtime_checkable
 class Watching(Protocol):
-    """Looks at the module now and then during training."""
+    """Checks the module at some steps of training."""
 
     def due(self, step: int) -> bool:
-        """Whether there is a look after this step."""
+        """Whether to check after this step."""
         ...
 
     def look(self) -> dict[str, float]:
-        """What is seen now, as fields of the step's line in the log."""
+        """Check now; returns fields for the step's line in the log."""
         ...
 
 
 @runtime_checkable
 class Job(Protocol):
-    """What a run does. A new one is a spec with these methods, and one line in `runs.run.AnyJob`."""
+    """What a run does. A new job is a spec with these methods, and one line in `runs.run.AnyJob`."""
 
     @property
     def recipe(self) -> Any:
-        """Everything that changes the result."""
+        """Settings that change the result."""
         ...
 
     @property
     def init(self) -> str | None:
-        """The weights that it started from, in words; None if they were drawn from the seed."""
+        """Description of the initial weights; None for random weights from the seed."""
         ...
 
     @property
     def command(self) -> str:
-        """The command that makes such runs."""
+        """The command that creates such runs."""
         ...
 
     @property
     def is_scored(self) -> bool:
-        """Whether `score` gives something, so that a run is finished only with its results."""
+        """Whether `score` returns a score; if so, a run without `results.json` is not finished."""
         ...
 
     def knows(self, images: Images) -> bool:
-        """Whether the annotations of these images are those that it began with."""
+        """Whether the annotations of these images are the same as when the run started."""
         ...
 
     def open(self, data: AnySource, seed: int) -> Images:
-        """The images that it needs; raises DataError if they will not do."""
+        """Open the images that the job needs; raises DataError if they are unsuitable."""
         ...
 
     def model(self, run: Setting) -> ModelSpec | None:
-        """Shape and origin of the encoder that it trains; None if it trains none."""
+        """Shape and origin of the trained encoder; None if the job trains no encoder."""
         ...
 
     def build(self, run: Setting, weights: Weights | None = None) -> nn.Module:
-        """The module that it trains, around given weights or with weights drawn from the seed."""
+        """The module to train, from `weights` or with random weights from the seed."""
         ...
 
     def fit(self, run: Setting, source: ImageSource, module: nn.Module) -> None:
-        """Prepare the module on training images, before the first step of all."""
+        """Prepare the module on training images, before the first step."""
         ...
 
     def change(self, run: Setting) -> Change | None:
-        """How batches are changed before they are trained on; None if they are not."""
+        """The change of batches before training on them; None for no change."""
         ...
 
     def watch(self, run: Setting, source: ImageSource, module: nn.Module) -> Watching | None:
-        """Who looks at the module during training; None if nobody does."""
+        """The check of the module during training; None for no check."""
         ...
 
     def score(self, run: Setting, module: nn.Module, images: Images) -> Outcome | None:
-        """What the trained module scores; None where there is nothing to score on.
+        """The score of the trained module; None if the job has no score.
 
-        With several processes, all must call it.
+        With several processes, all must call this.
         """
         ...

@@ -1,4 +1,4 @@
-"""The Python door: a pretrained model, to embed and to reconstruct with."""
+"""The Python entry point: load a pretrained model, embed images and reconstruct them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,20 +40,20 @@ class Embedding(NamedTuple):
     mean: Float[Tensor, "b d"]
     """The mean of the patch tokens."""
     patches: Float[Tensor, "b n d"]
-    """A token for each patch, row by row."""
+    """A token for each patch, in row-major order."""
 
 
 def load(path: Path | str, device: str = "cpu") -> "Model":
-    """The model of a run, from its newest whole checkpoint, or of weights in any layout of `formats`.
+    """Load the newest complete checkpoint of a run, or weights in any layout of `formats`.
 
     Raises:
-        RunError: if there is neither, or no checkpoint yet.
+        RunError: if there are no such weights, or no checkpoint yet.
         DataError: if the weights cannot be used.
     """
     found = find_weights(path)
     weights = found.weights
     built = weights.build_objective().to(device).eval() if weights.decoder else None
-    objective = built if isinstance(built, Reconstructing) else None  # else an encoder alone
+    objective = built if isinstance(built, Reconstructing) else None  # None: only an encoder
     encoder = objective.encoder if objective else weights.build_encoder().to(device).eval()
     return Model(
         weights.spec,
@@ -130,14 +130,14 @@ class Model:
 
     @torch.inference_mode()
     def embed(self, images: Images) -> Embedding:
-        """Features of image files or of a tensor [b c h w] as it was trained on: uint8, or float32.
+        """Features of image files, or of a tensor [b c h w] of the type used in training (uint8 or float32).
 
-        Files are resized and cut to the training size; tensors may have any size that the patch
-        divides. Nothing is hidden, and the same image always gives the same features.
+        Files are resized and cropped to the training size; tensors may have any size that is a multiple
+        of the patch size. Nothing is hidden, and the same image always gives the same features.
         """
         if len(images) == 0:
             raise SettingsError(
-                "no image to embed: give files, or a tensor with at least one image"
+                "there are no images to embed; give files, or a tensor with at least one image"
             )
         if not isinstance(images, Tensor):
             size = self.spec.image_size
@@ -166,13 +166,13 @@ class Model:
         """Hide parts of an image and rebuild them.
 
         Args:
-            image: a file or pixels; resized in its proportions to about the training area, unless a
-                mask drawn for it before comes along.
-            mask: a masking, a mask drawn before, or painted pixels [h w] of which True is hidden; what
-                the model was trained with if not given.
-            seed: of a masking that draws.
+            image: a file or pixels; resized to about the training area, keeping its aspect ratio, unless
+                `mask` is a `PatchMask` made for it.
+            mask: a masking, a `PatchMask`, or pixels [h w] where True is hidden; the masking of the
+                pretraining if not given.
+            seed: seed of a random masking.
             levels: where mean and deviation of a hidden patch come from, if the target is normalised
-                pixels: its visible neighbours, or (cheating) the hidden patch itself.
+                pixels: from its visible neighbours, or from the hidden patch itself (which is cheating).
         """
         if not (isinstance(mask, PatchMask) and isinstance(image, Tensor)):
             image = self.fit(image)
@@ -186,9 +186,9 @@ class Model:
         )
 
     def fit(self, image: str | Path | Shaped[Tensor, "c h w"]) -> Shaped[Tensor, "c new_h new_w"]:
-        """The image at about the training area, in whole patches or squares of them, its proportions kept."""
-        given = isinstance(image, Tensor)
-        pixels = self.spec.statistics.in_units(image) if given else self.read(image)
+        """Resize the image to about the training area, keeping its aspect ratio, to a multiple of the mask unit."""
+        is_tensor = isinstance(image, Tensor)
+        pixels = self.spec.statistics.in_units(image) if is_tensor else self.read(image)
         size = Size(pixels.shape[-2], pixels.shape[-1])
         unit = self.encoder.patch_size * side_of(self.objective.masking)
         return center_crop(pixels, fitted_size(size, self.spec.image_size, unit))
@@ -199,7 +199,7 @@ class Model:
         mask: PatchMask | AnyMasking | Tensor | None,
         seed: int,
     ) -> PatchMask:
-        """A mask for one image, drawn or painted, the first of several; one drawn before is given back."""
+        """The mask for one image: drawn, from painted pixels, or `mask` itself if it is a `PatchMask`."""
         if isinstance(mask, PatchMask):
             return mask
         grid = self.objective.grid_of(pixels[None])
@@ -211,16 +211,16 @@ class Model:
 
     @property
     def bands(self) -> tuple[tuple[int, ...], float | None]:
-        """Channels of multi-band images that were trained on (all if empty), and their no-data value."""
+        """Channels of multi-band images used in training (all if empty), and their no-data value."""
         data = self.run.data if self.run else None
         data = data.data if isinstance(data, LabelsFile) else data
         return (data.channels, data.no_data) if isinstance(data, Tiff) else ((), None)
 
     def read(self, path: str | Path) -> Shaped[Tensor, "c h w"]:
-        """The pixels of a file, as the model was trained on them.
+        """The pixels of a file, in the form used in training.
 
         Raises:
-            DataError: naming the file and the reason.
+            DataError: with the file and the reason.
         """
         try:
             return self.spec.statistics.in_units(self._decoded(Path(path)))
@@ -239,13 +239,13 @@ class Model:
         image = read_bands(path, channels, no_data, self.spec.statistics.values == "uint8")
         if len(image) != self.spec.channels:
             raise DataError(
-                f"has {len(image)} channels, and the model was trained on {self.spec.channels}"
+                f"has {len(image)} channels, but the model was trained on {self.spec.channels}"
             )
         return image
 
 
 def painted_mask(painted: Tensor, grid: Size) -> PatchMask:
-    """The mask that hides every patch of which at least half is painted.
+    """The mask that hides every patch that is at least half painted.
 
     Raises:
         SettingsError: if that hides nothing or everything.

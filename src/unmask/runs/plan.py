@@ -1,4 +1,4 @@
-"""What a run will do, take and need, told before its first step."""
+"""The plan of a run before its first step: time, memory and number of parameters."""
 
 import time
 from dataclasses import dataclass
@@ -18,34 +18,34 @@ from unmask.training.hardware import Hardware, cores, memory_available
 from unmask.training.step_cost import Cost, measure_cost
 from unmask.traits import Hiding, Targeted, Undivided
 
-_USABLE = 0.85
-_LARGEST_TRIAL = 64, 1024  # images on a CPU, and on a GPU, whose time small batches do not tell
+_USABLE = 0.85  # share of free memory to plan with
+_LARGEST_TRIAL = 64, 1024  # images on a CPU and on a GPU, where small batches do not show the speed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The expectations of a run."""
+    """The expected size, time and memory of a run."""
 
     encoder_parameters: int
-    """Parameters that stay after pretraining."""
+    """Parameters that are kept after pretraining."""
 
     decoder_parameters: int
-    """Parameters that are thrown away."""
+    """Parameters that are discarded after pretraining."""
 
     kept: int
-    """Patches that the encoder sees of each image, or of the first view of it."""
+    """Patches of an image (or of its first view) that the encoder sees."""
 
     patches: int
-    """Patches of each image, or of the first view of it."""
+    """Patches of an image, or of its first view."""
 
     step_seconds: float
-    """Expected time of a step at the full size; smaller crops take less."""
+    """Expected time of a step at full image size; smaller crops take less."""
 
     memory_bytes: int
-    """Expected peak of memory, this process's own included."""
+    """Expected peak memory, including that of the process itself."""
 
     seconds: float
-    """Expected time of all steps, if all had the full size."""
+    """Expected time of all steps at full image size."""
 
 
 def trial(
@@ -54,18 +54,18 @@ def trial(
     source: ImageSource,
     hardware: Hardware,
 ) -> Cost:
-    """Measure what a step costs here, on images of the source; the module stays as it is.
+    """Measure the cost of a step on this machine, with images of the source; leaves the module unchanged.
 
     Raises:
         ResourceError: if not even the weights, or one image, fit in memory.
         DataError: if none of the first images can be decoded.
     """
     device = torch.device(hardware.device)
-    learning = sum(p.nbytes for p in module.parameters() if p.requires_grad)
+    trainable = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     room = memory_available(device)
-    if 4 * learning > room:
+    if 4 * trainable > room:
         raise ResourceError(
-            f"weights, gradients and optimizer need {_gib(4 * learning)}, and {_gib(room)} are "
+            f"weights, gradients and optimizer need {_gib(4 * trainable)}, but only {_gib(room)} are "
             "free; choose a smaller recipe with --recipe"
         )
     module.to(device).train()
@@ -83,18 +83,18 @@ def trial(
 def fitting_micro_batch(
     cost: Cost, batch_size: int, wanted: int | None, device: torch.device, sharing: int = 1
 ) -> int:
-    """The images to compute at a time: as wanted, or the most that fit (the batch, a half, a quarter, ...).
+    """The micro-batch: as wanted, or the largest that fits (the batch, half of it, a quarter, ...).
 
-    `sharing` processes take their memory from the same.
+    `sharing` processes share the memory.
 
     Raises:
-        ResourceError: naming what would fit.
+        ResourceError: with a micro-batch that fits.
     """
     room = int(_USABLE * memory_available(device)) // sharing - cost.bytes_fixed
     most = room // max(1, cost.bytes_per_image)
     if most < 1:
         raise ResourceError(
-            f"one image at a time needs {_gib(cost.memory(1))}, and {_gib(memory_available(device))} "
+            f"one image at a time needs {_gib(cost.memory(1))}, but only {_gib(memory_available(device))} "
             "are free; choose a smaller recipe with --recipe or a smaller --image-size"
         )
     if wanted is None:
@@ -104,45 +104,45 @@ def fitting_micro_batch(
         return -(-batch_size // pieces)
     if wanted > most:
         raise ResourceError(
-            f"{wanted} images at a time need {_gib(cost.memory(wanted))}, and "
+            f"{wanted} images at a time need {_gib(cost.memory(wanted))}, but only "
             f"{_gib(memory_available(device))} are free; --micro-batch {most} would fit, with the "
-            "same result but for rounding"
+            "same result up to rounding"
         )
     return min(wanted, batch_size)
 
 
 def check_whole(module: object, micro_batch: int, part: int) -> None:
-    """Refuse to compute in parts what cannot be added up from them; `part` is a process's of the batch.
+    """Refuse micro-batches for an objective that needs the whole batch; `part` is the process's part of it.
 
     Raises:
-        SettingsError: with what would do.
+        SettingsError: with a remedy.
     """
     if isinstance(module, Undivided) and micro_batch < part:
         raise SettingsError(
-            f"the {part} images of a step cannot be computed {micro_batch} at a time, because {module.undivided}; "
-            f"take --micro-batch {part}, or, if memory is too small, --batch-size {micro_batch} (the learning rate "
-            "goes with it) or more processes"
+            f"the {part} images of a step cannot be computed {micro_batch} at a time, because {module.undivided};\n"
+            f"set --micro-batch {part}, or, if that needs too much memory, --batch-size {micro_batch} (the learning "
+            "rate scales with it)"
         )
 
 
 def make_plan(
     run: Run, recipe: Recipe, objective: nn.Module, source: ImageSource, cost: Cost
 ) -> Plan:
-    """The plan of a run of pretraining, from measured costs."""
+    """The plan of a pretraining run, from measured costs."""
     hardware = run.hardware
     step_seconds = seconds_of_step(run, source, cost)
     encoder = parameter_count(objective.get_submodule("encoder"))
     grids = [patch_grid(size, recipe.encoder.patch_size) for size in recipe.every_size()]
-    kept = patches = grids[-1].height * grids[-1].width
-    predicted = objective.target if isinstance(objective, Targeted) else None
-    target = parameter_count(predicted) if isinstance(predicted, nn.Module) else 0
+    visible = patches = grids[-1].height * grids[-1].width
+    target = objective.target if isinstance(objective, Targeted) else None
+    target_parameters = parameter_count(target) if isinstance(target, nn.Module) else 0
     if isinstance(recipe.objective, Hiding):
-        for grid in grids:  # the smaller too, so that one that cannot be masked is refused now
-            kept = count_visible(recipe.objective.masking, grid)
+        for grid in grids:  # all sizes, so that one that cannot be masked is refused now
+            visible = count_visible(recipe.objective.masking, grid)
     return Plan(
         encoder_parameters=encoder,
-        decoder_parameters=parameter_count(objective) - encoder - target,
-        kept=kept,
+        decoder_parameters=parameter_count(objective) - encoder - target_parameters,
+        kept=visible,
         patches=patches,
         step_seconds=step_seconds,
         memory_bytes=cost.memory(hardware.micro_batch) + cost.bytes_process,
@@ -151,20 +151,20 @@ def make_plan(
 
 
 def seconds_of_step(run: Run, source: ImageSource, cost: Cost) -> float:
-    """Expected time of a step, loading counted."""
+    """Expected time of a step, including loading."""
     hardware = run.hardware
     batch_size = run.recipe.batch_size // hardware.processes
     computing = cost.step_seconds(batch_size, hardware.micro_batch)
     loading = _loading_seconds(run, source) * batch_size
     if hardware.workers == 0:
         return computing + loading
-    if hardware.device == "cpu":  # the loading processes take their share of the same cores
+    if hardware.device == "cpu":  # loading processes use the same cores
         return computing + loading / cores()
     return max(computing, loading / hardware.workers)
 
 
 def _loading_seconds(run: Run, source: ImageSource) -> float:
-    """Seconds that a loading process takes for one image, measured on a few."""
+    """Seconds that a loading process takes per image, measured on a few images."""
     size = run.recipe.image_size
     feed = feed_for(source, run.recipe.views, size, run.seed, run.hardware)
     count = min(32, len(source))

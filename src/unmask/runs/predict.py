@@ -1,4 +1,4 @@
-"""A fine-tuned module from its run folder, and what it says of images."""
+"""Load a fine-tuned module from its run folder, and predict with it."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -23,31 +23,31 @@ from unmask.training.hardware import Hardware
 
 
 class Answer(NamedTuple):
-    """What a fine-tuned module says of an image."""
+    """The prediction for an image."""
 
     name: str
     truth: tuple[int, ...] | None
-    """The classes that the image belongs to; None if that is not known."""
+    """The true classes of the image; None if they are not known."""
     prediction: Prediction
 
 
 class Predictor(NamedTuple):
-    """A fine-tuned module and what is needed to use it."""
+    """A fine-tuned module with what it needs to predict."""
 
     tuned: Tuned
     channels: int
     thresholds: tuple[float, ...] | None
-    """From which probability an image belongs to a class, where a task chooses that."""
+    """For multi-label tasks: the probability from which on an image belongs to a class."""
     model: Model
-    """Its encoder, which knows how to read a file."""
+    """Its encoder; it reads image files as in training."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes."""
+        """The names of the classes."""
         return self.tuned.job.annotations.names
 
     def answers(self, outputs: Tensor, truth: Any, names: list[str]) -> list[Answer]:
-        """What outputs of the module say of each of these images; `truth` is None where nothing is known."""
+        """Turn outputs of the module into an answer for each image; `truth` is None if the classes are not known."""
         predictions = self.tuned.job.recipe.task.predictions(outputs, self.thresholds)
         kind = self.tuned.job.annotations
         known = [None] * len(names) if truth is None else [_classes(one, kind) for one in truth]
@@ -55,7 +55,7 @@ class Predictor(NamedTuple):
 
 
 def load_predictor(path: Path | str, device: str = "cpu") -> Predictor:
-    """The module of a run of fine-tuning, from its newest whole checkpoint.
+    """The module of a fine-tuned run, from its newest complete checkpoint.
 
     Raises:
         RunError: if there is no such run, or no checkpoint yet.
@@ -71,7 +71,7 @@ def load_predictor(path: Path | str, device: str = "cpu") -> Predictor:
 
 
 def _thresholds(folder: RunFolder) -> tuple[float, ...] | None:
-    """Those that were chosen at the end of training; None before that, or where none are chosen."""
+    """The thresholds chosen at the end of training; None before that, or for a task without thresholds."""
     try:
         thresholds = json.loads(folder.results.read_text()).get("thresholds")
     except (OSError, ValueError, AttributeError):
@@ -85,11 +85,11 @@ def predict_source(
     """(outputs, annotations, positions) of every readable image of a source.
 
     Raises:
-        DataError: if the images have other channels than it was trained on.
+        DataError: if the number of channels differs from training.
     """
     if source.channels != predictor.channels:
         raise DataError(
-            f"{source.where} has {source.channels} channels, and this classifier was trained on "
+            f"{source.where} has {source.channels} channels, but this classifier was trained on "
             f"{predictor.channels}"
         )
     hardware = Hardware(
@@ -115,10 +115,10 @@ def _classes(label: Tensor | Objects, kind: AnyAnnotations) -> tuple[int, ...] |
 
 @torch.inference_mode()
 def predict_files(predictor: Predictor, files: Sequence[str]) -> Iterator[Answer]:
-    """What the module says of image files.
+    """Predict image files.
 
     Raises:
-        DataError: naming a file that cannot be read.
+        DataError: with the name of a file that cannot be read.
     """
     recipe, model = predictor.tuned.job.recipe, predictor.model
     for file in files:
@@ -128,28 +128,28 @@ def predict_files(predictor: Predictor, files: Sequence[str]) -> Iterator[Answer
 
 
 def confusion(answers: Sequence[Answer], classes: int) -> NDArray[np.int64]:
-    """How many images of each class (rows) are taken for each class (columns); each image has one class."""
+    """Confusion matrix: images of each true class (rows) by predicted class (columns); one class per image."""
     counts = np.zeros((classes, classes), dtype=np.int64)
     actual = [answer.truth[0] for answer in answers if answer.truth]
-    taken_for = [answer.prediction.classes[0] for answer in answers if answer.truth]
-    np.add.at(counts, (actual, taken_for), 1)
+    predicted = [answer.prediction.classes[0] for answer in answers if answer.truth]
+    np.add.at(counts, (actual, predicted), 1)
     return counts
 
 
 def is_scored(predictor: Predictor, source: ImageSource) -> bool:
-    """Whether images come with labels of the module's classes, so that it can be scored on them.
+    """Whether the images have labels of the module's classes, so that it can be scored.
 
     Raises:
-        SettingsError: if their classes are others than those it was trained on.
+        SettingsError: if the images have other classes.
     """
-    wanted, there = predictor.tuned.job.annotations, source.annotations
-    if isinstance(there, Unlabelled):
+    trained, actual = predictor.tuned.job.annotations, source.annotations
+    if isinstance(actual, Unlabelled):
         return False
-    if there.names != wanted.names:
-        odd = sorted(set(there.names) ^ set(wanted.names))
+    if actual.names != trained.names:
+        odd = sorted(set(actual.names) ^ set(trained.names))
         raise SettingsError(
-            f"{source.where} has {len(there.names)} classes and the classifier has {len(wanted.names)}; "
-            f"only one of the two has {', '.join(odd[:5])}. Give images of the same class folders, or a "
-            "single image"
+            f"{source.where} has {len(actual.names)} classes and the classifier has {len(trained.names)}; "
+            f"only one of the two has {', '.join(odd[:5])}. Give images with the same classes, or image "
+            "files without labels"
         )
-    return type(there) is type(wanted)
+    return type(actual) is type(trained)

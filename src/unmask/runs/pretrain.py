@@ -1,4 +1,4 @@
-"""Pretraining: an objective trained on images, and watched for collapse; nothing learns from annotations."""
+"""Pretraining: train an objective on images without annotations, and watch it for collapse."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,28 +20,28 @@ class Pretrain:
     """Pretrain an encoder."""
 
     command: ClassVar[str] = "pretrain"
-    """The command that makes such runs."""
+    """The command that creates such runs."""
 
     is_scored: ClassVar[bool] = False
-    """Whether there is a score at the end."""
+    """Whether the run ends with a score."""
 
     recipe: Recipe
-    """Everything that changes the result."""
+    """Settings that change the result."""
 
     init: str | None = None
-    """The weights that it started from, in words; null if they were drawn from the seed."""
+    """Description of the initial weights; null for random weights from the seed."""
 
     def knows(self, images: Images) -> bool:
-        """Annotations do not matter here."""
+        """True: annotations do not matter here."""
         return True
 
     def open(self, data: AnySource, seed: int) -> Images:
-        """The training images; test images are left for evaluation."""
+        """The training images; test images are kept for evaluation."""
         return Images(data.open("train"))
 
     def model(self, run: Setting) -> ModelSpec:
         """Shape and origin of encoder and objective."""
-        before = f", started from ({self.init})" if self.init else ""
+        start = f", started from ({self.init})" if self.init else ""
         return ModelSpec(
             format=FORMAT,
             encoder=self.recipe.encoder,
@@ -49,11 +49,11 @@ class Pretrain:
             image_size=self.recipe.image_size,
             channels=run.channels,
             statistics=run.statistics,
-            origin=f"pretrained by unmask {run.unmask_version}, recipe {run.recipe_name}{before}",
+            origin=f"pretrained by unmask {run.unmask_version}, recipe {run.recipe_name}{start}",
         )
 
     def build(self, run: Setting, weights: Weights | None = None) -> nn.Module:
-        """The objective around an encoder; what given weights do not hold is drawn from the seed."""
+        """The objective with its encoder; tensors that `weights` lacks are drawn from the seed."""
         objective = self.model(run).build_objective(run.seed)
         if weights is not None:
             objective.load_state_dict({**objective.state_dict(), **weights.whole})
@@ -62,17 +62,17 @@ class Pretrain:
         return objective
 
     def fit(self, run: Setting, source: ImageSource, module: nn.Module) -> None:
-        """Fit the objective's target to training images, or put its tokenizer in, where it needs that."""
+        """Fit the objective's target to training images, or load its tokenizer, if it needs one."""
         fit_target(run, self.recipe, source, module)
 
     def change(self, run: Setting) -> Change | None:
-        """Batches stay as they are."""
+        """None: batches stay unchanged."""
         return None
 
     def watch(self, run: Setting, source: ImageSource, module: nn.Module) -> Watch:
-        """A look for collapse, ten times a run."""
+        """A check for collapse, ten times a run."""
         return Watch(run, self.recipe, self.model(run), source, module)
 
     def score(self, run: Setting, module: nn.Module, images: Images) -> Outcome | None:
-        """Nothing: an encoder is judged by `unmask evaluate`."""
+        """None: `unmask evaluate` scores an encoder."""
         return None

@@ -1,4 +1,4 @@
-"""Hide parts of an image, rebuild them, and say how far off that is beside simpler guesses."""
+"""Hide parts of an image, rebuild them, and compare the error with simple baselines."""
 
 import math
 from typing import NamedTuple
@@ -17,26 +17,26 @@ from unmask.patches import denormalize, patchify, pixels_of, size_of, unpatchify
 from unmask.targets.pixels import Levels
 from unmask.traits import Reconstructing
 
-_LOOKED_THROUGH = 2_000
+_MOST_IMAGES = 2_000  # training images to compare with
 
 
 class Reconstruction(NamedTuple):
     """An image in the four forms of the paper's figures 2 and 3, each [c h w].
 
-    uint8 images are given between 0 and 1; others in their own units, NaN where a value is missing.
+    uint8 images are scaled to 0 to 1; others keep their own units, with NaN for missing values.
     """
 
     masked: Tensor
     rebuilt: Tensor
-    """The decoder's output everywhere; it was never trained on the visible patches."""
+    """The decoder's output at all patches; it was not trained on the visible ones."""
     pasted: Tensor
-    """The output where hidden, the input where visible."""
+    """The output at hidden patches, the input at visible ones."""
     original: Tensor
     error: float
-    """Root mean square error on the hidden pixels, in 255ths of each channel's range in pictures; NaN where
-    the target is a drawing without levels."""
+    """Root mean square error on the hidden pixels, in levels of 255 of each channel's range; NaN if the target
+    has no pixel values."""
     interpolation_error: float
-    """The same for interpolation from the visible patches."""
+    """The error of linear interpolation from the visible patches."""
 
 
 @torch.inference_mode()
@@ -47,7 +47,7 @@ def reconstruct(
     levels: Levels,
     statistics: ChannelStatistics,
 ) -> Reconstruction:
-    """Rebuild the patches of one image that a mask hides."""
+    """Rebuild the hidden patches of one image."""
     images, moments = image[None], objective.encoder.statistics
     output = objective.predict_all(images, mask)
     output = objective.target.pixels(output, images, mask, moments, levels)
@@ -72,16 +72,16 @@ def reconstruct(
 
 
 def _levels_off(guess: Tensor, truth: Tensor, hidden: Bool[Tensor, "h w"]) -> float:
-    """Root mean square error on the hidden pixels that are known, in levels of 255."""
+    """Root mean square error on the known hidden pixels, in levels of 255."""
     return float((guess - truth)[:, hidden].square().nanmean().sqrt() * 255)
 
 
 def interpolated(
     image: Float[Tensor, "c h w"], hidden: Bool[Tensor, "h w"]
 ) -> Float[Tensor, "c h w"]:
-    """Hidden pixels filled in linearly between visible ones; the nearest one's value beyond them.
+    """Fill hidden pixels by linear interpolation between visible ones; outside of them, by the nearest one.
 
-    Pixels with a missing value help nobody; where all are missing, so is what is asked for.
+    Pixels with missing values are not used; if all are missing, the result is NaN.
     """
     from scipy.interpolate import griddata
     from scipy.spatial import QhullError
@@ -90,10 +90,10 @@ def interpolated(
     if not bool(visible.any()):
         return image.masked_fill(hidden, math.nan)
     values = image[:, visible].T.cpu().numpy()
-    known, asked = visible.nonzero().cpu().numpy(), hidden.nonzero().cpu().numpy()
-    filled = griddata(known, values, asked, method="nearest")
+    known, unknown = visible.nonzero().cpu().numpy(), hidden.nonzero().cpu().numpy()
+    filled = griddata(known, values, unknown, method="nearest")
     try:
-        linear = griddata(known, values, asked, method="linear")
+        linear = griddata(known, values, unknown, method="linear")
         filled = np.where(np.isnan(linear), filled, linear)
     except QhullError:  # all visible pixels lie on one line
         pass
@@ -108,25 +108,25 @@ def nearest_errors(
     statistics: ChannelStatistics,
     questions: list[tuple[Tensor, PatchMask]],
 ) -> tuple[list[tuple[float, str] | None], int]:
-    """For each (image, mask), the training image nearest on the visible patches, and its error on the hidden.
+    """For each (image, mask): the training image nearest on the visible patches, and its error on the hidden ones.
 
-    A model that had only memorised would do no better than this. At most 2,000 evenly spaced images
-    are looked through, and the asked image itself does not count. Returns (error in levels of 255,
-    name) for each (None where there is no other image), and how many were looked through.
+    A model that only memorised its training images would be no better than this. At most 2,000 evenly spaced
+    images are compared; the image itself is excluded. Returns (error in levels of 255, name) for each pair (None if
+    there is no other image), and the number of images compared.
     """
-    positions = np.unique(np.linspace(0, len(source) - 1, _LOOKED_THROUGH).astype(int))
+    positions = np.unique(np.linspace(0, len(source) - 1, _MOST_IMAGES).astype(int))
     best = [(math.inf, 0.0, "")] * len(questions)
-    looked = 0
+    compared = 0
     for position in positions:
         try:
             image = statistics.in_units(source[int(position)].image)
         except DataError:
             continue
-        looked += 1
-        for number, (asked, mask) in enumerate(questions):
+        compared += 1
+        for number, (target, mask) in enumerate(questions):
             candidate, wanted = (
                 patchify(255 * statistics.stretched(pixels)[None], patch_size)
-                for pixels in (center_crop(image, size_of(asked[None])), asked.cpu())
+                for pixels in (center_crop(image, size_of(target[None])), target.cpu())
             )
             off = (candidate - wanted).square().nanmean(-1)[0]  # [n]
             visible = float(off[mask.kept_index[0].cpu()].nanmean())
@@ -134,10 +134,10 @@ def nearest_errors(
             if visible < best[number][0] and not itself:
                 hidden = float(off[mask.removed_index[0].cpu()].nanmean().sqrt())
                 best[number] = (visible, hidden, source.name(int(position)))
-    return [(hidden, name) if name else None for _, hidden, name in best], looked
+    return [(hidden, name) if name else None for _, hidden, name in best], compared
 
 
 def fitted_size(image: Size, trained: Size, patch_size: int) -> Size:
-    """The size, in whole patches, that keeps an image's proportions and about the trained area."""
+    """The size, in multiples of the patch size, with the image's aspect ratio and about the training area."""
     scale = (trained.height * trained.width / (image.height * image.width)) ** 0.5
     return Size(*(max(1, round(side * scale / patch_size)) * patch_size for side in image))

@@ -1,4 +1,4 @@
-"""A run as one spec, written to `spec.json`: what is done, on which images, on which machine."""
+"""A run as one spec, written to `spec.json`: the job, the images and the machine."""
 
 import math
 from dataclasses import dataclass
@@ -26,56 +26,56 @@ AnyJob = (
     | Annotated[Finetune, Kind("finetune")]
     | Annotated[Tokenize, Kind("tokenize")]
 )
-"""What may be done in a run."""
+"""All kinds of jobs."""
 
 _MAY_CHANGE = ("hardware", "save_every_minutes", "max_set_aside")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What runs, on what, and where."""
+    """The job, its images, and the machine."""
 
     spec_version: int
-    """Version of this layout; a newer one is refused."""
+    """Version of this layout; newer versions are refused."""
 
     recipe_name: str
-    """The recipe that this began as."""
+    """Name of the recipe that the run started from."""
 
     job: AnyJob
-    """What is done: everything that changes the result, but for data and seed."""
+    """The job, with all settings that change the result, except data and seed."""
 
     data: AnySource
     """Where the images are."""
 
     images: int
-    """How many images there are to learn from."""
+    """Number of training images."""
 
     channels: int
     """Channels of an image."""
 
     fingerprint: str
-    """Hash of the training images' names and sizes; the order of samples holds for these alone."""
+    """Hash of the training images' names and sizes; the order of samples is valid only for them."""
 
     statistics: ChannelStatistics
-    """Mean, deviation and range of each channel."""
+    """Mean, standard deviation and range of each channel."""
 
     seed: int
-    """Seed of weights, order, crops, masks and mixing, and of the split where the data have none."""
+    """Seed of weights, order, crops, masks and mixing, and of the split if the data have none."""
 
     hardware: Hardware
-    """What must not change the result."""
+    """Settings that must not change the result."""
 
     save_every_minutes: float
     """Time between checkpoints; 0 saves after every step."""
 
     max_set_aside: float
-    """Share of images that may be unusable before the run stops."""
+    """Share of images that may be unusable before the run stops with an error."""
 
     unmask_version: str
-    """The version of this package that began the run."""
+    """The version of this package that started the run."""
 
     torch_version: str
-    """The torch that began the run; exact continuation needs the same."""
+    """The version of torch that started the run; exact resuming needs the same version."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.save_every_minutes < math.inf:
@@ -84,26 +84,26 @@ class Run:
             )
         if not 0 <= self.max_set_aside <= 1:
             raise SettingsError(
-                f"max_set_aside is a share between 0 and 1, got {self.max_set_aside}; 0.05 is 5 %"
+                f"max_set_aside must be a share between 0 and 1, got {self.max_set_aside}; 0.05 is 5 %"
             )
 
     @property
     def recipe(self) -> Recipe | Transfer | Tokenizing:
-        """The recipe of its job."""
+        """The recipe of the job."""
         return self.job.recipe
 
     @property
     def init(self) -> str | None:
-        """The weights that it started from, in words; None if they were drawn from the seed."""
+        """Description of the initial weights; None for random weights from the seed."""
         return self.job.init
 
     @property
     def steps(self) -> int:
-        """Steps in all."""
+        """Number of steps."""
         return steps_of(self.recipe.epochs, self.images, self.recipe.batch_size)
 
     def images_seen(self, step: int) -> int:
-        """Images shown up to a step."""
+        """Number of images shown up to a step."""
         return step * self.recipe.batch_size
 
     def rate(self, step: int) -> float:
@@ -114,26 +114,26 @@ class Run:
 
     @property
     def model(self) -> ModelSpec:
-        """Shape and origin of the encoder that is trained; a tokenizer has none."""
+        """Shape and origin of the trained encoder; a tokenizer has none."""
         model = self.job.model(self)
         assert model is not None
         return model
 
     def build(self, weights: Weights | None = None) -> nn.Module:
-        """The module that is trained, around given weights or with weights drawn from the seed."""
+        """The module to train, from `weights` or with random weights from the seed."""
         return self.job.build(self, weights)
 
     @property
     def hash(self) -> str:
-        """Short hash of what must stay the same when a run goes on."""
+        """Short hash of all fields that must stay the same when a run is resumed."""
         return digest({k: value for k, value in to_json(self).items() if k not in _MAY_CHANGE})
 
     @classmethod
     def read(cls, folder: RunFolder, command: str | None = None) -> "Run":
-        """The run in a folder; `command` is the one that must have made it, if that matters.
+        """The run in a folder; if `command` is given, it must have created the run.
 
         Raises:
-            RunError: if there is none, or it is damaged, from a newer version, or of another command.
+            RunError: if there is no run, or it is damaged, of a newer version, or of another command.
         """
         data = folder.read_spec(command)
         try:
@@ -154,7 +154,7 @@ def new_run(
     save_every_minutes: float = 10.0,
     max_set_aside: float = 0.05,
 ) -> Run:
-    """A run of a job on the images of a source, stamped with this package's and torch's versions."""
+    """A run of a job on the images of a source, with the versions of this package and of torch."""
     import unmask
 
     return Run(

@@ -1,4 +1,4 @@
-"""Checkpoints of a run in training: written beside it where memory allows, else waited for."""
+"""Checkpoints during training, written in a thread if memory has room for a copy."""
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from unmask.training.hardware import memory_available
 
 
 class Saver:
-    """Saves one checkpoint at a time; all processes call all of it at the same steps."""
+    """Saves one checkpoint at a time. All processes must call every method at the same steps."""
 
     def __init__(
         self, run: Run, folder: RunFolder, module: nn.Module, optimizer: torch.optim.Optimizer
@@ -26,32 +26,33 @@ class Saver:
         return self._saving is not None and not self._saving.done
 
     def settle(self) -> None:
-        """Wait for what is being written.
+        """Wait until the current checkpoint is written.
 
         Raises:
-            ResourceError: if it could not be written.
+            ResourceError: if writing failed.
         """
         saving, self._saving = self._saving, None
         if saving is not None:
             saving.finish()
 
     def save(self, step: int, *, last: bool) -> None:
-        """Begin a checkpoint, or (the last one, or where memory has no room for a copy) write it at once.
+        """Start writing a checkpoint; wait for it if it is the last one or memory has no room for a copy.
 
         Raises:
             DivergedError: if weights are not finite; they are not saved.
-            ResourceError: if this or the one before could not be written.
+            ResourceError: if writing this checkpoint or the previous one failed.
         """
         self._check_weights(step)
         self.settle()
         (at_once,) = agreed(last or not self._room_for_a_copy())
-        parts = (self.run, step, self.module, self.optimizer)
-        self._saving = self.folder.begin_save(*parts, copy=not at_once)
+        self._saving = self.folder.begin_save(
+            self.run, step, self.module, self.optimizer, copy=not at_once
+        )
         if at_once:
             self.settle()
 
     def leave(self) -> None:
-        """Let a thread that still writes come to its end, whatever ended the training."""
+        """Wait for the writing thread, whatever ended the training."""
         if self._saving is not None:
             self._saving.thread.join()
 
@@ -67,6 +68,6 @@ class Saver:
         bad = [name for name, p in parameters if not bool(own_part(p).isfinite().all())]
         if bad:
             raise DivergedError(
-                f"step {step} left weights that are not finite ({bad[0]} among {len(bad)}), so they were "
-                "not saved; the learning rate is too high (try half of --schedule.base-lr)"
+                f"after step {step}, {len(bad)} weights are not finite, such as {bad[0]}, so no checkpoint was "
+                "saved; the learning rate is too high: try half of --schedule.base-lr"
             )

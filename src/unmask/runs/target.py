@@ -1,4 +1,4 @@
-"""What an objective predicts: targets fitted to training images, and tokenizers found by their path."""
+"""Prepare the target of an objective: fit it to training images, or load the tokenizer that it names."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,18 +27,17 @@ from unmask.targets.dalle import DalleTarget
 from unmask.targets.tokenizer import CodeTarget
 from unmask.traits import Fitted, Predicting, Targeted
 
-_AT_ONCE = 64
-_LOOKED_THROUGH = 10_000
+_AT_ONCE = 64  # images
+_MOST_IMAGES = 10_000  # read for fitting
 
 
 def fit_target(run: Setting, recipe: Recipe, source: ImageSource, objective: nn.Module) -> None:
-    """Fit the objective's target, if it wants to be and is not, on patches that the run's seed draws.
+    """Fit the objective's target, if it needs that, on patches drawn from the run's seed; or load its tokenizer.
 
-    Or put a trained tokenizer in, if it names one. What it has then is in every checkpoint; so this is for a
-    first step only.
+    The result is part of every checkpoint, so this is called only before the first step.
 
     Raises:
-        DataError: if no image can be read, or the patches allow no fit.
+        DataError: if no image can be read, or the target cannot be fitted to the patches.
         RunError, DataError: if there is no tokenizer at the path.
     """
     target = objective.target if isinstance(objective, Targeted) else None
@@ -55,11 +54,11 @@ def _tokenizer_of(run: Setting, recipe: Recipe) -> dict[str, Tensor]:
     target = objective.target
     assert isinstance(target, TokenizerCodes | DalleCodes)
     values = run.statistics.values
-    there, weights = codes_for(target, recipe.encoder.patch_size, run.channels, values)
-    if (there := replace(there, path=target.path)) != target:
+    shaped, weights = codes_for(target, recipe.encoder.patch_size, run.channels, values)
+    if (shaped := replace(shaped, path=target.path)) != target:
         raise SettingsError(
-            f"what lies at {target.path} is {there}, and the run's target is made for {target}; give it that one, "
-            "or leave the target's shape to `unmask pretrain`"
+            f"the tokenizer at {target.path} is {shaped}, but the run's target was made for {target}; restore the "
+            "original tokenizer there"
         )
     return weights
 
@@ -67,37 +66,37 @@ def _tokenizer_of(run: Setting, recipe: Recipe) -> dict[str, Tensor]:
 def _patches(
     run: Setting, recipe: Recipe, source: ImageSource, wanted: int
 ) -> Float[Tensor, "n p"]:
-    """At least so many whole patches as the encoder sees them, of the first views of the run."""
+    """At least `wanted` complete patches of the first views of the run, as the encoder sees them."""
     size = recipe.image_size
     feed = CpuFeed(source, recipe.views, size, run.seed)
     statistics = run.statistics.tensors()
-    found: list[Tensor] = []
+    patches: list[Tensor] = []
     count = 0
-    for step in range(-(-_LOOKED_THROUGH // _AT_ONCE)):
+    for step in range(-(-_MOST_IMAGES // _AT_ONCE)):
         keys = samples(step, _AT_ONCE, len(source), run.seed)
         batch = feed.load(Wanted(keys, 0, size), [])
         cut = patchify(batch.images, recipe.encoder.patch_size).flatten(0, 1)
         cut = normalize(cut, statistics)
-        found.append(cut[~cut.isnan().any(1)])
-        count += len(found[-1])
+        patches.append(cut[~cut.isnan().any(1)])
+        count += len(patches[-1])
         if count >= wanted:
             break
     if count == 0:
         raise DataError(
-            "no patch without missing values was found, and the target is fitted to whole ones; choose "
-            "objective.target:normalized-pixels, which takes what is known"
+            "all patches have missing values, and this target is fitted to complete patches; choose "
+            "objective.target:normalized-pixels, which uses the known pixels"
         )
-    return torch.cat(found)
+    return torch.cat(patches)
 
 
 def tokenizer_for(
     target: TokenizerCodes, patch_size: int, channels: int, values: str
 ) -> tuple[TokenizerCodes, dict[str, Tensor]]:
-    """The target with the shape of the tokenizer at its path, and that tokenizer's weights.
+    """The target with the shape of the tokenizer at its path, and the weights of the tokenizer.
 
     Raises:
-        RunError: if there is none at that path.
-        SettingsError: if it is of other patches, channels or values than the encoder.
+        RunError: if there is no tokenizer at the path.
+        SettingsError: if its patch size, channels or values differ from those of the encoder.
     """
     folder = RunFolder(target.path)
     spec = folder.read_spec(Tokenize.command)
@@ -110,13 +109,13 @@ def tokenizer_for(
     what = f"the tokenizer at {target.path}"
     if (side, bands) != (patch_size, channels):
         raise SettingsError(
-            f"{what} is of patches of {side} pixels and {bands} channels, and the encoder has patches of "
-            f"{patch_size} and {channels} channels; train one with `unmask tokenizer DATA --out NEW --patch-size "
+            f"{what} has patches of {side} pixels and {bands} channels, but the encoder has patches of "
+            f"{patch_size} pixels and {channels} channels; train one with `unmask tokenizer DATA --out NEW --patch-size "
             f"{patch_size}`"
         )
     if statistics.values != values:
         raise SettingsError(
-            f"{what} was trained on {statistics.values} pixels, and these images hold {values}; train one on them "
+            f"{what} was trained on {statistics.values} pixels, but these images are {values}; train one on them "
             "with `unmask tokenizer DATA --out NEW`"
         )
     weights = folder.newest_whole()[0].read("model")
@@ -125,15 +124,15 @@ def tokenizer_for(
 
 
 def dalle_for(target: DalleCodes, values: str) -> tuple[DalleCodes, dict[str, Tensor]]:
-    """The target with the shape of the encoder in its file, and that encoder's weights.
+    """The target with the shape of the encoder in its file, and the weights of that encoder.
 
     Raises:
-        DataError: if the file is not there, or not that encoder.
-        SettingsError: if the images are not of bytes.
+        DataError: if the file is missing or holds something else.
+        SettingsError: if the images are not uint8.
     """
     if values != "uint8":
         raise SettingsError(
-            f"DALL-E's tokenizer knows pixels of bytes, and these images hold {values}; train one of your own with "
+            f"DALL-E's tokenizer needs uint8 images, but these are {values}; train your own tokenizer with "
             "`unmask tokenizer`"
         )
     shape, weights = read_dalle(target.path)
@@ -143,14 +142,14 @@ def dalle_for(target: DalleCodes, values: str) -> tuple[DalleCodes, dict[str, Te
 def codes_for(
     target: TokenizerCodes | DalleCodes, patch_size: int, channels: int, values: str
 ) -> tuple[TokenizerCodes | DalleCodes, dict[str, Tensor]]:
-    """The target as what lies at its path is, and the weights that give the codes; see the two above."""
+    """The target with the shape of the model at its path, and the weights of that model."""
     if isinstance(target, DalleCodes):
         return dalle_for(target, values)
     return tokenizer_for(target, patch_size, channels, values)
 
 
 def with_tokenizer(recipe: Recipe, channels: int, values: str) -> Recipe:
-    """The recipe, whose target takes the shape of the tokenizer that it names, if it names one."""
+    """The recipe; if its target names a tokenizer, the target takes the shape of that tokenizer."""
     objective = recipe.objective
     target = objective.target if isinstance(objective, Predicting) else None
     if not isinstance(target, TokenizerCodes | DalleCodes):
@@ -160,12 +159,12 @@ def with_tokenizer(recipe: Recipe, channels: int, values: str) -> Recipe:
 
 
 def with_target(objective: Any, target: Any) -> Any:
-    """The objective's spec, a `Predicting` one, with another target."""
+    """The spec of a `Predicting` objective with another target."""
     return replace(objective, target=target)
 
 
 def brings_target(weights: ModelSpec, recipe: Recipe) -> bool:
-    """Whether weights to start from hold the recipe's target, a tokenizer if it is one."""
+    """Whether initial weights already contain the recipe's target, such as its tokenizer."""
     old, new = weights.objective, recipe.objective
     if not isinstance(old, Predicting) or not isinstance(new, Predicting):
         return False

@@ -1,4 +1,4 @@
-"""Training a tokenizer: discrete codes of image patches, judged beside k-means on images it has not seen."""
+"""Training a tokenizer: learn discrete codes of image patches and compare them with k-means on held-out images."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,7 +20,7 @@ from unmask.targets.tokenizer import PatchTokenizer
 from unmask.training.distributed import here
 
 _HELD_OUT_SHARE = 0.1
-_HELD_OUT_MOST = 1000  # images; more would hardly change the figures
+_HELD_OUT_MOST = 1000  # images; more would hardly change the result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,55 +28,55 @@ class Tokenize:
     """Train a tokenizer."""
 
     command: ClassVar[str] = "tokenizer"
-    """The command that makes such runs."""
+    """The command that creates such runs."""
 
     is_scored: ClassVar[bool] = True
-    """Whether there is a score at the end."""
+    """Whether the run ends with a score."""
 
     recipe: Tokenizing
-    """Everything that changes the result."""
+    """Settings that change the result."""
 
     @property
     def init(self) -> str | None:
-        """Nothing: its weights are drawn from the seed."""
+        """None: its weights are always random, from the seed."""
         return None
 
     def knows(self, images: Images) -> bool:
-        """Annotations do not matter here."""
+        """True: annotations do not matter here."""
         return True
 
     def open(self, data: AnySource, seed: int) -> Images:
         """The training images, and at most 1,000 others: the data's test images, or a tenth drawn from the seed.
 
         Raises:
-            DataError: if there is one image alone.
+            DataError: if there is only one image.
         """
         return open_images(data, seed)
 
     def model(self, run: Setting) -> None:
-        """None: a tokenizer has no encoder to take away."""
+        """None: a tokenizer has no encoder."""
         return
 
     def build(self, run: Setting, weights: Weights | None = None) -> PatchTokenizer:
-        """The tokenizer, its weights drawn from the seed."""
+        """The tokenizer with random weights from the seed."""
         with seeded("weights", run.seed):
             return self.recipe.tokenizer.build(
                 self.recipe.patch_size, run.channels, run.statistics.tensors()
             )
 
     def fit(self, run: Setting, source: ImageSource, module: nn.Module) -> None:
-        """Nothing is fitted."""
+        """Nothing to fit."""
 
     def change(self, run: Setting) -> Change | None:
-        """Batches stay as they are."""
+        """None: batches stay unchanged."""
         return None
 
     def watch(self, run: Setting, source: ImageSource, module: nn.Module) -> None:
-        """Nobody looks: its codes are judged at the end."""
+        """No check: the score at the end measures the codes."""
         return
 
     def score(self, run: Setting, module: nn.Module, images: Images) -> Outcome | None:
-        """What its codes keep of images that it has not seen, beside k-means; the first process judges."""
+        """Evaluate the codes on held-out images, compared with k-means; only in the first process."""
         if not here().first:
             return None
         assert images.test is not None
@@ -86,10 +86,10 @@ class Tokenize:
 
 
 def open_images(data: AnySource, seed: int) -> Images:
-    """The training images, and at most 1,000 others: the data's test images, or a tenth drawn from the seed.
+    """The training images, and at most 1,000 held-out ones: the data's test images, or a tenth drawn from the seed.
 
     Raises:
-        DataError: if there is one image alone.
+        DataError: if there is only one image.
     """
     train = data.open("train")
     random = np.random.default_rng(derive("held out", seed))
@@ -99,16 +99,16 @@ def open_images(data: AnySource, seed: int) -> Images:
         if test.channels != train.channels:
             raise DataError(
                 f"the training images have {train.channels} channels and the test images "
-                f"{test.channels}; both must have as many"
+                f"{test.channels}; both need the same number"
             )
         return Images(train, Subset(test, rows), split="the data's own test images")
     if len(train) < 2:
         raise DataError(
-            f"{train.where} holds one image, and a tokenizer is judged on others than it learns "
-            "from; add more"
+            f"{train.where} holds one image, but a tokenizer needs other images for its evaluation; "
+            "add images"
         )
     order = random.permutation(len(train))
     count = min(_HELD_OUT_MOST, max(1, round(_HELD_OUT_SHARE * len(train))))
-    held, rest = np.sort(order[:count]), np.sort(order[count:])
+    held, learning = np.sort(order[:count]), np.sort(order[count:])
     words = f"held out, drawn from seed {seed}"
-    return Images(Subset(train, rest), Subset(train, held), split=words)
+    return Images(Subset(train, learning), Subset(train, held), split=words)

@@ -1,4 +1,4 @@
-"""Training, from the first image to the last checkpoint, whatever the job. Read top to bottom."""
+"""The training loop of every job, from the first image to the last checkpoint. Read it from top to bottom."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -26,18 +26,20 @@ from unmask.training.kernels import prepared
 from unmask.training.logbook import Logbook
 from unmask.training.loop import train
 
-_WRITE_SECONDS = 1.0
+_WRITE_SECONDS = (
+    1.0  # between writes of the log; reading losses waits for the GPU, so not at every step
+)
 
 
 class Progress(NamedTuple):
-    """Where a run stands after a step."""
+    """The state of a run after a step."""
 
     step: int
     steps: int
     lines: list[dict[str, float]]
-    """Log lines written since the last report; mostly none."""
+    """Log lines written since the last report; usually none."""
     saved: bool
-    """Whether a checkpoint of it is written, or on its way to the disk."""
+    """Whether a checkpoint of this step is written or being written."""
 
 
 def training(
@@ -48,22 +50,21 @@ def training(
     stop: Event,
     start: Checkpoint | None = None,
 ) -> Iterator[Progress]:
-    """Do a run's job on its training images, from a checkpoint if one is given, until the end or until `stop` is set.
+    """Train a run's module on its images, from a checkpoint if given, until the end or until `stop` is set.
 
-    With several processes, each calls this and gets its rows of every batch; they stop and save at the same
-    step, whichever wanted it.
+    With several processes, each calls this and gets its rows of every batch. All stop and save at the same step.
 
     Raises:
-        DataError: when too many images cannot be used.
+        DataError: when too many images are unusable.
         DivergedError: when the loss is no longer finite; nothing is saved after it.
         ResourceError: when the disk is full.
     """
-    # What must be known of the training images before the first step of all: targets are fitted to them.
+    # Before the first step: fit the target to the training images, where the objective needs that.
     if start is None:
         run.job.fit(run, source, module)
     watch = run.job.watch(run, source, module)
 
-    # Module, optimizer and log, as the checkpoint left them.
+    # Restore module, optimizer and log from the checkpoint, or start new ones.
     device = find_device(run.hardware.device)
     torch.set_num_threads(run.hardware.threads)
     feed = feed_for(source, run.recipe.views, run.recipe.size_at, run.seed, run.hardware)
@@ -73,48 +74,38 @@ def training(
     saver = Saver(run, folder, module, equipped.optimizer)
     set_aside = _gathered(run, folder, source)
 
-    # The steps themselves.
+    # The steps: `train` yields a report after each.
     stream = _batches(run, feed, device, first_step, set_aside)
-    reports = train(
-        equipped.module,
-        stream,
-        equipped.optimizer,
-        run.rate,
-        first_step=first_step,
-        steps=run.steps,
-        seed=run.seed,
-        device=device,
-        precision=run.hardware.precision,
-        micro_batch=run.hardware.micro_batch,
-    )
+    reports = _steps(run, equipped, stream, device, first_step)
     stepped = written = saved = time.perf_counter()
     try:
-        for report in equipped.around(reports):
-            # Now and then: a look at the embedding. Its time is not the step's.
+        for report in reports:
+            # Ten times a run: check the embedding for collapse. The GPU finishes the step first, so that the
+            # time of the check does not count as time of the step.
             looks = watch is not None and watch.due(report.step)
             if looks:
-                wait_for(device)  # or the GPU would go on in time that is not counted
+                wait_for(device)
             now = time.perf_counter()
             logbook.add(report, now - stepped)
             if watch is not None and looks:
                 logbook.note(report.step, watch.look())
             stepped = time.perf_counter()
 
-            # All processes agree on what is due: to stop, to save, to write the log, to list unusable images.
+            # All processes agree on what is due: stop, save, write the log, list unusable images.
             stopping, save, write, unusable, writing = agreed(
                 stop.is_set(),
                 report.step == run.steps or now - saved >= 60 * run.save_every_minutes,
                 now - written >= _WRITE_SECONDS,
-                bool(set_aside.untold),
+                bool(set_aside.waiting),
                 saver.busy,
             )
             save = save or stopping
             if unusable:
-                set_aside.tell()
+                set_aside.gather()
             if not writing:
                 saver.settle()
 
-            # The log first: it finds a loss that is not finite before a checkpoint could hold its consequences.
+            # Write the log before saving: it detects a loss that is not finite, which must not reach a checkpoint.
             lines: list[dict[str, float]] = []
             if save or write:
                 lines = logbook.write()
@@ -125,7 +116,7 @@ def training(
 
             yield Progress(report.step, run.steps, lines, save)
             if stopping:
-                stop.set()  # where another process was told to
+                stop.set()  # where another process got the signal
                 return
     finally:
         saver.leave()
@@ -135,21 +126,21 @@ class _Equipped(NamedTuple):
     """A module ready to train."""
 
     module: nn.Module
-    """As the loop calls it: over all processes."""
+    """The module as the loop calls it, with gradients averaged over all processes."""
     optimizer: torch.optim.Optimizer
     around: Callable[[Reports], Reports]
-    """What goes around the steps: the choice of attention kernels on a GPU."""
+    """Wraps the steps: selects the attention kernels on a GPU."""
     meter: Meter
 
 
 def _equip(
     run: Run, module: nn.Module, feed: Feed, device: torch.device, start: Checkpoint | None
 ) -> _Equipped:
-    """Weights, FLOPs, compiling, processes and optimizer, in the order that each of them needs.
+    """Load weights, count FLOPs, compile, distribute over processes and build the optimizer, in this order.
 
-    Weights come first, since all else looks at the module. FLOPs are counted before compiling, which hides them
-    from the counter. Processes share the module before the optimizer is built, which holds the parameters, or
-    with `--shard` the parts of them, that the process then has.
+    Weights come first, because everything else reads the module. FLOPs are counted before compiling, which hides
+    them from the counter. The module is distributed before the optimizer is built, because with `--shard` the
+    optimizer must hold the process's own parts of the parameters.
     """
     recipe, hardware = run.recipe, run.hardware
     if start:
@@ -174,16 +165,35 @@ def _equip(
     spread_out = spread(module, device, hardware.shard)
     optimizer = recipe.optimizer.build(module)
     if start:
-        # of a tokenizer that an older version began; names of other runs do not change
+        # for tokenizers of an older version, whose parameters had other names
         state = current_names(start.read("training/optimizer"))
         restore_optimizer(optimizer, module, state)
     return _Equipped(spread_out, optimizer, around, Meter(device, flops, ceiling))
 
 
+def _steps(
+    run: Run, equipped: _Equipped, stream: Iterator[Batch], device: torch.device, first_step: int
+) -> Reports:
+    """The steps of the run on a stream of batches; yields a report after each."""
+    reports = train(
+        equipped.module,
+        stream,
+        equipped.optimizer,
+        run.rate,
+        first_step=first_step,
+        steps=run.steps,
+        seed=run.seed,
+        device=device,
+        precision=run.hardware.precision,
+        micro_batch=run.hardware.micro_batch,
+    )
+    return equipped.around(reports)
+
+
 def _batches(
     run: Run, feed: Feed, device: torch.device, first_step: int, set_aside: "_Gathered"
 ) -> Iterator[Batch]:
-    """This process's rows of the batches from a step on, on the device, changed as the job wants."""
+    """This process's rows of the batches from a step on, on the device, with the changes of the job (mixup, noise)."""
     recipe, hardware, processes = run.recipe, run.hardware, here()
     stream = batches(
         feed,
@@ -202,31 +212,31 @@ def _batches(
 
 
 def _gathered(run: Run, folder: RunFolder, source: ImageSource) -> "_Gathered":
-    """The list of unusable images, begun with those that the scan refused."""
+    """The list of unusable images; it starts with those that the scan refused."""
     total = len(source) + len(source.refused)
     set_aside = _Gathered(SetAside(folder.set_aside, total, run.max_set_aside))
     if here().first:
-        set_aside.kept.add(source.refused)
+        set_aside.list.add(source.refused)
     return set_aside
 
 
 class _Gathered:
-    """The first process's list of images that could not be used, with those that the others meet."""
+    """Unusable images of all processes, collected in the list of the first one."""
 
-    def __init__(self, kept: SetAside) -> None:
-        self.kept = kept
-        self.untold: Failures = []
+    def __init__(self, set_aside: SetAside) -> None:
+        self.list = set_aside
+        self.waiting: Failures = []
 
     def add(self, failures: Failures) -> None:
-        """Note (name, reason) pairs; of several processes, to be told later."""
+        """Add (name, reason) pairs; with several processes they wait for the next `gather`."""
         if here().count == 1:
-            self.kept.add(failures)
+            self.list.add(failures)
         else:
-            self.untold += failures
+            self.waiting += failures
 
-    def tell(self) -> None:
-        """Bring all lists to the first process; all must call it."""
-        told = everyones(self.untold)
-        self.untold = []
+    def gather(self) -> None:
+        """Send all pairs to the first process; all processes must call this."""
+        lists = everyones(self.waiting)
+        self.waiting = []
         if here().first:
-            self.kept.add([failure for failures in told for failure in failures])
+            self.list.add([failure for failures in lists for failure in failures])

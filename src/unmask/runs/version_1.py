@@ -1,13 +1,13 @@
-"""`spec.json` of version 1, with a layout of its own for each kind of run, as version 2."""
+"""Convert `spec.json` of version 1, which had a different layout for each kind of run, to version 2."""
 
 from typing import Any
 
 _JOBS = {"": "pretrain", "finetune": "finetune", "tokenizer": "tokenize"}
-"""Names of jobs by the `purpose` that version 1 wrote; pretraining wrote none."""
+"""Job kinds by the `purpose` of version 1; pretraining had no purpose."""
 
 
 def migrated(data: dict[str, Any]) -> dict[str, Any]:
-    """The same run in version 2: what is done moves into `job`; everything else stays."""
+    """The same run in version 2: recipe, initial weights and classes move into `job`; other fields stay."""
     fields = {**data, "spec_version": 2}
     kind = _JOBS.get(str(fields.pop("purpose", "")), "pretrain")
     job = {"kind": kind, "recipe": fields.pop("recipe", None)}

@@ -1,4 +1,4 @@
-"""Weights by their path: of a run, or of a file in any layout that `formats` knows."""
+"""Find weights by their path: a run, or a file in any layout that `formats` knows."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,27 +15,27 @@ _NO_HINTS = Hints()
 
 
 class Found(NamedTuple):
-    """Weights, and where they are from."""
+    """Weights and their origin."""
 
     weights: Weights
     about: str
-    """Which weights these are, in a few words."""
+    """A short description of the weights."""
     layout: str
-    """Its public name; a run's is unmask."""
+    """The name of the layout; that of a run is unmask."""
     run: Run | None = None
-    """The run of pretraining that made them, if one did."""
+    """The pretraining run that made them, if there is one."""
     step: int | None = None
-    """The step of the run after which they were saved."""
+    """The step after which a run saved them."""
     damaged: tuple[str, ...] = ()
-    """A line for each damaged checkpoint that was passed over."""
+    """A line for each damaged checkpoint that was skipped."""
 
 
 def find_weights(path: Path | str, hints: Hints = _NO_HINTS) -> Found:
-    """The newest whole checkpoint of a run, or the weights of a file or folder.
+    """The newest complete checkpoint of a run, or the weights of a file or folder.
 
     Raises:
-        RunError: if there is nothing, or a run without a checkpoint.
-        DataError: if it is a file that cannot be used.
+        RunError: if there is nothing at the path, or a run without a checkpoint.
+        DataError: if the file cannot be used.
     """
     folder = RunFolder(path)
     if folder.spec.exists():
@@ -49,12 +49,12 @@ def find_weights(path: Path | str, hints: Hints = _NO_HINTS) -> Found:
 
 
 def _of_run(folder: RunFolder) -> Found:
-    """Of a classifier the encoder alone: of the average, where weights are averaged."""
+    """Weights of a run; of a fine-tuned run only the encoder (the average, if weights are averaged)."""
     run = Run.read(folder, "finetune" if folder.made_by("finetune") else "pretrain")
     checkpoint, damaged = folder.newest_whole()
     if isinstance(run.job, Pretrain) and isinstance(run.job.recipe.objective, Masked):
         weights = Weights(run.model, *split(checkpoint.read("model")))
-    else:  # what else it trains is of no use without its teacher
+    else:  # the rest of the model is useless without its teacher or its task
         weights = Weights(run.model.without_decoder(), checkpoint.read("encoder"), {})
     step = checkpoint.info.step
     about = f"{run.recipe_name}, step {step:,}"

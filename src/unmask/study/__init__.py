@@ -1,4 +1,4 @@
-"""Studies: grids of recipes, run once and resumed at will, into tables beside the paper's."""
+"""Studies: grids of recipes that can be interrupted and resumed, with tables that compare them with the paper."""
 
 from unmask.study.study import Scale, Study, Trial, Variation
 

@@ -1,4 +1,4 @@
-"""The paper's ablations (He and others, CVPR 2022, section 4) as studies, with its numbers: ViT-L, ImageNet-1K."""
+"""The ablations of the MAE paper (He and others, CVPR 2022, section 4) as studies, with its results for ViT-L."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +14,9 @@ from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.objectives.encodings import AnyEncoding, Replaced, Visible
 from unmask.recipes import from_file
+from unmask.study.methods import tokenized
 from unmask.study.scales import PAPER
 from unmask.study.study import Published, Study, Trial, Variation
-from unmask.study.tokenized import tokenized
 from unmask.targets import (
     AnyTarget,
     Hog,
@@ -26,7 +26,7 @@ from unmask.targets import (
     PrincipalComponents,
 )
 
-_SMALL_PATCH = 256  # values
+_SMALL_PATCH = 256  # values of a patch
 _FEWEST_CODES, _CODES = 512, 8192
 
 
@@ -36,13 +36,13 @@ def scored(finetune: float, linear: float) -> Published:
 
 
 def decoder(depth: int | None, share: float | None, trial: Trial) -> Trial:
-    """A decoder of another depth, or of another share of the encoder's width."""
+    """A decoder with another depth, or with a width that is this share of the encoder's."""
     objective = trial.recipe.objective
     old = objective.decoder if isinstance(objective, MAE) else None
     if not isinstance(old, SelfAttentionDecoder):
-        raise SettingsError("the decoder studied is the paper's, decoder:self-attention")
+        raise SettingsError("this study needs the paper's decoder, decoder:self-attention")
     width = round(trial.recipe.encoder.embed_dim * share) if share else old.embed_dim
-    heads = max(1, round(old.num_heads * width / old.embed_dim))  # as wide as before
+    heads = max(1, round(old.num_heads * width / old.embed_dim))  # of the same width
     new = replace(old, depth=depth or old.depth, embed_dim=width, num_heads=heads)
     return trial.objective(decoder=new)
 
@@ -63,7 +63,7 @@ def target(chosen: AnyTarget) -> Callable[[Trial], Trial]:
 
 
 def kmeans_codes(trial: Trial) -> Trial:
-    """8,192 codes as the paper's tokenizer has, or 512 where patches have fewer than 256 values."""
+    """8,192 codes, like the paper's tokenizer, or 512 if patches have fewer than 256 values."""
     few = trial.recipe.encoder.patch_size**2 * 3 < _SMALL_PATCH
     return trial.objective(target=KMeansTokens(codes=_FEWEST_CODES if few else _CODES))
 
@@ -74,10 +74,10 @@ def views(chosen: AnyViews) -> Callable[[Trial], Trial]:
 
 
 def jittered(trial: Trial) -> Trial:
-    """The base's random crops, with their colours changed."""
+    """The base's random crops with colour jitter."""
     crop = trial.recipe.views
     if not isinstance(crop, RandomCrop):
-        raise SettingsError("colours are changed of random crops, and the base has none")
+        raise SettingsError("colour jitter needs random crops, but the base has other views")
     return trial.pretrained(
         views=JitteredCrop(
             smallest_share=crop.smallest_share, flip_probability=crop.flip_probability
@@ -86,7 +86,7 @@ def jittered(trial: Trial) -> Trial:
 
 
 def epochs(factor: float, trial: Trial) -> Trial:
-    """Longer or shorter; what is shorter warms up for as much less."""
+    """A longer or shorter pretraining; a shorter one has a proportionally shorter warm-up."""
     schedule = trial.recipe.schedule
     warmup = schedule.warmup_epochs * min(1.0, factor)
     return trial.pretrained(
@@ -95,7 +95,7 @@ def epochs(factor: float, trial: Trial) -> Trial:
 
 
 def blocks(count: str, trial: Trial) -> Trial:
-    """So many of the last blocks fine-tuned; a share of all blocks if it says so."""
+    """Fine-tuning of the last blocks: a number, or a percentage of all blocks."""
     depth = trial.transfer.encoder.depth
     if count.endswith("%"):
         count = str(round(depth * int(count[:-1]) / 100))
@@ -103,7 +103,7 @@ def blocks(count: str, trial: Trial) -> Trial:
 
 
 def labelled(amount: str, noise: Noise, trial: Trial) -> Trial:
-    """Fine-tuned with noise on a share of the labels, for as many steps as on all of them."""
+    """Fine-tuning with noise on a share of the labels, for as many steps as on all labels."""
     share = 1.0 if amount == "all" else int(amount[:-1]) / 100
     schedule = trial.transfer.schedule
     tuned = trial.tuned(
@@ -159,7 +159,7 @@ MASK_TOKEN = Study(
 )
 
 TARGET = Study(
-    title="What is rebuilt",
+    title="Reconstruction target",
     source="MAE table 1d",
     base="pixels",
     variations=(
@@ -174,7 +174,7 @@ TARGET = Study(
             change=target(PrincipalComponents(share=1 / 8)),
             published=scored(84.6, 72.3),
         ),
-        Variation(  # the paper's are of DALL-E's
+        Variation(  # the paper uses DALL-E's tokenizer
             name="tokenizer's codes", change=tokenized, published=scored(85.3, 71.6)
         ),
         Variation(name="k-means tokens", change=kmeans_codes),
@@ -184,7 +184,7 @@ TARGET = Study(
 
 AUGMENTATION = Study(
     title="Augmentation in pretraining",
-    source="MAE table 1e; the strength of the jitter is MoCo v3's, for the paper gives none",
+    source="MAE table 1e; the strength of the jitter is MoCo v3's, because the paper gives none",
     base="random crop",
     variations=(
         Variation(name="none", change=views(CenterCrop()), published=scored(84.0, 65.7)),
@@ -220,7 +220,7 @@ MASK_SAMPLING = Study(
 
 MASK_RATIO = Study(
     title="Share of hidden patches",
-    source="MAE figure 5, its points read from memory but for 75 %",
+    source="MAE figure 5; all points except 75 % are from memory",
     base="75 %",
     variations=tuple(
         Variation(
@@ -246,7 +246,7 @@ MASK_RATIO = Study(
 
 SCHEDULE = Study(
     title="Epochs of pretraining, as a multiple of the scale's",
-    source="MAE figure 7, its points read from memory; 800 epochs are 1",
+    source="MAE figure 7, points from memory; 1 is 800 epochs",
     base="1",
     variations=tuple(
         Variation(name=name, change=partial(epochs, factor), published=scored(*values))
@@ -263,7 +263,7 @@ SCHEDULE = Study(
 )
 
 PARTIAL = Study(
-    title="Blocks that are fine-tuned",
+    title="Fine-tuned blocks",
     source="MAE figure 9",
     base="all",
     variations=(
@@ -304,7 +304,7 @@ NOISE = Study(
 
 
 def of_size(encoder: ViT, chosen: AnyEncoding, depth: int, trial: Trial) -> Trial:
-    """An encoder of the paper's, with or without mask tokens, and a decoder of so many blocks."""
+    """One of the paper's encoders, with or without mask tokens, and a decoder of `depth` blocks."""
     sized = replace(
         trial,
         recipe=replace(trial.recipe, encoder=encoder),
@@ -314,8 +314,8 @@ def of_size(encoder: ViT, chosen: AnyEncoding, depth: int, trial: Trial) -> Tria
 
 
 SPEED = Study(
-    title="Time of 800 epochs, by what the encoder sees and the decoder's depth",
-    source="MAE table 2 (128 TPU-v3 cores; ours is this machine)",
+    title="Time of 800 epochs, by the encoder's input and the decoder's depth",
+    source="MAE table 2 (128 TPU-v3 cores; ours on this machine)",
     base="ViT-L with mask tokens: 8 blocks",
     variations=tuple(
         Variation(
@@ -357,7 +357,7 @@ def find_study(name: str) -> Study:
     """The study of this name, or the object that `FILE.py:NAME` points to.
 
     Raises:
-        SettingsError: naming the nearest study, or what is wrong with the file.
+        SettingsError: with the nearest name, or the problem of the file.
     """
     if ".py" in name:
         return from_file(name, Study)

@@ -1,4 +1,4 @@
-"""How long the runs of a study will take, and how much shorter they must be to fit a budget."""
+"""The expected time of a study's runs, and the factor that shortens them to fit a budget."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,42 +14,44 @@ from unmask.study.study import tokenizer_of
 from unmask.training.hardware import find_device
 from unmask.training.step_cost import Cost, measure_cost
 
-_FORWARD = 1 / 3  # of a forward and backward pass
-_LEAST = 0.01
+_FORWARD = 1 / 3  # time of a forward pass relative to a forward and backward pass
+_LEAST = 0.01  # share of the epochs
 
 
 def expected_seconds(
     every: Sequence[Job], costs: Mapping[str, StepCost], tuning: Cost, setting: Setting
 ) -> tuple[float, float]:
-    """Of what is left: the trainings, which a budget can shorten, and the rest, which it cannot.
+    """Seconds of the remaining trainings, which a budget can shorten, and of the evaluations, which it cannot.
 
-    `costs` are of the pretrainings by name, `tuning` that of `tuning_cost`; loading is not counted.
+    `costs` has the pretrainings by name, `tuning` is from `tuning_cost`. Loading is not included.
     """
     images, tests = len(setting.labelled.train), len(setting.labelled.test)
-    training = rest = 0.0
-    tokenizers: dict[Path, float] = {}  # several runs may want one
+    training = evaluation = 0.0
+    tokenizers: dict[Path, float] = {}  # several runs may share one
     for job in every:
-        left = job.left()
-        if left and job.trained and not (job.folder / "pretrained" / "spec.json").exists():
-            training += _learning(costs[job.name], job.recipe, images)
+        remaining = job.left()
+        if remaining and job.trained and not (job.folder / "pretrained" / "spec.json").exists():
+            training += _training_seconds(costs[job.name], job.recipe, images)
         codes = job.codes
-        if left and codes is not None and not codes.trained.spec.exists():
-            tokenizers[codes.folder] = _learning(
+        if remaining and codes is not None and not codes.trained.spec.exists():
+            tokenizers[codes.folder] = _training_seconds(
                 costs[tokenizer_of(job.name)], codes.recipe, images
             )
-        for asking in left:
-            if asking.transfer is None:
-                rest += (images + tests) * _FORWARD * tuning.seconds_per_image / len(left)
+        for measurement in remaining:
+            transfer = measurement.transfer
+            if transfer is None:
+                forward = (images + tests) * _FORWARD * tuning.seconds_per_image
+                evaluation += forward / len(remaining)
                 continue
-            share = 1.0 if asking.labels == "all" else _share(asking.labels, images)
-            seen = images * share * asking.transfer.epochs
+            share = 1.0 if measurement.labels == "all" else _share(measurement.labels, images)
+            seen = images * share * transfer.epochs
             training += seen * tuning.seconds_per_image
-            training += seen / asking.transfer.batch_size * tuning.seconds_per_update
-            rest += tests * _FORWARD * tuning.seconds_per_image
-    return training + sum(tokenizers.values()), rest
+            training += seen / transfer.batch_size * tuning.seconds_per_update
+            evaluation += tests * _FORWARD * tuning.seconds_per_image
+    return training + sum(tokenizers.values()), evaluation
 
 
-def _learning(cost: StepCost, recipe: Recipe | Tokenizing, images: int) -> float:
+def _training_seconds(cost: StepCost, recipe: Recipe | Tokenizing, images: int) -> float:
     """Seconds of a training without loading."""
     seen = images * recipe.epochs
     return seen * cost.seconds / cost.batch + seen / recipe.batch_size * cost.update_seconds
@@ -60,7 +62,7 @@ def _share(amount: str, images: int) -> float:
 
 
 def tuning_cost(transfer: Transfer, setting: Setting) -> Cost:
-    """What a step of fine-tuning costs, measured."""
+    """The measured cost of a step of fine-tuning."""
     labelled, hardware = setting.labelled, setting.hardware
     encoder = transfer.encoder.build(
         transfer.image_size, labelled.train.channels, setting.statistics.tensors()
@@ -78,24 +80,25 @@ def tuning_cost(transfer: Transfer, setting: Setting) -> Cost:
     )
 
 
-def fitting_factor(budget: float, training: float, rest: float, kept: Path) -> float:
-    """The share of their epochs that trainings may last; what `kept` holds of the same budget stays.
+def fitting_factor(budget: float, training: float, evaluation: float, file: Path) -> float:
+    """The factor on the epochs of all trainings that fits the budget, in seconds.
 
-    So the same command goes on with the same runs, whatever the machine's speed today.
+    If `file` has a factor for the same budget, it is used. So a resumed study continues with the same runs, even if the
+    machine is faster or slower now.
 
     Raises:
-        SettingsError: if next to nothing would be left of them.
+        SettingsError: if less than a hundredth of the epochs would be left.
     """
-    if kept.exists():
-        known = json.loads(kept.read_text())
-        if known["seconds"] == budget:
-            return known["epochs"]
-    factor = min(1.0, (budget - rest) / training) if training else 1.0
+    if file.exists():
+        saved = json.loads(file.read_text())
+        if saved["seconds"] == budget:
+            return saved["epochs"]
+    factor = min(1.0, (budget - evaluation) / training) if training else 1.0
     if factor < _LEAST:
         raise SettingsError(
-            f"these runs take about {training + rest:,.0f} s, and a budget of {budget:,.0f} s would leave less than "
-            "a hundredth of their epochs; give more with --budget, or fewer runs with --only and --seeds"
+            f"these runs take about {training + evaluation:,.0f} s, and a budget of {budget:,.0f} s leaves less than "
+            "a hundredth of their epochs; use a larger --budget, or fewer runs with --only and --seeds"
         )
     factor = float(f"{factor:.2g}")
-    kept.write_text(json.dumps({"seconds": budget, "epochs": factor}) + "\n")
+    file.write_text(json.dumps({"seconds": budget, "epochs": factor}) + "\n")
     return factor

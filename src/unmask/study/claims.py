@@ -1,4 +1,4 @@
-"""Who works on what, where several processes or machines share a folder: a claim file for each run."""
+"""Claim files, so that several processes or machines that share a folder do not work on the same run."""
 
 import json
 import os
@@ -11,54 +11,54 @@ from pathlib import Path
 
 from unmask.errors import ResourceError
 
-_SIGN_OF_LIFE = 15.0  # seconds
-_DEAD_AFTER = 120.0
+_HEARTBEAT = 15.0  # seconds
+_DEAD_AFTER = 120.0  # seconds without a heartbeat
 
 
 @contextmanager
 def claimed(folder: Path) -> Generator[bool]:
-    """Whether what is done in a folder is this process's to do; if so, until the end of the context.
+    """Try to claim a folder for this process until the end of the context; yields whether it succeeded.
 
-    A claim is a file `claim-N`, made only if it is not there, so that of several processes one wins. Its holder touches it
-    four times a minute. One whose process has ended, or that nobody touched for two minutes, is dead:
-    the next number is then free to be taken.
+    A claim is a file `claim-N`, created exclusively, so that only one of several processes succeeds. Its owner touches it
+    four times a minute. A claim is dead if its process has ended, or if nobody touched it for two minutes; then another
+    process may claim the next number.
 
     Raises:
         ResourceError: if the folder cannot be written.
     """
-    mine = _take(folder)
-    if mine is None:
+    claim = _claim(folder)
+    if claim is None:
         yield False
         return
     ended = threading.Event()
-    alive = threading.Thread(target=_stay_alive, args=(mine, ended), daemon=True)
-    alive.start()
+    heartbeat = threading.Thread(target=_touch_regularly, args=(claim, ended), daemon=True)
+    heartbeat.start()
     try:
         yield True
     finally:
         ended.set()
-        alive.join()
+        heartbeat.join()
         for claim in _claims(folder):
             claim.unlink(missing_ok=True)
 
 
-def _take(folder: Path) -> Path | None:
-    """The claim made, or None if a living process holds the folder."""
+def _claim(folder: Path) -> Path | None:
+    """The new claim, or None if a living process has the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         *_, newest = [None, *_claims(folder)]
         if newest is not None and not _dead(newest):
             return None
-        mine = folder / f"claim-{_number(newest) + 1 if newest else 0}"
-        who = {"host": socket.gethostname(), "process": os.getpid()}
-        with mine.open("x") as file:
-            file.write(json.dumps(who))
-        return mine
+        claim = folder / f"claim-{_number(newest) + 1 if newest else 0}"
+        owner = {"host": socket.gethostname(), "process": os.getpid()}
+        with claim.open("x") as file:
+            file.write(json.dumps(owner))
+        return claim
     except FileExistsError:
         return None
     except OSError as error:
         raise ResourceError(
-            f"{folder} cannot be written ({error.strerror}); mend that and give the same command again"
+            f"{folder} cannot be written ({error.strerror}); make it writable and run the same command again"
         ) from None
 
 
@@ -71,18 +71,18 @@ def _number(claim: Path) -> int:
 
 
 def _dead(claim: Path) -> bool:
-    """Whether its holder is gone."""
+    """Whether the owner of a claim has ended."""
     try:
         silent = time.time() - claim.stat().st_mtime > _DEAD_AFTER
         text = claim.read_text()
     except FileNotFoundError:
-        return False  # given back this moment; the next look will tell
+        return False  # released just now; the caller tries again
     try:
-        who = json.loads(text)
+        owner = json.loads(text)
     except ValueError:
-        return silent  # being written, or killed while it was
-    here = who["host"] == socket.gethostname()
-    return silent or (here and not _runs(who["process"]))
+        return silent  # the owner is still writing it, or was killed while writing
+    here = owner["host"] == socket.gethostname()
+    return silent or (here and not _runs(owner["process"]))
 
 
 def _runs(process: int) -> bool:
@@ -95,9 +95,9 @@ def _runs(process: int) -> bool:
     return True
 
 
-def _stay_alive(claim: Path, ended: threading.Event) -> None:
-    while not ended.wait(_SIGN_OF_LIFE):
+def _touch_regularly(claim: Path, ended: threading.Event) -> None:
+    while not ended.wait(_HEARTBEAT):
         try:
             os.utime(claim)
-        except OSError:  # a folder that cannot be reached for a while
+        except OSError:  # a network folder may be unreachable for a while
             continue

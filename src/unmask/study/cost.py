@@ -1,8 +1,7 @@
-"""What a step of every variation costs here: FLOPs, time and memory, measured in turns."""
+"""FLOPs, time and memory of a step of each variation, measured in interleaved rounds."""
 
 import json
 import statistics
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,40 +18,42 @@ from unmask.randomness import generator
 from unmask.recipes import Recipe, Tokenizing
 from unmask.spec import digest, to_json
 from unmask.training.flops import flops_per_image
-from unmask.training.hardware import Hardware, Precision, autocast, find_device, wait_for
+from unmask.training.hardware import Hardware, Precision, autocast, find_device, seconds_of
 from unmask.training.step_cost import saved_bytes
 
-_LONG = 5.0  # seconds of a pass, from which on a turn is worth a line
+_LONG = (
+    5.0  # seconds of a pass; longer ones are reported, so that the console does not seem to hang
+)
 
 
 class StepCost(NamedTuple):
-    """What a step of one variation costs."""
+    """The cost of a step of one variation."""
 
     flops: int
-    """Of matrix products, for an image forth and back."""
+    """FLOPs of matrix products per image, forward and backward."""
     seconds: float
-    """Median of the forward and backward passes of a batch."""
+    """Median time of the forward and backward passes of a batch."""
     least: float
     most: float
     update_seconds: float
-    """Median of the optimizer's step."""
+    """Median time of the optimizer's step."""
     batch: int
-    """Images of a pass."""
+    """Images per pass."""
     bytes_kept: int
-    """What a forward pass of an image keeps for the backward pass."""
+    """Bytes per image that a forward pass keeps for the backward pass."""
 
 
 class Counted(NamedTuple):
-    """FLOPs of an image, and the bytes kept for it."""
+    """FLOPs per image, and bytes kept per image."""
 
     flops: int
     bytes_kept: int
 
 
 class Turn(NamedTuple):
-    """The seconds of one pass and one update."""
+    """Seconds of one forward and backward pass, and of one update."""
 
-    both_ways: float
+    forward_backward: float
     update: float
 
 
@@ -69,18 +70,18 @@ def costs(
     kept: Path,
     tell: Callable[[str], None],
 ) -> dict[str, StepCost]:
-    """Of every recipe, on noise; what `kept` holds of the same recipes on the same machine is taken.
+    """The cost of each recipe, on noise images.
 
-    In each round every recipe has its turn, with weights built anew, so that models that would not fit beside one
-    another can be compared; a pass that is not counted goes before. Every turn is kept as it ends, so that one
-    who stopped goes on, and `tell` hears of those that take long.
+    In each round every recipe has one turn. Its model is built for the turn, so that models that do not fit in memory
+    together can be compared, and its first pass is not counted. Every turn is saved in `kept`, so that an interrupted
+    measurement of the same recipes on the same machine continues. `tell` gets a line for each turn that takes long.
     """
-    told = {
+    inputs = {
         "recipes": {name: to_json(recipe) for name, recipe in recipes.items()},
         "machine": [hardware.device, hardware.precision, hardware.threads, torch.__version__],
         "batch": batch,
     }
-    measured = Measured.read(kept, digest(told))
+    measured = Measured.read(kept, digest(inputs))
     torch.set_num_threads(hardware.threads)
     names = list(recipes)
     order = [
@@ -89,52 +90,57 @@ def costs(
         for name in names[number % len(names) :] + names[: number % len(names)]
     ]
     due = Counter[str]()
-    for place, name in enumerate(order, start=1):
+    for number, name in enumerate(order, start=1):
         due[name] += 1
         if len(measured.turns.get(name, ())) >= due[name]:
             continue
-        turned = _Turned(recipes[name], channel_statistics, hardware)
+        subject = _Subject(recipes[name], channel_statistics, hardware)
         if name not in measured.counted:
-            measured.counted[name] = turned.counted()
-        turn = turned.turn(batch)
+            measured.counted[name] = subject.counted()
+        turn = subject.turn(batch)
         measured.turns.setdefault(name, []).append(turn)
         measured.write(kept)
-        if turn.both_ways > _LONG:
-            tell(f"  {name}: {turn.both_ways:,.1f} s for {batch} images ({place} of {len(order)})")
-        del turned  # before the next one is built
+        if turn.forward_backward > _LONG:
+            tell(
+                f"  {name}: {turn.forward_backward:,.1f} s for {batch} images ({number} of {len(order)})"
+            )
+        del subject  # frees its memory before the next one is built
     return {
-        name: _summed(measured.counted[name], measured.turns[name][:rounds], batch)
+        name: _summary(measured.counted[name], measured.turns[name][:rounds], batch)
         for name in recipes
     }
 
 
 class Measured(NamedTuple):
-    """What is known so far."""
+    """All measurements so far."""
 
     mark: str
-    """Of all that the figures depend on."""
+    """Hash of everything that they depend on."""
     counted: dict[str, Counted]
     turns: dict[str, list[Turn]]
 
     @classmethod
     def read(cls, kept: Path, mark: str) -> "Measured":
-        """What the file holds of this mark; nothing if it is not there or of another."""
+        """The measurements in a file; empty if it does not exist or has another mark."""
         if kept.exists():
-            known = json.loads(kept.read_text())
-            if known["mark"] == mark:
-                counted = {name: Counted(*of) for name, of in known["counted"].items()}
-                turns = {name: [Turn(*turn) for turn in of] for name, of in known["turns"].items()}
+            saved = json.loads(kept.read_text())
+            if saved["mark"] == mark:
+                counted = {name: Counted(*values) for name, values in saved["counted"].items()}
+                turns = {
+                    name: [Turn(*values) for values in rows]
+                    for name, rows in saved["turns"].items()
+                }
                 return cls(mark, counted, turns)
         return cls(mark, {}, {})
 
     def write(self, kept: Path) -> None:
-        """All of it, so that a file is never half there."""
+        """Write all measurements to a file, atomically."""
         text = json.dumps(self._asdict(), indent=1) + "\n"
         write_whole(kept, lambda path: path.write_text(text))
 
 
-class _Turned:
-    """A module whose turn it is, with weights as drawn."""
+class _Subject:
+    """A module to measure, with its initial weights."""
 
     def __init__(self, recipe: Trained, channels: ChannelStatistics, hardware: Hardware) -> None:
         self.recipe, self.channels = recipe, len(channels.mean)
@@ -151,7 +157,7 @@ class _Turned:
         self.example = example_of(feed, size, self.device)
 
     def counted(self) -> Counted:
-        """FLOPs of an image, and the bytes kept for it."""
+        """FLOPs and kept bytes per image."""
         module, example = self.module, self.example
         return Counted(
             flops_per_image(module, example, self.device, self.precision),
@@ -159,31 +165,26 @@ class _Turned:
         )
 
     def turn(self, batch: int) -> Turn:
-        """The seconds of a pass, after one that is not counted, and of an update."""
+        """Time a pass, after one for warming up, and an update with learning rate 0."""
         images = self.example(batch)
         optimizer = self.recipe.optimizer.build(self.module)
         for group in optimizer.param_groups:
             group["lr"] = 0.0
 
-        def pass_seconds() -> float:
-            wait_for(self.device)
-            started = time.perf_counter()
+        def forward_backward() -> None:
             with autocast(self.device, self.precision):
                 loss = self.module(images, generator(self.device, "cost"))
             loss.total.backward()
-            wait_for(self.device)
-            return time.perf_counter() - started
 
-        pass_seconds()
-        both_ways = pass_seconds()
-        started = time.perf_counter()
-        optimizer.step()
-        wait_for(self.device)
-        return Turn(both_ways, time.perf_counter() - started)
+        seconds_of(forward_backward, self.device)
+        return Turn(
+            forward_backward=seconds_of(forward_backward, self.device),
+            update=seconds_of(optimizer.step, self.device),
+        )
 
 
-def _summed(counted: Counted, turns: list[Turn], batch: int) -> StepCost:
-    times = [turn.both_ways for turn in turns]
+def _summary(counted: Counted, turns: list[Turn], batch: int) -> StepCost:
+    times = [turn.forward_backward for turn in turns]
     return StepCost(
         flops=counted.flops,
         seconds=statistics.median(times),

@@ -1,4 +1,4 @@
-"""Ways to pretrain the same encoder, side by side: the paper's table 3 as a study."""
+"""Comparing pretraining methods on the same encoder: table 3 of the MAE paper as a study."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,22 +13,26 @@ from unmask.encoders import ViT
 from unmask.errors import SettingsError, did_you_mean
 from unmask.objectives import Latent
 from unmask.recipes import RECIPES, Recipe
+from unmask.recipes.tokenizer import TOKENIZER_B16, TOKENIZER_TI4
 from unmask.study.cost import StepCost
 from unmask.study.study import Published, Sizes, Study, Trial, Variation, tokenizer_of
-from unmask.study.tokenized import WIDE, tokenized
+from unmask.targets import TokenizerCodes
 from unmask.training.schedules import fitting_batch
 
 Equal = Literal["epochs", "compute", "time"]
-"""What all methods have as much of as the first: epochs, FLOPs, or seconds of this machine."""
+"""What is equal for all methods: epochs, FLOPs, or time on this machine."""
 
 SCRATCH = "scratch"
-"""Trains the first method's encoder with labels alone."""
+"""Trains the first method's encoder on labels only."""
 
 SCRATCH_AS = "scratch as "
-"""Before a method's name: trains that method's encoder with labels alone, where it is built otherwise than the first's."""
+"""Prefix of a method's name: trains that method's encoder on labels only, if it is not the first method's encoder."""
 
 BEIT = "beit"
 """Predicts the codes of a tokenizer, which is trained first."""
+
+WIDE = 384
+"""From this encoder width, the recipes for ViT-B fit better than those for ViT-Ti."""
 
 METHODS: dict[str, Published] = {
     "mae": {"finetune": 83.6, "linear": 68.0},
@@ -48,32 +52,32 @@ METHODS: dict[str, Published] = {
 """Every method, with ViT-B on ImageNet-1K: fine-tuned from MAE's table 3, linear from table 12 and the methods' own papers."""
 
 _SHAPES = {"xs": (96, 4, 3), "ti": (192, 12, 3), "s": (384, 12, 6), "b": (768, 12, 12)}
-"""Width, blocks and heads; all but xs are DeiT's and ViT's."""
+"""Width, blocks and heads; all except xs are from DeiT and ViT."""
 
 _LARGE_PATCH = 16
 _BATCH = 128
 _TOKENIZER_EPOCHS = 1 / 3  # of the first method's epochs
-_MOST_OF_TOKENIZER = 0.9  # of what a method may take
+_MOST_OF_TOKENIZER = 0.9  # largest share of a method's FLOPs or time that its tokenizer may take
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Which methods on which encoders."""
+    """The methods and encoders of a comparison."""
 
     methods: tuple[str, ...]
-    """Names; the first is what the others are compared with."""
+    """Names of methods; all others are compared with the first."""
 
     encoders: tuple[str, ...]
-    """A shape and a patch, such as ti4 or s16."""
+    """Encoders, each a shape and a patch size, such as ti4 or s16."""
 
     labels: tuple[str, ...]
-    """Labels of each class to learn from."""
+    """Amounts of labels per class for training."""
 
     epochs: float
-    """Of the first method."""
+    """Epochs of the first method."""
 
     image_size: Size | None
-    """Pixels of a crop; the recipes' if None."""
+    """Pixels of a crop; None for the recipes' sizes."""
 
     def __post_init__(self) -> None:
         for method in self.methods:
@@ -81,18 +85,18 @@ class Comparison:
                 raise SettingsError(f"unknown method {method!r}; {did_you_mean(method, METHODS)}")
         for kind, names in (("methods", self.methods), ("encoders", self.encoders)):
             if len(set(names)) < len(names):
-                raise SettingsError(f"--{kind} names one twice: {','.join(names)}")
+                raise SettingsError(f"--{kind} has a name twice: {','.join(names)}; remove one")
         if self.methods[0] == SCRATCH:
             raise SettingsError(
-                "the first method is what the others are compared with, and scratch pretrains nothing; name "
-                "another one first"
+                "the others are compared with the first method, and scratch does not pretrain; put another "
+                "method first"
             )
         if not 0 < self.epochs < float("inf"):
             raise SettingsError(f"--epochs must be above 0 and finite, got {self.epochs}")
 
     def study(self) -> Study:
         """The study of all methods, encoders and amounts of labels."""
-        ways = self._ways()
+        methods = self._all_methods()
         variations = [
             Variation(
                 name=self._name(method, encoder, amount),
@@ -102,36 +106,36 @@ class Comparison:
             )
             for encoder in self.encoders
             for amount in self.labels
-            for method in ways
+            for method in methods
         ]
         return Study(
-            title="Ways to pretrain the same encoder",
+            title="Pretraining methods on the same encoder",
             source="MAE table 3, table 12 and the methods' own papers (ViT-B on ImageNet-1K)",
             base=self._name(self.methods[0], self.encoders[0], self.labels[-1]),
             variations=tuple(variations),
             scores=("finetune", "linear", "attentive", "knn"),
-            sizes=self._sizes(ways),
+            sizes=self._sizes(methods),
         )
 
-    def _sizes(self, ways: Sequence[str]) -> Sizes | None:
-        """Every method along the encoders, with the last amount of labels; None if there is one encoder."""
+    def _sizes(self, methods: Sequence[str]) -> Sizes | None:
+        """Every method at all encoders, with the last amount of labels; None if there is only one encoder."""
         if len(self.encoders) == 1:
             return None
         amount = self.labels[-1]
         lines = {
             method: tuple(self._name(method, encoder, amount) for encoder in self.encoders)
-            for method in ways
+            for method in methods
         }
         return Sizes(self.encoders, lines)
 
-    def _ways(self) -> list[str]:
-        """The methods and, if scratch is one, the same for other encoders of equal shape: BEiT's blocks are not MAE's."""
-        ways, known = list(self.methods), [self._encoder(self.methods[0])]
+    def _all_methods(self) -> list[str]:
+        """The methods, and scratch for each different encoder if scratch is one: BEiT's blocks differ from MAE's."""
+        methods, encoders = list(self.methods), [self._encoder(self.methods[0])]
         for method in self.methods[1:] if SCRATCH in self.methods else ():
-            if method != SCRATCH and self._encoder(method) not in known:
-                known.append(self._encoder(method))
-                ways.append(SCRATCH_AS + method)
-        return ways
+            if method != SCRATCH and self._encoder(method) not in encoders:
+                encoders.append(self._encoder(method))
+                methods.append(SCRATCH_AS + method)
+        return methods
 
     def _encoder(self, method: str) -> ViT:
         return fitted(method, self.encoders[0], self.epochs).encoder
@@ -145,9 +149,9 @@ class Comparison:
         return " ".join(parts)
 
     def _trial(self, method: str, encoder: str, amount: str, base: Trial) -> Trial:
-        """A method's recipe on an encoder, for the epochs of the first method, and a fine-tuning of its own length."""
-        shown = method.removeprefix(SCRATCH_AS)
-        recipe = fitted(shown if shown != SCRATCH else self.methods[0], encoder, self.epochs)
+        """A method's recipe on an encoder, with the epochs of the first method, and the base's fine-tuning."""
+        source = method.removeprefix(SCRATCH_AS)
+        recipe = fitted(source if source != SCRATCH else self.methods[0], encoder, self.epochs)
         if self.image_size is not None:
             recipe = resized(recipe, self.image_size)
         transfer = replace(base.transfer, encoder=recipe.encoder, image_size=recipe.image_size)
@@ -157,24 +161,24 @@ class Comparison:
 
 
 def fitted(method: str, encoder: str, epochs: float) -> Recipe:
-    """A method's recipe on an encoder, with batches of 128 and the peak rate of its own batch.
+    """A method's recipe on an encoder, with batches of 128 and the peak learning rate of its published batch size.
 
-    Decoders, heads and rates are those of ViT-B or of ViT-Ti, whichever is nearer to the encoder's width; crops
-    those of its patches: photographs for patches of 16 and more, images of 32 pixels for smaller ones.
+    Decoders, heads and learning rates are those of ViT-B or ViT-Ti, whichever width is closer. Image size and crops
+    depend on the patch size: same_patches for patches of 16 pixels or more, else images of 32 pixels.
 
     Raises:
-        SettingsError: naming the encoders that there are, or the methods that have a recipe.
+        SettingsError: with the known encoders, or the methods that have a recipe.
     """
-    found = re.fullmatch(r"([a-z]+)(\d+)", encoder)
-    if found is None or found[1] not in _SHAPES or int(found[2]) < 1:
+    match = re.fullmatch(r"([a-z]+)(\d+)", encoder)
+    if match is None or match[1] not in _SHAPES or int(match[2]) < 1:
         raise SettingsError(
-            f"an encoder is one of {', '.join(_SHAPES)} and a patch, such as ti4 or s16; got {encoder!r}"
+            f"an encoder must be one of {', '.join(_SHAPES)} and a patch size, such as ti4 or s16, got {encoder!r}"
         )
-    patch = int(found[2])
-    width, depth, heads = _SHAPES[found[1]]
+    patch = int(match[2])
+    width, depth, heads = _SHAPES[match[1]]
     recipe = _published(method, "b16" if width >= WIDE else "ti4")
-    seen = _published(method, "b16" if patch >= _LARGE_PATCH else "ti4")
-    recipe = replace(recipe, image_size=seen.image_size, views=seen.views)
+    same_patches = _published(method, "b16" if patch >= _LARGE_PATCH else "ti4")
+    recipe = replace(recipe, image_size=same_patches.image_size, views=same_patches.views)
     shape = {"patch_size": patch, "embed_dim": width, "depth": depth, "num_heads": heads}
     batch = min(_BATCH, recipe.batch_size)
     schedule = replace(
@@ -183,7 +187,7 @@ def fitted(method: str, encoder: str, epochs: float) -> Recipe:
         warmup_epochs=epochs / 10,
     )
     objective = recipe.objective
-    if isinstance(objective, Latent):  # as large a part of the blocks
+    if isinstance(objective, Latent):  # the same share of the blocks
         blocks = max(1, objective.target_blocks * depth // recipe.encoder.depth)
         objective = replace(objective, target_blocks=blocks)
     return replace(
@@ -199,12 +203,12 @@ def fitted(method: str, encoder: str, epochs: float) -> Recipe:
 def _published(method: str, size: str) -> Recipe:
     name = f"{method}-{size}"
     if name not in RECIPES:
-        raise SettingsError(f"no recipe {name} yet; {did_you_mean(name, RECIPES)}")
+        raise SettingsError(f"there is no recipe {name} yet; {did_you_mean(name, RECIPES)}")
     return RECIPES[name].recipe
 
 
 def resized(recipe: Recipe, size: Size) -> Recipe:
-    """The recipe at another image size; small views keep their share of it, in whole patches."""
+    """The recipe at another image size; small views are scaled with it, to whole patches."""
     views, patch = recipe.views, recipe.encoder.patch_size
     if isinstance(views, MultiCrop):
         sides = zip(views.small_size, recipe.image_size, size, strict=True)
@@ -213,54 +217,72 @@ def resized(recipe: Recipe, size: Size) -> Recipe:
     return replace(recipe, image_size=size, views=views)
 
 
+def tokenized(trial: Trial, epochs: float | None = None) -> Trial:
+    """The trial with a tokenizer's codes as target; the tokenizer's recipe depends on the encoder's width.
+
+    The tokenizer is trained first on the same images, for `epochs` (with a twentieth of them as warm-up), or as its
+    recipe says.
+    """
+    recipe = trial.recipe
+    chosen = TOKENIZER_B16 if recipe.encoder.embed_dim >= WIDE else TOKENIZER_TI4
+    chosen = replace(chosen, patch_size=recipe.encoder.patch_size, image_size=recipe.image_size)
+    if epochs is not None:
+        schedule = replace(chosen.schedule, warmup_epochs=epochs / 20)
+        chosen = replace(chosen, epochs=epochs, schedule=schedule)
+    target = TokenizerCodes(path="", tokenizer=chosen.tokenizer)  # the path is set after training
+    return replace(trial.objective(target=target), tokenizing=chosen)
+
+
 def equalised(
     study: Study, trials: Mapping[str, Trial], costs: Mapping[str, StepCost], equal: Equal
 ) -> dict[str, Trial]:
-    """The trials with as many epochs as what each is compared with has FLOPs or seconds for.
+    """The trials with so many epochs that each takes as many FLOPs, or as much time, as the one it is compared with.
 
-    What a tokenizer costs is taken off its trial's share.
+    The cost of a tokenizer is subtracted first.
 
     Raises:
-        SettingsError: if next to nothing would be left of that.
+        SettingsError: if a tokenizer leaves too little for its trial.
     """
     beside = {variation.name: variation.beside or study.base for variation in study.variations}
-    found: dict[str, Trial] = {}
+    equal_trials: dict[str, Trial] = {}
     for name, trial in trials.items():
         if trial.start == "drawn":
-            found[name] = trial
+            equal_trials[name] = trial
             continue
         epochs = trial.recipe.epochs
         if equal != "epochs":
-            given = epochs * _price(costs[beside[name]], equal)
-            codes = trial.tokenizing
-            taken = codes.epochs * _price(costs[tokenizer_of(name)], equal) if codes else 0.0
-            if taken > _MOST_OF_TOKENIZER * given:
+            available = epochs * _cost_per_image(costs[beside[name]], equal)
+            codes, tokenizer_cost = trial.tokenizing, 0.0
+            if codes:
+                tokenizer_cost = codes.epochs * _cost_per_image(costs[tokenizer_of(name)], equal)
+            if tokenizer_cost > _MOST_OF_TOKENIZER * available:
                 raise SettingsError(
-                    f"{name}: its tokenizer alone takes {100 * taken / given:.0f} % of what all methods may; give more "
-                    "with --epochs, or compare --equal epochs"
+                    f"{name}: its tokenizer alone takes {100 * tokenizer_cost / available:.0f} % of what each method may "
+                    "use; use more --epochs, or --equal epochs"
                 )
-            epochs = float(f"{(given - taken) / _price(costs[name], equal):.3g}")
+            left = available - tokenizer_cost
+            epochs = float(f"{left / _cost_per_image(costs[name], equal):.3g}")
         schedule = trial.recipe.schedule
-        found[name] = trial.pretrained(
+        equal_trials[name] = trial.pretrained(
             epochs=epochs,
             schedule=replace(schedule, warmup_epochs=epochs / 10),
         )
-    return found
+    return equal_trials
 
 
-def _price(cost: StepCost, equal: Equal) -> float:
-    """What an image costs, in what is to be equal; all were measured at one batch."""
+def _cost_per_image(cost: StepCost, equal: Equal) -> float:
+    """FLOPs per image, or seconds per batch, which is the same for all measurements."""
     return cost.flops if equal == "compute" else cost.seconds + cost.update_seconds
 
 
 def of_steps(trials: Mapping[str, Trial], labelled: Labelled, steps: int) -> dict[str, Trial]:
-    """The trials, each fine-tuned for so many steps on its labels, a tenth of them to warm up."""
+    """The trials, each fine-tuned for this number of steps on its labels, with a tenth of them as warm-up."""
     train = labelled.train
     labels, names = train.labels(), train.annotations.names
-    found: dict[str, Trial] = {}
+    tuned: dict[str, Trial] = {}
     for name, trial in trials.items():
         images = len(draw_few(labels, names, trial.labels, 0))
         epochs = steps * fitting_batch(trial.transfer.batch_size, images) / images
         schedule = replace(trial.transfer.schedule, warmup_epochs=epochs / 10)
-        found[name] = trial.tuned(epochs=epochs, schedule=schedule)
-    return found
+        tuned[name] = trial.tuned(epochs=epochs, schedule=schedule)
+    return tuned

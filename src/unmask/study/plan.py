@@ -1,4 +1,4 @@
-"""What a study has to make: pretrainings and tokenizers, each in a folder named after all that makes it."""
+"""The runs of a study: pretrainings and tokenizers, each in a folder named by a hash of its settings."""
 
 import json
 from collections.abc import Sequence
@@ -23,37 +23,37 @@ RANDOM = "random initialisation"
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The images and the machine of a study."""
+    """The images and the hardware of a study."""
 
     data: AnySource
-    """Where the images are."""
+    """The source of the images."""
 
     labelled: Labelled
-    """Those to learn from and those to test on."""
+    """Training and test images."""
 
     statistics: ChannelStatistics
-    """Of the former."""
+    """Channel statistics of the training images."""
 
     hardware: Hardware
-    """What must not change the result."""
+    """Hardware settings; they do not change results."""
 
 
-class Asking(NamedTuple):
-    """One thing to be measured of a pretrained encoder."""
+class Measurement(NamedTuple):
+    """One score to measure for an encoder."""
 
     score: Score
     transfer: Transfer | None
-    """Where it is fine-tuned."""
+    """The fine-tuning recipe; None for frozen features."""
     labels: str
 
     @property
     def key(self) -> str:
-        """Equal for equal questions."""
+        """A key that is the same for equal measurements."""
         return f"{self.score}-{digest([self.labels, essence(self.transfer)])}"
 
 
 class Codes(NamedTuple):
-    """A tokenizer to be trained, for those who predict its codes."""
+    """A tokenizer to train for objectives that predict its codes."""
 
     recipe: Tokenizing
     seed: int
@@ -61,41 +61,41 @@ class Codes(NamedTuple):
 
     @property
     def trained(self) -> RunFolder:
-        """Where it is."""
+        """The run folder of the tokenizer."""
         return RunFolder(self.folder / "tokenizer")
 
 
 @dataclass
 class Job:
-    """A pretraining with one seed, or drawn weights of the same shape, and all that is asked of it."""
+    """A pretraining with one seed, or random weights of the same shape, with all measurements of it."""
 
     name: str
     recipe: Recipe
     seed: int
     trained: bool
     folder: Path
-    asked: list[Asking]
+    measurements: list[Measurement]
     codes: Codes | None = None
-    """The tokenizer that must be there first."""
+    """The tokenizer that must be trained first."""
 
     def answers(self) -> dict[str, Any]:
-        """What is known of it so far, by the keys of questions; or "failed", and "collapsed", and why."""
+        """The results so far by key of measurement; also "failed" and "collapsed", with the reason."""
         return noted(self.folder)
 
     def add(self, key: str, answer: Any) -> None:
-        """Note an answer."""
+        """Save a result."""
         note(self.folder, key, answer)
 
-    def left(self) -> list[Asking]:
-        """What is not answered yet; nothing where the training failed."""
+    def left(self) -> list[Measurement]:
+        """The remaining measurements; none if the training failed."""
         answers = self.answers()
         if "failed" in answers:
             return []
-        return [asking for asking in self.asked if asking.key not in answers]
+        return [measurement for measurement in self.measurements if measurement.key not in answers]
 
 
 def noted(folder: Path) -> dict[str, Any]:
-    """What is noted of the training in a folder."""
+    """The saved results of the training in a folder."""
     try:
         return json.loads((folder / "scores.json").read_text())
     except FileNotFoundError:
@@ -103,65 +103,69 @@ def noted(folder: Path) -> dict[str, Any]:
 
 
 def note(folder: Path, key: str, value: Any) -> None:
-    """Note something beside what is noted; a half-written file is never seen."""
+    """Add a result to those of a folder, atomically."""
     try:
         text = json.dumps({**noted(folder), key: value}, indent=1) + "\n"
         write_whole(folder / "scores.json", lambda path: path.write_text(text))
     except OSError as error:
         raise ResourceError(
-            f"{folder} cannot be written ({error.strerror}); mend that and give the same command again"
+            f"{folder} cannot be written ({error.strerror}); make it writable and run the same command again"
         ) from None
 
 
 def essence(value: Any) -> Any:
-    """A spec as JSON values without the fields that have their defaults: a new field leaves old runs known."""
+    """A spec as JSON values, without fields that have their default.
+
+    So a new field with a default does not change the hashes of existing runs.
+    """
     if is_dataclass(value):
-        told = {
+        changed = {
             field.name: essence(getattr(value, field.name))
             for field in fields(value)
             if getattr(value, field.name) != field.default
         }
-        return {"kind": type(value).__name__, **told}
+        return {"kind": type(value).__name__, **changed}
     if isinstance(value, tuple):
-        return [essence(one) for one in value]
+        return [essence(item) for item in value]
     return value
 
 
-def questions(study: Study, trial: Trial) -> list[Asking]:
-    """What a study asks of a trial; drawn weights are fine-tuned as one trains from scratch."""
-    found: list[Asking] = []
+def measurements(study: Study, trial: Trial) -> list[Measurement]:
+    """All measurements of a trial; random weights are fine-tuned with the recipe for training from scratch."""
+    results: list[Measurement] = []
     for score in study.scores:
         transfer = None
         if score == "finetune":
             pretrained = trial.start == "pretrained"
             transfer = trial.transfer if pretrained else from_scratch(trial.transfer)
-        found.append(Asking(score, transfer, trial.labels))
-    return found
+        results.append(Measurement(score, transfer, trial.labels))
+    return results
 
 
 def jobs(
     study: Study, trials: dict[str, Trial], seeds: Sequence[int], setting: Setting, root: Path
 ) -> list[Job]:
-    """Every run of a study, the first seed of all variations first; equal pretrainings are one."""
-    found: dict[str, Job] = {}
+    """All runs of a study, first with the first seed; equal pretrainings are merged."""
+    by_folder: dict[str, Job] = {}
     for seed in seeds:
         for name, trial in trials.items():
-            _ask(found, job_of(name, trial, seed, setting, root), questions(study, trial))
+            job = job_of(name, trial, seed, setting, root)
+            _add(by_folder, job, measurements(study, trial))
         drawn = replace(trials[study.base], start="drawn")
-        _ask(found, job_of(RANDOM, drawn, seed, setting, root), questions(study, drawn))
-    return list(found.values())
+        _add(by_folder, job_of(RANDOM, drawn, seed, setting, root), measurements(study, drawn))
+    return list(by_folder.values())
 
 
-def _ask(jobs: dict[str, Job], job: Job, asked: list[Asking]) -> None:
-    """Add questions to a job, or to the one of the same folder."""
-    known = jobs.setdefault(job.folder.name, job)
-    known.asked += [asking for asking in asked if asking not in known.asked]
+def _add(by_folder: dict[str, Job], job: Job, new: list[Measurement]) -> None:
+    """Add measurements to a job, or to an existing one with the same folder."""
+    job = by_folder.setdefault(job.folder.name, job)
+    job.measurements += [item for item in new if item not in job.measurements]
 
 
 def job_of(name: str, trial: Trial, seed: int, setting: Setting, root: Path) -> Job:
-    """The run of a trial with one seed, by the hash of all that makes it; nothing asked yet."""
+    """The run of a trial with one seed, without measurements; its folder is named by the hash of its settings."""
     recipe, trained = trial.recipe, trial.start == "pretrained"
-    told = {
+    inputs = {
         "recipe": essence(recipe) if trained else None,
         "encoder": essence(recipe.encoder),
         "image_size": essence(recipe.image_size),
@@ -170,18 +174,18 @@ def job_of(name: str, trial: Trial, seed: int, setting: Setting, root: Path) -> 
     codes = None
     if trained and trial.tokenizing is not None:
         codes = codes_of(trial.tokenizing, seed, setting, root)
-        told["codes"] = codes.folder.name
-    return Job(name, recipe, seed, trained, root / "runs" / digest(told), [], codes)
+        inputs["codes"] = codes.folder.name
+    return Job(name, recipe, seed, trained, root / "runs" / digest(inputs), [], codes)
 
 
 def codes_of(tokenizing: Tokenizing, seed: int, setting: Setting, root: Path) -> Codes:
-    """The tokenizer of a recipe with one seed, in a folder of its own: runs that predict its codes share it."""
-    told = {"tokenizing": essence(tokenizing), **_origin(setting, seed)}
-    return Codes(recipe=tokenizing, seed=seed, folder=root / "runs" / digest(told))
+    """The tokenizer of a recipe with one seed, in its own folder, so that several runs can share it."""
+    inputs = {"tokenizing": essence(tokenizing), **_origin(setting, seed)}
+    return Codes(recipe=tokenizing, seed=seed, folder=root / "runs" / digest(inputs))
 
 
 def _origin(setting: Setting, seed: int) -> dict[str, Any]:
-    """What makes a training beside its recipe."""
+    """Everything except the recipe that determines a training."""
     return {
         "images": setting.labelled.train.fingerprint,
         "tests": setting.labelled.test.fingerprint,

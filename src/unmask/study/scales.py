@@ -1,4 +1,4 @@
-"""How large the base of a study is: the paper's, and two that small machines can run."""
+"""Scales of studies: the paper's, and two for small machines."""
 
 from dataclasses import replace
 

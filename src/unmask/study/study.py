@@ -1,4 +1,4 @@
-"""What a study is: a base, its variations, what is measured of each, and what was published."""
+"""The definition of a study: a base, its variations, the measurements and the published results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,43 +24,43 @@ Training = TypeVar("Training", Recipe, Transfer, Tokenizing)
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What one line of a study's table is: how to pretrain, and how to fine-tune afterwards."""
+    """One row of a study's table: how to pretrain, and how to fine-tune."""
 
     recipe: Recipe
-    """How to pretrain."""
+    """The pretraining."""
 
     transfer: Transfer
-    """How to fine-tune, where that is measured."""
+    """The fine-tuning, if it is measured."""
 
     labels: str = "all"
-    """Labels of each class to learn from: a number, a percentage, or all."""
+    """Training labels per class: a number, a percentage, or all."""
 
     start: Literal["pretrained", "drawn"] = "pretrained"
-    """What is scored: the pretrained encoder, or one whose weights are as drawn, trained from scratch with labels."""
+    """The encoder to score: the pretrained one, or one with random weights, trained from scratch with labels."""
 
     tokenizing: Tokenizing | None = None
-    """How the tokenizer is trained, on the same images, whose codes the target asks for; None where it asks for none."""
+    """How to train the tokenizer whose codes are the target, on the same images; None for other targets."""
 
     def check(self) -> None:
-        """Refuse a masking that its grid of patches cannot have."""
+        """Refuse a masking that does not fit the grid of patches."""
         objective = self.recipe.objective
         if isinstance(objective, Hiding):
             count_visible(objective.masking, self.recipe.encoder_grid())
 
     def pretrained(self, **changes: object) -> "Trial":
-        """Another recipe of pretraining."""
+        """The trial with changes to the pretraining recipe."""
         return replace(self, recipe=replace(self.recipe, **changes))
 
     def objective(self, **changes: object) -> "Trial":
-        """Another objective."""
+        """The trial with changes to the objective."""
         return self.pretrained(objective=replace(self.recipe.objective, **changes))
 
     def tuned(self, **changes: object) -> "Trial":
-        """Another recipe of fine-tuning."""
+        """The trial with changes to the fine-tuning recipe."""
         return replace(self, transfer=replace(self.transfer, **changes))
 
     def shortened(self, factor: float) -> "Trial":
-        """All trainings for a share of their epochs, warm-up included."""
+        """The trial with the epochs and warm-ups of all trainings multiplied by a factor."""
         return replace(
             self,
             recipe=_shorter(self.recipe, factor),
@@ -69,7 +69,7 @@ class Trial:
         )
 
     def at_size(self, size: Size) -> "Trial":
-        """All trainings on images of another size."""
+        """The trial with another image size in all trainings."""
         sized = self.pretrained(image_size=size).tuned(image_size=size)
         if self.tokenizing is None:
             return sized
@@ -87,13 +87,13 @@ def _shorter(recipe: Training, factor: float) -> Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How large the base of a study is, and on how many images."""
+    """The size of a study's base, and its number of images."""
 
     base: Trial
-    """What every study varies."""
+    """The trial that every study varies."""
 
     images: int | None
-    """Images to learn from, drawn alike from every class; None for all."""
+    """Number of training images, the same share of every class; None for all."""
 
     about: str
     """Size and expected time, in words."""
@@ -101,33 +101,33 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
-    """One line of a study's table."""
+    """One row of a study's table."""
 
     name: str
-    """As the table says it."""
+    """Name in the table."""
 
     change: Callable[[Trial], Trial]
-    """The base, changed; relative to the model, so that it exists at every size."""
+    """A function of the base; its changes are relative to the base, so that they work at every scale."""
 
     published: Published = field(default_factory=dict[str, float])
-    """The paper's values; empty where it has none."""
+    """The paper's values; empty if it has none."""
 
     beside: str | None = None
-    """The variation that it is compared with; None for the base of the study."""
+    """The variation to compare with; None for the base of the study."""
 
 
 class Sizes(NamedTuple):
-    """Variations along one axis, a line for each way."""
+    """Variations along one axis, with a line for each method."""
 
     places: tuple[str, ...]
     """Names of the sizes, smallest first."""
     lines: Mapping[str, tuple[str, ...]]
-    """The variations of a way, at each size."""
+    """The variations of each method, one for each size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A question put to variations of one base."""
+    """A comparison of variations of one base."""
 
     title: str
     """What is varied."""
@@ -136,13 +136,13 @@ class Study:
     """The paper's table or figure."""
 
     base: str
-    """The name of the variation that the others are compared with."""
+    """Name of the variation that the others are compared with."""
 
     variations: tuple[Variation, ...]
-    """In the order of the table."""
+    """The variations, in the order of the table."""
 
     scores: tuple[Score, ...] = ("finetune", "linear", "knn")
-    """Protocols; none for a study of time alone."""
+    """Protocols; empty if only time is measured."""
 
     timed: bool = True
     """Whether FLOPs, time and memory of a step are measured."""
@@ -151,51 +151,54 @@ class Study:
     """Whether the variations are points along one axis, drawn as a curve."""
 
     scale: Scale | None = None
-    """The base, if it is not that of `--scale`."""
+    """The scale, if it is not that of `--scale`."""
 
     sizes: Sizes | None = None
-    """Where the variations are some ways, each at several sizes: which is which, for a picture of its own."""
+    """The lines of a plot against size, if the variations are methods at several sizes."""
 
     def __post_init__(self) -> None:
         names = [variation.name for variation in self.variations]
         if len(set(names)) < len(names):
-            raise SettingsError(f"two variations of a study have one name: {', '.join(names)}")
+            raise SettingsError(
+                f"two variations of a study have the same name: {', '.join(names)}; rename one"
+            )
         for base in (self.base, *(variation.beside for variation in self.variations)):
             if base is not None and base not in names:
                 raise SettingsError(
-                    f"the base {base!r} is none of the variations: {', '.join(names)}"
+                    f"the base {base!r} is not one of the variations: {', '.join(names)}"
                 )
-        odd = [score for score in self.scores if score not in SCORES]
-        if odd:
-            raise SettingsError(f"scores are some of {', '.join(SCORES)}, got {odd[0]!r}")
+        unknown = [score for score in self.scores if score not in SCORES]
+        if unknown:
+            raise SettingsError(f"scores must be among {', '.join(SCORES)}, got {unknown[0]!r}")
         if not self.scores and not self.timed:
-            raise SettingsError("a study measures scores or time, and this one neither")
+            raise SettingsError("a study must measure scores or time; set scores or timed")
 
     def trials(self, base: Trial) -> dict[str, Trial]:
         """Every variation of a base, by name.
 
         Raises:
-            SettingsError: naming each variation that this base cannot have, and why.
+            SettingsError: with each variation that is impossible for this base, and why.
         """
-        found: dict[str, Trial] = {}
+        trials: dict[str, Trial] = {}
         refused: list[str] = []
         for variation in self.variations:
             try:
-                found[variation.name] = trial = variation.change(base)
+                trials[variation.name] = trial = variation.change(base)
                 trial.check()
             except UnmaskError as error:
                 refused.append(f"{variation.name}: {error}")
         if refused:
             raise SettingsError(
-                "nothing was run, for variations are impossible here:\n  " + "\n  ".join(refused)
+                "nothing was run, because these variations are impossible at this scale:\n  "
+                + "\n  ".join(refused)
             )
-        return found
+        return trials
 
     def only(self, names: Sequence[str]) -> "Study":
-        """The study of some variations and of what they are compared with.
+        """The study of some variations and those that they are compared with.
 
         Raises:
-            SettingsError: naming those that there are.
+            SettingsError: with the known names.
         """
         known = {variation.name: variation for variation in self.variations}
         for name in names:
@@ -208,7 +211,7 @@ class Study:
 
 
 def trainings(trials: Mapping[str, Trial]) -> dict[str, Recipe | Tokenizing]:
-    """How each trial is pretrained that is, by name, and how the tokenizers of some are trained, by `tokenizer_of` it."""
+    """The pretraining recipes by name of trial, and the tokenizers' recipes by `tokenizer_of` that name."""
     recipes: dict[str, Recipe | Tokenizing] = {}
     for name, trial in trials.items():
         if trial.start == "pretrained":
@@ -219,5 +222,5 @@ def trainings(trials: Mapping[str, Trial]) -> dict[str, Recipe | Tokenizing]:
 
 
 def tokenizer_of(name: str) -> str:
-    """What the tokenizer of a trial is called, where costs are told by name."""
+    """The name of a trial's tokenizer among costs."""
     return f"tokenizer of {name}"

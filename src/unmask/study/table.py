@@ -1,4 +1,4 @@
-"""What a study found, beside what was published: Markdown and CSV."""
+"""The results of a study next to the published ones, as Markdown and CSV."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ NAMES = {
     "attentive": "attentive",
     "knn": "k-NN",
 }
-"""Scores as a table says them."""
+"""Names of scores in tables."""
 
 _IMAGENET = 1_281_167  # images
 _EPOCHS = 800
@@ -25,168 +25,169 @@ _BATCH = 4096
 
 
 class Line(NamedTuple):
-    """One variation: what it scored with each seed, and what it costs."""
+    """One variation: its scores with each seed, and its cost."""
 
     name: str
     beside: str
-    """What it is compared with."""
+    """The variation that it is compared with."""
     scores: Mapping[str, Sequence[float]]
     """Test accuracies, as shares, by protocol."""
-    learned: Sequence[float]
-    """Accuracies on the images that fine-tuning learned from."""
+    train_scores: Sequence[float]
+    """Accuracies of fine-tuning on its training images."""
     published: Published
     cost: StepCost | None
     seen: float
-    """Images shown in pretraining; 0 where nothing is trained."""
+    """Images shown in pretraining; 0 without pretraining."""
     failures: Sequence[str]
-    """Trainings that diverged, one message each."""
+    """A message for each training that diverged."""
     collapses: Sequence[str] = ()
-    """Trainings at whose end the embedding had collapsed, with the reason."""
+    """The reason for each training whose embedding collapsed."""
     tokenizer_flops: float = 0.0
-    """Of the training of the tokenizer whose codes are predicted; 0 where there is none."""
+    """FLOPs to train the tokenizer; 0 without one."""
 
     @property
     def flops(self) -> float:
-        """Of the pretraining, and of the tokenizer that went before."""
+        """FLOPs of the pretraining, its tokenizer included."""
         assert self.cost is not None
         return self.seen * self.cost.flops + self.tokenizer_flops
 
     @property
     def hours(self) -> float:
-        """Of 800 epochs of ImageNet-1K at this speed: forward and backward passes, and updates of 4,096 images."""
+        """Hours of 800 epochs of ImageNet-1K at this speed, with one update for each 4,096 images."""
         assert self.cost is not None
         passes = _EPOCHS * _IMAGENET * self.cost.seconds / self.cost.batch
         updates = _EPOCHS * math.ceil(_IMAGENET / _BATCH) * self.cost.update_seconds
         return (passes + updates) / 3600
 
 
-class Found(NamedTuple):
-    """All that a study found."""
+class StudyResult(NamedTuple):
+    """All results of a study."""
 
     study: Study
     seeds: int
     setting: Sequence[str]
-    """What was studied on what, in sentences."""
+    """Sentences that describe the images and the base."""
     lines: Sequence[Line]
     random: Line | None
-    """The base with drawn weights."""
+    """The base with random weights."""
 
 
-def markdown(found: Found) -> str:
-    """The whole result as a page."""
-    study = found.study
-    parts = [f"# {study.title}", f"{study.source}.", *found.setting]
+def markdown(result: StudyResult) -> str:
+    """The results as a Markdown page."""
+    study = result.study
+    parts = [f"# {study.title}", f"{study.source}.", *result.setting]
     if study.scores:
-        parts += ["\n".join(_scores(found)), *_missing(found), *_meaning(found)]
+        parts += ["\n".join(_scores(result)), *_missing(result), *_conclusions(result)]
     if study.timed:
-        parts += ["\n".join(_costs(found))]
+        parts += ["\n".join(_costs(result))]
     return "\n\n".join(parts) + "\n"
 
 
-def told(values: Sequence[float]) -> str:
-    """Accuracies in per cent: mean, and deviation of several; nothing if there is none."""
+def percent(values: Sequence[float]) -> str:
+    """Mean of accuracies in per cent, with the standard deviation if there are several; empty without values."""
     if not values:
         return ""
-    several = f" ± {100 * spread(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * mean(values):.1f}{several}"
+    deviation = f" ± {100 * spread(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * mean(values):.1f}{deviation}"
 
 
-def _scores(found: Found) -> Iterator[str]:
-    scores = found.study.scores
-    learned = any(line.learned for line in found.lines)
+def _scores(result: StudyResult) -> Iterator[str]:
+    scores = result.study.scores
+    has_train_scores = any(line.train_scores for line in result.lines)
     head = ["variation"]
     for score in scores:
         head.append(f"{NAMES[score]}, %")
-        if any(score in line.published for line in found.lines):
+        if any(score in line.published for line in result.lines):
             head.append("paper")
-    if learned:
+    if has_train_scores:
         head.append("on training images, %")
     yield _row(head)
     yield "|---|" + "---:|" * (len(head) - 1)
-    for line in [*found.lines, *([found.random] if found.random else [])]:
-        cells = [f"**{line.name}**" if line.name == found.study.base else line.name]
+    for line in [*result.lines, *([result.random] if result.random else [])]:
+        cells = [f"**{line.name}**" if line.name == result.study.base else line.name]
         for score in scores:
-            cells.append(told(line.scores.get(score, [])))
-            if any(score in other.published for other in found.lines):
+            cells.append(percent(line.scores.get(score, [])))
+            if any(score in other.published for other in result.lines):
                 cells.append(f"{line.published[score]:.1f}" if score in line.published else "")
-        if learned:
-            cells.append(told(line.learned))
+        if has_train_scores:
+            cells.append(percent(line.train_scores))
         yield _row(cells)
 
 
-def _missing(found: Found) -> Iterator[str]:
-    """Which variations have fewer answers than there are seeds, and no failure that would say why."""
-    lines = [*found.lines, *([found.random] if found.random else [])]
-    there = {
+def _missing(result: StudyResult) -> Iterator[str]:
+    """A sentence on variations with fewer results than seeds and without a failure."""
+    lines = [*result.lines, *([result.random] if result.random else [])]
+    counts = {
         line.name: min((len(values) for values in line.scores.values() if values), default=0)
         for line in lines
         if not line.failures
     }
-    few = [f"{name} {count}" for name, count in there.items() if count < found.seeds]
-    if few:
-        yield f"Not all runs have ended; of {found.seeds} seeds: {', '.join(few)}."
+    missing = [f"{name} {count}" for name, count in counts.items() if count < result.seeds]
+    if missing:
+        yield f"Not all runs have ended; of {result.seeds} seeds: {', '.join(missing)}."
 
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _meaning(found: Found) -> Iterator[str]:
-    """Sentences on what may be concluded."""
-    by_name = {line.name: line for line in found.lines}
-    base = by_name[found.study.base]
-    for score in found.study.scores:
-        ours = [line for line in found.lines if line.scores.get(score)]
-        random = found.random.scores.get(score, []) if found.random else []
-        yield f"**{NAMES[score][0].upper() + NAMES[score][1:]}.** {_worth(base.scores.get(score, []), random)}"
+def _conclusions(result: StudyResult) -> Iterator[str]:
+    """Sentences with the conclusions that the results support."""
+    by_name = {line.name: line for line in result.lines}
+    base = by_name[result.study.base]
+    for score in result.study.scores:
+        ours = [line for line in result.lines if line.scores.get(score)]
+        random = result.random.scores.get(score, []) if result.random else []
+        gain = _gain(base.scores.get(score, []), random)
+        yield f"**{NAMES[score][0].upper() + NAMES[score][1:]}.** {gain}"
         pairs = compared(
             {line.name: line.scores[score] for line in ours},
             {line.name: line.published[score] for line in ours if score in line.published},
         )
         if pairs:
             yield _order(pairs)
-        if found.seeds > 1 and len(ours) > 1:
+        if result.seeds > 1 and len(ours) > 1:
             yield _best({line.name: line.scores[score] for line in ours})
-    for line in found.lines:
+    for line in result.lines:
         for failure in line.failures:
             yield f"{line.name} failed: {failure}"
         for reason in line.collapses:
             yield f"{line.name} collapsed: {reason}"
 
 
-def _worth(base: Sequence[float], random: Sequence[float]) -> str:
+def _gain(base: Sequence[float], random: Sequence[float]) -> str:
     if not base or not random:
         return "The base was not scored."
-    gain = f"The base gains {100 * (mean(base) - mean(random)):.1f} points on its own random initialisation"
+    gain = f"The base gains {100 * (mean(base) - mean(random)):.1f} points over its random initialisation"
     match informative(base, random):
         case None:
-            return f"{gain}; with one seed nothing is concluded from it."
+            return f"{gain}; one seed does not allow a conclusion."
         case True:
             return f"{gain}, more than three standard errors."
         case False:
-            return f"{gain}, less than three standard errors: these figures are uninformative."
+            return f"{gain}, less than three standard errors: these results are not informative."
 
 
 def _best(scores: Mapping[str, Sequence[float]]) -> str:
-    """Which is ahead, and which may be as good."""
-    first = max(scores, key=lambda name: mean(scores[name]))
-    same = [name for name in scores if name != first and not differ(scores[first], scores[name])]
-    told = f"Highest here: {first}"
-    return f"{told}; not told apart from it: {', '.join(same)}." if same else f"{told}, alone."
+    """The best variation, and those that do not differ significantly from it."""
+    best = max(scores, key=lambda name: mean(scores[name]))
+    same = [name for name in scores if name != best and not differ(scores[best], scores[name])]
+    others = f"no significant difference to {', '.join(same)}" if same else "better than all others"
+    return f"Best here: {best}; {others}."
 
 
 def _order(pairs: Sequence[Pair]) -> str:
-    """How many pairs have the paper's order, and which have not."""
+    """How many pairs have the same order as in the paper, and which do not."""
     if pairs[0].verdict == "one seed":
         same = sum(pair.ours > 0 for pair in pairs)
         return (
-            f"Pairs that the paper puts in an order: {len(pairs)}; {same} have it here, shown and not concluded (one "
-            "seed)."
+            f"Pairs with different results in the paper: {len(pairs)}; {same} have the same order here (one seed, so this "
+            "is not a conclusion)."
         )
     by = {v: [p for p in pairs if p.verdict == v] for v in ("agree", "disagree", "within noise")}
     words = (
-        f"Pairs that the paper puts in an order: {len(pairs)}; here {len(by['agree'])} agree, {len(by['disagree'])} "
-        f"disagree, {len(by['within noise'])} within noise (Welch's test of each pair at 5 %)."
+        f"Pairs with different results in the paper: {len(pairs)}; here {len(by['agree'])} agree, "
+        f"{len(by['disagree'])} disagree, {len(by['within noise'])} within noise (Welch's test of each pair at 5 %)."
     )
     for verdict in ("agree", "disagree"):
         if by[verdict]:
@@ -198,9 +199,9 @@ def _order(pairs: Sequence[Pair]) -> str:
     return words
 
 
-def _costs(found: Found) -> Iterator[str]:
-    """What steps cost, relative to what each is compared with."""
-    lines = [line for line in found.lines if line.cost is not None]
+def _costs(result: StudyResult) -> Iterator[str]:
+    """A table of the costs of steps, relative to the variation that each is compared with."""
+    lines = [line for line in result.lines if line.cost is not None]
     by_name = {line.name: line for line in lines}
     hours = any("hours" in line.published for line in lines)
     trained = any(line.seen for line in lines)
@@ -237,32 +238,35 @@ def _costs(found: Found) -> Iterator[str]:
     yield ""
     batch = lines[0].cost.batch if lines and lines[0].cost else 0
     yield (
-        f"Forward and backward passes of {batch} random images, the median of rounds in which all have their turn; x is "
-        "relative to what a variation is compared with. FLOPs of matrix products by torch's counter. MiB is what a forward "
-        "pass keeps." + (" Hours count updates of 4,096 images; on this machine." if hours else "")
+        f"Forward and backward passes of {batch} random images, the median over rounds in which each has one turn; x is "
+        "relative to the variation that it is compared with. FLOPs of matrix products by torch's counter. MiB are kept by "
+        "a forward pass."
+        + (" Hours on this machine, with one update for each 4,096 images." if hours else "")
     )
     tokenizers = [line for line in lines if line.tokenizer_flops]
     if tokenizers:
-        told = ", ".join(f"{line.tokenizer_flops / 1e15:.3g} of {line.name}" for line in tokenizers)
+        shares = ", ".join(
+            f"{line.tokenizer_flops / 1e15:.3g} of {line.name}" for line in tokenizers
+        )
         yield ""
-        yield f"PFLOP in all count the training of a tokenizer: {told}."
+        yield f"PFLOP in all include the training of a tokenizer: {shares}."
 
 
 def _figures(value: float) -> str:
-    """Three figures, and no exponent."""
+    """A number with three significant digits and without an exponent."""
     return f"{float(f'{value:.3g}'):,.10g}"
 
 
-def csv_text(found: Found) -> str:
+def csv_text(result: StudyResult) -> str:
     """A row for every variation, protocol and seed, and for every cost and published number."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["variation", "measure", "draw", "value"])
-    for line in [*found.lines, *([found.random] if found.random else [])]:
+    for line in [*result.lines, *([result.random] if result.random else [])]:
         rows: list[tuple[str, Any, float]] = []
         for score, values in line.scores.items():
             rows += [(score, draw, value) for draw, value in enumerate(values)]
-        rows += [("finetune, training images", d, v) for d, v in enumerate(line.learned)]
+        rows += [("finetune, training images", d, v) for d, v in enumerate(line.train_scores)]
         rows += [(f"paper: {name}", "", value) for name, value in line.published.items()]
         if line.cost is not None:
             rows += [(f"cost: {name}", "", value) for name, value in line.cost._asdict().items()]

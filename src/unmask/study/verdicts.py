@@ -1,4 +1,4 @@
-"""What the seeds allow to be said: whether two variations differ, and whether a study says anything at all."""
+"""Statistical tests over seeds: whether two variations differ, and whether a study is informative."""
 
 import math
 import warnings
@@ -7,22 +7,22 @@ from itertools import combinations
 from statistics import mean, stdev
 from typing import Any, Literal, NamedTuple
 
-_CHANCE_OF_ERROR = 0.05
+_SIGNIFICANCE = 0.05
 _STANDARD_ERRORS = 3.0
 
 Verdict = Literal["agree", "disagree", "within noise", "one seed"]
 
 
 class Pair(NamedTuple):
-    """Two variations that the paper puts in an order, and ours."""
+    """Two variations with different results in the paper, and our results."""
 
     better: str
-    """In the paper."""
+    """The better one in the paper."""
     worse: str
     published: float
-    """By how much, in points."""
+    """The paper's difference, in points."""
     ours: float
-    """By how much here; negative where the order is the other."""
+    """Our difference, in points; negative if the order is reversed."""
     verdict: Verdict
 
 
@@ -32,7 +32,7 @@ def spread(values: Sequence[float]) -> float:
 
 
 def differ(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether two means differ by Welch's test at 5 %, for this pair alone; never with one value each."""
+    """Whether two means differ by Welch's test at 5 %, without correction for several pairs; False with one value each."""
     if min(len(one), len(other)) < 2:
         return False
     if spread(one) == spread(other) == 0.0:
@@ -40,42 +40,42 @@ def differ(one: Sequence[float], other: Sequence[float]) -> bool:
     from scipy import stats
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # one of the two may hold equal values
-        found: Any = stats.ttest_ind(one, other, equal_var=False)
-    return bool(found.pvalue < _CHANCE_OF_ERROR)
+        warnings.simplefilter("ignore", RuntimeWarning)  # one of the two may have equal values
+        test: Any = stats.ttest_ind(one, other, equal_var=False)
+    return bool(test.pvalue < _SIGNIFICANCE)
 
 
 def compared(ours: Mapping[str, Sequence[float]], published: Mapping[str, float]) -> list[Pair]:
-    """Every pair that the paper puts in an order; ours are shares, the paper's per cent."""
-    found: list[Pair] = []
+    """All pairs with different results in the paper; our results are shares, the paper's are per cent."""
+    pairs: list[Pair] = []
     both = [name for name in ours if name in published]
     for one, other in combinations(both, 2):
         if published[one] == published[other]:
             continue
         better, worse = (one, other) if published[one] > published[other] else (other, one)
-        off = 100 * (mean(ours[better]) - mean(ours[worse]))
-        found.append(
+        difference = 100 * (mean(ours[better]) - mean(ours[worse]))
+        pairs.append(
             Pair(
-                better,
-                worse,
-                published[better] - published[worse],
-                off,
-                _verdict(ours[better], ours[worse], off),
+                better=better,
+                worse=worse,
+                published=published[better] - published[worse],
+                ours=difference,
+                verdict=_verdict(ours[better], ours[worse], difference),
             )
         )
-    return found
+    return pairs
 
 
-def _verdict(better: Sequence[float], worse: Sequence[float], off: float) -> Verdict:
+def _verdict(better: Sequence[float], worse: Sequence[float], difference: float) -> Verdict:
     if min(len(better), len(worse)) < 2:
         return "one seed"
     if not differ(better, worse):
         return "within noise"
-    return "agree" if off > 0 else "disagree"
+    return "agree" if difference > 0 else "disagree"
 
 
 def informative(base: Sequence[float], random: Sequence[float]) -> bool | None:
-    """Whether a base beats its own random initialisation by three standard errors; None with one seed."""
+    """Whether a base is better than its random initialisation by three standard errors; None with one seed."""
     if min(len(base), len(random)) < 2:
         return None
     error = math.sqrt(spread(base) ** 2 / len(base) + spread(random) ** 2 / len(random))

@@ -143,14 +143,14 @@ class PatchTokenizer(nn.Module):
         self.decoder = nn.Sequential(*(GridBlock(width) for _ in range(spec.depth)))
         self.to_pixels = nn.Linear(width, values)
 
-    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, state_dict: Any, prefix: str, *args: Any
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, *args: Any, **options: Any
     ) -> None:
         """Accept checkpoints with old names; torch calls this for every module that it loads."""
         renamed = current_names(state_dict, prefix)
         state_dict.clear()
         state_dict.update(renamed)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, *args, **options)
 
     @property
     def statistics(self) -> Statistics:

@@ -1,4 +1,4 @@
-"""What an encoder is trained for with annotations, and scores of frozen features."""
+"""Supervised tasks for an encoder, and classifiers on frozen features."""
 
 from dataclasses import fields
 from typing import Annotated, Any, get_type_hints
@@ -16,10 +16,10 @@ __all__ = ["AnyHead", "AnyTask", "Classify", "MultiLabel", "task_for"]
 
 
 def task_for(task: AnyTask, annotations: AnyAnnotations) -> AnyTask:
-    """The task, or the first that learns from such annotations, with the settings that both have: head, trained part.
+    """The task, or the first one for these annotations, with the settings that both have: head, trained blocks.
 
     Raises:
-        DataError: if no task learns from such annotations.
+        DataError: if there is no task for these annotations.
     """
     if isinstance(annotations, task.needs | Unlabelled):
         return task
@@ -27,8 +27,8 @@ def task_for(task: AnyTask, annotations: AnyAnnotations) -> AnyTask:
         if isinstance(annotations, member.needs):  # pyright: ignore[reportAttributeAccessIssue]
             return member(**_shared(task, member))
     raise DataError(
-        f"no task learns from annotations of the kind {kind_of(AnyAnnotations, annotations)!r} yet; "
-        "give class folders or a --labels-file"
+        f"there is no task for annotations of kind {kind_of(AnyAnnotations, annotations)!r} yet; "
+        "use class folders or a --labels-file"
     )
 
 

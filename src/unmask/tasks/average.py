@@ -1,4 +1,4 @@
-"""A slow average of a module's weights (Polyak and Juditsky, 1992), which is evaluated in their place."""
+"""An exponential moving average of a module's weights (Polyak and Juditsky, 1992), for evaluation."""
 
 import copy
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class WeightAverage(nn.Module):
-    """Copies of some modules that move towards them by a small share after every step."""
+    """Exponential moving averages of some modules, updated after every step."""
 
     def __init__(self, decay: float, **followed: nn.Module) -> None:
-        """`decay` is the share of the old average that stays."""
+        """`decay` is the weight of the old average in each update."""
         super().__init__()
         self.decay = decay
         self.copies = nn.ModuleDict({n: copy.deepcopy(module) for n, module in followed.items()})
@@ -18,16 +18,16 @@ class WeightAverage(nn.Module):
 
     @torch.no_grad()
     def follow(self, **followed: nn.Module) -> None:
-        """Take a step towards the modules as they are now; whole numbers are copied."""
+        """Update the averages from the modules; integer buffers are copied."""
         averages: list[Tensor] = []
         values: list[Tensor] = []
         for name, module in followed.items():
-            mine = self.copies[name].state_dict()
+            copies = self.copies[name].state_dict()
             for key, value in module.state_dict().items():
                 if value.is_floating_point():
-                    averages.append(mine[key])
+                    averages.append(copies[key])
                     values.append(value)
                 else:
-                    mine[key].copy_(value)
+                    copies[key].copy_(value)
         for average, value in zip(averages, values, strict=True):
             average.lerp_(value, 1 - self.decay)

@@ -1,6 +1,6 @@
-"""Classification: from scratch, full and partial fine-tuning, and probes are one task.
+"""Classification with one class per image: training from scratch, full and partial fine-tuning, and probes.
 
-They differ in how much of the encoder learns (`trained_blocks`) and in the head.
+They differ only in the trained part of the encoder (`trained_blocks`) and in the head.
 """
 
 from collections.abc import Sequence
@@ -15,63 +15,62 @@ from torch.nn import functional as F
 
 from unmask.annotations import Annotations, AnyAnnotations, ClassLabels
 from unmask.encoders.vit import VisionTransformer
-from unmask.errors import SettingsError
+from unmask.spec import within
 from unmask.tasks.classifier import Classifier, check_trained, frozen_halves
 from unmask.tasks.heads import AnyHead, MeanHead
 from unmask.tasks.task import ClassScore, Prediction, likeliest
 
-_PLACES = 5  # of top-5
+_TOP = 5  # for top-5 accuracy
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classify:
-    """Cross-entropy on class labels, or on the shares of classes in mixed images."""
+    """Classification: cross-entropy on class labels, or on class shares of mixed images."""
 
     needs: ClassVar[type[ClassLabels]] = ClassLabels
-    """The annotations that it learns from."""
+    """The annotations that the task needs."""
 
     holds_out: ClassVar[float] = 0.0
-    """Share of the training images kept for choosing thresholds: there are none to choose."""
+    """Share of the training images held out for choosing thresholds: 0, because there are no thresholds."""
 
     head: AnyHead = MeanHead()
-    """What makes scores of tokens."""
+    """The head, from tokens to class scores."""
 
     trained_blocks: str = "all"
-    """all (embeddings too), the number of last blocks that learn, half (the last one's MLP), or 0."""
+    """Trained part of the encoder: all (with embeddings), the last N blocks, half (the MLP of the last block), or 0."""
 
     label_smoothing: float = 0.0
-    """Share of the target spread over all classes."""
+    """Share of the target distribution that is spread over all classes."""
 
     drop_path: float = 0.0
-    """How often the halves of the last block are skipped in training; rises in a line from 0 in the first."""
+    """Stochastic depth: probability of skipping each half of the last block; increases linearly from 0 in the first."""
 
     weight_average: float = 0.0
-    """Share of the old average of the weights that stays at each step; 0 evaluates the weights themselves."""
+    """Decay of the moving average of the weights used for evaluation; 0 evaluates the weights themselves."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise SettingsError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
+        within(self, "[0, 1)", "label_smoothing")
         check_trained(self)
 
     def check(self, depth: int) -> None:
-        """Refuse an encoder with fewer blocks than are to learn."""
+        """Refuse an encoder with fewer blocks than `trained_blocks`."""
         frozen_halves(self.trained_blocks, depth)
 
     def build(self, encoder: VisionTransformer, annotations: AnyAnnotations) -> Classifier:
-        """The module around an encoder, of which the trained part is trained with it."""
+        """The module, which trains the encoder's trained part in place."""
         loss = partial(_cross_entropy, label_smoothing=self.label_smoothing)
         return Classifier(self, encoder, len(annotations.names), loss)
 
     def scoring(
         self, annotations: AnyAnnotations, thresholds: tuple[float, ...] | None = None
     ) -> "Counting":
-        """An empty count; there are no thresholds."""
+        """Empty counts; thresholds are not used."""
         return Counting(annotations.names)
 
     def thresholds(
         self, outputs: Float[Tensor, "n classes"], truth: Annotations
     ) -> tuple[float, ...] | None:
-        """None: the class with the highest score is taken."""
+        """None: the prediction is the class with the highest score."""
         return None
 
     def predictions(
@@ -79,7 +78,7 @@ class Classify:
         outputs: Float[Tensor, "b classes"],
         thresholds: tuple[float, ...] | None = None,
     ) -> list[Prediction]:
-        """The classes of each image, the likeliest first; the likeliest is chosen."""
+        """The classes of each image by decreasing probability; the first is the prediction."""
         return [
             Prediction(order, probabilities, order[:1])
             for order, probabilities in likeliest(outputs.softmax(1))
@@ -88,10 +87,10 @@ class Classify:
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """What a classifier scores on images that it has not learned from."""
+    """The accuracy of a classifier on test images."""
 
     measure: ClassVar[str] = "top-1"
-    """What `value` is."""
+    """Name of the metric in `value`."""
 
     top1: float
     """Share of images whose class has the highest score."""
@@ -100,28 +99,28 @@ class Accuracy:
     """Share of images whose class is among the five highest scores."""
 
     balanced: float
-    """Mean over the classes of the share of their images that are recognised."""
+    """Mean of the recall of all classes."""
 
     images: int
-    """Images tested on."""
+    """Number of test images."""
 
     chance: float
-    """What guessing would give."""
+    """Accuracy of random guessing."""
 
     majority: float
-    """Share of the most frequent class: what always naming it would give."""
+    """Accuracy of always predicting the most frequent class."""
 
     classes: tuple[ClassScore, ...]
-    """Each class apart."""
+    """The scores of each class."""
 
     @property
     def value(self) -> float:
-        """The figure that comparisons use."""
+        """The metric for comparisons."""
         return self.top1
 
     def line(self) -> str:
-        """The score in a line."""
-        top5 = f", top-5 {self.top5:.2%}" if len(self.classes) > _PLACES else ""
+        """The score in one line."""
+        top5 = f", top-5 {self.top5:.2%}" if len(self.classes) > _TOP else ""
         return (
             f"top-1 {self.top1:.2%}{top5}, balanced {self.balanced:.2%} on {self.images:,} images "
             f"(chance {self.chance:.2%}, largest class {self.majority:.2%})"
@@ -129,25 +128,25 @@ class Accuracy:
 
 
 class Counting:
-    """Counts what is taken for what; counts of several processes add up."""
+    """Counts a confusion matrix; counts of several processes can be added."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self.confusion = torch.zeros(len(names), len(names), dtype=torch.long)
-        """Images of each class (rows) that are taken for each class (columns)."""
+        """Number of images by true class (rows) and predicted class (columns)."""
         self.among_five = 0
 
     def add(self, outputs: Float[Tensor, "b classes"], truth: Annotations) -> None:
-        """Count the images of a batch, each with its class."""
+        """Count the images of a batch."""
         assert isinstance(truth, Tensor)
-        best = outputs.topk(min(_PLACES, outputs.shape[1])).indices
+        best = outputs.topk(min(_TOP, outputs.shape[1])).indices
         pairs = torch.stack([truth, outputs.argmax(1)])
         ones = torch.ones(len(truth), dtype=torch.long)
         self.confusion.index_put_((pairs[0], pairs[1]), ones, accumulate=True)
         self.among_five += int((best == truth[:, None]).any(1).sum())
 
     def merged(self, parts: Sequence["Counting"]) -> "Counting":
-        """The counts of all parts together."""
+        """The sum of several counts."""
         whole = Counting(self.names)
         for part in parts:
             whole.confusion += part.confusion
@@ -155,22 +154,22 @@ class Counting:
         return whole
 
     def result(self) -> Accuracy:
-        """The score of what was counted."""
+        """The accuracy of all counted images."""
         return accuracy_of_counts(self.confusion, self.among_five, self.names)
 
 
 def accuracy_of_counts(
     confusion: Int[Tensor, "classes classes"], among_five: int, names: Sequence[str]
 ) -> Accuracy:
-    """Accuracy from counts of images of each class (rows) taken for each class (columns).
+    """Accuracy from the number of images by true class (rows) and predicted class (columns).
 
-    Recall, precision and F1 of a class without images or guesses are 0, and a class without images does not
-    count in the balanced accuracy.
+    Recall, precision and F1 of a class without images or predictions are 0. Classes without images are not in the
+    balanced accuracy.
     """
-    hits, actual, guessed = confusion.diag(), confusion.sum(1), confusion.sum(0)
+    hits, actual, predicted = confusion.diag(), confusion.sum(1), confusion.sum(0)
     images = int(confusion.sum())
-    recall, precision = (hits / total.clamp(min=1) for total in (actual, guessed))
-    f1 = 2 * hits / (actual + guessed).clamp(min=1)
+    recall, precision = (hits / total.clamp(min=1) for total in (actual, predicted))
+    f1 = 2 * hits / (actual + predicted).clamp(min=1)
     figures = (actual, recall, precision, f1)
     rows = zip(names, *(values.tolist() for values in figures), strict=True)
     return Accuracy(

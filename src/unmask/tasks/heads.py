@@ -1,7 +1,6 @@
-"""From an encoder's tokens to scores of classes.
+"""Heads: from an encoder's tokens to class scores.
 
-A head sees the tokens as they leave the last trained block, class token first, and the encoder's final
-norm, which it may use.
+A head gets the tokens after the last block, class token first, and the encoder's final norm, which it may apply.
 """
 
 from dataclasses import dataclass
@@ -18,18 +17,18 @@ from unmask.contracts import Moment
 from unmask.encoders.layers import NORM_EPSILON
 from unmask.spec import Kind
 
-_HEAD_WIDTH = 64
+_HEAD_WIDTH = 64  # channels per attention head, as in ViT
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanHead:
-    """Mean of the patch tokens, a norm of its own in place of the encoder's, a linear layer: MAE's fine-tuning.
+    """Mean of the patch tokens, a new norm instead of the encoder's, and a linear layer, as in MAE's fine-tuning.
 
-    As published: the norm is called fc_norm and starts fresh, and the linear layer starts near zero.
+    As in the published code, the norm is called fc_norm and the linear layer is initialised near zero.
     """
 
     def build(self, embed_dim: int, classes: int) -> "MeanClassifier":
-        """The module, drawn from torch's global generator."""
+        """The module, initialised from torch's global generator."""
         return MeanClassifier(embed_dim, classes)
 
 
@@ -50,10 +49,10 @@ class MeanClassifier(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class LinearHead:
-    """A linear layer on the mean of the patch tokens after the encoder's own norm."""
+    """A linear layer on the mean of the patch tokens after the encoder's norm."""
 
     def build(self, embed_dim: int, classes: int) -> "LinearClassifier":
-        """The module, drawn from torch's global generator."""
+        """The module, initialised from torch's global generator."""
         return LinearClassifier(embed_dim, classes)
 
 
@@ -73,16 +72,15 @@ class LinearClassifier(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenProbe:
-    """The class token after the encoder's norm, batch normalisation, a linear layer (MAE appendix A.1).
+    """The class token after the encoder's norm, batch normalisation and a linear layer (MAE appendix A.1).
 
-    The normalisation has no parameters to learn and an epsilon of 1e-6; while training it takes mean and
-    deviation from the images computed together (a micro-batch), afterwards, and for an image alone, their
-    running averages. Where several processes train, each takes those of its own images, and the running
-    averages become the mean of all processes' after every step.
+    The batch normalisation has no learned parameters and an epsilon of 1e-6. In training it uses the statistics of the
+    micro-batch, or the running averages for a single image; in evaluation, the running averages. With several processes
+    each uses its own images, and the running averages are averaged over processes after every step.
     """
 
     def build(self, embed_dim: int, classes: int) -> "TokenClassifier":
-        """The module, drawn from torch's global generator."""
+        """The module, initialised from torch's global generator."""
         return TokenClassifier(embed_dim, classes)
 
 
@@ -99,26 +97,26 @@ class TokenClassifier(nn.Module):
     def forward(self, tokens: Float[Tensor, "b t d"], norm: nn.Module) -> Float[Tensor, "b o"]:
         """Scores of the classes."""
         token = norm(tokens)[:, 0]
-        if self.training and len(token) == 1:  # a single image has no deviation
-            average, spread = self.batch_norm.running_mean, self.batch_norm.running_var
-            return self.linear(F.batch_norm(token, average, spread, eps=self.batch_norm.eps))
+        if self.training and len(token) == 1:  # a single image has no variance
+            mean, variance = self.batch_norm.running_mean, self.batch_norm.running_var
+            return self.linear(F.batch_norm(token, mean, variance, eps=self.batch_norm.eps))
         return self.linear(self.batch_norm(token))
 
     def after_step(self, moment: Moment) -> None:
-        """Let all processes have the same running averages."""
+        """Average the running statistics over all processes."""
         _reduce(self.batch_norm)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentiveHead:
-    """One learned query attends over the patch tokens after the encoder's norm; then a linear layer.
+    """Attention pooling of the patch tokens after the encoder's norm with one learned query, and a linear layer.
 
-    The attentive probe of AIM (El-Nouby and others, 2024): tokens are first normalised over batch and
-    places, as in `TokenProbe`; keys and values are projected, in heads of 64 channels where the width allows.
+    The attentive probe of AIM (El-Nouby and others, 2024): tokens are batch-normalised over images and positions, as in
+    `TokenProbe`. Keys and values are projected, in heads of 64 channels if the width is a multiple of 64.
     """
 
     def build(self, embed_dim: int, classes: int) -> "AttentiveClassifier":
-        """The module, drawn from torch's global generator."""
+        """The module, initialised from torch's global generator."""
         return AttentiveClassifier(embed_dim, classes)
 
 
@@ -145,7 +143,7 @@ class AttentiveClassifier(nn.Module):
         return self.linear(pooled[:, 0])
 
     def after_step(self, moment: Moment) -> None:
-        """Let all processes have the same running averages."""
+        """Average the running statistics over all processes."""
         _reduce(self.batch_norm)
 
 
@@ -158,7 +156,7 @@ AnyHead = (
 
 
 def _reduce(batch_norm: nn.BatchNorm1d) -> None:
-    """Make running averages the mean over all processes."""
+    """Replace running averages with their mean over all processes."""
     if not (dist.is_available() and dist.is_initialized()):
         return
     for average in (batch_norm.running_mean, batch_norm.running_var):
@@ -167,8 +165,8 @@ def _reduce(batch_norm: nn.BatchNorm1d) -> None:
         average /= dist.get_world_size()
 
 
-def _linear(embed_dim: int, classes: int, deviation: float) -> nn.Linear:
+def _linear(embed_dim: int, classes: int, std: float) -> nn.Linear:
     linear = nn.Linear(embed_dim, classes)
-    nn.init.trunc_normal_(linear.weight, std=deviation)
+    nn.init.trunc_normal_(linear.weight, std=std)
     nn.init.zeros_(linear.bias)
     return linear

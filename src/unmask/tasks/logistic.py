@@ -1,4 +1,4 @@
-"""A logistic classifier on frozen features, by scikit-learn."""
+"""Logistic regression on frozen features, by scikit-learn."""
 
 import warnings
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
-"""Inverse regularisation to choose from."""
+"""Candidates for scikit-learn's C, the inverse of the regularisation strength."""
 
 
 def logistic_scores(
@@ -21,17 +21,17 @@ def logistic_scores(
     strength: float,
     classes: int,
 ) -> Float[Tensor, "b classes"]:
-    """Probabilities of the classes of test features; every feature is scaled to mean 0 and deviation 1 on train.
+    """Class probabilities of test features; features are standardised with the training mean and deviation.
 
-    `labels` are one class of each training image, or 0 or 1 for each class of it: then every class has a
-    classifier of its own. A class that no training image has, or that all have, gets the same score everywhere.
+    `labels` is the class of each training image, or 0 or 1 for each class. In the second case each class has its own
+    classifier, and a class that no training image has, or all have, gets the same score for every image.
     """
     if labels.ndim == 2:
         columns = [_positive(train, column.long(), test, strength) for column in labels.T]
         return torch.stack(columns, 1)
-    known, shares = _fitted(train, labels, test, strength)
+    present, probabilities = _fitted(train, labels, test, strength)
     scores = torch.zeros(len(test), classes)
-    scores[:, torch.from_numpy(known).long()] = torch.from_numpy(shares).float()
+    scores[:, torch.from_numpy(present).long()] = torch.from_numpy(probabilities).float()
     return scores
 
 
@@ -41,9 +41,9 @@ def logistic_classes(
     test: Float[Tensor, "b d"],
     strength: float,
 ) -> Int[Tensor, "b"]:
-    """The likeliest class of test features."""
-    known, shares = _fitted(train, labels, test, strength)
-    return torch.from_numpy(known[shares.argmax(1)])
+    """The most likely class of test features."""
+    present, probabilities = _fitted(train, labels, test, strength)
+    return torch.from_numpy(present[probabilities.argmax(1)])
 
 
 def best_strength(
@@ -53,14 +53,16 @@ def best_strength(
     score: Callable[[Float[Tensor, "b classes"], Tensor], float],
     classes: int,
 ) -> float:
-    """The strength that scores best on held-out training features; nothing else is looked at.
+    """The strength that scores best on held-out training features.
 
-    `score` takes the scores of classes and the true labels.
+    `score` takes class scores and true labels.
     """
-    asked = torch.from_numpy(held_out)
-    known, truth = ~asked, labels[asked]
+    validation = torch.from_numpy(held_out)
+    fitting, truth = ~validation, labels[validation]
     scores = [
-        score(logistic_scores(train[known], labels[known], train[asked], c, classes), truth)
+        score(
+            logistic_scores(train[fitting], labels[fitting], train[validation], c, classes), truth
+        )
         for c in STRENGTHS
     ]
     return STRENGTHS[int(np.argmax(scores))]
@@ -72,9 +74,9 @@ def _fitted(
     test: Float[Tensor, "b d"],
     strength: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
-    """The classes that training images have, and their probabilities for test features.
+    """The classes of the training images, and their probabilities for test features.
 
-    It takes as many threads as torch does: more threads than there are free cores spin against one another.
+    BLAS gets as many threads as torch: more threads than free cores would only wait for one another.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -84,7 +86,7 @@ def _fitted(
 
     model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
     with threadpool_limits(torch.get_num_threads()), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # 300 steps are the protocol
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol is 300 iterations
         model.fit(train.numpy(), labels.numpy())
         return model.classes_, model.predict_proba(test.numpy())
 
@@ -95,8 +97,8 @@ def _positive(
     test: Float[Tensor, "b d"],
     strength: float,
 ) -> Float[Tensor, "b"]:
-    """The probability that test features belong to a class."""
+    """The probability that test features belong to a class, from its binary classifier."""
     if len(labels.unique()) < 2:
         return labels[:1].float().expand(len(test))
-    _, shares = _fitted(train, labels, test, strength)
-    return torch.from_numpy(shares[:, 1]).float()
+    _, probabilities = _fitted(train, labels, test, strength)
+    return torch.from_numpy(probabilities[:, 1]).float()

@@ -1,6 +1,6 @@
-"""Weighted nearest neighbours on frozen features (Wu and others, 2018; the protocol of DINO).
+"""Weighted k-nearest neighbours on frozen features (Wu and others, 2018; DINO's protocol).
 
-Features are compared by cosine; each of the k nearest votes with exp(similarity / temperature).
+Each of the k features with the highest cosine similarity votes with weight exp(similarity / temperature).
 """
 
 import torch
@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 NEIGHBORS = 20
 TEMPERATURE = 0.07
-_CHUNK = 1024
-_CERTAIN = 1e-6  # the least and most share that has finite odds
+_CHUNK = 1024  # test features compared at a time, to limit memory
+_CERTAIN = 1e-6  # shares are clamped to this and 1 minus this, so that log-odds are finite
 
 
 def knn_votes(
@@ -22,10 +22,10 @@ def knn_votes(
     neighbors: int = NEIGHBORS,
     temperature: float = TEMPERATURE,
 ) -> Float[Tensor, "b classes"]:
-    """The votes of the nearest training features for each class; fewer than k vote where there are fewer.
+    """The votes of the k nearest training features (or of all, if there are fewer) for each class.
 
-    `labels` are one class of each training image, or 0 or 1 for each class of it; in the second case the votes are
-    the log-odds of the share of the neighbours, by weight, that belong to the class, as of any score of several classes.
+    `labels` is the class of each training image, or 0 or 1 for each class. In the second case the votes are the log-odds
+    of the weighted share of neighbours that belong to the class, like the scores of a multi-label classifier.
     """
     train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
     votes = [
@@ -43,16 +43,16 @@ def knn_classes(
     neighbors: int = NEIGHBORS,
     temperature: float = TEMPERATURE,
 ) -> Int[Tensor, "b"]:
-    """The class that the nearest training features vote for."""
+    """The class with the most votes of the nearest training features."""
     return knn_votes(train, labels, test, classes, neighbors, temperature).argmax(1)
 
 
 def knn_classes_of_others(
     features: Float[Tensor, "n d"], labels: Int[Tensor, "n"], classes: int, neighbors: int
 ) -> Int[Tensor, "n"]:
-    """The class that the nearest of the other features vote for (leave one out)."""
+    """The class with the most votes of the nearest other features (leave one out)."""
     features = F.normalize(features, dim=1)
-    similarity = (features @ features.T).fill_diagonal_(-torch.inf)  # whose vote weighs nothing
+    similarity = (features @ features.T).fill_diagonal_(-torch.inf)  # its vote has weight 0
     return _votes(similarity, labels, classes, neighbors, TEMPERATURE).argmax(1)
 
 
@@ -63,10 +63,10 @@ def _votes(
     neighbors: int,
     temperature: float,
 ) -> Float[Tensor, "b classes"]:
-    nearest, place = similarity.topk(min(neighbors, similarity.shape[1]), dim=1)
+    nearest, index = similarity.topk(min(neighbors, similarity.shape[1]), dim=1)
     weights = (nearest / temperature).exp()  # [b k]
     if labels.ndim == 2:
-        shares = torch.einsum("bk,bkc->bc", weights / weights.sum(1, keepdim=True), labels[place])
+        shares = torch.einsum("bk,bkc->bc", weights / weights.sum(1, keepdim=True), labels[index])
         return shares.logit(eps=_CERTAIN)
     votes = torch.zeros(len(similarity), classes)
-    return votes.scatter_add_(1, labels[place], weights)
+    return votes.scatter_add_(1, labels[index], weights)

@@ -1,4 +1,4 @@
-"""What a task offers: the annotations it needs, its module, its predictions and its score."""
+"""The contract of a task: the annotations it needs, its module, its predictions and its score."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,34 +12,34 @@ from unmask.encoders.vit import VisionTransformer
 
 
 class Prediction(NamedTuple):
-    """What a module says of an image as a whole."""
+    """The prediction for a whole image."""
 
     classes: list[int]
-    """All classes, the likeliest first."""
+    """All classes by decreasing probability."""
     probabilities: list[float]
-    """Of these classes, in the same order."""
+    """The probabilities of `classes`."""
     chosen: list[int]
-    """The classes that the image is said to belong to, the likeliest first."""
+    """The predicted classes by decreasing probability."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """What is scored on one class."""
+    """The scores of one class."""
 
     name: str
-    """The class."""
+    """Name of the class."""
 
     images: int
-    """Test images that belong to it."""
+    """Number of its test images."""
 
     recall: float
-    """Share of them that are recognised."""
+    """Share of the class's images that are predicted as the class."""
 
     precision: float
-    """Share of the images said to belong to it that do."""
+    """Share of the images predicted as the class that belong to it."""
 
     f1: float
-    """Harmonic mean of both."""
+    """Harmonic mean of precision and recall."""
 
 
 @runtime_checkable
@@ -47,42 +47,42 @@ class Score(Protocol):
     """A score: a spec, written to `results.json`."""
 
     measure: ClassVar[str]
-    """What `value` is, such as top-1."""
+    """Name of the metric in `value`, such as top-1."""
 
     @property
     def value(self) -> float:
-        """The figure that comparisons use, between 0 and 1; higher is better."""
+        """The metric for comparisons, between 0 and 1; higher is better."""
         ...
 
     @property
     def chance(self) -> float:
-        """What guessing would give."""
+        """The value of random guessing."""
         ...
 
     @property
     def images(self) -> int:
-        """Images tested on."""
+        """Number of test images."""
         ...
 
     def line(self) -> str:
-        """The score in a line."""
+        """The score in one line."""
         ...
 
 
 @runtime_checkable
 class Scoring(Protocol):
-    """A score in the making. It is picklable, so that several processes can put theirs together."""
+    """Accumulates outputs for a score. It can be pickled, so that several processes can merge theirs."""
 
     def add(self, outputs: Any, truth: Annotations) -> None:
-        """Take the outputs for the images of a batch, and what is known of them."""
+        """Add the outputs and annotations of a batch."""
         ...
 
     def merged(self, parts: Sequence[Any]) -> "Scoring":
-        """One scoring of all that these have taken."""
+        """One scoring with the images of several."""
         ...
 
     def result(self) -> Score:
-        """The score of all that was taken."""
+        """The score of all added images."""
         ...
 
 
@@ -92,16 +92,16 @@ class Task(Protocol):
 
     @property
     def needs(self) -> type:
-        """The class of annotations that it learns from."""
+        """The class of annotations that the task needs."""
         ...
 
     @property
     def holds_out(self) -> float:
-        """Share of the training images kept for choosing thresholds; 0 where there are none to choose."""
+        """Share of the training images held out for choosing thresholds; 0 if the task has no thresholds."""
         ...
 
     def check(self, depth: int) -> None:
-        """Refuse an encoder of so many blocks, if it will not do."""
+        """Refuse an encoder with `depth` blocks if the task cannot train it."""
         ...
 
     def build(self, encoder: VisionTransformer, annotations: AnyAnnotations) -> nn.Module:
@@ -111,21 +111,21 @@ class Task(Protocol):
     def scoring(
         self, annotations: AnyAnnotations, thresholds: tuple[float, ...] | None = None
     ) -> Scoring:
-        """An empty score."""
+        """An empty scoring."""
         ...
 
     def thresholds(self, outputs: Any, truth: Annotations) -> tuple[float, ...] | None:
-        """Thresholds chosen on held-out training images; None where there are none to choose."""
+        """Thresholds chosen on held-out training images; None if the task has no thresholds."""
         ...
 
     def predictions(
         self, outputs: Any, thresholds: tuple[float, ...] | None = None
     ) -> list[Prediction]:
-        """What the outputs say of each image."""
+        """The prediction for each image."""
         ...
 
 
 def likeliest(probabilities: Float[Tensor, "b classes"]) -> Iterator[tuple[list[int], list[float]]]:
-    """All classes of each image by falling probability, and these probabilities."""
+    """All classes of each image by decreasing probability, and their probabilities."""
     ordered = probabilities.sort(dim=1, descending=True, stable=True)
     yield from zip(ordered.indices.tolist(), ordered.values.tolist(), strict=True)

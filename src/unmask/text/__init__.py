@@ -1,1 +1,4 @@
-"""The method on text: hidden characters as in BERT, the next character as in GPT. Deletable with its command."""
+"""Masked prediction on text, for comparison: hidden characters as in BERT, the next character as in GPT.
+
+Only `unmask words` uses this folder; both can be deleted together.
+"""

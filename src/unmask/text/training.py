@@ -1,4 +1,4 @@
-"""Text to passages, the models of counts that it is judged beside, and training by the loop of all."""
+"""Passages from text, training of the language models, and n-gram models as baselines."""
 
 import ast
 import math
@@ -27,33 +27,33 @@ from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine
 
 OTHER = "\N{REPLACEMENT CHARACTER}"
-"""What stands for characters that are too rare to be learnt."""
+"""Replaces characters that are too rare to learn."""
 
 MASK = "\N{LOWER ONE EIGHTH BLOCK}"
 """How a hidden character is printed."""
 
-_RAREST = 20
-_LEAST = 20_000
+_RAREST = 20  # occurrences; rarer characters become OTHER
+_LEAST = 20_000  # characters of a text
 _PIECE, _HELD_OUT_EVERY = 1000, 10
-_TESTED = 400
+_TESTED = 400  # passages
 BATCH = 64
-"""Passages of a step."""
+"""Passages per step."""
 
 BASE_LR = 6e-3
-"""At which both objectives pass the trigrams in 1,200 steps."""
+"""With this rate both objectives are better than trigrams after 1,200 steps."""
 
-_SIGHT = 2  # characters that a trigram looks back
+_CONTEXT = 2  # characters before the one that a trigram predicts
 
 
 class Text(NamedTuple):
-    """Characters as numbers, in pieces to learn from and others to test on."""
+    """Characters as numbers, in pieces for training and test."""
 
     symbols: str
-    """The alphabet; the last one stands for all that are rare."""
+    """The alphabet; the last symbol replaces all rare characters."""
     train: list[Int[Tensor, "t"]]
     test: list[Int[Tensor, "t"]]
     where: str
-    """Which text it is, in words."""
+    """Name of the text."""
 
     def written(self, numbers: Int[Tensor, "t"]) -> str:
         """Numbers as characters, on one line."""
@@ -63,21 +63,21 @@ class Text(NamedTuple):
 
 
 def own_text() -> str:
-    """What this package says of itself: the docstrings of all its files, as it is installed."""
-    found: list[str] = []
+    """The docstrings of all files of this package."""
+    docstrings: list[str] = []
     for file in sorted(Path(__file__).parents[1].rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             value = node.value if isinstance(node, ast.Expr) else None
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                found.append(" ".join(value.value.split()))
-    return "\n".join(found)
+                docstrings.append(" ".join(value.value.split()))
+    return "\n".join(docstrings)
 
 
 def read_text(path: Path | None) -> Text:
-    """A file's text, or this package's own, every tenth piece of 1,000 characters held out.
+    """The text of a file, or this package's docstrings; every tenth piece of 1,000 characters is held out.
 
     Raises:
-        DataError: if it cannot be read, or is too short or too uniform to learn from.
+        DataError: if the file cannot be read, or its text is too short or too uniform.
     """
     if path is None:
         whole, where = own_text(), "the docstrings of this package"
@@ -85,14 +85,17 @@ def read_text(path: Path | None) -> Text:
         whole, where = _read(path), str(path)
     if len(whole) < _LEAST:
         raise DataError(
-            f"{where} holds {len(whole):,} characters, and fewer than {_LEAST:,} teach nothing; give a longer text"
+            f"{where} has {len(whole):,} characters, but training needs at least {_LEAST:,}; use a longer text"
         )
-    often = [symbol for symbol, count in Counter(whole).most_common() if count >= _RAREST]
-    if len(often) < 2:
-        raise DataError(f"{where} holds hardly any character twice; give a text")
-    symbols = "".join(sorted(often)) + OTHER
+    frequent = [symbol for symbol, count in Counter(whole).most_common() if count >= _RAREST]
+    if len(frequent) < 2:
+        raise DataError(
+            f"{where} has {len(frequent)} characters that occur at least {_RAREST} times, too few to learn from; "
+            "use a longer text"
+        )
+    symbols = "".join(sorted(frequent)) + OTHER
     numbers = {symbol: number for number, symbol in enumerate(symbols)}
-    coded = torch.tensor([numbers.get(symbol, len(often)) for symbol in whole])
+    coded = torch.tensor([numbers.get(symbol, len(frequent)) for symbol in whole])
     pieces = list(coded.split(_PIECE))[: len(coded) // _PIECE]
     test = pieces[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY]
     train = [piece for n, piece in enumerate(pieces, start=1) if n % _HELD_OUT_EVERY]
@@ -103,15 +106,15 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); give a file of text") from None
+        raise DataError(f"{path} cannot be read ({error.strerror}); use a text file") from None
     except UnicodeDecodeError:
-        raise DataError(f"{path} is no text in UTF-8; give a file of text") from None
+        raise DataError(f"{path} is not UTF-8 text; use a text file in UTF-8") from None
 
 
 def passages_of(
     pieces: list[Int[Tensor, "t"]], length: int, count: int, *key: int
 ) -> Int[Tensor, "b length"]:
-    """So many passages, drawn from a key."""
+    """Random passages, a function of the key."""
     random = generator("cpu", "passages", *key)
     chosen = torch.randint(len(pieces), (count,), generator=random).tolist()
     starts = torch.randint(_PIECE - length + 1, (count,), generator=random).tolist()
@@ -119,7 +122,7 @@ def passages_of(
 
 
 def built(reader: Reader, objective: AnyReading, text: Text, seed: int) -> nn.Module:
-    """The objective around a reader of this text, its weights drawn from the seed."""
+    """The objective's model for this text, initialised from the seed."""
     with seeded("words", seed):
         return objective.build(reader.build(len(text.symbols)))
 
@@ -127,7 +130,7 @@ def built(reader: Reader, objective: AnyReading, text: Text, seed: int) -> nn.Mo
 def learn(
     model: nn.Module, reader: Reader, text: Text, steps: int, base_lr: float, seed: int
 ) -> Reports:
-    """Train on passages of the text, one report a step."""
+    """Train on passages of the text; yields one report per step."""
     schedule = WarmupCosine(base_lr=base_lr, warmup_epochs=steps / 10)
     return train(
         model.train(),
@@ -152,27 +155,27 @@ def _batches(length: int, text: Text, seed: int) -> Iterator[Batch]:
 
 
 class Score(NamedTuple):
-    """How well characters are said that were not learnt from."""
+    """The quality of predictions on held-out text."""
 
     bits: float
-    """Per character: the mean of minus log2 of the probability given to the true one."""
+    """Cross-entropy in bits per character."""
     right: float
-    """Share of the places where the likeliest one is true."""
+    """Accuracy: share of positions where the most likely character is correct."""
 
 
-def score_of(expected: Float[Tensor, "n symbols"], truth: Int[Tensor, "n"]) -> Score:
-    """The score of probabilities."""
-    given = expected.gather(1, truth[:, None]).clamp(min=1e-12)
-    right = (expected.argmax(1) == truth).float().mean()
-    return Score(float(-given.log2().mean()), float(right))
+def score_of(probabilities: Float[Tensor, "n symbols"], truth: Int[Tensor, "n"]) -> Score:
+    """The score of predicted probabilities."""
+    likelihood = probabilities.gather(1, truth[:, None]).clamp(min=1e-12)
+    right = (probabilities.argmax(1) == truth).float().mean()
+    return Score(float(-likelihood.log2().mean()), float(right))
 
 
 @torch.inference_mode()
 def next_scores(model: NextCharacterModel, text: Text, length: int) -> dict[str, Score]:
-    """The model's score on held-out passages, beside models of counts on the same characters."""
+    """The model's score on held-out passages, and those of n-gram models on the same characters."""
     passages = passages_of(text.test, length, _TESTED, 1)
-    expected = model.eval().scores(passages[:, :-1]).softmax(-1)[:, _SIGHT - 1 :]
-    truth = passages[:, _SIGHT:].flatten()
+    probabilities = model.eval().scores(passages[:, :-1]).softmax(-1)[:, _CONTEXT - 1 :]
+    truth = passages[:, _CONTEXT:].flatten()
     counts = Counts(text)
     return {
         "one symbol as likely as another": Score(math.log2(counts.symbols), 1 / counts.symbols),
@@ -180,67 +183,66 @@ def next_scores(model: NextCharacterModel, text: Text, length: int) -> dict[str,
         "trigram: the two before": score_of(
             counts.after(passages[:, :-2].flatten(), passages[:, 1:-1].flatten()), truth
         ),
-        "next character, as in GPT": score_of(expected.flatten(0, 1), truth),
+        "next character, as in GPT": score_of(probabilities.flatten(0, 1), truth),
     }
 
 
 @torch.inference_mode()
 def hidden_scores(model: HiddenCharactersModel, text: Text, length: int) -> dict[str, Score]:
-    """The same for hidden characters; the models of counts see the true neighbours, hidden or not."""
+    """The same for hidden characters; the n-gram models see the true neighbours, even if they are hidden."""
     passages = passages_of(text.test, length, _TESTED, 2)
-    drawn = torch.rand(4, *passages.shape, generator=generator("cpu", "tested", 0))
-    seen, asked = model.eval().ask(passages, drawn)
-    asked[:, :_SIGHT], asked[:, -1] = False, False  # these have no neighbours to count by
-    expected = model.reader(seen, None)[asked].softmax(-1)
-    rows, columns = asked.nonzero(as_tuple=True)
-    truth, counts = passages[asked], Counts(text)
+    noise = torch.rand(4, *passages.shape, generator=generator("cpu", "tested", 0))
+    visible, hidden = model.eval().hide(passages, noise)
+    hidden[:, :_CONTEXT], hidden[:, -1] = False, False  # n-grams need these neighbours
+    probabilities = model.reader(visible, None)[hidden].softmax(-1)
+    rows, columns = hidden.nonzero(as_tuple=True)
+    truth, counts = passages[hidden], Counts(text)
     before, left, right = (passages[rows, columns + step] for step in (-2, -1, 1))
     return {
         "one symbol as likely as another": Score(math.log2(counts.symbols), 1 / counts.symbols),
         "how often each occurs": score_of(counts.alone(len(truth)), truth),
         "trigram: the two before": score_of(counts.after(before, left), truth),
         "trigram: one on either side": score_of(counts.between(left, right), truth),
-        "hidden characters, as in BERT": score_of(expected, truth),
+        "hidden characters, as in BERT": score_of(probabilities, truth),
     }
 
 
 class Counts:
-    """How often characters occur alone, in pairs and in threes in the training text.
+    """Unigram, bigram and trigram models of the training text.
 
-    Longer contexts are mixed with shorter ones by how often and how variously they were seen (Witten and
-    Bell, 1991), so that nothing is impossible.
+    Longer contexts are interpolated with shorter ones (Witten and Bell, 1991), so that no probability is 0.
     """
 
     def __init__(self, text: Text) -> None:
         self.symbols = count = len(text.symbols)
-        self.threes: NDArray[np.float64] = np.zeros((count, count, count))
+        self.trigrams: NDArray[np.float64] = np.zeros((count, count, count))
         for piece in text.train:
             numbers = piece.numpy()
-            np.add.at(self.threes, (numbers[:-2], numbers[1:-1], numbers[2:]), 1)
+            np.add.at(self.trigrams, (numbers[:-2], numbers[1:-1], numbers[2:]), 1)
 
     def alone(self, rows: int) -> Float[Tensor, "n symbols"]:
-        """The probability of each symbol, wherever it stands."""
+        """The probability of each symbol without context."""
         uniform = np.full(self.symbols, 1 / self.symbols)
-        single = _mixed(self.threes.sum((0, 1))[None], uniform)
-        return torch.from_numpy(np.repeat(single, rows, 0))
+        unigrams = _mixed(self.trigrams.sum((0, 1))[None], uniform)
+        return torch.from_numpy(np.repeat(unigrams, rows, 0))
 
     def after(self, before: Int[Tensor, "n"], left: Int[Tensor, "n"]) -> Float[Tensor, "n symbols"]:
-        """Of each symbol after two others."""
-        pairs = _mixed(self.threes.sum(0), self.alone(1).numpy()[0])
-        found = _mixed(self.threes[before.numpy(), left.numpy()], pairs[left.numpy()])
-        return torch.from_numpy(found)
+        """The probability of each symbol after two others."""
+        bigrams = _mixed(self.trigrams.sum(0), self.alone(1).numpy()[0])
+        counts = self.trigrams[before.numpy(), left.numpy()]
+        return torch.from_numpy(_mixed(counts, bigrams[left.numpy()]))
 
     def between(
         self, left: Int[Tensor, "n"], right: Int[Tensor, "n"]
     ) -> Float[Tensor, "n symbols"]:
-        """Of each symbol between two others."""
-        pairs = _mixed(self.threes.sum(2), self.alone(1).numpy()[0])  # [left symbols]
-        found = _mixed(self.threes[left.numpy(), :, right.numpy()], pairs[left.numpy()])
-        return torch.from_numpy(found)
+        """The probability of each symbol between two others."""
+        bigrams = _mixed(self.trigrams.sum(2), self.alone(1).numpy()[0])  # [left symbols]
+        counts = self.trigrams[left.numpy(), :, right.numpy()]
+        return torch.from_numpy(_mixed(counts, bigrams[left.numpy()]))
 
 
 def _mixed(counts: NDArray[np.float64], shorter: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities of counts [n symbols], mixed with those of a shorter context."""
-    seen = counts.sum(-1, keepdims=True)
-    kinds = np.maximum((counts > 0).sum(-1, keepdims=True), 1)
-    return (counts + kinds * shorter) / (seen + kinds)
+    """Probabilities from counts [n symbols], interpolated with those of a shorter context."""
+    total = counts.sum(-1, keepdims=True)
+    distinct = np.maximum((counts > 0).sum(-1, keepdims=True), 1)
+    return (counts + distinct * shorter) / (total + distinct)

@@ -1,1 +1,1 @@
-"""The loop and what it needs; knows no objective and no image format."""
+"""The training loop and its parts; independent of objectives and image formats."""

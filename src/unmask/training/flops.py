@@ -1,4 +1,4 @@
-"""How fast a machine is, and how much of that a training reaches."""
+"""FLOPs of a training step, and the speed limits of the machine."""
 
 import resource
 import sys
@@ -16,24 +16,24 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unmask.contracts import Batch, Size, StepReport
 from unmask.randomness import generator
-from unmask.training.hardware import Precision, autocast, wait_for
+from unmask.training.hardware import Precision, autocast, seconds_of
 from unmask.training.untouched import untouched
 
 _CEILING_SECONDS = 0.2
-_COPIED_BYTES = 256 * 2**20
+_COPIED_BYTES = 256 * 2**20  # larger than the caches of CPUs and GPUs
 
 
 class Meter(NamedTuple):
-    """What turns the time of steps into figures for the log."""
+    """Computes speed and utilisation for the log."""
 
     device: torch.device
     flops_per_image: dict[Size, int]
-    """By the size of a crop; of other sizes it is taken to grow with the number of pixels."""
+    """FLOPs by crop size; for other sizes they are assumed proportional to the number of pixels."""
     ceiling: float
-    """FLOP/s of matrix products alone."""
+    """FLOP/s of plain matrix products on this device."""
 
     def figures(self, reports: list[StepReport], seconds: float) -> dict[str, float]:
-        """Speed, use of the machine, share of waiting, and memory over steps that took this long together."""
+        """Speed, utilisation, share of time spent waiting for data, and memory, for steps that took this time."""
         seconds = max(seconds, 1e-9)
         rate = sum(report.images for report in reports) / seconds
         flops = sum(report.images * self._flops(report.size) for report in reports) / seconds
@@ -61,8 +61,8 @@ def flops_per_image(
 ) -> int:
     """FLOPs of matrix products in a forward and backward pass, by torch's counter.
 
-    `example` gives batches of so many images on the device. What is recomputed inside attention kernels does not
-    count, and neither does what is done once a batch. The module, which must not be compiled yet, stays as it is.
+    `example` is a function from a number of images to a batch on the device. Recomputation inside attention kernels and
+    work per batch are not counted. The module must not be compiled yet; it is not changed.
     """
 
     def count(images: int) -> int:
@@ -78,43 +78,40 @@ def flops_per_image(
 
 
 def matrix_ceiling(device: torch.device, precision: Precision) -> float:
-    """FLOP/s of a large square matrix product, the best of a fifth of a second."""
+    """FLOP/s of a large square matrix product, the best within 0.2 seconds."""
     side = 1024 if device.type == "cpu" else 8192 if precision == "bfloat16" else 4096
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    noise = generator(device, "ceiling")  # constants would switch fewer transistors, and run faster
+    # Random values: with constants, a GPU needs less power and runs faster.
+    noise = generator(device, "ceiling")
     left = torch.randn(side, side, device=device, generator=noise).to(dtype)
     return 2 * side**3 / _best_seconds(lambda: left @ left, device)
 
 
 @cache
 def first_ceiling(device: torch.device, precision: Precision, threads: int) -> float:
-    """`matrix_ceiling` as this process found it first, so that many short trainings measure it once."""
+    """`matrix_ceiling`, measured once per process, so that many short trainings do not repeat it."""
     assert threads == torch.get_num_threads()
     return matrix_ceiling(device, precision)
 
 
 def copy_ceiling(device: torch.device) -> float:
-    """Bytes read and written each second by a copy within the device's memory."""
+    """Bytes per second read and written by a copy within the device's memory."""
     source = torch.ones(_COPIED_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * _COPIED_BYTES / _best_seconds(lambda: target.copy_(source), device)
 
 
 def _best_seconds(work: Callable[[], Tensor], device: torch.device) -> float:
-    """The shortest of as many runs as fit in a fifth of a second, at least two."""
+    """The shortest time of all runs within 0.2 seconds, at least two."""
     times: list[float] = []
-    began = time.perf_counter()
-    while len(times) < 2 or time.perf_counter() - began < _CEILING_SECONDS:
-        wait_for(device)
-        started = time.perf_counter()
-        work()
-        wait_for(device)
-        times.append(time.perf_counter() - started)
+    first = time.perf_counter()
+    while len(times) < 2 or time.perf_counter() - first < _CEILING_SECONDS:
+        times.append(seconds_of(work, device))
     return min(times)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes taken so far: on the device, or by this process where that is a CPU."""
+    """Peak memory in bytes: on the device, or of this process for a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
@@ -128,7 +125,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def forget_peak(device: torch.device) -> None:
-    """Let the next `peak_memory` be that of what follows, where the system can."""
+    """Reset `peak_memory`, if the system supports it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif device.type == "cpu":

@@ -1,7 +1,4 @@
-"""What a GPU is told beside the mathematics: what to compile, and which attention kernel to take.
-
-A CPU computes everything as it is written.
-"""
+"""GPU execution settings: compilation and the choice of attention kernels. A CPU uses neither."""
 
 import time
 import warnings
@@ -24,22 +21,22 @@ from unmask.training.untouched import untouched
 from unmask.traits import Fused
 
 _WORTH_COMPILING = 500
-"""Steps of a run; compiling takes about a minute."""
+"""Least steps of a run to be compiled; compiling takes about a minute."""
 
-_VARIANTS = 64
+_VARIANTS = 64  # shapes per block: widths x tokens x images; torch's default is 8
 _REPEATS = 5
 _AHEAD = 8
-"""Large products before a timing, so that launching is ahead of the GPU as it is in training."""
+"""Large matrix products before a timing, so that kernel launches are ahead of the GPU, as in training."""
 
 FUSED = (
     SDPBackend.FLASH_ATTENTION,
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.EFFICIENT_ATTENTION,
 )
-"""The kernels to choose from, fastest first on most GPUs."""
+"""The candidate kernels, fastest first on most GPUs."""
 
 Preference = dict[AttentionShape, list[SDPBackend]]
-"""Kernels at each shape, best first."""
+"""Kernels for each shape, best first."""
 
 
 def prepared(
@@ -51,10 +48,10 @@ def prepared(
     micro_batch: int,
     steps: int,
 ) -> Callable[[Reports], Reports]:
-    """Make a module ready for a run of so many steps; what is returned goes around its reports.
+    """Choose kernels and compile a module for a run; returns a wrapper for the iterator of its reports.
 
-    `examples` give batches of so many images on the device, one function for each size of crops.
-    Whether to compile depends on the whole run's steps, so that a resumed run computes as before.
+    `examples` are functions from a number of images to a batch on the device, one for each crop size. Whether to compile
+    depends on the steps of the whole run, so that a resumed run computes as before.
     """
     if device.type != "cuda":
         return lambda reports: reports
@@ -68,13 +65,12 @@ def prepared(
 
 
 def compile_parts(module: nn.Module, backend: str = "inductor") -> None:
-    """Compile in place every Transformer block, and what modules call fused, for each shape anew.
+    """Compile every Transformer block, and the methods in `fused`, in place and separately for each shape.
 
-    Blocks of a shape share code, so that this takes seconds where the whole as one graph takes a minute,
-    for the same speed. Names of weights stay. No CUDA graphs: they would keep a second copy of what each
-    part gives, and at the sizes that fill a GPU launching costs nothing.
+    Blocks with the same shape share code, so this takes seconds, while the whole model as one graph takes a minute and
+    is not faster. Names of weights do not change. CUDA graphs are not used: they keep a second copy of the outputs, and
+    launch time does not matter at sizes that fill a GPU.
     """
-    # widths x tokens x images; the usual 8 is few
     torch._dynamo.config.recompile_limit = _VARIANTS  # pyright: ignore[reportPrivateUsage]
     for block in _blocks(module):
         block.compile(fullgraph=True, dynamic=False, backend=backend)
@@ -93,27 +89,27 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether torch can compile for this device here: that takes Triton, a C compiler and a recent GPU."""
+    """Whether torch can compile for this device: it needs Triton, a C compiler and a recent GPU."""
     try:
         compiled: Any = torch.compile(lambda x: x.sin() + 1, fullgraph=True)
         compiled(torch.ones(8, device=device))
-    except Exception:  # torch wraps whatever is missing in errors of many kinds
+    except Exception:  # torch raises errors of many types if something is missing
         return False
     return True
 
 
-class _Noting(TorchFunctionMode):
-    """Counts the shapes of attention that pass."""
+class _ShapeCounter(TorchFunctionMode):
+    """Counts the shapes of attention calls."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: Counter[AttentionShape] = Counter()
+        self.shapes: Counter[AttentionShape] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
             query, key = args[0], args[1]
             shape = AttentionShape(query.shape[1], query.shape[2], key.shape[2], query.shape[3])
-            self.seen[shape] += 1
+            self.shapes[shape] += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -124,16 +120,16 @@ def attention_shapes(
     device: torch.device,
     precision: Precision,
 ) -> Counter[AttentionShape]:
-    """The shapes of attention in a forward pass, and how often each occurs. The module stays as it is."""
-    with untouched(trainable), _Noting() as noting, autocast(device, precision):
+    """The attention shapes of a forward pass, with their counts. The module is not changed."""
+    with untouched(trainable), _ShapeCounter() as counter, autocast(device, precision):
         trainable(example(2), generator(device, "shapes"))
-    return noting.seen
+    return counter.shapes
 
 
 def fastest_attention(
     shapes: Iterable[AttentionShape], images: int, device: torch.device, precision: Precision
 ) -> Preference:
-    """For each shape the fused kernels that can do it, the fastest first; plain attention is the last."""
+    """For each shape the fused kernels that support it, fastest first, and plain attention last."""
     return {
         shape: [*_by_time(shape, images, device, precision), SDPBackend.MATH] for shape in shapes
     }
@@ -142,12 +138,12 @@ def fastest_attention(
 def _by_time(
     shape: AttentionShape, images: int, device: torch.device, precision: Precision
 ) -> list[SDPBackend]:
-    spent: dict[SDPBackend, float] = {}
+    seconds: dict[SDPBackend, float] = {}
     for kernel in FUSED:
-        # torch warns of, and then raises, what a kernel cannot do here or with such a shape
+        # torch warns and raises if a kernel does not support this device or shape
         with suppress(RuntimeError), warnings.catch_warnings(action="ignore"):
-            spent[kernel] = attention_seconds(kernel, shape, images, device, precision)
-    return sorted(spent, key=lambda kernel: spent[kernel])
+            seconds[kernel] = attention_seconds(kernel, shape, images, device, precision)
+    return sorted(seconds, key=lambda kernel: seconds[kernel])
 
 
 def attention_seconds(
@@ -159,13 +155,13 @@ def attention_seconds(
 ) -> float:
     """Seconds of a forward and backward pass of one layer's attention with this kernel.
 
-    On a GPU its own seconds: those of launching from here are hidden in training.
+    On a GPU without launch time, which is hidden in training.
 
     Raises:
-        RuntimeError: if the kernel cannot do it.
+        RuntimeError: if the kernel does not support this shape or device.
     """
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    # laid out as the model's: heads split off the last dimension
+    # the memory layout of the model: heads are split off the last dimension
     sizes = (shape.queries, shape.keys, shape.keys)
     query, key, value = (
         torch.ones(
@@ -200,7 +196,7 @@ def attention_seconds(
 
 
 def preferring(kernels: Preference, reports: Reports) -> Iterator[StepReport]:
-    """The same reports, each step taken with the first of its shape's kernels that can do it."""
+    """The same reports; each step uses the preferred kernels."""
     while True:
         with preferred(kernels):
             report = next(reports, None)
@@ -211,7 +207,7 @@ def preferring(kernels: Preference, reports: Reports) -> Iterator[StepReport]:
 
 @contextmanager
 def preferred(kernels: Preference) -> Generator[None]:
-    """Attention takes these kernels within; a compiled block keeps those that it was traced with."""
+    """A context in which attention uses these kernels; a compiled block keeps those of its compilation."""
     before = dict(PREFERRED)
     PREFERRED.update(kernels)
     try:

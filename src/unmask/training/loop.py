@@ -1,4 +1,4 @@
-"""The loop: takes a step, yields a report. Logging, saving and stopping are its caller's."""
+"""The training loop: takes a step, yields a report. The caller logs, saves and stops."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -29,11 +29,10 @@ def train(
     precision: Precision,
     micro_batch: int,
 ) -> Reports:
-    """Train from `first_step` to `steps`, one report a step.
+    """Train from `first_step` to `steps`; yields one report per step.
 
-    Nothing here waits for a GPU: losses are tensors, read by whoever needs the number. All
-    randomness of a step comes from (seed, step). Of several processes, each has its part of every batch
-    and reports the loss of that part.
+    The loop never waits for the GPU: losses stay tensors until the caller reads them. All randomness of a step comes
+    from (seed, step). With several processes, each computes its part of every batch and reports the loss of that part.
     """
     module = plain(trainable)
     for step in range(first_step, steps):
@@ -50,7 +49,7 @@ def train(
                 raise
             raise ResourceError(
                 f"step {step + 1} does not fit in memory with {micro_batch} images at a time; "
-                f"try --micro-batch {max(1, micro_batch // 2)}: the same result but for rounding"
+                f"try --micro-batch {max(1, micro_batch // 2)}, which changes results only by rounding"
             ) from error
         if isinstance(module, Preparing):
             module.before_step(moment)
@@ -78,9 +77,10 @@ def _backward(
     precision: Precision,
     micro_batch: int,
 ) -> Loss:
-    """Add up the gradients of the mean loss of a batch, a micro-batch at a time.
+    """Accumulate the gradients of the mean loss of a batch over micro-batches.
 
-    Each micro-batch takes its rows of what is drawn for the whole step, so each begins the draws anew.
+    Random numbers are drawn for the whole step, and each micro-batch uses its rows of them. So each micro-batch gets a
+    new generator with the same state.
     """
     images = len(batch.index)
     losses: list[Loss] = []

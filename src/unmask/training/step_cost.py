@@ -1,7 +1,6 @@
-"""What a step costs: seconds and bytes, measured on the module itself before a run."""
+"""Time and memory of a training step, measured on the module before a run."""
 
 import resource
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,15 +10,15 @@ from torch import nn
 
 from unmask.contracts import Batch
 from unmask.randomness import generator
-from unmask.training.hardware import Precision, autocast, wait_for
+from unmask.training.hardware import Precision, autocast, seconds_of
 from unmask.training.untouched import untouched
 
-_FEWEST = 4
-_LONG_ENOUGH = 0.7  # seconds of a trial
+_FEWEST = 4  # images of the larger trial
+_LONG_ENOUGH = 0.7  # seconds of a trial, so that timing noise does not matter
 
 
 class Cost(NamedTuple):
-    """What training costs on this machine."""
+    """Time and memory of training on this machine."""
 
     seconds_per_image: float
     seconds_per_micro_batch: float
@@ -30,7 +29,7 @@ class Cost(NamedTuple):
     """Memory of the process itself, before any weights; 0 on a GPU."""
 
     def step_seconds(self, batch_size: int, micro_batch: int) -> float:
-        """Time of a step, loading not counted."""
+        """Time of a step without loading."""
         passes = -(-batch_size // micro_batch)
         return (
             self.seconds_per_image * batch_size
@@ -52,10 +51,10 @@ def measure_cost(
     device: torch.device,
     precision: Precision,
 ) -> Cost:
-    """Time forward and backward passes of two numbers of images, and an update with rate 0.
+    """Time forward and backward passes of two batch sizes, and an update with learning rate 0.
 
-    `example` gives batches of so many images on the device. The module stays as it is, and the optimizer's state is
-    cleared again. `largest` bounds the images of a trial.
+    `example` is a function from a number of images to a batch on the device; `largest` limits that number. The module is
+    not changed, and the optimizer's state is cleared.
     """
     with untouched(module):
         return _cost(module, optimizer, example, largest, device, precision)
@@ -72,38 +71,40 @@ def _cost(
     def seconds(count: int) -> float:
         batch = example(count)
 
-        def both_ways() -> None:
+        def forward_backward() -> None:
             with autocast(device, precision):
                 module(batch, generator(device, "cost", count)).total.backward()
 
-        return _seconds(both_ways, device)
+        return _seconds(forward_backward, device)
 
     weights = sum(p.nbytes for p in module.parameters())
     process = max(0, _resident() - weights) if device.type == "cpu" else 0
-    alone = seconds(1)
-    many, slow = 1, alone
-    while many < largest and (many < _FEWEST or slow < _LONG_ENOUGH):
-        many = min(2 * many, largest)
-        slow = seconds(many)
-    if many > 1:
-        alone = seconds(1)
-    per_image = max((slow - alone) / (many - 1), slow / many / 2) if many > 1 else slow
+    one_image = seconds(1)
+    images, all_images = 1, one_image
+    while images < largest and (images < _FEWEST or all_images < _LONG_ENOUGH):
+        images = min(2 * images, largest)
+        all_images = seconds(images)
+    if images > 1:
+        one_image = seconds(1)  # again, because the first timing includes warming up
+        per_image = max((all_images - one_image) / (images - 1), all_images / images / 2)
+    else:
+        per_image = all_images
     update = _seconds(optimizer.step, device)
     state = sum(t.nbytes for s in optimizer.state.values() for t in s.values())
     optimizer.state.clear()
-    learning = [p.nbytes for p in module.parameters() if p.requires_grad]
+    gradients = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     return Cost(
         seconds_per_image=per_image,
-        seconds_per_micro_batch=max(0.0, slow - per_image * many),
+        seconds_per_micro_batch=max(0.0, all_images - per_image * images),
         seconds_per_update=update,
         bytes_per_image=saved_bytes(module, example, device, precision),
-        bytes_fixed=weights + sum(learning) + state,
+        bytes_fixed=weights + gradients + state,
         bytes_process=process,
     )
 
 
 def _resident() -> int:
-    """Bytes of this process in memory now."""
+    """Resident memory of this process in bytes."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -112,15 +113,8 @@ def _resident() -> int:
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The faster of two runs after one that is not counted."""
-    times: list[float] = []
-    for _ in range(3):
-        wait_for(device)
-        started = time.perf_counter()
-        work()
-        wait_for(device)
-        times.append(time.perf_counter() - started)
-    return min(times[1:])
+    """The faster of two runs, after one for warming up."""
+    return min([seconds_of(work, device) for _ in range(3)][1:])
 
 
 def saved_bytes(
@@ -129,17 +123,17 @@ def saved_bytes(
     device: torch.device,
     precision: Precision,
 ) -> int:
-    """Bytes that a forward pass keeps for the backward pass, per image; the module stays as it is.
+    """Bytes that a forward pass keeps for the backward pass, per image; the module is not changed.
 
-    Storages are counted once, and the difference between two batch sizes leaves the weights out.
+    Each storage is counted once. The difference between two batch sizes excludes the weights.
     """
 
-    def kept(count: int) -> int:
+    def saved(count: int) -> int:
         storages: dict[int, int] = {}
 
         def note(tensor: torch.Tensor) -> torch.Tensor:
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor.detach()  # an output that its own graph holds would never be freed
+            return tensor.detach()  # a graph that refers to its own output would never be freed
 
         batch = example(count)
         with (
@@ -150,4 +144,4 @@ def saved_bytes(
         return sum(storages.values())
 
     with untouched(trainable):
-        return (kept(3) - kept(1)) // 2
+        return (saved(3) - saved(1)) // 2

@@ -9,7 +9,7 @@ from torch import nn
 
 @contextmanager
 def untouched(module: nn.Module) -> Generator[None]:
-    """After what is done within, buffers are as they were, and there are no gradients."""
+    """A context that restores the module's buffers at its end and removes gradients."""
     buffers = {name: value.clone() for name, value in module.named_buffers()}
     try:
         yield
