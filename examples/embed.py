@@ -7,17 +7,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+from own_recipe import RECIPE
+from torch import Tensor
 from torch.nn import functional as F
 
 import unmask
-from unmask.commands import pretrain
-from unmask.data import Digits
-from unmask.runs.model import Embedding
 
 
-def nearest(features: Embedding, names: list[str]) -> None:
-    """Print, for the first images, which other is nearest by cosine."""
-    own = features.mean - features.mean.mean(0)  # what all images share says nothing
+def nearest(features: Tensor, names: list[str]) -> None:
+    """Print, for the first images, which other is nearest by cosine; features are [n d]."""
+    own = features - features.mean(0)  # what all images share says nothing
     directions = F.normalize(own, dim=1)
     similarity = (directions @ directions.T).fill_diagonal_(-1)
     for name, row in list(zip(names, similarity, strict=True))[:10]:
@@ -27,18 +26,16 @@ def nearest(features: Embedding, names: list[str]) -> None:
 def digits() -> None:
     """Train for some seconds, then compare digits that were kept from training."""
     with tempfile.TemporaryDirectory() as folder:
-        recipe = Path(__file__).with_name("own_recipe.py")
-        run = f"{folder}/run"
-        pretrain.main(["digits", "--recipe", f"{recipe}:RECIPE", "--out", run, "--threads", "1"])
-        model, test = unmask.load(run), Digits().open("test")
+        model = unmask.load(unmask.pretrain("digits", recipe=RECIPE, out=f"{folder}/run"))
+    test = unmask.Digits().open("test")
     names = [f"{test.name(i)} (a {test.labels()[i]})" for i in range(len(test))]
-    nearest(model.embed(test.pixels), names)
+    nearest(model.embed(test.pixels).mean, names)
 
 
 def files(run: str, folder: str) -> None:
     """Compare the PNG and JPEG files of a folder."""
     found = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in (".png", ".jpg"))
-    nearest(unmask.load(run).embed(found), [path.name for path in found])
+    nearest(unmask.load(run).embed(found).mean, [path.name for path in found])
 
 
 if __name__ == "__main__":

@@ -280,9 +280,9 @@ def _absent(name: str, old: dict[str, str], new: dict[str, str]) -> str:
 
 
 def _figure_difference(old: Any, new: Any, where: str = "") -> str | None:
-    """The first place where two JSON values differ."""
+    """The first place where two JSON values differ; new fields beside the old ones are no difference."""
     if isinstance(old, dict) and isinstance(new, dict):
-        keys: list[Any] = sorted(old.keys() | new.keys())
+        keys: list[Any] = sorted(old)
         pairs = [(key, old.get(key), new.get(key)) for key in keys]
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = [(place, *both) for place, both in enumerate(zip(old, new, strict=True))]

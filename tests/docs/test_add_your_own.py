@@ -292,7 +292,7 @@ def test_the_results_hold_the_mean_iou(place: Path, name: str) -> None:
 @pytest.mark.slow
 def test_what_they_say(place: Path) -> None:
     _, said = ended(place, COMMANDS[0])
-    assert "16 with class maps of 2 classes to learn from, 4 to test on (20% of the images" in said
+    assert "16 with class maps of 2 classes for training, 4 for testing (20% of the images" in said
     assert "test      mIoU " in said
     answers = (place / "answers.csv").read_text().splitlines()
     assert len(answers) == 21
@@ -305,7 +305,7 @@ def test_what_does_not_fit_is_refused(place: Path) -> None:
         COMMANDS[-2:],
         (
             "trained_blocks is all or 0 for class maps, got '1'",
-            "comes with class maps, and what is",
+            "comes with class maps, but this task",
         ),
         strict=True,
     ):

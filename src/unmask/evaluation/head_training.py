@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from unmask.contracts import Batch
@@ -19,7 +19,7 @@ _USABLE = 0.5  # share of a device's free memory that inputs may fill
 def train_in_memory(
     module: nn.Module,
     inputs: Shaped[Tensor, "n *shape"],
-    labels: Int[Tensor, "n"],
+    labels: Int[Tensor, "n"] | Float[Tensor, "n classes"],
     optimizer: AnyOptimizer,
     *,
     peak: float,

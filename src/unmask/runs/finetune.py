@@ -181,11 +181,11 @@ class Tuned(NamedTuple):
         outputs, truth = (torch.cat(parts) for parts in zip(*batches, strict=True))
         return self.job.recipe.task.thresholds(outputs, truth)
 
+    @torch.inference_mode()
     def predict(self, images: Tensor) -> Tensor:
         """The module's outputs for images [b c h w] on its device."""
         return self.module.predict(images)  # pyright: ignore[reportCallIssue]
 
-    @torch.inference_mode()
     def outputs(
         self,
         source: ImageSource,
