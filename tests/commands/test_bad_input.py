@@ -128,7 +128,7 @@ def test_too_many_bad_files(unmask: Unmask, tmp_path: Path, recipe: list[str]) -
     (folder / "empty.png").touch()
     said = unmask("pretrain", folder, *recipe, "--out", "run")
     assert said.status == 1
-    assert "1 of 13 images cannot be used, more than the 5% allowed" in said.err
+    assert "1 of 13 images cannot be used, more than the allowed 5%" in said.err
     assert "empty.png" in said.err
     assert "--max-set-aside" in said.err
     assert Path("run/set_aside.csv").exists()
@@ -206,8 +206,8 @@ BAD_FLAGS: list[Any] = [
     (["--device", "nonsense"], "--device nonsense cannot be used here"),
     (["--workers", "-1"], "workers must not be negative, got -1"),
     (["--micro-batch", "0"], "micro_batch must be at least 1, got 0"),
-    (["--epochs", "nan"], "epochs must be above 0"),
-    (["--epochs", "inf"], "epochs must be above 0"),
+    (["--epochs", "nan"], "epochs must be a finite number"),
+    (["--epochs", "inf"], "epochs must be a finite number"),
     (["--save-every-minutes", "-1"], "save_every_minutes must be 0 or more, got -1"),
     (["--max-set-aside", "7"], "max_set_aside must be a share between 0 and 1, got 7"),
     (["--image-size", "2"], "use a larger image (--image-size) or a smaller patch"),

@@ -366,13 +366,13 @@ def test_trained_protocols(
     ("flags", "message"),
     [
         (["--labels", "9"], "--labels 9 needs 9 training images of each class, but 'cats' has 8"),
-        (["--labels", "few"], "such as 1,5,10,1%,10%,all; got 'few'"),
+        (["--labels", "few"], "such as 1,5,10,1%,10%,all, got 'few'"),
         (["--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["--epochs", "3"], "--epochs is for partial, finetune, ladder, --augment and --control"),
         (["--recipe", "finetune-b16"], "--recipe is for partial, finetune, ladder and --control"),
         (["--protocol", "partial", "--epochs", "0"], "--epochs must be above 0 and finite, got 0"),
         (["--augment"], "--augment is only for linear and attentive, which train a head; knn uses"),
-        (["--protocol", "partial", "--augment"], "which train a head; partial augments anyway"),
+        (["--protocol", "partial", "--augment"], "which train a head; partial always augments"),
         (["--labels", "1,1"], "--labels has an amount twice: 1,1"),
         (["--encoders", "runs/nothing"], "runs/nothing holds no run"),
         (

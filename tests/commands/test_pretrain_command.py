@@ -229,7 +229,7 @@ class TestLike:
             np.save(scenes / f"{number}.npy", values.astype(np.float32))
         said = unmask("pretrain", scenes, "--like", trained.root, "--out", "new")
         assert said.status == 0, said.err
-        statistics = RunFolder("new").read().statistics
+        statistics = Run.read(RunFolder("new"), "pretrain").statistics
         assert (statistics.values, statistics.mean[0]) == ("float32", pytest.approx(500, abs=5))
 
     def test_with_a_change(self, unmask: Unmask, trained: RunFolder, images: Path) -> None:
