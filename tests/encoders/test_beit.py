@@ -197,7 +197,7 @@ def test_a_resampled_table_keeps_its_corners_and_its_class_tokens() -> None:
 def test_classifiers_see_the_same_tokens_and_freeze_the_same_halves(blocks: str) -> None:
     encoder = build()
     expected = encoder.encode(problems.pictures(Problem(size=SIZE)))
-    task = Classify(trained_blocks=blocks).build(encoder, 3).train()
+    task = Classify(trained_blocks=blocks).build(encoder, problems.classes(3)).train()
     images = problems.pictures(Problem(size=SIZE))
     tokens: Tensor = task._tokens(encoder, images, None, None)
     torch.testing.assert_close(encoder.norm(tokens)[:, 1:], expected.patches, atol=1e-5, rtol=1e-5)

@@ -22,9 +22,7 @@ from PIL import Image
 
 STEPS = 6
 
-_MEASURED = (
-    "measuring the cost of a step left outputs for noise in DINO's first centre; every buffer is now as it was"
-)
+_MEASURED = "measuring the cost of a step left outputs for noise in DINO's first centre; every buffer is now as it was"
 _RENAMED = "the tokenizer's modules have the field's names; a migration reads the old ones"
 MEANT_TO_CHANGE: dict[str, str] = {
     "dino": _MEASURED,

@@ -117,7 +117,9 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "dino": DINO(prototypes=16, hidden_dim=8, bottleneck_dim=4, temperature_epochs=2),
         "moco3": MoCo3(hidden_dim=8, out_dim=4, momentum=0.9),
     },
-    "task": {"classify": Classify(label_smoothing=0.1, drop_path=0.2, weight_average=0.5)},
+    "task": {
+        "classify": Classify(label_smoothing=0.1, drop_path=0.2, weight_average=0.5),
+    },
     "head": {
         "mean": MeanHead(),
         "linear": LinearHead(),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from reference import problems
 from rules import members
 from rules.members import MEMBERS, UNIONS
 from runs import tiny
@@ -294,7 +295,7 @@ def new_task(kind: tuple[str, str, str], seed: int = 0) -> tuple[nn.Module, torc
     task, head, optimizer = kind
     spec = replace(MEMBERS["task"][task], head=MEMBERS["head"][head])
     with seeded("weights", seed):
-        module = spec.build(members.tiny_encoder(), members.CLASSES)
+        module = spec.build(members.tiny_encoder(), problems.classes(members.CLASSES))
     return module.train(), MEMBERS["optimizer"][optimizer].build(module)
 
 

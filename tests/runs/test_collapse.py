@@ -17,7 +17,7 @@ from unmask.data.multi_views import MultiCrop
 from unmask.encoders import ViT
 from unmask.evaluation.features import features
 from unmask.objectives import DINO
-from unmask.runs.collapse import Watch, collapse, image_count, in_words, watched
+from unmask.runs.collapse import collapse, image_count, in_words, watched
 from unmask.runs.run import Run
 from unmask.runs.training import Progress
 from unmask.tasks.rank import effective_rank
@@ -47,7 +47,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def seen(run: Run, module: nn.Module) -> dict[str, float]:
-    return Watch(run, run.data.open("train"), module).look()  # type: ignore[arg-type]
+    return run.job.watch(run, run.data.open("train"), module).look()
 
 
 def test_lines_are_those_of_a_run_that_never_stopped(classes: Path, tmp_path: Path) -> None:
