@@ -232,7 +232,7 @@ def test_amounts_that_are_none(amount: str) -> None:
 
 def test_images_without_a_label_among_labelled_ones(classes: Path) -> None:
     source = Folder(path=str(classes)).open()
-    source._labels.values[[3, 7]] = -1
+    source.image_labels.values[[3, 7]] = -1
     with pytest.raises(DataError, match=r"2 of the 30 images have no label; .* cats/03\.png"):
         checked_labels(source)
 
@@ -249,8 +249,8 @@ def test_a_class_without_images_in_one_of_the_folders(
         """As in tables, which name classes that none of their images has."""
         source = opened(data, split)
         if (split == "train") == (empty == "train"):
-            values = source._labels.values
-            source._labels = source._labels._replace(values=np.where(values == 1, 0, values))
+            values = source.image_labels.values
+            source.image_labels = source.image_labels._replace(values=np.where(values == 1, 0, values))
         return source
 
     monkeypatch.setattr(Folder, "open", without_dogs)

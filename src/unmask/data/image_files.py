@@ -79,12 +79,12 @@ class EncodedImages:
         self.smallest_side: int = headers["smallest_side"]
         self._typical = Size(*headers["typical"])
         self._names = listing.names.rows(self._rows)
-        self._labels = (
+        self.image_labels = (
             folder_labels(self._names)
             if listing.labels is None
             else listing.labels.rows(self._rows)
         )
-        self.annotations = self._labels.kind
+        self.annotations = self.image_labels.kind
         self.notes: tuple[str, ...] = ()
 
     def decoded_to(self, channels: int) -> "EncodedImages":
@@ -93,19 +93,12 @@ class EncodedImages:
         other.channels = channels
         return other
 
-    def labelled_as(self, labels: Labels, mark: str, notes: tuple[str, ...]) -> "EncodedImages":
-        """The same images with other labels and notes for the user; equal labels must have equal marks."""
-        other = copy(self)
-        other._labels, other.annotations, other.notes = labels, labels.kind, notes
-        other.fingerprint, other.state = f"{self.fingerprint}-{mark}", f"{self.state}-{mark}"
-        return other
-
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, position: int) -> Sample:
         image = decode(self.encoded(position), self.channels)
-        return Sample(image, self._labels.annotation(position))
+        return Sample(image, self.image_labels.annotation(position))
 
     def encoded(self, position: int) -> bytes:
         """The bytes of the image's file.
@@ -121,7 +114,7 @@ class EncodedImages:
 
     def labels(self) -> NDArray[np.int64]:
         """See `ImageSource`."""
-        return self._labels.numbers()
+        return self.image_labels.numbers()
 
     def typical_size(self) -> Size:
         """Median height and width."""

@@ -60,7 +60,7 @@ def open_labelled(data: AnySource, seed: int, takes: tuple[type, ...] = (ClassLa
     """
     train = data.open("train")
     names = train.annotations.names
-    _check_kind(train, takes)
+    check_kind(train, takes)
     test = _alike(data.open("test"), train) if "test" in data.splits() else None
     if test is not None and test.annotations != train.annotations:
         raise DataError(_other_classes(train.annotations, test.annotations))
@@ -81,8 +81,13 @@ def open_labelled(data: AnySource, seed: int, takes: tuple[type, ...] = (ClassLa
     return _split(train, labels, seed)._replace(unlabelled=unlabelled)
 
 
-def _check_kind(source: ImageSource, takes: tuple[type, ...]) -> None:
-    """Refuse images without labels, or with annotations that the caller has no task for."""
+def check_kind(source: ImageSource, takes: tuple[type, ...]) -> None:
+    """Refuse images without labels, or with annotations that the caller has no task for.
+
+    Raises:
+        SettingsError: if the annotations are of another kind than `takes`.
+        DataError: if there are fewer than two classes.
+    """
     kind = source.annotations
     if is_dense(kind) and isinstance(kind, takes):
         return

@@ -14,6 +14,7 @@ class. If every labelled image has exactly one class, the labels are class label
 import csv
 import json
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +22,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -86,7 +86,17 @@ class LabelsFile:
         values = labels.values[rows]
         values[rows < 0] = UNKNOWN
         mark = sha256(repr(labels.kind).encode() + values.astype("<i8").tobytes()).hexdigest()[:16]
-        return source.labelled_as(Labels(labels.kind, values), mark, notes)
+        return _with_labels(source, Labels(labels.kind, values), mark, notes)
+
+
+def _with_labels(
+    source: EncodedImages | BandImages, labels: Labels, mark: str, notes: tuple[str, ...]
+) -> EncodedImages | BandImages:
+    """The same images with other labels and notes for the user; equal labels must have equal marks."""
+    other = copy(source)
+    other.image_labels, other.annotations, other.notes = labels, labels.kind, notes
+    other.fingerprint, other.state = f"{source.fingerprint}-{mark}", f"{source.state}-{mark}"
+    return other
 
 
 def read_labels(path: Path) -> tuple[list[str], Labels]:
@@ -112,6 +122,8 @@ def read_labels(path: Path) -> tuple[list[str], Labels]:
 
 def _read(path: Path) -> dict[str, list[Any]]:
     """The columns of a file; CSV columns are read as text."""
+    import pyarrow.csv as pacsv  # a machine that only trains need not have all of pyarrow
+
     try:
         if path.suffix.lower() == ".parquet":
             table = pq.read_table(path)

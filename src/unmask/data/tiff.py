@@ -2,7 +2,6 @@
 
 import io
 from collections import Counter, defaultdict
-from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -16,7 +15,7 @@ from unmask.data.bands import BAND_ENDINGS, Shape, read_bands, read_shape
 from unmask.data.cache import size_and_time
 from unmask.data.folder import Files, list_files, split_folder, splits_of
 from unmask.data.image_files import Listing
-from unmask.data.labels import Labels, folder_labels
+from unmask.data.labels import folder_labels
 from unmask.data.names import Names, fingerprint
 from unmask.errors import DataError, SettingsError
 
@@ -103,25 +102,18 @@ class BandImages:
             raise DataError(self._nothing_found())
         self._rows = np.array(list(shapes))
         self._names = listing.names.rows(self._rows)
-        self._labels = (
+        self.image_labels = (
             folder_labels(self._names)
             if listing.labels is None
             else listing.labels.rows(self._rows)
         )
-        self.annotations = self._labels.kind
+        self.annotations = self.image_labels.kind
         self.notes: tuple[str, ...] = ()
         whole = all(shape.bytes_only for shape in shapes.values())
         self.values: Values = "uint8" if whole else "float32"
         sizes = [shape.size for shape in shapes.values()]
         self._typical = Size(*(int(side) for side in np.median(sizes, axis=0)))
         self.smallest_side = min(map(min, sizes))
-
-    def labelled_as(self, labels: Labels, mark: str, notes: tuple[str, ...]) -> "BandImages":
-        """The same images with other labels and notes for the user; equal labels must have equal marks."""
-        other = copy(self)
-        other._labels, other.annotations, other.notes = labels, labels.kind, notes
-        other.fingerprint, other.state = f"{self.fingerprint}-{mark}", f"{self.state}-{mark}"
-        return other
 
     def __len__(self) -> int:
         return len(self._names)
@@ -131,7 +123,7 @@ class BandImages:
         image = read_bands(file, self._spec.channels, self._spec.no_data, self.values == "uint8")
         if len(image) != self.channels:
             raise DataError(f"has {len(image)} channels instead of {self.channels}")
-        return Sample(image, self._labels.annotation(position))
+        return Sample(image, self.image_labels.annotation(position))
 
     def name(self, position: int) -> str:
         """The file, relative to the folder."""
@@ -139,7 +131,7 @@ class BandImages:
 
     def labels(self) -> NDArray[np.int64]:
         """See `ImageSource`."""
-        return self._labels.numbers()
+        return self.image_labels.numbers()
 
     def typical_size(self) -> Size:
         """Median height and width."""
