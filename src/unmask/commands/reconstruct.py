@@ -3,35 +3,27 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 import tyro
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from unmask.console.arguments import parse
+from unmask.console.hidden import hidden_by
 from unmask.console.output import console, loaded, notes
 from unmask.data import AnySource
 from unmask.data.kinds import find_source, is_data, parse_channels
 from unmask.errors import DataError, ResourceError, SettingsError, UnmaskError
-from unmask.masking import (
-    AnyMasking,
-    BlockMasking,
-    GridMasking,
-    PartitionMasking,
-    RandomMasking,
-    SquareMasking,
-)
+from unmask.masking import AnyMasking
 from unmask.masks import PatchMask
 from unmask.pictures.sheet import Row, sheet
 from unmask.randomness import derive
 from unmask.runs.model import Model
 from unmask.runs.reconstruct import Reconstruction, nearest_errors
-from unmask.spec import kind_of
 from unmask.targets import Hog, KMeansTokens, NormalizedPixels, TokenizerCodes
 from unmask.targets.pixels import Levels
 from unmask.traits import Predicting
@@ -166,9 +158,8 @@ def reconstruct(
         DataError: if an image cannot be read.
     """
     model = loaded(str(run), device)
-    hidden = _mask(
-        model, masking, ratio, mask
-    )  # before images are read, in case nothing can be rebuilt
+    # before images are read, in case nothing can be rebuilt
+    hidden = hidden_by(model, masking, ratio, mask)
     pictures = _pictures(_several(images), model)
     questions = [
         (pixels, model.mask_for(pixels, hidden, derive("image", seed, number) % 2**31))
@@ -238,71 +229,6 @@ def _some_of(data: AnySource, model: Model) -> list[tuple[str, Tensor]]:
         image = source[int(position)].image.expand(model.spec.channels, -1, -1)
         pictures.append((source.name(int(position)), model.fit(image)))
     return pictures
-
-
-def _mask(
-    model: Model,
-    masking: AnyMasking | Literal["random", "block", "grid"] | None,
-    ratio: float | None,
-    painted: str | Path | Tensor | None,
-) -> AnyMasking | Tensor:
-    """What to hide: painted pixels, or a masking."""
-    if painted is not None:
-        if masking is not None or ratio is not None:
-            raise SettingsError("--mask says what to hide; leave out --masking and --ratio")
-        return painted if isinstance(painted, Tensor) else _painted(Path(painted))
-    trained = model.objective.masking
-    if masking is None:
-        return trained if ratio is None else _with_ratio(trained, ratio)
-    if masking == "random":
-        return RandomMasking() if ratio is None else RandomMasking(ratio=ratio)
-    if masking == "block":
-        return BlockMasking() if ratio is None else BlockMasking(ratio=ratio)
-    if masking == "grid":
-        return _grid(ratio)
-    return masking if ratio is None else _with_ratio(masking, ratio)
-
-
-def _with_ratio(masking: AnyMasking, ratio: float) -> AnyMasking:
-    """A masking that hides another share; a picture shows one of several masks, so these are drawn one by one."""
-    if isinstance(masking, SquareMasking):
-        inner = _with_ratio(masking.masking, ratio)
-        assert not isinstance(inner, SquareMasking)
-        return replace(masking, masking=inner)
-    if isinstance(masking, GridMasking):
-        return _grid(ratio)
-    if isinstance(masking, PartitionMasking):
-        return RandomMasking(ratio=ratio)
-    if not hasattr(masking, "ratio"):
-        raise SettingsError(
-            f"masking {kind_of(AnyMasking, masking)} has no ratio; leave out --ratio, or choose --masking random"
-        )
-    return replace(masking, ratio=ratio)
-
-
-def _grid(ratio: float | None) -> GridMasking:
-    """The grid that hides this share; a grid of stride s hides 1 - 1 / s^2."""
-    if ratio is None:
-        return GridMasking()
-    stride = round((1 / max(1e-6, 1 - ratio)) ** 0.5)
-    if stride < 2 or abs(1 - 1 / stride**2 - ratio) > 0.005:
-        raise SettingsError(
-            f"a grid cannot hide {ratio}; it hides 0.75, 0.889 or 0.9375 (strides 2, 3 and 4)"
-        )
-    return GridMasking(stride=stride)
-
-
-def _painted(path: Path) -> Tensor:
-    """Which pixels of a picture are painted, [h w]."""
-    try:
-        with Image.open(path) as image:
-            alpha = image.has_transparency_data
-            levels = np.asarray(
-                image.convert("RGBA").getchannel("A") if alpha else image.convert("L")
-            )
-    except (OSError, UnidentifiedImageError):
-        raise DataError(f"--mask {path} cannot be read as a picture") from None
-    return torch.from_numpy(levels >= 128)
 
 
 def _bands_shown(text: str | None, channels: int) -> tuple[int, ...]:
