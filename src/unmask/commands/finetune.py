@@ -29,7 +29,7 @@ from unmask.data.statistics import measure
 from unmask.errors import SettingsError
 from unmask.formats.model import ModelSpec
 from unmask.recipes import TRANSFERS, Transfer, choose_scratch, choose_transfer, find_transfer
-from unmask.runs.finetune import Finetune, for_annotations, open_images, training_images
+from unmask.runs.finetune import Finetune, for_annotations, images_for, open_annotated
 from unmask.runs.folder import RunFolder
 from unmask.runs.init import adapted, shape_of, statistics_for
 from unmask.runs.job import Images, Outcome
@@ -124,12 +124,12 @@ def finetune(
         else _source(str(data), None, str(labels_file), weights)
     )
     no_flags = Peek([], {}, False)
-    train = training_images(spec, seed)
+    labelled = open_annotated(spec, seed)
     if isinstance(recipe, Transfer):
-        name, chosen = "own", for_annotations(recipe, train.annotations)
+        name, chosen = "own", for_annotations(recipe, labelled.train.annotations)
     else:
-        name, chosen = _recipe(no_flags, recipe, weights, train)
-    images = open_images(chosen, spec, seed)
+        name, chosen = _recipe(no_flags, recipe, weights, labelled.train)
+    images = images_for(chosen, labelled, seed)
     common = Common(name, spec, images, out, seed, running or RunFlags())
     return finished_folder(COMMAND, _request_for(common, chosen, weights))
 
@@ -154,8 +154,8 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         weights,
     )
     seed = command_line.flags.get("seed", "0")
-    train = training_images(spec, int(seed) if seed.isdecimal() else 0)
-    name, default = _recipe(command_line, wanted, weights, train)
+    labelled = open_annotated(spec, int(seed) if seed.isdecimal() else 0)
+    name, default = _recipe(command_line, wanted, weights, labelled.train)
     args = _parse(arguments, Arguments(recipe=default))
     recipe = args.recipe
     if args.trained_blocks is not None:
@@ -165,7 +165,7 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         recipe = replace(recipe, noise=replace(recipe.noise, patch_keep=keep))
     if recipe != default or recipe.epochs < recipe.schedule.warmup_epochs:
         recipe = with_shorter_warmup(recipe, command_line)
-    images = open_images(recipe, spec, args.seed)
+    images = images_for(recipe, labelled, args.seed)
     common = Common(name, spec, images, args.out, args.seed, args.running)
     return _request_for(common, recipe, weights)
 

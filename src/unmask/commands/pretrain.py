@@ -10,7 +10,7 @@ from torch import nn
 
 from unmask.channels import ChannelStatistics
 from unmask.console.arguments import DataFlags, Peek, as_typed, number, parse
-from unmask.console.hardware import RunFlags, flags_of
+from unmask.console.hardware import RunFlags, begun_with, flags_of
 from unmask.console.output import console
 from unmask.console.plan import say_images, say_plan, say_statistics
 from unmask.console.recipe_changes import with_shorter_warmup
@@ -232,7 +232,7 @@ def _flags(like: Run | None, recipe: Recipe) -> Arguments:
 
 def _flags_of(run: Run, root: str) -> Arguments:
     assert isinstance(run.job, Pretrain)
-    return replace(_flags(run, run.job.recipe), resume=root)
+    return Arguments(recipe=run.job.recipe, **begun_with(run, root))
 
 
 def _source(command_line: Peek, like: Run | None) -> AnySource:

@@ -277,7 +277,9 @@ def train(command: Command[F], ready: Ready) -> int:
                 f"stopped and saved; continue with:\nunmask {command.name} --resume {folder.root}"
             )
             return 128 + stop.signal
-        outcome = run.job.score(run, _whole(ready), ready.images)
+        outcome = None
+        if run.job.is_scored:
+            outcome = run.job.score(run, _whole(ready), ready.images)
         if outcome is not None:
             folder.write_results(outcome.result)
     if folder.set_aside.exists():
@@ -334,11 +336,10 @@ def _join(shared: SharedRun) -> Ready:
 
 def _whole(ready: Ready) -> nn.Module:
     """The whole module; if it is sharded, read from the newest checkpoint."""
-    newest, _ = ready.folder.newest()
-    if not ready.run.hardware.shard or newest is None:
+    if not ready.run.hardware.shard:
         return ready.module
     module = ready.run.build()
-    module.load_state_dict(newest.read("model"))
+    module.load_state_dict(ready.folder.newest_whole()[0].read("model"))
     return module
 
 

@@ -15,7 +15,7 @@ from unmask.channels import ChannelStatistics, Statistics
 from unmask.contracts import Batch, ImageSource
 from unmask.data import AnySource
 from unmask.data.in_order import Unreadable, in_order
-from unmask.data.labelled import held_out_rows, open_labelled
+from unmask.data.labelled import Labelled, check_kind, held_out_rows, open_labelled
 from unmask.data.subset import Subset
 from unmask.formats.adapt import adapt
 from unmask.formats.model import FORMAT, ModelSpec, Weights
@@ -59,7 +59,7 @@ class Finetune:
         Raises:
             DataError: if the task needs other annotations.
         """
-        return open_images(self.recipe, data, seed)
+        return images_for(self.recipe, open_annotated(data, seed), seed)
 
     def model(self, run: Setting) -> ModelSpec:
         """Shape and origin of the encoder."""
@@ -113,29 +113,30 @@ class Finetune:
         return tuned.score(images.test, run.hardware, thresholds)
 
 
-def training_images(data: AnySource, seed: int) -> ImageSource:
-    """The annotated training images of a split, before some are held out: recipes are chosen by their number.
+def open_annotated(data: AnySource, seed: int) -> Labelled:
+    """Images with annotations that some task learns from, for training and for testing.
 
     Raises:
         DataError: if there are too few images, or no such annotations.
     """
-    return open_labelled(data, seed, annotations_of_tasks()).train
+    return open_labelled(data, seed, annotations_of_tasks())
 
 
-def open_images(recipe: Transfer, data: AnySource, seed: int) -> Images:
-    """Annotated images for a recipe; its task decides whether some are held out for choosing thresholds.
+def images_for(recipe: Transfer, labelled: Labelled, seed: int) -> Images:
+    """The images for a recipe: its task says whether some are held out for choosing thresholds.
 
     Raises:
-        DataError: if the annotations are missing, or there are too few images.
+        SettingsError: if the task does not learn from these annotations.
     """
-    train, test, split, unlabelled = open_labelled(data, seed, (recipe.task.needs,))
+    train, test, split, unlabelled = labelled
+    check_kind(train, (recipe.task.needs,))
     if unlabelled:
         split += f"; {unlabelled:,} images without labels are skipped"
     if recipe.task.holds_out == 0:
         return Images(train, test, split=split)
     held_out = held_out_rows(train.labels(), recipe.task.holds_out, seed)
-    learning, held = (Subset(train, np.flatnonzero(chosen)) for chosen in (~held_out, held_out))
-    return Images(learning, test, held if len(held) else None, split)
+    rest, held = (Subset(train, np.flatnonzero(chosen)) for chosen in (~held_out, held_out))
+    return Images(rest, test, held if len(held) else None, split)
 
 
 def for_annotations(recipe: Transfer, annotations: AnyAnnotations) -> Transfer:

@@ -84,14 +84,14 @@ class RunFolder:
             path.name not in _LEFTOVERS and not is_unfinished(path) for path in self.root.iterdir()
         )
 
-    def read_spec(self, command: str | None = None) -> dict[str, Any]:
+    def read_spec(self, *commands: str) -> dict[str, Any]:
         """The content of `spec.json`, migrated to the current version; `command` must have created it, if given.
 
         Raises:
             RunError: if it is missing, damaged, of a newer version, or of another command.
         """
         if not self.spec.exists():
-            if command == "tokenizer":
+            if commands == ("tokenizer",):
                 raise RunError(
                     f"{self.root} holds no tokenizer (no spec.json){self.nearby()}; train one with "
                     "`unmask tokenizer DATA --out TOK`"
@@ -105,8 +105,8 @@ class RunFolder:
             raise self.unreadable(f"expected an object, got {type(data).__name__}")
         data = self._in_version_2(data)
         made_by = _command_of(data)
-        if command is not None and made_by != command:
-            raise RunError(_OTHER[command, made_by].format(root=self.root))
+        if commands and made_by not in commands:
+            raise RunError(_OTHER[commands[0], made_by].format(root=self.root))
         return data
 
     def _in_version_2(self, data: dict[str, Any]) -> dict[str, Any]:

@@ -129,13 +129,13 @@ class Run:
         return digest({k: value for k, value in to_json(self).items() if k not in _MAY_CHANGE})
 
     @classmethod
-    def read(cls, folder: RunFolder, command: str | None = None) -> "Run":
+    def read(cls, folder: RunFolder, *commands: str) -> "Run":
         """The run in a folder; if `command` is given, it must have created the run.
 
         Raises:
             RunError: if there is no run, or it is damaged, of a newer version, or of another command.
         """
-        data = folder.read_spec(command)
+        data = folder.read_spec(*commands)
         try:
             return from_json(cls, data)
         except SettingsError as error:

@@ -50,7 +50,7 @@ def find_weights(path: Path | str, hints: Hints = _NO_HINTS) -> Found:
 
 def _of_run(folder: RunFolder) -> Found:
     """Weights of a run; of a fine-tuned run only the encoder (the average, if weights are averaged)."""
-    run = Run.read(folder, "finetune" if folder.made_by("finetune") else "pretrain")
+    run = Run.read(folder, "pretrain", "finetune")
     checkpoint, damaged = folder.newest_whole()
     if isinstance(run.job, Pretrain) and isinstance(run.job.recipe.objective, Masked):
         weights = Weights(run.model, *split(checkpoint.read("model")))
