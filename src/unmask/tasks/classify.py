@@ -18,7 +18,7 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.spec import within
 from unmask.tasks.classifier import Classifier, check_trained, frozen_halves
 from unmask.tasks.heads import AnyHead, MeanHead
-from unmask.tasks.task import ClassScore, Prediction, likeliest
+from unmask.tasks.task import ClassScore, Prediction, likeliest, recall_precision_f1
 
 _TOP = 5  # for top-5 accuracy
 
@@ -168,8 +168,7 @@ def accuracy_of_counts(
     """
     hits, actual, predicted = confusion.diag(), confusion.sum(1), confusion.sum(0)
     images = int(confusion.sum())
-    recall, precision = (hits / total.clamp(min=1) for total in (actual, predicted))
-    f1 = 2 * hits / (actual + predicted).clamp(min=1)
+    recall, precision, f1 = recall_precision_f1(hits, actual, predicted)
     figures = (actual, recall, precision, f1)
     rows = zip(names, *(values.tolist() for values in figures), strict=True)
     return Accuracy(

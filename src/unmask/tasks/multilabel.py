@@ -17,7 +17,7 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.spec import within
 from unmask.tasks.classifier import Classifier, check_trained, frozen_halves
 from unmask.tasks.heads import AnyHead, MeanHead
-from unmask.tasks.task import Prediction, likeliest
+from unmask.tasks.task import Prediction, likeliest, recall_precision_f1
 
 EVEN = 0.5
 """The default threshold of a class."""
@@ -199,8 +199,7 @@ def mean_average_precision(
     chosen = probabilities.double() >= torch.tensor(thresholds, dtype=torch.double)
     hits = (chosen & truth).sum(0).double()
     predicted, actual = chosen.sum(0).double(), truth.sum(0).double()
-    precision, recall = (hits / total.clamp(min=1) for total in (predicted, actual))
-    f1 = 2 * hits / (predicted + actual).clamp(min=1)
+    recall, precision, f1 = recall_precision_f1(hits, actual, predicted)
     areas = [
         _average_precision(member, score)
         for member, score in zip(truth.T.numpy(), probabilities.T.numpy(), strict=True)

@@ -125,6 +125,20 @@ class Task(Protocol):
         ...
 
 
+def recall_precision_f1(
+    hits: Tensor, actual: Tensor, predicted: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Recall, precision and F1 of each class, 0 where they are not defined.
+
+    Args:
+        hits: images of each class that are said to belong to it.
+        actual: images of each class.
+        predicted: images that are said to belong to each class.
+    """
+    recall, precision = (hits / total.clamp(min=1) for total in (actual, predicted))
+    return recall, precision, 2 * hits / (actual + predicted).clamp(min=1)
+
+
 def likeliest(probabilities: Float[Tensor, "b classes"]) -> Iterator[tuple[list[int], list[float]]]:
     """All classes of each image by decreasing probability, and their probabilities."""
     ordered = probabilities.sort(dim=1, descending=True, stable=True)
