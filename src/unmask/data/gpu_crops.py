@@ -94,7 +94,7 @@ class GpuCrops:
         positions = loaded.positions.to(self.pixels.device, non_blocking=True)
         boxes = loaded.boxes.to(self.pixels.device, non_blocking=True)
         views = cut(self.pixels[positions], boxes, loaded.size)
-        return Batch((views,), loaded.annotations, loaded.positions, loaded.epoch).to(device)
+        return Batch((views,), loaded.annotations, positions, loaded.epoch).to(device)
 
     def _check_readable(self, position: int) -> None:
         if position in self.unreadable:
