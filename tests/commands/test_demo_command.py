@@ -19,7 +19,7 @@ from unmask.recipes import RECIPES
 
 
 class Here(ProcessPoolExecutor):
-    """A pool of processes that is this process: nothing has to be imported anew."""
+    """A pool of processes that is this process: nothing has to be imported again."""
 
     def __init__(self, *settings: object) -> None:
         pass

@@ -492,7 +492,7 @@ class TestRefusals:
         run(Folder(path=str(many)), tmp_path / "p", MANY)
         with pytest.raises(RunError, match="with the splits train, but these have train, test"):
             run(Folder(path=str(photos)), tmp_path / "p", MANY)
-        with pytest.raises(RunError, match=r"packed from other images .60 of train then, 7 now"):
+        with pytest.raises(RunError, match=r"packed from other images .train: 60 then, 7 now"):
             run(Folder(path=str(photos / "train")), tmp_path / "p", MANY)
 
     def test_a_folder_of_something_else(self, many: Path, tmp_path: Path) -> None:

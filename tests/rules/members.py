@@ -55,7 +55,7 @@ from unmask.targets import (
     ScalarTokenizer,
     TokenizerCodes,
 )
-from unmask.tasks import AnyHead, AnyTask, Classify
+from unmask.tasks import AnyHead, AnyTask, Classify, MultiLabel
 from unmask.tasks.heads import AttentiveHead, LinearHead, MeanHead, TokenProbe
 from unmask.training.clipping import AnyClipping, ClipEach, ClipTogether, NoClipping
 from unmask.training.optimizers import AdamW, AnyOptimizer, Lars, LayerwiseAdamW, Muon
@@ -119,6 +119,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
     },
     "task": {
         "classify": Classify(label_smoothing=0.1, drop_path=0.2, weight_average=0.5),
+        "multi-label": MultiLabel(drop_path=0.2, weight_average=0.5, holds_out=0.2),
     },
     "head": {
         "mean": MeanHead(),

@@ -13,6 +13,7 @@ from rules import members
 from rules.members import MEMBERS, UNIONS
 from runs import tiny
 from torch import nn
+from torch.nn import functional as F
 
 from unmask.contracts import Batch, Size, StepReport
 from unmask.masks import PatchMask
@@ -23,6 +24,7 @@ from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.spec import from_json, kinds, to_json
 from unmask.targets import DalleCodes, TokenizerCodes
+from unmask.tasks import MultiLabel
 from unmask.training import checkpoint
 from unmask.training.loop import train
 from unmask.training.optimizers import AdamW
@@ -295,7 +297,8 @@ def new_task(kind: tuple[str, str, str], seed: int = 0) -> tuple[nn.Module, torc
     task, head, optimizer = kind
     spec = replace(MEMBERS["task"][task], head=MEMBERS["head"][head])
     with seeded("weights", seed):
-        module = spec.build(members.tiny_encoder(), problems.classes(members.CLASSES))
+        names = problems.classes(members.CLASSES).names
+        module = spec.build(members.tiny_encoder(), spec.needs(names=names))
     return module.train(), MEMBERS["optimizer"][optimizer].build(module)
 
 
@@ -306,7 +309,11 @@ def steps_of(
 
     def batches() -> Iterator[Batch]:
         for step in range(first, last):
-            yield members.batch_of(step)
+            batch = members.batch_of(step)
+            if isinstance(task.task, MultiLabel):  # the classes of an image, as 0 and 1
+                several = F.one_hot(batch.annotations, members.CLASSES).float()
+                batch = batch._replace(annotations=several)
+            yield batch
 
     return train(
         task,
