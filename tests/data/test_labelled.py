@@ -250,7 +250,9 @@ def test_a_class_without_images_in_one_of_the_folders(
         source = opened(data, split)
         if (split == "train") == (empty == "train"):
             values = source.image_labels.values
-            source.image_labels = source.image_labels._replace(values=np.where(values == 1, 0, values))
+            source.image_labels = source.image_labels._replace(
+                values=np.where(values == 1, 0, values)
+            )
         return source
 
     monkeypatch.setattr(Folder, "open", without_dogs)

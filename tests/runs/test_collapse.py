@@ -131,7 +131,7 @@ def test_distillation_without_centring_and_sharpening_collapses(tmp_path: Path) 
     looks = [line for line in read_log(folder.log) if "knn" in line]
     assert len(looks) == 10
     assert "effective rank" not in str(collapse(looks[0]))
-    assert str(collapse(looks[-1])).endswith(", under 10% of 32")
+    assert str(collapse(looks[-1])).endswith(", below 10% of 32")
 
 
 def test_nothing_is_said_of_what_is_not_finite(classes: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_collapse_is_told_once_and_ends_nothing(capsys: pytest.CaptureFixture[
     reports = [Progress(step, 3, [{**line, "step": step}], False) for step in (1, 2, 3)]
     assert list(_watched(iter(reports))) == reports
     said = " ".join(capsys.readouterr().out.split())
-    assert said.count("collapsed: an effective rank of 1.0, under 10% of 63") == 1
+    assert said.count("collapsed: an effective rank of 1.0, below 10% of 63") == 1
     assert said.count("effective rank 1.0 of 63") == 3
     assert "half of --schedule.base-lr" in said
 
@@ -189,8 +189,8 @@ def test_how_many_images() -> None:
     run = tiny.make_run("digits")
 
     def count(size: int, epochs: float) -> int:
-        recipe = replace(run.recipe, image_size=Size(size, size), epochs=epochs)
-        return image_count(replace(run, recipe=recipe))
+        recipe = replace(tiny.RECIPE, image_size=Size(size, size), epochs=epochs)
+        return image_count(replace(run, job=replace(run.job, recipe=recipe)), recipe.image_size)
 
     assert [count(8, 1.0), count(8, 1e4), count(128, 1e4)] == [128, 512, 256]
     assert count(8, 200.0) == 200 * 1442 // 1000

@@ -99,7 +99,7 @@ def test_plan_of_a_run(tmp_path: Path) -> None:
     run = tiny.make_run(tiny.write_images(tmp_path / "images"), micro_batch=2)
     source = run.data.open("train")
     objective = run.build()
-    found = make_plan(run, objective, source, COST)
+    found = make_plan(run, tiny.RECIPE, objective, source, COST)
     assert (found.kept, found.patches) == (4, 16)
     assert found.encoder_parameters == parameter_count(objective.encoder)
     assert found.decoder_parameters == parameter_count(objective.decoder)
@@ -107,7 +107,7 @@ def test_plan_of_a_run(tmp_path: Path) -> None:
     assert found.seconds == pytest.approx(found.step_seconds * 6)
     assert found.step_seconds > COST.step_seconds(4, 2)  # loading counts where no worker does it
     with_workers = replace(run, hardware=replace(run.hardware, workers=2))
-    assert make_plan(with_workers, objective, source, COST).step_seconds > 0
+    assert make_plan(with_workers, tiny.RECIPE, objective, source, COST).step_seconds > 0
 
 
 def test_what_cannot_be_added_up_is_not_computed_in_parts() -> None:

@@ -297,7 +297,7 @@ def test_too_many_set_aside_stops_the_run(tmp_path: Path, workers: int) -> None:
     images = broken_images(tmp_path / "images", 12, 4)
     folder = tiny.begin(tmp_path / "run", images, max_set_aside=0.2)
     with pytest.raises(
-        DataError, match=r"[34] of 12 images .* 20% .*set_aside\.csv.*--max-set-aside"
+        DataError, match=r"[34] of 12 images .* 20%; .*set_aside\.csv.*--max-set-aside"
     ):
         tiny.finish(folder, workers=workers)
     assert len(folder.set_aside.read_text().splitlines()) >= 4
@@ -310,7 +310,7 @@ def test_files_refused_in_the_scan_count_as_set_aside(tmp_path: Path) -> None:
     folder = tiny.finished_run(tmp_path / "run", images, max_set_aside=0.1)
     assert folder.set_aside.read_text().splitlines() == ["file,reason", "empty.png,empty (0 bytes)"]
     strict = tiny.begin(tmp_path / "strict", images, max_set_aside=0.05)
-    with pytest.raises(DataError, match="1 of 13 images cannot be used, more than the 5% allowed"):
+    with pytest.raises(DataError, match="1 of 13 images cannot be used, more than the allowed 5%"):
         tiny.finish(strict)
 
 

@@ -186,4 +186,4 @@ def test_a_size_that_cannot_be_masked_is_refused_by_the_plan(images: Path) -> No
     source = run.data.open("train")
     cost = trial(objective, recipe, source, run.hardware)
     with pytest.raises(SettingsError):
-        make_plan(run, objective, source, cost)
+        make_plan(run, recipe, objective, source, cost)

@@ -179,6 +179,7 @@ def test_what_a_kill_while_creating_leaves_is_no_run(images: Path, tmp_path: Pat
 def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        ResourceError, match=r"cannot be written .*choose another folder with --out"
+        ResourceError,
+        match=r"cannot be created .*is not a writable folder.*choose another folder with --out",
     ):
         RunFolder(tmp_path / "file" / "run").check_free()

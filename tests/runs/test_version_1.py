@@ -20,6 +20,19 @@ TOLERANCE = 1e-6
 NEAR_TIES = 0.01
 """Of 355 test images, those that rounding may move from one class to another: three."""
 
+ANEW = {
+    "pretrain-dino": [
+        1.895205020904541,
+        1.8967548608779907,
+        1.8429324626922607,
+        1.5126678943634033,
+        1.4189317226409912,
+        1.462529182434082,
+    ]
+}
+"""Losses of a run begun again, where they are meant to differ: measuring the cost of a step left noise in the first
+centre of DINO, now it does not. The first loss is the old one; the others differ by at most 0.9 %."""
+
 MACHINE = ["--device", "cpu", "--threads", "1"]
 
 
@@ -86,7 +99,7 @@ def test_is_evaluated_as_it_was(run: Path) -> None:
 def test_its_settings_can_be_repeated(tmp_path: Path, name: str) -> None:
     old, again = VERSION_1 / name, tmp_path / "again"
     call(["pretrain", "digits", "--like", str(old), *MACHINE, "--out", str(again)])
-    whole = losses(old) + expected_of(old)["losses"]
+    whole = ANEW.get(name) or losses(old) + expected_of(old)["losses"]
     assert losses(again) == pytest.approx(whole, rel=TOLERANCE)
 
 

@@ -107,7 +107,7 @@ def test_some_variations_bring_what_they_are_compared_with() -> None:
 
 def test_studies_that_make_no_sense() -> None:
     study = STUDIES["target"]
-    with pytest.raises(SettingsError, match="none of the variations"):
+    with pytest.raises(SettingsError, match="is not one of the variations"):
         replace(study, base="pixel")
     with pytest.raises(SettingsError, match="have the same name"):
         replace(study, variations=(*study.variations, study.variations[0]))

@@ -168,7 +168,7 @@ def test_killed_while_pretraining_it_goes_on_where_it_was_saved(
 ) -> None:
     from unmask.study import worker as module
 
-    whole = module.pretrain
+    whole = module.training
 
     def killed(*args: object) -> object:
         for report in whole(*args):  # pyright: ignore[reportArgumentType]
@@ -177,7 +177,7 @@ def test_killed_while_pretraining_it_goes_on_where_it_was_saved(
                 args[4].set()  # pyright: ignore - saves and ends
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "pretrain", killed)
+    monkeypatch.setattr(module, "training", killed)
     with pytest.raises(KeyboardInterrupt):
         list(work(jobs_in(tmp_path, setting), setting, Event()))
     monkeypatch.undo()
