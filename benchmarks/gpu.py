@@ -60,8 +60,8 @@ from unmask.annotations import ClassLabels  # noqa: E402
 from unmask.channels import IMAGENET  # noqa: E402
 from unmask.contracts import Batch, Size  # noqa: E402
 from unmask.data.cpu_feed import CpuFeed  # noqa: E402
+from unmask.data.in_memory import noise_images  # noqa: E402
 from unmask.data.loader import example_of  # noqa: E402
-from unmask.data.noise_images import NoiseImages  # noqa: E402
 from unmask.data.views import CenterCrop, RandomCrop  # noqa: E402
 from unmask.randomness import generator, seeded  # noqa: E402
 from unmask.recipes import RECIPES, TRANSFERS, Recipe  # noqa: E402
@@ -202,7 +202,7 @@ def build(recipe: Recipe, bed: Bed) -> nn.Module:
 
 def noise(size: Size, bed: Bed) -> Callable[[int], Batch]:
     """Batches of so many images of noise, all of class 0."""
-    feed = CpuFeed(NoiseImages(size, 3), CenterCrop(), size, seed=0)
+    feed = CpuFeed(noise_images(size, 3), CenterCrop(), size, seed=0)
     example = example_of(feed, size, bed.device)
     return lambda images: example(images)._replace(
         annotations=torch.zeros(images, dtype=torch.long, device=bed.device)

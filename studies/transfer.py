@@ -21,10 +21,9 @@ import torch
 
 from unmask.contracts import Size
 from unmask.data.kinds import find_source
-from unmask.data.labelled import Labelled, open_labelled
+from unmask.data.labelled import Labelled, Subset, open_labelled
 from unmask.data.mixing import UNMIXED
 from unmask.data.noise import Noise, PatchKeep
-from unmask.data.subset import Subset
 from unmask.data.views import CenterCrop, RandomCrop
 from unmask.encoders.vit import ViT
 from unmask.evaluation.features import features

@@ -16,14 +16,12 @@ from unmask.annotations import (
     Unlabelled,
 )
 from unmask.contracts import Batch, Size
-from unmask.data.collation import collate_pictures
-from unmask.data.cpu_feed import CpuFeed
-from unmask.data.digits import Digits
+from unmask.data.cpu_feed import CpuFeed, collate_pictures
 from unmask.data.gpu_crops import GpuCrops, Held, hold
 from unmask.data.gpu_decode import GpuDecode, check_decoding
+from unmask.data.in_memory import Digits, noise_images
 from unmask.data.loader import Feed, Wanted, batches, example_of
 from unmask.data.multi_views import MultiCrop
-from unmask.data.noise_images import NoiseImages
 from unmask.data.set_aside import SetAside
 from unmask.data.views import AugmentedCrop, RandomCrop, WholeImage
 from unmask.errors import DataError, SettingsError
@@ -216,9 +214,9 @@ def test_the_feed_of_a_run(tmp_path: Path) -> None:
 
 def test_noise_is_the_same_for_the_same_size() -> None:
     one, other, larger = (
-        NoiseImages(Size(8, 4), 2),
-        NoiseImages(Size(8, 4), 2),
-        NoiseImages(Size(8, 8), 2),
+        noise_images(Size(8, 4), 2),
+        noise_images(Size(8, 4), 2),
+        noise_images(Size(8, 8), 2),
     )
     assert torch.equal(one.pixels, other.pixels)
     assert one.pixels.shape == (8, 2, 8, 4)

@@ -11,9 +11,9 @@ from PIL import Image
 from unmask.contracts import Batch, Size
 from unmask.data import gpu_decode as nvjpeg
 from unmask.data.cpu_feed import CpuFeed
-from unmask.data.digits import Digits
 from unmask.data.folder import Folder
 from unmask.data.gpu_decode import GpuDecode, check_decoding
+from unmask.data.in_memory import Digits
 from unmask.data.loader import Feed, batches
 from unmask.data.set_aside import SetAside
 from unmask.data.views import CenterCrop, RandomCrop

@@ -14,7 +14,7 @@ from runs import tiny
 
 from unmask.contracts import Size
 from unmask.data import AnySource, Digits, Folder, LabelsFile, Parquet, Shards, Tiff
-from unmask.data.subset import Subset
+from unmask.data.labelled import Subset
 from unmask.encoders import ViT
 from unmask.errors import DataError
 from unmask.formats.model import FORMAT, ModelSpec

@@ -14,8 +14,7 @@ import unmask
 from unmask.contracts import ImageSource, Size
 from unmask.data import Folder
 from unmask.data.cache import cache_folder
-from unmask.data.labelled import open_labelled
-from unmask.data.subset import Subset
+from unmask.data.labelled import Subset, open_labelled
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError
 from unmask.evaluation import feature_cache

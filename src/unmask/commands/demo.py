@@ -15,7 +15,7 @@ from rich.table import Table
 from unmask.console.arguments import parse
 from unmask.console.output import console, duration, shown
 from unmask.data import Digits
-from unmask.data.digits import DigitImages
+from unmask.data.in_memory import MemoryImages
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError
 from unmask.evaluation.few_labels import BATCH, STEPS, Images, Result, compare, draw_trial
@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _run(source: DigitImages, epochs: float) -> Run:
+def _run(source: MemoryImages, epochs: float) -> Run:
     recipe = RECIPES[_RECIPE].recipe
     warmup = min(recipe.schedule.warmup_epochs, epochs / 10)
     recipe = replace(recipe, epochs=epochs, schedule=replace(recipe.schedule, warmup_epochs=warmup))
@@ -126,7 +126,7 @@ def _learn_from_few(root: Path, labels: int, seed: int) -> list[Result]:
     return list(compare(encoders, trial, labels, seed))
 
 
-def _in_memory(source: DigitImages) -> Images:
+def _in_memory(source: MemoryImages) -> Images:
     return Images(source.pixels, torch.from_numpy(source.labels()))
 
 

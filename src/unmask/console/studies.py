@@ -15,9 +15,8 @@ from unmask.console.hardware import MachineFlags, hardware_of
 from unmask.console.output import console, duration
 from unmask.console.signals import signals
 from unmask.data.kinds import find_source
-from unmask.data.labelled import Labelled, draw_share, open_labelled
+from unmask.data.labelled import Labelled, Subset, draw_share, open_labelled
 from unmask.data.statistics import measure
-from unmask.data.subset import Subset
 from unmask.errors import ResourceError, SettingsError
 from unmask.recipes import Recipe, Tokenizing
 from unmask.study.budget import expected_seconds, fitting_factor, tuning_cost

@@ -2,8 +2,8 @@
 
 from typing import Annotated
 
-from unmask.data.digits import Digits
 from unmask.data.folder import Folder
+from unmask.data.in_memory import Digits
 from unmask.data.labels_file import LabelsFile
 from unmask.data.parquet import Parquet
 from unmask.data.shards import Shards

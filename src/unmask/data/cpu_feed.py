@@ -1,13 +1,15 @@
 """The feed that decodes and crops images in loading processes, for any source, views and annotations."""
 
+import math
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Int, Shaped
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from unmask.annotations import Annotation
 from unmask.contracts import Batch, ImageSource, Size
-from unmask.data.collation import collate_pictures
 from unmask.data.loader import CropSize, Failures, Wanted, read_or_replace, size_in
 from unmask.data.multi_views import AnyPretrainingViews, check_views_carry, view_of
 from unmask.data.views import AnyViews
@@ -68,3 +70,22 @@ class CpuFeed:
         sample, position = read_or_replace(read, self.source, self.seed, key, failures)
         kind = self.source.annotations
         return Shown(*view_of(self.views, sample, kind, size, self.seed, *key), position)
+
+
+def collate_pictures(
+    pictures: list[Shaped[Tensor, "c _ _"]],
+) -> tuple[Shaped[Tensor, "b c h w"], Int[Tensor, "b 2"] | None]:
+    """One tensor, and the height and width of each picture, or None if all have the same size.
+
+    Smaller pictures are padded at the right and at the bottom, with 0 or, in floating point, with NaN.
+    """
+    if len({picture.shape for picture in pictures}) == 1:
+        return default_collate(pictures), None
+    sizes = torch.tensor([picture.shape[-2:] for picture in pictures])
+    height, width = sizes.amax(0).tolist()
+    first = pictures[0]
+    missing = math.nan if first.is_floating_point() else 0
+    padded = first.new_full((len(pictures), len(first), height, width), missing)
+    for row, picture in zip(padded, pictures, strict=True):
+        row[:, : picture.shape[1], : picture.shape[2]] = picture
+    return padded, sizes

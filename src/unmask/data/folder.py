@@ -16,7 +16,7 @@ import numpy as np
 from unmask.data.cache import size_and_change
 from unmask.data.decode import IMAGE_ENDINGS
 from unmask.data.image_files import EncodedImages, Listing
-from unmask.data.names import Names, fingerprint
+from unmask.data.labels import Names, fingerprint
 from unmask.data.splits import SPLITS
 from unmask.errors import DataError
 

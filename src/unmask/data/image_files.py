@@ -14,8 +14,7 @@ from unmask.channels import Values
 from unmask.contracts import Sample, Size
 from unmask.data import cache
 from unmask.data.decode import IMAGE_ENDINGS, decode, read_header
-from unmask.data.labels import Labels, folder_labels
-from unmask.data.names import Names
+from unmask.data.labels import Labels, Names, folder_labels
 from unmask.errors import DataError
 
 _HEADERS_READ = (

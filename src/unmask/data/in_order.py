@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from unmask.annotations import Annotation, Annotations
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource, Sample, Size
-from unmask.data.collation import collate_pictures
+from unmask.data.cpu_feed import collate_pictures
 from unmask.data.loader import fetched
 from unmask.data.multi_views import check_views_carry, view_of
 from unmask.data.views import AnyViews, CenterCrop

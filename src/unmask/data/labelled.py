@@ -1,5 +1,7 @@
-"""Labelled training and test images, checked before anything is computed."""
+"""Subsets of a source, and labelled training and test images, checked before anything is computed."""
 
+import hashlib
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -13,17 +15,53 @@ from unmask.annotations import (
     dense_words,
     is_dense,
 )
-from unmask.contracts import ImageSource
+from unmask.channels import Values
+from unmask.contracts import ImageSource, Sample, Size
 from unmask.data import AnySource
 from unmask.data.image_files import EncodedImages
 from unmask.data.labels_file import LabelsFile
-from unmask.data.subset import Subset
 from unmask.errors import DataError, SettingsError
 from unmask.randomness import derive
 from unmask.spec import kind_of
+from unmask.traits import Noted
 
 TEST_SHARE = 0.2
 _OWN_FOLDERS = "the data's own train and test folders"
+
+
+class Subset:
+    """Some images of a source, by their positions in it."""
+
+    def __init__(self, whole: ImageSource, rows: NDArray[np.int64]) -> None:
+        self.whole, self.rows = whole, rows
+        self.where, self.channels, self.annotations = whole.where, whole.channels, whole.annotations
+        self.values: Values = whole.values
+        self.refused = whole.refused
+        self.notes = whole.notes if isinstance(whole, Noted) else ()
+        self.others: Counter[str] = whole.others
+        self.smallest_side, self.in_memory = whole.smallest_side, whole.in_memory
+        self.fingerprint, self.state = (
+            hashlib.sha256(mark.encode() + rows.astype("<i8").tobytes()).hexdigest()[:16]
+            for mark in (whole.fingerprint, whole.state)
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> Sample:
+        return self.whole[int(self.rows[position])]
+
+    def name(self, position: int) -> str:
+        """The image's name in the whole source."""
+        return self.whole.name(int(self.rows[position]))
+
+    def labels(self) -> NDArray[np.int64]:
+        """See `ImageSource`."""
+        return self.whole.labels()[self.rows]
+
+    def typical_size(self) -> Size:
+        """The typical size of the whole source."""
+        return self.whole.typical_size()
 
 
 class Labelled(NamedTuple):
@@ -127,23 +165,25 @@ def _split(train: ImageSource, labels: NDArray[np.int64], seed: int) -> Labelled
             f"class {names[too_small[0]]!r} has fewer than two images, so none is left for testing; "
             "add more, or add a test folder"
         )
-    held_out = draw_share(labels, TEST_SHARE, seed)
-    return Labelled(
-        Subset(train, np.flatnonzero(~held_out)),
-        Subset(train, np.flatnonzero(held_out)),
-        f"{TEST_SHARE:.0%} of each class for testing, drawn from seed {seed}",
-    )
+    return _drawn(train, np.arange(len(train)), labels, "each class", seed)
 
 
 def _split_by_image(train: ImageSource, seed: int) -> Labelled:
     """A random share of the images for testing, for any kind of annotations."""
     if len(train) < 2:
         raise DataError("one image cannot be split into train and test; add more images")
-    held_out = draw_share(np.zeros(len(train), dtype=np.int64), TEST_SHARE, seed)
+    return _drawn(train, np.arange(len(train)), np.zeros(len(train), int), "the images", seed)
+
+
+def _drawn(
+    source: ImageSource, rows: NDArray[np.int64], labels: NDArray[np.int64], of: str, seed: int
+) -> Labelled:
+    """These rows of a source, with a share of them for testing; `labels` are those of the rows."""
+    held_out = draw_share(labels, TEST_SHARE, seed)
     return Labelled(
-        Subset(train, np.flatnonzero(~held_out)),
-        Subset(train, np.flatnonzero(held_out)),
-        f"{TEST_SHARE:.0%} of the images for testing, drawn from seed {seed}",
+        Subset(source, rows[~held_out]),
+        Subset(source, rows[held_out]),
+        f"{TEST_SHARE:.0%} of {of} for testing, drawn from seed {seed}",
     )
 
 
@@ -153,24 +193,22 @@ def _open_multilabel(train: ImageSource, test: ImageSource | None, seed: int) ->
     Raises:
         DataError: if no training image, or no test image, belongs to any class.
     """
-    if test is not None:
-        train_rows, test_rows = _labelled_rows(train), _labelled_rows(test)
-        unlabelled = len(train) + len(test) - len(train_rows) - len(test_rows)
-        parts = Subset(train, train_rows), Subset(test, test_rows)
-        words = _OWN_FOLDERS
+    rows = _labelled_rows(train)
+    if test is None:
+        labelled = _drawn(train, rows, train.labels()[rows], "the images", seed)
     else:
-        rows = _labelled_rows(train)
-        held_out = draw_share(train.labels()[rows], TEST_SHARE, seed)
-        unlabelled = len(train) - len(rows)
-        parts = Subset(train, rows[~held_out]), Subset(train, rows[held_out])
-        words = f"{TEST_SHARE:.0%} of the images for testing, drawn from seed {seed}"
-    for part, use in zip(parts, ("training", "test"), strict=True):
+        parts = Subset(train, rows), Subset(test, _labelled_rows(test))
+        labelled = Labelled(*parts, _OWN_FOLDERS)
+    words = labelled.split
+    for part, use in ((labelled.train, "training"), (labelled.test, "test")):
         counts = part.labels().sum(0)
         if not counts.any():
             raise DataError(f"no {use} image belongs to any class; label more images")
         if missing := int((counts == 0).sum()):
             words += f"; {missing} of {len(counts)} classes have no {use} image"
-    return Labelled(*parts, words, unlabelled)
+    images = len(train) + (len(test) if test is not None else 0)
+    unlabelled = images - len(labelled.train) - len(labelled.test)
+    return labelled._replace(split=words, unlabelled=unlabelled)
 
 
 def _labelled_rows(source: ImageSource) -> NDArray[np.int64]:
@@ -214,10 +252,10 @@ def _check_every_class(labels: NDArray[np.int64], names: tuple[str, ...], use: s
 def draw_share(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
     """A random share of each class; of a class with two or more images at least one, and never all.
 
-    `labels` is [n], or [n classes] of 0 and 1 (`draw_multilabel_share`).
+    `labels` is [n], or [n classes] of 0 and 1 (`_draw_multilabel_share`).
     """
     if labels.ndim > 1:
-        return draw_multilabel_share(labels, share, seed)
+        return _draw_multilabel_share(labels, share, seed)
     random = np.random.default_rng(derive("split", seed))
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
@@ -227,7 +265,7 @@ def draw_share(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np
     return chosen
 
 
-def draw_multilabel_share(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
+def _draw_multilabel_share(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
     """A random share of images with several labels, with about the same share of each class.
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas, 2011): take the class with the fewest images that are

@@ -25,8 +25,15 @@ from unmask.annotations import UNKNOWN, ClassLabels, MultiLabels
 from unmask.data import cache
 from unmask.data.cache import size_and_time
 from unmask.data.image_files import EncodedImages, Listing
-from unmask.data.labels import Labels, as_word, several_labels, unlabelled, word_labels
-from unmask.data.names import Names, fingerprint
+from unmask.data.labels import (
+    Labels,
+    Names,
+    as_word,
+    fingerprint,
+    several_labels,
+    unlabelled,
+    word_labels,
+)
 from unmask.data.splits import find_files, split_of
 from unmask.errors import DataError, ResourceError
 from unmask.files import write_whole

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from unmask.contracts import ImageSource
 from unmask.data.cache import size_and_change, size_and_time
 from unmask.data.image_files import EncodedImages, Listing
-from unmask.data.labels import Labels, several_labels, word_labels, words_of
-from unmask.data.names import Names, fingerprint
+from unmask.data.labels import Labels, Names, fingerprint, several_labels, word_labels, words_of
 from unmask.data.pack_manifest import (
     PackedSplit,
     check_finished,

@@ -15,8 +15,7 @@ from unmask.data.bands import BAND_ENDINGS, Shape, read_bands, read_shape
 from unmask.data.cache import size_and_time
 from unmask.data.folder import Files, list_files, split_folder, splits_of
 from unmask.data.image_files import Listing
-from unmask.data.labels import folder_labels
-from unmask.data.names import Names, fingerprint
+from unmask.data.labels import Names, fingerprint, folder_labels
 from unmask.errors import DataError, SettingsError
 
 _FEW = 0.05  # largest share of images with another number of channels that are skipped

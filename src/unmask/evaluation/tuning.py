@@ -11,9 +11,8 @@ from unmask.annotations import AnyAnnotations
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
-from unmask.data.labelled import Labelled, draw_few
+from unmask.data.labelled import Labelled, Subset, draw_few
 from unmask.data.mixing import UNMIXED
-from unmask.data.subset import Subset
 from unmask.data.views import AugmentedCrop, RandomCrop
 from unmask.evaluation.probes import Probe
 from unmask.formats.model import ModelSpec, Weights

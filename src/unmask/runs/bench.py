@@ -17,8 +17,8 @@ from torch import nn
 
 from unmask.channels import IMAGENET, ChannelStatistics
 from unmask.contracts import Batch, ImageSource, Reports
+from unmask.data.in_memory import noise_images
 from unmask.data.loader import Feed, batches, example_of
-from unmask.data.noise_images import NoiseImages
 from unmask.data.set_aside import SetAside
 from unmask.errors import ResourceError
 from unmask.formats.model import FORMAT, ModelSpec
@@ -101,7 +101,7 @@ def _bed(recipe: Recipe, hardware: Hardware, source: ImageSource | None) -> tupl
     device = torch.device(hardware.device)
     size, channels = recipe.image_size, source.channels if source else 3
     if source is None:  # noise is not in files, so the GPU cannot decode it
-        source, hardware = NoiseImages(size, channels), replace(hardware, decode="cpu")
+        source, hardware = noise_images(size, channels), replace(hardware, decode="cpu")
     feed = feed_for(source, recipe.views, size, 0, hardware)
     spec = ModelSpec(
         format=FORMAT,

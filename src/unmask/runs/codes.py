@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unmask.contracts import ImageSource, Size
 from unmask.data.in_order import WHOLE_IMAGE, Unreadable, in_order
-from unmask.data.subset import Subset
+from unmask.data.labelled import Subset
 from unmask.errors import DataError
 from unmask.patches import denormalize, filled, normalize, patch_grid, patchify, size_of, unpatchify
 from unmask.recipes import Tokenizing

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unmask.annotations import UNKNOWN
 from unmask.contracts import ImageSource, Size
 from unmask.data.in_order import WHOLE_IMAGE, Ordered, in_order
-from unmask.data.subset import Subset
+from unmask.data.labelled import Subset
 from unmask.encoders.vit import VisionTransformer
 from unmask.formats.model import ModelSpec, Weights
 from unmask.randomness import seeded

@@ -15,8 +15,7 @@ from unmask.channels import ChannelStatistics, Statistics
 from unmask.contracts import Batch, ImageSource
 from unmask.data import AnySource
 from unmask.data.in_order import Unreadable, in_order
-from unmask.data.labelled import Labelled, check_kind, held_out_rows, open_labelled
-from unmask.data.subset import Subset
+from unmask.data.labelled import Labelled, Subset, check_kind, held_out_rows, open_labelled
 from unmask.formats.adapt import adapt
 from unmask.formats.model import FORMAT, ModelSpec, Weights
 from unmask.randomness import seeded

@@ -8,7 +8,7 @@ from torch import nn
 
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
-from unmask.data.subset import Subset
+from unmask.data.labelled import Subset
 from unmask.errors import DataError
 from unmask.formats.model import Weights
 from unmask.randomness import derive, seeded

@@ -11,8 +11,8 @@ import torch
 
 from unmask.channels import ChannelStatistics
 from unmask.data.cpu_feed import CpuFeed
+from unmask.data.in_memory import noise_images
 from unmask.data.loader import example_of
-from unmask.data.noise_images import NoiseImages
 from unmask.files import write_whole
 from unmask.randomness import generator
 from unmask.recipes import Recipe, Tokenizing
@@ -153,7 +153,7 @@ class _Subject:
             module = recipe.objective.build(encoder)
         self.module = module.to(self.device).train()
         size = recipe.image_size
-        feed = CpuFeed(NoiseImages(size, self.channels), recipe.views, size, seed=0)
+        feed = CpuFeed(noise_images(size, self.channels), recipe.views, size, seed=0)
         self.example = example_of(feed, size, self.device)
 
     def counted(self) -> Counted:

@@ -10,8 +10,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import torch
 
-from unmask.data.labelled import draw_few
-from unmask.data.subset import Subset
+from unmask.data.labelled import Subset, draw_few
 from unmask.errors import DivergedError
 from unmask.evaluation.features import Features, Tokens, features, patch_tokens
 from unmask.evaluation.frozen import evaluate
