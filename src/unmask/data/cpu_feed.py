@@ -10,7 +10,7 @@ from torch.utils.data import default_collate
 
 from unmask.annotations import Annotation
 from unmask.contracts import Batch, ImageSource, Size
-from unmask.data.loader import CropSize, Failures, Wanted, read_or_replace, size_in
+from unmask.data.loader import CropSize, Failures, Wanted, read_or_replace
 from unmask.data.multi_views import AnyPretrainingViews, check_views_carry, view_of
 from unmask.data.views import AnyViews
 
@@ -40,10 +40,6 @@ class CpuFeed:
         """Raises SettingsError if the source's annotations cannot follow the views."""
         check_views_carry(views, source.annotations)
         self.source, self.views, self.size, self.seed = source, views, size, seed
-
-    def size_at(self, epoch: int) -> Size:
-        """Pixels of a crop in an epoch."""
-        return size_in(self.size, epoch)
 
     def load(self, wanted: Wanted, failures: Failures) -> Batch:
         """The whole batch."""

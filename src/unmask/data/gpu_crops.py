@@ -15,7 +15,7 @@ from unmask.annotations import Annotations, is_dense, whole_image_only
 from unmask.contracts import Batch, ImageSource, Size
 from unmask.data.geometry import Geometry
 from unmask.data.labels import Labels
-from unmask.data.loader import CropSize, Failures, Wanted, fetched, read_or_replace, size_in
+from unmask.data.loader import CropSize, Failures, Wanted, fetched, read_or_replace
 from unmask.data.multi_views import AnyPretrainingViews
 from unmask.data.views import AnyViews, RandomCrop
 from unmask.errors import DataError, UnmaskError
@@ -64,10 +64,6 @@ class GpuCrops:
         """The state without the pixels: loading processes do not need them, and GPU tensors cannot be sent to them."""
         return {**self.__dict__, "pixels": None}
 
-    def size_at(self, epoch: int) -> Size:
-        """Pixels of a crop in an epoch."""
-        return size_in(self.size, epoch)
-
     def load(self, wanted: Wanted, failures: Failures) -> Cuts:
         """The crop boxes and the annotations of a batch."""
         positions = [
@@ -80,9 +76,7 @@ class GpuCrops:
         ]
         return Cuts(
             boxes=torch.tensor(boxes),
-            annotations=self.source.annotations.collate(
-                [self.labels.annotation(position) for position in positions]
-            ),
+            annotations=self.labels.collated(positions),
             positions=torch.tensor(positions),
             epoch=wanted.epoch,
             size=wanted.size,

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from unmask.annotations import Annotations, whole_image_only
 from unmask.contracts import Batch, ImageSource, Size
-from unmask.data.cpu_feed import CpuFeed, Shown
+from unmask.data.cpu_feed import CpuFeed
 from unmask.data.decode import decode, decode_jpegs, plain_file, upright_format
 from unmask.data.gpu_crops import cut, cut_box
 from unmask.data.image_files import EncodedImages
 from unmask.data.labels import Labels
-from unmask.data.loader import CropSize, Failures, Wanted, read_or_replace, size_in
+from unmask.data.loader import CropSize, Failures, Wanted, read_or_replace
 from unmask.data.multi_views import AnyPretrainingViews
 from unmask.data.views import AnyViews, RandomCrop
 from unmask.errors import ResourceError, SettingsError
@@ -64,26 +64,6 @@ def check_decoding(
         ) from None
 
 
-class _Line(NamedTuple):
-    """How to turn the bytes of an image into its view."""
-
-    epoch: int
-    requested: int
-    """Position of the requested image."""
-    whole: Size
-    """Size of the JPEG; 0 x 0 if the bytes are the finished view."""
-    box: tuple[int, int, int, int, int]
-    """The part to show: see `cut_box`."""
-
-    @classmethod
-    def read(cls, numbers: list[int]) -> "_Line":
-        epoch, requested, height, width, *box = numbers
-        return cls(epoch, requested, Size(height, width), (box[0], box[1], box[2], box[3], box[4]))
-
-    def written(self) -> Tensor:
-        return torch.tensor([self.epoch, self.requested, *self.whole, *self.box])
-
-
 class Files(NamedTuple):
     """The files of a batch."""
 
@@ -91,8 +71,12 @@ class Files(NamedTuple):
     """The bytes of all images, concatenated."""
     lengths: Int[Tensor, "b"]
     """Number of bytes of each image."""
-    lines: Int[Tensor, "b 9"]
-    """A `_Line` for each image."""
+    keys: Int[Tensor, "b 2"]
+    """(epoch, index) of each image that was asked for."""
+    wholes: Int[Tensor, "b 2"]
+    """Height and width of each JPEG; 0 and 0 if the bytes are a finished view."""
+    boxes: Int[Tensor, "b 5"]
+    """The part of each JPEG to show: see `cut_box`."""
     annotations: Annotations
     positions: Int[Tensor, "b"]
     """Positions of the images in the source."""
@@ -112,26 +96,26 @@ class GpuDecode:
         self.cpu = CpuFeed(source, views, size, seed)
         """For images that the GPU cannot decode."""
 
-    def size_at(self, epoch: int) -> Size:
-        """Pixels of a crop in an epoch."""
-        return size_in(self.size, epoch)
-
     def load(self, wanted: Wanted, failures: Failures) -> Files:
         """The bytes of plain JPEGs; the finished views of all other images."""
         data: list[Tensor] = []
-        lines: list[Tensor] = []
+        wholes: list[Size] = []
+        boxes: list[tuple[int, ...]] = []
         positions: list[int] = []
         for key in wanted.keys:
             image, position = read_or_replace(self.read, self.source, self.seed, key, failures)
-            content, line = self._line(image, key, wanted.size)
+            content, whole, box = self._content(image, key, wanted.size)
             data.append(content)
-            lines.append(line.written())
+            wholes.append(whole)
+            boxes.append(box)
             positions.append(position)
         return Files(
             data=torch.cat(data),
             lengths=torch.tensor([len(content) for content in data]),
-            lines=torch.stack(lines),
-            annotations=self._annotations(positions),
+            keys=torch.tensor(wanted.keys),
+            wholes=torch.tensor(wholes),
+            boxes=torch.tensor(boxes),
+            annotations=self.labels.collated(positions),
             positions=torch.tensor(positions),
             epoch=wanted.epoch,
             size=wanted.size,
@@ -147,55 +131,47 @@ class GpuDecode:
         data = self.source.encoded(position)
         return _as_row(data) if _for_gpu(data) else decode(data, self.source.channels)
 
-    def _line(self, image: Tensor, key: tuple[int, int], size: Size) -> tuple[Tensor, _Line]:
+    def _content(
+        self, image: Tensor, key: tuple[int, int], size: Size
+    ) -> tuple[Tensor, Size, tuple[int, ...]]:
+        """The bytes of an image, with its size and box in `Files`."""
         if image.ndim > 1:
             (view,) = self.views(image, size, self.seed, *key)
-            return view.flatten(), _Line(*key, Size(0, 0), (0, 0, 0, 0, 0))
+            return view.flatten(), Size(0, 0), (0, 0, 0, 0, 0)
         plain = plain_file(image.numpy().tobytes())
         assert plain is not None
-        box = cut_box(self.views.geometry(plain.size, size, self.seed, *key))
-        return image, _Line(*key, plain.size, box)
+        return image, plain.size, cut_box(self.views.geometry(plain.size, size, self.seed, *key))
 
     def arrive(self, loaded: Files, device: torch.device, failures: Failures) -> Batch:
         """The crops of a batch; damaged images are replaced as in the other feeds."""
         files = loaded.data.split(loaded.lengths.tolist())
-        lines = [_Line.read(numbers) for numbers in loaded.lines.tolist()]
+        wholes: list[list[int]] = loaded.wholes.tolist()
         size, channels = loaded.size, self.source.channels
         crops = torch.empty(len(files), channels, *size, dtype=torch.uint8, device=device)
-        replaced: dict[int, Shown] = {}
-        for row, line in enumerate(lines):
-            if not line.whole.height:
-                crops[row] = files[row].view(channels, *size).to(device, non_blocking=True)
-        for rows in _few_at_once(lines):
+        positions: list[int] = loaded.positions.tolist()
+        for row in (row for row, (height, _) in enumerate(wholes) if not height):
+            crops[row] = files[row].view(channels, *size).to(device, non_blocking=True)
+        for rows in _few_at_once([height * width for height, width in wholes]):
             pictures = _each_decoded([files[row] for row in rows], channels, device)
             good = {
                 row: picture
                 for row, picture in zip(rows, pictures, strict=True)
-                if picture is not None and picture.shape == (channels, *lines[row].whole)
+                if picture is not None and picture.shape == (channels, *wholes[row])
             }
             if good:
-                shown = _cut(list(good.values()), [lines[row].box for row in good], size)
-                crops[torch.tensor(list(good)).to(device, non_blocking=True)] = shown
+                order = torch.tensor(list(good))
+                cropped = _cut(list(good.values()), loaded.boxes[order], size)
+                crops[order.to(device, non_blocking=True)] = cropped
             for row in set(rows).difference(good):
-                key = lines[row].epoch, lines[row].requested
-                replaced[row] = self.cpu.shown(key, size, failures)
-                crops[row] = replaced[row].views[0].to(device)
+                epoch, index = loaded.keys[row].tolist()
+                shown = self.cpu.shown((epoch, index), size, failures)
+                crops[row], positions[row] = shown.views[0].to(device), shown.position
         batch = Batch((crops,), loaded.annotations, loaded.positions, loaded.epoch)
-        return self._with(batch, replaced).to(device)
-
-    def _with(self, batch: Batch, replaced: dict[int, Shown]) -> Batch:
-        """The batch with the positions and annotations of its replacement images."""
-        if not replaced:
-            return batch
-        positions = batch.index.tolist()
-        for row, shown in replaced.items():
-            positions[row] = shown.position
-        return batch._replace(
-            index=torch.tensor(positions), annotations=self._annotations(positions)
-        )
-
-    def _annotations(self, positions: list[int]) -> Annotations:
-        return self.source.annotations.collate([self.labels.annotation(i) for i in positions])
+        if positions != loaded.positions.tolist():  # some were replaced
+            batch = batch._replace(
+                index=torch.tensor(positions), annotations=self.labels.collated(positions)
+            )
+        return batch.to(device)
 
 
 def _for_gpu(data: bytes) -> bool:
@@ -212,9 +188,8 @@ def _as_row(data: bytes) -> UInt8[Tensor, "n"]:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
-def _few_at_once(lines: list[_Line]) -> Iterator[list[int]]:
-    """Groups of rows with JPEGs of similar size, each group with at most `_PIXELS` pixels."""
-    pixels = [line.whole.height * line.whole.width for line in lines]
+def _few_at_once(pixels: list[int]) -> Iterator[list[int]]:
+    """Groups of rows with JPEGs of similar size (0 is none), each group with at most `_PIXELS` pixels."""
     group: list[int] = []
     for row in sorted((row for row, count in enumerate(pixels) if count), key=pixels.__getitem__):
         if group and (len(group) + 1) * pixels[row] > _PIXELS:
@@ -226,14 +201,17 @@ def _few_at_once(lines: list[_Line]) -> Iterator[list[int]]:
 
 
 def _cut(
-    pictures: list[Tensor], boxes: list[tuple[int, ...]], size: Size
+    pictures: list[Tensor], boxes: Int[Tensor, "b 5"], size: Size
 ) -> UInt8[Tensor, "b c new_h new_w"]:
     """A part of each picture, resized. The parts are copied into frames of one size, so that one call resizes all."""
-    frames = torch.tensor([(0, 0, *box[2:]) for box in boxes])
+    frames = boxes.clone()
+    frames[:, :2] = 0
     first, device = pictures[0], pictures[0].device
     height, width = frames[:, 2:4].amax(0).tolist()
     parts = torch.zeros(len(boxes), len(first), height, width, dtype=first.dtype, device=device)
-    for part, picture, (top, left, high, wide, _) in zip(parts, pictures, boxes, strict=True):
+    for part, picture, (top, left, high, wide, _) in zip(
+        parts, pictures, boxes.tolist(), strict=True
+    ):
         part[:, :high, :wide] = picture[:, top : top + high, left : left + wide]
     return cut(parts, frames.to(device, non_blocking=True), size)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from unmask.annotations import (
     UNKNOWN,
     Annotation,
+    Annotations,
     AnyAnnotations,
     ClassLabels,
     MultiLabels,
@@ -79,6 +80,10 @@ class Labels(NamedTuple):
         if isinstance(self.kind, MultiLabels):
             return torch.from_numpy(self.values[position].astype(np.float32))
         return None
+
+    def collated(self, positions: Sequence[int]) -> Annotations:
+        """The annotations of a batch of images."""
+        return self.kind.collate([self.annotation(position) for position in positions])
 
 
 def unlabelled(count: int) -> Labels:

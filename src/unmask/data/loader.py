@@ -24,6 +24,9 @@ _EXAMPLES = 8  # images read for measurements; larger batches repeat them
 
 Failures = list[tuple[str, str]]
 
+CropSize = Size | Callable[[int], Size]
+"""Pixels of a crop, or a function from the epoch to them that can be pickled."""
+
 
 @runtime_checkable
 class Noting(Protocol):
@@ -52,11 +55,9 @@ class Feed(Protocol):
     """A source's images as an objective sees them. Loading processes and the training process share the work."""
 
     source: ImageSource
+    size: CropSize
+    """Pixels of a crop."""
     seed: int
-
-    def size_at(self, epoch: int) -> Size:
-        """Pixels of a crop in an epoch."""
-        ...
 
     def load(self, wanted: Wanted, failures: Failures) -> Any:
         """Run in a loading process: nested tensors on the CPU, for `arrive`.
@@ -71,15 +72,6 @@ class Feed(Protocol):
     def arrive(self, loaded: Any, device: torch.device, failures: Failures) -> Batch:
         """Run in the training process: the batch on the device, without waiting for copies."""
         ...
-
-
-CropSize = Size | Callable[[int], Size]
-"""Pixels of a crop, or a function from the epoch to them that can be pickled."""
-
-
-def size_in(size: CropSize, epoch: int) -> Size:
-    """Pixels of a crop in an epoch."""
-    return size(epoch) if callable(size) else size
 
 
 def read_or_replace(
@@ -153,7 +145,7 @@ def batches(
 def _wanted(feed: Feed, keys: list[tuple[int, int]], rows: list[int] | None) -> Wanted:
     epoch = keys[0][0]
     chosen = keys if rows is None else [keys[row] for row in rows]
-    return Wanted(chosen, epoch, feed.size_at(epoch))
+    return Wanted(chosen, epoch, feed.size(epoch) if callable(feed.size) else feed.size)
 
 
 def example_of(feed: Feed, size: Size, device: torch.device) -> Callable[[int], Batch]:

@@ -12,8 +12,8 @@ from torchvision.transforms.v2 import functional as F
 from unmask.annotations import Annotation, AnyAnnotations, dense_words, is_dense
 from unmask.contracts import Sample, Size
 from unmask.data.geometry import Placing, moved, moved_pixels, view_of_part
-from unmask.data.views import AnyCrops, AnyViews, draw_box
-from unmask.errors import DataError, SettingsError
+from unmask.data.views import AnyCrops, AnyViews, check_colors, draw_box
+from unmask.errors import SettingsError
 from unmask.randomness import generator
 from unmask.spec import Kind, kind_of, kinds, within
 
@@ -33,11 +33,6 @@ class Changes(NamedTuple):
     gray: float
     blur: float
     solarize: float
-
-    @property
-    def of_colors(self) -> bool:
-        """Whether one of them needs uint8 grey or colour images."""
-        return max(self.jitter, self.gray, self.blur, self.solarize) > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,21 +103,8 @@ class MultiCrop:
         Raises:
             DataError: if colours are augmented, but the image is not uint8 grey or colour.
         """
-        random = generator("cpu", "crops", *key)
-        views: list[Tensor] = []
-        for number, view_size in enumerate(self.sizes(size)):
-            changes = Changes(
-                flip=self.flip_probability,
-                jitter=self.jitter_probability,
-                gray=self.gray_probability,
-                blur=self.blur_probabilities[min(number, 2)],
-                solarize=self.solarize_probability if number == 1 else 0.0,
-            )
-            large = number < 2
-            least = self.middle_share if large else self.smallest_share
-            most = 1.0 if large else self.middle_share
-            views.append(_view(image, view_size, least, most, changes, random))
-        return tuple(views)
+        large, small = (self.middle_share, 1.0), (self.smallest_share, self.middle_share)
+        return _views(self, image, size, [large, large] + [small] * self.small_count, *key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,18 +145,7 @@ class TwoCrops:
         Raises:
             DataError: if colours are augmented, but the image is not uint8 grey or colour.
         """
-        random = generator("cpu", "crops", *key)
-        views: list[Tensor] = []
-        for number, blur in enumerate(self.blur_probabilities):
-            changes = Changes(
-                flip=self.flip_probability,
-                jitter=self.jitter_probability,
-                gray=self.gray_probability,
-                blur=blur,
-                solarize=self.solarize_probability * number,
-            )
-            views.append(_view(image, size, self.smallest_share, 1.0, changes, random))
-        return tuple(views)
+        return _views(self, image, size, [(self.smallest_share, 1.0)] * 2, *key)
 
 
 def _check_probabilities(views: MultiCrop | TwoCrops) -> None:
@@ -186,6 +157,28 @@ def _check_probabilities(views: MultiCrop | TwoCrops) -> None:
         )
 
 
+def _views(
+    spec: MultiCrop | TwoCrops,
+    image: Shaped[Tensor, "c h w"],
+    size: Size,
+    shares: list[tuple[float, float]],
+    *key: int,
+) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
+    """All views of an image; `shares` are the smallest and the largest share of its area in each."""
+    random = generator("cpu", "crops", *key)
+    views: list[Tensor] = []
+    for number, (view_size, share) in enumerate(zip(spec.sizes(size), shares, strict=True)):
+        changes = Changes(
+            flip=spec.flip_probability,
+            jitter=spec.jitter_probability,
+            gray=spec.gray_probability,
+            blur=spec.blur_probabilities[min(number, len(spec.blur_probabilities) - 1)],
+            solarize=spec.solarize_probability if number == 1 else 0.0,
+        )
+        views.append(_view(image, view_size, *share, changes, random))
+    return tuple(views)
+
+
 def _view(
     image: Shaped[Tensor, "c h w"],
     size: Size,
@@ -195,20 +188,19 @@ def _view(
     random: torch.Generator,
 ) -> Shaped[Tensor, "c new_h new_w"]:
     """A random crop with a share of the area between `least` and `most`, resized and augmented."""
-    whole = Size(image.shape[-2], image.shape[-1])
+    whole = Size(*image.shape[-2:])
     view = moved_pixels(image, view_of_part(draw_box(whole, least, random, most), size))
     flip, jitter, gray, blur, solarize = torch.rand(5, generator=random).tolist()
     view = view.flip(-1) if flip < changes.flip else view
     order = torch.randperm(4, generator=random).tolist()
     amounts = torch.rand(5, generator=random).tolist()
-    if not changes.of_colors:
+    if max(changes[1:]) == 0:
         return view
-    if image.dtype != torch.uint8 or len(image) not in (1, 3):
-        raise DataError(
-            f"colour augmentation needs uint8 images with 1 or 3 channels, but these have {len(image)} of "
-            f"{str(image.dtype).removeprefix('torch.')}; set --views.jitter-probability, --views.gray-probability, "
-            "--views.blur-probabilities and --views.solarize-probability to 0"
-        )
+    remedy = (
+        "set --views.jitter-probability, --views.gray-probability, --views.blur-probabilities and "
+        "--views.solarize-probability to 0"
+    )
+    check_colors(image, (1, 3), "colour augmentation", remedy)
     picture: Any = F.to_pil_image(view)
     if jitter < changes.jitter:
         picture = _jittered(picture, order, amounts)
@@ -280,5 +272,5 @@ def view_of(
         return shown, sample.annotation
     check_views_carry(views, kind)
     assert isinstance(views, Placing)
-    whole = Size(sample.image.shape[-2], sample.image.shape[-1])
+    whole = Size(*sample.image.shape[-2:])
     return shown, moved(sample.annotation, whole, views.geometry(whole, size, *key))

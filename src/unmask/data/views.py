@@ -34,6 +34,13 @@ _TRIES = 10  # as in torchvision's RandomResizedCrop
 _WIDEST = 4 / 3  # largest aspect ratio; the smallest is 3/4, as in torchvision
 
 
+def _one_view(
+    self: Placing, image: Shaped[Tensor, "c h w"], size: Size, *key: int
+) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
+    """One view, with the geometry of this key: the `__call__` of views that only crop, resize and flip."""
+    return (moved_pixels(image, self.geometry(Size(*image.shape[-2:]), size, *key)),)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RandomCrop:
     """Random resized crop and random horizontal flip (MAE table 8)."""
@@ -48,25 +55,13 @@ class RandomCrop:
         within(self, "(0, 1]", "smallest_share", usual="MAE uses 0.2")
         within(self, "[0, 1]", "flip_probability")
 
-    def __call__(
-        self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
-    ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
-        """One view; its crop and flip are a function of the key."""
-        return (_placed(self, image, size, *key),)
+    __call__ = _one_view
 
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
         """See `data.geometry.Placing`."""
         random = generator("cpu", "crop", *key)
         part = draw_box(whole, self.smallest_share, random)
         return view_of_part(part, size, _drawn_flip(self.flip_probability, random))
-
-
-def _placed(
-    views: Placing, image: Shaped[Tensor, "c h w"], size: Size, *key: int
-) -> Shaped[Tensor, "c new_h new_w"]:
-    """The view with the geometry of this key."""
-    whole = Size(image.shape[-2], image.shape[-1])
-    return moved_pixels(image, views.geometry(whole, size, *key))
 
 
 def _drawn_flip(probability: float, random: torch.Generator) -> bool:
@@ -82,11 +77,8 @@ def draw_box(
     ten draws do not fit, the result is the largest central part with an allowed aspect ratio.
     """
     for draws in torch.rand(_TRIES, 4, generator=random).tolist():
-        area = (
-            size.height
-            * size.width
-            * (smallest_share + draws[0] * (largest_share - smallest_share))
-        )
+        share = smallest_share + draws[0] * (largest_share - smallest_share)
+        area = size.height * size.width * share
         ratio = math.exp((2 * draws[1] - 1) * math.log(_WIDEST))
         height, width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
         if 0 < height <= size.height and 0 < width <= size.width:
@@ -101,11 +93,7 @@ def draw_box(
 class CenterCrop:
     """Resize and centre crop, without randomness."""
 
-    def __call__(
-        self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
-    ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
-        """One view, the same for every key."""
-        return (_placed(self, image, size, *key),)
+    __call__ = _one_view
 
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
         """See `data.geometry.Placing`."""
@@ -126,11 +114,7 @@ class MarginCrop:
     def __post_init__(self) -> None:
         within(self, "(0, 1]", "share")
 
-    def __call__(
-        self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
-    ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
-        """One view, the same for every key."""
-        return (_placed(self, image, size, *key),)
+    __call__ = _one_view
 
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
         """See `data.geometry.Placing`."""
@@ -157,11 +141,7 @@ class FixedCrop:
         within(self, "(0, 1]", "share")
         within(self, "[0, 1]", "flip_probability")
 
-    def __call__(
-        self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
-    ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
-        """One view; its position and flip are a function of the key."""
-        return (_placed(self, image, size, *key),)
+    __call__ = _one_view
 
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
         """See `data.geometry.Placing`."""
@@ -173,6 +153,15 @@ class FixedCrop:
         )
         mirrored = _drawn_flip(self.flip_probability, random)
         return Geometry(whole_of(whole), resized, Box(top, left, *size), mirrored)
+
+
+def check_colors(image: Tensor, channels: tuple[int, ...], what: str, remedy: str) -> None:
+    """Raises DataError if an image is not uint8 with one of these numbers of channels."""
+    if image.dtype != torch.uint8 or len(image) not in channels:
+        raise DataError(
+            f"{what} needs uint8 images with {' or '.join(map(str, channels))} channels, but these have {len(image)} of "
+            f"{str(image.dtype).removeprefix('torch.')}; {remedy}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,18 +212,14 @@ class JitteredCrop:
         Raises:
             DataError: if the image is not uint8 colour.
         """
-        if image.dtype != torch.uint8 or len(image) != 3:
-            raise DataError(
-                f"colour jitter needs uint8 images with 3 channels, but these have {len(image)} of "
-                f"{str(image.dtype).removeprefix('torch.')}; choose views:random-crop"
-            )
-        view = _placed(self, image, size, *key)
+        check_colors(image, (3,), "colour jitter", "choose views:random-crop")
+        views = self.crop()(image, size, *key)
         jitter = v2.RandomApply(
             [v2.ColorJitter(self.brightness, self.contrast, self.saturation, self.hue)],
             self.probability,
         )
         with seeded("jitter", *key):
-            return (jitter(view),)
+            return tuple(map(jitter, views))
 
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
         """See `data.geometry.Placing`; colour jitter does not move pixels."""
@@ -281,12 +266,8 @@ class AugmentedCrop:
         Raises:
             DataError: if the image is not uint8 grey or colour.
         """
+        check_colors(image, (1, 3), "RandAugment", "choose views:random-crop")
         channels = len(image)
-        if image.dtype != torch.uint8 or channels not in (1, 3):
-            raise DataError(
-                f"RandAugment needs uint8 images with 1 or 3 channels, but these have {channels} of "
-                f"{str(image.dtype).removeprefix('torch.')}; choose views:random-crop"
-            )
         (view,) = self.crop()(image, size, *key)
         picture = F.to_pil_image(view.expand(3, -1, -1))
         augment = _rand_augment(self.magnitude, self.magnitude_std, channels, size)
@@ -332,11 +313,7 @@ class WholeImage:
     def __post_init__(self) -> None:
         within(self, "[1, inf)", "longest_side")
 
-    def __call__(
-        self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
-    ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
-        """One view, the same for every size and key."""
-        return (_placed(self, image, size, *key),)
+    __call__ = _one_view
 
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
         """See `data.geometry.Placing`."""
@@ -346,7 +323,7 @@ class WholeImage:
 
 def center_crop(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c new_h new_w"]:
     """Resize with the same aspect ratio until the image covers `size`, then crop the centre."""
-    return _placed(CenterCrop(), image, size)
+    return CenterCrop()(image, size)[0]
 
 
 def _central(whole: Size, resized: Size, size: Size) -> Geometry:
