@@ -511,8 +511,7 @@ def loading(bed: Bed) -> None:
         raise ModuleNotFoundError("pyarrow", name="pyarrow")
     from unmask.data.folder import Folder
     from unmask.data.gpu_decode import GpuDecode
-    from unmask.data.loader import batches
-    from unmask.data.set_aside import SetAside
+    from unmask.data.loader import SetAside, batches
 
     bed.say("torchcodec", torchcodec.__version__)
     images = bed.scale.pictures

@@ -41,10 +41,9 @@ from torchvision.datasets import ImageFolder
 from unmask.contracts import Size
 from unmask.data.cpu_feed import CpuFeed
 from unmask.data.kinds import find_source
-from unmask.data.loader import Wanted, batches
+from unmask.data.loader import SetAside, Wanted, batches
 from unmask.data.pack import Packer
 from unmask.data.pack_manifest import Packing
-from unmask.data.set_aside import SetAside
 from unmask.data.views import RandomCrop
 
 SIDE = 224

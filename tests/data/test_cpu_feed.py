@@ -20,9 +20,8 @@ from unmask.data.cpu_feed import CpuFeed, collate_pictures
 from unmask.data.gpu_crops import GpuCrops, Held, hold
 from unmask.data.gpu_decode import GpuDecode, check_decoding
 from unmask.data.in_memory import Digits, noise_images
-from unmask.data.loader import Feed, Wanted, batches, example_of
+from unmask.data.loader import Feed, SetAside, Wanted, batches, example_of
 from unmask.data.multi_views import MultiCrop
-from unmask.data.set_aside import SetAside
 from unmask.data.views import AugmentedCrop, RandomCrop, WholeImage
 from unmask.errors import DataError, SettingsError
 from unmask.runs.feeding import feed_for

@@ -9,8 +9,7 @@ from unmask.contracts import Size
 from unmask.data.cpu_feed import CpuFeed
 from unmask.data.gpu_crops import GpuCrops, cut, cut_box, hold
 from unmask.data.in_memory import Digits
-from unmask.data.loader import Feed, Wanted, batches
-from unmask.data.set_aside import SetAside
+from unmask.data.loader import Feed, SetAside, Wanted, batches
 from unmask.data.views import CenterCrop, RandomCrop
 from unmask.randomness import generator
 

@@ -14,8 +14,7 @@ from unmask.data.cpu_feed import CpuFeed
 from unmask.data.folder import Folder
 from unmask.data.gpu_decode import GpuDecode, check_decoding
 from unmask.data.in_memory import Digits
-from unmask.data.loader import Feed, batches
-from unmask.data.set_aside import SetAside
+from unmask.data.loader import Feed, SetAside, batches
 from unmask.data.views import CenterCrop, RandomCrop
 from unmask.errors import ResourceError, SettingsError
 from unmask.randomness import generator

@@ -16,8 +16,7 @@ from runs import tiny
 from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
 from unmask.data.cpu_feed import CpuFeed
 from unmask.data.kinds import find_source, is_data, kind_of, parse_channels
-from unmask.data.loader import batches
-from unmask.data.set_aside import SetAside
+from unmask.data.loader import SetAside, batches
 from unmask.errors import SettingsError
 
 

@@ -13,9 +13,8 @@ from reference.sources import Memory
 
 from unmask.contracts import Batch, Sample, Size
 from unmask.data.cpu_feed import CpuFeed
-from unmask.data.loader import Wanted, batches
+from unmask.data.loader import SetAside, Wanted, batches
 from unmask.data.order import samples
-from unmask.data.set_aside import SetAside
 from unmask.data.views import CenterCrop, RandomCrop
 from unmask.errors import DataError, ResourceError
 

@@ -29,11 +29,10 @@ from unmask.data import pack as module
 from unmask.data.cpu_feed import CpuFeed
 from unmask.data.decode import decode
 from unmask.data.kinds import find_source
-from unmask.data.loader import batches
+from unmask.data.loader import SetAside, batches
 from unmask.data.pack import Packer
 from unmask.data.pack_bytes import shrunk_size
 from unmask.data.pack_manifest import Packing
-from unmask.data.set_aside import SetAside
 from unmask.data.tiff import BandImages
 from unmask.data.views import CenterCrop
 from unmask.errors import DataError, ResourceError, RunError, SettingsError

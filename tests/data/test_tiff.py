@@ -9,7 +9,7 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
-from unmask.data import Tiff, bands
+from unmask.data import Tiff, tiff
 from unmask.data.tiff import BandImages
 from unmask.errors import DataError, ResourceError, SettingsError
 
@@ -192,4 +192,4 @@ class TestRefused:
 
     def test_a_missing_codec_is_named(self) -> None:
         error = ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
-        assert "pip install 'unmask[tiff]'" in bands._reason(error)
+        assert "pip install 'unmask[tiff]'" in tiff._reason(error)

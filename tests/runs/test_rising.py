@@ -11,9 +11,8 @@ from runs import tiny
 
 from unmask.contracts import Batch, Size
 from unmask.data.cpu_feed import CpuFeed
-from unmask.data.loader import batches
+from unmask.data.loader import SetAside, batches
 from unmask.data.order import samples
-from unmask.data.set_aside import SetAside
 from unmask.data.sizes import RisingSize
 from unmask.errors import SettingsError
 from unmask.masking import PartitionMasking, SquareMasking

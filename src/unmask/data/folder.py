@@ -71,8 +71,6 @@ def _subfolder(root: Path, split: str) -> Path | None:
 class Files:
     """The contents of files in a folder and its subfolders."""
 
-    in_memory = False
-
     def __init__(self, root: Path, names: Names) -> None:
         self.root, self.names, self.where = root, names, str(root)
 

@@ -40,13 +40,17 @@ class Listing(NamedTuple):
     headers: dict[str, Any] | None = None
     """The result of `_read_headers`, if it is known without reading them."""
 
+    def kept(self, rows: NDArray[np.int64]) -> tuple[Names, Labels]:
+        """Names and labels of some of the images."""
+        names = self.names.rows(rows)
+        return names, folder_labels(names) if self.labels is None else self.labels.rows(rows)
+
 
 @runtime_checkable
 class Store(Protocol):
     """Where the bytes of the images are stored."""
 
     where: str
-    in_memory: bool
 
     def read(self, row: int) -> bytes:
         """All bytes of an image; raises DataError if it cannot be read."""
@@ -56,17 +60,21 @@ class Store(Protocol):
         """A path or file from which the header of an image can be read."""
         ...
 
+    def whole(self, row: int) -> Path | io.BytesIO:
+        """A path or file with the whole image."""
+        ...
+
 
 class EncodedImages:
     """The images of a listing with valid headers; decoded on access."""
 
     values: Values = "uint8"  # `decode` converts deeper pixels to uint8
+    in_memory = False
 
     def __init__(self, store: Store, listing: Listing) -> None:
         self._store = store
-        self.where, self.in_memory = store.where, store.in_memory
-        self.others, self.fingerprint = listing.others, listing.fingerprint
-        self.state = listing.state
+        self.where, self.others = store.where, listing.others
+        self.fingerprint, self.state = listing.fingerprint, listing.state
         headers = listing.headers or _headers(store, listing)
         bad = [row for row, _ in headers["refused"]]
         self.refused = listing.refused + [(listing.names[r], why) for r, why in headers["refused"]]
@@ -77,12 +85,7 @@ class EncodedImages:
         self.channels: int = headers["channels"]
         self.smallest_side: int = headers["smallest_side"]
         self._typical = Size(*headers["typical"])
-        self._names = listing.names.rows(self._rows)
-        self.image_labels = (
-            folder_labels(self._names)
-            if listing.labels is None
-            else listing.labels.rows(self._rows)
-        )
+        self._names, self.image_labels = listing.kept(self._rows)
         self.annotations = self.image_labels.kind
         self.notes: tuple[str, ...] = ()
 

@@ -9,10 +9,10 @@ from typing import Any, cast
 from PIL import Image, UnidentifiedImageError
 
 from unmask.data import AnySource, Digits, LabelsFile, Shards, Tiff
-from unmask.data.bands import BAND_ENDINGS, GDAL_NODATA, silent
 from unmask.data.decode import IMAGE_ENDINGS
 from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.pack_manifest import PACK
+from unmask.data.tiff import BAND_ENDINGS, GDAL_NODATA, silent
 from unmask.errors import SettingsError, did_you_mean
 from unmask.spec import kinds
 

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from unmask.annotations import UNKNOWN, MultiLabels, whole_image_only
 from unmask.contracts import ImageSource
 from unmask.data.labels import as_word
-from unmask.data.loader import fetched
+from unmask.data.loader import SetAside, fetched
 from unmask.data.pack_bytes import ShardWriter, Stored, stored
 from unmask.data.pack_manifest import (
     INDEX_COLUMNS,
@@ -41,7 +41,6 @@ from unmask.data.pack_manifest import (
     write_index,
     write_pack,
 )
-from unmask.data.set_aside import SetAside
 from unmask.data.tar_index import ARRAY_ENDING, ORIGINAL_NAME
 from unmask.errors import ResourceError, RunError, UnmaskError
 from unmask.files import is_unfinished

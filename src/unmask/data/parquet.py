@@ -128,8 +128,6 @@ def _open(files: list[Path], where: str) -> EncodedImages:
 class Rows:
     """The bytes in the rows of a table."""
 
-    in_memory = False  # the encoded bytes may be, but decoding them takes time
-
     def __init__(self, where: str, chunks: list[Any], rows: NDArray[np.int64]) -> None:
         self.where, self._chunks, self._rows = where, chunks, rows
         self._ends = np.cumsum([len(chunk) for chunk in chunks])
@@ -137,6 +135,8 @@ class Rows:
     def head(self, row: int) -> io.BytesIO:
         """The whole file: it is in memory already."""
         return io.BytesIO(self.read(row))
+
+    whole = head
 
     def read(self, row: int) -> bytes:
         """The bytes of an image."""

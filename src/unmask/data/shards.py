@@ -79,8 +79,6 @@ class Shards:
 class Members:
     """The bytes of tar members, read by offset; the tar files must not change."""
 
-    in_memory = False
-
     def __init__(self, where: str, shards: list[Path], places: pa.Table) -> None:
         self.where, self._shards = where, shards
         self._states = [size_and_time(shard) for shard in shards]

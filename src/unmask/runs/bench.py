@@ -18,8 +18,7 @@ from torch import nn
 from unmask.channels import IMAGENET, ChannelStatistics
 from unmask.contracts import Batch, ImageSource, Reports
 from unmask.data.in_memory import noise_images
-from unmask.data.loader import Feed, batches, example_of
-from unmask.data.set_aside import SetAside
+from unmask.data.loader import Feed, SetAside, batches, example_of
 from unmask.errors import ResourceError
 from unmask.formats.model import FORMAT, ModelSpec
 from unmask.recipes import Recipe

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from unmask.contracts import Size
 from unmask.data import LabelsFile, Tiff
-from unmask.data.bands import BAND_ENDINGS, read_bands
 from unmask.data.decode import decode
+from unmask.data.tiff import BAND_ENDINGS, read_bands
 from unmask.data.views import center_crop
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, RunError, SettingsError

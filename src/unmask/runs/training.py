@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from unmask.contracts import Batch, ImageSource, Reports
-from unmask.data.loader import Failures, Feed, batches, example_of
+from unmask.data.loader import Failures, Feed, SetAside, batches, example_of
 from unmask.data.order import rows_of
-from unmask.data.set_aside import SetAside
 from unmask.runs.encoder_weights import COMPANIONS
 from unmask.runs.feeding import feed_for
 from unmask.runs.folder import RunFolder
