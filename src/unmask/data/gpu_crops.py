@@ -4,21 +4,21 @@ The crops are drawn from (seed, epoch, index), as in the other feeds. Resizing m
 fewer than 1 % of the pixels differ by one grey level, very few by two.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from unmask.annotations import Annotations, is_dense, whole_image_only
 from unmask.contracts import Batch, ImageSource, Size
 from unmask.data.geometry import Geometry
 from unmask.data.labels import Labels
-from unmask.data.loader import CropSize, Failures, Wanted, fetched, read_or_replace
+from unmask.data.loader import CropSize, Failures, Wanted, chunks, fetched, read_or_replace
 from unmask.data.multi_views import AnyPretrainingViews
 from unmask.data.views import AnyViews, RandomCrop
-from unmask.errors import DataError, UnmaskError
+from unmask.errors import DataError
 
 _REMEDY = "let loading processes decode and crop them"
 _DECODED = 256  # images at a time
@@ -124,11 +124,8 @@ def hold(
         return None
     pixels = torch.zeros(len(source), *first.shape, dtype=torch.uint8, device=device)
     unreadable: dict[int, str] = {}
-    starts = range(0, len(source), _DECODED)
-    parts = [range(start, min(start + _DECODED, len(source))) for start in starts]
-    for part, images in zip(parts, fetched(_Decoded(source), parts, workers), strict=True):
-        if isinstance(images, UnmaskError):
-            raise images
+    parts = chunks(range(len(source)), _DECODED)
+    for part, images in zip(parts, fetched(partial(_decoded, source), parts, workers), strict=True):
         for position, image in zip(part, images, strict=True):
             if isinstance(image, str):
                 unreadable[position] = image
@@ -151,24 +148,15 @@ def _first(source: ImageSource) -> Tensor | None:
     return None
 
 
-class _Decoded(Dataset[list[Tensor | str] | UnmaskError]):
+def _decoded(source: ImageSource, positions: range, _: Failures) -> list[Tensor | str]:
     """Whole images, or the reason why they cannot be decoded."""
-
-    def __init__(self, source: ImageSource) -> None:
-        self.source = source
-
-    def __getitems__(self, positions: range) -> list[Tensor | str] | UnmaskError:
-        """The images at these positions. Fatal errors are returned: raised in a worker, they would become tracebacks."""
+    images: list[Tensor | str] = []
+    for position in positions:
         try:
-            return [self._one(position) for position in positions]
-        except UnmaskError as error:
-            return error
-
-    def _one(self, position: int) -> Tensor | str:
-        try:
-            return self.source[position].image
+            images.append(source[position].image)
         except DataError as error:
-            return str(error)
+            images.append(str(error))
+    return images
 
 
 def cut(

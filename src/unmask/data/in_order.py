@@ -1,20 +1,20 @@
 """Every image of a source once, in order, for evaluation; independent of batch size and number of workers."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 from jaxtyping import Int, Shaped
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from unmask.annotations import Annotation, Annotations
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource, Sample, Size
 from unmask.data.cpu_feed import collate_pictures
-from unmask.data.loader import fetched
+from unmask.data.loader import chunks, fetched
 from unmask.data.multi_views import check_views_carry, view_of
 from unmask.data.views import AnyViews, CenterCrop
-from unmask.errors import DataError, UnmaskError
+from unmask.errors import DataError
 
 Unreadable = list[tuple[str, str]]
 
@@ -53,15 +53,9 @@ def in_order(
         ResourceError: if a worker dies.
     """
     check_views_carry(views, source.annotations)
-    batches = [
-        list(range(start, min(start + batch_size, len(source))))
-        for start in range(0, len(source), batch_size)
-    ]
-    images, empty = _Images(source, views, size, statistics), True
-    for batch, failures in fetched(images, batches, workers):
-        unreadable += failures
-        if isinstance(batch, UnmaskError):
-            raise batch
+    batches = chunks(range(len(source)), batch_size)
+    load, empty = partial(_load, source, views, size, statistics), True
+    for batch in fetched(load, batches, workers, unreadable.extend):
         if batch is not None:
             empty = False
             yield batch
@@ -70,33 +64,30 @@ def in_order(
         raise DataError(f"none of the images can be decoded; the first is {name}: {reason}")
 
 
-class _Images(Dataset[tuple[Ordered | UnmaskError | None, Unreadable]]):
-    def __init__(
-        self, source: ImageSource, views: AnyViews, size: Size, statistics: ChannelStatistics
-    ) -> None:
-        self.source, self.views, self.size, self.statistics = source, views, size, statistics
-
-    def __getitems__(self, positions: list[int]) -> tuple[Ordered | UnmaskError | None, Unreadable]:
-        """A batch, or a fatal error as a value: raised in a worker, it would become a traceback."""
-        pictures: list[Tensor] = []
-        annotations: list[Annotation] = []
-        readable: list[int] = []
-        failures: Unreadable = []
-        kind = self.source.annotations
-        for position in positions:
-            try:
-                image, annotation = self.source[position]
-                sample = Sample(self.statistics.in_units(image), annotation)
-            except DataError as error:
-                failures.append((self.source.name(position), str(error)))
-                continue
-            except UnmaskError as error:
-                return error, failures
-            (picture,), annotation = view_of(self.views, sample, kind, self.size, position)
-            pictures.append(picture)
-            annotations.append(annotation)
-            readable.append(position)
-        if not readable:
-            return None, failures
-        images, sizes = collate_pictures(pictures)
-        return Ordered(images, kind.collate(annotations), readable, sizes), failures
+def _load(
+    source: ImageSource,
+    views: AnyViews,
+    size: Size,
+    statistics: ChannelStatistics,
+    positions: range,
+    failures: Unreadable,
+) -> Ordered | None:
+    """The readable images at these positions; None if there are none."""
+    pictures: list[Tensor] = []
+    annotations: list[Annotation] = []
+    readable: list[int] = []
+    for position in positions:
+        try:
+            image, annotation = source[position]
+            sample = Sample(statistics.in_units(image), annotation)
+        except DataError as error:
+            failures.append((source.name(position), str(error)))
+            continue
+        (picture,), annotation = view_of(views, sample, source.annotations, size, position)
+        pictures.append(picture)
+        annotations.append(annotation)
+        readable.append(position)
+    if not readable:
+        return None
+    images, sizes = collate_pictures(pictures)
+    return Ordered(images, source.annotations.collate(annotations), readable, sizes)

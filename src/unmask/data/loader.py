@@ -20,6 +20,7 @@ from unmask.errors import DataError, UnmaskError, loading_died
 from unmask.randomness import derive
 
 T = TypeVar("T")
+W = TypeVar("W")
 
 _ATTEMPTS = 100  # a hundred bad images in a row mean that the data set, not a file, is broken
 _EXAMPLES = 8  # images read for measurements; larger batches repeat them
@@ -164,12 +165,7 @@ def batches(
         for step in range(first_step, steps)
     )
 
-    def loaded() -> Iterator[Any]:
-        for batch, failures in fetched(_Loading(feed), wanted, workers, device.type == "cuda"):
-            set_aside.add(failures)
-            if isinstance(batch, UnmaskError):
-                raise batch
-            yield batch
+    loaded = fetched(feed.load, wanted, workers, set_aside.add, pinned=device.type == "cuda")
 
     def arrived(batch: Any) -> Batch:
         failures: Failures = []
@@ -177,7 +173,7 @@ def batches(
         set_aside.add(failures)
         return batch
 
-    for batch in on_device(loaded(), arrived, device):
+    for batch in on_device(loaded, arrived, device):
         yield batch._replace(part=part)
 
 
@@ -203,42 +199,55 @@ def example_of(feed: Feed, size: Size, device: torch.device) -> Callable[[int], 
     return lambda images: batch.rows([i % examples for i in range(images)])
 
 
-class _Loading(Dataset[tuple[Any, Failures]]):
-    """A feed as a data set for torch's DataLoader, indexed by `Wanted`."""
+def chunks(positions: range, length: int) -> list[range]:
+    """Consecutive parts of a range; the last may be shorter."""
+    return [positions[start : start + length] for start in range(0, len(positions), length)]
 
-    def __init__(self, feed: Feed) -> None:
-        self.feed = feed
 
-    def __getitems__(self, wanted: Wanted) -> tuple[Any, Failures]:
-        """The loaded batch, and the images that had to be replaced.
+class _Loading(Dataset[Any]):
+    """A function as a data set for torch's DataLoader."""
 
-        Errors are returned as values: raised in a worker, they would become tracebacks.
-        """
+    def __init__(self, load: Callable[[Any, Failures], Any]) -> None:
+        self.load = load
+
+    def __getitems__(self, wanted: Any) -> tuple[Any, Failures]:
+        """Errors are returned as values: raised in a worker, they would become tracebacks."""
         failures: Failures = []
         try:
-            return self.feed.load(wanted, failures), failures
+            return self.load(wanted, failures), failures
         except UnmaskError as error:
             return error, failures
 
 
 def fetched(
-    data: Dataset[Any], wanted: Iterable[Any], workers: int, pinned: bool = False
-) -> Iterator[Any]:
-    """The data set's own batch (`__getitems__`) for each element of `wanted`, loaded by `workers` processes.
+    load: Callable[[W, Failures], T],
+    wanted: Iterable[W],
+    workers: int,
+    note: Callable[[Failures], object] | None = None,
+    pinned: bool = False,
+) -> Iterator[T]:
+    """The result of `load` for each element of `wanted`, in order, computed by `workers` processes.
+
+    The failures that `load` adds to its list are passed to `note`, also if it then raises an error.
 
     Raises:
         ResourceError: if a worker dies.
     """
     loader = DataLoader(
-        data,
-        batch_sampler=wanted,  # pyright: ignore[reportArgumentType] - any iterable of lists of keys
+        _Loading(load),
+        batch_sampler=wanted,  # pyright: ignore[reportArgumentType] - any iterable
         num_workers=workers,
         collate_fn=_unchanged,
         pin_memory=pinned,
         worker_init_fn=_ignore_first_signals,
     )
     try:
-        yield from loader
+        for result, failures in loader:
+            if note is not None:
+                note(failures)
+            if isinstance(result, UnmaskError):
+                raise result
+            yield result
     except RuntimeError as error:
         died = loading_died(error)
         if died is None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from hashlib import file_digest
 from pathlib import Path
 from threading import Event
@@ -19,12 +20,11 @@ from zlib import crc32
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
 from unmask.annotations import UNKNOWN, MultiLabels, whole_image_only
 from unmask.contracts import ImageSource
 from unmask.data.labels import as_word
-from unmask.data.loader import SetAside, fetched
+from unmask.data.loader import Failures, SetAside, chunks, fetched
 from unmask.data.pack_bytes import ShardWriter, Stored, stored
 from unmask.data.pack_manifest import (
     INDEX_COLUMNS,
@@ -42,7 +42,7 @@ from unmask.data.pack_manifest import (
     write_pack,
 )
 from unmask.data.tar_index import ARRAY_ENDING, ORIGINAL_NAME
-from unmask.errors import ResourceError, RunError, UnmaskError
+from unmask.errors import DataError, ResourceError, RunError
 from unmask.files import is_unfinished
 from unmask.spec import to_json
 
@@ -51,7 +51,7 @@ _LOCK = ".lock"
 _WRITING = ".writing-"
 _OURS = (PACK, _LOCK)
 
-EncodingResult = tuple[int, Stored | UnmaskError]
+EncodingResult = tuple[int, Stored | DataError]
 """A position, and its encoded image, or why it cannot be encoded."""
 
 
@@ -182,12 +182,9 @@ class Packer:
 
     def _encoded(self, source: ImageSource, first: int) -> Iterator[EncodingResult]:
         """The encoded images from a position on, in order."""
-        chunks = [
-            range(start, min(start + _CHUNK, len(source)))
-            for start in range(first, len(source), _CHUNK)
-        ]
-        for chunk in fetched(_Encoding(source, self.packing), chunks, self.workers):
-            yield from chunk
+        parts = chunks(range(first, len(source)), _CHUNK)
+        for part in fetched(partial(_encoded, source, self.packing), parts, self.workers):
+            yield from part
 
     def _write(
         self,
@@ -206,9 +203,7 @@ class Packer:
         copied, position = 0, first - 1
         try:
             for position, image in stream:
-                if isinstance(image, RunError | ResourceError):
-                    raise image
-                if isinstance(image, UnmaskError):
+                if isinstance(image, DataError):
                     name = source.name(position)
                     aside.add([(self._listed(split, name), str(image))])
                 else:
@@ -267,21 +262,17 @@ class Packer:
             yield
 
 
-class _Encoding(Dataset[list[EncodingResult]]):
-    """The encoded images of a source, as a data set for torch's DataLoader."""
-
-    def __init__(self, source: ImageSource, packing: Packing) -> None:
-        self.source, self.packing = source, packing
-
-    def __getitems__(self, positions: range) -> list[EncodingResult]:
-        """Errors are returned as values: raised in a worker, they would become tracebacks."""
-        return [(position, self._one(position)) for position in positions]
-
-    def _one(self, position: int) -> Stored | UnmaskError:
+def _encoded(
+    source: ImageSource, packing: Packing, positions: range, _: Failures
+) -> list[EncodingResult]:
+    images: list[EncodingResult] = []
+    for position in positions:
         try:
-            return stored(self.source, position, self.packing.short_side, self.packing.quality)
-        except UnmaskError as error:
-            return error
+            image = stored(source, position, packing.short_side, packing.quality)
+        except DataError as error:
+            image = error
+        images.append((position, image))
+    return images
 
 
 def _add(
