@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -85,8 +85,7 @@ def moved_pixels(
     image: Shaped[Tensor, "c h w"], geometry: Geometry
 ) -> Shaped[Tensor, "c new_h new_w"]:
     """The view of an image, resized by `resize`."""
-    resized = resize(_cut(image, geometry.part), geometry.resized)
-    return _flipped(_cut(resized, geometry.window), geometry)
+    return _shown(resize(_cut(image, geometry.part), geometry.resized), geometry)
 
 
 def moved_map(map_: Int[Tensor, "h w"], geometry: Geometry) -> Int[Tensor, "new_h new_w"]:
@@ -100,14 +99,20 @@ def moved_objects(objects: Objects, whole: Size, geometry: Geometry) -> Objects:
     Objects outside the view are removed: if masks are known, those without a pixel of their mask, else those whose box
     has no area.
     """
-    boxes = F.crop(_as_boxes(objects.boxes, whole), *geometry.part)
+    boxes: Tensor = tv_tensors.BoundingBoxes(  # pyright: ignore[reportCallIssue] - its stub lacks the keywords
+        objects.boxes.reshape(-1, 4), format="XYXY", canvas_size=tuple(whole)
+    )
+    boxes = F.crop(boxes, *geometry.part)
     boxes = F.resize(boxes, list(geometry.resized))
     boxes = F.crop(boxes, *geometry.window)
     boxes = F.horizontal_flip(boxes) if geometry.mirrored else boxes
     boxes = F.clamp_bounding_boxes(boxes).as_subclass(Tensor)
     masks = None if objects.masks is None else _nearest(objects.masks, geometry)
-    visible = _visible(boxes, masks)
-    masks = None if masks is None else masks[visible]
+    if masks is None:
+        visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    else:
+        visible = masks.flatten(1).any(1)
+        masks = masks[visible]
     return Objects(boxes[visible], objects.classes[visible], masks)
 
 
@@ -131,8 +136,10 @@ def _cut(image: Shaped[Tensor, "c h w"], box: Box) -> Shaped[Tensor, "c new_h ne
     return image[:, box.top : box.top + box.height, box.left : box.left + box.width]
 
 
-def _flipped(image: Shaped[Tensor, "c h w"], geometry: Geometry) -> Shaped[Tensor, "c h w"]:
-    return image.flip(-1) if geometry.mirrored else image
+def _shown(resized: Shaped[Tensor, "c h w"], geometry: Geometry) -> Shaped[Tensor, "c y x"]:
+    """The view of a resized part."""
+    window = _cut(resized, geometry.window)
+    return window.flip(-1) if geometry.mirrored else window
 
 
 def _nearest(maps: Shaped[Tensor, "n h w"], geometry: Geometry) -> Shaped[Tensor, "n new_h new_w"]:
@@ -142,19 +149,4 @@ def _nearest(maps: Shaped[Tensor, "n h w"], geometry: Geometry) -> Shaped[Tensor
     part = _cut(maps, geometry.part)
     numbers = part.to(torch.uint8) if part.dtype == torch.bool else part
     resized = F.resize(numbers, list(geometry.resized), _NEAREST).to(maps.dtype)
-    return _flipped(_cut(resized, geometry.window), geometry)
-
-
-def _as_boxes(boxes: Tensor, whole: Size) -> tv_tensors.BoundingBoxes:
-    return tv_tensors.BoundingBoxes(  # pyright: ignore[reportCallIssue] - its stub lacks the keywords
-        boxes.reshape(-1, 4),
-        format=tv_tensors.BoundingBoxFormat.XYXY,
-        canvas_size=(whole.height, whole.width),
-    )
-
-
-def _visible(boxes: Tensor, masks: Bool[Tensor, "n h w"] | None) -> Bool[Tensor, "n"]:
-    """Which objects are in the view."""
-    if masks is not None:
-        return masks.flatten(1).any(1)
-    return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    return _shown(resized, geometry)

@@ -41,6 +41,15 @@ def _one_view(
     return (moved_pixels(image, self.geometry(Size(*image.shape[-2:]), size, *key)),)
 
 
+def _random_geometry(
+    self: "RandomCrop | JitteredCrop | AugmentedCrop", whole: Size, size: Size, *key: int
+) -> Geometry:
+    """A random part, perhaps mirrored: the `geometry` of random crops."""
+    random = generator("cpu", "crop", *key)
+    part = draw_box(whole, self.smallest_share, random)
+    return view_of_part(part, size, _drawn_flip(self.flip_probability, random))
+
+
 @dataclass(frozen=True, kw_only=True)
 class RandomCrop:
     """Random resized crop and random horizontal flip (MAE table 8)."""
@@ -56,12 +65,7 @@ class RandomCrop:
         within(self, "[0, 1]", "flip_probability")
 
     __call__ = _one_view
-
-    def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
-        """See `data.geometry.Placing`."""
-        random = generator("cpu", "crop", *key)
-        part = draw_box(whole, self.smallest_share, random)
-        return view_of_part(part, size, _drawn_flip(self.flip_probability, random))
+    geometry = _random_geometry
 
 
 def _drawn_flip(probability: float, random: torch.Generator) -> bool:
@@ -194,15 +198,12 @@ class JitteredCrop:
     """Probability of colour jitter."""
 
     def __post_init__(self) -> None:
-        self.crop()
-        within(self, "[0, 1]", "brightness", "contrast", "saturation", "probability")
+        within(self, "(0, 1]", "smallest_share", usual="MAE uses 0.2")
+        within(self, "[0, 1]", "flip_probability", "probability")
+        within(self, "[0, 1]", "brightness", "contrast", "saturation")
         within(self, "[0, 0.5]", "hue")
 
-    def crop(self) -> RandomCrop:
-        """The crop and flip before colour jitter."""
-        return RandomCrop(
-            smallest_share=self.smallest_share, flip_probability=self.flip_probability
-        )
+    geometry = _random_geometry
 
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
@@ -213,17 +214,11 @@ class JitteredCrop:
             DataError: if the image is not uint8 colour.
         """
         check_colors(image, (3,), "colour jitter", "choose views:random-crop")
-        views = self.crop()(image, size, *key)
-        jitter = v2.RandomApply(
-            [v2.ColorJitter(self.brightness, self.contrast, self.saturation, self.hue)],
-            self.probability,
-        )
+        views = _one_view(self, image, size, *key)
+        jitter = v2.ColorJitter(self.brightness, self.contrast, self.saturation, self.hue)
+        jitter = v2.RandomApply([jitter], self.probability)
         with seeded("jitter", *key):
             return tuple(map(jitter, views))
-
-    def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
-        """See `data.geometry.Placing`; colour jitter does not move pixels."""
-        return self.crop().geometry(whole, size, *key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,15 +243,10 @@ class AugmentedCrop:
     """Standard deviation of the strength between operations (MAE table 9)."""
 
     def __post_init__(self) -> None:
-        self.crop()
+        within(self, "(0, 1]", "smallest_share", usual="MAE uses 0.2")
+        within(self, "[0, 1]", "flip_probability")
         within(self, "[0, 10]", "magnitude")
         within(self, "[0, inf)", "magnitude_std")
-
-    def crop(self) -> RandomCrop:
-        """The crop and flip before RandAugment."""
-        return RandomCrop(
-            smallest_share=self.smallest_share, flip_probability=self.flip_probability
-        )
 
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
@@ -268,7 +258,8 @@ class AugmentedCrop:
         """
         check_colors(image, (1, 3), "RandAugment", "choose views:random-crop")
         channels = len(image)
-        (view,) = self.crop()(image, size, *key)
+        geometry = _random_geometry(self, Size(*image.shape[-2:]), size, *key)
+        view = moved_pixels(image, geometry)
         picture = F.to_pil_image(view.expand(3, -1, -1))
         augment = _rand_augment(self.magnitude, self.magnitude_std, channels, size)
         with seeded("augment", *key):
