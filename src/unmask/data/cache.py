@@ -32,38 +32,36 @@ def size_and_change(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)
 
 
-def read_json(name: str) -> dict[str, Any] | None:
-    """The object that `write_json` stored under this name; None if it is missing or damaged."""
+def read_json(name: str) -> Any:
+    """What `write_json` stored under this name; None if it is missing or damaged."""
     try:
         return json.loads((cache_folder() / f"{name}.json").read_text())
     except (OSError, ValueError):
         return None
 
 
-def write_json(name: str, content: dict[str, Any]) -> None:
-    """Store a JSON object under a name."""
-    _store(cache_folder() / f"{name}.json", lambda path: path.write_text(json.dumps(content)))
+def write_json(name: str, content: Any) -> None:
+    """Store JSON values under a name."""
+    store(cache_folder() / f"{name}.json", lambda path: path.write_text(json.dumps(content)))
 
 
-def read_table(name: str) -> pa.Table | None:
-    """The table that `write_table` stored under this name; None if it is missing or damaged."""
-    path = cache_folder() / f"{name}.arrow"
+def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]] | None:
+    """The table that `write_table` wrote, with its note; None if it is missing or damaged."""
     try:
-        return feather.read_table(path) if path.exists() else None
-    except (OSError, pa.ArrowInvalid):
+        table = feather.read_table(path)
+        return table, dict(json.loads((table.schema.metadata or {})[b"unmask"]))
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
         return None
 
 
-def write_table(name: str, table: pa.Table) -> None:
-    """Store a table under a name."""
-    _store(
-        cache_folder() / f"{name}.arrow",
-        lambda path: feather.write_feather(table, str(path), compression="uncompressed"),
-    )
+def write_table(path: Path, table: pa.Table, note: dict[str, Any]) -> None:
+    """Write a table, with a note in its metadata."""
+    table = table.replace_schema_metadata({"unmask": json.dumps(note)})
+    feather.write_feather(table, str(path), compression="uncompressed")
 
 
-def _store(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file atomically; ignore a cache folder that cannot be written."""
+def store(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file of the cache atomically; ignore a cache folder that cannot be written."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, write)

@@ -115,21 +115,22 @@ def word_labels(words: Sequence[str], titles: Mapping[str, str]) -> Labels | Non
     if any(word.startswith(SEPARATOR) for word in known):
         lists = [words_of(word) if word else None for word in words]
         order = in_order_of_value({word for several in lists for word in several or ()})
-        names = tuple(titles.get(word, word) for word in order)
-        return several_labels(lists, order)._replace(kind=MultiLabels(names=names))
+        return several_labels(lists, order, [titles.get(word, word) for word in order])
     order = in_order_of_value(known)
     index = {word: number for number, word in enumerate(order)} | {"": UNKNOWN}
     names = tuple(titles.get(word, word) for word in order)
     return Labels(ClassLabels(names=names), np.array([index[word] for word in words]))
 
 
-def several_labels(lists: Sequence[Sequence[str] | None], names: Sequence[str]) -> Labels:
-    """Multi-label labels from a list of classes per image, None if they are not known."""
-    index = {name: number for number, name in enumerate(names)}
+def several_labels(
+    lists: Sequence[Sequence[str] | None], words: Iterable[str], names: Sequence[str]
+) -> Labels:
+    """Multi-label labels from a list of words per image, None if not known; `words` and `names` are those of the classes."""
+    index = {word: number for number, word in enumerate(words)}
     values = np.zeros((len(lists), len(names)), dtype=np.int8)
     for row, several in zip(values, lists, strict=True):
         row[:] = 0 if several is not None else UNKNOWN
-        row[[index[name] for name in several or ()]] = 1
+        row[[index[word] for word in several or ()]] = 1
     return Labels(MultiLabels(names=tuple(names)), values)
 
 

@@ -153,12 +153,11 @@ def _read(path: Path) -> dict[str, list[Any]]:
 def _check_once(names: list[str], path: Path) -> None:
     seen: dict[str, int] = {}
     for row, name in enumerate(names):
-        if name in seen:
+        if seen.setdefault(name, row) != row:
             raise DataError(
                 f"{path} has {name} in rows {_number(seen[name])} and {_number(row)}; keep one row per "
                 "image, with all its classes, such as cat;dog"
             )
-        seen[name] = row
 
 
 def _number(row: int) -> int:
@@ -168,12 +167,10 @@ def _number(row: int) -> int:
 
 def _label_column(table: dict[str, list[Any]], path: Path) -> str | None:
     """The column with the classes; None if each class has its own column."""
-    named = [name for name in _LABEL_NAMES if name in table]
-    if named:
-        return named[0]
     if not table:
         raise DataError(f"{path} has no column except {NAME}; add a column label")
-    return next(iter(table)) if len(table) == 1 else None
+    only = next(iter(table)) if len(table) == 1 else None
+    return next((name for name in _LABEL_NAMES if name in table), only)
 
 
 def _words(column: list[Any], name: str, path: Path) -> Iterator[list[str] | None]:
@@ -209,13 +206,11 @@ def _listed(text: str, row: int, name: str, path: Path) -> list[str]:
 
 def _one_hot(table: dict[str, list[Any]], path: Path) -> list[list[str] | None]:
     """The classes of each row, from one column of 0 and 1 per class."""
-    columns = list(table.items())
     classes: list[list[str] | None] = []
-    for row in range(len(columns[0][1])):
-        cells = [
-            (name, str("" if v[row] is None else v[row]).strip().lower()) for name, v in columns
-        ]
-        if all(cell == "" for _, cell in cells):
+    for row, values in enumerate(zip(*table.values(), strict=True)):
+        texts = ["" if value is None else str(value).strip().lower() for value in values]
+        cells = list(zip(table, texts, strict=True))
+        if not any(texts):
             classes.append(None)
             continue
         for name, cell in cells:
@@ -232,7 +227,7 @@ def _as_labels(words: Sequence[list[str] | None], columns: tuple[str, ...] | Non
     """Class labels if every labelled image has one class, else multi-label; with columns, classes keep their order."""
     several = any(word is not None and len(word) != 1 for word in words)
     if columns is not None:
-        labels = several_labels(words, columns)
+        labels = several_labels(words, columns, columns)
         if several:
             return labels
         known = (labels.values != UNKNOWN).all(1)

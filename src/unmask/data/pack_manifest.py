@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-from pyarrow import feather
 
 from unmask.annotations import ClassLabels, MultiLabels, Unlabelled
+from unmask.data.cache import read_table, write_table
 from unmask.data.tar_index import COLUMNS
 from unmask.errors import DataError, SettingsError
 from unmask.files import write_whole
@@ -178,22 +178,19 @@ def index_path(shard: Path) -> Path:
 def write_index(shard: Path, index: ShardIndex) -> None:
     """Write the index of a shard."""
     note = {"shard": to_json(index.shard), "changed": index.changed, "version": _FORMAT_VERSION}
-    table = index.table.replace_schema_metadata({"unmask": json.dumps(note)})
-    write_whole(
-        index_path(shard),
-        lambda path: feather.write_feather(table, str(path), compression="uncompressed"),
-    )
+    write_whole(shard.with_suffix(".arrow"), lambda path: write_table(path, index.table, note))
 
 
 def read_index(shard: Path) -> ShardIndex | None:
     """The index next to a shard; None if it is missing or cannot be read."""
+    table, note = read_table(shard.with_suffix(".arrow")) or (None, {})
+    if table is None or table.schema.names != INDEX_COLUMNS.names:
+        return None
+    if note.get("version") != _FORMAT_VERSION:
+        return None
     try:
-        table = feather.read_table(index_path(shard))
-        note = json.loads((table.schema.metadata or {})[b"unmask"])
-        if note["version"] != _FORMAT_VERSION or table.schema.names != INDEX_COLUMNS.names:
-            return None
         return ShardIndex(from_json(PackedShard, note["shard"]), int(note["changed"]), table)
-    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 
@@ -222,11 +219,10 @@ def check_packed(folder: Path, pack: Pack, shards: list[Path]) -> None:
     remedy = (
         "copy it again, or run the same `unmask pack` command again: it writes only what is missing"
     )
-    for name in pack.shards:
-        if name not in paths:
-            raise DataError(
-                f"{folder / name} is missing, one of {len(pack.shards)} shards; {remedy}"
-            )
+    if missing := [name for name in pack.shards if name not in paths]:
+        raise DataError(
+            f"{folder / missing[0]} is missing, one of {len(pack.shards)} shards; {remedy}"
+        )
     if foreign := sorted(paths.keys() - pack.shards.keys()):
         raise DataError(
             f"{folder / foreign[0]} is not one of the {len(pack.shards)} shards that were packed there; "
@@ -251,11 +247,7 @@ def check_finished(folder: Path, pack: Pack) -> None:
 
 def flags_of(packing: Packing) -> str:
     """The settings as flags of `unmask pack`."""
-    words = [
-        f"--short-side {packing.short_side} --quality {packing.quality} --shard-mib {packing.shard_mib}"
-    ]
+    flags = f"--short-side {packing.short_side} --quality {packing.quality} --shard-mib {packing.shard_mib}"
     if packing.channels:
-        words.append(f"--channels {','.join(map(str, packing.channels))}")
-    if packing.no_data is not None:
-        words.append(f"--no-data {packing.no_data:g}")
-    return " ".join(words)
+        flags += f" --channels {','.join(map(str, packing.channels))}"
+    return flags if packing.no_data is None else f"{flags} --no-data {packing.no_data:g}"

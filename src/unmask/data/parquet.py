@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from unmask.annotations import UNKNOWN, ClassLabels, MultiLabels
+from unmask.annotations import UNKNOWN, ClassLabels
 from unmask.data import cache
 from unmask.data.cache import size_and_time
 from unmask.data.image_files import EncodedImages, Listing
@@ -69,12 +69,9 @@ class Parquet:
 
     def _by_split(self) -> dict[str, list[Path]]:
         files = find_files(self.path, ".parquet")
-        by_split: dict[str, list[Path]] = {"train": [], "test": []}
-        for file in files:
-            if split := split_of(file):
-                by_split[split].append(file)
-        if by_split["train"]:
-            return by_split if by_split["test"] else {"train": by_split["train"]}
+        train, test = ([f for f in files if split_of(f) == split] for split in ("train", "test"))
+        if train:
+            return {"train": train, "test": test} if test else {"train": train}
         named = sorted({match[1] for file in files if (match := _SPLIT_FILE.fullmatch(file.name))})
         if len(named) > 1:
             raise DataError(
@@ -107,16 +104,16 @@ def _open(files: list[Path], where: str) -> EncodedImages:
     state = fingerprint([f"{file.absolute()} {size_and_time(file)}" for file in files])
     chunks = _chunks(files, layout, state)
     sizes = pa.chunked_array([pc.call_function("binary_length", [chunk]) for chunk in chunks])
-    names = _row_names(files)
+    names = [f"{f.name}:{row}" for f in files for row in range(pq.read_metadata(f).num_rows)]
     valid = sizes.is_valid().to_numpy()
     missing = [(name, "has no bytes (null)") for name in np.array(names)[~valid].tolist()]
     rows = np.flatnonzero(valid)
     valid_names = Names(names).rows(rows)
-    valid_sizes = sizes.fill_null(0).to_numpy()[rows].astype(np.int64)
+    valid_sizes = sizes.drop_null().to_numpy().astype(np.int64)
     listing = Listing(
         names=valid_names,
         sizes=valid_sizes,
-        labels=_labels(files, layout).rows(rows),
+        labels=_labels(files, layout, len(names)).rows(rows),
         refused=missing,
         others=Counter(),
         fingerprint=fingerprint(valid_names, valid_sizes),
@@ -226,35 +223,27 @@ def _in_words(layout: _Layout) -> str:
     return f"images {layout.image}{' (a struct)' if layout.nested else ''}, {label}{classes}"
 
 
-def _row_names(files: list[Path]) -> list[str]:
-    return [f"{f.name}:{row}" for f in files for row in range(pq.read_metadata(f).num_rows)]
-
-
-def _labels(files: list[Path], layout: _Layout) -> Labels:
+def _labels(files: list[Path], layout: _Layout, count: int) -> Labels:
     """The label of each row, unknown if it is null.
 
     Raises:
         DataError: for a label without a class name.
     """
     if layout.label is None:
-        return unlabelled(sum(pq.read_metadata(file).num_rows for file in files))
+        return unlabelled(count)
     columns = [pq.read_table(file, columns=[layout.label]).column(0) for file in files]
     labels = [label for column in columns for label in column.to_pylist()]
     if not layout.class_names:
-        return word_labels([_word(label) for label in labels], {}) or unlabelled(len(labels))
+        words = [as_word(label) if isinstance(label, list) else label for label in labels]
+        words = ["" if word is None else str(word) for word in words]
+        return word_labels(words, {}) or unlabelled(count)
     _check_named(labels, layout)
     if layout.several:
-        names = [str(number) for number in range(len(layout.class_names))]
+        words = map(str, range(len(layout.class_names)))
         lists = [None if label is None else [str(one) for one in label] for label in labels]
-        return several_labels(lists, names)._replace(kind=MultiLabels(names=layout.class_names))
+        return several_labels(lists, words, layout.class_names)
     numbers = np.array([UNKNOWN if label is None else label for label in labels])
     return Labels(ClassLabels(names=layout.class_names), np.maximum(numbers, UNKNOWN))
-
-
-def _word(label: Any) -> str:
-    if label is None:
-        return ""
-    return as_word(label) if isinstance(label, list) else str(label)
 
 
 def _check_named(labels: list[Any], layout: _Layout) -> None:

@@ -16,7 +16,6 @@ from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from unmask.contracts import ImageSource
 from unmask.data.cache import size_and_change, size_and_time
@@ -68,12 +67,10 @@ class Shards:
         if (pack := read_pack(root)) is not None:
             check_packed(root, pack, sorted(root.glob("*.tar")))
         shards = find_files(self.path, ".tar")
-        by_split: dict[str, list[Path]] = {"train": [], "test": []}
-        for shard in shards:
-            by_split[split_of(shard) or "train"].append(shard)
-        if not by_split["test"] or not any(split_of(shard) for shard in by_split["train"]):
+        test = [shard for shard in shards if split_of(shard) == "test"]
+        if not test or not any(split_of(shard) == "train" for shard in shards):
             return {"train": shards}
-        return by_split
+        return {"train": [shard for shard in shards if split_of(shard) != "test"], "test": test}
 
 
 class Members:
@@ -86,9 +83,7 @@ class Members:
             places.column(name).to_numpy() for name in ("shard", "offset", "size", "array")
         )
         has_sums = "crc32" in places.column_names and not places.column("crc32").null_count
-        self._sums: NDArray[np.uint32] | None = (
-            places.column("crc32").to_numpy() if has_sums else None
-        )
+        self._sums = places.column("crc32").to_numpy() if has_sums else None
 
     def head(self, row: int) -> io.BytesIO:
         """The whole file of an encoded image, or the beginning of an array."""
@@ -150,7 +145,7 @@ def list_shards(shards: list[Path], where: str, split: str) -> tuple[Listing, pa
         for number, index in enumerate(indexes)
     ]
     places = pa.concat_tables(tables, promote_options="default").combine_chunks()
-    names = Names.of(_one_chunk(places.column("name")))
+    names = Names.of(places.column("name").combine_chunks())
     sizes = places.column("size").to_numpy()
     facts = [(shard.name, *size_and_time(shard)) for shard in shards]
     listing = Listing(
@@ -228,20 +223,14 @@ def _headers(places: pa.Table, packed: PackedSplit | None) -> dict[str, Any] | N
     }
 
 
-def _one_chunk(column: pa.ChunkedArray) -> pa.LargeBinaryArray:
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], pa.large_binary())
-
-
 def _labels(places: pa.Table, indexes: list[Index], packed: PackedSplit | None) -> Labels | None:
     """The labels of all samples; None if no sample has one."""
     labels = places.column("label").to_pylist()
+    names = packed.class_names if packed else ()
     if packed is not None and packed.several_classes:
         numbers = [words_of(label) if label else None for label in labels]
-        named = several_labels(numbers, [str(n) for n in range(len(packed.class_names))])
-        return named._replace(kind=packed.annotations)
+        return several_labels(numbers, map(str, range(len(names))), names)
     if packed is not None:
         return Labels(packed.annotations, np.array([int(x or -1) for x in labels], dtype=np.int64))
-    titles: dict[str, str] = {}
-    for index in indexes:
-        titles |= index.titles
+    titles = {word: title for index in indexes for word, title in index.titles.items()}
     return word_labels(labels, titles)

@@ -18,7 +18,7 @@ from unmask.data.decode import IMAGE_ENDINGS
 from unmask.data.labels import as_word, fingerprint, words_of
 from unmask.errors import DataError
 
-_VERSION = 3
+_VERSION = 4
 COLUMNS = pa.schema(
     [
         ("name", pa.large_binary()),
@@ -65,17 +65,16 @@ class _Member(NamedTuple):
 
 def index_of(shard: Path) -> Index:
     """The index of a shard: from the cache if size and time of change match, else computed."""
-    key = f"shard-{fingerprint([str(shard.absolute())])}"
-    state = json.dumps([_VERSION, *size_and_time(shard)]).encode()
-    table = cache.read_table(key)
-    if table is not None and (metadata := table.schema.metadata or {}).get(b"state") == state:
-        fields = json.loads(metadata[b"rest"])
-        fields["refused"] = [(name, reason) for name, reason in fields["refused"]]
-        return Index(table=table, **fields)
+    path = cache.cache_folder() / f"shard-{fingerprint([str(shard.absolute())])}.arrow"
+    state = [_VERSION, *size_and_time(shard)]
+    if (cached := cache.read_table(path)) is not None and cached[1].pop("state") == state:
+        table, facts = cached
+        facts["refused"] = [(name, reason) for name, reason in facts["refused"]]
+        return Index(table, **facts)
     index = make_index(shard)
-    fields = {name: value for name, value in index._asdict().items() if name != "table"}
-    metadata = {"state": state, "rest": json.dumps(fields)}
-    cache.write_table(key, index.table.replace_schema_metadata(metadata))
+    note = {"state": state, **index._asdict()}
+    del note["table"]
+    cache.store(path, lambda file: cache.write_table(file, index.table, note))
     return index
 
 
