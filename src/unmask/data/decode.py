@@ -95,11 +95,7 @@ def read_header(data: Any) -> Header:
 
 
 def decode(data: bytes, channels: int) -> UInt8[Tensor, "c h w"]:
-    """The pixels of an encoded image, with 1 or 3 channels.
-
-    Raises:
-        DataError: with the reason.
-    """
+    """The pixels of an encoded image, with 1 or 3 channels; raises DataError with the reason."""
     fast = _torchcodec()
     try:
         if (

@@ -103,11 +103,7 @@ class EncodedImages:
         return Sample(image, self.image_labels.annotation(position))
 
     def encoded(self, position: int) -> bytes:
-        """The bytes of the image's file.
-
-        Raises:
-            DataError: if it cannot be read.
-        """
+        """The bytes of the image's file; raises DataError if it cannot be read."""
         return self._store.read(int(self._rows[position]))
 
     def name(self, position: int) -> str:

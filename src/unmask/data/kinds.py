@@ -87,11 +87,7 @@ def as_source(data: str | Path | AnySource) -> AnySource:
 
 
 def parse_channels(text: str | None, flag: str = "--channels") -> tuple[int, ...]:
-    """Parse "4,3,2"; None means all channels.
-
-    Raises:
-        SettingsError: if the text is not a list of integers from 1.
-    """
+    """Parse "4,3,2"; None means all channels. Raises SettingsError if the text is not a list of integers from 1."""
     if text is None:
         return ()
     words = text.split(",")

@@ -224,11 +224,7 @@ def _only_labelled(source: ImageSource) -> ImageSource:
 
 
 def checked_labels(source: ImageSource) -> NDArray[np.int64]:
-    """The class of every image.
-
-    Raises:
-        DataError: if an image has no label.
-    """
+    """The class of every image; raises DataError if an image has no label."""
     labels = source.labels()
     if (labels < 0).any():
         raise DataError(

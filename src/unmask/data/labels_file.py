@@ -100,11 +100,7 @@ def _with_labels(
 
 
 def read_labels(path: Path) -> tuple[list[str], Labels]:
-    """The names of a file's rows, and their labels.
-
-    Raises:
-        DataError: with the row, and how to correct it.
-    """
+    """The names of a file's rows, and their labels; raises DataError with the row, and how to correct it."""
     table = _read(path)
     if NAME not in table:
         raise DataError(

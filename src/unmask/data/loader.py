@@ -52,11 +52,7 @@ class SetAside:
                 self.names = {row["file"] for row in csv.DictReader(file) if row["file"]}
 
     def add(self, failures: list[tuple[str, str]]) -> None:
-        """Add (name, reason) pairs.
-
-        Raises:
-            DataError: if too many files are skipped; the list is written before.
-        """
+        """Add (name, reason) pairs; raises DataError if too many files are skipped, after writing the list."""
         plain = [(_plain(name), _plain(reason)) for name, reason in failures]
         new = {name: reason for name, reason in plain if name not in self.names}
         if not new:

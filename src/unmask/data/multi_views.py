@@ -81,11 +81,7 @@ class MultiCrop:
         _check_probabilities(self)
 
     def sizes(self, size: Size) -> tuple[Size, ...]:
-        """Size of every view in pixels.
-
-        Raises:
-            SettingsError: if small views are larger than large ones.
-        """
+        """Size of every view in pixels; raises SettingsError if small views are larger than large ones."""
         if self.small_count and (
             self.small_size.height > size.height or self.small_size.width > size.width
         ):

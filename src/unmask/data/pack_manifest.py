@@ -141,11 +141,7 @@ class ShardIndex(NamedTuple):
 
 
 def read_pack(folder: Path) -> Pack | None:
-    """The manifest of a folder; None if it has none.
-
-    Raises:
-        DataError: if the manifest cannot be read.
-    """
+    """The manifest of a folder; None if it has none. Raises DataError if the manifest cannot be read."""
     path = folder / PACK
     try:
         data = json.loads(path.read_text())

@@ -144,11 +144,7 @@ class Rows:
 
 
 def _layout(file: Path) -> _Layout:
-    """Find the columns of a file.
-
-    Raises:
-        DataError: with the list of columns, if none has images.
-    """
+    """Find the columns of a file; raises DataError with the list of columns, if none has images."""
     try:
         schema = pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
@@ -224,11 +220,7 @@ def _in_words(layout: _Layout) -> str:
 
 
 def _labels(files: list[Path], layout: _Layout, count: int) -> Labels:
-    """The label of each row, unknown if it is null.
-
-    Raises:
-        DataError: for a label without a class name.
-    """
+    """The label of each row, unknown if it is null; raises DataError for a label without a class name."""
     if layout.label is None:
         return unlabelled(count)
     columns = [pq.read_table(file, columns=[layout.label]).column(0) for file in files]

@@ -208,11 +208,7 @@ class JitteredCrop:
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
     ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
-        """One view, a function of the key.
-
-        Raises:
-            DataError: if the image is not uint8 colour.
-        """
+        """One view, a function of the key; raises DataError if the image is not uint8 colour."""
         check_colors(image, (3,), "colour jitter", "choose views:random-crop")
         views = _one_view(self, image, size, *key)
         jitter = v2.ColorJitter(self.brightness, self.contrast, self.saturation, self.hue)
@@ -251,11 +247,7 @@ class AugmentedCrop:
     def __call__(
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
     ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
-        """One view, a function of the key.
-
-        Raises:
-            DataError: if the image is not uint8 grey or colour.
-        """
+        """One view, a function of the key; raises DataError if the image is not uint8 grey or colour."""
         check_colors(image, (1, 3), "RandAugment", "choose views:random-crop")
         channels = len(image)
         geometry = _random_geometry(self, Size(*image.shape[-2:]), size, *key)
