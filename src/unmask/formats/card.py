@@ -113,10 +113,6 @@ def _how(library: str, layout: str, name: str, spec: ModelSpec) -> str:
     conversion = (
         "" if library in ("unmask", layout) else f"unmask convert {name} converted --to {library}"
     )
-    folder = "converted" if conversion else name
-    code = _LOAD[library].format(folder=folder, cls=cls)
-    return (
-        f"{_LIBRARIES[library]}, after `{conversion}`:\n\n{code}"
-        if conversion
-        else f"{_LIBRARIES[library]}:\n\n{code}"
-    )
+    after = f", after `{conversion}`" if conversion else ""
+    code = _LOAD[library].format(folder="converted" if conversion else name, cls=cls)
+    return f"{_LIBRARIES[library]}{after}:\n\n{code}"

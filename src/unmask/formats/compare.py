@@ -11,7 +11,6 @@ from unmask.channels import Statistics
 from unmask.formats.model import ModelSpec, Weights
 from unmask.masking import RandomMasking
 from unmask.masking.random import mask_from_noise
-from unmask.masks import PatchMask
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.patches import normalize, patch_grid, patchify, unpatchify
 from unmask.randomness import generator
@@ -79,7 +78,7 @@ def outputs(weights: Weights, batch: Trial) -> Outputs:
     """All outputs of the model, with the masks from the trial's noise."""
     objective = weights.build_objective().eval()
     assert isinstance(objective, MaskedAutoencoder)
-    mask = _mask(weights.spec, batch)
+    mask = mask_from_noise(batch.noise, mask_ratio(weights.spec))
     encoded = objective.encode(batch.images, mask)
     return Outputs(
         torch.cat([encoded.cls, encoded.patches], dim=1),
@@ -92,10 +91,6 @@ def mask_ratio(spec: ModelSpec) -> float:
     """The ratio of random masking; MAE's ratio for other maskings, which other libraries lack."""
     masking = spec.objective.masking if isinstance(spec.objective, Masked) else None
     return masking.ratio if isinstance(masking, RandomMasking) else RandomMasking().ratio
-
-
-def _mask(spec: ModelSpec, batch: Trial) -> PatchMask:
-    return mask_from_noise(batch.noise, mask_ratio(spec))
 
 
 def largest_difference(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> float:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -226,13 +227,17 @@ def _statistics(path: Path, facts: Facts, channels: int) -> ChannelStatistics:
     )
 
 
-def customary_range(mean: list[float], std: list[float], source: str) -> ChannelStatistics:
-    """Statistics of pixels divided by 255, as in all other libraries."""
-    count = len(mean)
-    return ChannelStatistics(
-        mean=tuple(map(float, mean)),
-        std=tuple(map(float, std)),
-        low=(0.0,) * count,
-        high=(1.0,) * count,
-        source=source,
-    )
+def size_in(value: Any) -> Size | None:
+    """The image size in another library's config: one number or two; None for anything else."""
+    if isinstance(value, int):
+        return Size(value, value)
+    return Size(*value) if isinstance(value, list) and len(value) == 2 else None
+
+
+def statistics_in(config: dict[str, Any], prefix: str, source: str) -> ChannelStatistics | None:
+    """The statistics of pixels divided by 255 in another library's config; None if it has none."""
+    if f"{prefix}mean" not in config or f"{prefix}std" not in config:
+        return None
+    mean, std = (tuple(map(float, config[f"{prefix}{name}"])) for name in ("mean", "std"))
+    low, high = (0.0,) * len(mean), (1.0,) * len(mean)
+    return ChannelStatistics(mean=mean, std=std, low=low, high=high, source=source)

@@ -8,8 +8,6 @@ files.
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from unmask.formats.compare import Check
 from unmask.formats.describe import Facts, Hints, assembled, refuse_unknown
 from unmask.formats.files import TensorFile, read_file, save_torch
@@ -63,7 +61,9 @@ class Fair:
         check = encoder_check(strict_twin(read_back), weights)
         if not weights.decoder:
             return check
-        result = _compare(weights.decoder, read_back.decoder)
+        ours, theirs = weights.decoder, read_back.decoder
+        same = ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
+        result = "is equal" if same else "DIFFERS"
         return check._replace(of=f"{check.of}; the decoder was read back and {result}")
 
 
@@ -72,8 +72,3 @@ def _file_name(spec: ModelSpec) -> str:
         return "mae_pretrain.pth"
     plain = isinstance(spec.objective.target, Pixels)
     return f"mae_{_PLAIN_PIXELS}.pth" if plain else "mae_pretrain_full.pth"
-
-
-def _compare(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str:
-    same = ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
-    return "is equal" if same else "DIFFERS"

@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask.channels import ChannelStatistics
-from unmask.contracts import Size
 from unmask.encoders.layers import NORM_EPSILON
 from unmask.errors import DataError, SettingsError
 from unmask.formats.compare import (
@@ -27,10 +25,10 @@ from unmask.formats.compare import (
     outputs,
     trial,
 )
-from unmask.formats.describe import Facts, Hints, assembled, customary_range, refuse_unknown
+from unmask.formats.describe import Facts, Hints, assembled, refuse_unknown, size_in, statistics_in
 from unmask.formats.files import TensorFile, save_json, save_safetensors
-from unmask.formats.model import ModelSpec, Weights
-from unmask.formats.names import Table, inverse, listed, translate, without
+from unmask.formats.model import ModelSpec, Weights, split
+from unmask.formats.names import Table, inverse, translate, without_heads
 from unmask.masking import RandomMasking
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
@@ -87,19 +85,12 @@ class HuggingFace:
 
     def read(self, file: TensorFile, hints: Hints) -> Weights:
         """The encoder, and the decoder if there is one."""
-        tensors, left_out = without(file.tensors, _HEADS)
+        tensors, notes = without_heads(file.tensors, _HEADS)
         published = {_published(name): tensor for name, tensor in tensors.items()}
         known, unknown = translate(published, inverse(NAMES))
         refuse_unknown(file.path, unknown)
-        whole = _fused(known)
-        notes = (
-            [f"left out, because it belongs to a classifier: {listed(left_out)}"]
-            if left_out
-            else []
-        )
         notes += _config_notes(file)
-        encoder = {n.removeprefix("encoder."): t for n, t in whole.items() if n[0] == "e"}
-        decoder = {name: tensor for name, tensor in whole.items() if name[0] == "d"}
+        encoder, decoder = split(_fused(known))
         return assembled(file, encoder, decoder, _facts(file), hints, tuple(notes))
 
     def write(self, weights: Weights, folder: Path) -> Path:
@@ -200,24 +191,11 @@ def _facts(file: TensorFile) -> Facts:
         origin=f"transformers weights, {config.get('_name_or_path') or file.path.name}",
         num_heads=config.get("num_attention_heads"),
         decoder_heads=config.get("decoder_num_attention_heads"),
-        image_size=_size(config.get("image_size")),
+        image_size=size_in(config.get("image_size")),
         target=Pixels() if plain else NormalizedPixels(),
         masking=RandomMasking() if ratio is None else RandomMasking(ratio=ratio),
-        statistics=_statistics(file.preprocessor),
+        statistics=statistics_in(file.preprocessor, "image_", "preprocessor_config.json"),
     )
-
-
-def _size(value: Any) -> Size | None:
-    if isinstance(value, int):
-        return Size(value, value)
-    return Size(*value) if isinstance(value, list) and len(value) == 2 else None
-
-
-def _statistics(preprocessor: dict[str, Any]) -> ChannelStatistics | None:
-    if "image_mean" not in preprocessor or "image_std" not in preprocessor:
-        return None
-    mean, std = preprocessor["image_mean"], preprocessor["image_std"]
-    return customary_range(mean, std, "preprocessor_config.json")
 
 
 def _config(spec: ModelSpec) -> dict[str, Any]:

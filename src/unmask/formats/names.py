@@ -53,12 +53,14 @@ def translate(
     return known, unknown
 
 
-def without(
+def without_heads(
     tensors: dict[str, Tensor], prefixes: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors whose names start with none of the prefixes, and the names of the others."""
+    """The tensors whose names start with none of a classifier's prefixes, and a note on the others."""
     left_out = [name for name in tensors if name.startswith(prefixes)]
-    return {name: tensor for name, tensor in tensors.items() if name not in left_out}, left_out
+    note = f"left out, because it belongs to a classifier: {listed(left_out)}"
+    kept = {name: tensor for name, tensor in tensors.items() if name not in left_out}
+    return kept, [note] if left_out else []
 
 
 def listed(words: Iterable[str], most: int = 6) -> str:

@@ -45,7 +45,8 @@ class Native:
         """Read the file back and compare the outputs of both models for a batch."""
         read_back, batch = self.read(read_file(file), Hints()), trial(weights.spec)
         if weights.decoder:
-            difference = largest_difference(outputs(weights, batch), outputs(read_back, batch))
-            return Check("unmask, read back", "features, prediction and loss", difference)
-        difference = largest_difference([features(weights, batch)], [features(read_back, batch)])
-        return Check("unmask, read back", "features", difference)
+            what = "features, prediction and loss"
+            ours, theirs = outputs(weights, batch), outputs(read_back, batch)
+        else:
+            what, ours, theirs = "features", features(weights, batch), features(read_back, batch)
+        return Check("unmask, read back", what, largest_difference(ours, theirs))

@@ -7,17 +7,15 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from unmask.channels import ChannelStatistics
-from unmask.contracts import Size
 from unmask.formats.compare import Check, features, largest_difference, trial
-from unmask.formats.describe import Facts, Hints, assembled, customary_range, refuse_unknown
+from unmask.formats.describe import Facts, Hints, assembled, refuse_unknown, size_in, statistics_in
 from unmask.formats.files import TensorFile, save_json, save_safetensors
 from unmask.formats.model import ModelSpec, Weights
-from unmask.formats.names import BLOCK, Table, inverse, listed, translate, without
+from unmask.formats.names import BLOCK, Table, translate, without_heads
 
 ENCODER: Table = {
-    **{f"encoder.{n}": n for n in ("cls_token", "pos_embed", "patch_embed.proj", "norm")},
-    **{f"encoder.blocks.{{n}}.{part}": f"blocks.{{n}}.{part}" for part in BLOCK},
+    **{n: n for n in ("cls_token", "pos_embed", "patch_embed.proj", "norm")},
+    **{f"blocks.{{n}}.{part}": f"blocks.{{n}}.{part}" for part in BLOCK},
 }
 
 _HEADS = ("head.", "head_dist.", "pre_logits.", "fc.")
@@ -48,8 +46,7 @@ class Timm:
         """The encoder."""
         encoder, unknown, notes = read_encoder(file.tensors)
         refuse_unknown(file.path, unknown)
-        facts = _facts(file)
-        return assembled(file, encoder, {}, facts, hints, notes)
+        return assembled(file, encoder, {}, _facts(file), hints, notes)
 
     def write(self, weights: Weights, folder: Path) -> Path:
         """Write `model.safetensors` and `config.json`; a decoder is left out."""
@@ -70,13 +67,14 @@ class Timm:
 
     def _config(self, spec: ModelSpec) -> dict[str, Any]:
         encoder = spec.encoder
+        pool = "avg" if self.pool == "mean" else "token"
         shape = (encoder.embed_dim, encoder.depth, encoder.patch_size, spec.image_size.height)
         return {
             "architecture": _SIZES.get(shape, _ARCHITECTURE),
             "num_classes": 0,
             "num_features": encoder.embed_dim,
-            "global_pool": "avg" if self.pool == "mean" else "token",
-            "model_args": {**model_arguments(spec), "global_pool": _POOLS[self.pool]},
+            "global_pool": pool,
+            "model_args": {**model_arguments(spec), "global_pool": pool},
             "pretrained_cfg": {
                 "input_size": [spec.channels, *spec.image_size],
                 "fixed_input_size": True,
@@ -89,9 +87,6 @@ class Timm:
                 "classifier": "head",
             },
         }
-
-
-_POOLS = {"token": "token", "mean": "avg"}
 
 
 def model_arguments(spec: ModelSpec) -> dict[str, Any]:
@@ -132,27 +127,21 @@ def encoder_check(model: nn.Module, weights: Weights) -> Check:
 
 def published_encoder(weights: Weights) -> dict[str, Tensor]:
     """The encoder with the names of timm and of the published files, without mean and standard deviation of pixels."""
-    whole = {f"encoder.{name}": tensor for name, tensor in weights.encoder.items()}
-    return translate(whole, ENCODER)[0]
+    return translate(weights.encoder, ENCODER)[0]
 
 
 def read_encoder(
     tensors: dict[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[str, ...]]:
     """The encoder with our names, unknown tensors, and notes on what was left out or renamed."""
-    tensors, left_out = without(tensors, _HEADS)
-    notes = (
-        [f"left out, because it belongs to a classifier: {listed(left_out)}"] if left_out else []
-    )
+    tensors, notes = without_heads(tensors, _HEADS)
     if "fc_norm.weight" in tensors and "norm.weight" not in tensors:
         tensors = {_renamed_norm(name, "fc_norm.", "norm."): t for name, t in tensors.items()}
         notes.append(
             "fc_norm is read as the last norm: this model averages its patches before that norm, so "
             "prefer the mean of the patches as features"
         )
-    known, unknown = translate(tensors, inverse(ENCODER))
-    encoder = {name.removeprefix("encoder."): tensor for name, tensor in known.items()}
-    return encoder, unknown, tuple(notes)
+    return *translate(tensors, ENCODER), tuple(notes)
 
 
 def _renamed_norm(name: str, old: str, new: str) -> str:
@@ -170,18 +159,6 @@ def _facts(file: TensorFile) -> Facts:
     return Facts(
         origin=f"timm weights, {name}",
         num_heads=heads if isinstance(heads, int) else None,
-        image_size=_size(size),
-        statistics=_statistics(pretrained),
+        image_size=size_in(size),
+        statistics=statistics_in(pretrained, "", "timm's config.json"),
     )
-
-
-def _size(value: Any) -> Size | None:
-    if isinstance(value, int):
-        return Size(value, value)
-    return Size(*value) if isinstance(value, list) and len(value) == 2 else None
-
-
-def _statistics(pretrained: dict[str, Any]) -> ChannelStatistics | None:
-    if "mean" not in pretrained or "std" not in pretrained:
-        return None
-    return customary_range(pretrained["mean"], pretrained["std"], "timm's config.json")
