@@ -13,7 +13,7 @@ import torch
 from unmask.channels import IMAGENET
 from unmask.contracts import Size
 from unmask.encoders.sizes import VIT_B16
-from unmask.formats import FORMATS, read_weights, write_weights
+from unmask.formats import FORMATS, read_named, write_weights
 from unmask.formats.model import FORMAT, ModelSpec, Weights, split
 from unmask.objectives import MAE
 
@@ -47,7 +47,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 there = Path(folder) / "first"
                 write_weights(weights, there, source, "")
-                read = read_weights(there)
+                _, read = read_named(there)
                 file = write_weights(read, Path(folder) / "second", layout, "")
                 known = weights if read.decoder else weights._replace(spec=read.spec, decoder={})
                 check = layout.check(known, file)

@@ -11,7 +11,7 @@ from unmask.channels import IMAGENET, ChannelStatistics
 from unmask.contracts import Size
 from unmask.encoders.sizes import VIT_B16
 from unmask.encoders.vit import ViT
-from unmask.formats import FORMATS, write_weights
+from unmask.formats import FORMATS, Hints, read_named, write_weights
 from unmask.formats.model import FORMAT, ModelSpec, Weights, split
 from unmask.masking import RandomMasking
 from unmask.objectives.decoders import SelfAttentionDecoder
@@ -57,6 +57,11 @@ def weights_of(spec: ModelSpec = TINY) -> Weights:
         if name.rpartition(".")[2] not in ("mean", "std"):
             tensor.add_(torch.randn(tensor.shape, generator=random) * 0.05)
     return Weights(spec, *split(state)) if spec.objective else Weights(spec, state, {})
+
+
+def read_weights(path: Path | str, hints: Hints = Hints()) -> Weights:  # noqa: B008 - frozen
+    """The weights of a file or folder in any format."""
+    return read_named(path, hints)[1]
 
 
 def written(weights: Weights, folder: Path, layout: str) -> Path:

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import timm
 import torch
-from formats.models import ENCODER_ALONE, TINY, json_of, weights_of, written
+from formats.models import ENCODER_ALONE, TINY, json_of, read_weights, weights_of, written
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unmask.channels import ChannelStatistics
 from unmask.errors import DataError, ResourceError, RunError, SettingsError
-from unmask.formats import FORMATS, Hints, read_weights
+from unmask.formats import FORMATS, Hints
 from unmask.formats.timm import published_encoder
 
 KNOWN = Hints(num_heads=3, decoder_heads=2)

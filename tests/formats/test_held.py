@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from formats.models import TINY, assert_same, weights_of, written
+from formats.models import TINY, assert_same, read_weights, weights_of, written
 
 from unmask.contracts import Size
 from unmask.encoders.vit import BeitBlocks
 from unmask.errors import SettingsError
-from unmask.formats import FORMATS, held_by, read_weights
+from unmask.formats import FORMATS, held_by
 from unmask.formats.adapt import adapt
 from unmask.objectives.decoders import CrossAttentionDecoder, LinearDecoder
 from unmask.objectives.encodings import Replaced

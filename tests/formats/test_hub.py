@@ -12,10 +12,9 @@ from typing import Any
 
 import huggingface_hub.constants
 import pytest
-from formats.models import ENCODER_ALONE, weights_of, written
+from formats.models import ENCODER_ALONE, read_weights, weights_of, written
 
 from unmask.errors import ResourceError, SettingsError
-from unmask.formats import read_weights
 from unmask.formats.hub import push
 
 HERE = str(ipaddress.ip_address(socket.INADDR_LOOPBACK))

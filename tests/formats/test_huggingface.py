@@ -8,13 +8,22 @@ import pytest
 import torch
 import transformers
 from formats import models
-from formats.models import TINY, WHOLE_B16, WIDE, close, normalized, pictures, weights_of, written
+from formats.models import (
+    TINY,
+    WHOLE_B16,
+    WIDE,
+    close,
+    normalized,
+    pictures,
+    read_weights,
+    weights_of,
+    written,
+)
 from safetensors.torch import load_file
 from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining
 
 from unmask.encoders.sizes import VIT_B16
 from unmask.errors import SettingsError
-from unmask.formats import read_weights
 from unmask.formats.model import Weights
 from unmask.masking.random import mask_from_noise
 from unmask.objectives.decoders import SelfAttentionDecoder

@@ -14,6 +14,7 @@ from formats.models import (
     TINY,
     WIDE,
     assert_same,
+    read_weights,
     weights_of,
     written,
 )
@@ -21,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from unmask.channels import IMAGENET
 from unmask.contracts import Size
-from unmask.formats import FORMATS, Hints, read_named, read_weights
+from unmask.formats import FORMATS, Hints, read_named
 from unmask.formats.model import ModelSpec
 from unmask.objectives.mae import MAE
 from unmask.targets import NormalizedPixels, Pixels

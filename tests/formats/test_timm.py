@@ -14,6 +14,7 @@ from formats.models import (
     close,
     normalized,
     pictures,
+    read_weights,
     weights_of,
     written,
 )
@@ -21,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
 from unmask.encoders.sizes import VIT_B16
-from unmask.formats import FORMATS, read_weights, write_weights
+from unmask.formats import FORMATS, write_weights
 from unmask.formats.timm import Timm
 
 B16 = "vit_base_patch16_224"

@@ -55,10 +55,6 @@ EncodingResult = tuple[int, Stored | DataError]
 """A position, and its encoded image, or why it cannot be encoded."""
 
 
-Label = int | list[int] | None
-"""The number of a class, or the numbers of several classes; None if it is not known."""
-
-
 class Progress(NamedTuple):
     """Progress of packing."""
 
@@ -167,14 +163,13 @@ class Packer:
         stream: Iterator[EncodingResult] | None = None
         while position < len(source):
             shard = self.root / f"{split}-{number:06}.tar"
-            facts = _complete_shard(shard, position)
-            if facts is None:
+            if (facts := _complete_shard(shard, position)) is not None:
+                stream = None
+            else:
                 stream = stream or self._encoded(source, position)
                 facts = yield from self._write(shard, position, stream, split, aside, stop)
-            else:
-                stream = None
-            if facts is None:
-                return
+                if facts is None:
+                    return
             if facts.images:
                 self.shards[shard.name] = facts
             position, number = facts.end, number + 1
@@ -207,14 +202,14 @@ class Packer:
                     name = source.name(position)
                     aside.add([(self._listed(split, name), str(image))])
                 else:
-                    rows.append(_add(writer, source, position, _label(labels[position]), image))
+                    rows.append(_add(writer, source, position, labels[position], image))
                     copied += image.copied
                 if stop.is_set():
                     return None
                 if writer.bytes >= self.packing.shard_mib * 2**20:
                     break
                 yield position + 1
-            checksum = writer.close()
+            checksum = writer.close()  # also completes `writer.bytes`
             facts = PackedShard(
                 bytes=writer.bytes,
                 sha256=checksum,
@@ -276,20 +271,30 @@ def _encoded(
 
 
 def _add(
-    writer: ShardWriter, source: ImageSource, position: int, label: Label, image: Stored
+    writer: ShardWriter,
+    source: ImageSource,
+    position: int,
+    label: np.int64 | NDArray[np.int64],
+    image: Stored,
 ) -> dict[str, Any]:
-    """Write the tar members of a sample; returns its row in the index."""
+    """Write the tar members of a sample; returns its row in the index.
+
+    The label is the number of a class, or 0 or 1 for each class; -1 if it is not known.
+    """
     key, name = f"{position:09}", source.name(position)
     metadata: dict[str, Any] = {ORIGINAL_NAME: name}
     names, word = source.annotations.names, ""
     offset = writer.add(key + image.ending, image.data)
-    if isinstance(label, list):
-        metadata |= {"label": label, "class_name": [names[number] for number in label]}
-        word = as_word(label)
-    elif label is not None:
-        writer.add(f"{key}.cls", str(label).encode())
-        metadata |= {"label": label, "class_name": names[label]}
+    if np.all(label == UNKNOWN):
+        pass
+    elif isinstance(label, np.ndarray):
+        numbers = np.flatnonzero(label).tolist()
+        metadata |= {"label": numbers, "class_name": [names[number] for number in numbers]}
+        word = as_word(numbers)
+    else:
         word = str(label)
+        writer.add(f"{key}.cls", word.encode())
+        metadata |= {"label": int(label), "class_name": names[label]}
     writer.add(f"{key}.json", json.dumps(metadata).encode())
     return {
         "name": os.fsencode(name),
@@ -301,13 +306,6 @@ def _add(
         "height": image.size.height,
         "width": image.size.width,
     }
-
-
-def _label(numbers: np.int64 | NDArray[np.int64]) -> Label:
-    """The label of an image from a class number, or from 0 or 1 for each class, [classes]; None if it is not known."""
-    if np.all(numbers == UNKNOWN):
-        return None
-    return np.flatnonzero(numbers).tolist() if isinstance(numbers, np.ndarray) else int(numbers)
 
 
 def _complete_shard(shard: Path, first: int) -> PackedShard | None:

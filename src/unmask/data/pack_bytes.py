@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from jaxtyping import Shaped
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import functional as F
 
 from unmask.contracts import ImageSource, Size
 from unmask.data.decode import decode, jpeg_or_png, upright_format
@@ -100,9 +100,10 @@ def stored(source: ImageSource, position: int, short_side: int, quality: int) ->
     image = source[position].image if file is None else decode(file, source.channels)
     size = shrunk_size(Size(*image.shape[-2:]), short_side)
     if image.dtype != torch.uint8 or len(image) not in (1, 3):
-        return Stored(_array(_resized(image, size)), ARRAY_ENDING, size, False)
+        smaller = image if size == image.shape[-2:] else resize(image, size)
+        return Stored(_array(smaller.numpy()), ARRAY_ENDING, size, False)
     if size != image.shape[-2:]:
-        return Stored(_encoded(_resized(image, size), "JPEG", quality), ".jpg", size, False)
+        return Stored(_encoded(resize(image, size), "JPEG", quality), ".jpg", size, False)
     if file is None:
         return Stored(_encoded(image, "PNG", quality), ".png", size, False)
     if kind := upright_format(file):
@@ -119,40 +120,29 @@ def shrunk_size(size: Size, short_side: int) -> Size:
     return Size(*(max(short_side, round(side * short_side / shorter)) for side in size))
 
 
-def _resized(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c new_h new_w"]:
-    return image if image.shape[-2:] == size else resize(image, size)
-
-
 def _encoded(image: Shaped[Tensor, "c h w"], kind: str, quality: int) -> bytes:
-    pixels = image.permute(1, 2, 0).numpy()
     settings: dict[str, Any] = {"quality": quality} if kind == "JPEG" else {}
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels[..., 0] if len(image) == 1 else pixels)).save(
-        buffer, kind, **settings
-    )
+    F.to_pil_image(image).save(buffer, kind, **settings)
     return buffer.getvalue()
 
 
-def _array(image: Shaped[Tensor, "c h w"]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, _laid_out(image.numpy()), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _laid_out(image: NDArray[Any]) -> NDArray[Any]:
-    """The array as [h w], [c h w] or [h w c], so that `bands` recognises the smaller outer axis as channels.
+def _array(image: NDArray[Any]) -> bytes:
+    """A .npy file of [h w], [c h w] or [h w c], in which the smaller outer axis has the channels, as `tiff` expects.
 
     Raises:
         DataError: if every layout is ambiguous.
     """
     channels, height, width = image.shape
     if channels == 1:
-        return image[0]
-    if channels < width:
-        return np.ascontiguousarray(image)
-    if channels < height:
-        return np.ascontiguousarray(image.transpose(1, 2, 0))
-    raise DataError(
-        f"has {channels} channels and {height} x {width} pixels; a .npy file with more channels than "
-        "pixels per side would be ambiguous"
-    )
+        image = image[0]
+    elif channels >= width:
+        if channels >= height:
+            raise DataError(
+                f"has {channels} channels and {height} x {width} pixels; a .npy file with more channels than "
+                "pixels per side would be ambiguous"
+            )
+        image = image.transpose(1, 2, 0)
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(image), allow_pickle=False)
+    return buffer.getvalue()

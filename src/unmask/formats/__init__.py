@@ -1,4 +1,4 @@
-"""Weight formats of this and other libraries, one per file, behind `read_weights` and `write_weights`."""
+"""Weight formats of this and other libraries, one per file, behind `read_named` and `write_weights`."""
 
 import shutil
 import tempfile
@@ -58,19 +58,14 @@ FORMATS: dict[str, Format] = {
 _NO_HINTS = Hints()
 
 
-def read_weights(path: Path | str, hints: Hints = _NO_HINTS) -> Weights:
-    """The weights of a file, or of a folder with one, in any known format.
+def read_named(path: Path | str, hints: Hints = _NO_HINTS) -> tuple[str, Weights]:
+    """The name of the format, and the weights, of a file or a folder with one, in any known format.
 
     Raises:
         DataError: if there are no weights, the file is damaged, or the model is not a plain ViT.
         SettingsError: if the number of heads must be given.
         RunError: if a newer version of this package wrote the file.
     """
-    return read_named(path, hints)[1]
-
-
-def read_named(path: Path | str, hints: Hints = _NO_HINTS) -> tuple[str, Weights]:
-    """As `read_weights`, with the name of the format."""
     file = read_file(Path(path))
     for name, layout in FORMATS.items():
         if layout.recognizes(file):
