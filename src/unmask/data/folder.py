@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -83,18 +82,15 @@ class Files:
     def read(self, row: int) -> bytes:
         """All bytes of a file."""
         try:
+            # no buffer and no Path: saves 5 % of a small image's loading time
             with open(f"{self.where}/{self.names[row]}", "rb", buffering=0) as file:  # noqa: PTH123
-                return (
-                    file.read()
-                )  # no buffer and no Path: saves 5 % of a small image's loading time
+                return file.read()
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror})") from None
 
 
-class _File(NamedTuple):
-    name: str
-    size: int
-    changed: int
+_File = tuple[str, int, int]
+"""Name, size in bytes and time of last change."""
 
 
 def list_files(root: Path, endings: frozenset[str]) -> Listing:
@@ -103,14 +99,13 @@ def list_files(root: Path, endings: frozenset[str]) -> Listing:
     others: Counter[str] = Counter()
     files: list[_File] = []
     for file in sorted(_walk(root, refused)):
-        ending = os.path.splitext(file.name)[1].lower()  # noqa: PTH122 - faster for a million files
+        ending = os.path.splitext(file[0])[1].lower()  # noqa: PTH122 - faster for a million files
         if ending in endings:
             files.append(file)
         else:
             others[ending or "(no ending)"] += 1
-    names = [file.name for file in files]
-    sizes = np.array([file.size for file in files], dtype=np.int64)
-    changed = np.array([file.changed for file in files], dtype=np.int64)
+    names = [name for name, _, _ in files]
+    sizes, changed = (np.array([file[i] for file in files], dtype=np.int64) for i in (1, 2))
     return Listing(
         names=Names(names),
         sizes=sizes,
@@ -140,7 +135,7 @@ def _walk(root: Path, refused: list[tuple[str, str]]) -> Iterator[_File]:
                     if _is_folder(entry):
                         waiting.append((entry.path, f"{prefix}{entry.name}/"))
                     else:
-                        yield _File(prefix + entry.name, *_size_and_time(entry))
+                        yield prefix + entry.name, *_size_and_time(entry)
         except OSError as error:
             refused.append((folder, f"cannot be read ({error.strerror})"))
 

@@ -17,9 +17,7 @@ from unmask.data.decode import IMAGE_ENDINGS, decode, read_header
 from unmask.data.labels import Labels, Names, folder_labels
 from unmask.errors import DataError
 
-_HEADERS_READ = (
-    100_000  # more would delay the start; sizes and colours are known well enough by then
-)
+_HEADERS_READ = 100_000  # sizes and colours are known well enough; more would delay the start
 _WORTH_CACHING = 1.0  # seconds of reading headers
 
 
@@ -78,7 +76,6 @@ class EncodedImages:
         headers = listing.headers or _headers(store, listing)
         bad = [row for row, _ in headers["refused"]]
         self.refused = listing.refused + [(listing.names[r], why) for r, why in headers["refused"]]
-        """(name, reason) of files with an image ending that are not valid images."""
         self._rows = np.setdiff1d(np.arange(len(listing.names)), bad)
         if not len(self._rows) or headers["channels"] is None:
             raise DataError(_nothing_found(store.where, self.refused, self.others))
@@ -157,10 +154,7 @@ def _read_headers(store: Store, listing: Listing) -> dict[str, Any]:
 def _nothing_found(where: str, refused: list[tuple[str, str]], others: Counter[str]) -> str:
     if refused:
         name, reason = refused[0]
-        return (
-            f"none of the {len(refused)} image files in {where} can be read; "
-            f"the first is {name}: {reason}"
-        )
+        return f"none of the {len(refused)} image files in {where} can be read; the first is {name}: {reason}"
     kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
     return (
         f"no image found in {where} ({f'it contains {kinds}' if kinds else 'it is empty'}); "

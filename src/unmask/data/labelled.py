@@ -271,9 +271,7 @@ def _draw_multilabel_share(labels: NDArray[np.int64], share: float, seed: int) -
     random = np.random.default_rng(derive("split", seed))
     counts = labels.sum(0)
     testing = np.where(counts > 1, np.maximum(1.0, share * counts), 0.0)
-    needed = np.stack(
-        [counts - testing, testing]
-    )  # [part class]: images that each part still needs
+    needed = np.stack([counts - testing, testing])  # [part class]: images that parts still need
     room = np.array([(1 - share) * len(labels), share * len(labels)])
     chosen = np.zeros(len(labels), dtype=bool)
     waiting = np.ones(len(labels), dtype=bool)

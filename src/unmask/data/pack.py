@@ -118,7 +118,9 @@ class Packer:
         """
         self.check()
         with self._reporting_disk_errors(), self._locked():
-            self._remove_unfinished()
+            for path in self.root.iterdir():  # unfinished files of a process that was killed
+                if path.name.startswith(_WRITING) or is_unfinished(path):
+                    path.unlink()
             if read_pack(self.root) is None:
                 write_pack(self.root, self._pack())
             aside = self._begin_list()
@@ -225,12 +227,6 @@ class Packer:
             return facts
         finally:
             writer.discard()
-
-    def _remove_unfinished(self) -> None:
-        """Remove unfinished files of a process that was killed."""
-        for path in self.root.iterdir():
-            if path.name.startswith(_WRITING) or is_unfinished(path):
-                path.unlink()
 
     @contextmanager
     def _reporting_disk_errors(self) -> Generator[None]:

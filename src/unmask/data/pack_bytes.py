@@ -56,9 +56,7 @@ class ShardWriter:
 
     def add(self, name: str, data: bytes) -> int:
         """Append a member; returns the offset of its data."""
-        member = tarfile.TarInfo(
-            name
-        )  # no time and no owner, so that equal contents give equal bytes
+        member = tarfile.TarInfo(name)  # without time and owner: equal contents give equal bytes
         member.size = len(data)
         self._write(member.tobuf(tarfile.USTAR_FORMAT))
         offset = self.bytes

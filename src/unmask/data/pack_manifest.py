@@ -166,11 +166,6 @@ def write_pack(folder: Path, pack: Pack) -> None:
     write_whole(folder / PACK, lambda path: path.write_text(text))
 
 
-def index_path(shard: Path) -> Path:
-    """Path of a shard's index."""
-    return shard.with_suffix(".arrow")
-
-
 def write_index(shard: Path, index: ShardIndex) -> None:
     """Write the index of a shard."""
     note = {"shard": to_json(index.shard), "changed": index.changed, "version": _FORMAT_VERSION}

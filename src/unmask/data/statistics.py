@@ -18,10 +18,7 @@ MEASURED = "measured"
 _IMAGES = 1000
 _PIXELS_READ = 2**14  # of each image, evenly spaced
 _PIXELS_SORTED = 2000
-_DARKEST, _BRIGHTEST = (
-    0.02,
-    0.98,
-)  # quantiles shown as black and white, so that outliers do not matter
+_SHOWN = (0.02, 0.98)  # quantiles shown as black and white, so that outliers do not matter
 
 
 def statistics_of(source: ImageSource, wanted: str) -> ChannelStatistics:
@@ -77,7 +74,7 @@ def measure(source: ImageSource) -> ChannelStatistics:
     std[flat] = 1.0
     low, high = torch.zeros_like(mean), torch.ones_like(mean)
     if source.values == "float32":
-        levels = torch.tensor([_DARKEST, _BRIGHTEST], dtype=torch.double)
+        levels = torch.tensor(_SHOWN, dtype=torch.double)
         for channel, parts in enumerate(samples):
             low[channel], high[channel] = torch.cat(parts).quantile(levels)
         narrow = high <= low

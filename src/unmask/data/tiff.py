@@ -28,9 +28,7 @@ BAND_ENDINGS = frozenset([".tif", ".tiff", ".npy"])
 GDAL_NODATA = 42113
 """The TIFF tag in which GDAL stores the no-data value, as text."""
 
-_NUMERIC = (
-    "biuf"  # NumPy's letters for bool, int, uint and float: no complex numbers, text or objects
-)
+_NUMERIC = "biuf"  # NumPy's kinds bool, int, uint and float; not complex, text or objects
 
 _FEW = 0.05  # largest share of images with another number of channels that are skipped
 
@@ -154,11 +152,8 @@ class BandImages:
     def _shape(self, row: int) -> Shape:
         shape = read_shape(self._store.head(row), self._spec.no_data)
         bands = self._spec.channels
-        if not bands:
-            return shape
-        if max(bands) > shape.channels:
-            raise DataError(f"has {shape.channels} channels; channel {max(bands)} does not exist")
-        return shape._replace(channels=len(bands))
+        _check_bands(bands, shape.channels)
+        return shape._replace(channels=len(bands)) if bands else shape
 
     def _agree(self, shapes: dict[int, Shape], names: Names) -> int:
         """The number of channels of nearly all images; a few with another number are refused.
@@ -232,8 +227,7 @@ def read_bands(
     except Exception as error:  # tifffile and its codecs raise exceptions of many types
         raise DataError(_reason(error)) from None
     if bands:
-        if max(bands) > len(array):
-            raise DataError(f"has {len(array)} channels; channel {max(bands)} does not exist")
+        _check_bands(bands, len(array))
         array = array[[band - 1 for band in bands]]
     if bytes_only:
         return torch.from_numpy(np.array(array, order="C"))
@@ -244,6 +238,11 @@ def read_bands(
     if np.isnan(values).all():
         raise DataError("all values are missing")
     return torch.from_numpy(values)
+
+
+def _check_bands(bands: tuple[int, ...], channels: int) -> None:
+    if bands and max(bands) > channels:
+        raise DataError(f"has {channels} channels; channel {max(bands)} does not exist")
 
 
 def _read(path: Path | io.BytesIO, no_data: float | None) -> tuple[NDArray[Any], float | None]:
@@ -262,12 +261,9 @@ def _npy_header(file: Path | io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]
         array = _npy(file)
         return array.shape, array.dtype
     try:
-        major, _ = np.lib.format.read_magic(file)
-        read = (
-            np.lib.format.read_array_header_1_0
-            if major == 1
-            else np.lib.format.read_array_header_2_0
-        )
+        formats = np.lib.format
+        old = formats.read_magic(file)[0] == 1
+        read = formats.read_array_header_1_0 if old else formats.read_array_header_2_0
         shape, _, dtype = read(file)
     except (ValueError, EOFError) as error:
         raise _not_an_array(error) from None
@@ -276,9 +272,8 @@ def _npy_header(file: Path | io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]
 
 def _npy(file: Path | io.BytesIO) -> NDArray[Any]:
     try:
-        if isinstance(file, io.BytesIO):
-            return np.load(file, allow_pickle=False)
-        return np.load(file, mmap_mode="r", allow_pickle=False)
+        mode = "r" if isinstance(file, Path) else None
+        return np.load(file, mmap_mode=mode, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise _not_an_array(error) from None
 
@@ -304,10 +299,8 @@ def _tiff(path: Path) -> Any:
 def _nodata(file: Any) -> float | None:
     """GDAL's no-data value, or None. tifffile's own parser rejects "0.0" for uint8 images."""
     tag = file.pages[0].tags.get(GDAL_NODATA)
-    if tag is None:
-        return None
     try:
-        return float(str(tag.value).strip("\0 "))
+        return None if tag is None else float(str(tag.value).strip("\0 "))
     except ValueError:
         return None
 
@@ -332,10 +325,8 @@ def _guessed_axes(shape: tuple[int, ...]) -> str:
 
 
 def _channels_first(array: NDArray[Any], axes: str) -> NDArray[Any]:
-    y, x = (axes.index(axis) for axis in _plane(axes))
-    others = [axis for axis in range(array.ndim) if axis not in (y, x)]
-    transposed = array.transpose(*others, y, x)
-    return transposed.reshape(-1, *transposed.shape[-2:])
+    moved = np.moveaxis(array, [axes.index(axis) for axis in _plane(axes)], [-2, -1])
+    return moved.reshape(-1, *moved.shape[-2:])
 
 
 def _reason(error: Exception) -> str:
