@@ -57,14 +57,9 @@ class Placing(Protocol):
         ...
 
 
-def whole_of(size: Size) -> Box:
-    """The box that covers an image of this size."""
-    return Box(0, 0, *size)
-
-
 def view_of_part(part: Box, size: Size, mirrored: bool = False) -> Geometry:
     """The geometry of a part resized to the whole view."""
-    return Geometry(part, size, whole_of(size), mirrored)
+    return Geometry(part, size, Box(0, 0, *size), mirrored)
 
 
 def covering(whole: Size, size: Size) -> Size:

@@ -111,7 +111,7 @@ def kind_of(data: str) -> str:
     path = Path(data).expanduser()
     if not path.is_dir():
         ending = path.suffix.lower()
-        return _ARCHIVES.get(ending) or ("tiff" if ending in BAND_ENDINGS else "folder")
+        return _ARCHIVES.get(ending, "tiff" if ending in BAND_ENDINGS else "folder")
     if (path / PACK).exists():
         return "shards"
     files = _some_files(path)
@@ -121,8 +121,8 @@ def kind_of(data: str) -> str:
     bands = [file for file in files if file.suffix.lower() in BAND_ENDINGS]
     if bands:
         return "tiff" if any(map(_has_bands, bands[:_FILES_OPENED])) else "folder"
-    archives = [_ARCHIVES[ending] for ending, _ in endings.most_common() if ending in _ARCHIVES]
-    return archives[0] if archives else "folder"
+    usual = [ending for ending, _ in endings.most_common() if ending in _ARCHIVES]
+    return _ARCHIVES[usual[0]] if usual else "folder"
 
 
 def _some_files(root: Path) -> list[Path]:

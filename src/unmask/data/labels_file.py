@@ -86,17 +86,11 @@ class LabelsFile:
         values = labels.values[rows]
         values[rows < 0] = UNKNOWN
         mark = sha256(repr(labels.kind).encode() + values.astype("<i8").tobytes()).hexdigest()[:16]
-        return _with_labels(source, Labels(labels.kind, values), mark, notes)
-
-
-def _with_labels(
-    source: EncodedImages | BandImages, labels: Labels, mark: str, notes: tuple[str, ...]
-) -> EncodedImages | BandImages:
-    """The same images with other labels and notes for the user; equal labels must have equal marks."""
-    other = copy(source)
-    other.image_labels, other.annotations, other.notes = labels, labels.kind, notes
-    other.fingerprint, other.state = f"{source.fingerprint}-{mark}", f"{source.state}-{mark}"
-    return other
+        other = copy(source)
+        other.image_labels, other.annotations = Labels(labels.kind, values), labels.kind
+        other.fingerprint, other.state = f"{source.fingerprint}-{mark}", f"{source.state}-{mark}"
+        other.notes = notes
+        return other
 
 
 def read_labels(path: Path) -> tuple[list[str], Labels]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unmask.channels import Statistics
@@ -82,20 +82,16 @@ class Mixing:
     def _erased(
         self, batch: Batch, images: Float[Tensor, "b c h w"], statistics: Statistics, *key: int
     ) -> Float[Tensor, "b c h w"]:
-        boxes = batch.own(self._boxes(batch, *key)).to(images.device)
-        random = generator(images.device, "erasing", *key)
-        shape = (batch.whole, *images.shape[1:])
-        noise = batch.own(torch.randn(shape, generator=random, device=images.device))
-        noise = noise * statistics.std[:, None, None] + statistics.mean[:, None, None]
-        return torch.where(boxes, noise, images)
-
-    def _boxes(self, batch: Batch, *key: int) -> Bool[Tensor, "whole 1 h w"]:
-        """Which pixels are erased, for all images of the step."""
         from timm.data.random_erasing import RandomErasing
 
         whole = torch.ones(batch.whole, 1, *batch.images.shape[-2:])
         with seeded("erasing", *key):
-            return RandomErasing(self.erasing, mode="const", device="cpu")(whole) == 0
+            erased = RandomErasing(self.erasing, mode="const", device="cpu")(whole) == 0
+        random = generator(images.device, "erasing", *key)
+        shape = (batch.whole, *images.shape[1:])
+        noise = batch.own(torch.randn(shape, generator=random, device=images.device))
+        noise = noise * statistics.std[:, None, None] + statistics.mean[:, None, None]
+        return torch.where(batch.own(erased).to(images.device), noise, images)
 
 
 def _mixable(batch: Batch) -> Tensor:

@@ -265,11 +265,10 @@ def _chunks(files: list[Path], layout: _Layout, state: str) -> list[Any]:
 def _bytes_of(file: Path, column: str) -> int:
     """Uncompressed size of a column in bytes."""
     metadata = pq.read_metadata(file)
-    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
     chunks = (group.column(i) for group in groups for i in range(group.num_columns))
-    return sum(
-        c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] == column
-    )
+    parts = (chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] == column)
+    return sum(part.total_uncompressed_size for part in parts)
 
 
 def _read(file: Path, layout: _Layout) -> Iterator[Any]:

@@ -166,12 +166,10 @@ def without_arrays(listing: Listing, places: pa.Table) -> tuple[Listing, pa.Tabl
     arrays = places.column("array").to_numpy()
     if not arrays.any():
         return listing, places
-    rows, names = np.flatnonzero(~arrays), listing.names
-    refused = [
-        (names[row], "an array among encoded images") for row in np.flatnonzero(arrays).tolist()
-    ]
+    rows, reason = np.flatnonzero(~arrays), "an array among encoded images"
+    refused = [(listing.names[row], reason) for row in np.flatnonzero(arrays).tolist()]
     encoded = listing._replace(
-        names=names.rows(rows),
+        names=listing.names.rows(rows),
         sizes=listing.sizes[rows],
         labels=listing.labels and listing.labels.rows(rows),
         refused=listing.refused + refused,

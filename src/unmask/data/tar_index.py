@@ -121,13 +121,8 @@ def _add_samples(tar: tarfile.TarFile, columns: dict[str, list[Any]], index: Ind
             index.refused.append((images[0].name, "the key of an earlier sample in this shard"))
             continue
         keys.add(key)
-        row = (
-            os.fsencode(original or images[0].name),
-            images[0].offset,
-            images[0].size,
-            label,
-            images[0].ending == ARRAY_ENDING,
-        )
+        name, _, ending, offset, size = images[0]
+        row = (os.fsencode(original or name), offset, size, label, ending == ARRAY_ENDING)
         for column, value in zip(columns.values(), row, strict=True):
             column.append(value)
 
@@ -168,9 +163,8 @@ def _label_and_name(
     title = next((metadata[key] for key in _TITLES if key in metadata), None)
     if not label and isinstance(json_label, list):
         label = as_word(json_label)
-        for word, name in zip(
-            words_of(label), title if isinstance(title, list) else (), strict=False
-        ):
+        names = title if isinstance(title, list) else ()
+        for word, name in zip(words_of(label), names, strict=False):
             titles.setdefault(word, str(name))
     if not label and json_label is not None:
         label = str(json_label)
@@ -188,9 +182,6 @@ def _content(tar: tarfile.TarFile, member: _Member) -> bytes:
 def _not_a_tar(shard: Path, error: Exception) -> str:
     with shard.open("rb") as file:
         start = file.read(2)
-    if start in _COMPRESSED:
-        return (
-            f"{shard} is compressed, which prevents random access; decompress it with "
-            f"{_COMPRESSED[start]} (images hardly grow)"
-        )
+    if tool := _COMPRESSED.get(start):
+        return f"{shard} is compressed, which prevents random access; decompress it with {tool} (images hardly grow)"
     return f"{shard} is not a tar file ({error})"

@@ -23,7 +23,6 @@ from unmask.data.geometry import (
     middle,
     moved_pixels,
     view_of_part,
-    whole_of,
 )
 from unmask.errors import DataError
 from unmask.randomness import generator, seeded
@@ -156,7 +155,7 @@ class FixedCrop:
             for most, least in zip(resized, size, strict=True)
         )
         mirrored = _drawn_flip(self.flip_probability, random)
-        return Geometry(whole_of(whole), resized, Box(top, left, *size), mirrored)
+        return Geometry(Box(0, 0, *whole), resized, Box(top, left, *size), mirrored)
 
 
 def check_colors(image: Tensor, channels: tuple[int, ...], what: str, remedy: str) -> None:
@@ -301,7 +300,9 @@ class WholeImage:
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
         """See `data.geometry.Placing`."""
         scale = min(1.0, self.longest_side / max(whole))
-        return view_of_part(whole_of(whole), Size(*(max(1, round(side * scale)) for side in whole)))
+        return view_of_part(
+            Box(0, 0, *whole), Size(*(max(1, round(side * scale)) for side in whole))
+        )
 
 
 def center_crop(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c new_h new_w"]:
@@ -311,7 +312,7 @@ def center_crop(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c
 
 def _central(whole: Size, resized: Size, size: Size) -> Geometry:
     """The geometry of a centre crop from a resized image."""
-    return Geometry(whole_of(whole), resized, middle(resized, size), False)
+    return Geometry(Box(0, 0, *whole), resized, middle(resized, size), False)
 
 
 AnyCrops = (
