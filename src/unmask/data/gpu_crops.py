@@ -4,6 +4,7 @@ The crops are drawn from (seed, epoch, index), as in the other feeds. Resizing m
 fewer than 1 % of the pixels differ by one grey level, very few by two.
 """
 
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -141,10 +142,8 @@ def hold(
 def _first(source: ImageSource) -> Tensor | None:
     """The first image that can be decoded, among the first few."""
     for position in range(min(len(source), _DECODED)):
-        try:
+        with suppress(DataError):
             return source[position].image
-        except DataError:
-            continue
     return None
 
 

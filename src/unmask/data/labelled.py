@@ -172,7 +172,7 @@ def _split_by_image(train: ImageSource, seed: int) -> Labelled:
     """A random share of the images for testing, for any kind of annotations."""
     if len(train) < 2:
         raise DataError("one image cannot be split into train and test; add more images")
-    return _drawn(train, np.arange(len(train)), np.zeros(len(train), int), "the images", seed)
+    return _drawn(train, np.arange(len(train)), np.zeros(len(train), np.int64), "the images", seed)
 
 
 def _drawn(

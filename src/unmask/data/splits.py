@@ -7,25 +7,21 @@ from pathlib import Path
 
 from unmask.errors import DataError
 
-TRAIN = ("train", "training")
-TEST = ("test", "testing", "val", "valid", "validation", "dev", "eval")
-
-SPLITS: dict[str, tuple[str, ...]] = {"train": TRAIN, "test": TEST}
+SPLITS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing", "val", "valid", "validation", "dev", "eval"),
+}
 """Our two splits and the names that they have in data sets; the first match wins."""
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
-def meaning(word: str) -> str | None:
-    """The split that a word means: train, test or None."""
-    lower = word.lower()
-    return next((split for split, names in SPLITS.items() if lower in names), None)
-
-
 def split_of(file: Path) -> str | None:
     """The split of a file, from the first word of its name or the name of its folder; else None."""
-    word = re.match(r"[A-Za-z]+", file.name)
-    return meaning(word[0]) if word and meaning(word[0]) else meaning(file.parent.name)
+    first = re.match(r"[A-Za-z]*", file.name)
+    words = [first[0] if first else "", file.parent.name]
+    meanings = [split for word in words for split in SPLITS if word.lower() in SPLITS[split]]
+    return meanings[0] if meanings else None
 
 
 def find_files(path: str, ending: str) -> list[Path]:
@@ -70,11 +66,10 @@ def _expanded(pattern: str) -> Iterator[str]:
         raise DataError(
             f"the range {match[0]} of {pattern} is empty; write the smaller number first"
         )
+    width = len(first) if first.startswith("0") else 0
+    before, after = pattern[: match.start()], pattern[match.end() :]
     for number in range(int(first), int(last) + 1):
-        width = len(first) if first.startswith("0") else 0
-        yield from _expanded(
-            f"{pattern[: match.start()]}{number:0{width}d}{pattern[match.end() :]}"
-        )
+        yield from _expanded(f"{before}{number:0{width}d}{after}")
 
 
 def _hidden(file: Path, root: Path) -> bool:

@@ -4,9 +4,10 @@ Every weight file of this package has it as JSON in its metadata, under the key 
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from unmask.spec import from_json
 from unmask.targets.tokenizer import current_names
 
 FORMAT = 1
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +87,21 @@ class Weights(NamedTuple):
 
     def build_encoder(self) -> VisionTransformer:
         """The encoder with these weights."""
-        with torch.device("meta"):  # saves the initialisation of weights that are replaced
-            encoder = self.spec.build_encoder()
-        encoder.load_state_dict(_copied(self.encoder), assign=True)
-        return encoder
+        return _filled(self.spec.build_encoder, self.encoder)
 
     def build_objective(self) -> nn.Module:
         """Encoder and objective with these weights; there must be a decoder."""
-        with torch.device("meta"):
-            objective = self.spec.build_objective()
-        objective.load_state_dict(_copied(self.whole), assign=True)
-        return objective
+        return _filled(self.spec.build_objective, self.whole)
+
+
+def _filled(build: Callable[[], Module], tensors: dict[str, Tensor]) -> Module:
+    """A module with these tensors as its weights."""
+    with torch.device("meta"):  # saves the initialisation of weights that are replaced
+        module = build()
+    # copies, because `assign=True` would let training change the original tensors
+    copies = {name: tensor.clone() for name, tensor in tensors.items()}
+    module.load_state_dict(copies, assign=True)
+    return module
 
 
 def split(whole: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -125,8 +132,3 @@ def read_spec(text: str, where: Path) -> ModelSpec:
         return from_json(ModelSpec, data)
     except (ValueError, SettingsError) as error:
         raise DataError(f"the model description in {where} cannot be read: {error}") from None
-
-
-def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies, because `assign=True` would let training change the original tensors."""
-    return {name: tensor.clone() for name, tensor in tensors.items()}
