@@ -102,8 +102,8 @@ def _open(files: list[Path], where: str) -> EncodedImages:
                 "keep files with the same columns in one folder"
             )
     state = fingerprint([f"{file.absolute()} {size_and_time(file)}" for file in files])
-    chunks = _chunks(files, layout, state)
-    sizes = pa.chunked_array([pc.call_function("binary_length", [chunk]) for chunk in chunks])
+    images = pa.chunked_array(_chunks(files, layout, state))
+    sizes = pc.call_function("binary_length", [images])
     names = [f"{f.name}:{row}" for f in files for row in range(pq.read_metadata(f).num_rows)]
     valid = sizes.is_valid().to_numpy()
     missing = [(name, "has no bytes (null)") for name in np.array(names)[~valid].tolist()]
@@ -119,15 +119,14 @@ def _open(files: list[Path], where: str) -> EncodedImages:
         fingerprint=fingerprint(valid_names, valid_sizes),
         state=state,
     )
-    return EncodedImages(Rows(where, chunks, rows), listing)
+    return EncodedImages(Rows(where, images, rows), listing)
 
 
 class Rows:
     """The bytes in the rows of a table."""
 
-    def __init__(self, where: str, chunks: list[Any], rows: NDArray[np.int64]) -> None:
-        self.where, self._chunks, self._rows = where, chunks, rows
-        self._ends = np.cumsum([len(chunk) for chunk in chunks])
+    def __init__(self, where: str, images: pa.ChunkedArray, rows: NDArray[np.int64]) -> None:
+        self.where, self._images, self._rows = where, images, rows
 
     def head(self, row: int) -> io.BytesIO:
         """The whole file: it is in memory already."""
@@ -137,10 +136,7 @@ class Rows:
 
     def read(self, row: int) -> bytes:
         """The bytes of an image."""
-        table_row = int(self._rows[row])
-        number = int(np.searchsorted(self._ends, table_row, side="right"))
-        chunk = self._chunks[number]
-        return chunk[table_row - int(self._ends[number]) + len(chunk)].as_py()
+        return self._images[int(self._rows[row])].as_py()
 
 
 def _layout(file: Path) -> _Layout:
