@@ -95,7 +95,7 @@ def moved_objects(objects: Objects, whole: Size, geometry: Geometry) -> Objects:
     has no area.
     """
     boxes: Tensor = tv_tensors.BoundingBoxes(  # pyright: ignore[reportCallIssue] - its stub lacks the keywords
-        objects.boxes.reshape(-1, 4), format="XYXY", canvas_size=tuple(whole)
+        objects.boxes.reshape(-1, 4), format="XYXY", canvas_size=(whole.height, whole.width)
     )
     boxes = F.crop(boxes, *geometry.part)
     boxes = F.resize(boxes, list(geometry.resized))

@@ -51,7 +51,7 @@ class SetAside:
             with path.open(newline="", encoding="utf-8") as file:
                 self.names = {row["file"] for row in csv.DictReader(file) if row["file"]}
 
-    def add(self, failures: list[tuple[str, str]]) -> None:
+    def add(self, failures: Failures) -> None:
         """Add (name, reason) pairs; raises DataError if too many files are skipped, after writing the list."""
         plain = [(_plain(name), _plain(reason)) for name, reason in failures]
         new = {name: reason for name, reason in plain if name not in self.names}

@@ -67,7 +67,7 @@ def index_of(shard: Path) -> Index:
     """The index of a shard: from the cache if size and time of change match, else computed."""
     path = cache.cache_folder() / f"shard-{fingerprint([str(shard.absolute())])}.arrow"
     state = [_VERSION, *size_and_time(shard)]
-    if (cached := cache.read_table(path)) is not None and cached[1].pop("state") == state:
+    if (cached := cache.read_table(path)) is not None and cached[1].pop("state", None) == state:
         table, facts = cached
         facts["refused"] = [(name, reason) for name, reason in facts["refused"]]
         return Index(table, **facts)
