@@ -12,7 +12,7 @@ from formats.models import TINY, WHOLE_B16, WIDE, close, normalized, pictures, w
 from safetensors.torch import load_file
 from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining
 
-from unmask.encoders.sizes import VIT_B16
+from unmask.encoders.vit import VIT_B16
 from unmask.errors import SettingsError
 from unmask.formats import read_weights
 from unmask.formats.model import Weights

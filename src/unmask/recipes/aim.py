@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from unmask.contracts import Size
 from unmask.data.views import RandomCrop
-from unmask.encoders.sizes import VIT_B16
+from unmask.encoders.vit import VIT_B16
 from unmask.objectives.aim import AIM
 from unmask.recipes.mae import MAE_TI4
 from unmask.recipes.recipe import Named, Recipe

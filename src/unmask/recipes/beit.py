@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from unmask.contracts import Size
 from unmask.data.views import RandomCrop
-from unmask.encoders.sizes import VIT_B16, VIT_L16
-from unmask.encoders.vit import BeitBlocks
+from unmask.encoders.vit import VIT_B16, VIT_L16, BeitBlocks
 from unmask.masking import BlockMasking, RandomMasking, SquareMasking
 from unmask.objectives import MAE
 from unmask.objectives.decoders import LinearDecoder

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from unmask.contracts import Size
 from unmask.data.multi_views import MultiCrop
-from unmask.encoders.sizes import VIT_B16, VIT_S16
-from unmask.encoders.vit import ViT
+from unmask.encoders.vit import VIT_B16, VIT_S16, ViT
 from unmask.objectives import DINO
 from unmask.recipes.recipe import Named, Recipe
 from unmask.training.clipping import ClipEach

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from unmask.contracts import Size
 from unmask.data.sizes import RisingSize
-from unmask.encoders.sizes import VIT_B16
+from unmask.encoders.vit import VIT_B16
 from unmask.masking import PartitionMasking, RandomMasking, SquareMasking
 from unmask.objectives import MAE
 from unmask.objectives.decoders import CrossAttentionDecoder, SelfAttentionDecoder

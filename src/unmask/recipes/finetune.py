@@ -6,7 +6,7 @@ from typing import NamedTuple
 from unmask.contracts import Size
 from unmask.data.mixing import UNMIXED, Mixing
 from unmask.data.views import AugmentedCrop, CenterCrop, MarginCrop, RandomCrop
-from unmask.encoders.sizes import VIT_B16, VIT_H14, VIT_L16
+from unmask.encoders.vit import VIT_B16, VIT_H14, VIT_L16
 from unmask.recipes.mae import MAE_DIGITS, MAE_TI4
 from unmask.recipes.transfer import Transfer
 from unmask.tasks.classify import Classify

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from unmask.data.views import RandomCrop
-from unmask.encoders.sizes import VIT_B16
+from unmask.encoders.vit import VIT_B16
 from unmask.masking import InverseBlockMasking
 from unmask.objectives import Latent
 from unmask.recipes.mae import MAE_B16, MAE_TI4

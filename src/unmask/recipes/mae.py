@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from unmask.contracts import Size
 from unmask.data.views import CenterCrop, RandomCrop
-from unmask.encoders.sizes import VIT_B16, VIT_H14, VIT_L16, VIT_S16, VIT_TI16
-from unmask.encoders.vit import ViT
+from unmask.encoders.vit import VIT_B16, VIT_H14, VIT_L16, VIT_S16, VIT_TI16, ViT
 from unmask.masking import RandomMasking
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
