@@ -8,7 +8,7 @@ from unmask.encoders.vit import VIT_B16, VIT_L16, BeitBlocks
 from unmask.masking import BlockMasking, RandomMasking, SquareMasking
 from unmask.objectives import MAE
 from unmask.objectives.decoders import LinearDecoder
-from unmask.objectives.encodings import Replaced
+from unmask.objectives.mae import Replaced
 from unmask.recipes.mae import MAE_TI4
 from unmask.recipes.recipe import Named, Recipe
 from unmask.targets import AbsolutePixels, KMeansTokens

@@ -11,7 +11,7 @@ from unmask.errors import SettingsError, did_you_mean
 from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking, SquareMasking
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
-from unmask.objectives.encodings import AnyEncoding, Replaced, Visible
+from unmask.objectives.mae import AnyEncoding, Replaced, Visible
 from unmask.recipes import from_file
 from unmask.study.methods import tokenized
 from unmask.study.scales import PAPER

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmask.attention import attend
-from unmask.contracts import Moment
 from unmask.encoders.layers import NORM_EPSILON
 from unmask.spec import Kind
 
@@ -102,10 +100,6 @@ class TokenClassifier(nn.Module):
             return self.linear(F.batch_norm(token, mean, variance, eps=self.batch_norm.eps))
         return self.linear(self.batch_norm(token))
 
-    def after_step(self, moment: Moment) -> None:
-        """Average the running statistics over all processes."""
-        _reduce(self.batch_norm)
-
 
 @dataclass(frozen=True, kw_only=True)
 class AttentiveHead:
@@ -142,10 +136,6 @@ class AttentiveClassifier(nn.Module):
         pooled = attend(query, self.key(patches), self.value(patches), self.num_heads)
         return self.linear(pooled[:, 0])
 
-    def after_step(self, moment: Moment) -> None:
-        """Average the running statistics over all processes."""
-        _reduce(self.batch_norm)
-
 
 AnyHead = (
     Annotated[MeanHead, Kind("mean")]
@@ -153,16 +143,6 @@ AnyHead = (
     | Annotated[TokenProbe, Kind("token-probe")]
     | Annotated[AttentiveHead, Kind("attentive")]
 )
-
-
-def _reduce(batch_norm: nn.BatchNorm1d) -> None:
-    """Replace running averages with their mean over all processes."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return
-    for average in (batch_norm.running_mean, batch_norm.running_var):
-        assert average is not None
-        dist.all_reduce(average)
-        average /= dist.get_world_size()
 
 
 def _linear(embed_dim: int, classes: int, std: float) -> nn.Linear:
