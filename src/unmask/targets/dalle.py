@@ -125,6 +125,7 @@ class DalleTarget(nn.Module):
     """See `DalleCodes`. The encoder is frozen."""
 
     gives_levels = False
+    loss = staticmethod(code_errors)
     present: Tensor
     """1 if the encoder's weights are loaded, else 0."""
 
@@ -160,12 +161,6 @@ class DalleTarget(nn.Module):
             if size_of(images) != size:
                 pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
             return self.tokenizer(pixels).argmax(1).flatten(1)
-
-    def loss(
-        self, prediction: Float[Tensor, "m r codes"], target: Float[Tensor, "m r 1"]
-    ) -> Float[Tensor, "m r"]:
-        """Cross-entropy of each patch."""
-        return code_errors(prediction, target)
 
     def pixels(
         self,

@@ -45,6 +45,7 @@ class GradientTarget(nn.Module):
     """See `Hog`. The values of a patch are ordered as (cell row, cell column, channel, direction)."""
 
     gives_levels = False
+    loss = staticmethod(squared_error)
 
     def __init__(self, patch_size: int, channels: int, bins: int) -> None:
         super().__init__()
@@ -82,10 +83,6 @@ class GradientTarget(nn.Module):
         length = (sums.square().sum(2, keepdim=True) + _EPSILON**2).sqrt()
         any_known = nn.functional.max_pool2d(known.float(), side)[:, :, None] > 0
         return torch.where(any_known, sums / length, torch.nan)
-
-    def loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, "m r"]:
-        """Mean squared error of each patch's histograms."""
-        return squared_error(prediction, target)
 
     def pixels(
         self,

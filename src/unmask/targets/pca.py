@@ -38,6 +38,7 @@ class ComponentTarget(nn.Module):
     """See `PrincipalComponents`. Mean, basis and the explained share of the variance are buffers."""
 
     gives_levels = True
+    loss = staticmethod(squared_error)
     patches_wanted = 100_000
     mean: Tensor
     basis: Tensor
@@ -88,10 +89,6 @@ class ComponentTarget(nn.Module):
         missing = centered.isnan()
         coefficients = centered.masked_fill(missing, 0.0) @ self.basis.T
         return coefficients.masked_fill(missing.all(-1, keepdim=True), torch.nan)
-
-    def loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, "m r"]:
-        """Mean squared error of each patch's coefficients."""
-        return squared_error(prediction, target)
 
     def pixels(
         self,

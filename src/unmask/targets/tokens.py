@@ -90,6 +90,7 @@ class TokenTarget(nn.Module):
     """See `KMeansTokens`. The centres and the perplexity of the training patches are buffers."""
 
     gives_levels = True
+    loss = staticmethod(code_errors)
     patches_wanted = 100_000
     centers: Tensor
     perplexity: Tensor
@@ -129,12 +130,6 @@ class TokenTarget(nn.Module):
         patches = gather(images, mask.image, mask.removed_index, self.patch_size, statistics)
         codes = nearest(filled(normalized(patches, images)), self.centers)
         return known_codes(codes, patches, images)
-
-    def loss(
-        self, prediction: Float[Tensor, "m r codes"], target: Float[Tensor, "m r 1"]
-    ) -> Float[Tensor, "m r"]:
-        """Cross-entropy of each patch; 0 if its code is not known."""
-        return code_errors(prediction, target)
 
     def pixels(
         self,
