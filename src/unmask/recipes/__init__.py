@@ -11,17 +11,16 @@ from unmask.recipes.aim import NAMED as _AIM
 from unmask.recipes.beit import NAMED as _BEIT
 from unmask.recipes.dino import NAMED as _DINO
 from unmask.recipes.fast import NAMED as _FAST
-from unmask.recipes.finetune import TRANSFERS
+from unmask.recipes.finetune import TRANSFERS, Transfer
 from unmask.recipes.latent import NAMED as _LATENT
 from unmask.recipes.mae import NAMED as _MAE
 from unmask.recipes.moco3 import NAMED as _MOCO3
 from unmask.recipes.recipe import Named, Recipe
 from unmask.recipes.tokenizer import TOKENIZERS, Tokenizing
-from unmask.recipes.transfer import Transfer
 
 T = TypeVar("T")
 
-RECIPES: dict[str, Named] = {**_MAE, **_FAST, **_BEIT, **_AIM, **_LATENT, **_DINO, **_MOCO3}
+RECIPES: dict[str, Named[Recipe]] = {**_MAE, **_FAST, **_BEIT, **_AIM, **_LATENT, **_DINO, **_MOCO3}
 """All pretraining recipes by their public names."""
 
 __all__ = [
@@ -53,7 +52,7 @@ def find_recipe(name: str) -> Recipe:
         raise SettingsError(f"{name} is a recipe for `unmask finetune`, not for pretraining")
     if name in TOKENIZERS:
         raise SettingsError(f"{name} is a recipe for `unmask tokenizer`, not for pretraining")
-    return _find(name, Recipe, {key: named.recipe for key, named in RECIPES.items()})
+    return _find(name, Recipe, RECIPES)
 
 
 def find_transfer(name: str) -> Transfer:
@@ -64,7 +63,7 @@ def find_transfer(name: str) -> Transfer:
     """
     if name in RECIPES:
         raise SettingsError(f"{name} is a recipe for `unmask pretrain`, not for fine-tuning")
-    return _find(name, Transfer, {key: named.recipe for key, named in TRANSFERS.items()})
+    return _find(name, Transfer, TRANSFERS)
 
 
 def find_tokenizer(name: str) -> Tokenizing:
@@ -73,15 +72,15 @@ def find_tokenizer(name: str) -> Tokenizing:
     Raises:
         SettingsError: with the closest name, or the problem of the file.
     """
-    return _find(name, Tokenizing, {key: named.recipe for key, named in TOKENIZERS.items()})
+    return _find(name, Tokenizing, TOKENIZERS)
 
 
-def _find(name: str, cls: type[T], known: dict[str, T]) -> T:
+def _find(name: str, cls: type[T], known: dict[str, Named[T]]) -> T:
     if ".py" in name:
         return from_file(name, cls)
     if name not in known:
         raise SettingsError(f"unknown recipe {name!r}; {did_you_mean(name, known)}")
-    return known[name]
+    return known[name].recipe
 
 
 def from_file(reference: str, cls: type[T]) -> T:
@@ -111,13 +110,11 @@ def from_file(reference: str, cls: type[T]) -> T:
 def choose_recipe(size: Size, images: int) -> tuple[str, str]:
     """The name of the recipe for so many images of this typical size, and the reason for the choice."""
     side = min(size)
+    small = f"images of about {size.height} x {size.width} pixels"
     if side <= 12:
-        return (
-            "mae-digits",
-            f"images of about {size.height} x {size.width} pixels need patches of 2",
-        )
+        return "mae-digits", f"{small} need patches of 2"
     if side <= 64:
-        return "mae-ti4", f"images of about {size.height} x {size.width} pixels need patches of 4"
+        return "mae-ti4", f"{small} need patches of 4"
     if images < 20_000:
         return "mae-ti16", f"{images:,} images are few, so the smallest encoder is safest"
     if images < 200_000:

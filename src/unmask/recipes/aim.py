@@ -36,14 +36,10 @@ AIM_B16 = Recipe(
 saw overfitting on ImageNet-1K alone. Departures: biases and a class token. We have not run it in full."""
 
 AIM_TI4 = replace(
-    AIM_B16,
-    encoder=MAE_TI4.encoder,
+    MAE_TI4,
     objective=AIM(head_dim=256, head_depth=4),
-    views=MAE_TI4.views,
+    optimizer=AIM_B16.optimizer,
     schedule=WarmupCosine(base_lr=1.5e-4, warmup_epochs=20),
-    image_size=MAE_TI4.image_size,
-    batch_size=MAE_TI4.batch_size,
-    epochs=MAE_TI4.epochs,
 )
 """AIM for images of 32 pixels, with a smaller head and `MAE_TI4`'s learning rate. Ours. We have not run it in full."""
 

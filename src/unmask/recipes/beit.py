@@ -45,13 +45,11 @@ BEIT_L16 = replace(BEIT_B16, encoder=replace(VIT_L16, blocks=BeitBlocks(layer_sc
 """ViT-L/16, otherwise as `BEIT_B16`: 85.2 % (MAE table 3). We have not run it in full."""
 
 BEIT_TI4 = replace(
-    BEIT_B16,
+    MAE_TI4,
     encoder=replace(MAE_TI4.encoder, blocks=BeitBlocks(layer_scale=0.1)),
     objective=replace(BEIT_B16.objective, target=KMeansTokens(codes=512)),
-    views=MAE_TI4.views,
-    image_size=MAE_TI4.image_size,
-    batch_size=MAE_TI4.batch_size,
-    epochs=MAE_TI4.epochs,
+    optimizer=BEIT_B16.optimizer,
+    schedule=BEIT_B16.schedule,
 )
 """BEiT for images of 32 pixels, with 512 codes; 25 of 64 patches are hidden. Ours. We have not run it in full."""
 
@@ -80,13 +78,10 @@ Departures: the learning rate follows half a cosine (published: divided by ten a
 (published: 0.1). We have not run it in full."""
 
 SIMMIM_TI4 = replace(
-    SIMMIM_B16,
-    encoder=BEIT_TI4.encoder,
+    BEIT_TI4,
+    objective=SIMMIM_B16.objective,
+    optimizer=SIMMIM_B16.optimizer,
     schedule=WarmupCosine(base_lr=1.5e-4, warmup_epochs=10),
-    views=MAE_TI4.views,
-    image_size=MAE_TI4.image_size,
-    batch_size=MAE_TI4.batch_size,
-    epochs=MAE_TI4.epochs,
 )
 """SimMIM for images of 32 pixels: squares of 8 pixels, `MAE_TI4`'s learning rate. Ours. We have not run it in full."""
 

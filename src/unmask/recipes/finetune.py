@@ -1,18 +1,90 @@
 """Recipes for fine-tuning, training from scratch and linear probing: the paper's settings, and smaller ones of ours."""
 
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from unmask.contracts import Size
 from unmask.data.mixing import UNMIXED, Mixing
-from unmask.data.views import AugmentedCrop, CenterCrop, MarginCrop, RandomCrop
+from unmask.data.noise import NOISELESS, Noise
+from unmask.data.views import AnyViews, AugmentedCrop, CenterCrop, MarginCrop, RandomCrop
+from unmask.encoders import AnyEncoder
 from unmask.encoders.vit import VIT_B16, VIT_H14, VIT_L16
+from unmask.errors import SettingsError
+from unmask.patches import patch_grid
 from unmask.recipes.mae import MAE_DIGITS, MAE_TI4
-from unmask.recipes.transfer import Transfer
+from unmask.recipes.recipe import Named
+from unmask.spec import within
+from unmask.tasks import AnyTask
 from unmask.tasks.classify import Classify
 from unmask.tasks.heads import MeanHead, TokenProbe
-from unmask.training.optimizers import Lars, LayerwiseAdamW
+from unmask.training.optimizers import AnyOptimizer, Lars, LayerwiseAdamW
 from unmask.training.schedules import WarmupCosine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """How to train a classifier."""
+
+    encoder: AnyEncoder
+    """Encoder; weights to start from must have this shape."""
+
+    task: AnyTask
+    """Task: the head, which part of the encoder is trained, and regularisation."""
+
+    views: AnyViews
+    """Augmentation of training images: crops, flips and others."""
+
+    test_views: AnyViews
+    """Crops of test images."""
+
+    mixing: Mixing
+    """Augmentation of whole training batches (mixup, cutmix, erasing)."""
+
+    noise: Noise = NOISELESS
+    """Patches or pixels that are hidden in training, after mixing."""
+
+    optimizer: AnyOptimizer
+    """Optimizer."""
+
+    schedule: WarmupCosine
+    """Learning rate schedule."""
+
+    image_size: Size
+    """Size of a crop in pixels: one number for a square, or HEIGHTxWIDTH."""
+
+    batch_size: int
+    """Images per step, all micro-batches together."""
+
+    epochs: float
+    """Number of epochs: how often each image is shown."""
+
+    def __post_init__(self) -> None:
+        within(self, "[1, inf)", "batch_size")
+        if self.mixing.mixes and self.batch_size % 2:
+            raise SettingsError(
+                f"mixup and cutmix pair the images of a batch, so batch_size must be even, got "
+                f"{self.batch_size}"
+            )
+        within(self, "(0, inf)", "epochs")
+        self.task.check(self.encoder.depth)
+        self.encoder_grid()
+
+    @property
+    def pairs(self) -> bool:
+        """Whether an image gets content of another image of its batch: image i that of image batch_size - 1 - i."""
+        return self.mixing.mixes or self.noise.pairs
+
+    def encoder_grid(self) -> Size:
+        """The grid of patches of a crop; refuses an image size that the patch size does not divide."""
+        return patch_grid(self.image_size, self.encoder.patch_size)
+
+    def every_size(self) -> tuple[Size, ...]:
+        """All sizes of crops: only one."""
+        return (self.image_size,)
+
+    def size_at(self, epoch: int) -> Size:
+        """The size of crops in an epoch: the same in all epochs."""
+        return self.image_size
+
 
 FINETUNE_B16 = Transfer(
     encoder=VIT_B16,
@@ -136,39 +208,25 @@ FINETUNE_DIGITS = Transfer(
 """For scikit-learn's digits; takes half a minute on one CPU core. Ours, to try the command."""
 
 
-class NamedTransfer(NamedTuple):
-    """A recipe with its source."""
-
-    recipe: Transfer
-    source: str
-    """Where the settings come from."""
-    expected: str
-    """The score that its authors report, or that we measured."""
-
-
 _FILE = "MAE table 9 and the authors' FINETUNE.md"
 
 TRANSFERS = {
-    "finetune-b16": NamedTransfer(
-        FINETUNE_B16, _FILE, "83.57 +- 0.08 % on ImageNet-1K (FINETUNE.md)"
-    ),
-    "finetune-l16": NamedTransfer(
-        FINETUNE_L16, _FILE, "85.87 +- 0.07 % on ImageNet-1K (FINETUNE.md)"
-    ),
-    "finetune-h14": NamedTransfer(FINETUNE_H14, _FILE, "86.9 % on ImageNet-1K (FINETUNE.md)"),
-    "finetune-b16-paper": NamedTransfer(
+    "finetune-b16": Named(FINETUNE_B16, _FILE, "83.57 +- 0.08 % on ImageNet-1K (FINETUNE.md)"),
+    "finetune-l16": Named(FINETUNE_L16, _FILE, "85.87 +- 0.07 % on ImageNet-1K (FINETUNE.md)"),
+    "finetune-h14": Named(FINETUNE_H14, _FILE, "86.9 % on ImageNet-1K (FINETUNE.md)"),
+    "finetune-b16-paper": Named(
         FINETUNE_B16_PAPER, "MAE table 9", "83.6 % on ImageNet-1K (table 3)"
     ),
-    "scratch-b16": NamedTransfer(SCRATCH_B16, "MAE table 11", "82.3 % on ImageNet-1K (table 3)"),
-    "scratch-l16": NamedTransfer(SCRATCH_L16, "MAE table 11", "82.6 % on ImageNet-1K (table 3)"),
-    "scratch-h14": NamedTransfer(SCRATCH_H14, "MAE table 11", "83.1 % on ImageNet-1K (table 3)"),
-    "probe-b16": NamedTransfer(PROBE_B16, "MAE table 10", "68.0 % on ImageNet-1K (table 12)"),
-    "finetune-ti4": NamedTransfer(
+    "scratch-b16": Named(SCRATCH_B16, "MAE table 11", "82.3 % on ImageNet-1K (table 3)"),
+    "scratch-l16": Named(SCRATCH_L16, "MAE table 11", "82.6 % on ImageNet-1K (table 3)"),
+    "scratch-h14": Named(SCRATCH_H14, "MAE table 11", "83.1 % on ImageNet-1K (table 3)"),
+    "probe-b16": Named(PROBE_B16, "MAE table 10", "68.0 % on ImageNet-1K (table 12)"),
+    "finetune-ti4": Named(
         FINETUNE_TI4, "ours, from MAE table 9", "about 84 % on CIFAR-10 (reports of others)"
     ),
-    "scratch-ti4": NamedTransfer(
+    "scratch-ti4": Named(
         SCRATCH_TI4, "ours, from MAE table 11", "about 74 % on CIFAR-10 (reports of others)"
     ),
-    "finetune-digits": NamedTransfer(FINETUNE_DIGITS, "ours", "printed by unmask finetune"),
+    "finetune-digits": Named(FINETUNE_DIGITS, "ours", "printed by unmask finetune"),
 }
 """All fine-tuning recipes by their public names."""

@@ -49,8 +49,7 @@ ImageNet-1K (from memory, perhaps after more epochs), and 86.8 % for ViT-L after
 have not run it in full."""
 
 LATENT_TI4 = replace(
-    LATENT_B16,
-    encoder=MAE_TI4.encoder,
+    MAE_TI4,
     objective=Latent(
         masking=InverseBlockMasking(ratio=0.75, adjust=0.07, side=3),  # 16 of 64 are visible
         masks=4,
@@ -62,10 +61,8 @@ LATENT_TI4 = replace(
         last_momentum=0.9999,
         rising_share=0.3,
     ),
-    views=MAE_TI4.views,
     optimizer=replace(LATENT_B16.optimizer, clipping=ClipTogether(norm=4 / math.sqrt(192))),
     schedule=WarmupCosine(base_lr=6e-4, warmup_epochs=10),  # `MAE_TI4`'s peak for the same rows
-    image_size=MAE_TI4.image_size,
     batch_size=256,
     epochs=100,
 )

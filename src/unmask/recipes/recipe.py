@@ -1,7 +1,7 @@
 """A pretraining recipe: all settings that change the result, and no others."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from unmask.contracts import Size
 from unmask.data.multi_views import AnyPretrainingViews, sizes_of
@@ -108,11 +108,14 @@ class Recipe:
         return sizes[min(len(sizes) - 1, int(epoch * len(sizes) / self.epochs))]
 
 
-class Named(NamedTuple):
+R = TypeVar("R")
+
+
+class Named(NamedTuple, Generic[R]):
     """A recipe with its source."""
 
-    recipe: Recipe
+    recipe: R
     source: str
     """Where the settings come from."""
-    expected: str
+    expected: str = ""
     """The score that its authors report, or that we measured."""

@@ -1,11 +1,11 @@
 """Recipes for discrete tokenizers."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from unmask.contracts import Size
 from unmask.data.views import AnyCrops, CenterCrop, RandomCrop
 from unmask.patches import patch_grid
+from unmask.recipes.recipe import Named
 from unmask.spec import within
 from unmask.targets import ScalarTokenizer
 from unmask.training.optimizers import AdamW, AnyOptimizer
@@ -59,14 +59,6 @@ class Tokenizing:
         return self.image_size
 
 
-class NamedTokenizing(NamedTuple):
-    """A recipe with its source."""
-
-    recipe: Tokenizing
-    source: str
-    """Where the settings come from."""
-
-
 TOKENIZER_B16 = Tokenizing(
     tokenizer=ScalarTokenizer(codes=8192, width=256, depth=4),  # as many codes as BEiT's dVAE has
     patch_size=16,
@@ -102,8 +94,8 @@ TOKENIZER_DIGITS = replace(
 """64 codes for patches of 2 in scikit-learn's digits. Ours."""
 
 TOKENIZERS = {
-    "tokenizer-b16": NamedTokenizing(TOKENIZER_B16, "ours, with BEiT's number of codes"),
-    "tokenizer-ti4": NamedTokenizing(TOKENIZER_TI4, "ours"),
-    "tokenizer-digits": NamedTokenizing(TOKENIZER_DIGITS, "ours"),
+    "tokenizer-b16": Named(TOKENIZER_B16, "ours, with BEiT's number of codes"),
+    "tokenizer-ti4": Named(TOKENIZER_TI4, "ours"),
+    "tokenizer-digits": Named(TOKENIZER_DIGITS, "ours"),
 }
 """All tokenizer recipes by their public names."""
