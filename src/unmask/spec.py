@@ -30,16 +30,12 @@ class Kind:
 
 
 def kinds(union: Any) -> dict[str, type]:
-    """The members of a union of specs by name; empty for any other type."""
-    return _named(get_args(union) if get_origin(union) in (Union, types.UnionType) else (union,))
-
-
-def _named(members: tuple[Any, ...]) -> dict[str, type]:
+    """The members of a union of specs by name, without None; empty for any other type."""
     named: dict[str, type] = {}
-    for member in members:
-        if get_origin(member) is not Annotated:
-            return {}
-        cls, *marks = get_args(member)
+    for member in get_args(union) if get_origin(union) in (Union, types.UnionType) else (union,):
+        if member is types.NoneType:
+            continue
+        cls, *marks = get_args(member) if get_origin(member) is Annotated else (member,)
         names = [mark.name for mark in marks if isinstance(mark, Kind)]
         if not names:
             return {}
@@ -138,8 +134,12 @@ def _explain(error: BaseException, path: str) -> str:
     return f"{path}: {error}"
 
 
-def _structure_kind(named: dict[str, type]) -> Callable[[Any, Any], Any]:
+def _structure_kind(union: Any) -> Callable[[Any, Any], Any]:
+    named, or_none = kinds(union), types.NoneType in get_args(union)
+
     def structure(data: Any, _: Any) -> Any:
+        if data is None and or_none:
+            return None
         if not isinstance(data, dict) or "kind" not in data:
             raise SettingsError(
                 f"expected an object with a kind ({', '.join(named)}), got {data!r}"
@@ -153,10 +153,13 @@ def _structure_kind(named: dict[str, type]) -> Callable[[Any, Any], Any]:
     return structure
 
 
-def _unstructure_kind(named: dict[str, type]) -> Callable[[Any], dict[str, Any]]:
-    names = {cls: name for name, cls in named.items()}
+def _unstructure_kind(union: Any) -> Callable[[Any], dict[str, Any] | None]:
+    names = {cls: name for name, cls in kinds(union).items()}
+    or_none = types.NoneType in get_args(union)
 
-    def unstructure(value: Any) -> dict[str, Any]:
+    def unstructure(value: Any) -> dict[str, Any] | None:
+        if value is None and or_none:
+            return None
         if type(value) not in names:
             raise SettingsError(
                 f"{type(value).__name__} has no public name, so it cannot be written to spec.json; "
@@ -165,23 +168,6 @@ def _unstructure_kind(named: dict[str, type]) -> Callable[[Any], dict[str, Any]]
         return {"kind": names[type(value)], **_converter.unstructure(value)}
 
     return unstructure
-
-
-def _kinds_or_none(union: Any) -> dict[str, type]:
-    """The members of a union of specs and None, by name; empty for any other type."""
-    members = get_args(union) if get_origin(union) in (Union, types.UnionType) else ()
-    specs = tuple(member for member in members if member is not types.NoneType)
-    return _named(specs) if len(specs) < len(members) else {}
-
-
-def _structure_kind_or_none(named: dict[str, type]) -> Callable[[Any, Any], Any]:
-    structure = _structure_kind(named)
-    return lambda data, cls: None if data is None else structure(data, cls)
-
-
-def _unstructure_kind_or_none(named: dict[str, type]) -> Callable[[Any], Any]:
-    unstructure = _unstructure_kind(named)
-    return lambda value: None if value is None else unstructure(value)
 
 
 def _strict(cls: type) -> Callable[[Any, Any], Any]:
@@ -229,20 +215,8 @@ _converter.register_structure_hook_factory(is_dataclass, _strict_fields)
 _converter.register_unstructure_hook_factory(is_dataclass, _unstructure_fields)
 _converter.register_structure_hook_func(_is_named_tuple, _structure_named_tuple)
 _converter.register_unstructure_hook_func(_is_named_tuple, list)
-_converter.register_structure_hook_factory(
-    lambda union: bool(kinds(union)), lambda union: _structure_kind(kinds(union))
-)
-_converter.register_unstructure_hook_factory(
-    lambda union: bool(kinds(union)), lambda union: _unstructure_kind(kinds(union))
-)
-_converter.register_structure_hook_factory(
-    lambda union: bool(_kinds_or_none(union)),
-    lambda union: _structure_kind_or_none(_kinds_or_none(union)),
-)
-_converter.register_unstructure_hook_factory(
-    lambda union: bool(_kinds_or_none(union)),
-    lambda union: _unstructure_kind_or_none(_kinds_or_none(union)),
-)
+_converter.register_structure_hook_factory(lambda cls: bool(kinds(cls)), _structure_kind)
+_converter.register_unstructure_hook_factory(lambda cls: bool(kinds(cls)), _unstructure_kind)
 _converter.register_unstructure_hook(float, float)  # so that 2 and 2.0 have the same JSON and hash
 for _cls in (int, float, str, bool):
     _converter.register_structure_hook(_cls, _strict(_cls))

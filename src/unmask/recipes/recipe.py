@@ -1,7 +1,7 @@
 """A pretraining recipe: all settings that change the result, and no others."""
 
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from unmask.contracts import Size
 from unmask.data.multi_views import AnyPretrainingViews, sizes_of
@@ -111,7 +111,8 @@ class Recipe:
 R = TypeVar("R")
 
 
-class Named(NamedTuple, Generic[R]):
+@dataclass(frozen=True)
+class Named(Generic[R]):
     """A recipe with its source."""
 
     recipe: R
