@@ -9,7 +9,7 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -154,35 +154,29 @@ class Counting:
         return whole
 
     def result(self) -> Accuracy:
-        """The accuracy of all counted images."""
-        return accuracy_of_counts(self.confusion, self.among_five, self.names)
+        """The accuracy of all counted images.
 
-
-def accuracy_of_counts(
-    confusion: Int[Tensor, "classes classes"], among_five: int, names: Sequence[str]
-) -> Accuracy:
-    """Accuracy from the number of images by true class (rows) and predicted class (columns).
-
-    Recall, precision and F1 of a class without images or predictions are 0. Classes without images are not in the
-    balanced accuracy.
-    """
-    hits, actual, predicted = confusion.diag(), confusion.sum(1), confusion.sum(0)
-    images = int(confusion.sum())
-    recall, precision, f1 = recall_precision_f1(hits, actual, predicted)
-    figures = (actual, recall, precision, f1)
-    rows = zip(names, *(values.tolist() for values in figures), strict=True)
-    return Accuracy(
-        top1=int(hits.sum()) / images,
-        top5=among_five / images,
-        balanced=float(recall[actual > 0].double().mean()),
-        images=images,
-        chance=1 / len(names),
-        majority=int(actual.max()) / images,
-        classes=tuple(
-            ClassScore(name=name, images=count, recall=r, precision=p, f1=f)
-            for name, count, r, p, f in rows
-        ),
-    )
+        Recall, precision and F1 of a class without images or predictions are 0. Classes without images are not in the
+        balanced accuracy.
+        """
+        confusion = self.confusion
+        hits, actual, predicted = confusion.diag(), confusion.sum(1), confusion.sum(0)
+        images = int(confusion.sum())
+        recall, precision, f1 = recall_precision_f1(hits, actual, predicted)
+        figures = (actual, recall, precision, f1)
+        rows = zip(self.names, *(values.tolist() for values in figures), strict=True)
+        return Accuracy(
+            top1=int(hits.sum()) / images,
+            top5=self.among_five / images,
+            balanced=float(recall[actual > 0].double().mean()),
+            images=images,
+            chance=1 / len(self.names),
+            majority=int(actual.max()) / images,
+            classes=tuple(
+                ClassScore(name=name, images=count, recall=r, precision=p, f1=f)
+                for name, count, r, p, f in rows
+            ),
+        )
 
 
 def _cross_entropy(
