@@ -31,6 +31,7 @@ class Visible:
     """The encoder sees only the visible patches; the decoder has a mask token (MAE section 3)."""
 
     decoder_has_mask_token: ClassVar[bool] = True
+    """Whether the decoder inserts a token for each hidden patch."""
 
     def check(self, decoder: AnyDecoder) -> None:
         """Refuse a decoder without its own tokens for hidden patches."""
@@ -54,6 +55,7 @@ class Replaced:
     """
 
     decoder_has_mask_token: ClassVar[bool] = False
+    """Whether the decoder inserts a token for each hidden patch: the encoder has."""
 
     def check(self, decoder: AnyDecoder) -> None:
         """Refuse a decoder that always adds its own tokens for hidden patches."""
