@@ -1,8 +1,11 @@
-"""Recipes: the papers' settings as objects, and the choice of a recipe for a set of images."""
+"""Recipes: the papers' settings as objects, and the choice of a recipe for a set of images.
+
+Where the docstring of a recipe names no study or command of ours, we have not run it in full.
+"""
 
 import runpy
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from unmask.contracts import Size
 from unmask.encoders.vit import ViT
@@ -109,12 +112,11 @@ def from_file(reference: str, cls: type[T]) -> T:
 
 def choose_recipe(size: Size, images: int) -> tuple[str, str]:
     """The name of the recipe for so many images of this typical size, and the reason for the choice."""
-    side = min(size)
-    small = f"images of about {size.height} x {size.width} pixels"
-    if side <= 12:
-        return "mae-digits", f"{small} need patches of 2"
-    if side <= 64:
-        return "mae-ti4", f"{small} need patches of 4"
+    scale = _scale(size)
+    if scale != "b16":
+        side = 2 if scale == "digits" else 4
+        small = f"images of about {size.height} x {size.width} pixels"
+        return f"mae-{scale}", f"{small} need patches of {side}"
     if images < 20_000:
         return "mae-ti16", f"{images:,} images are few, so the smallest encoder is safest"
     if images < 200_000:
@@ -136,15 +138,18 @@ def choose_transfer(encoder: ViT) -> str:
 
 def choose_scratch(size: Size) -> str:
     """The name of the recipe for training on images of this typical size without pretraining."""
-    side = min(size)
-    if side <= 12:
-        return "finetune-digits"
-    return "scratch-ti4" if side <= 64 else "scratch-b16"
+    scale = _scale(size)
+    return "finetune-digits" if scale == "digits" else f"scratch-{scale}"
 
 
 def choose_tokenizer(size: Size) -> str:
     """The name of the tokenizer recipe for images of this typical size, with the patch size of `choose_recipe`."""
+    return f"tokenizer-{_scale(size)}"
+
+
+def _scale(size: Size) -> Literal["digits", "ti4", "b16"]:
+    """The last part of the name of a recipe for images of this size."""
     side = min(size)
     if side <= 12:
-        return "tokenizer-digits"
-    return "tokenizer-ti4" if side <= 64 else "tokenizer-b16"
+        return "digits"
+    return "ti4" if side <= 64 else "b16"

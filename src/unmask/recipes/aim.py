@@ -33,7 +33,7 @@ AIM_B16 = Recipe(
     epochs=800,
 )
 """ViT-B/16 with AIM's settings, trained for as long as MAE's ablations. Ours: AIM's authors did not train at this size, and
-saw overfitting on ImageNet-1K alone. Departures: biases and a class token. We have not run it in full."""
+saw overfitting on ImageNet-1K alone. Departures: biases and a class token."""
 
 AIM_TI4 = replace(
     MAE_TI4,
@@ -41,7 +41,7 @@ AIM_TI4 = replace(
     optimizer=AIM_B16.optimizer,
     schedule=WarmupCosine(base_lr=1.5e-4, warmup_epochs=20),
 )
-"""AIM for images of 32 pixels, with a smaller head and `MAE_TI4`'s learning rate. Ours. We have not run it in full."""
+"""AIM for images of 32 pixels, with a smaller head and `MAE_TI4`'s learning rate. Ours."""
 
 NAMED = {
     "aim-b16": Named(AIM_B16, "ours, with AIM's settings", "not known at this size"),

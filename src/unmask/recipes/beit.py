@@ -38,11 +38,10 @@ BEIT_B16 = Recipe(
     epochs=800,
 )
 """ViT-B/16 as in BEiT's published commands: 83.2 % fine-tuned on ImageNet-1K (MAE table 3). Departures: k-means codes of
-patches instead of a trained tokenizer's; no stochastic depth (published: 0.1) and no colour jitter (paper: 0.4). We have
-not run it in full."""
+patches instead of a trained tokenizer's; no stochastic depth (published: 0.1) and no colour jitter (paper: 0.4)."""
 
 BEIT_L16 = replace(BEIT_B16, encoder=replace(VIT_L16, blocks=BeitBlocks(layer_scale=1e-5)))
-"""ViT-L/16, otherwise as `BEIT_B16`: 85.2 % (MAE table 3). We have not run it in full."""
+"""ViT-L/16, otherwise as `BEIT_B16`: 85.2 % (MAE table 3)."""
 
 BEIT_TI4 = replace(
     MAE_TI4,
@@ -51,7 +50,7 @@ BEIT_TI4 = replace(
     optimizer=BEIT_B16.optimizer,
     schedule=BEIT_B16.schedule,
 )
-"""BEiT for images of 32 pixels, with 512 codes; 25 of 64 patches are hidden. Ours. We have not run it in full."""
+"""BEiT for images of 32 pixels, with 512 codes; 25 of 64 patches are hidden. Ours."""
 
 SIMMIM_B16 = Recipe(
     encoder=BEIT_B16.encoder,  # published configuration: shared relative positions, LayerScale 0.1
@@ -73,9 +72,9 @@ SIMMIM_B16 = Recipe(
     batch_size=2048,
     epochs=800,
 )
-"""ViT-B/16 as in SimMIM's published configuration of 800 epochs: 83.8 % fine-tuned on ImageNet-1K (its README).
-Departures: the learning rate follows half a cosine (published: divided by ten after 700 epochs); no stochastic depth
-(published: 0.1). We have not run it in full."""
+"""ViT-B/16 as in SimMIM's published configuration of 800 epochs: 83.8 % fine-tuned on ImageNet-1K (its README). Departures:
+the learning rate follows half a cosine (published: divided by ten after 700 epochs); no stochastic depth (published:
+0.1)."""
 
 SIMMIM_TI4 = replace(
     BEIT_TI4,
@@ -83,7 +82,7 @@ SIMMIM_TI4 = replace(
     optimizer=SIMMIM_B16.optimizer,
     schedule=WarmupCosine(base_lr=1.5e-4, warmup_epochs=10),
 )
-"""SimMIM for images of 32 pixels: squares of 8 pixels, `MAE_TI4`'s learning rate. Ours. We have not run it in full."""
+"""SimMIM for images of 32 pixels: squares of 8 pixels, `MAE_TI4`'s learning rate. Ours."""
 
 NAMED = {
     "beit-b16": Named(

@@ -45,8 +45,8 @@ LATENT_B16 = Recipe(
     epochs=75,  # 375,000 steps of 256 images of 1,281,167
 )
 """ViT-B/16 with the published settings of data2vec 2.0, 75 epochs with 16 masks. Its authors report 84.5 % fine-tuned on
-ImageNet-1K (from memory, perhaps after more epochs), and 86.8 % for ViT-L after 150 epochs. `Latent` lists the departures. We
-have not run it in full."""
+ImageNet-1K (from memory, perhaps after more epochs), and 86.8 % for ViT-L after 150 epochs. `Latent` lists the
+departures."""
 
 LATENT_TI4 = replace(
     MAE_TI4,
@@ -66,8 +66,8 @@ LATENT_TI4 = replace(
     batch_size=256,
     epochs=100,
 )
-"""ViT-Ti at patch 4 for images of 32 pixels: 4 masks per image, a decoder of 3 x 192, batches of 256. Ours, based on data2vec
-2.0's settings. We have not run it in full."""
+"""ViT-Ti at patch 4 for images of 32 pixels: 4 masks per image, a decoder of 3 x 192, batches of 256. Ours, based on
+data2vec 2.0's settings."""
 
 NAMED = {
     "latent-b16": Named(

@@ -69,7 +69,7 @@ TOKENIZER_B16 = Tokenizing(
     batch_size=256,
     epochs=10,
 )
-"""8,192 codes for patches of 16, about 50,000 steps on ImageNet-1K. Ours. We have not run it in full."""
+"""8,192 codes for patches of 16, about 50,000 steps on ImageNet-1K. Ours."""
 
 TOKENIZER_TI4 = replace(
     TOKENIZER_B16,
