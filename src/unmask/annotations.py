@@ -136,11 +136,7 @@ def is_dense(kind: AnyAnnotations) -> bool:
 def whole_image_only(
     kind: AnyAnnotations, what: str, remedy: str = "use the original images"
 ) -> None:
-    """Refuse annotations that say where in the image something is.
-
-    Raises:
-        SettingsError: saying that `what` cannot carry them, and the remedy.
-    """
+    """Raises SettingsError, with the remedy, for annotations that say where in the image something is."""
     if is_dense(kind):
         raise SettingsError(f"{what} cannot carry {dense_words(kind)} yet; {remedy}")
 

@@ -13,11 +13,7 @@ from unmask.errors import SettingsError
 
 
 def patch_grid(size: Size, patch_size: int) -> Size:
-    """The grid of patches of an image.
-
-    Raises:
-        SettingsError: if a side is not a multiple of the patch size, with the nearest size that works.
-    """
+    """The grid of patches of an image; SettingsError, with the nearest size that works, if they do not fill it."""
     if size.height % patch_size or size.width % patch_size:
         near = Size(*(max(1, round(side / patch_size)) * patch_size for side in size))
         raise SettingsError(

@@ -41,11 +41,7 @@ def draw_masks(
 
 
 def count_visible(masking: Masking, grid: Size) -> int:
-    """How many patches each mask of a grid keeps; draws one mask from a fixed seed.
-
-    Raises:
-        SettingsError: if the masking cannot mask such a grid.
-    """
+    """How many patches each mask of a grid keeps; SettingsError if the masking cannot mask such a grid."""
     mask = masking.sample(1, grid, torch.Generator().manual_seed(0))
     return mask.kept_index.shape[1]
 

@@ -170,11 +170,7 @@ class DalleTarget(nn.Module):
         statistics: Statistics,
         levels: Levels,
     ) -> Float[Tensor, "m n p"]:
-        """Not possible: pictures need DALL-E's decoder, which is a separate file.
-
-        Raises:
-            SettingsError: always.
-        """
+        """Always a SettingsError: pictures need DALL-E's decoder, which is a separate file."""
         raise SettingsError(
             "DALL-E's codes cannot be turned into pictures without its decoder, which unmask does not read; use a run "
             "with objective.target:tokenizer for pictures"

@@ -55,11 +55,7 @@ def code_errors(
 
 
 def typical_patches(patches: Float[Tensor, "n p"], codes: int) -> Float[Tensor, "codes p"]:
-    """Centres of patches by mini-batch k-means (Sculley, 2010), with a fixed seed.
-
-    Raises:
-        DataError: if there are fewer patches than codes.
-    """
+    """Centres by mini-batch k-means (Sculley, 2010) with a fixed seed; DataError for fewer patches than codes."""
     from sklearn.cluster import MiniBatchKMeans
     from threadpoolctl import threadpool_limits
 
@@ -108,11 +104,7 @@ class TokenTarget(nn.Module):
         return bool(self.perplexity > 0)
 
     def fit(self, patches: Float[Tensor, "n p"]) -> None:
-        """Compute the centres.
-
-        Raises:
-            DataError: if there are fewer patches than codes, or all patches get the same code.
-        """
+        """Compute the centres; DataError for fewer patches than codes, and if all patches get the same code."""
         patches = normalized(patches, patches)
         self.centers.copy_(typical_patches(patches, len(self.centers)))
         codes = nearest(patches.to(self.centers), self.centers)

@@ -48,11 +48,7 @@ class Trained(Protocol):
 
 
 def check_trained(task: Trained) -> None:
-    """Check the fields of a task.
-
-    Raises:
-        SettingsError: with the field and its value.
-    """
+    """Raises SettingsError for a field with a wrong value."""
     within(task, "[0, 1)", "drop_path", "weight_average")
     if task.trained_blocks not in ("all", "half") and not task.trained_blocks.isdecimal():
         raise SettingsError(
@@ -61,11 +57,7 @@ def check_trained(task: Trained) -> None:
 
 
 def frozen_halves(trained_blocks: str, depth: int) -> int:
-    """Number of frozen half blocks (attention or MLP), counted from the first.
-
-    Raises:
-        SettingsError: if the encoder has fewer blocks.
-    """
+    """Number of frozen half blocks (attention or MLP) from the first on; SettingsError for more blocks than there are."""
     if trained_blocks == "all":
         return 0
     trained = 1 if trained_blocks == "half" else 2 * int(trained_blocks)

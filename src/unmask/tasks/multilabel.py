@@ -180,56 +180,42 @@ class Ranking:
         return whole
 
     def result(self) -> MeanAveragePrecision:
-        """The score of all added images."""
-        return mean_average_precision(
-            torch.cat(self.probabilities), torch.cat(self.truth), self.names, self.limits
+        """Average precision of each class (scikit-learn's step-wise area), F1 at thresholds, and their means."""
+        probabilities, truth = torch.cat(self.probabilities), torch.cat(self.truth)
+        chosen = probabilities.double() >= torch.tensor(self.limits, dtype=torch.double)
+        hits = (chosen & truth).sum(0).double()
+        predicted, actual = chosen.sum(0).double(), truth.sum(0).double()
+        recall, precision, f1 = recall_precision_f1(hits, actual, predicted)
+        areas = [
+            _average_precision(member, score)
+            for member, score in zip(truth.T.numpy(), probabilities.T.numpy(), strict=True)
+        ]
+        present = actual > 0
+        figures = (values.tolist() for values in (actual.long(), precision, recall, f1))
+        classes = tuple(
+            LabelScore(
+                name=name,
+                images=count,
+                average_precision=area,
+                threshold=threshold,
+                precision=p,
+                recall=r,
+                f1=f,
+            )
+            for name, area, threshold, count, p, r, f in zip(
+                self.names, areas, self.limits, *figures, strict=True
+            )
         )
-
-
-def mean_average_precision(
-    probabilities: Float[Tensor, "n classes"],
-    truth: Tensor,
-    names: Sequence[str],
-    thresholds: tuple[float, ...],
-) -> MeanAveragePrecision:
-    """Average precision of each class (scikit-learn's step-wise area), F1 at thresholds, and their means.
-
-    `truth` [n classes] is true if an image belongs to a class.
-    """
-    chosen = probabilities.double() >= torch.tensor(thresholds, dtype=torch.double)
-    hits = (chosen & truth).sum(0).double()
-    predicted, actual = chosen.sum(0).double(), truth.sum(0).double()
-    recall, precision, f1 = recall_precision_f1(hits, actual, predicted)
-    areas = [
-        _average_precision(member, score)
-        for member, score in zip(truth.T.numpy(), probabilities.T.numpy(), strict=True)
-    ]
-    present = actual > 0
-    figures = (values.tolist() for values in (actual.long(), precision, recall, f1))
-    classes = tuple(
-        LabelScore(
-            name=name,
-            images=count,
-            average_precision=area,
-            threshold=threshold,
-            precision=p,
-            recall=r,
-            f1=f,
+        defined = [area for area in areas if area is not None]
+        return MeanAveragePrecision(
+            mean_average_precision=sum(defined) / max(1, len(defined)),
+            f1=float(f1[present].mean()) if bool(present.any()) else 0.0,
+            f1_of_all=float(2 * hits.sum() / (predicted + actual).sum().clamp(min=1)),
+            images=len(truth),
+            chance=float((actual[present] / len(truth)).mean()) if bool(present.any()) else 0.0,
+            thresholds=self.limits,
+            classes=classes,
         )
-        for name, area, threshold, count, p, r, f in zip(
-            names, areas, thresholds, *figures, strict=True
-        )
-    )
-    defined = [area for area in areas if area is not None]
-    return MeanAveragePrecision(
-        mean_average_precision=sum(defined) / max(1, len(defined)),
-        f1=float(f1[present].mean()) if bool(present.any()) else 0.0,
-        f1_of_all=float(2 * hits.sum() / (predicted + actual).sum().clamp(min=1)),
-        images=len(truth),
-        chance=float((actual[present] / len(truth)).mean()) if bool(present.any()) else 0.0,
-        thresholds=thresholds,
-        classes=classes,
-    )
 
 
 def binary_cross_entropy(
