@@ -10,12 +10,11 @@ import json
 import math
 import types
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import cattrs
 from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
-from cattrs.gen import make_dict_structure_fn
 
 from unmask.errors import SettingsError, did_you_mean
 
@@ -183,22 +182,6 @@ def _strict(cls: type) -> Callable[[Any, Any], Any]:
     return structure
 
 
-def _strict_fields(cls: type) -> Callable[[Any, Any], Any]:
-    return make_dict_structure_fn(cls, _converter, _cattrs_forbid_extra_keys=True)
-
-
-def _unstructure_fields(cls: type) -> Callable[[Any], dict[str, Any]]:
-    declared = {field.name: field.type for field in fields(cls)}
-
-    def unstructure(value: Any) -> dict[str, Any]:
-        return {
-            name: _converter.unstructure(getattr(value, name), unstructure_as=declared[name])
-            for name in declared
-        }
-
-    return unstructure
-
-
 def _is_named_tuple(cls: Any) -> bool:
     return isinstance(cls, type) and issubclass(cls, tuple) and hasattr(cls, "_fields")
 
@@ -210,9 +193,7 @@ def _structure_named_tuple(data: Any, cls: Any) -> Any:
     return cls(*(_converter.structure(v, hints[f]) for v, f in zip(data, cls._fields, strict=True)))
 
 
-_converter = cattrs.Converter()
-_converter.register_structure_hook_factory(is_dataclass, _strict_fields)
-_converter.register_unstructure_hook_factory(is_dataclass, _unstructure_fields)
+_converter = cattrs.Converter(forbid_extra_keys=True)
 _converter.register_structure_hook_func(_is_named_tuple, _structure_named_tuple)
 _converter.register_unstructure_hook_func(_is_named_tuple, list)
 _converter.register_structure_hook_factory(lambda cls: bool(kinds(cls)), _structure_kind)
