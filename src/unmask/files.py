@@ -23,9 +23,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         write(temporary)
-        sync(
-            temporary
-        )  # before the rename: else a power cut could leave the new name on an empty file
+        # before the rename: else a power cut could leave the new name on an empty file
+        sync(temporary)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

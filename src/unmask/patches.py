@@ -34,9 +34,8 @@ def patchify(images: Shaped[Tensor, "b c h w"], patch_size: int) -> Shaped[Tenso
     batch, channels = images.shape[:2]
     grid = patch_grid(size_of(images), patch_size)
     patches = images.reshape(batch, channels, grid.height, patch_size, grid.width, patch_size)
-    patches = patches.permute(
-        0, 2, 4, 3, 5, 1
-    )  # image, grid row, grid column, row, column, channel
+    # image, grid row, grid column, row, column, channel
+    patches = patches.permute(0, 2, 4, 3, 5, 1)
     return patches.reshape(batch, grid.height * grid.width, patch_size**2 * channels)
 
 

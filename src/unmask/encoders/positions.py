@@ -21,12 +21,15 @@ def sine_cosine(embed_dim: int, grid: Size) -> Float[Tensor, "rows d"]:
     position x 10000^(-i / (embed_dim / 4)).
     """
     check_width(embed_dim)
-    rows, columns = torch.meshgrid(
-        torch.arange(grid.height), torch.arange(grid.width), indexing="ij"
-    )
-    halves = [_one_axis(embed_dim // 2, positions.flatten()) for positions in (columns, rows)]
+    rows, columns = _places(grid).unbind(-1)
+    halves = [_one_axis(embed_dim // 2, positions) for positions in (columns, rows)]
     patches = torch.cat(halves, dim=1)
     return torch.cat([torch.zeros(1, embed_dim, dtype=torch.float64), patches])
+
+
+def _places(grid: Size) -> Int[Tensor, "n 2"]:
+    """Row and column of each patch."""
+    return torch.cartesian_prod(torch.arange(grid.height), torch.arange(grid.width))
 
 
 def check_width(embed_dim: int) -> None:
@@ -81,7 +84,7 @@ class RelativeBias(nn.Module):
 
 def token_differences(grid: Size, class_tokens: int) -> Int[Tensor, "t t"]:
     """The row of the table for each pair of tokens, (query, key)."""
-    positions = torch.cartesian_prod(torch.arange(grid.height), torch.arange(grid.width))
+    positions = _places(grid)
     down, right = (positions[:, None] - positions[None, :]).unbind(-1)
     between = (down + grid.height - 1) * (2 * grid.width - 1) + right + grid.width - 1
     patches, offsets = len(positions), (2 * grid.height - 1) * (2 * grid.width - 1)

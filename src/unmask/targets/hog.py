@@ -107,7 +107,6 @@ class GradientTarget(nn.Module):
         side = self.patch_size // _CELLS
         offsets = torch.arange(side, device=device) - (side - 1) / 2  # from the middle of the cell
         angle = math.pi * (torch.arange(self.bins, device=device) + 0.5) / self.bins
-        distance = (
-            angle.sin()[:, None, None] * offsets[:, None] + angle.cos()[:, None, None] * offsets
-        )  # pixels from the line
+        down, right = (part[:, None, None] for part in (angle.sin(), angle.cos()))
+        distance = down * offsets[:, None] + right * offsets  # pixels from the line
         return (1 - distance.abs()).clamp(min=0)

@@ -150,12 +150,8 @@ def _from_neighbors(
     values: Float[Tensor, "m n"], mask: PatchMask, grid: Size
 ) -> Float[Tensor, "m n"]:
     """Replace the value of each hidden patch by the mean over the nearest visible ones, weighted by 1 / distance."""
-    rows, columns = torch.meshgrid(
-        torch.arange(grid.height, device=values.device),
-        torch.arange(grid.width, device=values.device),
-        indexing="ij",
-    )
-    positions = torch.stack([rows.flatten(), columns.flatten()], 1).float()  # [n 2]
+    sides = (torch.arange(side, device=values.device) for side in grid)
+    positions = torch.cartesian_prod(*sides).float()  # [n 2]
     distance = torch.cdist(positions[mask.removed_index], positions[mask.kept_index])  # [m r k]
     nearest, index = distance.topk(min(_NEIGHBORS, distance.shape[-1]), largest=False)
     weights = (1 / nearest) / (1 / nearest).sum(-1, keepdim=True)  # [m r 8]

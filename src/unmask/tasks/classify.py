@@ -18,7 +18,7 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.spec import within
 from unmask.tasks.classifier import Classifier, check_trained, frozen_halves
 from unmask.tasks.heads import AnyHead, MeanHead
-from unmask.tasks.task import ClassScore, Prediction, likeliest, recall_precision_f1
+from unmask.tasks.task import ClassScore, Prediction, Thresholds, likeliest, recall_precision_f1
 
 _TOP = 5  # for top-5 accuracy
 
@@ -61,22 +61,16 @@ class Classify:
         loss = partial(_cross_entropy, label_smoothing=self.label_smoothing)
         return Classifier(self, encoder, len(annotations.names), loss)
 
-    def scoring(
-        self, annotations: AnyAnnotations, thresholds: tuple[float, ...] | None = None
-    ) -> "Counting":
+    def scoring(self, annotations: AnyAnnotations, thresholds: Thresholds = None) -> "Counting":
         """Empty counts; thresholds are not used."""
         return Counting(annotations.names)
 
-    def thresholds(
-        self, outputs: Float[Tensor, "n classes"], truth: Annotations
-    ) -> tuple[float, ...] | None:
+    def thresholds(self, outputs: Float[Tensor, "n classes"], truth: Annotations) -> Thresholds:
         """None: the prediction is the class with the highest score."""
         return None
 
     def predictions(
-        self,
-        outputs: Float[Tensor, "b classes"],
-        thresholds: tuple[float, ...] | None = None,
+        self, outputs: Float[Tensor, "b classes"], thresholds: Thresholds = None
     ) -> list[Prediction]:
         """The classes of each image by decreasing probability; the first is the prediction."""
         return [

@@ -17,7 +17,7 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.spec import within
 from unmask.tasks.classifier import Classifier, check_trained, frozen_halves
 from unmask.tasks.heads import AnyHead, MeanHead
-from unmask.tasks.task import Prediction, likeliest, recall_precision_f1
+from unmask.tasks.task import Prediction, Thresholds, likeliest, recall_precision_f1
 
 EVEN = 0.5
 """The default threshold of a class."""
@@ -57,15 +57,11 @@ class MultiLabel:
         """The module, which trains the encoder's trained part in place."""
         return Classifier(self, encoder, len(annotations.names), binary_cross_entropy)
 
-    def scoring(
-        self, annotations: AnyAnnotations, thresholds: tuple[float, ...] | None = None
-    ) -> "Ranking":
+    def scoring(self, annotations: AnyAnnotations, thresholds: Thresholds = None) -> "Ranking":
         """An empty scoring."""
         return Ranking(annotations.names, thresholds)
 
-    def thresholds(
-        self, outputs: Float[Tensor, "n classes"], truth: Annotations
-    ) -> tuple[float, ...]:
+    def thresholds(self, outputs: Float[Tensor, "n classes"], truth: Annotations) -> Thresholds:
         """For each class the threshold with the highest F1 on these images.
 
         It is halfway between two neighbouring probabilities; a class that no image has, or all have, gets 0.5.
@@ -76,9 +72,7 @@ class MultiLabel:
         return tuple(_best_threshold(p, t) for p, t in zip(probabilities.T, member.T, strict=True))
 
     def predictions(
-        self,
-        outputs: Float[Tensor, "b classes"],
-        thresholds: tuple[float, ...] | None = None,
+        self, outputs: Float[Tensor, "b classes"], thresholds: Thresholds = None
     ) -> list[Prediction]:
         """The classes of each image by decreasing probability; those at or above their threshold are predicted."""
         limits = thresholds or (EVEN,) * outputs.shape[1]
@@ -160,7 +154,7 @@ class MeanAveragePrecision:
 class Ranking:
     """Collects all class scores, because average precision is not a sum over images."""
 
-    def __init__(self, names: Sequence[str], thresholds: tuple[float, ...] | None = None) -> None:
+    def __init__(self, names: Sequence[str], thresholds: Thresholds = None) -> None:
         self.names, self.limits = tuple(names), thresholds or (EVEN,) * len(names)
         self.probabilities: list[Tensor] = []
         self.truth: list[Tensor] = []
