@@ -14,10 +14,6 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
     Readers find the old file or the new one, never a part, even if this process is killed. On an error the temporary
     file is removed and the old file stays. The folder must exist.
-
-    Args:
-        path: the file to write or replace.
-        write: called with the temporary path; must create that file.
     """
     # the process id keeps two processes that write the same file apart
     temporary = path.with_name(f".{os.getpid()}-{path.name}")

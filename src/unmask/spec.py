@@ -51,13 +51,7 @@ def within(spec: Any, interval: str, *names: str, usual: str = "") -> None:
     """Check that fields of a spec lie in an interval, written as in mathematics.
 
     "[0, 1)" includes 0 and excludes 1; "(0, inf)" is everything above 0. Infinity and NaN are outside every interval.
-    A field that is None is not checked.
-
-    Args:
-        spec: the object with the fields.
-        interval: the allowed values.
-        names: of the fields.
-        usual: the usual value, or another hint, for the end of the message.
+    A field that is None is not checked. `usual`, such as the usual value, ends the message.
 
     Raises:
         SettingsError: with the field's name, its value and the bounds.

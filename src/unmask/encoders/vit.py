@@ -162,13 +162,7 @@ class VisionTransformer(nn.Module):
         paths: Float[Tensor, "halves b 1 1"] | None = None,
         taps: Collection[int] = (),
     ) -> Encoded:
-        """Tokens of whole images of any size that the patch size divides.
-
-        Args:
-            images: all patches are visible.
-            paths: the factors of stochastic depth, from `kept_paths`.
-            taps: blocks whose inputs are returned too; see `Encoder.encode`.
-        """
+        """Tokens of whole images of any size that the patch size divides; `paths` are factors from `kept_paths`."""
         return self._run(self.embed(images), self.relations(size_of(images)), taps, paths)
 
     def encode_attending(

@@ -93,12 +93,7 @@ class Latent:
         )
 
     def build(self, encoder: VisionTransformer) -> "LatentPrediction":
-        """The module around an encoder.
-
-        Raises:
-            SettingsError: if the encoder has fewer than `target_blocks` blocks, or a width that `decoder_groups` does
-                not divide.
-        """
+        """The module around an encoder; SettingsError if that has too few blocks or a width that does not fit."""
         if self.target_blocks > len(encoder.blocks):
             raise SettingsError(
                 f"target_blocks is {self.target_blocks}, but the encoder has only {len(encoder.blocks)} blocks; use at "

@@ -206,15 +206,9 @@ def contrastive_loss(
     first: int,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of finding the key of each query among all keys (algorithm 1).
+    """Cross-entropy of finding the key of each query among those of all processes (algorithm 1): `first` + i for query i.
 
     The loss is multiplied by twice the temperature, so that the scale of gradients hardly depends on it.
-
-    Args:
-        queries: of this process.
-        keys: of all processes; the key of query i is key `first` + i.
-        first: number of keys of lower ranks.
-        temperature: divides the similarities.
     """
     similarity = F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T
     index = torch.arange(first, first + len(queries), device=queries.device)

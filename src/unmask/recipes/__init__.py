@@ -46,11 +46,7 @@ __all__ = [
 
 
 def find_recipe(name: str) -> Recipe:
-    """The pretraining recipe of this name, or the object that `FILE.py:NAME` points to.
-
-    Raises:
-        SettingsError: with the closest name, or the problem of the file.
-    """
+    """The pretraining recipe that a name or `FILE.py:NAME` stands for; a SettingsError names the closest."""
     if name in TRANSFERS:
         raise SettingsError(f"{name} is a recipe for `unmask finetune`, not for pretraining")
     if name in TOKENIZERS:
@@ -59,22 +55,14 @@ def find_recipe(name: str) -> Recipe:
 
 
 def find_transfer(name: str) -> Transfer:
-    """The fine-tuning recipe of this name, or the object that `FILE.py:NAME` points to.
-
-    Raises:
-        SettingsError: with the closest name, or the problem of the file.
-    """
+    """The fine-tuning recipe that a name or `FILE.py:NAME` stands for; a SettingsError names the closest."""
     if name in RECIPES:
         raise SettingsError(f"{name} is a recipe for `unmask pretrain`, not for fine-tuning")
     return _find(name, Transfer, TRANSFERS)
 
 
 def find_tokenizer(name: str) -> Tokenizing:
-    """The tokenizer recipe of this name, or the object that `FILE.py:NAME` points to.
-
-    Raises:
-        SettingsError: with the closest name, or the problem of the file.
-    """
+    """The tokenizer recipe that a name or `FILE.py:NAME` stands for; a SettingsError names the closest."""
     return _find(name, Tokenizing, TOKENIZERS)
 
 

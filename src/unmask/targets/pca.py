@@ -57,13 +57,10 @@ class ComponentTarget(nn.Module):
         return bool(self.kept_variance > 0)
 
     def fit(self, patches: Float[Tensor, "n p"]) -> None:
-        """Compute mean and leading eigenvectors of the covariance, in float64.
+        """Compute mean and leading eigenvectors of the covariance, in float64; DataError if all patches are the same.
 
         The sign of an eigenvector is arbitrary, so its largest entry is made positive: the same patches then give the
         same target everywhere.
-
-        Raises:
-            DataError: if all patches are the same.
         """
         patches = patches.double()
         mean = patches.mean(0)

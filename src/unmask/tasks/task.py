@@ -129,10 +129,7 @@ def recall_precision_f1(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Recall, precision and F1 of each class, 0 where they are not defined.
 
-    Args:
-        hits: images of each class that are said to belong to it.
-        actual: images of each class.
-        predicted: images that are said to belong to each class.
+    From the numbers of images that are rightly predicted as the class, that belong to it, and that are predicted as it.
     """
     recall, precision = (hits / total.clamp(min=1) for total in (actual, predicted))
     return recall, precision, 2 * hits / (actual + predicted).clamp(min=1)
