@@ -3,14 +3,13 @@
 Each is asked for with `isinstance`, never by the name of a class, so that a new member gets it by offering it.
 """
 
-from collections.abc import Collection
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmask.contracts import Encoded, Encoder, Masking, Moment, Size
+from unmask.contracts import Masking, Moment, Size
 from unmask.masks import PatchMask
 
 
@@ -130,17 +129,6 @@ class Reconstructing(Targeted, Protocol):
 
     def predict_all(self, images: Tensor, mask: PatchMask) -> Tensor:
         """A guess for every patch, in image order."""
-        ...
-
-
-@runtime_checkable
-class ReplacingEncoder(Encoder, Protocol):
-    """An encoder that also takes a token in place of each hidden patch."""
-
-    def encode_replaced(
-        self, images: Tensor, mask: PatchMask, token: Tensor, taps: Collection[int] = ()
-    ) -> Encoded:
-        """Tokens of all patches in image order; hidden pixels are never read."""
         ...
 
 

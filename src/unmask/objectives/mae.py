@@ -23,7 +23,6 @@ from unmask.objectives.decoders import (
 from unmask.patches import put_back, size_of
 from unmask.spec import Kind, within
 from unmask.targets import AnyTarget, NormalizedPixels
-from unmask.traits import ReplacingEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +40,9 @@ class Visible:
                 "none; use objective.encoding:replaced or objective.decoder:self-attention"
             )
 
-    def build(self, encoder: VisionTransformer) -> "VisibleEncoding":
+    def build(self, encoder: VisionTransformer) -> "Encoding":
         """The module, which has no weights."""
-        return VisibleEncoding()
+        return Encoding(None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +64,9 @@ class Replaced:
                 "objective.decoder:self-attention or objective.encoding:visible"
             )
 
-    def build(self, encoder: VisionTransformer) -> "ReplacedEncoding":
+    def build(self, encoder: VisionTransformer) -> "Encoding":
         """The module, which holds the token."""
-        return ReplacedEncoding(encoder)
+        return Encoding(drawn_token(encoder.embed_dim))
 
 
 AnyEncoding = Annotated[Visible, Kind("visible")] | Annotated[Replaced, Kind("replaced")]
@@ -116,8 +115,12 @@ class MAE:
         return MaskedAutoencoder(self, encoder)
 
 
-class VisibleEncoding(nn.Module):
-    """See `Visible`."""
+class Encoding(nn.Module):
+    """See `Visible` and `Replaced`."""
+
+    def __init__(self, mask_token: nn.Parameter | None) -> None:
+        super().__init__()
+        self.mask_token = mask_token
 
     def forward(
         self,
@@ -126,25 +129,9 @@ class VisibleEncoding(nn.Module):
         mask: PatchMask,
         taps: Collection[int],
     ) -> Encoded:
-        """Tokens of the kept patches, in the order of `mask.kept_index`."""
-        return encoder.encode_visible(images, mask, taps)
-
-
-class ReplacedEncoding(nn.Module):
-    """See `Replaced`."""
-
-    def __init__(self, encoder: VisionTransformer) -> None:
-        super().__init__()
-        self.mask_token = drawn_token(encoder.embed_dim)
-
-    def forward(
-        self,
-        encoder: ReplacingEncoder,
-        images: Shaped[Tensor, "b c h w"],
-        mask: PatchMask,
-        taps: Collection[int],
-    ) -> Encoded:
-        """Tokens of all patches, in image order."""
+        """Tokens of the kept patches, in the order of `mask.kept_index`; with a mask token of all, in image order."""
+        if self.mask_token is None:
+            return encoder.encode_visible(images, mask, taps)
         return encoder.encode_replaced(images, mask, self.mask_token, taps)
 
 
