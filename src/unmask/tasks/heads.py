@@ -27,45 +27,32 @@ class MeanHead:
 
     def build(self, embed_dim: int, classes: int) -> "MeanClassifier":
         """The module, initialised from torch's global generator."""
-        return MeanClassifier(embed_dim, classes)
-
-
-class MeanClassifier(nn.Module):
-    """See `MeanHead`."""
-
-    uses_norm = False
-
-    def __init__(self, embed_dim: int, classes: int) -> None:
-        super().__init__()
-        self.fc_norm = nn.LayerNorm(embed_dim, eps=NORM_EPSILON)
-        self.linear = _linear(embed_dim, classes, 2e-5)
-
-    def forward(self, tokens: Float[Tensor, "b t d"], norm: nn.Module) -> Float[Tensor, "b o"]:
-        """Scores of the classes."""
-        return self.linear(self.fc_norm(tokens[:, 1:].mean(1)))
+        return MeanClassifier(embed_dim, classes, nn.LayerNorm(embed_dim, eps=NORM_EPSILON))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearHead:
     """A linear layer on the mean of the patch tokens after the encoder's norm."""
 
-    def build(self, embed_dim: int, classes: int) -> "LinearClassifier":
+    def build(self, embed_dim: int, classes: int) -> "MeanClassifier":
         """The module, initialised from torch's global generator."""
-        return LinearClassifier(embed_dim, classes)
+        return MeanClassifier(embed_dim, classes, None)
 
 
-class LinearClassifier(nn.Module):
-    """See `LinearHead`."""
+class MeanClassifier(nn.Module):
+    """See `MeanHead`, which has an `fc_norm`, and `LinearHead`, which has none."""
 
-    uses_norm = True
-
-    def __init__(self, embed_dim: int, classes: int) -> None:
+    def __init__(self, embed_dim: int, classes: int, fc_norm: nn.LayerNorm | None) -> None:
         super().__init__()
+        self.uses_norm = fc_norm is None
+        self.fc_norm = fc_norm
         self.linear = _linear(embed_dim, classes, 2e-5)
 
     def forward(self, tokens: Float[Tensor, "b t d"], norm: nn.Module) -> Float[Tensor, "b o"]:
         """Scores of the classes."""
-        return self.linear(norm(tokens)[:, 1:].mean(1))
+        if self.fc_norm is None:
+            return self.linear(norm(tokens)[:, 1:].mean(1))
+        return self.linear(self.fc_norm(tokens[:, 1:].mean(1)))
 
 
 @dataclass(frozen=True, kw_only=True)
