@@ -153,14 +153,10 @@ def annotated_words(kind: AnyAnnotations) -> str:
 
 
 def nested_map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """The same nest of tuples, lists and dictionaries, with the function applied to every tensor in it."""
+    """The same nest of tuples with the function applied to every tensor in it."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, tuple):
         mapped = (nested_map(function, part) for part in value)
         return type(value)(*mapped) if hasattr(value, "_fields") else tuple(mapped)
-    if isinstance(value, list):
-        return [nested_map(function, part) for part in value]
-    if isinstance(value, dict):
-        return {key: nested_map(function, part) for key, part in value.items()}
     return value
