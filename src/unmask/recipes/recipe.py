@@ -1,7 +1,7 @@
 """A pretraining recipe: all settings that change the result, and no others."""
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from unmask.contracts import Size
 from unmask.data.multi_views import AnyPretrainingViews, sizes_of
@@ -20,6 +20,9 @@ from unmask.traits import Comparing, Hiding
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How to pretrain."""
+
+    pairs: ClassVar[bool] = False
+    """Whether images of a batch are mixed in pairs: never here."""
 
     encoder: AnyEncoder
     """Encoder to train."""
@@ -91,11 +94,6 @@ class Recipe:
     def encoder_grid(self) -> Size:
         """The grid of patches of a crop; refuses an image size that the patch size does not divide."""
         return patch_grid(self.image_size, self.encoder.patch_size)
-
-    @property
-    def pairs(self) -> bool:
-        """Whether images of a batch are mixed in pairs: never here."""
-        return False
 
     def every_size(self) -> tuple[Size, ...]:
         """All sizes of crops, in the order of training; the last is `image_size`."""

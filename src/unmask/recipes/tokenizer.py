@@ -1,6 +1,7 @@
 """Recipes for discrete tokenizers."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from unmask.contracts import Size
 from unmask.data.views import AnyCrops, CenterCrop, RandomCrop
@@ -15,6 +16,9 @@ from unmask.training.schedules import WarmupCosine
 @dataclass(frozen=True, kw_only=True)
 class Tokenizing:
     """How to train a tokenizer."""
+
+    pairs: ClassVar[bool] = False
+    """Whether images of a batch are mixed in pairs: never here."""
 
     tokenizer: ScalarTokenizer
     """Tokenizer to train."""
@@ -44,11 +48,6 @@ class Tokenizing:
         within(self, "[1, inf)", "patch_size", "batch_size")
         within(self, "(0, inf)", "epochs")
         patch_grid(self.image_size, self.patch_size)
-
-    @property
-    def pairs(self) -> bool:
-        """Whether images of a batch are mixed in pairs: never here."""
-        return False
 
     def every_size(self) -> tuple[Size, ...]:
         """All sizes of crops: only one."""
