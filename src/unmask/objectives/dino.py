@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.distributed as dist
@@ -32,6 +32,9 @@ class DINO:
     is the same as for all methods here, with fixed positions and MAE's initialisation, where DINO's authors learn
     positions and initialise from a truncated normal distribution.
     """
+
+    smallest_batch: ClassVar[int] = 2
+    """Images that a step needs at least: the centre of a single image's outputs would cancel them."""
 
     prototypes: int = 65536
     """Outputs of the head (section 3.1, "Network architecture")."""
@@ -75,11 +78,6 @@ class DINO:
         within(self, "[0, inf)", "frozen_epochs", "temperature_epochs")
         within(self, "[0, 1]", "center_momentum", "teacher_momentum")
         within(self, "[0, 1)", "drop_path", usual="DINO uses 0.1")
-
-    @property
-    def smallest_batch(self) -> int:
-        """2: the centre of a single image's outputs would cancel them."""
-        return 2
 
     def check_views(self, sizes: tuple[Size, ...]) -> None:
         """Refuse views that do not start with two large ones of the same size."""

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.distributed as dist
@@ -31,6 +31,9 @@ class MoCo3:
     momentum encoder.
     """
 
+    smallest_batch: ClassVar[int] = 2
+    """Images that a step needs at least: the other one is a negative."""
+
     hidden_dim: int = 4096
     """Width of the hidden layers of projector and predictor."""
 
@@ -47,11 +50,6 @@ class MoCo3:
         within(self, "[1, inf)", "hidden_dim", "out_dim")
         within(self, "(0, inf)", "temperature", usual="MoCo v3 uses 0.2")
         within(self, "[0, 1]", "momentum", usual="MoCo v3 uses 0.99")
-
-    @property
-    def smallest_batch(self) -> int:
-        """2: the loss needs at least one other image as a negative."""
-        return 2
 
     def check_views(self, sizes: tuple[Size, ...]) -> None:
         """Refuse everything but two views of the same size."""
