@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import cattrs
+from cattrs.cols import is_namedtuple
 from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 
 from unmask.errors import SettingsError, did_you_mean
@@ -176,10 +177,6 @@ def _strict(cls: type) -> Callable[[Any, Any], Any]:
     return structure
 
 
-def _is_named_tuple(cls: Any) -> bool:
-    return isinstance(cls, type) and issubclass(cls, tuple) and hasattr(cls, "_fields")
-
-
 def _structure_named_tuple(data: Any, cls: Any) -> Any:
     if not isinstance(data, list) or len(data) != len(cls._fields):
         raise TypeError(f"expected a list of {len(cls._fields)} numbers, got {data!r}")
@@ -188,8 +185,8 @@ def _structure_named_tuple(data: Any, cls: Any) -> Any:
 
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
-_converter.register_structure_hook_func(_is_named_tuple, _structure_named_tuple)
-_converter.register_unstructure_hook_func(_is_named_tuple, list)
+_converter.register_structure_hook_func(is_namedtuple, _structure_named_tuple)
+_converter.register_unstructure_hook_func(is_namedtuple, list)
 _converter.register_structure_hook_factory(lambda cls: bool(kinds(cls)), _structure_kind)
 _converter.register_unstructure_hook_factory(lambda cls: bool(kinds(cls)), _unstructure_kind)
 _converter.register_unstructure_hook(float, float)  # so that 2 and 2.0 have the same JSON and hash
