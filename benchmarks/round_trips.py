@@ -12,7 +12,7 @@ import torch
 
 from unmask.channels import IMAGENET
 from unmask.contracts import Size
-from unmask.encoders.sizes import VIT_B16
+from unmask.encoders.vit import VIT_B16
 from unmask.formats import FORMATS, read_named, write_weights
 from unmask.formats.model import FORMAT, ModelSpec, Weights, split
 from unmask.objectives import MAE

@@ -32,7 +32,7 @@ from unmask.contracts import Batch, Size
 from unmask.data import Folder
 from unmask.data.labelled import open_labelled
 from unmask.encoders import ViT
-from unmask.encoders.sizes import VIT_B16
+from unmask.encoders.vit import VIT_B16
 from unmask.evaluation.features import Features, features
 from unmask.evaluation.frozen import evaluate
 from unmask.recipes.mae import MAE_TI4

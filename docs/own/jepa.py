@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmask.contracts import Batch, Encoded, Loss, Moment, Size
+from unmask.encoders.averages import follow, slow_copy
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.masks import PatchMask
 from unmask.objectives.decoders import AnyDecoder, SelfAttentionDecoder
-from unmask.objectives.teacher import copy_weights, follow, slow_copy
 from unmask.patches import size_of
 from unmask.spec import within
 
@@ -100,7 +100,7 @@ class JointEmbedding(nn.Module):
 
     def begin(self) -> None:
         """Let the teacher start from the encoder, after other weights were loaded into that."""
-        copy_weights(self.teacher, self.encoder)
+        follow(self.teacher, self.encoder, momentum=0.0)
 
     def after_step(self, moment: Moment) -> None:
         """Let the teacher follow."""

@@ -20,34 +20,28 @@ if TYPE_CHECKING:
     from unmask.runs.model import Model, load
 
 _HOMES = {
-    # what a recipe is made of, and the recipes of the papers
-    "MAE": "unmask.objectives",
-    "RECIPES": "unmask.recipes",
-    "RandomMasking": "unmask.masking",
-    "Recipe": "unmask.recipes",
-    "TRANSFERS": "unmask.recipes",
-    "Transfer": "unmask.recipes",
-    "ViT": "unmask.encoders",
-    # where images come from
-    "Digits": "unmask.data",
-    "Folder": "unmask.data",
-    "LabelsFile": "unmask.data",
-    "Parquet": "unmask.data",
-    "Shards": "unmask.data",
-    "Tiff": "unmask.data",
-    # the commands as functions
-    "convert": "unmask.commands.convert",
-    "evaluate": "unmask.commands.evaluate",
-    "finetune": "unmask.commands.finetune",
-    "predict": "unmask.commands.predict",
-    "pretrain": "unmask.commands.pretrain",
-    "reconstruct": "unmask.commands.reconstruct",
-    # how a run is executed
-    "MachineFlags": "unmask.console.hardware",
-    "RunFlags": "unmask.console.hardware",
-    # a pretrained model
-    "Model": "unmask.runs.model",
-    "load": "unmask.runs.model",
+    name: module
+    for module, names in (
+        # what a recipe is made of, and the recipes of the papers
+        ("unmask.objectives", "MAE"),
+        ("unmask.masking", "RandomMasking"),
+        ("unmask.encoders", "ViT"),
+        ("unmask.recipes", "RECIPES Recipe TRANSFERS Transfer"),
+        # where images come from
+        ("unmask.data", "Digits Folder LabelsFile Parquet Shards Tiff"),
+        # the commands as functions
+        ("unmask.commands.convert", "convert"),
+        ("unmask.commands.evaluate", "evaluate"),
+        ("unmask.commands.finetune", "finetune"),
+        ("unmask.commands.predict", "predict"),
+        ("unmask.commands.pretrain", "pretrain"),
+        ("unmask.commands.reconstruct", "reconstruct"),
+        # how a run is executed
+        ("unmask.console.hardware", "MachineFlags RunFlags"),
+        # a pretrained model
+        ("unmask.runs.model", "Model load"),
+    )
+    for name in names.split()
 }
 """The module of each public name."""
 

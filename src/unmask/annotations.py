@@ -136,11 +136,7 @@ def is_dense(kind: AnyAnnotations) -> bool:
 def whole_image_only(
     kind: AnyAnnotations, what: str, remedy: str = "use the original images"
 ) -> None:
-    """Refuse annotations that say where in the image something is.
-
-    Raises:
-        SettingsError: saying that `what` cannot carry them, and the remedy.
-    """
+    """Raises SettingsError, with the remedy, for annotations that say where in the image something is."""
     if is_dense(kind):
         raise SettingsError(f"{what} cannot carry {dense_words(kind)} yet; {remedy}")
 
@@ -157,14 +153,10 @@ def annotated_words(kind: AnyAnnotations) -> str:
 
 
 def nested_map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """The same nest of tuples, lists and dictionaries, with the function applied to every tensor in it."""
+    """The same nest of tuples with the function applied to every tensor in it."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, tuple):
         mapped = (nested_map(function, part) for part in value)
         return type(value)(*mapped) if hasattr(value, "_fields") else tuple(mapped)
-    if isinstance(value, list):
-        return [nested_map(function, part) for part in value]
-    if isinstance(value, dict):
-        return {key: nested_map(function, part) for key, part in value.items()}
     return value

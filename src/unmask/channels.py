@@ -62,11 +62,7 @@ class ChannelStatistics:
         return (values - low[:, None, None]) / (high - low)[:, None, None]
 
     def in_units(self, image: Tensor) -> Tensor:
-        """An image with the pixel type of these statistics; uint8 images are converted to float32 if needed.
-
-        Raises:
-            DataError: if the statistics are for uint8 and the image is not.
-        """
+        """An image with the pixel type of these statistics: DataError if that is uint8 and the image's is not."""
         if self.values == "uint8" and image.dtype != torch.uint8:
             dtype = str(image.dtype).removeprefix("torch.")
             raise DataError(f"pixels are {dtype}, but the model was trained on uint8")

@@ -14,18 +14,13 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
     Readers find the old file or the new one, never a part, even if this process is killed. On an error the temporary
     file is removed and the old file stays. The folder must exist.
-
-    Args:
-        path: the file to write or replace.
-        write: called with the temporary path; must create that file.
     """
     # the process id keeps two processes that write the same file apart
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         write(temporary)
-        sync(
-            temporary
-        )  # before the rename: else a power cut could leave the new name on an empty file
+        # before the rename: else a power cut could leave the new name on an empty file
+        sync(temporary)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -67,11 +67,7 @@ class PatchMask(NamedTuple):
 
 
 def check_count(kept: int, patches: int) -> None:
-    """Refuse a mask that keeps or hides no patch.
-
-    Raises:
-        SettingsError: with the ratios that work for this number of patches.
-    """
+    """Raises SettingsError, with the ratios that work, for a mask that keeps or hides no patch."""
     if 0 < kept < patches:
         return
     what = "keep none" if kept <= 0 else "hide none"

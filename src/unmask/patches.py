@@ -13,11 +13,7 @@ from unmask.errors import SettingsError
 
 
 def patch_grid(size: Size, patch_size: int) -> Size:
-    """The grid of patches of an image.
-
-    Raises:
-        SettingsError: if a side is not a multiple of the patch size, with the nearest size that works.
-    """
+    """The grid of patches of an image; SettingsError, with the nearest size that works, if they do not fill it."""
     if size.height % patch_size or size.width % patch_size:
         near = Size(*(max(1, round(side / patch_size)) * patch_size for side in size))
         raise SettingsError(
@@ -38,9 +34,8 @@ def patchify(images: Shaped[Tensor, "b c h w"], patch_size: int) -> Shaped[Tenso
     batch, channels = images.shape[:2]
     grid = patch_grid(size_of(images), patch_size)
     patches = images.reshape(batch, channels, grid.height, patch_size, grid.width, patch_size)
-    patches = patches.permute(
-        0, 2, 4, 3, 5, 1
-    )  # image, grid row, grid column, row, column, channel
+    # image, grid row, grid column, row, column, channel
+    patches = patches.permute(0, 2, 4, 3, 5, 1)
     return patches.reshape(batch, grid.height * grid.width, patch_size**2 * channels)
 
 

@@ -10,12 +10,12 @@ import json
 import math
 import types
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import cattrs
+from cattrs.cols import is_namedtuple
 from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
-from cattrs.gen import make_dict_structure_fn
 
 from unmask.errors import SettingsError, did_you_mean
 
@@ -30,16 +30,12 @@ class Kind:
 
 
 def kinds(union: Any) -> dict[str, type]:
-    """The members of a union of specs by name; empty for any other type."""
-    return _named(get_args(union) if get_origin(union) in (Union, types.UnionType) else (union,))
-
-
-def _named(members: tuple[Any, ...]) -> dict[str, type]:
+    """The members of a union of specs by name, without None; empty for any other type."""
     named: dict[str, type] = {}
-    for member in members:
-        if get_origin(member) is not Annotated:
-            return {}
-        cls, *marks = get_args(member)
+    for member in get_args(union) if get_origin(union) in (Union, types.UnionType) else (union,):
+        if member is types.NoneType:
+            continue
+        cls, *marks = get_args(member) if get_origin(member) is Annotated else (member,)
         names = [mark.name for mark in marks if isinstance(mark, Kind)]
         if not names:
             return {}
@@ -56,13 +52,7 @@ def within(spec: Any, interval: str, *names: str, usual: str = "") -> None:
     """Check that fields of a spec lie in an interval, written as in mathematics.
 
     "[0, 1)" includes 0 and excludes 1; "(0, inf)" is everything above 0. Infinity and NaN are outside every interval.
-    A field that is None is not checked.
-
-    Args:
-        spec: the object with the fields.
-        interval: the allowed values.
-        names: of the fields.
-        usual: the usual value, or another hint, for the end of the message.
+    A field that is None is not checked. `usual`, such as the usual value, ends the message.
 
     Raises:
         SettingsError: with the field's name, its value and the bounds.
@@ -138,8 +128,12 @@ def _explain(error: BaseException, path: str) -> str:
     return f"{path}: {error}"
 
 
-def _structure_kind(named: dict[str, type]) -> Callable[[Any, Any], Any]:
+def _structure_kind(union: Any) -> Callable[[Any, Any], Any]:
+    named, or_none = kinds(union), types.NoneType in get_args(union)
+
     def structure(data: Any, _: Any) -> Any:
+        if data is None and or_none:
+            return None
         if not isinstance(data, dict) or "kind" not in data:
             raise SettingsError(
                 f"expected an object with a kind ({', '.join(named)}), got {data!r}"
@@ -153,10 +147,13 @@ def _structure_kind(named: dict[str, type]) -> Callable[[Any, Any], Any]:
     return structure
 
 
-def _unstructure_kind(named: dict[str, type]) -> Callable[[Any], dict[str, Any]]:
-    names = {cls: name for name, cls in named.items()}
+def _unstructure_kind(union: Any) -> Callable[[Any], dict[str, Any] | None]:
+    names = {cls: name for name, cls in kinds(union).items()}
+    or_none = types.NoneType in get_args(union)
 
-    def unstructure(value: Any) -> dict[str, Any]:
+    def unstructure(value: Any) -> dict[str, Any] | None:
+        if value is None and or_none:
+            return None
         if type(value) not in names:
             raise SettingsError(
                 f"{type(value).__name__} has no public name, so it cannot be written to spec.json; "
@@ -165,23 +162,6 @@ def _unstructure_kind(named: dict[str, type]) -> Callable[[Any], dict[str, Any]]
         return {"kind": names[type(value)], **_converter.unstructure(value)}
 
     return unstructure
-
-
-def _kinds_or_none(union: Any) -> dict[str, type]:
-    """The members of a union of specs and None, by name; empty for any other type."""
-    members = get_args(union) if get_origin(union) in (Union, types.UnionType) else ()
-    specs = tuple(member for member in members if member is not types.NoneType)
-    return _named(specs) if len(specs) < len(members) else {}
-
-
-def _structure_kind_or_none(named: dict[str, type]) -> Callable[[Any, Any], Any]:
-    structure = _structure_kind(named)
-    return lambda data, cls: None if data is None else structure(data, cls)
-
-
-def _unstructure_kind_or_none(named: dict[str, type]) -> Callable[[Any], Any]:
-    unstructure = _unstructure_kind(named)
-    return lambda value: None if value is None else unstructure(value)
 
 
 def _strict(cls: type) -> Callable[[Any, Any], Any]:
@@ -197,26 +177,6 @@ def _strict(cls: type) -> Callable[[Any, Any], Any]:
     return structure
 
 
-def _strict_fields(cls: type) -> Callable[[Any, Any], Any]:
-    return make_dict_structure_fn(cls, _converter, _cattrs_forbid_extra_keys=True)
-
-
-def _unstructure_fields(cls: type) -> Callable[[Any], dict[str, Any]]:
-    declared = {field.name: field.type for field in fields(cls)}
-
-    def unstructure(value: Any) -> dict[str, Any]:
-        return {
-            name: _converter.unstructure(getattr(value, name), unstructure_as=declared[name])
-            for name in declared
-        }
-
-    return unstructure
-
-
-def _is_named_tuple(cls: Any) -> bool:
-    return isinstance(cls, type) and issubclass(cls, tuple) and hasattr(cls, "_fields")
-
-
 def _structure_named_tuple(data: Any, cls: Any) -> Any:
     if not isinstance(data, list) or len(data) != len(cls._fields):
         raise TypeError(f"expected a list of {len(cls._fields)} numbers, got {data!r}")
@@ -224,25 +184,11 @@ def _structure_named_tuple(data: Any, cls: Any) -> Any:
     return cls(*(_converter.structure(v, hints[f]) for v, f in zip(data, cls._fields, strict=True)))
 
 
-_converter = cattrs.Converter()
-_converter.register_structure_hook_factory(is_dataclass, _strict_fields)
-_converter.register_unstructure_hook_factory(is_dataclass, _unstructure_fields)
-_converter.register_structure_hook_func(_is_named_tuple, _structure_named_tuple)
-_converter.register_unstructure_hook_func(_is_named_tuple, list)
-_converter.register_structure_hook_factory(
-    lambda union: bool(kinds(union)), lambda union: _structure_kind(kinds(union))
-)
-_converter.register_unstructure_hook_factory(
-    lambda union: bool(kinds(union)), lambda union: _unstructure_kind(kinds(union))
-)
-_converter.register_structure_hook_factory(
-    lambda union: bool(_kinds_or_none(union)),
-    lambda union: _structure_kind_or_none(_kinds_or_none(union)),
-)
-_converter.register_unstructure_hook_factory(
-    lambda union: bool(_kinds_or_none(union)),
-    lambda union: _unstructure_kind_or_none(_kinds_or_none(union)),
-)
+_converter = cattrs.Converter(forbid_extra_keys=True)
+_converter.register_structure_hook_func(is_namedtuple, _structure_named_tuple)
+_converter.register_unstructure_hook_func(is_namedtuple, list)
+_converter.register_structure_hook_factory(lambda cls: bool(kinds(cls)), _structure_kind)
+_converter.register_unstructure_hook_factory(lambda cls: bool(kinds(cls)), _unstructure_kind)
 _converter.register_unstructure_hook(float, float)  # so that 2 and 2.0 have the same JSON and hash
 for _cls in (int, float, str, bool):
     _converter.register_structure_hook(_cls, _strict(_cls))

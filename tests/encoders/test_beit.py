@@ -11,7 +11,7 @@ from reference.problems import Problem
 from torch import Tensor, nn
 
 from unmask.contracts import Size
-from unmask.encoders.relative import RelativeBias, resized_table
+from unmask.encoders.positions import RelativeBias, resized_table
 from unmask.encoders.vit import BeitBlocks, VisionTransformer, ViT
 from unmask.errors import SettingsError
 from unmask.masking.random import mask_from_noise

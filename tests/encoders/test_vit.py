@@ -13,8 +13,7 @@ from unmask.channels import Statistics
 from unmask.contracts import Size
 from unmask.encoders import ViT
 from unmask.encoders.layers import Attention, Block
-from unmask.encoders.sizes import VIT_B16, VIT_H14, VIT_L16, VIT_S16, VIT_TI16
-from unmask.encoders.vit import VisionTransformer
+from unmask.encoders.vit import VIT_B16, VIT_H14, VIT_L16, VIT_S16, VIT_TI16, VisionTransformer
 from unmask.errors import SettingsError
 from unmask.masking import AnyMasking
 from unmask.masking.random import mask_from_noise

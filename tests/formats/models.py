@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from unmask.channels import IMAGENET, ChannelStatistics
 from unmask.contracts import Size
-from unmask.encoders.sizes import VIT_B16
-from unmask.encoders.vit import ViT
+from unmask.encoders.vit import VIT_B16, ViT
 from unmask.formats import FORMATS, Hints, read_named, write_weights
 from unmask.formats.model import FORMAT, ModelSpec, Weights, split
 from unmask.masking import RandomMasking

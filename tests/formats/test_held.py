@@ -12,8 +12,7 @@ from unmask.errors import SettingsError
 from unmask.formats import FORMATS, held_by
 from unmask.formats.adapt import adapt
 from unmask.objectives.decoders import CrossAttentionDecoder, LinearDecoder
-from unmask.objectives.encodings import Replaced
-from unmask.objectives.mae import MAE
+from unmask.objectives.mae import MAE, Replaced
 from unmask.targets import AbsolutePixels, Hog, KMeansTokens, PrincipalComponents
 
 CROSSED = replace(

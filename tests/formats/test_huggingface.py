@@ -22,7 +22,7 @@ from formats.models import (
 from safetensors.torch import load_file
 from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining
 
-from unmask.encoders.sizes import VIT_B16
+from unmask.encoders.vit import VIT_B16
 from unmask.errors import SettingsError
 from unmask.formats.model import Weights
 from unmask.masking.random import mask_from_noise

@@ -21,7 +21,7 @@ from formats.models import (
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from unmask.encoders.sizes import VIT_B16
+from unmask.encoders.vit import VIT_B16
 from unmask.formats import FORMATS, write_weights
 from unmask.formats.timm import Timm
 

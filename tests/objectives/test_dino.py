@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unmask.contracts import Batch, Moment
+from unmask.encoders.averages import rising
 from unmask.errors import SettingsError
 from unmask.objectives.dino import DINO, SelfDistillation
-from unmask.objectives.teacher import rising
 from unmask.randomness import generator
 from unmask.training.loop import train
 

@@ -15,8 +15,7 @@ from unmask.masking import PartitionMasking, RandomMasking
 from unmask.masking.random import mask_from_noise
 from unmask.objectives import MAE
 from unmask.objectives.decoders import CrossAttentionDecoder, SelfAttentionDecoder
-from unmask.objectives.encodings import Replaced, Visible
-from unmask.objectives.mae import MaskedAutoencoder, some_removed
+from unmask.objectives.mae import MaskedAutoencoder, Replaced, Visible, some_removed
 from unmask.patches import pixels_of
 from unmask.spec import from_json, to_json
 from unmask.targets import NormalizedPixels, Pixels

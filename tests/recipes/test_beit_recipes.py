@@ -10,7 +10,7 @@ from unmask.encoders.vit import BeitBlocks
 from unmask.errors import SettingsError
 from unmask.objectives import MAE
 from unmask.objectives.decoders import LinearDecoder
-from unmask.objectives.encodings import Replaced, Visible
+from unmask.objectives.mae import Replaced, Visible
 from unmask.recipes import RECIPES, Recipe
 from unmask.targets import AbsolutePixels, KMeansTokens
 from unmask.training.clipping import ClipTogether

@@ -8,7 +8,7 @@ import pytest
 from unmask.contracts import Size
 from unmask.data.views import AugmentedCrop, MarginCrop, RandomCrop
 from unmask.encoders import ViT
-from unmask.encoders.sizes import VIT_B16, VIT_H14, VIT_L16
+from unmask.encoders.vit import VIT_B16, VIT_H14, VIT_L16
 from unmask.errors import SettingsError
 from unmask.recipes import (
     RECIPES,

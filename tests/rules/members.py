@@ -41,7 +41,7 @@ from unmask.objectives.decoders import (
     LinearDecoder,
     SelfAttentionDecoder,
 )
-from unmask.objectives.encodings import AnyEncoding, Replaced, Visible
+from unmask.objectives.mae import AnyEncoding, Replaced, Visible
 from unmask.spec import kinds
 from unmask.targets import (
     AbsolutePixels,

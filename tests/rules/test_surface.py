@@ -12,7 +12,7 @@ import pytest
 import unmask
 from unmask import cli
 from unmask.commands import pretrain
-from unmask.recipes import RECIPES, Named
+from unmask.recipes import RECIPES, Named, Recipe
 
 ROOT = Path(unmask.__file__).parent
 
@@ -151,7 +151,7 @@ def test_specs_are_found_at_all() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_has_a_source_and_an_expected_score(name: str) -> None:
-    named: Named = RECIPES[name]
+    named: Named[Recipe] = RECIPES[name]
     assert len(named.source) > 3
     assert len(named.expected) > 10
 

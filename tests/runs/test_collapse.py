@@ -20,7 +20,7 @@ from unmask.objectives import DINO
 from unmask.runs.collapse import collapse, image_count, in_words, watched
 from unmask.runs.run import Run
 from unmask.runs.training import Progress
-from unmask.tasks.rank import effective_rank
+from unmask.tasks.neighbors import effective_rank
 from unmask.training.logbook import read_log
 from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine

@@ -15,7 +15,7 @@ from unmask.data.noise import Noise, PatchKeep
 from unmask.data.statistics import IMAGENET
 from unmask.data.views import AugmentedCrop, CenterCrop
 from unmask.formats.model import Weights
-from unmask.recipes.transfer import Transfer
+from unmask.recipes.finetune import Transfer
 from unmask.runs.finetune import Finetune
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run, new_run

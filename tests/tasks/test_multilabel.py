@@ -11,7 +11,7 @@ from unmask.annotations import ClassLabels, ClassMaps, MultiLabels, Unlabelled
 from unmask.errors import DataError, SettingsError
 from unmask.tasks import Classify, MultiLabel, task_for
 from unmask.tasks.classify import Counting
-from unmask.tasks.multilabel import Ranking, mean_average_precision
+from unmask.tasks.multilabel import MeanAveragePrecision, Ranking
 
 NAMES = ("wheat", "maize", "grass")
 
@@ -22,6 +22,12 @@ def drawn(count: int, seed: int) -> tuple[Tensor, Tensor]:
     outputs = torch.randn(count, 3, generator=random).mul(4).round() / 4  # ties occur
     truth = (torch.rand(count, 3, generator=random) < torch.tensor([0.5, 0.2, 0.05])).float()
     return outputs, truth
+
+
+def scored(outputs: Tensor, truth: Tensor, thresholds: tuple[float, ...]) -> MeanAveragePrecision:
+    ranking = Ranking(NAMES, thresholds)
+    ranking.add(outputs, truth)
+    return ranking.result()
 
 
 def average_precision(scores: list[float], truth: list[bool]) -> float:
@@ -39,7 +45,7 @@ def average_precision(scores: list[float], truth: list[bool]) -> float:
 def test_average_precision_and_f1_equal_loops(seed: int) -> None:
     outputs, truth = drawn(80, seed)
     limits = (0.3, 0.5, 0.6)
-    score = mean_average_precision(outputs.sigmoid(), truth > 0, NAMES, limits)
+    score = scored(outputs, truth, limits)
     areas = []
     for column, one in enumerate(score.classes):
         scores, known = outputs[:, column].tolist(), (truth[:, column] > 0).tolist()
@@ -59,7 +65,7 @@ def test_average_precision_and_f1_equal_loops(seed: int) -> None:
 def test_a_class_without_images_does_not_count() -> None:
     outputs, truth = drawn(40, 0)
     truth[:, 2] = 0
-    score = mean_average_precision(outputs.sigmoid(), truth > 0, NAMES, (0.5,) * 3)
+    score = scored(outputs, truth, (0.5,) * 3)
     assert score.classes[2].average_precision is None
     known = [one.average_precision for one in score.classes[:2]]
     assert score.value == pytest.approx(sum(value for value in known if value) / 2)

@@ -8,7 +8,7 @@ import torch
 from reference.problems import random
 from torch import Tensor
 
-from unmask.tasks.rank import effective_rank
+from unmask.tasks.neighbors import effective_rank
 
 
 def literal_rank(features: Tensor) -> float:

@@ -17,8 +17,7 @@ from torch.nn.attention import SDPBackend
 from unmask.attention import AttentionShape
 from unmask.encoders.vit import BeitBlocks, ViT
 from unmask.objectives.decoders import CrossAttentionDecoder, LinearDecoder, SelfAttentionDecoder
-from unmask.objectives.encodings import Replaced, Visible
-from unmask.objectives.mae import MAE
+from unmask.objectives.mae import MAE, Replaced, Visible
 from unmask.targets import AnyTarget, DalleCodes, TokenizerCodes
 from unmask.tasks.classify import Classify
 from unmask.training.kernels import compile_parts, preferred

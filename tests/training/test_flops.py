@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from unmask.contracts import Batch, Loss, Size, StepReport
 from unmask.masking import RandomMasking
 from unmask.masks import PatchMask
-from unmask.objectives.encodings import AnyEncoding, Replaced, Visible
+from unmask.objectives.mae import AnyEncoding, Replaced, Visible
 from unmask.recipes import RECIPES
 from unmask.recipes.recipe import Recipe
 from unmask.training.flops import (

@@ -1,12 +1,17 @@
-"""Position embeddings: fixed sine-cosine tables, and resampling of tables to another grid."""
+"""Positions of patches: fixed sine-cosine tables, BEiT's relative position bias, and their resampling to other grids."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from timm.layers import resample_abs_pos_embed
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unmask.contracts import Size
 from unmask.errors import SettingsError
+
+_CLASS_ROWS = (
+    3  # of a relative bias: class token to patch, patch to class token, class token to class token
+)
 
 
 def sine_cosine(embed_dim: int, grid: Size) -> Float[Tensor, "rows d"]:
@@ -16,12 +21,15 @@ def sine_cosine(embed_dim: int, grid: Size) -> Float[Tensor, "rows d"]:
     position x 10000^(-i / (embed_dim / 4)).
     """
     check_width(embed_dim)
-    rows, columns = torch.meshgrid(
-        torch.arange(grid.height), torch.arange(grid.width), indexing="ij"
-    )
-    halves = [_one_axis(embed_dim // 2, positions.flatten()) for positions in (columns, rows)]
+    rows, columns = _places(grid).unbind(-1)
+    halves = [_one_axis(embed_dim // 2, positions) for positions in (columns, rows)]
     patches = torch.cat(halves, dim=1)
     return torch.cat([torch.zeros(1, embed_dim, dtype=torch.float64), patches])
+
+
+def _places(grid: Size) -> Int[Tensor, "n 2"]:
+    """Row and column of each patch."""
+    return torch.cartesian_prod(torch.arange(grid.height), torch.arange(grid.width))
 
 
 def check_width(embed_dim: int) -> None:
@@ -46,3 +54,54 @@ def resized(
     if old == new:
         return table
     return resample_abs_pos_embed(table, new_size=list(new), old_size=list(old))
+
+
+class RelativeBias(nn.Module):
+    """A learned bias on attention for the offset between two patches (BEiT; Swin).
+
+    One table for all blocks, with a row for each offset and a column for each head; initialised to 0.
+    """
+
+    def __init__(self, grid: Size, num_heads: int, class_tokens: int) -> None:
+        super().__init__()
+        self.grid, self.class_tokens = grid, class_tokens
+        rows = (2 * grid.height - 1) * (2 * grid.width - 1)
+        self.table = nn.Parameter(torch.zeros(rows + _CLASS_ROWS, num_heads))
+
+    def forward(self, grid: Size) -> Float[Tensor, "1 heads t t"]:
+        """The bias between all tokens of an image with this grid, class tokens first."""
+        table = resized_table(self.table, self.grid, grid)
+        index = token_differences(grid, self.class_tokens).to(table.device)
+        return table[index].permute(2, 0, 1)[None]
+
+    def among(self, grid: Size, index: Int[Tensor, "m k"]) -> Float[Tensor, "m heads t t"]:
+        """The bias between the class tokens and the patches at `index`, for each row of a mask."""
+        classes = torch.arange(self.class_tokens, device=index.device).expand(len(index), -1)
+        tokens = torch.cat([classes, index + self.class_tokens], dim=1)
+        whole = self(grid)[0]  # [heads t t]
+        return whole[:, tokens[:, :, None], tokens[:, None, :]].transpose(0, 1)
+
+
+def token_differences(grid: Size, class_tokens: int) -> Int[Tensor, "t t"]:
+    """The row of the table for each pair of tokens, (query, key)."""
+    positions = _places(grid)
+    down, right = (positions[:, None] - positions[None, :]).unbind(-1)
+    between = (down + grid.height - 1) * (2 * grid.width - 1) + right + grid.width - 1
+    patches, offsets = len(positions), (2 * grid.height - 1) * (2 * grid.width - 1)
+    index = torch.full((class_tokens + patches, class_tokens + patches), offsets + 2)
+    index[:class_tokens, class_tokens:] = offsets
+    index[class_tokens:, :class_tokens] = offsets + 1
+    index[class_tokens:, class_tokens:] = between
+    return index
+
+
+def resized_table(
+    table: Float[Tensor, "rows heads"], old: Size, new: Size
+) -> Float[Tensor, "new_rows heads"]:
+    """The table for another grid, resampled over offsets; the rows of class tokens stay."""
+    if old == new:
+        return table
+    before, after = ((2 * grid.height - 1, 2 * grid.width - 1) for grid in (old, new))
+    patches = table[:-_CLASS_ROWS].T.unflatten(1, before)[None]
+    patches = F.interpolate(patches, after, mode="bicubic", align_corners=True)
+    return torch.cat([patches[0].flatten(1).T, table[-_CLASS_ROWS:]])

@@ -14,15 +14,8 @@ from torch.nn import functional as F
 
 from unmask.channels import Statistics
 from unmask.contracts import Encoded, Size
-from unmask.encoders.layers import (
-    NORM_EPSILON,
-    Block,
-    drawn_token,
-    initialize,
-    initialize_scaled,
-)
-from unmask.encoders.positions import check_width, resized, sine_cosine
-from unmask.encoders.relative import RelativeBias
+from unmask.encoders.layers import NORM_EPSILON, Block, drawn_token, initialize, initialize_scaled
+from unmask.encoders.positions import RelativeBias, check_width, resized, sine_cosine
 from unmask.masks import PatchMask
 from unmask.patches import filled, gather, normalize, patch_grid, patchify, put_back, size_of
 from unmask.spec import Kind, within
@@ -86,6 +79,15 @@ class ViT:
         return VisionTransformer(self, image_size, channels, statistics)
 
 
+# The usual sizes. Ti and S: Touvron and others, "Training data-efficient image transformers" (DeiT, 2021), table 1.
+# S to H: MAE section 4 and appendix A.1; B, L and H from Dosovitskiy and others (2021), table 1.
+VIT_TI16 = ViT(patch_size=16, embed_dim=192, depth=12, num_heads=3)
+VIT_S16 = ViT(patch_size=16, embed_dim=384, depth=12, num_heads=6)
+VIT_B16 = ViT(patch_size=16, embed_dim=768, depth=12, num_heads=12)
+VIT_L16 = ViT(patch_size=16, embed_dim=1024, depth=24, num_heads=16)
+VIT_H14 = ViT(patch_size=14, embed_dim=1280, depth=32, num_heads=16)
+
+
 class PatchEmbed(nn.Module):
     """The patch projection: the weights of a convolution, applied as one matrix product."""
 
@@ -99,13 +101,6 @@ class PatchEmbed(nn.Module):
         """Project patches laid out as (row, column, channel)."""
         weight = self.proj.weight.permute(0, 2, 3, 1).flatten(1)
         return F.linear(patches, weight, self.proj.bias)
-
-
-def _block(spec: ViT) -> Block:
-    shape = spec.embed_dim, spec.num_heads, spec.mlp_ratio
-    if isinstance(spec.blocks, PlainBlocks):
-        return Block(*shape)
-    return Block.scaled(*shape, spec.blocks.layer_scale)
 
 
 class VisionTransformer(nn.Module):
@@ -127,17 +122,18 @@ class VisionTransformer(nn.Module):
         self.cls_token = drawn_token(spec.embed_dim, spec.class_tokens)
         self.pos_embed: nn.Parameter | None = None
         self.relative: RelativeBias | None = None
+        shape = spec.embed_dim, spec.num_heads, spec.mlp_ratio
         if isinstance(spec.blocks, PlainBlocks):
             table = sine_cosine(spec.embed_dim, self.grid).float()[None]
             self.pos_embed = nn.Parameter(table, requires_grad=False)
-        else:
-            self.relative = RelativeBias(self.grid, spec.num_heads, spec.class_tokens)
-        self.blocks = nn.ModuleList(_block(spec) for _ in range(spec.depth))
-        self.norm = nn.LayerNorm(spec.embed_dim, eps=NORM_EPSILON)
-        if isinstance(spec.blocks, PlainBlocks):
+            self.blocks = nn.ModuleList(Block(*shape) for _ in range(spec.depth))
             initialize(self.blocks)
         else:
+            self.relative = RelativeBias(self.grid, spec.num_heads, spec.class_tokens)
+            scale = spec.blocks.layer_scale
+            self.blocks = nn.ModuleList(Block.scaled(*shape, scale) for _ in range(spec.depth))
             initialize_scaled(self.blocks)
+        self.norm = nn.LayerNorm(spec.embed_dim, eps=NORM_EPSILON)
 
     @property
     def statistics(self) -> Statistics:
@@ -166,13 +162,7 @@ class VisionTransformer(nn.Module):
         paths: Float[Tensor, "halves b 1 1"] | None = None,
         taps: Collection[int] = (),
     ) -> Encoded:
-        """Tokens of whole images of any size that the patch size divides.
-
-        Args:
-            images: all patches are visible.
-            paths: the factors of stochastic depth, from `kept_paths`.
-            taps: blocks whose inputs are returned too; see `Encoder.encode`.
-        """
+        """Tokens of whole images of any size that the patch size divides; `paths` are factors from `kept_paths`."""
         return self._run(self.embed(images), self.relations(size_of(images)), taps, paths)
 
     def encode_attending(
@@ -182,9 +172,9 @@ class VisionTransformer(nn.Module):
         count = attends.shape[1]
         bias = torch.zeros(attends.shape, device=images.device).masked_fill(~attends, -torch.inf)
         relations = self.relations(size_of(images))
-        bias = (
-            bias[:, None] if relations is None else bias[:, None] + relations[..., :count, :count]
-        )
+        bias = bias[:, None]
+        if relations is not None:
+            bias = bias + relations[..., :count, :count]
         return self._run(self.embed(images)[:, :count], bias)
 
     def embed(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:

@@ -20,7 +20,7 @@ from unmask.formats.native import Native
 from unmask.formats.timm import Timm
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
-from unmask.objectives.encodings import Visible
+from unmask.objectives.mae import Visible
 from unmask.targets import NormalizedPixels, Pixels
 
 CARD = "README.md"

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from unmask.channels import ChannelStatistics
 from unmask.contracts import Size
-from unmask.encoders.positions import resized
-from unmask.encoders.relative import resized_table
+from unmask.encoders.positions import resized, resized_table
 from unmask.formats.model import Weights
 from unmask.patches import patch_grid
 

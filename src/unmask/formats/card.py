@@ -6,7 +6,7 @@ from unmask.encoders.vit import PlainBlocks
 from unmask.formats.model import ModelSpec, Weights
 from unmask.objectives import MAE
 from unmask.objectives.decoders import LinearDecoder, SelfAttentionDecoder
-from unmask.objectives.encodings import Visible
+from unmask.objectives.mae import Visible
 
 UNKNOWN_LICENSE = "unknown"
 

@@ -57,13 +57,11 @@ def _draw_one(grid: Size, count: int, smallest: float, generator: torch.Generato
     """One mask [n] with exactly `count` hidden patches."""
     hidden = torch.zeros(grid, dtype=torch.bool)
     placed = 0
-    for _ in range(
-        _TRIES
-    ):  # a narrow grid may have no room for a block; then all patches are random
+    for _ in range(_TRIES):
         hidden.zero_()
         placed = _place_blocks(hidden, count, smallest, generator)
         if 2 * placed >= count:
-            break
+            break  # else a narrow grid may have no room for a block; then all patches are random
     flat = hidden.flatten()
     visible = (~flat).nonzero().flatten()
     extra = torch.randperm(len(visible), generator=generator)[: count - placed]

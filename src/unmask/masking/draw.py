@@ -21,15 +21,8 @@ def draw_masks(
     """Masks of some images of a step, the masks of one image side by side.
 
     Masks are drawn for the whole step, and an image takes its rows. So they are the same for any number of processes
-    and any micro-batch.
-
-    Args:
-        masking: draws them; it sees the pixels if it is a `LooksAtImages`.
-        images: the images to mask.
-        grid: the patches of an image.
-        generator: the source of randomness; must be in the same state for all parts of a step.
-        part: which images of the step these are; None for all of them.
-        masks_per_image: how many draws of `masking` each image gets.
+    and any micro-batch, if the generator is in the same state for all parts of a step. Each image gets the masks of
+    `masks_per_image` draws.
     """
     whole = len(images) if part is None else part.whole
     if isinstance(masking, LooksAtImages):
@@ -41,11 +34,7 @@ def draw_masks(
 
 
 def count_visible(masking: Masking, grid: Size) -> int:
-    """How many patches each mask of a grid keeps; draws one mask from a fixed seed.
-
-    Raises:
-        SettingsError: if the masking cannot mask such a grid.
-    """
+    """How many patches each mask of a grid keeps; SettingsError if the masking cannot mask such a grid."""
     mask = masking.sample(1, grid, torch.Generator().manual_seed(0))
     return mask.kept_index.shape[1]
 

@@ -29,11 +29,7 @@ class RandomMasking:
 
 
 def count_kept(patches: int, ratio: float) -> int:
-    """How many patches stay visible, rounded down as published (39 of 196 at a ratio of 0.8).
-
-    Raises:
-        SettingsError: if no patch stays visible, or none is hidden.
-    """
+    """How many patches stay visible, rounded down as published (39 of 196 at 0.8); SettingsError if none or all do."""
     kept = int(patches * (1 - ratio))
     check_count(kept, patches)
     return kept

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from unmask.contracts import Size
 from unmask.errors import SettingsError
@@ -54,19 +52,11 @@ class SquareMasking:
         check_squares(grid, self.side)
         coarse = Size(grid.height // self.side, grid.width // self.side)
         mask = self.masking.sample(batch, coarse, generator)
-        patches_of = self._patches_of_squares(coarse, mask.image.device)
+        numbers = torch.arange(grid.height * grid.width, device=mask.image.device)
+        numbers = numbers.view(coarse.height, self.side, coarse.width, self.side).transpose(1, 2)
+        patches_of = numbers.reshape(-1, self.side**2)  # [squares, patches of a square]
         order = patches_of[torch.cat([mask.kept_index, mask.removed_index], dim=1)].flatten(1)
         return PatchMask.in_order(mask.image, order, mask.kept_index.shape[1] * self.side**2)
-
-    def _patches_of_squares(
-        self, coarse: Size, device: torch.device
-    ) -> Int[Tensor, "squares patches"]:
-        """The patches of each square, row by row."""
-        count = coarse.height * coarse.width * self.side**2
-        numbers = torch.arange(count, device=device).reshape(
-            coarse.height, self.side, coarse.width, self.side
-        )
-        return numbers.transpose(1, 2).reshape(coarse.height * coarse.width, self.side**2)
 
 
 def side_of(masking: object) -> int:
@@ -75,11 +65,7 @@ def side_of(masking: object) -> int:
 
 
 def check_squares(grid: Size, side: int, patch_size: int | None = None) -> None:
-    """Refuse a grid of patches that squares do not fill.
-
-    Raises:
-        SettingsError: with the nearest grid that works, or the nearest image size if `patch_size` is given.
-    """
+    """Raises SettingsError, with the nearest grid or (given `patch_size`) image size, for a grid that squares do not fill."""
     if grid.height % side == 0 and grid.width % side == 0:
         return
     near = Size(*(max(1, round(patches / side)) * side for patches in grid))

@@ -132,11 +132,7 @@ class AutoregressiveImageModel(nn.Module):
 
 
 def draw_prefixes(images: int, patches: int, generator: torch.Generator) -> Int[Tensor, "images"]:
-    """The number of patches in the prefix of each image: uniform from one to all but one.
-
-    Raises:
-        SettingsError: if an image has only one patch.
-    """
+    """The number of patches in the prefix of each image: uniform from one to all but one; SettingsError for one patch."""
     if patches < 2:
         raise SettingsError(
             "an image of one patch has no next patch to predict; use a larger image (--image-size) or a smaller patch"

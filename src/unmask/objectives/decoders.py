@@ -40,13 +40,14 @@ class SelfAttentionDecoder:
         within(self, "[1, inf)", "depth", usual="MAE uses 8")
         check_width(self.embed_dim)
 
-    def build(self, encoder: VisionTransformer, out_dim: int) -> "TokenDecoder":
-        """The module for an encoder that returns tokens of visible patches; predicts `out_dim` values per patch."""
-        return TokenDecoder(self, encoder, out_dim, has_mask_token=True)
+    def build(
+        self, encoder: VisionTransformer, out_dim: int, *, has_mask_token: bool = True
+    ) -> "TokenDecoder":
+        """The module, which predicts `out_dim` values per patch.
 
-    def build_for_all(self, encoder: VisionTransformer, out_dim: int) -> "TokenDecoder":
-        """The module for an encoder that returns tokens of all patches; it has no mask token."""
-        return TokenDecoder(self, encoder, out_dim, has_mask_token=False)
+        It has a mask token unless the encoder has one and returns tokens of all patches.
+        """
+        return TokenDecoder(self, encoder, out_dim, has_mask_token=has_mask_token)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +80,10 @@ class CrossAttentionDecoder:
                 f"{self.num_heads}"
             )
 
-    def build(self, encoder: VisionTransformer, out_dim: int) -> "CrossDecoder":
-        """The module; predicts `out_dim` values per patch."""
+    def build(
+        self, encoder: VisionTransformer, out_dim: int, *, has_mask_token: bool = True
+    ) -> "CrossDecoder":
+        """The module; it always has a mask token."""
         return CrossDecoder(self, encoder, out_dim)
 
 
@@ -88,8 +91,10 @@ class CrossAttentionDecoder:
 class LinearDecoder:
     """One linear layer, for encoders that see mask tokens and so decode themselves (BEiT; SimMIM)."""
 
-    def build_for_all(self, encoder: VisionTransformer, out_dim: int) -> "LinearPrediction":
-        """The module; predicts `out_dim` values per patch."""
+    def build(
+        self, encoder: VisionTransformer, out_dim: int, *, has_mask_token: bool = False
+    ) -> "LinearPrediction":
+        """The module; it never has a mask token."""
         return LinearPrediction(encoder, out_dim)
 
 
@@ -152,16 +157,13 @@ class TokenDecoder(nn.Module):
 
     def open(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m t e"]:
         """Class tokens, visible tokens and hidden tokens; after the first block if there is a mask token."""
-        positions = resized(self.pos_embed, self.grid, grid)[
-            0
-        ]  # [1 + n e], the class token's first
+        positions = resized(self.pos_embed, self.grid, grid)[0]  # the class token's, then [n e]
         if self.mask_token is None:
             order = torch.cat([mask.kept_index, mask.removed_index], dim=1)
             return self._embed(encoded.cls, taken(encoded.patches, order), order, positions)
         visible = self._embed(encoded.cls, encoded.patches, mask.kept_index, positions)
-        hidden = (
-            self.mask_token[0] + positions[1:]
-        )  # [n e]: a hidden token depends on its position only
+        # a hidden token depends on its position only
+        hidden = self.mask_token[0] + positions[1:]  # [n e]
         tokens = torch.cat([visible, F.embedding(mask.removed_index, hidden)], dim=1)
         if len(self.blocks) == 1:
             return tokens  # `close` runs the only block

@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmask.contracts import Batch, Loss, Moment, Size
+from unmask.encoders.averages import follow, rising, slow_copy
 from unmask.encoders.layers import kept_paths
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
-from unmask.objectives.processes import total
-from unmask.objectives.teacher import copy_weights, follow, rising, slow_copy
 from unmask.patches import size_of
 from unmask.spec import within
 
@@ -32,6 +32,9 @@ class DINO:
     is the same as for all methods here, with fixed positions and MAE's initialisation, where DINO's authors learn
     positions and initialise from a truncated normal distribution.
     """
+
+    smallest_batch: ClassVar[int] = 2
+    """Images that a step needs at least: the centre of a single image's outputs would cancel them."""
 
     prototypes: int = 65536
     """Outputs of the head (section 3.1, "Network architecture")."""
@@ -76,11 +79,6 @@ class DINO:
         within(self, "[0, 1]", "center_momentum", "teacher_momentum")
         within(self, "[0, 1)", "drop_path", usual="DINO uses 0.1")
 
-    @property
-    def smallest_batch(self) -> int:
-        """2: the centre of a single image's outputs would cancel them."""
-        return 2
-
     def check_views(self, sizes: tuple[Size, ...]) -> None:
         """Refuse views that do not start with two large ones of the same size."""
         if len(sizes) < _LARGE or len(set(sizes[:_LARGE])) > 1:
@@ -105,8 +103,6 @@ class SelfDistillation(nn.Module):
     """See `DINO`."""
 
     center: Tensor
-    _output_sum: Tensor
-    _output_count: Tensor
     companions: tuple[str, ...] = ("teacher.", "center")
     gives: str = "teacher.encoder."
     _output_sum: Tensor
@@ -130,8 +126,8 @@ class SelfDistillation(nn.Module):
 
     def begin(self) -> None:
         """Set the teacher's weights to the student's."""
-        copy_weights(self.teacher["encoder"], self.encoder)
-        copy_weights(self.teacher["head"], self.head)
+        follow(self.teacher["encoder"], self.encoder, momentum=0.0)
+        follow(self.teacher["head"], self.head, momentum=0.0)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """The mean cross-entropy over all pairs of a large view, seen by the teacher, and another view."""
@@ -164,7 +160,8 @@ class SelfDistillation(nn.Module):
         follow(self.teacher["encoder"], self.encoder, momentum)
         follow(self.teacher["head"], self.head, momentum)
         sum_and_count = torch.cat([self._output_sum, self._output_count[None]])  # one collective
-        sum_and_count = total(sum_and_count) if self._joined else sum_and_count
+        if self._joined:
+            dist.all_reduce(sum_and_count)
         mean = sum_and_count[:-1] / sum_and_count[-1]
         self.center.lerp_(mean, 1 - self.spec.center_momentum)
         self._output_sum.zero_()

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmask.contracts import Batch, Encoded, Loss, Moment, Size
+from unmask.encoders.averages import follow, slow_copy
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.masking import AnyMasking, InverseBlockMasking, draw_masks
 from unmask.masks import PatchMask
-from unmask.objectives.teacher import copy_weights, follow, slow_copy
 from unmask.patches import put_back, size_of, taken
 from unmask.spec import within
 
@@ -93,12 +93,7 @@ class Latent:
         )
 
     def build(self, encoder: VisionTransformer) -> "LatentPrediction":
-        """The module around an encoder.
-
-        Raises:
-            SettingsError: if the encoder has fewer than `target_blocks` blocks, or a width that `decoder_groups` does
-                not divide.
-        """
+        """The module around an encoder; SettingsError if that has too few blocks or a width that does not fit."""
         if self.target_blocks > len(encoder.blocks):
             raise SettingsError(
                 f"target_blocks is {self.target_blocks}, but the encoder has only {len(encoder.blocks)} blocks; use at "
@@ -126,7 +121,7 @@ class LatentPrediction(nn.Module):
 
     def begin(self) -> None:
         """Set the teacher's weights to the student's."""
-        copy_weights(self.teacher, self.encoder)
+        follow(self.teacher, self.encoder, momentum=0.0)
 
     def after_step(self, moment: Moment) -> None:
         """Update the teacher."""

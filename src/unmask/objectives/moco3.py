@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.distributed as dist
@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmask.contracts import Batch, Loss, Moment, Size
+from unmask.encoders.averages import follow, rising, slow_copy
 from unmask.encoders.layers import Block
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
-from unmask.objectives.processes import gathered, summed
-from unmask.objectives.teacher import copy_weights, follow, rising, slow_copy
 from unmask.spec import within
 
 _VIEWS = 2
@@ -31,6 +30,9 @@ class MoCo3:
     and values are initialised as three separate matrices. The result of pretraining is the encoder itself, not the
     momentum encoder.
     """
+
+    smallest_batch: ClassVar[int] = 2
+    """Images that a step needs at least: the other one is a negative."""
 
     hidden_dim: int = 4096
     """Width of the hidden layers of projector and predictor."""
@@ -48,11 +50,6 @@ class MoCo3:
         within(self, "[1, inf)", "hidden_dim", "out_dim")
         within(self, "(0, inf)", "temperature", usual="MoCo v3 uses 0.2")
         within(self, "[0, 1]", "momentum", usual="MoCo v3 uses 0.99")
-
-    @property
-    def smallest_batch(self) -> int:
-        """2: the loss needs at least one other image as a negative."""
-        return 2
 
     def check_views(self, sizes: tuple[Size, ...]) -> None:
         """Refuse everything but two views of the same size."""
@@ -94,8 +91,8 @@ class MomentumContrast(nn.Module):
 
     def begin(self) -> None:
         """Set the momentum encoder's weights to the encoder's."""
-        copy_weights(self.slow["encoder"], self.encoder)
-        copy_weights(self.slow["projector"], self.projector)
+        follow(self.slow["encoder"], self.encoder, momentum=0.0)
+        follow(self.slow["projector"], self.projector, momentum=0.0)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """The symmetric loss: each view as query and the other one as key (algorithm 1)."""
@@ -107,7 +104,7 @@ class MomentumContrast(nn.Module):
             keys = self._project(self.slow["encoder"], self.slow["projector"], batch)
         first = 0
         if self._joined:
-            keys = [gathered(key) for key in keys]
+            keys = [_gathered(key) for key in keys]
             first = dist.get_rank() * len(queries[0])
         temperature = self.spec.temperature
         return Loss(
@@ -160,7 +157,35 @@ class BatchNorm(nn.Module):
 
     def _mean(self, rows: Float[Tensor, "b d"]) -> Float[Tensor, "d"]:
         mean = rows.mean(0)  # all processes have equally many rows
-        return summed(mean) / dist.get_world_size() if self._joined else mean
+        if not self._joined:
+            return mean
+        total: Any = _SumOverProcesses.apply(mean)  # on any device, unlike torch's SyncBatchNorm
+        return total / dist.get_world_size()
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """A differentiable sum. Every process's loss depends on every term, so gradients are summed too."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004
+        return _total(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
+        return _total(gradients[0])
+
+
+def _total(values: Tensor) -> Tensor:
+    values = values.detach().clone()
+    dist.all_reduce(values)
+    return values
+
+
+def _gathered(rows: Float[Tensor, "b d"]) -> Float[Tensor, "whole d"]:
+    """The rows of all processes in the order of ranks, without gradients; each process has equally many rows."""
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.detach().contiguous())
+    return torch.cat(parts)
 
 
 def perceptron(*widths: int) -> nn.Sequential:
@@ -179,15 +204,9 @@ def contrastive_loss(
     first: int,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of finding the key of each query among all keys (algorithm 1).
+    """Cross-entropy of finding the key of each query among those of all processes (algorithm 1): `first` + i for query i.
 
     The loss is multiplied by twice the temperature, so that the scale of gradients hardly depends on it.
-
-    Args:
-        queries: of this process.
-        keys: of all processes; the key of query i is key `first` + i.
-        first: number of keys of lower ranks.
-        temperature: divides the similarities.
     """
     similarity = F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T
     index = torch.arange(first, first + len(queries), device=queries.device)

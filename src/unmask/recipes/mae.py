@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from unmask.contracts import Size
 from unmask.data.views import CenterCrop, RandomCrop
-from unmask.encoders.sizes import VIT_B16, VIT_H14, VIT_L16, VIT_S16, VIT_TI16
-from unmask.encoders.vit import ViT
+from unmask.encoders.vit import VIT_B16, VIT_H14, VIT_L16, VIT_S16, VIT_TI16, ViT
 from unmask.masking import RandomMasking
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
@@ -28,18 +27,16 @@ MAE_B16 = Recipe(
     batch_size=4096,  # table 8
     epochs=800,  # section 4 (ablations); table 3 trains 1600
 )
-"""ViT-B/16 as in the paper's table 8. Its authors report 83.6 % fine-tuned on ImageNet-1K after 1600 epochs (table 3). We have
-not run it in full."""
+"""ViT-B/16 as in the paper's table 8. Its authors report 83.6 % fine-tuned on ImageNet-1K after 1600 epochs (table 3)."""
 
 MAE_L16 = replace(MAE_B16, encoder=VIT_L16)
-"""ViT-L/16, otherwise as `MAE_B16`: 85.9 % after 1600 epochs (table 3). We have not run it in full."""
+"""ViT-L/16, otherwise as `MAE_B16`: 85.9 % after 1600 epochs (table 3)."""
 
 MAE_H14 = replace(MAE_B16, encoder=VIT_H14)
-"""ViT-H/14, otherwise as `MAE_B16`: 86.9 % after 1600 epochs (table 3). We have not run it in full."""
+"""ViT-H/14, otherwise as `MAE_B16`: 86.9 % after 1600 epochs (table 3)."""
 
 MAE_S16 = replace(MAE_B16, encoder=VIT_S16)
-"""ViT-S/16 with table 8's settings; the paper has no ViT-S. The CrossMAE authors report 78.9 % for MAE after 800 epochs. We
-have not run it in full."""
+"""ViT-S/16 with table 8's settings; the paper has no ViT-S. The CrossMAE authors report 78.9 % for MAE after 800 epochs."""
 
 MAE_TI16 = replace(
     MAE_B16,
@@ -63,7 +60,7 @@ MAE_TI4 = Recipe(
     epochs=300,
 )
 """ViT-Ti at patch 4 for images of 32 pixels. Ours, based on the small-scale reports in docs/recipes.md: others report about
-84 % fine-tuned on CIFAR-10 after 300 epochs (74 % from scratch). We have not run it in full."""
+84 % fine-tuned on CIFAR-10 after 300 epochs (74 % from scratch)."""
 
 MAE_MINI4 = replace(
     MAE_TI4,

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from unmask.contracts import Size
 from unmask.data.multi_views import TwoCrops
-from unmask.encoders.sizes import VIT_B16, VIT_S16
-from unmask.encoders.vit import ViT
+from unmask.encoders.vit import VIT_B16, VIT_S16, ViT
 from unmask.objectives import MoCo3
 from unmask.recipes.recipe import Named, Recipe
 from unmask.training.optimizers import AdamW
@@ -26,12 +25,10 @@ MOCO3_B16 = Recipe(
     batch_size=4096,  # section 4
     epochs=300,  # table 4
 )
-"""ViT-B/16, 300 epochs. Its authors report 76.7 % with a linear probe and 83.2 % fine-tuned on ImageNet-1K. We have not run it
-in full."""
+"""ViT-B/16, 300 epochs. Its authors report 76.7 % with a linear probe and 83.2 % fine-tuned on ImageNet-1K."""
 
 MOCO3_S16 = replace(MOCO3_B16, encoder=replace(VIT_S16, num_heads=12))
-"""ViT-S/16 with 12 heads, as in the paper (DeiT's has 6): 73.2 % with a linear probe, 81.4 % fine-tuned. We have not run it in
-full."""
+"""ViT-S/16 with 12 heads, as in the paper (DeiT's has 6): 73.2 % with a linear probe, 81.4 % fine-tuned."""
 
 MOCO3_TI4 = replace(
     MOCO3_B16,
@@ -44,8 +41,7 @@ MOCO3_TI4 = replace(
     image_size=Size(32, 32),
     batch_size=256,
 )
-"""ViT-Ti at patch 4 for images of 32 pixels, head 1024-1024-128, batches of 256. Ours, based on MoCo v3's settings. We have not
-run it in full."""
+"""ViT-Ti at patch 4 for images of 32 pixels, head 1024-1024-128, batches of 256. Ours, based on MoCo v3's settings."""
 
 NAMED = {
     "moco3-s16": Named(

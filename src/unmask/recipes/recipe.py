@@ -1,7 +1,7 @@
 """A pretraining recipe: all settings that change the result, and no others."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, Generic, TypeVar
 
 from unmask.contracts import Size
 from unmask.data.multi_views import AnyPretrainingViews, sizes_of
@@ -20,6 +20,9 @@ from unmask.traits import Comparing, Hiding
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How to pretrain."""
+
+    pairs: ClassVar[bool] = False
+    """Whether images of a batch are mixed in pairs: never here."""
 
     encoder: AnyEncoder
     """Encoder to train."""
@@ -92,11 +95,6 @@ class Recipe:
         """The grid of patches of a crop; refuses an image size that the patch size does not divide."""
         return patch_grid(self.image_size, self.encoder.patch_size)
 
-    @property
-    def pairs(self) -> bool:
-        """Whether images of a batch are mixed in pairs: never here."""
-        return False
-
     def every_size(self) -> tuple[Size, ...]:
         """All sizes of crops, in the order of training; the last is `image_size`."""
         unit = self.encoder.patch_size * self.mask_side
@@ -108,11 +106,15 @@ class Recipe:
         return sizes[min(len(sizes) - 1, int(epoch * len(sizes) / self.epochs))]
 
 
-class Named(NamedTuple):
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Named(Generic[R]):
     """A recipe with its source."""
 
-    recipe: Recipe
+    recipe: R
     source: str
     """Where the settings come from."""
-    expected: str
+    expected: str = ""
     """The score that its authors report, or that we measured."""

@@ -1,11 +1,12 @@
 """Recipes for discrete tokenizers."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import ClassVar
 
 from unmask.contracts import Size
 from unmask.data.views import AnyCrops, CenterCrop, RandomCrop
 from unmask.patches import patch_grid
+from unmask.recipes.recipe import Named
 from unmask.spec import within
 from unmask.targets import ScalarTokenizer
 from unmask.training.optimizers import AdamW, AnyOptimizer
@@ -15,6 +16,9 @@ from unmask.training.schedules import WarmupCosine
 @dataclass(frozen=True, kw_only=True)
 class Tokenizing:
     """How to train a tokenizer."""
+
+    pairs: ClassVar[bool] = False
+    """Whether images of a batch are mixed in pairs: never here."""
 
     tokenizer: ScalarTokenizer
     """Tokenizer to train."""
@@ -45,11 +49,6 @@ class Tokenizing:
         within(self, "(0, inf)", "epochs")
         patch_grid(self.image_size, self.patch_size)
 
-    @property
-    def pairs(self) -> bool:
-        """Whether images of a batch are mixed in pairs: never here."""
-        return False
-
     def every_size(self) -> tuple[Size, ...]:
         """All sizes of crops: only one."""
         return (self.image_size,)
@@ -57,14 +56,6 @@ class Tokenizing:
     def size_at(self, epoch: int) -> Size:
         """The size of crops in an epoch: the same in all epochs."""
         return self.image_size
-
-
-class NamedTokenizing(NamedTuple):
-    """A recipe with its source."""
-
-    recipe: Tokenizing
-    source: str
-    """Where the settings come from."""
 
 
 TOKENIZER_B16 = Tokenizing(
@@ -77,7 +68,7 @@ TOKENIZER_B16 = Tokenizing(
     batch_size=256,
     epochs=10,
 )
-"""8,192 codes for patches of 16, about 50,000 steps on ImageNet-1K. Ours. We have not run it in full."""
+"""8,192 codes for patches of 16, about 50,000 steps on ImageNet-1K. Ours."""
 
 TOKENIZER_TI4 = replace(
     TOKENIZER_B16,
@@ -102,8 +93,8 @@ TOKENIZER_DIGITS = replace(
 """64 codes for patches of 2 in scikit-learn's digits. Ours."""
 
 TOKENIZERS = {
-    "tokenizer-b16": NamedTokenizing(TOKENIZER_B16, "ours, with BEiT's number of codes"),
-    "tokenizer-ti4": NamedTokenizing(TOKENIZER_TI4, "ours"),
-    "tokenizer-digits": NamedTokenizing(TOKENIZER_DIGITS, "ours"),
+    "tokenizer-b16": Named(TOKENIZER_B16, "ours, with BEiT's number of codes"),
+    "tokenizer-ti4": Named(TOKENIZER_TI4, "ours"),
+    "tokenizer-digits": Named(TOKENIZER_DIGITS, "ours"),
 }
 """All tokenizer recipes by their public names."""

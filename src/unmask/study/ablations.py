@@ -6,13 +6,12 @@ from functools import partial
 
 from unmask.data.noise import NOISELESS, Noise, PatchKeep
 from unmask.data.views import AnyViews, CenterCrop, FixedCrop, JitteredCrop, RandomCrop
-from unmask.encoders.sizes import VIT_H14, VIT_L16
-from unmask.encoders.vit import ViT
+from unmask.encoders.vit import VIT_H14, VIT_L16, ViT
 from unmask.errors import SettingsError, did_you_mean
 from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking, SquareMasking
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
-from unmask.objectives.encodings import AnyEncoding, Replaced, Visible
+from unmask.objectives.mae import AnyEncoding, Replaced, Visible
 from unmask.recipes import from_file
 from unmask.study.methods import tokenized
 from unmask.study.scales import PAPER

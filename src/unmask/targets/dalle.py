@@ -125,6 +125,7 @@ class DalleTarget(nn.Module):
     """See `DalleCodes`. The encoder is frozen."""
 
     gives_levels = False
+    loss = staticmethod(code_errors)
     present: Tensor
     """1 if the encoder's weights are loaded, else 0."""
 
@@ -161,12 +162,6 @@ class DalleTarget(nn.Module):
                 pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
             return self.tokenizer(pixels).argmax(1).flatten(1)
 
-    def loss(
-        self, prediction: Float[Tensor, "m r codes"], target: Float[Tensor, "m r 1"]
-    ) -> Float[Tensor, "m r"]:
-        """Cross-entropy of each patch."""
-        return code_errors(prediction, target)
-
     def pixels(
         self,
         prediction: Float[Tensor, "m n codes"],
@@ -175,11 +170,7 @@ class DalleTarget(nn.Module):
         statistics: Statistics,
         levels: Levels,
     ) -> Float[Tensor, "m n p"]:
-        """Not possible: pictures need DALL-E's decoder, which is a separate file.
-
-        Raises:
-            SettingsError: always.
-        """
+        """Always a SettingsError: pictures need DALL-E's decoder, which is a separate file."""
         raise SettingsError(
             "DALL-E's codes cannot be turned into pictures without its decoder, which unmask does not read; use a run "
             "with objective.target:tokenizer for pictures"

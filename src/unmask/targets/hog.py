@@ -45,6 +45,7 @@ class GradientTarget(nn.Module):
     """See `Hog`. The values of a patch are ordered as (cell row, cell column, channel, direction)."""
 
     gives_levels = False
+    loss = staticmethod(squared_error)
 
     def __init__(self, patch_size: int, channels: int, bins: int) -> None:
         super().__init__()
@@ -83,10 +84,6 @@ class GradientTarget(nn.Module):
         any_known = nn.functional.max_pool2d(known.float(), side)[:, :, None] > 0
         return torch.where(any_known, sums / length, torch.nan)
 
-    def loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, "m r"]:
-        """Mean squared error of each patch's histograms."""
-        return squared_error(prediction, target)
-
     def pixels(
         self,
         prediction: Float[Tensor, "m n p"],
@@ -110,7 +107,6 @@ class GradientTarget(nn.Module):
         side = self.patch_size // _CELLS
         offsets = torch.arange(side, device=device) - (side - 1) / 2  # from the middle of the cell
         angle = math.pi * (torch.arange(self.bins, device=device) + 0.5) / self.bins
-        distance = (
-            angle.sin()[:, None, None] * offsets[:, None] + angle.cos()[:, None, None] * offsets
-        )  # pixels from the line
+        down, right = (part[:, None, None] for part in (angle.sin(), angle.cos()))
+        distance = down * offsets[:, None] + right * offsets  # pixels from the line
         return (1 - distance.abs()).clamp(min=0)

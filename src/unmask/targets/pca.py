@@ -38,6 +38,7 @@ class ComponentTarget(nn.Module):
     """See `PrincipalComponents`. Mean, basis and the explained share of the variance are buffers."""
 
     gives_levels = True
+    loss = staticmethod(squared_error)
     patches_wanted = 100_000
     mean: Tensor
     basis: Tensor
@@ -56,13 +57,10 @@ class ComponentTarget(nn.Module):
         return bool(self.kept_variance > 0)
 
     def fit(self, patches: Float[Tensor, "n p"]) -> None:
-        """Compute mean and leading eigenvectors of the covariance, in float64.
+        """Compute mean and leading eigenvectors of the covariance, in float64; DataError if all patches are the same.
 
         The sign of an eigenvector is arbitrary, so its largest entry is made positive: the same patches then give the
         same target everywhere.
-
-        Raises:
-            DataError: if all patches are the same.
         """
         patches = patches.double()
         mean = patches.mean(0)
@@ -88,10 +86,6 @@ class ComponentTarget(nn.Module):
         missing = centered.isnan()
         coefficients = centered.masked_fill(missing, 0.0) @ self.basis.T
         return coefficients.masked_fill(missing.all(-1, keepdim=True), torch.nan)
-
-    def loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, "m r"]:
-        """Mean squared error of each patch's coefficients."""
-        return squared_error(prediction, target)
 
     def pixels(
         self,

@@ -16,6 +16,9 @@ from unmask.patches import gather, normalize, patchify
 Levels = Literal["neighbors", "true"]
 """Source of a hidden patch's mean and standard deviation in pictures, if the model does not predict them."""
 
+Error = Callable[[Tensor, Tensor], Tensor]
+"""The error of each patch [m r], from prediction and target [m r p]."""
+
 _EPSILON = 1e-6  # as in MAE's published code
 _NEIGHBORS = 8
 
@@ -26,7 +29,7 @@ class Pixels:
 
     def build(self, patch_size: int, channels: int) -> "PixelTarget":
         """The target for patches of this size."""
-        return PixelTarget(patch_size, channels, squared_error)
+        return PixelTarget(patch_size, channels, squared_error, per_patch=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +38,16 @@ class AbsolutePixels:
 
     def build(self, patch_size: int, channels: int) -> "PixelTarget":
         """The target for patches of this size."""
-        return PixelTarget(patch_size, channels, absolute_error)
+        return PixelTarget(patch_size, channels, absolute_error, per_patch=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NormalizedPixels:
     """Pixels normalised by the mean and standard deviation of each patch. Best for features."""
 
-    def build(self, patch_size: int, channels: int) -> "NormalizedPixelTarget":
+    def build(self, patch_size: int, channels: int) -> "PixelTarget":
         """The target for patches of this size."""
-        return NormalizedPixelTarget(patch_size, channels)
+        return PixelTarget(patch_size, channels, squared_error, per_patch=True)
 
 
 def squared_error(
@@ -88,59 +91,22 @@ def normalized(patches: Float[Tensor, "*b p"], images: Tensor) -> Float[Tensor, 
 
 
 class PixelTarget(nn.Module):
-    """See `Pixels` and `AbsolutePixels`."""
+    """See `Pixels`, `AbsolutePixels` and `NormalizedPixels`."""
 
     gives_levels = True
 
-    def __init__(
-        self, patch_size: int, channels: int, error: Callable[[Tensor, Tensor], Tensor]
-    ) -> None:
+    def __init__(self, patch_size: int, channels: int, error: Error, *, per_patch: bool) -> None:
+        """`per_patch`: each patch has mean 0 and unbiased variance 1 over all its known values."""
         super().__init__()
-        self.patch_size, self.error = patch_size, error
+        self.patch_size, self.loss, self.per_patch = patch_size, error, per_patch
         self.out_dim = patch_size**2 * channels
 
     def forward(
         self, images: Tensor, mask: PatchMask, statistics: Statistics
     ) -> Float[Tensor, "m r p"]:
-        """The hidden patches, normalised per channel."""
-        return gather(images, mask.image, mask.removed_index, self.patch_size, statistics)
-
-    def loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, "m r"]:
-        """Mean error of each patch, squared or absolute."""
-        return self.error(prediction, target)
-
-    def pixels(
-        self,
-        prediction: Float[Tensor, "m n p"],
-        images: Tensor,
-        mask: PatchMask,
-        statistics: Statistics,
-        levels: Levels,
-    ) -> Float[Tensor, "m n p"]:
-        """The prediction itself, which has its own brightness and contrast."""
-        return prediction
-
-
-class NormalizedPixelTarget(nn.Module):
-    """See `NormalizedPixels`."""
-
-    gives_levels = True
-
-    def __init__(self, patch_size: int, channels: int) -> None:
-        super().__init__()
-        self.patch_size = patch_size
-        self.out_dim = patch_size**2 * channels
-
-    def forward(
-        self, images: Tensor, mask: PatchMask, statistics: Statistics
-    ) -> Float[Tensor, "m r p"]:
-        """The hidden patches, each with mean 0 and unbiased variance 1 over all its known values."""
+        """The hidden patches, normalised per channel and then, if asked, each by itself."""
         patches = gather(images, mask.image, mask.removed_index, self.patch_size, statistics)
-        return normalized(patches, images)
-
-    def loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, "m r"]:
-        """Mean squared error of each patch."""
-        return squared_error(prediction, target)
+        return normalized(patches, images) if self.per_patch else patches
 
     def pixels(
         self,
@@ -150,7 +116,9 @@ class NormalizedPixelTarget(nn.Module):
         statistics: Statistics,
         levels: Levels,
     ) -> Float[Tensor, "m n p"]:
-        """The prediction with a mean and standard deviation for each patch, which the model does not predict."""
+        """The prediction, with a mean and standard deviation for each patch where the model does not predict them."""
+        if not self.per_patch:
+            return prediction
         return with_levels(prediction, images, mask, self.patch_size, statistics, levels)
 
 
@@ -182,12 +150,8 @@ def _from_neighbors(
     values: Float[Tensor, "m n"], mask: PatchMask, grid: Size
 ) -> Float[Tensor, "m n"]:
     """Replace the value of each hidden patch by the mean over the nearest visible ones, weighted by 1 / distance."""
-    rows, columns = torch.meshgrid(
-        torch.arange(grid.height, device=values.device),
-        torch.arange(grid.width, device=values.device),
-        indexing="ij",
-    )
-    positions = torch.stack([rows.flatten(), columns.flatten()], 1).float()  # [n 2]
+    sides = (torch.arange(side, device=values.device) for side in grid)
+    positions = torch.cartesian_prod(*sides).float()  # [n 2]
     distance = torch.cdist(positions[mask.removed_index], positions[mask.kept_index])  # [m r k]
     nearest, index = distance.topk(min(_NEIGHBORS, distance.shape[-1]), largest=False)
     weights = (1 / nearest) / (1 / nearest).sum(-1, keepdim=True)  # [m r 8]

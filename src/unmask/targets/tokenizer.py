@@ -233,6 +233,7 @@ class CodeTarget(nn.Module):
     """See `TokenizerCodes`. The tokenizer is frozen."""
 
     gives_levels = True
+    loss = staticmethod(code_errors)
     present: Tensor
     """1 if the tokenizer's weights are loaded, else 0."""
 
@@ -259,12 +260,6 @@ class CodeTarget(nn.Module):
         """The code of each hidden patch; NaN if all values of a patch are missing."""
         patches = self._patches(images, mask.image, mask.removed_index)
         return known_codes(self._codes(patches), patches, images)
-
-    def loss(
-        self, prediction: Float[Tensor, "m r codes"], target: Float[Tensor, "m r 1"]
-    ) -> Float[Tensor, "m r"]:
-        """Cross-entropy of each patch; 0 if its code is not known."""
-        return code_errors(prediction, target)
 
     def pixels(
         self,

@@ -55,11 +55,7 @@ def code_errors(
 
 
 def typical_patches(patches: Float[Tensor, "n p"], codes: int) -> Float[Tensor, "codes p"]:
-    """Centres of patches by mini-batch k-means (Sculley, 2010), with a fixed seed.
-
-    Raises:
-        DataError: if there are fewer patches than codes.
-    """
+    """Centres by mini-batch k-means (Sculley, 2010) with a fixed seed; DataError for fewer patches than codes."""
     from sklearn.cluster import MiniBatchKMeans
     from threadpoolctl import threadpool_limits
 
@@ -90,6 +86,7 @@ class TokenTarget(nn.Module):
     """See `KMeansTokens`. The centres and the perplexity of the training patches are buffers."""
 
     gives_levels = True
+    loss = staticmethod(code_errors)
     patches_wanted = 100_000
     centers: Tensor
     perplexity: Tensor
@@ -107,11 +104,7 @@ class TokenTarget(nn.Module):
         return bool(self.perplexity > 0)
 
     def fit(self, patches: Float[Tensor, "n p"]) -> None:
-        """Compute the centres.
-
-        Raises:
-            DataError: if there are fewer patches than codes, or all patches get the same code.
-        """
+        """Compute the centres; DataError for fewer patches than codes, and if all patches get the same code."""
         patches = normalized(patches, patches)
         self.centers.copy_(typical_patches(patches, len(self.centers)))
         codes = nearest(patches.to(self.centers), self.centers)
@@ -129,12 +122,6 @@ class TokenTarget(nn.Module):
         patches = gather(images, mask.image, mask.removed_index, self.patch_size, statistics)
         codes = nearest(filled(normalized(patches, images)), self.centers)
         return known_codes(codes, patches, images)
-
-    def loss(
-        self, prediction: Float[Tensor, "m r codes"], target: Float[Tensor, "m r 1"]
-    ) -> Float[Tensor, "m r"]:
-        """Cross-entropy of each patch; 0 if its code is not known."""
-        return code_errors(prediction, target)
 
     def pixels(
         self,

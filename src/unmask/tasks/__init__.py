@@ -21,11 +21,7 @@ def annotations_of_tasks() -> tuple[type, ...]:
 
 
 def task_for(task: AnyTask, annotations: AnyAnnotations) -> AnyTask:
-    """The task, or the first that learns from these annotations, with the settings that both have (head, trained part).
-
-    Raises:
-        DataError: if there is no task for these annotations.
-    """
+    """The task, or the first for these annotations (DataError if none), with the settings that both have (head, for one)."""
     if isinstance(annotations, task.needs | Unlabelled):
         return task
     for member in kinds(AnyTask).values():

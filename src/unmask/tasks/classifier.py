@@ -4,19 +4,19 @@ from collections.abc import Callable
 from typing import Protocol, cast, runtime_checkable
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from unmask.annotations import Annotations
 from unmask.contracts import Batch, Loss, Moment
+from unmask.encoders.averages import follow, slow_copy
 from unmask.encoders.layers import Block, kept_paths
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.patches import size_of
 from unmask.spec import within
-from unmask.tasks.average import WeightAverage
 from unmask.tasks.heads import AnyHead
-from unmask.traits import Following
 
 LossFunction = Callable[[Float[Tensor, "b classes"], Annotations], Float[Tensor, ""]]
 """The mean loss of a batch, from class scores and annotations."""
@@ -48,11 +48,7 @@ class Trained(Protocol):
 
 
 def check_trained(task: Trained) -> None:
-    """Check the fields of a task.
-
-    Raises:
-        SettingsError: with the field and its value.
-    """
+    """Raises SettingsError for a field with a wrong value."""
     within(task, "[0, 1)", "drop_path", "weight_average")
     if task.trained_blocks not in ("all", "half") and not task.trained_blocks.isdecimal():
         raise SettingsError(
@@ -61,11 +57,7 @@ def check_trained(task: Trained) -> None:
 
 
 def frozen_halves(trained_blocks: str, depth: int) -> int:
-    """Number of frozen half blocks (attention or MLP), counted from the first.
-
-    Raises:
-        SettingsError: if the encoder has fewer blocks.
-    """
+    """Number of frozen half blocks (attention or MLP) from the first on; SettingsError for more blocks than there are."""
     if trained_blocks == "all":
         return 0
     trained = 1 if trained_blocks == "half" else 2 * int(trained_blocks)
@@ -93,18 +85,17 @@ class Classifier(nn.Module):
         self.head = task.head.build(encoder.embed_dim, classes)
         self._frozen = frozen_halves(task.trained_blocks, len(encoder.blocks))
         self._freeze()
-        self.average = (
-            WeightAverage(task.weight_average, encoder=encoder, head=self.head)
-            if task.weight_average > 0
-            else None
-        )
+        self.average: nn.ModuleDict | None = None
+        if task.weight_average > 0:  # "copies" is part of names in saved files
+            copies = {"encoder": slow_copy(encoder), "head": slow_copy(self.head)}
+            self.average = nn.ModuleDict({"copies": nn.ModuleDict(copies)})
 
     @property
     def evaluated(self) -> tuple[VisionTransformer, nn.Module]:
         """Encoder and head for evaluation: their moving averages, if there are any."""
         if self.average is None:
             return self.encoder, self.head
-        copies = self.average.copies
+        copies = cast(nn.ModuleDict, self.average["copies"])
         return cast(VisionTransformer, copies["encoder"]), copies["head"]
 
     def predict(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
@@ -123,10 +114,12 @@ class Classifier(nn.Module):
 
     def after_step(self, moment: Moment) -> None:
         """Average the head's running statistics over processes, and update the moving average of the weights."""
-        if isinstance(self.head, Following):
-            self.head.after_step(moment)
+        for module in self.head.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                _average_over_processes(module)
         if self.average is not None:
-            self.average.follow(encoder=self.encoder, head=self.head)
+            for average, module in zip(self.evaluated, (self.encoder, self.head), strict=True):
+                follow(average, module, self.task.weight_average)
 
     def _tokens(
         self,
@@ -177,3 +170,13 @@ class Classifier(nn.Module):
                     part.requires_grad_(2 * number + half >= self._frozen)
         any_trained = self._frozen < 2 * len(encoder.blocks)
         encoder.norm.requires_grad_(any_trained and self.head.uses_norm)
+
+
+def _average_over_processes(batch_norm: nn.BatchNorm1d) -> None:
+    """Replace running statistics with their mean over all processes."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    for statistic in (batch_norm.running_mean, batch_norm.running_var):
+        assert statistic is not None
+        dist.all_reduce(statistic)
+        statistic /= dist.get_world_size()

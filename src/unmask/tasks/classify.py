@@ -9,7 +9,7 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,7 +18,7 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.spec import within
 from unmask.tasks.classifier import Classifier, check_trained, frozen_halves
 from unmask.tasks.heads import AnyHead, MeanHead
-from unmask.tasks.task import ClassScore, Prediction, likeliest, recall_precision_f1
+from unmask.tasks.task import ClassScore, Prediction, Thresholds, likeliest, recall_precision_f1
 
 _TOP = 5  # for top-5 accuracy
 
@@ -61,22 +61,16 @@ class Classify:
         loss = partial(_cross_entropy, label_smoothing=self.label_smoothing)
         return Classifier(self, encoder, len(annotations.names), loss)
 
-    def scoring(
-        self, annotations: AnyAnnotations, thresholds: tuple[float, ...] | None = None
-    ) -> "Counting":
+    def scoring(self, annotations: AnyAnnotations, thresholds: Thresholds = None) -> "Counting":
         """Empty counts; thresholds are not used."""
         return Counting(annotations.names)
 
-    def thresholds(
-        self, outputs: Float[Tensor, "n classes"], truth: Annotations
-    ) -> tuple[float, ...] | None:
+    def thresholds(self, outputs: Float[Tensor, "n classes"], truth: Annotations) -> Thresholds:
         """None: the prediction is the class with the highest score."""
         return None
 
     def predictions(
-        self,
-        outputs: Float[Tensor, "b classes"],
-        thresholds: tuple[float, ...] | None = None,
+        self, outputs: Float[Tensor, "b classes"], thresholds: Thresholds = None
     ) -> list[Prediction]:
         """The classes of each image by decreasing probability; the first is the prediction."""
         return [
@@ -154,35 +148,29 @@ class Counting:
         return whole
 
     def result(self) -> Accuracy:
-        """The accuracy of all counted images."""
-        return accuracy_of_counts(self.confusion, self.among_five, self.names)
+        """The accuracy of all counted images.
 
-
-def accuracy_of_counts(
-    confusion: Int[Tensor, "classes classes"], among_five: int, names: Sequence[str]
-) -> Accuracy:
-    """Accuracy from the number of images by true class (rows) and predicted class (columns).
-
-    Recall, precision and F1 of a class without images or predictions are 0. Classes without images are not in the
-    balanced accuracy.
-    """
-    hits, actual, predicted = confusion.diag(), confusion.sum(1), confusion.sum(0)
-    images = int(confusion.sum())
-    recall, precision, f1 = recall_precision_f1(hits, actual, predicted)
-    figures = (actual, recall, precision, f1)
-    rows = zip(names, *(values.tolist() for values in figures), strict=True)
-    return Accuracy(
-        top1=int(hits.sum()) / images,
-        top5=among_five / images,
-        balanced=float(recall[actual > 0].double().mean()),
-        images=images,
-        chance=1 / len(names),
-        majority=int(actual.max()) / images,
-        classes=tuple(
-            ClassScore(name=name, images=count, recall=r, precision=p, f1=f)
-            for name, count, r, p, f in rows
-        ),
-    )
+        Recall, precision and F1 of a class without images or predictions are 0. Classes without images are not in the
+        balanced accuracy.
+        """
+        confusion = self.confusion
+        hits, actual, predicted = confusion.diag(), confusion.sum(1), confusion.sum(0)
+        images = int(confusion.sum())
+        recall, precision, f1 = recall_precision_f1(hits, actual, predicted)
+        figures = (actual, recall, precision, f1)
+        rows = zip(self.names, *(values.tolist() for values in figures), strict=True)
+        return Accuracy(
+            top1=int(hits.sum()) / images,
+            top5=self.among_five / images,
+            balanced=float(recall[actual > 0].double().mean()),
+            images=images,
+            chance=1 / len(self.names),
+            majority=int(actual.max()) / images,
+            classes=tuple(
+                ClassScore(name=name, images=count, recall=r, precision=p, f1=f)
+                for name, count, r, p, f in rows
+            ),
+        )
 
 
 def _cross_entropy(

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmask.attention import attend
-from unmask.contracts import Moment
 from unmask.encoders.layers import NORM_EPSILON
 from unmask.spec import Kind
 
@@ -29,45 +27,32 @@ class MeanHead:
 
     def build(self, embed_dim: int, classes: int) -> "MeanClassifier":
         """The module, initialised from torch's global generator."""
-        return MeanClassifier(embed_dim, classes)
-
-
-class MeanClassifier(nn.Module):
-    """See `MeanHead`."""
-
-    uses_norm = False
-
-    def __init__(self, embed_dim: int, classes: int) -> None:
-        super().__init__()
-        self.fc_norm = nn.LayerNorm(embed_dim, eps=NORM_EPSILON)
-        self.linear = _linear(embed_dim, classes, 2e-5)
-
-    def forward(self, tokens: Float[Tensor, "b t d"], norm: nn.Module) -> Float[Tensor, "b o"]:
-        """Scores of the classes."""
-        return self.linear(self.fc_norm(tokens[:, 1:].mean(1)))
+        return MeanClassifier(embed_dim, classes, nn.LayerNorm(embed_dim, eps=NORM_EPSILON))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearHead:
     """A linear layer on the mean of the patch tokens after the encoder's norm."""
 
-    def build(self, embed_dim: int, classes: int) -> "LinearClassifier":
+    def build(self, embed_dim: int, classes: int) -> "MeanClassifier":
         """The module, initialised from torch's global generator."""
-        return LinearClassifier(embed_dim, classes)
+        return MeanClassifier(embed_dim, classes, None)
 
 
-class LinearClassifier(nn.Module):
-    """See `LinearHead`."""
+class MeanClassifier(nn.Module):
+    """See `MeanHead`, which has an `fc_norm`, and `LinearHead`, which has none."""
 
-    uses_norm = True
-
-    def __init__(self, embed_dim: int, classes: int) -> None:
+    def __init__(self, embed_dim: int, classes: int, fc_norm: nn.LayerNorm | None) -> None:
         super().__init__()
+        self.uses_norm = fc_norm is None
+        self.fc_norm = fc_norm
         self.linear = _linear(embed_dim, classes, 2e-5)
 
     def forward(self, tokens: Float[Tensor, "b t d"], norm: nn.Module) -> Float[Tensor, "b o"]:
         """Scores of the classes."""
-        return self.linear(norm(tokens)[:, 1:].mean(1))
+        if self.fc_norm is None:
+            return self.linear(norm(tokens)[:, 1:].mean(1))
+        return self.linear(self.fc_norm(tokens[:, 1:].mean(1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +86,6 @@ class TokenClassifier(nn.Module):
             mean, variance = self.batch_norm.running_mean, self.batch_norm.running_var
             return self.linear(F.batch_norm(token, mean, variance, eps=self.batch_norm.eps))
         return self.linear(self.batch_norm(token))
-
-    def after_step(self, moment: Moment) -> None:
-        """Average the running statistics over all processes."""
-        _reduce(self.batch_norm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,10 +123,6 @@ class AttentiveClassifier(nn.Module):
         pooled = attend(query, self.key(patches), self.value(patches), self.num_heads)
         return self.linear(pooled[:, 0])
 
-    def after_step(self, moment: Moment) -> None:
-        """Average the running statistics over all processes."""
-        _reduce(self.batch_norm)
-
 
 AnyHead = (
     Annotated[MeanHead, Kind("mean")]
@@ -153,16 +130,6 @@ AnyHead = (
     | Annotated[TokenProbe, Kind("token-probe")]
     | Annotated[AttentiveHead, Kind("attentive")]
 )
-
-
-def _reduce(batch_norm: nn.BatchNorm1d) -> None:
-    """Replace running averages with their mean over all processes."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return
-    for average in (batch_norm.running_mean, batch_norm.running_var):
-        assert average is not None
-        dist.all_reduce(average)
-        average /= dist.get_world_size()
 
 
 def _linear(embed_dim: int, classes: int, std: float) -> nn.Linear:

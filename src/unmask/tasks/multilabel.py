@@ -17,7 +17,7 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.spec import within
 from unmask.tasks.classifier import Classifier, check_trained, frozen_halves
 from unmask.tasks.heads import AnyHead, MeanHead
-from unmask.tasks.task import Prediction, likeliest, recall_precision_f1
+from unmask.tasks.task import Prediction, Thresholds, likeliest, recall_precision_f1
 
 EVEN = 0.5
 """The default threshold of a class."""
@@ -57,15 +57,11 @@ class MultiLabel:
         """The module, which trains the encoder's trained part in place."""
         return Classifier(self, encoder, len(annotations.names), binary_cross_entropy)
 
-    def scoring(
-        self, annotations: AnyAnnotations, thresholds: tuple[float, ...] | None = None
-    ) -> "Ranking":
+    def scoring(self, annotations: AnyAnnotations, thresholds: Thresholds = None) -> "Ranking":
         """An empty scoring."""
         return Ranking(annotations.names, thresholds)
 
-    def thresholds(
-        self, outputs: Float[Tensor, "n classes"], truth: Annotations
-    ) -> tuple[float, ...]:
+    def thresholds(self, outputs: Float[Tensor, "n classes"], truth: Annotations) -> Thresholds:
         """For each class the threshold with the highest F1 on these images.
 
         It is halfway between two neighbouring probabilities; a class that no image has, or all have, gets 0.5.
@@ -76,9 +72,7 @@ class MultiLabel:
         return tuple(_best_threshold(p, t) for p, t in zip(probabilities.T, member.T, strict=True))
 
     def predictions(
-        self,
-        outputs: Float[Tensor, "b classes"],
-        thresholds: tuple[float, ...] | None = None,
+        self, outputs: Float[Tensor, "b classes"], thresholds: Thresholds = None
     ) -> list[Prediction]:
         """The classes of each image by decreasing probability; those at or above their threshold are predicted."""
         limits = thresholds or (EVEN,) * outputs.shape[1]
@@ -160,7 +154,7 @@ class MeanAveragePrecision:
 class Ranking:
     """Collects all class scores, because average precision is not a sum over images."""
 
-    def __init__(self, names: Sequence[str], thresholds: tuple[float, ...] | None = None) -> None:
+    def __init__(self, names: Sequence[str], thresholds: Thresholds = None) -> None:
         self.names, self.limits = tuple(names), thresholds or (EVEN,) * len(names)
         self.probabilities: list[Tensor] = []
         self.truth: list[Tensor] = []
@@ -180,56 +174,42 @@ class Ranking:
         return whole
 
     def result(self) -> MeanAveragePrecision:
-        """The score of all added images."""
-        return mean_average_precision(
-            torch.cat(self.probabilities), torch.cat(self.truth), self.names, self.limits
+        """Average precision of each class (scikit-learn's step-wise area), F1 at thresholds, and their means."""
+        probabilities, truth = torch.cat(self.probabilities), torch.cat(self.truth)
+        chosen = probabilities.double() >= torch.tensor(self.limits, dtype=torch.double)
+        hits = (chosen & truth).sum(0).double()
+        predicted, actual = chosen.sum(0).double(), truth.sum(0).double()
+        recall, precision, f1 = recall_precision_f1(hits, actual, predicted)
+        areas = [
+            _average_precision(member, score)
+            for member, score in zip(truth.T.numpy(), probabilities.T.numpy(), strict=True)
+        ]
+        present = actual > 0
+        figures = (values.tolist() for values in (actual.long(), precision, recall, f1))
+        classes = tuple(
+            LabelScore(
+                name=name,
+                images=count,
+                average_precision=area,
+                threshold=threshold,
+                precision=p,
+                recall=r,
+                f1=f,
+            )
+            for name, area, threshold, count, p, r, f in zip(
+                self.names, areas, self.limits, *figures, strict=True
+            )
         )
-
-
-def mean_average_precision(
-    probabilities: Float[Tensor, "n classes"],
-    truth: Tensor,
-    names: Sequence[str],
-    thresholds: tuple[float, ...],
-) -> MeanAveragePrecision:
-    """Average precision of each class (scikit-learn's step-wise area), F1 at thresholds, and their means.
-
-    `truth` [n classes] is true if an image belongs to a class.
-    """
-    chosen = probabilities.double() >= torch.tensor(thresholds, dtype=torch.double)
-    hits = (chosen & truth).sum(0).double()
-    predicted, actual = chosen.sum(0).double(), truth.sum(0).double()
-    recall, precision, f1 = recall_precision_f1(hits, actual, predicted)
-    areas = [
-        _average_precision(member, score)
-        for member, score in zip(truth.T.numpy(), probabilities.T.numpy(), strict=True)
-    ]
-    present = actual > 0
-    figures = (values.tolist() for values in (actual.long(), precision, recall, f1))
-    classes = tuple(
-        LabelScore(
-            name=name,
-            images=count,
-            average_precision=area,
-            threshold=threshold,
-            precision=p,
-            recall=r,
-            f1=f,
+        defined = [area for area in areas if area is not None]
+        return MeanAveragePrecision(
+            mean_average_precision=sum(defined) / max(1, len(defined)),
+            f1=float(f1[present].mean()) if bool(present.any()) else 0.0,
+            f1_of_all=float(2 * hits.sum() / (predicted + actual).sum().clamp(min=1)),
+            images=len(truth),
+            chance=float((actual[present] / len(truth)).mean()) if bool(present.any()) else 0.0,
+            thresholds=self.limits,
+            classes=classes,
         )
-        for name, area, threshold, count, p, r, f in zip(
-            names, areas, thresholds, *figures, strict=True
-        )
-    )
-    defined = [area for area in areas if area is not None]
-    return MeanAveragePrecision(
-        mean_average_precision=sum(defined) / max(1, len(defined)),
-        f1=float(f1[present].mean()) if bool(present.any()) else 0.0,
-        f1_of_all=float(2 * hits.sum() / (predicted + actual).sum().clamp(min=1)),
-        images=len(truth),
-        chance=float((actual[present] / len(truth)).mean()) if bool(present.any()) else 0.0,
-        thresholds=thresholds,
-        classes=classes,
-    )
 
 
 def binary_cross_entropy(

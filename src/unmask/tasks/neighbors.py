@@ -1,6 +1,7 @@
-"""Weighted k-nearest neighbours on frozen features (Wu and others, 2018; DINO's protocol).
+"""Measures of frozen features that need no training: weighted k-nearest neighbours, and the effective rank.
 
-Each of the k features with the highest cosine similarity votes with weight exp(similarity / temperature).
+Of the neighbours (Wu and others, 2018; DINO's protocol), each of the k features with the highest cosine similarity votes
+with weight exp(similarity / temperature).
 """
 
 import torch
@@ -12,6 +13,7 @@ NEIGHBORS = 20
 TEMPERATURE = 0.07
 _CHUNK = 1024  # test features compared at a time, to limit memory
 _CERTAIN = 1e-6  # shares are clamped to this and 1 minus this, so that log-odds are finite
+_ALIKE = 1e-5  # smallest singular value that counts, as a share of the features' norm
 
 
 def knn_votes(
@@ -33,18 +35,6 @@ def knn_votes(
         for part in test.split(_CHUNK)
     ]
     return torch.cat(votes)
-
-
-def knn_classes(
-    train: Float[Tensor, "n d"],
-    labels: Int[Tensor, "n"],
-    test: Float[Tensor, "b d"],
-    classes: int,
-    neighbors: int = NEIGHBORS,
-    temperature: float = TEMPERATURE,
-) -> Int[Tensor, "b"]:
-    """The class with the most votes of the nearest training features."""
-    return knn_votes(train, labels, test, classes, neighbors, temperature).argmax(1)
 
 
 def knn_classes_of_others(
@@ -70,3 +60,17 @@ def _votes(
         return shares.logit(eps=_CERTAIN)
     votes = torch.zeros(len(similarity), classes)
     return votes.scatter_add_(1, labels[index], weights)
+
+
+def effective_rank(features: Float[Tensor, "n d"]) -> float:
+    """exp(entropy) of the singular values as shares of their sum (Roy and Vetterli, "The Effective Rank", 2007).
+
+    The result is between 1 and min(n - 1, d). Features are centred first, because their mean does not distinguish
+    images; identical features have rank 1. Garrido and others (RankMe, 2023) use the same number, without centring, to
+    evaluate encoders without labels.
+    """
+    exact = features.double()
+    values = torch.linalg.svdvals(exact - exact.mean(0))
+    values = values[values > _ALIKE * exact.norm()]  # others are float32 rounding errors
+    shares = values / values.sum()
+    return float((-(shares * shares.log()).sum()).exp())

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from unmask.annotations import Annotations, AnyAnnotations
 from unmask.encoders.vit import VisionTransformer
 
+Thresholds = tuple[float, ...] | None
+"""The lowest probability of each class at which an image is predicted to belong to it; None if there are none."""
+
 
 class Prediction(NamedTuple):
     """The prediction for a whole image."""
@@ -108,19 +111,15 @@ class Task(Protocol):
         """The module to train: a `Trainable` with `encoder` and `predict(images)`."""
         ...
 
-    def scoring(
-        self, annotations: AnyAnnotations, thresholds: tuple[float, ...] | None = None
-    ) -> Scoring:
+    def scoring(self, annotations: AnyAnnotations, thresholds: Thresholds = None) -> Scoring:
         """An empty scoring."""
         ...
 
-    def thresholds(self, outputs: Any, truth: Annotations) -> tuple[float, ...] | None:
+    def thresholds(self, outputs: Any, truth: Annotations) -> Thresholds:
         """Thresholds chosen on held-out training images; None if the task has no thresholds."""
         ...
 
-    def predictions(
-        self, outputs: Any, thresholds: tuple[float, ...] | None = None
-    ) -> list[Prediction]:
+    def predictions(self, outputs: Any, thresholds: Thresholds = None) -> list[Prediction]:
         """The prediction for each image."""
         ...
 
@@ -130,10 +129,7 @@ def recall_precision_f1(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Recall, precision and F1 of each class, 0 where they are not defined.
 
-    Args:
-        hits: images of each class that are said to belong to it.
-        actual: images of each class.
-        predicted: images that are said to belong to each class.
+    From the numbers of images that are rightly predicted as the class, that belong to it, and that are predicted as it.
     """
     recall, precision = (hits / total.clamp(min=1) for total in (actual, predicted))
     return recall, precision, 2 * hits / (actual + predicted).clamp(min=1)
