@@ -25,17 +25,17 @@ from unmask.formats.model import FORMAT, ModelSpec
 from unmask.recipes import Recipe
 from unmask.runs.bottleneck import Bench, LoaderSpeed, Machine, StepSpeed, Together, verdict
 from unmask.runs.feeding import feed_for
-from unmask.training.flops import (
+from unmask.training.hardware import Hardware, cores, memory_available, wait_for
+from unmask.training.kernels import prepared
+from unmask.training.loop import train
+from unmask.training.step_cost import (
     copy_ceiling,
     flops_per_image,
     forget_peak,
     matrix_ceiling,
     peak_memory,
+    saved_bytes,
 )
-from unmask.training.hardware import Hardware, cores, memory_available, wait_for
-from unmask.training.kernels import prepared
-from unmask.training.loop import train
-from unmask.training.step_cost import saved_bytes
 
 _STEP_SECONDS = 16.0  # for all batch sizes together
 _SIZE_SECONDS = 5.0  # for one batch size

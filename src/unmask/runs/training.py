@@ -20,11 +20,11 @@ from unmask.runs.saving import Saver
 from unmask.targets.tokenizer import current_names
 from unmask.training.checkpoint import Checkpoint, restore_optimizer
 from unmask.training.distributed import agreed, everyones, here, spread
-from unmask.training.flops import Meter, first_ceiling, flops_per_image
 from unmask.training.hardware import find_device, wait_for
 from unmask.training.kernels import prepared
 from unmask.training.logbook import Logbook
 from unmask.training.loop import train
+from unmask.training.step_cost import Meter, first_ceiling, flops_per_image
 
 _WRITE_SECONDS = (
     1.0  # between writes of the log; reading losses waits for the GPU, so not at every step

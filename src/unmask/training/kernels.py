@@ -14,10 +14,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from unmask.attention import PREFERRED, AttentionShape
-from unmask.contracts import Batch, Reports, StepReport
+from unmask.contracts import Reports, StepReport
 from unmask.randomness import generator
 from unmask.training.hardware import Precision, autocast, wait_for
-from unmask.training.untouched import untouched
+from unmask.training.step_cost import Example, untouched
 from unmask.traits import Fused
 
 _WORTH_COMPILING = 500
@@ -41,7 +41,7 @@ Preference = dict[AttentionShape, list[SDPBackend]]
 
 def prepared(
     trainable: nn.Module,
-    examples: Iterable[Callable[[int], Batch]],
+    examples: Iterable[Example],
     device: torch.device,
     precision: Precision,
     *,
@@ -50,8 +50,8 @@ def prepared(
 ) -> Callable[[Reports], Reports]:
     """Choose kernels and compile a module for a run; returns a wrapper for the iterator of its reports.
 
-    `examples` are functions from a number of images to a batch on the device, one for each crop size. Whether to compile
-    depends on the steps of the whole run, so that a resumed run computes as before.
+    `examples` has one for each crop size. Whether to compile depends on the steps of the whole run, so that a resumed run
+    computes as before.
     """
     if device.type != "cuda":
         return lambda reports: reports
@@ -115,10 +115,7 @@ class _ShapeCounter(TorchFunctionMode):
 
 @torch.no_grad()
 def attention_shapes(
-    trainable: nn.Module,
-    example: Callable[[int], Batch],
-    device: torch.device,
-    precision: Precision,
+    trainable: nn.Module, example: Example, device: torch.device, precision: Precision
 ) -> Counter[AttentionShape]:
     """The attention shapes of a forward pass, with their counts. The module is not changed."""
     with untouched(trainable), _ShapeCounter() as counter, autocast(device, precision):

@@ -17,7 +17,7 @@ from unmask.contracts import StepReport
 from unmask.errors import DivergedError, ResourceError
 from unmask.files import write_whole
 from unmask.training.distributed import here, mean
-from unmask.training.flops import Meter
+from unmask.training.step_cost import Meter
 
 TIMES = ("images_per_second", "waiting", "flops_per_second", "mfu", "peak_memory")
 """Fields that differ between identical runs; all others are exact.
