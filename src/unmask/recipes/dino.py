@@ -8,8 +8,7 @@ from unmask.encoders.sizes import VIT_B16, VIT_S16
 from unmask.encoders.vit import ViT
 from unmask.objectives import DINO
 from unmask.recipes.recipe import Named, Recipe
-from unmask.training.clipping import ClipEach
-from unmask.training.optimizers import AdamW
+from unmask.training.optimizers import AdamW, ClipEach
 from unmask.training.schedules import WarmupCosine
 
 DINO_S16 = Recipe(

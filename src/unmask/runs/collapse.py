@@ -22,10 +22,10 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.formats.model import ModelSpec, Weights
 from unmask.randomness import seeded
 from unmask.recipes import Recipe
-from unmask.runs.encoder_weights import encoder_of
 from unmask.runs.job import Setting
 from unmask.tasks.neighbors import knn_classes_of_others
 from unmask.tasks.rank import effective_rank
+from unmask.training.checkpoint import encoder_of
 from unmask.training.distributed import here, whole
 from unmask.traits import Accompanied, Comparing
 

@@ -16,6 +16,7 @@ from unmask.recipes import RECIPES, Recipe, Transfer
 from unmask.runs.folder import RunFolder
 from unmask.runs.pretrain import Pretrain
 from unmask.runs.run import Run
+from unmask.runs.saving import Saver
 from unmask.runs.weights import Found
 from unmask.targets import NormalizedPixels, Pixels
 from unmask.training.checkpoint import Checkpoint
@@ -81,7 +82,7 @@ def start_from(found: Found, recipe: Recipe, statistics: ChannelStatistics) -> S
 def save_start(folder: RunFolder, run: Run, source: ImageSource, module: nn.Module) -> Checkpoint:
     """Fit the target and save the weights as step 0, so that resuming needs only the folder."""
     run.job.fit(run, source, module)
-    folder.save(run, 0, module, run.recipe.optimizer.build(module))
+    Saver(run, folder, module, run.recipe.optimizer.build(module)).save_first()
     return folder.newest_whole()[0]
 
 

@@ -12,13 +12,12 @@ from unmask.contracts import Batch, ImageSource, Reports
 from unmask.data.loader import Failures, Feed, batches, example_of
 from unmask.data.order import rows_of
 from unmask.data.set_aside import SetAside
-from unmask.runs.encoder_weights import COMPANIONS
 from unmask.runs.feeding import feed_for
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.runs.saving import Saver
 from unmask.targets.tokenizer import current_names
-from unmask.training.checkpoint import Checkpoint, restore_optimizer
+from unmask.training.checkpoint import COMPANIONS, Checkpoint, restore_optimizer
 from unmask.training.distributed import agreed, everyones, here, spread
 from unmask.training.hardware import find_device, wait_for
 from unmask.training.kernels import prepared
