@@ -7,7 +7,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Hiding | spec of an objective | recipes, plan, console, study | before training: masks must fit the grid |
 | Predicting | spec of an objective | `runs.target`, study | a tokenizer is found for its target |
 | Masked | spec of an objective | weights, console, formats | decoders are kept; pictures can be rebuilt |
-| Decoding | spec of an objective | `runs.init` | weights to start from have a decoder |
+| Decoding | spec of an objective | `runs.weights` | weights to start from have a decoder |
 | Explained | spec of an objective | console | the plan is printed |
 | Comparing | spec of an objective | recipes, collapse check | views and batch are checked |
 | LooksAtImages | masking | `masking.draw_masks` | every step |

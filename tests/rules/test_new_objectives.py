@@ -12,10 +12,9 @@ from unmask.console import plan as announced
 from unmask.formats.model import FORMAT, ModelSpec, Weights
 from unmask.masking import RandomMasking
 from unmask.recipes import Recipe
-from unmask.runs.init import recipe_for, start_from
 from unmask.runs.plan import Plan
 from unmask.runs.target import brings_target, with_tokenizer
-from unmask.runs.weights import Found
+from unmask.runs.weights import Found, recipe_for, start_from
 from unmask.targets import TokenizerCodes
 from unmask.traits import Hiding, Masked
 

@@ -21,13 +21,12 @@ from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.randomness import seeded
 from unmask.recipes import Recipe, Tokenizing
 from unmask.runs.folder import RunFolder
-from unmask.runs.init import save_start, start_from
 from unmask.runs.pretrain import Pretrain
 from unmask.runs.run import Run, new_run
 from unmask.runs.saving import Saver
 from unmask.runs.tokenize import Tokenize
 from unmask.runs.training import Progress, training
-from unmask.runs.weights import find_weights
+from unmask.runs.weights import find_weights, save_start, start_from
 from unmask.targets import DalleCodes, ScalarTokenizer
 from unmask.targets.dalle import DalleEncoder
 from unmask.training.checkpoint import COMPANIONS, Checkpoint

@@ -24,8 +24,8 @@ from unmask.pictures.accuracy import (
     accuracy_curves,
 )
 from unmask.runs.folder import RunFolder
-from unmask.runs.init import shape_of
 from unmask.runs.run import parameter_count
+from unmask.runs.weights import shape_of
 from unmask.spec import kind_of
 from unmask.tasks.classify import Accuracy
 
