@@ -135,7 +135,11 @@ def test_the_encoder_that_is_kept_is_the_average(whole: RunFolder) -> None:
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (3, 0), (4, 1), (64, 2)])
 def test_accuracy_does_not_hang_on_the_batch_or_the_workers(
-    classes: Path, whole: RunFolder, batch_size: int, workers: int
+    classes: Path,
+    whole: RunFolder,
+    batch_size: int,
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """20 images: a last batch that is not full counts once."""
     run = Run.read(whole, "finetune")
@@ -150,7 +154,8 @@ def test_accuracy_does_not_hang_on_the_batch_or_the_workers(
             hits += int(classifier.eval().predict(view[None]).argmax() == label)
     hardware = replace(run.hardware, workers=workers)
     tuned = Tuned(classifier, run.job, run.statistics)
-    outcome = tuned.score(source, hardware, batch_size=batch_size)
+    monkeypatch.setattr("unmask.runs.finetune._BATCH", batch_size)
+    outcome = tuned.score(source, hardware)
     score = outcome.score
     assert (score.top1, score.images, outcome.unreadable) == (hits / 20, 20, [])
     assert score.top5 == 1  # of two classes

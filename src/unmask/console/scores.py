@@ -11,7 +11,7 @@ from rich.table import Table
 from unmask.console.output import console, duration
 from unmask.data.in_order import Unreadable
 from unmask.errors import ResourceError
-from unmask.evaluation.feature_cache import features_folder
+from unmask.evaluation.features import features_folder
 from unmask.evaluation.frozen import PRETRAINED, RANDOM, SCRATCH, Row
 from unmask.evaluation.protocols import Question, Subject
 from unmask.objectives import AnyObjective

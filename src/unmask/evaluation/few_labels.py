@@ -17,7 +17,7 @@ from torch import Tensor
 from unmask.annotations import ClassLabels
 from unmask.contracts import Encoder
 from unmask.encoders.vit import VisionTransformer
-from unmask.evaluation.probes import train_in_memory
+from unmask.evaluation.frozen import train_in_memory
 from unmask.randomness import derive, seeded
 from unmask.tasks.classifier import Classifier
 from unmask.tasks.classify import Classify
