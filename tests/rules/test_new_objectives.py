@@ -70,8 +70,6 @@ def test_what_the_encoder_sees_is_said(objective: Any) -> None:
         kept=4,
         patches=16,
         step_seconds=1.0,
-        memory_bytes=1,
-        seconds=1.0,
     )
     assert "4 of 16 patches of 8 pixels" in announced.visible_words(recipe, plan)
 

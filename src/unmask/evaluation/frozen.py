@@ -48,7 +48,6 @@ PRETRAINED, RANDOM, SCRATCH = "pretrained", "random initialisation", "from scrat
 class FrozenScore(NamedTuple):
     """The score of one protocol on one feature."""
 
-    protocol: Frozen
     feature: str
     score: Score
     setting: str
@@ -116,7 +115,7 @@ def evaluate(
         )
         scores = probe_scores(probe, train_tokens, train.labels, test_tokens, classes, seed, device)
         words = probe.words(len(train.labels))
-        return [FrozenScore(protocol, feature, score_of(scores, test.labels), words)]
+        return [FrozenScore(feature, score_of(scores, test.labels), words)]
     assert isinstance(train, Features)
     assert isinstance(test, Features)
     rows: list[FrozenScore] = []
@@ -138,7 +137,7 @@ def evaluate(
                 )
             scores = logistic_scores(train_features, train.labels, test_features, strength, classes)
             setting = f"C = {strength:g}, chosen on a fifth of train"
-        rows.append(FrozenScore(protocol, name, score_of(scores, test.labels), setting))
+        rows.append(FrozenScore(name, score_of(scores, test.labels), setting))
     return rows
 
 
