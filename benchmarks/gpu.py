@@ -65,13 +65,6 @@ from unmask.data.loader import example_of  # noqa: E402
 from unmask.data.views import CenterCrop, RandomCrop  # noqa: E402
 from unmask.randomness import generator, seeded  # noqa: E402
 from unmask.recipes import RECIPES, TRANSFERS, Recipe  # noqa: E402
-from unmask.training.flops import (  # noqa: E402
-    copy_ceiling,
-    flops_per_image,
-    forget_peak,
-    matrix_ceiling,
-    peak_memory,
-)
 from unmask.training.hardware import Precision, autocast, wait_for  # noqa: E402
 from unmask.training.kernels import (  # noqa: E402
     FUSED,
@@ -82,6 +75,13 @@ from unmask.training.kernels import (  # noqa: E402
     compile_parts,
     fastest_attention,
     preferred,
+)
+from unmask.training.step_cost import (  # noqa: E402
+    copy_ceiling,
+    flops_per_image,
+    forget_peak,
+    matrix_ceiling,
+    peak_memory,
 )
 
 NOMINAL = {"mae-b16": 58.7e9, "mae-l16": 124.5e9, "mae-h14": 291.4e9}

@@ -1,6 +1,28 @@
 """Optional abilities: what a spec or a module may offer beyond its contract.
 
 Each is asked for with `isinstance`, never by the name of a class, so that a new member gets it by offering it.
+
+| ability | offered by | asked by | when |
+|---|---|---|---|
+| Hiding | spec of an objective | recipes, plan, console, study | before training: masks must fit the grid |
+| Predicting | spec of an objective | `runs.target`, study | a tokenizer is found for its target |
+| Masked | spec of an objective | weights, console, formats | decoders are kept; pictures can be rebuilt |
+| Decoding | spec of an objective | `runs.weights` | weights to start from have a decoder |
+| Explained | spec of an objective | console | the plan is printed |
+| Comparing | spec of an objective | recipes, collapse check | views and batch are checked |
+| LooksAtImages | masking | `masking.draw_masks` | every step |
+| Fitted | module of a target | `runs.target` | once, before the first step |
+| Targeted | module of an objective | `runs.target` | once, before the first step |
+| Reconstructing | module of an objective | plan, reconstruct | pictures are drawn |
+| Layered | module of an encoder | `training.parameter_groups` | when an optimizer with layer-wise learning rates is built |
+| Preparing | module | the loop | after each backward pass |
+| Following | module | the loop | after each update |
+| Undivided | module | plan | before training: micro-batches are refused |
+| Accompanied | module | checkpoints, collapse check | when weights are saved or replaced |
+| Joining | module | `training.distributed` | once, with several processes |
+| Entered | module of a block | `training.distributed` | once, with `--shard` |
+| Fused | module | `training.kernels` | once, when a GPU run is compiled |
+| Noted | source of images | console | before training: images are listed |
 """
 
 from typing import Any, Protocol, runtime_checkable

@@ -13,7 +13,7 @@ from unmask.runs import bench as measuring
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unmask.training.flops._CEILING_SECONDS", 0.0)
+    monkeypatch.setattr("unmask.training.step_cost._CEILING_SECONDS", 0.0)
     for name in ("_STEP_SECONDS", "_SIZE_SECONDS", "_LOADER_SECONDS", "_TOGETHER_SECONDS"):
         monkeypatch.setattr(measuring, name, 0.1)
 

@@ -14,7 +14,7 @@ import unmask as package
 from unmask.data import Folder
 from unmask.data.cache import cache_folder
 from unmask.errors import SettingsError
-from unmask.evaluation.probes import ATTENTIVE, LINEAR
+from unmask.evaluation.frozen import ATTENTIVE, LINEAR
 from unmask.runs.folder import RunFolder
 
 

@@ -10,7 +10,7 @@ from commands.said import Unmask
 from runs import tiny
 
 import unmask as package
-from unmask.evaluation.probes import LINEAR
+from unmask.evaluation.frozen import LINEAR
 from unmask.runs.folder import RunFolder
 
 RECIPE = Path(__file__).parents[1] / "runs" / "tiny_transfer.py"

@@ -18,7 +18,7 @@ from unmask.data.labelled import Subset
 from unmask.encoders import ViT
 from unmask.errors import DataError
 from unmask.formats.model import FORMAT, ModelSpec
-from unmask.runs.init import statistics_for
+from unmask.runs.weights import statistics_for
 
 
 def folder(root: Path) -> Folder:

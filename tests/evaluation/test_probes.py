@@ -7,7 +7,7 @@ import torch
 from reference.problems import random
 
 from unmask.encoders import ViT
-from unmask.evaluation.probes import ATTENTIVE, LINEAR, Probe, probe_scores
+from unmask.evaluation.frozen import ATTENTIVE, LINEAR, Probe, probe_scores
 from unmask.evaluation.tuning import ladder
 from unmask.recipes.finetune import PROBE_B16
 

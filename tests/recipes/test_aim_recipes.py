@@ -5,8 +5,7 @@ import pytest
 from unmask.data.views import RandomCrop
 from unmask.recipes import RECIPES
 from unmask.targets import NormalizedPixels
-from unmask.training.clipping import ClipTogether
-from unmask.training.optimizers import AdamW
+from unmask.training.optimizers import AdamW, ClipTogether
 
 
 def test_aim_s_settings() -> None:

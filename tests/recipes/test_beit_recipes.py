@@ -13,8 +13,7 @@ from unmask.objectives.decoders import LinearDecoder
 from unmask.objectives.mae import Replaced, Visible
 from unmask.recipes import RECIPES, Recipe
 from unmask.targets import AbsolutePixels, KMeansTokens
-from unmask.training.clipping import ClipTogether
-from unmask.training.optimizers import AdamW
+from unmask.training.optimizers import AdamW, ClipTogether
 
 
 def recipe_of(name: str) -> Recipe:

@@ -11,8 +11,7 @@ from unmask.data.multi_views import MultiCrop, TwoCrops, sizes_of
 from unmask.errors import SettingsError
 from unmask.objectives import DINO, MoCo3
 from unmask.recipes import find_recipe
-from unmask.training.clipping import ClipEach
-from unmask.training.optimizers import AdamW
+from unmask.training.optimizers import AdamW, ClipEach
 from unmask.training.parameter_groups import set_rates
 
 

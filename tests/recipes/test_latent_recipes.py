@@ -11,8 +11,7 @@ from unmask.data.views import RandomCrop
 from unmask.masking import InverseBlockMasking
 from unmask.objectives import Latent
 from unmask.recipes import find_recipe
-from unmask.training.clipping import ClipTogether
-from unmask.training.optimizers import AdamW
+from unmask.training.optimizers import AdamW, ClipTogether
 
 
 def test_latent_is_as_published() -> None:

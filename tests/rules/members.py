@@ -57,8 +57,17 @@ from unmask.targets import (
 )
 from unmask.tasks import AnyHead, AnyTask, Classify, MultiLabel
 from unmask.tasks.heads import AttentiveHead, LinearHead, MeanHead, TokenProbe
-from unmask.training.clipping import AnyClipping, ClipEach, ClipTogether, NoClipping
-from unmask.training.optimizers import AdamW, AnyOptimizer, Lars, LayerwiseAdamW, Muon
+from unmask.training.optimizers import (
+    AdamW,
+    AnyClipping,
+    AnyOptimizer,
+    ClipEach,
+    ClipTogether,
+    Lars,
+    LayerwiseAdamW,
+    Muon,
+    NoClipping,
+)
 from unmask.traits import Comparing, Hiding, Masked, Predicting
 
 UNIONS = {

@@ -19,13 +19,13 @@ from unmask.contracts import Batch, Size, StepReport
 from unmask.masks import PatchMask
 from unmask.objectives import MAE
 from unmask.randomness import seeded
-from unmask.runs.encoder_weights import COMPANIONS
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.spec import from_json, kinds, to_json
 from unmask.targets import DalleCodes, TokenizerCodes
 from unmask.tasks import MultiLabel
 from unmask.training import checkpoint
+from unmask.training.checkpoint import COMPANIONS
 from unmask.training.loop import train
 from unmask.training.optimizers import AdamW
 
@@ -276,7 +276,7 @@ def test_every_task_resumes_bit_for_bit(tmp_path: Path, kind: tuple[str, str, st
         "model": first.state_dict(),
         "training/optimizer": checkpoint.optimizer_tensors(its_optimizer, first),
     }
-    checkpoint.write(tmp_path, parts, step=3, images_seen=12, spec_hash="", metadata={})
+    checkpoint.Saving(tmp_path, parts, step=3, images_seen=12, spec_hash="", metadata={}).finish()
 
     second, new_optimizer = new_task(kind, seed=1)
     found, _ = checkpoint.newest(tmp_path)

@@ -12,10 +12,9 @@ from unmask.console import plan as announced
 from unmask.formats.model import FORMAT, ModelSpec, Weights
 from unmask.masking import RandomMasking
 from unmask.recipes import Recipe
-from unmask.runs.init import recipe_for, start_from
 from unmask.runs.plan import Plan
 from unmask.runs.target import brings_target, with_tokenizer
-from unmask.runs.weights import Found
+from unmask.runs.weights import Found, recipe_for, start_from
 from unmask.targets import TokenizerCodes
 from unmask.traits import Hiding, Masked
 
@@ -71,8 +70,6 @@ def test_what_the_encoder_sees_is_said(objective: Any) -> None:
         kept=4,
         patches=16,
         step_seconds=1.0,
-        memory_bytes=1,
-        seconds=1.0,
     )
     assert "4 of 16 patches of 8 pixels" in announced.visible_words(recipe, plan)
 

@@ -45,7 +45,7 @@ def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("unmask.runs.target._MOST_IMAGES", 256)
     monkeypatch.setattr("unmask.training.step_cost._LONG_ENOUGH", 0.0)
-    monkeypatch.setattr("unmask.training.flops._CEILING_SECONDS", 0.0)
+    monkeypatch.setattr("unmask.training.step_cost._CEILING_SECONDS", 0.0)
     yield
     torch.set_num_threads(threads)
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from runs import tiny
@@ -61,7 +62,8 @@ def tuned(root: str, **hardware: Any) -> dict[str, Any]:
         classifier = run.build()
         classifier.load_state_dict(folder.newest_whole()[0].read("model"))
     tuned = Tuned(classifier, run.job, run.statistics)
-    outcome = tuned.score(labelled.test, run.hardware, batch_size=2)
+    with patch("unmask.runs.finetune._BATCH", 2):
+        outcome = tuned.score(labelled.test, run.hardware)
     state = {name: tensor.double().sum().item() for name, tensor in classifier.state_dict().items()}
     return {**outcome.result, "unreadable": outcome.unreadable, "sums": state}
 

@@ -19,7 +19,7 @@ GPU = "NVIDIA H200"
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unmask.training.flops._CEILING_SECONDS", 0.0)
+    monkeypatch.setattr("unmask.training.step_cost._CEILING_SECONDS", 0.0)
     for name in ("_STEP_SECONDS", "_SIZE_SECONDS", "_LOADER_SECONDS", "_TOGETHER_SECONDS"):
         monkeypatch.setattr(module, name, 0.2)
 

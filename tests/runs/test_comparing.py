@@ -11,11 +11,10 @@ from runs import tiny
 
 from unmask import load
 from unmask.errors import RunError
-from unmask.runs.encoder_weights import COMPANIONS
 from unmask.runs.folder import RunFolder
-from unmask.runs.init import recipe_for, start_from
 from unmask.runs.run import Run
-from unmask.runs.weights import find_weights
+from unmask.runs.weights import find_weights, recipe_for, start_from
+from unmask.training.checkpoint import COMPANIONS
 
 
 @pytest.fixture(scope="module", params=["dino", "moco3", "latent"])

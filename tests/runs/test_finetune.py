@@ -19,7 +19,7 @@ from unmask.runs.finetune import Tuned
 from unmask.runs.folder import RunFolder
 from unmask.runs.model import load
 from unmask.runs.run import Run
-from unmask.runs.weights import find_weights
+from unmask.runs.weights import find_weights, save_start
 from unmask.spec import from_json, kinds, to_json
 
 
@@ -135,7 +135,11 @@ def test_the_encoder_that_is_kept_is_the_average(whole: RunFolder) -> None:
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (3, 0), (4, 1), (64, 2)])
 def test_accuracy_does_not_hang_on_the_batch_or_the_workers(
-    classes: Path, whole: RunFolder, batch_size: int, workers: int
+    classes: Path,
+    whole: RunFolder,
+    batch_size: int,
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """20 images: a last batch that is not full counts once."""
     run = Run.read(whole, "finetune")
@@ -150,7 +154,8 @@ def test_accuracy_does_not_hang_on_the_batch_or_the_workers(
             hits += int(classifier.eval().predict(view[None]).argmax() == label)
     hardware = replace(run.hardware, workers=workers)
     tuned = Tuned(classifier, run.job, run.statistics)
-    outcome = tuned.score(source, hardware, batch_size=batch_size)
+    monkeypatch.setattr("unmask.runs.finetune._BATCH", batch_size)
+    outcome = tuned.score(source, hardware)
     score = outcome.score
     assert (score.top1, score.images, outcome.unreadable) == (hits / 20, 20, [])
     assert score.top5 == 1  # of two classes
@@ -182,3 +187,22 @@ def test_the_two_kinds_of_run_are_told_apart(whole: RunFolder, pretrained: RunFo
         Run.read(pretrained, "finetune")
     with pytest.raises(RunError, match="unmask finetune --resume"):
         whole.check_free()
+
+
+def test_weights_of_a_sharded_run_are_saved_without_the_other_processes(
+    classes: Path, pretrained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait for the first process meanwhile, so it must not wait for them."""
+
+    def waited(_: object) -> None:
+        raise AssertionError("another process was waited for")
+
+    monkeypatch.setattr("unmask.training.checkpoint.everyones", waited)
+    weights = find_weights(pretrained.root).weights
+    run = tiny_transfer.make_transfer(classes, init="weights", shard=True, processes=2)
+    folder, module = RunFolder(tmp_path / "run"), run.build(weights)
+    folder.create(run)
+    saved = save_start(folder, run, run.data.open("train"), module)
+    assert saved.info.step == 0
+    tiny.assert_same_tensors(saved.read("model"), module.state_dict())
+    assert saved.read("training/optimizer") == {}

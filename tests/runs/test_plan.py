@@ -103,8 +103,6 @@ def test_plan_of_a_run(tmp_path: Path) -> None:
     assert (found.kept, found.patches) == (4, 16)
     assert found.encoder_parameters == parameter_count(objective.encoder)
     assert found.decoder_parameters == parameter_count(objective.decoder)
-    assert found.memory_bytes == 120 * MIB
-    assert found.seconds == pytest.approx(found.step_seconds * 6)
     assert found.step_seconds > COST.step_seconds(4, 2)  # loading counts where no worker does it
     with_workers = replace(run, hardware=replace(run.hardware, workers=2))
     assert make_plan(with_workers, tiny.RECIPE, objective, source, COST).step_seconds > 0

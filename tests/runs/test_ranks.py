@@ -17,11 +17,10 @@ from unmask.contracts import Size
 from unmask.data.multi_views import MultiCrop, TwoCrops
 from unmask.masking import BlockMasking
 from unmask.objectives import DINO, MAE, Latent, MoCo3
-from unmask.runs.encoder_weights import COMPANIONS
 from unmask.runs.folder import RunFolder
 from unmask.tasks.heads import TokenProbe
-from unmask.training.clipping import ClipEach
-from unmask.training.optimizers import AdamW
+from unmask.training.checkpoint import COMPANIONS
+from unmask.training.optimizers import AdamW, ClipEach
 from unmask.training.schedules import WarmupCosine
 
 pytestmark = pytest.mark.timeout(

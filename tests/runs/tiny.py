@@ -20,17 +20,16 @@ from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.randomness import seeded
 from unmask.recipes import Recipe, Tokenizing
-from unmask.runs.encoder_weights import COMPANIONS
 from unmask.runs.folder import RunFolder
-from unmask.runs.init import save_start, start_from
 from unmask.runs.pretrain import Pretrain
 from unmask.runs.run import Run, new_run
+from unmask.runs.saving import Saver
 from unmask.runs.tokenize import Tokenize
 from unmask.runs.training import Progress, training
-from unmask.runs.weights import find_weights
+from unmask.runs.weights import find_weights, save_start, start_from
 from unmask.targets import DalleCodes, ScalarTokenizer
 from unmask.targets.dalle import DalleEncoder
-from unmask.training.checkpoint import Checkpoint
+from unmask.training.checkpoint import COMPANIONS, Checkpoint
 from unmask.training.hardware import Hardware
 from unmask.training.logbook import TIMES, read_log
 from unmask.training.optimizers import AdamW
@@ -165,7 +164,7 @@ def write_tokenizer(root: Path, data: Path | str, shape: ScalarTokenizer) -> Pat
         run = tokenizer_run(data, replace(TOKENIZING, tokenizer=shape))
         folder.create(run)
         module = run.build()
-        folder.save(run, 0, module, run.recipe.optimizer.build(module))
+        Saver(run, folder, module, run.recipe.optimizer.build(module)).save_first()
     return root
 
 

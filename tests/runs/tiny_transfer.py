@@ -19,6 +19,7 @@ from unmask.recipes.finetune import Transfer
 from unmask.runs.finetune import Finetune
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run, new_run
+from unmask.runs.saving import Saver
 from unmask.runs.training import training
 from unmask.tasks import Classify
 from unmask.training.hardware import Hardware
@@ -62,7 +63,7 @@ def begin(
     folder.create(run)
     if weights:
         classifier = run.build(weights)
-        folder.save(run, 0, classifier, recipe.optimizer.build(classifier))
+        Saver(run, folder, classifier, recipe.optimizer.build(classifier)).save_first()
     return folder
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from unmask.errors import ResourceError, RunError
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.training import checkpoint
-from unmask.training.checkpoint import newest, optimizer_tensors, restore_optimizer, write
+from unmask.training.checkpoint import Saving, newest, optimizer_tensors, restore_optimizer
 from unmask.training.optimizers import AdamW
 
 
@@ -34,14 +34,14 @@ def some_tensors(seed: int = 0) -> dict[str, dict[str, Tensor]]:
 
 
 def save(root: Path, step: int, seed: int = 0) -> Path:
-    return write(
+    return Saving(
         root,
         some_tensors(seed),
         step=step,
         images_seen=step * 8,
         spec_hash="0123456789abcdef",
         metadata={"format": "pt"},
-    )
+    ).finish()
 
 
 def same_bits(left: Tensor, right: Tensor) -> bool:
@@ -249,14 +249,14 @@ def test_going_on_equals_never_having_stopped(tmp_path: Path) -> None:
     half = problems.build()
     optimizer = AdamW().build(half)
     trained(half, optimizer, range(5))
-    write(
+    Saving(
         tmp_path,
         {"model": half.state_dict(), "training/optimizer": optimizer_tensors(optimizer, half)},
         step=5,
         images_seen=10,
         spec_hash="",
         metadata={},
-    )
+    ).finish()
     found, _ = newest(tmp_path)
     assert found is not None
     again = problems.build()

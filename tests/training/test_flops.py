@@ -18,7 +18,7 @@ from unmask.masks import PatchMask
 from unmask.objectives.mae import AnyEncoding, Replaced, Visible
 from unmask.recipes import RECIPES
 from unmask.recipes.recipe import Recipe
-from unmask.training.flops import (
+from unmask.training.step_cost import (
     Meter,
     copy_ceiling,
     flops_per_image,

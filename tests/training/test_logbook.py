@@ -9,8 +9,8 @@ import torch
 
 from unmask.contracts import Size, StepReport
 from unmask.errors import DivergedError
-from unmask.training.flops import Meter
 from unmask.training.logbook import TIMES, Logbook, read_log
+from unmask.training.step_cost import Meter
 
 METER = Meter(torch.device("cpu"), flops_per_image={Size(8, 8): 100}, ceiling=4096.0)
 

@@ -13,9 +13,16 @@ from unmask.contracts import Size
 from unmask.encoders import ViT
 from unmask.errors import SettingsError
 from unmask.tasks import Classify
-from unmask.training.clipping import AnyClipping, ClipEach, ClipTogether, clip
 from unmask.training.muon import Muon, orthogonal
-from unmask.training.optimizers import AdamW, Lars, LayerwiseAdamW
+from unmask.training.optimizers import (
+    AdamW,
+    AnyClipping,
+    ClipEach,
+    ClipTogether,
+    Lars,
+    LayerwiseAdamW,
+    clip,
+)
 from unmask.training.parameter_groups import decay_groups, layer_groups, set_rates
 
 

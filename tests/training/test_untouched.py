@@ -9,10 +9,9 @@ from reference import problems
 from torch import nn
 
 from unmask.contracts import Batch, Loss
-from unmask.training.flops import flops_per_image
 from unmask.training.kernels import attention_shapes
 from unmask.training.optimizers import AdamW
-from unmask.training.step_cost import measure_cost, saved_bytes
+from unmask.training.step_cost import flops_per_image, measure_cost, saved_bytes
 
 CPU = torch.device("cpu")
 

@@ -38,8 +38,8 @@ from unmask.evaluation.protocols import (
 )
 from unmask.recipes import TRANSFERS, Transfer, choose_transfer, find_transfer
 from unmask.runs.finetune import for_annotations
-from unmask.runs.init import shape_of
 from unmask.runs.model import Model
+from unmask.runs.weights import shape_of
 from unmask.training.hardware import Hardware, best_precision, best_workers
 from unmask.traits import Noted
 

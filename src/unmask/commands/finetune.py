@@ -31,11 +31,10 @@ from unmask.formats.model import ModelSpec
 from unmask.recipes import TRANSFERS, Transfer, choose_scratch, choose_transfer, find_transfer
 from unmask.runs.finetune import Finetune, for_annotations, images_for, open_annotated
 from unmask.runs.folder import RunFolder
-from unmask.runs.init import adapted, shape_of, statistics_for
 from unmask.runs.job import Images, Outcome
 from unmask.runs.plan import seconds_of_step
 from unmask.runs.run import Run, parameter_count
-from unmask.runs.weights import Found, find_weights
+from unmask.runs.weights import Found, adapted, find_weights, shape_of, statistics_for
 from unmask.training.schedules import epochs_in_words
 from unmask.training.step_cost import Cost
 

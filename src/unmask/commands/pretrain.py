@@ -24,14 +24,13 @@ from unmask.errors import SettingsError
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
 from unmask.runs.collapse import collapse, in_words
 from unmask.runs.folder import RunFolder
-from unmask.runs.init import recipe_for, start_from, statistics_for
 from unmask.runs.job import Images, Outcome
 from unmask.runs.plan import make_plan
 from unmask.runs.pretrain import Pretrain
 from unmask.runs.run import Run
 from unmask.runs.target import brings_target, with_tokenizer
 from unmask.runs.training import Progress
-from unmask.runs.weights import Found, find_weights
+from unmask.runs.weights import Found, find_weights, recipe_for, start_from, statistics_for
 from unmask.training.step_cost import Cost
 from unmask.traits import Masked
 

@@ -24,12 +24,11 @@ from unmask.errors import SettingsError
 from unmask.patches import patch_grid
 from unmask.pictures.sheet import Row, sheet
 from unmask.recipes import TOKENIZERS, Tokenizing, choose_tokenizer, find_tokenizer
-from unmask.runs.codes import Coded, Judged, check_patches
 from unmask.runs.folder import RunFolder
 from unmask.runs.job import Images, Outcome
 from unmask.runs.plan import seconds_of_step
 from unmask.runs.run import Run, parameter_count
-from unmask.runs.tokenize import Tokenize, open_images
+from unmask.runs.tokenize import Coded, Judged, Tokenize, check_patches
 from unmask.training.schedules import epochs_in_words
 from unmask.training.step_cost import Cost
 
@@ -91,7 +90,7 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         None if no_data is None else number("--no-data", no_data),
     )
     seed = command_line.flags.get("seed", "0")
-    images = open_images(spec, int(seed) if seed.isdecimal() else 0)
+    images = Tokenize.open(spec, int(seed) if seed.isdecimal() else 0)
     name, default = _recipe(command_line, images)
     args = _parse(arguments, Arguments(recipe=default))
     recipe = with_shorter_warmup(args.recipe, command_line)

@@ -11,7 +11,7 @@ from rich.table import Table
 from unmask.console.output import console, duration
 from unmask.data.in_order import Unreadable
 from unmask.errors import ResourceError
-from unmask.evaluation.feature_cache import features_folder
+from unmask.evaluation.features import features_folder
 from unmask.evaluation.frozen import PRETRAINED, RANDOM, SCRATCH, Row
 from unmask.evaluation.protocols import Question, Subject
 from unmask.objectives import AnyObjective
@@ -24,8 +24,8 @@ from unmask.pictures.accuracy import (
     accuracy_curves,
 )
 from unmask.runs.folder import RunFolder
-from unmask.runs.init import shape_of
 from unmask.runs.run import parameter_count
+from unmask.runs.weights import shape_of
 from unmask.spec import kind_of
 from unmask.tasks.classify import Accuracy
 

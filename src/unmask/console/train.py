@@ -34,11 +34,11 @@ from unmask.data import AnySource
 from unmask.errors import RunError, SettingsError
 from unmask.formats.model import Weights
 from unmask.runs.folder import RunFolder
-from unmask.runs.init import check_start, save_start
 from unmask.runs.job import Images, Outcome
 from unmask.runs.plan import check_whole
 from unmask.runs.run import AnyJob, Run, new_run
 from unmask.runs.training import Progress, training
+from unmask.runs.weights import check_start, save_start
 from unmask.spec import from_json, to_json
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.distributed import check_batch, launched

@@ -17,7 +17,7 @@ from torch import Tensor
 from unmask.annotations import ClassLabels
 from unmask.contracts import Encoder
 from unmask.encoders.vit import VisionTransformer
-from unmask.evaluation.head_training import train_in_memory
+from unmask.evaluation.frozen import train_in_memory
 from unmask.randomness import derive, seeded
 from unmask.tasks.classifier import Classifier
 from unmask.tasks.classify import Classify
@@ -97,20 +97,20 @@ def _frozen(encoder: Encoder, pixels: Tensor) -> Tensor:
 def _linear(describe: Callable[[Tensor], Tensor], trial: Trial) -> float:
     """Test accuracy of logistic regression with the regularisation that is best on the validation images."""
     few, validation, test = (describe(images.pixels) for images in trial)
-    labels = trial.few.labels
-    scores = [
-        _accuracy(logistic_classes(few, labels, validation, strength), trial.validation.labels)
-        for strength in STRENGTHS
-    ]
-    best = STRENGTHS[int(np.argmax(scores))]
-    return _accuracy(logistic_classes(few, labels, test, best), trial.test.labels)
+
+    def accuracy(features: Tensor, images: Images, strength: float) -> float:
+        classes = logistic_classes(few, trial.few.labels, features, strength)
+        return _accuracy(classes, images.labels)
+
+    best = max(STRENGTHS, key=lambda c: accuracy(validation, trial.validation, c))
+    return accuracy(test, trial.test, best)
 
 
 def _finetuned(encoder: VisionTransformer, trial: Trial, seed: int) -> float:
     """Test accuracy after fine-tuning with the learning rate that is best on the validation images."""
-    tuned = [_finetune(encoder, trial.few, rate, seed) for rate in LEARNING_RATES]
-    scores = [_score(classifier, trial.validation) for classifier in tuned]
-    return _score(tuned[int(np.argmax(scores))], trial.test)
+    tuned = (_finetune(encoder, trial.few, rate, seed) for rate in LEARNING_RATES)
+    best = max(tuned, key=lambda classifier: _score(classifier, trial.validation))
+    return _score(best, trial.test)
 
 
 def _finetune(encoder: VisionTransformer, few: Images, peak: float, seed: int) -> Classifier:

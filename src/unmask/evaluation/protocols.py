@@ -12,19 +12,19 @@ from unmask.annotations import AnyAnnotations
 from unmask.data import AnySource
 from unmask.data.labelled import Labelled, draw_few
 from unmask.errors import SettingsError
-from unmask.evaluation.feature_cache import FeatureStore, features_folder
-from unmask.evaluation.features import Features, Tokens
+from unmask.evaluation.features import Features, FeatureStore, Tokens, features_folder
 from unmask.evaluation.frozen import (
     FROZEN,
     PRETRAINED,
+    PROBES,
     RANDOM,
     SCRATCH,
     Control,
     Frozen,
+    FrozenScore,
     Row,
     evaluate,
 )
-from unmask.evaluation.probes import ATTENTIVE, LINEAR
 from unmask.evaluation.tuning import (
     TuningSetup,
     augmented,
@@ -32,19 +32,16 @@ from unmask.evaluation.tuning import (
     fitted,
     from_scratch,
     ladder,
-    tuned_score,
+    tune,
     with_blocks,
     words_of,
 )
 from unmask.recipes import Transfer
 from unmask.runs.model import Model
 from unmask.runs.weights import find_weights
-from unmask.tasks.task import Score
 from unmask.training.hardware import Hardware
 
 Protocol = Literal["knn", "logistic", "linear", "attentive", "partial", "finetune", "ladder"]
-
-_PROBES = {"linear": (LINEAR, "cls"), "attentive": (ATTENTIVE, "patches")}
 
 RecipeFor = Callable[[int], Transfer]
 """A function from the number of training images to a recipe."""
@@ -152,8 +149,7 @@ def frozen_rows(arm: FrozenArm, question: Question, annotations: AnyAnnotations)
     protocol = cast(Frozen, question.protocol)
     for amount in question.labels:
         started = time.perf_counter()
-        scores: dict[str, list[Score]] = {}
-        settings: dict[str, str] = {}
+        results: dict[str, list[FrozenScore]] = {}
         for seed in question.draws(amount):
             labels = arm.train.labels.long().numpy()
             chosen = torch.from_numpy(draw_few(labels, annotations.names, amount, seed))
@@ -161,17 +157,16 @@ def frozen_rows(arm: FrozenArm, question: Question, annotations: AnyAnnotations)
             for result in evaluate(
                 few_images, arm.test, protocol, annotations, seed=seed, device=arm.device
             ):
-                scores.setdefault(result.feature, []).append(result.score)
-                settings[result.feature] = result.setting
+                results.setdefault(result.feature, []).append(result)
         seconds = time.perf_counter() - started
-        for feature, feature_scores in scores.items():
+        for feature, draws in results.items():
             yield Row(
                 arm=arm.name,
                 protocol=protocol,
                 feature=feature,
                 labels=amount,
-                scores=feature_scores,
-                setting=settings[feature],
+                scores=[draw.score for draw in draws],
+                setting=draws[-1].setting,
                 seconds=seconds,
                 images_per_second=arm.images_per_second,
                 source=arm.source,
@@ -199,7 +194,8 @@ class TrainedArm(NamedTuple):
     def row(self) -> Row:
         """Train and score on the test images."""
         started = time.perf_counter()
-        scores = [tuned_score(self.setup, self.labels, seed) for seed in self.draws]
+        tuned = (tune(self.setup, self.labels, seed) for seed in self.draws)
+        scores = [one.score_on(one.labelled.test) for one in tuned]
         seconds = time.perf_counter() - started
         images_seen = len(self.draws) * self.images * self.setup.recipe(self.images).epochs
         return Row(
@@ -233,13 +229,13 @@ def augmented_recipes(
     Raises:
         SettingsError: if the protocol does not train a head on frozen tokens.
     """
-    if question.protocol not in _PROBES:
+    if question.protocol not in PROBES:
         raise SettingsError(
             f"--augment is only for linear and attentive, which train a head; {question.protocol} "
             + ("always augments" if question.protocol not in FROZEN else "uses fixed features")
             + "; remove --augment"
         )
-    probe, feature = _PROBES[question.protocol]
+    probe, feature = PROBES[question.protocol]
     annotations = subject.labelled.train.annotations
     return {feature: partial(augmented, probe, subject.model.spec, annotations, epochs)}
 

@@ -14,7 +14,7 @@ from unmask.data import AnySource
 from unmask.data.labelled import Labelled, Subset, draw_few
 from unmask.data.mixing import UNMIXED
 from unmask.data.views import AugmentedCrop, RandomCrop
-from unmask.evaluation.probes import Probe
+from unmask.evaluation.frozen import Probe
 from unmask.formats.model import ModelSpec, Weights
 from unmask.recipes import TRANSFERS, Transfer, choose_transfer
 from unmask.runs.finetune import Finetune, Tuned
@@ -69,12 +69,6 @@ class Finetuned(NamedTuple):
     def score_on(self, source: ImageSource) -> Score:
         """The score on some images."""
         return self.tuned.score(source, self.hardware).score
-
-
-def tuned_score(setup: TuningSetup, amount: str, seed: int) -> Score:
-    """The score on the test images after fine-tuning with an amount of labels per class; see `tune`."""
-    finetuned = tune(setup, amount, seed)
-    return finetuned.score_on(finetuned.labelled.test)
 
 
 def tune(setup: TuningSetup, amount: str, seed: int) -> Finetuned:

@@ -9,8 +9,7 @@ from unmask.objectives.aim import AIM
 from unmask.recipes.mae import MAE_TI4
 from unmask.recipes.recipe import Named, Recipe
 from unmask.targets import NormalizedPixels
-from unmask.training.clipping import ClipTogether
-from unmask.training.optimizers import AdamW
+from unmask.training.optimizers import AdamW, ClipTogether
 from unmask.training.schedules import WarmupCosine
 
 AIM_B16 = Recipe(

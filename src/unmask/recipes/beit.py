@@ -12,8 +12,7 @@ from unmask.objectives.mae import Replaced
 from unmask.recipes.mae import MAE_TI4
 from unmask.recipes.recipe import Named, Recipe
 from unmask.targets import AbsolutePixels, KMeansTokens
-from unmask.training.clipping import ClipTogether
-from unmask.training.optimizers import AdamW
+from unmask.training.optimizers import AdamW, ClipTogether
 from unmask.training.schedules import WarmupCosine
 
 BEIT_B16 = Recipe(

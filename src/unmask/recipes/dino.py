@@ -7,8 +7,7 @@ from unmask.data.multi_views import MultiCrop
 from unmask.encoders.vit import VIT_B16, VIT_S16, ViT
 from unmask.objectives import DINO
 from unmask.recipes.recipe import Named, Recipe
-from unmask.training.clipping import ClipEach
-from unmask.training.optimizers import AdamW
+from unmask.training.optimizers import AdamW, ClipEach
 from unmask.training.schedules import WarmupCosine
 
 DINO_S16 = Recipe(

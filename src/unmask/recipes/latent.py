@@ -9,8 +9,7 @@ from unmask.masking import InverseBlockMasking
 from unmask.objectives import Latent
 from unmask.recipes.mae import MAE_B16, MAE_TI4
 from unmask.recipes.recipe import Named, Recipe
-from unmask.training.clipping import ClipTogether
-from unmask.training.optimizers import AdamW
+from unmask.training.optimizers import AdamW, ClipTogether
 from unmask.training.schedules import WarmupCosine
 
 LATENT_B16 = Recipe(

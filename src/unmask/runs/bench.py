@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from unmask.channels import IMAGENET, ChannelStatistics
+from unmask.channels import IMAGENET
 from unmask.contracts import Batch, ImageSource, Reports
 from unmask.data.in_memory import noise_images
 from unmask.data.loader import Feed, SetAside, batches, example_of
@@ -24,17 +24,17 @@ from unmask.formats.model import FORMAT, ModelSpec
 from unmask.recipes import Recipe
 from unmask.runs.bottleneck import Bench, LoaderSpeed, Machine, StepSpeed, Together, verdict
 from unmask.runs.feeding import feed_for
-from unmask.training.flops import (
+from unmask.training.hardware import Hardware, cores, memory_available, wait_for
+from unmask.training.kernels import prepared
+from unmask.training.loop import train
+from unmask.training.step_cost import (
     copy_ceiling,
     flops_per_image,
     forget_peak,
     matrix_ceiling,
     peak_memory,
+    saved_bytes,
 )
-from unmask.training.hardware import Hardware, cores, memory_available, wait_for
-from unmask.training.kernels import prepared
-from unmask.training.loop import train
-from unmask.training.step_cost import saved_bytes
 
 _STEP_SECONDS = 16.0  # for all batch sizes together
 _SIZE_SECONDS = 5.0  # for one batch size
@@ -89,26 +89,26 @@ def bench(
         advice=(),
     )
     if source is not None:
-        loader = _loader(bed, result.best.images)
-        together = _together(bed, result.best.images)
-        result = replace(result, loader=loader, together=together)
+        images = result.best.images
+        result = replace(result, loader=_loader(bed, images), together=_together(bed, images))
     bottleneck, advice = verdict(result, packed=source is None or source.in_memory)
     return replace(result, bottleneck=bottleneck, advice=tuple(advice))
 
 
 def _bed(recipe: Recipe, hardware: Hardware, source: ImageSource | None) -> tuple[Bed, Machine]:
-    device = torch.device(hardware.device)
-    size, channels = recipe.image_size, source.channels if source else 3
+    device, size = torch.device(hardware.device), recipe.image_size
     if source is None:  # noise is not in files, so the GPU cannot decode it
-        source, hardware = noise_images(size, channels), replace(hardware, decode="cpu")
+        source, hardware = noise_images(size, 3), replace(hardware, decode="cpu")
+    middle, black, white = ((value,) * source.channels for value in (0.5, 0.0, 1.0))
     feed = feed_for(source, recipe.views, size, 0, hardware)
     spec = ModelSpec(
         format=FORMAT,
         encoder=recipe.encoder,
         objective=recipe.objective,
         image_size=size,
-        channels=channels,
-        statistics=_plain_statistics(channels),
+        channels=source.channels,
+        # arbitrary: they do not change the time
+        statistics=replace(IMAGENET, mean=middle, std=middle, low=black, high=white),
         origin="measured only",
     )
     ceiling = matrix_ceiling(device, hardware.precision)
@@ -126,15 +126,6 @@ def _bed(recipe: Recipe, hardware: Hardware, source: ImageSource | None) -> tupl
         copy_bytes_per_second=copy_ceiling(device),
     )
     return Bed(objective, recipe, hardware, device, flops, ceiling, feed, example), machine
-
-
-def _plain_statistics(channels: int) -> ChannelStatistics:
-    """Arbitrary statistics; they do not change the time."""
-    return replace(
-        IMAGENET,
-        **{name: (value,) * channels for name, value in (("mean", 0.5), ("std", 0.25))},
-        **{name: (value,) * channels for name, value in (("low", 0.0), ("high", 1.0))},
-    )
 
 
 def _steps(bed: Bed, micro_batch: int | None) -> tuple[tuple[StepSpeed, ...], str]:

@@ -8,9 +8,8 @@ from unmask.recipes import RECIPES
 WAITING_WORTH_MENDING = 0.1  # share of a step; less waiting for images is not a bottleneck
 _STILL_RISING = 1.05  # gain in speed of the largest batch over the one before
 _WELL_USED = 0.5  # share of peak speed
-_WORTH_BFLOAT16 = (
-    2.0  # gain of large products in bfloat16; below it, other operations cost more than that
-)
+# gain of large products in bfloat16; below it, other operations cost more than that
+_WORTH_BFLOAT16 = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,9 +142,8 @@ def verdict(result: Bench, packed: bool) -> tuple[str, list[str]]:
     """The bottleneck and the advice; `packed` says that decoding costs almost nothing."""
     loader, together, step = result.loader, result.together, result.best
     if loader is None or together is None:
-        return "computing (add --data DATA to measure the loading of your images too)", _compute(
-            result
-        )
+        words = "computing (add --data DATA to measure the loading of your images too)"
+        return words, _compute(result)
     if together.waiting > WAITING_WORTH_MENDING:
         idle = "a larger recipe would cost little more, because the device waits"
         return (
@@ -189,7 +187,8 @@ def _compute(result: Bench) -> list[str]:
         )
     if machine.device == "cpu" and machine.threads < machine.cores:
         advice.append(f"--threads {machine.cores}: only {machine.threads} threads compute now")
-    if _still_rising(result.steps):
+    speeds = [step.images_per_second for step in result.steps]
+    if len(speeds) > 1 and speeds[-1] > _STILL_RISING * speeds[-2]:
         advice.append(
             f"--micro-batch {best.images} or more: the speed still rises with the images computed at a time"
         )
@@ -203,9 +202,3 @@ def _compute(result: Bench) -> list[str]:
             "models use more of it"
         )
     return advice
-
-
-def _still_rising(steps: tuple[StepSpeed, ...]) -> bool:
-    if len(steps) < 2:
-        return False
-    return steps[-1].images_per_second > _STILL_RISING * steps[-2].images_per_second

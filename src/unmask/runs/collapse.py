@@ -22,9 +22,9 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.formats.model import ModelSpec, Weights
 from unmask.randomness import seeded
 from unmask.recipes import Recipe
-from unmask.runs.encoder_weights import encoder_of
 from unmask.runs.job import Setting
 from unmask.tasks.neighbors import effective_rank, knn_classes_of_others
+from unmask.training.checkpoint import encoder_of
 from unmask.training.distributed import here, whole
 from unmask.traits import Accompanied, Comparing
 
@@ -76,14 +76,11 @@ class Watch:
         """Check now; only the first process returns values. With a sharded model, all processes must call this."""
         if not here().first and not self._run.hardware.shard:
             return {}
-        weights = self._weights()
-        return self._measured(weights.build_encoder()) if here().first else {}
-
-    def _weights(self) -> Weights:
-        """The weights of the encoder that a checkpoint would hold now."""
+        # the encoder that a checkpoint would hold now
         prefixes = (self._objective.gives,) if isinstance(self._objective, Accompanied) else ()
         tensors = whole(encoder_of(self._objective.state_dict(), *prefixes))
-        return Weights(self._model.without_decoder(), tensors, {})
+        weights = Weights(self._model.without_decoder(), tensors, {})
+        return self._measured(weights.build_encoder()) if here().first else {}
 
     def _measured(self, encoder: VisionTransformer) -> dict[str, float]:
         """The fields of the log; none if the embedding is not finite, because the loss already shows that."""

@@ -155,7 +155,6 @@ class Tuned(NamedTuple):
         source: ImageSource,
         hardware: Hardware,
         thresholds: tuple[float, ...] | None = None,
-        batch_size: int = _BATCH,
     ) -> Outcome:
         """Score every image of a source once.
 
@@ -165,8 +164,10 @@ class Tuned(NamedTuple):
         started = time.perf_counter()
         unreadable: Unreadable = []
         scoring = self.job.recipe.task.scoring(self.job.annotations, thresholds)
-        share = _share_of(source)
-        batches = self.outputs(share, hardware, unreadable, batch_size) if len(share) else ()
+        processes, share = here(), source
+        if processes.count > 1:  # every n-th image, from the rank of this process
+            share = Subset(source, np.arange(processes.rank, len(source), processes.count))
+        batches = self.outputs(share, hardware, unreadable) if len(share) else ()
         for outputs, truth, _ in batches:
             scoring.add(outputs, truth)
         score = scoring.merged(everyones(scoring)).result()
@@ -187,11 +188,7 @@ class Tuned(NamedTuple):
         return self.module.predict(images)  # pyright: ignore[reportCallIssue]
 
     def outputs(
-        self,
-        source: ImageSource,
-        hardware: Hardware,
-        unreadable: Unreadable,
-        batch_size: int = _BATCH,
+        self, source: ImageSource, hardware: Hardware, unreadable: Unreadable
     ) -> Iterator[tuple[Tensor, Any, list[int]]]:
         """(outputs of the module, annotations, positions) of a source's readable images, in order."""
         device, recipe = torch.device(hardware.device), self.job.recipe
@@ -202,18 +199,10 @@ class Tuned(NamedTuple):
             recipe.image_size,
             self.statistics,
             unreadable,
-            batch_size=batch_size,
+            batch_size=_BATCH,
             workers=hardware.workers,
         )
         for batch in stream:
             with autocast(device, hardware.precision):
                 outputs = self.predict(batch.images.to(device))
             yield outputs.float().cpu(), batch.annotations, batch.positions
-
-
-def _share_of(source: ImageSource) -> ImageSource:
-    """Every n-th image, starting at the rank of this process; n is the number of processes."""
-    processes = here()
-    if processes.count == 1:
-        return source
-    return Subset(source, np.arange(processes.rank, len(source), processes.count))

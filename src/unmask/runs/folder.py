@@ -9,17 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from unmask.errors import ResourceError, RunError
 from unmask.files import is_unfinished, write_whole
-from unmask.runs.encoder_weights import files_of
-from unmask.runs.version_1 import migrated
 from unmask.spec import to_json
 from unmask.training import checkpoint
-from unmask.training.checkpoint import Checkpoint, Saving
-from unmask.training.distributed import here, own_parts, whole
+from unmask.training.checkpoint import Checkpoint
+from unmask.training.distributed import here
 
 SPEC_VERSION = 2
 _LEFTOVERS = (
@@ -67,7 +62,10 @@ class RunFolder:
                 f"{self.root} already holds a run; continue it with `unmask {self.command()} --resume "
                 f"{self.root}`, or choose another folder with --out"
             )
-        if self.root.exists() and (not self.root.is_dir() or self._holds_more_than_a_start()):
+        if self.root.exists() and not (
+            self.root.is_dir()
+            and all(path.name in _LEFTOVERS or is_unfinished(path) for path in self.root.iterdir())
+        ):
             raise RunError(f"{self.root} exists and is not empty; choose another folder with --out")
         existing = next(
             path for path in (self.root, *self.root.absolute().parents) if path.exists()
@@ -77,12 +75,6 @@ class RunFolder:
                 f"{self.root} cannot be created ({existing} is not a writable folder); "
                 "choose another folder with --out"
             )
-
-    def _holds_more_than_a_start(self) -> bool:
-        """Whether the folder holds more than a process leaves that was killed in `create`."""
-        return any(
-            path.name not in _LEFTOVERS and not is_unfinished(path) for path in self.root.iterdir()
-        )
 
     def read_spec(self, *commands: str) -> dict[str, Any]:
         """The content of `spec.json`, migrated to the current version; `command` must have created it, if given.
@@ -103,20 +95,18 @@ class RunFolder:
             raise self.unreadable(error) from None
         if not isinstance(data, dict):
             raise self.unreadable(f"expected an object, got {type(data).__name__}")
-        data = self._in_version_2(data)
-        made_by = _command_of(data)
-        if commands and made_by not in commands:
-            raise RunError(_OTHER[commands[0], made_by].format(root=self.root))
-        return data
-
-    def _in_version_2(self, data: dict[str, Any]) -> dict[str, Any]:
         version = data.get("spec_version")
         if isinstance(version, int) and version > SPEC_VERSION:
             raise RunError(
                 f"this run's spec.json has version {version}, and this unmask reads up to "
                 f"{SPEC_VERSION}; install a newer unmask"
             )
-        return migrated(data) if version == 1 else data
+        if version == 1:
+            data = _migrated(data)
+        made_by = _command_of(data)
+        if commands and made_by not in commands:
+            raise RunError(_OTHER[commands[0], made_by].format(root=self.root))
+        return data
 
     def made_by(self, command: str) -> bool:
         """Whether it holds a run of this command."""
@@ -163,52 +153,6 @@ class RunFolder:
         """The checkpoint of a step, which another process has already checked."""
         return checkpoint.at(self.checkpoints, step)
 
-    def save(
-        self, run: Any, step: int, trained: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> None:
-        """Write a checkpoint and wait until it is complete."""
-        saving = self.begin_save(run, step, trained, optimizer, copy=False)
-        if saving is not None:
-            saving.finish()
-
-    def begin_save(
-        self,
-        run: Any,
-        step: int,
-        trained: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        copy: bool,
-    ) -> Saving | None:
-        """Start writing a checkpoint of the present state; with a copy of it, training may continue meanwhile.
-
-        All processes must call this; without shards only the first one writes. The encoder file holds the
-        average, if weights are averaged.
-        """
-        processes, shard = here(), run.hardware.shard
-        copied = checkpoint.snapshot if copy else dict
-        model = whole(trained.state_dict()) if shard or processes.first else {}
-        parts: dict[str, dict[str, torch.Tensor]] = {}
-        if processes.first:
-            state = copied(model)
-            no_encoder = run.job.model(run) is None
-            parts = {"model": state} if no_encoder else files_of(state, trained)
-        tensors = checkpoint.optimizer_tensors(optimizer, trained)
-        if shard:
-            name = checkpoint.part_name("training/optimizer", processes.rank, processes.count)
-            parts[name] = copied(own_parts(tensors))
-        elif processes.first:
-            parts["training/optimizer"] = copied(tensors)
-        else:
-            return None
-        return Saving(
-            self.checkpoints,
-            parts,
-            checkpoint.information(step, run.images_seen(step), run.hash),
-            _metadata(run),
-            shared=shard,
-        )
-
     @contextmanager
     def lock(self) -> Generator[None]:
         """Lock the folder; the system releases the lock even if this process is killed.
@@ -233,6 +177,26 @@ class RunFolder:
             yield
 
 
+_JOBS = {"": "pretrain", "finetune": "finetune", "tokenizer": "tokenize"}
+"""Job kinds by the `purpose` of version 1; pretraining had no purpose."""
+
+
+def _migrated(data: dict[str, Any]) -> dict[str, Any]:
+    """A spec of version 1, which differed for each kind of run, in version 2.
+
+    Recipe, initial weights and classes move into `job`; other fields stay.
+    """
+    fields = {**data, "spec_version": 2}
+    kind = _JOBS.get(str(fields.pop("purpose", "")), "pretrain")
+    job = {"kind": kind, "recipe": fields.pop("recipe", None)}
+    init = fields.pop("init", None)
+    if kind != "tokenize":
+        job["init"] = init
+    if kind == "finetune":
+        job["annotations"] = {"kind": "class", "names": fields.pop("classes", None)}
+    return {**fields, "job": job}
+
+
 def _command_of(data: dict[str, Any]) -> str:
     """The command that created a run, from the content of its `spec.json` in version 2."""
     job = data.get("job")
@@ -243,15 +207,9 @@ def _command_of(data: dict[str, Any]) -> str:
 _OTHER = {
     ("pretrain", "finetune"): "{root} is a fine-tuned run, not a pretraining run; "
     "use it with `unmask finetune --resume {root}` or `unmask predict {root}`",
-    (
-        "pretrain",
-        "tokenizer",
-    ): "{root} is a tokenizer, which has no encoder; pretrain an encoder "
+    ("pretrain", "tokenizer"): "{root} is a tokenizer, which has no encoder; pretrain an encoder "
     "on its codes with `unmask pretrain DATA objective.target:tokenizer --objective.target.path {root}`",
-    (
-        "finetune",
-        "pretrain",
-    ): "{root} is a pretraining run without classes; train a classifier "
+    ("finetune", "pretrain"): "{root} is a pretraining run without classes; train a classifier "
     "with `unmask finetune {root} DATA`",
     ("finetune", "tokenizer"): "{root} is a tokenizer, which has no encoder and no classes; "
     "give the folder of a fine-tuned run",
@@ -261,10 +219,3 @@ _OTHER = {
     "tokenizer with `unmask tokenizer DATA --out TOK`",
 }
 """Error messages by the command that is needed and the command that created the run."""
-
-
-def _metadata(run: Any) -> dict[str, str]:
-    """The metadata of every weight file of a run."""
-    model = run.job.model(run)
-    described = {} if model is None else {"unmask": json.dumps(to_json(model))}
-    return {**described, "run": json.dumps(to_json(run))}

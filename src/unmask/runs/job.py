@@ -23,16 +23,6 @@ class Setting(Protocol):
         ...
 
     @property
-    def data(self) -> AnySource:
-        """Where the images are."""
-        ...
-
-    @property
-    def images(self) -> int:
-        """Number of training images."""
-        ...
-
-    @property
     def channels(self) -> int:
         """Channels of an image."""
         ...

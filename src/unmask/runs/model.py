@@ -15,7 +15,6 @@ from unmask.data.tiff import BAND_ENDINGS, read_bands
 from unmask.data.views import center_crop
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, RunError, SettingsError
-from unmask.formats.model import ModelSpec
 from unmask.masking import AnyMasking, draw_masks
 from unmask.masking.squares import side_of
 from unmask.masks import PatchMask, check_count
@@ -23,8 +22,7 @@ from unmask.objectives import AnyObjective
 from unmask.randomness import generator
 from unmask.runs.pretrain import Pretrain
 from unmask.runs.reconstruct import Reconstruction, fitted_size, reconstruct
-from unmask.runs.run import Run
-from unmask.runs.weights import find_weights
+from unmask.runs.weights import Found, find_weights
 from unmask.spec import kind_of
 from unmask.targets.pixels import Levels
 from unmask.traits import Hiding, Masked, Predicting, Reconstructing
@@ -51,45 +49,22 @@ def load(path: Path | str, device: str = "cpu") -> "Model":
         DataError: if the weights cannot be used.
     """
     found = find_weights(path)
-    weights = found.weights
-    built = weights.build_objective().to(device).eval() if weights.decoder else None
-    objective = built if isinstance(built, Reconstructing) else None  # None: only an encoder
-    encoder = objective.encoder if objective else weights.build_encoder().to(device).eval()
-    return Model(
-        weights.spec,
-        encoder,
-        objective,
-        found.about,
-        run=found.run,
-        step=found.step,
-        damaged=found.damaged,
-        notes=weights.notes,
-    )
+    built = found.weights.build_objective().to(device).eval() if found.weights.decoder else None
+    objective = built if isinstance(built, Reconstructing) else None
+    encoder = objective.encoder if objective else found.weights.build_encoder().to(device).eval()
+    return Model(found, encoder, objective)
 
 
 class Model:
     """A pretrained model. `encoder` and `objective` are ordinary torch modules."""
 
     def __init__(
-        self,
-        spec: ModelSpec,
-        encoder: VisionTransformer,
-        objective: Reconstructing | None,
-        about: str,
-        *,
-        run: Run | None = None,
-        step: int | None = None,
-        damaged: Sequence[str] = (),
-        notes: Sequence[str] = (),
+        self, found: Found, encoder: VisionTransformer, objective: Reconstructing | None
     ) -> None:
-        """`about` says in a few words which weights these are; `run` made them, by `step`.
-
-        `damaged` has a line for each damaged checkpoint that was passed over, `notes` one for what
-        else a user should know of the weights.
-        """
-        self.spec, self.encoder, self._objective = spec, encoder, objective
-        self.about, self.run, self.step, self.damaged = about, run, step, list(damaged)
-        self.notes = list(notes)
+        """`objective` is None if the weights are only an encoder."""
+        self.spec, self.encoder, self._objective = found.weights.spec, encoder, objective
+        self.about, self.run, self.step = found.about, found.run, found.step
+        self.damaged, self.notes = list(found.damaged), list(found.weights.notes)
 
     @property
     def objective(self) -> Reconstructing:
@@ -98,9 +73,8 @@ class Model:
         Raises:
             RunError: if these weights are an encoder alone.
         """
-        pretrain = self.run.job if self.run else None
-        if isinstance(pretrain, Pretrain) and not isinstance(pretrain.recipe.objective, Masked):
-            objective = pretrain.recipe.objective
+        objective = self.objective_spec
+        if self.run and not isinstance(objective, Masked):
             why = "which hides and rebuilds nothing, so there is nothing to reconstruct"
             if isinstance(objective, Predicting):
                 why = "which guesses each patch from those before it, and has not learnt to fill what a mask hides"
@@ -230,13 +204,12 @@ class Model:
             raise DataError(f"{path}: {error}") from None
 
     def _decoded(self, path: Path) -> Shaped[Tensor, "c h w"]:
+        (channels, no_data), values = self.bands, self.spec.statistics.values
+        ending = path.suffix.lower()
         many = self.spec.channels not in (1, 3) or self.bands != ((), None)
-        if path.suffix.lower() not in BAND_ENDINGS or not (
-            many or self.spec.statistics.values == "float32" or path.suffix.lower() == ".npy"
-        ):
+        if ending not in BAND_ENDINGS or not (many or values == "float32" or ending == ".npy"):
             return decode(path.read_bytes(), self.spec.channels)
-        channels, no_data = self.bands
-        image = read_bands(path, channels, no_data, self.spec.statistics.values == "uint8")
+        image = read_bands(path, channels, no_data, values == "uint8")
         if len(image) != self.spec.channels:
             raise DataError(
                 f"has {len(image)} channels, but the model was trained on {self.spec.channels}"

@@ -1,4 +1,4 @@
-"""The plan of a run before its first step: time, memory and number of parameters."""
+"""The plan of a run before its first step: time, micro-batch and number of parameters."""
 
 import time
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _LARGEST_TRIAL = 64, 1024  # images on a CPU and on a GPU, where small batches d
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The expected size, time and memory of a run."""
+    """The size of a model and the expected time of a step."""
 
     encoder_parameters: int
     """Parameters that are kept after pretraining."""
@@ -40,12 +40,6 @@ class Plan:
 
     step_seconds: float
     """Expected time of a step at full image size; smaller crops take less."""
-
-    memory_bytes: int
-    """Expected peak memory, including that of the process itself."""
-
-    seconds: float
-    """Expected time of all steps at full image size."""
 
 
 def trial(
@@ -129,8 +123,6 @@ def make_plan(
     run: Run, recipe: Recipe, objective: nn.Module, source: ImageSource, cost: Cost
 ) -> Plan:
     """The plan of a pretraining run, from measured costs."""
-    hardware = run.hardware
-    step_seconds = seconds_of_step(run, source, cost)
     encoder = parameter_count(objective.get_submodule("encoder"))
     grids = [patch_grid(size, recipe.encoder.patch_size) for size in recipe.every_size()]
     visible = patches = grids[-1].height * grids[-1].width
@@ -144,9 +136,7 @@ def make_plan(
         decoder_parameters=parameter_count(objective) - encoder - target_parameters,
         kept=visible,
         patches=patches,
-        step_seconds=step_seconds,
-        memory_bytes=cost.memory(hardware.micro_batch) + cost.bytes_process,
-        seconds=step_seconds * run.steps,
+        step_seconds=seconds_of_step(run, source, cost),
     )
 
 

@@ -35,7 +35,6 @@ class Predictor(NamedTuple):
     """A fine-tuned module with what it needs to predict."""
 
     tuned: Tuned
-    channels: int
     thresholds: tuple[float, ...] | None
     """For multi-label tasks: the probability from which on an image belongs to a class."""
     model: Model
@@ -67,7 +66,7 @@ def load_predictor(path: Path | str, device: str = "cpu") -> Predictor:
     module = run.build()
     module.load_state_dict(checkpoint.read("model"))
     tuned = Tuned(module.to(device).eval(), run.job, run.statistics)
-    return Predictor(tuned, run.channels, _thresholds(folder), load(path, device))
+    return Predictor(tuned, _thresholds(folder), load(path, device))
 
 
 def _thresholds(folder: RunFolder) -> tuple[float, ...] | None:
@@ -87,10 +86,10 @@ def predict_source(
     Raises:
         DataError: if the number of channels differs from training.
     """
-    if source.channels != predictor.channels:
+    channels = predictor.model.spec.channels
+    if source.channels != channels:
         raise DataError(
-            f"{source.where} has {source.channels} channels, but this classifier was trained on "
-            f"{predictor.channels}"
+            f"{source.where} has {source.channels} channels, but this classifier was trained on {channels}"
         )
     hardware = Hardware(
         device=str(predictor.model.device),

@@ -1,4 +1,6 @@
-"""Checkpoints during training, written in a thread if memory has room for a copy."""
+"""The checkpoints of a run, written in a thread if memory has room for a copy."""
+
+import json
 
 import torch
 from torch import nn
@@ -6,13 +8,20 @@ from torch import nn
 from unmask.errors import DivergedError
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
-from unmask.training.checkpoint import Saving, optimizer_tensors
-from unmask.training.distributed import agreed, own_part
+from unmask.spec import to_json
+from unmask.training.checkpoint import (
+    Saving,
+    files_of,
+    optimizer_tensors,
+    part_name,
+    snapshot,
+)
+from unmask.training.distributed import agreed, here, own_part, own_parts, whole
 from unmask.training.hardware import memory_available
 
 
 class Saver:
-    """Saves one checkpoint at a time. All processes must call every method at the same steps."""
+    """Saves one checkpoint at a time. Except for `save_first`, all processes must make the same calls."""
 
     def __init__(
         self, run: Run, folder: RunFolder, module: nn.Module, optimizer: torch.optim.Optimizer
@@ -45,16 +54,48 @@ class Saver:
         self._check_weights(step)
         self.settle()
         (at_once,) = agreed(last or not self._room_for_a_copy())
-        self._saving = self.folder.begin_save(
-            self.run, step, self.module, self.optimizer, copy=not at_once
-        )
+        self._saving = self._begin(step, copy=not at_once, shard=self.run.hardware.shard)
         if at_once:
             self.settle()
+
+    def save_first(self) -> None:
+        """Write the state before the first step and wait for it. One process does this: nothing is sharded yet."""
+        self._saving = self._begin(0, copy=False, shard=False)
+        self.settle()
 
     def leave(self) -> None:
         """Wait for the writing thread, whatever ended the training."""
         if self._saving is not None:
             self._saving.thread.join()
+
+    def _begin(self, step: int, *, copy: bool, shard: bool) -> Saving | None:
+        """Start writing the present state; with a copy of it, training may continue meanwhile.
+
+        Without shards only the first process writes. The encoder file holds the average, if weights are averaged.
+        """
+        run, processes = self.run, here()
+        if not (shard or processes.first):
+            return None
+        copied = snapshot if copy else dict
+        state, spec = whole(self.module.state_dict()), run.job.model(run)
+        parts: dict[str, dict[str, torch.Tensor]] = {}
+        if processes.first:
+            state = copied(state)
+            parts = {"model": state} if spec is None else files_of(state, self.module)
+        name = "training/optimizer"
+        if shard:
+            name = part_name(name, processes.rank, processes.count)
+        parts[name] = copied(own_parts(self._state()))
+        metadata = {} if spec is None else {"unmask": json.dumps(to_json(spec))}
+        return Saving(
+            self.folder.checkpoints,
+            parts,
+            step=step,
+            images_seen=run.images_seen(step),
+            spec_hash=run.hash,
+            metadata={**metadata, "run": json.dumps(to_json(run))},
+            shared=shard,
+        )
 
     def _room_for_a_copy(self) -> bool:
         tensors = (*self.module.state_dict().values(), *self._state().values())

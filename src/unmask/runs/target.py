@@ -75,7 +75,7 @@ def _patches(
     for step in range(-(-_MOST_IMAGES // _AT_ONCE)):
         keys = samples(step, _AT_ONCE, len(source), run.seed)
         batch = feed.load(Wanted(keys, 0, size), [])
-        cut = patchify(batch.images, recipe.encoder.patch_size).flatten(0, 1)
+        cut = patchify(batch.images, recipe.encoder.patch_size).flatten(0, 1)  # [n p]
         cut = normalize(cut, statistics)
         patches.append(cut[~cut.isnan().any(1)])
         count += len(patches[-1])
@@ -89,15 +89,9 @@ def _patches(
     return torch.cat(patches)
 
 
-def tokenizer_for(
+def _tokenizer_for(
     target: TokenizerCodes, patch_size: int, channels: int, values: str
 ) -> tuple[TokenizerCodes, dict[str, Tensor]]:
-    """The target with the shape of the tokenizer at its path, and the weights of the tokenizer.
-
-    Raises:
-        RunError: if there is no tokenizer at the path.
-        SettingsError: if its patch size, channels or values differ from those of the encoder.
-    """
     folder = RunFolder(target.path)
     spec = folder.read_spec(Tokenize.command)
     try:
@@ -123,13 +117,17 @@ def tokenizer_for(
     return replace(target, path=where, tokenizer=job.recipe.tokenizer), weights
 
 
-def dalle_for(target: DalleCodes, values: str) -> tuple[DalleCodes, dict[str, Tensor]]:
-    """The target with the shape of the encoder in its file, and the weights of that encoder.
+def codes_for(
+    target: TokenizerCodes | DalleCodes, patch_size: int, channels: int, values: str
+) -> tuple[TokenizerCodes | DalleCodes, dict[str, Tensor]]:
+    """The target with the shape of the model at its path, and the weights of that model.
 
     Raises:
-        DataError: if the file is missing or holds something else.
-        SettingsError: if the images are not uint8.
+        RunError, DataError: if that model is missing or damaged, or something else is at the path.
+        SettingsError: if it does not fit the encoder or the images.
     """
+    if isinstance(target, TokenizerCodes):
+        return _tokenizer_for(target, patch_size, channels, values)
     if values != "uint8":
         raise SettingsError(
             f"DALL-E's tokenizer needs uint8 images, but these are {values}; train your own tokenizer with "
@@ -137,15 +135,6 @@ def dalle_for(target: DalleCodes, values: str) -> tuple[DalleCodes, dict[str, Te
         )
     shape, weights = read_dalle(target.path)
     return replace(target, path=str(Path(target.path).absolute()), **shape._asdict()), weights
-
-
-def codes_for(
-    target: TokenizerCodes | DalleCodes, patch_size: int, channels: int, values: str
-) -> tuple[TokenizerCodes | DalleCodes, dict[str, Tensor]]:
-    """The target with the shape of the model at its path, and the weights of that model."""
-    if isinstance(target, DalleCodes):
-        return dalle_for(target, values)
-    return tokenizer_for(target, patch_size, channels, values)
 
 
 def with_tokenizer(recipe: Recipe, channels: int, values: str) -> Recipe:

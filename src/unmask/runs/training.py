@@ -8,26 +8,24 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from unmask.contracts import Batch, ImageSource, Reports
+from unmask.contracts import ImageSource, Reports
 from unmask.data.loader import Failures, Feed, SetAside, batches, example_of
 from unmask.data.order import rows_of
-from unmask.runs.encoder_weights import COMPANIONS
 from unmask.runs.feeding import feed_for
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.runs.saving import Saver
 from unmask.targets.tokenizer import current_names
-from unmask.training.checkpoint import Checkpoint, restore_optimizer
+from unmask.training.checkpoint import COMPANIONS, Checkpoint, restore_optimizer
 from unmask.training.distributed import agreed, everyones, here, spread
-from unmask.training.flops import Meter, first_ceiling, flops_per_image
 from unmask.training.hardware import find_device, wait_for
 from unmask.training.kernels import prepared
 from unmask.training.logbook import Logbook
 from unmask.training.loop import train
+from unmask.training.step_cost import Meter, first_ceiling, flops_per_image
 
-_WRITE_SECONDS = (
-    1.0  # between writes of the log; reading losses waits for the GPU, so not at every step
-)
+# between writes of the log; reading losses waits for the GPU, so not at every step
+_WRITE_SECONDS = 1.0
 
 
 class Progress(NamedTuple):
@@ -71,11 +69,10 @@ def training(
     first_step = start.info.step if start else 0
     logbook = Logbook(folder.log, first_step, equipped.meter)
     saver = Saver(run, folder, module, equipped.optimizer)
-    set_aside = _gathered(run, folder, source)
+    set_aside = _SetAsideByAll(run, folder, source)
 
     # The steps: `train` yields a report after each.
-    stream = _batches(run, feed, device, first_step, set_aside)
-    reports = _steps(run, equipped, stream, device, first_step)
+    reports = _steps(run, equipped, feed, device, first_step, set_aside)
     stepped = written = saved = time.perf_counter()
     try:
         for report in reports:
@@ -171,28 +168,14 @@ def _equip(
 
 
 def _steps(
-    run: Run, equipped: _Equipped, stream: Iterator[Batch], device: torch.device, first_step: int
+    run: Run,
+    equipped: _Equipped,
+    feed: Feed,
+    device: torch.device,
+    first_step: int,
+    set_aside: "_SetAsideByAll",
 ) -> Reports:
-    """The steps of the run on a stream of batches; yields a report after each."""
-    reports = train(
-        equipped.module,
-        stream,
-        equipped.optimizer,
-        run.rate,
-        first_step=first_step,
-        steps=run.steps,
-        seed=run.seed,
-        device=device,
-        precision=run.hardware.precision,
-        micro_batch=run.hardware.micro_batch,
-    )
-    return equipped.around(reports)
-
-
-def _batches(
-    run: Run, feed: Feed, device: torch.device, first_step: int, set_aside: "_Gathered"
-) -> Iterator[Batch]:
-    """This process's rows of the batches from a step on, on the device, with the changes of the job (mixup, noise)."""
+    """The steps of the run on this process's rows of the batches; yields a report after each."""
     recipe, hardware, processes = run.recipe, run.hardware, here()
     stream = batches(
         feed,
@@ -204,32 +187,38 @@ def _batches(
         set_aside=set_aside,
         rows=rows_of(processes.rank, processes.count, recipe.batch_size),
     )
-    change = run.job.change(run)
-    if change is None:
-        return stream
-    return (change(batch, step) for step, batch in enumerate(stream, start=first_step))
+    change = run.job.change(run)  # mixup, noise
+    if change is not None:
+        stream = (change(batch, step) for step, batch in enumerate(stream, start=first_step))
+    reports = train(
+        equipped.module,
+        stream,
+        equipped.optimizer,
+        run.rate,
+        first_step=first_step,
+        steps=run.steps,
+        seed=run.seed,
+        device=device,
+        precision=hardware.precision,
+        micro_batch=hardware.micro_batch,
+    )
+    return equipped.around(reports)
 
 
-def _gathered(run: Run, folder: RunFolder, source: ImageSource) -> "_Gathered":
-    """The list of unusable images; it starts with those that the scan refused."""
-    total = len(source) + len(source.refused)
-    set_aside = _Gathered(SetAside(folder.set_aside, total, run.max_set_aside))
-    if here().first:
-        set_aside.list.add(source.refused)
-    return set_aside
+class _SetAsideByAll:
+    """The list of unusable images of all processes, which the first one keeps; it starts with those the scan refused."""
 
-
-class _Gathered:
-    """Unusable images of all processes, collected in the list of the first one."""
-
-    def __init__(self, set_aside: SetAside) -> None:
-        self.list = set_aside
+    def __init__(self, run: Run, folder: RunFolder, source: ImageSource) -> None:
+        total = len(source) + len(source.refused)
+        self._list = SetAside(folder.set_aside, total, run.max_set_aside)
         self.waiting: Failures = []
+        if here().first:
+            self._list.add(source.refused)
 
     def add(self, failures: Failures) -> None:
         """Add (name, reason) pairs; with several processes they wait for the next `gather`."""
         if here().count == 1:
-            self.list.add(failures)
+            self._list.add(failures)
         else:
             self.waiting += failures
 
@@ -238,4 +227,4 @@ class _Gathered:
         lists = everyones(self.waiting)
         self.waiting = []
         if here().first:
-            self.list.add([failure for failures in lists for failure in failures])
+            self._list.add([failure for failures in lists for failure in failures])

@@ -1,16 +1,29 @@
-"""Find weights by their path: a run, or a file in any layout that `formats` knows."""
+"""Existing weights: find them by their path, and start a run from them (`--init`)."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from unmask.errors import RunError
+from torch import nn
+
+from unmask.channels import ChannelStatistics
+from unmask.contracts import ImageSource
+from unmask.encoders.vit import PlainBlocks, ViT
+from unmask.errors import RunError, SettingsError
 from unmask.formats import Hints, read_named
-from unmask.formats.model import Weights, split
+from unmask.formats.adapt import adapt
+from unmask.formats.model import ModelSpec, Weights, split
+from unmask.patches import patch_grid
+from unmask.recipes import RECIPES, Recipe, Transfer
 from unmask.runs.folder import RunFolder
 from unmask.runs.pretrain import Pretrain
 from unmask.runs.run import Run
-from unmask.traits import Masked
+from unmask.runs.saving import Saver
+from unmask.targets import NormalizedPixels, Pixels
+from unmask.training.checkpoint import Checkpoint
+from unmask.traits import Decoding, Masked
 
+_SMALL_PATCH = 4  # pixels; weights with such patches get the settings of mae-ti4
 _NO_HINTS = Hints()
 
 
@@ -60,3 +73,122 @@ def _of_run(folder: RunFolder) -> Found:
     about = f"{run.recipe_name}, step {step:,}"
     pretraining = run if isinstance(run.job, Pretrain) else None
     return Found(weights, about, "unmask", pretraining, step, damaged)
+
+
+class Start(NamedTuple):
+    """Weights adapted to a recipe and its images."""
+
+    weights: Weights
+    words: str
+    """Their origin, and how they were adapted."""
+
+
+def recipe_for(spec: ModelSpec) -> tuple[str, Recipe, str]:
+    """The recipe for weights: its name, the recipe, and the reason.
+
+    The first recipe with their encoder; else MAE's settings for such patches. Decoder and image size are those of
+    the weights.
+    """
+    same = [name for name, named in RECIPES.items() if named.recipe.encoder == spec.encoder]
+    usual = "mae-ti4" if spec.encoder.patch_size <= _SMALL_PATCH else "mae-b16"
+    name = same[0] if same else usual
+    recipe = RECIPES[name].recipe
+    objective = recipe.objective
+    if isinstance(objective, Decoding):
+        objective = objective.with_decoder_of(spec.objective)
+    recipe = replace(recipe, encoder=spec.encoder, objective=objective, image_size=spec.image_size)
+    if same:
+        return name, recipe, "its encoder is that of the weights"
+    shape = shape_of(spec.encoder)
+    return name, recipe, f"no recipe has the encoder of the weights ({shape}), which is kept"
+
+
+def start_from(found: Found, recipe: Recipe, statistics: ChannelStatistics) -> Start:
+    """Adapt weights to the image size of a recipe and the channels of the statistics.
+
+    The decoder is used only if the recipe has the same decoder and target.
+
+    Raises:
+        SettingsError: if the recipe has another encoder; names both shapes.
+    """
+    spec = found.weights.spec
+    if spec.encoder != recipe.encoder:
+        raise SettingsError(
+            f"--init {found.about} has {shape_of(spec.encoder)}, but the recipe wants "
+            f"{shape_of(recipe.encoder)}; leave out --recipe to get one that fits the weights"
+        )
+    weights = found.weights
+    same_channels = spec.channels == len(statistics.mean)
+    if spec.objective and not _decoder_fits(spec.objective, recipe.objective, same_channels):
+        weights = weights._replace(spec=spec.without_decoder(), decoder={})
+    used = "an encoder without a decoder"
+    if weights.decoder:
+        used = "encoder and decoder"
+    elif found.weights.decoder:
+        used = "only the encoder, because the recipe has another decoder"
+    step = "" if found.step is None else f", step {found.step:,}"
+    words = [f"{spec.origin}{step}", used]
+    words += adapted(spec, recipe, statistics)
+    return Start(adapt(weights, recipe.image_size, statistics), "; ".join(words))
+
+
+def save_start(folder: RunFolder, run: Run, source: ImageSource, module: nn.Module) -> Checkpoint:
+    """Fit the target and save the weights as step 0, so that resuming needs only the folder."""
+    run.job.fit(run, source, module)
+    Saver(run, folder, module, run.recipe.optimizer.build(module)).save_first()
+    return folder.newest_whole()[0]
+
+
+def check_start(run: Run, folder: RunFolder, saved: Checkpoint | None) -> None:
+    """Refuse to resume with random weights if the run started from existing ones.
+
+    Raises:
+        RunError: if the folder has no checkpoint.
+    """
+    if run.init is not None and saved is None:
+        flag = " with --init" if isinstance(run.job, Pretrain) else ""
+        raise RunError(
+            f"{folder.root} was stopped before its initial weights were saved ({run.init}); "
+            f"remove the folder and start again{flag}"
+        )
+
+
+def statistics_for(spec: ModelSpec, source: ImageSource) -> ChannelStatistics | None:
+    """The statistics of the weights, if the images have the same number and type of channels."""
+    same = (source.channels, source.values) == (spec.channels, spec.statistics.values)
+    return spec.statistics if same else None
+
+
+def _decoder_fits(old: object, new: object, same_channels: bool) -> bool:
+    """Whether a decoder can be reused: same decoder and same target (normalised or plain pixels count as the same)."""
+    if not (isinstance(old, Decoding) and isinstance(new, Decoding) and new.has_decoder_of(old)):
+        return False
+    pixels = (Pixels, NormalizedPixels)
+    if isinstance(old.target, pixels) and isinstance(new.target, pixels):
+        return True
+    return old.target == new.target and same_channels
+
+
+def adapted(spec: ModelSpec, recipe: Recipe | Transfer, statistics: ChannelStatistics) -> list[str]:
+    """How weights must be adapted to a recipe and its images, in words."""
+    old = patch_grid(spec.image_size, spec.encoder.patch_size)
+    new, channels = recipe.encoder_grid(), len(statistics.mean)
+    changes: list[str] = []
+    if old != new:
+        changes.append(
+            f"positions resampled from {old.height} x {old.width} to {new.height} x {new.width}"
+        )
+    if channels != spec.channels:
+        changes.append(f"patch projection adapted from {spec.channels} to {channels} channels")
+    return changes
+
+
+def shape_of(encoder: ViT) -> str:
+    """The shape of an encoder in words."""
+    several = f", {encoder.class_tokens} class tokens" if encoder.class_tokens > 1 else ""
+    blocks = encoder.blocks
+    kind = "" if isinstance(blocks, PlainBlocks) else f" BEiT's ({blocks.layer_scale:g})"
+    return (
+        f"{encoder.depth}{kind} blocks of {encoder.embed_dim} with {encoder.num_heads} heads, MLPs of "
+        f"{int(encoder.embed_dim * encoder.mlp_ratio)}{several} and patches of {encoder.patch_size}"
+    )

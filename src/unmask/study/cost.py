@@ -17,9 +17,8 @@ from unmask.files import write_whole
 from unmask.randomness import generator
 from unmask.recipes import Recipe, Tokenizing
 from unmask.spec import digest, to_json
-from unmask.training.flops import flops_per_image
 from unmask.training.hardware import Hardware, Precision, autocast, find_device, seconds_of
-from unmask.training.step_cost import saved_bytes
+from unmask.training.step_cost import flops_per_image, saved_bytes
 
 _LONG = (
     5.0  # seconds of a pass; longer ones are reported, so that the console does not seem to hang

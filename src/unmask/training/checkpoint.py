@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -24,11 +24,15 @@ from unmask.errors import ResourceError, RunError, SettingsError
 from unmask.files import sync, write_whole
 from unmask.spec import from_json, to_json
 from unmask.training.distributed import everyones, here, like
+from unmask.traits import Accompanied
 
 FORMAT = 1
 _KEEP = 2  # checkpoints: if the newest is damaged, the one before it is still there
 _WRITING = ".writing-"  # start of the temporary name of a folder
 _PART = "-part-"
+
+COMPANIONS = "training/companions"
+"""The file of a checkpoint with tensors that only training needs, such as a teacher."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +70,11 @@ class Checkpoint:
 
     def read(self, name: str) -> dict[str, Tensor]:
         """The tensors of one file: encoder, model or training/optimizer; concatenated, if it is in parts."""
-        parts = sorted(part for part in self.info.checksums if part.startswith(f"{name}{_PART}"))
-        if not parts:
-            return load_file(self.folder / f"{name}.safetensors")
-        files = [load_file(self.folder / f"{part}.safetensors") for part in parts]
+        names = sorted(part for part in self.info.checksums if part.startswith(f"{name}{_PART}"))
+        files = [load_file(self.folder / f"{part}.safetensors") for part in names or [name]]
+        tensors = {key: [file[key] for file in files if key in file] for key in files[0]}
         return {
-            key: _concatenated([file[key] for file in files if key in file]) for key in files[0]
+            k: parts[0] if len(parts) == 1 else torch.cat(parts) for k, parts in tensors.items()
         }
 
     def read_if_there(self, name: str) -> dict[str, Tensor]:
@@ -87,10 +90,6 @@ def part_name(name: str, number: int, parts: int) -> str:
     return f"{name}{_PART}{number:05d}-of-{parts:05d}"
 
 
-def _concatenated(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
 class Saving:
     """A checkpoint that a thread writes to the disk while training continues.
 
@@ -102,9 +101,11 @@ class Saving:
         self,
         root: Path,
         parts: dict[str, dict[str, Tensor]],
-        info: CheckpointInfo,
-        metadata: dict[str, str],
         *,
+        step: int,
+        images_seen: int,
+        spec_hash: str,
+        metadata: dict[str, str],
         shared: bool = False,
     ) -> None:
         """Start writing.
@@ -112,13 +113,13 @@ class Saving:
         Args:
             root: the folder of all checkpoints.
             parts: the tensors of each file; must not change until they are written (see `snapshot`).
-            info: written as `info.json`, with the checksums.
+            step, images_seen, spec_hash: see `CheckpointInfo`.
             metadata: of every file.
             shared: whether processes share the model; then all of them must create this object.
         """
-        self.root, self.parts, self.info, self.metadata = root, parts, info, metadata
-        self.shared = shared
-        self.final = root / f"step-{info.step:07d}"
+        self.root, self.parts, self.metadata, self.shared = root, parts, metadata, shared
+        self.step, self.images_seen, self.spec_hash = step, images_seen, spec_hash
+        self.final = root / f"step-{step:07d}"
         self.writing = root / f"{_WRITING}{self.final.name}"
         self.checksums: dict[str, str] = {}
         self.error: str | None = None
@@ -150,7 +151,7 @@ class Saving:
             self.error = everyones(self.error)[0]
         if self.error is not None:
             raise ResourceError(
-                f"the checkpoint of step {self.info.step} could not be written to {self.root} "
+                f"the checkpoint of step {self.step} could not be written to {self.root} "
                 f"({self.error}); earlier checkpoints are intact. Make room on that disk, then continue "
                 "with --resume"
             )
@@ -166,61 +167,59 @@ class Saving:
             self.error = str(error)
 
     def _write(self) -> None:
-        self.checksums = {
-            name: _write_part(self.writing / f"{name}.safetensors", tensors, self.metadata)
-            for name, tensors in self.parts.items()
-        }
+        for name, tensors in self.parts.items():
+            path = self.writing / f"{name}.safetensors"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            contiguous = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
+            save_file(contiguous, path, self.metadata)
+            sync(path)
+            self.checksums[name] = _checksum(path)
         self.parts = {}
         if not self.shared:
             self._publish()
 
     def _publish(self) -> None:
         """Rename the checkpoint, then delete all but the last two."""
-        info = replace(self.info, checksums=self.checksums)
+        info = CheckpointInfo(
+            format=FORMAT,
+            step=self.step,
+            images_seen=self.images_seen,
+            torch_version=torch.__version__,
+            spec_hash=self.spec_hash,
+            checksums=self.checksums,
+        )
         text = json.dumps(to_json(info), indent=1)
         write_whole(self.writing / "info.json", lambda path: path.write_text(text))
         shutil.rmtree(self.final, ignore_errors=True)  # a damaged checkpoint of the same step
         self.writing.rename(self.final)
         sync(self.root)
-        step, folders = info.step, _folders(self.root)
-        later = [folder for folder in folders if _step(folder) > step]  # damaged, so not resumed
-        earlier = [folder for folder in folders if _step(folder) <= step]
+        folders = _folders(self.root)
+        later = [f for f in folders if _step(f) > self.step]  # damaged, so not resumed
+        earlier = [f for f in folders if _step(f) <= self.step]
         for old in later + earlier[:-_KEEP]:
             shutil.rmtree(old, ignore_errors=True)
-
-
-def information(step: int, images_seen: int, spec_hash: str) -> CheckpointInfo:
-    """The content of `info.json` before the files are written."""
-    return CheckpointInfo(
-        format=FORMAT,
-        step=step,
-        images_seen=images_seen,
-        torch_version=torch.__version__,
-        spec_hash=spec_hash,
-        checksums={},
-    )
-
-
-def write(
-    root: Path,
-    parts: dict[str, dict[str, Tensor]],
-    *,
-    step: int,
-    images_seen: int,
-    spec_hash: str,
-    metadata: dict[str, str],
-) -> Path:
-    """Write a checkpoint in `root` and wait until it is complete.
-
-    Raises:
-        ResourceError: if the disk is full or not writable; earlier checkpoints stay.
-    """
-    return Saving(root, parts, information(step, images_seen, spec_hash), metadata).finish()
 
 
 def snapshot(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU, which further training does not change."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def encoder_of(model: dict[str, Tensor], *special: str) -> dict[str, Tensor]:
+    """The encoder's tensors among those of a model; `special` is the prefix of their names, if unusual."""
+    # if weights are averaged, the average is evaluated
+    prefixes = (*special, "average.copies.encoder.", "encoder.")
+    prefix = next(p for p in prefixes if any(name.startswith(p) for name in model))
+    return {n.removeprefix(prefix): t for n, t in model.items() if n.startswith(prefix)}
+
+
+def files_of(state: dict[str, Tensor], trained: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """The weight files of a checkpoint: encoder, model, and tensors that only training needs, if any."""
+    if not isinstance(trained, Accompanied):
+        return {"encoder": encoder_of(state), "model": state}
+    companions = {n: t for n, t in state.items() if n.startswith(trained.companions)}
+    model = {name: tensor for name, tensor in state.items() if name not in companions}
+    return {"encoder": encoder_of(state, trained.gives), "model": model, COMPANIONS: companions}
 
 
 def at(root: Path, step: int) -> Checkpoint:
@@ -237,10 +236,18 @@ def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
     """
     damaged: list[str] = []
     for folder in reversed(_folders(root)):
-        problem, info = _check(folder)
-        if info is not None:
+        try:
+            info = _read_info(folder)
+            files = {name: folder / f"{name}.safetensors" for name in info.checksums}
+            bad = next(
+                (n for n, file in files.items() if _checksum(file) != info.checksums[n]), None
+            )
+        except (OSError, ValueError, SettingsError) as error:
+            damaged.append(f"{folder}: cannot be read ({error})")
+            continue
+        if bad is None:
             return Checkpoint(folder, info), damaged
-        damaged.append(f"{folder}: {problem}")
+        damaged.append(f"{folder}: {bad}.safetensors is damaged (its checksum differs)")
     return None, damaged
 
 
@@ -266,16 +273,16 @@ def restore_optimizer(
 ) -> None:
     """Restore the state from `optimizer_tensors`; the optimizer must have the same parameter groups as then."""
     names = {parameter: name for name, parameter in module.named_parameters()}
-    state: dict[int, dict[str, Tensor]] = {}
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     by_name: dict[str, dict[str, Tensor]] = {}
     for name_and_key, value in tensors.items():
         name, _, key = name_and_key.rpartition(":")
         by_name.setdefault(name, {})[key] = value
-    for number, parameter in enumerate(parameters):
-        if names[parameter] in by_name:
-            values = by_name[names[parameter]]
-            state[number] = {key: like(value, parameter) for key, value in values.items()}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {
+        number: {key: like(value, p) for key, value in by_name[names[p]].items()}
+        for number, p in enumerate(parameters)
+        if names[p] in by_name
+    }
     groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -289,18 +296,6 @@ def _step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def _check(folder: Path) -> tuple[str, CheckpointInfo | None]:
-    """The problem of a checkpoint, or an empty string and its info."""
-    try:
-        info = _read_info(folder)
-        for name, checksum in info.checksums.items():
-            if _checksum(folder / f"{name}.safetensors") != checksum:
-                return f"{name}.safetensors is damaged (its checksum differs)", None
-    except (OSError, ValueError, SettingsError) as error:
-        return f"cannot be read ({error})", None
-    return "", info
-
-
 def _read_info(folder: Path) -> CheckpointInfo:
     data = json.loads((folder / "info.json").read_text())
     version = data.get("format") if isinstance(data, dict) else None
@@ -310,14 +305,6 @@ def _read_info(folder: Path) -> CheckpointInfo:
             f"{FORMAT}; install a newer unmask"
         )
     return from_json(CheckpointInfo, data)
-
-
-def _write_part(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, path, metadata)
-    sync(path)
-    return _checksum(path)
 
 
 def _checksum(path: Path) -> str:

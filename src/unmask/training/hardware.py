@@ -69,15 +69,12 @@ def find_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
+        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        devices = ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
         raise ResourceError(
-            f"--device {name} cannot be used here ({reason}); this machine has {', '.join(_devices())}"
+            f"--device {name} cannot be used here ({reason}); this machine has {', '.join(devices)}"
         ) from None
     return device
-
-
-def _devices() -> list[str]:
-    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def out_of_memory(error: RuntimeError) -> bool:

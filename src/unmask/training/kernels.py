@@ -14,10 +14,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from unmask.attention import PREFERRED, AttentionShape
-from unmask.contracts import Batch, Reports, StepReport
+from unmask.contracts import Reports, StepReport
 from unmask.randomness import generator
 from unmask.training.hardware import Precision, autocast, wait_for
-from unmask.training.untouched import untouched
+from unmask.training.step_cost import Example, untouched
 from unmask.traits import Fused
 
 _WORTH_COMPILING = 500
@@ -41,7 +41,7 @@ Preference = dict[AttentionShape, list[SDPBackend]]
 
 def prepared(
     trainable: nn.Module,
-    examples: Iterable[Callable[[int], Batch]],
+    examples: Iterable[Example],
     device: torch.device,
     precision: Precision,
     *,
@@ -50,8 +50,8 @@ def prepared(
 ) -> Callable[[Reports], Reports]:
     """Choose kernels and compile a module for a run; returns a wrapper for the iterator of its reports.
 
-    `examples` are functions from a number of images to a batch on the device, one for each crop size. Whether to compile
-    depends on the steps of the whole run, so that a resumed run computes as before.
+    `examples` has one for each crop size. Whether to compile depends on the steps of the whole run, so that a resumed run
+    computes as before.
     """
     if device.type != "cuda":
         return lambda reports: reports
@@ -72,20 +72,15 @@ def compile_parts(module: nn.Module, backend: str = "inductor") -> None:
     launch time does not matter at sizes that fill a GPU.
     """
     torch._dynamo.config.recompile_limit = _VARIANTS  # pyright: ignore[reportPrivateUsage]
-    for block in _blocks(module):
-        block.compile(fullgraph=True, dynamic=False, backend=backend)
-    for part in module.modules():
+    for path, part in module.named_modules():
+        if isinstance(part, nn.ModuleList) and path.rpartition(".")[2] == "blocks":
+            for block in part:
+                block.compile(fullgraph=True, dynamic=False, backend=backend)
         for name in part.fused if isinstance(part, Fused) else ():
             method = torch.compile(
                 getattr(part, name), fullgraph=True, dynamic=False, backend=backend
             )
             setattr(part, name, method)
-
-
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    for name, part in module.named_modules():
-        if isinstance(part, nn.ModuleList) and name.rpartition(".")[2] == "blocks":
-            yield from part
 
 
 def can_compile(device: torch.device) -> bool:
@@ -115,10 +110,7 @@ class _ShapeCounter(TorchFunctionMode):
 
 @torch.no_grad()
 def attention_shapes(
-    trainable: nn.Module,
-    example: Callable[[int], Batch],
-    device: torch.device,
-    precision: Precision,
+    trainable: nn.Module, example: Example, device: torch.device, precision: Precision
 ) -> Counter[AttentionShape]:
     """The attention shapes of a forward pass, with their counts. The module is not changed."""
     with untouched(trainable), _ShapeCounter() as counter, autocast(device, precision):
@@ -130,20 +122,15 @@ def fastest_attention(
     shapes: Iterable[AttentionShape], images: int, device: torch.device, precision: Precision
 ) -> Preference:
     """For each shape the fused kernels that support it, fastest first, and plain attention last."""
-    return {
-        shape: [*_by_time(shape, images, device, precision), SDPBackend.MATH] for shape in shapes
-    }
-
-
-def _by_time(
-    shape: AttentionShape, images: int, device: torch.device, precision: Precision
-) -> list[SDPBackend]:
-    seconds: dict[SDPBackend, float] = {}
-    for kernel in FUSED:
-        # torch warns and raises if a kernel does not support this device or shape
-        with suppress(RuntimeError), warnings.catch_warnings(action="ignore"):
-            seconds[kernel] = attention_seconds(kernel, shape, images, device, precision)
-    return sorted(seconds, key=lambda kernel: seconds[kernel])
+    preference: Preference = {}
+    for shape in shapes:
+        seconds: dict[SDPBackend, float] = {}
+        for kernel in FUSED:
+            # torch warns and raises if a kernel does not support this device or shape
+            with suppress(RuntimeError), warnings.catch_warnings(action="ignore"):
+                seconds[kernel] = attention_seconds(kernel, shape, images, device, precision)
+        preference[shape] = [*sorted(seconds, key=seconds.__getitem__), SDPBackend.MATH]
+    return preference
 
 
 def attention_seconds(

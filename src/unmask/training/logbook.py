@@ -7,8 +7,8 @@ noticed then, so that it never gets into a checkpoint.
 import json
 import math
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from unmask.contracts import StepReport
 from unmask.errors import DivergedError, ResourceError
 from unmask.files import write_whole
 from unmask.training.distributed import here, mean
-from unmask.training.flops import Meter
+from unmask.training.step_cost import Meter
 
 TIMES = ("images_per_second", "waiting", "flops_per_second", "mfu", "peak_memory")
 """Fields that differ between identical runs; all others are exact.
@@ -38,7 +38,7 @@ class Logbook:
         self._notes: dict[int, dict[str, float]] = {}
         if not here().first:
             return
-        lines = [line for line in _lines(path) if line["step"] <= step]
+        lines = [line for line in read_log(path) if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         with _room_for(path):
             write_whole(path, lambda temporary: temporary.write_text(text))
@@ -98,20 +98,13 @@ def _room_for(path: Path) -> Generator[None]:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """All lines of a log."""
-    return list(_lines(path))
-
-
-def _lines(path: Path) -> list[dict[str, float]]:
     """The complete lines of a log; a killed process may have left an incomplete last line, which is skipped."""
     if not path.exists():
         return []
     lines: list[dict[str, float]] = []
     for text in path.read_text().splitlines():
-        try:
+        with suppress(ValueError):
             lines.append(json.loads(text))
-        except ValueError:
-            continue
     return lines
 
 
@@ -119,12 +112,11 @@ def _exact_fields(reports: list[StepReport]) -> list[dict[str, float]]:
     """The exact fields of steps. All losses are averaged over processes and read from the device in one operation."""
     losses = [loss for report in reports for loss in (report.loss, *report.parts.values())]
     means = iter(mean(torch.stack(losses)).tolist())
-    return [_fields_of(report, means) for report in reports]
-
-
-def _fields_of(report: StepReport, means: Iterator[float]) -> dict[str, float]:
-    return {
-        "step": report.step,
-        **{name: next(means) for name in ("loss", *report.parts)},
-        "learning_rate": report.learning_rate,
-    }
+    return [
+        {
+            "step": report.step,
+            **{name: next(means) for name in ("loss", *report.parts)},
+            "learning_rate": report.learning_rate,
+        }
+        for report in reports
+    ]

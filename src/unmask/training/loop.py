@@ -9,9 +9,9 @@ import torch
 from unmask.contracts import Batch, Loss, Moment, Part, Reports, Size, StepReport, Trainable
 from unmask.errors import ResourceError
 from unmask.randomness import generator
-from unmask.training.clipping import clip
 from unmask.training.distributed import plain, reducing
 from unmask.training.hardware import Precision, autocast, out_of_memory
+from unmask.training.optimizers import clip
 from unmask.training.parameter_groups import set_rates
 from unmask.traits import Following, Preparing
 

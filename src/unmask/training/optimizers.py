@@ -1,4 +1,4 @@
-"""Optimizers: AdamW, AdamW with layer-wise learning rates, LARS, and Muon from `training/muon.py`."""
+"""Optimizers: AdamW, AdamW with layer-wise learning rates, LARS, and Muon from `training/muon.py`; gradient clipping."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -7,9 +7,65 @@ import torch
 from torch import Tensor, nn
 
 from unmask.spec import Kind, within
-from unmask.training.clipping import AnyClipping, NoClipping
 from unmask.training.muon import Muon
 from unmask.training.parameter_groups import decay_groups, layer_groups
+
+_HOW_TO_TURN_OFF = "use optimizer.clipping:none to turn clipping off"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoClipping:
+    """Gradients are used as they are."""
+
+    def __call__(self, parameters: list[Tensor]) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTogether:
+    """Scale all gradients by one factor, so that their joint norm is at most `norm`."""
+
+    norm: float = 3.0
+    """Largest joint norm."""
+
+    def __post_init__(self) -> None:
+        within(self, "(0, inf)", "norm", usual=_HOW_TO_TURN_OFF)
+
+    def __call__(self, parameters: list[Tensor]) -> None:
+        """Scale the gradients in place."""
+        nn.utils.clip_grad_norm_(parameters, self.norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipEach:
+    """Scale the gradient of each parameter separately, so that its norm is at most `norm` (DINO)."""
+
+    norm: float = 3.0
+    """Largest norm of one parameter's gradient."""
+
+    def __post_init__(self) -> None:
+        within(self, "(0, inf)", "norm", usual=_HOW_TO_TURN_OFF)
+
+    def __call__(self, parameters: list[Tensor]) -> None:
+        """Scale the gradients in place."""
+        for parameter in parameters:
+            nn.utils.clip_grad_norm_([parameter], self.norm)
+
+
+AnyClipping = (
+    Annotated[NoClipping, Kind("none")]
+    | Annotated[ClipTogether, Kind("together")]
+    | Annotated[ClipEach, Kind("each")]
+)
+
+
+def clip(optimizer: torch.optim.Optimizer) -> None:
+    """Clip all gradients with the `clipping` of the first parameter group, if it has one."""
+    clipping = optimizer.param_groups[0].get("clipping")
+    if clipping is not None:
+        clipping(
+            [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

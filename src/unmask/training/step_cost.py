@@ -1,20 +1,30 @@
-"""Time and memory of a training step, measured on the module before a run."""
+"""What a training step costs (FLOPs, time, memory), and how fast the machine could be."""
 
 import resource
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from unmask.contracts import Batch
+from unmask.contracts import Batch, Size, StepReport
 from unmask.randomness import generator
 from unmask.training.hardware import Precision, autocast, seconds_of
-from unmask.training.untouched import untouched
 
+_CEILING_SECONDS = 0.2
+_COPIED_BYTES = 256 * 2**20  # larger than the caches of CPUs and GPUs
 _FEWEST = 4  # images of the larger trial
 _LONG_ENOUGH = 0.7  # seconds of a trial, so that timing noise does not matter
+
+Example = Callable[[int], Batch]
+"""A function from a number of images to a batch with so many images, on the device of the module."""
 
 
 class Cost(NamedTuple):
@@ -46,28 +56,16 @@ def measure_cost(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
-    example: Callable[[int], Batch],
+    example: Example,
     largest: int,
     device: torch.device,
     precision: Precision,
 ) -> Cost:
     """Time forward and backward passes of two batch sizes, and an update with learning rate 0.
 
-    `example` is a function from a number of images to a batch on the device; `largest` limits that number. The module is
-    not changed, and the optimizer's state is cleared.
+    `largest` limits the number of images. The module is not changed, and the optimizer's state is cleared.
     """
-    with untouched(module):
-        return _cost(module, optimizer, example, largest, device, precision)
 
-
-def _cost(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    example: Callable[[int], Batch],
-    largest: int,
-    device: torch.device,
-    precision: Precision,
-) -> Cost:
     def seconds(count: int) -> float:
         batch = example(count)
 
@@ -79,25 +77,27 @@ def _cost(
 
     weights = sum(p.nbytes for p in module.parameters())
     process = max(0, _resident() - weights) if device.type == "cpu" else 0
-    one_image = seconds(1)
-    images, all_images = 1, one_image
-    while images < largest and (images < _FEWEST or all_images < _LONG_ENOUGH):
-        images = min(2 * images, largest)
-        all_images = seconds(images)
-    if images > 1:
-        one_image = seconds(1)  # again, because the first timing includes warming up
-        per_image = max((all_images - one_image) / (images - 1), all_images / images / 2)
-    else:
-        per_image = all_images
-    update = _seconds(optimizer.step, device)
-    state = sum(t.nbytes for s in optimizer.state.values() for t in s.values())
-    optimizer.state.clear()
+    with untouched(module):
+        one_image = seconds(1)
+        images, all_images = 1, one_image
+        while images < largest and (images < _FEWEST or all_images < _LONG_ENOUGH):
+            images = min(2 * images, largest)
+            all_images = seconds(images)
+        if images > 1:
+            one_image = seconds(1)  # again, because the first timing includes warming up
+            per_image = max((all_images - one_image) / (images - 1), all_images / images / 2)
+        else:
+            per_image = all_images
+        update = _seconds(optimizer.step, device)
+        state = sum(t.nbytes for s in optimizer.state.values() for t in s.values())
+        optimizer.state.clear()
+        bytes_per_image = saved_bytes(module, example, device, precision)
     gradients = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     return Cost(
         seconds_per_image=per_image,
         seconds_per_micro_batch=max(0.0, all_images - per_image * images),
         seconds_per_update=update,
-        bytes_per_image=saved_bytes(module, example, device, precision),
+        bytes_per_image=bytes_per_image,
         bytes_fixed=weights + gradients + state,
         bytes_process=process,
     )
@@ -118,20 +118,17 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def saved_bytes(
-    trainable: nn.Module,
-    example: Callable[[int], Batch],
-    device: torch.device,
-    precision: Precision,
+    trainable: nn.Module, example: Example, device: torch.device, precision: Precision
 ) -> int:
     """Bytes that a forward pass keeps for the backward pass, per image; the module is not changed.
 
-    Each storage is counted once. The difference between two batch sizes excludes the weights.
+    Each storage is counted once.
     """
 
     def saved(count: int) -> int:
         storages: dict[int, int] = {}
 
-        def note(tensor: torch.Tensor) -> torch.Tensor:
+        def note(tensor: Tensor) -> Tensor:
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor.detach()  # a graph that refers to its own output would never be freed
 
@@ -143,5 +140,130 @@ def saved_bytes(
             trainable(batch, generator(device, "memory", count))
         return sum(storages.values())
 
-    with untouched(trainable):
-        return (saved(3) - saved(1)) // 2
+    return _per_image(trainable, saved)
+
+
+def flops_per_image(
+    trainable: nn.Module, example: Example, device: torch.device, precision: Precision
+) -> int:
+    """FLOPs of matrix products in a forward and backward pass, by torch's counter.
+
+    Recomputation inside attention kernels and work per batch are not counted. The module must not be compiled yet; it is
+    not changed.
+    """
+
+    def count(images: int) -> int:
+        batch = example(images)
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            with autocast(device, precision):
+                loss = trainable(batch, generator(device, "flops", images))
+            loss.total.backward()
+        return counter.get_total_flops()
+
+    return _per_image(trainable, count)
+
+
+def _per_image(module: nn.Module, measured: Callable[[int], int]) -> int:
+    """The share of one image: the difference between two batch sizes excludes weights and work per batch."""
+    with untouched(module):
+        return (measured(3) - measured(1)) // 2
+
+
+@contextmanager
+def untouched(module: nn.Module) -> Generator[None]:
+    """A context that restores the module's buffers at its end and removes gradients."""
+    buffers = {name: value.clone() for name, value in module.named_buffers()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in module.named_buffers():
+                value.copy_(buffers[name])
+        for parameter in module.parameters():
+            parameter.grad = None
+
+
+class Meter(NamedTuple):
+    """Computes speed and utilisation for the log."""
+
+    device: torch.device
+    flops_per_image: dict[Size, int]
+    """FLOPs by crop size; for other sizes they are assumed proportional to the number of pixels."""
+    ceiling: float
+    """FLOP/s of plain matrix products on this device."""
+
+    def figures(self, reports: list[StepReport], seconds: float) -> dict[str, float]:
+        """Speed, utilisation, share of time spent waiting for data, and memory, for steps that took this time."""
+        seconds = max(seconds, 1e-9)
+        rate = sum(report.images for report in reports) / seconds
+        flops = sum(report.images * self._flops(report.size) for report in reports) / seconds
+        return {
+            "images_per_second": round(rate, 2),
+            "waiting": round(sum(report.waiting_seconds for report in reports) / seconds, 4),
+            "flops_per_second": round(flops),
+            "mfu": round(flops / self.ceiling, 4),
+            "peak_memory": peak_memory(self.device),
+        }
+
+    def _flops(self, size: Size) -> float:
+        if size in self.flops_per_image:
+            return self.flops_per_image[size]
+        known = max(self.flops_per_image)
+        pixels = size.height * size.width
+        return self.flops_per_image[known] * pixels / (known.height * known.width)
+
+
+def matrix_ceiling(device: torch.device, precision: Precision) -> float:
+    """FLOP/s of a large square matrix product, the best within 0.2 seconds."""
+    side = 1024 if device.type == "cpu" else 8192 if precision == "bfloat16" else 4096
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    # Random values: with constants, a GPU needs less power and runs faster.
+    noise = generator(device, "ceiling")
+    left = torch.randn(side, side, device=device, generator=noise).to(dtype)
+    return 2 * side**3 / _best_seconds(lambda: left @ left, device)
+
+
+@cache
+def first_ceiling(device: torch.device, precision: Precision, threads: int) -> float:
+    """`matrix_ceiling`, measured once per process, so that many short trainings do not repeat it."""
+    assert threads == torch.get_num_threads()
+    return matrix_ceiling(device, precision)
+
+
+def copy_ceiling(device: torch.device) -> float:
+    """Bytes per second read and written by a copy within the device's memory."""
+    source = torch.ones(_COPIED_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * _COPIED_BYTES / _best_seconds(lambda: target.copy_(source), device)
+
+
+def _best_seconds(work: Callable[[], Tensor], device: torch.device) -> float:
+    """The shortest time of all runs within 0.2 seconds, at least two."""
+    times: list[float] = []
+    first = time.perf_counter()
+    while len(times) < 2 or time.perf_counter() - first < _CEILING_SECONDS:
+        times.append(seconds_of(work, device))
+    return min(times)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak memory in bytes: on the device, or of this process for a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def forget_peak(device: torch.device) -> None:
+    """Reset `peak_memory`, if the system supports it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif device.type == "cpu":
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")

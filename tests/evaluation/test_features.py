@@ -17,9 +17,7 @@ from unmask.data.cache import cache_folder
 from unmask.data.labelled import Subset, open_labelled
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError
-from unmask.evaluation import feature_cache
-from unmask.evaluation.feature_cache import CachedFeatures, FeatureStore, features_folder
-from unmask.evaluation.features import features
+from unmask.evaluation.features import CachedFeatures, FeatureStore, features, features_folder
 from unmask.formats.model import ModelSpec
 
 CPU = torch.device("cpu")
@@ -286,7 +284,7 @@ def test_unfinished_files_are_never_read_and_go_first(
     unfinished = store.folder / ".1-aa.safetensors"
     unfinished.write_bytes(bytes(10**6))
     os.utime(unfinished, (0, 0))
-    monkeypatch.setattr(feature_cache, "WHOLE", 10**6)
+    monkeypatch.setattr("unmask.evaluation.features.WHOLE", 10**6)
     store.features(opened(classes))
     assert not unfinished.exists()
     assert store.features(opened(classes)).from_disk
@@ -301,7 +299,7 @@ def test_the_folder_is_bounded_and_what_is_used_stays(
     stores[0].features(opened(classes))
     one = the_file(store)
     os.utime(one, (1, 1))
-    monkeypatch.setattr(feature_cache, "WHOLE", int(2.5 * one.stat().st_size))
+    monkeypatch.setattr("unmask.evaluation.features.WHOLE", int(2.5 * one.stat().st_size))
     stores[1].features(opened(classes))
     for path in store.folder.iterdir():
         os.utime(path, (2 if path == one else 3, 2))
@@ -315,7 +313,7 @@ def test_the_folder_is_bounded_and_what_is_used_stays(
 def test_what_is_too_large_is_not_kept(
     store: FeatureStore, classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feature_cache, "LARGEST", 100)
+    monkeypatch.setattr("unmask.evaluation.features.LARGEST", 100)
     found = store.tokens(opened(classes))
     assert "more than the limit" in found.notes[0]
     assert not store.folder.exists()
