@@ -17,7 +17,7 @@ from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
 from unmask.data.kinds import find_source, is_data
 from unmask.errors import ResourceError, SettingsError
-from unmask.pictures.confusion import confusion_picture
+from unmask.pictures.figure import confusion_picture
 from unmask.runs.predict import (
     Answer,
     Predictor,
