@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 
 from unmask.console.arguments import parse
 from unmask.console.output import bands_in_words, console, duration, gib, say_left_out
-from unmask.console.signals import signals
+from unmask.console.processes import signals
 from unmask.contracts import ImageSource
 from unmask.data.kinds import find_source, parse_channels
 from unmask.data.pack import Packer, Progress

@@ -13,7 +13,7 @@ import torch
 from unmask.channels import ChannelStatistics
 from unmask.console.hardware import MachineFlags, hardware_of
 from unmask.console.output import console, duration
-from unmask.console.signals import signals
+from unmask.console.processes import signals
 from unmask.data.kinds import find_source
 from unmask.data.labelled import Labelled, draw_share, open_labelled
 from unmask.data.statistics import measure
