@@ -153,8 +153,7 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         command_line.flags.get("labels-file"),
         weights,
     )
-    seed = command_line.flags.get("seed", "0")
-    labelled = open_annotated(spec, int(seed) if seed.isdecimal() else 0)
+    labelled = open_annotated(spec, command_line.seed)
     name, default = _recipe(command_line, wanted, weights, labelled.train)
     args = COMMAND.parse(arguments, Arguments(recipe=default))
     recipe = args.recipe

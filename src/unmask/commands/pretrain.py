@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from unmask.channels import ChannelStatistics
-from unmask.console.arguments import DataFlags, Peek, as_typed, number
+from unmask.console.arguments import DataFlags, Peek, as_typed
 from unmask.console.hardware import RunFlags, flags_of
 from unmask.console.output import console
 from unmask.console.plan import say_images, say_plan, say_statistics, visible_words
@@ -21,8 +21,8 @@ from unmask.console.train import (
 )
 from unmask.console.train import main as train_main
 from unmask.contracts import ImageSource, Size
-from unmask.data import AnySource, Tiff
-from unmask.data.kinds import as_source, find_source, parse_channels
+from unmask.data import AnySource
+from unmask.data.kinds import as_source
 from unmask.data.statistics import MEASURED, measure, statistics_of
 from unmask.errors import SettingsError
 from unmask.formats.model import Weights
@@ -141,11 +141,10 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         raise SettingsError(
             "which images? `unmask pretrain FOLDER`, or `unmask pretrain digits` to try it out"
         )
-    spec = _source(command_line, like)
+    spec = command_line.source(like.data if like else None)
     if like is None and "recipe" in command_line.flags:
-        find_recipe(
-            command_line.flags["recipe"]
-        )  # report a misspelt name before scanning the images
+        # report a misspelt name before scanning the images
+        find_recipe(command_line.flags["recipe"])
     weights = _weights(command_line, like)
     images = Images(spec.open("train"))
     name, recipe = _recipe(command_line, like, weights, images.train)
@@ -247,21 +246,6 @@ def _flags(like: Run | None, recipe: Recipe) -> Arguments:
         return Arguments(recipe=recipe)
     return Arguments(
         recipe=recipe, recipe_name=like.recipe_name, seed=like.seed, running=flags_of(like)
-    )
-
-
-def _source(command_line: Peek, like: Run | None) -> AnySource:
-    """The source that DATA and its flags name; --like sets the channels if no flag does."""
-    channels, no_data = (
-        parse_channels(command_line.flags.get("channels")),
-        command_line.flags.get("no-data"),
-    )
-    old_data = like.data if like and isinstance(like.data, Tiff) else Tiff(path="")
-    return find_source(
-        command_line.words[0],
-        command_line.flags.get("data-kind"),
-        channels or old_data.channels,
-        old_data.no_data if no_data is None else number("--no-data", no_data),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from torch import nn
 
-from unmask.console.arguments import DataFlags, Peek, number
+from unmask.console.arguments import DataFlags, Peek
 from unmask.console.hardware import RunFlags
 from unmask.console.output import bands_in_words, console, say_left_out
 from unmask.console.plan import say_plan
@@ -18,7 +18,6 @@ from unmask.console.train import (
     with_smaller_batch,
 )
 from unmask.console.train import main as train_main
-from unmask.data.kinds import find_source, parse_channels
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError
 from unmask.patches import patch_grid
@@ -79,18 +78,10 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     if not command_line.words:
         raise SettingsError("which images? `unmask tokenizer FOLDER --out TOK`")
     if "recipe" in command_line.flags:
-        find_tokenizer(
-            command_line.flags["recipe"]
-        )  # report a misspelt name before scanning the images
-    no_data = command_line.flags.get("no-data")
-    spec = find_source(
-        command_line.words[0],
-        command_line.flags.get("data-kind"),
-        parse_channels(command_line.flags.get("channels")),
-        None if no_data is None else number("--no-data", no_data),
-    )
-    seed = command_line.flags.get("seed", "0")
-    images = open_images(spec, int(seed) if seed.isdecimal() else 0)
+        # report a misspelt name before scanning the images
+        find_tokenizer(command_line.flags["recipe"])
+    spec = command_line.source()
+    images = open_images(spec, command_line.seed)
     name, default = _recipe(command_line, images)
     args = COMMAND.parse(arguments, Arguments(recipe=default))
     recipe = with_shorter_warmup(args.recipe, command_line)
