@@ -15,14 +15,12 @@ from unmask.recipes.tokenizer import TOKENIZER_B16, TOKENIZER_TI4
 from unmask.runs.folder import RunFolder
 from unmask.study import Study, Trial, Variation
 from unmask.study.ablations import STUDIES
-from unmask.study.budget import expected_seconds
 from unmask.study.claims import claimed
-from unmask.study.cost import StepCost, costs
+from unmask.study.cost import StepCost, costs, expected_seconds
 from unmask.study.methods import Comparison, equalised, tokenized
 from unmask.study.plan import Job, Setting, jobs, noted
 from unmask.study.report import collected
-from unmask.study.scales import PAPER, TINY
-from unmask.study.study import tokenizer_of, trainings
+from unmask.study.study import PAPER, TINY, tokenizer_of, trainings
 from unmask.study.table import csv_text, markdown
 from unmask.study.worker import work
 from unmask.targets import ScalarTokenizer, TokenizerCodes

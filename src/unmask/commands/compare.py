@@ -19,8 +19,7 @@ from unmask.console.studies import (
 from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.study.methods import METHODS, Comparison, Equal, equalised, of_steps
-from unmask.study.scales import TINY
-from unmask.study.study import trainings
+from unmask.study.study import TINY, trainings
 
 _ROUNDS = 5
 _CLOSING = (

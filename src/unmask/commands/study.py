@@ -21,8 +21,7 @@ from unmask.console.studies import (
 from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.study.ablations import STUDIES, find_study
-from unmask.study.scales import SCALES
-from unmask.study.study import trainings
+from unmask.study.study import SCALES, trainings
 
 _ROUNDS = 5
 

@@ -20,9 +20,8 @@ from unmask.data.statistics import measure
 from unmask.data.subset import Subset
 from unmask.errors import ResourceError, SettingsError
 from unmask.recipes import Recipe, Tokenizing
-from unmask.study.budget import expected_seconds, fitting_factor, tuning_cost
 from unmask.study.claims import claimed
-from unmask.study.cost import StepCost, costs
+from unmask.study.cost import StepCost, costs, expected_seconds, fitting_factor, tuning_cost
 from unmask.study.plan import Setting, jobs
 from unmask.study.report import collected, write
 from unmask.study.study import Study, Trial
@@ -65,19 +64,18 @@ def checked_budget(budget: str | None) -> Budget | None:
     """The value of --budget."""
     if budget is None:
         return None
-    share = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", budget.strip())
-    if share is not None:
-        if not 0 < float(share[1]) <= 100:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%|s|m|min|h|d)", budget.strip())
+    if match is not None and match[2] == "%":
+        if not 0 < float(match[1]) <= 100:
             raise SettingsError(
                 f"--budget must be above 0% and at most 100% of the epochs, got {budget!r}"
             )
-        return Budget(float(share[1]) / 100, 0.0)
-    duration_match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", budget.strip())
-    if duration_match is None or float(duration_match[1]) == 0:
+        return Budget(float(match[1]) / 100, 0.0)
+    if match is None or float(match[1]) == 0:
         raise SettingsError(
             f"--budget must be a time such as 90min or 2h, or a share such as 50%, got {budget!r}"
         )
-    return Budget(None, float(duration_match[1]) * _UNITS[duration_match[2]])
+    return Budget(None, float(match[1]) * _UNITS[match[2]])
 
 
 def setting_of(
@@ -180,17 +178,15 @@ def _fitted(plan: Conduct, setting: Setting, budget: Budget | None) -> Conduct:
     """The study with its trials cut to fit the budget; prints the plan."""
     study, base = plan.study, plan.trials[plan.study.base]
     every = jobs(study, plan.trials, plan.seeds, setting, plan.root)
-    tuning = tuning_cost(
-        base.transfer, setting
-    )  # the cost for the base; variations with noise cost less
+    tuning = tuning_cost(base.transfer, setting)  # variations with noise cost less than the base
     training, rest = expected_seconds(every, plan.costs, tuning, setting)
     factor = 1.0
     if budget is not None:
         kept = plan.root / "runs" / f"budget-{plan.name}.json"
         factor = budget.share or fitting_factor(budget.seconds, training, rest, kept)
-    words = plan.words
+    trials, words = plan.trials, plan.words
     if factor < 1.0:
-        trials = {name: trial.shortened(factor) for name, trial in plan.trials.items()}
+        trials = {name: trial.shortened(factor) for name, trial in trials.items()}
         base = trials[study.base]
         every = jobs(study, trials, plan.seeds, setting, plan.root)
         training, rest = expected_seconds(every, plan.costs, tuning, setting)
@@ -199,8 +195,6 @@ def _fitted(plan: Conduct, setting: Setting, budget: Budget | None) -> Conduct:
             f"pretraining and {base.transfer.epochs:.3g} of fine-tuning.",
         )
         console.print(words[-1])
-    else:
-        trials = plan.trials
     console.print(
         f"runs      {sum(bool(job.left()) for job in every)} of {len(every)} left, about "
         f"{duration(training + rest)} one after another; run the same command in another terminal to share them"
