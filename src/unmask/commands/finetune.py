@@ -12,15 +12,8 @@ from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek, as_typed
 from unmask.console.hardware import RunFlags
 from unmask.console.output import console, say_notes, say_refused
-from unmask.console.plan import say_plan
-from unmask.console.train import (
-    Command,
-    Common,
-    Request,
-    finished_folder,
-    with_shorter_warmup,
-    with_smaller_batch,
-)
+from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
+from unmask.console.train import Command, Common, Request, finished_folder
 from unmask.console.train import main as train_main
 from unmask.contracts import ImageSource
 from unmask.data import AnySource, Tiff
@@ -28,7 +21,7 @@ from unmask.data.kinds import as_source, find_source
 from unmask.data.noise import WHOLE, PatchKeep
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError
-from unmask.formats.model import ModelSpec, Weights
+from unmask.formats.model import Weights
 from unmask.recipes import TRANSFERS, Transfer, choose_scratch, choose_transfer, find_transfer
 from unmask.runs.finetune import Finetune, for_annotations, images_for, open_annotated
 from unmask.runs.folder import RunFolder
@@ -146,7 +139,9 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         )
     if wanted is not None:
         find_transfer(wanted)  # report a misspelt name before scanning the images
-    weights = None if _is_scratch(command_line.words[0]) else _weights(command_line.words[0])
+    encoder = command_line.words[0]
+    is_scratch = encoder == SCRATCH and not Path(encoder).exists()
+    weights = None if is_scratch else _weights(encoder)
     spec = _source(
         command_line.words[1],
         command_line.flags.get("data-kind"),
@@ -177,7 +172,9 @@ def _request_for(common: Common, recipe: Transfer, weights: Found | None) -> Req
     def start(statistics: ChannelStatistics) -> tuple[Finetune, Weights | None]:
         if weights is None:
             return job, None
-        words = _words(weights, recipe, statistics)
+        spec = weights.weights.spec
+        step = "" if weights.step is None else f", step {weights.step:,}"
+        words = "; ".join([f"{spec.origin}{step}", *adapted(spec, recipe, statistics)])
         console.print(f"weights   {words}")
         return replace(job, init=words), weights.weights
 
@@ -198,10 +195,6 @@ def _say_done(run: Run, folder: RunFolder, outcome: Outcome | None) -> None:
     console.print(
         f"done: {folder.root}\nuse it:  unmask predict {folder.root} {as_typed(run.data)}"
     )
-
-
-def _is_scratch(encoder: str) -> bool:
-    return encoder == SCRATCH and not Path(encoder).exists()
 
 
 def _weights(encoder: str) -> Found:
@@ -227,7 +220,11 @@ def _recipe(
     spec = weights.weights.spec if weights else None
     if wanted is not None:
         name, recipe = wanted, find_transfer(wanted)
-        _check_encoder(spec, recipe, name)
+        if spec is not None and spec.encoder != recipe.encoder:
+            raise SettingsError(
+                f"the encoder has {shape_of(spec.encoder)}, and recipe {name} is for "
+                f"{shape_of(recipe.encoder)}; leave out --recipe to get one that fits the weights"
+            )
     elif spec is not None:
         name = choose_transfer(spec.encoder)
         recipe = TRANSFERS[name].recipe
@@ -249,24 +246,10 @@ def _recipe(
     return name, with_smaller_batch(recipe, len(source), command_line)
 
 
-def _check_encoder(spec: ModelSpec | None, recipe: Transfer, name: str) -> None:
-    if spec is not None and spec.encoder != recipe.encoder:
-        raise SettingsError(
-            f"the encoder has {shape_of(spec.encoder)}, and recipe {name} is for "
-            f"{shape_of(recipe.encoder)}; leave out --recipe to get one that fits the weights"
-        )
-
-
 def _statistics(weights: Found | None, source: ImageSource) -> ChannelStatistics:
     """Those of the encoder, if the images have the same channels; else measured."""
     own = statistics_for(weights.weights.spec, source) if weights else None
     return own or measure(source)
-
-
-def _words(weights: Found, recipe: Transfer, statistics: ChannelStatistics) -> str:
-    spec = weights.weights.spec
-    step = "" if weights.step is None else f", step {weights.step:,}"
-    return "; ".join([f"{spec.origin}{step}", *adapted(spec, recipe, statistics)])
 
 
 def _say_images(images: Images) -> None:
@@ -283,10 +266,9 @@ def _say_images(images: Images) -> None:
 
 def _say_plan(run: Run, recipe: Transfer, module: nn.Module, images: Images, cost: Cost) -> None:
     encoder, keep = recipe.encoder, recipe.noise.patch_keep
+    patches = "" if keep == WHOLE else f"patches   {keep} shown; the expected time assumes all\n"
     learning = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    size = sum(
-        parameter_count(child) for name, child in module.named_children() if name == "encoder"
-    )
+    size = sum(parameter_count(part) for name, part in module.named_children() if name == "encoder")
     say_plan(
         run,
         f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}, "
@@ -294,9 +276,7 @@ def _say_plan(run: Run, recipe: Transfer, module: nn.Module, images: Images, cos
         f"({learning / 1e6:.2f} M parameters with the head; the encoder has {size / 1e6:.2f} M)",
         cost,
         seconds_of_step(run, images.train, cost),
-        after_steps=""
-        if keep == WHOLE
-        else f"patches   {keep} shown; the expected time assumes all\n",
+        after_steps=patches,
     )
 
 

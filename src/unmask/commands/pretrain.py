@@ -11,14 +11,14 @@ from unmask.channels import ChannelStatistics
 from unmask.console.arguments import DataFlags, Peek, as_typed
 from unmask.console.hardware import RunFlags, flags_of
 from unmask.console.output import console
-from unmask.console.plan import say_images, say_plan, say_statistics, visible_words
-from unmask.console.train import (
-    Command,
-    Common,
-    Request,
-    finished_folder,
+from unmask.console.plan import (
+    say_images,
+    say_plan,
+    say_statistics,
+    visible_words,
     with_shorter_warmup,
 )
+from unmask.console.train import Command, Common, Request, finished_folder
 from unmask.console.train import main as train_main
 from unmask.contracts import ImageSource, Size
 from unmask.data import AnySource
@@ -126,25 +126,19 @@ def pretrain(
 
 def _request(arguments: list[str], command_line: Peek) -> Request:
     """The new run that a command line asks for."""
-    if {"like", "recipe"} <= set(command_line.flags):
+    flags = command_line.flags
+    if {"like", "recipe"} <= set(flags):
         raise SettingsError("--like already sets the recipe; leave out --recipe or --like")
-    like = (
-        Run.read(RunFolder(command_line.flags["like"]), "pretrain")
-        if "like" in command_line.flags
-        else None
-    )
+    like = Run.read(RunFolder(flags["like"]), "pretrain") if "like" in flags else None
     if command_line.help:
-        COMMAND.parse(
-            arguments, _flags(like, find_recipe(command_line.flags.get("recipe", "mae-b16")))
-        )
+        COMMAND.parse(arguments, _flags(like, find_recipe(flags.get("recipe", "mae-b16"))))
     if not command_line.words:
         raise SettingsError(
             "which images? `unmask pretrain FOLDER`, or `unmask pretrain digits` to try it out"
         )
     spec = command_line.source(like.data if like else None)
-    if like is None and "recipe" in command_line.flags:
-        # report a misspelt name before scanning the images
-        find_recipe(command_line.flags["recipe"])
+    if like is None and "recipe" in flags:
+        find_recipe(flags["recipe"])  # report a misspelt name before scanning the images
     weights = _weights(command_line, like)
     images = Images(spec.open("train"))
     name, recipe = _recipe(command_line, like, weights, images.train)

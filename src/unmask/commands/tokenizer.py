@@ -9,14 +9,8 @@ from torch import nn
 from unmask.console.arguments import DataFlags, Peek
 from unmask.console.hardware import RunFlags
 from unmask.console.output import bands_in_words, console, say_left_out
-from unmask.console.plan import say_plan
-from unmask.console.train import (
-    Command,
-    Common,
-    Request,
-    with_shorter_warmup,
-    with_smaller_batch,
-)
+from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
+from unmask.console.train import Command, Common, Request
 from unmask.console.train import main as train_main
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError
@@ -77,9 +71,9 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         COMMAND.parse(arguments, Arguments(recipe=default))
     if not command_line.words:
         raise SettingsError("which images? `unmask tokenizer FOLDER --out TOK`")
-    if "recipe" in command_line.flags:
-        # report a misspelt name before scanning the images
-        find_tokenizer(command_line.flags["recipe"])
+    wanted = command_line.flags.get("recipe")
+    if wanted is not None:
+        find_tokenizer(wanted)  # report a misspelt name before scanning the images
     spec = command_line.source()
     images = open_images(spec, command_line.seed)
     name, default = _recipe(command_line, images)

@@ -1,19 +1,54 @@
-"""What training commands print before the first step: the images found, and the plan of the run."""
+"""Before the first step of a training command: its recipe is fitted to the images, and its plan is printed."""
 
 from collections import Counter
+from dataclasses import replace
+from typing import TypeVar
 
 from unmask.annotations import annotated_words, is_dense
 from unmask.channels import ChannelStatistics
+from unmask.console.arguments import Peek
 from unmask.console.output import bands_in_words, console, duration, gib, say_left_out
 from unmask.contracts import ImageSource, Size
 from unmask.data.multi_views import sizes_of
-from unmask.recipes import Recipe
+from unmask.errors import SettingsError
+from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.plan import Plan
 from unmask.runs.run import Run
 from unmask.training.hardware import Hardware
-from unmask.training.schedules import epochs_in_words
+from unmask.training.schedules import epochs_in_words, fitting_batch
 from unmask.training.step_cost import Cost
 from unmask.traits import Explained, Hiding
+
+R = TypeVar("R", Recipe, Transfer, Tokenizing)
+
+
+def with_shorter_warmup(recipe: R, command_line: Peek) -> R:
+    """Shorten the warm-up of a recipe that runs for far fewer epochs than it was made for."""
+    longest = recipe.epochs / 10
+    if recipe.schedule.warmup_epochs <= longest or "schedule.warmup-epochs" in command_line.flags:
+        if recipe.schedule.warmup_epochs >= recipe.epochs:
+            raise SettingsError(
+                f"a warm-up of {recipe.schedule.warmup_epochs:g} epochs fills the whole run of "
+                f"{recipe.epochs:g}; shorten it with --schedule.warmup-epochs"
+            )
+        return recipe
+    console.print(
+        f"warm-up cut from {recipe.schedule.warmup_epochs:g} to {longest:g} epochs, a tenth of "
+        f"{recipe.epochs:g}; --schedule.warmup-epochs sets it"
+    )
+    return replace(recipe, schedule=replace(recipe.schedule, warmup_epochs=longest))
+
+
+def with_smaller_batch(recipe: R, images: int, command_line: Peek) -> R:
+    """Cut the batch of a recipe when there are few images, unless a flag sets it."""
+    batch_size = fitting_batch(recipe.batch_size, images)
+    if batch_size == recipe.batch_size or "batch-size" in command_line.flags:
+        return recipe
+    console.print(
+        f"batch cut from {recipe.batch_size:,} to {batch_size:,} because there are {images:,} images "
+        "(the learning rate scales with it); --batch-size sets it"
+    )
+    return replace(recipe, batch_size=batch_size)
 
 
 def say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None:

@@ -32,7 +32,6 @@ from unmask.console.processes import SharedRun, held, prepared, signals, togethe
 from unmask.data import AnySource
 from unmask.errors import RunError, SettingsError
 from unmask.formats.model import Weights
-from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.folder import RunFolder
 from unmask.runs.init import check_start, save_start
 from unmask.runs.job import Images, Outcome
@@ -42,7 +41,6 @@ from unmask.runs.training import Progress, training
 from unmask.spec import from_json, to_json
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.distributed import check_batch, launched
-from unmask.training.schedules import fitting_batch
 from unmask.training.step_cost import Cost
 
 
@@ -94,7 +92,6 @@ class Flags(Protocol):
 
 
 F = TypeVar("F", bound=Flags)
-R = TypeVar("R", Recipe, Transfer, Tokenizing)
 
 
 @dataclass(frozen=True)
@@ -377,32 +374,3 @@ def _check_images(command: Command[F], run: Run, images: Images, folder: RunFold
         "other names, sizes or classes),\nso it cannot be resumed exactly; restore them, or start again "
         f"with `{command.again.format(run=folder.root)}`"
     )
-
-
-def with_shorter_warmup(recipe: R, command_line: Peek) -> R:
-    """Shorten the warm-up of a recipe that runs for far fewer epochs than it was made for."""
-    longest = recipe.epochs / 10
-    if recipe.schedule.warmup_epochs <= longest or "schedule.warmup-epochs" in command_line.flags:
-        if recipe.schedule.warmup_epochs >= recipe.epochs:
-            raise SettingsError(
-                f"a warm-up of {recipe.schedule.warmup_epochs:g} epochs fills the whole run of "
-                f"{recipe.epochs:g}; shorten it with --schedule.warmup-epochs"
-            )
-        return recipe
-    console.print(
-        f"warm-up cut from {recipe.schedule.warmup_epochs:g} to {longest:g} epochs, a tenth of "
-        f"{recipe.epochs:g}; --schedule.warmup-epochs sets it"
-    )
-    return replace(recipe, schedule=replace(recipe.schedule, warmup_epochs=longest))
-
-
-def with_smaller_batch(recipe: R, images: int, command_line: Peek) -> R:
-    """Cut the batch of a recipe when there are few images, unless a flag sets it."""
-    batch_size = fitting_batch(recipe.batch_size, images)
-    if batch_size == recipe.batch_size or "batch-size" in command_line.flags:
-        return recipe
-    console.print(
-        f"batch cut from {recipe.batch_size:,} to {batch_size:,} because there are {images:,} images "
-        "(the learning rate scales with it); --batch-size sets it"
-    )
-    return replace(recipe, batch_size=batch_size)
