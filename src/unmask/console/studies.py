@@ -2,8 +2,8 @@
 
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +21,16 @@ from unmask.data.subset import Subset
 from unmask.errors import ResourceError, SettingsError
 from unmask.recipes import Recipe, Tokenizing
 from unmask.study.claims import claimed
-from unmask.study.cost import StepCost, costs, expected_seconds, fitting_factor, tuning_cost
-from unmask.study.plan import Setting, jobs
+from unmask.study.cost import StepCost, costs
+from unmask.study.plan import (
+    Plan,
+    Setting,
+    expected_seconds,
+    fitting_factor,
+    jobs,
+    tuning_cost,
+)
 from unmask.study.report import collected, write
-from unmask.study.study import Study, Trial
 from unmask.study.worker import work
 from unmask.training.hardware import Hardware
 
@@ -132,39 +138,13 @@ def measured_costs(
         time.sleep(1.0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conduct:
-    """A study that is ready to be carried out."""
-
-    study: Study
-    """The question."""
-
-    name: str
-    """Name of its files."""
-
-    trials: dict[str, Trial]
-    """The variations."""
-
-    costs: Mapping[str, StepCost]
-    """Cost of a step of each variation."""
-
-    seeds: Sequence[int]
-    """Seeds of the runs of each variation."""
-
-    root: Path
-    """The folder of tables and runs."""
-
-    words: tuple[str, ...]
-    """Sentences that describe the study, for the page."""
-
-
-def conduct(plan: Conduct, setting: Setting | None, budget: Budget | None) -> int:
+def conduct(plan: Plan, setting: Setting | None, budget: Budget | None) -> int:
     """Make the remaining runs, write and print the results; returns the exit status."""
     stopped = 0
     if setting is not None:
         plan = _fitted(plan, setting, budget)
         stopped = _make(plan, setting)
-    written = _write(plan, setting)
+    written = write(collected(plan, setting), plan.name, plan.root)
     if stopped:
         console.print("stopped; run the same command again to continue")
         return stopped
@@ -174,21 +154,21 @@ def conduct(plan: Conduct, setting: Setting | None, budget: Budget | None) -> in
     return 0
 
 
-def _fitted(plan: Conduct, setting: Setting, budget: Budget | None) -> Conduct:
+def _fitted(plan: Plan, setting: Setting, budget: Budget | None) -> Plan:
     """The study with its trials cut to fit the budget; prints the plan."""
-    study, base = plan.study, plan.trials[plan.study.base]
-    every = jobs(study, plan.trials, plan.seeds, setting, plan.root)
+    base = plan.trials[plan.study.base]
+    every = jobs(plan, setting)
     tuning = tuning_cost(base.transfer, setting)  # variations with noise cost less than the base
     training, rest = expected_seconds(every, plan.costs, tuning, setting)
     factor = 1.0
     if budget is not None:
         kept = plan.root / "runs" / f"budget-{plan.name}.json"
         factor = budget.share or fitting_factor(budget.seconds, training, rest, kept)
-    trials, words = plan.trials, plan.words
+    words = plan.words
     if factor < 1.0:
-        trials = {name: trial.shortened(factor) for name, trial in trials.items()}
-        base = trials[study.base]
-        every = jobs(study, trials, plan.seeds, setting, plan.root)
+        trials = {name: trial.shortened(factor) for name, trial in plan.trials.items()}
+        plan, base = replace(plan, trials=trials), trials[plan.study.base]
+        every = jobs(plan, setting)
         training, rest = expected_seconds(every, plan.costs, tuning, setting)
         words += (
             f"To fit the budget, all training is cut to {factor:g} of its epochs: {base.recipe.epochs:.3g} of "
@@ -204,25 +184,17 @@ def _fitted(plan: Conduct, setting: Setting, budget: Budget | None) -> Conduct:
         f"{len(setting.labelled.train):,} training images, {len(setting.labelled.test):,} test images, "
         f"{count} {'seed' if count == 1 else 'seeds'}; mean ± standard deviation.",
     )
-    return replace(plan, trials=trials, words=words)
+    return replace(plan, words=words)
 
 
-def _make(plan: Conduct, setting: Setting) -> int:
+def _make(plan: Plan, setting: Setting) -> int:
     """Make the runs and write results after each; returns 0, or the status of a signal."""
-    every = jobs(plan.study, plan.trials, plan.seeds, setting, plan.root)
+    every = jobs(plan, setting)
     with signals() as stop:
         for step in work(every, setting, stop.event):
             console.print(
                 f"{time.strftime('%H:%M:%S')}  seed {step.job.seed}, {step.job.name}: {step.doing} {step.words}"
             )
             if step.doing == "done":
-                _write(plan, setting)
+                write(collected(plan, setting), plan.name, plan.root)
     return 128 + stop.signal if stop.event.is_set() else 0
-
-
-def _write(plan: Conduct, setting: Setting | None) -> list[Path]:
-    costs_shown = plan.costs if plan.study.timed else {}
-    results = collected(
-        plan.study, plan.trials, plan.seeds, setting, costs_shown, plan.root, plan.words
-    )
-    return write(results, plan.name, plan.root)

@@ -1,27 +1,19 @@
 """The table and pictures of a study, from the results in its folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
 from unmask.pictures.study import Panel, sizes_picture, study_picture
-from unmask.study.cost import StepCost
-from unmask.study.plan import RANDOM, Job, Measurement, Setting, job_of, measurements
-from unmask.study.study import Published, Study, Trial, tokenizer_of
+from unmask.study.plan import RANDOM, Job, Measurement, Plan, Setting, job_of, measurements
+from unmask.study.study import Published, Trial, tokenizer_of
 from unmask.study.table import NAMES, Line, StudyResult, csv_text, markdown, spread
 
 
-def collected(
-    study: Study,
-    trials: Mapping[str, Trial],
-    seeds: Sequence[int],
-    setting: Setting | None,
-    costs: Mapping[str, StepCost],
-    root: Path,
-    words: Sequence[str],
-) -> StudyResult:
-    """All results so far; `words` describe the images and the base."""
+def collected(plan: Plan, setting: Setting | None) -> StudyResult:
+    """All results so far; no scores without a setting."""
+    study, trials, costs = plan.study, plan.trials, plan.costs if plan.study.timed else {}
     images = 0 if setting is None else len(setting.labelled.train)
 
     def line(name: str, trial: Trial, beside: str, published: Published) -> Line:
@@ -38,8 +30,8 @@ def collected(
             collapses=[],
             tokenizer_flops=codes.epochs * images * spent.flops if codes and spent else 0.0,
         )
-        for seed in () if setting is None else seeds:
-            run = job_of(name, trial, seed, setting, root)
+        for seed in () if setting is None else plan.seeds:
+            run = job_of(name, trial, seed, setting, plan.root)
             _fill(empty, run, measurements(study, trial))
         return empty
 
@@ -50,7 +42,7 @@ def collected(
     random = None
     if setting is not None:
         random = line(RANDOM, replace(trials[study.base], start="drawn"), study.base, {})
-    return StudyResult(study, len(seeds), words, lines, random)
+    return StudyResult(study, len(plan.seeds), plan.words, lines, random)
 
 
 def _fill(line: Line, run: Job, wanted: Sequence[Measurement]) -> None:
