@@ -32,9 +32,6 @@ from unmask.runs.run import Run, parameter_count
 from unmask.runs.weights import Found, find_weights
 from unmask.training.step_cost import Cost
 
-SCRATCH = "scratch"
-"""The word in place of ENCODER that asks for training from scratch."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
@@ -140,7 +137,7 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     if wanted is not None:
         find_transfer(wanted)  # report a misspelt name before scanning the images
     encoder = command_line.words[0]
-    is_scratch = encoder == SCRATCH and not Path(encoder).exists()
+    is_scratch = encoder == "scratch" and not Path(encoder).exists()
     weights = None if is_scratch else _weights(encoder)
     spec = _source(
         command_line.words[1],
@@ -280,7 +277,7 @@ def _say_plan(run: Run, recipe: Transfer, module: nn.Module, images: Images, cos
     )
 
 
-COMMAND: Command[Arguments] = Command(
+COMMAND = Command(
     name="finetune",
     arguments=Arguments,
     about="Fine-tune an encoder, fully or in part, or train one from scratch, on labelled images. Recipes: "

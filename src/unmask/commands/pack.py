@@ -87,7 +87,8 @@ def main(arguments: list[str]) -> int:
         console.print(f"folder    {root} is {state}; complete shards are kept")
     started = time.perf_counter()
     with signals() as stop:
-        for _ in _shown(packer.run(stop.event)):
+        reports = packer.run(stop.event)
+        for _ in _live(reports) if console.is_terminal else _plain(reports):
             pass
     if stop.event.is_set():
         console.print(
@@ -137,12 +138,8 @@ def _choice(source: ImageSource, packing: Packing) -> str:
     )
 
 
-def _shown(reports: Iterator[Progress]) -> Iterator[Progress]:
-    """Pass reports on and show progress."""
-    yield from (_live(reports) if console.is_terminal else _plain(reports))
-
-
 def _live(reports: Iterator[Progress]) -> Iterator[Progress]:
+    """Pass reports on and show a bar."""
     columns = (TextColumn("packing  "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console) as bar:
         task = bar.add_task("pack", total=None)
@@ -152,6 +149,7 @@ def _live(reports: Iterator[Progress]) -> Iterator[Progress]:
 
 
 def _plain(reports: Iterator[Progress]) -> Iterator[Progress]:
+    """Pass reports on and print a line now and then."""
     printed = time.perf_counter()
     for report in reports:
         now = time.perf_counter()

@@ -296,7 +296,7 @@ def _statistics(
     return measure(source)
 
 
-COMMAND: Command[Arguments] = Command(
+COMMAND = Command(
     name="pretrain",
     arguments=Arguments,
     about=f"Pretrain an encoder on your images. Recipes: {', '.join(RECIPES)}.",

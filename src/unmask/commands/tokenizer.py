@@ -183,7 +183,7 @@ def _say_plan(
     )
 
 
-COMMAND: Command[Arguments] = Command(
+COMMAND = Command(
     name="tokenizer",
     arguments=Arguments,
     about=f"Learn discrete codes of image patches. Recipes: {', '.join(TOKENIZERS)}.",

@@ -41,10 +41,7 @@ def loaded(path: str, device: str) -> Model:
 
 def shown(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
     """Pass reports on and show progress."""
-    if console.is_terminal:
-        yield from _live(reports, name)
-    else:
-        yield from _plain(reports, name)
+    return _live(reports, name) if console.is_terminal else _plain(reports, name)
 
 
 def _live(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -42,6 +42,8 @@ from unmask.spec import from_json, to_json
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.distributed import check_batch, launched
 from unmask.training.step_cost import Cost
+
+T = TypeVar("T")
 
 
 class Ready(NamedTuple):
@@ -81,21 +83,8 @@ class Request(NamedTuple):
     say_plan: Callable[[Run, nn.Module, Cost], None]
 
 
-@runtime_checkable
-class Flags(Protocol):
-    """What is read of the flags of every training command."""
-
-    @property
-    def running(self) -> RunFlags:
-        """Settings that must not change the result."""
-        ...
-
-
-F = TypeVar("F", bound=Flags)
-
-
 @dataclass(frozen=True)
-class Command(Generic[F]):
+class Command:
     """The differences between the training commands."""
 
     name: str
@@ -125,11 +114,11 @@ class Command(Generic[F]):
     watched: Callable[[Iterable[Progress]], Iterator[Progress]] = iter
     """Passes reports on and prints warnings and measurements."""
 
-    def parse(self, arguments: list[str], default: F) -> F:
+    def parse(self, arguments: list[str], default: T) -> T:
         """Parse flags, starting from default ones."""
         return parse(self.arguments, arguments, self.name, self.about, default)
 
-    def flags_of(self, run: Run, root: str) -> F:
+    def flags_of(self, run: Run, root: str) -> Any:
         """The flags that would give the run in a folder, with every choice filled in."""
         return self.arguments(
             recipe=run.job.recipe,
@@ -140,7 +129,7 @@ class Command(Generic[F]):
         )
 
 
-def main(command: Command[F], arguments: list[str]) -> int:
+def main(command: Command, arguments: list[str]) -> int:
     """Run a training command; returns the exit status."""
     command_line = peek(arguments)
     if "resume" in command_line.flags and not command_line.help:
@@ -150,14 +139,14 @@ def main(command: Command[F], arguments: list[str]) -> int:
     return status
 
 
-def finished_folder(command: Command[F], request: Request) -> Path:
+def finished_folder(command: Command, request: Request) -> Path:
     """Carry out a request; returns the folder of the run, which holds a checkpoint if a signal stopped it."""
     _, folder = _run(command, lambda: begin(command, request))
     assert folder is not None
     return folder.root
 
 
-def _run(command: Command[F], prepare: Callable[[], Ready | None]) -> tuple[int, RunFolder | None]:
+def _run(command: Command, prepare: Callable[[], Ready | None]) -> tuple[int, RunFolder | None]:
     """Prepare a run in the first process, let the others join, and train in all of them.
 
     Returns the exit status and the folder of the run; no folder if nothing was left to do.
@@ -167,7 +156,7 @@ def _run(command: Command[F], prepare: Callable[[], Ready | None]) -> tuple[int,
         return (0, None) if ready is None else (train(command, ready), ready.folder)
 
 
-def begin(command: Command[F], request: Request) -> Ready | None:
+def begin(command: Command, request: Request) -> Ready | None:
     """Make a run from a request: folder, hardware, initial weights, costs and plan.
 
     If torchrun restarts a command after a failure, the run that it had started is resumed.
@@ -226,7 +215,7 @@ def begin(command: Command[F], request: Request) -> Ready | None:
     return Ready(run, folder, common.images, module, first)
 
 
-def resume(command: Command[F], arguments: list[str], command_line: Peek) -> Ready | None:
+def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready | None:
     """The run in the folder that `--resume` names, at its newest checkpoint; None if it is finished."""
     root = command_line.flags["resume"]
     if root in ("", "True") or root.startswith("--"):
@@ -263,7 +252,7 @@ def resume(command: Command[F], arguments: list[str], command_line: Peek) -> Rea
     return Ready(changed, folder, images, module, start)
 
 
-def train(command: Command[F], ready: Ready) -> int:
+def train(command: Command, ready: Ready) -> int:
     """Train until the end or a signal, then score and print what comes next; returns the exit status."""
     run, folder = ready.run, ready.folder
     torch.set_num_threads(run.hardware.threads)
@@ -342,7 +331,7 @@ def _whole(ready: Ready) -> nn.Module:
     return module
 
 
-def _refuse_changes(command: Command[F], flags: Any, old_flags: Any, folder: RunFolder) -> None:
+def _refuse_changes(command: Command, flags: Any, old_flags: Any, folder: RunFolder) -> None:
     """Check that no field that must stay the same has changed.
 
     Raises:
@@ -365,7 +354,7 @@ def _refuse_changes(command: Command[F], flags: Any, old_flags: Any, folder: Run
         )
 
 
-def _check_images(command: Command[F], run: Run, images: Images, folder: RunFolder) -> None:
+def _check_images(command: Command, run: Run, images: Images, folder: RunFolder) -> None:
     """Check that the images are the same as when the run started."""
     if run.job.knows(images) and images.train.fingerprint == run.fingerprint:
         return
