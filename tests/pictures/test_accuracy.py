@@ -14,7 +14,7 @@ from unmask.pictures.accuracy import (
     accuracy_by_size,
     accuracy_curves,
 )
-from unmask.pictures.confusion import confusion_picture
+from unmask.pictures.figure import confusion_picture
 
 SOME = [Point(0.4, 0.02), Point(0.6, 0.0)]
 LINES = [Line("pretrained", SOME, False), Line("random initialisation", SOME[::-1], True)]

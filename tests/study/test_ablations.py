@@ -10,9 +10,8 @@ from unmask.masking import SquareMasking
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.study import Study, Trial, Variation
-from unmask.study.ablations import STUDIES, find_study, masking
-from unmask.study.scales import PAPER, SCALES, SMALL, TINY
-from unmask.study.study import SCORES
+from unmask.study.ablations import STUDIES, find_study, objective
+from unmask.study.study import PAPER, SCALES, SCORES, SMALL, TINY
 
 EVERY = [(name, scale) for name in STUDIES for scale in ("tiny", "small")]
 
@@ -86,9 +85,9 @@ def test_an_impossible_variation_is_told_with_the_size_that_fits() -> None:
 
 def test_all_impossible_variations_are_told_at_once() -> None:
     wrong = (
-        Variation(name="three", change=masking(SquareMasking(side=3))),
+        Variation(name="three", change=objective(masking=SquareMasking(side=3))),
         Variation(name="base", change=lambda trial: trial),
-        Variation(name="five", change=masking(SquareMasking(side=5))),
+        Variation(name="five", change=objective(masking=SquareMasking(side=5))),
     )
     study = Study(title="t", source="s", base="base", variations=wrong)
     with pytest.raises(SettingsError, match=r"(?s)three: .*five: "):

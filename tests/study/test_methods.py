@@ -15,8 +15,7 @@ from unmask.recipes import RECIPES
 from unmask.study.cost import StepCost
 from unmask.study.methods import METHODS, Comparison, equalised, fitted, resized
 from unmask.study.report import write
-from unmask.study.scales import TINY
-from unmask.study.study import trainings
+from unmask.study.study import TINY, trainings
 from unmask.study.table import Line, StudyResult
 
 
@@ -121,7 +120,7 @@ def test_methods_are_drawn_against_sizes(tmp_path: Path) -> None:
     assert study.sizes.lines["simmim"] == ("simmim xs4 at all", "simmim ti4 at all")
     assert study.only(["simmim ti4 at all"]).sizes is None
     lines = [
-        Line(name, study.base, {"knn": [0.1 * n, 0.1 * n + 0.02]}, [], {}, None, 0.0, [])
+        Line(name, study.base, {"knn": [0.1 * n, 0.1 * n + 0.02]}, [], {}, None, 0.0, [], [], 0.0)
         for n, name in enumerate(study.trials(TINY.base), start=1)
     ]
     about = StudyResult(replace(study, timed=False), 2, (), lines, None)

@@ -15,14 +15,12 @@ from unmask.recipes.tokenizer import TOKENIZER_B16, TOKENIZER_TI4
 from unmask.runs.folder import RunFolder
 from unmask.study import Study, Trial, Variation
 from unmask.study.ablations import STUDIES
-from unmask.study.budget import expected_seconds
 from unmask.study.claims import claimed
 from unmask.study.cost import StepCost, costs
 from unmask.study.methods import Comparison, equalised, tokenized
-from unmask.study.plan import Job, Setting, jobs, noted
+from unmask.study.plan import Job, Plan, Setting, expected_seconds, jobs, noted
 from unmask.study.report import collected
-from unmask.study.scales import PAPER, TINY
-from unmask.study.study import tokenizer_of, trainings
+from unmask.study.study import PAPER, TINY, tokenizer_of, trainings
 from unmask.study.table import csv_text, markdown
 from unmask.study.worker import work
 from unmask.targets import ScalarTokenizer, TokenizerCodes
@@ -59,8 +57,21 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     return setting_of(tiny.write_classes(tmp_path_factory.mktemp("tokenized") / "data"))
 
 
+def plan_in(root: Path, **changes: Any) -> Plan:
+    plan = Plan(
+        study=STUDY,
+        name="codes",
+        trials=STUDY.trials(BASE),
+        costs={},
+        seeds=[0],
+        root=root,
+        words=(),
+    )
+    return replace(plan, **changes)
+
+
 def jobs_in(root: Path, setting: Setting) -> list[Job]:
-    return jobs(STUDY, STUDY.trials(BASE), range(1), setting, root)
+    return jobs(plan_in(root), setting)
 
 
 def test_one_tokenizer_is_trained_for_all_who_want_it(setting: Setting, tmp_path: Path) -> None:
@@ -129,7 +140,7 @@ def test_what_it_costs_is_told(setting: Setting, tmp_path: Path) -> None:
     )
     assert costs(*about, batch=4, rounds=2, kept=kept, tell=lines.append) == measured
     assert lines == []
-    found = collected(STUDY, trials, [0], setting, measured, tmp_path, ())
+    found = collected(plan_in(tmp_path, costs=measured), setting)
     spent = (
         tiny.TOKENIZING.epochs * len(setting.labelled.train) * measured[tokenizer_of("codes")].flops
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 from runs import tiny, tiny_transfer
@@ -18,7 +19,7 @@ from unmask.errors import ResourceError
 from unmask.masking import RandomMasking
 from unmask.study import Study, Trial, Variation
 from unmask.study.claims import claimed
-from unmask.study.plan import Job, Setting, essence, jobs
+from unmask.study.plan import Job, Plan, Setting, essence, jobs
 from unmask.study.report import collected, write
 from unmask.study.table import markdown
 from unmask.study.worker import work
@@ -60,8 +61,21 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     return setting_of(tiny.write_classes(tmp_path_factory.mktemp("study") / "data"))
 
 
+def plan_in(root: Path, study: Study = STUDY, **changes: Any) -> Plan:
+    plan = Plan(
+        study=study,
+        name="share",
+        trials=study.trials(BASE),
+        costs={},
+        seeds=[0],
+        root=root,
+        words=(),
+    )
+    return replace(plan, **changes)
+
+
 def jobs_in(root: Path, setting: Setting, seeds: int = 1) -> list[Job]:
-    return jobs(STUDY, STUDY.trials(BASE), range(seeds), setting, root)
+    return jobs(plan_in(root, seeds=range(seeds)), setting)
 
 
 def run(root: Path, setting: Setting, seeds: int = 1) -> dict[str, dict[str, object]]:
@@ -118,7 +132,7 @@ def test_variations_of_fine_tuning_share_a_pretraining(setting: Setting, tmp_pat
         change=lambda t: t.tuned(task=replace(t.transfer.task, trained_blocks="0")),
     )
     both = replace(STUDY, variations=(*STUDY.variations, one))
-    every = jobs(both, both.trials(BASE), range(2), setting, tmp_path)
+    every = jobs(plan_in(tmp_path, both, seeds=range(2)), setting)
     assert len(every) == 2 * 3
     assert [len({item.key for item in job.measurements}) for job in every[:3]] == [3, 2, 2]
 
@@ -192,12 +206,11 @@ def test_a_variation_that_diverges_is_told_and_the_others_go_on(
         change=lambda t: t.pretrained(schedule=replace(t.recipe.schedule, base_lr=1e30)),
     )
     study = replace(STUDY, variations=(wild, *STUDY.variations), scores=("knn",))
-    trials = study.trials(BASE)
-    every = jobs(study, trials, [0], setting, tmp_path)
+    every = jobs(plan_in(tmp_path, study), setting)
     doing = [(step.job.name, step.doing) for step in work(every, setting, Event())]
     assert ("wild", "failed") in doing
     assert ("50 %", "done") in doing
-    found = collected(study, trials, [0], setting, {}, tmp_path, [])
+    found = collected(plan_in(tmp_path, study), setting)
     page = write(found, "wild", tmp_path)[0].read_text()
     assert "wild failed: seed 0: " in page
     assert "the warm-up too short" in page
@@ -242,13 +255,13 @@ def test_a_run_that_ended_collapsed_is_named_under_the_table(
     job = jobs_in(tmp_path, setting)[0]
     list(work([job], setting, Event()))
     last = read_log(job.folder / "pretrained" / "log.jsonl")[-1]["step"]
-    found = collected(STUDY, STUDY.trials(BASE), [0], setting, {}, tmp_path, [])
+    found = collected(plan_in(tmp_path), setting)
     assert f"75 % collapsed: seed 0: rank 1 at step {last}" in markdown(found)
     assert markdown(found).count("collapsed") == 1
 
 
 def test_the_table_and_the_rows(made: Path, setting: Setting, tmp_path: Path) -> None:
-    found = collected(STUDY, STUDY.trials(BASE), [0], setting, {}, made, ["On a test."])
+    found = collected(plan_in(made, words=("On a test.",)), setting)
     page, rows, picture = write(found, "share", tmp_path)
     text = page.read_text()
     known = {line.name: line.scores["knn"][0] for line in found.lines}
@@ -263,7 +276,7 @@ def test_the_table_and_the_rows(made: Path, setting: Setting, tmp_path: Path) ->
 
 def test_runs_that_have_not_ended_are_told(made: Path, setting: Setting, tmp_path: Path) -> None:
     def told(seeds: list[int]) -> str:
-        return markdown(collected(STUDY, STUDY.trials(BASE), seeds, setting, {}, made, []))
+        return markdown(collected(plan_in(made, seeds=seeds), setting))
 
     assert "Not all runs" not in told([0])
     assert "of 2 seeds: 75 % 1, 50 % 1, random initialisation 1." in told([0, 1])

@@ -46,23 +46,17 @@ class Arguments:
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    command_line = peek(arguments)
-    if command_line.help:
-        _parse(arguments, find_recipe(command_line.flags.get("recipe", "mae-b16")))
-    if command_line.words:
-        raise SettingsError(
-            f"unexpected argument {command_line.words[0]!r}; give images as --data {command_line.words[0]}"
-        )
-    if "recipe" in command_line.flags:
-        find_recipe(
-            command_line.flags["recipe"]
-        )  # report a misspelt name before scanning the images
+    words, flags, is_help = peek(arguments)
+    if is_help:
+        _parse(arguments, find_recipe(flags.get("recipe", "mae-b16")))
+    if words:
+        raise SettingsError(f"unexpected argument {words[0]!r}; give images as --data {words[0]}")
+    if "recipe" in flags:
+        find_recipe(flags["recipe"])  # report a misspelt name before scanning the images
     source = None
-    if "data" in command_line.flags:
-        source = find_source(command_line.flags["data"], command_line.flags.get("data-kind")).open(
-            "train"
-        )
-    name, default = _recipe(command_line.flags, source)
+    if "data" in flags:
+        source = find_source(flags["data"], flags.get("data-kind")).open("train")
+    name, default = _recipe(flags, source)
     args = _parse(arguments, default)
     micro_batch = args.machine.micro_batch
     if micro_batch is not None and micro_batch < 1:

@@ -8,7 +8,6 @@ import tyro
 from unmask.console.arguments import parse
 from unmask.console.hardware import MachineFlags
 from unmask.console.studies import (
-    Conduct,
     checked_budget,
     checked_seeds,
     conduct,
@@ -19,8 +18,8 @@ from unmask.console.studies import (
 from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.study.methods import METHODS, Comparison, Equal, equalised, of_steps
-from unmask.study.scales import TINY
-from unmask.study.study import trainings
+from unmask.study.plan import Plan
+from unmask.study.study import TINY, trainings
 
 _ROUNDS = 5
 _CLOSING = (
@@ -117,7 +116,7 @@ def main(arguments: list[str]) -> int:
     trials = equalised(
         study, of_steps(trials, setting.labelled, args.tuning_steps), measured, args.equal
     )
-    plan = Conduct(
+    plan = Plan(
         study=study,
         name="comparison",
         trials=trials,

@@ -73,17 +73,7 @@ def main(arguments: list[str]) -> int:
     args = parse(
         Arguments, arguments, "convert", "Convert weights, and prove that they still work."
     )
-    converted = _convert(
-        args.source,
-        Path(args.destination),
-        to=args.to,
-        pool=args.pool,
-        hints=Hints(num_heads=args.heads, decoder_heads=args.decoder_heads),
-        license=args.license,
-        repository=args.push,
-        say=console.print,
-    )
-    return 0 if converted.exact else 1
+    return 0 if _convert(args, console.print).exact else 1
 
 
 def convert(
@@ -114,42 +104,34 @@ def convert(
         SettingsError: if the layout cannot hold them, or arguments do not fit together.
         RunError: if the destination exists already.
     """
-    return _convert(
-        str(source),
-        Path(destination),
+    args = Arguments(
+        source=str(source),
+        destination=str(destination),
         to=to,
         pool=pool,
-        hints=Hints(num_heads=heads, decoder_heads=decoder_heads),
+        heads=heads,
+        decoder_heads=decoder_heads,
         license=license,
-        repository=push,
-        say=lambda _: None,
+        push=push,
     )
+    return _convert(args, say=lambda _: None)
 
 
-def _convert(
-    source: str,
-    destination: Path,
-    *,
-    to: Layout,
-    pool: Pool,
-    hints: Hints,
-    license: str,
-    repository: str | None,
-    say: Callable[[str], None],
-) -> Converted:
+def _convert(args: Arguments, say: Callable[[str], None]) -> Converted:
     """Read, write, compare and upload; `say` gets a line about each step when it is done."""
-    layout = _layout(to, pool)
+    layout, destination = _layout(args.to, args.pool), Path(args.destination)
     check_free(destination, layout)
-    if repository is not None and destination.suffix == ".pth":
+    if args.push is not None and destination.suffix == ".pth":
         raise SettingsError(f"--push uploads a folder; name one instead of {destination}")
 
-    found = find_weights(source, hints)
-    for line in _read_lines(found, source):
+    hints = Hints(num_heads=args.heads, decoder_heads=args.decoder_heads)
+    found = find_weights(args.source, hints)
+    for line in _read_lines(found, args.source):
         say(line)
     weights, left = held_by(found.weights, layout)
     for line in left:
         say(f"note      {line}")
-    card = model_card(weights, to, destination.name, license, _data(found.run))
+    card = model_card(weights, args.to, destination.name, args.license, _data(found.run))
     file = write_weights(weights, destination, layout, card)
     say(f"written   {_listed(destination)}")
 
@@ -157,7 +139,7 @@ def _convert(
     exact = check is None or check.difference <= _TOLERANCE
     for line in _check_lines(check, exact):
         say(line)
-    pushed = push(destination, repository) if exact and repository is not None else None
+    pushed = push(destination, args.push) if exact and args.push is not None else None
     if pushed is not None:
         say(f"pushed    {pushed}")
     return Converted(file, check, exact, pushed)

@@ -19,7 +19,7 @@ from unmask.data.in_memory import MemoryImages
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError
 from unmask.evaluation.few_labels import BATCH, STEPS, Images, Result, compare, draw_trial
-from unmask.pictures.curve import loss_curve
+from unmask.pictures.figure import loss_curve
 from unmask.pictures.sheet import Row, sheet
 from unmask.recipes import RECIPES
 from unmask.runs.folder import RunFolder

@@ -129,16 +129,23 @@ class Evaluation(NamedTuple):
 
 
 class _Request(NamedTuple):
-    """What to evaluate encoders on, and how."""
+    """What to evaluate encoders on, and how; `data` and `recipe` are not always words, as those of `flags` are."""
 
-    question: Question
+    flags: Arguments
     data: str | AnySource
-    data_kind: str | None = None
-    labels_file: str | None = None
-    augment: bool = False
-    recipe: str | Transfer | None = None
-    epochs: float | None = None
-    device: str = "auto"
+    recipe: str | Transfer | None
+
+    @property
+    def question(self) -> Question:
+        """What is asked of every encoder."""
+        flags = self.flags
+        return Question(
+            protocol=flags.protocol,
+            labels=tuple(flags.labels.split(",")),
+            seeds=flags.seeds,
+            seed=flags.seed,
+            control=flags.control,
+        )
 
     @property
     def data_name(self) -> str:
@@ -155,24 +162,7 @@ def main(arguments: list[str]) -> int:
         "Say how good an encoder is for labelled images; nothing is masked.",
     )
     paths, data = _words(args)
-    question = Question(
-        protocol=args.protocol,
-        labels=tuple(args.labels.split(",")),
-        seeds=args.seeds,
-        seed=args.seed,
-        control=args.control,
-    )
-    request = _Request(
-        question,
-        data,
-        data_kind=args.data_kind,
-        labels_file=args.labels_file,
-        augment=args.augment,
-        recipe=args.recipe,
-        epochs=args.epochs,
-        device=args.device,
-    )
-    judged = _judged(paths, request)
+    judged = _judged(paths, _Request(args, data, args.recipe))
     if len(judged) > 1:
         result = {"encoders": [one.result() for one in judged]}
         written = write_comparison(judged, _name(args, data), args.out)
@@ -226,18 +216,18 @@ def evaluate(
         SettingsError: if arguments do not fit together, or the images have no labels of whole images.
         DataError: if the images or the weights cannot be used.
     """
-    question = Question(
-        protocol=protocol, labels=tuple(labels), seeds=seeds, seed=seed, control=control
-    )
-    request = _Request(
-        question,
-        str(data) if isinstance(data, Path) else data,
+    flags = Arguments(
+        protocol=protocol,
+        labels=",".join(labels),
+        seeds=seeds,
+        control=control,
         labels_file=None if labels_file is None else str(labels_file),
         augment=augment,
-        recipe=recipe,
         epochs=epochs,
+        seed=seed,
         device=device,
     )
+    request = _Request(flags, str(data) if isinstance(data, Path) else data, recipe)
     (judged,) = _judged([str(encoder)], request)
     return Evaluation(
         judged.rows,
@@ -267,21 +257,21 @@ def _words(args: Arguments) -> tuple[list[str], str]:
 def _judged(paths: list[str], request: _Request) -> list[Judged]:
     """The scores of each encoder; all encoders and images are checked before anything is computed."""
     _check(request)
-    models = {path: loaded(path, request.device) for path in paths}
+    models = {path: loaded(path, request.flags.device) for path in paths}
     subjects = [_subject(request, path, model) for path, model in models.items()]
     return [_judge(request, subject) for subject in subjects]
 
 
 def _check(request: _Request) -> None:
     """Refuse settings that would do nothing."""
-    protocol, epochs = request.question.protocol, request.epochs
+    protocol, epochs = request.question.protocol, request.flags.epochs
     trains = protocol not in FROZEN or request.question.scratch
     if request.recipe and not trains:
         raise SettingsError(
             "--recipe is for partial, finetune, ladder and --control scratch; "
             f"{protocol} has its own schedule"
         )
-    if epochs is not None and not (trains or request.augment):
+    if epochs is not None and not (trains or request.flags.augment):
         raise SettingsError(
             "--epochs is for partial, finetune, ladder, --augment and --control scratch; "
             f"{protocol} has its own schedule"
@@ -292,9 +282,8 @@ def _check(request: _Request) -> None:
 
 def _subject(request: _Request, path: str, model: Model) -> Subject:
     """The encoder and its images, checked before any work."""
-    source = _source(request, model)
-    seed = request.question.seed
-    labelled = open_labelled(source, seed, (ClassLabels, MultiLabels))
+    source, question, flags = _source(request, model), request.question, request.flags
+    labelled = open_labelled(source, flags.seed, (ClassLabels, MultiLabels))
     for note in labelled.train.notes if isinstance(labelled.train, Noted) else ():
         notes.print(f"note: {note}")
     if labelled.train.channels != model.spec.channels:
@@ -303,20 +292,21 @@ def _subject(request: _Request, path: str, model: Model) -> Subject:
             f"{labelled.train.channels}"
         )
     labels = labelled.train.labels()
-    for amount in request.question.labels:
-        draw_few(labels, labelled.train.annotations.names, amount, seed)
+    for amount in question.labels:
+        draw_few(labels, labelled.train.annotations.names, amount, flags.seed)
     subject = Subject(path, model, source, labelled)
-    if request.augment:
-        augmented_recipes(request.question, subject, request.epochs)
+    if flags.augment:
+        augmented_recipes(question, subject, flags.epochs)
     return subject
 
 
 def _source(request: _Request, model: Model) -> AnySource:
     """The images, with the bands that the encoder was trained on."""
+    labels_file = request.flags.labels_file
     if isinstance(request.data, str):
-        labels_file = request.labels_file
-        return find_source(request.data, request.data_kind, *model.bands, labels_file=labels_file)
-    if request.labels_file is not None:
+        kind = request.flags.data_kind
+        return find_source(request.data, kind, *model.bands, labels_file=labels_file)
+    if labels_file is not None:
         raise SettingsError(
             "labels_file goes with a path; for the spec of a source use LabelsFile(data=..., labels=...)"
         )
@@ -329,7 +319,7 @@ def _judge(request: _Request, subject: Subject) -> Judged:
     rows: list[Row] = []
     unreadable: Unreadable = []
     counts = (len(labelled.train), len(labelled.test))
-    if question.protocol in FROZEN and not request.augment:
+    if question.protocol in FROZEN and not request.flags.augment:
         for arm in frozen_arms(question, subject):
             for note in arm.notes:
                 notes.print(f"note: {note}")
@@ -342,13 +332,13 @@ def _judge(request: _Request, subject: Subject) -> Judged:
 
 def _trained(request: _Request, subject: Subject) -> Iterator[Row]:
     """The scores of everything that is trained."""
-    question = request.question
-    if question.protocol in FROZEN and not (request.augment or question.scratch):
+    question, flags = request.question, request.flags
+    if question.protocol in FROZEN and not (flags.augment or question.scratch):
         return
     recipe = for_annotations(_recipe(request, subject.model), subject.labelled.train.annotations)
     recipes = (
-        augmented_recipes(question, subject, request.epochs)
-        if request.augment
+        augmented_recipes(question, subject, flags.epochs)
+        if flags.augment
         else recipes_of(question, subject, recipe)
     )
     device = subject.model.device
@@ -374,7 +364,7 @@ def _recipe(request: _Request, model: Model) -> Transfer:
         recipe = find_transfer(name)
     if request.recipe is None:
         recipe = replace(recipe, encoder=encoder, image_size=model.spec.image_size)
-        if not request.augment:
+        if not request.flags.augment:
             others = ", ".join(other for other in TRANSFERS if other != name)
             notes.print(f"recipe {name}; --recipe takes another: {others}")
     elif recipe.encoder != encoder:
@@ -382,7 +372,8 @@ def _recipe(request: _Request, model: Model) -> Transfer:
             f"the encoder has {shape_of(encoder)}, and recipe {name} is for {shape_of(recipe.encoder)}; "
             "leave out --recipe to take one that fits"
         )
-    return recipe if request.epochs is None else replace(recipe, epochs=request.epochs)
+    epochs = request.flags.epochs
+    return recipe if epochs is None else replace(recipe, epochs=epochs)
 
 
 def _name(args: Arguments, data: str) -> str:

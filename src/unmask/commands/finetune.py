@@ -9,17 +9,11 @@ from torch import nn
 
 from unmask.annotations import annotated_words
 from unmask.channels import ChannelStatistics
-from unmask.console.arguments import Peek, as_typed, parse
-from unmask.console.hardware import (
-    RunFlags,
-    batch_words,
-    begun_with,
-    expected_words,
-    machine_words,
-)
+from unmask.console.arguments import Peek, as_typed
+from unmask.console.hardware import RunFlags
 from unmask.console.output import console, say_notes, say_refused
-from unmask.console.recipe_changes import with_shorter_warmup, with_smaller_batch
-from unmask.console.train import Command, Common, Request, Start, finished_folder
+from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
+from unmask.console.train import Command, Common, Request, finished_folder
 from unmask.console.train import main as train_main
 from unmask.contracts import ImageSource
 from unmask.data import AnySource, Tiff
@@ -27,7 +21,7 @@ from unmask.data.kinds import as_source, find_source
 from unmask.data.noise import WHOLE, PatchKeep
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError
-from unmask.formats.model import ModelSpec
+from unmask.formats.model import Weights
 from unmask.recipes import TRANSFERS, Transfer, choose_scratch, choose_transfer, find_transfer
 from unmask.runs.finetune import Finetune, for_annotations, images_for, open_annotated
 from unmask.runs.folder import RunFolder
@@ -35,11 +29,7 @@ from unmask.runs.job import Images, Outcome
 from unmask.runs.plan import seconds_of_step
 from unmask.runs.run import Run, parameter_count
 from unmask.runs.weights import Found, adapted, find_weights, shape_of, statistics_for
-from unmask.training.schedules import epochs_in_words
 from unmask.training.step_cost import Cost
-
-SCRATCH = "scratch"
-"""The word in place of ENCODER that asks for training from scratch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +127,7 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     """The new run that a command line asks for."""
     wanted = command_line.flags.get("recipe")
     if command_line.help:
-        _parse(arguments, Arguments(recipe=find_transfer(wanted or "finetune-b16")))
+        COMMAND.parse(arguments, Arguments(recipe=find_transfer(wanted or "finetune-b16")))
     if len(command_line.words) < 2:
         raise SettingsError(
             "which encoder, and which images? `unmask finetune runs/NAME FOLDER`, or `unmask finetune "
@@ -145,17 +135,18 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         )
     if wanted is not None:
         find_transfer(wanted)  # report a misspelt name before scanning the images
-    weights = None if _is_scratch(command_line.words[0]) else _weights(command_line.words[0])
+    encoder = command_line.words[0]
+    is_scratch = encoder == "scratch" and not Path(encoder).exists()
+    weights = None if is_scratch else _weights(encoder)
     spec = _source(
         command_line.words[1],
         command_line.flags.get("data-kind"),
         command_line.flags.get("labels-file"),
         weights,
     )
-    seed = command_line.flags.get("seed", "0")
-    labelled = open_annotated(spec, int(seed) if seed.isdecimal() else 0)
+    labelled = open_annotated(spec, command_line.seed)
     name, default = _recipe(command_line, wanted, weights, labelled.train)
-    args = _parse(arguments, Arguments(recipe=default))
+    args = COMMAND.parse(arguments, Arguments(recipe=default))
     recipe = args.recipe
     if args.trained_blocks is not None:
         recipe = replace(recipe, task=replace(recipe.task, trained_blocks=args.trained_blocks))
@@ -174,15 +165,14 @@ def _request_for(common: Common, recipe: Transfer, weights: Found | None) -> Req
     images = common.images
     job = Finetune(recipe=recipe, annotations=images.train.annotations, init=None)
 
-    def start(statistics: ChannelStatistics) -> Start:
+    def start(statistics: ChannelStatistics) -> tuple[Finetune, Weights | None]:
         if weights is None:
-            return Start(job, None)
-        words = _words(weights, recipe, statistics)
+            return job, None
+        spec = weights.weights.spec
+        step = "" if weights.step is None else f", step {weights.step:,}"
+        words = "; ".join([f"{spec.origin}{step}", *adapted(spec, recipe, statistics)])
         console.print(f"weights   {words}")
-        return Start(replace(job, init=words), weights.weights)
-
-    def plan(run: Run, module: nn.Module, cost: Cost) -> None:
-        _say_plan(run, recipe, module, cost, seconds_of_step(run, images.train, cost))
+        return replace(job, init=words), weights.weights
 
     return Request(
         common=common,
@@ -190,7 +180,7 @@ def _request_for(common: Common, recipe: Transfer, weights: Found | None) -> Req
         statistics=lambda: _statistics(weights, images.train),
         start=start,
         say_images=lambda: _say_images(images),
-        say_plan=plan,
+        say_plan=lambda run, module, cost: _say_plan(run, recipe, module, images, cost),
     )
 
 
@@ -201,26 +191,6 @@ def _say_done(run: Run, folder: RunFolder, outcome: Outcome | None) -> None:
     console.print(
         f"done: {folder.root}\nuse it:  unmask predict {folder.root} {as_typed(run.data)}"
     )
-
-
-def _parse(arguments: list[str], default: Arguments) -> Arguments:
-    return parse(
-        Arguments,
-        arguments,
-        "finetune",
-        "Fine-tune an encoder, fully or in part, or train one from scratch, on labelled images. Recipes: "
-        f"{', '.join(TRANSFERS)}.",
-        default,
-    )
-
-
-def _flags_of(run: Run, root: str) -> Arguments:
-    assert isinstance(run.job, Finetune)
-    return Arguments(recipe=run.job.recipe, **begun_with(run, root))
-
-
-def _is_scratch(encoder: str) -> bool:
-    return encoder == SCRATCH and not Path(encoder).exists()
 
 
 def _weights(encoder: str) -> Found:
@@ -246,7 +216,11 @@ def _recipe(
     spec = weights.weights.spec if weights else None
     if wanted is not None:
         name, recipe = wanted, find_transfer(wanted)
-        _check_encoder(spec, recipe, name)
+        if spec is not None and spec.encoder != recipe.encoder:
+            raise SettingsError(
+                f"the encoder has {shape_of(spec.encoder)}, and recipe {name} is for "
+                f"{shape_of(recipe.encoder)}; leave out --recipe to get one that fits the weights"
+            )
     elif spec is not None:
         name = choose_transfer(spec.encoder)
         recipe = TRANSFERS[name].recipe
@@ -268,24 +242,10 @@ def _recipe(
     return name, with_smaller_batch(recipe, len(source), command_line)
 
 
-def _check_encoder(spec: ModelSpec | None, recipe: Transfer, name: str) -> None:
-    if spec is not None and spec.encoder != recipe.encoder:
-        raise SettingsError(
-            f"the encoder has {shape_of(spec.encoder)}, and recipe {name} is for "
-            f"{shape_of(recipe.encoder)}; leave out --recipe to get one that fits the weights"
-        )
-
-
 def _statistics(weights: Found | None, source: ImageSource) -> ChannelStatistics:
     """Those of the encoder, if the images have the same channels; else measured."""
     own = statistics_for(weights.weights.spec, source) if weights else None
     return own or measure(source)
-
-
-def _words(weights: Found, recipe: Transfer, statistics: ChannelStatistics) -> str:
-    spec = weights.weights.spec
-    step = "" if weights.step is None else f", step {weights.step:,}"
-    return "; ".join([f"{spec.origin}{step}", *adapted(spec, recipe, statistics)])
 
 
 def _say_images(images: Images) -> None:
@@ -300,34 +260,28 @@ def _say_images(images: Images) -> None:
     say_refused(train)
 
 
-def _say_plan(
-    run: Run, recipe: Transfer, module: nn.Module, cost: Cost, step_seconds: float
-) -> None:
-    hardware, encoder = run.hardware, recipe.encoder
-    learning = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    keep = recipe.noise.patch_keep
+def _say_plan(run: Run, recipe: Transfer, module: nn.Module, images: Images, cost: Cost) -> None:
+    encoder, keep = recipe.encoder, recipe.noise.patch_keep
     patches = "" if keep == WHOLE else f"patches   {keep} shown; the expected time assumes all\n"
-    size = sum(
-        parameter_count(child) for name, child in module.named_children() if name == "encoder"
-    )
-    console.print(
+    learning = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    size = sum(parameter_count(part) for name, part in module.named_children() if name == "encoder")
+    say_plan(
+        run,
         f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}, "
         f"{recipe.image_size} pixels; trained: {recipe.task.trained_blocks} "
-        f"({learning / 1e6:.2f} M parameters with the head; the encoder has {size / 1e6:.2f} M)\n"
-        f"batch     {batch_words(recipe.batch_size, hardware)}, learning rate up to "
-        f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
-        f"steps     {run.steps:,} ({epochs_in_words(recipe.epochs)})\n"
-        f"{patches}"
-        f"machine   {machine_words(hardware)}\n"
-        f"expected  {expected_words(cost, step_seconds, run.steps, hardware)}"
+        f"({learning / 1e6:.2f} M parameters with the head; the encoder has {size / 1e6:.2f} M)",
+        cost,
+        seconds_of_step(run, images.train, cost),
+        after_steps=patches,
     )
 
 
-COMMAND: Command[Arguments] = Command(
+COMMAND = Command(
     name="finetune",
+    arguments=Arguments,
+    about="Fine-tune an encoder, fully or in part, or train one from scratch, on labelled images. Recipes: "
+    f"{', '.join(TRANSFERS)}.",
     request=_request,
-    flags_of=_flags_of,
-    parse=_parse,
     words=("encoder", "data"),
     fixed=(
         "recipe_name",

@@ -4,14 +4,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from unmask.console.arguments import parse
+from unmask.console.arguments import DataFlags, parse
 from unmask.console.output import bands_in_words, console, duration, gib, say_left_out
-from unmask.console.signals import signals
+from unmask.console.processes import signals
 from unmask.contracts import ImageSource
 from unmask.data.kinds import find_source, parse_channels
 from unmask.data.pack import Packer, Progress
@@ -42,14 +43,8 @@ class Arguments:
     shard_mib: int = 256
     """Approximate size of a shard in MiB."""
 
-    data_kind: str | None = None
-    """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""
-
-    channels: str | None = None
-    """Channels of multi-band images to use, counted from 1, such as 4,3,2; all if not given."""
-
-    no_data: float | None = None
-    """The value that marks missing pixels in multi-band images; GeoTIFFs state their own."""
+    about_data: Annotated[DataFlags, tyro.conf.arg(name="")] = DataFlags()
+    """How to read DATA."""
 
     workers: int | None = None
     """Worker processes; one per core if not given, 0 to use this process only."""
@@ -70,11 +65,11 @@ def main(arguments: list[str]) -> int:
         short_side=args.short_side,
         quality=args.quality,
         shard_mib=args.shard_mib,
-        channels=parse_channels(args.channels),
-        no_data=args.no_data,
+        channels=parse_channels(args.about_data.channels),
+        no_data=args.about_data.no_data,
     )
     _check(args)
-    spec = find_source(args.data, args.data_kind, packing.channels, packing.no_data)
+    spec = find_source(args.data, args.about_data.data_kind, packing.channels, packing.no_data)
     root = Path(args.shards).expanduser()
     sources = {split: spec.open(split) for split in spec.splits()}
     packer = Packer(
@@ -92,7 +87,8 @@ def main(arguments: list[str]) -> int:
         console.print(f"folder    {root} is {state}; complete shards are kept")
     started = time.perf_counter()
     with signals() as stop:
-        for _ in _shown(packer.run(stop.event)):
+        reports = packer.run(stop.event)
+        for _ in _live(reports) if console.is_terminal else _plain(reports):
             pass
     if stop.event.is_set():
         console.print(
@@ -142,12 +138,8 @@ def _choice(source: ImageSource, packing: Packing) -> str:
     )
 
 
-def _shown(reports: Iterator[Progress]) -> Iterator[Progress]:
-    """Pass reports on and show progress."""
-    yield from (_live(reports) if console.is_terminal else _plain(reports))
-
-
 def _live(reports: Iterator[Progress]) -> Iterator[Progress]:
+    """Pass reports on and show a bar."""
     columns = (TextColumn("packing  "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console) as bar:
         task = bar.add_task("pack", total=None)
@@ -157,6 +149,7 @@ def _live(reports: Iterator[Progress]) -> Iterator[Progress]:
 
 
 def _plain(reports: Iterator[Progress]) -> Iterator[Progress]:
+    """Pass reports on and print a line now and then."""
     printed = time.perf_counter()
     for report in reports:
         now = time.perf_counter()

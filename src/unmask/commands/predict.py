@@ -12,12 +12,12 @@ import tyro
 
 from unmask.annotations import ClassLabels
 from unmask.console.arguments import parse
-from unmask.console.output import console, notes
+from unmask.console.output import console, notes, writing
 from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
 from unmask.data.kinds import find_source, is_data
-from unmask.errors import ResourceError, SettingsError
-from unmask.pictures.confusion import confusion_picture
+from unmask.errors import SettingsError
+from unmask.pictures.figure import confusion_picture
 from unmask.runs.predict import (
     Answer,
     Predictor,
@@ -230,14 +230,13 @@ def _as_json(predictions: Predictions, top: int) -> dict[str, Any]:
 
 def _write(path: Path, rows: list[dict[str, str]]) -> Path:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise _unwritable(path, error) from None
+    with (
+        writing(path),
+        path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
     return path
 
 
@@ -253,15 +252,6 @@ def _draw(predictions: Predictions, args: Arguments) -> Path:
     share, count = predictions.score.value, predictions.score.images
     title = f"{images}: top-1 {share:.1%} on {count:,} images"
     counts = confusion(predictions.answers, len(predictions.names))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
         confusion_picture(counts, predictions.names, title, path)
-    except OSError as error:
-        raise _unwritable(path, error) from None
     return path
-
-
-def _unwritable(path: Path, error: OSError) -> ResourceError:
-    return ResourceError(
-        f"{path} cannot be written ({error.strerror}); choose another file with --out"
-    )

@@ -6,31 +6,37 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from torch import nn
 
 from unmask.channels import ChannelStatistics
-from unmask.console.arguments import DataFlags, Peek, as_typed, number, parse
-from unmask.console.hardware import RunFlags, begun_with, flags_of
+from unmask.console.arguments import DataFlags, Peek, as_typed
+from unmask.console.hardware import RunFlags, flags_of
 from unmask.console.output import console
-from unmask.console.plan import say_images, say_plan, say_statistics
-from unmask.console.recipe_changes import with_shorter_warmup
-from unmask.console.train import Command, Common, Request, Start, finished_folder
+from unmask.console.plan import (
+    say_images,
+    say_plan,
+    say_statistics,
+    visible_words,
+    with_shorter_warmup,
+)
+from unmask.console.train import Command, Common, Request, finished_folder
 from unmask.console.train import main as train_main
 from unmask.contracts import ImageSource, Size
-from unmask.data import AnySource, Tiff
-from unmask.data.kinds import as_source, find_source, parse_channels
+from unmask.data import AnySource
+from unmask.data.kinds import as_source
 from unmask.data.statistics import MEASURED, measure, statistics_of
 from unmask.errors import SettingsError
+from unmask.formats.model import Weights
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
 from unmask.runs.collapse import collapse, in_words
 from unmask.runs.folder import RunFolder
 from unmask.runs.job import Images, Outcome
-from unmask.runs.plan import make_plan
+from unmask.runs.plan import Plan, make_plan
 from unmask.runs.pretrain import Pretrain
 from unmask.runs.run import Run
 from unmask.runs.target import brings_target, with_tokenizer
 from unmask.runs.training import Progress
 from unmask.runs.weights import Found, find_weights, recipe_for, start_from, statistics_for
+from unmask.training.schedules import epochs_in_words
 from unmask.training.step_cost import Cost
 from unmask.traits import Masked
 
@@ -119,28 +125,23 @@ def pretrain(
 
 def _request(arguments: list[str], command_line: Peek) -> Request:
     """The new run that a command line asks for."""
-    if {"like", "recipe"} <= set(command_line.flags):
+    flags = command_line.flags
+    if {"like", "recipe"} <= set(flags):
         raise SettingsError("--like already sets the recipe; leave out --recipe or --like")
-    like = (
-        Run.read(RunFolder(command_line.flags["like"]), "pretrain")
-        if "like" in command_line.flags
-        else None
-    )
+    like = Run.read(RunFolder(flags["like"]), "pretrain") if "like" in flags else None
     if command_line.help:
-        _parse(arguments, _flags(like, find_recipe(command_line.flags.get("recipe", "mae-b16"))))
+        COMMAND.parse(arguments, _flags(like, find_recipe(flags.get("recipe", "mae-b16"))))
     if not command_line.words:
         raise SettingsError(
             "which images? `unmask pretrain FOLDER`, or `unmask pretrain digits` to try it out"
         )
-    spec = _source(command_line, like)
-    if like is None and "recipe" in command_line.flags:
-        find_recipe(
-            command_line.flags["recipe"]
-        )  # report a misspelt name before scanning the images
+    spec = command_line.source(like.data if like else None)
+    if like is None and "recipe" in flags:
+        find_recipe(flags["recipe"])  # report a misspelt name before scanning the images
     weights = _weights(command_line, like)
     images = Images(spec.open("train"))
     name, recipe = _recipe(command_line, like, weights, images.train)
-    args = _parse(arguments, _flags(like, recipe))
+    args = COMMAND.parse(arguments, _flags(like, recipe))
     if args.recipe != recipe:
         recipe = with_shorter_warmup(args.recipe, command_line)
     common = Common(name, spec, images, args.out, args.seed, args.running)
@@ -166,15 +167,12 @@ def _request_for(
         say_statistics(chosen)
         return chosen
 
-    def start(chosen: ChannelStatistics) -> Start:
+    def start(chosen: ChannelStatistics) -> tuple[Pretrain, Weights | None]:
         if weights is None:
-            return Start(job, None)
+            return job, None
         fitted = start_from(weights, recipe, chosen)
         console.print(f"weights   {fitted.words}")
-        return Start(replace(job, init=fitted.words), fitted.weights)
-
-    def plan(run: Run, module: nn.Module, cost: Cost) -> None:
-        say_plan(run, recipe, make_plan(run, recipe, module, source, cost), cost)
+        return replace(job, init=fitted.words), fitted.weights
 
     return Request(
         common=common,
@@ -182,7 +180,32 @@ def _request_for(
         statistics=normalisation,
         start=start,
         say_images=lambda: say_images(common.data.splits(), source, recipe.image_size),
-        say_plan=plan,
+        say_plan=lambda run, module, cost: _say_plan(
+            run, recipe, make_plan(run, recipe, module, source, cost), cost
+        ),
+    )
+
+
+def _say_plan(run: Run, recipe: Recipe, plan: Plan, cost: Cost) -> None:
+    encoder, each = recipe.encoder, recipe.batch_size / run.images
+    *smaller, _ = sizes = recipe.every_size()
+    rising = (
+        f"sizes     {', '.join(map(str, sizes))} pixels, {epochs_in_words(recipe.epochs / len(sizes))} each\n"
+        if smaller
+        else ""
+    )
+    rest = "in the decoder" if isinstance(recipe.objective, Masked) else "used only in training"
+    say_plan(
+        run,
+        f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}: "
+        f"{plan.encoder_parameters / 1e6:.2f} M parameters, and {plan.decoder_parameters / 1e6:.2f} M "
+        f"{rest}\n"
+        f"{visible_words(recipe, plan)}",
+        cost,
+        plan.step_seconds,
+        on_batch=f" ({each:.1f} times the number of images)" if each > 1 else "",
+        after_steps=rising,
+        at_most=f"at most; measured at {recipe.image_size} pixels: " if smaller else "",
     )
 
 
@@ -211,41 +234,11 @@ def _watched(reports: Iterable[Progress]) -> Iterator[Progress]:
         yield report
 
 
-def _parse(arguments: list[str], default: Arguments) -> Arguments:
-    return parse(
-        Arguments,
-        arguments,
-        "pretrain",
-        f"Pretrain an encoder on your images. Recipes: {', '.join(RECIPES)}.",
-        default,
-    )
-
-
 def _flags(like: Run | None, recipe: Recipe) -> Arguments:
     if like is None:
         return Arguments(recipe=recipe)
     return Arguments(
         recipe=recipe, recipe_name=like.recipe_name, seed=like.seed, running=flags_of(like)
-    )
-
-
-def _flags_of(run: Run, root: str) -> Arguments:
-    assert isinstance(run.job, Pretrain)
-    return Arguments(recipe=run.job.recipe, **begun_with(run, root))
-
-
-def _source(command_line: Peek, like: Run | None) -> AnySource:
-    """The source that DATA and its flags name; --like sets the channels if no flag does."""
-    channels, no_data = (
-        parse_channels(command_line.flags.get("channels")),
-        command_line.flags.get("no-data"),
-    )
-    old_data = like.data if like and isinstance(like.data, Tiff) else Tiff(path="")
-    return find_source(
-        command_line.words[0],
-        command_line.flags.get("data-kind"),
-        channels or old_data.channels,
-        old_data.no_data if no_data is None else number("--no-data", no_data),
     )
 
 
@@ -302,11 +295,11 @@ def _statistics(
     return measure(source)
 
 
-COMMAND: Command[Arguments] = Command(
+COMMAND = Command(
     name="pretrain",
+    arguments=Arguments,
+    about=f"Pretrain an encoder on your images. Recipes: {', '.join(RECIPES)}.",
     request=_request,
-    flags_of=_flags_of,
-    parse=_parse,
     words=("data",),
     fixed=("recipe_name", "out", "like", "about_data", "statistics", "recipe", "seed", "init"),
     again="unmask pretrain DATA --like {run} --out NEW",

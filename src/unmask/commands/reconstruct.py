@@ -3,32 +3,41 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 import tyro
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from unmask.console.arguments import parse
-from unmask.console.hidden import hidden_by
-from unmask.console.output import console, loaded, notes
+from unmask.console.output import console, loaded, notes, writing
 from unmask.data import AnySource
 from unmask.data.kinds import find_source, is_data, parse_channels
-from unmask.errors import DataError, ResourceError, SettingsError, UnmaskError
-from unmask.masking import AnyMasking
+from unmask.errors import DataError, SettingsError, UnmaskError
+from unmask.masking import (
+    AnyMasking,
+    BlockMasking,
+    GridMasking,
+    PartitionMasking,
+    RandomMasking,
+    SquareMasking,
+)
 from unmask.masks import PatchMask
 from unmask.pictures.sheet import Row, sheet
 from unmask.randomness import derive
 from unmask.runs.model import Model
 from unmask.runs.reconstruct import Reconstruction, nearest_errors
+from unmask.spec import kind_of
 from unmask.targets import Hog, KMeansTokens, NormalizedPixels, TokenizerCodes
 from unmask.targets.pixels import Levels
 from unmask.traits import Predicting
 
 _HEADINGS = ["masked", "reconstruction", "with visible patches", "original"]
+_MASKINGS = {"random": RandomMasking(), "block": BlockMasking(), "grid": GridMasking()}
 _SHOWN, _SHOWN_OF_MANY = 12, 8
 _MOST_SHOWN = 64
 
@@ -159,14 +168,16 @@ def reconstruct(
     """
     model = loaded(str(run), device)
     # before images are read, in case nothing can be rebuilt
-    hidden = hidden_by(model, masking, ratio, mask)
-    pictures = _pictures(_several(images), model)
+    hidden = _hidden_by(model, masking, ratio, mask)
+    if isinstance(images, str) or not isinstance(images, Sequence):
+        images = [images]
+    pictures = _pictures(images, model)
     questions = [
         (pixels, model.mask_for(pixels, hidden, derive("image", seed, number) % 2**31))
         for number, (_, pixels) in enumerate(pictures)
     ]
     results = [model.reconstruct(pixels, mask, levels=levels) for pixels, mask in questions]
-    nearest, looked, without = _nearest(model, questions)
+    nearest, compared = _nearest(model, questions)
     rebuilt = [
         Reconstructed(name, result, mask, near)
         for (name, _), result, (_, mask), near in zip(
@@ -174,24 +185,77 @@ def reconstruct(
         )
     ]
     chosen = _bands_shown(bands, model.spec.channels)
-    remarks = _notes(model, levels, looked, without, chosen)
+    remarks = _notes(model, levels, compared, chosen)
     page = sheet(_HEADINGS, list(_rows(rebuilt, chosen, model)), remarks)
     return Reconstructions(rebuilt, remarks, page)
 
 
-def _several(
-    images: str | Path | AnySource | Sequence[str | Path | AnySource],
-) -> Sequence[str | Path | AnySource]:
-    """A list of what may be one."""
-    return images if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+def _hidden_by(
+    model: Model,
+    masking: AnyMasking | Literal["random", "block", "grid"] | None,
+    ratio: float | None,
+    painted: str | Path | Tensor | None,
+) -> AnyMasking | Tensor:
+    """What to hide of an image: painted pixels [h w], or a masking; that of the model by default.
+
+    Raises:
+        SettingsError: if these do not fit together.
+        DataError: if the picture cannot be read.
+    """
+    if painted is not None:
+        if masking is not None or ratio is not None:
+            raise SettingsError("--mask says what to hide; leave out --masking and --ratio")
+        return painted if isinstance(painted, Tensor) else _painted(Path(painted))
+    if masking is None:
+        masking = model.objective.masking
+    elif isinstance(masking, str):
+        masking = _MASKINGS[masking]
+    return masking if ratio is None else _with_ratio(masking, ratio)
+
+
+def _with_ratio(masking: AnyMasking, ratio: float) -> AnyMasking:
+    """A masking that hides another share; a picture shows one of several masks, so these are drawn one by one."""
+    if isinstance(masking, SquareMasking):
+        inner = _with_ratio(masking.masking, ratio)
+        assert not isinstance(inner, SquareMasking)
+        return replace(masking, masking=inner)
+    if isinstance(masking, GridMasking):
+        # a grid of stride s hides 1 - 1 / s^2
+        stride = round((1 / max(1e-6, 1 - ratio)) ** 0.5)
+        if stride < 2 or abs(1 - 1 / stride**2 - ratio) > 0.005:
+            raise SettingsError(
+                f"a grid cannot hide {ratio}; it hides 0.75, 0.889 or 0.9375 (strides 2, 3 and 4)"
+            )
+        return GridMasking(stride=stride)
+    if isinstance(masking, PartitionMasking):
+        return RandomMasking(ratio=ratio)
+    if not hasattr(masking, "ratio"):
+        raise SettingsError(
+            f"masking {kind_of(AnyMasking, masking)} has no ratio; leave out --ratio, or choose --masking random"
+        )
+    return replace(masking, ratio=ratio)
+
+
+def _painted(path: Path) -> Tensor:
+    """Which pixels of a picture are painted, [h w]."""
+    try:
+        with Image.open(path) as image:
+            alpha = image.has_transparency_data
+            levels = np.asarray(
+                image.convert("RGBA").getchannel("A") if alpha else image.convert("L")
+            )
+    except (OSError, UnidentifiedImageError):
+        raise DataError(f"--mask {path} cannot be read as a picture") from None
+    return torch.from_numpy(levels >= 128)
 
 
 def _rows(rebuilt: list[Reconstructed], chosen: tuple[int, ...], model: Model) -> Iterator[Row]:
-    """The rows of the sheet."""
+    """The rows of the sheet: the chosen channels, from 0 to 1, and NaN where one of them is missing."""
+    bands = [band - 1 for band in chosen]
     for one in rebuilt:
         result = one.reconstruction
         versions = (result.masked, result.rebuilt, result.pasted, result.original)
-        pictures = [_shown(pixels, chosen, model) for pixels in versions]
+        pictures = [model.spec.statistics.stretched(pixels)[bands] for pixels in versions]
         yield Row(pictures, _caption(_figures(one)))
 
 
@@ -242,25 +306,20 @@ def _bands_shown(text: str | None, channels: int) -> tuple[int, ...]:
     return chosen
 
 
-def _shown(pixels: Tensor, chosen: tuple[int, ...], model: Model) -> Tensor:
-    """Pixels as a picture of the chosen channels, 0 to 1; NaN where one of them is missing."""
-    return model.spec.statistics.stretched(pixels)[[band - 1 for band in chosen]]
-
-
 def _nearest(
     model: Model, questions: list[tuple[Tensor, PatchMask]]
-) -> tuple[list[tuple[float, str] | None], int, str]:
-    """The nearest training image's error for each question; nothing where the images are gone."""
+) -> tuple[list[tuple[float, str] | None], str]:
+    """The nearest training image's error for each question, and how it was found; None where the images are gone."""
     try:
         if model.run is None:
             raise DataError("these weights do not say which images they saw")
         source = model.run.data.open("train")
     except UnmaskError as error:
-        return [None] * len(questions), 0, str(error)
+        return [None] * len(questions), f"no comparison ({error})"
     found, looked = nearest_errors(
         source, model.encoder.patch_size, model.spec.statistics, questions
     )
-    return list(found), looked, ""
+    return list(found), f"by the visible patches, among {looked}"
 
 
 def _figures(one: Reconstructed) -> dict[str, Any]:
@@ -295,9 +354,7 @@ def _caption(figures: dict[str, Any]) -> str:
     return f"{hidden}, error {figures['error']}, interpolation {figures['interpolation_error']}{nearest}"
 
 
-def _notes(
-    model: Model, levels: Levels, looked: int, without: str, chosen: tuple[int, ...]
-) -> list[str]:
+def _notes(model: Model, levels: Levels, compared: str, chosen: tuple[int, ...]) -> list[str]:
     objective = model.spec.objective
     target = objective.target if isinstance(objective, Predicting) else None
     if isinstance(target, Hog):
@@ -324,19 +381,12 @@ def _notes(
         notes.append(
             "reconstruction: the likeliest codes of hidden patches and the own codes of visible ones, as a picture"
         )
-    notes.append(
-        f"nearest training image: no comparison ({without})"
-        if without
-        else f"nearest training image: by the visible patches, among {looked}"
-    )
-    return notes
+    return [*notes, f"nearest training image: {compared}"]
 
 
 def _write(page: Image.Image, path: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        page.save(path)
+        with writing(path):
+            page.save(path)
     except ValueError:
         raise SettingsError(f"--out {path} has no ending of a picture; use .png") from None
-    except OSError as error:
-        raise ResourceError(f"{path} cannot be written ({error})") from None

@@ -10,7 +10,6 @@ from unmask.console.arguments import parse
 from unmask.console.hardware import MachineFlags, hardware_of
 from unmask.console.output import console
 from unmask.console.studies import (
-    Conduct,
     checked_budget,
     checked_seeds,
     conduct,
@@ -21,8 +20,8 @@ from unmask.console.studies import (
 from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.study.ablations import STUDIES, find_study
-from unmask.study.scales import SCALES
-from unmask.study.study import trainings
+from unmask.study.plan import Plan
+from unmask.study.study import SCALES, trainings
 
 _ROUNDS = 5
 
@@ -100,7 +99,7 @@ def main(arguments: list[str]) -> int:
         statistics = IMAGENET
     recipes = trainings(trials)
     rounds = _ROUNDS if study.timed else 1
-    plan = Conduct(
+    plan = Plan(
         study=study,
         name=name,
         trials=trials,

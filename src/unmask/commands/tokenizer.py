@@ -6,19 +6,12 @@ from typing import Annotated
 import tyro
 from torch import nn
 
-from unmask.console.arguments import DataFlags, Peek, number, parse
-from unmask.console.hardware import (
-    RunFlags,
-    batch_words,
-    begun_with,
-    expected_words,
-    machine_words,
-)
+from unmask.console.arguments import DataFlags, Peek
+from unmask.console.hardware import RunFlags
 from unmask.console.output import bands_in_words, console, say_left_out
-from unmask.console.recipe_changes import with_shorter_warmup, with_smaller_batch
-from unmask.console.train import Command, Common, Request, Start
+from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
+from unmask.console.train import Command, Common, Request
 from unmask.console.train import main as train_main
-from unmask.data.kinds import find_source, parse_channels
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError
 from unmask.patches import patch_grid
@@ -29,7 +22,6 @@ from unmask.runs.job import Images, Outcome
 from unmask.runs.plan import seconds_of_step
 from unmask.runs.run import Run, parameter_count
 from unmask.runs.tokenize import Coded, Judged, Tokenize, check_patches
-from unmask.training.schedules import epochs_in_words
 from unmask.training.step_cost import Cost
 
 _HEADINGS = ["original", "tokenizer", "k-means"]
@@ -75,29 +67,18 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     """The new run that a command line asks for."""
     if command_line.help:
         default = find_tokenizer(command_line.flags.get("recipe", "tokenizer-b16"))
-        _parse(arguments, Arguments(recipe=default))
+        COMMAND.parse(arguments, Arguments(recipe=default))
     if not command_line.words:
         raise SettingsError("which images? `unmask tokenizer FOLDER --out TOK`")
-    if "recipe" in command_line.flags:
-        find_tokenizer(
-            command_line.flags["recipe"]
-        )  # report a misspelt name before scanning the images
-    no_data = command_line.flags.get("no-data")
-    spec = find_source(
-        command_line.words[0],
-        command_line.flags.get("data-kind"),
-        parse_channels(command_line.flags.get("channels")),
-        None if no_data is None else number("--no-data", no_data),
-    )
-    seed = command_line.flags.get("seed", "0")
-    images = Tokenize.open(spec, int(seed) if seed.isdecimal() else 0)
+    wanted = command_line.flags.get("recipe")
+    if wanted is not None:
+        find_tokenizer(wanted)  # report a misspelt name before scanning the images
+    spec = command_line.source()
+    images = Tokenize.open(spec, command_line.seed)
     name, default = _recipe(command_line, images)
-    args = _parse(arguments, Arguments(recipe=default))
+    args = COMMAND.parse(arguments, Arguments(recipe=default))
     recipe = with_shorter_warmup(args.recipe, command_line)
     job = Tokenize(recipe=recipe)
-
-    def plan(run: Run, module: nn.Module, cost: Cost) -> None:
-        _say_plan(run, recipe, module, cost, seconds_of_step(run, images.train, cost))
 
     def say_images() -> None:
         _say_images(images)
@@ -107,9 +88,9 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         common=Common(name, spec, images, args.out, args.seed, args.running),
         job=job,
         statistics=lambda: measure(images.train),
-        start=lambda _: Start(job, None),
+        start=lambda _: (job, None),
         say_images=say_images,
-        say_plan=plan,
+        say_plan=lambda run, module, cost: _say_plan(run, recipe, module, images, cost),
     )
 
 
@@ -163,21 +144,6 @@ def _verdict(result: Judged) -> list[str]:
     return lines
 
 
-def _parse(arguments: list[str], default: Arguments) -> Arguments:
-    return parse(
-        Arguments,
-        arguments,
-        "tokenizer",
-        f"Learn discrete codes of image patches. Recipes: {', '.join(TOKENIZERS)}.",
-        default,
-    )
-
-
-def _flags_of(run: Run, root: str) -> Arguments:
-    assert isinstance(run.job, Tokenize)
-    return Arguments(recipe=run.job.recipe, **begun_with(run, root))
-
-
 def _recipe(command_line: Peek, images: Images) -> tuple[str, Tokenizing]:
     """The requested recipe, or one that suits the size and number of the images."""
     if "recipe" in command_line.flags:
@@ -202,28 +168,25 @@ def _say_images(images: Images) -> None:
 
 
 def _say_plan(
-    run: Run, recipe: Tokenizing, tokenizer: nn.Module, cost: Cost, step_seconds: float
+    run: Run, recipe: Tokenizing, tokenizer: nn.Module, images: Images, cost: Cost
 ) -> None:
-    hardware = run.hardware
     grid = patch_grid(recipe.image_size, recipe.patch_size)
     levels = " x ".join(map(str, recipe.tokenizer.levels))
-    console.print(
+    say_plan(
+        run,
         f"tokenizer {recipe.tokenizer.codes:,} codes ({levels} levels) of patches of {recipe.patch_size}, "
         f"{grid.height} x {grid.width} in {recipe.image_size} pixels; {parameter_count(tokenizer) / 1e6:.2f} M "
-        "parameters\n"
-        f"batch     {batch_words(recipe.batch_size, hardware)}, learning rate up to "
-        f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
-        f"steps     {run.steps:,} ({epochs_in_words(recipe.epochs)})\n"
-        f"machine   {machine_words(hardware)}\n"
-        f"expected  {expected_words(cost, step_seconds, run.steps, hardware)}"
+        "parameters",
+        cost,
+        seconds_of_step(run, images.train, cost),
     )
 
 
-COMMAND: Command[Arguments] = Command(
+COMMAND = Command(
     name="tokenizer",
+    arguments=Arguments,
+    about=f"Learn discrete codes of image patches. Recipes: {', '.join(TOKENIZERS)}.",
     request=_request,
-    flags_of=_flags_of,
-    parse=_parse,
     words=("data",),
     fixed=("recipe_name", "out", "about_data", "recipe", "seed"),
     again="unmask tokenizer DATA",

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeVar, get_type_hints
 import tyro
 
 from unmask.contracts import Size
-from unmask.data import AnySource, Digits
+from unmask.data import AnySource, Digits, Tiff
+from unmask.data.kinds import find_source, parse_channels
 from unmask.errors import SettingsError
 from unmask.spec import kinds
 
@@ -44,6 +45,30 @@ class Peek(NamedTuple):
     words: list[str]
     flags: dict[str, str]
     help: bool
+
+    @property
+    def seed(self) -> int:
+        """The value of --seed, which also divides images into training and test images."""
+        seed = self.flags.get("seed", "0")
+        return int(seed) if seed.isdecimal() else 0  # another value is refused later, by tyro
+
+    def source(self, like: AnySource | None = None) -> AnySource:
+        """The images that DATA and its flags name; those of another run set the channels if no flag does."""
+        old = like if isinstance(like, Tiff) else Tiff(path="")
+        channels, no_data = self.flags.get("channels"), old.no_data
+        if "no-data" in self.flags:
+            try:
+                no_data = float(self.flags["no-data"])
+            except ValueError:
+                raise SettingsError(
+                    f"--no-data must be a number, got {self.flags['no-data']!r}"
+                ) from None
+        return find_source(
+            self.words[0],
+            self.flags.get("data-kind"),
+            parse_channels(channels) or old.channels,
+            no_data,
+        )
 
 
 def peek(arguments: list[str]) -> Peek:
@@ -106,14 +131,6 @@ def _name_kinds(cls: type) -> None:
         inner = getattr(kind, "__origin__", kind)
         if is_dataclass(inner) and isinstance(inner, type) and not kinds(kind) and fields(inner):
             _name_kinds(inner)
-
-
-def number(flag: str, text: str) -> float:
-    """The value of a flag as a number, before the other flags are parsed."""
-    try:
-        return float(text)
-    except ValueError:
-        raise SettingsError(f"{flag} must be a number, got {text!r}") from None
 
 
 def as_typed(data: AnySource) -> str:

@@ -1,13 +1,13 @@
 """Hardware settings of a command: choose what the flags leave open, and print what changed."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal
 
 import torch
 import tyro
 from torch import nn
 
-from unmask.console.output import console, duration, gib
+from unmask.console.output import console
 from unmask.contracts import ImageSource
 from unmask.data.gpu_decode import check_decoding
 from unmask.data.multi_views import AnyPretrainingViews
@@ -82,20 +82,6 @@ def flags_of(run: Run) -> RunFlags:
         save_every_minutes=run.save_every_minutes,
         max_set_aside=run.max_set_aside,
     )
-
-
-class Begun(TypedDict):
-    """The flags that every run in a folder was begun with."""
-
-    recipe_name: str
-    resume: str
-    seed: int
-    running: RunFlags
-
-
-def begun_with(run: Run, root: str) -> Begun:
-    """The flags of a training command for a run in a folder."""
-    return Begun(recipe_name=run.recipe_name, resume=root, seed=run.seed, running=flags_of(run))
 
 
 def hardware_of(
@@ -180,36 +166,6 @@ def fitting_part(cost: Cost, batch_size: int, wanted: int | None, hardware: Hard
     if hardware.shard:
         return replace(hardware, micro_batch=min(wanted or part, part))
     return replace(hardware, micro_batch=fitting_micro_batch(cost, part, wanted, device, sharing))
-
-
-def expected_words(cost: Cost, step_seconds: float, steps: int, hardware: Hardware) -> str:
-    """The expected time and memory of a run, in words."""
-    if hardware.shard:
-        return "not measured; if memory runs out, set a smaller --micro-batch"
-    memory = cost.memory(hardware.micro_batch) + cost.bytes_process
-    return (
-        f"{duration(step_seconds * steps)} ({step_seconds:.2f} s a step), {gib(memory)} of memory"
-    )
-
-
-def batch_words(batch_size: int, hardware: Hardware) -> str:
-    """The batch size, and how the batch is divided."""
-    part = batch_size // hardware.processes
-    pieces = -(-part // hardware.micro_batch)
-    words = f"{batch_size}"
-    if hardware.processes > 1:
-        words += f", {part} on each of {hardware.processes} processes"
-    return words + (f" in {pieces} micro-batches of {hardware.micro_batch}" if pieces > 1 else "")
-
-
-def machine_words(hardware: Hardware) -> str:
-    """The hardware settings in words."""
-    sharing = " sharing one model" if hardware.shard else ""
-    each = f"{hardware.processes} processes{sharing}, each " if hardware.processes > 1 else ""
-    return (
-        f"{each}{hardware.device}, {hardware.precision}, {hardware.threads} threads, "
-        f"{hardware.workers} loading processes{', JPEGs decoded on the GPU' if hardware.decode == 'gpu' else ''}"
-    )
 
 
 def say_what_differs(new: Hardware, old: Hardware, torch_version: str) -> None:

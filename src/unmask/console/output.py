@@ -1,12 +1,15 @@
 """Progress on the console: a live bar on a terminal, else a plain line every 15 seconds."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unmask.contracts import ImageSource
+from unmask.errors import ResourceError
 from unmask.runs import training
 from unmask.runs.model import Model, load
 from unmask.training.hardware import find_device
@@ -38,10 +41,7 @@ def loaded(path: str, device: str) -> Model:
 
 def shown(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
     """Pass reports on and show progress."""
-    if console.is_terminal:
-        yield from _live(reports, name)
-    else:
-        yield from _plain(reports, name)
+    return _live(reports, name) if console.is_terminal else _plain(reports, name)
 
 
 def _live(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
@@ -103,6 +103,22 @@ def say_notes(source: ImageSource) -> None:
     """Print the notes of a source, such as labels without an image."""
     for note in source.notes if isinstance(source, Noted) else ():
         console.print(f"          {note}")
+
+
+@contextmanager
+def writing(path: Path) -> Generator[None]:
+    """Create the folder of a file to write, and name the file if an error stops the writing.
+
+    Raises:
+        ResourceError: if the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ResourceError(
+            f"{path} cannot be written ({error.strerror}); choose another file with --out"
+        ) from None
 
 
 def duration(seconds: float) -> str:

@@ -1,19 +1,54 @@
-"""What `unmask pretrain` prints before the first step: the images found, and the plan of the run."""
+"""Before the first step of a training command: its recipe is fitted to the images, and its plan is printed."""
 
 from collections import Counter
+from dataclasses import replace
+from typing import TypeVar
 
 from unmask.annotations import annotated_words, is_dense
 from unmask.channels import ChannelStatistics
-from unmask.console.hardware import batch_words, expected_words, machine_words
-from unmask.console.output import bands_in_words, console, say_left_out
+from unmask.console.arguments import Peek
+from unmask.console.output import bands_in_words, console, duration, gib, say_left_out
 from unmask.contracts import ImageSource, Size
 from unmask.data.multi_views import sizes_of
-from unmask.recipes import Recipe
+from unmask.errors import SettingsError
+from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.plan import Plan
 from unmask.runs.run import Run
-from unmask.training.schedules import epochs_in_words
+from unmask.training.hardware import Hardware
+from unmask.training.schedules import epochs_in_words, fitting_batch
 from unmask.training.step_cost import Cost
-from unmask.traits import Explained, Hiding, Masked
+from unmask.traits import Explained, Hiding
+
+R = TypeVar("R", Recipe, Transfer, Tokenizing)
+
+
+def with_shorter_warmup(recipe: R, command_line: Peek) -> R:
+    """Shorten the warm-up of a recipe that runs for far fewer epochs than it was made for."""
+    longest = recipe.epochs / 10
+    if recipe.schedule.warmup_epochs <= longest or "schedule.warmup-epochs" in command_line.flags:
+        if recipe.schedule.warmup_epochs >= recipe.epochs:
+            raise SettingsError(
+                f"a warm-up of {recipe.schedule.warmup_epochs:g} epochs fills the whole run of "
+                f"{recipe.epochs:g}; shorten it with --schedule.warmup-epochs"
+            )
+        return recipe
+    console.print(
+        f"warm-up cut from {recipe.schedule.warmup_epochs:g} to {longest:g} epochs, a tenth of "
+        f"{recipe.epochs:g}; --schedule.warmup-epochs sets it"
+    )
+    return replace(recipe, schedule=replace(recipe.schedule, warmup_epochs=longest))
+
+
+def with_smaller_batch(recipe: R, images: int, command_line: Peek) -> R:
+    """Cut the batch of a recipe when there are few images, unless a flag sets it."""
+    batch_size = fitting_batch(recipe.batch_size, images)
+    if batch_size == recipe.batch_size or "batch-size" in command_line.flags:
+        return recipe
+    console.print(
+        f"batch cut from {recipe.batch_size:,} to {batch_size:,} because there are {images:,} images "
+        "(the learning rate scales with it); --batch-size sets it"
+    )
+    return replace(recipe, batch_size=batch_size)
 
 
 def say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None:
@@ -66,29 +101,49 @@ def visible_words(recipe: Recipe, plan: Plan) -> str:
     return f"views     {' and '.join(f'{count} of {size} pixels' for size, count in views)}"
 
 
-def say_plan(run: Run, recipe: Recipe, plan: Plan, cost: Cost) -> None:
-    """Print model, batch, steps and machine, and the expected time and memory."""
-    hardware, encoder = run.hardware, recipe.encoder
-    each = recipe.batch_size / run.images
-    several = f" ({each:.1f} times the number of images)" if each > 1 else ""
-    *smaller, _ = sizes = recipe.every_size()
-    rising = (
-        f"sizes     {', '.join(map(str, sizes))} pixels, {epochs_in_words(recipe.epochs / len(sizes))} each\n"
-        if smaller
-        else ""
-    )
-    at_most = f"at most; measured at {recipe.image_size} pixels: " if smaller else ""
-    rebuilds = isinstance(recipe.objective, Masked)
-    rest = "in the decoder" if rebuilds else "used only in training"
+def say_plan(
+    run: Run,
+    model: str,
+    cost: Cost,
+    step_seconds: float,
+    *,
+    on_batch: str = "",
+    after_steps: str = "",
+    at_most: str = "",
+) -> None:
+    """Print the plan of a run: `model`, batch, steps and machine, and the expected time and memory."""
+    recipe, hardware = run.recipe, run.hardware
     console.print(
-        f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}: "
-        f"{plan.encoder_parameters / 1e6:.2f} M parameters, and {plan.decoder_parameters / 1e6:.2f} M "
-        f"{rest}\n"
-        f"{visible_words(recipe, plan)}\n"
-        f"batch     {batch_words(recipe.batch_size, hardware)}{several}, learning rate up to "
+        f"{model}\n"
+        f"batch     {_batch(recipe.batch_size, hardware)}{on_batch}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
         f"steps     {run.steps:,} ({epochs_in_words(recipe.epochs)})\n"
-        f"{rising}"
-        f"machine   {machine_words(hardware)}\n"
-        f"expected  {at_most}{expected_words(cost, plan.step_seconds, run.steps, hardware)}"
+        f"{after_steps}"
+        f"machine   {_machine(hardware)}\n"
+        f"expected  {at_most}{_expected(cost, step_seconds * run.steps, step_seconds, hardware)}"
     )
+
+
+def _batch(batch_size: int, hardware: Hardware) -> str:
+    part = batch_size // hardware.processes
+    pieces = -(-part // hardware.micro_batch)
+    words = f"{batch_size}"
+    if hardware.processes > 1:
+        words += f", {part} on each of {hardware.processes} processes"
+    return words + (f" in {pieces} micro-batches of {hardware.micro_batch}" if pieces > 1 else "")
+
+
+def _machine(hardware: Hardware) -> str:
+    sharing = " sharing one model" if hardware.shard else ""
+    each = f"{hardware.processes} processes{sharing}, each " if hardware.processes > 1 else ""
+    return (
+        f"{each}{hardware.device}, {hardware.precision}, {hardware.threads} threads, "
+        f"{hardware.workers} loading processes{', JPEGs decoded on the GPU' if hardware.decode == 'gpu' else ''}"
+    )
+
+
+def _expected(cost: Cost, seconds: float, step_seconds: float, hardware: Hardware) -> str:
+    if hardware.shard:
+        return "not measured; if memory runs out, set a smaller --micro-batch"
+    memory = cost.memory(hardware.micro_batch) + cost.bytes_process
+    return f"{duration(seconds)} ({step_seconds:.2f} s a step), {gib(memory)} of memory"

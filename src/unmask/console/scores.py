@@ -2,15 +2,13 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rich.table import Table
 
-from unmask.console.output import console, duration
+from unmask.console.output import console, duration, writing
 from unmask.data.in_order import Unreadable
-from unmask.errors import ResourceError
 from unmask.evaluation.features import features_folder
 from unmask.evaluation.frozen import PRETRAINED, RANDOM, SCRATCH, Row
 from unmask.evaluation.protocols import Question, Subject
@@ -22,6 +20,7 @@ from unmask.pictures.accuracy import (
     accuracy_bars,
     accuracy_by_size,
     accuracy_curves,
+    millions,
 )
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import parameter_count
@@ -29,7 +28,7 @@ from unmask.runs.weights import shape_of
 from unmask.spec import kind_of
 from unmask.tasks.classify import Accuracy
 
-FEATURES = {
+_FEATURES = {
     "cls": "class token",
     "mean": "mean of patches",
     "patches": "patch tokens",
@@ -110,7 +109,7 @@ class Judged(NamedTuple):
     def title(self) -> str:
         """Title of a picture."""
         model = self.subject.model
-        return f"{self.question.protocol} on {_short(self.data)}: {model.about}, {_millions(self.parameters)}"
+        return f"{self.question.protocol} on {_short(self.data)}: {model.about}, {millions(self.parameters)}"
 
 
 def _figures(row: Row) -> dict[str, Any]:
@@ -140,7 +139,7 @@ def say_scores(judged: Judged) -> None:
     """Print the scores of an encoder."""
     result = judged.result()
     console.print(
-        f"{result['run']} ({result['weights']}; {result['shape']}, {_millions(judged.parameters)} parameters) on "
+        f"{result['run']} ({result['weights']}; {result['shape']}, {millions(judged.parameters)} parameters) on "
         f"{judged.data}: {result['train_images']:,} training images, {result['test_images']:,} test images "
         f"({result['split']}), {judged.classes} classes"
     )
@@ -148,7 +147,7 @@ def say_scores(judged: Judged) -> None:
     for row in judged.rows:
         balanced = "".join(f"{share:.1%}" for share in _balanced(row).values())
         table.add_row(
-            row.arm, row.protocol, feature_words(row), row.labels, _percent(row), balanced
+            row.arm, row.protocol, _feature(row.feature), row.labels, _percent(row), balanced
         )
     table.add_row("chance", "", "", "", f"{judged.chance:.1%}", "")
     console.print(table)
@@ -188,18 +187,14 @@ def _say_time(judged: Judged) -> None:
         console.print(f"mean ± standard deviation over {draws} draws")
 
 
-def feature_words(row: Row) -> str:
+def _feature(name: str) -> str:
     """The feature that was scored, or the blocks that were trained, in words."""
-    return FEATURES.get(row.feature, f"{row.feature} blocks trained")
+    return _FEATURES.get(name, f"{name} blocks trained")
 
 
 def _percent(row: Row) -> str:
     several = f" ± {row.spread:.1%}" if len(row.scores) > 1 else ""
     return f"{row.mean:.1%}{several}"
-
-
-def _millions(parameters: int) -> str:
-    return f"{parameters / 1e6:.3g} M"
 
 
 def _short(data: str) -> str:
@@ -210,12 +205,10 @@ def write_scores(judged: Judged, name: str, out: str | None) -> list[Path]:
     """Write JSON and a picture to `out`, or into the run's folder."""
     path = Path(out) if out else _place(judged.subject.path) / f"{name}.json"
     picture = path.with_suffix(".png")
-
-    def write() -> None:
+    with writing(path):
         _write_json(path, judged.result())
         _draw(judged, picture)
-
-    return _written([path, picture], write)
+    return [path, picture]
 
 
 def _place(weights: str) -> Path:
@@ -224,17 +217,6 @@ def _place(weights: str) -> Path:
     place = folder.evaluations if folder.evaluations.exists() else folder.root
     inside = folder.spec.exists() and place.is_dir() and os.access(place, os.W_OK | os.X_OK)
     return folder.evaluations if inside else Path(_FOLDER) / Path(weights).stem
-
-
-def _written(paths: list[Path], write: Any) -> list[Path]:
-    try:
-        paths[0].parent.mkdir(parents=True, exist_ok=True)
-        write()
-    except OSError as error:
-        raise ResourceError(
-            f"{paths[0]} cannot be written ({error.strerror}); choose another file with --out"
-        ) from None
-    return paths
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -246,37 +228,33 @@ def _draw(judged: Judged, path: Path) -> None:
     rows, amounts = judged.rows, judged.question.labels
     if judged.question.protocol == "ladder":
         rungs = list(dict.fromkeys(row.feature for row in rows if row.arm == PRETRAINED))
-        lines = _lines([row for row in rows if row.arm != SCRATCH], ("arm", "labels"))
-        levels = _lines([row for row in rows if row.arm == SCRATCH], ("arm", "labels"))
+        lines = _lines([row for row in rows if row.arm != SCRATCH], "labels")
+        levels = _lines([row for row in rows if row.arm == SCRATCH], "labels")
         accuracy_curves(rungs, lines, levels, judged.chance, "blocks trained", judged.title, path)
     elif len(amounts) > 1:
-        lines = _lines(rows, ("arm", "feature"))
+        lines = _lines(rows, "feature")
         along = "training labels per class"
         accuracy_curves(amounts, lines, [], judged.chance, along, judged.title, path)
     else:
         bars = [
-            Bar(feature_words(row), row.arm, _point(row), row.arm != PRETRAINED) for row in rows
+            Bar(_feature(row.feature), row.arm, _point(row), row.arm != PRETRAINED) for row in rows
         ]
-        accuracy_bars(sorted(bars, key=_in_order(bars)), judged.chance, judged.title, path)
+        groups = list(dict.fromkeys(bar.group for bar in bars))
+        bars.sort(key=lambda bar: groups.index(bar.group))
+        accuracy_bars(bars, judged.chance, judged.title, path)
 
 
-def _in_order(bars: list[Bar]) -> Callable[[Bar], int]:
-    """A sort key that puts bars of a group side by side and keeps the order of groups."""
-    groups = list(dict.fromkeys(bar.group for bar in bars))
-    return lambda bar: groups.index(bar.group)
-
-
-def _lines(rows: list[Row], by: tuple[str, str]) -> list[Line]:
+def _lines(rows: list[Row], by: Literal["labels", "feature"]) -> list[Line]:
     """A line for each arm and feature, or each arm and number of labels; what all lines share is not named."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        found.setdefault((row.arm, getattr(row, by[1])), []).append(row)
+        found.setdefault((row.arm, getattr(row, by)), []).append(row)
     several = len({second for arm, second in found if arm != SCRATCH}) > 1
     lines: list[Line] = []
     for (arm, _), some in found.items():
-        second = f"labels: {some[0].labels}" if by[1] == "labels" else feature_words(some[0])
+        second = f"labels: {some[0].labels}" if by == "labels" else _feature(some[0].feature)
         # training from scratch has no features to tell apart
-        is_named = several and (by[1] == "labels" or arm != SCRATCH)
+        is_named = several and (by == "labels" or arm != SCRATCH)
         name = f"{arm}, {second}" if is_named else arm
         lines.append(Line(name, [_point(row) for row in some], arm != PRETRAINED))
     return lines
@@ -295,6 +273,16 @@ class Comparison(NamedTuple):
     """Parameters, and the shape in words, from small to large."""
     rows: dict[str, dict[int, Row]]
     """By method, then by parameters; controls have rows too."""
+
+    @property
+    def words(self) -> str:
+        """What the table compares."""
+        return f"{_feature(self.feature)}, labels: {self.labels}"
+
+    def cells(self, method: str) -> list[str]:
+        """The scores of a method, one for each size."""
+        rows = self.rows[method]
+        return [_percent(rows[size]) if size in rows else "" for size in self.sizes]
 
 
 def comparison_tables(judged: list[Judged]) -> list[Comparison]:
@@ -324,21 +312,11 @@ def _names(judged: list[Judged]) -> list[str]:
 def say_comparison(tables: list[Comparison]) -> None:
     """Print methods against sizes."""
     for table in tables:
-        heading = Table("method", *(f"{_millions(size)}" for size in table.sizes))
-        for method, rows in table.rows.items():
-            heading.add_row(method, *_cells(table, rows))
-        console.print(f"{_words(table)}, by number of parameters of the encoder:")
+        heading = Table("method", *(f"{millions(size)}" for size in table.sizes))
+        for method in table.rows:
+            heading.add_row(method, *table.cells(method))
+        console.print(f"{table.words}, by number of parameters of the encoder:")
         console.print(heading)
-
-
-def _words(table: Comparison) -> str:
-    return (
-        f"{FEATURES.get(table.feature, f'{table.feature} blocks trained')}, labels: {table.labels}"
-    )
-
-
-def _cells(table: Comparison, rows: dict[int, Row]) -> list[str]:
-    return [_percent(rows[size]) if size in rows else "" for size in table.sizes]
 
 
 def write_comparison(judged: list[Judged], name: str, out: str | None) -> list[Path]:
@@ -346,13 +324,11 @@ def write_comparison(judged: list[Judged], name: str, out: str | None) -> list[P
     path = Path(out) if out else Path(_FOLDER) / f"compared-{name}.json"
     markdown, picture = path.with_suffix(".md"), path.with_suffix(".png")
     tables = comparison_tables(judged)
-
-    def write() -> None:
+    with writing(path):
         _write_json(path, {"encoders": [one.result() for one in judged]})
         markdown.write_text(_markdown(judged, tables), encoding="utf-8")
         _draw_sizes(judged[0], tables, picture)
-
-    return _written([path, markdown, picture], write)
+    return [path, markdown, picture]
 
 
 def _markdown(judged: list[Judged], tables: list[Comparison]) -> str:
@@ -365,13 +341,10 @@ def _markdown(judged: list[Judged], tables: list[Comparison]) -> str:
         + (", mean ± standard deviation over draws." if first.question.seeds > 1 else "."),
     ]
     for table in tables:
-        columns = [f"{_millions(size)}: {shape}" for size, shape in table.sizes.items()]
-        lines += ["", f"## {_words(table)}", "", f"| method | {' | '.join(columns)} |"]
+        columns = [f"{millions(size)}: {shape}" for size, shape in table.sizes.items()]
+        lines += ["", f"## {table.words}", "", f"| method | {' | '.join(columns)} |"]
         lines.append("|---|" + "---:|" * len(columns))
-        lines += [
-            f"| {method} | {' | '.join(_cells(table, rows))} |"
-            for method, rows in table.rows.items()
-        ]
+        lines += [f"| {method} | {' | '.join(table.cells(method))} |" for method in table.rows]
     arms = {row.arm for one in judged for row in one.rows}
     lines += [f"\n{arm}: {words}." for arm, words in _CONTROLS.items() if arm in arms]
     lines += ["", "| encoder | method | parameters |", "|---|---|---:|"]
@@ -387,7 +360,7 @@ def _draw_sizes(first: Judged, tables: list[Comparison], path: Path) -> None:
     sizes: list[list[int]] = []
     for table in tables:
         for method, rows in table.rows.items():
-            name = f"{method}: {_words(table)}" if len(tables) > 1 else method
+            name = f"{method}: {table.words}" if len(tables) > 1 else method
             control = any(row.arm != PRETRAINED for row in rows.values())
             ordered = sorted(rows)
             sizes.append(ordered)

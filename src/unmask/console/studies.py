@@ -2,8 +2,8 @@
 
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,18 +13,23 @@ import torch
 from unmask.channels import ChannelStatistics
 from unmask.console.hardware import MachineFlags, hardware_of
 from unmask.console.output import console, duration
-from unmask.console.signals import signals
+from unmask.console.processes import signals
 from unmask.data.kinds import find_source
 from unmask.data.labelled import Labelled, Subset, draw_share, open_labelled
 from unmask.data.statistics import measure
 from unmask.errors import ResourceError, SettingsError
 from unmask.recipes import Recipe, Tokenizing
-from unmask.study.budget import expected_seconds, fitting_factor, tuning_cost
 from unmask.study.claims import claimed
 from unmask.study.cost import StepCost, costs
-from unmask.study.plan import Setting, jobs
+from unmask.study.plan import (
+    Plan,
+    Setting,
+    expected_seconds,
+    fitting_factor,
+    jobs,
+    tuning_cost,
+)
 from unmask.study.report import collected, write
-from unmask.study.study import Study, Trial
 from unmask.study.worker import work
 from unmask.training.hardware import Hardware
 
@@ -64,19 +69,18 @@ def checked_budget(budget: str | None) -> Budget | None:
     """The value of --budget."""
     if budget is None:
         return None
-    share = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", budget.strip())
-    if share is not None:
-        if not 0 < float(share[1]) <= 100:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%|s|m|min|h|d)", budget.strip())
+    if match is not None and match[2] == "%":
+        if not 0 < float(match[1]) <= 100:
             raise SettingsError(
                 f"--budget must be above 0% and at most 100% of the epochs, got {budget!r}"
             )
-        return Budget(float(share[1]) / 100, 0.0)
-    duration_match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", budget.strip())
-    if duration_match is None or float(duration_match[1]) == 0:
+        return Budget(float(match[1]) / 100, 0.0)
+    if match is None or float(match[1]) == 0:
         raise SettingsError(
             f"--budget must be a time such as 90min or 2h, or a share such as 50%, got {budget!r}"
         )
-    return Budget(None, float(duration_match[1]) * _UNITS[duration_match[2]])
+    return Budget(None, float(match[1]) * _UNITS[match[2]])
 
 
 def setting_of(
@@ -133,39 +137,13 @@ def measured_costs(
         time.sleep(1.0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conduct:
-    """A study that is ready to be carried out."""
-
-    study: Study
-    """The question."""
-
-    name: str
-    """Name of its files."""
-
-    trials: dict[str, Trial]
-    """The variations."""
-
-    costs: Mapping[str, StepCost]
-    """Cost of a step of each variation."""
-
-    seeds: Sequence[int]
-    """Seeds of the runs of each variation."""
-
-    root: Path
-    """The folder of tables and runs."""
-
-    words: tuple[str, ...]
-    """Sentences that describe the study, for the page."""
-
-
-def conduct(plan: Conduct, setting: Setting | None, budget: Budget | None) -> int:
+def conduct(plan: Plan, setting: Setting | None, budget: Budget | None) -> int:
     """Make the remaining runs, write and print the results; returns the exit status."""
     stopped = 0
     if setting is not None:
         plan = _fitted(plan, setting, budget)
         stopped = _make(plan, setting)
-    written = _write(plan, setting)
+    written = write(collected(plan, setting), plan.name, plan.root)
     if stopped:
         console.print("stopped; run the same command again to continue")
         return stopped
@@ -175,13 +153,11 @@ def conduct(plan: Conduct, setting: Setting | None, budget: Budget | None) -> in
     return 0
 
 
-def _fitted(plan: Conduct, setting: Setting, budget: Budget | None) -> Conduct:
+def _fitted(plan: Plan, setting: Setting, budget: Budget | None) -> Plan:
     """The study with its trials cut to fit the budget; prints the plan."""
-    study, base = plan.study, plan.trials[plan.study.base]
-    every = jobs(study, plan.trials, plan.seeds, setting, plan.root)
-    tuning = tuning_cost(
-        base.transfer, setting
-    )  # the cost for the base; variations with noise cost less
+    base = plan.trials[plan.study.base]
+    every = jobs(plan, setting)
+    tuning = tuning_cost(base.transfer, setting)  # variations with noise cost less than the base
     training, rest = expected_seconds(every, plan.costs, tuning, setting)
     factor = 1.0
     if budget is not None:
@@ -190,16 +166,14 @@ def _fitted(plan: Conduct, setting: Setting, budget: Budget | None) -> Conduct:
     words = plan.words
     if factor < 1.0:
         trials = {name: trial.shortened(factor) for name, trial in plan.trials.items()}
-        base = trials[study.base]
-        every = jobs(study, trials, plan.seeds, setting, plan.root)
+        plan, base = replace(plan, trials=trials), trials[plan.study.base]
+        every = jobs(plan, setting)
         training, rest = expected_seconds(every, plan.costs, tuning, setting)
         words += (
             f"To fit the budget, all training is cut to {factor:g} of its epochs: {base.recipe.epochs:.3g} of "
             f"pretraining and {base.transfer.epochs:.3g} of fine-tuning.",
         )
         console.print(words[-1])
-    else:
-        trials = plan.trials
     console.print(
         f"runs      {sum(bool(job.left()) for job in every)} of {len(every)} left, about "
         f"{duration(training + rest)} one after another; run the same command in another terminal to share them"
@@ -209,25 +183,17 @@ def _fitted(plan: Conduct, setting: Setting, budget: Budget | None) -> Conduct:
         f"{len(setting.labelled.train):,} training images, {len(setting.labelled.test):,} test images, "
         f"{count} {'seed' if count == 1 else 'seeds'}; mean ± standard deviation.",
     )
-    return replace(plan, trials=trials, words=words)
+    return replace(plan, words=words)
 
 
-def _make(plan: Conduct, setting: Setting) -> int:
+def _make(plan: Plan, setting: Setting) -> int:
     """Make the runs and write results after each; returns 0, or the status of a signal."""
-    every = jobs(plan.study, plan.trials, plan.seeds, setting, plan.root)
+    every = jobs(plan, setting)
     with signals() as stop:
         for step in work(every, setting, stop.event):
             console.print(
                 f"{time.strftime('%H:%M:%S')}  seed {step.job.seed}, {step.job.name}: {step.doing} {step.words}"
             )
             if step.doing == "done":
-                _write(plan, setting)
+                write(collected(plan, setting), plan.name, plan.root)
     return 128 + stop.signal if stop.event.is_set() else 0
-
-
-def _write(plan: Conduct, setting: Setting | None) -> list[Path]:
-    costs_shown = plan.costs if plan.study.timed else {}
-    results = collected(
-        plan.study, plan.trials, plan.seeds, setting, costs_shown, plan.root, plan.words
-    )
-    return write(results, plan.name, plan.root)

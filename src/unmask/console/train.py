@@ -8,28 +8,27 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
 from unmask.channels import ChannelStatistics
-from unmask.console.arguments import Peek, as_typed, peek
+from unmask.console.arguments import Peek, as_typed, parse, peek
 from unmask.console.hardware import (
     RunFlags,
     changed_hardware,
     check_decode,
     fitting_part,
+    flags_of,
     hardware_of,
     measured,
     say_what_differs,
 )
 from unmask.console.output import console, shown
-from unmask.console.ranks import SharedRun, check_same, held, prepared, together
-from unmask.console.signals import signals
+from unmask.console.processes import SharedRun, held, prepared, signals, together
 from unmask.data import AnySource
 from unmask.errors import RunError, SettingsError
 from unmask.formats.model import Weights
@@ -44,6 +43,8 @@ from unmask.training.checkpoint import Checkpoint
 from unmask.training.distributed import check_batch, launched
 from unmask.training.step_cost import Cost
 
+T = TypeVar("T")
+
 
 class Ready(NamedTuple):
     """A run that is ready to train."""
@@ -54,14 +55,6 @@ class Ready(NamedTuple):
     module: nn.Module
     start: Checkpoint | None
     """The checkpoint to start from; None to start from the beginning."""
-
-
-class Start(NamedTuple):
-    """A job with its initial weights; known once the statistics of the images are known."""
-
-    job: AnyJob
-    weights: Weights | None
-    """None for random weights from the seed."""
 
 
 class Common(NamedTuple):
@@ -84,45 +77,27 @@ class Request(NamedTuple):
     """Without the description of its initial weights, which depends on the statistics."""
     statistics: Callable[[], ChannelStatistics]
     """Measures or reads mean and deviation of each channel."""
-    start: Callable[[ChannelStatistics], Start]
-    """Adapts initial weights to the images, and prints what was changed."""
+    start: Callable[[ChannelStatistics], tuple[AnyJob, Weights | None]]
+    """Adapts initial weights to the images and prints what was changed; no weights: random ones from the seed."""
     say_images: Callable[[], None]
     say_plan: Callable[[Run, nn.Module, Cost], None]
 
 
-@runtime_checkable
-class Flags(Protocol):
-    """The flags that every training command has."""
-
-    @property
-    def seed(self) -> int:
-        """Seed of everything that is random."""
-        ...
-
-    @property
-    def running(self) -> RunFlags:
-        """Settings that must not change the result."""
-        ...
-
-
-F = TypeVar("F", bound=Flags)
-
-
 @dataclass(frozen=True)
-class Command(Generic[F]):
+class Command:
     """The differences between the training commands."""
 
     name: str
     """The name on the command line."""
 
+    arguments: type[Any]
+    """The dataclass of its flags."""
+
+    about: str
+    """What it does, for its help."""
+
     request: Callable[[list[str], Peek], Request]
     """Turns a command line into the request for a new run."""
-
-    flags_of: Callable[[Run, str], F]
-    """The flags that would give the run in a folder, with every choice filled in."""
-
-    parse: Callable[[list[str], F], F]
-    """Parses flags, starting from default ones."""
 
     words: tuple[str, ...]
     """The fields of positional words; a resumed run reads them from its folder."""
@@ -139,41 +114,49 @@ class Command(Generic[F]):
     watched: Callable[[Iterable[Progress]], Iterator[Progress]] = iter
     """Passes reports on and prints warnings and measurements."""
 
+    def parse(self, arguments: list[str], default: T) -> T:
+        """Parse flags, starting from default ones."""
+        return parse(self.arguments, arguments, self.name, self.about, default)
 
-def main(command: Command[F], arguments: list[str]) -> int:
+    def flags_of(self, run: Run, root: str) -> Any:
+        """The flags that would give the run in a folder, with every choice filled in."""
+        return self.arguments(
+            recipe=run.job.recipe,
+            recipe_name=run.recipe_name,
+            resume=root,
+            seed=run.seed,
+            running=flags_of(run),
+        )
+
+
+def main(command: Command, arguments: list[str]) -> int:
     """Run a training command; returns the exit status."""
     command_line = peek(arguments)
     if "resume" in command_line.flags and not command_line.help:
-        return _run(command, partial(resume, command, arguments, command_line)).status
-    return _run(command, lambda: begin(command, command.request(arguments, command_line))).status
+        status, _ = _run(command, lambda: resume(command, arguments, command_line))
+    else:
+        status, _ = _run(command, lambda: begin(command, command.request(arguments, command_line)))
+    return status
 
 
-class Finished(NamedTuple):
-    """How a training command ended."""
-
-    status: int
-    """The exit status: 0, or 128 plus the number of a signal."""
-    folder: RunFolder | None
-    """None if nothing was left to do."""
-
-
-def finished_folder(command: Command[F], request: Request) -> Path:
+def finished_folder(command: Command, request: Request) -> Path:
     """Carry out a request; returns the folder of the run, which holds a checkpoint if a signal stopped it."""
-    finished = _run(command, lambda: begin(command, request))
-    assert finished.folder is not None
-    return finished.folder.root
+    _, folder = _run(command, lambda: begin(command, request))
+    assert folder is not None
+    return folder.root
 
 
-def _run(command: Command[F], prepare: Callable[[], Ready | None]) -> Finished:
-    """Prepare a run in the first process, let the others join, and train in all of them."""
+def _run(command: Command, prepare: Callable[[], Ready | None]) -> tuple[int, RunFolder | None]:
+    """Prepare a run in the first process, let the others join, and train in all of them.
+
+    Returns the exit status and the folder of the run; no folder if nothing was left to do.
+    """
     with together() as group:
         ready = prepared(prepare, _shared, _join, group)
-        if ready is None:
-            return Finished(0, None)
-        return Finished(train(command, ready), ready.folder)
+        return (0, None) if ready is None else (train(command, ready), ready.folder)
 
 
-def begin(command: Command[F], request: Request) -> Ready | None:
+def begin(command: Command, request: Request) -> Ready | None:
     """Make a run from a request: folder, hardware, initial weights, costs and plan.
 
     If torchrun restarts a command after a failure, the run that it had started is resumed.
@@ -186,7 +169,8 @@ def begin(command: Command[F], request: Request) -> Ready | None:
         if (old.recipe, old.data, old.seed) == (recipe, common.data, common.seed):
             again = ["--resume", str(before.root)]
             return resume(command, again, peek(again))
-    folder = RunFolder(common.out or free_folder(common.recipe_name, data))
+    names = _folders(common.recipe_name, data)
+    folder = RunFolder(common.out or next(name for name in names if not Path(name).exists()))
     folder.check_free()
 
     # The images, and the hardware that suits them.
@@ -231,19 +215,23 @@ def begin(command: Command[F], request: Request) -> Ready | None:
     return Ready(run, folder, common.images, module, first)
 
 
-def resume(command: Command[F], arguments: list[str], command_line: Peek) -> Ready | None:
+def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready | None:
     """The run in the folder that `--resume` names, at its newest checkpoint; None if it is finished."""
-    if command_line.flags["resume"] in ("", "True") or command_line.flags["resume"].startswith(
-        "--"
-    ):
+    root = command_line.flags["resume"]
+    if root in ("", "True") or root.startswith("--"):
         raise SettingsError("--resume needs the folder of a run: --resume runs/NAME")
-    folder = RunFolder(command_line.flags["resume"])
+    folder = RunFolder(root)
     run = Run.read(folder, command.name)
-    old_flags = command.flags_of(run, command_line.flags["resume"])
+    old_flags = command.flags_of(run, root)
     flags = command.parse(arguments, old_flags)
     _refuse_changes(command, flags, old_flags, folder)
     check_batch(run.recipe.batch_size, paired=run.recipe.pairs)
-    changed = _with_flags(run, flags.running)
+    changed = replace(
+        run,
+        hardware=changed_hardware(flags.running, run.hardware, run.recipe.batch_size),
+        save_every_minutes=flags.running.save_every_minutes,
+        max_set_aside=flags.running.max_set_aside,
+    )
 
     start, damaged = folder.newest()
     for line in damaged:
@@ -264,7 +252,7 @@ def resume(command: Command[F], arguments: list[str], command_line: Peek) -> Rea
     return Ready(changed, folder, images, module, start)
 
 
-def train(command: Command[F], ready: Ready) -> int:
+def train(command: Command, ready: Ready) -> int:
     """Train until the end or a signal, then score and print what comes next; returns the exit status."""
     run, folder = ready.run, ready.folder
     torch.set_num_threads(run.hardware.threads)
@@ -292,12 +280,8 @@ def train(command: Command[F], ready: Ready) -> int:
     return 0
 
 
-def free_folder(recipe_name: str, data: str) -> str:
-    """runs/RECIPE-DATA, with a number if that folder exists."""
-    return next(name for name in _folders(recipe_name, data) if not Path(name).exists())
-
-
 def _folders(recipe_name: str, data: str) -> Iterator[str]:
+    """runs/RECIPE-DATA, then the same with a number."""
     name = Path(recipe_name.rpartition(":")[2]).name
     base = f"{Path('runs') / name}-{Path(data).resolve().name}"
     yield base
@@ -320,7 +304,7 @@ def _shared(ready: Ready) -> SharedRun:
 
 
 def _join(shared: SharedRun) -> Ready:
-    """Rebuild the run that the first process has prepared, and check that this process sees the same images."""
+    """Rebuild the run that the first process has prepared."""
     folder = RunFolder(shared.root)
     if not folder.spec.exists():
         raise RunError(
@@ -329,7 +313,11 @@ def _join(shared: SharedRun) -> Ready:
         )
     run = from_json(Run, json.loads(shared.run))
     images = run.job.open(run.data, run.seed)
-    check_same(images.train, run.fingerprint)
+    if images.train.fingerprint != run.fingerprint:
+        raise RunError(
+            f"the {len(images.train):,} images in {images.train.where} differ from those of the first process (other "
+            "names or sizes); all machines must see the same images"
+        )
     start = None if shared.step is None else folder.at(shared.step)
     return Ready(run, folder, images, run.build(), start)
 
@@ -343,17 +331,7 @@ def _whole(ready: Ready) -> nn.Module:
     return module
 
 
-def _with_flags(run: Run, flags: RunFlags) -> Run:
-    """The run with the flags of this command, on this machine."""
-    return replace(
-        run,
-        hardware=changed_hardware(flags, run.hardware, run.recipe.batch_size),
-        save_every_minutes=flags.save_every_minutes,
-        max_set_aside=flags.max_set_aside,
-    )
-
-
-def _refuse_changes(command: Command[F], flags: Any, old_flags: Any, folder: RunFolder) -> None:
+def _refuse_changes(command: Command, flags: Any, old_flags: Any, folder: RunFolder) -> None:
     """Check that no field that must stay the same has changed.
 
     Raises:
@@ -376,7 +354,7 @@ def _refuse_changes(command: Command[F], flags: Any, old_flags: Any, folder: Run
         )
 
 
-def _check_images(command: Command[F], run: Run, images: Images, folder: RunFolder) -> None:
+def _check_images(command: Command, run: Run, images: Images, folder: RunFolder) -> None:
     """Check that the images are the same as when the run started."""
     if run.job.knows(images) and images.train.fingerprint == run.fingerprint:
         return

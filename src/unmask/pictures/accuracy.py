@@ -118,14 +118,15 @@ def accuracy_by_size(
         axes.errorbar(parameters, *_percent(line.points), color=color, label=line.name, **style)
     axes.set_xscale("log")
     ticks = sorted({size for parameters in sizes for size in parameters})
-    axes.set_xticks(ticks, [_millions(size) for size in ticks])
+    axes.set_xticks(ticks, [millions(size) for size in ticks])
     axes.set_xticks([], minor=True)
     axes.margins(x=0.15)
     axes.set_xlabel("parameters of the encoder")
     _finish(figure, axes, chance, title, path)
 
 
-def _millions(parameters: int) -> str:
+def millions(parameters: int) -> str:
+    """A number of parameters in millions."""
     return f"{parameters / 1e6:.3g} M"
 
 

@@ -8,16 +8,14 @@ from unmask.data.noise import NOISELESS, Noise, PatchKeep
 from unmask.data.views import AnyViews, CenterCrop, FixedCrop, JitteredCrop, RandomCrop
 from unmask.encoders.vit import VIT_H14, VIT_L16, ViT
 from unmask.errors import SettingsError, did_you_mean
-from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking, SquareMasking
+from unmask.masking import BlockMasking, GridMasking, RandomMasking, SquareMasking
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.objectives.mae import AnyEncoding, Replaced, Visible
 from unmask.recipes import from_file
 from unmask.study.methods import tokenized
-from unmask.study.scales import PAPER
-from unmask.study.study import Published, Study, Trial, Variation
+from unmask.study.study import PAPER, Study, Trial, Variation
 from unmask.targets import (
-    AnyTarget,
     Hog,
     KMeansTokens,
     NormalizedPixels,
@@ -29,15 +27,16 @@ _SMALL_PATCH = 256  # values of a patch
 _FEWEST_CODES, _CODES = 512, 8192
 
 
-def scored(finetune: float, linear: float) -> Published:
-    """The two columns of the paper's table 1."""
-    return {"finetune": finetune, "linear": linear}
+def row(name: str, change: Callable[[Trial], Trial], *published: float) -> Variation:
+    """A variation with the columns of the paper's table 1, fine-tuning and linear probe, as far as it has them."""
+    columns = dict(zip(("finetune", "linear"), published, strict=False))
+    return Variation(name=name, change=change, published=columns)
 
 
 def decoder(depth: int | None, share: float | None, trial: Trial) -> Trial:
     """A decoder with another depth, or with a width that is this share of the encoder's."""
-    objective = trial.recipe.objective
-    old = objective.decoder if isinstance(objective, MAE) else None
+    trained = trial.recipe.objective
+    old = trained.decoder if isinstance(trained, MAE) else None
     if not isinstance(old, SelfAttentionDecoder):
         raise SettingsError("this study needs the paper's decoder, decoder:self-attention")
     width = round(trial.recipe.encoder.embed_dim * share) if share else old.embed_dim
@@ -46,19 +45,9 @@ def decoder(depth: int | None, share: float | None, trial: Trial) -> Trial:
     return trial.objective(decoder=new)
 
 
-def masking(chosen: AnyMasking) -> Callable[[Trial], Trial]:
-    """Another masking."""
-    return lambda trial: trial.objective(masking=chosen)
-
-
-def encoding(chosen: AnyEncoding) -> Callable[[Trial], Trial]:
-    """With or without mask tokens in the encoder."""
-    return lambda trial: trial.objective(encoding=chosen)
-
-
-def target(chosen: AnyTarget) -> Callable[[Trial], Trial]:
-    """Another target."""
-    return lambda trial: trial.objective(target=chosen)
+def objective(**changes: object) -> Callable[[Trial], Trial]:
+    """Another masking, encoding or target."""
+    return lambda trial: trial.objective(**changes)
 
 
 def kmeans_codes(trial: Trial) -> Trial:
@@ -117,15 +106,12 @@ DECODER_DEPTH = Study(
     title="Blocks of the decoder",
     source="MAE table 1a",
     base="8",
-    variations=tuple(
-        Variation(name=f"{depth}", change=partial(decoder, depth, None), published=scored(*values))
-        for depth, values in {
-            1: (84.8, 65.5),
-            2: (84.9, 70.0),
-            4: (84.9, 71.9),
-            8: (84.9, 73.5),
-            12: (84.4, 73.3),
-        }.items()
+    variations=(
+        row("1", partial(decoder, 1, None), 84.8, 65.5),
+        row("2", partial(decoder, 2, None), 84.9, 70.0),
+        row("4", partial(decoder, 4, None), 84.9, 71.9),
+        row("8", partial(decoder, 8, None), 84.9, 73.5),
+        row("12", partial(decoder, 12, None), 84.4, 73.3),
     ),
     curve=True,
 )
@@ -134,15 +120,12 @@ DECODER_WIDTH = Study(
     title="Width of the decoder, as a share of the encoder's",
     source="MAE table 1b",
     base="1/2",
-    variations=tuple(
-        Variation(name=name, change=partial(decoder, None, share), published=scored(*values))
-        for name, share, values in (
-            ("1/8", 1 / 8, (84.9, 69.1)),
-            ("1/4", 1 / 4, (84.8, 71.3)),
-            ("1/2", 1 / 2, (84.9, 73.5)),
-            ("3/4", 3 / 4, (84.4, 73.1)),
-            ("1", 1.0, (84.3, 73.1)),
-        )
+    variations=(
+        row("1/8", partial(decoder, None, 1 / 8), 84.9, 69.1),
+        row("1/4", partial(decoder, None, 1 / 4), 84.8, 71.3),
+        row("1/2", partial(decoder, None, 1 / 2), 84.9, 73.5),
+        row("3/4", partial(decoder, None, 3 / 4), 84.4, 73.1),
+        row("1", partial(decoder, None, 1.0), 84.3, 73.1),
     ),
     curve=True,
 )
@@ -152,8 +135,8 @@ MASK_TOKEN = Study(
     source="MAE table 1c",
     base="without",
     variations=(
-        Variation(name="with", change=encoding(Replaced()), published=scored(84.2, 59.6)),
-        Variation(name="without", change=encoding(Visible()), published=scored(84.9, 73.5)),
+        row("with", objective(encoding=Replaced()), 84.2, 59.6),
+        row("without", objective(encoding=Visible()), 84.9, 73.5),
     ),
 )
 
@@ -162,22 +145,14 @@ TARGET = Study(
     source="MAE table 1d",
     base="pixels",
     variations=(
-        Variation(name="pixels", change=target(Pixels()), published=scored(84.9, 73.5)),
-        Variation(
-            name="normalised pixels",
-            change=target(NormalizedPixels()),
-            published=scored(85.4, 73.9),
-        ),
-        Variation(  # 96 of 768 values
-            name="PCA",
-            change=target(PrincipalComponents(share=1 / 8)),
-            published=scored(84.6, 72.3),
-        ),
-        Variation(  # the paper uses DALL-E's tokenizer
-            name="tokenizer's codes", change=tokenized, published=scored(85.3, 71.6)
-        ),
-        Variation(name="k-means tokens", change=kmeans_codes),
-        Variation(name="HOG", change=target(Hog())),
+        row("pixels", objective(target=Pixels()), 84.9, 73.5),
+        row("normalised pixels", objective(target=NormalizedPixels()), 85.4, 73.9),
+        row(
+            "PCA", objective(target=PrincipalComponents(share=1 / 8)), 84.6, 72.3
+        ),  # 96 of 768 values
+        row("tokenizer's codes", tokenized, 85.3, 71.6),  # the paper's are of DALL-E's tokenizer
+        row("k-means tokens", kmeans_codes),
+        row("HOG", objective(target=Hog())),
     ),
 )
 
@@ -186,10 +161,10 @@ AUGMENTATION = Study(
     source="MAE table 1e; the strength of the jitter is MoCo v3's, because the paper gives none",
     base="random crop",
     variations=(
-        Variation(name="none", change=views(CenterCrop()), published=scored(84.0, 65.7)),
-        Variation(name="fixed crop", change=views(FixedCrop()), published=scored(84.7, 73.1)),
-        Variation(name="random crop", change=lambda trial: trial, published=scored(84.9, 73.5)),
-        Variation(name="and colour jitter", change=jittered, published=scored(84.3, 71.9)),
+        row("none", views(CenterCrop()), 84.0, 65.7),
+        row("fixed crop", views(FixedCrop()), 84.7, 73.1),
+        row("random crop", lambda trial: trial, 84.9, 73.5),
+        row("and colour jitter", jittered, 84.3, 71.9),
     ),
 )
 
@@ -198,22 +173,12 @@ MASK_SAMPLING = Study(
     source="MAE table 1f; squares from Pixio",
     base="random 75 %",
     variations=(
-        Variation(
-            name="random 75 %", change=masking(RandomMasking()), published=scored(84.9, 73.5)
-        ),
-        Variation(
-            name="block 50 %",
-            change=masking(BlockMasking(ratio=0.5)),
-            published=scored(83.9, 72.3),
-        ),
-        Variation(
-            name="block 75 %",
-            change=masking(BlockMasking(ratio=0.75)),
-            published=scored(82.8, 63.9),
-        ),
-        Variation(name="grid 75 %", change=masking(GridMasking()), published=scored(84.0, 66.0)),
-        Variation(name="squares of 2 x 2", change=masking(SquareMasking(side=2))),
-        Variation(name="squares of 4 x 4", change=masking(SquareMasking(side=4))),
+        row("random 75 %", objective(masking=RandomMasking()), 84.9, 73.5),
+        row("block 50 %", objective(masking=BlockMasking(ratio=0.5)), 83.9, 72.3),
+        row("block 75 %", objective(masking=BlockMasking(ratio=0.75)), 82.8, 63.9),
+        row("grid 75 %", objective(masking=GridMasking()), 84.0, 66.0),
+        row("squares of 2 x 2", objective(masking=SquareMasking(side=2))),
+        row("squares of 4 x 4", objective(masking=SquareMasking(side=4))),
     ),
 )
 
@@ -221,24 +186,17 @@ MASK_RATIO = Study(
     title="Share of hidden patches",
     source="MAE figure 5; all points except 75 % are from memory",
     base="75 %",
-    variations=tuple(
-        Variation(
-            name=f"{percent} %",
-            change=masking(RandomMasking(ratio=percent / 100)),
-            published=scored(*values),
-        )
-        for percent, values in {
-            10: (83.2, 54.6),
-            20: (83.4, 58.9),
-            30: (83.4, 61.7),
-            40: (84.7, 67.0),
-            50: (84.9, 69.9),
-            60: (85.0, 71.8),
-            70: (84.9, 73.2),
-            75: (84.9, 73.5),
-            80: (84.5, 71.8),
-            90: (83.0, 66.1),
-        }.items()
+    variations=(
+        row("10 %", objective(masking=RandomMasking(ratio=0.1)), 83.2, 54.6),
+        row("20 %", objective(masking=RandomMasking(ratio=0.2)), 83.4, 58.9),
+        row("30 %", objective(masking=RandomMasking(ratio=0.3)), 83.4, 61.7),
+        row("40 %", objective(masking=RandomMasking(ratio=0.4)), 84.7, 67.0),
+        row("50 %", objective(masking=RandomMasking(ratio=0.5)), 84.9, 69.9),
+        row("60 %", objective(masking=RandomMasking(ratio=0.6)), 85.0, 71.8),
+        row("70 %", objective(masking=RandomMasking(ratio=0.7)), 84.9, 73.2),
+        row("75 %", objective(masking=RandomMasking(ratio=0.75)), 84.9, 73.5),
+        row("80 %", objective(masking=RandomMasking(ratio=0.8)), 84.5, 71.8),
+        row("90 %", objective(masking=RandomMasking(ratio=0.9)), 83.0, 66.1),
     ),
     curve=True,
 )
@@ -247,15 +205,12 @@ SCHEDULE = Study(
     title="Epochs of pretraining, as a multiple of the scale's",
     source="MAE figure 7, points from memory; 1 is 800 epochs",
     base="1",
-    variations=tuple(
-        Variation(name=name, change=partial(epochs, factor), published=scored(*values))
-        for name, factor, values in (
-            ("1/8", 1 / 8, (82.3, 57.3)),
-            ("1/4", 1 / 4, (83.3, 64.4)),
-            ("1/2", 1 / 2, (84.3, 69.7)),
-            ("1", 1.0, (84.9, 73.5)),
-            ("2", 2.0, (85.1, 75.1)),
-        )
+    variations=(
+        row("1/8", partial(epochs, 1 / 8), 82.3, 57.3),
+        row("1/4", partial(epochs, 1 / 4), 83.3, 64.4),
+        row("1/2", partial(epochs, 1 / 2), 84.3, 69.7),
+        row("1", partial(epochs, 1.0), 84.9, 73.5),
+        row("2", partial(epochs, 2.0), 85.1, 75.1),
     ),
     timed=False,
     curve=True,
@@ -266,11 +221,11 @@ PARTIAL = Study(
     source="MAE figure 9",
     base="all",
     variations=(
-        Variation(name="0", change=partial(blocks, "0"), published={"finetune": 73.5}),
-        Variation(name="half", change=partial(blocks, "half"), published={"finetune": 79.1}),
-        Variation(name="1", change=partial(blocks, "1"), published={"finetune": 81.0}),
-        Variation(name="half of them", change=partial(blocks, "50%")),
-        Variation(name="all", change=partial(blocks, "all"), published={"finetune": 84.9}),
+        row("0", partial(blocks, "0"), 73.5),
+        row("half", partial(blocks, "half"), 79.1),
+        row("1", partial(blocks, "1"), 81.0),
+        row("half of them", partial(blocks, "50%")),
+        row("all", partial(blocks, "all"), 84.9),
     ),
     scores=("finetune",),
     timed=False,
@@ -309,7 +264,7 @@ def of_size(encoder: ViT, chosen: AnyEncoding, depth: int, trial: Trial) -> Tria
         recipe=replace(trial.recipe, encoder=encoder),
         transfer=replace(trial.transfer, encoder=encoder),
     )
-    return decoder(depth, None, encoding(chosen)(sized))
+    return decoder(depth, None, sized.objective(encoding=chosen))
 
 
 SPEED = Study(

@@ -2,7 +2,6 @@
 
 import json
 import statistics
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +19,7 @@ from unmask.spec import digest, to_json
 from unmask.training.hardware import Hardware, Precision, autocast, find_device, seconds_of
 from unmask.training.step_cost import flops_per_image, saved_bytes
 
-_LONG = (
-    5.0  # seconds of a pass; longer ones are reported, so that the console does not seem to hang
-)
+_LONG = 5.0  # seconds of a pass that is reported, so that the console does not seem to hang
 
 
 class StepCost(NamedTuple):
@@ -40,13 +37,6 @@ class StepCost(NamedTuple):
     """Images per pass."""
     bytes_kept: int
     """Bytes per image that a forward pass keeps for the backward pass."""
-
-
-class Counted(NamedTuple):
-    """FLOPs per image, and bytes kept per image."""
-
-    flops: int
-    bytes_kept: int
 
 
 class Turn(NamedTuple):
@@ -83,31 +73,26 @@ def costs(
     measured = Measured.read(kept, digest(inputs))
     torch.set_num_threads(hardware.threads)
     names = list(recipes)
-    order = [
-        name
-        for number in range(rounds)
-        for name in names[number % len(names) :] + names[: number % len(names)]
+    order = [  # every round begins with another recipe
+        (turn, name)
+        for turn in range(rounds)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]
     ]
-    due = Counter[str]()
-    for number, name in enumerate(order, start=1):
-        due[name] += 1
-        if len(measured.turns.get(name, ())) >= due[name]:
+    for number, (turn, name) in enumerate(order, start=1):
+        if len(measured.turns.get(name, ())) > turn:
             continue
         subject = _Subject(recipes[name], channel_statistics, hardware)
         if name not in measured.counted:
             measured.counted[name] = subject.counted()
-        turn = subject.turn(batch)
-        measured.turns.setdefault(name, []).append(turn)
+        seconds = subject.turn(batch)
+        measured.turns.setdefault(name, []).append(seconds)
         measured.write(kept)
-        if turn.forward_backward > _LONG:
+        if seconds.forward_backward > _LONG:
             tell(
-                f"  {name}: {turn.forward_backward:,.1f} s for {batch} images ({number} of {len(order)})"
+                f"  {name}: {seconds.forward_backward:,.1f} s for {batch} images ({number} of {len(order)})"
             )
         del subject  # frees its memory before the next one is built
-    return {
-        name: _summary(measured.counted[name], measured.turns[name][:rounds], batch)
-        for name in recipes
-    }
+    return {name: measured.summary(name, rounds, batch) for name in recipes}
 
 
 class Measured(NamedTuple):
@@ -115,27 +100,38 @@ class Measured(NamedTuple):
 
     mark: str
     """Hash of everything that they depend on."""
-    counted: dict[str, Counted]
+    counted: dict[str, tuple[int, int]]
+    """FLOPs per image, and bytes kept per image."""
     turns: dict[str, list[Turn]]
 
     @classmethod
     def read(cls, kept: Path, mark: str) -> "Measured":
         """The measurements in a file; empty if it does not exist or has another mark."""
-        if kept.exists():
-            saved = json.loads(kept.read_text())
-            if saved["mark"] == mark:
-                counted = {name: Counted(*values) for name, values in saved["counted"].items()}
-                turns = {
-                    name: [Turn(*values) for values in rows]
-                    for name, rows in saved["turns"].items()
-                }
-                return cls(mark, counted, turns)
-        return cls(mark, {}, {})
+        saved = json.loads(kept.read_text()) if kept.exists() else {}
+        if saved.get("mark") != mark:
+            return cls(mark, {}, {})
+        counted = {name: (flops, kept) for name, (flops, kept) in saved["counted"].items()}
+        turns = {name: [Turn(*row) for row in rows] for name, rows in saved["turns"].items()}
+        return cls(mark, counted, turns)
 
     def write(self, kept: Path) -> None:
-        """Write all measurements to a file, atomically."""
+        """Write all measurements to a file."""
         text = json.dumps(self._asdict(), indent=1) + "\n"
         write_whole(kept, lambda path: path.write_text(text))
+
+    def summary(self, name: str, rounds: int, batch: int) -> StepCost:
+        """The cost of a step over the first rounds."""
+        turns, (flops, bytes_kept) = self.turns[name][:rounds], self.counted[name]
+        times = [turn.forward_backward for turn in turns]
+        return StepCost(
+            flops=flops,
+            seconds=statistics.median(times),
+            least=min(times),
+            most=max(times),
+            update_seconds=statistics.median(turn.update for turn in turns),
+            batch=batch,
+            bytes_kept=bytes_kept,
+        )
 
 
 class _Subject:
@@ -155,13 +151,10 @@ class _Subject:
         feed = CpuFeed(noise_images(size, self.channels), recipe.views, size, seed=0)
         self.example = example_of(feed, size, self.device)
 
-    def counted(self) -> Counted:
+    def counted(self) -> tuple[int, int]:
         """FLOPs and kept bytes per image."""
-        module, example = self.module, self.example
-        return Counted(
-            flops_per_image(module, example, self.device, self.precision),
-            saved_bytes(module, example, self.device, self.precision),
-        )
+        flops = flops_per_image(self.module, self.example, self.device, self.precision)
+        return flops, saved_bytes(self.module, self.example, self.device, self.precision)
 
     def turn(self, batch: int) -> Turn:
         """Time a pass, after one for warming up, and an update with learning rate 0."""
@@ -180,16 +173,3 @@ class _Subject:
             forward_backward=seconds_of(forward_backward, self.device),
             update=seconds_of(optimizer.step, self.device),
         )
-
-
-def _summary(counted: Counted, turns: list[Turn], batch: int) -> StepCost:
-    times = [turn.forward_backward for turn in turns]
-    return StepCost(
-        flops=counted.flops,
-        seconds=statistics.median(times),
-        least=min(times),
-        most=max(times),
-        update_seconds=statistics.median(turn.update for turn in turns),
-        batch=batch,
-        bytes_kept=counted.bytes_kept,
-    )

@@ -1,7 +1,7 @@
 """Comparing pretraining methods on the same encoder: table 3 of the MAE paper as a study."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -22,23 +22,16 @@ from unmask.training.schedules import fitting_batch
 Equal = Literal["epochs", "compute", "time"]
 """What is equal for all methods: epochs, FLOPs, or time on this machine."""
 
-SCRATCH = "scratch"
-"""Trains the first method's encoder on labels only."""
-
-SCRATCH_AS = "scratch as "
-"""Prefix of a method's name: trains that method's encoder on labels only, if it is not the first method's encoder."""
-
-BEIT = "beit"
-"""Predicts the codes of a tokenizer, which is trained first."""
-
-WIDE = 384
-"""From this encoder width, the recipes for ViT-B fit better than those for ViT-Ti."""
+_SCRATCH = "scratch"  # trains the first method's encoder on labels only
+_SCRATCH_AS = "scratch as "  # and a method: trains the encoder of that method on labels only
+_BEIT = "beit"  # predicts the codes of a tokenizer, which is trained first
+_WIDE = 384  # from this width on, the recipes for ViT-B fit better than those for ViT-Ti
 
 METHODS: dict[str, Published] = {
     "mae": {"finetune": 83.6, "linear": 68.0},
     "dino": {"finetune": 82.8, "linear": 78.2},
     "moco3": {"finetune": 83.2, "linear": 76.7},
-    BEIT: {"finetune": 83.2},
+    _BEIT: {"finetune": 83.2},
     "simmim": {},
     "aim": {},
     "latent": {},
@@ -47,7 +40,7 @@ METHODS: dict[str, Published] = {
     "dense": {},
     "partition": {},
     "muon": {},
-    SCRATCH: {"finetune": 82.3},
+    _SCRATCH: {"finetune": 82.3},
 }
 """Every method, with ViT-B on ImageNet-1K: fine-tuned from MAE's table 3, linear from table 12 and the methods' own papers."""
 
@@ -86,7 +79,7 @@ class Comparison:
         for kind, names in (("methods", self.methods), ("encoders", self.encoders)):
             if len(set(names)) < len(names):
                 raise SettingsError(f"--{kind} has a name twice: {','.join(names)}; remove one")
-        if self.methods[0] == SCRATCH:
+        if self.methods[0] == _SCRATCH:
             raise SettingsError(
                 "the others are compared with the first method, and scratch does not pretrain; put another "
                 "method first"
@@ -108,33 +101,26 @@ class Comparison:
             for amount in self.labels
             for method in methods
         ]
+        lines = {  # of the plot against size, with the last amount of labels
+            method: tuple(self._name(method, encoder, self.labels[-1]) for encoder in self.encoders)
+            for method in methods
+        }
         return Study(
             title="Pretraining methods on the same encoder",
             source="MAE table 3, table 12 and the methods' own papers (ViT-B on ImageNet-1K)",
             base=self._name(self.methods[0], self.encoders[0], self.labels[-1]),
             variations=tuple(variations),
             scores=("finetune", "linear", "attentive", "knn"),
-            sizes=self._sizes(methods),
+            sizes=Sizes(self.encoders, lines) if len(self.encoders) > 1 else None,
         )
-
-    def _sizes(self, methods: Sequence[str]) -> Sizes | None:
-        """Every method at all encoders, with the last amount of labels; None if there is only one encoder."""
-        if len(self.encoders) == 1:
-            return None
-        amount = self.labels[-1]
-        lines = {
-            method: tuple(self._name(method, encoder, amount) for encoder in self.encoders)
-            for method in methods
-        }
-        return Sizes(self.encoders, lines)
 
     def _all_methods(self) -> list[str]:
         """The methods, and scratch for each different encoder if scratch is one: BEiT's blocks differ from MAE's."""
         methods, encoders = list(self.methods), [self._encoder(self.methods[0])]
-        for method in self.methods[1:] if SCRATCH in self.methods else ():
-            if method != SCRATCH and self._encoder(method) not in encoders:
+        for method in self.methods[1:] if _SCRATCH in self.methods else ():
+            if method != _SCRATCH and self._encoder(method) not in encoders:
                 encoders.append(self._encoder(method))
-                methods.append(SCRATCH_AS + method)
+                methods.append(_SCRATCH_AS + method)
         return methods
 
     def _encoder(self, method: str) -> ViT:
@@ -150,14 +136,14 @@ class Comparison:
 
     def _trial(self, method: str, encoder: str, amount: str, base: Trial) -> Trial:
         """A method's recipe on an encoder, with the epochs of the first method, and the base's fine-tuning."""
-        source = method.removeprefix(SCRATCH_AS)
-        recipe = fitted(source if source != SCRATCH else self.methods[0], encoder, self.epochs)
+        source = method.removeprefix(_SCRATCH_AS)
+        recipe = fitted(source if source != _SCRATCH else self.methods[0], encoder, self.epochs)
         if self.image_size is not None:
             recipe = resized(recipe, self.image_size)
         transfer = replace(base.transfer, encoder=recipe.encoder, image_size=recipe.image_size)
-        start = "drawn" if method.startswith(SCRATCH) else "pretrained"
+        start = "drawn" if method.startswith(_SCRATCH) else "pretrained"
         trial = Trial(recipe=recipe, transfer=transfer, labels=amount, start=start)
-        return tokenized(trial, self.epochs * _TOKENIZER_EPOCHS) if method == BEIT else trial
+        return tokenized(trial, self.epochs * _TOKENIZER_EPOCHS) if method == _BEIT else trial
 
 
 def fitted(method: str, encoder: str, epochs: float) -> Recipe:
@@ -176,7 +162,7 @@ def fitted(method: str, encoder: str, epochs: float) -> Recipe:
         )
     patch = int(match[2])
     width, depth, heads = _SHAPES[match[1]]
-    recipe = _published(method, "b16" if width >= WIDE else "ti4")
+    recipe = _published(method, "b16" if width >= _WIDE else "ti4")
     same_patches = _published(method, "b16" if patch >= _LARGE_PATCH else "ti4")
     recipe = replace(recipe, image_size=same_patches.image_size, views=same_patches.views)
     shape = {"patch_size": patch, "embed_dim": width, "depth": depth, "num_heads": heads}
@@ -224,7 +210,7 @@ def tokenized(trial: Trial, epochs: float | None = None) -> Trial:
     recipe says.
     """
     recipe = trial.recipe
-    chosen = TOKENIZER_B16 if recipe.encoder.embed_dim >= WIDE else TOKENIZER_TI4
+    chosen = TOKENIZER_B16 if recipe.encoder.embed_dim >= _WIDE else TOKENIZER_TI4
     chosen = replace(chosen, patch_size=recipe.encoder.patch_size, image_size=recipe.image_size)
     if epochs is not None:
         schedule = replace(chosen.schedule, warmup_epochs=epochs / 20)

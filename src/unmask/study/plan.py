@@ -1,7 +1,10 @@
-"""The runs of a study: pretrainings and tokenizers, each in a folder named by a hash of its settings."""
+"""The runs of a study: pretrainings and tokenizers, each in a folder named by a hash of its settings.
+
+Also the time that they are expected to take, and the factor that shortens them to fit a budget.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,16 +12,22 @@ from typing import Any, NamedTuple
 from unmask.channels import ChannelStatistics
 from unmask.data import AnySource
 from unmask.data.labelled import Labelled
-from unmask.errors import ResourceError
+from unmask.data.loader import example_of
+from unmask.errors import ResourceError, SettingsError
 from unmask.evaluation.tuning import from_scratch
 from unmask.files import write_whole
 from unmask.recipes import Recipe, Tokenizing, Transfer
+from unmask.runs.feeding import feed_for
 from unmask.runs.folder import RunFolder
 from unmask.spec import digest
-from unmask.study.study import Score, Study, Trial
-from unmask.training.hardware import Hardware
+from unmask.study.cost import StepCost
+from unmask.study.study import Score, Study, Trial, tokenizer_of
+from unmask.training.hardware import Hardware, find_device
+from unmask.training.step_cost import Cost, measure_cost
 
 RANDOM = "random initialisation"
+_FORWARD = 1 / 3  # time of a forward pass relative to a forward and backward pass
+_LEAST = 0.01  # share of the epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +45,32 @@ class Setting:
 
     hardware: Hardware
     """Hardware settings; they do not change results."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A study that is ready to be carried out."""
+
+    study: Study
+    """The question."""
+
+    name: str
+    """Name of its files."""
+
+    trials: dict[str, Trial]
+    """The variations."""
+
+    costs: Mapping[str, StepCost]
+    """Cost of a step of each variation."""
+
+    seeds: Sequence[int]
+    """Seeds of the runs of each variation."""
+
+    root: Path
+    """The folder of tables and runs."""
+
+    words: tuple[str, ...]
+    """Sentences that describe the study, for the page."""
 
 
 class Measurement(NamedTuple):
@@ -142,24 +177,18 @@ def measurements(study: Study, trial: Trial) -> list[Measurement]:
     return results
 
 
-def jobs(
-    study: Study, trials: dict[str, Trial], seeds: Sequence[int], setting: Setting, root: Path
-) -> list[Job]:
+def jobs(plan: Plan, setting: Setting) -> list[Job]:
     """All runs of a study, first with the first seed; equal pretrainings are merged."""
-    by_folder: dict[str, Job] = {}
-    for seed in seeds:
-        for name, trial in trials.items():
-            job = job_of(name, trial, seed, setting, root)
-            _add(by_folder, job, measurements(study, trial))
-        drawn = replace(trials[study.base], start="drawn")
-        _add(by_folder, job_of(RANDOM, drawn, seed, setting, root), measurements(study, drawn))
+    study, by_folder = plan.study, dict[str, Job]()
+    drawn = replace(plan.trials[study.base], start="drawn")
+    for seed in plan.seeds:
+        for name, trial in [*plan.trials.items(), (RANDOM, drawn)]:
+            job = job_of(name, trial, seed, setting, plan.root)
+            job = by_folder.setdefault(job.folder.name, job)
+            for item in measurements(study, trial):
+                if item not in job.measurements:
+                    job.measurements.append(item)
     return list(by_folder.values())
-
-
-def _add(by_folder: dict[str, Job], job: Job, new: list[Measurement]) -> None:
-    """Add measurements to a job, or to an existing one with the same folder."""
-    job = by_folder.setdefault(job.folder.name, job)
-    job.measurements += [item for item in new if item not in job.measurements]
 
 
 def job_of(name: str, trial: Trial, seed: int, setting: Setting, root: Path) -> Job:
@@ -192,3 +221,89 @@ def _origin(setting: Setting, seed: int) -> dict[str, Any]:
         "statistics": essence(setting.statistics),
         "seed": seed,
     }
+
+
+def expected_seconds(
+    every: Sequence[Job], costs: Mapping[str, StepCost], tuning: Cost, setting: Setting
+) -> tuple[float, float]:
+    """Seconds of the remaining trainings, which a budget can shorten, and of the evaluations, which it cannot.
+
+    `costs` has the pretrainings by name, `tuning` is from `tuning_cost`. Loading is not included.
+    """
+    images, tests = len(setting.labelled.train), len(setting.labelled.test)
+    training = evaluation = 0.0
+    tokenizers: dict[Path, float] = {}  # several runs may share one
+    for job in every:
+        remaining = job.left()
+        if remaining and job.trained and not (job.folder / "pretrained" / "spec.json").exists():
+            training += _training_seconds(costs[job.name], job.recipe, images)
+        codes = job.codes
+        if remaining and codes is not None and not codes.trained.spec.exists():
+            tokenizers[codes.folder] = _training_seconds(
+                costs[tokenizer_of(job.name)], codes.recipe, images
+            )
+        for measurement in remaining:
+            transfer = measurement.transfer
+            if transfer is None:
+                forward = (images + tests) * _FORWARD * tuning.seconds_per_image
+                evaluation += forward / len(remaining)
+                continue
+            share = 1.0 if measurement.labels == "all" else _share(measurement.labels, images)
+            seen = images * share * transfer.epochs
+            training += seen * tuning.seconds_per_image
+            training += seen / transfer.batch_size * tuning.seconds_per_update
+            evaluation += tests * _FORWARD * tuning.seconds_per_image
+    return training + sum(tokenizers.values()), evaluation
+
+
+def _training_seconds(cost: StepCost, recipe: Recipe | Tokenizing, images: int) -> float:
+    """Seconds of a training without loading."""
+    seen = images * recipe.epochs
+    return seen * cost.seconds / cost.batch + seen / recipe.batch_size * cost.update_seconds
+
+
+def _share(amount: str, images: int) -> float:
+    return int(amount[:-1]) / 100 if amount.endswith("%") else int(amount) / images
+
+
+def tuning_cost(transfer: Transfer, setting: Setting) -> Cost:
+    """The measured cost of a step of fine-tuning."""
+    labelled, hardware = setting.labelled, setting.hardware
+    encoder = transfer.encoder.build(
+        transfer.image_size, labelled.train.channels, setting.statistics.tensors()
+    )
+    classifier = transfer.task.build(encoder, labelled.train.annotations)
+    device = find_device(hardware.device)
+    feed = feed_for(labelled.train, transfer.views, transfer.image_size, 0, hardware)
+    return measure_cost(
+        classifier.to(device).train(),
+        transfer.optimizer.build(classifier),
+        example=example_of(feed, transfer.image_size, device),
+        largest=transfer.batch_size,
+        device=device,
+        precision=hardware.precision,
+    )
+
+
+def fitting_factor(budget: float, training: float, evaluation: float, file: Path) -> float:
+    """The factor on the epochs of all trainings that fits the budget, in seconds.
+
+    If `file` has a factor for the same budget, it is used. So a resumed study continues with the same runs, even if the
+    machine is faster or slower now.
+
+    Raises:
+        SettingsError: if less than a hundredth of the epochs would be left.
+    """
+    if file.exists():
+        saved = json.loads(file.read_text())
+        if saved["seconds"] == budget:
+            return saved["epochs"]
+    factor = min(1.0, (budget - evaluation) / training) if training else 1.0
+    if factor < _LEAST:
+        raise SettingsError(
+            f"these runs take about {training + evaluation:,.0f} s, and a budget of {budget:,.0f} s leaves less than "
+            "a hundredth of their epochs; use a larger --budget, or fewer runs with --only and --seeds"
+        )
+    factor = float(f"{factor:.2g}")
+    file.write_text(json.dumps({"seconds": budget, "epochs": factor}) + "\n")
+    return factor

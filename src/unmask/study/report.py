@@ -1,87 +1,65 @@
 """The table and pictures of a study, from the results in its folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
 from unmask.pictures.study import Panel, sizes_picture, study_picture
-from unmask.study.cost import StepCost
-from unmask.study.plan import RANDOM, Job, Setting, job_of, measurements
-from unmask.study.study import Study, Trial, tokenizer_of
-from unmask.study.table import NAMES, Line, StudyResult, csv_text, markdown
-from unmask.study.verdicts import spread
+from unmask.study.plan import RANDOM, Job, Measurement, Plan, Setting, job_of, measurements
+from unmask.study.study import Published, Trial, tokenizer_of
+from unmask.study.table import NAMES, Line, StudyResult, csv_text, markdown, spread
 
 
-def collected(
-    study: Study,
-    trials: Mapping[str, Trial],
-    seeds: Sequence[int],
-    setting: Setting | None,
-    costs: Mapping[str, StepCost],
-    root: Path,
-    words: Sequence[str],
-) -> StudyResult:
-    """All results so far; `words` describe the images and the base."""
-    lines: list[Line] = []
-    for variation in study.variations:
-        trial = trials[variation.name]
-        runs = []
-        if setting is not None:
-            name = variation.name
-            runs = [job_of(name, trial, seed, setting, root) for seed in seeds]
-        line = _line(study, trial, runs)
-        images = 0 if setting is None else len(setting.labelled.train)
-        codes, spent = trial.tokenizing, costs.get(tokenizer_of(variation.name))
-        lines.append(
-            line._replace(
-                name=variation.name,
-                beside=variation.beside or study.base,
-                published=variation.published,
-                cost=costs.get(variation.name) if trial.start == "pretrained" else None,
-                seen=trial.recipe.epochs * images,
-                tokenizer_flops=codes.epochs * images * spent.flops if codes and spent else 0.0,
-            )
+def collected(plan: Plan, setting: Setting | None) -> StudyResult:
+    """All results so far; no scores without a setting."""
+    study, trials, costs = plan.study, plan.trials, plan.costs if plan.study.timed else {}
+    images = 0 if setting is None else len(setting.labelled.train)
+
+    def line(name: str, trial: Trial, beside: str, published: Published) -> Line:
+        codes, spent = trial.tokenizing, costs.get(tokenizer_of(name))
+        empty = Line(
+            name=name,
+            beside=beside,
+            scores={score: [] for score in study.scores},
+            train_scores=[],
+            published=published,
+            cost=costs.get(name) if trial.start == "pretrained" else None,
+            seen=trial.recipe.epochs * images,
+            failures=[],
+            collapses=[],
+            tokenizer_flops=codes.epochs * images * spent.flops if codes and spent else 0.0,
         )
+        for seed in () if setting is None else plan.seeds:
+            run = job_of(name, trial, seed, setting, plan.root)
+            _fill(empty, run, measurements(study, trial))
+        return empty
+
+    lines = [
+        line(each.name, trials[each.name], each.beside or study.base, each.published)
+        for each in study.variations
+    ]
     random = None
     if setting is not None:
-        drawn = replace(trials[study.base], start="drawn")
-        runs = [job_of(RANDOM, drawn, seed, setting, root) for seed in seeds]
-        random = _line(study, drawn, runs)
-    return StudyResult(study, len(seeds), words, lines, random)
+        random = line(RANDOM, replace(trials[study.base], start="drawn"), study.base, {})
+    return StudyResult(study, len(plan.seeds), plan.words, lines, random)
 
 
-def _line(study: Study, trial: Trial, runs: Sequence[Job]) -> Line:
-    """The scores of the runs of a trial, or of its random weights."""
-    scores: dict[str, list[float]] = {score: [] for score in study.scores}
-    train_scores: list[float] = []
-    failures: list[str] = []
-    collapses: list[str] = []
-    for run in runs:
-        answers = run.answers()
-        if "failed" in answers:
-            failures.append(f"seed {run.seed}: {answers['failed']}")
-        if "collapsed" in answers:
-            collapses.append(f"seed {run.seed}: {answers['collapsed']}")
-        for measurement in measurements(study, trial):
-            answer = answers.get(measurement.key, {})
-            if "failed" in answer:
-                failures.append(f"seed {run.seed}, {NAMES[measurement.score]}: {answer['failed']}")
-            if "test" in answer:
-                scores[measurement.score].append(answer["test"])
-            if "train" in answer:
-                train_scores.append(answer["train"])
-    return Line(
-        name=RANDOM,
-        beside=study.base,
-        scores=scores,
-        train_scores=train_scores,
-        published={},
-        cost=None,
-        seen=0.0,
-        failures=failures,
-        collapses=collapses,
-    )
+def _fill(line: Line, run: Job, wanted: Sequence[Measurement]) -> None:
+    """Add the results of a run to its line."""
+    answers = run.answers()
+    if "failed" in answers:
+        line.failures.append(f"seed {run.seed}: {answers['failed']}")
+    if "collapsed" in answers:
+        line.collapses.append(f"seed {run.seed}: {answers['collapsed']}")
+    for measurement in wanted:
+        name, answer = NAMES[measurement.score], answers.get(measurement.key, {})
+        if "failed" in answer:
+            line.failures.append(f"seed {run.seed}, {name}: {answer['failed']}")
+        if "test" in answer:
+            line.scores[measurement.score].append(answer["test"])
+        if "train" in answer:
+            line.train_scores.append(answer["train"])
 
 
 def write(result: StudyResult, name: str, root: Path) -> list[Path]:

@@ -1,15 +1,16 @@
-"""The results of a study next to the published ones, as Markdown and CSV."""
+"""The results of a study next to the published ones, as Markdown and CSV, and what they allow to conclude."""
 
 import csv
 import io
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import mean
-from typing import Any, NamedTuple
+from itertools import combinations
+from statistics import mean, stdev
+from typing import Any, Literal, NamedTuple
 
 from unmask.study.cost import StepCost
 from unmask.study.study import Published, Study
-from unmask.study.verdicts import Pair, compared, differ, informative, spread
 
 NAMES = {
     "finetune": "fine-tuned",
@@ -19,9 +20,14 @@ NAMES = {
 }
 """Names of scores in tables."""
 
+_SIGNIFICANCE = 0.05
+_STANDARD_ERRORS = 3.0
 _IMAGENET = 1_281_167  # images
 _EPOCHS = 800
 _BATCH = 4096
+
+
+Verdict = Literal["agree", "disagree", "within noise", "one seed"]
 
 
 class Line(NamedTuple):
@@ -30,19 +36,19 @@ class Line(NamedTuple):
     name: str
     beside: str
     """The variation that it is compared with."""
-    scores: Mapping[str, Sequence[float]]
+    scores: dict[str, list[float]]
     """Test accuracies, as shares, by protocol."""
-    train_scores: Sequence[float]
+    train_scores: list[float]
     """Accuracies of fine-tuning on its training images."""
     published: Published
     cost: StepCost | None
     seen: float
-    """Images shown in pretraining; 0 without pretraining."""
-    failures: Sequence[str]
+    """Images shown in pretraining."""
+    failures: list[str]
     """A message for each training that diverged."""
-    collapses: Sequence[str] = ()
+    collapses: list[str]
     """The reason for each training whose embedding collapsed."""
-    tokenizer_flops: float = 0.0
+    tokenizer_flops: float
     """FLOPs to train the tokenizer; 0 without one."""
 
     @property
@@ -70,6 +76,24 @@ class StudyResult(NamedTuple):
     lines: Sequence[Line]
     random: Line | None
     """The base with random weights."""
+
+    @property
+    def every_line(self) -> list[Line]:
+        """The lines, and that of random weights."""
+        return [*self.lines, *([self.random] if self.random else [])]
+
+
+class Pair(NamedTuple):
+    """Two variations with different results in the paper, and our results."""
+
+    better: str
+    """The better one in the paper."""
+    worse: str
+    published: float
+    """The paper's difference, in points."""
+    ours: float
+    """Our difference, in points; negative if the order is reversed."""
+    verdict: Verdict
 
 
 def markdown(result: StudyResult) -> str:
@@ -103,7 +127,7 @@ def _scores(result: StudyResult) -> Iterator[str]:
         head.append("on training images, %")
     yield _row(head)
     yield "|---|" + "---:|" * (len(head) - 1)
-    for line in [*result.lines, *([result.random] if result.random else [])]:
+    for line in result.every_line:
         cells = [f"**{line.name}**" if line.name == result.study.base else line.name]
         for score in scores:
             cells.append(percent(line.scores.get(score, [])))
@@ -116,10 +140,9 @@ def _scores(result: StudyResult) -> Iterator[str]:
 
 def _missing(result: StudyResult) -> Iterator[str]:
     """A sentence on variations with fewer results than seeds and without a failure."""
-    lines = [*result.lines, *([result.random] if result.random else [])]
     counts = {
         line.name: min((len(values) for values in line.scores.values() if values), default=0)
-        for line in lines
+        for line in result.every_line
         if not line.failures
     }
     missing = [f"{name} {count}" for name, count in counts.items() if count < result.seeds]
@@ -262,7 +285,7 @@ def csv_text(result: StudyResult) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["variation", "measure", "draw", "value"])
-    for line in [*result.lines, *([result.random] if result.random else [])]:
+    for line in result.every_line:
         rows: list[tuple[str, Any, float]] = []
         for score, values in line.scores.items():
             rows += [(score, draw, value) for draw, value in enumerate(values)]
@@ -274,3 +297,59 @@ def csv_text(result: StudyResult) -> str:
                 rows.append(("cost: flops of the tokenizer's training", "", line.tokenizer_flops))
         writer.writerows([line.name, *row] for row in rows)
     return text.getvalue()
+
+
+def spread(values: Sequence[float]) -> float:
+    """Standard deviation; 0 for one value."""
+    return stdev(values) if len(values) > 1 else 0.0
+
+
+def differ(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two means differ by Welch's test at 5 %, without correction for several pairs; False with one value each."""
+    if min(len(one), len(other)) < 2:
+        return False
+    if spread(one) == spread(other) == 0.0:
+        return mean(one) != mean(other)
+    from scipy import stats
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # one of the two may have equal values
+        test: Any = stats.ttest_ind(one, other, equal_var=False)
+    return bool(test.pvalue < _SIGNIFICANCE)
+
+
+def compared(ours: Mapping[str, Sequence[float]], published: Mapping[str, float]) -> list[Pair]:
+    """All pairs with different results in the paper; our results are shares, the paper's are per cent."""
+    pairs: list[Pair] = []
+    both = [name for name in ours if name in published]
+    for one, other in combinations(both, 2):
+        if published[one] == published[other]:
+            continue
+        better, worse = (one, other) if published[one] > published[other] else (other, one)
+        difference = 100 * (mean(ours[better]) - mean(ours[worse]))
+        pairs.append(
+            Pair(
+                better=better,
+                worse=worse,
+                published=published[better] - published[worse],
+                ours=difference,
+                verdict=_verdict(ours[better], ours[worse], difference),
+            )
+        )
+    return pairs
+
+
+def _verdict(better: Sequence[float], worse: Sequence[float], difference: float) -> Verdict:
+    if min(len(better), len(worse)) < 2:
+        return "one seed"
+    if not differ(better, worse):
+        return "within noise"
+    return "agree" if difference > 0 else "disagree"
+
+
+def informative(base: Sequence[float], random: Sequence[float]) -> bool | None:
+    """Whether a base is better than its random initialisation by three standard errors; None with one seed."""
+    if min(len(base), len(random)) < 2:
+        return None
+    error = math.sqrt(spread(base) ** 2 / len(base) + spread(random) ** 2 / len(random))
+    return mean(base) - mean(random) > _STANDARD_ERRORS * error

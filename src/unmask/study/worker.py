@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 from threading import Event
 from typing import Literal, NamedTuple, TypeVar
 
@@ -16,7 +15,7 @@ from unmask.evaluation.features import Features, Tokens, features, patch_tokens
 from unmask.evaluation.frozen import evaluate
 from unmask.evaluation.tuning import TuningSetup, fitted, tune
 from unmask.formats.model import FORMAT, ModelSpec, Weights
-from unmask.recipes import Recipe, Transfer
+from unmask.recipes import Transfer
 from unmask.runs.collapse import collapse
 from unmask.runs.folder import RunFolder
 from unmask.runs.pretrain import Pretrain
@@ -106,7 +105,10 @@ def _pretrain(job: Job, setting: Setting, stop: Event) -> Iterator[Step]:
         yield from _tokenize(job, job.codes, setting, stop)
         if stop.is_set():
             return
-        recipe = _with_tokenizer(recipe, job.codes.trained.root)
+        assert isinstance(recipe.objective, Predicting)
+        assert isinstance(recipe.objective.target, TokenizerCodes)
+        target = replace(recipe.objective.target, path=str(job.codes.trained.root))
+        recipe = replace(recipe, objective=with_target(recipe.objective, target))
     run = _run(f"study: {job.name}", Pretrain(recipe=recipe), job.seed, setting)
     folder = RunFolder(job.folder / "pretrained")
     lines, seconds = yield from _train(job, run, folder, setting, stop)
@@ -169,28 +171,6 @@ def _train(
     return lines, 0.0 if start else round(time.perf_counter() - started, 1)
 
 
-def _with_tokenizer(recipe: Recipe, tokenizer: Path) -> Recipe:
-    """The recipe with the path of the trained tokenizer in its target."""
-    objective = recipe.objective
-    assert isinstance(objective, Predicting)
-    assert isinstance(objective.target, TokenizerCodes)
-    target = replace(objective.target, path=str(tokenizer))
-    return replace(recipe, objective=with_target(objective, target))
-
-
-def model_of(job: Job, setting: Setting) -> ModelSpec:
-    """The encoder of a job."""
-    return ModelSpec(
-        format=FORMAT,
-        encoder=job.recipe.encoder,
-        objective=None,
-        image_size=job.recipe.image_size,
-        channels=setting.labelled.train.channels,
-        statistics=setting.statistics,
-        origin="drawn from a seed",
-    )
-
-
 class Evaluator:
     """Measures scores of a job's encoder; features are computed once, when they are first needed."""
 
@@ -213,16 +193,24 @@ class Evaluator:
 
     def _computed(self, compute: Callable[..., T]) -> list[T]:
         """Features or tokens of the training and of the test images."""
-        spec, setting = model_of(self.job, self.setting), self.setting
-        encoder = (
-            self.weights.build_encoder() if self.weights else spec.build_encoder(self.job.seed)
-        )
-        device = torch.device(setting.hardware.device)
+        recipe, setting = self.job.recipe, self.setting
+        if self.weights is not None:
+            encoder = self.weights.build_encoder()
+        else:
+            spec = ModelSpec(
+                format=FORMAT,
+                encoder=recipe.encoder,
+                objective=None,
+                image_size=recipe.image_size,
+                channels=setting.labelled.train.channels,
+                statistics=setting.statistics,
+                origin="drawn from a seed",
+            )
+            encoder = spec.build_encoder(self.job.seed)
+        device, workers = torch.device(setting.hardware.device), setting.hardware.workers
         encoder.to(device).eval()
         return [
-            compute(
-                encoder, part, spec.image_size, setting.statistics, device, setting.hardware.workers
-            )
+            compute(encoder, part, recipe.image_size, setting.statistics, device, workers)
             for part in (setting.labelled.train, setting.labelled.test)
         ]
 

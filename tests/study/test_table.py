@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from unmask.study.verdicts import compared, differ, informative
+from unmask.study.table import compared, differ, informative
 
 
 def welch(one: list[float], other: list[float]) -> float:

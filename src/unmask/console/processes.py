@@ -1,20 +1,53 @@
-"""A training command under torchrun: the first process prepares and prints, all processes train."""
+"""The processes of a command: signals that stop it, and the ranks that torchrun starts.
 
+Under torchrun the first process prepares and prints, and all of them train.
+"""
+
+import signal
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from torch.distributed import ProcessGroup
 
 from unmask.console.output import console, notes
-from unmask.contracts import ImageSource
 from unmask.errors import RunError, UnmaskError
 from unmask.runs.folder import RunFolder
 from unmask.training.distributed import everyones, firsts, here, joined, launched, lost
 
 R = TypeVar("R")
+Group = ProcessGroup | None
+_FAILED = "failed"
+
+
+class Stop:
+    """Whether to stop, and because of which signal."""
+
+    def __init__(self) -> None:
+        self.event = Event()
+        self.signal: int = signal.SIGTERM  # where another process got the signal
+
+
+@contextmanager
+def signals() -> Generator[Stop]:
+    """On Ctrl-C or SIGTERM finish the current step first; a second Ctrl-C stops at once."""
+    stop = Stop()
+
+    def handle(number: int, _: object) -> None:
+        if stop.event.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.event.set()
+        stop.signal = number
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class SharedRun(NamedTuple):
@@ -26,10 +59,6 @@ class SharedRun(NamedTuple):
     """The run as JSON."""
     step: int | None
     """The step of the checkpoint to start from; None to start from the beginning."""
-
-
-Group = ProcessGroup | None
-_FAILED = "failed"
 
 
 @contextmanager
@@ -99,23 +128,9 @@ def prepared(
 
 def _leave() -> NoReturn:
     """End this process silently; the first process prints the error."""
-    time.sleep(
-        1
-    )  # torchrun kills all processes as soon as one ends, and the first must print before
+    # torchrun kills all processes as soon as one ends, and the first must print before
+    time.sleep(1)
     raise SystemExit(1)
-
-
-def check_same(source: ImageSource, fingerprint: str) -> None:
-    """Refuse other images than the first process has.
-
-    Raises:
-        RunError: with the location of the images.
-    """
-    if source.fingerprint != fingerprint:
-        raise RunError(
-            f"the {len(source):,} images in {source.where} differ from those of the first process (other names or "
-            "sizes); all machines must see the same images"
-        )
 
 
 def held(folder: RunFolder) -> Any:
