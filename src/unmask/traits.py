@@ -25,7 +25,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Noted | source of images | console | before training: images are listed |
 """
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -86,10 +86,8 @@ class Explained(Protocol):
 class Comparing(Protocol):
     """The spec of an objective that compares views of an image, or images of a batch."""
 
-    @property
-    def smallest_batch(self) -> int:
-        """How many images a step needs at least."""
-        ...
+    smallest_batch: ClassVar[int]
+    """How many images a step needs at least."""
 
     def check_views(self, sizes: tuple[Size, ...]) -> None:
         """Refuse views that it cannot compare, with the mend."""

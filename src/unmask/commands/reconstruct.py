@@ -206,11 +206,10 @@ def _hidden_by(
         if masking is not None or ratio is not None:
             raise SettingsError("--mask says what to hide; leave out --masking and --ratio")
         return painted if isinstance(painted, Tensor) else _painted(Path(painted))
-    if masking is None:
-        masking = model.objective.masking
-    elif isinstance(masking, str):
-        masking = _MASKINGS[masking]
-    return masking if ratio is None else _with_ratio(masking, ratio)
+    chosen = masking or model.objective.masking
+    if isinstance(chosen, str):
+        chosen = _MASKINGS[chosen]
+    return chosen if ratio is None else _with_ratio(chosen, ratio)
 
 
 def _with_ratio(masking: AnyMasking, ratio: float) -> AnyMasking:

@@ -29,7 +29,7 @@ _FEWEST_CODES, _CODES = 512, 8192
 
 def row(name: str, change: Callable[[Trial], Trial], *published: float) -> Variation:
     """A variation with the columns of the paper's table 1, fine-tuning and linear probe, as far as it has them."""
-    columns = dict(zip(("finetune", "linear"), published, strict=False))
+    columns = dict[str, float](zip(("finetune", "linear"), published, strict=False))
     return Variation(name=name, change=change, published=columns)
 
 

@@ -30,9 +30,10 @@ def collected(plan: Plan, setting: Setting | None) -> StudyResult:
             collapses=[],
             tokenizer_flops=codes.epochs * images * spent.flops if codes and spent else 0.0,
         )
-        for seed in () if setting is None else plan.seeds:
-            run = job_of(name, trial, seed, setting, plan.root)
-            _fill(empty, run, measurements(study, trial))
+        if setting is not None:
+            for seed in plan.seeds:
+                run = job_of(name, trial, seed, setting, plan.root)
+                _fill(empty, run, measurements(study, trial))
         return empty
 
     lines = [
