@@ -90,13 +90,19 @@ def features(
     size: Size,
     statistics: ChannelStatistics,
     device: torch.device,
+    workers: int | None = None,
 ) -> Features:
-    """Features of every readable image of a source, in order, from its centre crop."""
+    """Features of every readable image of a source, in order, from its centre crop.
+
+    By default, the number of loading processes depends on the device.
+    """
     # One block for all results: many small tensors between large temporary ones would fragment the heap.
     classes, means = (torch.empty(len(source), encoder.embed_dim) for _ in range(2))
     positions: list[int] = []
     unreadable: Unreadable = []
-    for rows, encoded in _encoded(encoder, source, size, statistics, device, positions, unreadable):
+    for rows, encoded in _encoded(
+        encoder, source, size, statistics, device, workers, positions, unreadable
+    ):
         classes[rows] = encoded.cls.mean(1)
         means[rows] = encoded.patches.mean(1)
     count, labels = len(positions), _labels(source, positions)
@@ -110,8 +116,11 @@ def patch_tokens(
     size: Size,
     statistics: ChannelStatistics,
     device: torch.device,
+    workers: int | None = None,
 ) -> Tokens:
     """Class token and patch tokens of every readable image of a source, in order, in memory.
+
+    By default, the number of loading processes depends on the device.
 
     Raises:
         ResourceError: if they do not fit in memory.
@@ -119,7 +128,9 @@ def patch_tokens(
     tokens = torch.empty(check_room(encoder, source, size))
     positions: list[int] = []
     unreadable: Unreadable = []
-    for rows, encoded in _encoded(encoder, source, size, statistics, device, positions, unreadable):
+    for rows, encoded in _encoded(
+        encoder, source, size, statistics, device, workers, positions, unreadable
+    ):
         tokens[rows, :1] = encoded.cls.mean(1, keepdim=True)
         tokens[rows, 1:] = encoded.patches
     labels = _labels(source, positions)
@@ -132,12 +143,14 @@ def _encoded(
     size: Size,
     statistics: ChannelStatistics,
     device: torch.device,
+    workers: int | None,
     positions: list[int],
     unreadable: Unreadable,
 ) -> Iterator[tuple[slice, Encoded]]:
     """The rows of a batch of images and its tokens; adds to `positions` and `unreadable`."""
-    many = len(source) >= _WORTH_WORKERS
-    workers = best_workers(device, source.in_memory) if many else 0
+    if workers is None:
+        many = len(source) >= _WORTH_WORKERS
+        workers = best_workers(device, source.in_memory) if many else 0
     for batch in in_order(
         source, WHOLE_IMAGE, size, statistics, unreadable, batch_size=_BATCH, workers=workers
     ):
