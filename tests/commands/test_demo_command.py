@@ -42,7 +42,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny recipe, few steps of fine-tuning, and two counts of labels."""
     recipe = replace(tiny.RECIPE, views=CenterCrop(), batch_size=64)
     monkeypatch.setattr(
-        demo, "RECIPES", {"mae-digits": RECIPES["mae-digits"]._replace(recipe=recipe)}
+        demo, "RECIPES", {"mae-digits": replace(RECIPES["mae-digits"], recipe=recipe)}
     )
     monkeypatch.setattr(demo, "ProcessPoolExecutor", Here)
     monkeypatch.setattr(demo, "_LABELS", (1, 3))
