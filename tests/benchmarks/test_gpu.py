@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import unmask
 
 SOURCE = Path(unmask.__file__).parents[1]
@@ -32,6 +34,7 @@ MISSING = [
 ]
 
 
+@pytest.mark.slow
 def test_on_a_bare_machine(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     script = (

@@ -21,6 +21,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 SMALL = ["--recipe", "mae-digits", "--micro-batch", "4", "--threads", "1"]
 
 
+@pytest.mark.slow
 def test_json_is_all_that_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main([*SMALL, "--json", "--data", "digits"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -31,6 +32,7 @@ def test_json_is_all_that_is_printed(capsys: pytest.CaptureFixture[str]) -> None
     assert found["machine"]["threads"] == 1
 
 
+@pytest.mark.slow
 def test_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     tiny.write_images(tmp_path, 6)
     assert bench.main([*SMALL, "--data", str(tmp_path)]) == 0

@@ -50,6 +50,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(few_labels, "LEARNING_RATES", (1e-3,))
 
 
+@pytest.mark.slow
 def test_demo(unmask: Unmask, short: None) -> None:
     said = unmask("demo", "--epochs", "1", "--seeds", "1", "--out", "shown")
     assert said.status == 0

@@ -182,6 +182,7 @@ def test_nothing_to_test_on(unmask: Unmask, trained: RunFolder, tmp_path: Path) 
     assert "nan" not in said.all
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("protocol", "feature"), [("linear", "cls"), ("attentive", "patches")])
 def test_probes_have_a_mean_and_a_spread(
     unmask: Unmask,
@@ -221,6 +222,7 @@ def picture_of(path: Path) -> tuple[int, int]:
         return picture.size
 
 
+@pytest.mark.slow
 def test_a_ladder_draws_its_curve_beside_both_controls(
     unmask: Unmask, trained: RunFolder, classes: Path
 ) -> None:
@@ -302,6 +304,7 @@ def test_damaged_features_are_told_and_mended(
     ]
 
 
+@pytest.mark.slow
 def test_encoders_are_compared_by_size(
     unmask: Unmask, trained: RunFolder, classes: Path, images: Path, tmp_path: Path
 ) -> None:

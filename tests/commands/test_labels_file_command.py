@@ -30,7 +30,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("protocol", ["knn", "logistic", "linear"])
+@pytest.mark.parametrize(
+    "protocol", ["knn", "logistic", pytest.param("linear", marks=pytest.mark.slow)]
+)
 def test_evaluate_gives_an_map(
     unmask: Unmask,
     trained: RunFolder,

@@ -297,6 +297,7 @@ def signalled(
             process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_saves_and_leaves_with_the_command_to_go_on(
     signalled: dict[signal.Signals, Stopped], number: signal.Signals
@@ -310,6 +311,7 @@ def test_signal_saves_and_leaves_with_the_command_to_go_on(
     assert tiny.timeless(folder)[-1]["step"] == step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 def test_going_on_after_a_signal_ends_alike(
     signalled: dict[signal.Signals, Stopped], number: signal.Signals, unmask: Unmask

@@ -102,6 +102,7 @@ def test_folder_of_images(unmask: Unmask, trained: RunFolder, images: Path) -> N
     assert [row["image"] for row in found] == [f"{n:02}.png" for n in range(12)]
 
 
+@pytest.mark.slow
 def test_digits(unmask: Unmask, tmp_path: Path) -> None:
     run = tiny.begin(tmp_path / "run", "digits")
     tiny.one_step(run)
@@ -222,6 +223,7 @@ def test_many_images_are_cut_to_a_sheet(unmask: Unmask, trained: RunFolder, tmp_
     assert "8 of the 66 images in" in said.err
 
 
+@pytest.mark.slow
 def test_many_files_are_cut_to_a_sheet(unmask: Unmask, trained: RunFolder, tmp_path: Path) -> None:
     files = sorted(tiny.write_images(tmp_path / "many", 66).iterdir())
     said = unmask("reconstruct", trained.root, *files)

@@ -51,6 +51,7 @@ def test_list_names_every_study_and_its_source(unmask: Unmask) -> None:
     assert unmask("study").out == said.out
 
 
+@pytest.mark.slow
 def test_a_study_of_one_s_own_goes_on_where_it_was(
     unmask: Unmask, own: str, tmp_path: Path
 ) -> None:
@@ -69,6 +70,7 @@ def test_a_study_of_one_s_own_goes_on_where_it_was(
     assert again.raw[again.raw.index("# My own") :] == said.raw[said.raw.index("# My own") :]
 
 
+@pytest.mark.slow
 def test_a_budget_cuts_all_epochs_alike_and_stays(unmask: Unmask, own: str, tmp_path: Path) -> None:
     words = ("study", f"{own}:study", tmp_path / "data", *QUICK[:4], "--out", "studies")
     said = unmask(*words, "--budget", "50%", "--seeds", "1")
@@ -79,6 +81,7 @@ def test_a_budget_cuts_all_epochs_alike_and_stays(unmask: Unmask, own: str, tmp_
     assert "runs 2 of 3 left" in unmask(*words, "--seeds", "1").out, "drawn weights stay known"
 
 
+@pytest.mark.slow
 def test_a_budget_in_time_stays_what_it_was(
     unmask: Unmask, own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

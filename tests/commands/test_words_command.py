@@ -118,6 +118,7 @@ def test_a_tenth_is_held_out_and_rare_characters_are_one(tmp_path: Path) -> None
     assert (len(text.train), len(text.test)) == (pieces - pieces // 10, pieces // 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [NextCharacter(), HiddenCharacters()])
 def test_both_learn_what_a_trigram_cannot_see(tmp_path: Path, objective: AnyReading) -> None:
     """Triples of eight characters, drawn at random and each said eight times over: what is three places away tells all."""

@@ -173,6 +173,7 @@ def test_both_encoders_are_treated_alike(
     tiny.assert_same_tensors(encoder.state_dict(), before)
 
 
+@pytest.mark.slow
 def test_fine_tuning_learns(encoder: VisionTransformer) -> None:
     images = grey(100)
     trial = draw_trial(images, images, 10, 30, 0)

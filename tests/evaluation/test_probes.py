@@ -22,6 +22,7 @@ def corners(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 SMALL = {"linear": LINEAR, "attentive": ATTENTIVE}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_separable_classes_are_told_apart_for_every_seed(name: str) -> None:
     probe = replace(SMALL[name], least_steps=200)

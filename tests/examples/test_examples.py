@@ -88,6 +88,7 @@ def test_examples_use_public_names_alone(file: Path) -> None:
     assert names
 
 
+@pytest.mark.slow
 def test_pretrain_from_python(example: Example, classes: Path, tmp_path: Path) -> None:
     said = example("pretrain_from_python")
     assert "step 5 of 5, loss " in said  # 0.2 epochs of 1,442 digits, 64 a step: 4.5
@@ -97,11 +98,13 @@ def test_pretrain_from_python(example: Example, classes: Path, tmp_path: Path) -
     assert tiny.newest(RunFolder(tmp_path / "mine")).info.step == 1
 
 
+@pytest.mark.slow
 def test_embed(example: Example, trained: RunFolder, classes: Path) -> None:
     assert example("embed").count(" is most like digit ") == 10
     assert example("embed", trained.root, classes).count(" is most like ") == 10
 
 
+@pytest.mark.slow
 def test_reconstruct(example: Example, trained: RunFolder, classes: Path) -> None:
     for words in ([], [trained.root, classes / "cats" / "00.png"]):
         said = example("reconstruct", *words)
@@ -111,6 +114,7 @@ def test_reconstruct(example: Example, trained: RunFolder, classes: Path) -> Non
                 assert min(sheet.size) > 200
 
 
+@pytest.mark.slow
 def test_evaluate(example: Example, trained: RunFolder, classes: Path) -> None:
     said = example("evaluate")
     assert "1442 images to learn from; the data's own train and test folders" in said
@@ -119,6 +123,7 @@ def test_evaluate(example: Example, trained: RunFolder, classes: Path) -> None:
         assert words in said
 
 
+@pytest.mark.slow
 def test_convert(example: Example, trained: RunFolder) -> None:
     for words in ([], [trained.root]):
         said = example("convert", *words)
@@ -126,6 +131,7 @@ def test_convert(example: Example, trained: RunFolder) -> None:
         assert "timm: model.safetensors, " in said
 
 
+@pytest.mark.slow
 def test_labels_file(example: Example, trained: RunFolder, classes: Path, tmp_path: Path) -> None:
     said = example("labels_file")
     assert "frozen, cls: mAP " in said

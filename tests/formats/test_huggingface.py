@@ -123,6 +123,7 @@ def test_encoder_alone_is_a_vit_model(tmp_path: Path) -> None:
     assert models.json_of(tmp_path / "folder" / "config.json")["architectures"] == ["ViTModel"]
 
 
+@pytest.mark.slow
 def test_whole_base_model_to_transformers(tmp_path: Path) -> None:
     weights = weights_of(WHOLE_B16)
     file = written(weights, tmp_path / "folder", "huggingface")
@@ -131,6 +132,7 @@ def test_whole_base_model_to_transformers(tmp_path: Path) -> None:
     assert_equal_models(weights, theirs.eval(), count=1)
 
 
+@pytest.mark.slow
 def test_whole_base_model_from_transformers(tmp_path: Path) -> None:
     theirs = ViTMAEForPreTraining(ViTMAEConfig(norm_pix_loss=True, layer_norm_eps=1e-6)).eval()
     theirs.save_pretrained(tmp_path / "x")

@@ -53,6 +53,7 @@ def test_from_timm(tmp_path: Path) -> None:
     close(torch.cat([ours.cls, ours.patches], 1), theirs.forward_features(normalized(images)))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_whole_base_model_to_timm(tmp_path: Path) -> None:
     weights = weights_of(replace(WHOLE_B16, objective=None))
@@ -64,6 +65,7 @@ def test_whole_base_model_to_timm(tmp_path: Path) -> None:
     close(torch.cat([ours.cls, ours.patches], 1), theirs.forward_features(normalized(images)))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_whole_base_model_from_timm(tmp_path: Path) -> None:
     theirs = models.shaken(timm.create_model(B16, num_classes=0))

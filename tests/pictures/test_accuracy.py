@@ -50,7 +50,7 @@ def test_methods_of_different_sizes_share_an_axis(tmp_path: Path) -> None:
     assert pixels(path).min() < 100
 
 
-@pytest.mark.parametrize("classes", [2, 10, 100, 300])
+@pytest.mark.parametrize("classes", [2, 10, pytest.param(100, marks=pytest.mark.slow), 300])
 def test_confusion_of_few_and_many_classes(tmp_path: Path, classes: int) -> None:
     """All right, the diagonal alone is dark; all wrong, it is light."""
     names = tuple(f"a class with a long name {n}" for n in range(classes))

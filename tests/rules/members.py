@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+import pytest
 import torch
 from runs import tiny
 
@@ -189,6 +190,26 @@ def masked_objectives() -> list[tuple[str, str, str]]:
     """(objective, target, masking) in every combination of the registered kinds."""
     masked = [kind for kind, member in MEMBERS["objective"].items() if isinstance(member, Masked)]
     return list(product(masked, kinds(AnyTarget), kinds(AnyMasking)))
+
+
+def first_fast(combinations: list[tuple[str, str]]) -> list[Any]:
+    """The combinations, all but the first one marked as slow."""
+    first, *others = combinations
+    return [first, *(pytest.param(*each, marks=pytest.mark.slow) for each in others)]
+
+
+def some_fast(combinations: list[tuple[str, str, str]]) -> list[Any]:
+    """The combinations, with marks that leave every member one fast test at least."""
+    targets, maskings = list(kinds(AnyTarget)), list(kinds(AnyMasking))
+    period = min(len(targets), len(maskings))
+
+    def is_fast(target: str, masking: str) -> bool:
+        return (targets.index(target) - maskings.index(masking)) % period == 0
+
+    slow = pytest.mark.slow
+    return [
+        each if is_fast(*each[1:]) else pytest.param(*each, marks=slow) for each in combinations
+    ]
 
 
 def latent_objectives() -> list[tuple[str, str]]:

@@ -31,7 +31,18 @@ def losses_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[
     return losses
 
 
-@pytest.mark.parametrize("name", TESTED)
+SLOW = (
+    "together/partition",
+    "together/grid",
+    "together/block",
+    "latent/partition",
+    "tokenizer/digits",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in TESTED]
+)
 def test_six_steps_give_the_losses_of_before(
     name: str, losses_of: Callable[[str], list[float]]
 ) -> None:

@@ -173,14 +173,18 @@ def hidden_pixels(mask: PatchMask, patch_size: int) -> torch.Tensor:
     return rows.repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
 
 
-@pytest.mark.parametrize(("objective", "target", "masking"), members.masked_objectives())
+@pytest.mark.parametrize(
+    ("objective", "target", "masking"), members.some_fast(members.masked_objectives())
+)
 def test_every_masked_objective_resumes_bit_for_bit(
     images: Path, tmp_path: Path, objective: str, target: str, masking: str
 ) -> None:
     check_resumption(run_of(images, objective, target, masking), tmp_path)
 
 
-@pytest.mark.parametrize(("objective", "target"), members.next_patch_objectives())
+@pytest.mark.parametrize(
+    ("objective", "target"), members.first_fast(members.next_patch_objectives())
+)
 def test_every_next_patch_objective_resumes_bit_for_bit(
     images: Path, tmp_path: Path, objective: str, target: str
 ) -> None:
@@ -188,7 +192,7 @@ def test_every_next_patch_objective_resumes_bit_for_bit(
     check_resumption(run, tmp_path)
 
 
-@pytest.mark.parametrize(("objective", "masking"), members.latent_objectives())
+@pytest.mark.parametrize(("objective", "masking"), members.first_fast(members.latent_objectives()))
 def test_every_latent_objective_resumes_bit_for_bit(
     images: Path, tmp_path: Path, objective: str, masking: str
 ) -> None:
@@ -226,7 +230,10 @@ def encoded_by(encoding: str, decoder: str) -> MAE:
     )
 
 
-@pytest.mark.parametrize("clipping", MEMBERS["clipping"])
+@pytest.mark.parametrize(
+    "clipping",
+    [n if n == "each" else pytest.param(n, marks=pytest.mark.slow) for n in MEMBERS["clipping"]],
+)
 @pytest.mark.parametrize("objective", members.comparing_objectives())
 def test_every_comparing_objective_resumes_bit_for_bit(
     images: Path, tmp_path: Path, objective: str, clipping: str

@@ -24,6 +24,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, 0.2)
 
 
+@pytest.mark.slow
 def test_all_parts(tmp_path: Path) -> None:
     tiny.write_images(tmp_path, 12)
     found = bench("tiny", tiny.RECIPE, HARDWARE, find_source(str(tmp_path)).open("train"), None)
@@ -46,6 +47,7 @@ def test_all_parts(tmp_path: Path) -> None:
     assert found.advice
 
 
+@pytest.mark.slow
 def test_one_size_alone() -> None:
     found = bench("tiny", tiny.RECIPE, HARDWARE, None, 3)
     assert [step.images for step in found.steps] == [3]
@@ -54,6 +56,7 @@ def test_one_size_alone() -> None:
     assert "add --data DATA to measure" in found.bottleneck
 
 
+@pytest.mark.slow
 def test_memory_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_STEP_SECONDS", 1e9)
     monkeypatch.setattr(module, "saved_bytes", lambda *rest: 1000)

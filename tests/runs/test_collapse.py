@@ -125,6 +125,7 @@ def test_an_encoder_that_gives_one_answer_has_collapsed(classes: Path) -> None:
     assert collapse(wide) == "an effective rank of 1.0, below 10% of 64"
 
 
+@pytest.mark.slow
 def test_distillation_without_centring_and_sharpening_collapses(tmp_path: Path) -> None:
     """After the first look, at which it has hardly begun."""
     folder = tiny.finished_run(tmp_path / "run", "digits", recipe=DISTILLING)

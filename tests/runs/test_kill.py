@@ -40,6 +40,7 @@ def killed(images: Path) -> tuple[RunFolder, dict[str, Any]]:
     return folder, json.loads(report.read_text())
 
 
+@pytest.mark.slow
 def test_killed_run_ends_like_one_that_never_was(
     killed: tuple[RunFolder, dict[str, Any]], images: Path
 ) -> None:
@@ -52,6 +53,7 @@ def test_killed_run_ends_like_one_that_never_was(
     tiny.assert_same_end(folder, whole)
 
 
+@pytest.mark.slow
 def test_kills_cost_no_finished_step(killed: tuple[RunFolder, dict[str, Any]]) -> None:
     """The newest whole checkpoint never goes back."""
     steps = killed[1]["steps"]
@@ -59,6 +61,7 @@ def test_kills_cost_no_finished_step(killed: tuple[RunFolder, dict[str, Any]]) -
     assert 0 < steps[-1] < 90  # or the kills came too late to count
 
 
+@pytest.mark.slow
 def test_nothing_half_written_is_left(killed: tuple[RunFolder, dict[str, Any]]) -> None:
     folder, _ = killed
     found = sorted(path.name for path in folder.checkpoints.iterdir())
@@ -66,6 +69,7 @@ def test_nothing_half_written_is_left(killed: tuple[RunFolder, dict[str, Any]]) 
     assert len(found) == 2
 
 
+@pytest.mark.slow
 def test_second_process_is_refused_and_the_first_named(
     killed: tuple[RunFolder, dict[str, Any]],
 ) -> None:

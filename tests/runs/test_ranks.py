@@ -23,9 +23,10 @@ from unmask.training.checkpoint import COMPANIONS
 from unmask.training.optimizers import AdamW, ClipEach
 from unmask.training.schedules import WarmupCosine
 
-pytestmark = pytest.mark.timeout(
-    660
-)  # on a busy machine, processes that wait for one another are slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(660),  # on a busy machine, processes that wait for one another are slow
+]
 
 STEPS = 6
 IMAGES = 12

@@ -68,6 +68,7 @@ def test_stopping_after_every_step_changes_nothing(
     tiny.assert_same_end(folder, whole)
 
 
+@pytest.mark.slow
 def test_stopping_in_batches_that_cross_epochs_changes_nothing(
     images: Path, tmp_path: Path
 ) -> None:

@@ -141,6 +141,7 @@ def test_other_processes_have_the_same_size(images: Path, tmp_path: Path) -> Non
     assert samples(2, 5, 12, 0)[3][0] == 1  # the case in question is among them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_stopping_after_every_step_changes_nothing(
     whole: RunFolder, images: Path, tmp_path: Path, workers: int
@@ -152,6 +153,7 @@ def test_stopping_after_every_step_changes_nothing(
     tiny.assert_same_end(folder, whole)
 
 
+@pytest.mark.slow
 def test_a_step_is_the_objective_on_smaller_crops(images: Path, tmp_path: Path) -> None:
     """Each loss of the log against the objective called by hand, with the weights of before the step."""
     folder = tiny.begin(tmp_path / "run", images, recipe=RECIPE)

@@ -59,6 +59,7 @@ def test_resuming_never_fits_again(
     assert basis_of(folder).equal(before)
 
 
+@pytest.mark.slow
 def test_a_decoder_of_another_target_is_left_behind(images: Path, tmp_path: Path) -> None:
     pixels = trained(tmp_path / "pixels", images, tiny.RECIPE)
     folder = tiny.begin_from(tmp_path / "run", images, pixels.root, recipe=RECIPE)

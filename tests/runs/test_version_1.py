@@ -89,6 +89,7 @@ def check_results(results: dict[str, Any], expected: dict[str, Any]) -> None:
             assert results[name] == pytest.approx(value, rel=0.02, abs=NEAR_TIES), name
 
 
+@pytest.mark.slow
 def test_is_evaluated_as_it_was(run: Path) -> None:
     if command_of(run) == "tokenizer":
         pytest.skip("a tokenizer has no encoder")

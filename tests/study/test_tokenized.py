@@ -93,6 +93,7 @@ def test_one_tokenizer_is_trained_for_all_who_want_it(setting: Setting, tmp_path
     assert [step.doing for step in work(every, setting, Event())] == []
 
 
+@pytest.mark.slow
 def test_a_killed_tokenizer_goes_on(setting: Setting, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for _ in work(jobs_in(whole, setting)[1:2], setting, Event()):

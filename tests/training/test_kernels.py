@@ -30,6 +30,7 @@ from unmask.training.kernels import (
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_what_is_compiled_has_no_breaks_and_changes_nothing() -> None:
     script = Path(__file__).with_name("compiling.py")
     paths = [str(script.parents[1]), *sys.path]
