@@ -165,6 +165,7 @@ def test_images_of_another_kind_are_refused_by_the_model(
         bytes_model.fit(torch.zeros(3, 8, 8))
 
 
+@pytest.mark.slow
 def test_features_of_bands(unmask: Unmask, tmp_path: Path) -> None:
     for name in ("dry", "wet"):
         write_scenes(tmp_path / "data" / name, 4, 5)

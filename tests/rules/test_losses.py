@@ -32,11 +32,14 @@ def losses_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[
 
 
 SLOW = (
-    "together/partition",
-    "together/grid",
-    "together/block",
+    "dino",
+    "moco3",
     "latent/partition",
     "tokenizer/digits",
+    "together/beit",
+    "together/block",
+    "together/grid",
+    "together/partition",
 )
 
 

@@ -50,6 +50,7 @@ def seen(run: Run, module: nn.Module) -> dict[str, float]:
     return run.job.watch(run, run.data.open("train"), module).look()
 
 
+@pytest.mark.slow
 def test_lines_are_those_of_a_run_that_never_stopped(classes: Path, tmp_path: Path) -> None:
     recipe = replace(tiny.RECIPE, epochs=5.0)
     whole = tiny.finished_run(tmp_path / "whole", classes, recipe=recipe)

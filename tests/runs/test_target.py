@@ -39,6 +39,7 @@ def trained(root: Path, images: Path, recipe: Recipe = RECIPE) -> RunFolder:
     return folder
 
 
+@pytest.mark.slow
 def test_the_basis_is_that_of_the_training_images(images: Path, tmp_path: Path) -> None:
     folder = trained(tmp_path / "run", images)
     basis = basis_of(folder)

@@ -74,6 +74,7 @@ def jobs_in(root: Path, setting: Setting) -> list[Job]:
     return jobs(plan_in(root), setting)
 
 
+@pytest.mark.slow
 def test_one_tokenizer_is_trained_for_all_who_want_it(setting: Setting, tmp_path: Path) -> None:
     every = jobs_in(tmp_path, setting)
     done = [(step.job.name, step.doing) for step in work(every, setting, Event())]

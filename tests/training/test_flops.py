@@ -166,6 +166,7 @@ def test_the_counter_against_the_formula(
     assert found == 6 * sum(nominal(recipe)) - saved(recipe)
 
 
+@pytest.mark.slow
 def test_mask_tokens_cost_vit_l_what_the_paper_says() -> None:
     """3.25 times the products of a forward pass, counted at its real shapes (table 1c: 3.3)."""
     recipe = RECIPES["mae-l16"].recipe
