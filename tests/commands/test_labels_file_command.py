@@ -10,6 +10,7 @@ from commands.said import Unmask
 from runs import tiny
 
 import unmask as package
+from unmask.errors import SettingsError
 from unmask.evaluation.frozen import LINEAR
 from unmask.runs.folder import RunFolder
 
@@ -97,3 +98,21 @@ def test_finetune_and_predict(unmask: Unmask, trained: RunFolder, photos: Path) 
     assert len(rows) == 24
     assert rows["dark/00.png"]["class"].split(";") == ["cat", "owl"]
     assert package.predict("run", data, labels_file=file).score is not None
+
+
+@pytest.mark.parametrize("command", ["compare", "study mask-ratio"])
+def test_studies_take_labels_of_one_class_from_a_file(
+    unmask: Unmask, photos: Path, command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise SettingsError("far enough")
+
+    monkeypatch.setattr(f"unmask.commands.{command.split()[0]}.measured_costs", stop)
+    words = (*command.split(), photos / "photos", "--out", tmp_path, "--labels-file")
+    said = unmask(*words, photos / "labels.csv")
+    assert "needs exactly one class per image" in said.err
+    rows = [f"{side}/{n:02}.png,{n % 3}" for side in ("dark", "bright") for n in range(12)]
+    (tmp_path / "thirds.csv").write_text("\n".join(["file_name,label", *rows]) + "\n")
+    said = unmask(*words, tmp_path / "thirds.csv")
+    assert "far enough" in said.err
+    assert "3 classes" in said.out

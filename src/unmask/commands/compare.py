@@ -16,6 +16,7 @@ from unmask.console.studies import (
     setting_of,
 )
 from unmask.contracts import Size
+from unmask.data.kinds import find_source
 from unmask.errors import SettingsError
 from unmask.study.methods import METHODS, Comparison, Equal, equalised, of_steps
 from unmask.study.plan import Plan
@@ -74,6 +75,9 @@ class Arguments:
     data_kind: str | None = None
     """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""
 
+    labels_file: str | None = None
+    """A CSV or Parquet file with a column file_name and the class of each image, in place of class folders."""
+
     machine: Annotated[MachineFlags, tyro.conf.arg(name="")] = MachineFlags()
     """How to compute."""
 
@@ -104,7 +108,8 @@ def main(arguments: list[str]) -> int:
     trials = study.trials(TINY.base)
     root = make_folder(args.out)
     batch_size = max(trial.recipe.batch_size for trial in trials.values())
-    setting = setting_of(args.data, args.data_kind, args.images, args.machine, batch_size)
+    source = find_source(args.data, args.data_kind, labels_file=args.labels_file)
+    setting = setting_of(source, args.images, args.machine, batch_size)
     measured = measured_costs(
         "comparison",
         trainings(trials),

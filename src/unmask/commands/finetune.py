@@ -11,7 +11,7 @@ from unmask.annotations import annotated_words
 from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek, as_typed
 from unmask.console.hardware import RunFlags
-from unmask.console.output import console, say_notes, say_refused
+from unmask.console.output import console, say_left_out
 from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
 from unmask.console.train import Command, Common, Request, finished_folder
 from unmask.console.train import main as train_main
@@ -256,8 +256,7 @@ def _say_images(images: Images) -> None:
         f"images    {len(train):,} {annotated_words(train.annotations)} for training, {held_out}"
         f"{len(test):,} for testing ({images.split}), in {train.where}"
     )
-    say_notes(train)
-    say_refused(train)
+    say_left_out(train)
 
 
 def _say_plan(run: Run, recipe: Transfer, module: nn.Module, images: Images, cost: Cost) -> None:

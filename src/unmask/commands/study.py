@@ -18,6 +18,7 @@ from unmask.console.studies import (
     setting_of,
 )
 from unmask.contracts import Size
+from unmask.data.kinds import find_source
 from unmask.errors import SettingsError
 from unmask.study.ablations import STUDIES, find_study
 from unmask.study.plan import Plan
@@ -61,6 +62,9 @@ class Arguments:
     data_kind: str | None = None
     """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""
 
+    labels_file: str | None = None
+    """A CSV or Parquet file with a column file_name and the class of each image, in place of class folders."""
+
     machine: Annotated[MachineFlags, tyro.conf.arg(name="")] = MachineFlags()
     """How to compute."""
 
@@ -92,7 +96,8 @@ def main(arguments: list[str]) -> int:
             raise SettingsError(
                 f"which images? `unmask study {args.name} FOLDER`; FOLDER holds one folder of images per class"
             )
-        setting = setting_of(args.data, args.data_kind, scale.images, args.machine, batch_size)
+        source = find_source(args.data, args.data_kind, labels_file=args.labels_file)
+        setting = setting_of(source, scale.images, args.machine, batch_size)
         hardware, statistics = setting.hardware, setting.statistics
     else:
         hardware = hardware_of(args.machine, in_memory=True, batch_size=batch_size)

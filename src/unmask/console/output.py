@@ -81,26 +81,16 @@ def _state(report: training.Progress) -> str:
     )
 
 
-def say_refused(source: ImageSource) -> None:
-    """Print how many image files cannot be used, and what is wrong with the first."""
+def say_left_out(source: ImageSource) -> None:
+    """Print which files cannot be used, which other files were skipped, and notes such as labels without an image."""
     if source.refused:
         name, reason = source.refused[0]
         console.print(
             f"          {len(source.refused)} cannot be used, the first is {name}: {reason}"
         )
-
-
-def say_left_out(source: ImageSource) -> None:
-    """Print which files cannot be used, and which other types of files were skipped."""
-    say_refused(source)
     if source.others:
         kinds = ", ".join(f"{count} {ending}" for ending, count in source.others.most_common(5))
         console.print(f"          skipped, not images: {kinds}")
-    say_notes(source)
-
-
-def say_notes(source: ImageSource) -> None:
-    """Print the notes of a source, such as labels without an image."""
     for note in source.notes if isinstance(source, Noted) else ():
         console.print(f"          {note}")
 

@@ -14,7 +14,7 @@ from unmask.channels import ChannelStatistics
 from unmask.console.hardware import MachineFlags, hardware_of
 from unmask.console.output import console, duration
 from unmask.console.processes import signals
-from unmask.data.kinds import find_source
+from unmask.data import AnySource
 from unmask.data.labelled import Labelled, Subset, draw_share, open_labelled
 from unmask.data.statistics import measure
 from unmask.errors import ResourceError, SettingsError
@@ -84,10 +84,9 @@ def checked_budget(budget: str | None) -> Budget | None:
 
 
 def setting_of(
-    data: str, data_kind: str | None, images: int | None, flags: MachineFlags, batch_size: int
+    source: AnySource, images: int | None, flags: MachineFlags, batch_size: int
 ) -> Setting:
     """Images and hardware of a study; `images` limits the number of training images."""
-    source = find_source(data, data_kind)
     labelled = _few(open_labelled(source, 0), images)
     console.print(
         f"images    {len(labelled.train):,} for training and {len(labelled.test):,} for testing, "
