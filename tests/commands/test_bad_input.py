@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -52,6 +53,32 @@ def test_data_is_a_file(unmask: Unmask, images: Path) -> None:
     said = unmask("pretrain", images / "00.png")
     assert said.status == 1
     assert "00.png is a file" in said.err
+
+
+def test_a_picture_that_is_a_program_is_not_run(
+    unmask: Unmask,
+    images: Path,
+    trained: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ghostscript on the path would run a PostScript file, whatever it is called."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (programs / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    folder = Path(shutil.copytree(images, tmp_path / "some"))
+    script = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n"
+    (folder / "script.jpg").write_text(script)
+    words = ("--recipe", f"{tiny.__file__}:RECIPE", "--epochs", "1", "--max-set-aside", "0.5")
+    said = unmask("pretrain", folder, *words, "--workers", "0", "--out", tmp_path / "run")
+    assert said.status == 0, said.err
+    assert "script.jpg: not an image of a known format" in said.all
+    for masked in (("--mask", folder / "script.jpg", folder / "00.png"), (folder / "script.jpg",)):
+        said = unmask("reconstruct", trained.root, *masked, "--out", tmp_path / "sheet.png")
+        assert said.status == 1
+    assert not (tmp_path / "ran").exists()
 
 
 def test_empty_folder(unmask: Unmask, tmp_path: Path) -> None:

@@ -303,6 +303,17 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
             attempt()
 
 
+def test_no_format_is_tried_that_runs_a_program_or_is_not_promised() -> None:
+    """PostScript, and formats that Pillow reads and no document of ours names."""
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(hello) print\nshowpage\n"
+    icon = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(icon, "ICO")
+    for data in (script, icon.getvalue()):
+        for attempt in (lambda d=data: decode(d, 3), lambda d=data: read_header(io.BytesIO(d))):
+            with pytest.raises(DataError, match="not an image of a known format"):
+                attempt()
+
+
 def test_bomb_is_refused_by_its_header() -> None:
     data = png(20_000, 20_000, 8, 2, b"")
     for attempt in (lambda: decode(data, 3), lambda: read_header(io.BytesIO(data))):
@@ -325,7 +336,7 @@ def test_32_bit_pixels_are_refused(kind: type) -> None:
 
 
 def test_unreadable_path_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Image, "open", refuse)

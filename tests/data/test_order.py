@@ -109,3 +109,9 @@ def test_processes_share_a_batch(processes: int, batch_size: int) -> None:
 
 def test_one_process_has_all_rows() -> None:
     assert rows_of(0, 1, 8) is None
+
+
+def test_each_epoch_of_a_run_has_its_own_order() -> None:
+    epochs = [[index for _, index in samples(step, 40, 40, 0)] for step in range(3)]
+    assert all(sorted(epoch) == list(range(40)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3

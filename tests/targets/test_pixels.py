@@ -51,6 +51,18 @@ def test_a_patch_of_one_colour_becomes_nothing() -> None:
     torch.testing.assert_close(scaled, torch.zeros_like(scaled), atol=1e-3, rtol=0)
 
 
+def test_the_root_adds_a_millionth_as_the_published_code_does() -> None:
+    """In a patch whose variance is as small, 1e-5 would give half the values."""
+    images = torch.full((1, 3, 16, 16), 77, dtype=torch.uint8)
+    images[:, 0, ::4, ::4] += 1  # one of 48 values of each patch
+    plain = problems.Statistics(torch.zeros(3), torch.ones(3))
+    scaled = NormalizedPixels().build(4, 3)(images, some_mask(1), plain)
+    step = 1 / 255
+    variance = step**2 / 48
+    expected = step * 47 / 48 / math.sqrt(variance + 1e-6)
+    torch.testing.assert_close(scaled.amax(-1), torch.full((1, 12), expected), atol=2e-4, rtol=2e-4)
+
+
 @pytest.mark.parametrize("target", [Pixels(), NormalizedPixels()], ids=["pixels", "normalized"])
 def test_error_of_each_patch_is_a_mean_of_squares(target: Pixels | NormalizedPixels) -> None:
     module = target.build(1, 2)

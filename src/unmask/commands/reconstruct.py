@@ -16,6 +16,7 @@ from torch import Tensor
 from unmask.console.arguments import parse
 from unmask.console.output import console, loaded, notes, writing
 from unmask.data import AnySource
+from unmask.data.decode import open_image
 from unmask.data.kinds import find_source, is_data, parse_channels
 from unmask.errors import DataError, SettingsError, UnmaskError
 from unmask.masking import (
@@ -238,7 +239,7 @@ def _with_ratio(masking: AnyMasking, ratio: float) -> AnyMasking:
 def _painted(path: Path) -> Tensor:
     """Which pixels of a picture are painted, [h w]."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             alpha = image.has_transparency_data
             levels = np.asarray(
                 image.convert("RGBA").getchannel("A") if alpha else image.convert("L")

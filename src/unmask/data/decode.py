@@ -48,6 +48,9 @@ IMAGE_ENDINGS = frozenset(
 )
 """Files with these endings are read as images; their content then decides the format."""
 
+_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""What Pillow may try. Never EPS: PostScript is a program, which Pillow would have Ghostscript run."""
+
 _MAX_PIXELS = 178_956_970  # Pillow's limit for decompression bombs
 _UNREADABLE = (
     Image.DecompressionBombError,
@@ -83,7 +86,7 @@ def read_header(data: Any) -> Header:
         DataError: with the reason, if `decode` would not read it.
     """
     try:
-        with _open(data) as image:
+        with open_image(data) as image:
             _check(image)
             return Header(
                 Size(image.height, image.width), image.mode in ("1", "L", "I;16", "I;16B")
@@ -104,7 +107,7 @@ def decode(data: bytes, channels: int) -> UInt8[Tensor, "c h w"]:
             and plain.size.height * plain.size.width <= _MAX_PIXELS
         ):
             return fast[plain.format](data, mode="RGB" if channels == 3 else "GRAY")
-        with _open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data)) as image:
             _check(image)
             if fast and _plain(image):
                 return fast[image.format](data, mode="RGB" if channels == 3 else "GRAY")
@@ -131,14 +134,14 @@ def decode_jpegs(files: list[Tensor], channels: int, device: torch.device) -> li
 
 def upright_format(data: bytes) -> str | None:
     """JPEG or PNG, if every decoder reads the same pixels from the file as `decode`; else None."""
-    with _open(io.BytesIO(data)) as image:
+    with open_image(io.BytesIO(data)) as image:
         upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
         return image.format if _plain(image) and upright else None
 
 
 def jpeg_or_png(data: bytes) -> str:
     """JPEG for any JPEG file, whatever its colour space; PNG for all others."""
-    with _open(io.BytesIO(data)) as image:
+    with open_image(io.BytesIO(data)) as image:
         return "JPEG" if image.format in ("JPEG", "MPO") else "PNG"
 
 
@@ -195,10 +198,16 @@ def _torchcodec() -> dict[str | None, Any] | None:
     return {"JPEG": decode_jpeg, "PNG": decode_png}
 
 
-def _open(data: Any) -> Image.Image:
+def open_image(data: Any) -> Image.Image:
+    """A path or an open file as Pillow's image, pixels not yet read; in one of the formats that we read, by content.
+
+    Raises:
+        OSError: if it cannot be read; `UnidentifiedImageError` if it is in no such format.
+    """
+    Image.init()  # so that `OPEN` has every format that this build of Pillow reads
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(data)
+        return Image.open(data, formats=[name for name in _FORMATS if name in Image.OPEN])
 
 
 def _check(image: Image.Image) -> None:

@@ -6,10 +6,10 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from unmask.data import AnySource, Digits, LabelsFile, Shards, Tiff
-from unmask.data.decode import IMAGE_ENDINGS
+from unmask.data.decode import IMAGE_ENDINGS, open_image
 from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.pack_manifest import PACK
 from unmask.data.tiff import BAND_ENDINGS, GDAL_NODATA, silent
@@ -141,7 +141,7 @@ def _has_bands(file: Path) -> bool:
     if file.suffix.lower() == ".npy":
         return True
     try:
-        with silent("PIL.TiffImagePlugin"), Image.open(file) as image:
+        with silent("PIL.TiffImagePlugin"), open_image(file) as image:
             pages = getattr(image, "n_frames", 1)
             has_no_data = GDAL_NODATA in getattr(image, "tag_v2", {})
             return pages > 1 or has_no_data or image.mode not in _PLAIN_MODES
