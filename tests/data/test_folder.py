@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -202,10 +203,10 @@ def test_a_file_without_permission_is_refused(
     paint("a.png", "locked.png")
     real = Image.open
 
-    def refuse(path: object, *rest: object) -> Image.Image:
+    def refuse(path: object, **more: Any) -> Image.Image:
         if str(path).endswith("locked.png"):
             raise PermissionError(13, "Permission denied")
-        return real(path, *rest)  # type: ignore[arg-type]
+        return real(path, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Image, "open", refuse)
     source = opened(tmp_path)
