@@ -20,7 +20,7 @@ TOLERANCE = 1e-6
 NEAR_TIES = 0.01
 """Of 355 test images, those that rounding may move from one class to another: three."""
 
-ANEW = {
+BEGUN_AGAIN = {
     "pretrain-dino": [
         1.895205020904541,
         1.8967548608779907,
@@ -100,7 +100,7 @@ def test_is_evaluated_as_it_was(run: Path) -> None:
 def test_its_settings_can_be_repeated(tmp_path: Path, name: str) -> None:
     old, again = VERSION_1 / name, tmp_path / "again"
     call(["pretrain", "digits", "--like", str(old), *MACHINE, "--out", str(again)])
-    whole = ANEW.get(name) or losses(old) + expected_of(old)["losses"]
+    whole = BEGUN_AGAIN.get(name) or losses(old) + expected_of(old)["losses"]
     assert losses(again) == pytest.approx(whole, rel=TOLERANCE)
 
 

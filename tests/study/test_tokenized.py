@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from runs import tiny
-from study.test_worker import BASE, setting_of
+from study.test_worker import BASE, plan_in, setting_of
 
 from unmask.contracts import Size
 from unmask.errors import SettingsError
@@ -18,7 +18,7 @@ from unmask.study.ablations import STUDIES
 from unmask.study.claims import claimed
 from unmask.study.cost import StepCost, costs
 from unmask.study.methods import Comparison, equalised, tokenized
-from unmask.study.plan import Job, Plan, Setting, expected_seconds, jobs, noted
+from unmask.study.plan import Job, Setting, expected_seconds, jobs, noted
 from unmask.study.report import collected
 from unmask.study.study import PAPER, TINY, tokenizer_of, trainings
 from unmask.study.table import csv_text, markdown
@@ -57,21 +57,8 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     return setting_of(tiny.write_classes(tmp_path_factory.mktemp("tokenized") / "data"))
 
 
-def plan_in(root: Path, **changes: Any) -> Plan:
-    plan = Plan(
-        study=STUDY,
-        name="codes",
-        trials=STUDY.trials(BASE),
-        costs={},
-        seeds=[0],
-        root=root,
-        words=(),
-    )
-    return replace(plan, **changes)
-
-
 def jobs_in(root: Path, setting: Setting) -> list[Job]:
-    return jobs(plan_in(root), setting)
+    return jobs(plan_in(root, STUDY), setting)
 
 
 @pytest.mark.slow
@@ -142,7 +129,7 @@ def test_what_it_costs_is_told(setting: Setting, tmp_path: Path) -> None:
     )
     assert costs(*about, batch=4, rounds=2, kept=kept, tell=lines.append) == measured
     assert lines == []
-    found = collected(plan_in(tmp_path, costs=measured), setting)
+    found = collected(plan_in(tmp_path, STUDY, costs=measured), setting)
     spent = (
         tiny.TOKENIZING.epochs * len(setting.labelled.train) * measured[tokenizer_of("codes")].flops
     )
