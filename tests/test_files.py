@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from unmask.files import is_unfinished, write_whole
+from unmask.errors import DataError
+from unmask.files import is_unfinished, parse_json, read_json, write_whole
 
 
 def test_a_file_is_replaced(tmp_path: Path) -> None:
@@ -44,3 +45,28 @@ def test_what_a_killed_process_leaves_can_be_told_from_other_files(tmp_path: Pat
     assert seen[0].parent == tmp_path
     for name in ("a.json", ".a.json", "12-a.json", ".12-", ".writing-step-0000001"):
         assert not is_unfinished(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"a": ', "is not valid JSON"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b'{"label": ' + b"1" * 5000 + b"}", "is not valid JSON"),
+        (b"\xff\xfe\xff", "is not valid JSON"),
+        (b'"' + b"a" * 100 + b'"', "larger than 64 bytes"),
+    ],
+)
+def test_json_that_cannot_be_read_names_the_file(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    file = tmp_path / "note.json"
+    file.write_bytes(content)
+    most = 64 if reason.startswith("larger") else 2**20
+    with pytest.raises(DataError, match=reason) as caught:
+        read_json(file, most)
+    assert str(file) in str(caught.value)
+
+
+def test_json_is_read() -> None:
+    assert parse_json('{"a": [1, null]}', "a note") == {"a": [1, None]}

@@ -1,10 +1,17 @@
-"""Files that readers see whole or not at all, whatever interrupts the writing."""
+"""Files that readers see whole or not at all, whatever interrupts the writing; and JSON from files, within bounds."""
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from unmask.errors import DataError
+
+MAX_JSON = 64 * 2**20
+"""Bytes of the largest JSON file that is read; a log of a million steps has more, and is read line by line."""
 
 _UNFINISHED = re.compile(r"\.\d+-.")
 
@@ -33,6 +40,36 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 def is_unfinished(path: Path) -> bool:
     """Whether this is a temporary file of `write_whole`, such as a killed process leaves."""
     return _UNFINISHED.match(path.name) is not None
+
+
+def read_json(path: Path, most: int = MAX_JSON) -> Any:
+    """The JSON value in a file.
+
+    Raises:
+        DataError: see `parse_json`.
+        OSError: if the file cannot be opened.
+    """
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    return parse_json(content, str(path), most)
+
+
+def parse_json(content: str | bytes, name: str, most: int = MAX_JSON) -> Any:
+    """A JSON value from text. Every reader of JSON goes through here, because a file may hold anything.
+
+    Raises:
+        DataError: with the name, if it has more than `most` bytes, is nested too deeply, or is not JSON.
+    """
+    if len(content) > most:
+        raise DataError(f"{name} is larger than {most:,} bytes, too large for what it should hold")
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise DataError(f"{name} is not valid: it is nested too deeply") from None
+    except (
+        ValueError
+    ) as error:  # also of bytes that are no text, and of integers with thousands of digits
+        raise DataError(f"{name} is not valid JSON: {error}") from None
 
 
 def sync(path: Path) -> None:
