@@ -16,8 +16,9 @@ from torch import Tensor
 from unmask.console.arguments import parse
 from unmask.console.output import console, loaded, notes, writing
 from unmask.data import AnySource
-from unmask.data.decode import open_image
 from unmask.data.kinds import find_source, is_data, parse_channels
+from unmask.data.picture_formats import open_image
+from unmask.data.statistics import read_as
 from unmask.errors import DataError, SettingsError, UnmaskError
 from unmask.masking import (
     AnyMasking,
@@ -280,7 +281,7 @@ def _pictures(images: Sequence[str | Path | AnySource], model: Model) -> list[tu
 
 def _some_of(data: AnySource, model: Model) -> list[tuple[str, Tensor]]:
     """A few images of a set, those it keeps for testing if there are any."""
-    source = data.open(data.splits()[-1])
+    source = read_as(data.open(data.splits()[-1]), model.spec.statistics)
     if source.channels not in (model.spec.channels, 1):
         raise DataError(
             f"{source.where} has {source.channels} channels, and this model {model.spec.channels}"

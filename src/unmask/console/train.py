@@ -188,6 +188,8 @@ def begin(command: Command, request: Request) -> Ready | None:
 
     # The run itself: what decides the result, in one spec.
     statistics = request.statistics()
+    images = common.images.read_as(statistics)
+    train_images = images.train
     job, weights = request.start(statistics)
     run = new_run(
         common.recipe_name,
@@ -212,7 +214,7 @@ def begin(command: Command, request: Request) -> Ready | None:
     # Only now is anything written.
     folder.create(run)
     first = save_start(folder, run, train_images, module) if weights else None
-    return Ready(run, folder, common.images, module, first)
+    return Ready(run, folder, images, module, first)
 
 
 def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready | None:
@@ -242,7 +244,7 @@ def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready 
         console.print(f"{folder.root} is finished: {run.steps:,} of {run.steps:,} steps are done")
         return None
 
-    images = run.job.open(run.data, run.seed)
+    images = run.job.open(run.data, run.seed).read_as(run.statistics)
     _check_images(command, run, images, folder)
     check_decode(changed.hardware, images.train, run.recipe.views)
     say_what_differs(changed.hardware, run.hardware, run.torch_version)
@@ -312,7 +314,7 @@ def _join(shared: SharedRun) -> Ready:
             "all machines share with --out"
         )
     run = from_json(Run, json.loads(shared.run))
-    images = run.job.open(run.data, run.seed)
+    images = run.job.open(run.data, run.seed).read_as(run.statistics)
     if images.train.fingerprint != run.fingerprint:
         raise RunError(
             f"the {len(images.train):,} images in {images.train.where} differ from those of the first process (other "

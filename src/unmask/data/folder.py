@@ -5,7 +5,7 @@ more subfolders, the top-level subfolder is its class.
 """
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from unmask.data.cache import size_and_change
-from unmask.data.decode import IMAGE_ENDINGS
+from unmask.data.decode import is_picture
 from unmask.data.image_files import EncodedImages, Listing
 from unmask.data.labels import Names, fingerprint
+from unmask.data.picture_formats import IMAGE_ENDINGS
 from unmask.data.splits import SPLITS
 from unmask.errors import DataError
 
@@ -26,6 +27,9 @@ class Folder:
 
     path: str
     """Path of the folder."""
+
+    by_content: bool = True
+    """Whether files without a usual ending are looked into; runs of older versions did not."""
 
     def splits(self) -> tuple[str, ...]:
         """("train", "test") if the folder has both, else ("train",): all images."""
@@ -38,7 +42,8 @@ class Folder:
             DataError: if the folder is missing or has no images.
         """
         root = split_folder(self.path, split)
-        listing = list_files(root, IMAGE_ENDINGS)
+        endings = IMAGE_ENDINGS if self.by_content else FIRST_ENDINGS
+        listing = list_files(root, endings, self.by_content)
         return EncodedImages(Files(root, listing.names), listing)
 
 
@@ -89,21 +94,37 @@ class Files:
             raise DataError(f"cannot be read ({error.strerror})") from None
 
 
+_TRIED = 3  # files of an unknown ending that are looked into
 _File = tuple[str, int, int]
 """Name, size in bytes and time of last change."""
 
 
-def list_files(root: Path, endings: frozenset[str]) -> Listing:
-    """Every visible file with one of these endings in a folder and its subfolders, sorted by name."""
+def list_files(root: Path, endings: frozenset[str], by_content: bool = False) -> Listing:
+    """Every visible file with one of these endings in a folder and its subfolders, sorted by name.
+
+    With `by_content`, also images without an ending, and those with an unknown ending if one of the first files with
+    that ending is an image.
+    """
     refused: list[tuple[str, str]] = []
-    others: Counter[str] = Counter()
-    files: list[_File] = []
+    by_ending: defaultdict[str, list[_File]] = defaultdict(list)
     for file in sorted(_walk(root, refused)):
         ending = os.path.splitext(file[0])[1].lower()  # noqa: PTH122 - faster for a million files
+        by_ending[ending].append(file)
+    files: list[_File] = []
+    others: Counter[str] = Counter()
+    for ending, group in by_ending.items():
         if ending in endings:
-            files.append(file)
+            chosen = group
         else:
-            others[ending or "(no ending)"] += 1
+            chosen = (
+                _pictures(root, group, first=len(group) if ending == "" else _TRIED)
+                if by_content
+                else []
+            )
+            if len(chosen) < len(group):
+                others[ending or "(no ending)"] += len(group) - len(chosen)
+        files += chosen
+    files.sort()
     names = [name for name, _, _ in files]
     sizes, changed = (np.array([file[i] for file in files], dtype=np.int64) for i in (1, 2))
     return Listing(
@@ -115,6 +136,13 @@ def list_files(root: Path, endings: frozenset[str]) -> Listing:
         fingerprint=fingerprint(names, sizes),
         state=f"{fingerprint([str(root.absolute())])}-{fingerprint(names, sizes, changed)}",
     )
+
+
+def _pictures(root: Path, files: list[_File], first: int) -> list[_File]:
+    """The files that are images by content; none if none of the first ones is."""
+    if not any(is_picture(root / name) for name, *_ in files[:first]):
+        return []
+    return [file for file in files if is_picture(root / file[0])]
 
 
 def _walk(root: Path, refused: list[tuple[str, str]]) -> Iterator[_File]:

@@ -9,9 +9,9 @@ from typing import Any, cast
 from PIL import UnidentifiedImageError
 
 from unmask.data import AnySource, Digits, LabelsFile, Shards, Tiff
-from unmask.data.decode import IMAGE_ENDINGS, open_image
 from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.pack_manifest import PACK
+from unmask.data.picture_formats import IMAGE_ENDINGS, open_image
 from unmask.data.tiff import BAND_ENDINGS, GDAL_NODATA, silent
 from unmask.errors import SettingsError, did_you_mean
 from unmask.spec import kinds

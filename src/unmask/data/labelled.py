@@ -23,7 +23,7 @@ from unmask.data.labels_file import LabelsFile
 from unmask.errors import DataError, SettingsError
 from unmask.randomness import derive
 from unmask.spec import kind_of
-from unmask.traits import Noted
+from unmask.traits import Levelled, Noted
 
 TEST_SHARE = 0.2
 _OWN_FOLDERS = "the data's own train and test folders"
@@ -44,6 +44,17 @@ class Subset:
             hashlib.sha256(mark.encode() + rows.astype("<i8").tobytes()).hexdigest()[:16]
             for mark in (whole.fingerprint, whole.state)
         )
+
+    @property
+    def levels(self) -> tuple[float, float] | None:
+        """See `Levelled`."""
+        return self.whole.levels if isinstance(self.whole, Levelled) else None
+
+    def with_levels(self, levels: tuple[float, float] | None) -> "Subset":
+        """See `Levelled`."""
+        if not isinstance(self.whole, Levelled):
+            return self
+        return Subset(self.whole.with_levels(levels), self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,6 +88,8 @@ class Labelled(NamedTuple):
 
 def _alike(test: ImageSource, train: ImageSource) -> ImageSource:
     """The test images with as many channels as the training images: grey or colour test images are converted."""
+    if isinstance(train, Levelled) and isinstance(test, Levelled) and train.levels is not None:
+        test = test.with_levels(train.levels)
     if test.channels == train.channels:
         return test
     if isinstance(test, EncodedImages) and train.channels in (1, 3):

@@ -77,6 +77,9 @@ class PackedSplit:
     class_names: tuple[str, ...]
     """Names of the classes by number, as used in `.cls` and `.json`."""
 
+    levels: tuple[float, float] | None = None
+    """The range of 16-bit values that became 0 to 255; None if there were no such images."""
+
     several_classes: bool = False
     """Whether an image may belong to several classes; then `.json` lists them."""
 

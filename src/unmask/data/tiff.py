@@ -18,8 +18,9 @@ from unmask.channels import Values
 from unmask.contracts import Sample, Size
 from unmask.data.cache import size_and_time
 from unmask.data.folder import Files, list_files, split_folder, splits_of
-from unmask.data.image_files import Listing, Store
+from unmask.data.image_files import Listing
 from unmask.data.labels import Names, fingerprint
+from unmask.data.picture_facts import Store
 from unmask.errors import DataError, ResourceError, SettingsError
 
 BAND_ENDINGS = frozenset([".tif", ".tiff", ".npy"])
@@ -96,6 +97,8 @@ class BandImages:
     """See `Tiff`. Images are uint8 if all files are and none has a no-data value, else float32 with NaN."""
 
     in_memory = False
+    more_notes: tuple[str, ...] = ()
+    """Notes from elsewhere, such as a labels file."""
 
     def __init__(self, spec: Tiff, store: Store, listing: Listing) -> None:
         self._spec, self._store = spec, store
@@ -110,12 +113,16 @@ class BandImages:
         self._rows = np.array(list(shapes))
         self._names, self.image_labels = listing.kept(self._rows)
         self.annotations = self.image_labels.kind
-        self.notes: tuple[str, ...] = ()
         whole = all(shape.bytes_only for shape in shapes.values())
         self.values: Values = "uint8" if whole else "float32"
         sizes = [shape.size for shape in shapes.values()]
         self._typical = Size(*(int(side) for side in np.median(sizes, axis=0)))
         self.smallest_side = min(map(min, sizes))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Noted`."""
+        return self.more_notes
 
     def __len__(self) -> int:
         return len(self._names)

@@ -208,7 +208,7 @@ class Model:
         ending = path.suffix.lower()
         many = self.spec.channels not in (1, 3) or self.bands != ((), None)
         if ending not in BAND_ENDINGS or not (many or values == "float32" or ending == ".npy"):
-            return decode(path.read_bytes(), self.spec.channels)
+            return decode(path.read_bytes(), self.spec.channels, self.spec.statistics.levels)
         image = read_bands(path, channels, no_data, values == "uint8")
         if len(image) != self.spec.channels:
             raise DataError(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource, Size
+from unmask.data.statistics import read_as
 from unmask.data.views import center_crop
 from unmask.errors import DataError
 from unmask.masks import PatchMask
@@ -114,6 +115,7 @@ def nearest_errors(
     images are compared; the image itself is excluded. Returns (error in levels of 255, name) for each pair (None if
     there is no other image), and the number of images compared.
     """
+    source = read_as(source, statistics)
     positions = np.unique(np.linspace(0, len(source) - 1, _MOST_IMAGES).astype(int))
     best = [(math.inf, 0.0, "")] * len(questions)
     compared = 0
