@@ -140,6 +140,12 @@ def nearest_errors(
 
 
 def fitted_size(image: Size, trained: Size, patch_size: int) -> Size:
-    """The size, in multiples of the patch size, with the image's aspect ratio and about the training area."""
-    scale = (trained.height * trained.width / (image.height * image.width)) ** 0.5
-    return Size(*(max(1, round(side * scale / patch_size)) * patch_size for side in image))
+    """The size, in multiples of the patch size, with the image's aspect ratio and about the training area.
+
+    A picture so long that a row of patches has more than twice that area loses its ends.
+    """
+    area = trained.height * trained.width
+    scale = (area / (image.height * image.width)) ** 0.5
+    height, width = (max(1, round(side * scale / patch_size)) for side in image)
+    most = max(1, 2 * area // patch_size**2)
+    return Size(min(height, most) * patch_size, min(width, most) * patch_size)
