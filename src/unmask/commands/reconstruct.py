@@ -267,7 +267,7 @@ def _pictures(images: Sequence[str | Path | AnySource], model: Model) -> list[tu
         if not isinstance(image, str | Path):
             pictures += _some_of(image, model)
         elif is_data(str(image)):
-            pictures += _some_of(find_source(str(image), None, *model.bands), model)
+            pictures += _some_of(find_source(str(image), like=model.bands), model)
         else:
             pictures.append((Path(image).name, model.fit(image)))
     if not pictures:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Shaped, UInt8, UInt16
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -90,6 +90,8 @@ class Header(NamedTuple):
 
     size: Size
     grey: bool
+    bands: int = 3
+    """Channels as stored, after palettes: 1 or 3, and alpha."""
     deep: bool = False
     """Whether pixels have 16 bits."""
     alpha: bool = False
@@ -107,9 +109,11 @@ def read_header(data: Any) -> Header:
     try:
         with open_image(data) as image:
             _check(image)
+            grey = image.mode in ("1", "L", "I") or image.mode.startswith("I;16")
             return Header(
                 Size(image.height, image.width),
-                image.mode in ("1", "L", "I") or image.mode.startswith("I;16"),
+                grey,
+                (1 if grey else 3) + (image.mode in _ALPHA),
                 is_deep(image),
                 image.mode in _ALPHA or "transparency" in image.info,
                 image.format in _SEVERAL and bool(getattr(image, "is_animated", False)),
@@ -170,6 +174,25 @@ def decode(data: bytes, channels: int, levels: Range | None = None) -> UInt8[Ten
     except _UNREADABLE as error:
         raise DataError(_reason(error)) from None
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
+
+
+def raw_pixels(data: bytes) -> Shaped[NDArray[Any], "h w c"]:
+    """The values of an image as stored, uint8 or uint16, upright, with the channels that `Header.bands` counts."""
+    bands = read_header(io.BytesIO(data)).bands
+
+    def values(image: Image.Image) -> Shaped[NDArray[Any], "h w c"]:
+        if is_deep(image):
+            deep = _deep(image, data)
+            return (
+                deep if deep.shape[-1] == bands else np.repeat(deep, [3, 1], axis=-1)
+            )  # grey with alpha
+        mode = "RGBA" if bands == 4 else "RGB" if bands == 3 else "L"
+        pixels = np.array(ImageOps.exif_transpose(image).convert(mode))
+        return pixels.reshape(*pixels.shape[:2], bands)
+
+    if is_heic(data[:HEAD]):
+        return decode(data, 3).permute(1, 2, 0).numpy()
+    return _looked_at(data, values)
 
 
 def deep_values(data: bytes) -> UInt16[NDArray[Any], "h w c"]:

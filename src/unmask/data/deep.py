@@ -74,11 +74,14 @@ def _scaled(values: NDArray[Any], levels: Range) -> NDArray[Any]:
 
 
 def range_of(images: list[UInt16[NDArray[Any], "h w c"]]) -> Range:
-    """The range that holds the values of all images, apart from a thousandth at either end of each image."""
+    """The range that holds the values of all images, apart from a thousandth at either end of each image.
+
+    The full range if all values are equal.
+    """
     ends = [np.quantile(_colours(image), _TAILS) for image in images]
     low = float(np.floor(min(low for low, _ in ends)))
     high = float(np.ceil(max(high for _, high in ends)))
-    return low, max(high, low + 1)
+    return (low, high) if low < high else FULL
 
 
 def _colours(image: UInt16[NDArray[Any], "h w c"]) -> NDArray[Any]:

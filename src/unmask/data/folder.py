@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from unmask.data.band_stacks import looks_like_stacks
 from unmask.data.cache import size_and_change
 from unmask.data.decode import is_picture
 from unmask.data.image_files import EncodedImages, Listing
 from unmask.data.labels import Names, fingerprint
-from unmask.data.picture_formats import IMAGE_ENDINGS
+from unmask.data.picture_formats import FIRST_ENDINGS, IMAGE_ENDINGS
 from unmask.data.splits import SPLITS
 from unmask.errors import DataError
 
@@ -44,7 +45,10 @@ class Folder:
         root = split_folder(self.path, split)
         endings = IMAGE_ENDINGS if self.by_content else FIRST_ENDINGS
         listing = list_files(root, endings, self.by_content)
-        return EncodedImages(Files(root, listing.names), listing)
+        images = EncodedImages(Files(root, listing.names), listing)
+        hint = looks_like_stacks(listing.names)
+        images.more_notes = (hint,) if hint else ()
+        return images
 
 
 def splits_of(root: Path) -> tuple[str, ...]:

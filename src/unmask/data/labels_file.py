@@ -89,7 +89,7 @@ class LabelsFile:
         other = copy(source)
         other.image_labels, other.annotations = Labels(labels.kind, values), labels.kind
         other.fingerprint, other.state = f"{source.fingerprint}-{mark}", f"{source.state}-{mark}"
-        other.more_notes = notes
+        other.more_notes = source.more_notes + notes
         return other
 
 

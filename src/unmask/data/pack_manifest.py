@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from unmask.annotations import ClassLabels, MultiLabels, Unlabelled
+from unmask.data.band_files import Frames
 from unmask.data.cache import read_table, write_table
 from unmask.data.tar_index import COLUMNS
 from unmask.errors import DataError, SettingsError
@@ -51,6 +52,12 @@ class Packing:
 
     no_data: float | None = None
     """Value of multi-band images that means missing, if it was given."""
+
+    frames: Frames | None = None
+    """Whether frames and pages are pictures or bands, if it was given."""
+
+    bands: tuple[str, ...] = ()
+    """Words in the names of files that hold one band each."""
 
     def __post_init__(self) -> None:
         for name in ("short_side", "shard_mib"):
@@ -242,6 +249,10 @@ def check_finished(folder: Path, pack: Pack) -> None:
 def flags_of(packing: Packing) -> str:
     """The settings as flags of `unmask pack`."""
     flags = f"--short-side {packing.short_side} --quality {packing.quality} --shard-mib {packing.shard_mib}"
+    if packing.frames:
+        flags += f" --frames {packing.frames}"
+    if packing.bands:
+        flags += f" --bands {','.join(packing.bands)}"
     if packing.channels:
         flags += f" --channels {','.join(map(str, packing.channels))}"
     return flags if packing.no_data is None else f"{flags} --no-data {packing.no_data:g}"
