@@ -294,6 +294,16 @@ def test_an_orientation_in_xmp_is_applied(kind: str, orientation: int) -> None:
     assert_pixels(decode(data, 3), TURNS[orientation](ramp()), 8 if kind == "JPEG" else 0)
 
 
+def test_an_orientation_in_text_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = exif.tobytes()
+    info = PngInfo()
+    info.add_text("Raw profile type exif", f"\nexif\n{len(content):8}\n{content.hex()}\n")
+    data = encoded(Image.fromarray(ramp()), "PNG", pnginfo=info)
+    assert_pixels(decode(data, 3), TURNS[6](ramp()))
+
+
 def test_exif_comes_before_xmp() -> None:
     exif = Image.Exif()
     exif[0x0112] = 1

@@ -17,12 +17,13 @@ from torch import Tensor
 from unmask.annotations import Annotations, whole_image_only
 from unmask.contracts import Batch, ImageSource, Size
 from unmask.data.cpu_feed import CpuFeed
-from unmask.data.decode import decode_jpegs, plain_file, upright_format
+from unmask.data.decode import decode_jpegs, upright_format
 from unmask.data.gpu_crops import cut, cut_box
 from unmask.data.image_files import EncodedImages
 from unmask.data.labels import Labels
 from unmask.data.loader import CropSize, Failures, Wanted, read_or_replace
 from unmask.data.multi_views import AnyPretrainingViews
+from unmask.data.plain_headers import plain_file
 from unmask.data.views import AnyViews, RandomCrop
 from unmask.errors import ResourceError, SettingsError
 
