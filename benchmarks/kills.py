@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
 from unmask import cli
@@ -210,9 +211,12 @@ def _next(job: Job) -> tuple[str, ...]:
 def _content(folder: Path) -> dict[str, str]:
     """A hash of every file that must be equal; files that hold times are read without them."""
     found: dict[str, str] = {}
+    saved = sorted(folder.glob("**/checkpoints/step-*"))
+    newest = {step.parent: step for step in saved}  # others were saved when the clock said so
+    older = {path for step in saved if step != newest[step.parent] for path in step.rglob("*")}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if not path.is_file() or path.name in ("lock", ".lock"):
+        if not path.is_file() or path.name in ("lock", ".lock") or path in older:
             continue
         if path.name == "log.jsonl":
             content: Any = [
@@ -228,6 +232,11 @@ def _content(folder: Path) -> dict[str, str]:
             ".jsonl",
         ):  # with times of change, or of the run
             content = "present"
+        elif path.suffix == ".safetensors":
+            tensors = load_file(path)
+            content = {
+                key: hashlib.sha256(tensors[key].numpy().tobytes()).hexdigest() for key in tensors
+            }
         else:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
         found[name] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -310,4 +310,4 @@ class TestBandsInFiles:
             write(tmp_path / name, scene(1)[0])
         images = opened(tmp_path, bands=("B1", "B2"))
         assert (len(images), images.channels) == (1, 2)
-        assert images.others["(no band of these)"] == 1
+        assert images.others["of other bands"] == 1

@@ -95,7 +95,7 @@ class BandImages:
         if how.bands:
             self._files, refused, unused = stacks(listing.names, how.bands)
             self.refused += refused
-            self.others["(no band of these)"] += unused
+            self.others["of other bands"] += unused
         self._listed = listing.names
         shapes = self._shapes()
         self.channels = self._agree(shapes)
