@@ -136,8 +136,8 @@ def _write_photos(folder: Path) -> None:
     """Digits as PNG in class folders, with noise so that shards have some size."""
     digits, chance = load_digits(), np.random.default_rng(0)
     for number in range(300):
-        pixels = np.kron(digits.images[number], np.ones((16, 16))) * 15 + chance.integers(
-            0, 16, (128, 128)
+        pixels = np.kron(digits.images[number], np.ones((32, 32))) * 15 + chance.integers(
+            0, 16, (256, 256)
         )
         path = folder / str(digits.target[number]) / f"{number:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
