@@ -311,3 +311,17 @@ class TestBandsInFiles:
         images = opened(tmp_path, bands=("B1", "B2"))
         assert (len(images), images.channels) == (1, 2)
         assert images.others["of other bands"] == 1
+
+
+class TestOddArrays:
+    @pytest.mark.parametrize("bytes_only", [True, False])
+    def test_byte_order(self, tmp_path: Path, bytes_only: bool) -> None:
+        values = scene(3, np.dtype(">u2"))
+        np.save(tmp_path / "a.npy", values)
+        found = read_bands(tmp_path / "a.npy", BandReading(), bytes_only)
+        assert np.array_equal(found.numpy(), values)
+
+    def test_records_are_refused(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", np.zeros((12, 10), [("a", "u1"), ("b", "f4")]))
+        with pytest.raises(DataError, match="cannot be pixels"):
+            read_bands(tmp_path / "a.npy", BandReading(), True)

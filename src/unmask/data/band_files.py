@@ -118,6 +118,7 @@ def read_bands(file: File, how: BandReading, bytes_only: bool, frame: int = 0) -
     if how.channels:
         check_channels(how.channels, len(array))
         array = array[[channel - 1 for channel in how.channels]]
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if bytes_only:
         return torch.from_numpy(
             np.array(array if turned_round is None else turned_round - array, order="C")
@@ -150,8 +151,7 @@ class _Array(NamedTuple):
 
 
 def _shape(array: _Array, how: BandReading) -> Shape:
-    if array.dtype.kind not in _NUMERIC:
-        raise DataError(f"values of type {array.dtype} cannot be pixels")
+    _check_numeric(array.dtype)
     if 0 in array.shape:
         raise DataError(f"has no pixels (shape {array.shape})")
     sides = dict(zip(array.axes, array.shape, strict=True))
@@ -163,6 +163,11 @@ def _shape(array: _Array, how: BandReading) -> Shape:
     )
     bytes_only = array.dtype == np.uint8 and array.missing is None
     return Shape(Size(height, width), channels, bytes_only, frames, others, array.further)
+
+
+def _check_numeric(dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in _NUMERIC:
+        raise DataError(f"values of type {dtype} cannot be pixels")
 
 
 def _frame_axes(axes: str, how: BandReading) -> str:
@@ -195,6 +200,7 @@ def _read(
     """An array [c h w], its no-data value, and the value of white if 0 is white."""
     if _is_npy(file):
         array = _npy(file)
+        _check_numeric(array.dtype)
         return _channels_first(np.asarray(array), _guessed_axes(array.shape)), how.no_data, None
     assert isinstance(file, Path)
     if not _is_tiff(file):
