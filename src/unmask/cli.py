@@ -52,6 +52,9 @@ def main() -> None:
         if command not in COMMANDS:
             raise SettingsError(f"unknown command {command!r}; {did_you_mean(command, COMMANDS)}")
         module = import_module(f"unmask.commands.{command}")
+        from unmask.training.hardware import limit_threads
+
+        limit_threads()
         status = module.main(rest)
     except (UnmaskError, RuntimeError) as error:
         message = error if isinstance(error, UnmaskError) else loading_died(error)
