@@ -14,11 +14,13 @@ from rich.table import Table
 
 from unmask.console.arguments import parse
 from unmask.console.output import console, duration, shown
+from unmask.console.processes import held
 from unmask.data import Digits
 from unmask.data.in_memory import MemoryImages
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError
 from unmask.evaluation.few_labels import BATCH, STEPS, Images, Result, compare, draw_trial
+from unmask.files import write_text
 from unmask.pictures.figure import loss_curve
 from unmask.pictures.sheet import Row, sheet
 from unmask.recipes import RECIPES
@@ -71,7 +73,7 @@ def main(arguments: list[str]) -> int:
     with ProcessPoolExecutor(min(2, cores()), get_context("spawn")) as pool:
         pool.submit(_ready)  # imports take seconds; the pool does them during pretraining
         folder.create(run)
-        with folder.lock():
+        with held(folder):
             for _ in shown(training(run, folder, source, run.build(), Event()), "pretraining"):
                 pass
         results = _compare(pool, folder.root, args.seeds)
@@ -198,9 +200,10 @@ def _write(out: Path, folder: RunFolder, results: list[Result], verdict: str) ->
         out / "sheet.png": "digits, partly hidden and rebuilt",
         folder.root: "the run, as `unmask pretrain` writes it",
     }
-    (out / "table.md").write_text(_markdown(results) + "\n" + verdict.replace("\n", "  \n") + "\n")
+    lines = verdict.replace("\n", "  \n")
+    write_text(out / "table.md", f"{_markdown(results)}\n{lines}\n")
     rows = [result._asdict() for result in results]
-    (out / "results.json").write_text(json.dumps(rows, indent=1))
+    write_text(out / "results.json", json.dumps(rows, indent=1))
     loss_curve(read_log(folder.log), out / "loss.png", "pretraining on digits")
     _sheet(folder, out / "sheet.png")
     return files

@@ -6,10 +6,10 @@ Under torchrun the first process prepares and prints, and all of them train.
 import signal
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 from torch.distributed import ProcessGroup
 
@@ -133,6 +133,13 @@ def _leave() -> NoReturn:
     raise SystemExit(1)
 
 
-def held(folder: RunFolder) -> Any:
+@contextmanager
+def held(folder: RunFolder) -> Generator[None]:
     """The lock of a run's folder; the first process holds it for all."""
-    return folder.lock() if here().first else nullcontext()
+    if not here().first:
+        yield
+        return
+    with folder.lock() as note:
+        if note:
+            notes.print(f"note: {note}")
+        yield

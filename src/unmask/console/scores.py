@@ -12,6 +12,7 @@ from unmask.data.in_order import Unreadable
 from unmask.evaluation.features import features_folder
 from unmask.evaluation.frozen import PRETRAINED, RANDOM, SCRATCH, Row
 from unmask.evaluation.protocols import Question, Subject
+from unmask.files import write_text
 from unmask.objectives import AnyObjective
 from unmask.pictures.accuracy import (
     Bar,
@@ -220,7 +221,7 @@ def _place(weights: str) -> Path:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _draw(judged: Judged, path: Path) -> None:
@@ -326,7 +327,7 @@ def write_comparison(judged: list[Judged], name: str, out: str | None) -> list[P
     tables = comparison_tables(judged)
     with writing(path):
         _write_json(path, {"encoders": [one.result() for one in judged]})
-        markdown.write_text(_markdown(judged, tables), encoding="utf-8")
+        write_text(markdown, _markdown(judged, tables))
         _draw_sizes(judged[0], tables, picture)
     return [path, markdown, picture]
 

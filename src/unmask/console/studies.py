@@ -146,7 +146,7 @@ def conduct(plan: Plan, setting: Setting | None, budget: Budget | None) -> int:
     if stopped:
         console.print("stopped; run the same command again to continue")
         return stopped
-    console.print(written[0].read_text())
+    console.print(written[0].read_text(encoding="utf-8"))
     for path in written:
         console.print(f"written: {path}")
     return 0

@@ -14,7 +14,9 @@ import platformdirs
 import pyarrow as pa
 from pyarrow import feather
 
-from unmask.files import write_whole
+from unmask.errors import DataError
+from unmask.files import parse_json, write_whole
+from unmask.files import read_json as read_json_file
 
 
 def cache_folder() -> Path:
@@ -35,22 +37,25 @@ def size_and_change(status: os.stat_result) -> tuple[int, int]:
 def read_json(name: str) -> Any:
     """What `write_json` stored under this name; None if it is missing or damaged."""
     try:
-        return json.loads((cache_folder() / f"{name}.json").read_text())
-    except (OSError, ValueError):
+        return read_json_file(cache_folder() / f"{name}.json")
+    except (OSError, DataError):
         return None
 
 
 def write_json(name: str, content: Any) -> None:
     """Store JSON values under a name."""
-    store(cache_folder() / f"{name}.json", lambda path: path.write_text(json.dumps(content)))
+    store(
+        cache_folder() / f"{name}.json",
+        lambda path: path.write_text(json.dumps(content), encoding="utf-8"),
+    )
 
 
 def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]] | None:
     """The table that `write_table` wrote, with its note; None if it is missing or damaged."""
     try:
         table = feather.read_table(path)
-        return table, dict(json.loads((table.schema.metadata or {})[b"unmask"]))
-    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+        return table, dict(parse_json((table.schema.metadata or {})[b"unmask"], str(path)))
+    except (OSError, pa.ArrowException, DataError, ValueError, KeyError, TypeError):
         return None
 
 

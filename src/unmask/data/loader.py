@@ -5,8 +5,10 @@ A feed defines what loading processes read and how it becomes a batch: see `Feed
 """
 
 import csv
+import io
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, KeysView
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -17,12 +19,14 @@ from unmask.annotations import nested_map
 from unmask.contracts import Batch, ImageSource, Part, Size
 from unmask.data.order import samples
 from unmask.errors import DataError, UnmaskError, loading_died
+from unmask.files import write_text
 from unmask.randomness import derive
 
 T = TypeVar("T")
 W = TypeVar("W")
 
 _ATTEMPTS = 100  # a hundred bad images in a row mean that the data set, not a file, is broken
+_HEADER = ("file", "reason")
 _EXAMPLES = 8  # images read for measurements; larger batches repeat them
 
 Failures = list[tuple[str, str]]
@@ -46,31 +50,55 @@ class SetAside:
     def __init__(self, path: Path, total: int, limit: float) -> None:
         """`total` is the number of image files; if more than a share of `limit` is skipped, the run stops."""
         self.path, self.total, self.limit = path, total, limit
-        self.names: set[str] = set()
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                self.names = {row["file"] for row in csv.DictReader(file) if row["file"]}
+        self._rows, self._is_whole = _listed(path)
+
+    @property
+    def names(self) -> KeysView[str]:
+        """The skipped files."""
+        return self._rows.keys()
 
     def add(self, failures: Failures) -> None:
         """Add (name, reason) pairs; raises DataError if too many files are skipped, after writing the list."""
         plain = [(_plain(name), _plain(reason)) for name, reason in failures]
-        new = {name: reason for name, reason in plain if name not in self.names}
+        new = {name: reason for name, reason in plain if name not in self._rows}
         if not new:
             return
-        started = self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if not started:
-                writer.writerow(["file", "reason"])
-            writer.writerows(new.items())
-        self.names |= set(new)
-        if len(self.names) > self.limit * self.total:
+        self._rows |= new
+        if self._is_whole:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                file.write(_as_csv(new.items()))
+        else:
+            write_text(self.path, _as_csv([_HEADER, *self._rows.items()]))
+            self._is_whole = True
+        if len(self._rows) > self.limit * self.total:
             name, reason = next(reversed(new.items()))
             raise DataError(
-                f"{len(self.names)} of {self.total} images cannot be used, more than the allowed "
+                f"{len(self._rows)} of {self.total} images cannot be used, more than the allowed "
                 f"{self.limit:.0%}; the last is {name}: {reason}. {self.path} lists them all; "
                 "repair or remove them, or allow more with --max-set-aside"
             )
+
+
+def _listed(path: Path) -> tuple[dict[str, str], bool]:
+    """The reasons in a list by file, and whether more can be appended: a killed process may have left it incomplete."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return {}, False
+    text = content.decode("utf-8", "backslashreplace")
+    rows: list[list[str]] = []
+    with suppress(csv.Error):
+        rows.extend(csv.reader(io.StringIO(text, newline="")))
+    is_whole = rows[:1] == [list(_HEADER)] and text.endswith("\n") and text.encode() == content
+    return {
+        row[0]: row[1] for row in rows if len(row) == 2 and row[0] and row != list(_HEADER)
+    }, is_whole
+
+
+def _as_csv(rows: Iterable[tuple[str, str]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
 
 
 class Wanted(NamedTuple):

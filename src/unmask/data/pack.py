@@ -4,11 +4,10 @@ A shard is written under a temporary name, with its index, and renamed when it i
 the next one keeps the complete shards and writes the unfinished one again.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from hashlib import file_digest
@@ -44,6 +43,7 @@ from unmask.data.pack_manifest import (
 from unmask.data.tar_index import ARRAY_ENDING, ORIGINAL_NAME
 from unmask.errors import DataError, ResourceError, RunError
 from unmask.files import is_unfinished
+from unmask.locks import Taken, locked
 from unmask.spec import to_json
 
 _CHUNK = 16  # images that a process encodes at a time
@@ -83,6 +83,8 @@ class Packer:
         """The complete shards so far."""
         self.left_out = 0
         """Number of images set aside so far."""
+        self.note = ""
+        """A note if the file system has no locks."""
 
     def check(self) -> None:
         """Refuse a folder with other files, other images, or images packed with other settings.
@@ -243,12 +245,12 @@ class Packer:
     @contextmanager
     def _locked(self) -> Generator[None]:
         """Lock the folder against other processes; the system releases the lock even if this process is killed."""
-        with (self.root / _LOCK).open("a+") as file:
+        with ExitStack() as stack:
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                self.note = stack.enter_context(locked(self.root / _LOCK))
+            except Taken as holder:
                 raise RunError(
-                    f"another process is packing into {self.root}; wait for it, or choose another folder"
+                    f"another process is packing into {self.root} ({holder}); wait for it, or choose another folder"
                 ) from None
             yield
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
+from unmask.files import write_text
 from unmask.pictures.study import Panel, sizes_picture, study_picture
 from unmask.study.plan import RANDOM, Job, Measurement, Plan, Setting, job_of, measurements
 from unmask.study.study import Published, Trial, tokenizer_of
@@ -66,7 +67,7 @@ def _fill(line: Line, run: Job, wanted: Sequence[Measurement]) -> None:
 def write(result: StudyResult, name: str, root: Path) -> list[Path]:
     """The table as Markdown and CSV, and the pictures."""
     page, rows = (root / f"{name}.{ending}" for ending in ("md", "csv"))
-    rows.write_text(csv_text(result))
+    write_text(rows, csv_text(result))
     panels = [panel for score in result.study.scores if (panel := _panel(result, score)).ours]
     if result.study.timed and not result.study.scores:
         panels = [_hours(result)]
@@ -79,7 +80,7 @@ def write(result: StudyResult, name: str, root: Path) -> list[Path]:
         pictures[picture := root / f"{name}-sizes.png"] = "Against the size of the encoder"
         sizes_picture(*result.study.sizes, panels, picture)
     shown = "".join(f"\n![{title}]({picture.name})\n" for picture, title in pictures.items())
-    page.write_text(markdown(result) + shown)
+    write_text(page, markdown(result) + shown)
     return [page, rows, *pictures]
 
 
