@@ -3,6 +3,7 @@
 import math
 import mmap
 import os
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -148,6 +149,14 @@ def memory_available(device: torch.device) -> int:
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     limits = (_machine_available(), memory_left(), _address_space_left())
     return min((left for left in limits if left is not None), default=_UNKNOWN)
+
+
+def shared_memory_free() -> int | None:
+    """Free bytes of the shared memory through which loading processes hand over images; None if it has no limit."""
+    try:
+        return shutil.disk_usage("/dev/shm").free
+    except OSError:
+        return None
 
 
 def _machine_available() -> int | None:
