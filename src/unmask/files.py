@@ -42,6 +42,19 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda temporary: temporary.write_bytes(content))
 
 
+def unwritable(path: Path) -> str:
+    """Why a file or folder cannot be created or changed at this path; empty if nothing speaks against it."""
+    place = path.absolute()
+    try:
+        existing = next(part for part in (place, *place.parents) if part.exists())
+    except PermissionError as error:
+        return f"no permission to look into {error.filename}"
+    if existing != place and not existing.is_dir():
+        return f"{existing} is not a folder"
+    needed = os.W_OK | os.X_OK if existing.is_dir() else os.W_OK
+    return "" if os.access(existing, needed) else f"no permission to write to {existing}"
+
+
 def is_unfinished(path: Path) -> bool:
     """Whether this is a temporary file of `write_whole`, such as a killed process leaves."""
     return _UNFINISHED.match(path.name) is not None

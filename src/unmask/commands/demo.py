@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -13,7 +14,7 @@ import torch
 from rich.table import Table
 
 from unmask.console.arguments import parse
-from unmask.console.output import console, duration, shown
+from unmask.console.output import console, duration, notes, shown
 from unmask.console.processes import held
 from unmask.data import Digits
 from unmask.data.in_memory import MemoryImages
@@ -21,6 +22,7 @@ from unmask.data.statistics import measure
 from unmask.errors import SettingsError
 from unmask.evaluation.few_labels import BATCH, STEPS, Images, Result, compare, draw_trial
 from unmask.files import write_text
+from unmask.pictures.drawing import drawn
 from unmask.pictures.figure import loss_curve
 from unmask.pictures.sheet import Row, sheet
 from unmask.recipes import RECIPES
@@ -204,8 +206,16 @@ def _write(out: Path, folder: RunFolder, results: list[Result], verdict: str) ->
     write_text(out / "table.md", f"{_markdown(results)}\n{lines}\n")
     rows = [result._asdict() for result in results]
     write_text(out / "results.json", json.dumps(rows, indent=1))
-    loss_curve(read_log(folder.log), out / "loss.png", "pretraining on digits")
-    _sheet(folder, out / "sheet.png")
+    draws: dict[Path, Callable[[Path], object]] = {
+        out / "loss.png": lambda path: loss_curve(
+            read_log(folder.log), path, "pretraining on digits"
+        ),
+        out / "sheet.png": lambda path: _sheet(folder, path),
+    }
+    for path, draw in draws.items():
+        if note := drawn(path, draw):
+            notes.print(f"note: {note}")
+            del files[path]
     return files
 
 

@@ -6,6 +6,8 @@ Losing the cache only costs time, so a cache that cannot be written is not an er
 import contextlib
 import json
 import os
+import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,28 @@ from unmask.files import read_json as read_json_file
 
 
 def cache_folder() -> Path:
-    """The user's cache folder for this package."""
-    return Path(platformdirs.user_cache_dir("unmask"))
+    """The user's cache folder for this package; it may not exist, and it may not be writable.
+
+    A user without a home folder, as in some containers, has a private one among the temporary files.
+    """
+    try:
+        return Path(platformdirs.user_cache_dir("unmask"))
+    except RuntimeError:
+        return _private(Path(tempfile.gettempdir()) / f"unmask-{os.getuid()}")
+
+
+def _private(folder: Path) -> Path:
+    """The folder, made if need be; a place that nobody can write to if others could have put files there."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError:
+        return _NOWHERE
+    is_private = stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o700
+    return folder if is_private and status.st_uid == os.getuid() else _NOWHERE
+
+
+_NOWHERE = Path(os.devnull) / "unmask"
 
 
 def size_and_time(file: Path) -> tuple[int, int]:

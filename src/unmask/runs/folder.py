@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unmask.errors import DataError, ResourceError, RunError
-from unmask.files import is_unfinished, read_json, write_text
+from unmask.files import is_unfinished, read_json, unwritable, write_text
 from unmask.locks import Taken, locked
 from unmask.spec import to_json
 from unmask.training import checkpoint
@@ -66,13 +66,9 @@ class RunFolder:
             and all(path.name in _LEFTOVERS or is_unfinished(path) for path in self.root.iterdir())
         ):
             raise RunError(f"{self.root} exists and is not empty; choose another folder with --out")
-        existing = next(
-            path for path in (self.root, *self.root.absolute().parents) if path.exists()
-        )
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        if reason := unwritable(self.root):
             raise ResourceError(
-                f"{self.root} cannot be created ({existing} is not a writable folder); "
-                "choose another folder with --out"
+                f"{self.root} cannot be created ({reason}); choose another folder with --out"
             )
 
     def read_spec(self, *commands: str) -> dict[str, Any]:
