@@ -49,10 +49,10 @@ def unwritable(path: Path) -> str:
         existing = next(part for part in (place, *place.parents) if part.exists())
     except PermissionError as error:
         return f"no permission to look into {error.filename}"
-    if existing != place and not existing.is_dir():
-        return f"{existing} is not a folder"
-    needed = os.W_OK | os.X_OK if existing.is_dir() else os.W_OK
-    return "" if os.access(existing, needed) else f"no permission to write to {existing}"
+    if existing == place and existing.is_file():
+        return "" if os.access(existing, os.W_OK) else f"{existing} is not writable"
+    is_fit = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    return "" if is_fit else f"{existing} is not a writable folder"
 
 
 def is_unfinished(path: Path) -> bool:

@@ -4,6 +4,7 @@ A shard is written under a temporary name, with its index, and renamed when it i
 the next one keeps the complete shards and writes the unfinished one again.
 """
 
+import errno
 import json
 import os
 from collections.abc import Generator, Iterator
@@ -237,9 +238,11 @@ class Packer:
             self.root.mkdir(parents=True, exist_ok=True)
             yield
         except OSError as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "Free some disk space" if is_full else "Make it writable"
             raise ResourceError(
                 f"{self.root} cannot be written ({error.strerror or error}); {len(self.shards)} complete shards are kept. "
-                "Free some disk space and run the same command again to continue"
+                f"{remedy} and run the same command again to continue"
             ) from None
 
     @contextmanager
