@@ -75,7 +75,9 @@ def write_json(name: str, content: Any) -> None:
 def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]] | None:
     """The table that `write_table` wrote, with its note; None if it is missing or damaged."""
     try:
-        table = feather.read_table(path)
+        # as bytes, because a path may not be valid text
+        with pa.OSFile(os.fsencode(path)) as file:
+            table = feather.read_table(file)
         return table, dict(parse_json((table.schema.metadata or {})[b"unmask"], str(path)))
     except (OSError, pa.ArrowException, DataError, ValueError, KeyError, TypeError):
         return None
@@ -84,7 +86,8 @@ def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]] | None:
 def write_table(path: Path, table: pa.Table, note: dict[str, Any]) -> None:
     """Write a table, with a note in its metadata."""
     table = table.replace_schema_metadata({"unmask": json.dumps(note)})
-    feather.write_feather(table, str(path), compression="uncompressed")
+    with pa.OSFile(os.fsencode(path), "wb") as file:
+        feather.write_feather(table, file, compression="uncompressed")
 
 
 def store(path: Path, write: Callable[[Path], object]) -> None:
