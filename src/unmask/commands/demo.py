@@ -18,6 +18,7 @@ from unmask.console.output import console, duration, notes, shown
 from unmask.console.processes import held
 from unmask.data import Digits
 from unmask.data.in_memory import MemoryImages
+from unmask.data.loader import end_with_parent
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError
 from unmask.evaluation.few_labels import BATCH, STEPS, Images, Result, compare, draw_trial
@@ -72,7 +73,8 @@ def main(arguments: list[str]) -> int:
         f"pretraining {run.recipe_name} on {len(source):,} handwritten digits without labels; "
         f"{len(test)} others are kept for testing"
     )
-    with ProcessPoolExecutor(min(2, cores()), get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(min(2, cores()), get_context("spawn"), initializer=end_with_parent)
+    with pool:
         pool.submit(_ready)  # imports take seconds; the pool does them during pretraining
         folder.create(run)
         with held(folder):

@@ -81,7 +81,7 @@ class Arguments:
     """Several encoders, A,B,C, in place of one or beside it: a table of method against model size."""
 
     recipe: str | None = None
-    """Recipe of trained protocols; chosen from the encoder if not given."""
+    """Recipe of trained protocols, or FILE.py:NAME, which runs that file; chosen if not given."""
 
     epochs: float | None = None
     """Epochs of trained protocols; the recipe's if not given."""

@@ -41,7 +41,7 @@ class Arguments:
     """Folder of the tokenizer; runs/RECIPE-DATA if not given."""
 
     recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe")] = None
-    """A recipe's name, or FILE.py:NAME; chosen from the images if not given."""
+    """A recipe's name, or FILE.py:NAME, which runs that file; chosen from the images if not given."""
 
     resume: str | None = None
     """Continue this tokenizer's training exactly where it stopped."""
