@@ -46,15 +46,19 @@ def main() -> None:
         print(f"unmask {__version__}")
         return
     command, rest = arguments[0], arguments[1:]
-    from unmask.errors import SettingsError, UnmaskError, did_you_mean, loading_died
+    from unmask.errors import SettingsError, UnmaskError, did_you_mean, loading_died, without_home
 
     try:
         if command not in COMMANDS:
             raise SettingsError(f"unknown command {command!r}; {did_you_mean(command, COMMANDS)}")
         module = import_module(f"unmask.commands.{command}")
+        from unmask.training.hardware import limit_threads
+
+        limit_threads()
         status = module.main(rest)
     except (UnmaskError, RuntimeError) as error:
-        message = error if isinstance(error, UnmaskError) else loading_died(error)
+        message = error if isinstance(error, UnmaskError) else None
+        message = message or loading_died(error) or without_home(error)
         if message is None:
             raise
         print(f"unmask: {message}", file=sys.stderr)

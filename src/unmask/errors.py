@@ -12,6 +12,7 @@ message; a traceback means a bug in unmask.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -39,17 +40,53 @@ class DivergedError(UnmaskError):
     """A loss that is no longer finite."""
 
 
-def loading_died(error: RuntimeError) -> ResourceError | None:
-    """Our error for a loading process that has died, from torch's RuntimeError; None for other errors.
+def loading_died(error: Exception) -> ResourceError | None:
+    """Our error for a loading process that has died, or cannot hand over images; None for other errors.
 
     torch checks its loading processes in a signal handler, so the error can be raised anywhere in the program.
     """
-    # A RuntimeError raised inside a worker has these words too, but begins "Caught RuntimeError in".
-    if not str(error).startswith("DataLoader worker (pid"):
+    words = str(error)
+    if _SHARED.search(words):
+        return ResourceError(
+            "/dev/shm, through which loading processes hand over images, is full; enlarge it (in docker: "
+            "docker run --shm-size=8g), or use fewer --workers, or --workers 0"
+        )
+    if "Too many open files" in words or "items of ancdata" in words:
+        return ResourceError(
+            "the loading processes need more open files than the system allows; raise the limit (ulimit -n 65536), "
+            "or use fewer --workers, or --workers 0"
+        )
+    # an error that was raised inside of a loading process begins "Caught RuntimeError in"
+    died = _DIED.match(words)
+    if died is None:
         return None
     return ResourceError(
-        f"a loading process died, most likely because memory ran out ({error}); use fewer --workers, "
+        f"a loading process died, most likely because memory ran out ({died['how'].strip()}); use fewer --workers, "
         "or --workers 0"
+    )
+
+
+_DIED = re.compile(r"DataLoader worker (?P<how>\(pid[^\n.]*)")
+_SHARED = re.compile(r"</?torch_\d|shared memory\(shm\)|Bus error")
+"""Words of torch's errors about shared memory; without room there, the system may also send a bus error."""
+
+
+def loading_lacks_memory(error: Exception) -> ResourceError | None:
+    """Our error for memory that ran out inside of a loading process; None for other errors."""
+    signs = ("can't allocate memory", "Cannot allocate memory")
+    if not (isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)):
+        return None
+    return ResourceError(
+        "memory ran out in a loading process; use fewer --workers, or --workers 0, or a smaller --batch-size"
+    )
+
+
+def without_home(error: Exception) -> SettingsError | None:
+    """Our error for a path that begins with ~ where the system knows no home folder; None for other errors."""
+    if "Could not determine home directory" not in str(error):
+        return None
+    return SettingsError(
+        "a path begins with ~, and this system knows no such home folder; write the whole path"
     )
 
 

@@ -33,8 +33,26 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
-        sync(path.parent)
+    sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_whole` for text. A file name that is not valid text is written as in `ls -b`."""
+    content = text.encode("utf-8", "backslashreplace")
+    write_whole(path, lambda temporary: temporary.write_bytes(content))
+
+
+def unwritable(path: Path) -> str:
+    """Why a file or folder cannot be created or changed at this path; empty if nothing speaks against it."""
+    place = path.absolute()
+    try:
+        existing = next(part for part in (place, *place.parents) if part.exists())
+    except PermissionError as error:
+        return f"no permission to look into {error.filename}"
+    if existing == place and existing.is_file():
+        return "" if os.access(existing, os.W_OK) else f"{existing} is not writable"
+    is_fit = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    return "" if is_fit else f"{existing} is not a writable folder"
 
 
 def is_unfinished(path: Path) -> bool:
@@ -73,9 +91,19 @@ def parse_json(content: str | bytes, name: str, most: int = MAX_JSON) -> Any:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Wait until a file is on the disk."""
+    handle = os.open(path, os.O_RDWR)  # Windows cannot sync a file that is only read
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can do that: not on Windows and some networks."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -14,6 +14,7 @@ BASE = {
     "spec",
     "errors",
     "files",
+    "locks",
     "contracts",
     "traits",
     "annotations",

@@ -68,9 +68,13 @@ def tuned(root: str, **hardware: Any) -> dict[str, Any]:
     return {**outcome.result, "unreadable": outcome.unreadable, "sums": state}
 
 
-def said(arguments: list[str], lacking: bool = False) -> dict[str, Any]:
-    """What the command line says and returns; the second process may lack an image that the first has."""
+def said(arguments: list[str], lacking: bool = False, killed: bool = False) -> dict[str, Any]:
+    """What the command line says and returns; the second process may lack an image, or the first be killed after a step."""
     from unmask import cli
+    from unmask.console import train
+
+    if killed and os.environ["RANK"] == "0":
+        train.shown = lambda reports, _: _killed(reports)
 
     sys.argv = ["unmask", *arguments]
     if lacking and os.environ["RANK"] == "1":
@@ -86,6 +90,11 @@ def said(arguments: list[str], lacking: bool = False) -> dict[str, Any]:
             status = error.code
         sys.stdout.flush(), sys.stderr.flush()
     return {"status": status, "said": output.read_text()}
+
+
+def _killed(reports: Iterator[Any]) -> Iterator[Any]:
+    yield next(reports)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def free_port() -> int:

@@ -25,7 +25,7 @@ from unmask.training.logbook import read_log
 from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine
 
-FIELDS = {"effective_rank", "possible_rank", "looked_at", "knn", "knn_random"}
+FIELDS = {"effective_rank", "possible_rank", "rank_random", "looked_at", "knn", "knn_random"}
 DISTILLING = replace(
     tiny.RECIPE,
     encoder=ViT(patch_size=2, embed_dim=32, depth=1, num_heads=2),
@@ -63,7 +63,8 @@ def test_lines_are_those_of_a_run_that_never_stopped(classes: Path, tmp_path: Pa
     looks = [line["step"] for line in lines if line.keys() >= FIELDS]
     assert looks == [3, 5, 8, 10, 13, 15, 18, 20, 23, 25]  # each tenth of 25
     assert all(not FIELDS & line.keys() for line in lines if line["step"] not in looks)
-    assert len({line["knn_random"] for line in lines if "knn" in line}) == 1
+    for before in ("knn_random", "rank_random"):
+        assert len({line[before] for line in lines if "knn" in line}) == 1
 
 
 def test_looks_at_what_evaluation_looks_at(classes: Path) -> None:
@@ -122,8 +123,24 @@ def test_an_encoder_that_gives_one_answer_has_collapsed(classes: Path) -> None:
     nn.init.zeros_(module.encoder.norm.weight)
     found = seen(run, module)
     assert found["effective_rank"] == 1.0
+    before = seen(run, run.build())["effective_rank"]
+    assert found["rank_random"] == before
     wide = {**found, "possible_rank": 64.0}
-    assert collapse(wide) == "an effective rank of 1.0, below 10% of 64"
+    assert collapse(wide) == (
+        f"an effective rank of 1.0 ({before:.1f} before training), below 10% of 64"
+    )
+
+
+def test_a_low_rank_alone_is_no_collapse() -> None:
+    """Images of few colours have it before training, and better neighbours contradict it."""
+    line = {"effective_rank": 3.0, "possible_rank": 127.0, "rank_random": 40.0, "looked_at": 128.0}
+    assert collapse(line) is not None
+    assert collapse({**line, "rank_random": 5.9}) is None
+    assert collapse({**line, "rank_random": 6.1}) is not None
+    assert collapse({**line, "knn": 0.414, "knn_random": 0.336}) is None
+    assert collapse({**line, "knn": 0.336, "knn_random": 0.336}) is not None
+    assert collapse({**line, "knn": 1.0, "knn_random": 1.0, "rank_random": 3.0}) is None
+    assert in_words(line) == "effective rank 3.0 of 127 (40.0 before training)"
 
 
 @pytest.mark.slow
@@ -200,4 +217,4 @@ def test_how_many_images() -> None:
 
 def test_images_without_classes_are_seen_too(tmp_path: Path) -> None:
     run = tiny.make_run(tiny.write_images(tmp_path / "images"))
-    assert seen(run, run.build()).keys() == {"effective_rank", "possible_rank", "looked_at"}
+    assert seen(run, run.build()).keys() == FIELDS - {"knn", "knn_random"}

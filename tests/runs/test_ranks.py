@@ -154,6 +154,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     command = ["pretrain", "images", "--recipe", "mae-digits", "--image-size", "8"]
     done.add("differs", 2, "said", arguments=[*command, "--batch-size", "8"], lacking=True)
     done.add("odd", 2, "said", arguments=[*command, "--batch-size", "9"])
+    done.add("gone", 2, "said", arguments=[*command, "--batch-size", "6"], killed=True)
     done.run()
     return done
 
@@ -284,3 +285,11 @@ def test_a_batch_that_cannot_be_shared_is_refused(done: Done) -> None:
     assert "a batch of 9 images cannot be shared equally by 2 processes" in first["said"]
     assert "--batch-size 8 or 10" in first["said"]
     assert second["said"] == ""
+
+
+def test_a_survivor_says_that_the_first_process_is_gone(done: Done) -> None:
+    first, second = done.found("gone")
+    assert first is None
+    assert second["status"] == 1
+    assert second["said"].startswith("unmask: process 1 of 2 (on ")
+    assert "another process of this run has ended or does not answer" in second["said"]

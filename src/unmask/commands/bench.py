@@ -23,7 +23,7 @@ class Arguments:
     """The flags of `unmask bench`."""
 
     recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe")] = None
-    """A recipe's name, or FILE.py:NAME; chosen from the images or the device if not given."""
+    """A recipe's name, or FILE.py:NAME, which runs that file; chosen from the images or the device if not given."""
 
     data: str | None = None
     """Images, as for pretraining; with them the loader is measured too."""

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -13,12 +14,16 @@ import torch
 from rich.table import Table
 
 from unmask.console.arguments import parse
-from unmask.console.output import console, duration, shown
+from unmask.console.output import console, duration, notes, shown
+from unmask.console.processes import held
 from unmask.data import Digits
 from unmask.data.in_memory import MemoryImages
+from unmask.data.loader import end_with_parent
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError
 from unmask.evaluation.few_labels import BATCH, STEPS, Images, Result, compare, draw_trial
+from unmask.files import write_text
+from unmask.pictures.drawing import drawn
 from unmask.pictures.figure import loss_curve
 from unmask.pictures.sheet import Row, sheet
 from unmask.recipes import RECIPES
@@ -68,10 +73,11 @@ def main(arguments: list[str]) -> int:
         f"pretraining {run.recipe_name} on {len(source):,} handwritten digits without labels; "
         f"{len(test)} others are kept for testing"
     )
-    with ProcessPoolExecutor(min(2, cores()), get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(min(2, cores()), get_context("spawn"), initializer=end_with_parent)
+    with pool:
         pool.submit(_ready)  # imports take seconds; the pool does them during pretraining
         folder.create(run)
-        with folder.lock():
+        with held(folder):
             for _ in shown(training(run, folder, source, run.build(), Event()), "pretraining"):
                 pass
         results = _compare(pool, folder.root, args.seeds)
@@ -198,11 +204,20 @@ def _write(out: Path, folder: RunFolder, results: list[Result], verdict: str) ->
         out / "sheet.png": "digits, partly hidden and rebuilt",
         folder.root: "the run, as `unmask pretrain` writes it",
     }
-    (out / "table.md").write_text(_markdown(results) + "\n" + verdict.replace("\n", "  \n") + "\n")
+    lines = verdict.replace("\n", "  \n")
+    write_text(out / "table.md", f"{_markdown(results)}\n{lines}\n")
     rows = [result._asdict() for result in results]
-    (out / "results.json").write_text(json.dumps(rows, indent=1))
-    loss_curve(read_log(folder.log), out / "loss.png", "pretraining on digits")
-    _sheet(folder, out / "sheet.png")
+    write_text(out / "results.json", json.dumps(rows, indent=1))
+    draws: dict[Path, Callable[[Path], object]] = {
+        out / "loss.png": lambda path: loss_curve(
+            read_log(folder.log), path, "pretraining on digits"
+        ),
+        out / "sheet.png": lambda path: _sheet(folder, path),
+    }
+    for path, draw in draws.items():
+        if note := drawn(path, draw):
+            notes.print(f"note: {note}")
+            del files[path]
     return files
 
 

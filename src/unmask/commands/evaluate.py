@@ -11,10 +11,11 @@ import tyro
 
 from unmask.annotations import ClassLabels, MultiLabels
 from unmask.console.arguments import as_typed, parse
-from unmask.console.output import console, loaded, notes
+from unmask.console.output import check_writable, console, loaded, notes
 from unmask.console.scores import (
     Judged,
     comparison_tables,
+    place_of_scores,
     say_comparison,
     say_scores,
     write_comparison,
@@ -80,7 +81,7 @@ class Arguments:
     """Several encoders, A,B,C, in place of one or beside it: a table of method against model size."""
 
     recipe: str | None = None
-    """Recipe of trained protocols; chosen from the encoder if not given."""
+    """Recipe of trained protocols, or FILE.py:NAME, which runs that file; chosen if not given."""
 
     epochs: float | None = None
     """Epochs of trained protocols; the recipe's if not given."""
@@ -162,23 +163,29 @@ def main(arguments: list[str]) -> int:
         "Say how good an encoder is for labelled images; nothing is masked.",
     )
     paths, data = _words(args)
+    path = Path(args.out) if args.out else place_of_scores(paths, _name(args, data))
+    check_writable(path)
     judged = _judged(paths, _Request(args, data, args.recipe))
-    if len(judged) > 1:
-        result = {"encoders": [one.result() for one in judged]}
-        written = write_comparison(judged, _name(args, data), args.out)
-    else:
-        result = judged[0].result()
-        written = write_scores(judged[0], _name(args, data), args.out)
+
+    # scores are printed first, in case they cannot be written
     if args.json:
-        print(json.dumps(result, indent=1))
-        return 0
+        results = [one.result() for one in judged]
+        print(json.dumps({"encoders": results} if len(judged) > 1 else results[0], indent=1))
+    else:
+        _say(judged)
+
+    written = write_comparison(judged, path) if len(judged) > 1 else write_scores(judged[0], path)
+    if not args.json:
+        for path in written:
+            console.print(f"written: {path}")
+    return 0
+
+
+def _say(judged: list[Judged]) -> None:
     for one in judged:
         say_scores(one)
     if len(judged) > 1:
         say_comparison(comparison_tables(judged))
-    for path in written:
-        console.print(f"written: {path}")
-    return 0
 
 
 def evaluate(

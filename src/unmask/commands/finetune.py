@@ -44,7 +44,7 @@ class Arguments:
     Parquet, or digits; or any images with --labels-file."""
 
     recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe")] = None
-    """A recipe's name, or FILE.py:NAME; chosen from the encoder if not given."""
+    """A recipe's name, or FILE.py:NAME, which runs that file; chosen from the encoder if not given."""
 
     trained_blocks: str | None = None
     """Which part of the encoder to train: all, the last N blocks, half (the MLP of the last block), or 0;
@@ -97,7 +97,7 @@ def finetune(
     Args:
         encoder: a run or weights; None to train from scratch.
         data: images in class folders, "digits", or the spec of a source.
-        recipe: a recipe, its name, or FILE.py:NAME; chosen from the encoder if not given.
+        recipe: a recipe, its name, or FILE.py:NAME, which runs that file; chosen from the encoder if not given.
         labels_file: a CSV or Parquet file with the classes of each image, in place of class folders.
         out: the folder of the run; runs/RECIPE-DATA if not given.
         seed: of the head, order, crops and mixing, and of the split where the data have none.

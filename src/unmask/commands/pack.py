@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from unmask.console.arguments import DataFlags, parse
-from unmask.console.output import bands_in_words, console, duration, gib, say_left_out
+from unmask.console.output import bands_in_words, console, duration, gib, notes, say_left_out
 from unmask.console.processes import signals
 from unmask.contracts import ImageSource
 from unmask.data.kinds import find_source
@@ -93,6 +93,8 @@ def main(arguments: list[str]) -> int:
         reports = packer.run(stop.event)
         for _ in _live(reports) if console.is_terminal else _plain(reports):
             pass
+    if packer.note:
+        notes.print(f"note: {packer.note}")
     if stop.event.is_set():
         console.print(
             f"stopped; complete shards are kept ({len(packer.shards)}); run the same command again to continue"

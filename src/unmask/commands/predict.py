@@ -12,11 +12,12 @@ import tyro
 
 from unmask.annotations import ClassLabels
 from unmask.console.arguments import parse
-from unmask.console.output import console, notes, writing
+from unmask.console.output import check_writable, console, notes, writing
 from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
 from unmask.data.kinds import find_source, is_data
 from unmask.errors import SettingsError
+from unmask.pictures.drawing import drawn
 from unmask.pictures.figure import confusion_picture
 from unmask.runs.predict import (
     Answer,
@@ -84,6 +85,8 @@ def main(arguments: list[str]) -> int:
         raise SettingsError(
             "which images? give image files, or a folder: `unmask predict RUN FOLDER`"
         )
+    if args.out is not None:
+        check_writable(Path(args.out))
     predictor = _loaded(args.run, args.device)
     predictions = _predictions(predictor, args.images, args.data_kind, args.labels_file)
     rows = [_row(answer, predictions, args.top) for answer in predictions.answers]
@@ -92,7 +95,7 @@ def main(arguments: list[str]) -> int:
         written.append(_write(Path(args.out), rows))
     one_class = isinstance(predictor.tuned.job.annotations, ClassLabels)
     if predictions.score is not None and one_class:
-        written.append(_draw(predictions, args))
+        written += _draw(predictions, args)
     if args.json:
         print(json.dumps(_as_json(predictions, args.top)))
         return 0
@@ -238,7 +241,7 @@ def _write(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
-def _draw(predictions: Predictions, args: Arguments) -> Path:
+def _draw(predictions: Predictions, args: Arguments) -> list[Path]:
     """Draw the confusion matrix: next to the CSV file, else in the run's folder, else here."""
     images = Path(args.images[0]).resolve().name
     if args.out is not None:
@@ -250,6 +253,7 @@ def _draw(predictions: Predictions, args: Arguments) -> Path:
     share, count = predictions.score.value, predictions.score.images
     title = f"{images}: top-1 {share:.1%} on {count:,} images"
     counts = confusion(predictions.answers, len(predictions.names))
-    with writing(path):
-        confusion_picture(counts, predictions.names, title, path)
-    return path
+    note = drawn(path, lambda file: confusion_picture(counts, predictions.names, title, file))
+    if note:
+        notes.print(f"note: {note}")
+    return [] if note else [path]

@@ -49,7 +49,7 @@ class Arguments:
     """A folder of images, tar shards, Parquet, multi-band images, or digits."""
 
     recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe")] = None
-    """A recipe's name, or FILE.py:NAME; chosen from the images if not given."""
+    """A recipe's name, or FILE.py:NAME, which runs that file; chosen from the images if not given."""
 
     out: str | None = None
     """Folder of the run; runs/RECIPE-DATA if not given."""
@@ -99,7 +99,7 @@ def pretrain(
 
     Args:
         data: a folder, pattern or file of images, "digits", or the spec of a source.
-        recipe: a recipe, its name, or FILE.py:NAME; chosen from the images if not given.
+        recipe: a recipe, its name, or FILE.py:NAME, which runs that file; chosen from the images if not given.
         out: the folder of the run; runs/RECIPE-DATA if not given.
         init: initial weights; random if not given.
         statistics: mean and deviation of each channel: "imagenet", "measure", or a JSON file.

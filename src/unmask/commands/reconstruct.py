@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from unmask.console.arguments import parse
-from unmask.console.output import console, loaded, notes, writing
+from unmask.console.output import check_writable, console, loaded, notes, writing
 from unmask.data import AnySource
 from unmask.data.kinds import find_source, is_data, parse_channels
 from unmask.data.picture_formats import open_image
@@ -113,6 +113,7 @@ def main(arguments: list[str]) -> int:
         "reconstruct",
         "Hide parts of images, rebuild them, and say how far off that is.",
     )
+    _check_out(Path(args.out))
     rebuilt = reconstruct(
         args.run,
         args.images,
@@ -125,15 +126,17 @@ def main(arguments: list[str]) -> int:
         device=args.device,
     )
     figures = [_figures(one) for one in rebuilt.images]
-    _write(rebuilt.sheet, Path(args.out))
     if args.json:
         print(json.dumps({"sheet": args.out, "notes": rebuilt.notes, "images": figures}, indent=1))
-        return 0
-    for figure in figures:
-        console.print(_caption(figure))
-    for note in rebuilt.notes:
-        console.print(note)
-    console.print(f"written: {args.out}")
+    else:
+        for figure in figures:
+            console.print(_caption(figure))
+        for note in rebuilt.notes:
+            console.print(note)
+    with writing(Path(args.out)):
+        rebuilt.sheet.save(args.out)
+    if not args.json:
+        console.print(f"written: {args.out}")
     return 0
 
 
@@ -385,9 +388,9 @@ def _notes(model: Model, levels: Levels, compared: str, chosen: tuple[int, ...])
     return [*notes, f"nearest training image: {compared}"]
 
 
-def _write(page: Image.Image, path: Path) -> None:
-    try:
-        with writing(path):
-            page.save(path)
-    except ValueError:
-        raise SettingsError(f"--out {path} has no ending of a picture; use .png") from None
+def _check_out(path: Path) -> None:
+    """Refuse a file that cannot be written, or that is not a picture, before anything is computed."""
+    endings = Image.registered_extensions()
+    if endings.get(path.suffix.lower()) not in Image.SAVE:
+        raise SettingsError(f"--out {path} has no ending of a picture; use .png")
+    check_writable(path)

@@ -32,7 +32,7 @@ class Arguments:
     """The flags of `unmask study`."""
 
     name: tyro.conf.Positional[str | None] = None
-    """A study (see --list), or FILE.py:NAME."""
+    """A study (see --list), or FILE.py:NAME, which runs that file."""
 
     data: tyro.conf.Positional[str | None] = None
     """Labelled images: a folder of class folders (train/ and test/ are used if present), or digits."""

@@ -8,13 +8,14 @@ from torch import nn
 
 from unmask.console.arguments import DataFlags, Peek
 from unmask.console.hardware import RunFlags
-from unmask.console.output import bands_in_words, console, say_left_out
+from unmask.console.output import bands_in_words, console, notes, say_left_out
 from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
 from unmask.console.train import Command, Common, Request
 from unmask.console.train import main as train_main
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError
 from unmask.patches import patch_grid
+from unmask.pictures.drawing import drawn
 from unmask.pictures.sheet import Row, sheet
 from unmask.recipes import TOKENIZERS, Tokenizing, choose_tokenizer, find_tokenizer
 from unmask.runs.folder import RunFolder
@@ -40,7 +41,7 @@ class Arguments:
     """Folder of the tokenizer; runs/RECIPE-DATA if not given."""
 
     recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe")] = None
-    """A recipe's name, or FILE.py:NAME; chosen from the images if not given."""
+    """A recipe's name, or FILE.py:NAME, which runs that file; chosen from the images if not given."""
 
     resume: str | None = None
     """Continue this tokenizer's training exactly where it stopped."""
@@ -101,11 +102,14 @@ def _say_done(_: Run, folder: RunFolder, outcome: Outcome | None) -> None:
     lines = _said(outcome.score)
     picture = folder.root / "codes.png"
     rows = [Row(each.versions, each.name) for each in outcome.pictures]
-    sheet(_HEADINGS, rows, lines[1:3]).save(picture)
     for line in (*lines, *_verdict(outcome.score)):
         console.print(line)
+    note = drawn(picture, lambda path: sheet(_HEADINGS, rows, lines[1:3]).save(path))
+    if note:
+        notes.print(f"note: {note}")
+    look = "" if note else f"look at it:  {picture}\n"
     console.print(
-        f"done: {folder.root}\nlook at it:  {picture}\nuse it:  unmask pretrain DATA objective.target:tokenizer "
+        f"done: {folder.root}\n{look}use it:  unmask pretrain DATA objective.target:tokenizer "
         f"--objective.target.path {folder.root}"
     )
 

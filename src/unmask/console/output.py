@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unmask.contracts import ImageSource
 from unmask.errors import ResourceError
+from unmask.files import unwritable
 from unmask.runs import training
 from unmask.runs.model import Model, load
 from unmask.training.hardware import find_device
@@ -95,6 +96,17 @@ def say_left_out(source: ImageSource) -> None:
         console.print(f"          {note}")
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written, before anything is computed.
+
+    Raises:
+        ResourceError: with the reason.
+    """
+    reason = "it is a folder" if path.is_dir() else unwritable(path)
+    if reason:
+        raise ResourceError(f"{path} cannot be written ({reason}); choose another file with --out")
+
+
 @contextmanager
 def writing(path: Path) -> Generator[None]:
     """Create the folder of a file to write, and name the file if an error stops the writing.
@@ -107,7 +119,7 @@ def writing(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         raise ResourceError(
-            f"{path} cannot be written ({error.strerror}); choose another file with --out"
+            f"{path} cannot be written ({error.strerror or error}); choose another file with --out"
         ) from None
 
 

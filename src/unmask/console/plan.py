@@ -12,9 +12,9 @@ from unmask.contracts import ImageSource, Size
 from unmask.data.multi_views import sizes_of
 from unmask.errors import SettingsError
 from unmask.recipes import Recipe, Tokenizing, Transfer
-from unmask.runs.plan import Plan
+from unmask.runs.plan import Plan, shared_memory_needed
 from unmask.runs.run import Run
-from unmask.training.hardware import Hardware
+from unmask.training.hardware import Hardware, shared_memory_free
 from unmask.training.schedules import epochs_in_words, fitting_batch
 from unmask.training.step_cost import Cost
 from unmask.traits import Explained, Hiding
@@ -121,6 +121,17 @@ def say_plan(
         f"{after_steps}"
         f"machine   {_machine(hardware)}\n"
         f"expected  {at_most}{_expected(cost, step_seconds * run.steps, step_seconds, hardware)}"
+    )
+
+
+def say_shared_memory(run: Run, source: ImageSource) -> None:
+    """Warn if the loading processes may need more shared memory than there is, as in a container of docker."""
+    free = shared_memory_free()
+    if free is None or (needed := shared_memory_needed(run, source)) <= free:
+        return
+    console.print(
+        f"note      {run.hardware.workers} loading processes hold about {gib(needed)} in /dev/shm, which has "
+        f"{gib(free)} free;\n          enlarge it (docker run --shm-size=8g), or use fewer --workers, or --workers 0"
     )
 
 

@@ -4,23 +4,28 @@ Under torchrun the first process prepares and prints, and all of them train.
 """
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 from torch.distributed import ProcessGroup
 
 from unmask.console.output import console, notes
 from unmask.errors import RunError, UnmaskError
 from unmask.runs.folder import RunFolder
-from unmask.training.distributed import everyones, firsts, here, joined, launched, lost
+from unmask.training.distributed import everyones, firsts, here, joined, launched, lost, slurm_tasks
 
 R = TypeVar("R")
 Group = ProcessGroup | None
 _FAILED = "failed"
+_LOST = (
+    "another process of this run has ended or does not answer, so the run stops; its error is above or "
+    "in its own output.\nThe last checkpoint is complete: continue with --resume"
+)
 
 
 class Stop:
@@ -69,6 +74,11 @@ def together() -> Generator[Group]:
     """
     processes = launched()
     console.quiet = notes.quiet = not processes.first
+    if (tasks := slurm_tasks()) > 1 and processes.count == 1:
+        notes.print(
+            f"note: Slurm started this job with {tasks} tasks, but this process trains alone; to train with several, "
+            "start them with torchrun:\nsrun --ntasks-per-node=1 torchrun ... -m unmask (docs/many-machines.md)"
+        )
     try:
         with joined() as group:
             yield group
@@ -80,11 +90,11 @@ def together() -> Generator[Group]:
         if not lost(error):
             raise
         if not processes.first:
+            # the first process may be the one that is gone, so one process of each machine speaks too
+            if processes.local_rank == 0 or processes.rank == 1:
+                print(f"unmask: {processes.name}: {_LOST}", file=sys.stderr, flush=True)
             _leave()
-        raise RunError(
-            "another process of this run has ended or does not answer, so the run stops; its error is above or "
-            "in its own output.\nThe last checkpoint is complete: continue with --resume"
-        ) from None
+        raise RunError(_LOST) from None
 
 
 def prepared(
@@ -133,6 +143,13 @@ def _leave() -> NoReturn:
     raise SystemExit(1)
 
 
-def held(folder: RunFolder) -> Any:
+@contextmanager
+def held(folder: RunFolder) -> Generator[None]:
     """The lock of a run's folder; the first process holds it for all."""
-    return folder.lock() if here().first else nullcontext()
+    if not here().first:
+        yield
+        return
+    with folder.lock() as note:
+        if note:
+            notes.print(f"note: {note}")
+        yield

@@ -2,16 +2,18 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from rich.table import Table
 
-from unmask.console.output import console, duration, writing
+from unmask.console.output import console, duration, notes, writing
 from unmask.data.in_order import Unreadable
 from unmask.evaluation.features import features_folder
 from unmask.evaluation.frozen import PRETRAINED, RANDOM, SCRATCH, Row
 from unmask.evaluation.protocols import Question, Subject
+from unmask.files import write_text
 from unmask.objectives import AnyObjective
 from unmask.pictures.accuracy import (
     Bar,
@@ -22,6 +24,7 @@ from unmask.pictures.accuracy import (
     accuracy_curves,
     millions,
 )
+from unmask.pictures.drawing import drawn
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import parameter_count
 from unmask.runs.weights import shape_of
@@ -201,14 +204,27 @@ def _short(data: str) -> str:
     return Path(data).name or data
 
 
-def write_scores(judged: Judged, name: str, out: str | None) -> list[Path]:
-    """Write JSON and a picture to `out`, or into the run's folder."""
-    path = Path(out) if out else _place(judged.subject.path) / f"{name}.json"
-    picture = path.with_suffix(".png")
+def place_of_scores(encoders: list[str], name: str) -> Path:
+    """The JSON file for the scores of encoders: in the run's folder for one, if it is writable, else here."""
+    if len(encoders) > 1:
+        return Path(_FOLDER) / f"compared-{name}.json"
+    return _place(encoders[0]) / f"{name}.json"
+
+
+def write_scores(judged: Judged, path: Path) -> list[Path]:
+    """Write JSON, and a picture next to it."""
     with writing(path):
         _write_json(path, judged.result())
-        _draw(judged, picture)
-    return [path, picture]
+    return [path, *_with_picture(path, lambda picture: _draw(judged, picture))]
+
+
+def _with_picture(path: Path, draw: Callable[[Path], object]) -> list[Path]:
+    """The picture next to a file of scores; none, and a note, if it cannot be drawn."""
+    picture = path.with_suffix(".png")
+    note = drawn(picture, draw)
+    if note:
+        notes.print(f"note: {note}")
+    return [] if note else [picture]
 
 
 def _place(weights: str) -> Path:
@@ -220,7 +236,7 @@ def _place(weights: str) -> Path:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _draw(judged: Judged, path: Path) -> None:
@@ -319,16 +335,15 @@ def say_comparison(tables: list[Comparison]) -> None:
         console.print(heading)
 
 
-def write_comparison(judged: list[Judged], name: str, out: str | None) -> list[Path]:
-    """Write JSON, Markdown and a picture of several encoders to `out`, or into a folder here."""
-    path = Path(out) if out else Path(_FOLDER) / f"compared-{name}.json"
-    markdown, picture = path.with_suffix(".md"), path.with_suffix(".png")
+def write_comparison(judged: list[Judged], path: Path) -> list[Path]:
+    """Write JSON of several encoders, and Markdown and a picture next to it."""
+    markdown = path.with_suffix(".md")
     tables = comparison_tables(judged)
     with writing(path):
         _write_json(path, {"encoders": [one.result() for one in judged]})
-        markdown.write_text(_markdown(judged, tables), encoding="utf-8")
-        _draw_sizes(judged[0], tables, picture)
-    return [path, markdown, picture]
+        write_text(markdown, _markdown(judged, tables))
+    pictures = _with_picture(path, lambda picture: _draw_sizes(judged[0], tables, picture))
+    return [path, markdown, *pictures]
 
 
 def _markdown(judged: list[Judged], tables: list[Comparison]) -> str:

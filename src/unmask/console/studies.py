@@ -12,7 +12,7 @@ import torch
 
 from unmask.channels import ChannelStatistics
 from unmask.console.hardware import MachineFlags, hardware_of
-from unmask.console.output import console, duration
+from unmask.console.output import console, duration, notes
 from unmask.console.processes import signals
 from unmask.data import AnySource
 from unmask.data.labelled import Labelled, Subset, draw_share, open_labelled
@@ -142,11 +142,11 @@ def conduct(plan: Plan, setting: Setting | None, budget: Budget | None) -> int:
     if setting is not None:
         plan = _fitted(plan, setting, budget)
         stopped = _make(plan, setting)
-    written = write(collected(plan, setting), plan.name, plan.root)
+    written = write(collected(plan, setting), plan.name, plan.root, notes.print)
     if stopped:
         console.print("stopped; run the same command again to continue")
         return stopped
-    console.print(written[0].read_text())
+    console.print(written[0].read_text(encoding="utf-8"))
     for path in written:
         console.print(f"written: {path}")
     return 0

@@ -28,6 +28,7 @@ from unmask.console.hardware import (
     say_what_differs,
 )
 from unmask.console.output import console, shown
+from unmask.console.plan import say_shared_memory
 from unmask.console.processes import SharedRun, held, prepared, signals, together
 from unmask.data import AnySource
 from unmask.errors import RunError, SettingsError
@@ -210,6 +211,7 @@ def begin(command: Command, request: Request) -> Ready | None:
     check_whole(module, fitting.micro_batch, recipe.batch_size // fitting.processes)
     run = replace(run, hardware=fitting)
     request.say_plan(run, module, cost)
+    say_shared_memory(run, train_images)
 
     # Only now is anything written.
     folder.create(run)
@@ -244,6 +246,7 @@ def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready 
         console.print(f"{folder.root} is finished: {run.steps:,} of {run.steps:,} steps are done")
         return None
 
+    folder.check_writable()
     images = run.job.open(run.data, run.seed).read_as(run.statistics)
     _check_images(command, run, images, folder)
     check_decode(changed.hardware, images.train, run.recipe.views)

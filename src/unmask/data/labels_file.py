@@ -12,7 +12,6 @@ class. If every labelled image has exactly one class, the labels are class label
 """
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from unmask.data.parquet import Parquet
 from unmask.data.shards import Shards
 from unmask.data.tiff import BandImages, Tiff
 from unmask.errors import DataError
+from unmask.files import parse_json
 from unmask.spec import Kind
 
 NAME = "file_name"
@@ -183,8 +183,8 @@ def _words(column: list[Any], name: str, path: Path) -> Iterator[list[str] | Non
 
 def _listed(text: str, row: int, name: str, path: Path) -> list[str]:
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = parse_json(text, str(path))
+    except DataError:
         value = None
     if not isinstance(value, list) or any(isinstance(item, list | dict | None) for item in value):
         raise DataError(

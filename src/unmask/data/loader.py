@@ -5,24 +5,34 @@ A feed defines what loading processes read and how it becomes a batch: see `Feed
 """
 
 import csv
+import io
+import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, KeysView
+from contextlib import suppress
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from unmask.annotations import nested_map
 from unmask.contracts import Batch, ImageSource, Part, Size
 from unmask.data.order import samples
-from unmask.errors import DataError, UnmaskError, loading_died
+from unmask.errors import DataError, UnmaskError, loading_died, loading_lacks_memory
+from unmask.files import write_text
 from unmask.randomness import derive
 
 T = TypeVar("T")
 W = TypeVar("W")
 
 _ATTEMPTS = 100  # a hundred bad images in a row mean that the data set, not a file, is broken
+BATCHES_AHEAD = 2
+"""Batches that each loading process holds ready."""
+_HEADER = ("file", "reason")
 _EXAMPLES = 8  # images read for measurements; larger batches repeat them
 
 Failures = list[tuple[str, str]]
@@ -46,31 +56,55 @@ class SetAside:
     def __init__(self, path: Path, total: int, limit: float) -> None:
         """`total` is the number of image files; if more than a share of `limit` is skipped, the run stops."""
         self.path, self.total, self.limit = path, total, limit
-        self.names: set[str] = set()
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                self.names = {row["file"] for row in csv.DictReader(file) if row["file"]}
+        self._rows, self._is_whole = _listed(path)
+
+    @property
+    def names(self) -> KeysView[str]:
+        """The skipped files."""
+        return self._rows.keys()
 
     def add(self, failures: Failures) -> None:
         """Add (name, reason) pairs; raises DataError if too many files are skipped, after writing the list."""
         plain = [(_plain(name), _plain(reason)) for name, reason in failures]
-        new = {name: reason for name, reason in plain if name not in self.names}
+        new = {name: reason for name, reason in plain if name not in self._rows}
         if not new:
             return
-        started = self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if not started:
-                writer.writerow(["file", "reason"])
-            writer.writerows(new.items())
-        self.names |= set(new)
-        if len(self.names) > self.limit * self.total:
+        self._rows |= new
+        if self._is_whole:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                file.write(_as_csv(new.items()))
+        else:
+            write_text(self.path, _as_csv([_HEADER, *self._rows.items()]))
+            self._is_whole = True
+        if len(self._rows) > self.limit * self.total:
             name, reason = next(reversed(new.items()))
             raise DataError(
-                f"{len(self.names)} of {self.total} images cannot be used, more than the allowed "
+                f"{len(self._rows)} of {self.total} images cannot be used, more than the allowed "
                 f"{self.limit:.0%}; the last is {name}: {reason}. {self.path} lists them all; "
                 "repair or remove them, or allow more with --max-set-aside"
             )
+
+
+def _listed(path: Path) -> tuple[dict[str, str], bool]:
+    """The reasons in a list by file, and whether more can be appended: a killed process may have left it incomplete."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return {}, False
+    text = content.decode("utf-8", "backslashreplace")
+    rows: list[list[str]] = []
+    with suppress(csv.Error):
+        rows.extend(csv.reader(io.StringIO(text, newline="")))
+    is_whole = rows[:1] == [list(_HEADER)] and text.endswith("\n") and text.encode() == content
+    return {
+        row[0]: row[1] for row in rows if len(row) == 2 and row[0] and row != list(_HEADER)
+    }, is_whole
+
+
+def _as_csv(rows: Iterable[tuple[str, str]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
 
 
 class Wanted(NamedTuple):
@@ -153,7 +187,7 @@ def batches(
     Raises:
         DataError: if too many images cannot be decoded.
         RunError: if the images change while they are read.
-        ResourceError: if a worker dies.
+        ResourceError: if a worker dies, or memory runs out in it.
     """
     part = Part(torch.tensor(rows), batch_size) if rows is not None else None
     wanted = (
@@ -209,10 +243,18 @@ class _Loading(Dataset[Any]):
     def __getitems__(self, wanted: Any) -> tuple[Any, Failures]:
         """Errors are returned as values: raised in a worker, they would become tracebacks."""
         failures: Failures = []
+        in_worker = get_worker_info() is not None
         try:
-            return self.load(wanted, failures), failures
+            loaded = self.load(wanted, failures)
+            # else the thread that sends it would do this, and its errors are lost
+            return nested_map(Tensor.share_memory_, loaded) if in_worker else loaded, failures
         except UnmaskError as error:
             return error, failures
+        except (OSError, RuntimeError, MemoryError) as error:
+            scarce = in_worker and (loading_died(error) or loading_lacks_memory(error))
+            if not scarce:
+                raise
+            return scarce, failures
 
 
 def fetched(
@@ -227,15 +269,16 @@ def fetched(
     The failures that `load` adds to its list are passed to `note`, also if it then raises an error.
 
     Raises:
-        ResourceError: if a worker dies.
+        ResourceError: if a worker dies, or memory runs out in it.
     """
     loader = DataLoader(
         _Loading(load),
         batch_sampler=wanted,  # pyright: ignore[reportArgumentType] - any iterable
         num_workers=workers,
+        prefetch_factor=BATCHES_AHEAD if workers else None,
         collate_fn=_unchanged,
         pin_memory=pinned,
-        worker_init_fn=_ignore_first_signals,
+        worker_init_fn=_begin_worker,
     )
     try:
         for result, failures in loader:
@@ -244,8 +287,8 @@ def fetched(
             if isinstance(result, UnmaskError):
                 raise result
             yield result
-    except RuntimeError as error:
-        died = loading_died(error)
+    except (OSError, RuntimeError) as error:
+        died = loading_died(error) if workers else None
         if died is None:
             raise
         raise died from None
@@ -255,7 +298,31 @@ def _unchanged(batch: T) -> T:
     return batch
 
 
-def _ignore_first_signals(_: int) -> None:
+def _begin_worker(_: int) -> None:
+    """What a loading process does before it loads."""
+    _ignore_first_signals()
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Let this process end within a second of the one that started it, even if that one was killed.
+
+    torch's loading processes look for it only while they wait for work, not while their results wait to be read.
+    """
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        # where other children of the parent hold its sentinel open, only the number of the parent changes
+        while parent.is_alive() and os.getppid() == parent.pid:
+            parent.join(1.0)
+        os._exit(1)
+
+    Thread(target=watch, name="watching the parent", daemon=True).start()
+
+
+def _ignore_first_signals() -> None:
     """Ignore Ctrl-C and the first SIGTERM in a loading process.
 
     Both reach every process of a terminal or a Slurm job. The training process handles them: it finishes its step,

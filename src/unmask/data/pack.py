@@ -4,11 +4,11 @@ A shard is written under a temporary name, with its index, and renamed when it i
 the next one keeps the complete shards and writes the unfinished one again.
 """
 
-import fcntl
+import errno
 import json
 import os
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from hashlib import file_digest
@@ -44,6 +44,7 @@ from unmask.data.pack_manifest import (
 from unmask.data.tar_index import ARRAY_ENDING, ORIGINAL_NAME
 from unmask.errors import DataError, ResourceError, RunError
 from unmask.files import is_unfinished
+from unmask.locks import Taken, locked
 from unmask.spec import to_json
 from unmask.traits import Levelled
 
@@ -84,6 +85,8 @@ class Packer:
         """The complete shards so far."""
         self.left_out = 0
         """Number of images set aside so far."""
+        self.note = ""
+        """A note if the file system has no locks."""
 
     def check(self) -> None:
         """Refuse a folder with other files, other images, or images packed with other settings.
@@ -237,20 +240,22 @@ class Packer:
             self.root.mkdir(parents=True, exist_ok=True)
             yield
         except OSError as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "Free some disk space" if is_full else "Make it writable"
             raise ResourceError(
                 f"{self.root} cannot be written ({error.strerror or error}); {len(self.shards)} complete shards are kept. "
-                "Free some disk space and run the same command again to continue"
+                f"{remedy} and run the same command again to continue"
             ) from None
 
     @contextmanager
     def _locked(self) -> Generator[None]:
         """Lock the folder against other processes; the system releases the lock even if this process is killed."""
-        with (self.root / _LOCK).open("a+") as file:
+        with ExitStack() as stack:
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                self.note = stack.enter_context(locked(self.root / _LOCK))
+            except Taken as holder:
                 raise RunError(
-                    f"another process is packing into {self.root}; wait for it, or choose another folder"
+                    f"another process is packing into {self.root} ({holder}); wait for it, or choose another folder"
                 ) from None
             yield
 

@@ -18,7 +18,7 @@ from unmask.data.band_files import Frames
 from unmask.data.cache import read_table, write_table
 from unmask.data.tar_index import COLUMNS
 from unmask.errors import DataError, SettingsError
-from unmask.files import write_whole
+from unmask.files import read_json, write_text, write_whole
 from unmask.spec import from_json, to_json
 
 PACK = "unmask-pack.json"
@@ -150,21 +150,27 @@ class ShardIndex(NamedTuple):
     table: pa.Table
 
 
+class _Newer(DataError):
+    """A manifest of a later version of this package."""
+
+
 def read_pack(folder: Path) -> Pack | None:
     """The manifest of a folder; None if it has none. Raises DataError if the manifest cannot be read."""
     path = folder / PACK
     try:
-        data = json.loads(path.read_text())
-        version = data.get("format_version", 0)
-        if version > _FORMAT_VERSION:
-            raise DataError(
+        data = read_json(path)
+        version = data.get("format_version") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > _FORMAT_VERSION:
+            raise _Newer(
                 f"{path} has format {version}, but this version of unmask reads formats up to {_FORMAT_VERSION}; "
                 "update unmask"
             )
         return from_json(Pack, data)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, AttributeError) as error:
+    except _Newer:
+        raise
+    except (OSError, ValueError, DataError) as error:
         raise DataError(
             f"{path} cannot be read ({error}); copy it again, or remove it: the shards can be read without it"
         ) from None
@@ -172,8 +178,7 @@ def read_pack(folder: Path) -> Pack | None:
 
 def write_pack(folder: Path, pack: Pack) -> None:
     """Write the manifest of a folder."""
-    text = json.dumps(to_json(pack), indent=1) + "\n"
-    write_whole(folder / PACK, lambda path: path.write_text(text))
+    write_text(folder / PACK, json.dumps(to_json(pack), indent=1) + "\n")
 
 
 def write_index(shard: Path, index: ShardIndex) -> None:

@@ -1,6 +1,5 @@
 """Channel statistics: published, measured on the user's images, or from a file."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from unmask.channels import IMAGENET, ChannelStatistics
 from unmask.contracts import ImageSource
 from unmask.errors import DataError, SettingsError
+from unmask.files import read_json
 from unmask.spec import from_json
 from unmask.traits import Levelled
 
@@ -48,12 +48,12 @@ def statistics_of(source: ImageSource, wanted: str) -> ChannelStatistics:
 def read_statistics(path: Path) -> ChannelStatistics:
     """The statistics in a JSON file, such as a run's `statistics.json`."""
     try:
-        return from_json(ChannelStatistics, json.loads(path.read_text()))
+        return from_json(ChannelStatistics, read_json(path))
     except FileNotFoundError:
         raise SettingsError(
             f"--statistics must be imagenet, measure or a JSON file, and {str(path)!r} does not exist"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DataError) as error:
         raise SettingsError(f"--statistics {path} cannot be read: {error}") from None
 
 

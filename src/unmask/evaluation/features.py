@@ -26,8 +26,8 @@ from unmask.contracts import Encoded, Encoder, ImageSource, Size
 from unmask.data.cache import cache_folder
 from unmask.data.in_order import WHOLE_IMAGE, Unreadable, in_order
 from unmask.encoders.vit import VisionTransformer
-from unmask.errors import ResourceError
-from unmask.files import write_whole
+from unmask.errors import DataError, ResourceError
+from unmask.files import parse_json, write_whole
 from unmask.formats.model import ModelSpec
 from unmask.runs.folder import RunFolder
 from unmask.spec import to_json
@@ -253,7 +253,7 @@ class FeatureStore:
                 with contextlib.suppress(OSError):
                     path.touch()  # recently used
                 return CachedFeatures(loaded, True, seconds, ())
-            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            except (OSError, DataError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 notes.append(f"{path} is damaged ({error}); its features are computed again")
         started = time.perf_counter()
         computed = compute(
@@ -289,7 +289,7 @@ def hash_of_tensors(tensors: dict[str, Tensor]) -> str:
 def _read(path: Path, facts: dict[str, Any], kind: type[T]) -> tuple[T, float]:
     """The features of a file, and the seconds to compute them; ValueError if they do not match."""
     with safe_open(path, "pt") as file:
-        metadata = json.loads((file.metadata() or {})["features"])
+        metadata = parse_json((file.metadata() or {})["features"], str(path))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if metadata["facts"] != facts:
         raise ValueError("it has other features")

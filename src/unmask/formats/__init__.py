@@ -99,7 +99,7 @@ def write_weights(weights: Weights, destination: Path, layout: Format, card: str
         raise _unwritable(destination, error) from None
     try:
         file = layout.write(weights, writing)
-        (writing / CARD).write_text(card, encoding="utf-8")
+        (writing / CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
         if destination.suffix == ".pth":
             (writing / CARD).rename(destination.with_suffix(".md"))
             return file.rename(destination)

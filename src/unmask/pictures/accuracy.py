@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unmask.pictures.figure import new_figure
+from unmask.pictures.text import plot_text
 
 _COLORS = ("#1f4e86", "#d98c3f", "#5b9a5f", "#8b5fa8", "#b0413e", "#4aa3b5", "#8a8a3a", "#c06c9c")
 _CONTROL_COLORS = ("#9fb4cc", "#e3bf96", "#aacbac", "#c3adcf", "#d6a3a1", "#a7d0d8", "#c4c49c")
@@ -59,11 +60,11 @@ def accuracy_bars(bars: Sequence[Bar], chance: float, title: str, path: Path) ->
             f"{mean:.1f}", (x, mean + spread), (0, 3), textcoords="offset points", ha="center"
         )
     for name, color in colors.items():
-        axes.bar(0, 0, color=color, label=name)  # for the legend
+        axes.bar(0, 0, color=color, label=plot_text(name))  # for the legend
     groups: dict[str, list[float]] = {bar.group: [] for bar in bars}
     for x, bar in zip(positions, bars, strict=True):
         groups[bar.group].append(x)
-    axes.set_xticks([sum(xs) / len(xs) for xs in groups.values()], list(groups))
+    axes.set_xticks([sum(xs) / len(xs) for xs in groups.values()], list(map(plot_text, groups)))
     axes.set_xlim(-0.9, positions[-1] + 0.9)
     highest = max(bar.point.mean + bar.point.spread for bar in bars)
     axes.set_ylim(0, 112 * max(highest, chance))
@@ -95,13 +96,17 @@ def accuracy_curves(
     for line, color in zip(lines, colors, strict=False):
         style = {"linestyle": "--" if line.control else "-", "marker": "o", "capsize": 3}
         axes.errorbar(
-            range(len(places)), *_percent(line.points), color=color, label=line.name, **style
+            range(len(places)),
+            *_percent(line.points),
+            color=color,
+            label=plot_text(line.name),
+            **style,
         )
     for level, color in zip(levels, colors[len(lines) :], strict=True):
         (mean,), (spread,) = _percent(level.points)
-        axes.axhline(mean, color=color, linestyle="--", label=level.name)
+        axes.axhline(mean, color=color, linestyle="--", label=plot_text(level.name))
         axes.axhspan(mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
-    axes.set_xticks(range(len(places)), places)
+    axes.set_xticks(range(len(places)), list(map(plot_text, places)))
     axes.set_xlabel(along)
     _finish(figure, axes, chance, title, path)
 
@@ -115,7 +120,9 @@ def accuracy_by_size(
         sizes, lines, _colors([line.control for line in lines]), strict=True
     ):
         style = {"linestyle": "--" if line.control else "-", "marker": "o", "capsize": 3}
-        axes.errorbar(parameters, *_percent(line.points), color=color, label=line.name, **style)
+        axes.errorbar(
+            parameters, *_percent(line.points), color=color, label=plot_text(line.name), **style
+        )
     axes.set_xscale("log")
     ticks = sorted({size for parameters in sizes for size in parameters})
     axes.set_xticks(ticks, [millions(size) for size in ticks])
@@ -138,7 +145,7 @@ def _figure(width: float) -> tuple[Any, Any]:
 def _finish(figure: Any, axes: Any, chance: float, title: str, path: Path) -> None:
     axes.axhline(100 * chance, color=_CHANCE, linestyle=":", label="chance")
     axes.set_ylabel("test accuracy (%)")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(plot_text(title), fontsize=10)
     axes.grid(axis="y", alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

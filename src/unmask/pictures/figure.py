@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.pictures.text import drawable, plot_text, quiet_matplotlib
+
 # beyond these numbers of classes, cells and ticks are too small for text
 _NUMBERS_UP_TO = 20
 _NAMES_UP_TO = 120
@@ -14,6 +16,7 @@ _LONGEST_NAME = 18  # letters
 
 def new_figure(width: float, height: float) -> Any:
     """An empty figure of this size in inches, rendered without a window."""
+    quiet_matplotlib()
     # imported here, so that commands without plots do not load matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -37,7 +40,7 @@ def loss_curve(lines: list[dict[str, float]], path: Path, title: str) -> None:
         axes.plot(middle, smooth, color="#1f4e86", linewidth=1.8, label=f"mean of {window}")
     axes.set_xlabel("step")
     axes.set_ylabel("loss on hidden patches")
-    axes.set_title(title)
+    axes.set_title(plot_text(title))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     figure.savefig(path)
@@ -47,13 +50,13 @@ def confusion_picture(
     counts: NDArray[np.int64], names: tuple[str, ...], title: str, path: Path
 ) -> None:
     """Plot counts [true predicted] as a PNG: the share of each true class, with numbers if there is room."""
-    from matplotlib.colors import PowerNorm
-
     classes = len(names)
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(16.0, max(5.0, (0.55 if classes <= _NUMBERS_UP_TO else 0.14) * classes + 2.5))
     figure = new_figure(side + 0.8, side)
     axes = figure.add_subplot()
+    from matplotlib.colors import PowerNorm
+
     # the square root makes small shares visible
     picture = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
     _label_axes(axes, names)
@@ -67,7 +70,7 @@ def confusion_picture(
                 )
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(plot_text(title), fontsize=10)
     figure.colorbar(picture, ax=axes, label="% of the true class", shrink=0.7)
     figure.savefig(path)
 
@@ -76,7 +79,9 @@ def _label_axes(axes: Any, names: tuple[str, ...]) -> None:
     """Class names along both axes, shortened if they are long; numbers if there are too many classes."""
     if len(names) > _NAMES_UP_TO:
         return
-    short = [n if len(n) <= _LONGEST_NAME else f"{n[: _LONGEST_NAME - 1]}…" for n in names]
+    drawn = map(drawable, names)
+    short = [n if len(n) <= _LONGEST_NAME else f"{n[: _LONGEST_NAME - 1]}…" for n in drawn]
+    short = list(map(plot_text, short))
     size = 9 if len(names) <= _NUMBERS_UP_TO else 6
     axes.set_xticks(range(len(names)), short, rotation=90, fontsize=size)
     axes.set_yticks(range(len(names)), short, fontsize=size)

@@ -4,8 +4,10 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
+
+from unmask.pictures.text import drawable, font_for
 
 _GAP = 8  # pixels, as all sizes here
 _TEXT = 14
@@ -22,7 +24,9 @@ class Row(NamedTuple):
 
 def sheet(headings: list[str], rows: list[Row], notes: list[str]) -> Image.Image:
     """Rows of pictures under headings; every picture keeps its proportions, and small ones are enlarged."""
-    font = ImageFont.load_default(_TEXT)
+    rows = [Row(row.pictures, drawable(row.caption)) for row in rows]
+    notes = list(map(drawable, notes))
+    font = font_for([*(row.caption for row in rows), *notes], _TEXT)
     images = [[to_image(picture) for picture in row.pictures] for row in rows]
 
     # sizes

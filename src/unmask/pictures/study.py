@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unmask.pictures.figure import new_figure
+from unmask.pictures.text import plot_text
 
 _OURS, _PAPER, _RANDOM = "#1f4e86", "#d98c3f", "#888888"
 _LARGE = 1000  # values from here on are shown without decimals
@@ -46,7 +47,7 @@ def study_picture(
             row[1].set_axis_off()
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside lower center")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(plot_text(title), fontsize=11)
     figure.savefig(path)
 
 
@@ -66,8 +67,8 @@ def sizes_picture(
             known = [(n, *panel.ours[name]) for n, name in enumerate(names) if name in panel.ours]
             if known:
                 x, means, spreads = zip(*known, strict=True)
-                axes.errorbar(x, means, spreads, marker="o", capsize=3, label=method)
-        axes.set_xticks(range(len(places)), places, fontsize=8)
+                axes.errorbar(x, means, spreads, marker="o", capsize=3, label=plot_text(method))
+        axes.set_xticks(range(len(places)), list(map(plot_text, places)), fontsize=8)
         axes.set_xlim(-0.3, len(places) - 0.7)
         _finish(axes, panel.title, panel.unit, None, curve=True)
     handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -92,7 +93,7 @@ def _points(
             )
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axes.locator_params(axis="x", nbins=6)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_yticks(range(len(names)), list(map(plot_text, names)), fontsize=8)
     axes.set_ylim(len(names) - 0.5, -0.5)
     known = [values[name] for name in names if name in values]
     low = min((mean - spread for mean, spread in known), default=0.0)
@@ -110,11 +111,11 @@ def _curve(
     axes.errorbar(
         xs, [mean for mean, _ in known], [s for _, s in known], color=color, marker="o", capsize=3
     )
-    axes.set_xticks(range(len(names)), names, fontsize=8)
+    axes.set_xticks(range(len(names)), list(map(plot_text, names)), fontsize=8)
 
 
 def _finish(axes: Any, title: str, unit: str, random: float | None, *, curve: bool) -> None:
-    axes.set_title(title, fontsize=9)
+    axes.set_title(plot_text(title), fontsize=9)
     if curve:
         axes.set_ylabel(unit, fontsize=8)
         line = axes.axhline

@@ -30,7 +30,9 @@ from unmask.traits import Accompanied, Comparing
 
 LOOKS = 10  # checks in a run
 LEAST_RANK = 0.1
-"""Share of the largest possible rank; less is a collapse."""
+"""Share of the largest possible rank; less is a collapse, if it is also less than half of the rank before training.
+
+Images of few colours have a low rank in any encoder."""
 
 CLEARLY = 3.0
 """k-NN must be worse than before training by this many standard errors; in many checks, two happen by chance."""
@@ -51,6 +53,7 @@ class Watch:
 
     effective_rank    of the class tokens if the objective compares views, else of the mean patch tokens
     possible_rank     the largest possible value: the width, or the number of images minus one
+    rank_random       the rank before training, with random weights
     looked_at         number of images
     knn               accuracy of a vote of the five nearest neighbours among the other images, if there are classes
     knn_random        the same before training, with random weights
@@ -90,6 +93,7 @@ class Watch:
         fields = {
             "effective_rank": round(effective_rank(points), _DIGITS),
             "possible_rank": float(min(points.shape[1], len(points) - 1)),
+            "rank_random": round(effective_rank(self._untrained), _DIGITS),
             "looked_at": float(len(points)),
         }
         if self._knn_random is not None:
@@ -124,11 +128,14 @@ class Watch:
             return list(in_order(images, WHOLE_IMAGE, size, run.statistics, [], batch_size=at_once))
 
     @cached_property
+    def _untrained(self) -> Float[Tensor, "n d"]:
+        """The embedding with random weights; they follow from the seed, so a resumed run compares with the same."""
+        return self._embedded(self._model.build_encoder(self._run.seed))
+
+    @cached_property
     def _knn_random(self) -> float | None:
         """k-NN accuracy with random weights; None if the images have no usable classes."""
-        if not _classes(self._labels).size:
-            return None
-        return self._knn(self._embedded(self._model.build_encoder(self._run.seed)))
+        return self._knn(self._untrained) if _classes(self._labels).size else None
 
     def _knn(self, points: Float[Tensor, "n d"]) -> float:
         labels = torch.cat(
@@ -169,18 +176,26 @@ def in_words(line: dict[str, float]) -> str | None:
     """The check of the embedding in a line of the log, in words; None for most lines."""
     if "effective_rank" not in line:
         return None
-    rank = f"effective rank {line['effective_rank']:.1f} of {line['possible_rank']:.0f}"
+    rank = f"effective rank {line['effective_rank']:.1f} of {line['possible_rank']:.0f}{_rank_before(line)}"
     if "knn" not in line:
         return rank
     return f"{rank}, k-NN {line['knn']:.1%} ({line['knn_random']:.1%} before training)"
 
 
 def collapse(line: dict[str, float]) -> str | None:
-    """The reason why the embedding has collapsed (low rank, or k-NN clearly worse than before training); None if not."""
+    """The reason why the embedding has collapsed; None if it has not.
+
+    Either the rank is low, also compared with the one before training, and k-NN has not improved; or k-NN is clearly
+    worse than before training. Lines of older versions have no rank before training.
+    """
     if "effective_rank" not in line:
         return None
-    if line["effective_rank"] < LEAST_RANK * line["possible_rank"]:
-        return f"an effective rank of {line['effective_rank']:.1f}, below {LEAST_RANK:.0%} of {line['possible_rank']:.0f}"
+    rank = line["effective_rank"]
+    is_low = rank < min(LEAST_RANK * line["possible_rank"], line.get("rank_random", math.inf) / 2)
+    has_improved = "knn" in line and line["knn"] > line["knn_random"]
+    if is_low and not has_improved:
+        possible = line["possible_rank"]
+        return f"an effective rank of {rank:.1f}{_rank_before(line)}, below {LEAST_RANK:.0%} of {possible:.0f}"
     if "knn" not in line:
         return None
     shares = (line["knn"], line["knn_random"])
@@ -191,3 +206,7 @@ def collapse(line: dict[str, float]) -> str | None:
         f"k-NN {shares[0]:.1%}, clearly below the {shares[1]:.1%} of random initialisation "
         f"(on {line['looked_at']:.0f} images)"
     )
+
+
+def _rank_before(line: dict[str, float]) -> str:
+    return f" ({line['rank_random']:.1f} before training)" if "rank_random" in line else ""

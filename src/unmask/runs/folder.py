@@ -1,16 +1,16 @@
 """The folder of a run: spec, log, checkpoints, and a lock against a second process."""
 
-import fcntl
 import json
 import os
-import socket
+import shlex
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from unmask.errors import ResourceError, RunError
-from unmask.files import is_unfinished, write_whole
+from unmask.errors import DataError, ResourceError, RunError
+from unmask.files import is_unfinished, read_json, unwritable, write_text
+from unmask.locks import Taken, locked
 from unmask.spec import to_json
 from unmask.training import checkpoint
 from unmask.training.checkpoint import Checkpoint
@@ -47,9 +47,8 @@ class RunFolder:
         self.check_free()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            self.statistics.write_text(json.dumps(to_json(run.statistics), indent=1) + "\n")
-            spec = json.dumps(to_json(run), indent=1) + "\n"
-            write_whole(self.spec, lambda path: path.write_text(spec))
+            write_text(self.statistics, json.dumps(to_json(run.statistics), indent=1) + "\n")
+            write_text(self.spec, json.dumps(to_json(run), indent=1) + "\n")
         except OSError as error:
             raise ResourceError(
                 f"{self.root} cannot be written ({error.strerror}); choose another folder with --out"
@@ -67,13 +66,9 @@ class RunFolder:
             and all(path.name in _LEFTOVERS or is_unfinished(path) for path in self.root.iterdir())
         ):
             raise RunError(f"{self.root} exists and is not empty; choose another folder with --out")
-        existing = next(
-            path for path in (self.root, *self.root.absolute().parents) if path.exists()
-        )
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        if reason := unwritable(self.root):
             raise ResourceError(
-                f"{self.root} cannot be created ({existing} is not a writable folder); "
-                "choose another folder with --out"
+                f"{self.root} cannot be created ({reason}); choose another folder with --out"
             )
 
     def read_spec(self, *commands: str) -> dict[str, Any]:
@@ -90,8 +85,8 @@ class RunFolder:
                 )
             raise RunError(f"{self.root} holds no run (no spec.json){self.nearby()}")
         try:
-            data = json.loads(self.spec.read_text())
-        except ValueError as error:
+            data = read_json(self.spec)
+        except (DataError, OSError) as error:
             raise self.unreadable(error) from None
         if not isinstance(data, dict):
             raise self.unreadable(f"expected an object, got {type(data).__name__}")
@@ -133,7 +128,7 @@ class RunFolder:
     def write_results(self, results: dict[str, Any]) -> None:
         """Write `results.json`, in the first process."""
         if here().first:
-            self.results.write_text(json.dumps(results, indent=1) + "\n")
+            write_text(self.results, json.dumps(results, indent=1) + "\n")
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest complete checkpoint (None if there is none), and a line for each damaged one."""
@@ -156,27 +151,42 @@ class RunFolder:
         return checkpoint.at(self.checkpoints, step)
 
     @contextmanager
-    def lock(self) -> Generator[None]:
+    def lock(self) -> Generator[str]:
         """Lock the folder; the system releases the lock even if this process is killed.
+
+        Yields a note if the file system has no locks; an empty one otherwise.
 
         Raises:
             RunError: if another process holds the lock; names that process.
+            ResourceError: if the folder cannot be written.
         """
-        path = self.root / "lock"
-        with path.open("a+") as file:
+        with ExitStack() as stack:
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
+                note = stack.enter_context(locked(self.root / "lock"))
+            except Taken as holder:
                 raise RunError(
-                    f"{self.root} is in use by {file.read().strip() or 'another process'}; "
-                    "wait for it or stop it, or choose another folder with --out"
+                    f"{self.root} is in use by {holder}; wait for it or stop it, or choose another folder with --out"
                 ) from None
-            file.seek(0)
-            file.truncate()
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
-            yield
+            except OSError as error:
+                raise self._read_only(error.strerror) from None
+            yield note
+
+    def check_writable(self) -> None:
+        """Refuse to continue a run whose files this user may not change.
+
+        Raises:
+            ResourceError: with what to do instead.
+        """
+        for path in (self.root, self.root / "lock", self.log, self.checkpoints):
+            if path.exists() and not os.access(path, os.W_OK):
+                raise self._read_only(f"no permission for {path.name}")
+
+    def _read_only(self, reason: str | None) -> ResourceError:
+        root = shlex.quote(str(self.root))
+        return ResourceError(
+            f"{self.root} cannot be written ({reason}), so its run cannot continue there; copy it first "
+            f"(`cp -r {root} COPY`) and continue the copy"
+        )
 
 
 _JOBS = {"": "pretrain", "finetune": "finetune", "tokenizer": "tokenize"}

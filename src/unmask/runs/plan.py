@@ -4,16 +4,18 @@ import time
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from unmask.annotations import nested_map
 from unmask.contracts import ImageSource
-from unmask.data.loader import Wanted, example_of
+from unmask.data.loader import BATCHES_AHEAD, Wanted, example_of
 from unmask.errors import ResourceError, SettingsError
 from unmask.masking import count_visible
 from unmask.patches import patch_grid
 from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.feeding import feed_for
 from unmask.runs.run import Run, parameter_count
+from unmask.training.distributed import here
 from unmask.training.hardware import Hardware, cores, memory_available
 from unmask.training.step_cost import Cost, measure_cost
 from unmask.traits import Hiding, Targeted, Undivided
@@ -151,6 +153,24 @@ def seconds_of_step(run: Run, source: ImageSource, cost: Cost) -> float:
     if hardware.device == "cpu":  # loading processes use the same cores
         return computing + loading / cores()
     return max(computing, loading / hardware.workers)
+
+
+def shared_memory_needed(run: Run, source: ImageSource) -> int:
+    """Bytes of the batches that all loading processes of this machine hold ready, estimated from two images."""
+    hardware, size = run.hardware, run.recipe.image_size
+    if hardware.workers == 0:
+        return 0
+    feed = feed_for(source, run.recipe.views, size, run.seed, hardware)
+    keys = [(0, 0), (0, len(source) // 2)]
+    sizes: list[int] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.nbytes)
+        return tensor
+
+    nested_map(note, feed.load(Wanted(keys, 0, size), []))
+    images = run.recipe.batch_size // hardware.processes * here().local_count
+    return hardware.workers * BATCHES_AHEAD * images * sum(sizes) // len(keys)
 
 
 def _loading_seconds(run: Run, source: ImageSource) -> float:

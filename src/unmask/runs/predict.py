@@ -1,6 +1,5 @@
 """Load a fine-tuned module from its run folder, and predict with it."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from unmask.annotations import AnyAnnotations, ClassMaps, Objects, Unlabelled
 from unmask.contracts import ImageSource
 from unmask.data.in_order import Unreadable
 from unmask.errors import DataError, SettingsError
+from unmask.files import read_json
 from unmask.runs.finetune import Finetune, Tuned
 from unmask.runs.folder import RunFolder
 from unmask.runs.model import Model, load
@@ -72,10 +72,10 @@ def load_predictor(path: Path | str, device: str = "cpu") -> Predictor:
 def _thresholds(folder: RunFolder) -> tuple[float, ...] | None:
     """The thresholds chosen at the end of training; None before that, or for a task without thresholds."""
     try:
-        thresholds = json.loads(folder.results.read_text()).get("thresholds")
-    except (OSError, ValueError, AttributeError):
+        thresholds = read_json(folder.results).get("thresholds")
+        return None if thresholds is None else tuple(float(value) for value in thresholds)
+    except (OSError, DataError, AttributeError, TypeError, ValueError):
         return None
-    return None if thresholds is None else tuple(float(value) for value in thresholds)
 
 
 def predict_source(

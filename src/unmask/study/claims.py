@@ -9,7 +9,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unmask.errors import ResourceError
+from unmask.errors import DataError, ResourceError
+from unmask.files import read_json
 
 _HEARTBEAT = 15.0  # seconds
 _DEAD_AFTER = 120.0  # seconds without a heartbeat
@@ -51,7 +52,7 @@ def _claim(folder: Path) -> Path | None:
             return None
         claim = folder / f"claim-{_number(newest) + 1 if newest else 0}"
         owner = {"host": socket.gethostname(), "process": os.getpid()}
-        with claim.open("x") as file:
+        with claim.open("x", encoding="utf-8") as file:
             file.write(json.dumps(owner))
         return claim
     except FileExistsError:
@@ -74,21 +75,22 @@ def _dead(claim: Path) -> bool:
     """Whether the owner of a claim has ended."""
     try:
         silent = time.time() - claim.stat().st_mtime > _DEAD_AFTER
-        text = claim.read_text()
+        owner = read_json(claim)
     except FileNotFoundError:
         return False  # released just now; the caller tries again
-    try:
-        owner = json.loads(text)
-    except ValueError:
+    except DataError:
         return silent  # the owner is still writing it, or was killed while writing
-    here = owner["host"] == socket.gethostname()
-    return silent or (here and not _runs(owner["process"]))
+    if not isinstance(owner, dict) or not isinstance(process := owner.get("process"), int):
+        return silent
+    return silent or (owner.get("host") == socket.gethostname() and not _runs(process))
 
 
 def _runs(process: int) -> bool:
+    if os.name == "nt":
+        return True  # there, os.kill would end the process; the heartbeat tells
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -12,7 +12,8 @@ from unmask.channels import ChannelStatistics
 from unmask.data.cpu_feed import CpuFeed
 from unmask.data.in_memory import noise_images
 from unmask.data.loader import example_of
-from unmask.files import write_whole
+from unmask.errors import DataError
+from unmask.files import read_json, write_text
 from unmask.randomness import generator
 from unmask.recipes import Recipe, Tokenizing
 from unmask.spec import digest, to_json
@@ -106,18 +107,20 @@ class Measured(NamedTuple):
 
     @classmethod
     def read(cls, kept: Path, mark: str) -> "Measured":
-        """The measurements in a file; empty if it does not exist or has another mark."""
-        saved = json.loads(kept.read_text()) if kept.exists() else {}
-        if saved.get("mark") != mark:
+        """The measurements in a file; empty if it does not exist, is damaged or has another mark."""
+        try:
+            saved = read_json(kept)
+            if saved["mark"] != mark:
+                return cls(mark, {}, {})
+            counted = {name: (flops, kept) for name, (flops, kept) in saved["counted"].items()}
+            turns = {name: [Turn(*row) for row in rows] for name, rows in saved["turns"].items()}
+        except (OSError, DataError, AttributeError, KeyError, TypeError, ValueError):
             return cls(mark, {}, {})
-        counted = {name: (flops, kept) for name, (flops, kept) in saved["counted"].items()}
-        turns = {name: [Turn(*row) for row in rows] for name, rows in saved["turns"].items()}
         return cls(mark, counted, turns)
 
     def write(self, kept: Path) -> None:
         """Write all measurements to a file."""
-        text = json.dumps(self._asdict(), indent=1) + "\n"
-        write_whole(kept, lambda path: path.write_text(text))
+        write_text(kept, json.dumps(self._asdict(), indent=1) + "\n")
 
     def summary(self, name: str, rounds: int, batch: int) -> StepCost:
         """The cost of a step over the first rounds."""

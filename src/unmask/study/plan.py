@@ -5,6 +5,7 @@ Also the time that they are expected to take, and the factor that shortens them 
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +14,9 @@ from unmask.channels import ChannelStatistics
 from unmask.data import AnySource
 from unmask.data.labelled import Labelled
 from unmask.data.loader import example_of
-from unmask.errors import ResourceError, SettingsError
+from unmask.errors import DataError, ResourceError, SettingsError
 from unmask.evaluation.tuning import from_scratch
-from unmask.files import write_whole
+from unmask.files import read_json, write_text
 from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.feeding import feed_for
 from unmask.runs.folder import RunFolder
@@ -131,17 +132,25 @@ class Job:
 
 def noted(folder: Path) -> dict[str, Any]:
     """The saved results of the training in a folder."""
+    path = folder / "scores.json"
     try:
-        return json.loads((folder / "scores.json").read_text())
+        saved = read_json(path)
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+    if not isinstance(saved, dict):
+        raise DataError(
+            f"{path} does not hold the results of a run; remove it to measure them again"
+        )
+    return saved
 
 
 def note(folder: Path, key: str, value: Any) -> None:
     """Add a result to those of a folder, atomically."""
     try:
         text = json.dumps({**noted(folder), key: value}, indent=1) + "\n"
-        write_whole(folder / "scores.json", lambda path: path.write_text(text))
+        write_text(folder / "scores.json", text)
     except OSError as error:
         raise ResourceError(
             f"{folder} cannot be written ({error.strerror}); make it writable and run the same command again"
@@ -295,9 +304,10 @@ def fitting_factor(budget: float, training: float, evaluation: float, file: Path
         SettingsError: if less than a hundredth of the epochs would be left.
     """
     if file.exists():
-        saved = json.loads(file.read_text())
-        if saved["seconds"] == budget:
-            return saved["epochs"]
+        with suppress(DataError, KeyError, TypeError):  # a damaged file is written again
+            saved = read_json(file)
+            if saved["seconds"] == budget:
+                return float(saved["epochs"])
     factor = min(1.0, (budget - evaluation) / training) if training else 1.0
     if factor < _LEAST:
         raise SettingsError(
@@ -305,5 +315,5 @@ def fitting_factor(budget: float, training: float, evaluation: float, file: Path
             "a hundredth of their epochs; use a larger --budget, or fewer runs with --only and --seeds"
         )
     factor = float(f"{factor:.2g}")
-    file.write_text(json.dumps({"seconds": budget, "epochs": factor}) + "\n")
+    write_text(file, json.dumps({"seconds": budget, "epochs": factor}) + "\n")
     return factor

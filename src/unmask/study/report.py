@@ -1,10 +1,13 @@
 """The table and pictures of a study, from the results in its folder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
+from unmask.files import write_text
+from unmask.pictures.drawing import drawn
 from unmask.pictures.study import Panel, sizes_picture, study_picture
 from unmask.study.plan import RANDOM, Job, Measurement, Plan, Setting, job_of, measurements
 from unmask.study.study import Published, Trial, tokenizer_of
@@ -63,23 +66,33 @@ def _fill(line: Line, run: Job, wanted: Sequence[Measurement]) -> None:
             line.train_scores.append(answer["train"])
 
 
-def write(result: StudyResult, name: str, root: Path) -> list[Path]:
-    """The table as Markdown and CSV, and the pictures."""
+def write(
+    result: StudyResult, name: str, root: Path, tell: Callable[[str], object] = lambda _: None
+) -> list[Path]:
+    """Write the table as Markdown and CSV, and the pictures; `tell` gets a note for each that cannot be drawn."""
     page, rows = (root / f"{name}.{ending}" for ending in ("md", "csv"))
-    rows.write_text(csv_text(result))
+    write_text(rows, csv_text(result))
     panels = [panel for score in result.study.scores if (panel := _panel(result, score)).ours]
     if result.study.timed and not result.study.scores:
         panels = [_hours(result)]
     pictures: dict[Path, str] = {}
+
+    def add(picture: Path, title: str, draw: Callable[[Path], object]) -> None:
+        if note := drawn(picture, draw):
+            tell(f"note: {note}")
+        else:
+            pictures[picture] = title
+
+    title, sizes = result.study.title, result.study.sizes
+    names = [line.name for line in result.lines]
     if panels:
-        pictures[picture := root / f"{name}.png"] = result.study.title
-        names = [line.name for line in result.lines]
-        study_picture(names, panels, result.study.title, picture, curve=result.study.curve)
-    if panels and result.study.sizes is not None:
-        pictures[picture := root / f"{name}-sizes.png"] = "Against the size of the encoder"
-        sizes_picture(*result.study.sizes, panels, picture)
+        draw = partial(study_picture, names, panels, title, curve=result.study.curve)
+        add(root / f"{name}.png", title, draw)
+    if panels and sizes is not None:
+        draw = partial(sizes_picture, *sizes, panels)
+        add(root / f"{name}-sizes.png", "Against the size of the encoder", draw)
     shown = "".join(f"\n![{title}]({picture.name})\n" for picture, title in pictures.items())
-    page.write_text(markdown(result) + shown)
+    write_text(page, markdown(result) + shown)
     return [page, rows, *pictures]
 
 

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unmask.errors import ResourceError, RunError, SettingsError
-from unmask.files import sync, write_whole
+from unmask.errors import DataError, ResourceError, RunError, SettingsError
+from unmask.files import read_json, sync, sync_folder, write_whole
 from unmask.spec import from_json, to_json
 from unmask.training.distributed import everyones, here, like
 from unmask.traits import Accompanied
@@ -189,10 +189,12 @@ class Saving:
             checksums=self.checksums,
         )
         text = json.dumps(to_json(info), indent=1)
-        write_whole(self.writing / "info.json", lambda path: path.write_text(text))
+        write_whole(
+            self.writing / "info.json", lambda path: path.write_text(text, encoding="utf-8")
+        )
         shutil.rmtree(self.final, ignore_errors=True)  # a damaged checkpoint of the same step
         self.writing.rename(self.final)
-        sync(self.root)
+        sync_folder(self.root)
         folders = _folders(self.root)
         later = [f for f in folders if _step(f) > self.step]  # damaged, so not resumed
         earlier = [f for f in folders if _step(f) <= self.step]
@@ -242,7 +244,7 @@ def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
             bad = next(
                 (n for n, file in files.items() if _checksum(file) != info.checksums[n]), None
             )
-        except (OSError, ValueError, SettingsError) as error:
+        except (OSError, DataError, SettingsError) as error:
             damaged.append(f"{folder}: cannot be read ({error})")
             continue
         if bad is None:
@@ -297,7 +299,7 @@ def _step(folder: Path) -> int:
 
 
 def _read_info(folder: Path) -> CheckpointInfo:
-    data = json.loads((folder / "info.json").read_text())
+    data = read_json(folder / "info.json")
     version = data.get("format") if isinstance(data, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise RunError(

@@ -68,9 +68,10 @@ class Processes:
 def launched() -> Processes:
     """The processes according to torchrun's environment; a single process without torchrun."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    if "MASTER_ADDR" not in os.environ or not all(name in os.environ for name in names):
+    values = [os.environ.get(name, "") for name in names]
+    if "MASTER_ADDR" not in os.environ or not all(value.isdecimal() for value in values):
         return Processes()
-    rank, count, local_rank, local_count = (int(os.environ[name]) for name in names)
+    rank, count, local_rank, local_count = map(int, values)
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     return Processes(
         rank=rank,
@@ -79,6 +80,13 @@ def launched() -> Processes:
         local_count=local_count,
         restarts=restarts,
     )
+
+
+def slurm_tasks() -> int:
+    """Tasks of this job according to Slurm; 0 in all of them but the first, and without Slurm."""
+    tasks = os.environ.get("SLURM_NTASKS", "")
+    is_first = os.environ.get("SLURM_PROCID", "0") == "0"
+    return int(tasks) if tasks.isdecimal() and is_first else 0
 
 
 def here() -> Processes:

@@ -1,6 +1,9 @@
 """Hardware settings: where and how to compute. They change results only by rounding."""
 
+import math
+import mmap
 import os
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,8 +15,11 @@ import torch
 
 from unmask.errors import ResourceError, SettingsError
 from unmask.spec import within
+from unmask.training.cgroups import cpu_limit, memory_left
 
 Precision = Literal["float32", "bfloat16"]
+
+_UNKNOWN = 2**50  # bytes: where a system does not say how much is free, nothing is refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +104,19 @@ def best_workers(device: torch.device, in_memory: bool) -> int:
 
 
 def cores() -> int:
-    """Number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of CPU cores that this process may use: those of its affinity, at most its quota of CPU time.
+
+    A quota such as 1.5 gives 2: the second core works half of the time, and a single one would leave that half unused.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS and Windows
+    count = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota = cpu_limit()
+    return count if quota is None else max(1, min(count, math.ceil(quota)))
+
+
+def limit_threads() -> None:
+    """Let torch use at most the cores that this process may use; by itself, it does not know of quotas."""
+    torch.set_num_threads(min(torch.get_num_threads(), cores()))
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
@@ -125,29 +142,43 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 
 
 def memory_available(device: torch.device) -> int:
-    """Bytes that can still be allocated, on the device or, for a CPU, in this process's container."""
+    """Bytes that can still be allocated: on the device, or for a CPU within the limits of machine, job and process."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return min(_machine_available(), _container_available())
+    limits = (_machine_available(), memory_left(), _address_space_left())
+    return min((left for left in limits if left is not None), default=_UNKNOWN)
 
 
-def _machine_available() -> int:
+def shared_memory_free() -> int | None:
+    """Free bytes of the shared memory through which loading processes hand over images; None if it has no limit."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        return shutil.disk_usage("/dev/shm").free
     except OSError:
+        return None
+
+
+def _machine_available() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        fields = dict(line.split(":") for line in lines)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError):
+        pass
+    try:  # macOS
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    fields = dict(line.split(":") for line in lines)
-    return int(fields["MemAvailable"].split()[0]) * 1024
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None
 
 
-def _container_available() -> int:
-    """Bytes that the limit of the cgroup leaves; practically infinite without a limit."""
-    folder = Path("/sys/fs/cgroup")
+def _address_space_left() -> int | None:
+    """Bytes that `ulimit -v` leaves, with which some schedulers limit a job; None without such a limit."""
     try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text())
-    except OSError:
-        return 2**62
-    return 2**62 if limit == "max" else int(limit) - used
+        import resource  # not on Windows
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+    except (ImportError, OSError, ValueError, IndexError):
+        return None
+    return None if limit == resource.RLIM_INFINITY else max(0, limit - pages * mmap.PAGESIZE)

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from unmask.contracts import StepReport
-from unmask.errors import DivergedError, ResourceError
-from unmask.files import write_whole
+from unmask.errors import DataError, DivergedError, ResourceError
+from unmask.files import parse_json, write_text
 from unmask.training.distributed import here, mean
 from unmask.training.step_cost import Meter
 
@@ -24,6 +24,8 @@ TIMES = ("images_per_second", "waiting", "flops_per_second", "mfu", "peak_memory
 
 Lines written together have the same values: a GPU works asynchronously, so only the total time between two readings of losses
 is known."""
+
+_NEEDED = ("step", "loss")  # in the line of a step
 
 
 class Logbook:
@@ -39,9 +41,8 @@ class Logbook:
         if not here().first:
             return
         lines = [line for line in read_log(path) if line["step"] <= step]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
         with _room_for(path):
-            write_whole(path, lambda temporary: temporary.write_text(text))
+            write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def add(self, report: StepReport, seconds: float) -> None:
         """Add a step that took this many seconds; `write` writes it."""
@@ -71,7 +72,7 @@ class Logbook:
         if not here().first:
             return lines
         bad = next((line for line in lines if not math.isfinite(line["loss"])), None)
-        with _room_for(self.path), self.path.open("a") as file:
+        with _room_for(self.path), self.path.open("a", encoding="utf-8") as file:
             for line in lines:
                 file.write(json.dumps(line) + "\n")
                 if line is bad:
@@ -98,14 +99,20 @@ def _room_for(path: Path) -> Generator[None]:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The complete lines of a log; a killed process may have left an incomplete last line, which is skipped."""
+    """The lines of steps in a log; others are skipped, such as an incomplete one that a killed process has left."""
     if not path.exists():
         return []
     lines: list[dict[str, float]] = []
-    for text in path.read_text().splitlines():
-        with suppress(ValueError):
-            lines.append(json.loads(text))
+    for content in path.read_bytes().splitlines():
+        with suppress(DataError):
+            line = parse_json(content, str(path))
+            if isinstance(line, dict) and all(_is_number(line.get(name)) for name in _NEEDED):
+                lines.append(line)
     return lines
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _exact_fields(reports: list[StepReport]) -> list[dict[str, float]]:

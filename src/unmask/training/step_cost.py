@@ -1,6 +1,6 @@
 """What a training step costs (FLOPs, time, memory), and how fast the machine could be."""
 
-import resource
+import mmap
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -106,10 +106,10 @@ def measure_cost(
 def _resident() -> int:
     """Resident memory of this process in bytes."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     except OSError:
         return 0
-    return pages * resource.getpagesize()
+    return pages * mmap.PAGESIZE
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -247,17 +247,22 @@ def _best_seconds(work: Callable[[], Tensor], device: torch.device) -> float:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak memory in bytes: on the device, or of this process for a CPU."""
+    """Peak memory in bytes: on the device, or of this process for a CPU; 0 if the system does not say."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):  # some sandboxes leave the line out
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def forget_peak(device: torch.device) -> None:
@@ -266,4 +271,4 @@ def forget_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     elif device.type == "cpu":
         with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")

@@ -1,0 +1,14 @@
+"""One policy for pictures beside a result: the result is complete without them, so an error of drawing is only a note."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+
+def drawn(path: Path, draw: Callable[[Path], object]) -> str:
+    """Draw a picture to a file; returns an empty text, or a note why there is none."""
+    try:
+        draw(path)
+    except Exception as error:  # libraries that draw raise errors of many kinds
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        return f"{path} could not be drawn ({reason}); the results are complete without it"
+    return ""
