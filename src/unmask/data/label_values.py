@@ -45,15 +45,15 @@ def label_word(value: object) -> str:
     if isinstance(value, str | bytes) and (listed := _listed(value)) is not None:
         value = listed
     if not isinstance(value, list | tuple):
-        return _class_word(value)
-    words = [_class_word(one) for one in value]
+        return class_word(value)
+    words = [class_word(one) for one in value]
     if words and not any(words):
         return ""
     return as_word(word for word in words if word)
 
 
-def _class_word(value: object) -> str:
-    """The word of one class."""
+def class_word(value: object) -> str:
+    """The word of one class, as `label_word`."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None:
