@@ -4,6 +4,7 @@ Losing the cache only costs time, so a cache that cannot be written is not an er
 """
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -14,12 +15,18 @@ import platformdirs
 import pyarrow as pa
 from pyarrow import feather
 
-from unmask.files import write_whole
+from unmask.files import clear_unfinished, write_whole
 
 
 def cache_folder() -> Path:
     """The user's cache folder for this package."""
     return Path(platformdirs.user_cache_dir("unmask"))
+
+
+@functools.cache
+def clear_leftovers(folder: Path) -> None:
+    """Delete what killed processes left in a folder of the cache, once in the life of this process."""
+    clear_unfinished(folder)
 
 
 def size_and_time(file: Path) -> tuple[int, int]:
@@ -34,6 +41,7 @@ def size_and_change(status: os.stat_result) -> tuple[int, int]:
 
 def read_json(name: str) -> Any:
     """What `write_json` stored under this name; None if it is missing or damaged."""
+    clear_leftovers(cache_folder())
     try:
         return json.loads((cache_folder() / f"{name}.json").read_text())
     except (OSError, ValueError):
@@ -62,6 +70,7 @@ def write_table(path: Path, table: pa.Table, note: dict[str, Any]) -> None:
 
 def store(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file of the cache atomically; ignore a cache folder that cannot be written."""
+    clear_leftovers(path.parent)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, write)

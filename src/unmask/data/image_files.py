@@ -38,7 +38,7 @@ class Listing(NamedTuple):
     headers: dict[str, Any] | None = None
     """The result of `_read_headers`, if it is known without reading them."""
     notes: tuple[str, ...] = ()
-    """What a user should know of columns and labels."""
+    """What the user should know, a sentence each."""
 
     def kept(self, rows: NDArray[np.int64]) -> tuple[Names, Labels]:
         """Names and labels of some of the images."""
@@ -86,7 +86,7 @@ class EncodedImages:
         self._typical = Size(*headers["typical"])
         self._names, self.image_labels = listing.kept(self._rows)
         self.annotations = self.image_labels.kind
-        self.notes = listing.notes
+        self.notes: tuple[str, ...] = listing.notes
 
     def decoded_to(self, channels: int) -> "EncodedImages":
         """The same images decoded to grey (1) or colour (3)."""

@@ -4,7 +4,6 @@ All readers of labels ask here, so that 3, 3.0, "3", b"3" and a decimal 3 are on
 word: "" if the class is not known, the name of a class, or several classes as `data.labels.as_word` encodes them.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from decimal import Decimal
@@ -15,6 +14,7 @@ import numpy as np
 from unmask.annotations import UNKNOWN, ClassLabels
 from unmask.data.labels import SEPARATOR, Labels, as_word, several_labels, words_of
 from unmask.errors import DataError
+from unmask.files import parse_json
 
 LABEL_NAMES = (
     "label",
@@ -27,7 +27,11 @@ LABEL_NAMES = (
 )
 """Names of columns of labels, in any case; the first that fits is used."""
 
+NOT_CLASSES = "not read as classes"
+"""What notes say of labels that are not used, so that an error about missing labels can repeat them."""
+
 _LONGEST = 1000  # characters of the name of a class
+_LONGEST_LIST = 2**16  # bytes of a list as JSON
 _SHOWN = 60  # characters of a value in a message
 
 
@@ -91,8 +95,8 @@ def _listed(text: str | bytes) -> list[Any] | None:
     if not (text.startswith(start) and text.endswith(end)):  # pyright: ignore[reportArgumentType]
         return None
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text, "a label", _LONGEST_LIST)
+    except DataError:
         return None
     return value if isinstance(value, list) else None
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unmask.data.label_values import LABEL_NAMES
+from unmask.data.label_values import LABEL_NAMES, NOT_CLASSES
 from unmask.errors import DataError
 from unmask.files import parse_json
 
@@ -218,7 +218,7 @@ def _label_column(
         if field.name.lower() in LABEL_NAMES or _class_names(features.get(field.name))
     ]
     notes = [
-        f"column {field.name} of type {_short(field.type)} is not read as classes"
+        f"column {field.name} of type {_short(field.type)} is {NOT_CLASSES}"
         for field in candidates
         if not _is_label(field.type)
     ]

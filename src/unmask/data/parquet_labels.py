@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from unmask.data.label_values import label_word, numbered_labels
+from unmask.data.label_values import NOT_CLASSES, label_word, numbered_labels
 from unmask.data.labels import Labels, unlabelled, word_labels
 from unmask.data.parquet_columns import Columns, is_list
 from unmask.data.parquet_rows import BATCH, Group, decoded, groups_of
@@ -33,14 +33,14 @@ def read_labels(files: list[Path], columns: Columns, count: int) -> tuple[Labels
     try:
         words = [word for file in files for word in _words(file, name)]
     except _NotClasses as error:
-        return unlabelled(count), (f"column {name} is not read as classes: {error}",)
+        return unlabelled(count), (f"column {name} is {NOT_CLASSES}: {error}",)
     if columns.class_names:
         where, text = f"column {name}", columns.label_is_text
         return numbered_labels(words, columns.class_names, columns.several, where, text=text), ()
     try:
         return word_labels(words, {}) or unlabelled(count), ()
     except DataError as error:
-        return unlabelled(count), (f"column {name} is not read as classes: {error}",)
+        return unlabelled(count), (f"column {name} is {NOT_CLASSES}: {error}",)
 
 
 def _words(file: Path, column: str) -> Iterator[str]:

@@ -21,7 +21,7 @@ from unmask.annotations import UNKNOWN
 from unmask.contracts import ImageSource
 from unmask.data.cache import size_and_change, size_and_time
 from unmask.data.image_files import EncodedImages, Listing
-from unmask.data.label_values import numbered_labels
+from unmask.data.label_values import NOT_CLASSES, numbered_labels
 from unmask.data.labels import Labels, Names, fingerprint, unlabelled, word_labels
 from unmask.data.pack_manifest import (
     PackedSplit,
@@ -238,8 +238,8 @@ def _labels(
         return numbered_labels(words, packed.class_names, packed.several_classes, where), ()
     titles = {word: title for index in indexes for word, title in index.titles.items()}
     odd = [line for index in indexes for line in index.odd]
-    notes = (f"{len(odd):,} labels are not read as classes, the first is {odd[0]}",) if odd else ()
+    notes = (f"{len(odd):,} labels are {NOT_CLASSES}, the first is {odd[0]}",) if odd else ()
     try:
         return word_labels(words, titles), notes
     except DataError as error:
-        return unlabelled(len(words)), (*notes, f"labels are not read as classes: {error}")
+        return unlabelled(len(words)), (*notes, f"labels are {NOT_CLASSES}: {error}")

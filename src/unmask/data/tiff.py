@@ -110,7 +110,7 @@ class BandImages:
         self._rows = np.array(list(shapes))
         self._names, self.image_labels = listing.kept(self._rows)
         self.annotations = self.image_labels.kind
-        self.notes = listing.notes
+        self.notes: tuple[str, ...] = listing.notes
         whole = all(shape.bytes_only for shape in shapes.values())
         self.values: Values = "uint8" if whole else "float32"
         sizes = [shape.size for shape in shapes.values()]
