@@ -211,10 +211,14 @@ def _headers(places: pa.Table, packed: PackedSplit | None) -> dict[str, Any] | N
     """The result of reading all headers, from the indexes of packed shards; None if they do not have it."""
     if packed is None or not len(places) or "height" not in places.column_names:
         return None
+    if packed.channels not in (1, 3):  # of arrays, whose headers are read
+        return None
     sides = [places.column(name) for name in ("height", "width")]
     if any(side.null_count for side in sides):
         return None
     sizes = np.stack([side.to_numpy() for side in sides])
+    if sizes.min() < 1:
+        return None
     return {
         "refused": [],
         "channels": packed.channels,
