@@ -65,13 +65,9 @@ def class_word(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float | Decimal):
-        if value.is_nan() if isinstance(value, Decimal) else math.isnan(value):
+        if math.isnan(value):
             return ""
-        if not value.is_finite() if isinstance(value, Decimal) else math.isinf(value):
-            raise DataError(f"{value} is not a class")
-        if value != int(value):
-            raise DataError(f"{value} is not a class, because it is not a whole number")
-        value = int(value)
+        value = _whole(value)
     if isinstance(value, bytes):
         try:
             value = value.decode()
@@ -86,6 +82,15 @@ def class_word(value: object) -> str:
         raise DataError(f"a text of {len(word):,} characters is not the name of a class")
     # a lone half of a surrogate pair, which JSON can hold, cannot be stored or printed
     return word.encode(errors="backslashreplace").decode()
+
+
+def _whole(value: float | Decimal) -> int:
+    """A whole number as an integer."""
+    if math.isinf(value):
+        raise DataError(f"{value} is not a class")
+    if value != int(value):
+        raise DataError(f"{value} is not a class, because it is not a whole number")
+    return int(value)
 
 
 def _listed(text: str | bytes) -> list[Any] | None:

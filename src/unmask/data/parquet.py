@@ -50,7 +50,12 @@ class Parquet:
         files = self._by_split()
         if split not in files:
             raise DataError(f"{self.path} has no Parquet files for {split}")
-        return _open(files[split], self.path)
+        try:
+            return _open(files[split], self.path)
+        except UnicodeDecodeError:
+            raise DataError(
+                f"{self.path} is damaged: a name in its Parquet files is not text"
+            ) from None
 
     def _by_split(self) -> dict[str, list[Path]]:
         files = find_files(self.path, ".parquet")

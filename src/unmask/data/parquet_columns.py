@@ -227,8 +227,10 @@ def _label_column(
     def preference(name: str) -> tuple[bool, int]:
         return not _class_names(features.get(name)), _rank(name, LABEL_NAMES)
 
-    label, *others = [*sorted(dict.fromkeys(usable), key=preference), None][: len(usable) or 1]
-    if label is not None and others:
+    if not usable:
+        return None, tuple(notes)
+    label, *others = sorted(dict.fromkeys(usable), key=preference)
+    if others:
         notes.append(f"labels from column {label}; {_listed(others)} labels too")
     return label, tuple(notes)
 

@@ -104,8 +104,10 @@ def _settings(group: Group) -> dict[str, Any]:
 
 
 def _unnested(array: pa.Array) -> pa.Array:
-    """The only field of a struct; a null struct becomes a null field."""
-    return array.flatten()[0] if pa.types.is_struct(array.type) else array
+    """A column or the only field of it, checked; a null struct becomes a null field."""
+    array = array.flatten()[0] if pa.types.is_struct(array.type) else array
+    array.validate(full=True)  # pyarrow does not check the indices of a dictionary, or text
+    return array
 
 
 def _check_rows(group: Group, count: int) -> None:

@@ -143,8 +143,14 @@ class _Headers:
     """A tar file as tarfile reads it, which is headers alone; one that claims to be very long is refused."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.seek, self.tell = file.seek, file.tell
+        self._file, self._size = file, os.fstat(file.fileno()).st_size
+        self.tell = file.tell
+
+    def seek(self, offset: int) -> int:
+        """Go to a place; raises tarfile.ReadError if it is outside of the file."""
+        if not 0 <= offset <= self._size:
+            raise tarfile.ReadError("unexpected end of data")
+        return self._file.seek(offset)
 
     def read(self, size: int) -> bytes:
         """The next bytes; raises tarfile.ReadError if they are more than a header has."""
@@ -198,7 +204,7 @@ def _members(
         for member in tar:
             # tarfile keeps every header in memory, which is too much for shards with millions of members.
             tar.members = []  # pyright: ignore[reportAttributeAccessIssue]
-            if member.offset <= last:  # a negative size would lead round in a circle
+            if member.offset <= last or member.size < 0:  # which would lead round in a circle
                 raise tarfile.ReadError("headers that lead back")
             last = member.offset
             path = PurePosixPath(member.name)
