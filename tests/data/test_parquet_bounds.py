@@ -121,6 +121,17 @@ def test_a_disk_that_fills_while_it_is_written(
     assert list(own_cache.iterdir()) == []
 
 
+def test_what_a_killed_copy_leaves_is_cleared_by_the_next_start(
+    tmp_path: Path, own_cache: Path
+) -> None:
+    """Also by one that copies nothing; a whole copy stays."""
+    own_cache.mkdir()
+    for name in (".123-parquet-0.arrow", f".{os.getpid()}-parquet-1.arrow", "parquet-2.arrow"):
+        (own_cache / name).write_bytes(bytes(1000))
+    opened(write(tmp_path / "x.parquet", pa.array(PICTURES)))
+    assert [path.name for path in own_cache.iterdir()] == ["parquet-2.arrow"]
+
+
 def test_pages_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path / "x.parquet", pa.array(PICTURES))
     monkeypatch.setattr(parquet_images, "_LARGEST_PAGE", 40_000)

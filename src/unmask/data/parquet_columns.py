@@ -68,14 +68,15 @@ def layout_of(file: Path) -> Layout:
     if odd := [name for name in (image, label) if name in twice]:
         raise DataError(f"{file} has several columns called {odd[0]}; rename all but one")
     kind = pa.null() if label is None else schema.field(label).type
+    class_names = () if label is None else _class_names(features.get(label))
     columns = Columns(
         image,
         pa.types.is_struct(schema.field(image).type),
         label,
         is_list(kind),
-        _class_names(features.get(label)),
+        class_names,
         # whether texts are names or numbers matters only where the schema names the classes
-        is_text(kind) and bool(_class_names(features.get(label))),
+        is_text(kind) and bool(class_names),
     )
     return Layout(columns, (*notes, *image_notes, *label_notes))
 
