@@ -1,11 +1,14 @@
 """Files are written whole: the old content stays until the new one is complete."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from unmask.errors import DataError
-from unmask.files import is_unfinished, parse_json, read_json, write_whole
+from unmask.files import clear_unfinished, is_unfinished, parse_json, read_json, write_whole
 
 
 def test_a_file_is_replaced(tmp_path: Path) -> None:
@@ -70,3 +73,46 @@ def test_json_that_cannot_be_read_names_the_file(
 
 def test_json_is_read() -> None:
     assert parse_json('{"a": [1, null]}', "a note") == {"a": [1, None]}
+
+
+def test_what_a_killed_process_leaves_is_cleared_and_what_is_written_is_kept(
+    tmp_path: Path,
+) -> None:
+    """A killed process is one without the lock, whichever its id; this one holds its own."""
+    for name in (".1-a.arrow", f".{os.getpid()}-b.arrow", "c.arrow", ".hidden"):
+        (tmp_path / name).write_text("old")
+
+    def write(temporary: Path) -> None:
+        clear_unfinished(tmp_path)
+        temporary.write_text("new")
+
+    write_whole(tmp_path / "d.arrow", write)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "c.arrow", "d.arrow"]
+    clear_unfinished(tmp_path / "gone")  # no folder, nothing to clear
+
+
+_WRITE = """
+import sys, time
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unmask.files import write_whole
+def write(path):
+    path.write_bytes(bytes(1000))
+    print("writing", flush=True)
+    time.sleep(600)
+write_whole(Path(sys.argv[1]) / "a.arrow", write)
+"""
+
+
+def test_while_the_process_lives_and_once_it_was_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _WRITE, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"writing\n"
+        clear_unfinished(tmp_path)
+        (left,) = tmp_path.iterdir()
+        process.kill()
+    clear_unfinished(tmp_path)
+    assert not left.exists()

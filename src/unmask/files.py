@@ -4,11 +4,16 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from unmask.errors import DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows, which refuses to delete a file that another process writes
+    fcntl = None
 
 MAX_JSON = 64 * 2**20
 """Bytes of the largest JSON file that is read; a log of a million steps has more, and is read line by line."""
@@ -25,10 +30,11 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     # the process id keeps two processes that write the same file apart
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        write(temporary)
-        # before the rename: else a power cut could leave the new name on an empty file
-        sync(temporary)
-        temporary.replace(path)
+        with _held(temporary):
+            write(temporary)
+            # before the rename: else a power cut could leave the new name on an empty file
+            sync(temporary)
+            temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -53,6 +59,37 @@ def unwritable(path: Path) -> str:
         return "" if os.access(existing, os.W_OK) else f"{existing} is not writable"
     is_fit = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
     return "" if is_fit else f"{existing} is not a writable folder"
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Delete the temporary files of `write_whole` in a folder whose processes were killed.
+
+    A process that still writes has its file locked. The system frees the lock when the process ends in any way, also on
+    another machine, so process ids that are used again do not matter.
+    """
+    with contextlib.suppress(OSError):
+        for path in [path for path in folder.iterdir() if is_unfinished(path)]:
+            with contextlib.suppress(OSError), path.open("rb+") as file:
+                _lock(file)
+                path.unlink()
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Generator[None]:
+    """Create a file and keep it locked against `clear_unfinished`; without locks, it is only created."""
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            file = stack.enter_context(path.open("wb"))
+            with contextlib.suppress(OSError):
+                _lock(file)
+        yield
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Lock an open file until it is closed, or raise OSError at once if another process holds it."""
+    if fcntl is not None:
+        # not `lockf`, whose locks end when this process closes any other handle of the file
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_unfinished(path: Path) -> bool:

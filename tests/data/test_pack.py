@@ -24,7 +24,7 @@ from reference.sources import Annotated
 
 from unmask.annotations import ClassMaps, MultiLabels
 from unmask.contracts import ImageSource, Size
-from unmask.data import Digits, Folder, Parquet, Shards, Tiff, pack_manifest, tar_index
+from unmask.data import Digits, Folder, Parquet, Shards, Tiff, cache, pack_manifest, tar_index
 from unmask.data import pack as module
 from unmask.data.band_files import BandReading
 from unmask.data.cpu_feed import CpuFeed
@@ -148,6 +148,28 @@ def test_several_classes_of_an_image_are_packed(tmp_path: Path) -> None:
     assert Shards(path=str(tmp_path / "shards")).open("train").labels().tolist() == [
         [1, 1], [0, 0], [-1, -1], [0, 1],
     ]  # fmt: skip
+
+
+def test_an_image_that_its_source_refuses_is_set_aside(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings that do not fit one image concern that image; a changed source concerns all of them."""
+    whole = module.stored
+
+    def refusing(error: Exception) -> Callable[..., Any]:
+        def stored(source: ImageSource, position: int, *settings: int) -> Any:
+            if position == 2:
+                raise error
+            return whole(source, position, *settings)
+
+        return stored
+
+    monkeypatch.setattr(module, "stored", refusing(SettingsError("does not fit")))
+    packer = run(Folder(path=str(photos)), tmp_path / "packed")
+    assert "does not fit" in packer.set_aside.read_text()
+    monkeypatch.setattr(module, "stored", refusing(RunError("has changed")))
+    with pytest.raises(RunError, match="has changed"):
+        run(Folder(path=str(photos)), tmp_path / "other")
 
 
 def test_annotations_of_pixels_are_refused(tmp_path: Path) -> None:
@@ -652,6 +674,43 @@ class TestReading:
             Shards(path=str(shards)).open()
         (shards / pack_manifest.PACK).write_text("{")
         with pytest.raises(DataError, match="cannot be read"):
+            Shards(path=str(shards)).open()
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (
+                {"offset": 2**40},
+                "train-000001.arrow is not an index of train-000001.tar: its columns",
+            ),
+            ({"size": -1}, "or its images are not inside the shard; remove it, and the shard is"),
+            ({"crc32": "words"}, "its columns have other types"),
+            ({"label": "7"}, r"label 7 of .* has no class name: there are 2 classes"),
+            ({"label": "owl"}, r"label owl of .* has no class name"),
+        ],
+    )
+    def test_an_index_that_points_elsewhere(
+        self, shards: Path, change: dict[str, Any], said: str
+    ) -> None:
+        """Its shard has not changed, so only its contents tell."""
+        index = shards / "train-000001.arrow"
+        table, note = cache.read_table(index) or pytest.fail("no index")
+        for name, value in change.items():
+            column = table.column(name).to_pylist()
+            column[3] = value
+            if name == "crc32":
+                column = [str(value) for value in column]
+            table = table.set_column(table.schema.get_field_index(name), name, pa.array(column))
+        cache.write_table(index, table, note)
+        with pytest.raises(DataError, match=said):
+            Shards(path=str(shards)).open()
+
+    @pytest.mark.parametrize("channels", [0, -3, 10**12])
+    def test_channels_of_no_image(self, shards: Path, channels: int) -> None:
+        about = json.loads((shards / pack_manifest.PACK).read_text())
+        about["splits"]["train"]["channels"] = channels
+        (shards / pack_manifest.PACK).write_text(json.dumps(about))
+        with pytest.raises(DataError, match=f"channels must be from 1 to 100,000, got {channels}"):
             Shards(path=str(shards)).open()
 
 

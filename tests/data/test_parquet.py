@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from unmask.annotations import MultiLabels
-from unmask.data import Parquet, cache, parquet
+from unmask.data import Parquet, cache, parquet_images
 from unmask.data.image_files import EncodedImages
 from unmask.errors import DataError, ResourceError
 
@@ -180,19 +180,19 @@ class TestLarge:
     def test_is_mapped_from_a_copy(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = write(tmp_path / "x.parquet", rows=2, image=IMAGES)
         in_memory = levels(opened(file))
-        monkeypatch.setattr(parquet, "_IN_MEMORY", 0)
+        monkeypatch.setattr(parquet_images, "_IN_MEMORY", 0)
         monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
         assert levels(opened(file)) == in_memory
         assert len(list((tmp_path / "cache").glob("parquet-*.arrow"))) == 1
-        monkeypatch.setattr(parquet, "_copy", lambda *_: pytest.fail("copied again"))
+        monkeypatch.setattr(parquet_images, "_write", lambda *_: pytest.fail("copied again"))
         assert levels(opened(file)) == in_memory
 
     def test_a_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = write(tmp_path / "x.parquet", image=IMAGES)
-        monkeypatch.setattr(parquet, "_IN_MEMORY", 0)
+        monkeypatch.setattr(parquet_images, "_IN_MEMORY", 0)
         monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
         usage = type("Usage", (), {"free": 3})
-        monkeypatch.setattr(parquet.shutil, "disk_usage", lambda _: usage)
+        monkeypatch.setattr(parquet_images.shutil, "disk_usage", lambda _: usage)
         with pytest.raises(ResourceError, match=r"GiB are needed.*free disk space there, or store"):
             opened(file)
         assert not list((tmp_path / "cache").iterdir())

@@ -4,6 +4,7 @@ Losing the cache only costs time, so a cache that cannot be written is not an er
 """
 
 import contextlib
+import functools
 import json
 import os
 import stat
@@ -17,7 +18,7 @@ import pyarrow as pa
 from pyarrow import feather
 
 from unmask.errors import DataError
-from unmask.files import parse_json, write_whole
+from unmask.files import clear_unfinished, parse_json, write_whole
 from unmask.files import read_json as read_json_file
 
 
@@ -46,6 +47,12 @@ def _private(folder: Path) -> Path:
 _NOWHERE = Path(os.devnull) / "unmask"
 
 
+@functools.cache
+def clear_leftovers(folder: Path) -> None:
+    """Delete what killed processes left in a folder of the cache, once in the life of this process."""
+    clear_unfinished(folder)
+
+
 def size_and_time(file: Path) -> tuple[int, int]:
     """Size in bytes and time of last change of a file; both stay equal until somebody writes to it."""
     return size_and_change(file.stat())
@@ -58,6 +65,7 @@ def size_and_change(status: os.stat_result) -> tuple[int, int]:
 
 def read_json(name: str) -> Any:
     """What `write_json` stored under this name; None if it is missing or damaged."""
+    clear_leftovers(cache_folder())
     try:
         return read_json_file(cache_folder() / f"{name}.json")
     except (OSError, DataError):
@@ -92,6 +100,7 @@ def write_table(path: Path, table: pa.Table, note: dict[str, Any]) -> None:
 
 def store(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file of the cache atomically; ignore a cache folder that cannot be written."""
+    clear_leftovers(path.parent)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, write)

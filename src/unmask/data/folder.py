@@ -47,7 +47,7 @@ class Folder:
         listing = list_files(root, endings, self.by_content)
         images = EncodedImages(Files(root, listing.names), listing)
         hint = looks_like_stacks(listing.names)
-        images.more_notes = (hint,) if hint else ()
+        images.more_notes += (hint,) if hint else ()
         return images
 
 

@@ -34,6 +34,8 @@ class Listing(NamedTuple):
     """A hash that changes with the files, their modification times included."""
     facts: Facts | None = None
     """What the headers say, if it is known without reading them."""
+    notes: tuple[str, ...] = ()
+    """What the user should know, a sentence each."""
 
     def kept(self, rows: NDArray[np.int64]) -> tuple[Names, Labels]:
         """Names and labels of some of the images."""
@@ -46,8 +48,8 @@ class EncodedImages:
 
     values: Values = "uint8"  # `decode` converts deeper pixels to uint8
     in_memory = False
-    more_notes: tuple[str, ...] = ()
-    """Notes from elsewhere, such as a labels file."""
+    more_notes: tuple[str, ...]
+    """Notes of the listing and of a labels file."""
 
     def __init__(self, store: Store, listing: Listing) -> None:
         self._store = store
@@ -64,6 +66,7 @@ class EncodedImages:
         self._facts = facts
         self._names, self.image_labels = listing.kept(self._rows)
         self.annotations = self.image_labels.kind
+        self.more_notes = listing.notes
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from unmask.channels import Values
 from unmask.contracts import ImageSource, Sample, Size
 from unmask.data import AnySource
 from unmask.data.image_files import EncodedImages
+from unmask.data.label_values import NOT_CLASSES
 from unmask.data.labels_file import LabelsFile
 from unmask.errors import DataError, SettingsError
 from unmask.randomness import derive
@@ -152,7 +153,14 @@ def check_kind(source: ImageSource, takes: tuple[type, ...]) -> None:
         raise DataError(
             f"evaluation needs labelled images of at least two classes, and {source.where} has {len(kind.names)}; "
             "put each class in its own folder (cats/1.jpg, dogs/1.jpg), or use digits"
+            + unread_labels(source)
         )
+
+
+def unread_labels(source: ImageSource) -> str:
+    """What a source says of labels that it did not read, to end an error about missing labels."""
+    notes = source.notes if isinstance(source, Noted) else ()
+    return "".join(f"; {note}" for note in notes if NOT_CLASSES in note)
 
 
 def _other_classes(train: AnyAnnotations, test: AnyAnnotations) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,9 +20,15 @@ from unmask.annotations import (
     MultiLabels,
     Unlabelled,
 )
+from unmask.errors import DataError
 
 SEPARATOR = "\x1f"
 """ASCII's unit separator. It precedes each class in a word that encodes several classes."""
+
+_LARGEST = 2**31  # bytes of multi-label labels
+_NUMBER = re.compile(
+    r"(-?[0-9]{1,18})(\.0+)?"
+)  # any number that int64 holds, also as text of a float
 
 
 class Names:
@@ -107,8 +114,11 @@ def word_labels(words: Sequence[str], titles: Mapping[str, str]) -> Labels | Non
     """Labels from one word per image, "" if it is not known; None if no image has a label.
 
     If one word encodes several classes (`as_word`), the labels are multi-label. Classes are sorted by word, numbers by
-    value. `titles` maps words to class names.
+    value. If all are numbers, 3.0 is 3 and nan is not known. `titles` maps words to class names.
     """
+    numbers = _as_numbers(words)
+    words = [numbers.get(word, word) for word in words]
+    titles = {numbers.get(word, word): title for word, title in titles.items()}
     known = {word for word in words if word}
     if not known:
         return None
@@ -125,7 +135,13 @@ def word_labels(words: Sequence[str], titles: Mapping[str, str]) -> Labels | Non
 def several_labels(
     lists: Sequence[Sequence[str] | None], words: Iterable[str], names: Sequence[str]
 ) -> Labels:
-    """Multi-label labels from a list of words per image, None if not known; `words` and `names` are those of the classes."""
+    """Multi-label labels from a list of words per image, None if not known; `words` and `names` are those of the classes.
+
+    Raises:
+        DataError: if there are too many classes for a table of images and classes.
+    """
+    if len(lists) * len(names) > _LARGEST:
+        raise DataError(f"{len(names):,} classes of {len(lists):,} images are too many for labels")
     index = {word: number for number, word in enumerate(words)}
     values = np.zeros((len(lists), len(names)), dtype=np.int8)
     for row, several in zip(values, lists, strict=True):
@@ -145,6 +161,27 @@ def words_of(word: str) -> list[str]:
 
 
 def in_order_of_value(words: Iterable[str]) -> list[str]:
-    """Words sorted as text, or by value if all are numbers."""
-    words = set(words)
-    return sorted(words, key=int if all(map(str.isdecimal, words)) else str)
+    """Words sorted as text, or by value if all are whole numbers."""
+    ordered = sorted(set(words))
+    return sorted(ordered, key=int) if all(map(_is_whole, ordered)) else ordered
+
+
+def _is_whole(word: str) -> bool:
+    match = _NUMBER.fullmatch(word)
+    return match is not None and match[2] is None
+
+
+def _as_numbers(words: Sequence[str]) -> dict[str, str]:
+    """The words that change if all classes are numbers: 3.0 becomes 3, and nan is not known."""
+    different = {word for word in set(words) if word}
+    classes = {one for word in different for one in words_of(word)}
+    matches = {one: _NUMBER.fullmatch(one) for one in classes if one.lower() != "nan"}
+    if not matches or not all(matches.values()):
+        return {}
+    plain = {one: match[1] for one, match in matches.items() if match}
+    changed: dict[str, str] = {}
+    for word in different:
+        numbers = [plain[one] for one in words_of(word) if one in plain]
+        several = word.startswith(SEPARATOR) and (numbers or word == SEPARATOR)
+        changed[word] = as_word(numbers) if several else "".join(numbers)
+    return changed

@@ -28,7 +28,8 @@ from unmask.annotations import UNKNOWN, ClassLabels
 from unmask.contracts import ImageSource
 from unmask.data.folder import Folder
 from unmask.data.image_files import EncodedImages
-from unmask.data.labels import Labels, as_word, several_labels, word_labels
+from unmask.data.label_values import LABEL_NAMES, label_word
+from unmask.data.labels import Labels, as_word, several_labels, word_labels, words_of
 from unmask.data.parquet import Parquet
 from unmask.data.shards import Shards
 from unmask.data.tiff import BandImages, Tiff
@@ -39,7 +40,6 @@ from unmask.spec import Kind
 NAME = "file_name"
 """Name of the column with the images' names."""
 
-_LABEL_NAMES = ("label", "labels", "class", "classes", "category", "target")
 _TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 ImagesWithoutLabels = (
@@ -160,7 +160,7 @@ def _label_column(table: dict[str, list[Any]], path: Path) -> str | None:
     if not table:
         raise DataError(f"{path} has no column except {NAME}; add a column label")
     only = next(iter(table)) if len(table) == 1 else None
-    return next((name for name in _LABEL_NAMES if name in table), only)
+    return next((name for name in LABEL_NAMES if name in table), only)
 
 
 def _words(column: list[Any], name: str, path: Path) -> Iterator[list[str] | None]:
@@ -168,17 +168,17 @@ def _words(column: list[Any], name: str, path: Path) -> Iterator[list[str] | Non
     for row, value in enumerate(column):
         if value is None or value == "":
             yield None
-        elif isinstance(value, list):
-            yield [str(item) for item in value]
         elif isinstance(value, str) and value.lstrip().startswith("["):
             yield _listed(value, row, name, path)
-        elif isinstance(value, float) and not value.is_integer():
-            raise DataError(
-                f"row {_number(row)} of {path} has {value} as {name}; a class must be an integer or a word"
-            )
         else:
-            text = str(int(value)) if isinstance(value, float) else str(value)
-            yield [word.strip() for word in text.split(";") if word.strip()]
+            parts = value.split(";") if isinstance(value, str) else [value]
+            try:
+                words = [word for part in parts if (word := label_word(part))]
+            except DataError:
+                raise DataError(
+                    f"row {_number(row)} of {path} has {value} as {name}; a class must be an integer or a word"
+                ) from None
+            yield [one for word in words for one in words_of(word)] if words else None
 
 
 def _listed(text: str, row: int, name: str, path: Path) -> list[str]:

@@ -42,7 +42,7 @@ from unmask.data.pack_manifest import (
     write_pack,
 )
 from unmask.data.tar_index import ARRAY_ENDING, ORIGINAL_NAME
-from unmask.errors import DataError, ResourceError, RunError
+from unmask.errors import DataError, ResourceError, RunError, SettingsError
 from unmask.files import is_unfinished
 from unmask.locks import Taken, locked
 from unmask.spec import to_json
@@ -53,7 +53,7 @@ _LOCK = ".lock"
 _WRITING = ".writing-"
 _OURS = (PACK, _LOCK)
 
-EncodingResult = tuple[int, Stored | DataError]
+EncodingResult = tuple[int, Stored | DataError | SettingsError]
 """A position, and its encoded image, or why it cannot be encoded."""
 
 
@@ -205,7 +205,7 @@ class Packer:
         copied, position = 0, first - 1
         try:
             for position, image in stream:
-                if isinstance(image, DataError):
+                if not isinstance(image, Stored):
                     name = source.name(position)
                     aside.add([(self._listed(split, name), str(image))])
                 else:
@@ -267,7 +267,7 @@ def _encoded(
     for position in positions:
         try:
             image = stored(source, position, packing.short_side, packing.quality)
-        except DataError as error:
+        except (DataError, SettingsError) as error:  # of this image; others concern all of them
             image = error
         images.append((position, image))
     return images

@@ -16,13 +16,14 @@ import pyarrow as pa
 from unmask.annotations import ClassLabels, MultiLabels, Unlabelled
 from unmask.data.band_files import Frames
 from unmask.data.cache import read_table, write_table
-from unmask.data.tar_index import COLUMNS
+from unmask.data.tar_index import COLUMNS, fits
 from unmask.errors import DataError, SettingsError
 from unmask.files import read_json, write_text, write_whole
 from unmask.spec import from_json, to_json
 
 PACK = "unmask-pack.json"
 _FORMAT_VERSION = 1
+_MOST_CHANNELS = 100_000  # far above those of any image
 INDEX_COLUMNS = pa.schema(
     [
         *COLUMNS,
@@ -89,6 +90,12 @@ class PackedSplit:
 
     several_classes: bool = False
     """Whether an image may belong to several classes; then `.json` lists them."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.channels <= _MOST_CHANNELS:
+            raise SettingsError(
+                f"channels must be from 1 to {_MOST_CHANNELS:,}, got {self.channels}"
+            )
 
     @property
     def annotations(self) -> Unlabelled | ClassLabels | MultiLabels:
@@ -207,10 +214,19 @@ def size_and_written(shard: Path) -> tuple[int, int]:
 
 
 def valid_index(shard: Path) -> ShardIndex | None:
-    """The index next to a shard, if the shard has not changed since; else None."""
+    """The index next to a shard, if the shard has not changed since; else None.
+
+    Raises:
+        DataError: if the columns of the index have other types, or an image is not inside the shard.
+    """
     index = read_index(shard)
     if index is None or size_and_written(shard) != (index.shard.bytes, index.changed):
         return None
+    if not fits(index.table, INDEX_COLUMNS, index.shard.bytes):
+        raise DataError(
+            f"{shard.with_suffix('.arrow')} is not an index of {shard.name}: its columns have other types, or its images "
+            "are not inside the shard; remove it, and the shard is indexed again"
+        )
     return index
 
 

@@ -6,14 +6,10 @@ all images are read into memory, or, if they are large, copied once to a memory-
 """
 
 import io
-import json
 import re
-import shutil
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,26 +17,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from unmask.annotations import UNKNOWN, ClassLabels
-from unmask.data import cache
 from unmask.data.cache import size_and_time
 from unmask.data.image_files import EncodedImages, Listing
-from unmask.data.labels import (
-    Labels,
-    Names,
-    as_word,
-    fingerprint,
-    several_labels,
-    unlabelled,
-    word_labels,
-)
+from unmask.data.labels import Names, fingerprint
+from unmask.data.parquet_columns import layout_of
+from unmask.data.parquet_images import NOWHERE, read_images
+from unmask.data.parquet_labels import read_labels
 from unmask.data.splits import find_files, split_of
-from unmask.errors import DataError, ResourceError
-from unmask.files import write_whole
+from unmask.errors import DataError
 
-_IN_MEMORY = 2**31  # bytes of images
-_IMAGE_NAMES = ("image", "img", "jpg", "png", "bytes")
-_LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "category")
 _SPLIT_FILE = re.compile(r"(.+?)-\d+-of-\d+\.parquet")
 
 
@@ -59,13 +44,18 @@ class Parquet:
         """Read the labels of a split, and the images if they fit in memory.
 
         Raises:
-            DataError: if a file is not Parquet or has no column of images.
+            DataError: if a file is not Parquet or damaged, or has no column of images.
             ResourceError: if the images cannot be copied to the cache folder.
         """
         files = self._by_split()
         if split not in files:
             raise DataError(f"{self.path} has no Parquet files for {split}")
-        return _open(files[split], self.path)
+        try:
+            return _open(files[split], self.path)
+        except UnicodeDecodeError:
+            raise DataError(
+                f"{self.path} is damaged: a name in its Parquet files is not text"
+            ) from None
 
     def _by_split(self) -> dict[str, list[Path]]:
         files = find_files(self.path, ".parquet")
@@ -81,52 +71,46 @@ class Parquet:
         return {"train": files}
 
 
-class _Layout(NamedTuple):
-    """The columns of images and labels."""
-
-    image: str
-    nested: bool
-    """Whether the image column is a struct with bytes."""
-    label: str | None
-    several: bool
-    """Whether each label is a list of classes."""
-    class_names: tuple[str, ...]
-
-
 def _open(files: list[Path], where: str) -> EncodedImages:
-    layout = _layout(files[0])
+    columns, notes = layout_of(files[0])
     for file in files[1:]:
-        if (other := _layout(file)) != layout:
+        if (other := layout_of(file).columns) != columns:
             raise DataError(
-                f"{files[0].name} and {file.name} differ: {_in_words(layout)} and {_in_words(other)}; "
+                f"{files[0].name} and {file.name} differ: {columns.in_words()} and {other.in_words()}; "
                 "keep files with the same columns in one folder"
             )
     state = fingerprint([f"{file.absolute()} {size_and_time(file)}" for file in files])
-    images = pa.chunked_array(_chunks(files, layout, state))
-    sizes = pc.call_function("binary_length", [images])
-    names = [f"{f.name}:{row}" for f in files for row in range(pq.read_metadata(f).num_rows)]
-    valid = sizes.is_valid().to_numpy()
-    missing = [(name, "has no bytes (null)") for name in np.array(names)[~valid].tolist()]
-    rows = np.flatnonzero(valid)
-    valid_names = Names(names).rows(rows)
-    valid_sizes = sizes.drop_null().to_numpy().astype(np.int64)
+    images = read_images(files, columns.image_path, state)
+    counts = [pq.read_metadata(file).num_rows for file in files]
+    names = [
+        f"{f.name}:{row}" for f, rows in zip(files, counts, strict=True) for row in range(rows)
+    ]
+    if not names:
+        raise DataError(f"{where} has no rows, so it has no images")
+    missing = np.flatnonzero(images.places == NOWHERE).tolist()
+    rows = np.flatnonzero(images.places != NOWHERE)
+    labels, label_notes = read_labels(files, columns, len(names))
+    valid_names, places = Names(names).rows(rows), images.places[rows]
+    lengths = pc.call_function("binary_length", [images.bytes]).fill_null(0)
+    sizes = lengths.to_numpy().astype(np.int64)[places]
     listing = Listing(
         names=valid_names,
-        sizes=valid_sizes,
-        labels=_labels(files, layout, len(names)).rows(rows),
-        refused=missing,
+        sizes=sizes,
+        labels=labels.rows(rows),
+        refused=[(names[row], "has no bytes (null)") for row in missing],
         others=Counter(),
-        fingerprint=fingerprint(valid_names, valid_sizes),
+        fingerprint=fingerprint(valid_names, sizes),
         state=state,
+        notes=(*notes, *label_notes),
     )
-    return EncodedImages(Rows(where, images, rows), listing)
+    return EncodedImages(Rows(where, images.bytes, places), listing)
 
 
 class Rows:
     """The bytes in the rows of a table."""
 
-    def __init__(self, where: str, images: pa.ChunkedArray, rows: NDArray[np.int64]) -> None:
-        self.where, self._images, self._rows = where, images, rows
+    def __init__(self, where: str, images: pa.ChunkedArray, places: NDArray[np.int64]) -> None:
+        self.where, self._images, self._places = where, images, places
 
     def head(self, row: int) -> io.BytesIO:
         """The whole file: it is in memory already."""
@@ -136,167 +120,4 @@ class Rows:
 
     def read(self, row: int) -> bytes:
         """The bytes of an image."""
-        return self._images[int(self._rows[row])].as_py()
-
-
-def _layout(file: Path) -> _Layout:
-    """Find the columns of a file; raises DataError with the list of columns, if none has images."""
-    try:
-        schema = pq.read_schema(file)
-    except (pa.ArrowException, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise DataError(f"{file} is not a Parquet file, or truncated ({first})") from None
-    features = _features(schema)
-    images = [name for name in schema.names if _holds_bytes(schema.field(name).type)]
-    marked = [name for name in images if _type_of(features, name) == "Image"]
-    named = [name for name in _IMAGE_NAMES if name in images]
-    chosen = [*marked, *named, *(images if len(images) == 1 else [])]
-    if not chosen:
-        columns = ", ".join(f"{name} ({schema.field(name).type})" for name in schema.names)
-        raise DataError(
-            f"{file} has no image column, only {columns}; an image column must have encoded bytes, "
-            "or a struct of bytes and path. Name it image"
-        )
-    image = chosen[0]
-    label = _label_column(schema, features)
-    several = label is not None and _is_list(schema.field(label).type)
-    names = _class_names(features, label or "")
-    return _Layout(image, pa.types.is_struct(schema.field(image).type), label, several, names)
-
-
-def _features(schema: pa.Schema) -> dict[str, Any]:
-    """Hugging Face's description of the columns; empty without one."""
-    try:
-        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        return dict(metadata.get("info", {}).get("features", {}))
-    except (ValueError, AttributeError):
-        return {}
-
-
-def _type_of(features: dict[str, Any], column: str) -> str | None:
-    feature = features.get(column)
-    return feature.get("_type") if isinstance(feature, dict) else None
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _label_column(schema: pa.Schema, features: dict[str, Any]) -> str | None:
-    def usable(name: str) -> bool:
-        kind = schema.field(name).type
-        kind = kind.value_type if _is_list(kind) else kind
-        return pa.types.is_integer(kind) or pa.types.is_string(kind)
-
-    marked = [n for n in schema.names if _type_of(features, n) == "ClassLabel"]
-    candidates = [n for n in (*_LABEL_NAMES, *marked) if n in schema.names and usable(n)]
-    return next((name for name in candidates if name in marked), next(iter(candidates), None))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
-
-
-def _class_names(features: dict[str, Any], label: str) -> tuple[str, ...]:
-    """The class names of a column, or of the elements of its lists."""
-    feature = features.get(label, {})
-    if isinstance(feature, list):  # older versions of `datasets` describe lists in this way
-        feature = feature[0] if feature else {}
-    feature = feature.get("feature", feature)
-    return tuple(feature.get("names") or ())
-
-
-def _in_words(layout: _Layout) -> str:
-    label = f"labels {layout.label}" if layout.label else "no labels"
-    label += " (lists)" if layout.several else ""
-    classes = f" of {len(layout.class_names)} classes" if layout.class_names else ""
-    return f"images {layout.image}{' (a struct)' if layout.nested else ''}, {label}{classes}"
-
-
-def _labels(files: list[Path], layout: _Layout, count: int) -> Labels:
-    """The label of each row, unknown if it is null; raises DataError for a label without a class name."""
-    if layout.label is None:
-        return unlabelled(count)
-    columns = [pq.read_table(file, columns=[layout.label]).column(0) for file in files]
-    labels = [label for column in columns for label in column.to_pylist()]
-    if not layout.class_names:
-        words = [as_word(label) if isinstance(label, list) else label for label in labels]
-        words = ["" if word is None else str(word) for word in words]
-        return word_labels(words, {}) or unlabelled(count)
-    _check_named(labels, layout)
-    if layout.several:
-        words = map(str, range(len(layout.class_names)))
-        lists = [None if label is None else [str(one) for one in label] for label in labels]
-        return several_labels(lists, words, layout.class_names)
-    numbers = np.array([UNKNOWN if label is None else label for label in labels])
-    return Labels(ClassLabels(names=layout.class_names), np.maximum(numbers, UNKNOWN))
-
-
-def _check_named(labels: list[Any], layout: _Layout) -> None:
-    """Refuse class numbers without a name in the schema."""
-    count = len(layout.class_names)
-    lists = [label if isinstance(label, list) else [label] for label in labels]
-    highest = max((one for several in lists for one in several if one is not None), default=0)
-    if highest >= count:
-        raise DataError(
-            f"label {highest} of column {layout.label} has no class name: the schema has {count} "
-            "classes, counted from 0"
-        )
-
-
-def _chunks(files: list[Path], layout: _Layout, state: str) -> list[Any]:
-    """The images' bytes as Arrow arrays, in memory or memory-mapped from a copy in the cache folder."""
-    size = sum(_bytes_of(file, layout.image) for file in files)
-    if size <= _IN_MEMORY:
-        return [chunk for file in files for chunk in _read(file, layout)]
-    path = cache.cache_folder() / f"parquet-{state}.arrow"
-    if not path.exists():
-        _copy(files, layout, path, size)
-    with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as table:
-        return [table.get_batch(i).column(0) for i in range(table.num_record_batches)]
-
-
-def _bytes_of(file: Path, column: str) -> int:
-    """Uncompressed size of a column in bytes."""
-    metadata = pq.read_metadata(file)
-    groups = map(metadata.row_group, range(metadata.num_row_groups))
-    chunks = (group.column(i) for group in groups for i in range(group.num_columns))
-    parts = (chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] == column)
-    return sum(part.total_uncompressed_size for part in parts)
-
-
-def _read(file: Path, layout: _Layout) -> Iterator[Any]:
-    """The bytes of a file's images, in arrays of up to 1,000 rows."""
-    column = f"{layout.image}.bytes" if layout.nested else layout.image
-    with pq.ParquetFile(file) as opened:
-        for batch in opened.iter_batches(1000, columns=[column]):
-            array = batch.column(0)
-            yield array.flatten()[0] if layout.nested else array  # a null row has null bytes
-
-
-def _copy(files: list[Path], layout: _Layout, path: Path, size: int) -> None:
-    """Write the images to a file that can be memory-mapped.
-
-    Raises:
-        ResourceError: if the disk is full or the folder cannot be written.
-    """
-
-    def write(temporary: Path) -> None:
-        free = shutil.disk_usage(path.parent).free
-        if free < 1.05 * size:
-            raise OSError(f"{size / 2**30:.1f} GiB are needed, and {free / 2**30:.1f} GiB are free")
-        schema = pa.schema([("bytes", pa.binary())])
-        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, schema) as table:
-            for part in (part for file in files for part in _read(file, layout)):
-                table.write_batch(pa.record_batch([part.cast(pa.binary())], schema))
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, write)
-    except OSError as error:
-        raise ResourceError(
-            f"cannot copy the images to {path.parent} ({error}), and Parquet does not support random access; "
-            "free disk space there, or store the images in tar shards or a folder"
-        ) from None
+        return self._images[int(self._places[row])].as_py()

@@ -16,10 +16,12 @@ from zlib import crc32
 import numpy as np
 import pyarrow as pa
 
+from unmask.annotations import UNKNOWN
 from unmask.contracts import ImageSource
 from unmask.data.cache import size_and_change, size_and_time
 from unmask.data.image_files import EncodedImages, Listing
-from unmask.data.labels import Labels, Names, fingerprint, several_labels, word_labels, words_of
+from unmask.data.label_values import NOT_CLASSES, numbered_labels
+from unmask.data.labels import Labels, Names, fingerprint, unlabelled, word_labels
 from unmask.data.pack_manifest import (
     PackedSplit,
     check_finished,
@@ -111,12 +113,10 @@ class Members:
     def _bytes(self, row: int, size: int) -> bytes:
         number = int(self._shard[row])
         try:
-            handle = os.open(self._shards[number], os.O_RDONLY)
-            try:
-                status = os.fstat(handle)
-                data = os.pread(handle, size, int(self._offset[row]))
-            finally:
-                os.close(handle)
+            with self._shards[number].open("rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                file.seek(int(self._offset[row]))
+                data = file.read(size)
         except FileNotFoundError:
             raise self._changed(number, "was removed") from None
         except OSError as error:
@@ -148,15 +148,17 @@ def list_shards(shards: list[Path], where: str, split: str) -> tuple[Listing, pa
     names = Names.of(places.column("name").combine_chunks())
     sizes = places.column("size").to_numpy()
     facts = [(shard.name, *size_and_time(shard)) for shard in shards]
+    labels, notes = _labels(places, indexes, packed, where)
     listing = Listing(
         names=names,
         sizes=sizes,
-        labels=_labels(places, indexes, packed),
+        labels=labels,
         refused=[row for index in indexes for row in index.refused],
         others=sum((Counter(index.others) for index in indexes), Counter[str]()),
         fingerprint=fingerprint(names, sizes),
         state=fingerprint([f"{Path(where).absolute()}", *(str(fact) for fact in facts)]),
         facts=_facts(places, packed),
+        notes=notes,
     )
     return listing, places
 
@@ -180,7 +182,7 @@ def without_arrays(listing: Listing, places: pa.Table) -> tuple[Listing, pa.Tabl
 def _index(shard: Path, packed: bool) -> Index:
     """The index that was packed with a shard if it is still valid, else the one in the cache."""
     if packed and (index := valid_index(shard)) is not None:
-        return Index(index.table, [], {}, {})
+        return Index(index.table, [], {}, {}, [])
     return index_of(shard)
 
 
@@ -209,22 +211,35 @@ def _facts(places: pa.Table, packed: PackedSplit | None) -> Facts | None:
     """What the headers say, from the indexes of packed shards; None if they do not have it."""
     if packed is None or not len(places) or "height" not in places.column_names:
         return None
+    if packed.channels not in (1, 3):  # of arrays, whose headers are read
+        return None
     sides = [places.column(name) for name in ("height", "width")]
     if any(side.null_count for side in sides):
         return None
     sizes = np.stack([side.to_numpy() for side in sides])
+    if sizes.min() < 1:
+        return None
     height, width = (int(side) for side in np.median(sizes, axis=1))
     return Facts([], packed.channels, (height, width), int(sizes.min()), levels=packed.levels)
 
 
-def _labels(places: pa.Table, indexes: list[Index], packed: PackedSplit | None) -> Labels | None:
-    """The labels of all samples; None if no sample has one."""
-    labels = places.column("label").to_pylist()
-    names = packed.class_names if packed else ()
-    if packed is not None and packed.several_classes:
-        numbers = [words_of(label) if label else None for label in labels]
-        return several_labels(numbers, map(str, range(len(names))), names)
+def _labels(
+    places: pa.Table, indexes: list[Index], packed: PackedSplit | None, where: str
+) -> tuple[Labels | None, tuple[str, ...]]:
+    """The labels of all samples, None if no sample has one; and notes on labels that are not read.
+
+    Raises:
+        DataError: if a packed label is not the number of a class.
+    """
+    words = places.column("label").to_pylist()
+    if packed is not None and not packed.annotations.names:
+        return Labels(packed.annotations, np.full(len(words), UNKNOWN)), ()
     if packed is not None:
-        return Labels(packed.annotations, np.array([int(x or -1) for x in labels], dtype=np.int64))
+        return numbered_labels(words, packed.class_names, packed.several_classes, where), ()
     titles = {word: title for index in indexes for word, title in index.titles.items()}
-    return word_labels(labels, titles)
+    odd = [line for index in indexes for line in index.odd]
+    notes = (f"{len(odd):,} labels are {NOT_CLASSES}, the first is {odd[0]}",) if odd else ()
+    try:
+        return word_labels(words, titles), notes
+    except DataError as error:
+        return unlabelled(len(words)), (*notes, f"labels are {NOT_CLASSES}: {error}")

@@ -82,8 +82,8 @@ class BandImages:
     """See `Tiff`. Images are uint8 if all files are and none has a no-data value, else float32 with NaN."""
 
     in_memory = False
-    more_notes: tuple[str, ...] = ()
-    """Notes from elsewhere, such as a labels file."""
+    more_notes: tuple[str, ...]
+    """Notes of the listing and of a labels file."""
 
     def __init__(self, how: BandReading, store: Store, listing: Listing) -> None:
         self._how, self._store = how, store
@@ -109,6 +109,7 @@ class BandImages:
         self._names, self.image_labels = listing.kept(rows)
         self._several = any(shape.frames > 1 for shape in shapes.values())
         self.annotations = self.image_labels.kind
+        self.more_notes = listing.notes
         whole = all(shape.bytes_only for shape in shapes.values())
         self.values: Values = "uint8" if whole else "float32"
         sizes = [shape.size for shape in shapes.values()]

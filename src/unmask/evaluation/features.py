@@ -27,7 +27,7 @@ from unmask.data.cache import cache_folder
 from unmask.data.in_order import WHOLE_IMAGE, Unreadable, in_order
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, ResourceError
-from unmask.files import parse_json, write_whole
+from unmask.files import clear_unfinished, parse_json, write_whole
 from unmask.formats.model import ModelSpec
 from unmask.runs.folder import RunFolder
 from unmask.spec import to_json
@@ -214,6 +214,7 @@ class FeatureStore:
     ) -> None:
         """`spec` describes the encoder and sets the image size and the type of pixels."""
         self.folder = folder
+        clear_unfinished(folder)
         self._encoder, self._spec, self._device = encoder, spec, device
         self._facts = {
             "format": _FORMAT,
@@ -321,8 +322,9 @@ def _write(path: Path, facts: dict[str, Any], content: T, seconds: float) -> str
 
 
 def _delete_oldest(folder: Path) -> None:
-    """Delete the least recently used files, unfinished ones of killed processes included, down to `WHOLE` bytes."""
-    files = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
+    """Delete the least recently used files, down to `WHOLE` bytes, after what killed processes left."""
+    clear_unfinished(folder)
+    files = sorted(folder.glob("[!.]*.safetensors"), key=lambda file: file.stat().st_mtime)
     total = sum(file.stat().st_size for file in files)
     for file in files:
         if total <= WHOLE:
