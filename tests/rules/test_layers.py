@@ -14,6 +14,7 @@ BASE = {
     "spec",
     "errors",
     "files",
+    "tensors",
     "contracts",
     "traits",
     "annotations",

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from unmask.errors import DataError
 from unmask.formats.model import ModelSpec, read_spec
 from unmask.spec import to_json
+from unmask.tensors import save_tensors
 
 NOTE = "unmask"
 """Key of the `ModelSpec`, as JSON, in the metadata of a file."""
@@ -150,8 +150,7 @@ def _read_json(file: Path, name: str) -> dict[str, Any]:
 
 def save_safetensors(file: Path, tensors: dict[str, Tensor], spec: ModelSpec) -> None:
     """Write tensors with their spec in the metadata."""
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, file, {"format": "pt", NOTE: json.dumps(to_json(spec))})
+    save_tensors(tensors, file, {"format": "pt", NOTE: json.dumps(to_json(spec))})
 
 
 def save_torch(file: Path, tensors: dict[str, Tensor], spec: ModelSpec) -> None:

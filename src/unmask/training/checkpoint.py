@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unmask.errors import ResourceError, RunError, SettingsError
-from unmask.files import sync, write_whole
+from unmask.errors import DataError, ResourceError, RunError, SettingsError
+from unmask.files import read_json, sync, write_whole
 from unmask.spec import from_json, to_json
+from unmask.tensors import save_tensors
 from unmask.training.distributed import everyones, here, like
 from unmask.traits import Accompanied
 
@@ -170,8 +171,7 @@ class Saving:
         for name, tensors in self.parts.items():
             path = self.writing / f"{name}.safetensors"
             path.parent.mkdir(parents=True, exist_ok=True)
-            contiguous = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
-            save_file(contiguous, path, self.metadata)
+            save_tensors(tensors, path, self.metadata)
             sync(path)
             self.checksums[name] = _checksum(path)
         self.parts = {}
@@ -242,7 +242,7 @@ def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
             bad = next(
                 (n for n, file in files.items() if _checksum(file) != info.checksums[n]), None
             )
-        except (OSError, ValueError, SettingsError) as error:
+        except (OSError, DataError, SettingsError) as error:
             damaged.append(f"{folder}: cannot be read ({error})")
             continue
         if bad is None:
@@ -297,7 +297,7 @@ def _step(folder: Path) -> int:
 
 
 def _read_info(folder: Path) -> CheckpointInfo:
-    data = json.loads((folder / "info.json").read_text())
+    data = read_json(folder / "info.json")
     version = data.get("format") if isinstance(data, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise RunError(
