@@ -19,7 +19,7 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, RunError, SettingsError
 from unmask.objectives import AnyObjective
 from unmask.randomness import seeded
-from unmask.spec import from_json
+from unmask.spec import from_json, sized
 from unmask.targets.tokenizer import current_names
 
 FORMAT = 1
@@ -51,6 +51,10 @@ class ModelSpec:
 
     origin: str
     """Where the weights come from, in words."""
+
+    def __post_init__(self) -> None:
+        sized(self, "channels")
+        sized(self.image_size, "height", "width")
 
     def without_decoder(self) -> "ModelSpec":
         """The spec of only the encoder."""
