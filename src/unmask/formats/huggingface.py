@@ -25,7 +25,8 @@ from unmask.formats.compare import (
     outputs,
     trial,
 )
-from unmask.formats.describe import Facts, Hints, assembled, refuse_unknown, size_in, statistics_in
+from unmask.formats.configs import Config
+from unmask.formats.describe import Facts, Hints, assembled, refuse_unknown
 from unmask.formats.files import TensorFile, save_json, save_safetensors
 from unmask.formats.model import ModelSpec, Weights, split
 from unmask.formats.names import Table, inverse, translate, without_heads
@@ -184,17 +185,19 @@ def _config_notes(file: TensorFile) -> list[str]:
 
 
 def _facts(file: TensorFile) -> Facts:
-    config = file.config
-    plain = config and not config.get("norm_pix_loss", False)
-    ratio = config.get("mask_ratio")
+    config = Config(file.path.parent / "config.json", file.config)
+    preprocessor = Config(file.path.parent / "preprocessor_config.json", file.preprocessor)
+    plain = file.config and not file.config.get("norm_pix_loss", False)
+    ratio = config.share("mask_ratio")
+    hides = ratio is not None and 0 < ratio < 1  # a user's config may hide nothing, to get features
     return Facts(
-        origin=f"transformers weights, {config.get('_name_or_path') or file.path.name}",
-        num_heads=config.get("num_attention_heads"),
-        decoder_heads=config.get("decoder_num_attention_heads"),
-        image_size=size_in(config.get("image_size")),
+        origin=f"transformers weights, {file.config.get('_name_or_path') or file.path.name}",
+        num_heads=config.count("num_attention_heads"),
+        decoder_heads=config.count("decoder_num_attention_heads"),
+        image_size=config.size("image_size"),
         target=Pixels() if plain else NormalizedPixels(),
-        masking=RandomMasking() if ratio is None else RandomMasking(ratio=ratio),
-        statistics=statistics_in(file.preprocessor, "image_", "preprocessor_config.json"),
+        masking=RandomMasking(ratio=ratio) if hides else RandomMasking(),
+        statistics=preprocessor.statistics("image_"),
     )
 
 

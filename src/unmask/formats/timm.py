@@ -1,6 +1,6 @@
 """timm's Vision Transformer: only an encoder, with the same parameter names as ours."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from unmask.formats.compare import Check, features, largest_difference, trial
-from unmask.formats.describe import Facts, Hints, assembled, refuse_unknown, size_in, statistics_in
+from unmask.formats.configs import Config
+from unmask.formats.describe import Facts, Hints, assembled, refuse_unknown
 from unmask.formats.files import TensorFile, save_json, save_safetensors
 from unmask.formats.model import ModelSpec, Weights
 from unmask.formats.names import BLOCK, Table, translate, without_heads
@@ -150,15 +151,13 @@ def _renamed_norm(name: str, old: str, new: str) -> str:
 
 def _facts(file: TensorFile) -> Facts:
     """The facts in timm's config.json."""
-    config = file.config
-    arguments = config.get("model_args") or {}
-    pretrained = config.get("pretrained_cfg") or config
-    size = arguments.get("img_size") or (pretrained.get("input_size") or [0])[1:]
-    heads = arguments.get("num_heads")
-    name = config.get("architecture", file.path.name)
+    config = Config(file.path.parent / "config.json", file.config)
+    arguments = config.part("model_args") or Config(config.path, {})
+    pretrained = config.part("pretrained_cfg") or config
+    statistics = pretrained.statistics("")
     return Facts(
-        origin=f"timm weights, {name}",
-        num_heads=heads if isinstance(heads, int) else None,
-        image_size=size_in(size),
-        statistics=statistics_in(pretrained, "", "timm's config.json"),
+        origin=f"timm weights, {config.values.get('architecture', file.path.name)}",
+        num_heads=arguments.count("num_heads"),
+        image_size=arguments.size("img_size") or pretrained.size("input_size", channels=True),
+        statistics=statistics and replace(statistics, source="timm's config.json"),
     )

@@ -16,7 +16,7 @@ from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.runs.saving import Saver
 from unmask.targets.tokenizer import current_names
-from unmask.training.checkpoint import COMPANIONS, Checkpoint, restore_optimizer
+from unmask.training.checkpoint import COMPANIONS, Checkpoint, fill, restore_optimizer
 from unmask.training.distributed import agreed, everyones, here, spread
 from unmask.training.hardware import find_device, wait_for
 from unmask.training.kernels import prepared
@@ -140,7 +140,7 @@ def _equip(
     """
     recipe, hardware = run.recipe, run.hardware
     if start:
-        module.load_state_dict(start.read("model") | start.read_if_there(COMPANIONS))
+        fill(module, start.read("model") | start.read_if_there(COMPANIONS), start.folder)
     whole_on = torch.device("cpu") if hardware.shard else device
     module.to(whole_on).train()
     examples = {size: example_of(feed, size, whole_on) for size in recipe.every_size()}

@@ -72,7 +72,10 @@ class Checkpoint:
     def read(self, name: str) -> dict[str, Tensor]:
         """The tensors of one file: encoder, model or training/optimizer; concatenated, if it is in parts."""
         names = sorted(part for part in self.info.checksums if part.startswith(f"{name}{_PART}"))
-        files = [load_file(self.folder / f"{part}.safetensors") for part in names or [name]]
+        try:
+            files = [load_file(self.folder / f"{part}.safetensors") for part in names or [name]]
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{self.folder / name}.safetensors cannot be read ({error})") from None
         tensors = {key: [file[key] for file in files if key in file] for key in files[0]}
         return {
             k: parts[0] if len(parts) == 1 else torch.cat(parts) for k, parts in tensors.items()
@@ -81,6 +84,23 @@ class Checkpoint:
     def read_if_there(self, name: str) -> dict[str, Tensor]:
         """The tensors of a file that not every run has; empty without it."""
         return self.read(name) if name in self.info.checksums else {}
+
+
+def fill(module: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Load the tensors of a checkpoint in this folder into its module.
+
+    Raises:
+        RunError: if they are not those of the module.
+    """
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        reason = lines[1] if len(lines) > 1 else lines[0]
+        raise RunError(
+            f"{folder} does not hold the model that the run's spec.json describes ({reason[:200]}); one of them was "
+            "changed"
+        ) from None
 
 
 def part_name(name: str, number: int, parts: int) -> str:
@@ -304,7 +324,10 @@ def _read_info(folder: Path) -> CheckpointInfo:
             f"{folder} has checkpoint format {version}, and this unmask reads up to "
             f"{FORMAT}; install a newer unmask"
         )
-    return from_json(CheckpointInfo, data)
+    info = from_json(CheckpointInfo, data)
+    if outside := [name for name in info.checksums if ".." in name or Path(name).is_absolute()]:
+        raise DataError(f"{folder}: info.json names a file outside of the checkpoint: {outside[0]}")
+    return info
 
 
 def _checksum(path: Path) -> str:
