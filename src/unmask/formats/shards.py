@@ -17,6 +17,9 @@ ENDING = ".index.json"
 
 _SHARD = re.compile(r"(?P<name>.+)-\d{5}-of-(?P<count>\d{5})(?P<ending>\.\w+)")
 
+_PLAIN = re.compile(r"[^/\\\0]+\.(safetensors|bin|pt|pth)")
+"""The name of a weight file, without a folder."""
+
 
 def is_index(file: Path) -> bool:
     """Whether this is the name of an index."""
@@ -51,8 +54,7 @@ def shards_of(index: Path) -> dict[Path, set[str]]:
         )
     shards: dict[Path, set[str]] = {}
     for tensor, file in places.items():
-        plain = isinstance(file, str) and Path(file).name == file and "\\" not in file
-        if not plain or is_index(Path(file)):
+        if not (isinstance(file, str) and _PLAIN.fullmatch(file)):
             raise DataError(
                 f"{index} says that {tensor} lies in {file!r}, which is not the name of a file in its folder; "
                 "nothing else is read"
