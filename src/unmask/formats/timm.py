@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from unmask.formats.compare import Check, features, largest_difference, trial
+from unmask.formats.compare import Check, Seen, features, largest_difference, trial, upright
 from unmask.formats.configs import Config
 from unmask.formats.describe import Facts, Hints, assembled, refuse_unknown
 from unmask.formats.files import TensorFile, save_json, save_safetensors
@@ -66,6 +66,17 @@ class Timm:
         model = timm.create_model(f"local-dir:{file.parent}", pretrained=True)
         return encoder_check(model, weights)
 
+    def see(self, weights: Weights, file: Path, picture: Path) -> Seen | None:
+        """What timm's own transform and model make of a picture file."""
+        import timm
+
+        model: Any = timm.create_model(f"local-dir:{file.parent}", pretrained=True).eval()
+        prepare: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+        pixels = prepare(upright(picture, weights.spec))
+        with torch.no_grad():
+            tokens = model.fc_norm(model.forward_features(pixels[None]))
+        return Seen(f"timm {timm.__version__}", pixels, tokens[0])
+
     def _config(self, spec: ModelSpec) -> dict[str, Any]:
         encoder = spec.encoder
         pool = "avg" if self.pool == "mean" else "token"
@@ -82,7 +93,8 @@ class Timm:
                 "mean": list(spec.statistics.mean),
                 "std": list(spec.statistics.std),
                 "interpolation": "bicubic",
-                "crop_pct": 0.9,
+                "crop_pct": 1.0,  # `embed` cuts no margin
+                "crop_mode": "center",
                 "num_classes": 0,
                 "first_conv": "patch_embed.proj",
                 "classifier": "head",
