@@ -32,6 +32,9 @@ _KEEP = 2  # checkpoints: if the newest is damaged, the one before it is still t
 _WRITING = ".writing-"  # start of the temporary name of a folder
 _PART = "-part-"
 
+LOSS_SCALE = "training/loss_scale"
+"""The file of a checkpoint with the scale of the loss, if it is scaled."""
+
 COMPANIONS = "training/companions"
 """The file of a checkpoint with tensors that only training needs, such as a teacher."""
 
