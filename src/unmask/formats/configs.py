@@ -23,7 +23,7 @@ class Config(NamedTuple):
         value = self.values.get(name)
         return Config(self.path, value) if isinstance(value, dict) and value else None
 
-    def count(self, name: str) -> int | None:
+    def whole_number(self, name: str) -> int | None:
         """A whole number from 1 to 65,536; None without it.
 
         Raises:
@@ -52,10 +52,11 @@ class Config(NamedTuple):
             DataError: for another value.
         """
         value = self.values.get(name)
-        sides = value[1:] if channels and isinstance(value, list) else value
-        if value is None or _is_count(sides):
-            return None if value is None else Size(sides, sides)
-        if isinstance(sides, list) and len(sides) == 2 and all(map(_is_count, sides)):
+        if value is None:
+            return None
+        sides: list[Any] = value if isinstance(value, list) else [value, value]
+        sides = sides[1:] if channels else sides
+        if len(sides) == 2 and all(map(_is_count, sides)):
             return Size(*sides)
         raise self._wrong(name, "an image size: one number, or height and width")
 

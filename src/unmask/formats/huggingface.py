@@ -225,14 +225,14 @@ def _facts(file: TensorFile) -> Facts:
     preprocessor = Config(file.path.parent / "preprocessor_config.json", file.preprocessor)
     plain = file.config and not file.config.get("norm_pix_loss", False)
     ratio = config.share("mask_ratio")
-    hides = ratio is not None and 0 < ratio < 1  # a user's config may hide nothing, to get features
     return Facts(
         origin=f"transformers weights, {file.config.get('_name_or_path') or file.path.name}",
-        num_heads=config.count("num_attention_heads"),
-        decoder_heads=config.count("decoder_num_attention_heads"),
+        num_heads=config.whole_number("num_attention_heads"),
+        decoder_heads=config.whole_number("decoder_num_attention_heads"),
         image_size=config.size("image_size"),
         target=Pixels() if plain else NormalizedPixels(),
-        masking=RandomMasking(ratio=ratio) if hides else RandomMasking(),
+        # a user's config may hide nothing, to get features
+        masking=RandomMasking(ratio=ratio) if ratio and ratio < 1 else RandomMasking(),
         statistics=preprocessor.statistics("image_"),
     )
 

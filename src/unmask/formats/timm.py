@@ -69,9 +69,10 @@ class Timm:
     def see(self, weights: Weights, file: Path, picture: Path) -> Seen | None:
         """What timm's own transform and model make of a picture file."""
         import timm
+        from timm.data import create_transform, resolve_model_data_config
 
         model: Any = timm.create_model(f"local-dir:{file.parent}", pretrained=True).eval()
-        prepare: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+        prepare: Any = create_transform(**resolve_model_data_config(model))
         pixels = prepare(upright(picture, weights.spec))
         with torch.no_grad():
             tokens = model.fc_norm(model.forward_features(pixels[None]))
@@ -169,7 +170,7 @@ def _facts(file: TensorFile) -> Facts:
     statistics = pretrained.statistics("")
     return Facts(
         origin=f"timm weights, {config.values.get('architecture', file.path.name)}",
-        num_heads=arguments.count("num_heads"),
+        num_heads=arguments.whole_number("num_heads"),
         image_size=arguments.size("img_size") or pretrained.size("input_size", channels=True),
         statistics=statistics and replace(statistics, source="timm's config.json"),
     )

@@ -59,13 +59,7 @@ def train(
             ) from error
         if isinstance(module, Preparing):
             module.before_step(moment)
-        finite = loss_scale is None or loss_scale.unscale(optimizer)
-        if finite:
-            clip(optimizer)
-            optimizer.step()
-        optimizer.zero_grad()
-        if loss_scale:
-            loss_scale.follow(finite=finite, step=step + 1)
+        updated = _update(optimizer, loss_scale, step)
         if isinstance(module, Following):
             module.after_step(moment)
         yield StepReport(
@@ -77,8 +71,20 @@ def train(
             size=Size(*batch.images.shape[-2:]),
             waiting_seconds=waited,
             loss_scale=scale if loss_scale else None,
-            skipped=not finite,
+            skipped=not updated,
         )
+
+
+def _update(optimizer: torch.optim.Optimizer, loss_scale: LossScale | None, step: int) -> bool:
+    """Update the weights and forget the gradients; False if gradients overflowed, and the weights stay."""
+    finite = loss_scale is None or loss_scale.unscale(optimizer)
+    if finite:
+        clip(optimizer)
+        optimizer.step()
+    optimizer.zero_grad()
+    if loss_scale is not None:
+        loss_scale.follow(finite=finite, step=step + 1)
+    return finite
 
 
 def _backward(
