@@ -282,6 +282,10 @@ class StepReport(NamedTuple):
     size: Size
     """Pixels of a crop."""
     waiting_seconds: float
+    loss_scale: float | None = None
+    """Factor on the loss in the backward pass of this step; None without one."""
+    skipped: bool = False
+    """Whether the weights stayed, because gradients were not finite at this scale."""
 
 
 Reports = Iterator[StepReport]

@@ -21,6 +21,12 @@ from unmask.errors import SettingsError, did_you_mean
 
 T = TypeVar("T")
 
+MOST_BLOCKS = 1_000
+"""Largest depth of a module, see `sized`."""
+
+MOST_CODES = 2**20
+"""Largest number of codes or prototypes, see `sized`."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -65,15 +71,37 @@ def within(spec: Any, interval: str, *names: str, usual: str = "") -> None:
         low_enough = value <= high if interval[-1] == "]" else value < high
         high_enough = value >= low if interval[0] == "[" else value > low
         hint = f"; {usual}" if usual else ""
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise SettingsError(f"{name} must be a finite number, got {value}{hint}")
         if not (low_enough and high_enough):
-            raise SettingsError(f"{name} must {_bounds(interval, low, high)}, got {value}{hint}")
+            bounds = _bounds(interval, low, high)
+            raise SettingsError(f"{name} must {bounds}, got {_brief(value)}{hint}")
+
+
+def sized(spec: Any, *names: str, most: int = 65_536, usual: str = "") -> None:
+    """Check fields that say how large a module is: at least 1, and at most far more than any sensible model has.
+
+    The upper bound is for files: they may hold any number, and a module is built from it.
+
+    Raises:
+        SettingsError: see `within`.
+    """
+    within(spec, "[1, inf)", *names, usual=usual)
+    within(spec, f"(-inf, {most}]", *names, usual=usual)
+
+
+def _brief(value: float) -> str:
+    """A number for a message: not the digits of an absurd one."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of about {int(value.bit_length() * math.log10(2)) + 1:,} digits"
+    return str(value)
 
 
 def _bounds(interval: str, low: float, high: float) -> str:
     """An interval in words, to follow "must"."""
     least = f"at least {low:g}" if interval[0] == "[" else f"above {low:g}"
+    if math.isinf(low):
+        return f"be at most {high:,.0f}"
     if math.isinf(high):
         return "not be negative" if interval.startswith("[0,") else f"be {least}"
     if interval[0] + interval[-1] in ("()", "[]"):
@@ -169,6 +197,8 @@ def _strict(cls: type) -> Callable[[Any, Any], Any]:
 
     def structure(data: Any, _: Any) -> Any:
         if cls is float and type(data) is int:
+            if data.bit_length() > _FLOAT_BITS:
+                raise TypeError(f"expected a float, got {_brief(data)}")
             return float(data)
         if type(data) is not cls:
             raise TypeError(f"expected {cls.__name__}, got {data!r}")
@@ -183,6 +213,9 @@ def _structure_named_tuple(data: Any, cls: Any) -> Any:
     hints = cls.__annotations__
     return cls(*(_converter.structure(v, hints[f]) for v, f in zip(data, cls._fields, strict=True)))
 
+
+_FLOAT_BITS = 1023
+"""An integer of so many bits is still a finite float."""
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
 _converter.register_structure_hook_func(is_namedtuple, _structure_named_tuple)

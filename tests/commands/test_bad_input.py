@@ -394,7 +394,7 @@ def test_full_disk(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_tensors", full)
     said = unmask("pretrain", images, *recipe, "--out", "run")
     assert said.status == 1
     assert "No space left on device" in said.err

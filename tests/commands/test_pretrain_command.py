@@ -452,3 +452,14 @@ class TestInit:
         assert said.status == 0, said.err
         assert "random weights unless you give --init" in said.out
         assert Run.read(RunFolder("new"), "pretrain").init is None
+
+
+def test_float16_scales_the_loss(unmask: Unmask, images: Path, recipe: list[str]) -> None:
+    said = unmask("pretrain", images, *recipe, "--precision", "float16", "--out", "half")
+    assert said.status == 0, said.err
+    assert "cpu, float16 with a scaled loss, 1 threads" in said.out
+    folder = RunFolder("half")
+    assert [line["loss_scale"] > 1 for line in tiny.timeless(folder)] == [True] * 3
+    assert "training/loss_scale" in tiny.newest(folder).info.checksums
+    assert unmask("pretrain", "--resume", "half").status == 0
+    assert unmask("convert", "half", "exported", "--to", "timm").status == 0

@@ -17,7 +17,7 @@ def test_says_recipe_data_statistics_and_licence() -> None:
         "- statistics: mean 0.485, 0.456, 0.406, standard deviation 0.229, 0.224, 0.225 (ImageNet's",
         "- encoder: ViT of 2 blocks, width 24, 3 heads, patches of 4 pixels; images of 16 x 16",
         "- decoder: 2 blocks, width 16, 2 heads, for NormalizedPixels",
-        'ViTMAEForPreTraining.from_pretrained("mine")',
+        'ViTMAEForPreTraining.from_pretrained("mine", mask_ratio=0.0)',
         'unmask.load("mine")',
         "after `unmask convert mine converted --to timm`",
     ):
@@ -28,7 +28,7 @@ def test_says_recipe_data_statistics_and_licence() -> None:
 def test_an_unknown_licence_is_not_dressed_up() -> None:
     text = model_card(weights_of(), "fair", "mine", "unknown", "photos")
     assert "license: unknown\n" in text
-    assert "**Licence: unknown.** It was not given when these weights were exported." in text
+    assert "**Licence: unknown.** No licence was set when these weights were exported." in text
 
 
 @pytest.mark.parametrize("layout", ["unmask", "fair", "timm", "huggingface"])

@@ -153,4 +153,5 @@ def test_image_processor_normalises_as_we_do(tmp_path: Path) -> None:
     written(weights_of(), tmp_path / "folder", "huggingface")
     said = models.json_of(tmp_path / "folder" / "preprocessor_config.json")
     assert said["image_mean"] == list(TINY.statistics.mean)
-    assert said["size"] == {"height": 16, "width": 16}
+    assert said["size"] == {"shortest_edge": 16}
+    assert said["crop_size"] == {"height": 16, "width": 16}

@@ -15,6 +15,7 @@ BASE = {
     "errors",
     "files",
     "locks",
+    "tensors",
     "contracts",
     "traits",
     "annotations",

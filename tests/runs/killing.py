@@ -37,7 +37,7 @@ def die() -> None:
 
 def before_file(folder: RunFolder) -> None:
     """Before the second file of a checkpoint."""
-    _at_call(2, checkpoint, "save_file", lambda save, *args: die())
+    _at_call(2, checkpoint, "save_tensors", lambda save, *args: die())
 
 
 def within_file(folder: RunFolder) -> None:
@@ -48,7 +48,7 @@ def within_file(folder: RunFolder) -> None:
         os.truncate(path, path.stat().st_size // 2)
         die()
 
-    _at_call(2, checkpoint, "save_file", half)
+    _at_call(2, checkpoint, "save_tensors", half)
 
 
 def before_sync(folder: RunFolder) -> None:

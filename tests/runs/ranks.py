@@ -29,11 +29,16 @@ from unmask.runs.finetune import Tuned
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.runs.training import training
+from unmask.training import loss_scale
 from unmask.training.distributed import here, joined
 
 
-def trained(root: str, told_at: int = 0, killed_at: int = 0, **hardware: Any) -> list[int]:
+def trained(
+    root: str, told_at: int = 0, killed_at: int = 0, first_scale: float = 0.0, **hardware: Any
+) -> list[int]:
     """Go on with pretraining; the steps taken. The last process is told to stop, or is killed, after a step."""
+    if first_scale:
+        loss_scale._FIRST = first_scale
     folder, stop = RunFolder(root), Event()
     run = Run.read(folder, "pretrain")
     run = replace(run, hardware=replace(run.hardware, **hardware, processes=here().count))

@@ -19,7 +19,8 @@ from unmask.masking import BlockMasking
 from unmask.objectives import DINO, MAE, Latent, MoCo3
 from unmask.runs.folder import RunFolder
 from unmask.tasks.heads import TokenProbe
-from unmask.training.checkpoint import COMPANIONS
+from unmask.training import loss_scale
+from unmask.training.checkpoint import COMPANIONS, LOSS_SCALE
 from unmask.training.optimizers import AdamW, ClipEach
 from unmask.training.schedules import WarmupCosine
 
@@ -67,6 +68,8 @@ LATENT_RECIPE = replace(
     ),
     schedule=WarmupCosine(base_lr=0.02, warmup_epochs=0.5),
 )
+HUGE = 2.0**22
+"""A first scale of the loss whose gradients overflow in float16."""
 ROUNDING = 1e-6
 """Losses are near 1 and float32; sums of a batch are made in another order."""
 
@@ -146,6 +149,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     done.add(
         "latent-shards", 2, "trained", root=done.begun("latent-shards", LATENT_RECIPE), shard=True
     )
+    half = {"precision": "float16", "first_scale": HUGE}
+    done.add("half", 2, "trained", root=done.begun("half"), **half)
+    done.add("half-parts", 2, "trained", root=done.begun("half-parts"), micro_batch=4, **half)
+    done.add("half-shards", 2, "trained", root=done.begun("half-shards"), shard=True, **half)
     for name, processes in (("stopped", 2), ("stopped", 3), ("killed", 2)):
         done.going_on(name, processes)
     done.going_on("shards", 2, shard=True)
@@ -205,6 +212,23 @@ def test_latent_targets_are_those_of_one_process(done: Done, name: str) -> None:
     """Several masks of each image, and noise, are rows of what is drawn for the whole step."""
     whole = tiny.finished_run(done.root / f"whole-{name}", done.images, recipe=LATENT_RECIPE)
     assert losses(done.folder(name)) == pytest.approx(losses(whole), abs=10 * ROUNDING)
+
+
+@pytest.mark.parametrize("name", ["half", "half-parts", "half-shards"])
+def test_overflow_in_one_process_is_overflow_in_all(
+    done: Done, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same skipped steps and scales; with shards, only one process may hold the gradient that overflows."""
+    monkeypatch.setattr(loss_scale, "_FIRST", HUGE)
+    root = done.root / f"whole-{name}"
+    whole = tiny.finished_run(root, done.images, recipe=RECIPE, precision="float16")
+    ours, theirs = (tiny.timeless(folder) for folder in (done.folder(name), whole))
+    assert 0 < sum(line["skipped"] for line in theirs) < STEPS
+    for field in ("skipped", "loss_scale"):
+        assert [line[field] for line in ours] == [line[field] for line in theirs]
+    assert losses(done.folder(name)) == pytest.approx(losses(whole), abs=2e-3)
+    scales = [tiny.newest(folder).read(LOSS_SCALE) for folder in (done.folder(name), whole)]
+    tiny.assert_same_tensors(*scales)
 
 
 def test_all_stop_where_one_is_told_to(done: Done) -> None:

@@ -176,8 +176,8 @@ def test_a_kill_while_the_log_is_cut_loses_no_line(
 
 
 def full_disk(number: int) -> Callable[..., Any]:
-    """`save_file` on a disk that is full at the given call."""
-    save, calls = checkpoint.save_file, iter(range(1, 100))
+    """`save_tensors` on a disk that is full at the given call."""
+    save, calls = checkpoint.save_tensors, iter(range(1, 100))
 
     def failing(tensors: Any, path: Path, metadata: Any) -> None:
         if next(calls) < number:
@@ -196,7 +196,7 @@ def test_full_disk_keeps_the_last_checkpoint(
     for _ in range(2):
         tiny.one_step(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", full_disk(call))
+        patch.setattr(checkpoint, "save_tensors", full_disk(call))
         with pytest.raises(ResourceError, match=r"step 3 .*No space left.*Make room.*--resume"):
             tiny.one_step(folder)
     assert tiny.newest(folder).info.step == 2

@@ -195,7 +195,7 @@ def test_full_disk_keeps_the_earlier_ones(
 ) -> None:
     save(tmp_path, 1, seed=1)
     save(tmp_path, 2, seed=2)
-    real, calls = checkpoint.save_file, []
+    real, calls = checkpoint.save_tensors, []
 
     def fill(tensors: dict[str, Tensor], path: Path, metadata: Any) -> None:
         calls.append(path)
@@ -204,7 +204,7 @@ def test_full_disk_keeps_the_earlier_ones(
             raise OSError(28, "No space left on device")
         real(tensors, path, metadata)
 
-    monkeypatch.setattr(checkpoint, "save_file", fill)
+    monkeypatch.setattr(checkpoint, "save_tensors", fill)
     with pytest.raises(
         ResourceError,
         match=r"step 3 could not be written.*No space left on device.*"

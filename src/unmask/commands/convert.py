@@ -16,6 +16,7 @@ from unmask.formats.compare import Check
 from unmask.formats.hub import push
 from unmask.formats.model import ModelSpec
 from unmask.formats.timm import Timm
+from unmask.runs.proof import PictureCheck, check_picture
 from unmask.runs.run import Run
 from unmask.runs.weights import Found, find_weights
 
@@ -62,6 +63,8 @@ class Converted(NamedTuple):
     """The file with the tensors."""
     check: Check | None
     """How far the library that the layout is for is from unmask; None if that library is not installed."""
+    picture: PictureCheck | None
+    """The same for a picture file, from the file to the features; None if that could not be compared."""
     exact: bool
     """Whether they compute the same but for rounding, as far as that was checked."""
     pushed: str | None
@@ -139,10 +142,15 @@ def _convert(args: Arguments, say: Callable[[str], None]) -> Converted:
     exact = check is None or check.difference <= _TOLERANCE
     for line in _check_lines(check, exact):
         say(line)
+    seen = check_picture(found, weights, layout, file)
+    if isinstance(seen, PictureCheck):
+        exact = exact and seen.same
+    for line in _picture_lines(seen):
+        say(line)
     pushed = push(destination, args.push) if exact and args.push is not None else None
     if pushed is not None:
         say(f"pushed    {pushed}")
-    return Converted(file, check, exact, pushed)
+    return Converted(file, check, seen if isinstance(seen, PictureCheck) else None, exact, pushed)
 
 
 def _layout(to: Layout, pool: Pool) -> Format:
@@ -181,7 +189,7 @@ def _shape(spec: ModelSpec) -> str:
 def _data(run: Run | None) -> str:
     """What a run was trained on, without telling where that lies."""
     if run is None:
-        return "not known to the tool that wrote this card; see where the weights come from"
+        return "unknown, because the weights were not read from a run"
     return f"{run.images:,} images of {Path(as_typed(run.data)).name}, {run.recipe.epochs:g} epochs"
 
 
@@ -199,3 +207,16 @@ def _check_lines(check: Check | None, exact: bool) -> Iterator[str]:
     yield f"checked   largest difference to {check.against}: {check.difference:.1e} ({check.of})"
     if not exact:
         yield "          THAT IS MORE THAN ROUNDING: do not use the written weights"
+
+
+def _picture_lines(seen: PictureCheck | str) -> Iterator[str]:
+    """How far this and the other library are apart for a picture file; or why that is not known."""
+    if isinstance(seen, str):
+        yield f"          not compared on a picture file: {seen}"
+        return
+    yield (
+        f"checked   {seen.picture}, from the file to the features in {seen.against}: largest difference of a pixel "
+        f"{seen.levels:.2g} of 255, of a feature {seen.features:.1e}"
+    )
+    if not seen.same:
+        yield "          THAT IS MORE THAN ROUNDING: do not use its settings for pictures; crop and resize them as unmask does"

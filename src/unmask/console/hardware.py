@@ -39,8 +39,8 @@ class MachineFlags:
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto."""
 
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of matrix products; weights are always float32."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of matrix products; weights are always float32. float16 scales the loss, for GPUs without bfloat16."""
 
     micro_batch: int | None = None
     """Images computed at a time; chosen by a measurement if not given."""

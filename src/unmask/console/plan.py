@@ -147,8 +147,9 @@ def _batch(batch_size: int, hardware: Hardware) -> str:
 def _machine(hardware: Hardware) -> str:
     sharing = " sharing one model" if hardware.shard else ""
     each = f"{hardware.processes} processes{sharing}, each " if hardware.processes > 1 else ""
+    scaled = " with a scaled loss" if hardware.precision == "float16" else ""
     return (
-        f"{each}{hardware.device}, {hardware.precision}, {hardware.threads} threads, "
+        f"{each}{hardware.device}, {hardware.precision}{scaled}, {hardware.threads} threads, "
         f"{hardware.workers} loading processes{', JPEGs decoded on the GPU' if hardware.decode == 'gpu' else ''}"
     )
 

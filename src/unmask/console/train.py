@@ -40,7 +40,7 @@ from unmask.runs.run import AnyJob, Run, new_run
 from unmask.runs.training import Progress, training
 from unmask.runs.weights import check_start, save_start
 from unmask.spec import from_json, to_json
-from unmask.training.checkpoint import Checkpoint
+from unmask.training.checkpoint import Checkpoint, fill
 from unmask.training.distributed import check_batch, launched
 from unmask.training.step_cost import Cost
 
@@ -332,7 +332,8 @@ def _whole(ready: Ready) -> nn.Module:
     if not ready.run.hardware.shard:
         return ready.module
     module = ready.run.build()
-    module.load_state_dict(ready.folder.newest_whole()[0].read("model"))
+    checkpoint = ready.folder.newest_whole()[0]
+    fill(module, checkpoint.read("model"), checkpoint.folder)
     return module
 
 

@@ -18,7 +18,7 @@ from unmask.encoders.layers import NORM_EPSILON, Block, drawn_token, initialize,
 from unmask.encoders.positions import RelativeBias, check_width, resized, sine_cosine
 from unmask.masks import PatchMask
 from unmask.patches import filled, gather, normalize, patch_grid, patchify, put_back, size_of
-from unmask.spec import Kind, within
+from unmask.spec import MOST_BLOCKS, Kind, sized, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +70,9 @@ class ViT:
     """Kind of Transformer blocks and position encoding."""
 
     def __post_init__(self) -> None:
-        sizes = ("patch_size", "embed_dim", "depth", "num_heads", "class_tokens")
-        within(self, "[1, inf)", *sizes)
+        sized(self, "patch_size", "embed_dim", "num_heads", "class_tokens")
+        sized(self, "depth", most=MOST_BLOCKS)
+        within(self, "(0, 1000]", "mlp_ratio", usual="ViT uses 4")
         check_width(self.embed_dim)
 
     def build(self, image_size: Size, channels: int, statistics: Statistics) -> "VisionTransformer":

@@ -18,7 +18,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from unmask.channels import ChannelStatistics
@@ -31,6 +30,7 @@ from unmask.files import clear_unfinished, parse_json, write_whole
 from unmask.formats.model import ModelSpec
 from unmask.runs.folder import RunFolder
 from unmask.spec import to_json
+from unmask.tensors import save_tensors
 from unmask.training.hardware import best_workers, memory_available
 
 _BATCH = 128
@@ -314,7 +314,7 @@ def _write(path: Path, facts: dict[str, Any], content: T, seconds: float) -> str
     metadata = {"features": json.dumps(about)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
+        write_whole(path, lambda temporary: save_tensors(tensors, temporary, metadata))
         _delete_oldest(path.parent)
     except (OSError, SafetensorError) as error:
         return f"{path.parent} cannot be written ({error})"

@@ -69,7 +69,8 @@ def read_named(path: Path | str, hints: Hints = _NO_HINTS) -> tuple[str, Weights
     file = read_file(Path(path))
     for name, layout in FORMATS.items():
         if layout.recognizes(file):
-            return name, layout.read(file, hints)
+            weights = layout.read(file, hints)
+            return name, weights._replace(notes=(*file.notes, *weights.notes))
     largest = sorted(file.tensors.items(), key=lambda item: -item[1].numel())
     names = listed((f"{name} {list(tensor.shape)}" for name, tensor in largest), most=4)
     raise DataError(

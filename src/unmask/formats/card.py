@@ -1,30 +1,18 @@
 """The model card of exported weights."""
 
+import shlex
 from pathlib import Path
 
 from unmask.encoders.vit import PlainBlocks
 from unmask.formats.model import ModelSpec, Weights
+from unmask.formats.usage import code_for
 from unmask.objectives import MAE
 from unmask.objectives.decoders import LinearDecoder, SelfAttentionDecoder
 from unmask.objectives.mae import Visible
+from unmask.targets import NormalizedPixels, Pixels
 
 UNKNOWN_LICENSE = "unknown"
 
-_LOAD = {
-    "unmask": """```python
-import unmask
-model = unmask.load("{folder}")
-features = model.embed(["photo.jpg"]).mean
-```""",
-    "timm": """```python
-import timm
-model = timm.create_model("local-dir:{folder}", pretrained=True)
-```""",
-    "huggingface": """```python
-from transformers import {cls}
-model = {cls}.from_pretrained("{folder}")
-```""",
-}
 _LIBRARIES = {"unmask": "unmask", "timm": "timm", "huggingface": "transformers"}
 
 
@@ -47,8 +35,8 @@ def model_card(weights: Weights, layout: str, name: str, license: str, data: str
         f"# {Path(name).stem}",
         _license(license),
         "\n".join(f"- {line}" for line in _facts(weights, data)),
-        "## How to load",
-        *(_how(library, layout, name, spec) for library in _LOAD if _held(library, spec)),
+        "## How to get features",
+        *(_how(library, layout, name, weights) for library in _LIBRARIES if _held(library, spec)),
     ]
     return "\n\n".join(paragraphs) + "\n"
 
@@ -56,10 +44,10 @@ def model_card(weights: Weights, layout: str, name: str, license: str, data: str
 def _license(license: str) -> str:
     if license == UNKNOWN_LICENSE:
         return (
-            "**Licence: unknown.** It was not given when these weights were exported. Weights that derive from "
+            "**Licence: unknown.** No licence was set when these weights were exported. Weights that derive from "
             "others keep their licence; the published MAE weights are CC BY-NC 4.0."
         )
-    return f"Licence: {license}, as given when these weights were exported."
+    return f"Licence: {license}."
 
 
 def images_in_words(spec: ModelSpec) -> str:
@@ -79,6 +67,8 @@ def _facts(weights: Weights, data: str) -> list[str]:
         f"{several}patches of {encoder.patch_size} pixels; {images_in_words(spec)}",
         f"statistics: mean {_listed(statistics.mean)}, standard deviation {_listed(statistics.std)} "
         f"({statistics.source})",
+        f"range: {_listed(statistics.low)} is black, {_listed(statistics.high)} is white "
+        + ("(pixels divided by 255)" if statistics.values == "uint8" else "(units of the data)"),
     ]
     if isinstance(spec.objective, MAE) and weights.decoder:
         decoder = spec.objective.decoder
@@ -101,18 +91,17 @@ def _held(library: str, spec: ModelSpec) -> bool:
     return library == "unmask" or plain
 
 
-def _how(library: str, layout: str, name: str, spec: ModelSpec) -> str:
-    """How to load the weights in one library, directly or after a conversion."""
-    objective = spec.objective
-    whole = (
+def _how(library: str, layout: str, name: str, weights: Weights) -> str:
+    """Code for one library, directly or after a conversion."""
+    objective = weights.spec.objective
+    decoder = (
         isinstance(objective, MAE)
         and isinstance(objective.decoder, SelfAttentionDecoder)
         and isinstance(objective.encoding, Visible)
+        and isinstance(objective.target, Pixels | NormalizedPixels)
     )
-    cls = "ViTMAEForPreTraining" if whole else "ViTModel"
-    conversion = (
-        "" if library in ("unmask", layout) else f"unmask convert {name} converted --to {library}"
-    )
-    after = f", after `{conversion}`" if conversion else ""
-    code = _LOAD[library].format(folder="converted" if conversion else name, cls=cls)
-    return f"{_LIBRARIES[library]}{after}:\n\n{code}"
+    direct = library in ("unmask", layout)
+    conversion = f"unmask convert {shlex.quote(name)} converted --to {library}"
+    after = "" if direct else f", after `{conversion}`"
+    code = code_for(library, name if direct else "converted", weights.spec, decoder=decoder)
+    return f"{_LIBRARIES[library]}{after}:\n\n```python\n{code}```"

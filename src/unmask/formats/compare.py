@@ -1,10 +1,12 @@
 """Verify a conversion: run the same batch through two libraries and compare."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from unmask.channels import Statistics
@@ -28,6 +30,26 @@ class Check(NamedTuple):
     """The compared outputs."""
     difference: float
     """The largest absolute difference of any value."""
+
+
+class Seen(NamedTuple):
+    """What another library makes of a picture file."""
+
+    against: str
+    """The other library and its version."""
+    pixels: Float[Tensor, "c h w"]
+    """The input of its model, normalised."""
+    tokens: Float[Tensor, "tokens d"]
+    """The features of every token, class token first."""
+
+
+@runtime_checkable
+class Seeing(Protocol):
+    """A format for a library that prepares pictures itself."""
+
+    def see(self, weights: Weights, file: Path, picture: Path) -> Seen | None:
+        """What the library makes of a picture file with the written weights; None if it is not installed."""
+        ...
 
 
 class Trial(NamedTuple):
@@ -64,6 +86,12 @@ def trial(spec: ModelSpec) -> Trial:
     patches = normalize(patchify(images, spec.encoder.patch_size), Statistics(mean, std))
     pixels = unpatchify(patches, spec.encoder.patch_size, grid)
     return Trial(images, pixels, torch.rand(_IMAGES, grid.height * grid.width, generator=random))
+
+
+def upright(picture: Path, spec: ModelSpec) -> Image.Image:
+    """A picture file as the model card opens it for other libraries."""
+    with Image.open(picture) as image:
+        return ImageOps.exif_transpose(image).convert("RGB" if spec.channels == 3 else "L")
 
 
 @torch.no_grad()

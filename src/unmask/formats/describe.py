@@ -19,6 +19,7 @@ from unmask.formats.names import listed
 from unmask.masking import AnyMasking, RandomMasking
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.objectives.mae import MAE
+from unmask.spec import to_json
 from unmask.targets import AnyTarget, NormalizedPixels
 
 _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
@@ -27,8 +28,19 @@ _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 _DECODER_HEADS = {512: 16}
 """Attention heads of MAE's published decoders by width."""
 
-_NEEDED = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
-_DECODER_NEEDED = ("embed.weight", "pos_embed", "blocks.0.mlp.fc1.weight", "pred.weight")
+_NEEDED = {
+    "cls_token": 3,
+    "pos_embed": 3,
+    "patch_embed.proj.weight": None,
+    "blocks.0.mlp.fc1.weight": 2,
+}
+_DECODER_NEEDED = {
+    "embed.weight": 2,
+    "pos_embed": 3,
+    "blocks.0.mlp.fc1.weight": 2,
+    "pred.weight": 2,
+}
+"""Tensors that say what a model is, with their number of dimensions (None if another message tells of it)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +105,43 @@ def assembled(
 
 def check_fit(weights: Weights, path: Path) -> None:
     """Refuse tensors that are not exactly those of the model that the spec describes."""
-    with torch.device("meta"):
-        spec = weights.spec
-        module = spec.build_objective() if weights.decoder else spec.build_encoder()
+    spec = weights.spec
     tensors = weights.whole if weights.decoder else weights.encoder
+    if (clauses := _too_deep(to_json(spec), len(tensors))) or (clauses := _other_grid(weights)):
+        raise DataError(f"{path} does not hold the model that it describes: {listed(clauses)}")
+    try:
+        with torch.device("meta"):
+            module = spec.build_objective() if weights.decoder else spec.build_encoder()
+    except (SettingsError, ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(f"{path} describes a model that cannot be built: {error}") from None
     if clauses := differences(module.state_dict(), tensors):
         raise DataError(
             f"{path} is not a plain ViT: {listed(clauses)}; unmask reads a ViT with a class token, one position "
             "table and pre-norm blocks"
         )
+
+
+def _too_deep(values: Any, tensors: int) -> list[str]:
+    """A clause for each depth in a spec that so few tensors cannot have: each block has some, and is built to be compared."""
+    clauses: list[str] = []
+    for name, value in values.items() if isinstance(values, dict) else ():
+        if name.endswith("depth") and isinstance(value, int) and value > tensors:
+            clauses.append(f"{name} is {value:,}, and there are only {tensors:,} tensors")
+        clauses += _too_deep(value, tensors)
+    return clauses
+
+
+def _other_grid(weights: Weights) -> list[str]:
+    """A clause if there are positions for another number of patches than the image size has."""
+    spec, positions = weights.spec, weights.encoder.get("pos_embed")
+    if positions is None or positions.ndim != 3:
+        return []
+    height, width = (side // spec.encoder.patch_size for side in spec.image_size)
+    if positions.shape[1] == 1 + height * width:
+        return []
+    return [
+        f"images of {spec.image_size} pixels, and positions for {positions.shape[1] - 1:,} patches"
+    ]
 
 
 def differences(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> list[str]:
@@ -112,6 +152,13 @@ def differences(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) ->
         if name in actual and expected[name].shape != actual[name].shape:
             shape, expected_shape = list(actual[name].shape), list(expected[name].shape)
             clauses.append(f"{name} has shape {shape} instead of {expected_shape}")
+        elif (
+            name in actual
+            and expected[name].is_floating_point() != actual[name].is_floating_point()
+        ):
+            clauses.append(
+                f"{name} has values of type {str(actual[name].dtype).removeprefix('torch.')}"
+            )
     return clauses
 
 
@@ -146,7 +193,7 @@ def _described(
         encoder=ViT(
             patch_size=side,
             embed_dim=width,
-            depth=_blocks(encoder),
+            depth=_blocks(path, encoder),
             num_heads=_known(num_heads, path, width, "--heads"),
             mlp_ratio=_ratio(hidden, width),
         ),
@@ -165,7 +212,7 @@ def _objective(path: Path, decoder: dict[str, Tensor], facts: Facts, hints: Hint
     num_heads = hints.decoder_heads or facts.decoder_heads or _DECODER_HEADS.get(width)
     spec = SelfAttentionDecoder(
         embed_dim=width,
-        depth=_blocks(names),
+        depth=_blocks(path, names, "decoder."),
         num_heads=_known(num_heads, path, width, "--decoder-heads"),
         mlp_ratio=_ratio(len(names["blocks.0.mlp.fc1.weight"]), width),
     )
@@ -173,17 +220,29 @@ def _objective(path: Path, decoder: dict[str, Tensor], facts: Facts, hints: Hint
 
 
 def _refuse_missing(
-    path: Path, tensors: dict[str, Tensor], needed: tuple[str, ...], prefix: str = ""
+    path: Path, tensors: dict[str, Tensor], needed: Mapping[str, int | None], prefix: str = ""
 ) -> None:
     if missing := [f"{prefix}{name}" for name in needed if name not in tensors]:
         raise DataError(
             f"{path} is not a complete ViT: {listed(missing)} is missing (names as in timm); check that the file is "
             "complete"
         )
+    for name, dimensions in needed.items():
+        shape = tensors[name].shape
+        if 0 in shape or len(shape) != (dimensions or len(shape)):
+            raise DataError(f"{path} is not a plain ViT: {prefix}{name} has shape {list(shape)}")
 
 
-def _blocks(tensors: dict[str, Tensor]) -> int:
-    return 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
+def _blocks(path: Path, tensors: dict[str, Tensor], prefix: str = "") -> int:
+    """The number of blocks, which must be numbered without gaps."""
+    numbers = {name.split(".")[1] for name in tensors if name.startswith("blocks.")}
+    missing = [number for number in range(len(numbers)) if str(number) not in numbers]
+    if missing:
+        raise DataError(
+            f"{path} has {len(numbers)} blocks, and {prefix}blocks.{missing[0]} is missing; check that the file is "
+            "complete"
+        )
+    return len(numbers)
 
 
 def _ratio(hidden: int, width: int) -> float:
@@ -225,19 +284,3 @@ def _statistics(path: Path, facts: Facts, channels: int) -> ChannelStatistics:
         f"{path} does not say how its {channels} channels are normalised; add a preprocessor_config.json with "
         "image_mean and image_std (one number per channel) in the same folder"
     )
-
-
-def size_in(value: Any) -> Size | None:
-    """The image size in another library's config: one number or two; None for anything else."""
-    if isinstance(value, int):
-        return Size(value, value)
-    return Size(*value) if isinstance(value, list) and len(value) == 2 else None
-
-
-def statistics_in(config: dict[str, Any], prefix: str, source: str) -> ChannelStatistics | None:
-    """The statistics of pixels divided by 255 in another library's config; None if it has none."""
-    if f"{prefix}mean" not in config or f"{prefix}std" not in config:
-        return None
-    mean, std = (tuple(map(float, config[f"{prefix}{name}"])) for name in ("mean", "std"))
-    low, high = (0.0,) * len(mean), (1.0,) * len(mean)
-    return ChannelStatistics(mean=mean, std=std, low=low, high=high, source=source)

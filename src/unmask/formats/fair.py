@@ -33,7 +33,7 @@ class Fair:
     def recognizes(self, file: TensorFile) -> bool:
         """Whether there is a decoder with the published names, or an encoder in a torch file without a config."""
         names = set(file.tensors)
-        bare = file.path.suffix != ".safetensors" and not file.config
+        bare = ".safetensors" not in file.path.name and not file.config
         return "decoder_embed.weight" in names or (bare and "patch_embed.proj.weight" in names)
 
     def read(self, file: TensorFile, hints: Hints) -> Weights:

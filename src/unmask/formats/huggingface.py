@@ -7,11 +7,13 @@ published files. All three are read; the published names are written.
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from unmask.encoders.layers import NORM_EPSILON
@@ -19,19 +21,23 @@ from unmask.errors import DataError, SettingsError
 from unmask.formats.compare import (
     Check,
     Outputs,
+    Seen,
     features,
     largest_difference,
     mask_ratio,
     outputs,
     trial,
+    upright,
 )
-from unmask.formats.describe import Facts, Hints, assembled, refuse_unknown, size_in, statistics_in
+from unmask.formats.configs import Config
+from unmask.formats.describe import Facts, Hints, assembled, refuse_unknown
 from unmask.formats.files import TensorFile, save_json, save_safetensors
 from unmask.formats.model import ModelSpec, Weights, split
 from unmask.formats.names import Table, inverse, translate, without_heads
 from unmask.masking import RandomMasking
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
+from unmask.patches import patch_grid
 from unmask.targets import NormalizedPixels, Pixels
 
 _BLOCK = {
@@ -134,6 +140,37 @@ class HuggingFace:
         difference = largest_difference(outputs(weights, batch), theirs)
         return Check(version, "features, prediction and loss", difference)
 
+    def see(self, weights: Weights, file: Path, picture: Path) -> Seen | None:
+        """What transformers' image processor and model make of a picture file, with nothing hidden."""
+        if find_spec("transformers") is None:
+            return None
+        import transformers
+
+        image, size = upright(picture, weights.spec), weights.spec.image_size
+        if size.height != size.width:
+            image = _cropped(image, weights.spec)
+        processor: Any = transformers.AutoImageProcessor.from_pretrained(file.parent)
+        pixels = processor(image, return_tensors="pt").pixel_values
+        if weights.decoder:
+            whole = _loaded(transformers.ViTMAEForPreTraining, file.parent, mask_ratio=0.0)
+            grid = patch_grid(size, weights.spec.encoder.patch_size)
+            model = partial(whole.vit, noise=torch.arange(float(grid.height * grid.width))[None])
+        else:
+            model = _loaded(transformers.ViTModel, file.parent, add_pooling_layer=False)
+        with torch.no_grad():
+            tokens = model(pixels).last_hidden_state
+        return Seen(f"transformers {transformers.__version__}", pixels[0], tokens[0])
+
+
+def _cropped(image: Image.Image, spec: ModelSpec) -> Image.Image:
+    """The part of a picture that a model sees that is not for squares, as the model card cuts it."""
+    height, width = spec.image_size
+    scale = max(height / image.height, width / image.width)
+    size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    image = image.resize(size, Image.Resampling.BICUBIC)
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
+
 
 def _published(name: str) -> str:
     """The name on the Hub, with the prefix that a ViTModel without a decoder lacks."""
@@ -184,17 +221,19 @@ def _config_notes(file: TensorFile) -> list[str]:
 
 
 def _facts(file: TensorFile) -> Facts:
-    config = file.config
-    plain = config and not config.get("norm_pix_loss", False)
-    ratio = config.get("mask_ratio")
+    config = Config(file.path.parent / "config.json", file.config)
+    preprocessor = Config(file.path.parent / "preprocessor_config.json", file.preprocessor)
+    plain = file.config and not file.config.get("norm_pix_loss", False)
+    ratio = config.share("mask_ratio")
     return Facts(
-        origin=f"transformers weights, {config.get('_name_or_path') or file.path.name}",
-        num_heads=config.get("num_attention_heads"),
-        decoder_heads=config.get("decoder_num_attention_heads"),
-        image_size=size_in(config.get("image_size")),
+        origin=f"transformers weights, {file.config.get('_name_or_path') or file.path.name}",
+        num_heads=config.whole_number("num_attention_heads"),
+        decoder_heads=config.whole_number("decoder_num_attention_heads"),
+        image_size=config.size("image_size"),
         target=Pixels() if plain else NormalizedPixels(),
-        masking=RandomMasking() if ratio is None else RandomMasking(ratio=ratio),
-        statistics=statistics_in(file.preprocessor, "image_", "preprocessor_config.json"),
+        # a user's config may hide nothing, to get features
+        masking=RandomMasking(ratio=ratio) if ratio and ratio < 1 else RandomMasking(),
+        statistics=preprocessor.statistics("image_"),
     )
 
 
@@ -234,10 +273,17 @@ def _config(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _preprocessor(spec: ModelSpec) -> dict[str, Any]:
+    """The configuration of an image processor that gives the model what `embed` sees."""
+    height, width = spec.image_size
+    is_square = height == width  # other shapes are cropped before, see `usage`
     return {
-        "image_processor_type": "ViTImageProcessor",
+        "image_processor_type": "BitImageProcessor",
+        "do_convert_rgb": spec.channels == 3,
         "do_resize": True,
-        "size": dict(zip(("height", "width"), spec.image_size, strict=True)),
+        "size": {"shortest_edge": height} if is_square else {"height": height, "width": width},
+        "resample": Image.Resampling.BICUBIC.value,
+        "do_center_crop": is_square,
+        "crop_size": {"height": height, "width": width},
         "do_rescale": spec.statistics.values == "uint8",
         "rescale_factor": 1 / 255,
         "do_normalize": True,

@@ -3,7 +3,6 @@
 Every weight file of this package has it as JSON in its metadata, under the key `unmask`.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +16,10 @@ from unmask.contracts import Size
 from unmask.encoders import AnyEncoder
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, RunError, SettingsError
+from unmask.files import parse_json
 from unmask.objectives import AnyObjective
 from unmask.randomness import seeded
-from unmask.spec import from_json
+from unmask.spec import from_json, sized
 from unmask.targets.tokenizer import current_names
 
 FORMAT = 1
@@ -51,6 +51,10 @@ class ModelSpec:
 
     origin: str
     """Where the weights come from, in words."""
+
+    def __post_init__(self) -> None:
+        sized(self, "channels")
+        sized(self.image_size, "height", "width")
 
     def without_decoder(self) -> "ModelSpec":
         """The spec of only the encoder."""
@@ -122,7 +126,7 @@ def read_spec(text: str, where: Path) -> ModelSpec:
         DataError: if it cannot be read.
     """
     try:
-        data = json.loads(text)
+        data = parse_json(text, "it")
         version = data.get("format") if isinstance(data, dict) else None
         if isinstance(version, int) and version > FORMAT:
             raise RunError(
@@ -130,5 +134,5 @@ def read_spec(text: str, where: Path) -> ModelSpec:
                 "newer unmask"
             )
         return from_json(ModelSpec, data)
-    except (ValueError, SettingsError) as error:
+    except (DataError, SettingsError) as error:
         raise DataError(f"the model description in {where} cannot be read: {error}") from None

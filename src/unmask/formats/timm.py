@@ -1,14 +1,15 @@
 """timm's Vision Transformer: only an encoder, with the same parameter names as ours."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from unmask.formats.compare import Check, features, largest_difference, trial
-from unmask.formats.describe import Facts, Hints, assembled, refuse_unknown, size_in, statistics_in
+from unmask.formats.compare import Check, Seen, features, largest_difference, trial, upright
+from unmask.formats.configs import Config
+from unmask.formats.describe import Facts, Hints, assembled, refuse_unknown
 from unmask.formats.files import TensorFile, save_json, save_safetensors
 from unmask.formats.model import ModelSpec, Weights
 from unmask.formats.names import BLOCK, Table, translate, without_heads
@@ -65,6 +66,18 @@ class Timm:
         model = timm.create_model(f"local-dir:{file.parent}", pretrained=True)
         return encoder_check(model, weights)
 
+    def see(self, weights: Weights, file: Path, picture: Path) -> Seen | None:
+        """What timm's own transform and model make of a picture file."""
+        import timm
+        from timm.data import create_transform, resolve_model_data_config
+
+        model: Any = timm.create_model(f"local-dir:{file.parent}", pretrained=True).eval()
+        prepare: Any = create_transform(**resolve_model_data_config(model))
+        pixels = prepare(upright(picture, weights.spec))
+        with torch.no_grad():
+            tokens = model.fc_norm(model.forward_features(pixels[None]))
+        return Seen(f"timm {timm.__version__}", pixels, tokens[0])
+
     def _config(self, spec: ModelSpec) -> dict[str, Any]:
         encoder = spec.encoder
         pool = "avg" if self.pool == "mean" else "token"
@@ -81,7 +94,8 @@ class Timm:
                 "mean": list(spec.statistics.mean),
                 "std": list(spec.statistics.std),
                 "interpolation": "bicubic",
-                "crop_pct": 0.9,
+                "crop_pct": 1.0,  # `embed` cuts no margin
+                "crop_mode": "center",
                 "num_classes": 0,
                 "first_conv": "patch_embed.proj",
                 "classifier": "head",
@@ -150,15 +164,13 @@ def _renamed_norm(name: str, old: str, new: str) -> str:
 
 def _facts(file: TensorFile) -> Facts:
     """The facts in timm's config.json."""
-    config = file.config
-    arguments = config.get("model_args") or {}
-    pretrained = config.get("pretrained_cfg") or config
-    size = arguments.get("img_size") or (pretrained.get("input_size") or [0])[1:]
-    heads = arguments.get("num_heads")
-    name = config.get("architecture", file.path.name)
+    config = Config(file.path.parent / "config.json", file.config)
+    arguments = config.part("model_args") or Config(config.path, {})
+    pretrained = config.part("pretrained_cfg") or config
+    statistics = pretrained.statistics("")
     return Facts(
-        origin=f"timm weights, {name}",
-        num_heads=heads if isinstance(heads, int) else None,
-        image_size=size_in(size),
-        statistics=statistics_in(pretrained, "", "timm's config.json"),
+        origin=f"timm weights, {config.values.get('architecture', file.path.name)}",
+        num_heads=arguments.whole_number("num_heads"),
+        image_size=arguments.size("img_size") or pretrained.size("input_size", channels=True),
+        statistics=statistics and replace(statistics, source="timm's config.json"),
     )

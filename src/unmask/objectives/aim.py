@@ -13,7 +13,7 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.masks import PatchMask
 from unmask.patches import size_of
-from unmask.spec import within
+from unmask.spec import MOST_BLOCKS, sized
 from unmask.targets import AnyTarget, NormalizedPixels
 
 _MLP_RATIO = 4.0
@@ -38,8 +38,8 @@ class AIM:
     """Number of MLPs in the head; without them linear probes lose 6 points (their ablation)."""
 
     def __post_init__(self) -> None:
-        within(self, "[1, inf)", "head_dim", usual="AIM uses 2048")
-        within(self, "[1, inf)", "head_depth", usual="AIM uses 12")
+        sized(self, "head_dim", usual="AIM uses 2048")
+        sized(self, "head_depth", most=MOST_BLOCKS, usual="AIM uses 12")
 
     def in_words(self, kept: int, patches: int, size: Size) -> tuple[str, str]:
         """In which order patches are guessed."""

@@ -17,7 +17,7 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.masks import PatchMask
 from unmask.patches import taken
-from unmask.spec import Kind, within
+from unmask.spec import MOST_BLOCKS, Kind, sized, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,9 @@ class SelfAttentionDecoder:
     """Width of the hidden layer of each MLP, relative to embed_dim."""
 
     def __post_init__(self) -> None:
-        within(self, "[1, inf)", "depth", usual="MAE uses 8")
+        sized(self, "depth", most=MOST_BLOCKS, usual="MAE uses 8")
+        sized(self, "embed_dim", "num_heads")
+        within(self, "(0, 1000]", "mlp_ratio", usual="MAE uses 4")
         check_width(self.embed_dim)
 
     def build(
@@ -72,7 +74,9 @@ class CrossAttentionDecoder:
     """Width of the hidden layer of each MLP, relative to embed_dim."""
 
     def __post_init__(self) -> None:
-        within(self, "[1, inf)", "depth", usual="CrossMAE uses 12")
+        sized(self, "depth", most=MOST_BLOCKS, usual="CrossMAE uses 12")
+        sized(self, "embed_dim", "num_heads")
+        within(self, "(0, 1000]", "mlp_ratio", usual="CrossMAE uses 4")
         check_width(self.embed_dim)
         if self.embed_dim % self.num_heads:
             raise SettingsError(

@@ -17,7 +17,7 @@ from unmask.encoders.layers import kept_paths
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.patches import size_of
-from unmask.spec import within
+from unmask.spec import MOST_CODES, sized, within
 
 _LARGE = 2
 """Number of large views, which the teacher sees."""
@@ -74,6 +74,8 @@ class DINO:
 
     def __post_init__(self) -> None:
         within(self, "[2, inf)", "prototypes", "hidden_dim", "bottleneck_dim")
+        sized(self, "prototypes", most=MOST_CODES)
+        sized(self, "hidden_dim", "bottleneck_dim")
         within(self, "(0, inf)", "student_temperature", "first_temperature", "temperature")
         within(self, "[0, inf)", "frozen_epochs", "temperature_epochs")
         within(self, "[0, 1]", "center_momentum", "teacher_momentum")

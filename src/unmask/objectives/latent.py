@@ -15,7 +15,7 @@ from unmask.errors import SettingsError
 from unmask.masking import AnyMasking, InverseBlockMasking, draw_masks
 from unmask.masks import PatchMask
 from unmask.patches import put_back, size_of, taken
-from unmask.spec import within
+from unmask.spec import MOST_BLOCKS, sized, within
 
 _NOISES = 1024
 """Distinct noise vectors per step. Drawing one for every hidden patch of every mask would take more time and memory."""
@@ -71,8 +71,8 @@ class Latent:
     """Share of all steps in which the momentum rises; the authors use 100,000 of 375,000 steps."""
 
     def __post_init__(self) -> None:
-        sizes = ("masks", "target_blocks", "decoder_dim", "decoder_depth", "decoder_groups")
-        within(self, "[1, inf)", *sizes)
+        sized(self, "masks", "target_blocks", "decoder_dim", "decoder_groups")
+        sized(self, "decoder_depth", most=MOST_BLOCKS)
         if self.decoder_dim % self.decoder_groups:
             raise SettingsError(
                 f"decoder_dim must be a multiple of decoder_groups, got {self.decoder_dim} and {self.decoder_groups}"

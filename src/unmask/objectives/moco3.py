@@ -16,7 +16,7 @@ from unmask.encoders.averages import follow, rising, slow_copy
 from unmask.encoders.layers import Block
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
-from unmask.spec import within
+from unmask.spec import sized, within
 
 _VIEWS = 2
 _EPSILON = 1e-5  # of batch normalisation, as torch's default
@@ -47,7 +47,7 @@ class MoCo3:
     """Momentum of the momentum encoder (share of its weights that it keeps) at the first step; rises to 1 along half a cosine."""
 
     def __post_init__(self) -> None:
-        within(self, "[1, inf)", "hidden_dim", "out_dim")
+        sized(self, "hidden_dim", "out_dim")
         within(self, "(0, inf)", "temperature", usual="MoCo v3 uses 0.2")
         within(self, "[0, 1]", "momentum", usual="MoCo v3 uses 0.99")
 

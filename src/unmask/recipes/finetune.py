@@ -12,7 +12,7 @@ from unmask.errors import SettingsError
 from unmask.patches import patch_grid
 from unmask.recipes.mae import MAE_DIGITS, MAE_TI4
 from unmask.recipes.recipe import Named
-from unmask.spec import within
+from unmask.spec import sized, within
 from unmask.tasks import AnyTask
 from unmask.tasks.classify import Classify
 from unmask.tasks.heads import MeanHead, TokenProbe
@@ -59,6 +59,7 @@ class Transfer:
 
     def __post_init__(self) -> None:
         within(self, "[1, inf)", "batch_size")
+        sized(self.image_size, "height", "width")
         if self.mixing.mixes and self.batch_size % 2:
             raise SettingsError(
                 f"mixup and cutmix pair the images of a batch, so batch_size must be even, got "

@@ -11,7 +11,7 @@ from unmask.errors import SettingsError
 from unmask.masking.squares import check_squares, side_of
 from unmask.objectives import AnyObjective
 from unmask.patches import patch_grid
-from unmask.spec import within
+from unmask.spec import sized, within
 from unmask.training.optimizers import AnyOptimizer
 from unmask.training.schedules import WarmupCosine
 from unmask.traits import Comparing, Hiding
@@ -53,6 +53,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         within(self, "[1, inf)", "batch_size")
+        sized(self.image_size, "height", "width")
         within(self, "(0, inf)", "epochs")
         self._check_views()
         side = self.mask_side

@@ -7,7 +7,7 @@ from unmask.contracts import Size
 from unmask.data.views import AnyCrops, CenterCrop, RandomCrop
 from unmask.patches import patch_grid
 from unmask.recipes.recipe import Named
-from unmask.spec import within
+from unmask.spec import sized, within
 from unmask.targets import ScalarTokenizer
 from unmask.training.optimizers import AdamW, AnyOptimizer
 from unmask.training.schedules import WarmupCosine
@@ -45,7 +45,9 @@ class Tokenizing:
     """Number of epochs: how often each image is shown."""
 
     def __post_init__(self) -> None:
-        within(self, "[1, inf)", "patch_size", "batch_size")
+        sized(self, "patch_size")
+        sized(self.image_size, "height", "width")
+        within(self, "[1, inf)", "batch_size")
         within(self, "(0, inf)", "epochs")
         patch_grid(self.image_size, self.patch_size)
 

@@ -19,6 +19,7 @@ from unmask.runs.folder import RunFolder
 from unmask.runs.model import Model, load
 from unmask.runs.run import Run
 from unmask.tasks.task import Prediction
+from unmask.training.checkpoint import fill
 from unmask.training.hardware import Hardware
 
 
@@ -64,7 +65,7 @@ def load_predictor(path: Path | str, device: str = "cpu") -> Predictor:
     assert isinstance(run.job, Finetune)
     checkpoint, _ = folder.newest_whole()
     module = run.build()
-    module.load_state_dict(checkpoint.read("model"))
+    fill(module, checkpoint.read("model"), checkpoint.folder)
     tuned = Tuned(module.to(device).eval(), run.job, run.statistics)
     return Predictor(tuned, _thresholds(folder), load(path, device))
 

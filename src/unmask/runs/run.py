@@ -11,7 +11,7 @@ from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.data.statistics import with_levels_of
-from unmask.errors import SettingsError
+from unmask.errors import ResourceError, SettingsError
 from unmask.formats.model import ModelSpec, Weights
 from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.finetune import Finetune
@@ -19,7 +19,7 @@ from unmask.runs.folder import SPEC_VERSION, RunFolder
 from unmask.runs.pretrain import Pretrain
 from unmask.runs.tokenize import Tokenize
 from unmask.spec import Kind, digest, from_json, to_json
-from unmask.training.hardware import Hardware
+from unmask.training.hardware import Hardware, memory_available
 from unmask.training.schedules import steps_of
 
 AnyJob = (
@@ -121,7 +121,19 @@ class Run:
         return model
 
     def build(self, weights: Weights | None = None) -> nn.Module:
-        """The module to train, from `weights` or with random weights from the seed."""
+        """The module to train, from `weights` or with random weights from the seed.
+
+        Raises:
+            ResourceError: if it does not fit in memory; the spec of a run can say any size.
+        """
+        with torch.device("meta"):
+            needed = sum(tensor.nbytes for tensor in self.job.build(self).state_dict().values())
+        room = memory_available(torch.device("cpu"))
+        if needed > room:
+            raise ResourceError(
+                f"the model of this run takes {needed / 2**30:,.1f} GiB of memory, but only {room / 2**30:,.1f} GiB "
+                "are free; choose a smaller --recipe"
+            )
         return self.job.build(self, weights)
 
     @property

@@ -10,6 +10,7 @@ from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.spec import to_json
 from unmask.training.checkpoint import (
+    LOSS_SCALE,
     Saving,
     files_of,
     optimizer_tensors,
@@ -18,15 +19,22 @@ from unmask.training.checkpoint import (
 )
 from unmask.training.distributed import agreed, here, own_part, own_parts, whole
 from unmask.training.hardware import memory_available
+from unmask.training.loss_scale import LossScale
 
 
 class Saver:
     """Saves one checkpoint at a time. Except for `save_first`, all processes must make the same calls."""
 
     def __init__(
-        self, run: Run, folder: RunFolder, module: nn.Module, optimizer: torch.optim.Optimizer
+        self,
+        run: Run,
+        folder: RunFolder,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss_scale: LossScale | None = None,
     ) -> None:
         self.run, self.folder, self.module, self.optimizer = run, folder, module, optimizer
+        self.loss_scale = loss_scale
         self._saving: Saving | None = None
 
     @property
@@ -82,6 +90,8 @@ class Saver:
         if processes.first:
             state = copied(state)
             parts = {"model": state} if spec is None else files_of(state, self.module)
+            if self.loss_scale:
+                parts[LOSS_SCALE] = self.loss_scale.tensors()
         name = "training/optimizer"
         if shard:
             name = part_name(name, processes.rank, processes.count)

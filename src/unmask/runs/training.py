@@ -16,12 +16,13 @@ from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.runs.saving import Saver
 from unmask.targets.tokenizer import current_names
-from unmask.training.checkpoint import COMPANIONS, Checkpoint, restore_optimizer
+from unmask.training.checkpoint import COMPANIONS, LOSS_SCALE, Checkpoint, fill, restore_optimizer
 from unmask.training.distributed import agreed, everyones, here, spread
 from unmask.training.hardware import find_device, wait_for
 from unmask.training.kernels import prepared
 from unmask.training.logbook import Logbook
 from unmask.training.loop import train
+from unmask.training.loss_scale import LossScale, loss_scale_for
 from unmask.training.step_cost import Meter, first_ceiling, flops_per_image
 
 # between writes of the log; reading losses waits for the GPU, so not at every step
@@ -68,7 +69,7 @@ def training(
     equipped = _equip(run, module, feed, device, start)
     first_step = start.info.step if start else 0
     logbook = Logbook(folder.log, first_step, equipped.meter)
-    saver = Saver(run, folder, module, equipped.optimizer)
+    saver = Saver(run, folder, module, equipped.optimizer, equipped.loss_scale)
     set_aside = _SetAsideByAll(run, folder, source)
 
     # The steps: `train` yields a report after each.
@@ -124,6 +125,8 @@ class _Equipped(NamedTuple):
     module: nn.Module
     """The module as the loop calls it, with gradients averaged over all processes."""
     optimizer: torch.optim.Optimizer
+    loss_scale: LossScale | None
+    """The scale of the loss, which the steps change; None in precisions that need none."""
     around: Callable[[Reports], Reports]
     """Wraps the steps: selects the attention kernels on a GPU."""
     meter: Meter
@@ -140,7 +143,7 @@ def _equip(
     """
     recipe, hardware = run.recipe, run.hardware
     if start:
-        module.load_state_dict(start.read("model") | start.read_if_there(COMPANIONS))
+        fill(module, start.read("model") | start.read_if_there(COMPANIONS), start.folder)
     whole_on = torch.device("cpu") if hardware.shard else device
     module.to(whole_on).train()
     examples = {size: example_of(feed, size, whole_on) for size in recipe.every_size()}
@@ -164,7 +167,9 @@ def _equip(
         # for tokenizers of an older version, whose parameters had other names
         state = current_names(start.read("training/optimizer"))
         restore_optimizer(optimizer, module, state)
-    return _Equipped(spread_out, optimizer, around, Meter(device, flops, ceiling))
+    saved_scale = start.read_if_there(LOSS_SCALE) if start else None
+    loss_scale = loss_scale_for(hardware.precision, saved_scale)
+    return _Equipped(spread_out, optimizer, loss_scale, around, Meter(device, flops, ceiling))
 
 
 def _steps(
@@ -201,6 +206,7 @@ def _steps(
         device=device,
         precision=hardware.precision,
         micro_batch=hardware.micro_batch,
+        loss_scale=equipped.loss_scale,
     )
     return equipped.around(reports)
 

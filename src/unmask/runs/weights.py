@@ -12,7 +12,9 @@ from unmask.encoders.vit import PlainBlocks, ViT
 from unmask.errors import RunError, SettingsError
 from unmask.formats import Hints, read_named
 from unmask.formats.adapt import adapt
+from unmask.formats.describe import check_fit
 from unmask.formats.model import ModelSpec, Weights, split
+from unmask.formats.wrappers import divided
 from unmask.patches import patch_grid
 from unmask.recipes import RECIPES, Recipe, Transfer
 from unmask.runs.folder import RunFolder
@@ -53,7 +55,7 @@ def find_weights(path: Path | str, hints: Hints = _NO_HINTS) -> Found:
     folder = RunFolder(path)
     if folder.spec.exists():
         return _of_run(folder)
-    if not folder.root.exists():
+    if not divided(Path(path))[0].exists():
         raise RunError(
             f"{path} holds no run (no spec.json){folder.nearby()}; there is nothing at that path"
         )
@@ -69,6 +71,7 @@ def _of_run(folder: RunFolder) -> Found:
         weights = Weights(run.model, *split(checkpoint.read("model")))
     else:  # the rest of the model is useless without its teacher or its task
         weights = Weights(run.model.without_decoder(), checkpoint.read("encoder"), {})
+    check_fit(weights, checkpoint.folder)
     step = checkpoint.info.step
     about = f"{run.recipe_name}, step {step:,}"
     pretraining = run if isinstance(run.job, Pretrain) else None

@@ -16,7 +16,7 @@ from unmask.channels import Statistics
 from unmask.errors import SettingsError
 from unmask.masks import PatchMask
 from unmask.patches import patch_grid, size_of
-from unmask.spec import within
+from unmask.spec import MOST_BLOCKS, MOST_CODES, sized
 from unmask.targets.pixels import Levels
 from unmask.targets.tokens import code_errors
 
@@ -48,7 +48,9 @@ class DalleCodes:
     """Blocks in each of the four groups (released: 2)."""
 
     def __post_init__(self) -> None:
-        within(self, "[1, inf)", "codes", "width", "depth")
+        sized(self, "codes", most=MOST_CODES)
+        sized(self, "width")
+        sized(self, "depth", most=MOST_BLOCKS)
 
     def build(self, patch_size: int, channels: int) -> "DalleTarget":
         """The target for patches of this size; `take` must load the encoder's weights."""

@@ -11,7 +11,7 @@ from unmask.channels import Statistics
 from unmask.errors import SettingsError
 from unmask.masks import PatchMask
 from unmask.patches import patch_grid, size_of
-from unmask.spec import within
+from unmask.spec import sized
 from unmask.targets.pixels import Levels, squared_error
 
 _EPSILON = 1e-5  # keeps flat cells from a division by 0
@@ -29,7 +29,7 @@ class Hog:
     """Number of directions between 0 and 180 degrees (MaskFeat section 3.2)."""
 
     def __post_init__(self) -> None:
-        within(self, "[1, inf)", "bins", usual="MaskFeat uses 9")
+        sized(self, "bins", usual="MaskFeat uses 9")
 
     def build(self, patch_size: int, channels: int) -> "GradientTarget":
         """The target for patches of this size, which must be even."""

@@ -28,7 +28,7 @@ from unmask.patches import (
     patchify,
     size_of,
 )
-from unmask.spec import within
+from unmask.spec import MOST_BLOCKS, sized
 from unmask.targets.pixels import Levels, squared_error
 from unmask.targets.tokens import code_errors, known_codes
 
@@ -70,7 +70,8 @@ class ScalarTokenizer:
                 f"codes must be a power of two between {LEAST_CODES} and {_MOST_CODES:,}, got {self.codes}; "
                 f"the nearest is {near}"
             )
-        within(self, "[1, inf)", "width", "depth")
+        sized(self, "width")
+        sized(self, "depth", most=MOST_BLOCKS)
 
     @property
     def levels(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from unmask.channels import Statistics
 from unmask.errors import DataError
 from unmask.masks import PatchMask
 from unmask.patches import filled, gather
-from unmask.spec import within
+from unmask.spec import MOST_CODES, sized, within
 from unmask.targets.pixels import Levels, normalized, with_levels
 
 
@@ -28,6 +28,7 @@ class KMeansTokens:
 
     def __post_init__(self) -> None:
         within(self, "[2, inf)", "codes")
+        sized(self, "codes", most=MOST_CODES)
 
     def build(self, patch_size: int, channels: int) -> "TokenTarget":
         """The target for patches of this size; `fit` must be called before it is used."""

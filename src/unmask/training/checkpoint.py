@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unmask.errors import DataError, ResourceError, RunError, SettingsError
 from unmask.files import read_json, sync, sync_folder, write_whole
 from unmask.spec import from_json, to_json
+from unmask.tensors import save_tensors
 from unmask.training.distributed import everyones, here, like
 from unmask.traits import Accompanied
 
@@ -30,6 +31,9 @@ FORMAT = 1
 _KEEP = 2  # checkpoints: if the newest is damaged, the one before it is still there
 _WRITING = ".writing-"  # start of the temporary name of a folder
 _PART = "-part-"
+
+LOSS_SCALE = "training/loss_scale"
+"""The file of a checkpoint with the scale of the loss, if it is scaled."""
 
 COMPANIONS = "training/companions"
 """The file of a checkpoint with tensors that only training needs, such as a teacher."""
@@ -71,7 +75,10 @@ class Checkpoint:
     def read(self, name: str) -> dict[str, Tensor]:
         """The tensors of one file: encoder, model or training/optimizer; concatenated, if it is in parts."""
         names = sorted(part for part in self.info.checksums if part.startswith(f"{name}{_PART}"))
-        files = [load_file(self.folder / f"{part}.safetensors") for part in names or [name]]
+        try:
+            files = [load_file(self.folder / f"{part}.safetensors") for part in names or [name]]
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{self.folder / name}.safetensors cannot be read ({error})") from None
         tensors = {key: [file[key] for file in files if key in file] for key in files[0]}
         return {
             k: parts[0] if len(parts) == 1 else torch.cat(parts) for k, parts in tensors.items()
@@ -80,6 +87,23 @@ class Checkpoint:
     def read_if_there(self, name: str) -> dict[str, Tensor]:
         """The tensors of a file that not every run has; empty without it."""
         return self.read(name) if name in self.info.checksums else {}
+
+
+def fill(module: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Load the tensors of a checkpoint in this folder into its module.
+
+    Raises:
+        RunError: if they are not those of the module.
+    """
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        reason = lines[1] if len(lines) > 1 else lines[0]
+        raise RunError(
+            f"{folder} does not hold the model that the run's spec.json describes ({reason[:200]}); one of them was "
+            "changed"
+        ) from None
 
 
 def part_name(name: str, number: int, parts: int) -> str:
@@ -170,8 +194,7 @@ class Saving:
         for name, tensors in self.parts.items():
             path = self.writing / f"{name}.safetensors"
             path.parent.mkdir(parents=True, exist_ok=True)
-            contiguous = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
-            save_file(contiguous, path, self.metadata)
+            save_tensors(tensors, path, self.metadata)
             sync(path)
             self.checksums[name] = _checksum(path)
         self.parts = {}
@@ -306,7 +329,10 @@ def _read_info(folder: Path) -> CheckpointInfo:
             f"{folder} has checkpoint format {version}, and this unmask reads up to "
             f"{FORMAT}; install a newer unmask"
         )
-    return from_json(CheckpointInfo, data)
+    info = from_json(CheckpointInfo, data)
+    if outside := [name for name in info.checksums if ".." in name or Path(name).is_absolute()]:
+        raise DataError(f"{folder}: info.json names a file outside of the checkpoint: {outside[0]}")
+    return info
 
 
 def _checksum(path: Path) -> str:

@@ -17,7 +17,13 @@ from unmask.errors import ResourceError, SettingsError
 from unmask.spec import within
 from unmask.training.cgroups import cpu_limit, memory_left
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_FLOAT16_UNITS = (
+    7  # compute capability: V100 (7.0) and T4 (7.5) multiply float16 eight times as fast as float32
+)
 
 _UNKNOWN = 2**50  # bytes: where a system does not say how much is free, nothing is refused
 
@@ -91,9 +97,26 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 
 def best_precision(device: torch.device) -> Precision:
-    """bfloat16 on GPUs that compute it natively, else float32: most CPUs are far slower with bfloat16."""
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bfloat16" if native else "float32"
+    """bfloat16 on GPUs that compute it natively, float16 on those that only have units for it, else float32.
+
+    Most CPUs are far slower with either.
+    """
+    if has_bfloat16(device):
+        return "bfloat16"
+    is_gpu = device.type == "cuda" and torch.version.hip is None
+    if is_gpu and torch.cuda.get_device_capability(device)[0] >= _FLOAT16_UNITS:
+        return "float16"
+    return "float32"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether this is a GPU that computes bfloat16 natively."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """The type of the factors of matrix products."""
+    return _DTYPES[precision]
 
 
 def best_workers(device: torch.device, in_memory: bool) -> int:
@@ -121,7 +144,11 @@ def limit_threads() -> None:
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """A context that computes matrix products in this precision."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    is_half = precision != "float32"
+    dtype = (
+        dtype_of(precision) if is_half else torch.bfloat16
+    )  # torch checks it even if not enabled
+    return torch.autocast(device.type, dtype, enabled=is_half)
 
 
 def wait_for(device: torch.device) -> None:

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from unmask.attention import PREFERRED, AttentionShape
 from unmask.contracts import Reports, StepReport
 from unmask.randomness import generator
-from unmask.training.hardware import Precision, autocast, wait_for
+from unmask.training.hardware import Precision, autocast, dtype_of, wait_for
 from unmask.training.step_cost import Example, untouched
 from unmask.traits import Fused
 
@@ -147,7 +147,7 @@ def attention_seconds(
     Raises:
         RuntimeError: if the kernel does not support this shape or device.
     """
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    dtype = dtype_of(precision)
     # the memory layout of the model: heads are split off the last dimension
     sizes = (shape.queries, shape.keys, shape.keys)
     query, key, value = (

@@ -124,6 +124,14 @@ def _exact_fields(reports: list[StepReport]) -> list[dict[str, float]]:
             "step": report.step,
             **{name: next(means) for name in ("loss", *report.parts)},
             "learning_rate": report.learning_rate,
+            **_scaling(report),
         }
         for report in reports
     ]
+
+
+def _scaling(report: StepReport) -> dict[str, float]:
+    """How the loss was scaled, and whether the step was skipped; nothing where losses are not scaled."""
+    if report.loss_scale is None:
+        return {}
+    return {"loss_scale": report.loss_scale, "skipped": float(report.skipped)}

@@ -11,6 +11,7 @@ from unmask.errors import ResourceError
 from unmask.randomness import generator
 from unmask.training.distributed import plain, reducing
 from unmask.training.hardware import Precision, autocast, out_of_memory
+from unmask.training.loss_scale import LossScale, loss_scale_for
 from unmask.training.optimizers import clip
 from unmask.training.parameter_groups import set_rates
 from unmask.traits import Following, Preparing
@@ -28,12 +29,16 @@ def train(
     device: torch.device,
     precision: Precision,
     micro_batch: int,
+    loss_scale: LossScale | None = None,
 ) -> Reports:
     """Train from `first_step` to `steps`; yields one report per step.
 
     The loop never waits for the GPU: losses stay tensors until the caller reads them. All randomness of a step comes
     from (seed, step). With several processes, each computes its part of every batch and reports the loss of that part.
+    `loss_scale` follows the steps; float16 gets a new one by default. A step whose gradients overflow is skipped, but
+    counts: the next one has the next images and rate.
     """
+    loss_scale = loss_scale or loss_scale_for(precision)
     module = plain(trainable)
     for step in range(first_step, steps):
         started = time.perf_counter()
@@ -43,7 +48,8 @@ def train(
         set_rates(optimizer, learning_rate, step / steps)
         randomness = partial(generator, device, "step", seed, step)
         try:
-            loss = _backward(trainable, batch, randomness, device, precision, micro_batch)
+            scale = loss_scale.scale if loss_scale else 1.0
+            loss = _backward(trainable, batch, randomness, device, precision, micro_batch, scale)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -53,9 +59,7 @@ def train(
             ) from error
         if isinstance(module, Preparing):
             module.before_step(moment)
-        clip(optimizer)
-        optimizer.step()
-        optimizer.zero_grad()
+        updated = _update(optimizer, loss_scale, step)
         if isinstance(module, Following):
             module.after_step(moment)
         yield StepReport(
@@ -66,7 +70,21 @@ def train(
             images=batch.whole,
             size=Size(*batch.images.shape[-2:]),
             waiting_seconds=waited,
+            loss_scale=scale if loss_scale else None,
+            skipped=not updated,
         )
+
+
+def _update(optimizer: torch.optim.Optimizer, loss_scale: LossScale | None, step: int) -> bool:
+    """Update the weights and forget the gradients; False if gradients overflowed, and the weights stay."""
+    finite = loss_scale is None or loss_scale.unscale(optimizer)
+    if finite:
+        clip(optimizer)
+        optimizer.step()
+    optimizer.zero_grad()
+    if loss_scale is not None:
+        loss_scale.follow(finite=finite, step=step + 1)
+    return finite
 
 
 def _backward(
@@ -76,8 +94,9 @@ def _backward(
     device: torch.device,
     precision: Precision,
     micro_batch: int,
+    scale: float,
 ) -> Loss:
-    """Accumulate the gradients of the mean loss of a batch over micro-batches.
+    """Accumulate the gradients of the mean loss of a batch, times `scale`, over micro-batches.
 
     Random numbers are drawn for the whole step, and each micro-batch uses its rows of them. So each micro-batch gets a
     new generator with the same state.
@@ -90,7 +109,7 @@ def _backward(
         with reducing(trainable, when=start + micro_batch >= images):
             with autocast(device, precision):
                 loss = trainable(part, randomness())
-            (loss.total * share).backward()
+            (loss.total * (share * scale)).backward()
         losses.append(
             Loss(
                 loss.total.detach() * share, {k: v.detach() * share for k, v in loss.parts.items()}

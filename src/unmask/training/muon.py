@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from unmask.spec import within
+from unmask.training.hardware import has_bfloat16
 from unmask.training.parameter_groups import decay_groups
 
 
@@ -19,7 +20,7 @@ class Muon:
     A matrix moves along its momentum made orthogonal. The step is scaled to the usual size of AdamW's steps (Liu and
     others, 2025), so one learning rate and weight decay fit both. The fused projection of queries, keys and values is
     treated as the three matrices that it holds. "Orthogonal" is approximate: five Newton-Schulz iterations, in bfloat16
-    on a GPU as published, and in float32 on a CPU.
+    as published on GPUs that have it, else in float32.
     """
 
     momentum: float = 0.95
@@ -84,7 +85,7 @@ class MuonOptimizer(torch.optim.Optimizer):
         momentum = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
         nesterov = gradient.lerp(momentum, group["momentum"])
         matrices = nesterov.unflatten(0, (group["matrices"], -1))
-        update = orthogonal(matrices.bfloat16() if matrices.is_cuda else matrices)
+        update = orthogonal(matrices.bfloat16() if has_bfloat16(matrices.device) else matrices)
         # 0.2 is the usual root mean square of AdamW's steps; an orthogonal matrix has 1 / sqrt(longer side)
         scale = 0.2 * max(matrices.shape[1:]) ** 0.5
         parameter.mul_(1 - group["lr"] * group["weight_decay"])

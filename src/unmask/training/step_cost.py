@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unmask.contracts import Batch, Size, StepReport
 from unmask.randomness import generator
-from unmask.training.hardware import Precision, autocast, seconds_of
+from unmask.training.hardware import Precision, autocast, dtype_of, seconds_of
 
 _CEILING_SECONDS = 0.2
 _COPIED_BYTES = 256 * 2**20  # larger than the caches of CPUs and GPUs
@@ -88,6 +88,11 @@ def measure_cost(
             per_image = max((all_images - one_image) / (images - 1), all_images / images / 2)
         else:
             per_image = all_images
+        for parameter in module.parameters():
+            if (
+                parameter.grad is not None
+            ):  # in float16 it may be infinite, and 0 times infinity is not 0
+                parameter.grad.zero_()
         update = _seconds(optimizer.step, device)
         state = sum(t.nbytes for s in optimizer.state.values() for t in s.values())
         optimizer.state.clear()
@@ -215,11 +220,12 @@ class Meter(NamedTuple):
 
 def matrix_ceiling(device: torch.device, precision: Precision) -> float:
     """FLOP/s of a large square matrix product, the best within 0.2 seconds."""
-    side = 1024 if device.type == "cpu" else 8192 if precision == "bfloat16" else 4096
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    side = 4096 if precision == "float32" else 8192
+    if device.type == "cpu":
+        side = 256 if precision == "float16" else 1024  # most CPUs emulate float16
     # Random values: with constants, a GPU needs less power and runs faster.
     noise = generator(device, "ceiling")
-    left = torch.randn(side, side, device=device, generator=noise).to(dtype)
+    left = torch.randn(side, side, device=device, generator=noise).to(dtype_of(precision))
     return 2 * side**3 / _best_seconds(lambda: left @ left, device)
 
 
