@@ -25,6 +25,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Noted | source of images | console | before training: images are listed |
 """
 
+from collections import Counter
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -237,3 +238,5 @@ class Noted(Protocol):
 
     notes: tuple[str, ...]
     """What a user should know, a line each."""
+    beside: Counter[str]
+    """How many images of each place are in none of the splits."""

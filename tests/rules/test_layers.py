@@ -14,6 +14,7 @@ BASE = {
     "spec",
     "errors",
     "files",
+    "own_output",
     "contracts",
     "traits",
     "annotations",

@@ -11,7 +11,7 @@ import tyro
 
 from unmask.annotations import ClassLabels, MultiLabels
 from unmask.console.arguments import as_typed, parse
-from unmask.console.output import console, loaded, notes
+from unmask.console.output import console, loaded, notes, say_left_out
 from unmask.console.scores import (
     Judged,
     comparison_tables,
@@ -41,7 +41,6 @@ from unmask.runs.finetune import for_annotations
 from unmask.runs.model import Model
 from unmask.runs.weights import shape_of
 from unmask.training.hardware import Hardware, best_precision, best_workers
-from unmask.traits import Noted
 
 _MICRO_BATCH = 256
 _SEEDS = 3
@@ -284,8 +283,7 @@ def _subject(request: _Request, path: str, model: Model) -> Subject:
     """The encoder and its images, checked before any work."""
     source, question, flags = _source(request, model), request.question, request.flags
     labelled = open_labelled(source, flags.seed, (ClassLabels, MultiLabels))
-    for note in labelled.train.notes if isinstance(labelled.train, Noted) else ():
-        notes.print(f"note: {note}")
+    say_left_out(labelled.train, notes)
     if labelled.train.channels != model.spec.channels:
         raise DataError(
             f"{path} was trained on {model.spec.channels} channels, and {request.data_name} has "

@@ -28,7 +28,7 @@ from unmask.masking import (
     SquareMasking,
 )
 from unmask.masks import PatchMask
-from unmask.pictures.sheet import Row, sheet
+from unmask.pictures.sheet import Row, save_sheet, sheet
 from unmask.randomness import derive
 from unmask.runs.model import Model
 from unmask.runs.reconstruct import Reconstruction, nearest_errors
@@ -387,6 +387,6 @@ def _notes(model: Model, levels: Levels, compared: str, chosen: tuple[int, ...])
 def _write(page: Image.Image, path: Path) -> None:
     try:
         with writing(path):
-            page.save(path)
+            save_sheet(page, path)
     except ValueError:
         raise SettingsError(f"--out {path} has no ending of a picture; use .png") from None

@@ -15,7 +15,7 @@ from unmask.console.train import main as train_main
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError
 from unmask.patches import patch_grid
-from unmask.pictures.sheet import Row, sheet
+from unmask.pictures.sheet import Row, save_sheet, sheet
 from unmask.recipes import TOKENIZERS, Tokenizing, choose_tokenizer, find_tokenizer
 from unmask.runs.folder import RunFolder
 from unmask.runs.job import Images, Outcome
@@ -101,7 +101,7 @@ def _say_done(_: Run, folder: RunFolder, outcome: Outcome | None) -> None:
     lines = _said(outcome.score)
     picture = folder.root / "codes.png"
     rows = [Row(each.versions, each.name) for each in outcome.pictures]
-    sheet(_HEADINGS, rows, lines[1:3]).save(picture)
+    save_sheet(sheet(_HEADINGS, rows, lines[1:3]), picture)
     for line in (*lines, *_verdict(outcome.score)):
         console.print(line)
     console.print(

@@ -1,12 +1,13 @@
 """A folder of images: flat, in class folders, or nested.
 
-Hidden files and folders are skipped. Folders called train, val and test are splits. If every image is in one of two or
-more subfolders, the top-level subfolder is its class.
+Hidden files and folders are skipped, and so is what unmask itself wrote. Folders called train, val and test are splits,
+unless they look like classes among others. If every image is in one of two or more subfolders, the top-level subfolder
+is its class.
 """
 
 import os
+import stat
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,15 @@ from unmask.data.cache import size_and_change
 from unmask.data.decode import IMAGE_ENDINGS
 from unmask.data.image_files import EncodedImages, Listing
 from unmask.data.labels import Names, fingerprint
-from unmask.data.splits import SPLITS
+from unmask.data.split_folders import split_part, splits_of
+from unmask.data.walk import walk
 from unmask.errors import DataError
+
+LARGEST_FILE = 2**31
+"""Bytes of the largest encoded image that is read."""
+
+NOT_REGULAR = "not a regular file"
+"""The reason why a device, a pipe or a socket is not read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,34 +45,11 @@ class Folder:
         Raises:
             DataError: if the folder is missing or has no images.
         """
-        root = split_folder(self.path, split)
-        listing = list_files(root, IMAGE_ENDINGS)
-        return EncodedImages(Files(root, listing.names), listing)
-
-
-def splits_of(root: Path) -> tuple[str, ...]:
-    """("train", "test") if a folder has a subfolder for both, else ("train",)."""
-    return tuple(SPLITS) if all(_subfolder(root, split) for split in SPLITS) else ("train",)
-
-
-def split_folder(path: str, split: str) -> Path:
-    """The folder of a split; the whole folder if it has no subfolder for the split.
-
-    Raises:
-        DataError: if it does not exist.
-    """
-    root = Path(path).expanduser()
-    if not root.exists():
-        raise DataError(f"{path} does not exist; DATA must be a folder of images, or digits")
-    if not root.is_dir():
-        raise DataError(f"{path} is a file; DATA must be a folder of images, or digits")
-    if split not in splits_of(root):
-        raise DataError(f"{path} has no {split} folder")
-    return _subfolder(root, split) or root
-
-
-def _subfolder(root: Path, split: str) -> Path | None:
-    return next((root / name for name in SPLITS[split] if (root / name).is_dir()), None)
+        part = split_part(self.path, split)
+        listing = list_files(part.root, IMAGE_ENDINGS, LARGEST_FILE)
+        source = EncodedImages(Files(part.root, listing.names), listing)
+        source.beside, source.notes = part.beside, (*part.notes, *listing.notes)
+        return source
 
 
 class Files:
@@ -93,17 +78,20 @@ _File = tuple[str, int, int]
 """Name, size in bytes and time of last change."""
 
 
-def list_files(root: Path, endings: frozenset[str]) -> Listing:
+def list_files(root: Path, endings: frozenset[str], largest: int | None = None) -> Listing:
     """Every visible file with one of these endings in a folder and its subfolders, sorted by name."""
     refused: list[tuple[str, str]] = []
+    own: list[str] = []
     others: Counter[str] = Counter()
     files: list[_File] = []
-    for file in sorted(_walk(root, refused)):
-        ending = os.path.splitext(file[0])[1].lower()  # noqa: PTH122 - faster for a million files
-        if ending in endings:
-            files.append(file)
-        else:
+    for name, entry in sorted(walk(root, refused, own), key=lambda found: found[0]):
+        ending = os.path.splitext(name)[1].lower()  # noqa: PTH122 - faster for a million files
+        if ending not in endings:
             others[ending or "(no ending)"] += 1
+        elif isinstance(file := _described(name, entry, largest), str):
+            refused.append((name, file))
+        else:
+            files.append(file)
     names = [name for name, _, _ in files]
     sizes, changed = (np.array([file[i] for file in files], dtype=np.int64) for i in (1, 2))
     return Listing(
@@ -114,42 +102,31 @@ def list_files(root: Path, endings: frozenset[str]) -> Listing:
         others=others,
         fingerprint=fingerprint(names, sizes),
         state=f"{fingerprint([str(root.absolute())])}-{fingerprint(names, sizes, changed)}",
+        notes=_own_in_words(own),
     )
 
 
-def _walk(root: Path, refused: list[tuple[str, str]]) -> Iterator[_File]:
-    """Every visible file; a folder that links reach twice is read once."""
-    seen: set[str] = set()
-    waiting = [(os.fspath(root), "")]
-    while waiting:
-        folder, prefix = waiting.pop()
-        real = os.path.realpath(folder)
-        if real in seen:
-            continue
-        seen.add(real)
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith(".") or entry.name in ("Thumbs.db", "desktop.ini"):
-                        continue
-                    if _is_folder(entry):
-                        waiting.append((entry.path, f"{prefix}{entry.name}/"))
-                    else:
-                        yield prefix + entry.name, *_size_and_time(entry)
-        except OSError as error:
-            refused.append((folder, f"cannot be read ({error.strerror})"))
+def _own_in_words(own: list[str]) -> tuple[str, ...]:
+    if not own:
+        return ()
+    more = f" and {len(own) - 1:,} more" if len(own) > 1 else ""
+    return (f"not read, because unmask wrote it: {min(own)}{more}",)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _described(name: str, entry: os.DirEntry[str], largest: int | None) -> _File | str:
+    """The file, or the reason why it is not read.
+
+    A broken link gets the size 1: not empty, so that reading it reports the reason.
+    """
     try:
-        return entry.is_dir()
-    except OSError:  # a cycle of links
-        return False
-
-
-def _size_and_time(entry: os.DirEntry[str]) -> tuple[int, int]:
-    """A file's size and time of change. A broken link gets 1 and 0: not empty, so that reading it reports the reason."""
-    try:
-        return size_and_change(entry.stat())
+        status = entry.stat()
     except OSError:
-        return 1, 0
+        return name, 1, 0
+    if not stat.S_ISREG(status.st_mode):
+        return NOT_REGULAR
+    size, changed = size_and_change(status)
+    if largest is not None and size > largest:
+        return (
+            f"has {size / 2**30:.1f} GiB, more than one image may have ({largest / 2**30:.0f} GiB)"
+        )
+    return name, size, changed

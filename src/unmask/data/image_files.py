@@ -37,6 +37,8 @@ class Listing(NamedTuple):
     """A hash that changes with the files, their modification times included."""
     headers: dict[str, Any] | None = None
     """The result of `_read_headers`, if it is known without reading them."""
+    notes: tuple[str, ...] = ()
+    """What the user should know, a sentence each."""
 
     def kept(self, rows: NDArray[np.int64]) -> tuple[Names, Labels]:
         """Names and labels of some of the images."""
@@ -84,7 +86,8 @@ class EncodedImages:
         self._typical = Size(*headers["typical"])
         self._names, self.image_labels = listing.kept(self._rows)
         self.annotations = self.image_labels.kind
-        self.notes: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = listing.notes
+        self.beside: Counter[str] = Counter()
 
     def decoded_to(self, channels: int) -> "EncodedImages":
         """The same images decoded to grey (1) or colour (3)."""

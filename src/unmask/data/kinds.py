@@ -14,6 +14,7 @@ from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.pack_manifest import PACK
 from unmask.data.tiff import BAND_ENDINGS, GDAL_NODATA, silent
 from unmask.errors import SettingsError, did_you_mean
+from unmask.own_output import is_run
 from unmask.spec import kinds
 
 _KINDS: dict[str, Any] = {
@@ -129,7 +130,9 @@ def _some_files(root: Path) -> list[Path]:
     """The first visible files in a folder and its subfolders."""
     files: list[Path] = []
     for folder, inner, names in os.walk(root, followlinks=True):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        inner[:] = sorted(
+            name for name in inner if not (name.startswith(".") or is_run(Path(folder, name)))
+        )
         files += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
         if len(files) > _FILES_LISTED:
             break

@@ -38,6 +38,7 @@ class Subset:
         self.values: Values = whole.values
         self.refused = whole.refused
         self.notes = whole.notes if isinstance(whole, Noted) else ()
+        self.beside: Counter[str] = whole.beside if isinstance(whole, Noted) else Counter()
         self.others: Counter[str] = whole.others
         self.smallest_side, self.in_memory = whole.smallest_side, whole.in_memory
         self.fingerprint, self.state = (

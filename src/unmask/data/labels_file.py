@@ -89,7 +89,7 @@ class LabelsFile:
         other = copy(source)
         other.image_labels, other.annotations = Labels(labels.kind, values), labels.kind
         other.fingerprint, other.state = f"{source.fingerprint}-{mark}", f"{source.state}-{mark}"
-        other.notes = notes
+        other.notes = (*source.notes, *notes)
         return other
 
 

@@ -34,7 +34,7 @@ from unmask.data.labels import (
     unlabelled,
     word_labels,
 )
-from unmask.data.splits import find_files, split_of
+from unmask.data.splits import Division, divided, find_files, split_of
 from unmask.errors import DataError, ResourceError
 from unmask.files import write_whole
 
@@ -53,7 +53,7 @@ class Parquet:
 
     def splits(self) -> tuple[str, ...]:
         """("train", "test") if the names of files or folders say so, else ("train",)."""
-        return tuple(self._by_split())
+        return tuple(self._division().parts)
 
     def open(self, split: str = "train") -> EncodedImages:
         """Read the labels of a split, and the images if they fit in memory.
@@ -62,23 +62,43 @@ class Parquet:
             DataError: if a file is not Parquet or has no column of images.
             ResourceError: if the images cannot be copied to the cache folder.
         """
-        files = self._by_split()
-        if split not in files:
+        division = self._division()
+        if split not in division.parts:
             raise DataError(f"{self.path} has no Parquet files for {split}")
-        return _open(files[split], self.path)
+        source = _open(division.parts[split], self.path)
+        source.beside = Counter({file.name: _rows_in(file) for file in division.beside})
+        if division.val:
+            rows = sum(map(_rows_in, division.val))
+            source.notes += (
+                f"{rows:,} images in {division.val[0].name} and the like are not used; the test split has its own files",
+            )
+        return source
 
-    def _by_split(self) -> dict[str, list[Path]]:
+    def _division(self) -> Division[Path]:
+        """The files by split; those of no split are not used if some are called train."""
         files = find_files(self.path, ".parquet")
-        train, test = ([f for f in files if split_of(f) == split] for split in ("train", "test"))
-        if train:
-            return {"train": train, "test": test} if test else {"train": train}
+        division = divided(files, split_of)
+        if "train" in division.parts:
+            return division
         named = sorted({match[1] for file in files if (match := _SPLIT_FILE.fullmatch(file.name))})
         if len(named) > 1:
             raise DataError(
                 f"{self.path} has the splits {', '.join(named)}, but none is called train; give the training files "
                 f"as DATA, such as '{files[0].parent}/{named[0]}-*.parquet'"
             )
-        return {"train": files}
+        return Division({"train": files}, [], [])
+
+
+def _rows_in(file: Path) -> int:
+    """The number of rows; raises DataError if it is not a Parquet file."""
+    try:
+        return pq.read_metadata(file).num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise _not_parquet(file, error) from None
+
+
+def _not_parquet(file: Path, error: Exception) -> DataError:
+    return DataError(f"{file} is not a Parquet file, or truncated ({str(error).splitlines()[0]})")
 
 
 class _Layout(NamedTuple):
@@ -144,8 +164,7 @@ def _layout(file: Path) -> _Layout:
     try:
         schema = pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise DataError(f"{file} is not a Parquet file, or truncated ({first})") from None
+        raise _not_parquet(file, error) from None
     features = _features(schema)
     images = [name for name in schema.names if _holds_bytes(schema.field(name).type)]
     marked = [name for name in images if _type_of(features, name) == "Image"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from unmask.channels import Values
 from unmask.contracts import Sample, Size
 from unmask.data.cache import size_and_time
-from unmask.data.folder import Files, list_files, split_folder, splits_of
+from unmask.data.folder import Files, list_files, split_part, splits_of
 from unmask.data.image_files import Listing, Store
 from unmask.data.labels import Names, fingerprint
 from unmask.errors import DataError, ResourceError, SettingsError
@@ -71,11 +71,13 @@ class Tiff:
         """
         path = Path(self.path).expanduser()
         if path.is_file():
-            root, listing = path.parent, _list_one(path)
-        else:
-            root = split_folder(self.path, split)
-            listing = list_files(root, BAND_ENDINGS)
-        return BandImages(self, Files(root, listing.names), listing)
+            listing = _list_one(path)
+            return BandImages(self, Files(path.parent, listing.names), listing)
+        part = split_part(self.path, split)
+        listing = list_files(part.root, BAND_ENDINGS)
+        source = BandImages(self, Files(part.root, listing.names), listing)
+        source.beside, source.notes = part.beside, (*part.notes, *listing.notes)
+        return source
 
 
 def _list_one(path: Path) -> Listing:
@@ -110,7 +112,8 @@ class BandImages:
         self._rows = np.array(list(shapes))
         self._names, self.image_labels = listing.kept(self._rows)
         self.annotations = self.image_labels.kind
-        self.notes: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = listing.notes
+        self.beside: Counter[str] = Counter()
         whole = all(shape.bytes_only for shape in shapes.values())
         self.values: Values = "uint8" if whole else "float32"
         sizes = [shape.size for shape in shapes.values()]

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unmask.own_output import MARK
 from unmask.pictures.figure import new_figure
 
 _COLORS = ("#1f4e86", "#d98c3f", "#5b9a5f", "#8b5fa8", "#b0413e", "#4aa3b5", "#8a8a3a", "#c06c9c")
@@ -148,7 +149,7 @@ def _finish(figure: Any, axes: Any, chance: float, title: str, path: Path) -> No
     rows = -(-len(names) // columns)
     figure.set_size_inches(width, height + _LEGEND_ROW * max(0, rows - _ROWS_THAT_FIT))
     figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=columns)
-    figure.savefig(path)
+    figure.savefig(path, metadata=MARK)
 
 
 def _percent(points: Sequence[Point]) -> tuple[list[float], list[float]]:

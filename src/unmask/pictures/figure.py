@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.own_output import MARK
+
 # beyond these numbers of classes, cells and ticks are too small for text
 _NUMBERS_UP_TO = 20
 _NAMES_UP_TO = 120
@@ -40,7 +42,7 @@ def loss_curve(lines: list[dict[str, float]], path: Path, title: str) -> None:
     axes.set_title(title)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    figure.savefig(path)
+    figure.savefig(path, metadata=MARK)
 
 
 def confusion_picture(
@@ -69,7 +71,7 @@ def confusion_picture(
     axes.set_ylabel("true class")
     axes.set_title(title, fontsize=10)
     figure.colorbar(picture, ax=axes, label="% of the true class", shrink=0.7)
-    figure.savefig(path)
+    figure.savefig(path, metadata=MARK)
 
 
 def _label_axes(axes: Any, names: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unmask.own_output import MARK
 from unmask.pictures.figure import new_figure
 
 _OURS, _PAPER, _RANDOM = "#1f4e86", "#d98c3f", "#888888"
@@ -47,7 +48,7 @@ def study_picture(
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside lower center")
     figure.suptitle(title, fontsize=11)
-    figure.savefig(path)
+    figure.savefig(path, metadata=MARK)
 
 
 def sizes_picture(
@@ -72,7 +73,7 @@ def sizes_picture(
         _finish(axes, panel.title, panel.unit, None, curve=True)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=8, ncols=7, loc="outside lower center")
-    figure.savefig(path)
+    figure.savefig(path, metadata=MARK)
 
 
 def _points(

@@ -1,0 +1,138 @@
+"""Folders as people have them: what lies beside splits, what unmask wrote there, and what is said of both."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from commands.said import Unmask
+from PIL import Image
+
+from unmask.data import Folder, Parquet
+
+Fill = Callable[..., Path]
+
+
+@pytest.fixture
+def fill(tmp_path: Path) -> Fill:
+    """`fill("stl", "train/cat:6", "unlabeled:60")`: a folder with that many images in each place."""
+
+    def write(name: str, *places: str, channels: int = 3) -> Path:
+        random = np.random.default_rng(0)
+        root = tmp_path / name
+        for place in places:
+            inner, _, count = place.rpartition(":")
+            (root / inner).mkdir(parents=True, exist_ok=True)
+            for number in range(int(count)):
+                pixels = random.integers(0, 255, (12, 12, channels), np.uint8).squeeze()
+                Image.fromarray(pixels).save(root / inner / f"{number:03}.png")
+        return root
+
+    return write
+
+
+@pytest.fixture
+def begin(unmask: Unmask, recipe: list[str]) -> Callable[..., str]:
+    """Pretrain for three steps, and return what is said."""
+
+    def run(data: object, out: str = "run") -> str:
+        said = unmask("pretrain", data, *recipe, "--out", out)
+        assert said.status == 0, said.err
+        return said.out
+
+    return run
+
+
+Begin = Callable[..., str]
+
+
+class TestBesideSplits:
+    def test_images_beside_are_named_as_a_warning(self, fill: Fill, begin: Begin) -> None:
+        root = fill("stl", "train/cat:6", "train/dog:6", "test/cat:2", "unlabeled:60", ":3")
+        said = begin(root)
+        assert "images 12 colour in 2 classes" in said
+        assert (
+            "warning: 63 images are not used, because they are in neither train nor test: 60 in unlabeled, "
+            "3 in stl itself (to pretrain on them, move them into train, or give their folder as DATA)"
+        ) in said
+
+    def test_a_few_are_no_warning(self, fill: Fill, begin: Begin) -> None:
+        said = begin(fill("stl", "train:60", "test:2", "extra:1"))
+        assert "1 images are not used" in said
+        assert "warning: 1 images" not in said, said
+
+    @pytest.mark.parametrize("names", [("Train", "TEST"), ("TRAINING", "Val"), ("train", "Eval")])
+    def test_case_does_not_matter(self, fill: Fill, names: tuple[str, str]) -> None:
+        train, test = names
+        root = fill("sets", f"{train}/a:2", f"{train}/b:2", f"{test}/a:1", f"{test}/b:1")
+        source = Folder(path=str(root))
+        assert source.splits() == ("train", "test")
+        assert (len(source.open("train")), len(source.open("test"))) == (4, 2)
+
+    def test_case_does_not_matter_in_parquet(self, tmp_path: Path) -> None:
+        for name, rows in (("Train-0", 3), ("TEST-0", 2), ("unlabeled-0", 4), ("valid-0", 1)):
+            image = io.BytesIO()
+            Image.new("L", (4, 4)).save(image, "PNG")
+            table = pa.table({"image": [image.getvalue()] * rows})
+            pq.write_table(table, tmp_path / f"{name}.parquet")
+        data = Parquet(path=str(tmp_path))
+        train = data.open("train")
+        assert (len(train), len(data.open("test"))) == (3, 2)
+        assert train.beside == {"unlabeled-0.parquet": 4}
+        assert train.notes == (
+            "1 images in valid-0.parquet and the like are not used; the test split has its own files",
+        )
+
+    def test_classes_called_train_and_test_are_classes(self, fill: Fill, begin: Begin) -> None:
+        root = fill("vehicles", "bus:2", "car:2", "plane:2", "train:4", "test:2")
+        assert "images 12 colour in 5 classes" in begin(root)
+
+    def test_flat_splits_with_further_sets_stay_splits(self, fill: Fill) -> None:
+        root = fill("flat", "train:4", "test:2", "unlabeled:3", "extra_images:1", "train_masks:4")
+        train = Folder(path=str(root)).open("train")
+        assert len(train) == 4
+        assert train.beside == {"unlabeled": 3, "extra_images": 1, "train_masks": 4}
+
+    def test_val_beside_test_is_said(self, fill: Fill, begin: Begin) -> None:
+        said = begin(fill("three", "train:12", "val:3", "test:2"))
+        assert "3 images in val are not used; test is" in said
+
+
+class TestOwnOutput:
+    def test_a_run_within_its_images_goes_on(
+        self, fill: Fill, begin: Begin, unmask: Unmask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        root = fill("photos", "a:6", "b:6")
+        monkeypatch.chdir(root)
+        before = Folder(path=str(root)).open().fingerprint
+        begin(".", "runs/first")
+        assert unmask("evaluate", "runs/first", ".", "--protocol", "knn").status == 0
+        assert unmask("evaluate", "runs/first", ".", "--out", "scores.json").status == 0
+        assert unmask("reconstruct", "runs/first", ".", "--out", "sheet.png").status == 0
+        assert Path("sheet.png").exists()
+        assert Path("scores.png").exists()
+        source = Folder(path=str(root)).open()
+        assert source.fingerprint == before
+        assert source.annotations.names == ("a", "b")
+        assert source.notes == ("not read, because unmask wrote it: runs/first/ and 2 more",)
+        said = begin(".", "runs/second")
+        assert "images 12 colour in 2 classes" in said
+        assert "not read, because unmask wrote it" in said
+
+    def test_other_pictures_of_these_names_are_images(self, fill: Fill) -> None:
+        root = fill("photos", ":3")
+        Image.new("RGB", (4, 4)).save(root / "sheet.png")
+        (root / "001.json").write_text("{}")
+        (root / "spec.json").write_text('{"spec_version": 1}')
+        assert len(Folder(path=str(root)).open()) == 4
+
+    def test_a_run_is_not_a_folder_of_images(
+        self, begin: Begin, unmask: Unmask, images: Path
+    ) -> None:
+        begin(images)
+        said = unmask("pretrain", "run")
+        assert said.status == 1
+        assert "run is the folder of a run of unmask, not of images; give its images" in said.err
