@@ -1,6 +1,7 @@
 """Folders as people have them: what lies beside splits, what unmask wrote there, and what is said of both."""
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from commands.said import Unmask
 from PIL import Image
 
 from unmask.data import Folder, Parquet
+from unmask.runs.folder import RunFolder
 
 Fill = Callable[..., Path]
 
@@ -136,3 +138,50 @@ class TestOwnOutput:
         said = unmask("pretrain", "run")
         assert said.status == 1
         assert "run is the folder of a run of unmask, not of images; give its images" in said.err
+
+
+class TestClassesOfTwoFolders:
+    @pytest.fixture
+    def subset(self, fill: Fill) -> Path:
+        """A class without test images."""
+        return fill("sp", "train/cat:8", "train/dog:8", "train/fox:8", "test/cat:3", "test/fox:3")
+
+    @pytest.mark.parametrize("protocol", ["knn", "logistic", "linear"])
+    def test_evaluate_scores_the_classes_that_there_are(
+        self, unmask: Unmask, trained: RunFolder, subset: Path, protocol: str
+    ) -> None:
+        said = unmask("evaluate", trained.root, subset, "--protocol", protocol, "--out", "s.json")
+        assert said.status == 0, said.err
+        assert (
+            "no test images of dog, so not in per-class figures and balanced accuracy" in said.out
+        )
+        assert "6 test images" in said.out
+
+    def test_finetune_and_predict_too(
+        self, unmask: Unmask, trained: RunFolder, subset: Path
+    ) -> None:
+        flags = ["--epochs", "1", "--threads", "1", "--workers", "0", "--out", "tuned"]
+        said = unmask("finetune", trained.root, subset, *flags)
+        assert said.status == 0, said.err
+        assert "no test images of dog" in said.out
+        classes = json.loads(Path("tuned/results.json").read_text())["classes"]
+        assert [one["images"] for one in classes] == [3, 0, 3]
+        said = unmask("predict", "tuned", subset)
+        assert said.status == 0, said.err
+        assert "on 6 images" in said.out
+
+    def test_a_flat_test_folder_is_called_unlabelled(
+        self, unmask: Unmask, trained: RunFolder, fill: Fill
+    ) -> None:
+        root = fill("sp2", "train/cat:8", "train/dog:8", "test:5")
+        said = unmask("evaluate", trained.root, root)
+        assert said.status == 1
+        assert f"the images in {root}/test are unlabelled" in said.err
+        assert f"or give {root}/train alone as DATA" in said.err
+
+    def test_a_class_with_one_image_is_learned_from(
+        self, unmask: Unmask, trained: RunFolder, fill: Fill
+    ) -> None:
+        said = unmask("evaluate", trained.root, fill("few", "cat:8", "dog:8", "owl:1"))
+        assert said.status == 0, said.err
+        assert "no test images of owl" in said.out

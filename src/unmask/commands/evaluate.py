@@ -11,7 +11,7 @@ import tyro
 
 from unmask.annotations import ClassLabels, MultiLabels
 from unmask.console.arguments import as_typed, parse
-from unmask.console.output import console, loaded, notes, say_left_out
+from unmask.console.output import console, loaded, matched, notes, say_left_out
 from unmask.console.scores import (
     Judged,
     comparison_tables,
@@ -23,8 +23,8 @@ from unmask.console.scores import (
 from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
 from unmask.data.kinds import find_source
-from unmask.data.labelled import draw_few, open_labelled
-from unmask.errors import DataError, SettingsError
+from unmask.data.labelled import draw_few, open_labelled, with_channels
+from unmask.errors import SettingsError
 from unmask.evaluation.frozen import FROZEN, Control, Row
 from unmask.evaluation.protocols import (
     Protocol,
@@ -284,11 +284,11 @@ def _subject(request: _Request, path: str, model: Model) -> Subject:
     source, question, flags = _source(request, model), request.question, request.flags
     labelled = open_labelled(source, flags.seed, (ClassLabels, MultiLabels))
     say_left_out(labelled.train, notes)
-    if labelled.train.channels != model.spec.channels:
-        raise DataError(
-            f"{path} was trained on {model.spec.channels} channels, and {request.data_name} has "
-            f"{labelled.train.channels}"
-        )
+    channels, trained_on = model.spec.channels, f"{path} was trained on"
+    labelled = labelled._replace(
+        test=with_channels(labelled.test, channels, trained_on),
+        train=matched(labelled.train, channels, trained_on),
+    )
     labels = labelled.train.labels()
     for amount in question.labels:
         draw_few(labels, labelled.train.annotations.names, amount, flags.seed)

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from unmask.console.arguments import parse
-from unmask.console.output import console, loaded, notes, writing
+from unmask.console.output import console, loaded, matched, notes, writing
 from unmask.data import AnySource
 from unmask.data.decode import open_image
 from unmask.data.kinds import find_source, is_data, parse_channels
@@ -281,16 +281,13 @@ def _pictures(images: Sequence[str | Path | AnySource], model: Model) -> list[tu
 def _some_of(data: AnySource, model: Model) -> list[tuple[str, Tensor]]:
     """A few images of a set, those it keeps for testing if there are any."""
     source = data.open(data.splits()[-1])
-    if source.channels not in (model.spec.channels, 1):
-        raise DataError(
-            f"{source.where} has {source.channels} channels, and this model {model.spec.channels}"
-        )
+    source = matched(source, model.spec.channels, "this model was trained on")
     count = len(source) if len(source) <= _SHOWN else _SHOWN_OF_MANY
     if count < len(source):
         notes.print(f"{count} of the {len(source):,} images in {source.where} are shown")
     pictures: list[tuple[str, Tensor]] = []
     for position in np.linspace(0, len(source) - 1, count).astype(int):
-        image = source[int(position)].image.expand(model.spec.channels, -1, -1)
+        image = source[int(position)].image
         pictures.append((source.name(int(position)), model.fit(image)))
     return pictures
 

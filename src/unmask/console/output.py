@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unmask.contracts import ImageSource
+from unmask.data.labelled import with_channels
 from unmask.errors import ResourceError
 from unmask.runs import training
 from unmask.runs.model import Model, load
@@ -39,6 +40,18 @@ def loaded(path: str, device: str) -> Model:
     for line in model.notes:
         notes.print(f"note: {line}")
     return model
+
+
+def matched(source: ImageSource, channels: int, trained_on: str) -> ImageSource:
+    """The images with the channels of a model, see `with_channels`; says so if they had others."""
+    images = with_channels(source, channels, trained_on)
+    if source.channels != channels:
+        how = "repeated in 3 channels" if channels == 3 else "converted to grey"
+        notes.print(
+            f"note: {bands_in_words(source.channels)} images are {how}, because {trained_on} "
+            f"{bands_in_words(channels)} images"
+        )
+    return images
 
 
 def shown(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:

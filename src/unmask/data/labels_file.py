@@ -85,12 +85,19 @@ class LabelsFile:
         rows, notes = _rows_of(source, names, path, split if len(self.splits()) > 1 else None)
         values = labels.values[rows]
         values[rows < 0] = UNKNOWN
-        mark = sha256(repr(labels.kind).encode() + values.astype("<i8").tobytes()).hexdigest()[:16]
-        other = copy(source)
-        other.image_labels, other.annotations = Labels(labels.kind, values), labels.kind
-        other.fingerprint, other.state = f"{source.fingerprint}-{mark}", f"{source.state}-{mark}"
+        other = relabelled(source, Labels(labels.kind, values))
         other.notes = (*source.notes, *notes)
         return other
+
+
+def relabelled(source: EncodedImages | BandImages, labels: Labels) -> EncodedImages | BandImages:
+    """The same images with other labels; their hashes change with them."""
+    content = repr(labels.kind).encode() + labels.values.astype("<i8").tobytes()
+    mark = sha256(content).hexdigest()[:16]
+    other = copy(source)
+    other.image_labels, other.annotations = labels, labels.kind
+    other.fingerprint, other.state = f"{source.fingerprint}-{mark}", f"{source.state}-{mark}"
+    return other
 
 
 def read_labels(path: Path) -> tuple[list[str], Labels]:
