@@ -101,7 +101,9 @@ def test_other_classes(unmask: Unmask, tuned: RunFolder, classes: Path, tmp_path
     )
     result = json.loads(said.raw)
     assert 0 <= result["top1"] <= 1
-    assert [image["class"] for image in result["images"]] == ["cats"] * 2 + ["dogs"] * 2 + [None] * 2
+    assert [image["class"] for image in result["images"]] == ["cats"] * 2 + ["dogs"] * 2 + [
+        None
+    ] * 2
 
 
 def test_folders_that_are_no_classes(unmask: Unmask, tuned: RunFolder, tmp_path: Path) -> None:
@@ -110,7 +112,7 @@ def test_folders_that_are_no_classes(unmask: Unmask, tuned: RunFolder, tmp_path:
     assert said.status == 0, said.err
     assert "the images' labels are not the classifier's classes: monday, tuesday" in said.err
     assert "top-1" not in said.out
-    assert said.out.count(".png:") == 4
+    assert said.out.count(".png: ") == 4
 
 
 def test_grey_images_answer_as_files_and_as_a_folder(

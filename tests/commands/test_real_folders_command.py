@@ -2,7 +2,11 @@
 
 import io
 import json
+import re
+import shlex
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from commands.said import Unmask
 from PIL import Image
+from runs import tiny
 
 from unmask.data import Folder, Parquet
+from unmask.data.folder import Undivided
 from unmask.runs.folder import RunFolder
+from unmask.runs.images_of_run import as_begun
 
 Fill = Callable[..., Path]
 
@@ -185,3 +192,131 @@ class TestClassesOfTwoFolders:
         said = unmask("evaluate", trained.root, fill("few", "cat:8", "dog:8", "owl:1"))
         assert said.status == 0, said.err
         assert "no test images of owl" in said.out
+
+
+class TestResumeElsewhere:
+    @pytest.fixture
+    def begun(self, fill: Fill, unmask: Unmask, recipe: list[str]) -> Path:
+        """A run of `pretrain` without checkpoints, and the folder of its images."""
+        root = fill("photos", "a:6", "b:6")
+        assert unmask("pretrain", root, *recipe, "--out", "run").status == 0
+        shutil.rmtree("run/checkpoints")
+        Path("run/log.jsonl").unlink()
+        return root
+
+    def test_images_that_were_moved_are_taken(self, begun: Path, unmask: Unmask) -> None:
+        moved = begun.rename(begun.parent / "moved here")
+        said = unmask("pretrain", "--resume", "run")
+        assert said.status == 1
+        assert f"{begun} does not exist; if the images are elsewhere now" in said.err
+        assert "unmask pretrain --resume run NEWPLACE" in said.err
+        said = unmask("pretrain", "--resume", "run", moved)
+        assert said.status == 0, said.err
+        assert f"images are read from {moved}, not from {begun}" in said.out
+        assert f"evaluate run '{moved}' --protocol knn" in said.out
+
+    def test_the_place_is_kept_for_the_next_time(self, begun: Path, unmask: Unmask) -> None:
+        spec = Path("run/spec.json").read_bytes()
+        moved = begun.rename(begun.parent / "moved")
+        assert unmask("pretrain", moved, "--resume", "run").status == 0
+        shutil.rmtree("run/checkpoints")
+        said = unmask("pretrain", "--resume", "run")
+        assert said.status == 0, said.err
+        assert f"images are read from {moved}" in said.out
+        assert Path("run/spec.json").read_bytes() == spec
+        moved.rename(begun)
+        shutil.rmtree("run/checkpoints")
+        assert unmask("pretrain", "--resume", "run").status == 0
+
+    def test_other_images_are_refused_and_named(
+        self, begun: Path, unmask: Unmask, fill: Fill
+    ) -> None:
+        (begun / "a" / "000.png").unlink()
+        fill("photos", "new:2")
+        said = unmask("pretrain", "--resume", "run")
+        assert said.status == 1
+        assert (
+            "have changed (12 then, 13 now; 2 new: new/000.png, new/001.png; 1 missing: a/000.png)"
+            in said.err
+        )
+
+    def test_the_same_names_of_other_sizes(self, begun: Path, unmask: Unmask) -> None:
+        Image.new("RGB", (3, 3)).save(begun / "a" / "000.png")
+        said = unmask("pretrain", "--resume", "run")
+        assert "12 then, 12 now; the same names, but other sizes or classes" in said.err
+
+    def test_finetuning_with_its_labels_file(
+        self, unmask: Unmask, trained: RunFolder, fill: Fill
+    ) -> None:
+        root = fill("photos", ":12")
+        rows = [f"{number:03}.png,{'cat' if number % 2 else 'owl'}" for number in range(12)]
+        (root / "names.csv").write_text("\n".join(["file_name,label", *rows]))
+        flags = ["--epochs", "1", "--threads", "1", "--workers", "0", "--out", "tuned"]
+        said = unmask("finetune", trained.root, root, "--labels-file", root / "names.csv", *flags)
+        assert said.status == 0, said.err
+        moved = root.rename(root.parent / "moved")
+        Path("tuned/results.json").unlink()
+        said = unmask("finetune", trained.root, moved, "--resume", "tuned")
+        assert said.status == 0, said.err
+        assert f"images are read from {moved}, not from {root}" in said.out
+        assert f"unmask predict tuned {moved} --labels-file {moved}/names.csv" in said.out
+
+    def test_runs_from_before_split_names_in_any_case(self, fill: Fill) -> None:
+        """Older versions read `Train` and `Test` as ordinary folders, and `train` among classes as a split."""
+        root = fill("sets", "Train:6", "Test:6")
+        old = tiny.make_run(root)
+        source = Undivided(path=str(root)).open()
+        old = replace(old, fingerprint=source.fingerprint, images=len(source))
+        images = as_begun(old, old.data)
+        assert images is not None
+        assert len(images.train) == 12
+        root = fill("classes", "bus:2", "car:2", "train:4", "test:2")
+        old = replace(old, data=Folder(path=str(root)))
+        old = replace(old, fingerprint=Folder(path=str(root / "train")).open().fingerprint)
+        images = as_begun(old, old.data)
+        assert images is not None
+        assert len(images.train) == 4
+        assert as_begun(replace(old, fingerprint="other"), old.data) is None
+
+
+class TestTypedCommands:
+    @pytest.mark.parametrize("name", ["my photos", "it's $HOME", "näh;ls `x`", '"q"&*(1)'])
+    def test_every_printed_command_can_be_pasted(
+        self, unmask: Unmask, recipe: list[str], fill: Fill, name: str
+    ) -> None:
+        root = fill(name, "a:8", "b:8")
+        run = f"run {name}"
+        said = unmask("pretrain", root, *recipe, "--out", run)
+        assert said.status == 0, said.err
+        flags = ["--epochs", "1", "--threads", "1", "--workers", "0", "--out", f"tuned {name}"]
+        lines = printed(said.raw)
+        assert [line[1] for line in lines] == ["reconstruct", "evaluate"]
+        tuned = unmask("finetune", run, root, *flags)
+        assert tuned.status == 0, tuned.err
+        lines += printed(tuned.raw)
+        packed = unmask("pack", root, f"packed {name}", "--workers", "0")
+        assert packed.status == 0, packed.err
+        lines += printed(packed.raw)
+        for line in lines:
+            words = [word for word in line[2:] if "/" in word or name in word]
+            assert words
+            assert all(Path(word).exists() for word in words if word != "sheet.png"), line
+
+    def test_no_measuring_without_labels(self, unmask: Unmask, begin: Begin, images: Path) -> None:
+        assert "measure it" not in begin(images)
+
+    def test_flags_that_are_needed_to_read_the_images_again(
+        self, unmask: Unmask, recipe: list[str], fill: Fill
+    ) -> None:
+        root = fill("photos", "a:4", "b:4")
+        for file in root.rglob("*.png"):
+            np.save(file.with_suffix(".npy"), np.asarray(Image.open(file)))
+        said = unmask("pretrain", root, *recipe, "--data-kind", "tiff", "--out", "run")
+        assert said.status == 0, said.err
+        assert f"unmask evaluate run {root} --data-kind tiff --protocol knn" in said.out
+
+
+def printed(text: str) -> list[list[str]]:
+    """The commands of unmask in a text, as a shell reads them."""
+    found = re.findall(r"(?:it|with): +(unmask .*)", text)
+    return [shlex.split(command) for command in found]

@@ -10,7 +10,7 @@ import torch
 import tyro
 
 from unmask.annotations import ClassLabels, MultiLabels
-from unmask.console.arguments import as_typed, parse
+from unmask.console.arguments import parse
 from unmask.console.output import console, loaded, matched, notes, say_left_out
 from unmask.console.scores import (
     Judged,
@@ -20,6 +20,7 @@ from unmask.console.scores import (
     write_comparison,
     write_scores,
 )
+from unmask.console.typed import as_typed
 from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
 from unmask.data.kinds import find_source

@@ -174,7 +174,8 @@ def _of_source(predictor: Predictor, data: AnySource) -> Predictions:
     answers: list[Answer] = []
     known = 0
     for outputs, truth, positions in predict_source(predictor, source, unreadable):
-        batch = predictor.answers(outputs, truth, [source.name(p) for p in positions])
+        known_truth = truth if scored else None
+        batch = predictor.answers(outputs, known_truth, [source.name(p) for p in positions])
         answers += batch
         rows = torch.tensor([answer.truth is not None for answer in batch])
         if scored and bool(rows.any()):

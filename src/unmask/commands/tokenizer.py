@@ -12,8 +12,9 @@ from unmask.console.output import bands_in_words, console, say_left_out
 from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
 from unmask.console.train import Command, Common, Request
 from unmask.console.train import main as train_main
+from unmask.console.typed import band_words, data_words
 from unmask.data.statistics import measure
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, typed
 from unmask.patches import patch_grid
 from unmask.pictures.sheet import Row, save_sheet, sheet
 from unmask.recipes import TOKENIZERS, Tokenizing, choose_tokenizer, find_tokenizer
@@ -94,7 +95,7 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     )
 
 
-def _say_done(_: Run, folder: RunFolder, outcome: Outcome | None) -> None:
+def _say_done(run: Run, folder: RunFolder, _: Images, outcome: Outcome | None) -> None:
     """Print how good the codes are, draw a picture, and print how to use the tokenizer."""
     if outcome is None:
         return  # the first process evaluates and prints
@@ -104,9 +105,10 @@ def _say_done(_: Run, folder: RunFolder, outcome: Outcome | None) -> None:
     save_sheet(sheet(_HEADINGS, rows, lines[1:3]), picture)
     for line in (*lines, *_verdict(outcome.score)):
         console.print(line)
+    use = [*data_words(run.data), *band_words(run.data), "objective.target:tokenizer"]
     console.print(
-        f"done: {folder.root}\nlook at it:  {picture}\nuse it:  unmask pretrain DATA objective.target:tokenizer "
-        f"--objective.target.path {folder.root}"
+        f"done: {folder.root}\nlook at it:  {picture}\n"
+        f"use it:  {typed('pretrain', *use, '--objective.target.path', folder.root)}"
     )
 
 
@@ -187,7 +189,6 @@ COMMAND = Command(
     arguments=Arguments,
     about=f"Learn discrete codes of image patches. Recipes: {', '.join(TOKENIZERS)}.",
     request=_request,
-    words=("data",),
     fixed=("recipe_name", "out", "about_data", "recipe", "seed"),
     again="unmask tokenizer DATA",
     say_done=_say_done,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar, get_type_hints
 import tyro
 
 from unmask.contracts import Size
-from unmask.data import AnySource, Digits, Tiff
+from unmask.data import AnySource, Tiff
 from unmask.data.kinds import find_source, parse_channels
 from unmask.errors import SettingsError
 from unmask.spec import kinds
@@ -131,8 +131,3 @@ def _name_kinds(cls: type) -> None:
         inner = getattr(kind, "__origin__", kind)
         if is_dataclass(inner) and isinstance(inner, type) and not kinds(kind) and fields(inner):
             _name_kinds(inner)
-
-
-def as_typed(data: AnySource) -> str:
-    """DATA as a user types it."""
-    return "digits" if isinstance(data, Digits) else data.path

@@ -52,6 +52,21 @@ class Folder:
         return source
 
 
+@dataclass(frozen=True, kw_only=True)
+class Undivided(Folder):
+    """A folder without splits, whatever its subfolders are called, as older versions have read some."""
+
+    def splits(self) -> tuple[str, ...]:
+        """("train",): all images."""
+        return ("train",)
+
+    def open(self, split: str = "train") -> EncodedImages:
+        """Scan the folder; see `Folder.open`."""
+        root = Path(self.path).expanduser()
+        listing = list_files(root, IMAGE_ENDINGS, LARGEST_FILE)
+        return EncodedImages(Files(root, listing.names), listing)
+
+
 class Files:
     """The contents of files in a folder and its subfolders."""
 

@@ -57,6 +57,12 @@ def split_part(path: str, split: str) -> Part:
     return Part(root / folders.parts[split][0], beside, tuple(notes))
 
 
+def train_folder(root: Path) -> Path | None:
+    """The folder that is called like a training split, whatever lies beside it."""
+    names = divided(folders_in(root), meaning_of).parts.get("train", [])
+    return root / min(names, key=rank) if names else None
+
+
 def _split_folders(root: Path) -> Division[str]:
     """The subfolders by split, one for each; no parts unless there are both train and test, and not only as classes."""
     folders = folders_in(root)

@@ -100,6 +100,11 @@ def find_files(path: str, ending: str) -> list[Path]:
     return files
 
 
+def any_files(path: str) -> bool:
+    """Whether a path exists, or a pattern may match files."""
+    return bool(_RANGE.search(path)) or Path(path).exists() or any(glob.iglob(path))  # noqa: PTH207
+
+
 def _expanded(pattern: str) -> Iterator[str]:
     """All names of a pattern with ranges such as {000..010}, expanded as in a shell."""
     match = _RANGE.search(pattern)

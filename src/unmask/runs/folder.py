@@ -3,13 +3,14 @@
 import fcntl
 import json
 import os
+import shlex
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unmask.errors import ResourceError, RunError
+from unmask.errors import ResourceError, RunError, typed
 from unmask.files import is_unfinished, write_whole
 from unmask.spec import to_json
 from unmask.training import checkpoint
@@ -33,6 +34,8 @@ class RunFolder:
         self.log = self.root / "log.jsonl"
         self.results = self.root / "results.json"
         self.set_aside = self.root / "set_aside.csv"
+        self.place = self.root / "place.json"
+        self.names = self.root / "image_names.bin"
         self.checkpoints = self.root / "checkpoints"
         self.features = self.root / "features"
         self.evaluations = self.root / "evaluations"
@@ -59,8 +62,8 @@ class RunFolder:
         """Refuse a folder that is not empty or cannot be created."""
         if self.spec.exists():
             raise RunError(
-                f"{self.root} already holds a run; continue it with `unmask {self.command()} --resume "
-                f"{self.root}`, or choose another folder with --out"
+                f"{self.root} already holds a run; continue it with "
+                f"`{typed(self.command(), '--resume', self.root)}`, or choose another folder with --out"
             )
         if self.root.exists() and not (
             self.root.is_dir()
@@ -105,7 +108,11 @@ class RunFolder:
             data = _migrated(data)
         made_by = _command_of(data)
         if commands and made_by not in commands:
-            raise RunError(_OTHER[commands[0], made_by].format(root=self.root))
+            raise RunError(
+                _OTHER[commands[0], made_by].format(
+                    root=self.root, word=shlex.quote(str(self.root))
+                )
+            )
         return data
 
     def made_by(self, command: str) -> bool:
@@ -206,11 +213,11 @@ def _command_of(data: dict[str, Any]) -> str:
 
 _OTHER = {
     ("pretrain", "finetune"): "{root} is a fine-tuned run, not a pretraining run; "
-    "use it with `unmask finetune --resume {root}` or `unmask predict {root}`",
+    "use it with `unmask finetune --resume {word}` or `unmask predict {word}`",
     ("pretrain", "tokenizer"): "{root} is a tokenizer, which has no encoder; pretrain an encoder "
-    "on its codes with `unmask pretrain DATA objective.target:tokenizer --objective.target.path {root}`",
+    "on its codes with `unmask pretrain DATA objective.target:tokenizer --objective.target.path {word}`",
     ("finetune", "pretrain"): "{root} is a pretraining run without classes; train a classifier "
-    "with `unmask finetune {root} DATA`",
+    "with `unmask finetune {word} DATA`",
     ("finetune", "tokenizer"): "{root} is a tokenizer, which has no encoder and no classes; "
     "give the folder of a fine-tuned run",
     ("tokenizer", "pretrain"): "{root} is a run of `unmask pretrain`, not a tokenizer; train a "
