@@ -39,6 +39,9 @@ class ChannelStatistics:
     values: Values = "uint8"
     """Type of the pixels: uint8, divided by 255, or float32 in the units of the data."""
 
+    levels: tuple[float, float] | None = (0.0, 65535.0)
+    """The values of 16-bit pictures that are read as 0 and 255; None if there were no such pictures."""
+
     source: str
     """Where the numbers come from, in words."""
 
@@ -74,6 +77,7 @@ IMAGENET = ChannelStatistics(
     std=(0.229, 0.224, 0.225),
     low=(0.0, 0.0, 0.0),
     high=(1.0, 1.0, 1.0),
+    levels=None,
     source="ImageNet's customary values",
 )
 """The usual values for RGB photographs, as in MAE. `source` is part of saved runs, so its words stay."""

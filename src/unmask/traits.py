@@ -23,6 +23,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Entered | module of a block | `training.distributed` | once, with `--shard` |
 | Fused | module | `training.kernels` | once, when a GPU run is compiled |
 | Noted | source of images | console | before training: images are listed |
+| Levelled | source of images | `data.statistics` | when images are opened: 16-bit pictures are scaled as in training |
 """
 
 from collections import Counter
@@ -240,3 +241,15 @@ class Noted(Protocol):
     """What a user should know, a line each."""
     beside: Counter[str]
     """How many images of each place are in none of the splits."""
+
+
+@runtime_checkable
+class Levelled(Protocol):
+    """A source of images whose 16-bit pictures are scaled to 8 bits."""
+
+    levels: tuple[float, float] | None
+    """The values that become 0 and 255; None if there are no 16-bit pictures."""
+
+    def with_levels(self, levels: tuple[float, float] | None) -> Any:
+        """The same source with another range."""
+        ...

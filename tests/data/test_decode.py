@@ -12,14 +12,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from unmask.contracts import Size
 from unmask.data import decode as module
-from unmask.data.decode import decode, read_header
+from unmask.data.decode import Header, alpha_of, decode, read_header
 from unmask.errors import DataError
 
 HEIGHT, WIDTH = 24, 36
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 WHITE = 255
 
 
@@ -62,7 +64,7 @@ def assert_pixels(found: Tensor, truth: NDArray[Any], tolerance: int = 0) -> Non
 def test_exact_formats_return_what_went_in(kind: str) -> None:
     data = encoded(Image.fromarray(ramp()), kind)
     assert_pixels(decode(data, 3), ramp())
-    assert read_header(io.BytesIO(data)) == (Size(HEIGHT, WIDTH), False)
+    assert read_header(io.BytesIO(data)) == Header(Size(HEIGHT, WIDTH), grey=False)
 
 
 @pytest.mark.parametrize(
@@ -198,23 +200,142 @@ def png(width: int, height: int, bits: int, colour: int, rows: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def test_16_bit_grey_is_scaled_from_its_full_range() -> None:
+FULL = (0.0, 65535.0)
+
+
+def test_16_bit_grey_is_scaled_from_a_range() -> None:
     levels = np.array([[0, 128, 257, 1000, 32768, 65535]], dtype=np.uint16)
-    truth = np.round(levels / 257.0).astype(np.uint8)
-    for data in (
-        png(6, 1, 16, 0, b"\0" + levels.astype(">u2").tobytes()),
-        encoded(Image.fromarray(levels), "TIFF"),
-    ):
-        assert_pixels(decode(data, 1), truth, 0)
-        assert_pixels(decode(data, 3), np.repeat(truth[:, :, None], 3, 2), 0)
-        assert read_header(io.BytesIO(data)).grey
+    for low, high in (FULL, (128, 1000)):
+        truth = np.round((levels.astype(float).clip(low, high) - low) / (high - low) * 255)
+        for data in (
+            png(6, 1, 16, 0, b"\0" + levels.astype(">u2").tobytes()),
+            encoded(Image.fromarray(levels), "TIFF"),
+            encoded(Image.fromarray(levels), "JPEG2000"),
+            b"P5 6 1 65535\n" + levels.astype(">u2").tobytes(),
+        ):
+            assert_pixels(decode(data, 1, (low, high)), truth.astype(np.uint8))
+            assert_pixels(
+                decode(data, 3, (low, high)), np.repeat(truth[:, :, None], 3, 2).astype(np.uint8)
+            )
+            header = read_header(io.BytesIO(data))
+            assert header.grey
+            assert header.deep
 
 
-def test_16_bit_colour_is_scaled_too() -> None:
-    levels = np.array([[0, 257, 32896, 65535, 514, 25700]], dtype=">u2")
+def test_16_bit_grey_is_scaled_from_its_own_range_if_none_is_given() -> None:
+    """12 bits of a camera in a file of 16 would be nearly black."""
+    levels = np.linspace(0, 4095, 256).astype(np.uint16).reshape(16, 16)
+    pixels = decode(encoded(Image.fromarray(levels), "PNG"), 1)
+    assert pixels.min() == 0
+    assert pixels.max() == 255
+    assert len(pixels.unique()) == 256
+
+
+def test_16_bit_colour_keeps_its_balance() -> None:
+    """One range for all colours, and all 16 bits of each, which Pillow cuts to 8."""
+    levels = np.array([[0, 257, 2000, 4095, 514, 3000]], dtype=">u2")
     data = png(2, 1, 16, 2, b"\0" + levels.tobytes())
-    truth = np.round(levels.astype(float) / 257).astype(np.uint8).reshape(1, 2, 3)
-    assert_pixels(decode(data, 3), truth, 1)
+    for low, high in (FULL, (0, 4095)):
+        truth = np.round(levels.astype(float) / high * 255).astype(np.uint8).reshape(1, 2, 3)
+        assert_pixels(decode(data, 3, (low, high)), truth)
+    header = read_header(io.BytesIO(data))
+    assert header.deep
+    assert not header.grey
+
+
+def test_16_bit_alpha_is_laid_on_white_whatever_the_range_of_colours() -> None:
+    values = np.array([[[1000, 65535], [1000, 0]]], dtype=">u2")
+    data = png(2, 1, 16, 4, b"\0" + values.tobytes())
+    assert_pixels(decode(data, 1, (0, 2000)), np.array([[128, WHITE]]))
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_are_turned_upright(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    deep = Image.fromarray(grey_ramp().astype(np.uint16) * 257)
+    data = encoded(deep, kind, exif=exif)
+    assert_pixels(decode(data, 1, FULL), TURNS[orientation](grey_ramp()))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_white_may_be_zero(bits: int, tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    values = grey_ramp().astype(np.uint16) * (257 if bits == 16 else 1)
+    path = tmp_path / "a.tif"
+    dtype = np.uint16 if bits == 16 else np.uint8
+    tifffile.imwrite(path, (2**bits - 1 - values).astype(dtype), photometric="miniswhite")
+    assert_pixels(decode(path.read_bytes(), 1, FULL), grey_ramp())
+
+
+def test_16_bit_colour_tiff_is_refused_with_the_way_to_read_it(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, ramp().astype(np.uint16), photometric="rgb")
+    with pytest.raises(DataError, match=r"16 bits per colour.*--data-kind tiff"):
+        decode(path.read_bytes(), 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", TURNS)
+def test_an_orientation_in_xmp_is_applied(kind: str, orientation: int) -> None:
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="%d"/></rdf:RDF></x:xmpmeta>'
+    ) % orientation
+    options: dict[str, Any] = {"xmp": xmp}
+    if kind == "PNG":
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        options = {"pnginfo": info}
+    options |= {"JPEG": {"quality": 98, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    data = encoded(Image.fromarray(ramp()), kind, **options)
+    assert_pixels(decode(data, 3), TURNS[orientation](ramp()), 8 if kind == "JPEG" else 0)
+
+
+def test_an_orientation_in_text_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = exif.tobytes()
+    info = PngInfo()
+    info.add_text("Raw profile type exif", f"\nexif\n{len(content):8}\n{content.hex()}\n")
+    data = encoded(Image.fromarray(ramp()), "PNG", pnginfo=info)
+    assert_pixels(decode(data, 3), TURNS[6](ramp()))
+
+
+def test_exif_comes_before_xmp() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    xmp = b'<rdf:Description tiff:Orientation="6"/>'
+    data = encoded(Image.fromarray(ramp()), "JPEG", quality=98, subsampling=0, exif=exif, xmp=xmp)
+    assert_pixels(decode(data, 3), ramp(), 8)
+
+
+def test_alpha_may_be_a_channel() -> None:
+    pixels = np.dstack([ramp(), grey_ramp()])
+    data = encoded(Image.fromarray(pixels), "PNG")
+    assert_pixels(decode(data, 4), pixels)
+    assert alpha_of(data) == (grey_ramp().min(), grey_ramp().max())
+    assert read_header(io.BytesIO(data)).alpha
+    opaque = decode(encoded(Image.fromarray(ramp()), "JPEG", quality=98, subsampling=0), 4)
+    assert_pixels(opaque[3:], np.full((HEIGHT, WIDTH), 255))
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "JXL"])
+def test_formats_of_phones_are_read_or_name_their_package(kind: str, decoder: str) -> None:
+    data = (FIXTURES / f"ramp.{kind.lower()}").read_bytes()
+    if kind == "HEIF" and decoder == "torchcodec":  # 64 x 96 pixels, turned by a quarter
+        assert set(read_header(io.BytesIO(data)).size) == {64, 96}
+        pixels = decode(data, 3).float()
+        assert pixels.shape == (3, 96, 64)
+        rising = pixels.mean((0, 2)).diff()  # columns of the ramp have become rows
+        assert (rising > 0).all()
+        return
+    words = {"HEIF": "needs the package torchcodec", "JXL": "pip install pillow-jxl-plugin"}[kind]
+    for attempt in (lambda: decode(data, 3), lambda: read_header(io.BytesIO(data))):
+        with pytest.raises(DataError, match=words):
+            attempt()
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

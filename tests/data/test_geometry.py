@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from unmask.annotations import ClassLabels, ClassMaps, ObjectLabels, Objects, is_dense
 from unmask.contracts import Sample, Size
+from unmask.data import geometry as module
 from unmask.data.geometry import (
     Box,
     Geometry,
@@ -219,6 +220,36 @@ def test_views_are_those_that_torchvision_makes(size: Size) -> None:
     assert torch.equal(CenterCrop()(image, size)[0], expected)
     around = size if min(size) > 224 else Size(*(int(side / 0.875) for side in size))
     assert torch.equal(MarginCrop()(image, size)[0], F.center_crop(covering(around), list(size)))
+
+
+class TestLongPictures:
+    """Of a picture of 1 x 600,000 pixels, only the part that is shown is resized."""
+
+    @pytest.mark.parametrize("views", [CenterCrop(), MarginCrop(), FixedCrop()])
+    @pytest.mark.parametrize("whole", [Size(1, 600_000), Size(600_000, 1), Size(2, 50_000)])
+    def test_little_is_resized(self, views: CenterCrop, whole: Size) -> None:
+        image = torch.arange(whole.height * whole.width).reshape(1, *whole).to(torch.uint8)
+        geometry = views.geometry(whole, Size(32, 32), 0, 0, 0)
+        assert geometry.resized.height * geometry.resized.width < 100 * 32 * 32
+        assert views(image, Size(32, 32), 0, 0, 0)[0].shape == (1, 32, 32)
+
+    @pytest.mark.parametrize("shape", [(4, 1000), (1000, 4)])
+    def test_the_view_is_that_of_the_whole(
+        self, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slow = (torch.arange(1000) / 100).sin() * 100 + 128
+        image = slow.reshape(1, 1, -1).expand(1, 4, -1).to(torch.uint8)
+        image = image if shape[0] == 4 else image.transpose(1, 2)
+        short = CenterCrop()(image, Size(16, 16))[0].float()
+        monkeypatch.setattr(module, "_LONG", math.inf)
+        assert CenterCrop().geometry(Size(*shape), Size(16, 16)).resized != Size(16, 16)
+        torch.testing.assert_close(
+            short, CenterCrop()(image, Size(16, 16))[0].float(), atol=1.5, rtol=0
+        )
+
+    def test_ordinary_pictures_keep_their_geometry(self) -> None:
+        geometry = CenterCrop().geometry(Size(100, 3000), Size(32, 32))
+        assert geometry == Geometry(Box(0, 0, 100, 3000), Size(32, 960), Box(0, 464, 32, 32), False)
 
 
 def test_geometry_may_be_asked_twice() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from runs import tiny
 
 from unmask.data import AnySource, Digits, Folder, Parquet, Shards, Tiff
+from unmask.data.band_files import BandReading
 from unmask.data.cpu_feed import CpuFeed
 from unmask.data.kinds import find_source, is_data, kind_of, parse_channels
 from unmask.data.loader import SetAside, batches
@@ -84,12 +85,12 @@ class TestKind:
 
 class TestChannels:
     def test_go_to_images_of_many_bands(self) -> None:
-        found = find_source("x.npy", None, (4, 3), -1.0)
+        found = find_source("x.npy", None, BandReading(channels=(4, 3), no_data=-1.0))
         assert found == Tiff(path=str(Path("x.npy").absolute()), channels=(4, 3), no_data=-1.0)
 
     def test_are_refused_elsewhere(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="grey or colour images; if it does not"):
-            find_source(str(touch(tmp_path, "a.jpg")), None, (1,))
+            find_source(str(touch(tmp_path, "a.jpg")), None, BandReading(channels=(1,)))
 
     def test_as_text(self) -> None:
         assert parse_channels(None) == ()

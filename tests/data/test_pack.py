@@ -26,6 +26,7 @@ from unmask.annotations import ClassMaps, MultiLabels
 from unmask.contracts import ImageSource, Size
 from unmask.data import Digits, Folder, Parquet, Shards, Tiff, pack_manifest, tar_index
 from unmask.data import pack as module
+from unmask.data.band_files import BandReading
 from unmask.data.cpu_feed import CpuFeed
 from unmask.data.decode import decode
 from unmask.data.kinds import find_source
@@ -371,7 +372,7 @@ class TestBands:
         image = Shards(path=str(tmp_path / "packed")).open()[0].image
         assert image[:, 0, 0].tolist() == [3.0, 1.0]
         with pytest.raises(SettingsError, match="set when shards are packed"):
-            find_source(str(tmp_path / "packed"), channels=(1,))
+            find_source(str(tmp_path / "packed"), how=BandReading(channels=(1,)))
 
 
 @pytest.fixture(scope="module")
@@ -554,7 +555,7 @@ def shards(many: Path, tmp_path: Path) -> Path:
 
 class TestReading:
     def test_needs_no_scan(self, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from unmask.data import image_files as reading
+        from unmask.data import picture_facts as reading
 
         monkeypatch.setattr(tar_index, "make_index", lambda _: pytest.fail("scanned"))
         monkeypatch.setattr(reading, "read_header", lambda _: pytest.fail("read a header"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from unmask.data.decode import plain_file
+from unmask.data.plain_headers import plain_file
 
 HEIGHT, WIDTH = 18, 25
 

@@ -8,8 +8,10 @@ import pytest
 import tifffile
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from unmask.data import Tiff, tiff
+from unmask.data import Tiff, band_files
+from unmask.data.band_files import BandReading, read_bands, read_shape
 from unmask.data.tiff import BandImages
 from unmask.errors import DataError, ResourceError, SettingsError
 
@@ -192,4 +194,120 @@ class TestRefused:
 
     def test_a_missing_codec_is_named(self) -> None:
         error = ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
-        assert "pip install 'unmask[tiff]'" in tiff._reason(error)
+        assert "pip install 'unmask[tiff]'" in band_files._reason(error)
+
+
+class TestFrames:
+    VALUES = RANDOM.integers(0, 4096, (2, 5, 3, 12, 10)).astype(np.uint16)
+
+    @pytest.mark.parametrize("options", [{"imagej": True}, {"compression": "zlib"}, {}], ids=str)
+    def test_each_has_its_values(self, tmp_path: Path, options: dict[str, Any]) -> None:
+        """Of time, depth and channels, the last are channels."""
+        pytest.importorskip("imagecodecs")
+        path = tmp_path / ("a.tif" if "imagej" in options else "a.ome.tif")
+        tifffile.imwrite(
+            path, self.VALUES, photometric="minisblack", metadata={"axes": "TZCYX"}, **options
+        )
+        shape = read_shape(path, BandReading())
+        assert (shape.channels, shape.frames, shape.axes) == (3, 10, "TZ")
+        for time, depth in ((0, 0), (0, 4), (1, 2)):
+            found = read_bands(path, BandReading(), False, time * 5 + depth)
+            assert np.array_equal(found.numpy(), self.VALUES[time, depth])
+
+    def test_a_frame_may_lie_within_pages(self, tmp_path: Path) -> None:
+        """Channels first, then depth, each a page."""
+        path = tmp_path / "a.ome.tif"
+        tifffile.imwrite(path, self.VALUES[0], photometric="minisblack", metadata={"axes": "CZYX"})
+        shape = read_shape(path, BandReading())
+        assert (shape.channels, shape.frames) == (5, 3)
+        found = read_bands(path, BandReading(), False, 2)
+        assert np.array_equal(found.numpy(), self.VALUES[0][:, 2])
+
+    def test_pages_of_other_sizes_are_noticed(self, tmp_path: Path) -> None:
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            for side in (12, 10):
+                file.write(scene(1, size=(side, side))[0], photometric="minisblack", metadata=None)
+        images = opened(tmp_path)
+        assert images[0].image.shape == (1, 12, 12)
+        assert images.notes == ("1 files have pages of other sizes, which are not read",)
+
+    def test_names_tell_frames_apart(self, tmp_path: Path) -> None:
+        tifffile.imwrite(
+            tmp_path / "a.ome.tif",
+            self.VALUES[0],
+            photometric="minisblack",
+            metadata={"axes": "ZCYX"},
+        )
+        images = opened(tmp_path)
+        assert [images.name(position) for position in (0, 4)] == ["a.ome.tif[1]", "a.ome.tif[5]"]
+
+
+class TestPhotometric:
+    @pytest.mark.parametrize("kind", [np.uint8, np.uint16, bool])
+    def test_white_may_be_zero(self, tmp_path: Path, kind: Any) -> None:
+        values = RANDOM.integers(0, 2 if kind is bool else 200, (12, 16)).astype(kind)
+        white = 1 if kind is bool else np.iinfo(kind).max
+        tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite")
+        found = opened(tmp_path)[0].image[0].numpy()
+        assert np.array_equal(found, white - values.astype(np.int64))
+        as_stored = opened(tmp_path, photometric=False)[0].image[0].numpy()
+        assert np.array_equal(as_stored, values.astype(as_stored.dtype))
+
+    def test_what_is_missing_is_found_first(self, tmp_path: Path) -> None:
+        values = np.array([[0, 7], [255, 9]], np.uint8)
+        tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite")
+        found = opened(tmp_path, no_data=0.0)[0].image[0]
+        assert found.isnan().tolist() == [[True, False], [False, False]]
+        assert found[0, 1] == 248
+
+    def test_palettes_are_looked_up(self, tmp_path: Path) -> None:
+        palette = RANDOM.integers(0, 65536, (3, 256)).astype(np.uint16)
+        indexes = RANDOM.integers(0, 256, (12, 10)).astype(np.uint8)
+        tifffile.imwrite(tmp_path / "a.tif", indexes, photometric="palette", colormap=palette)
+        images = opened(tmp_path)
+        assert (images.channels, images.values) == (3, "uint8")
+        assert np.array_equal(images[0].image.numpy(), (palette >> 8)[:, indexes].astype(np.uint8))
+
+
+class TestPictures:
+    def test_are_read_with_all_their_bits_where_there_are_no_others(self, tmp_path: Path) -> None:
+        deep = RANDOM.integers(0, 4096, (12, 10)).astype(np.uint16)
+        Image.fromarray(deep).save(tmp_path / "a.png")
+        images = opened(tmp_path)
+        assert images.values == "float32"
+        assert np.array_equal(images[0].image[0].numpy(), deep)
+
+    def test_alpha_is_a_channel(self, tmp_path: Path) -> None:
+        colours = RANDOM.integers(0, 256, (12, 10, 4)).astype(np.uint8)
+        Image.fromarray(colours).save(tmp_path / "a.png")
+        images = opened(tmp_path)
+        assert (images.channels, images.values) == (4, "uint8")
+        assert np.array_equal(images[0].image.numpy(), colours.transpose(2, 0, 1))
+
+    def test_previews_beside_scenes_are_passed_over(self, tmp_path: Path) -> None:
+        write(tmp_path / "a.tif", scene())
+        Image.new("RGB", (12, 10)).save(tmp_path / "a.png")
+        assert len(opened(tmp_path)) == 1
+
+
+class TestBandsInFiles:
+    def test_order_and_channels(self, tmp_path: Path) -> None:
+        values = scene(3, np.uint16)
+        for band, name in enumerate(("blue", "green", "red")):
+            write(tmp_path / name / "s.tif", values[band])
+        images = opened(tmp_path, bands=("red", "green", "blue"), channels=(3, 1))
+        assert np.array_equal(images[0].image.numpy(), values[[0, 2]])
+
+    def test_sizes_must_agree(self, tmp_path: Path) -> None:
+        write(tmp_path / "s_B1.tif", scene(1)[0])
+        write(tmp_path / "s_B2.tif", scene(1, size=(6, 5))[0])
+        with pytest.raises(DataError, match=r"has 12x10 pixels, and s_B2\.tif has 6x5"):
+            opened(tmp_path, bands=("B1", "B2"))
+
+    def test_a_word_stands_alone(self, tmp_path: Path) -> None:
+        """B1 is not in B10."""
+        for name in ("s_B1.tif", "s_B10.tif", "s_B2.tif"):
+            write(tmp_path / name, scene(1)[0])
+        images = opened(tmp_path, bands=("B1", "B2"))
+        assert (len(images), images.channels) == (1, 2)
+        assert images.others["(no band of these)"] == 1

@@ -25,6 +25,8 @@ FLAGS = {
     "--data-kind",
     "--channels",
     "--no-data",
+    "--frames",
+    "--bands",
     "--statistics",
     "--epochs",
     "--batch-size",

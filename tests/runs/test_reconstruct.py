@@ -160,6 +160,7 @@ class TestNearest:
         (Size(480, 640), Size(192, 256)),  # 194 x 259 at 50,176 pixels
         (Size(640, 480), Size(256, 192)),
         (Size(10, 1000), Size(16, 2240)),  # a side never vanishes
+        (Size(1, 600_000), Size(16, 392 * 16)),  # at most two times 196 patches
     ],
 )
 def test_size_that_keeps_proportions(image: Size, fitted: Size) -> None:

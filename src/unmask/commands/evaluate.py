@@ -304,7 +304,7 @@ def _source(request: _Request, model: Model) -> AnySource:
     labels_file = request.flags.labels_file
     if isinstance(request.data, str):
         kind = request.flags.data_kind
-        return find_source(request.data, kind, *model.bands, labels_file=labels_file)
+        return find_source(request.data, kind, labels_file=labels_file, like=model.bands)
     if labels_file is not None:
         raise SettingsError(
             "labels_file goes with a path; for the spec of a source use LabelsFile(data=..., labels=...)"

@@ -206,8 +206,8 @@ def _source(
 ) -> AnySource:
     """The source of DATA; multi-band images get the channels that the encoder was pretrained on."""
     pretraining_data = weights.run.data if weights and weights.run else None
-    bands = pretraining_data if isinstance(pretraining_data, Tiff) else Tiff(path="")
-    return find_source(data, kind, bands.channels, bands.no_data, labels_file=labels_file)
+    like = pretraining_data if isinstance(pretraining_data, Tiff) else Tiff(path="")
+    return find_source(data, kind, labels_file=labels_file, like=like)
 
 
 def _recipe(

@@ -14,7 +14,7 @@ from unmask.console.arguments import DataFlags, parse
 from unmask.console.output import bands_in_words, console, duration, gib, say_left_out
 from unmask.console.processes import signals
 from unmask.contracts import ImageSource
-from unmask.data.kinds import find_source, parse_channels
+from unmask.data.kinds import find_source
 from unmask.data.pack import Packer, Progress
 from unmask.data.pack_bytes import as_arrays
 from unmask.data.pack_manifest import Packing, read_pack
@@ -61,15 +61,18 @@ def main(arguments: list[str]) -> int:
         "pack",
         "Pack images into tar shards that are fast to read in random order.",
     )
+    how = args.about_data.reading()
     packing = Packing(
         short_side=args.short_side,
         quality=args.quality,
         shard_mib=args.shard_mib,
-        channels=parse_channels(args.about_data.channels),
-        no_data=args.about_data.no_data,
+        channels=how.channels,
+        no_data=how.no_data,
+        frames=how.frames,
+        bands=how.bands,
     )
     _check(args)
-    spec = find_source(args.data, args.about_data.data_kind, packing.channels, packing.no_data)
+    spec = find_source(args.data, args.about_data.data_kind, how)
     root = Path(args.shards).expanduser()
     sources = {split: spec.open(split) for split in spec.splits()}
     packer = Packer(

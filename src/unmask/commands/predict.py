@@ -155,10 +155,8 @@ def _predictions(
         raise SettingsError(
             f"give image files or one data set, got {len(images)} names, and {datasets[0]} is a data set"
         )
-    bands, no_data = predictor.model.bands
-    return _of_source(
-        predictor, find_source(datasets[0], kind, bands, no_data, labels_file=labels_file)
-    )
+    like = predictor.model.bands
+    return _of_source(predictor, find_source(datasets[0], kind, labels_file=labels_file, like=like))
 
 
 def _of_source(predictor: Predictor, data: AnySource) -> Predictions:

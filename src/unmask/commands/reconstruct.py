@@ -16,8 +16,9 @@ from torch import Tensor
 from unmask.console.arguments import parse
 from unmask.console.output import console, loaded, matched, notes, writing
 from unmask.data import AnySource
-from unmask.data.decode import open_image
 from unmask.data.kinds import find_source, is_data, parse_channels
+from unmask.data.picture_formats import open_image
+from unmask.data.statistics import read_as
 from unmask.errors import DataError, SettingsError, UnmaskError
 from unmask.masking import (
     AnyMasking,
@@ -266,7 +267,7 @@ def _pictures(images: Sequence[str | Path | AnySource], model: Model) -> list[tu
         if not isinstance(image, str | Path):
             pictures += _some_of(image, model)
         elif is_data(str(image)):
-            pictures += _some_of(find_source(str(image), None, *model.bands), model)
+            pictures += _some_of(find_source(str(image), like=model.bands), model)
         else:
             pictures.append((Path(image).name, model.fit(image)))
     if not pictures:
@@ -280,8 +281,11 @@ def _pictures(images: Sequence[str | Path | AnySource], model: Model) -> list[tu
 
 def _some_of(data: AnySource, model: Model) -> list[tuple[str, Tensor]]:
     """A few images of a set, those it keeps for testing if there are any."""
-    source = data.open(data.splits()[-1])
-    source = matched(source, model.spec.channels, "this model was trained on")
+    source = matched(
+        read_as(data.open(data.splits()[-1]), model.spec.statistics),
+        model.spec.channels,
+        "this model was trained on",
+    )
     count = len(source) if len(source) <= _SHOWN else _SHOWN_OF_MANY
     if count < len(source):
         notes.print(f"{count} of the {len(source):,} images in {source.where} are shown")

@@ -4,15 +4,16 @@ Every flag except a switch takes exactly one value. So DATA and `--recipe` can b
 """
 
 import re
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 import tyro
 
 from unmask.contracts import Size
 from unmask.data import AnySource, Tiff
-from unmask.data.kinds import find_source, parse_channels
+from unmask.data.band_files import BandReading, reading_of
+from unmask.data.kinds import find_source, parse_bands, parse_channels
 from unmask.errors import SettingsError
 from unmask.spec import kinds
 
@@ -38,6 +39,21 @@ class DataFlags:
     no_data: float | None = None
     """The value that marks missing pixels in multi-band images; GeoTIFFs state their own."""
 
+    frames: Literal["pictures", "bands"] | None = None
+    """Whether frames (time, depth) and pages of TIFF files are images or bands; as the file's axes say if not given."""
+
+    bands: str | None = None
+    """Words in the names of files that hold one band each, such as B02,B03,B04: these are stacked to one image."""
+
+    def reading(self) -> BandReading:
+        """How multi-band images are read."""
+        return BandReading(
+            channels=parse_channels(self.channels),
+            no_data=self.no_data,
+            frames=self.frames,
+            bands=parse_bands(self.bands),
+        )
+
 
 class Peek(NamedTuple):
     """The positional words and the flags of a command line, before it is parsed."""
@@ -54,21 +70,25 @@ class Peek(NamedTuple):
 
     def source(self, like: AnySource | None = None) -> AnySource:
         """The images that DATA and its flags name; those of another run set the channels if no flag does."""
-        old = like if isinstance(like, Tiff) else Tiff(path="")
-        channels, no_data = self.flags.get("channels"), old.no_data
+        old = reading_of(like) if isinstance(like, Tiff) else BandReading()
+        asked: dict[str, Any] = {}
+        if "channels" in self.flags:
+            asked["channels"] = parse_channels(self.flags["channels"])
         if "no-data" in self.flags:
-            try:
-                no_data = float(self.flags["no-data"])
-            except ValueError:
-                raise SettingsError(
-                    f"--no-data must be a number, got {self.flags['no-data']!r}"
-                ) from None
-        return find_source(
-            self.words[0],
-            self.flags.get("data-kind"),
-            parse_channels(channels) or old.channels,
-            no_data,
-        )
+            asked["no_data"] = _number(self.flags["no-data"])
+        if "frames" in self.flags:
+            asked["frames"] = self.flags["frames"]  # another word is refused later, by tyro
+        if "bands" in self.flags:
+            asked["bands"] = parse_bands(self.flags["bands"])
+        how = replace(old, **asked) if asked else BandReading()
+        return find_source(self.words[0], self.flags.get("data-kind"), how, like=old)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(f"--no-data must be a number, got {text!r}") from None
 
 
 def peek(arguments: list[str]) -> Peek:

@@ -191,6 +191,8 @@ def begin(command: Command, request: Request) -> Ready | None:
 
     # The run itself: what decides the result, in one spec.
     statistics = request.statistics()
+    images = common.images.read_as(statistics)
+    train_images = images.train
     job, weights = request.start(statistics)
     run = new_run(
         common.recipe_name,
@@ -216,7 +218,7 @@ def begin(command: Command, request: Request) -> Ready | None:
     folder.create(run)
     first = save_start(folder, run, train_images, module) if weights else None
     keep_names(folder, train_images)
-    return Ready(run, folder, run.data, common.images, module, first)
+    return Ready(run, folder, run.data, images, module, first)
 
 
 def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready | None:
@@ -247,7 +249,7 @@ def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready 
         console.print(f"{folder.root} is finished: {run.steps:,} of {run.steps:,} steps are done")
         return None
 
-    images = _images(command, run, folder, data)
+    images = _images(command, run, folder, data).read_as(run.statistics)
     keep_place(run, folder, data)
     check_decode(changed.hardware, images.train, run.recipe.views)
     say_what_differs(changed.hardware, run.hardware, run.torch_version)

@@ -23,9 +23,14 @@ def data_words(data: AnySource) -> list[str]:
 
 
 def band_words(data: AnySource) -> list[str]:
-    """The flags that choose channels and the value of missing pixels, for commands that take them."""
+    """The flags that say how multi-band images are read, for commands that take them."""
     inner = data.data if isinstance(data, LabelsFile) else data
     if not isinstance(inner, Tiff):
         return []
-    channels = ["--channels", ",".join(map(str, inner.channels))] if inner.channels else []
-    return channels + ([] if inner.no_data is None else ["--no-data", f"{inner.no_data:g}"])
+    flags = {
+        "--channels": ",".join(map(str, inner.channels)),
+        "--no-data": "" if inner.no_data is None else repr(inner.no_data),
+        "--frames": inner.frames or "",
+        "--bands": ",".join(inner.bands),
+    }
+    return [word for flag, value in flags.items() if value for word in (flag, value)]

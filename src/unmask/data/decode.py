@@ -1,55 +1,49 @@
 """Decoding of image files to uint8 pixels, with one policy for unusual files.
 
 - The content decides the format, not the name: a PNG called .jpg is read as a PNG.
-- The EXIF orientation is applied.
-- Palettes are resolved; transparent images are composited on white.
-- 16-bit grey is scaled from its full range, 0 to 65535, to 0 to 255.
+- The orientation that EXIF or XMP states is applied.
+- Palettes and MinIsWhite are resolved. Transparent images are composited on white, unless alpha is a channel of the data.
+- 16-bit pixels are scaled to 0 to 255 from a range that is measured once for all images (`deep`).
 - CMYK, YCbCr and LAB are converted to RGB. In a colour data set, grey is repeated in three channels; in a grey one,
   colour is converted to luma.
 - Of an animation or a file with several pages, only the first picture is read.
 - Refused, with a reason: damaged or truncated files, more than 179 million pixels, 32-bit and
   floating-point pixels (their range is not known).
 
-torchcodec decodes plain JPEG and PNG, several times faster than Pillow for small files. Pillow decodes all others,
-and all files if torchcodec is missing.
+torchcodec decodes plain JPEG and PNG, several times faster than Pillow for small files, and HEIC, which Pillow does
+not read. Pillow decodes all others, and all files if torchcodec is missing.
 """
 
 import io
 import re
 import struct
 import warnings
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8, UInt16
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from unmask.contracts import Size
+from unmask.data.deep import Range, grey_values, is_deep, range_of, scaled
+from unmask.data.picture_formats import (
+    HEAD,
+    first_bytes,
+    format_of,
+    heic_size,
+    is_heic,
+    open_image,
+    unknown_format,
+)
+from unmask.data.plain_headers import plain_file, turned_by_xmp
 from unmask.errors import DataError
 
-IMAGE_ENDINGS = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".ppm",
-        ".pgm",
-        ".jp2",
-    ]
-)
-"""Files with these endings are read as images; their content then decides the format."""
-
-_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""What Pillow may try. Never EPS: PostScript is a program, which Pillow would have Ghostscript run."""
+T = TypeVar("T")
 
 _MAX_PIXELS = 178_956_970  # Pillow's limit for decompression bombs
 _UNREADABLE = (
@@ -62,14 +56,25 @@ _UNREADABLE = (
     struct.error,
 )
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_PLAIN = (b"\x08\x00", b"\x08\x02")
-"""8-bit grey or RGB."""
-_PNG_SKIPPED = frozenset([b"gAMA", b"sRGB", b"pHYs", b"cHRM", b"iCCP", b"tEXt", b"tIME", b"bKGD"])
-_FRAMES = frozenset([0xC0, 0xC1, 0xC2])
-"""Baseline, extended and progressive frames."""
-_TABLES = frozenset([0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)])
-_MULTI_PICTURE = 0xE2, b"MPF\0"
+_TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: lambda array: array[:, ::-1],
+    3: lambda array: array[::-1, ::-1],
+    4: lambda array: array[::-1],
+    5: lambda array: array.swapaxes(0, 1),
+    6: lambda array: np.rot90(array, -1),
+    7: lambda array: array[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+"""How EXIF's orientations become upright."""
+
+
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+"""Pillow's modes by the number of channels."""
+
+_FAST_MODES = {1: "GRAY", 3: "RGB"}
+_ALPHA = ("LA", "RGBA", "PA", "La", "RGBa")
+_SEVERAL = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")
+"""Formats whose further pictures are frames or pages, not thumbnails as in phones' JPEGs."""
 
 
 class Header(NamedTuple):
@@ -77,10 +82,18 @@ class Header(NamedTuple):
 
     size: Size
     grey: bool
+    bands: int = 3
+    """Channels as stored, after palettes: 1 or 3, and alpha."""
+    deep: bool = False
+    """Whether pixels have 16 bits."""
+    alpha: bool = False
+    """Whether it has an alpha channel or a transparent colour."""
+    several: bool = False
+    """Whether the file holds further pictures."""
 
 
 def read_header(data: Any) -> Header:
-    """Size of an image and whether it is grey, from a path or an open file, without decoding pixels.
+    """Size, depth and channels of an image, from a path or an open file, without decoding pixels.
 
     Raises:
         DataError: with the reason, if `decode` would not read it.
@@ -88,35 +101,133 @@ def read_header(data: Any) -> Header:
     try:
         with open_image(data) as image:
             _check(image)
+            grey = image.mode in ("1", "L", "I") or image.mode.startswith("I;16")
             return Header(
-                Size(image.height, image.width), image.mode in ("1", "L", "I;16", "I;16B")
+                Size(image.height, image.width),
+                grey,
+                (1 if grey else 3) + (image.mode in _ALPHA),
+                is_deep(image),
+                image.mode in _ALPHA or "transparency" in image.info,
+                image.format in _SEVERAL and bool(getattr(image, "is_animated", False)),
             )
     except DataError:
         raise
+    except UnidentifiedImageError:
+        head = first_bytes(data)
+        if not is_heic(head):
+            raise DataError(unknown_format(head)) from None
+        if _torchcodec() is None:
+            raise DataError("a HEIC picture, which needs the package torchcodec") from None
+        return Header(heic_size(data), grey=False)
     except _UNREADABLE as error:
         raise DataError(_reason(error)) from None
 
 
-def decode(data: bytes, channels: int) -> UInt8[Tensor, "c h w"]:
-    """The pixels of an encoded image, with 1 or 3 channels; raises DataError with the reason."""
-    fast = _torchcodec()
+def is_picture(path: Path) -> bool:
+    """Whether a file is an image by its content, whatever its name."""
+    try:
+        head = first_bytes(path)
+        if format_of(head) is None:
+            return False
+        if format_of(head) not in (
+            "HEIC",
+            "JXL",
+        ):  # whose package may be missing; `read_header` says which
+            read_header(path)
+    except (DataError, OSError):
+        return False
+    return True
+
+
+def decode(data: bytes, channels: int, levels: Range | None = None) -> UInt8[Tensor, "c h w"]:
+    """The pixels of an encoded image, with 1 or 3 channels, or 2 or 4 with alpha as the last.
+
+    16-bit values are scaled from `levels`, or from the range of this image. Raises DataError with the reason if the image cannot be read.
+    """
+    fast = _torchcodec() if channels in _FAST_MODES else None
     try:
         if (
             fast
             and (plain := plain_file(data))
             and plain.size.height * plain.size.width <= _MAX_PIXELS
         ):
-            return fast[plain.format](data, mode="RGB" if channels == 3 else "GRAY")
+            return fast[plain.format](data, mode=_FAST_MODES[channels])
+        if is_heic(data[:HEAD]):
+            return _from_heic(data, channels)
         with open_image(io.BytesIO(data)) as image:
             _check(image)
             if fast and _plain(image):
-                return fast[image.format](data, mode="RGB" if channels == 3 else "GRAY")
-            pixels = np.array(_converted(image, "RGB" if channels == 3 else "L"))
+                return fast[image.format](data, mode=_FAST_MODES[channels])
+            pixels = np.array(converted(upright(image, data, levels), channels))
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(unknown_format(data[:HEAD])) from None
+    except _UNREADABLE as error:
+        raise DataError(_reason(error)) from None
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
+
+
+def raw_pixels(data: bytes) -> Shaped[NDArray[Any], "h w c"]:
+    """The values of an image as stored, uint8 or uint16, upright, with the channels that `Header.bands` counts."""
+    bands = read_header(io.BytesIO(data)).bands
+
+    def values(image: Image.Image) -> Shaped[NDArray[Any], "h w c"]:
+        if is_deep(image):
+            deep = _deep(image, data)
+            return (
+                deep if deep.shape[-1] == bands else np.repeat(deep, [3, 1], axis=-1)
+            )  # grey with alpha
+        mode = "RGBA" if bands == 4 else "RGB" if bands == 3 else "L"
+        pixels = np.array(ImageOps.exif_transpose(image).convert(mode))
+        return pixels.reshape(*pixels.shape[:2], bands)
+
+    if is_heic(data[:HEAD]):
+        return decode(data, 3).permute(1, 2, 0).numpy()
+    return _looked_at(data, values)
+
+
+def deep_values(data: bytes) -> UInt16[NDArray[Any], "h w c"]:
+    """The values of a 16-bit image; raises DataError with the reason if it cannot be read."""
+    return _looked_at(data, lambda image: _deep(image, data))
+
+
+def alpha_of(data: bytes) -> tuple[int, int]:
+    """The lowest and the highest alpha of an image; raises DataError with the reason if it cannot be read."""
+    alpha = _looked_at(data, lambda image: np.array(image.convert("RGBA").getchannel("A")))
+    return int(alpha.min()), int(alpha.max())
+
+
+def _deep(image: Image.Image, data: bytes) -> UInt16[NDArray[Any], "h w c"]:
+    """The values of an opened 16-bit image, upright."""
+    if image.format != "PNG":
+        return grey_values(image)
+    turned, stated = Image.Exif(), image.getexif().get(ExifTags.Base.Orientation, 1)
+    turned.load(image.info.get("exif", b""))
+    if fast := _torchcodec():
+        pixels = fast["PNG"](data, mode="UNCHANGED", output_dtype="auto")
+    else:  # Pillow cuts colours to 8 bits
+        from torchvision.io import decode_png
+
+        with warnings.catch_warnings():  # that torchcodec will take its place
+            warnings.simplefilter("ignore")
+            file = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            pixels = decode_png(file, apply_exif_orientation=True)
+    values = pixels.permute(1, 2, 0).numpy()
+    if stated == turned.get(ExifTags.Base.Orientation, 1):  # which both decoders have applied
+        return values
+    return _TURNS.get(stated, lambda array: array)(values)
+
+
+def _looked_at(data: bytes, look: Callable[[Image.Image], T]) -> T:
+    try:
+        with open_image(io.BytesIO(data)) as image:
+            _check(image)
+            return look(image)
     except DataError:
         raise
     except _UNREADABLE as error:
         raise DataError(_reason(error)) from None
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
 
 
 def decode_jpegs(files: list[Tensor], channels: int, device: torch.device) -> list[Tensor]:
@@ -134,110 +245,85 @@ def decode_jpegs(files: list[Tensor], channels: int, device: torch.device) -> li
 
 def upright_format(data: bytes) -> str | None:
     """JPEG or PNG, if every decoder reads the same pixels from the file as `decode`; else None."""
+    if is_heic(data[:HEAD]):
+        return None
     with open_image(io.BytesIO(data)) as image:
-        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-        return image.format if _plain(image) and upright else None
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return image.format if _plain(image) and not turned else None
 
 
 def jpeg_or_png(data: bytes) -> str:
-    """JPEG for any JPEG file, whatever its colour space; PNG for all others."""
+    """JPEG for pictures that were compressed as photographs already; PNG, without loss, for all others."""
+    if is_heic(data[:HEAD]):
+        return "JPEG"
     with open_image(io.BytesIO(data)) as image:
         return "JPEG" if image.format in ("JPEG", "MPO") else "PNG"
-
-
-class Plain(NamedTuple):
-    """An 8-bit file without transparency, palette or second picture."""
-
-    format: str
-    size: Size
-
-
-def plain_file(data: bytes) -> Plain | None:
-    """Format and size of a plain 8-bit JPEG or PNG, grey or RGB; None if that is not certain.
-
-    Pillow takes ten times as long, about 5 % of the time to decode a small image.
-    """
-    if data[:3] == b"\xff\xd8\xff":
-        return _jpeg(data)
-    return _png(data) if data[:8] == _PNG else None
-
-
-def _jpeg(data: bytes) -> Plain | None:
-    """Read the markers up to the frame header."""
-    offset = 2
-    while offset + 10 <= len(data) and data[offset] == 0xFF:
-        marker = data[offset + 1]
-        if marker in _FRAMES:
-            bits, height, width, channels = struct.unpack_from(">BHHB", data, offset + 4)
-            if bits != 8 or channels not in (1, 3) or not height or not width:
-                return None
-            return Plain("JPEG", Size(height, width))
-        if marker not in _TABLES or (marker, data[offset + 4 : offset + 8]) == _MULTI_PICTURE:
-            return None
-        offset += 2 + (data[offset + 2] << 8 | data[offset + 3])
-    return None
-
-
-def _png(data: bytes) -> Plain | None:
-    """Read the chunks up to the pixels."""
-    if data[12:16] != b"IHDR" or data[24:26] not in _PNG_PLAIN:
-        return None
-    width, height = struct.unpack_from(">II", data, 16)
-    offset = 33
-    while (kind := data[offset + 4 : offset + 8]) in _PNG_SKIPPED:
-        offset += 12 + int.from_bytes(data[offset : offset + 4], "big")
-    return Plain("PNG", Size(height, width)) if kind == b"IDAT" and height and width else None
 
 
 def _torchcodec() -> dict[str | None, Any] | None:
     """torchcodec's decoders by format, or None if it is not installed or cannot load its libraries."""
     try:
-        from torchcodec.decoders import decode_jpeg, decode_png
+        from torchcodec.decoders import decode_heic, decode_jpeg, decode_png
     except (ImportError, OSError, RuntimeError):
         return None
-    return {"JPEG": decode_jpeg, "PNG": decode_png}
+    return {"JPEG": decode_jpeg, "PNG": decode_png, "HEIC": decode_heic}
 
 
-def open_image(data: Any) -> Image.Image:
-    """A path or an open file as Pillow's image, pixels not yet read; in one of the formats that we read, by content.
+def upright(image: Image.Image, data: bytes, levels: Range | None) -> Image.Image:
+    """An opened image as its orientation says, with 8 bits per value. `levels` become 0 and 255; None measures them."""
+    if not is_deep(image):
+        return ImageOps.exif_transpose(image)
+    values = _deep(image, data)
+    return Image.fromarray(scaled(values, range_of([values]) if levels is None else levels))
 
-    Raises:
-        OSError: if it cannot be read; `UnidentifiedImageError` if it is in no such format.
-    """
-    Image.init()  # so that `OPEN` has every format that this build of Pillow reads
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(data, formats=[name for name in _FORMATS if name in Image.OPEN])
+
+def converted(image: Image.Image, channels: int) -> Image.Image:
+    """An 8-bit image with these channels; transparency is laid on white if alpha is not one of them."""
+    if channels in _FAST_MODES and image.has_transparency_data:
+        overlay = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay)
+    return image.convert(MODES[channels])
+
+
+def _from_heic(data: bytes, channels: int) -> UInt8[Tensor, "c h w"]:
+    fast = _torchcodec()
+    if fast is None:
+        raise DataError("a HEIC picture, which needs the package torchcodec")
+    size = heic_size(io.BytesIO(data))
+    if size.height * size.width > _MAX_PIXELS:
+        raise DataError(_too_large(size))
+    if channels in _FAST_MODES:
+        return fast["HEIC"](data, mode=_FAST_MODES[channels])
+    rgba = fast["HEIC"](data, mode="RGB_ALPHA")
+    return rgba if channels == 4 else rgba[[0, 3]]
 
 
 def _check(image: Image.Image) -> None:
     if image.width * image.height > _MAX_PIXELS:
-        raise DataError(f"{image.width} x {image.height} pixels are more than {_MAX_PIXELS:,}")
-    if image.mode in ("I", "F"):
-        raise DataError(f"pixels of mode {image.mode} (32 bits each) have no known range")
+        raise DataError(_too_large(Size(image.height, image.width)))
+    if image.mode in ("I", "F") and not is_deep(image):
+        raise DataError(
+            f"pixels of mode {image.mode} (32 bits each) have no known range; --data-kind tiff reads TIFF files with "
+            "any values"
+        )
+
+
+def _too_large(size: Size) -> str:
+    return f"{size.width} x {size.height} pixels are more than {_MAX_PIXELS:,}"
 
 
 def _plain(image: Image.Image) -> bool:
     """Whether torchcodec decodes this file as our policy says."""
-    if image.format not in ("JPEG", "PNG") or image.mode not in ("L", "RGB"):
+    if image.format not in ("JPEG", "PNG") or image.mode not in ("L", "RGB") or is_deep(image):
         return False
-    return not getattr(image, "is_animated", False) and "transparency" not in image.info
-
-
-def _converted(image: Image.Image, mode: str) -> Image.Image:
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16"):
-        levels = np.asarray(upright).astype(np.uint32)
-        upright = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
-    if upright.has_transparency_data:
-        overlay = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay)
-    return upright.convert(mode)
+    if getattr(image, "is_animated", False) or "transparency" in image.info:
+        return False
+    # Pillow also finds an orientation in XMP and in text chunks, torchcodec only in EXIF
+    stated = image.format == "JPEG" and not turned_by_xmp(image.info.get("xmp", b""))
+    return stated or image.getexif().get(ExifTags.Base.Orientation, 1) == 1
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image of a known format"
     if isinstance(error, Image.DecompressionBombError):
         return str(error).partition(", could")[0]
     if isinstance(error, PermissionError):

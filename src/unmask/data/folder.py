@@ -7,16 +7,18 @@ is its class.
 
 import os
 import stat
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from unmask.data.band_stacks import looks_like_stacks
 from unmask.data.cache import size_and_change
-from unmask.data.decode import IMAGE_ENDINGS
+from unmask.data.decode import is_picture
 from unmask.data.image_files import EncodedImages, Listing
 from unmask.data.labels import Names, fingerprint
+from unmask.data.picture_formats import FIRST_ENDINGS, IMAGE_ENDINGS
 from unmask.data.split_folders import split_part, splits_of
 from unmask.data.walk import walk
 from unmask.errors import DataError
@@ -35,6 +37,9 @@ class Folder:
     path: str
     """Path of the folder."""
 
+    by_content: bool = True
+    """Whether files without a usual ending are looked into; runs of older versions did not."""
+
     def splits(self) -> tuple[str, ...]:
         """("train", "test") if the folder has both, else ("train",): all images."""
         return splits_of(Path(self.path).expanduser())
@@ -46,10 +51,19 @@ class Folder:
             DataError: if the folder is missing or has no images.
         """
         part = split_part(self.path, split)
-        listing = list_files(part.root, IMAGE_ENDINGS, LARGEST_FILE)
-        source = EncodedImages(Files(part.root, listing.names), listing)
-        source.beside, source.notes = part.beside, (*part.notes, *listing.notes)
+        source = self._listed(part.root)
+        source.beside = part.beside
+        source.more_notes = part.notes + source.more_notes
         return source
+
+    def _listed(self, root: Path) -> EncodedImages:
+        """All images of a folder."""
+        endings = IMAGE_ENDINGS if self.by_content else FIRST_ENDINGS
+        listing = list_files(root, endings, self.by_content, LARGEST_FILE)
+        images = EncodedImages(Files(root, listing.names), listing)
+        hint = looks_like_stacks(listing.names)
+        images.more_notes += (hint,) if hint else ()
+        return images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +76,7 @@ class Undivided(Folder):
 
     def open(self, split: str = "train") -> EncodedImages:
         """Scan the folder; see `Folder.open`."""
-        root = Path(self.path).expanduser()
-        listing = list_files(root, IMAGE_ENDINGS, LARGEST_FILE)
-        return EncodedImages(Files(root, listing.names), listing)
+        return self._listed(Path(self.path).expanduser())
 
 
 class Files:
@@ -89,24 +101,40 @@ class Files:
             raise DataError(f"cannot be read ({error.strerror})") from None
 
 
+_TRIED = 3  # files of an unknown ending that are looked into
 _File = tuple[str, int, int]
 """Name, size in bytes and time of last change."""
 
 
-def list_files(root: Path, endings: frozenset[str], largest: int | None = None) -> Listing:
-    """Every visible file with one of these endings in a folder and its subfolders, sorted by name."""
+def list_files(
+    root: Path, endings: frozenset[str], by_content: bool = False, largest: int | None = None
+) -> Listing:
+    """Every visible file with one of these endings in a folder and its subfolders, sorted by name.
+
+    With `by_content`, also images without an ending, and those with an unknown ending if one of the first files with
+    that ending is an image. Files of more than `largest` bytes are refused.
+    """
     refused: list[tuple[str, str]] = []
     own: list[str] = []
-    others: Counter[str] = Counter()
-    files: list[_File] = []
+    by_ending: defaultdict[str, list[tuple[str, os.DirEntry[str]]]] = defaultdict(list)
     for name, entry in sorted(walk(root, refused, own), key=lambda found: found[0]):
         ending = os.path.splitext(name)[1].lower()  # noqa: PTH122 - faster for a million files
-        if ending not in endings:
-            others[ending or "(no ending)"] += 1
-        elif isinstance(file := _described(name, entry, largest), str):
-            refused.append((name, file))
+        by_ending[ending].append((name, entry))
+    files: list[_File] = []
+    others: Counter[str] = Counter()
+    for ending, group in by_ending.items():
+        described = [(name, _described(name, entry, largest)) for name, entry in group]
+        regular = [file for _, file in described if not isinstance(file, str)]
+        if ending in endings:
+            chosen = regular
+            refused += [(name, why) for name, why in described if isinstance(why, str)]
         else:
-            files.append(file)
+            first = len(group) if ending == "" else _TRIED
+            chosen = _pictures(root, regular, first) if by_content else []
+            if len(chosen) < len(group):
+                others[ending or "(no ending)"] += len(group) - len(chosen)
+        files += chosen
+    files.sort()
     names = [name for name, _, _ in files]
     sizes, changed = (np.array([file[i] for file in files], dtype=np.int64) for i in (1, 2))
     return Listing(
@@ -126,6 +154,13 @@ def _own_in_words(own: list[str]) -> tuple[str, ...]:
         return ()
     more = f" and {len(own) - 1:,} more" if len(own) > 1 else ""
     return (f"not read, because unmask wrote it: {min(own)}{more}",)
+
+
+def _pictures(root: Path, files: list[_File], first: int) -> list[_File]:
+    """The files that are images by content; none if none of the first ones is."""
+    if not any(is_picture(root / name) for name, *_ in files[:first]):
+        return []
+    return [file for file in files if is_picture(root / file[0])]
 
 
 def _described(name: str, entry: os.DirEntry[str], largest: int | None) -> _File | str:

@@ -15,6 +15,7 @@ from unmask.contracts import Size
 
 _BICUBIC = v2.InterpolationMode.BICUBIC
 _NEAREST = v2.InterpolationMode.NEAREST_EXACT  # plain NEAREST is off by half a pixel
+_LONG = 32  # times the shown length, from which on only a part is resized
 _LEAST_KNOWN = 0.5  # share of known values among the sources of a resized pixel; missing below it
 
 
@@ -68,6 +69,37 @@ def covering(whole: Size, size: Size) -> Size:
     return Size(
         max(size.height, round(whole.height * scale)), max(size.width, round(whole.width * scale))
     )
+
+
+def trimmed(geometry: Geometry) -> Geometry:
+    """The same view from less of the image, if resizing all of it would make far more pixels than the view shows.
+
+    A picture of 1 x 600,000 pixels that covers a view of 32 x 32 would become 32 x 19,200,000. Ordinary pictures keep
+    their geometry; of long ones, the view moves by less than a pixel.
+    """
+    part, resized, window = geometry.part, geometry.resized, geometry.window
+    top, height, window_top = _trimmed(part.height, resized.height, window.top, window.height)
+    left, width, window_left = _trimmed(part.width, resized.width, window.left, window.width)
+    return Geometry(
+        Box(part.top + top, part.left + left, height, width),
+        Size(
+            max(window_top + window.height, round(height * resized.height / part.height)),
+            max(window_left + window.width, round(width * resized.width / part.width)),
+        ),
+        Box(window_top, window_left, window.height, window.width),
+        geometry.mirrored,
+    )
+
+
+def _trimmed(part: int, resized: int, start: int, shown: int) -> tuple[int, int, int]:
+    """Along one axis: the first pixel and the number of pixels of the part that the view needs, and where it starts."""
+    if resized <= _LONG * shown:
+        return 0, part, start
+    scale = resized / part
+    margin = math.ceil(2 * max(1, 1 / scale)) + 1  # what a bicubic filter reaches
+    first = max(0, math.floor(start / scale) - margin)
+    last = min(part, math.ceil((start + shown) / scale) + margin)
+    return first, last - first, max(0, round(start - first * scale))
 
 
 def middle(resized: Size, size: Size) -> Box:

@@ -17,12 +17,13 @@ from torch import Tensor
 from unmask.annotations import Annotations, whole_image_only
 from unmask.contracts import Batch, ImageSource, Size
 from unmask.data.cpu_feed import CpuFeed
-from unmask.data.decode import decode, decode_jpegs, plain_file, upright_format
+from unmask.data.decode import decode_jpegs, upright_format
 from unmask.data.gpu_crops import cut, cut_box
 from unmask.data.image_files import EncodedImages
 from unmask.data.labels import Labels
 from unmask.data.loader import CropSize, Failures, Wanted, read_or_replace
 from unmask.data.multi_views import AnyPretrainingViews
+from unmask.data.plain_headers import plain_file
 from unmask.data.views import AnyViews, RandomCrop
 from unmask.errors import ResourceError, SettingsError
 
@@ -129,7 +130,7 @@ class GpuDecode:
         """
         assert isinstance(self.source, EncodedImages)
         data = self.source.encoded(position)
-        return _as_row(data) if _for_gpu(data) else decode(data, self.source.channels)
+        return _as_row(data) if _for_gpu(data) else self.source.decoded(data)
 
     def _content(
         self, image: Tensor, key: tuple[int, int], size: Size

@@ -1,24 +1,21 @@
 """Sources of encoded image files, stored in a folder, in tar shards or in Parquet."""
 
-import io
-import time
 from collections import Counter
 from copy import copy
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 from numpy.typing import NDArray
+from torch import Tensor
 
 from unmask.channels import Values
 from unmask.contracts import Sample, Size
-from unmask.data import cache
-from unmask.data.decode import IMAGE_ENDINGS, decode, read_header
+from unmask.data.decode import decode
 from unmask.data.labels import Labels, Names, folder_labels
+from unmask.data.picture_facts import Facts, Store, facts_of, size_of
+from unmask.data.picture_formats import IMAGE_ENDINGS
 from unmask.errors import DataError
-
-_HEADERS_READ = 100_000  # sizes and colours are known well enough; more would delay the start
-_WORTH_CACHING = 1.0  # seconds of reading headers
 
 
 class Listing(NamedTuple):
@@ -35,8 +32,8 @@ class Listing(NamedTuple):
     fingerprint: str
     state: str
     """A hash that changes with the files, their modification times included."""
-    headers: dict[str, Any] | None = None
-    """The result of `_read_headers`, if it is known without reading them."""
+    facts: Facts | None = None
+    """What the headers say, if it is known without reading them."""
     notes: tuple[str, ...] = ()
     """What the user should know, a sentence each."""
 
@@ -46,48 +43,36 @@ class Listing(NamedTuple):
         return names, folder_labels(names) if self.labels is None else self.labels.rows(rows)
 
 
-@runtime_checkable
-class Store(Protocol):
-    """Where the bytes of the images are stored."""
-
-    where: str
-
-    def read(self, row: int) -> bytes:
-        """All bytes of an image; raises DataError if it cannot be read."""
-        ...
-
-    def head(self, row: int) -> Path | io.BytesIO:
-        """A path or file from which the header of an image can be read."""
-        ...
-
-    def whole(self, row: int) -> Path | io.BytesIO:
-        """A path or file with the whole image."""
-        ...
-
-
 class EncodedImages:
     """The images of a listing with valid headers; decoded on access."""
 
     values: Values = "uint8"  # `decode` converts deeper pixels to uint8
     in_memory = False
+    more_notes: tuple[str, ...] = ()
+    """Notes from elsewhere, such as a labels file."""
 
     def __init__(self, store: Store, listing: Listing) -> None:
         self._store = store
         self.where, self.others = store.where, listing.others
         self.fingerprint, self.state = listing.fingerprint, listing.state
-        headers = listing.headers or _headers(store, listing)
-        bad = [row for row, _ in headers["refused"]]
-        self.refused = listing.refused + [(listing.names[r], why) for r, why in headers["refused"]]
+        facts = listing.facts or facts_of(store, listing.sizes, listing.state)
+        bad = [row for row, _ in facts.refused]
+        self.refused = listing.refused + [(listing.names[row], why) for row, why in facts.refused]
         self._rows = np.setdiff1d(np.arange(len(listing.names)), bad)
-        if not len(self._rows) or headers["channels"] is None:
+        if not len(self._rows) or not facts.channels:
             raise DataError(_nothing_found(store.where, self.refused, self.others))
-        self.channels: int = headers["channels"]
-        self.smallest_side: int = headers["smallest_side"]
-        self._typical = Size(*headers["typical"])
+        self.channels, self.smallest_side = facts.channels, facts.smallest_side
+        self.levels = facts.levels
+        self._facts = facts
         self._names, self.image_labels = listing.kept(self._rows)
         self.annotations = self.image_labels.kind
-        self.notes: tuple[str, ...] = listing.notes
+        self.more_notes = listing.notes
         self.beside: Counter[str] = Counter()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Noted`."""
+        return self.more_notes + self._facts.notes(self.channels, self.levels)
 
     def decoded_to(self, channels: int) -> "EncodedImages":
         """The same images decoded to grey (1) or colour (3)."""
@@ -95,12 +80,22 @@ class EncodedImages:
         other.channels = channels
         return other
 
+    def with_levels(self, levels: tuple[float, float] | None) -> "EncodedImages":
+        """The same images with another range of 16-bit values; see `Levelled`."""
+        other = copy(self)
+        other.levels = levels
+        return other
+
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, position: int) -> Sample:
-        image = decode(self.encoded(position), self.channels)
+        image = self.decoded(self.encoded(position))
         return Sample(image, self.image_labels.annotation(position))
+
+    def decoded(self, data: bytes) -> UInt8[Tensor, "c h w"]:
+        """The pixels of an image's file; raises DataError if it cannot be decoded."""
+        return decode(data, self.channels, self.levels)
 
     def encoded(self, position: int) -> bytes:
         """The bytes of the image's file; raises DataError if it cannot be read."""
@@ -116,42 +111,7 @@ class EncodedImages:
 
     def typical_size(self) -> Size:
         """Median height and width."""
-        return self._typical
-
-
-def _headers(store: Store, listing: Listing) -> dict[str, Any]:
-    """The result of `_read_headers`; cached if it took long, until the files change."""
-    if (cached := cache.read_json(f"headers-{listing.state}")) is not None:
-        return cached
-    started = time.perf_counter()
-    headers = _read_headers(store, listing)
-    if time.perf_counter() - started > _WORTH_CACHING:
-        cache.write_json(f"headers-{listing.state}", headers)
-    return headers
-
-
-def _read_headers(store: Store, listing: Listing) -> dict[str, Any]:
-    """Channels and sizes from the headers of at most 100,000 evenly spaced images; (row, reason) of invalid files."""
-    refused: list[tuple[int, str]] = []
-    sizes: list[Size] = []
-    grey = True
-    every = max(1, -(-len(listing.names) // _HEADERS_READ))
-    for row in range(len(listing.names)):
-        try:
-            if listing.sizes[row] == 0:
-                raise DataError("empty (0 bytes)")
-            if row % every == 0:
-                header = read_header(store.head(row))
-                sizes.append(header.size)
-                grey = grey and header.grey
-        except DataError as error:
-            refused.append((row, str(error)))
-    return {
-        "refused": refused,
-        "channels": (1 if grey else 3) if sizes else None,
-        "typical": [int(side) for side in np.median(sizes, axis=0)] if sizes else None,
-        "smallest_side": min(map(min, sizes)) if sizes else None,
-    }
+        return size_of(self._facts)
 
 
 def _nothing_found(where: str, refused: list[tuple[str, str]], others: Counter[str]) -> str:

@@ -13,6 +13,7 @@ from unmask.contracts import ImageSource, Sample, Size
 from unmask.data.cpu_feed import collate_pictures
 from unmask.data.loader import chunks, fetched
 from unmask.data.multi_views import check_views_carry, view_of
+from unmask.data.statistics import read_as
 from unmask.data.views import AnyViews, CenterCrop
 from unmask.errors import DataError
 
@@ -53,6 +54,7 @@ def in_order(
         ResourceError: if a worker dies.
     """
     check_views_carry(views, source.annotations)
+    source = read_as(source, statistics)
     batches = chunks(range(len(source)), batch_size)
     load, empty = partial(_load, source, views, size, statistics), True
     for batch in fetched(load, batches, workers, unreadable.extend):

@@ -2,17 +2,17 @@
 
 import os
 from collections import Counter
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, cast
 
 from PIL import UnidentifiedImageError
 
 from unmask.data import AnySource, Digits, LabelsFile, Shards, Tiff
-from unmask.data.decode import IMAGE_ENDINGS, open_image
+from unmask.data.band_files import BAND_ENDINGS, GDAL_NODATA, BandReading, reading_of, silent
 from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.pack_manifest import PACK
-from unmask.data.tiff import BAND_ENDINGS, GDAL_NODATA, silent
+from unmask.data.picture_formats import IMAGE_ENDINGS, open_image
 from unmask.errors import SettingsError, did_you_mean
 from unmask.own_output import is_run
 from unmask.spec import kinds
@@ -24,6 +24,8 @@ _KINDS: dict[str, Any] = {
 }
 """Sources that a path alone describes, and digits, by their public names."""
 
+DEFAULT_READING = BandReading()
+
 _FILES_LISTED = 2000  # a folder may have millions; the first ones show its kind
 _FILES_OPENED = 4
 _PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I;16B")
@@ -33,16 +35,18 @@ _ARCHIVES = {".tar": "shards", ".tgz": "shards", ".gz": "shards", ".parquet": "p
 def find_source(
     data: str,
     kind: str | None = None,
-    channels: tuple[int, ...] = (),
-    no_data: float | None = None,
+    how: BandReading = DEFAULT_READING,
     labels_file: str | None = None,
+    like: BandReading = DEFAULT_READING,
 ) -> AnySource:
-    """The source of DATA. Channels and no-data value are those of `Tiff`, the labels file that of `LabelsFile`.
+    """The source of DATA, with a labels file if one is given.
+
+    `how` says how multi-band images are read; if nothing is asked for, they are read as in `like`.
 
     Raises:
         SettingsError: for an unknown kind, for channels of images without bands, or for a labels file for digits.
     """
-    source = _images(data, kind, channels, no_data)
+    source = _images(data, kind, how, like)
     if labels_file is None:
         return source
     if isinstance(source, Digits):
@@ -57,29 +61,31 @@ def find_source(
     )
 
 
-def _images(
-    data: str, kind: str | None, channels: tuple[int, ...], no_data: float | None
-) -> AnySource:
+def _images(data: str, kind: str | None, how: BandReading, like: BandReading) -> AnySource:
     """The source of DATA without a labels file."""
     if kind is not None and kind not in _KINDS:
         raise SettingsError(f"unknown --data-kind {kind!r}; {did_you_mean(kind, _KINDS)}")
     if data == "digits" and kind in (None, "digits") and not Path(data).is_dir():
         return Digits()
-    cls = _KINDS[kind or kind_of(data)]
-    source = Digits() if cls is Digits else cls(path=str(Path(data).expanduser().absolute()))
-    if not channels and no_data is None:
-        return source
-    if isinstance(source, Shards):
+    if kind is None:
+        kind = "tiff" if how.bands else kind_of(data)
+        kind = "tiff" if like.bands and kind == "folder" else kind
+    cls = _KINDS[kind]
+    path = str(Path(data).expanduser().absolute())
+    if cls is Tiff:
+        return Tiff(path=path, **vars(reading_of(how if how != DEFAULT_READING else like)))
+    if how != DEFAULT_READING:
+        flags = "--channels, --no-data, --frames and --bands"
+        if cls is Shards:
+            raise SettingsError(
+                f"{flags} are set when shards are packed, and {data} is packed; pack the original images again with the "
+                "new values"
+            )
         raise SettingsError(
-            f"--channels and --no-data are set when shards are packed, and {data} is packed; pack the original images "
-            "again with the new values"
+            f"{flags} are for multi-band images, but {data} contains grey or colour images; if it does not, add "
+            "--data-kind tiff"
         )
-    if not isinstance(source, Tiff):
-        raise SettingsError(
-            f"--channels and --no-data are for multi-band images, but {data} contains grey or colour "
-            "images; if it does not, add --data-kind tiff"
-        )
-    return replace(source, channels=channels, no_data=no_data)
+    return Digits() if cls is Digits else cls(path=path)
 
 
 def as_source(data: str | Path | AnySource) -> AnySource:
@@ -97,6 +103,11 @@ def parse_channels(text: str | None, flag: str = "--channels") -> tuple[int, ...
             f"{flag} must be a list of channels counted from 1, such as 4,3,2, got {text!r}"
         )
     return tuple(int(word) for word in words)
+
+
+def parse_bands(text: str | None) -> tuple[str, ...]:
+    """Parse "B02,B03"; None means that no files are stacked. Raises SettingsError for an empty or repeated word."""
+    return () if text is None else BandReading(bands=tuple(map(str.strip, text.split(",")))).bands
 
 
 def is_data(name: str) -> bool:

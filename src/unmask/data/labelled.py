@@ -28,7 +28,7 @@ from unmask.data.tiff import BandImages
 from unmask.errors import DataError, SettingsError
 from unmask.randomness import derive
 from unmask.spec import kind_of
-from unmask.traits import Noted
+from unmask.traits import Levelled, Noted
 
 TEST_SHARE = 0.2
 _NAMED = 5  # names in a message
@@ -51,6 +51,17 @@ class Subset:
             hashlib.sha256(mark.encode() + rows.astype("<i8").tobytes()).hexdigest()[:16]
             for mark in (whole.fingerprint, whole.state)
         )
+
+    @property
+    def levels(self) -> tuple[float, float] | None:
+        """See `Levelled`."""
+        return self.whole.levels if isinstance(self.whole, Levelled) else None
+
+    def with_levels(self, levels: tuple[float, float] | None) -> "Subset":
+        """See `Levelled`."""
+        if not isinstance(self.whole, Levelled):
+            return self
+        return Subset(self.whole.with_levels(levels), self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -115,6 +126,8 @@ def open_labelled(data: AnySource, seed: int, takes: tuple[type, ...] = (ClassLa
     check_kind(train, takes)
     test = data.open("test") if "test" in data.splits() else None
     if test is not None:
+        if isinstance(train, Levelled) and isinstance(test, Levelled) and train.levels is not None:
+            test = test.with_levels(train.levels)
         test = with_channels(test, train.channels, "the training images have")
     if test is not None and test.annotations != train.annotations:
         test = with_classes_of(train, test)

@@ -86,7 +86,7 @@ class LabelsFile:
         values = labels.values[rows]
         values[rows < 0] = UNKNOWN
         other = relabelled(source, Labels(labels.kind, values))
-        other.notes = (*source.notes, *notes)
+        other.more_notes = source.more_notes + notes
         return other
 
 

@@ -45,6 +45,7 @@ from unmask.data.tar_index import ARRAY_ENDING, ORIGINAL_NAME
 from unmask.errors import DataError, ResourceError, RunError
 from unmask.files import is_unfinished
 from unmask.spec import to_json
+from unmask.traits import Levelled
 
 _CHUNK = 16  # images that a process encodes at a time
 _LOCK = ".lock"
@@ -140,6 +141,7 @@ class Packer:
                 images=len(source),
                 fingerprint=source.fingerprint,
                 channels=source.channels,
+                levels=source.levels if isinstance(source, Levelled) else None,
                 class_names=source.annotations.names,
                 several_classes=isinstance(source.annotations, MultiLabels),
             )

@@ -22,7 +22,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from unmask.contracts import ImageSource, Size
-from unmask.data.decode import decode, jpeg_or_png, upright_format
+from unmask.data.decode import jpeg_or_png, upright_format
 from unmask.data.geometry import resize
 from unmask.data.image_files import EncodedImages
 from unmask.data.tar_index import ARRAY_ENDING
@@ -94,8 +94,11 @@ def stored(source: ImageSource, position: int, short_side: int, quality: int) ->
     Raises:
         DataError: if it cannot be decoded.
     """
-    file = source.encoded(position) if isinstance(source, EncodedImages) else None
-    image = source[position].image if file is None else decode(file, source.channels)
+    if isinstance(source, EncodedImages):
+        file = source.encoded(position)
+        image = source.decoded(file)
+    else:
+        file, image = None, source[position].image
     size = shrunk_size(Size(*image.shape[-2:]), short_side)
     if image.dtype != torch.uint8 or len(image) not in (1, 3):
         smaller = image if size == image.shape[-2:] else resize(image, size)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from unmask.annotations import ClassLabels, MultiLabels, Unlabelled
+from unmask.data.band_files import Frames
 from unmask.data.cache import read_table, write_table
 from unmask.data.tar_index import COLUMNS
 from unmask.errors import DataError, SettingsError
@@ -52,6 +53,12 @@ class Packing:
     no_data: float | None = None
     """Value of multi-band images that means missing, if it was given."""
 
+    frames: Frames | None = None
+    """Whether frames and pages are pictures or bands, if it was given."""
+
+    bands: tuple[str, ...] = ()
+    """Words in the names of files that hold one band each."""
+
     def __post_init__(self) -> None:
         for name in ("short_side", "shard_mib"):
             if getattr(self, name) < 1:
@@ -76,6 +83,9 @@ class PackedSplit:
 
     class_names: tuple[str, ...]
     """Names of the classes by number, as used in `.cls` and `.json`."""
+
+    levels: tuple[float, float] | None = None
+    """The range of 16-bit values that became 0 to 255; None if there were no such images."""
 
     several_classes: bool = False
     """Whether an image may belong to several classes; then `.json` lists them."""
@@ -239,6 +249,10 @@ def check_finished(folder: Path, pack: Pack) -> None:
 def flags_of(packing: Packing) -> str:
     """The settings as flags of `unmask pack`."""
     flags = f"--short-side {packing.short_side} --quality {packing.quality} --shard-mib {packing.shard_mib}"
+    if packing.frames:
+        flags += f" --frames {packing.frames}"
+    if packing.bands:
+        flags += f" --bands {','.join(packing.bands)}"
     if packing.channels:
         flags += f" --channels {','.join(map(str, packing.channels))}"
     return flags if packing.no_data is None else f"{flags} --no-data {packing.no_data:g}"

@@ -69,7 +69,7 @@ class Parquet:
         source.beside = Counter({file.name: _rows_in(file) for file in division.beside})
         if division.val:
             rows = sum(map(_rows_in, division.val))
-            source.notes += (
+            source.more_notes += (
                 f"{rows:,} images in {division.val[0].name} and the like are not used; the test split has its own files",
             )
         return source

@@ -11,7 +11,6 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -28,6 +27,7 @@ from unmask.data.pack_manifest import (
     read_pack,
     valid_index,
 )
+from unmask.data.picture_facts import Facts
 from unmask.data.splits import Division, divided, find_files, split_of
 from unmask.data.tar_index import Index, index_of
 from unmask.data.tiff import BandImages, Tiff
@@ -178,7 +178,7 @@ def list_shards(shards: list[Path], where: str, split: str) -> tuple[Listing, pa
         others=sum((Counter(index.others) for index in indexes), Counter[str]()),
         fingerprint=fingerprint(names, sizes),
         state=fingerprint([f"{Path(where).absolute()}", *(str(fact) for fact in facts)]),
-        headers=_headers(places, packed),
+        facts=_facts(places, packed),
     )
     return listing, places
 
@@ -227,20 +227,16 @@ def _packed_split(shards: list[Path], split: str) -> PackedSplit | None:
     return next(iter(splits.values()))
 
 
-def _headers(places: pa.Table, packed: PackedSplit | None) -> dict[str, Any] | None:
-    """The result of reading all headers, from the indexes of packed shards; None if they do not have it."""
+def _facts(places: pa.Table, packed: PackedSplit | None) -> Facts | None:
+    """What the headers say, from the indexes of packed shards; None if they do not have it."""
     if packed is None or not len(places) or "height" not in places.column_names:
         return None
     sides = [places.column(name) for name in ("height", "width")]
     if any(side.null_count for side in sides):
         return None
     sizes = np.stack([side.to_numpy() for side in sides])
-    return {
-        "refused": [],
-        "channels": packed.channels,
-        "typical": [int(side) for side in np.median(sizes, axis=1)],
-        "smallest_side": int(sizes.min()),
-    }
+    height, width = (int(side) for side in np.median(sizes, axis=1))
+    return Facts([], packed.channels, (height, width), int(sizes.min()), levels=packed.levels)
 
 
 def _labels(places: pa.Table, indexes: list[Index], packed: PackedSplit | None) -> Labels | None:

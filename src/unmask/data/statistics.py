@@ -1,6 +1,7 @@
 """Channel statistics: published, measured on the user's images, or from a file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from unmask.channels import IMAGENET, ChannelStatistics
 from unmask.contracts import ImageSource
 from unmask.errors import DataError, SettingsError
 from unmask.spec import from_json
+from unmask.traits import Levelled
 
 MEASURED = "measured"
 """The first word of `ChannelStatistics.source` if the statistics were measured on the images."""
@@ -55,6 +57,18 @@ def read_statistics(path: Path) -> ChannelStatistics:
         raise SettingsError(f"--statistics {path} cannot be read: {error}") from None
 
 
+def read_as(source: ImageSource, statistics: ChannelStatistics) -> ImageSource:
+    """The source with its 16-bit pictures scaled as in training; in their own range if training saw none."""
+    if statistics.levels is None or not isinstance(source, Levelled):
+        return source
+    return source.with_levels(statistics.levels)
+
+
+def with_levels_of(source: ImageSource, statistics: ChannelStatistics) -> ChannelStatistics:
+    """The statistics with the range that scales the source's 16-bit pictures, so that later ones are scaled alike."""
+    return replace(statistics, levels=source.levels if isinstance(source, Levelled) else None)
+
+
 def measure(source: ImageSource) -> ChannelStatistics:
     """Mean, standard deviation and range, over about 16,000 pixels of each of at most 1,000 evenly spaced images.
 
@@ -86,6 +100,7 @@ def measure(source: ImageSource) -> ChannelStatistics:
             for name, numbers in (("mean", mean), ("std", std), ("low", low), ("high", high))
         },
         values=source.values,
+        levels=None,
         source=f"{MEASURED} on {min(_IMAGES, len(source)):,} images"
         + (f"; constant: channel {', '.join(map(str, constant))}" if constant else ""),
     )

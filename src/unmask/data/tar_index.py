@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from unmask.data import cache
 from unmask.data.cache import size_and_time
-from unmask.data.decode import IMAGE_ENDINGS
 from unmask.data.labels import as_word, fingerprint, words_of
+from unmask.data.picture_formats import IMAGE_ENDINGS
 from unmask.errors import DataError
 
 _VERSION = 4

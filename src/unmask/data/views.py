@@ -22,6 +22,7 @@ from unmask.data.geometry import (
     covering,
     middle,
     moved_pixels,
+    trimmed,
     view_of_part,
 )
 from unmask.errors import DataError
@@ -155,7 +156,7 @@ class FixedCrop:
             for most, least in zip(resized, size, strict=True)
         )
         mirrored = _drawn_flip(self.flip_probability, random)
-        return Geometry(Box(0, 0, *whole), resized, Box(top, left, *size), mirrored)
+        return trimmed(Geometry(Box(0, 0, *whole), resized, Box(top, left, *size), mirrored))
 
 
 def check_colors(image: Tensor, channels: tuple[int, ...], what: str, remedy: str) -> None:
@@ -312,7 +313,7 @@ def center_crop(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c
 
 def _central(whole: Size, resized: Size, size: Size) -> Geometry:
     """The geometry of a centre crop from a resized image."""
-    return Geometry(Box(0, 0, *whole), resized, middle(resized, size), False)
+    return trimmed(Geometry(Box(0, 0, *whole), resized, middle(resized, size), False))
 
 
 AnyCrops = (

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from unmask.data.decode import IMAGE_ENDINGS
+from unmask.data.picture_formats import IMAGE_ENDINGS
 from unmask.own_output import is_picture, is_run
 
 _COUNTED = IMAGE_ENDINGS | {".npy"}

@@ -17,7 +17,7 @@ from unmask.training import checkpoint
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.distributed import here
 
-SPEC_VERSION = 2
+SPEC_VERSION = 3
 _LEFTOVERS = (
     ".spec.json",
     "statistics.json",
@@ -106,6 +106,8 @@ class RunFolder:
             )
         if version == 1:
             data = _migrated(data)
+        if version in (1, 2):
+            data = {**data, "spec_version": 3, "data": _read_as_before(data.get("data"))}
         made_by = _command_of(data)
         if commands and made_by not in commands:
             raise RunError(
@@ -202,6 +204,19 @@ def _migrated(data: dict[str, Any]) -> dict[str, Any]:
     if kind == "finetune":
         job["annotations"] = {"kind": "class", "names": fields.pop("classes", None)}
     return {**fields, "job": job}
+
+
+def _read_as_before(source: Any) -> Any:
+    """A source of version 1 or 2 with settings that read the files as these versions did."""
+    if not isinstance(source, dict):
+        return source
+    if source.get("kind") == "labels-file":
+        return {**source, "data": _read_as_before(source.get("data"))}
+    old = {
+        "folder": {"by_content": False},
+        "tiff": {"frames": "bands", "photometric": False},
+    }
+    return {**source, **old.get(str(source.get("kind")), {})}
 
 
 def _command_of(data: dict[str, Any]) -> str:

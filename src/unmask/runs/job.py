@@ -9,6 +9,7 @@ from unmask.channels import ChannelStatistics
 from unmask.contracts import Batch, ImageSource
 from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
+from unmask.data.statistics import read_as
 from unmask.formats.model import ModelSpec, Weights
 from unmask.training.hardware import Hardware
 
@@ -68,6 +69,14 @@ class Images(NamedTuple):
     """Training images held out for choosing thresholds; None if the task chooses none."""
     split: str = ""
     """How the split was made, in words."""
+
+    def read_as(self, statistics: ChannelStatistics) -> "Images":
+        """The same images, read as in a run with these statistics."""
+        test, held_out = (
+            None if source is None else read_as(source, statistics)
+            for source in (self.test, self.held_out)
+        )
+        return Images(read_as(self.train, statistics), test, held_out, self.split)
 
 
 class Picture(NamedTuple):

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from unmask.contracts import Size
 from unmask.data import LabelsFile, Tiff
+from unmask.data.band_files import BAND_ENDINGS, BandReading, read_bands, reading_of
 from unmask.data.decode import decode
 from unmask.data.in_memory import to_channels
-from unmask.data.tiff import BAND_ENDINGS, read_bands
 from unmask.data.views import center_crop
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, RunError, SettingsError
@@ -188,11 +188,11 @@ class Model:
         return PatchMask(*(part[:1] for part in drawn))
 
     @property
-    def bands(self) -> tuple[tuple[int, ...], float | None]:
-        """Channels of multi-band images used in training (all if empty), and their no-data value."""
+    def bands(self) -> BandReading:
+        """How multi-band images were read in training."""
         data = self.run.data if self.run else None
         data = data.data if isinstance(data, LabelsFile) else data
-        return (data.channels, data.no_data) if isinstance(data, Tiff) else ((), None)
+        return reading_of(data) if isinstance(data, Tiff) else BandReading()
 
     def read(self, path: str | Path) -> Shaped[Tensor, "c h w"]:
         """The pixels of a file, in the form used in training.
@@ -208,12 +208,12 @@ class Model:
             raise DataError(f"{path}: {error}") from None
 
     def _decoded(self, path: Path) -> Shaped[Tensor, "c h w"]:
-        (channels, no_data), values = self.bands, self.spec.statistics.values
-        ending = path.suffix.lower()
-        many = self.spec.channels not in (1, 3) or self.bands != ((), None)
-        if ending not in BAND_ENDINGS or not (many or values == "float32" or ending == ".npy"):
-            return decode(path.read_bytes(), self.spec.channels)
-        image = read_bands(path, channels, no_data, values == "uint8")
+        values, ending = self.spec.statistics.values, path.suffix.lower()
+        many = self.spec.channels not in (1, 3) or self.bands != BandReading()
+        whole = many or values == "float32"
+        if ending != ".npy" and not (whole and (ending in BAND_ENDINGS or values == "float32")):
+            return decode(path.read_bytes(), self.spec.channels, self.spec.statistics.levels)
+        image = read_bands(path, self.bands, values == "uint8")
         if len(image) != self.spec.channels:
             raise DataError(
                 f"has {len(image)} channels, but the model was trained on {self.spec.channels}"

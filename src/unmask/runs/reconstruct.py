@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource, Size
+from unmask.data.statistics import read_as
 from unmask.data.views import center_crop
 from unmask.errors import DataError
 from unmask.masks import PatchMask
@@ -114,6 +115,7 @@ def nearest_errors(
     images are compared; the image itself is excluded. Returns (error in levels of 255, name) for each pair (None if
     there is no other image), and the number of images compared.
     """
+    source = read_as(source, statistics)
     positions = np.unique(np.linspace(0, len(source) - 1, _MOST_IMAGES).astype(int))
     best = [(math.inf, 0.0, "")] * len(questions)
     compared = 0
@@ -138,6 +140,12 @@ def nearest_errors(
 
 
 def fitted_size(image: Size, trained: Size, patch_size: int) -> Size:
-    """The size, in multiples of the patch size, with the image's aspect ratio and about the training area."""
-    scale = (trained.height * trained.width / (image.height * image.width)) ** 0.5
-    return Size(*(max(1, round(side * scale / patch_size)) * patch_size for side in image))
+    """The size, in multiples of the patch size, with the image's aspect ratio and about the training area.
+
+    A picture so long that a row of patches has more than twice that area loses its ends.
+    """
+    area = trained.height * trained.width
+    scale = (area / (image.height * image.width)) ** 0.5
+    height, width = (max(1, round(side * scale / patch_size)) for side in image)
+    most = max(1, 2 * area // patch_size**2)
+    return Size(min(height, most) * patch_size, min(width, most) * patch_size)

@@ -10,6 +10,7 @@ from torch import nn
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
+from unmask.data.statistics import with_levels_of
 from unmask.errors import SettingsError
 from unmask.formats.model import ModelSpec, Weights
 from unmask.recipes import Recipe, Tokenizing, Transfer
@@ -165,7 +166,7 @@ def new_run(
         images=len(source),
         channels=source.channels,
         fingerprint=source.fingerprint,
-        statistics=statistics,
+        statistics=with_levels_of(source, statistics),
         seed=seed,
         hardware=hardware,
         save_every_minutes=save_every_minutes,
