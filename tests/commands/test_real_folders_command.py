@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
 import re
 import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands.said import Unmask
 from PIL import Image
-from runs import tiny
+from runs import tiny, tiny_transfer
 
 from unmask.data import Folder, Parquet
 from unmask.data.folder import Undivided
@@ -320,3 +322,73 @@ def printed(text: str) -> list[list[str]]:
     """The commands of unmask in a text, as a shell reads them."""
     found = re.findall(r"(?:it|with): +(unmask .*)", text)
     return [shlex.split(command) for command in found]
+
+
+class TestSingleFiles:
+    @pytest.mark.parametrize("command", ["reconstruct", "predict"])
+    @pytest.mark.parametrize(
+        ("make", "words"),
+        [
+            (os.mkfifo, "not a regular file"),
+            (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
+            (lambda path: path.write_bytes(b""), "empty (0 bytes)"),
+            (lambda path: _sparse(path, 3 * 2**30), "has 3.0 GiB, more than one image may have"),
+        ],
+    )
+    def test_have_the_guards_of_a_folder(
+        self,
+        unmask: Unmask,
+        trained: RunFolder,
+        tuned: RunFolder,
+        tmp_path: Path,
+        command: str,
+        make: Callable[[Path], object],
+        words: str,
+    ) -> None:
+        make(tmp_path / "x.png")
+        run = trained if command == "reconstruct" else tuned
+        said = unmask(command, run.root, tmp_path / "x.png")
+        assert said.status == 1
+        assert f"{tmp_path / 'x.png'}: {words}" in said.err
+
+    def test_a_folder_names_them_too(self, fill: Fill, begin: Begin) -> None:
+        root = fill("photos", ":60")
+        os.mkfifo(root / "pipe.png")
+        _sparse(root / "sparse.png", 3 * 2**30)
+        said = begin(root)
+        assert "2 cannot be used, the first is pipe.png: not a regular file" in said
+
+    @pytest.mark.parametrize("name", ["a{1}.png", "b*.png", "c{0..9}.png", "x.png"])
+    def test_names_like_patterns_are_files(
+        self, unmask: Unmask, trained: RunFolder, tuned: RunFolder, tmp_path: Path, name: str
+    ) -> None:
+        file = tmp_path / name
+        if name == "x.png":  # a folder that is called like a picture
+            tiny.write_images(file, 2)
+        else:
+            Image.new("RGB", (12, 12)).save(file)
+        for command, run in (("reconstruct", trained), ("predict", tuned)):
+            said = unmask(command, run.root, file)
+            assert said.status == 0, said.err
+
+    @pytest.mark.parametrize("dtype", [">u2", ">f4", [("red", "u1"), ("green", "u1")], "O", "c8"])
+    def test_arrays_of_other_types_are_read_or_refused(
+        self, unmask: Unmask, trained: RunFolder, tmp_path: Path, dtype: Any
+    ) -> None:
+        np.save(tmp_path / "x.npy", np.zeros((3, 16, 12), dtype))
+        said = unmask("reconstruct", trained.root, tmp_path / "x.npy")
+        assert said.status == 1
+        assert f"{tmp_path / 'x.npy'}: " in said.err
+
+
+@pytest.fixture(scope="module")
+def tuned(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run of fine-tuning."""
+    folder = tiny_transfer.begin(tmp_path_factory.mktemp("predict") / "tuned", classes)
+    tiny_transfer.go_on(folder)
+    return folder
+
+
+def _sparse(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        file.truncate(size)

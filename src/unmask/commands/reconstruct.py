@@ -19,6 +19,7 @@ from unmask.data import AnySource
 from unmask.data.kinds import find_source, is_data, parse_channels
 from unmask.data.picture_formats import open_image
 from unmask.data.statistics import read_as
+from unmask.data.walk import check_file
 from unmask.errors import DataError, SettingsError, UnmaskError
 from unmask.masking import (
     AnyMasking,
@@ -240,12 +241,13 @@ def _with_ratio(masking: AnyMasking, ratio: float) -> AnyMasking:
 def _painted(path: Path) -> Tensor:
     """Which pixels of a picture are painted, [h w]."""
     try:
+        check_file(path)
         with open_image(path) as image:
             alpha = image.has_transparency_data
             levels = np.asarray(
                 image.convert("RGBA").getchannel("A") if alpha else image.convert("L")
             )
-    except (OSError, UnidentifiedImageError):
+    except (OSError, UnidentifiedImageError, DataError):
         raise DataError(f"--mask {path} cannot be read as a picture") from None
     return torch.from_numpy(levels >= 128)
 

@@ -6,7 +6,6 @@ is its class.
 """
 
 import os
-import stat
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,8 @@ from unmask.data.image_files import EncodedImages, Listing
 from unmask.data.labels import Names, fingerprint
 from unmask.data.picture_formats import FIRST_ENDINGS, IMAGE_ENDINGS
 from unmask.data.split_folders import split_part, splits_of
-from unmask.data.walk import walk
+from unmask.data.walk import LARGEST_FILE, walk, why_not
 from unmask.errors import DataError
-
-LARGEST_FILE = 2**31
-"""Bytes of the largest encoded image that is read."""
-
-NOT_REGULAR = "not a regular file"
-"""The reason why a device, a pipe or a socket is not read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,11 +165,5 @@ def _described(name: str, entry: os.DirEntry[str], largest: int | None) -> _File
         status = entry.stat()
     except OSError:
         return name, 1, 0
-    if not stat.S_ISREG(status.st_mode):
-        return NOT_REGULAR
     size, changed = size_and_change(status)
-    if largest is not None and size > largest:
-        return (
-            f"has {size / 2**30:.1f} GiB, more than one image may have ({largest / 2**30:.0f} GiB)"
-        )
-    return name, size, changed
+    return why_not(status, largest) or (name, size, changed)

@@ -112,10 +112,10 @@ def parse_bands(text: str | None) -> tuple[str, ...]:
 
 def is_data(name: str) -> bool:
     """Whether a path or pattern is a set of images, not a single image."""
-    pattern = "{" in name or "*" in name
-    return (
-        name == "digits" or Path(name).is_dir() or pattern or kind_of(name) in ("shards", "parquet")
-    )
+    path = Path(name).expanduser()
+    if path.is_dir() or kind_of(name) in ("shards", "parquet"):
+        return True
+    return not path.exists() and (name == "digits" or "{" in name or "*" in name)
 
 
 def kind_of(data: str) -> str:

@@ -121,6 +121,8 @@ def _read(path: Path) -> dict[str, list[Any]]:
     """The columns of a file; CSV columns are read as text."""
     import pyarrow.csv as pacsv  # a machine that only trains need not have all of pyarrow
 
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is not a regular file; the labels file must be CSV or Parquet")
     try:
         if path.suffix.lower() == ".parquet":
             table = pq.read_table(path)

@@ -73,7 +73,8 @@ def find_files(path: str, ending: str) -> list[Path]:
     Raises:
         DataError: if there are none, or a file of a range is missing.
     """
-    if _RANGE.search(path):
+    root = Path(path).expanduser()
+    if _RANGE.search(path) and not root.exists():
         files = [Path(name).expanduser() for name in _expanded(path)]
         missing = [str(file) for file in files if not file.is_file()]
         if missing:
@@ -82,7 +83,6 @@ def find_files(path: str, ending: str) -> list[Path]:
                 f"{missing[0]}; copy them there, or shorten the range"
             )
         return files
-    root = Path(path).expanduser()
     if root.is_dir():
         files = sorted(file for file in root.rglob(f"*{ending}") if not _hidden(file, root))
         runs = {folder for folder in {file.parent for file in files} if _in_run(folder, root)}

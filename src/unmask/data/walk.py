@@ -1,11 +1,16 @@
 """Walking through a folder of images: visible files that unmask did not write."""
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from unmask.data.picture_formats import IMAGE_ENDINGS
+from unmask.errors import DataError
 from unmask.own_output import is_picture, is_run
+
+LARGEST_FILE = 2**31
+"""Bytes of the largest encoded image that is read."""
 
 _COUNTED = IMAGE_ENDINGS | {".npy"}
 
@@ -47,6 +52,30 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a cycle of links
         return False
+
+
+def why_not(status: os.stat_result, largest: int | None = None) -> str | None:
+    """Why a file is not read: one policy for the files of a folder and for a single file; None if it is."""
+    if not stat.S_ISREG(status.st_mode):
+        return "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+    if largest is not None and status.st_size > largest:
+        size, limit = (number / 2**30 for number in (status.st_size, largest))
+        return f"has {size:.1f} GiB, more than one image may have ({limit:.0f} GiB)"
+    return None
+
+
+def check_file(path: Path, largest: int | None = LARGEST_FILE) -> None:
+    """Refuse a single file that a folder would refuse, before it is opened.
+
+    Raises:
+        DataError: with the reason, without the name.
+        OSError: if there is no such file.
+    """
+    status = path.stat()
+    if reason := why_not(status, largest):
+        raise DataError(reason)
+    if status.st_size == 0:
+        raise DataError("empty (0 bytes)")
 
 
 def folders_in(root: Path) -> list[str]:

@@ -14,6 +14,7 @@ from unmask.data.band_files import BAND_ENDINGS, BandReading, read_bands, readin
 from unmask.data.decode import decode
 from unmask.data.in_memory import to_channels
 from unmask.data.views import center_crop
+from unmask.data.walk import LARGEST_FILE, check_file
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, RunError, SettingsError
 from unmask.masking import AnyMasking, draw_masks
@@ -201,6 +202,7 @@ class Model:
             DataError: with the file and the reason.
         """
         try:
+            check_file(Path(path), None if Path(path).suffix.lower() == ".npy" else LARGEST_FILE)
             return self.spec.statistics.in_units(self._decoded(Path(path)))
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror})") from None
