@@ -188,6 +188,14 @@ class TestClassesOfTwoFolders:
         assert f"the images in {root}/test are unlabelled" in said.err
         assert f"or give {root}/train alone as DATA" in said.err
 
+    def test_the_share_of_the_largest_class_stands_beside_accuracy(
+        self, unmask: Unmask, trained: RunFolder, fill: Fill
+    ) -> None:
+        root = fill("uneven", "train/a:8", "train/b:8", "test/a:9", "test/b:1")
+        said = unmask("evaluate", trained.root, root, "--out", "scores.json")
+        assert "largest class │ │ │ │ 90.0% │ 50.0%".replace("│ ", "") in said.out
+        assert json.loads(Path("scores.json").read_text())["largest_class"] == 0.9
+
     def test_a_class_with_one_image_is_learned_from(
         self, unmask: Unmask, trained: RunFolder, fill: Fill
     ) -> None:
@@ -379,6 +387,60 @@ class TestSingleFiles:
         said = unmask("reconstruct", trained.root, tmp_path / "x.npy")
         assert said.status == 1
         assert f"{tmp_path / 'x.npy'}: " in said.err
+
+
+class TestOtherWordsThanData:
+    DOORS = (
+        ("pretrain", "DATA"),
+        ("tokenizer", "DATA"),
+        ("finetune", "scratch", "DATA"),
+        ("evaluate", "RUN", "DATA"),
+        ("predict", "TUNED", "DATA"),
+        ("reconstruct", "RUN", "DATA"),
+        ("pack", "DATA", "packed"),
+        ("study", "target", "DATA"),
+        ("compare", "DATA"),
+        ("bench", "--data", "DATA"),
+    )
+
+    @pytest.mark.parametrize("door", DOORS, ids=lambda door: door[0])
+    def test_are_refused_as_typed_with_what_to_do(
+        self,
+        unmask: Unmask,
+        trained: RunFolder,
+        tuned: RunFolder,
+        tmp_path: Path,
+        door: tuple[str, ...],
+    ) -> None:
+        (tmp_path / "x.zip").write_bytes(b"PK")
+        (tmp_path / "x.csv").write_text("file_name,label\n")
+        places = {"RUN": trained.root, "TUNED": tuned.root}
+        for data, words in (
+            ("https://example.com/a.zip", "https://example.com/a.zip is an address"),
+            ("s3://bucket/images", "s3://bucket/images is an address"),
+            (f"{tmp_path}/x.zip", "x.zip is an archive; unpack it"),
+            (f"{tmp_path}/x.csv", "x.csv is a table; give the folder of its images"),
+        ):
+            said = unmask(*(places.get(word, data if word == "DATA" else word) for word in door))
+            assert said.status == 1
+            assert words in said.err
+
+    @pytest.mark.parametrize(
+        ("words", "answer"),
+        [
+            (["phots"], "phots does not exist (did you mean {here}/photos?); DATA is"),
+            (["nowhere/photos"], "does not exist ({here} exists, but has no nowhere)"),
+            (["data=photos"], "data=photos does not exist; for a setting, write photos"),
+            (["epochs=3"], "for a setting, write --epochs 3"),
+            (["--data", "my photos"], "write unmask pretrain ... 'my photos' without --data"),
+            (["--data=photos"], "write unmask pretrain ... photos without --data"),
+        ],
+    )
+    def test_of_pretrain(self, unmask: Unmask, words: list[str], answer: str) -> None:
+        Path("photos").mkdir()
+        said = unmask("pretrain", *words)
+        assert said.status == 1
+        assert answer.format(here=Path.cwd()) in said.err
 
 
 @pytest.fixture(scope="module")

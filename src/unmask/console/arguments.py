@@ -14,7 +14,7 @@ from unmask.contracts import Size
 from unmask.data import AnySource, Tiff
 from unmask.data.band_files import BandReading, reading_of
 from unmask.data.kinds import find_source, parse_bands, parse_channels
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, typed
 from unmask.spec import kinds
 
 T = TypeVar("T")
@@ -114,6 +114,7 @@ def parse(
     cls: type[T], arguments: list[str], command: str, description: str, default: T | None = None
 ) -> T:
     """Read flags into `cls`, starting from a default; on an error tyro prints an explanation and exits."""
+    check_words(arguments, command)
     _name_kinds(cls)
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_size_rule)
@@ -127,6 +128,19 @@ def parse(
         registry=registry,
         **defaults,
     )
+
+
+def check_words(arguments: list[str], command: str) -> None:
+    """Refuse --data, where DATA is a word without a flag.
+
+    Raises:
+        SettingsError: with the command to type.
+    """
+    value = peek(arguments).flags.get("data")
+    if value is not None and command != "bench":
+        raise SettingsError(
+            f"DATA has no flag: write {typed(command, '...', value)} without --data"
+        )
 
 
 def _size_rule(info: tyro.constructors.PrimitiveTypeInfo) -> Any:

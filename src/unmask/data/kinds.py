@@ -9,6 +9,7 @@ from typing import Any, cast
 from PIL import UnidentifiedImageError
 
 from unmask.data import AnySource, Digits, LabelsFile, Shards, Tiff
+from unmask.data.asked import check_data, check_readable
 from unmask.data.band_files import BAND_ENDINGS, GDAL_NODATA, BandReading, reading_of, silent
 from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.pack_manifest import PACK
@@ -67,6 +68,7 @@ def _images(data: str, kind: str | None, how: BandReading, like: BandReading) ->
         raise SettingsError(f"unknown --data-kind {kind!r}; {did_you_mean(kind, _KINDS)}")
     if data == "digits" and kind in (None, "digits") and not Path(data).is_dir():
         return Digits()
+    check_data(data)
     if kind is None:
         kind = "tiff" if how.bands else kind_of(data)
         kind = "tiff" if like.bands and kind == "folder" else kind
@@ -112,6 +114,7 @@ def parse_bands(text: str | None) -> tuple[str, ...]:
 
 def is_data(name: str) -> bool:
     """Whether a path or pattern is a set of images, not a single image."""
+    check_readable(name)
     path = Path(name).expanduser()
     if path.is_dir() or kind_of(name) in ("shards", "parquet"):
         return True
@@ -154,6 +157,8 @@ def _has_bands(file: Path) -> bool:
     """Whether Pillow would lose something of a file: channels, deeper values or missing values."""
     if file.suffix.lower() == ".npy":
         return True
+    if not file.is_file():  # opening a pipe would wait for ever
+        return False
     try:
         with silent("PIL.TiffImagePlugin"), open_image(file) as image:
             pages = getattr(image, "n_frames", 1)

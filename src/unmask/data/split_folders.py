@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from unmask.data.asked import DATA_IS
 from unmask.data.splits import Division, divided, first_word, meaning_of, rank
 from unmask.data.walk import count_images, files_in, folders_in, is_image
 from unmask.errors import DataError
@@ -35,9 +36,9 @@ def split_part(path: str, split: str) -> Part:
     """
     root = Path(path).expanduser()
     if not root.exists():
-        raise DataError(f"{path} does not exist; DATA must be a folder of images, or digits")
+        raise DataError(f"{path} does not exist; {DATA_IS}")
     if not root.is_dir():
-        raise DataError(f"{path} is a file; DATA must be a folder of images, or digits")
+        raise DataError(f"{path} is a file; {DATA_IS}")
     if is_run(root):
         raise DataError(f"{path} is the folder of a run of unmask, not of images; give its images")
     folders = _split_folders(root)

@@ -95,7 +95,7 @@ def find_files(path: str, ending: str) -> list[Path]:
     files = sorted(Path(name) for name in glob.glob(str(root)))  # noqa: PTH207 - a user's pattern
     if not files:
         raise DataError(
-            f"{path} does not exist; DATA must be a file, a folder or a pattern of files"
+            f"{path} does not exist; give a file, a folder, or a pattern that matches files"
         )
     return files
 
