@@ -133,6 +133,11 @@ def is_dense(kind: AnyAnnotations) -> bool:
     return isinstance(kind, ClassMaps | ObjectLabels)
 
 
+def has_classes(kind: AnyAnnotations) -> bool:
+    """Whether annotations say to which of several classes a whole image belongs."""
+    return not is_dense(kind) and len(kind.names) > 1
+
+
 def whole_image_only(
     kind: AnyAnnotations, what: str, remedy: str = "use the original images"
 ) -> None:

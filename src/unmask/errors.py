@@ -13,6 +13,7 @@ message; a traceback means a bug in unmask.
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterable
 
 
@@ -100,3 +101,12 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     closest = difflib.get_close_matches(wrong, names, n=1)
     question = f"did you mean {closest[0]!r}? " if closest else ""
     return f"{question}Known: {', '.join(names)}"
+
+
+def typed(command: str, *words: object) -> str:
+    """A command line of unmask, quoted so that it can be pasted.
+
+    >>> typed("pretrain", "my photos")
+    "unmask pretrain 'my photos'"
+    """
+    return shlex.join(["unmask", command, *map(str, words)])

@@ -26,6 +26,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Levelled | source of images | `data.statistics` | when images are opened: 16-bit pictures are scaled as in training |
 """
 
+from collections import Counter
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -238,6 +239,8 @@ class Noted(Protocol):
 
     notes: tuple[str, ...]
     """What a user should know, a line each."""
+    beside: Counter[str]
+    """How many images of each place are in none of the splits."""
 
 
 @runtime_checkable

@@ -45,8 +45,9 @@ def test_no_data(unmask: Unmask) -> None:
 def test_missing_data(unmask: Unmask) -> None:
     said = unmask("pretrain", "gone")
     assert said.status == 1
-    assert f"{Path('gone').absolute()} does not exist" in said.err
-    assert "DATA must be a folder of images, or digits" in said.err
+    assert (
+        "unmask: gone does not exist; DATA is a folder of images, tar shards, Parquet" in said.err
+    )
 
 
 def test_data_is_a_file(unmask: Unmask, images: Path) -> None:

@@ -93,16 +93,43 @@ def test_images_without_labels(unmask: Unmask, tuned: RunFolder, images: Path) -
 
 def test_other_classes(unmask: Unmask, tuned: RunFolder, classes: Path, tmp_path: Path) -> None:
     data = tiny.write_classes(tmp_path / "data", ("cats", "dogs", "emus"), 2)
+    said = unmask("predict", tuned.root, data, "--json")
+    assert said.status == 0, said.err
+    assert (
+        "note: 2 images are not scored, because the classifier has no class emus; it has cats, dogs"
+        in said.err
+    )
+    result = json.loads(said.raw)
+    assert 0 <= result["top1"] <= 1
+    assert [image["class"] for image in result["images"]] == ["cats"] * 2 + ["dogs"] * 2 + [
+        None
+    ] * 2
+
+
+def test_folders_that_are_no_classes(unmask: Unmask, tuned: RunFolder, tmp_path: Path) -> None:
+    data = tiny.write_classes(tmp_path / "data", ("monday", "tuesday"), 2)
     said = unmask("predict", tuned.root, data)
-    assert said.status == 1
-    assert "has 3 classes and the classifier has 2; only one of the two has emus" in said.err
+    assert said.status == 0, said.err
+    assert "the images' labels are not the classifier's classes: monday, tuesday" in said.err
+    assert "top-1" not in said.out
+    assert said.out.count(".png: ") == 4
 
 
-def test_other_channels(unmask: Unmask, tuned: RunFolder, tmp_path: Path) -> None:
+def test_grey_images_answer_as_files_and_as_a_folder(
+    unmask: Unmask, tuned: RunFolder, tmp_path: Path
+) -> None:
     data = tiny.write_images(tmp_path / "data", 2, channels=1)
-    said = unmask("predict", tuned.root, data)
-    assert said.status == 1
-    assert "has 1 channels, but this classifier was trained on 3" in said.err
+    folder = unmask("predict", tuned.root, data, "--json")
+    assert folder.status == 0, folder.err
+    assert "grey images are repeated in 3 channels, because this classifier was" in folder.err
+    files = unmask("predict", tuned.root, *sorted(data.iterdir()), "--json")
+    shares = [
+        [guess["probability"] for guess in image["guesses"]]
+        for said in (folder, files)
+        for image in json.loads(said.raw)["images"]
+    ]
+    assert shares[0] == pytest.approx(shares[2], abs=1e-6)
+    assert shares[1] == pytest.approx(shares[3], abs=1e-6)
 
 
 def test_unreadable_images(unmask: Unmask, tuned: RunFolder, classes: Path, tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ def test_prints_the_plan_and_what_to_do_next(
         "machine cpu, float32, 1 threads, 0 loading processes",
         "step 3 of 3, loss",
         f"unmask reconstruct run {images} --out sheet.png",
-        f"unmask evaluate run {images} --protocol knn",
     ):
         assert words in said.out
+    assert "measure it" not in said.out  # the images have no labels
     assert re.search(
         r"expected [\d.]+ (s|min) \([\d.]+ s a step\), [\d.]+ (MiB|GiB) of memory", said.out
     )
@@ -155,7 +155,7 @@ class TestResume:
             (["--seed", "3"], "--seed cannot change"),
             (["--recipe", "mae-b16"], "--recipe cannot change"),
             (["--out", "elsewhere"], "--out cannot change"),
-            (["photos"], "leave out DATA"),
+            (["photos"], "photos does not exist; if the images are elsewhere now"),
         ],
     )
     def test_refuses_other_settings(

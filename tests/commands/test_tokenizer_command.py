@@ -35,7 +35,7 @@ def test_prints_the_plan_and_what_the_codes_keep(unmask: Unmask, images: Path) -
         "dB, perplexity ",
         "of 16 codes (",
         "k-means ",
-        "use it: unmask pretrain DATA objective.target:tokenizer --objective.target.path tok",
+        f"use it: unmask pretrain {images} objective.target:tokenizer --objective.target.path tok",
     ):
         assert words in said.out
     found = json.loads(Path("tok/results.json").read_text())

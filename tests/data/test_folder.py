@@ -288,14 +288,14 @@ def test_pixels_are_not_read_when_opening(tmp_path: Path) -> None:
 
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match="nowhere does not exist; DATA must be a folder of images, or digits"
+        DataError, match="nowhere does not exist; DATA is a folder of images, tar shards"
     ):
         opened(tmp_path / "nowhere")
 
 
 def test_a_file_instead_of_a_folder(tmp_path: Path, paint: Paint) -> None:
     paint("a.png")
-    with pytest.raises(DataError, match=r"a\.png is a file; DATA must be a folder of images"):
+    with pytest.raises(DataError, match=r"a\.png is a file; DATA is a folder of images"):
         opened(tmp_path / "a.png")
 
 

@@ -64,10 +64,14 @@ class TestKind:
         tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), np.uint8), extratags=tags)
         assert kind_of(str(tmp_path)) == "tiff"
 
-    def test_the_user_has_the_last_word(self, tmp_path: Path) -> None:
+    def test_the_user_has_the_last_word(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "folder").mkdir()
         data = str(touch(tmp_path, "a.jpg", "x.tar"))
         assert isinstance(find_source(data, "shards"), Shards)
-        assert isinstance(find_source("digits", "folder"), Folder)
+        assert isinstance(find_source("folder", "folder"), Folder)
         assert find_source("digits") == Digits()
 
     def test_a_misspelt_kind(self) -> None:
@@ -84,9 +88,11 @@ class TestKind:
 
 
 class TestChannels:
-    def test_go_to_images_of_many_bands(self) -> None:
-        found = find_source("x.npy", None, BandReading(channels=(4, 3), no_data=-1.0))
-        assert found == Tiff(path=str(Path("x.npy").absolute()), channels=(4, 3), no_data=-1.0)
+    def test_go_to_images_of_many_bands(self, tmp_path: Path) -> None:
+        touch(tmp_path, "x.npy")
+        path = str(tmp_path / "x.npy")
+        found = find_source(path, None, BandReading(channels=(4, 3), no_data=-1.0))
+        assert found == Tiff(path=path, channels=(4, 3), no_data=-1.0)
 
     def test_are_refused_elsewhere(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="grey or colour images; if it does not"):

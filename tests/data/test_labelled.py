@@ -12,7 +12,7 @@ from runs import tiny
 from unmask.annotations import ClassLabels, ClassMaps, MultiLabels
 from unmask.contracts import ImageSource
 from unmask.data import Digits, Folder
-from unmask.data.labelled import Labelled, checked_labels, draw_few, draw_share, open_labelled
+from unmask.data.labelled import Labelled, draw_few, draw_share, open_labelled
 from unmask.errors import DataError, SettingsError
 
 
@@ -56,7 +56,7 @@ def test_the_split_else_a_fifth_of_each_class_from_the_seed(classes: Path) -> No
 def test_the_split_no_labels(classes: Path) -> None:
     with pytest.raises(
         DataError,
-        match=r"needs labelled images of at least two classes.*cats/1\.jpg.* or use digits",
+        match=r"labelled images of at least two classes are needed, and .* has no labels.*cats/1\.jpg",
     ):
         open_labelled(Folder(path=str(classes / "cats")), 0)
 
@@ -65,8 +65,46 @@ def test_the_split_other_classes_in_the_two_folders(classes: Path, tmp_path: Pat
     shutil.copytree(classes, tmp_path / "train")
     shutil.copytree(classes, tmp_path / "test")
     (tmp_path / "test" / "emus").rename(tmp_path / "test" / "gnus")
-    with pytest.raises(DataError, match=r"different classes; only one has \['emus', 'gnus'\]"):
+    with pytest.raises(DataError, match=r"test has gnus, of which .*train has no images"):
         open_labelled(Folder(path=str(tmp_path)), 0)
+
+
+@pytest.mark.parametrize("absent", [["cats"], ["emus", "cats"]])
+def test_the_split_fewer_classes_in_the_test_folder(
+    classes: Path, tmp_path: Path, absent: list[str]
+) -> None:
+    shutil.copytree(classes, tmp_path / "train")
+    shutil.copytree(classes, tmp_path / "test")
+    for name in absent:
+        shutil.rmtree(tmp_path / "test" / name)
+    labelled = open_labelled(Folder(path=str(tmp_path)), 0)
+    test = labelled.test
+    assert test.annotations == labelled.train.annotations
+    for row, label in enumerate(test.labels()):
+        assert test.annotations.names[label] == test.name(row).partition("/")[0]
+        assert test[row].annotation == label
+    assert f"no test images of {', '.join(sorted(absent))}, so not in per-class" in labelled.split
+
+
+def test_the_split_a_flat_test_folder_is_unlabelled(classes: Path, tmp_path: Path) -> None:
+    shutil.copytree(classes, tmp_path / "train")
+    shutil.copytree(classes / "cats", tmp_path / "test")
+    with pytest.raises(DataError, match=r"in .*test are unlabelled, and those in .*train have 3 "):
+        open_labelled(Folder(path=str(tmp_path)), 0)
+
+
+def test_one_class_folder_is_named(classes: Path, tmp_path: Path) -> None:
+    shutil.copytree(classes / "cats", tmp_path / "one" / "cats")
+    with pytest.raises(DataError, match="has one class, cats; put each class"):
+        open_labelled(Folder(path=str(tmp_path / "one")), 0)
+
+
+def test_images_outside_of_the_class_folders_are_named(classes: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(classes, tmp_path / "data")
+    first = sorted((data / "cats").iterdir())[0]
+    first.rename(data / "loose.png")
+    with pytest.raises(DataError, match=r"1 images outside of its class folders \(cats, .*loose"):
+        open_labelled(Folder(path=str(data)), 0)
 
 
 class TestSeveralClasses:
@@ -108,21 +146,22 @@ class TestSeveralClasses:
             found = self.opened(labels, seed)
             assert found.train.labels().sum(0).tolist()[1:] == [1, 1]
             assert found.test.labels().sum(0).tolist()[1:] == [1, 0]
-            assert found.split.endswith("; 1 of 3 classes have no test image")
+            assert found.split.endswith("; 1 of 3 classes have no test image (owl)")
 
     def test_unlabelled_images_are_left_out_and_counted(self) -> None:
         labels = [[1, 0, 1], [0, 0, 0], [0, 1, 0], [-1, -1, -1]] * 10
         found = self.opened(labels)
-        assert found.unlabelled == 10
+        assert found.split.endswith("; 10 images without labels are skipped")
         assert len(found.train) + len(found.test) == 30
         assert found.train.labels().min() == found.test.labels().min() == 0
 
     def test_their_own_folders_are_taken(self) -> None:
         train, test = self.source([[1, 0, 0], [0, 1, 1]]), self.source([[-1] * 3, [1, 0, 0]])
         found = open_labelled(Opening(train, test), 0, (MultiLabels,))
-        assert (len(found.train), len(found.test), found.unlabelled) == (2, 1, 1)
+        assert (len(found.train), len(found.test)) == (2, 1)
         assert found.split == (
-            "the data's own train and test folders; 2 of 3 classes have no test image"
+            "the data's own train and test folders; 2 of 3 classes have no test image (dog, owl); 1 images without "
+            "labels are skipped"
         )
 
     def test_few_of_each_class_cannot_be_drawn(self) -> None:
@@ -201,8 +240,11 @@ def test_a_class_with_one_image(classes: Path, tmp_path: Path) -> None:
     data = shutil.copytree(classes, tmp_path / "data")
     for file in sorted((data / "dogs").iterdir())[1:]:
         file.unlink()
-    with pytest.raises(DataError, match="class 'dogs' has fewer than two images"):
-        open_labelled(Folder(path=str(data)), 0)
+    labelled = open_labelled(Folder(path=str(data)), 0)
+    dogs = labelled.train.annotations.names.index("dogs")
+    assert (labelled.train.labels() == dogs).sum() == 1
+    assert dogs not in labelled.test.labels()
+    assert "no test images of dogs" in labelled.split
 
 
 def test_few_labels_are_drawn_for_each_class_and_nested() -> None:
@@ -233,8 +275,9 @@ def test_amounts_that_are_none(amount: str) -> None:
 def test_images_without_a_label_among_labelled_ones(classes: Path) -> None:
     source = Folder(path=str(classes)).open()
     source.image_labels.values[[3, 7]] = -1
-    with pytest.raises(DataError, match=r"2 of the 30 images have no label; .* cats/03\.png"):
-        checked_labels(source)
+    labelled = open_labelled(Opening(source), 0)
+    assert len(labelled.train) + len(labelled.test) == 28
+    assert labelled.split.endswith("2 images without labels are skipped")
 
 
 @pytest.mark.parametrize(("empty", "use"), [("train", "training"), ("val", "test")])
@@ -256,5 +299,8 @@ def test_a_class_without_images_in_one_of_the_folders(
         return source
 
     monkeypatch.setattr(Folder, "open", without_dogs)
-    with pytest.raises(DataError, match=f"class 'dogs' has no {use} images; add some"):
+    if use == "test":
+        assert "no test images of dogs" in open_labelled(Folder(path=str(tmp_path)), 0).split
+        return
+    with pytest.raises(DataError, match="have dogs, of which there is no training image"):
         open_labelled(Folder(path=str(tmp_path)), 0)

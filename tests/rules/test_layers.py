@@ -16,6 +16,7 @@ BASE = {
     "files",
     "locks",
     "tensors",
+    "own_output",
     "contracts",
     "traits",
     "annotations",

@@ -124,8 +124,13 @@ class TestEmbed:
             model.embed(pixels(7, 14)[None])
 
     def test_other_channels(self, model: Model) -> None:
-        with pytest.raises(SettingsError, match="trained on 3 channels, got 1"):
-            model.embed(pixels(8, 8, 1)[None])
+        with pytest.raises(SettingsError, match="trained on 3 channels, got 4"):
+            model.embed(pixels(8, 8, 4)[None])
+
+    def test_grey_is_repeated(self, model: Model) -> None:
+        grey = pixels(8, 8, 1)[None]
+        expected = model.embed(grey.repeat(1, 3, 1, 1))
+        assert torch.equal(model.embed(grey).patches, expected.patches)
 
     @pytest.mark.parametrize(
         ("wrong", "words"),

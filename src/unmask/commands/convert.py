@@ -7,8 +7,9 @@ from typing import Literal, NamedTuple
 
 import tyro
 
-from unmask.console.arguments import as_typed, parse
+from unmask.console.arguments import parse
 from unmask.console.output import console
+from unmask.console.typed import as_typed
 from unmask.errors import SettingsError
 from unmask.formats import FORMATS, Format, Hints, check_free, held_by, write_weights
 from unmask.formats.card import UNKNOWN_LICENSE, images_in_words, model_card

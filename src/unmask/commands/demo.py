@@ -25,7 +25,7 @@ from unmask.evaluation.few_labels import BATCH, STEPS, Images, Result, compare, 
 from unmask.files import write_text
 from unmask.pictures.drawing import drawn
 from unmask.pictures.figure import loss_curve
-from unmask.pictures.sheet import Row, sheet
+from unmask.pictures.sheet import Row, save_sheet, sheet
 from unmask.recipes import RECIPES
 from unmask.runs.folder import RunFolder
 from unmask.runs.model import load
@@ -244,4 +244,4 @@ def _sheet(folder: RunFolder, path: Path) -> None:
         rows.append(Row([result.masked, result.rebuilt, result.pasted, result.original], caption))
     notes = ["test digits; error: root mean square on hidden pixels, in levels of 255"]
     headings = ["masked", "reconstruction", "with visible patches", "original"]
-    sheet(headings, rows, notes).save(path)
+    save_sheet(sheet(headings, rows, notes), path)

@@ -10,8 +10,8 @@ import torch
 import tyro
 
 from unmask.annotations import ClassLabels, MultiLabels
-from unmask.console.arguments import as_typed, parse
-from unmask.console.output import check_writable, console, loaded, notes
+from unmask.console.arguments import parse
+from unmask.console.output import check_writable, console, loaded, matched, notes, say_left_out
 from unmask.console.scores import (
     Judged,
     comparison_tables,
@@ -21,11 +21,12 @@ from unmask.console.scores import (
     write_comparison,
     write_scores,
 )
+from unmask.console.typed import as_typed
 from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
 from unmask.data.kinds import find_source
-from unmask.data.labelled import draw_few, open_labelled
-from unmask.errors import DataError, SettingsError
+from unmask.data.labelled import draw_few, open_labelled, with_channels
+from unmask.errors import SettingsError
 from unmask.evaluation.frozen import FROZEN, Control, Row
 from unmask.evaluation.protocols import (
     Protocol,
@@ -42,7 +43,6 @@ from unmask.runs.finetune import for_annotations
 from unmask.runs.model import Model
 from unmask.runs.weights import shape_of
 from unmask.training.hardware import Hardware, best_precision, best_workers
-from unmask.traits import Noted
 
 _MICRO_BATCH = 256
 _SEEDS = 3
@@ -291,13 +291,12 @@ def _subject(request: _Request, path: str, model: Model) -> Subject:
     """The encoder and its images, checked before any work."""
     source, question, flags = _source(request, model), request.question, request.flags
     labelled = open_labelled(source, flags.seed, (ClassLabels, MultiLabels))
-    for note in labelled.train.notes if isinstance(labelled.train, Noted) else ():
-        notes.print(f"note: {note}")
-    if labelled.train.channels != model.spec.channels:
-        raise DataError(
-            f"{path} was trained on {model.spec.channels} channels, and {request.data_name} has "
-            f"{labelled.train.channels}"
-        )
+    say_left_out(labelled.train, notes)
+    channels, trained_on = model.spec.channels, f"{path} was trained on"
+    labelled = labelled._replace(
+        test=with_channels(labelled.test, channels, trained_on),
+        train=matched(labelled.train, channels, trained_on),
+    )
     labels = labelled.train.labels()
     for amount in question.labels:
         draw_few(labels, labelled.train.annotations.names, amount, flags.seed)

@@ -9,18 +9,19 @@ from torch import nn
 
 from unmask.annotations import annotated_words
 from unmask.channels import ChannelStatistics
-from unmask.console.arguments import Peek, as_typed
+from unmask.console.arguments import Peek
 from unmask.console.hardware import RunFlags
 from unmask.console.output import console, say_left_out
 from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
 from unmask.console.train import Command, Common, Request, finished_folder
 from unmask.console.train import main as train_main
+from unmask.console.typed import data_words
 from unmask.contracts import ImageSource
 from unmask.data import AnySource, Tiff
 from unmask.data.kinds import as_source, find_source
 from unmask.data.noise import WHOLE, PatchKeep
 from unmask.data.statistics import measure
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, typed
 from unmask.formats.model import Weights
 from unmask.recipes import TRANSFERS, Transfer, choose_scratch, choose_transfer, find_transfer
 from unmask.runs.finetune import Finetune, for_annotations, images_for, open_annotated
@@ -184,12 +185,12 @@ def _request_for(common: Common, recipe: Transfer, weights: Found | None) -> Req
     )
 
 
-def _say_done(run: Run, folder: RunFolder, outcome: Outcome | None) -> None:
+def _say_done(run: Run, folder: RunFolder, _: Images, outcome: Outcome | None) -> None:
     assert outcome is not None
     rate = outcome.result["images_per_second"]
     console.print(f"test      {outcome.score.line()}, {rate:,.0f} images/s")
     console.print(
-        f"done: {folder.root}\nuse it:  unmask predict {folder.root} {as_typed(run.data)}"
+        f"done: {folder.root}\nuse it:  {typed('predict', folder.root, *data_words(run.data))}"
     )
 
 
@@ -281,14 +282,12 @@ COMMAND = Command(
     about="Fine-tune an encoder, fully or in part, or train one from scratch, on labelled images. Recipes: "
     f"{', '.join(TRANSFERS)}.",
     request=_request,
-    words=("encoder", "data"),
     fixed=(
         "recipe_name",
         "trained_blocks",
         "patch_keep",
         "out",
         "data_kind",
-        "labels_file",
         "recipe",
         "seed",
     ),

@@ -18,7 +18,7 @@ from unmask.data.kinds import find_source
 from unmask.data.pack import Packer, Progress
 from unmask.data.pack_bytes import as_arrays
 from unmask.data.pack_manifest import Packing, read_pack
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, typed
 from unmask.training.hardware import cores
 
 _PLAIN_SECONDS = 15.0
@@ -174,4 +174,4 @@ def _say_end(packer: Packer, seconds: float) -> None:
     )
     if packer.set_aside.exists():
         console.print(f"skipped   {packer.left_out:,}, listed with reasons in {packer.set_aside}")
-    console.print(f"train on it:  unmask pretrain {packer.root}")
+    console.print(f"train on it:  {typed('pretrain', packer.root)}")

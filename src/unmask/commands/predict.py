@@ -12,7 +12,7 @@ import tyro
 
 from unmask.annotations import ClassLabels
 from unmask.console.arguments import parse
-from unmask.console.output import check_writable, console, notes, writing
+from unmask.console.output import check_writable, console, matched, notes, say_left_out, writing
 from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
 from unmask.data.kinds import find_source, is_data
@@ -23,10 +23,10 @@ from unmask.runs.predict import (
     Answer,
     Predictor,
     confusion,
-    is_scored,
     load_predictor,
     predict_files,
     predict_source,
+    truth_of,
 )
 from unmask.spec import to_json
 from unmask.tasks.task import Score
@@ -164,14 +164,19 @@ def _predictions(
 
 def _of_source(predictor: Predictor, data: AnySource) -> Predictions:
     """Predictions for the test images of a source, with a score if their classes are known."""
-    source, unreadable = data.open(data.splits()[-1]), Unreadable()
+    opened, unreadable = data.open(data.splits()[-1]), Unreadable()
+    say_left_out(opened, notes)
     job = predictor.tuned.job
-    scored = is_scored(predictor, source)
+    images = matched(opened, predictor.model.spec.channels, "this classifier was trained on")
+    source, scored, note = truth_of(predictor, images)
+    if note is not None:
+        notes.print(f"note: {note}")
     scoring = job.recipe.task.scoring(job.annotations, predictor.thresholds)
     answers: list[Answer] = []
     known = 0
     for outputs, truth, positions in predict_source(predictor, source, unreadable):
-        batch = predictor.answers(outputs, truth, [source.name(p) for p in positions])
+        known_truth = truth if scored else None
+        batch = predictor.answers(outputs, known_truth, [source.name(p) for p in positions])
         answers += batch
         rows = torch.tensor([answer.truth is not None for answer in batch])
         if scored and bool(rows.any()):

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import tyro
 
+from unmask.annotations import has_classes
 from unmask.channels import ChannelStatistics
-from unmask.console.arguments import DataFlags, Peek, as_typed
+from unmask.console.arguments import DataFlags, Peek
 from unmask.console.hardware import RunFlags, flags_of
 from unmask.console.output import console
 from unmask.console.plan import (
@@ -20,11 +21,12 @@ from unmask.console.plan import (
 )
 from unmask.console.train import Command, Common, Request, finished_folder
 from unmask.console.train import main as train_main
+from unmask.console.typed import as_typed, data_words
 from unmask.contracts import ImageSource, Size
 from unmask.data import AnySource
 from unmask.data.kinds import as_source
 from unmask.data.statistics import MEASURED, measure, statistics_of
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, typed
 from unmask.formats.model import Weights
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
 from unmask.runs.collapse import collapse, in_words
@@ -209,12 +211,14 @@ def _say_plan(run: Run, recipe: Recipe, plan: Plan, cost: Cost) -> None:
     )
 
 
-def _say_done(run: Run, folder: RunFolder, _: Outcome | None) -> None:
-    data = as_typed(run.data)
+def _say_done(run: Run, folder: RunFolder, images: Images, _: Outcome | None) -> None:
     console.print(f"done: {folder.root}")
     if isinstance(run.job, Pretrain) and isinstance(run.job.recipe.objective, Masked):
-        console.print(f"look at it:  unmask reconstruct {folder.root} {data} --out sheet.png")
-    console.print(f"measure it:  unmask evaluate {folder.root} {data} --protocol knn")
+        words = typed("reconstruct", folder.root, as_typed(run.data), "--out", "sheet.png")
+        console.print(f"look at it:  {words}")
+    if has_classes(images.train.annotations):
+        words = typed("evaluate", folder.root, *data_words(run.data), "--protocol", "knn")
+        console.print(f"measure it:  {words}")
 
 
 def _watched(reports: Iterable[Progress]) -> Iterator[Progress]:
@@ -300,7 +304,6 @@ COMMAND = Command(
     arguments=Arguments,
     about=f"Pretrain an encoder on your images. Recipes: {', '.join(RECIPES)}.",
     request=_request,
-    words=("data",),
     fixed=("recipe_name", "out", "like", "about_data", "statistics", "recipe", "seed", "init"),
     again="unmask pretrain DATA --like {run} --out NEW",
     say_done=_say_done,

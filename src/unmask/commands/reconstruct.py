@@ -14,11 +14,12 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from unmask.console.arguments import parse
-from unmask.console.output import check_writable, console, loaded, notes, writing
+from unmask.console.output import check_writable, console, loaded, matched, notes, writing
 from unmask.data import AnySource
 from unmask.data.kinds import find_source, is_data, parse_channels
 from unmask.data.picture_formats import open_image
 from unmask.data.statistics import read_as
+from unmask.data.walk import check_file
 from unmask.errors import DataError, SettingsError, UnmaskError
 from unmask.masking import (
     AnyMasking,
@@ -29,7 +30,7 @@ from unmask.masking import (
     SquareMasking,
 )
 from unmask.masks import PatchMask
-from unmask.pictures.sheet import Row, sheet
+from unmask.pictures.sheet import Row, save_sheet, sheet
 from unmask.randomness import derive
 from unmask.runs.model import Model
 from unmask.runs.reconstruct import Reconstruction, nearest_errors
@@ -134,7 +135,7 @@ def main(arguments: list[str]) -> int:
         for note in rebuilt.notes:
             console.print(note)
     with writing(Path(args.out)):
-        rebuilt.sheet.save(args.out)
+        save_sheet(rebuilt.sheet, Path(args.out))
     if not args.json:
         console.print(f"written: {args.out}")
     return 0
@@ -243,12 +244,13 @@ def _with_ratio(masking: AnyMasking, ratio: float) -> AnyMasking:
 def _painted(path: Path) -> Tensor:
     """Which pixels of a picture are painted, [h w]."""
     try:
+        check_file(path)
         with open_image(path) as image:
             alpha = image.has_transparency_data
             levels = np.asarray(
                 image.convert("RGBA").getchannel("A") if alpha else image.convert("L")
             )
-    except (OSError, UnidentifiedImageError):
+    except (OSError, UnidentifiedImageError, DataError):
         raise DataError(f"--mask {path} cannot be read as a picture") from None
     return torch.from_numpy(levels >= 128)
 
@@ -284,17 +286,17 @@ def _pictures(images: Sequence[str | Path | AnySource], model: Model) -> list[tu
 
 def _some_of(data: AnySource, model: Model) -> list[tuple[str, Tensor]]:
     """A few images of a set, those it keeps for testing if there are any."""
-    source = read_as(data.open(data.splits()[-1]), model.spec.statistics)
-    if source.channels not in (model.spec.channels, 1):
-        raise DataError(
-            f"{source.where} has {source.channels} channels, and this model {model.spec.channels}"
-        )
+    source = matched(
+        read_as(data.open(data.splits()[-1]), model.spec.statistics),
+        model.spec.channels,
+        "this model was trained on",
+    )
     count = len(source) if len(source) <= _SHOWN else _SHOWN_OF_MANY
     if count < len(source):
         notes.print(f"{count} of the {len(source):,} images in {source.where} are shown")
     pictures: list[tuple[str, Tensor]] = []
     for position in np.linspace(0, len(source) - 1, count).astype(int):
-        image = source[int(position)].image.expand(model.spec.channels, -1, -1)
+        image = source[int(position)].image
         pictures.append((source.name(int(position)), model.fit(image)))
     return pictures
 

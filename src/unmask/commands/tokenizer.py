@@ -12,11 +12,12 @@ from unmask.console.output import bands_in_words, console, notes, say_left_out
 from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
 from unmask.console.train import Command, Common, Request
 from unmask.console.train import main as train_main
+from unmask.console.typed import band_words, data_words
 from unmask.data.statistics import measure
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, typed
 from unmask.patches import patch_grid
 from unmask.pictures.drawing import drawn
-from unmask.pictures.sheet import Row, sheet
+from unmask.pictures.sheet import Row, save_sheet, sheet
 from unmask.recipes import TOKENIZERS, Tokenizing, choose_tokenizer, find_tokenizer
 from unmask.runs.folder import RunFolder
 from unmask.runs.job import Images, Outcome
@@ -95,7 +96,7 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     )
 
 
-def _say_done(_: Run, folder: RunFolder, outcome: Outcome | None) -> None:
+def _say_done(run: Run, folder: RunFolder, _: Images, outcome: Outcome | None) -> None:
     """Print how good the codes are, draw a picture, and print how to use the tokenizer."""
     if outcome is None:
         return  # the first process evaluates and prints
@@ -104,13 +105,13 @@ def _say_done(_: Run, folder: RunFolder, outcome: Outcome | None) -> None:
     rows = [Row(each.versions, each.name) for each in outcome.pictures]
     for line in (*lines, *_verdict(outcome.score)):
         console.print(line)
-    note = drawn(picture, lambda path: sheet(_HEADINGS, rows, lines[1:3]).save(path))
+    note = drawn(picture, lambda path: save_sheet(sheet(_HEADINGS, rows, lines[1:3]), path))
     if note:
         notes.print(f"note: {note}")
     look = "" if note else f"look at it:  {picture}\n"
+    use = [*data_words(run.data), *band_words(run.data), "objective.target:tokenizer"]
     console.print(
-        f"done: {folder.root}\n{look}use it:  unmask pretrain DATA objective.target:tokenizer "
-        f"--objective.target.path {folder.root}"
+        f"done: {folder.root}\n{look}use it:  {typed('pretrain', *use, '--objective.target.path', folder.root)}"
     )
 
 
@@ -191,7 +192,6 @@ COMMAND = Command(
     arguments=Arguments,
     about=f"Learn discrete codes of image patches. Recipes: {', '.join(TOKENIZERS)}.",
     request=_request,
-    words=("data",),
     fixed=("recipe_name", "out", "about_data", "recipe", "seed"),
     again="unmask tokenizer DATA",
     say_done=_say_done,

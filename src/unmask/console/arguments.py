@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 import tyro
 
 from unmask.contracts import Size
-from unmask.data import AnySource, Digits, Tiff
+from unmask.data import AnySource, Tiff
 from unmask.data.band_files import BandReading, reading_of
 from unmask.data.kinds import find_source, parse_bands, parse_channels
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, typed
 from unmask.spec import kinds
 
 T = TypeVar("T")
@@ -114,6 +114,7 @@ def parse(
     cls: type[T], arguments: list[str], command: str, description: str, default: T | None = None
 ) -> T:
     """Read flags into `cls`, starting from a default; on an error tyro prints an explanation and exits."""
+    check_words(arguments, command)
     _name_kinds(cls)
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_size_rule)
@@ -127,6 +128,19 @@ def parse(
         registry=registry,
         **defaults,
     )
+
+
+def check_words(arguments: list[str], command: str) -> None:
+    """Refuse --data, where DATA is a word without a flag.
+
+    Raises:
+        SettingsError: with the command to type.
+    """
+    value = peek(arguments).flags.get("data")
+    if value is not None and command != "bench":
+        raise SettingsError(
+            f"DATA has no flag: write {typed(command, '...', value)} without --data"
+        )
 
 
 def _size_rule(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
@@ -151,8 +165,3 @@ def _name_kinds(cls: type) -> None:
         inner = getattr(kind, "__origin__", kind)
         if is_dataclass(inner) and isinstance(inner, type) and not kinds(kind) and fields(inner):
             _name_kinds(inner)
-
-
-def as_typed(data: AnySource) -> str:
-    """DATA as a user types it."""
-    return "digits" if isinstance(data, Digits) else data.path

@@ -1,6 +1,7 @@
 """Progress on the console: a live bar on a terminal, else a plain line every 15 seconds."""
 
 import time
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unmask.contracts import ImageSource
+from unmask.data.labelled import with_channels
 from unmask.errors import ResourceError
 from unmask.files import unwritable
 from unmask.runs import training
@@ -18,6 +20,7 @@ from unmask.training.logbook import TIMES
 from unmask.traits import Noted
 
 _PLAIN_SECONDS = 15.0
+_FEW = 0.02  # share of the images; a greater loss is a warning
 _WAITING_WORTH_SAYING = 0.1  # share of a step; below it, waiting is not printed
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -38,6 +41,18 @@ def loaded(path: str, device: str) -> Model:
     for line in model.notes:
         notes.print(f"note: {line}")
     return model
+
+
+def matched(source: ImageSource, channels: int, trained_on: str) -> ImageSource:
+    """The images with the channels of a model, see `with_channels`; says so if they had others."""
+    images = with_channels(source, channels, trained_on)
+    if source.channels != channels:
+        how = "repeated in 3 channels" if channels == 3 else "converted to grey"
+        notes.print(
+            f"note: {bands_in_words(source.channels)} images are {how}, because {trained_on} "
+            f"{bands_in_words(channels)} images"
+        )
+    return images
 
 
 def shown(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
@@ -82,18 +97,38 @@ def _state(report: training.Progress) -> str:
     )
 
 
-def say_left_out(source: ImageSource) -> None:
-    """Print which files cannot be used, which other files were skipped, and notes such as labels without an image."""
+def say_left_out(source: ImageSource, to: Console = console) -> None:
+    """Print which files cannot be used, which other files were skipped, and notes such as labels without an image.
+
+    What is lost is said in proportion: as a warning, if it is more than a few of the images.
+    """
+    beside = source.beside if isinstance(source, Noted) else Counter[str]()
+    lost = len(source.refused) + beside.total()
+    warns = lost > _FEW * (len(source) + lost)
     if source.refused:
         name, reason = source.refused[0]
-        console.print(
-            f"          {len(source.refused)} cannot be used, the first is {name}: {reason}"
+        _say(f"{len(source.refused):,} cannot be used, the first is {name}: {reason}", to, warns)
+    if beside:
+        places = ", ".join(f"{count:,} in {place}" for place, count in beside.most_common(5))
+        _say(
+            f"{beside.total():,} images are not used, because they are in neither train nor test: {places}\n"
+            "          (to pretrain on them, move them into train, or give their folder as DATA)",
+            to,
+            warns,
         )
     if source.others:
         kinds = ", ".join(f"{count} {ending}" for ending, count in source.others.most_common(5))
-        console.print(f"          skipped, not images: {kinds}")
+        _say(f"skipped, not images: {kinds}", to)
     for note in source.notes if isinstance(source, Noted) else ():
-        console.print(f"          {note}")
+        _say(note, to)
+
+
+def _say(words: str, to: Console, warns: bool = False) -> None:
+    """Print a line below the one that names the images."""
+    if warns:
+        to.print(f"warning:  {words}", style="yellow")
+    else:
+        to.print(f"          {words}")
 
 
 def check_writable(path: Path) -> None:

@@ -62,6 +62,8 @@ class SharedRun(NamedTuple):
     """The folder of the run."""
     run: str
     """The run as JSON."""
+    data: str
+    """The run as JSON, with the place where its images are now."""
     step: int | None
     """The step of the checkpoint to start from; None to start from the beginning."""
 

@@ -69,6 +69,12 @@ class Judged(NamedTuple):
         return self.rows[0].scores[0].chance
 
     @property
+    def majority(self) -> float | None:
+        """The score of always answering the largest class; None for scores that do not say it."""
+        score = self.rows[0].scores[0]
+        return score.majority if isinstance(score, Accuracy) else None
+
+    @property
     def measure(self) -> str:
         """The name of the scores, such as top-1."""
         return self.rows[0].scores[0].measure
@@ -104,6 +110,7 @@ class Judged(NamedTuple):
             "classes": self.classes,
             "measure": self.measure,
             "chance": self.chance,
+            "largest_class": self.majority,
             "left_out": len(self.unreadable),
             "scores": [_figures(row) for row in self.rows],
         }
@@ -153,6 +160,8 @@ def say_scores(judged: Judged) -> None:
             row.arm, row.protocol, _feature(row.feature), row.labels, _percent(row), balanced
         )
     table.add_row("chance", "", "", "", f"{judged.chance:.1%}", "")
+    if judged.majority is not None:
+        table.add_row("largest class", "", "", "", f"{judged.majority:.1%}", f"{judged.chance:.1%}")
     console.print(table)
     for arm in dict.fromkeys(row.arm for row in judged.rows):
         if arm in _CONTROLS:

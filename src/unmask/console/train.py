@@ -5,6 +5,7 @@ A `Command` holds these differences; everything else is written here once.
 """
 
 import json
+import shlex
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from unmask.channels import ChannelStatistics
-from unmask.console.arguments import Peek, as_typed, parse, peek
+from unmask.console.arguments import Peek, check_words, parse, peek
 from unmask.console.hardware import (
     RunFlags,
     changed_hardware,
@@ -30,10 +31,13 @@ from unmask.console.hardware import (
 from unmask.console.output import console, shown
 from unmask.console.plan import say_shared_memory
 from unmask.console.processes import SharedRun, held, prepared, signals, together
-from unmask.data import AnySource
-from unmask.errors import RunError, SettingsError
+from unmask.console.typed import as_typed
+from unmask.data import AnySource, Digits
+from unmask.data.splits import any_files
+from unmask.errors import DataError, RunError, SettingsError, typed
 from unmask.formats.model import Weights
 from unmask.runs.folder import RunFolder
+from unmask.runs.images_of_run import as_begun, keep_names, keep_place, other_images, place_of
 from unmask.runs.job import Images, Outcome
 from unmask.runs.plan import check_whole
 from unmask.runs.run import AnyJob, Run, new_run
@@ -52,6 +56,8 @@ class Ready(NamedTuple):
 
     run: Run
     folder: RunFolder
+    data: AnySource
+    """The images, at the place where they are now."""
     images: Images
     module: nn.Module
     start: Checkpoint | None
@@ -100,16 +106,13 @@ class Command:
     request: Callable[[list[str], Peek], Request]
     """Turns a command line into the request for a new run."""
 
-    words: tuple[str, ...]
-    """The fields of positional words; a resumed run reads them from its folder."""
-
     fixed: tuple[str, ...]
     """The fields that cannot change when a run is resumed."""
 
     again: str
     """The command that starts another run with a change; {run} stands for the folder."""
 
-    say_done: Callable[[Run, RunFolder, Outcome | None], None]
+    say_done: Callable[[Run, RunFolder, Images, Outcome | None], None]
     """Prints the result and the next commands to run."""
 
     watched: Callable[[Iterable[Progress]], Iterator[Progress]] = iter
@@ -132,6 +135,7 @@ class Command:
 
 def main(command: Command, arguments: list[str]) -> int:
     """Run a training command; returns the exit status."""
+    check_words(arguments, command.name)
     command_line = peek(arguments)
     if "resume" in command_line.flags and not command_line.help:
         status, _ = _run(command, lambda: resume(command, arguments, command_line))
@@ -216,7 +220,8 @@ def begin(command: Command, request: Request) -> Ready | None:
     # Only now is anything written.
     folder.create(run)
     first = save_start(folder, run, train_images, module) if weights else None
-    return Ready(run, folder, images, module, first)
+    keep_names(folder, train_images)
+    return Ready(run, folder, run.data, images, module, first)
 
 
 def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready | None:
@@ -229,6 +234,7 @@ def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready 
     old_flags = command.flags_of(run, root)
     flags = command.parse(arguments, old_flags)
     _refuse_changes(command, flags, old_flags, folder)
+    data = _place(command_line, run, folder)
     check_batch(run.recipe.batch_size, paired=run.recipe.pairs)
     changed = replace(
         run,
@@ -247,14 +253,14 @@ def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready 
         return None
 
     folder.check_writable()
-    images = run.job.open(run.data, run.seed).read_as(run.statistics)
-    _check_images(command, run, images, folder)
+    images = _images(command, run, folder, data).read_as(run.statistics)
+    keep_place(run, folder, data)
     check_decode(changed.hardware, images.train, run.recipe.views)
     say_what_differs(changed.hardware, run.hardware, run.torch_version)
     console.print(f"continuing {folder.root} from step {step:,} of {run.steps:,}")
     module, hardware = run.build(), changed.hardware
     check_whole(module, hardware.micro_batch, run.recipe.batch_size // hardware.processes)
-    return Ready(changed, folder, images, module, start)
+    return Ready(changed, folder, data, images, module, start)
 
 
 def train(command: Command, ready: Ready) -> int:
@@ -267,7 +273,7 @@ def train(command: Command, ready: Ready) -> int:
             pass
         if stop.event.is_set():
             console.print(
-                f"stopped and saved; continue with:\nunmask {command.name} --resume {folder.root}"
+                f"stopped and saved; continue with:\n{typed(command.name, '--resume', folder.root)}"
             )
             return 128 + stop.signal
         outcome = None
@@ -281,7 +287,7 @@ def train(command: Command, ready: Ready) -> int:
         name, reason = outcome.unreadable[0]
         count = len(outcome.unreadable)
         console.print(f"{count} images could not be scored; the first is {name}: {reason}")
-    command.say_done(run, folder, outcome)
+    command.say_done(replace(run, data=ready.data), folder, ready.images, outcome)
     return 0
 
 
@@ -305,7 +311,8 @@ def _begun_before(out: str | Path | None, recipe_name: str, data: str) -> RunFol
 
 def _shared(ready: Ready) -> SharedRun:
     step = None if ready.start is None else ready.start.info.step
-    return SharedRun(ready.folder.root, json.dumps(to_json(ready.run)), step)
+    run, moved = ready.run, replace(ready.run, data=ready.data)
+    return SharedRun(ready.folder.root, json.dumps(to_json(run)), json.dumps(to_json(moved)), step)
 
 
 def _join(shared: SharedRun) -> Ready:
@@ -317,14 +324,15 @@ def _join(shared: SharedRun) -> Ready:
             "all machines share with --out"
         )
     run = from_json(Run, json.loads(shared.run))
-    images = run.job.open(run.data, run.seed).read_as(run.statistics)
-    if images.train.fingerprint != run.fingerprint:
+    data = from_json(Run, json.loads(shared.data)).data
+    images = as_begun(run, data)
+    if images is None:
         raise RunError(
-            f"the {len(images.train):,} images in {images.train.where} differ from those of the first process (other "
-            "names or sizes); all machines must see the same images"
+            f"the images in {as_typed(data)} differ from those of the first process (other names or sizes); all "
+            "machines must see the same images"
         )
     start = None if shared.step is None else folder.at(shared.step)
-    return Ready(run, folder, images, run.build(), start)
+    return Ready(run, folder, data, images, run.build(), start)
 
 
 def _whole(ready: Ready) -> nn.Module:
@@ -343,9 +351,6 @@ def _refuse_changes(command: Command, flags: Any, old_flags: Any, folder: RunFol
     Raises:
         SettingsError: with the name of the flag.
     """
-    if any(getattr(flags, word) is not None for word in command.words):
-        what = " and ".join(word.upper() for word in command.words)
-        raise SettingsError(f"--resume reads the images from the run; leave out {what}")
     names = {"recipe": "a setting of the recipe", "recipe_name": "--recipe"}
     for name in command.fixed:
         new, old = getattr(flags, name), getattr(old_flags, name)
@@ -356,16 +361,32 @@ def _refuse_changes(command: Command, flags: Any, old_flags: Any, folder: RunFol
         flag = names.get(name, f"--{name.replace('_', '-')}")
         raise SettingsError(
             f"--resume continues a run exactly, so {flag} cannot change; start another run with "
-            f"`{command.again.format(run=folder.root)}` and that change"
+            f"`{command.again.format(run=shlex.quote(str(folder.root)))}` and that change"
         )
 
 
-def _check_images(command: Command, run: Run, images: Images, folder: RunFolder) -> None:
-    """Check that the images are the same as when the run started."""
-    if run.job.knows(images) and images.train.fingerprint == run.fingerprint:
-        return
-    raise RunError(
-        f"the images of this run have changed ({run.images:,} then, {len(images.train):,} now, or "
-        "other names, sizes or classes),\nso it cannot be resumed exactly; restore them, or start again "
-        f"with `{command.again.format(run=folder.root)}`"
-    )
+def _place(command_line: Peek, run: Run, folder: RunFolder) -> AnySource:
+    """Where the images of the run are: where DATA and --labels-file say, else where they were last."""
+    place = command_line.words[-1] if command_line.words else None
+    data = place_of(run, folder, place, command_line.flags.get("labels-file"))
+    if len(command_line.words) > 1:
+        console.print("the weights come from the run, so ENCODER is not read")
+    if data != run.data:
+        console.print(f"images are read from {as_typed(data)}, not from {as_typed(run.data)}")
+    return data
+
+
+def _images(command: Command, run: Run, folder: RunFolder, data: AnySource) -> Images:
+    """The images of a resumed run, checked to be the same as when it started."""
+    if not isinstance(data, Digits) and not any_files(data.path):
+        raise DataError(
+            f"{data.path} does not exist; if the images are elsewhere now, name the place: "
+            f"{typed(command.name, '--resume', folder.root)} NEWPLACE"
+        )
+    images = as_begun(run, data)
+    if images is None:
+        source = run.job.open(data, run.seed).train
+        raise other_images(
+            run, folder, source, command.again.format(run=shlex.quote(str(folder.root)))
+        )
+    return images

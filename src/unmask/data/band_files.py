@@ -118,6 +118,9 @@ def read_bands(file: File, how: BandReading, bytes_only: bool, frame: int = 0) -
     if how.channels:
         check_channels(how.channels, len(array))
         array = array[[channel - 1 for channel in how.channels]]
+    if array.dtype.kind not in _NUMERIC or (bytes_only and array.dtype != np.uint8):
+        needed = "8-bit values are needed" if bytes_only else "they cannot be pixels"
+        raise DataError(f"has values of type {array.dtype}; {needed}")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if bytes_only:
         return torch.from_numpy(

@@ -1,12 +1,12 @@
 """A folder of images: flat, in class folders, or nested.
 
-Hidden files and folders are skipped. Folders called train, val and test are splits. If every image is in one of two or
-more subfolders, the top-level subfolder is its class.
+Hidden files and folders are skipped, and so is what unmask itself wrote. Folders called train, val and test are splits,
+unless they look like classes among others. If every image is in one of two or more subfolders, the top-level subfolder
+is its class.
 """
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from unmask.data.decode import is_picture
 from unmask.data.image_files import EncodedImages, Listing
 from unmask.data.labels import Names, fingerprint
 from unmask.data.picture_formats import FIRST_ENDINGS, IMAGE_ENDINGS
-from unmask.data.splits import SPLITS
+from unmask.data.split_folders import split_part, splits_of
+from unmask.data.walk import LARGEST_FILE, walk, why_not
 from unmask.errors import DataError
 
 
@@ -42,38 +43,33 @@ class Folder:
         Raises:
             DataError: if the folder is missing or has no images.
         """
-        root = split_folder(self.path, split)
+        part = split_part(self.path, split)
+        source = self._listed(part.root)
+        source.beside = part.beside
+        source.more_notes = part.notes + source.more_notes
+        return source
+
+    def _listed(self, root: Path) -> EncodedImages:
+        """All images of a folder."""
         endings = IMAGE_ENDINGS if self.by_content else FIRST_ENDINGS
-        listing = list_files(root, endings, self.by_content)
+        listing = list_files(root, endings, self.by_content, LARGEST_FILE)
         images = EncodedImages(Files(root, listing.names), listing)
         hint = looks_like_stacks(listing.names)
         images.more_notes += (hint,) if hint else ()
         return images
 
 
-def splits_of(root: Path) -> tuple[str, ...]:
-    """("train", "test") if a folder has a subfolder for both, else ("train",)."""
-    return tuple(SPLITS) if all(_subfolder(root, split) for split in SPLITS) else ("train",)
+@dataclass(frozen=True, kw_only=True)
+class Undivided(Folder):
+    """A folder without splits, whatever its subfolders are called, as older versions have read some."""
 
+    def splits(self) -> tuple[str, ...]:
+        """("train",): all images."""
+        return ("train",)
 
-def split_folder(path: str, split: str) -> Path:
-    """The folder of a split; the whole folder if it has no subfolder for the split.
-
-    Raises:
-        DataError: if it does not exist.
-    """
-    root = Path(path).expanduser()
-    if not root.exists():
-        raise DataError(f"{path} does not exist; DATA must be a folder of images, or digits")
-    if not root.is_dir():
-        raise DataError(f"{path} is a file; DATA must be a folder of images, or digits")
-    if split not in splits_of(root):
-        raise DataError(f"{path} has no {split} folder")
-    return _subfolder(root, split) or root
-
-
-def _subfolder(root: Path, split: str) -> Path | None:
-    return next((root / name for name in SPLITS[split] if (root / name).is_dir()), None)
+    def open(self, split: str = "train") -> EncodedImages:
+        """Scan the folder; see `Folder.open`."""
+        return self._listed(Path(self.path).expanduser())
 
 
 class Files:
@@ -103,28 +99,31 @@ _File = tuple[str, int, int]
 """Name, size in bytes and time of last change."""
 
 
-def list_files(root: Path, endings: frozenset[str], by_content: bool = False) -> Listing:
+def list_files(
+    root: Path, endings: frozenset[str], by_content: bool = False, largest: int | None = None
+) -> Listing:
     """Every visible file with one of these endings in a folder and its subfolders, sorted by name.
 
     With `by_content`, also images without an ending, and those with an unknown ending if one of the first files with
-    that ending is an image.
+    that ending is an image. Files of more than `largest` bytes are refused.
     """
     refused: list[tuple[str, str]] = []
-    by_ending: defaultdict[str, list[_File]] = defaultdict(list)
-    for file in sorted(_walk(root, refused)):
-        ending = os.path.splitext(file[0])[1].lower()  # noqa: PTH122 - faster for a million files
-        by_ending[ending].append(file)
+    own: list[str] = []
+    by_ending: defaultdict[str, list[tuple[str, os.DirEntry[str]]]] = defaultdict(list)
+    for name, entry in sorted(walk(root, refused, own), key=lambda found: found[0]):
+        ending = os.path.splitext(name)[1].lower()  # noqa: PTH122 - faster for a million files
+        by_ending[ending].append((name, entry))
     files: list[_File] = []
     others: Counter[str] = Counter()
     for ending, group in by_ending.items():
+        described = [(name, _described(name, entry, largest)) for name, entry in group]
+        regular = [file for _, file in described if not isinstance(file, str)]
         if ending in endings:
-            chosen = group
+            chosen = regular
+            refused += [(name, why) for name, why in described if isinstance(why, str)]
         else:
-            chosen = (
-                _pictures(root, group, first=len(group) if ending == "" else _TRIED)
-                if by_content
-                else []
-            )
+            first = len(group) if ending == "" else _TRIED
+            chosen = _pictures(root, regular, first) if by_content else []
             if len(chosen) < len(group):
                 others[ending or "(no ending)"] += len(group) - len(chosen)
         files += chosen
@@ -139,7 +138,15 @@ def list_files(root: Path, endings: frozenset[str], by_content: bool = False) ->
         others=others,
         fingerprint=fingerprint(names, sizes),
         state=f"{fingerprint([str(root.absolute())])}-{fingerprint(names, sizes, changed)}",
+        notes=_own_in_words(own),
     )
+
+
+def _own_in_words(own: list[str]) -> tuple[str, ...]:
+    if not own:
+        return ()
+    more = f" and {len(own) - 1:,} more" if len(own) > 1 else ""
+    return (f"not read, because unmask wrote it: {min(own)}{more}",)
 
 
 def _pictures(root: Path, files: list[_File], first: int) -> list[_File]:
@@ -149,39 +156,14 @@ def _pictures(root: Path, files: list[_File], first: int) -> list[_File]:
     return [file for file in files if is_picture(root / file[0])]
 
 
-def _walk(root: Path, refused: list[tuple[str, str]]) -> Iterator[_File]:
-    """Every visible file; a folder that links reach twice is read once."""
-    seen: set[str] = set()
-    waiting = [(os.fspath(root), "")]
-    while waiting:
-        folder, prefix = waiting.pop()
-        real = os.path.realpath(folder)
-        if real in seen:
-            continue
-        seen.add(real)
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith(".") or entry.name in ("Thumbs.db", "desktop.ini"):
-                        continue
-                    if _is_folder(entry):
-                        waiting.append((entry.path, f"{prefix}{entry.name}/"))
-                    else:
-                        yield prefix + entry.name, *_size_and_time(entry)
-        except OSError as error:
-            refused.append((folder, f"cannot be read ({error.strerror})"))
+def _described(name: str, entry: os.DirEntry[str], largest: int | None) -> _File | str:
+    """The file, or the reason why it is not read.
 
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+    A broken link gets the size 1: not empty, so that reading it reports the reason.
+    """
     try:
-        return entry.is_dir()
-    except OSError:  # a cycle of links
-        return False
-
-
-def _size_and_time(entry: os.DirEntry[str]) -> tuple[int, int]:
-    """A file's size and time of change. A broken link gets 1 and 0: not empty, so that reading it reports the reason."""
-    try:
-        return size_and_change(entry.stat())
+        status = entry.stat()
     except OSError:
-        return 1, 0
+        return name, 1, 0
+    size, changed = size_and_change(status)
+    return why_not(status, largest) or (name, size, changed)

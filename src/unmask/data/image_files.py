@@ -67,6 +67,7 @@ class EncodedImages:
         self._names, self.image_labels = listing.kept(self._rows)
         self.annotations = self.image_labels.kind
         self.more_notes = listing.notes
+        self.beside: Counter[str] = Counter()
 
     @property
     def notes(self) -> tuple[str, ...]:

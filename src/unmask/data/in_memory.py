@@ -1,6 +1,7 @@
 """Small sets of images in memory: handwritten digits, and noise for measurements without data."""
 
 from collections import Counter
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,16 @@ from unmask.data.labels import Labels, unlabelled
 from unmask.randomness import generator
 
 _TEST_EVERY = 5
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow
 _NOISE_IMAGES = 8
+
+
+def to_channels(pixels: UInt8[Tensor, "*b old h w"], channels: int) -> UInt8[Tensor, "*b new h w"]:
+    """Grey repeated in three channels, or colour as luma."""
+    if channels != 1:
+        return pixels.expand(*pixels.shape[:-3], channels, -1, -1)
+    weights = torch.tensor(_LUMA)[:, None, None]
+    return (pixels * weights).sum(-3, keepdim=True).round().to(torch.uint8)
 
 
 class MemoryImages:
@@ -41,6 +51,13 @@ class MemoryImages:
         self.smallest_side = min(self._size)
         self.refused: list[tuple[str, str]] = []
         self.others: Counter[str] = Counter()
+
+    def decoded_to(self, channels: int) -> "MemoryImages":
+        """The same images with grey (1) repeated in three channels, or colour (3) as luma."""
+        other = copy(self)
+        other.channels = channels
+        other.pixels = to_channels(self.pixels, channels)
+        return other
 
     def __len__(self) -> int:
         return len(self.pixels)

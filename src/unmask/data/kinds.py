@@ -9,11 +9,13 @@ from typing import Any, cast
 from PIL import UnidentifiedImageError
 
 from unmask.data import AnySource, Digits, LabelsFile, Shards, Tiff
+from unmask.data.asked import check_data, check_readable
 from unmask.data.band_files import BAND_ENDINGS, GDAL_NODATA, BandReading, reading_of, silent
 from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.pack_manifest import PACK
 from unmask.data.picture_formats import IMAGE_ENDINGS, open_image
 from unmask.errors import SettingsError, did_you_mean
+from unmask.own_output import is_run
 from unmask.spec import kinds
 
 _KINDS: dict[str, Any] = {
@@ -66,7 +68,11 @@ def _images(data: str, kind: str | None, how: BandReading, like: BandReading) ->
         raise SettingsError(f"unknown --data-kind {kind!r}; {did_you_mean(kind, _KINDS)}")
     if data == "digits" and kind in (None, "digits") and not Path(data).is_dir():
         return Digits()
-    cls = _KINDS[kind or ("tiff" if how.bands else kind_of(data))]
+    check_data(data)
+    if kind is None:
+        kind = "tiff" if how.bands else kind_of(data)
+        kind = "tiff" if like.bands and kind == "folder" else kind
+    cls = _KINDS[kind]
     path = str(Path(data).expanduser().absolute())
     if cls is Tiff:
         return Tiff(path=path, **vars(reading_of(how if how != DEFAULT_READING else like)))
@@ -108,10 +114,11 @@ def parse_bands(text: str | None) -> tuple[str, ...]:
 
 def is_data(name: str) -> bool:
     """Whether a path or pattern is a set of images, not a single image."""
-    pattern = "{" in name or "*" in name
-    return (
-        name == "digits" or Path(name).is_dir() or pattern or kind_of(name) in ("shards", "parquet")
-    )
+    check_readable(name)
+    path = Path(name).expanduser()
+    if path.is_dir() or kind_of(name) in ("shards", "parquet"):
+        return True
+    return not path.exists() and (name == "digits" or "{" in name or "*" in name)
 
 
 def kind_of(data: str) -> str:
@@ -137,7 +144,9 @@ def _some_files(root: Path) -> list[Path]:
     """The first visible files in a folder and its subfolders."""
     files: list[Path] = []
     for folder, inner, names in os.walk(root, followlinks=True):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        inner[:] = sorted(
+            name for name in inner if not (name.startswith(".") or is_run(Path(folder, name)))
+        )
         files += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
         if len(files) > _FILES_LISTED:
             break
@@ -148,6 +157,8 @@ def _has_bands(file: Path) -> bool:
     """Whether Pillow would lose something of a file: channels, deeper values or missing values."""
     if file.suffix.lower() == ".npy":
         return True
+    if not file.is_file():  # opening a pipe would wait for ever
+        return False
     try:
         with silent("PIL.TiffImagePlugin"), open_image(file) as image:
             pages = getattr(image, "n_frames", 1)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from unmask.annotations import (
     AnyAnnotations,
     ClassLabels,
     MultiLabels,
+    Unlabelled,
     dense_words,
     is_dense,
 )
@@ -19,14 +21,18 @@ from unmask.channels import Values
 from unmask.contracts import ImageSource, Sample, Size
 from unmask.data import AnySource
 from unmask.data.image_files import EncodedImages
+from unmask.data.in_memory import MemoryImages
 from unmask.data.label_values import NOT_CLASSES
-from unmask.data.labels_file import LabelsFile
+from unmask.data.labels import folder_labels, renumbered
+from unmask.data.labels_file import relabelled
+from unmask.data.tiff import BandImages
 from unmask.errors import DataError, SettingsError
 from unmask.randomness import derive
 from unmask.spec import kind_of
 from unmask.traits import Levelled, Noted
 
 TEST_SHARE = 0.2
+_NAMED = 5  # names in a message
 _OWN_FOLDERS = "the data's own train and test folders"
 
 
@@ -39,6 +45,7 @@ class Subset:
         self.values: Values = whole.values
         self.refused = whole.refused
         self.notes = whole.notes if isinstance(whole, Noted) else ()
+        self.beside: Counter[str] = whole.beside if isinstance(whole, Noted) else Counter()
         self.others: Counter[str] = whole.others
         self.smallest_side, self.in_memory = whole.smallest_side, whole.in_memory
         self.fingerprint, self.state = (
@@ -82,22 +89,28 @@ class Labelled(NamedTuple):
     train: ImageSource
     test: ImageSource
     split: str
-    """How the images were split, in words."""
-    unlabelled: int = 0
-    """Number of images in neither part, because they have no labels."""
+    """How the images were split, and what is in neither part, in words."""
 
 
-def _alike(test: ImageSource, train: ImageSource) -> ImageSource:
-    """The test images with as many channels as the training images: grey or colour test images are converted."""
-    if isinstance(train, Levelled) and isinstance(test, Levelled) and train.levels is not None:
-        test = test.with_levels(train.levels)
-    if test.channels == train.channels:
-        return test
-    if isinstance(test, EncodedImages) and train.channels in (1, 3):
-        return test.decoded_to(train.channels)
+def with_channels(source: ImageSource, channels: int, trained_on: str) -> ImageSource:
+    """The images with this number of channels: grey is repeated, and colour becomes luma.
+
+    Args:
+        source: the images.
+        channels: how many the images must have.
+        trained_on: who needs them, such as "this classifier was trained on", for the error.
+
+    Raises:
+        DataError: if they have another number and are not both grey or colour.
+    """
+    if source.channels == channels:
+        return source
+    if isinstance(source, Subset):
+        return Subset(with_channels(source.whole, channels, trained_on), source.rows)
+    if isinstance(source, EncodedImages | MemoryImages) and {source.channels, channels} == {1, 3}:
+        return source.decoded_to(channels)
     raise DataError(
-        f"the training images have {train.channels} channels and the test images {test.channels}; "
-        "both must have the same number"
+        f"{source.where} has images of {source.channels} channels, but {trained_on} images of {channels}"
     )
 
 
@@ -108,29 +121,32 @@ def open_labelled(data: AnySource, seed: int, takes: tuple[type, ...] = (ClassLa
 
     Raises:
         SettingsError: if the caller does not accept the images' kind of annotations.
-        DataError: if there are fewer than two classes, or a class without training or test images.
+        DataError: if there are fewer than two classes, or test images of a class without training images.
     """
     train = data.open("train")
-    names = train.annotations.names
     check_kind(train, takes)
-    test = _alike(data.open("test"), train) if "test" in data.splits() else None
+    test = data.open("test") if "test" in data.splits() else None
+    if test is not None:
+        if isinstance(train, Levelled) and isinstance(test, Levelled) and train.levels is not None:
+            test = test.with_levels(train.levels)
+        test = with_channels(test, train.channels, "the training images have")
     if test is not None and test.annotations != train.annotations:
-        raise DataError(_other_classes(train.annotations, test.annotations))
+        test = with_classes_of(train, test)
     if is_dense(train.annotations):
         return Labelled(train, test, _OWN_FOLDERS) if test else _split_by_image(train, seed)
     if isinstance(train.annotations, MultiLabels):
         return _open_multilabel(train, test, seed)
-    unlabelled = 0
-    if isinstance(data, LabelsFile):  # which need not name every image
-        unlabelled = len(train) - len(train := _only_labelled(train))
-        if test is not None:
-            unlabelled += len(test) - len(test := _only_labelled(test))
-    labels = checked_labels(train)
-    if test is not None:
-        _check_every_class(labels, names, "training")
-        _check_every_class(checked_labels(test), names, "test")
-        return Labelled(train, test, _OWN_FOLDERS, unlabelled)
-    return _split(train, labels, seed)._replace(unlabelled=unlabelled)
+    unlabelled = len(train) - len(train := _only_labelled(train))
+    if test is None:
+        labelled = _split(train, train.labels(), seed)
+    else:
+        unlabelled += len(test) - len(test := _only_labelled(test))
+        _check_trained(train, test)
+        labelled = Labelled(train, test, _OWN_FOLDERS)
+    words = labelled.split + _absent_in_words(labelled.test)
+    if unlabelled:
+        words += f"; {unlabelled:,} images without labels are skipped"
+    return labelled._replace(split=words)
 
 
 def check_kind(source: ImageSource, takes: tuple[type, ...]) -> None:
@@ -151,8 +167,8 @@ def check_kind(source: ImageSource, takes: tuple[type, ...]) -> None:
         )
     if len(kind.names) < 2:
         raise DataError(
-            f"evaluation needs labelled images of at least two classes, and {source.where} has {len(kind.names)}; "
-            "put each class in its own folder (cats/1.jpg, dogs/1.jpg), or use digits"
+            f"labelled images of at least two classes are needed, and {source.where} has {_too_few(source)}; put each "
+            "class in its own folder (cats/1.jpg, dogs/1.jpg), or name their classes with --labels-file"
             + unread_labels(source)
         )
 
@@ -163,28 +179,94 @@ def unread_labels(source: ImageSource) -> str:
     return "".join(f"; {note}" for note in notes if NOT_CLASSES in note)
 
 
-def _other_classes(train: AnyAnnotations, test: AnyAnnotations) -> str:
-    if isinstance(test, MultiLabels) != isinstance(train, MultiLabels):
-        return (
-            f"the training images have {kind_of(AnyAnnotations, train)} and the test images "
-            f"{kind_of(AnyAnnotations, test)}; label both in the same way"
+def _too_few(source: ImageSource) -> str:
+    """The classes of a source that has fewer than two, in words."""
+    if source.annotations.names:
+        return f"one class, {source.annotations.names[0]}"
+    paths = [source.name(row).partition("/") for row in range(len(source))]
+    folders = sorted({folder for folder, _, file in paths if file})
+    loose = [name for name, _, file in paths if not file]
+    if folders and loose:
+        return f"{len(loose):,} images outside of its class folders ({listed(folders)}), the first is {loose[0]}"
+    return f"one class, {folders[0]}" if folders else "no labels"
+
+
+def with_classes_of(train: ImageSource, test: ImageSource) -> ImageSource:
+    """The test images with their classes numbered as in training; training may have more classes.
+
+    Raises:
+        DataError: if the test images have no labels, labels of another kind, or classes that training lacks.
+    """
+    of_test = test.where if test.where != train.where else f"the test split of {test.where}"
+    if isinstance(test.annotations, Unlabelled):
+        labels = folder_labels([test.name(row) for row in range(len(test))], least=1)
+        if isinstance(labels.kind, ClassLabels) and isinstance(test, EncodedImages | BandImages):
+            return with_classes_of(train, relabelled(test, labels))
+        raise DataError(
+            f"the images in {of_test} are unlabelled, and those in {train.where} have {len(train.annotations.names)} "
+            f"classes; put each class in its own folder there too, or give {train.where} alone as DATA"
         )
-    odd = sorted(set(test.names) ^ set(train.names))
-    return f"the train and test folders have different classes; only one has {odd}"
+    if type(test.annotations) is not type(train.annotations):
+        raise DataError(
+            f"the training images have {kind_of(AnyAnnotations, train.annotations)} and the test images "
+            f"{kind_of(AnyAnnotations, test.annotations)}; label both in the same way"
+        )
+    known = train.annotations.names
+    if unknown := sorted(set(test.annotations.names) - set(known)):
+        raise DataError(
+            f"{of_test} has {listed(unknown)}, of which {train.where} has no images; add them to the training "
+            "images, or remove them from the test images"
+        )
+    renamed = with_names(test, train.annotations)
+    if renamed is None:
+        raise DataError(
+            f"the classes of {train.where} and of {of_test} have another order; give both the same"
+        )
+    return renamed
+
+
+def with_names(source: ImageSource, kind: AnyAnnotations) -> ImageSource | None:
+    """The images with the classes of another kind, by name; None if that is not possible."""
+    if is_dense(kind) or not isinstance(source, EncodedImages | BandImages):
+        return None
+    return relabelled(source, renumbered(source.image_labels, kind))
+
+
+def listed(names: Sequence[str]) -> str:
+    """A few names, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _check_trained(train: ImageSource, test: ImageSource) -> None:
+    """Refuse test images of a class that no training image has, as tables may name such classes."""
+    numbers = sorted(set(test.labels().tolist()) - set(train.labels().tolist()))
+    if numbers:
+        raise DataError(
+            f"test images in {test.where} have {listed([train.annotations.names[n] for n in numbers])}, of which there "
+            "is no training image; add some, or remove the class"
+        )
+    if not len(test):
+        raise DataError(f"no test image in {test.where} has a label; label some")
+
+
+def _absent_in_words(test: ImageSource) -> str:
+    """Which classes are not scored, because they have no test images; "" if all are."""
+    names = test.annotations.names
+    counts = np.bincount(test.labels(), minlength=len(names))
+    absent = [names[number] for number in np.flatnonzero(counts == 0)]
+    if not absent:
+        return ""
+    return (
+        f"; no test images of {listed(absent)}, so not in per-class figures and balanced accuracy"
+    )
 
 
 def _split(train: ImageSource, labels: NDArray[np.int64], seed: int) -> Labelled:
-    """A random split with the same share of each class for testing."""
-    names = train.annotations.names
-    if np.bincount(labels).max() < 2:
+    """A random split with the same share of each class for testing; a class with one image is only learned from."""
+    if not len(labels) or np.bincount(labels).max() < 2:
         raise DataError(
             "each class has only one image, so none is left for testing; add more images"
-        )
-    too_small = np.flatnonzero(np.bincount(labels, minlength=len(names)) < 2)
-    if len(too_small):
-        raise DataError(
-            f"class {names[too_small[0]]!r} has fewer than two images, so none is left for testing; "
-            "add more, or add a test folder"
         )
     return _drawn(train, np.arange(len(train)), labels, "each class", seed)
 
@@ -225,11 +307,14 @@ def _open_multilabel(train: ImageSource, test: ImageSource | None, seed: int) ->
         counts = part.labels().sum(0)
         if not counts.any():
             raise DataError(f"no {use} image belongs to any class; label more images")
-        if missing := int((counts == 0).sum()):
-            words += f"; {missing} of {len(counts)} classes have no {use} image"
+        if missing := [part.annotations.names[number] for number in np.flatnonzero(counts == 0)]:
+            words += (
+                f"; {len(missing)} of {len(counts)} classes have no {use} image ({listed(missing)})"
+            )
     images = len(train) + (len(test) if test is not None else 0)
-    unlabelled = images - len(labelled.train) - len(labelled.test)
-    return labelled._replace(split=words, unlabelled=unlabelled)
+    if unlabelled := images - len(labelled.train) - len(labelled.test):
+        words += f"; {unlabelled:,} images without labels are skipped"
+    return labelled._replace(split=words)
 
 
 def _labelled_rows(source: ImageSource) -> NDArray[np.int64]:
@@ -242,28 +327,6 @@ def _only_labelled(source: ImageSource) -> ImageSource:
     """The labelled images."""
     rows = _labelled_rows(source)
     return source if len(rows) == len(source) else Subset(source, rows)
-
-
-def checked_labels(source: ImageSource) -> NDArray[np.int64]:
-    """The class of every image; raises DataError if an image has no label."""
-    labels = source.labels()
-    if (labels < 0).any():
-        raise DataError(
-            f"{(labels < 0).sum()} of the {len(labels):,} images have no label; the first is "
-            f"{source.name(int(np.argmax(labels < 0)))}; label or remove them"
-        )
-    return labels
-
-
-def _check_every_class(labels: NDArray[np.int64], names: tuple[str, ...], use: str) -> None:
-    counts = np.bincount(labels, minlength=len(names))
-    if (counts == 0).any():
-        missing = [names[number] for number in np.flatnonzero(counts == 0)]
-        raise DataError(
-            f"class {missing[0]!r} has no {use} images"
-            + (f" (nor do {len(missing) - 1} others)" if len(missing) > 1 else "")
-            + "; add some, or remove the class"
-        )
 
 
 def draw_share(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:

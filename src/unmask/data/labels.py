@@ -98,11 +98,11 @@ def unlabelled(count: int) -> Labels:
     return Labels(Unlabelled(), np.full(count, UNKNOWN))
 
 
-def folder_labels(names: Sequence[str] | Names) -> Labels:
-    """Top-level folders as classes, if every image is in one of two or more; else no labels."""
+def folder_labels(names: Sequence[str] | Names, least: int = 2) -> Labels:
+    """Top-level folders as classes, if every image is in one of two (`least`) or more; else no labels."""
     paths = [names[i].partition("/")[::2] for i in range(len(names))]
     folders = sorted({folder for folder, file in paths if file})
-    if len(folders) < 2 or not all(file for _, file in paths):
+    if len(folders) < least or not all(file for _, file in paths):
         return unlabelled(len(names))
     number = {folder: i for i, folder in enumerate(folders)}
     return Labels(
@@ -148,6 +148,19 @@ def several_labels(
         row[:] = 0 if several is not None else UNKNOWN
         row[[index[word] for word in several or ()]] = 1
     return Labels(MultiLabels(names=tuple(names)), values)
+
+
+def renumbered(labels: Labels, kind: AnyAnnotations) -> Labels:
+    """The labels with the classes of another kind, by name; classes that it lacks become unknown."""
+    place = {name: number for number, name in enumerate(kind.names)}
+    numbers = np.array([place.get(name, UNKNOWN) for name in labels.kind.names] + [UNKNOWN])
+    if labels.values.ndim == 1:
+        return Labels(kind, numbers[labels.values])  # the last number is that of -1
+    values = np.zeros((len(labels.values), len(kind.names)), labels.values.dtype)
+    values[labels.values.min(1, initial=0) < 0] = UNKNOWN
+    known = numbers[:-1] >= 0
+    values[:, numbers[:-1][known]] = labels.values[:, known]
+    return Labels(kind, values)
 
 
 def as_word(classes: Iterable[object]) -> str:

@@ -85,12 +85,19 @@ class LabelsFile:
         rows, notes = _rows_of(source, names, path, split if len(self.splits()) > 1 else None)
         values = labels.values[rows]
         values[rows < 0] = UNKNOWN
-        mark = sha256(repr(labels.kind).encode() + values.astype("<i8").tobytes()).hexdigest()[:16]
-        other = copy(source)
-        other.image_labels, other.annotations = Labels(labels.kind, values), labels.kind
-        other.fingerprint, other.state = f"{source.fingerprint}-{mark}", f"{source.state}-{mark}"
+        other = relabelled(source, Labels(labels.kind, values))
         other.more_notes = source.more_notes + notes
         return other
+
+
+def relabelled(source: EncodedImages | BandImages, labels: Labels) -> EncodedImages | BandImages:
+    """The same images with other labels; their hashes change with them."""
+    content = repr(labels.kind).encode() + labels.values.astype("<i8").tobytes()
+    mark = sha256(content).hexdigest()[:16]
+    other = copy(source)
+    other.image_labels, other.annotations = labels, labels.kind
+    other.fingerprint, other.state = f"{source.fingerprint}-{mark}", f"{source.state}-{mark}"
+    return other
 
 
 def read_labels(path: Path) -> tuple[list[str], Labels]:
@@ -114,6 +121,8 @@ def _read(path: Path) -> dict[str, list[Any]]:
     """The columns of a file; CSV columns are read as text."""
     import pyarrow.csv as pacsv  # a machine that only trains need not have all of pyarrow
 
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is not a regular file; the labels file must be CSV or Parquet")
     try:
         if path.suffix.lower() == ".parquet":
             table = pq.read_table(path)

@@ -23,7 +23,7 @@ from unmask.data.labels import Names, fingerprint
 from unmask.data.parquet_columns import layout_of
 from unmask.data.parquet_images import NOWHERE, read_images
 from unmask.data.parquet_labels import read_labels
-from unmask.data.splits import find_files, split_of
+from unmask.data.splits import Division, divided, find_files, split_of
 from unmask.errors import DataError
 
 _SPLIT_FILE = re.compile(r"(.+?)-\d+-of-\d+\.parquet")
@@ -38,7 +38,7 @@ class Parquet:
 
     def splits(self) -> tuple[str, ...]:
         """("train", "test") if the names of files or folders say so, else ("train",)."""
-        return tuple(self._by_split())
+        return tuple(self._division().parts)
 
     def open(self, split: str = "train") -> EncodedImages:
         """Read the labels of a split, and the images if they fit in memory.
@@ -47,28 +47,48 @@ class Parquet:
             DataError: if a file is not Parquet or damaged, or has no column of images.
             ResourceError: if the images cannot be copied to the cache folder.
         """
-        files = self._by_split()
-        if split not in files:
+        division = self._division()
+        if split not in division.parts:
             raise DataError(f"{self.path} has no Parquet files for {split}")
         try:
-            return _open(files[split], self.path)
+            source = _open(division.parts[split], self.path)
         except UnicodeDecodeError:
             raise DataError(
                 f"{self.path} is damaged: a name in its Parquet files is not text"
             ) from None
+        source.beside = Counter({file.name: _rows_in(file) for file in division.beside})
+        if division.val:
+            rows = sum(map(_rows_in, division.val))
+            source.more_notes += (
+                f"{rows:,} images in {division.val[0].name} and the like are not used; the test split has its own files",
+            )
+        return source
 
-    def _by_split(self) -> dict[str, list[Path]]:
+    def _division(self) -> Division[Path]:
+        """The files by split; those of no split are not used if some are called train."""
         files = find_files(self.path, ".parquet")
-        train, test = ([f for f in files if split_of(f) == split] for split in ("train", "test"))
-        if train:
-            return {"train": train, "test": test} if test else {"train": train}
+        division = divided(files, split_of)
+        if "train" in division.parts:
+            return division
         named = sorted({match[1] for file in files if (match := _SPLIT_FILE.fullmatch(file.name))})
         if len(named) > 1:
             raise DataError(
                 f"{self.path} has the splits {', '.join(named)}, but none is called train; give the training files "
                 f"as DATA, such as '{files[0].parent}/{named[0]}-*.parquet'"
             )
-        return {"train": files}
+        return Division({"train": files}, [], [])
+
+
+def _rows_in(file: Path) -> int:
+    """The number of rows; raises DataError if it is not a Parquet file."""
+    try:
+        return pq.read_metadata(file).num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise _not_parquet(file, error) from None
+
+
+def _not_parquet(file: Path, error: Exception) -> DataError:
+    return DataError(f"{file} is not a Parquet file, or truncated ({str(error).splitlines()[0]})")
 
 
 def _open(files: list[Path], where: str) -> EncodedImages:

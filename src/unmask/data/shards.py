@@ -30,7 +30,7 @@ from unmask.data.pack_manifest import (
     valid_index,
 )
 from unmask.data.picture_facts import Facts
-from unmask.data.splits import find_files, split_of
+from unmask.data.splits import Division, divided, find_files, split_of
 from unmask.data.tar_index import Index, index_of
 from unmask.data.tiff import BandImages, Tiff
 from unmask.errors import DataError, RunError
@@ -47,7 +47,7 @@ class Shards:
 
     def splits(self) -> tuple[str, ...]:
         """("train", "test") if the names of shards or folders say so, else ("train",)."""
-        return tuple(self._by_split())
+        return tuple(self._division().parts)
 
     def open(self, split: str = "train") -> ImageSource:
         """Index the shards of a split, or read existing indexes.
@@ -55,24 +55,46 @@ class Shards:
         Raises:
             DataError: if a shard is missing, not a tar file or without images, or if packing was interrupted.
         """
-        shards = self._by_split()
-        if split not in shards:
+        division = self._division()
+        shards = division.parts.get(split)
+        if shards is None:
             raise DataError(f"{self.path} has no shards for {split}")
-        listing, places = list_shards(shards[split], self.path, split)
+        listing, places = list_shards(shards, self.path, split)
+        listing = listing._replace(notes=_notes(division))
         if not len(places) or not places.column("array").to_numpy().all():
             listing, places = without_arrays(listing, places)
-            return EncodedImages(Members(self.path, shards[split], places), listing)
-        return BandImages(Tiff(path=self.path), Members(self.path, shards[split], places), listing)
+            return EncodedImages(Members(self.path, shards, places), listing)
+        return BandImages(Tiff(path=self.path), Members(self.path, shards, places), listing)
 
-    def _by_split(self) -> dict[str, list[Path]]:
+    def _division(self) -> Division[Path]:
+        """The shards by split; those of no split are for training, as they are without a test split."""
         root = Path(self.path).expanduser()
         if (pack := read_pack(root)) is not None:
             check_packed(root, pack, sorted(root.glob("*.tar")))
         shards = find_files(self.path, ".tar")
-        test = [shard for shard in shards if split_of(shard) == "test"]
-        if not test or not any(split_of(shard) == "train" for shard in shards):
-            return {"train": shards}
-        return {"train": [shard for shard in shards if split_of(shard) != "test"], "test": test}
+        division = divided(shards, split_of)
+        if len(division.parts) < 2:
+            return Division({"train": shards}, [], [])
+        test = {*division.parts["test"], *division.val}
+        train = [shard for shard in shards if shard not in test]
+        return Division({**division.parts, "train": train}, division.val, division.beside)
+
+
+def _notes(division: Division[Path]) -> tuple[str, ...]:
+    """What was made of shards that are neither of train nor of test."""
+    notes: list[str] = []
+    if division.val:
+        notes.append(f"{_listed(division.val)} not used; the test split has its own shards")
+    if division.beside:
+        notes.append(
+            f"{_listed(division.beside)} in the train split, because no name says otherwise"
+        )
+    return tuple(notes)
+
+
+def _listed(shards: list[Path]) -> str:
+    more = f" and {len(shards) - 1:,} more" if len(shards) > 1 else ""
+    return f"{shards[0].name}{more} {'are' if more else 'is'}"
 
 
 class Members:

@@ -2,26 +2,69 @@
 
 import glob
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from unmask.errors import DataError
+from unmask.own_output import is_run
 
-SPLITS = {
+_NAMES = {
     "train": ("train", "training"),
-    "test": ("test", "testing", "val", "valid", "validation", "dev", "eval"),
+    "test": ("test", "testing"),
+    "val": ("val", "valid", "validation", "dev", "eval"),
 }
-"""Our two splits and the names that they have in data sets; the first match wins."""
+"""Splits, and the names that they have in data sets, in any case."""
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Division(Generic[T]):
+    """Folders or files, divided into splits by their names."""
+
+    parts: dict[str, list[T]]
+    """Those of train, and of test if there are both; val serves as test if there is no test."""
+    val: list[T]
+    """Those of val, if test is used instead."""
+    beside: list[T]
+    """Those whose name is not that of a split."""
+
+
+def meaning_of(name: str) -> str | None:
+    """The split that a name stands for: train, test or val, in any case; else None."""
+    lower = name.lower()
+    return next((split for split, names in _NAMES.items() if lower in names), None)
+
+
+def rank(name: str) -> tuple[int, str]:
+    """Sorts the names of splits: the usual ones first, and lower case before upper case."""
+    order = [known for names in _NAMES.values() for known in names]
+    return order.index(name.lower()), name.swapcase()
 
 
 def split_of(file: Path) -> str | None:
     """The split of a file, from the first word of its name or the name of its folder; else None."""
-    first = re.match(r"[A-Za-z]*", file.name)
-    words = [first[0] if first else "", file.parent.name]
-    meanings = [split for word in words for split in SPLITS if word.lower() in SPLITS[split]]
-    return meanings[0] if meanings else None
+    return meaning_of(first_word(file.name)) or meaning_of(file.parent.name)
+
+
+def first_word(name: str) -> str:
+    """The letters that a name begins with."""
+    match = re.match(r"[A-Za-z]*", name)
+    return match[0] if match else ""
+
+
+def divided(items: Iterable[T], split: Callable[[T], str | None]) -> Division[T]:
+    """Divide items by their splits; this is the one rule for folders, shards, tables and labels files."""
+    by: dict[str | None, list[T]] = {"train": [], "test": [], "val": [], None: []}
+    for item in items:
+        by[split(item)].append(item)
+    test, val = (by["test"], by["val"]) if by["test"] else (by["val"], [])
+    parts = {"train": by["train"], "test": test}
+    return Division({name: part for name, part in parts.items() if part}, val, by[None])
 
 
 def find_files(path: str, ending: str) -> list[Path]:
@@ -30,7 +73,8 @@ def find_files(path: str, ending: str) -> list[Path]:
     Raises:
         DataError: if there are none, or a file of a range is missing.
     """
-    if _RANGE.search(path):
+    root = Path(path).expanduser()
+    if _RANGE.search(path) and not root.exists():
         files = [Path(name).expanduser() for name in _expanded(path)]
         missing = [str(file) for file in files if not file.is_file()]
         if missing:
@@ -39,9 +83,10 @@ def find_files(path: str, ending: str) -> list[Path]:
                 f"{missing[0]}; copy them there, or shorten the range"
             )
         return files
-    root = Path(path).expanduser()
     if root.is_dir():
         files = sorted(file for file in root.rglob(f"*{ending}") if not _hidden(file, root))
+        runs = {folder for folder in {file.parent for file in files} if _in_run(folder, root)}
+        files = [file for file in files if file.parent not in runs and file.is_file()]
         if not files:
             raise DataError(f"no {ending} file found in {path}")
         return files
@@ -50,9 +95,14 @@ def find_files(path: str, ending: str) -> list[Path]:
     files = sorted(Path(name) for name in glob.glob(str(root)))  # noqa: PTH207 - a user's pattern
     if not files:
         raise DataError(
-            f"{path} does not exist; DATA must be a file, a folder or a pattern of files"
+            f"{path} does not exist; give a file, a folder, or a pattern that matches files"
         )
     return files
+
+
+def any_files(path: str) -> bool:
+    """Whether a path exists, or a pattern may match files."""
+    return bool(_RANGE.search(path)) or Path(path).exists() or any(glob.iglob(path))  # noqa: PTH207
 
 
 def _expanded(pattern: str) -> Iterator[str]:
@@ -74,3 +124,9 @@ def _expanded(pattern: str) -> Iterator[str]:
 
 def _hidden(file: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(root).parts)
+
+
+def _in_run(folder: Path, root: Path) -> bool:
+    """Whether a folder below the root lies in a run of ours."""
+    above = [folder, *folder.parents]
+    return any(map(is_run, above[: above.index(root)]))

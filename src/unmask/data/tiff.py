@@ -24,7 +24,7 @@ from unmask.data.band_files import (
 )
 from unmask.data.band_stacks import looks_like_stacks, stacks
 from unmask.data.cache import size_and_time
-from unmask.data.folder import Files, list_files, split_folder, splits_of
+from unmask.data.folder import Files, list_files, split_part, splits_of
 from unmask.data.image_files import Listing
 from unmask.data.labels import Names, fingerprint
 from unmask.data.picture_facts import Store
@@ -53,15 +53,16 @@ class Tiff(BandReading):
         """
         path = Path(self.path).expanduser()
         if path.is_file():
-            root, listing = path.parent, _list_one(path)
-        else:
-            root = split_folder(self.path, split)
-            listing = list_files(
-                root, BAND_ENDINGS | (IMAGE_ENDINGS if self.bands else frozenset())
-            )
-            if not len(listing.names):
-                listing = list_files(root, IMAGE_ENDINGS)
-        return BandImages(self, Files(root, listing.names), listing)
+            listing = _list_one(path)
+            return BandImages(self, Files(path.parent, listing.names), listing)
+        part = split_part(self.path, split)
+        endings = BAND_ENDINGS | (IMAGE_ENDINGS if self.bands else frozenset())
+        listing = list_files(part.root, endings)
+        if not len(listing.names):
+            listing = list_files(part.root, IMAGE_ENDINGS)
+        source = BandImages(self, Files(part.root, listing.names), listing)
+        source.beside, source.more_notes = part.beside, part.notes + source.more_notes
+        return source
 
 
 def _list_one(path: Path) -> Listing:
@@ -110,6 +111,7 @@ class BandImages:
         self._several = any(shape.frames > 1 for shape in shapes.values())
         self.annotations = self.image_labels.kind
         self.more_notes = listing.notes
+        self.beside: Counter[str] = Counter()
         whole = all(shape.bytes_only for shape in shapes.values())
         self.values: Values = "uint8" if whole else "float32"
         sizes = [shape.size for shape in shapes.values()]

@@ -1,6 +1,7 @@
 """Infer the `ModelSpec` of a file without one from the shapes of its tensors."""
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -255,7 +256,7 @@ def _known(heads: int | None, path: Path, width: int, flag: str) -> int:
     if heads is None:
         raise SettingsError(
             f"{path} does not say how many attention heads it has at width {width} (most models have 64 channels per "
-            f"head: {max(1, round(width / 64))}); add them with `unmask convert {path} NEW --to unmask {flag} N` and use NEW"
+            f"head: {max(1, round(width / 64))}); add them with `unmask convert {shlex.quote(str(path))} NEW --to unmask {flag} N` and use NEW"
         )
     if heads < 1 or width % heads:
         raise SettingsError(

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unmask.own_output import MARK
 from unmask.pictures.figure import new_figure
 from unmask.pictures.text import plot_text
 
@@ -155,7 +156,7 @@ def _finish(figure: Any, axes: Any, chance: float, title: str, path: Path) -> No
     rows = -(-len(names) // columns)
     figure.set_size_inches(width, height + _LEGEND_ROW * max(0, rows - _ROWS_THAT_FIT))
     figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=columns)
-    figure.savefig(path)
+    figure.savefig(path, metadata=MARK)
 
 
 def _percent(points: Sequence[Point]) -> tuple[list[float], list[float]]:

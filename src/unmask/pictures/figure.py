@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.own_output import MARK
 from unmask.pictures.text import drawable, plot_text, quiet_matplotlib
 
 # beyond these numbers of classes, cells and ticks are too small for text
@@ -43,7 +44,7 @@ def loss_curve(lines: list[dict[str, float]], path: Path, title: str) -> None:
     axes.set_title(plot_text(title))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    figure.savefig(path)
+    figure.savefig(path, metadata=MARK)
 
 
 def confusion_picture(
@@ -72,7 +73,7 @@ def confusion_picture(
     axes.set_ylabel("true class")
     axes.set_title(plot_text(title), fontsize=10)
     figure.colorbar(picture, ax=axes, label="% of the true class", shrink=0.7)
-    figure.savefig(path)
+    figure.savefig(path, metadata=MARK)
 
 
 def _label_axes(axes: Any, names: tuple[str, ...]) -> None:

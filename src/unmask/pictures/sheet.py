@@ -1,12 +1,14 @@
 """A grid of pictures with captions, as one image."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, PngImagePlugin
 from torch import Tensor
 
+from unmask.own_output import MARK
 from unmask.pictures.text import drawable, font_for
 
 _GAP = 8  # pixels, as all sizes here
@@ -58,6 +60,14 @@ def sheet(headings: list[str], rows: list[Row], notes: list[str]) -> Image.Image
         draw.text((_GAP, top), note, _TEXT_COLOR, font)
         top += line
     return page
+
+
+def save_sheet(page: Image.Image, path: Path) -> None:
+    """Write a sheet; a PNG says that unmask drew it. Raises ValueError if the ending is not that of a picture."""
+    text = PngImagePlugin.PngInfo()
+    for field, value in MARK.items():
+        text.add_text(field, value)
+    page.save(path, pnginfo=text)  # formats other than PNG ignore it
 
 
 def to_image(picture: Float[Tensor, "c h w"]) -> Image.Image:

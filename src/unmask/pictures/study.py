@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unmask.own_output import MARK
 from unmask.pictures.figure import new_figure
 from unmask.pictures.text import plot_text
 
@@ -48,7 +49,7 @@ def study_picture(
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside lower center")
     figure.suptitle(plot_text(title), fontsize=11)
-    figure.savefig(path)
+    figure.savefig(path, metadata=MARK)
 
 
 def sizes_picture(
@@ -73,7 +74,7 @@ def sizes_picture(
         _finish(axes, panel.title, panel.unit, None, curve=True)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=8, ncols=7, loc="outside lower center")
-    figure.savefig(path)
+    figure.savefig(path, metadata=MARK)
 
 
 def _points(

@@ -127,10 +127,8 @@ def images_for(recipe: Transfer, labelled: Labelled, seed: int) -> Images:
     Raises:
         SettingsError: if the task does not learn from these annotations.
     """
-    train, test, split, unlabelled = labelled
+    train, test, split = labelled
     check_kind(train, (recipe.task.needs,))
-    if unlabelled:
-        split += f"; {unlabelled:,} images without labels are skipped"
     if recipe.task.holds_out == 0:
         return Images(train, test, split=split)
     held_out = held_out_rows(train.labels(), recipe.task.holds_out, seed)

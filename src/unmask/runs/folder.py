@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from unmask.errors import DataError, ResourceError, RunError
+from unmask.errors import DataError, ResourceError, RunError, typed
 from unmask.files import is_unfinished, read_json, unwritable, write_text
 from unmask.locks import Taken, locked
 from unmask.spec import to_json
@@ -33,6 +33,8 @@ class RunFolder:
         self.log = self.root / "log.jsonl"
         self.results = self.root / "results.json"
         self.set_aside = self.root / "set_aside.csv"
+        self.place = self.root / "place.json"
+        self.names = self.root / "image_names.bin"
         self.checkpoints = self.root / "checkpoints"
         self.features = self.root / "features"
         self.evaluations = self.root / "evaluations"
@@ -58,8 +60,8 @@ class RunFolder:
         """Refuse a folder that is not empty or cannot be created."""
         if self.spec.exists():
             raise RunError(
-                f"{self.root} already holds a run; continue it with `unmask {self.command()} --resume "
-                f"{self.root}`, or choose another folder with --out"
+                f"{self.root} already holds a run; continue it with "
+                f"`{typed(self.command(), '--resume', self.root)}`, or choose another folder with --out"
             )
         if self.root.exists() and not (
             self.root.is_dir()
@@ -102,7 +104,11 @@ class RunFolder:
             data = {**data, "spec_version": 3, "data": _read_as_before(data.get("data"))}
         made_by = _command_of(data)
         if commands and made_by not in commands:
-            raise RunError(_OTHER[commands[0], made_by].format(root=self.root))
+            raise RunError(
+                _OTHER[commands[0], made_by].format(
+                    root=self.root, word=shlex.quote(str(self.root))
+                )
+            )
         return data
 
     def made_by(self, command: str) -> bool:
@@ -231,11 +237,11 @@ def _command_of(data: dict[str, Any]) -> str:
 
 _OTHER = {
     ("pretrain", "finetune"): "{root} is a fine-tuned run, not a pretraining run; "
-    "use it with `unmask finetune --resume {root}` or `unmask predict {root}`",
+    "use it with `unmask finetune --resume {word}` or `unmask predict {word}`",
     ("pretrain", "tokenizer"): "{root} is a tokenizer, which has no encoder; pretrain an encoder "
-    "on its codes with `unmask pretrain DATA objective.target:tokenizer --objective.target.path {root}`",
+    "on its codes with `unmask pretrain DATA objective.target:tokenizer --objective.target.path {word}`",
     ("finetune", "pretrain"): "{root} is a pretraining run without classes; train a classifier "
-    "with `unmask finetune {root} DATA`",
+    "with `unmask finetune {word} DATA`",
     ("finetune", "tokenizer"): "{root} is a tokenizer, which has no encoder and no classes; "
     "give the folder of a fine-tuned run",
     ("tokenizer", "pretrain"): "{root} is a run of `unmask pretrain`, not a tokenizer; train a "

@@ -12,7 +12,9 @@ from unmask.contracts import Size
 from unmask.data import LabelsFile, Tiff
 from unmask.data.band_files import BAND_ENDINGS, BandReading, read_bands, reading_of
 from unmask.data.decode import decode
+from unmask.data.in_memory import to_channels
 from unmask.data.views import center_crop
+from unmask.data.walk import LARGEST_FILE, check_file
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, RunError, SettingsError
 from unmask.masking import AnyMasking, draw_masks
@@ -107,7 +109,8 @@ class Model:
         """Features of image files, or of a tensor [b c h w] of the type used in training (uint8 or float32).
 
         Files are resized and cropped to the training size; tensors may have any size that is a multiple
-        of the patch size. Nothing is hidden, and the same image always gives the same features.
+        of the patch size. Nothing is hidden, and the same image always gives the same features. Grey is repeated for a
+        colour model, and colour becomes luma for a grey one.
         """
         if len(images) == 0:
             raise SettingsError(
@@ -122,6 +125,8 @@ class Model:
                 f"images must be files or a {values} tensor [b c h w], got {images.dtype} "
                 f"of shape {tuple(images.shape)}"
             )
+        if images.dtype == torch.uint8 and {images.shape[1], self.spec.channels} == {1, 3}:
+            images = to_channels(images, self.spec.channels)
         if images.shape[1] != self.spec.channels:
             raise SettingsError(
                 f"this model was trained on {self.spec.channels} channels, got {images.shape[1]}"
@@ -197,6 +202,7 @@ class Model:
             DataError: with the file and the reason.
         """
         try:
+            check_file(Path(path), None if Path(path).suffix.lower() == ".npy" else LARGEST_FILE)
             return self.spec.statistics.in_units(self._decoded(Path(path)))
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror})") from None

@@ -9,15 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask.annotations import AnyAnnotations, ClassMaps, Objects, Unlabelled
+from unmask.annotations import AnyAnnotations, ClassMaps, Objects, Unlabelled, is_dense
 from unmask.contracts import ImageSource
 from unmask.data.in_order import Unreadable
-from unmask.errors import DataError, SettingsError
+from unmask.data.labelled import listed, with_names
+from unmask.errors import DataError
 from unmask.files import read_json
 from unmask.runs.finetune import Finetune, Tuned
 from unmask.runs.folder import RunFolder
 from unmask.runs.model import Model, load
 from unmask.runs.run import Run
+from unmask.spec import kind_of
 from unmask.tasks.task import Prediction
 from unmask.training.checkpoint import fill
 from unmask.training.hardware import Hardware
@@ -82,16 +84,7 @@ def _thresholds(folder: RunFolder) -> tuple[float, ...] | None:
 def predict_source(
     predictor: Predictor, source: ImageSource, unreadable: Unreadable
 ) -> Iterator[tuple[Tensor, Any, list[int]]]:
-    """(outputs, annotations, positions) of every readable image of a source.
-
-    Raises:
-        DataError: if the number of channels differs from training.
-    """
-    channels = predictor.model.spec.channels
-    if source.channels != channels:
-        raise DataError(
-            f"{source.where} has {source.channels} channels, but this classifier was trained on {channels}"
-        )
+    """(outputs, annotations, positions) of every readable image of a source, with the channels of training."""
     hardware = Hardware(
         device=str(predictor.model.device),
         precision="float32",
@@ -136,20 +129,38 @@ def confusion(answers: Sequence[Answer], classes: int) -> NDArray[np.int64]:
     return counts
 
 
-def is_scored(predictor: Predictor, source: ImageSource) -> bool:
-    """Whether the images have labels of the module's classes, so that it can be scored.
+class Truth(NamedTuple):
+    """What the labels of images say about the classes of a module."""
 
-    Raises:
-        SettingsError: if the images have other classes.
-    """
+    source: ImageSource
+    """The images, with the classes of the module if they have any of them."""
+    scored: bool
+    """Whether the module can be scored on some of the images."""
+    note: str | None
+    """What is not scored, and why."""
+
+
+def truth_of(predictor: Predictor, source: ImageSource) -> Truth:
+    """Compare the labels of images with the module's classes; labels of other classes count as unknown."""
     trained, actual = predictor.tuned.job.annotations, source.annotations
     if isinstance(actual, Unlabelled):
-        return False
-    if actual.names != trained.names:
-        odd = sorted(set(actual.names) ^ set(trained.names))
-        raise SettingsError(
-            f"{source.where} has {len(actual.names)} classes and the classifier has {len(trained.names)}; "
-            f"only one of the two has {', '.join(odd[:5])}. Give images with the same classes, or image "
-            "files without labels"
+        return Truth(source, False, None)
+    if type(actual) is type(trained) and actual.names == trained.names:
+        return Truth(source, True, None)
+    if is_dense(actual) or type(actual) is not type(trained):
+        kinds = f"{kind_of(AnyAnnotations, actual)} and the classifier {kind_of(AnyAnnotations, trained)}"
+        return Truth(source, False, f"not scored, because the images have {kinds}")
+    known = set(actual.names) & set(trained.names)
+    others = f"{listed(sorted(set(actual.names) - known))}; it has {listed(trained.names)}"
+    if not known:
+        return Truth(
+            source,
+            False,
+            f"not scored, because the images' labels are not the classifier's classes: {others}",
         )
-    return type(actual) is type(trained)
+    images = with_names(source, trained)
+    if images is None:
+        return Truth(source, False, "not scored, because the classes have another order")
+    unknown = int((images.labels().reshape(len(images), -1) < 0).any(1).sum())
+    note = f"{unknown:,} images are not scored, because the classifier has no class {others}"
+    return Truth(images, True, note if unknown else None)

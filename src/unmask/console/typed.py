@@ -1,0 +1,36 @@
+"""DATA as a user types it, for commands that are printed to be pasted."""
+
+from unmask.data import AnySource, Digits, LabelsFile, Tiff
+from unmask.data.kinds import kind_of
+from unmask.spec import kind_of as public_name
+
+
+def as_typed(data: AnySource) -> str:
+    """DATA as a user types it, without quotes."""
+    return "digits" if isinstance(data, Digits) else data.path
+
+
+def data_words(data: AnySource) -> list[str]:
+    """DATA as words of a command line, with the flags that are needed to read it in the same way."""
+    words = [as_typed(data)]
+    if isinstance(data, LabelsFile):
+        return [*data_words(data.data), "--labels-file", data.labels]
+    if not isinstance(data, Digits) and kind_of(data.path) != (
+        kind := public_name(AnySource, data)
+    ):
+        words += ["--data-kind", kind]
+    return words
+
+
+def band_words(data: AnySource) -> list[str]:
+    """The flags that say how multi-band images are read, for commands that take them."""
+    inner = data.data if isinstance(data, LabelsFile) else data
+    if not isinstance(inner, Tiff):
+        return []
+    flags = {
+        "--channels": ",".join(map(str, inner.channels)),
+        "--no-data": "" if inner.no_data is None else repr(inner.no_data),
+        "--frames": inner.frames or "",
+        "--bands": ",".join(inner.bands),
+    }
+    return [word for flag, value in flags.items() if value for word in (flag, value)]

@@ -1,0 +1,52 @@
+"""What unmask itself writes: recognised by content, so that it is never read as input."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from unmask.errors import DataError
+from unmask.files import read_json
+
+MARK = {"Software": "unmask"}
+"""Text in every PNG that we draw."""
+
+_CHUNK = b"tEXtSoftware\0" + MARK["Software"].encode()
+_PNG = b"\x89PNG\r\n\x1a\n"
+_HEAD = 4096  # bytes; the text stands before the pixels
+_COMPANIONS = (".json", ".csv", ".md")
+_LARGEST_SPEC = 2**20
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run: a `spec.json` with our fields."""
+    try:
+        spec = read_json(folder / "spec.json", _LARGEST_SPEC)
+    except (OSError, DataError):
+        return False
+    return isinstance(spec, dict) and {"spec_version", "unmask_version"} <= spec.keys()
+
+
+def is_picture(name: str, folder: str, names: Collection[str]) -> bool:
+    """Whether a file is a picture of ours. `names` are all names in its folder.
+
+    Only files that are called as our commands call theirs are opened: a sheet, a loss curve, a confusion matrix, or a picture next
+    to its figures.
+    """
+    stem, ending = os.path.splitext(name)  # noqa: PTH122 - faster for a million files
+    if ending != ".png":
+        return False
+    called = stem in ("sheet", "loss") or stem.startswith("confusion-")
+    return (called or any(stem + end in names for end in _COMPANIONS)) and _is_marked(
+        Path(folder, name)
+    )
+
+
+def _is_marked(path: Path) -> bool:
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    return head.startswith(_PNG) and _CHUNK in head

@@ -1,0 +1,151 @@
+"""The images of a run that is resumed: where they are now, and whether they are the same.
+
+Names and sizes of the images identify them. Their path is only a hint, because a job may see them at another place each
+time. The run's folder keeps the newest place, and the names, so that new and missing images can be named.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from unmask.contracts import ImageSource
+from unmask.data import AnySource, Digits, Folder, LabelsFile
+from unmask.data.folder import Undivided
+from unmask.data.labels_file import ImagesWithoutLabels
+from unmask.data.split_folders import train_folder
+from unmask.errors import DataError, RunError, SettingsError
+from unmask.files import read_json, write_whole
+from unmask.runs.folder import RunFolder
+from unmask.runs.job import Images
+from unmask.runs.run import Run
+
+_SHOWN = 3  # names of new or missing images in a message
+
+
+def as_begun(run: Run, data: AnySource) -> Images | None:
+    """The images of a run at a place; None if others lie there.
+
+    Raises:
+        DataError: if there are no images.
+    """
+    images = run.job.open(data, run.seed)
+    if _same(run, images):
+        return images
+    for older in _older_readings(data):
+        try:
+            images = run.job.open(older, run.seed)
+        except DataError:
+            continue
+        if _same(run, images):
+            return images
+    return None
+
+
+def _same(run: Run, images: Images) -> bool:
+    return run.job.knows(images) and images.train.fingerprint == run.fingerprint
+
+
+def _older_readings(data: AnySource) -> Iterator[AnySource]:
+    """How older versions read a folder: split names only in lower case, and whatever lay beside them."""
+    if isinstance(data, LabelsFile):
+        for older in _older_readings(data.data):
+            yield replace(data, data=cast(ImagesWithoutLabels, older))
+    if isinstance(data, Folder):
+        yield Undivided(path=data.path)
+        if (folder := train_folder(Path(data.path))) is not None:
+            yield Folder(path=str(folder))
+
+
+def place_of(run: Run, folder: RunFolder, place: str | None, labels: str | None) -> AnySource:
+    """Where the images of a run are: at the given place, else where they were last.
+
+    Raises:
+        SettingsError: if the images cannot be elsewhere.
+    """
+    if place is None and labels is None and (last := _last_place(folder)) is not None:
+        place, labels = last
+    return run.data if place is None and labels is None else _moved(run.data, place, labels)
+
+
+def _moved(data: AnySource, place: str | None, labels: str | None) -> AnySource:
+    if isinstance(data, Digits):
+        if place not in (None, "digits") or labels is not None:
+            raise SettingsError("this run learns from digits; leave out DATA and --labels-file")
+        return data
+    if isinstance(data, LabelsFile):
+        inner = cast(ImagesWithoutLabels, _moved(data.data, place, None))
+        file = _absolute(labels) if labels else _beside(data, inner.path)
+        return replace(data, data=inner, labels=file)
+    if labels is not None:
+        raise SettingsError("this run has no labels file; leave out --labels-file")
+    return data if place is None else replace(data, path=_absolute(place))
+
+
+def _beside(data: LabelsFile, place: str) -> str:
+    """The labels file, at the new place if it lay within the images."""
+    old = Path(data.labels)
+    if old.is_relative_to(data.path):
+        return str(place / old.relative_to(data.path))
+    return data.labels
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _last_place(folder: RunFolder) -> tuple[str, str | None] | None:
+    """The newest place of images and labels file, if both still exist."""
+    try:
+        place, labels = read_json(folder.place)
+    except (OSError, DataError, TypeError, ValueError):
+        return None
+    exist = (
+        isinstance(place, str)
+        and Path(place).exists()
+        and (labels is None or Path(labels).exists())
+    )
+    return (place, labels) if exist else None
+
+
+def keep_place(run: Run, folder: RunFolder, data: AnySource) -> None:
+    """Keep the place of the images for the next time, if it is not that of the run."""
+    if data == run.data and not folder.place.exists():
+        return
+    assert not isinstance(data, Digits)
+    text = json.dumps([data.path, data.labels if isinstance(data, LabelsFile) else None])
+    write_whole(folder.place, lambda path: path.write_text(text + "\n"))
+
+
+def keep_names(folder: RunFolder, source: ImageSource) -> None:
+    """Keep the names of the training images."""
+    names = "\0".join(source.name(position) for position in range(len(source)))
+    content = gzip.compress(names.encode(errors="surrogateescape"), 1)
+    write_whole(folder.names, lambda path: path.write_bytes(content))
+
+
+def other_images(run: Run, folder: RunFolder, source: ImageSource, again: str) -> RunError:
+    """The error for images that have changed since the run began: names some that are new or missing."""
+    names = [source.name(position) for position in range(len(source))]
+    what = f"{run.images:,} then, {len(names):,} now{_difference(folder, names)}"
+    return RunError(
+        f"the images of this run have changed ({what}),\n"
+        "so it cannot be resumed exactly; restore them, name the place where they are now as DATA, or start again "
+        f"with `{again}`"
+    )
+
+
+def _difference(folder: RunFolder, names: list[str]) -> str:
+    try:
+        content = gzip.decompress(folder.names.read_bytes())
+    except (OSError, EOFError):
+        return ", or other names, sizes or classes"
+    before, now = set(content.decode(errors="surrogateescape").split("\0")), set(names)
+    words = [
+        f"; {len(those):,} {what}: {', '.join(sorted(those)[:_SHOWN])}"
+        for what, those in (("new", now - before), ("missing", before - now))
+        if those
+    ]
+    return "".join(words) or "; the same names, but other sizes or classes"
