@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from unmask.errors import DataError, ResourceError
 from unmask.files import read_json
@@ -75,14 +76,20 @@ def _dead(claim: Path) -> bool:
     """Whether the owner of a claim has ended."""
     try:
         silent = time.time() - claim.stat().st_mtime > _DEAD_AFTER
-        owner = read_json(claim)
+        owner = _owner(claim)
     except FileNotFoundError:
         return False  # released just now; the caller tries again
-    except DataError:
-        return silent  # the owner is still writing it, or was killed while writing
     if not isinstance(owner, dict) or not isinstance(process := owner.get("process"), int):
         return silent
     return silent or (owner.get("host") == socket.gethostname() and not _runs(process))
+
+
+def _owner(claim: Path) -> Any:
+    """What a claim says; None if its owner is still writing it, or was killed while writing."""
+    try:
+        return read_json(claim)
+    except DataError:
+        return None
 
 
 def _runs(process: int) -> bool:
