@@ -60,7 +60,7 @@ class Shards:
         if shards is None:
             raise DataError(f"{self.path} has no shards for {split}")
         listing, places = list_shards(shards, self.path, split)
-        listing = listing._replace(notes=_notes(division))
+        listing = listing._replace(notes=(*listing.notes, *_notes(division)))
         if not len(places) or not places.column("array").to_numpy().all():
             listing, places = without_arrays(listing, places)
             return EncodedImages(Members(self.path, shards, places), listing)
