@@ -223,7 +223,7 @@ BAD_FLAGS: list[Any] = [
     (["--epochs", "0"], "epochs must be above 0"),
     (["--epochs", "many"], "--epochs"),
     (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
-    (["--precision", "float16"], "'bfloat16'"),
+    (["--precision", "float8"], "'bfloat16'"),
     (["--objective.masking.ratio", "1"], "ratio must lie between 0 and 1, got 1.0"),
     (["--objective.masking.ratio", "0.99"], "keep none of the 16 patches"),
     (["--objective.masking.ratio", "0.99"], "a ratio between 0.0625 and 0.938"),

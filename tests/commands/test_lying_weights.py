@@ -3,13 +3,13 @@
 import json
 import math
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from commands.said import Unmask
+from formats.models import weights_of, written
 from runs import tiny
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -17,20 +17,13 @@ from torch import nn
 
 from unmask.encoders import vit
 from unmask.formats import torch_files
-from unmask.runs.folder import RunFolder
 
-ABSURD = [10**8, 10**400, -1, 0, 2.5, math.nan, "12", None, [1], True]
+ABSURD = [10**8, 10**400, -1, 0, math.nan, "12", None, True]
 
 
-@pytest.fixture
-def exported(unmask: Unmask, trained: RunFolder) -> Callable[[str], Path]:
-    """A folder with the run's weights in a layout."""
-
-    def export(layout: str) -> Path:
-        assert unmask("convert", trained.root, layout, "--to", layout).status == 0
-        return Path(layout)
-
-    return export
+def exported(layout: str) -> Path:
+    """A folder with a tiny model's weights in a layout."""
+    return written(weights_of(), Path(layout), layout).parent
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +56,7 @@ def rewrite_note(file: Path, path: str, value: object) -> None:
     save_file(load_file(file), file, {"unmask": json.dumps(changed(note, path, value))})
 
 
-@pytest.mark.parametrize("value", ABSURD, ids=str)
+@pytest.mark.parametrize("value", ABSURD, ids=lambda value: str(value)[:12])
 @pytest.mark.parametrize(
     "path",
     [
@@ -74,9 +67,7 @@ def rewrite_note(file: Path, path: str, value: object) -> None:
         "channels",
     ],
 )
-def test_the_note_of_our_own_files(
-    unmask: Unmask, exported: Callable[[str], Path], path: str, value: object
-) -> None:
+def test_the_note_of_our_own_files(unmask: Unmask, path: str, value: object) -> None:
     file = exported("unmask") / "model.safetensors"
     rewrite_note(file, path, value)
     said = unmask("convert", file, "new", "--to", "unmask")
@@ -88,9 +79,7 @@ def test_the_note_of_our_own_files(
 
 @pytest.mark.parametrize("depth", [900, 20_000])
 @pytest.mark.parametrize("path", ["encoder.depth", "objective.decoder.depth"])
-def test_depths_that_a_model_could_have(
-    unmask: Unmask, exported: Callable[[str], Path], path: str, depth: int
-) -> None:
+def test_depths_that_a_model_could_have(unmask: Unmask, path: str, depth: int) -> None:
     file = exported("unmask") / "model.safetensors"
     rewrite_note(file, path, depth)
     said = unmask("convert", file, "new", "--to", "unmask")
@@ -103,7 +92,7 @@ def test_depths_that_a_model_could_have(
 
 
 @pytest.mark.parametrize("sides", [[10**9, 10**9], [65_536, 65_536], [-8, 8], [8, 10**400]])
-def test_image_size(unmask: Unmask, exported: Callable[[str], Path], sides: list[int]) -> None:
+def test_image_size(unmask: Unmask, sides: list[int]) -> None:
     file = exported("unmask") / "model.safetensors"
     rewrite_note(file, "image_size", sides)
     said = unmask("convert", file, "new", "--to", "unmask")
@@ -111,7 +100,7 @@ def test_image_size(unmask: Unmask, exported: Callable[[str], Path], sides: list
     assert str(file) in said.err
 
 
-@pytest.mark.parametrize("value", ABSURD, ids=str)
+@pytest.mark.parametrize("value", ABSURD, ids=lambda value: str(value)[:12])
 @pytest.mark.parametrize(
     ("layout", "file", "path"),
     [
@@ -129,7 +118,6 @@ def test_image_size(unmask: Unmask, exported: Callable[[str], Path], sides: list
 )
 def test_configurations_of_other_libraries(
     unmask: Unmask,
-    exported: Callable[[str], Path],
     layout: str,
     file: str,
     path: str,
@@ -141,7 +129,7 @@ def test_configurations_of_other_libraries(
     config = json.loads((folder / file).read_text())
     (folder / file).write_text(json.dumps(changed(config, path, value)))
     said = unmask(
-        "convert", folder, "new", "--to", "unmask", "--heads", "2", "--decoder-heads", "2"
+        "convert", folder, "new", "--to", "unmask", "--heads", "3", "--decoder-heads", "2"
     )
     meant = value is None or path == "model_args" or (path == "mask_ratio" and value == 0)
     if not meant:
@@ -152,9 +140,7 @@ def test_configurations_of_other_libraries(
 
 @pytest.mark.parametrize("number", [10**9, int("9" * 30), 3])
 @pytest.mark.parametrize("layout", ["fair", "timm", "huggingface"])
-def test_numbers_of_blocks(
-    unmask: Unmask, exported: Callable[[str], Path], layout: str, number: int
-) -> None:
+def test_numbers_of_blocks(unmask: Unmask, layout: str, number: int) -> None:
     folder = exported(layout)
     tensors = {
         name.replace("blocks.0.", f"blocks.{number}.", 1).replace(
@@ -164,9 +150,9 @@ def test_numbers_of_blocks(
     }
     first = tensors_of(folder) | tensors  # the first block, and one far away
     save_file({name: t.clone() for name, t in first.items()}, "lying.safetensors")
-    said = unmask("convert", "lying.safetensors", "new", "--to", "unmask", "--heads", "2")
+    said = unmask("convert", "lying.safetensors", "new", "--to", "unmask", "--heads", "3")
     assert said.status == 1
-    assert "lying.safetensors has 2 blocks, and blocks.1 is missing" in said.err
+    assert "lying.safetensors has 3 blocks, and blocks.2 is missing" in said.err
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -219,7 +205,7 @@ def test_headers_of_absurd_length(unmask: Unmask, length: int) -> None:
     assert "x.safetensors is damaged, incompletely downloaded, or not a weight file" in said.err
 
 
-def test_integers_for_weights(unmask: Unmask, exported: Callable[[str], Path]) -> None:
+def test_integers_for_weights(unmask: Unmask) -> None:
     file = exported("unmask") / "model.safetensors"
     with safe_open(file, "pt") as opened:
         notes = opened.metadata()
@@ -229,7 +215,7 @@ def test_integers_for_weights(unmask: Unmask, exported: Callable[[str], Path]) -
 
 
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
-def test_nested_json(unmask: Unmask, exported: Callable[[str], Path], name: str) -> None:
+def test_nested_json(unmask: Unmask, name: str) -> None:
     folder = exported("huggingface")
     (folder / name).write_text("[" * 200_000)
     said = unmask("convert", folder, "new", "--to", "unmask")
@@ -237,14 +223,14 @@ def test_nested_json(unmask: Unmask, exported: Callable[[str], Path], name: str)
     assert "nested too deeply" in said.err
 
 
-def test_nested_note(unmask: Unmask, exported: Callable[[str], Path]) -> None:
+def test_nested_note(unmask: Unmask) -> None:
     file = exported("unmask") / "model.safetensors"
     save_file(load_file(file), file, {"unmask": "[" * 200_000})
     said = unmask("convert", file, "new", "--to", "unmask")
     assert f"the model description in {file} cannot be read" in said.err
 
 
-@pytest.mark.parametrize("depth", [900, 20_000, 10**8, 10**400])
+@pytest.mark.parametrize("depth", [900, 10**8])
 @pytest.mark.parametrize("path", ["job.recipe.encoder.depth", "job.recipe.objective.decoder.depth"])
 def test_the_spec_of_a_run(
     unmask: Unmask, images: Path, tmp_path: Path, path: str, depth: int
@@ -279,7 +265,7 @@ def test_the_spec_of_a_run_that_goes_on(
     assert "does not hold the model that the run's spec.json describes" in said.err
 
 
-@pytest.mark.parametrize("text", ["[" * 200_000, '{"format": 1}', "\xff"])
+@pytest.mark.parametrize("text", ["[" * 200_000, "\xff"], ids=["nested", "bytes"])
 def test_a_damaged_list_of_a_checkpoint(
     unmask: Unmask, images: Path, tmp_path: Path, text: str
 ) -> None:

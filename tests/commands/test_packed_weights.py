@@ -137,13 +137,14 @@ def test_an_index_that_is_none(unmask: Unmask, plain: Tensors, text: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "word",
+    ("layout", "word"),
     [
-        *("module.", "model.", "backbone.", "encoder.", "student.", "teacher.", "_orig_mod."),
-        *("module.model.", "teacher.backbone.", "_orig_mod.module.", "module.base_encoder."),
+        *(("timm", f"{word}.") for word in ("module", "model", "backbone", "encoder", "student")),
+        *(("timm", f"{word}.") for word in ("teacher", "_orig_mod", "module.model")),
+        *(("timm", f"{word}.") for word in ("teacher.backbone", "module.base_encoder")),
+        *(("huggingface", f"{word}.") for word in ("module", "encoder", "_orig_mod.module")),
     ],
 )
-@pytest.mark.parametrize("layout", ["timm", "huggingface"])
 def test_words_before_the_names(
     unmask: Unmask, trained: RunFolder, same: Callable[[str], None], layout: str, word: str
 ) -> None:
