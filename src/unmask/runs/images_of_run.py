@@ -76,9 +76,9 @@ def _moved(data: AnySource, place: str | None, labels: str | None) -> AnySource:
             raise SettingsError("this run learns from digits; leave out DATA and --labels-file")
         return data
     if isinstance(data, LabelsFile):
-        inner = _moved(data.data, place, None)
+        inner = cast(ImagesWithoutLabels, _moved(data.data, place, None))
         file = _absolute(labels) if labels else _beside(data, inner.path)
-        return replace(data, data=cast(ImagesWithoutLabels, inner), labels=file)
+        return replace(data, data=inner, labels=file)
     if labels is not None:
         raise SettingsError("this run has no labels file; leave out --labels-file")
     return data if place is None else replace(data, path=_absolute(place))
