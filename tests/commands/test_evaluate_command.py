@@ -40,6 +40,7 @@ def test_json_holds_all_figures(
         "classes": 2,
         "measure": "top-1",
         "chance": 0.5,
+        "largest_class": 0.5,
         "left_out": 0,
     }
     assert [(row["protocol"], row["feature"]) for row in figures["scores"]] == [
