@@ -163,12 +163,12 @@ def test_a_kill_while_the_log_is_cut_loses_no_line(
     for _ in range(3):
         tiny.one_step(folder)
 
-    def killed(path: Path, text: str) -> None:
-        with path.open("w"):
+    def killed(path: Path, content: bytes) -> None:
+        with path.open("wb"):
             raise KeyboardInterrupt  # the file is open for writing, and empty
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", killed)
+        patch.setattr(Path, "write_bytes", killed)
         with pytest.raises(KeyboardInterrupt):
             tiny.one_step(folder)
     tiny.finish(folder)
