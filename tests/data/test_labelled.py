@@ -12,7 +12,8 @@ from runs import tiny
 from unmask.annotations import ClassLabels, ClassMaps, MultiLabels
 from unmask.contracts import ImageSource
 from unmask.data import Digits, Folder
-from unmask.data.labelled import Labelled, draw_few, draw_share, open_labelled
+from unmask.data.draws import draw_few, draw_share
+from unmask.data.labelled import Labelled, open_labelled
 from unmask.errors import DataError, SettingsError
 
 

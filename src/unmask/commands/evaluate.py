@@ -23,9 +23,10 @@ from unmask.console.scores import (
 )
 from unmask.console.typed import as_typed
 from unmask.data import AnySource
+from unmask.data.draws import draw_few
 from unmask.data.in_order import Unreadable
 from unmask.data.kinds import find_source
-from unmask.data.labelled import draw_few, open_labelled, with_channels
+from unmask.data.labelled import open_labelled, with_channels
 from unmask.errors import SettingsError
 from unmask.evaluation.frozen import FROZEN, Control, Row
 from unmask.evaluation.protocols import (

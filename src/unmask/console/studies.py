@@ -15,7 +15,8 @@ from unmask.console.hardware import MachineFlags, hardware_of
 from unmask.console.output import console, duration, notes
 from unmask.console.processes import signals
 from unmask.data import AnySource
-from unmask.data.labelled import Labelled, Subset, draw_share, open_labelled
+from unmask.data.draws import draw_share
+from unmask.data.labelled import Labelled, Subset, open_labelled
 from unmask.data.statistics import measure
 from unmask.errors import ResourceError, SettingsError
 from unmask.recipes import Recipe, Tokenizing

@@ -20,6 +20,7 @@ from unmask.annotations import (
 from unmask.channels import Values
 from unmask.contracts import ImageSource, Sample, Size
 from unmask.data import AnySource
+from unmask.data.draws import draw_share
 from unmask.data.image_files import EncodedImages
 from unmask.data.in_memory import MemoryImages
 from unmask.data.label_values import NOT_CLASSES
@@ -27,7 +28,6 @@ from unmask.data.labels import folder_labels, renumbered
 from unmask.data.labels_file import relabelled
 from unmask.data.tiff import BandImages
 from unmask.errors import DataError, SettingsError
-from unmask.randomness import derive
 from unmask.spec import kind_of
 from unmask.traits import Levelled, Noted
 
@@ -327,93 +327,3 @@ def _only_labelled(source: ImageSource) -> ImageSource:
     """The labelled images."""
     rows = _labelled_rows(source)
     return source if len(rows) == len(source) else Subset(source, rows)
-
-
-def draw_share(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """A random share of each class; of a class with two or more images at least one, and never all.
-
-    `labels` is [n], or [n classes] of 0 and 1 (`_draw_multilabel_share`).
-    """
-    if labels.ndim > 1:
-        return _draw_multilabel_share(labels, share, seed)
-    random = np.random.default_rng(derive("split", seed))
-    chosen = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        rows = random.permutation(np.flatnonzero(labels == label))
-        count = min(len(rows) - 1, max(1, round(share * len(rows))))
-        chosen[rows[:count]] = True
-    return chosen
-
-
-def _draw_multilabel_share(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """A random share of images with several labels, with about the same share of each class.
-
-    Iterative stratification (Sechidis, Tsoumakas and Vlahavas, 2011): take the class with the fewest images that are
-    not yet assigned, and assign them one by one to the part that needs most images of this class. Unlike the paper, we
-    aim at one image or more in each part for every class with at least two.
-    """
-    random = np.random.default_rng(derive("split", seed))
-    counts = labels.sum(0)
-    testing = np.where(counts > 1, np.maximum(1.0, share * counts), 0.0)
-    needed = np.stack([counts - testing, testing])  # [part class]: images that parts still need
-    room = np.array([(1 - share) * len(labels), share * len(labels)])
-    chosen = np.zeros(len(labels), dtype=bool)
-    waiting = np.ones(len(labels), dtype=bool)
-    while waiting.any():
-        remaining = labels[waiting].sum(0)
-        rarest = int(np.where(remaining > 0, remaining, len(labels) + 1).argmin())
-        of_class = labels[:, rarest] > 0 if remaining.any() else waiting
-        for row in random.permutation(np.flatnonzero(waiting & of_class)):
-            need = needed[:, rarest] if remaining.any() else room
-            part = int(np.lexsort((-room, -need))[0])
-            chosen[row] = part == 1
-            needed[part] -= labels[row]
-            room[part] -= 1
-            waiting[row] = False
-    return chosen
-
-
-def draw_few(
-    labels: NDArray[np.int64], names: tuple[str, ...], amount: str, seed: int
-) -> NDArray[np.int64]:
-    """The rows of a few labelled images of each class, drawn from the seed: "5" per class, "10%" per class, or "all".
-
-    With the same seed, a larger amount includes the images of a smaller one.
-
-    Raises:
-        SettingsError: if a class has fewer images, the amount is not valid, or images belong to several classes.
-    """
-    if amount == "all":
-        return np.arange(len(labels))
-    if labels.ndim > 1:
-        raise SettingsError(
-            f"--labels {amount} draws labels of each class, and these images may belong to several classes at once; "
-            "use --labels all"
-        )
-    number = amount.removesuffix("%")
-    share = amount.endswith("%")
-    if not number.isdecimal() or int(number) < 1 or (share and int(number) > 100):
-        raise SettingsError(
-            f"--labels must be a list of numbers of labels per class, percentages or all, such as "
-            f"1,5,10,1%,10%,all, got {amount!r}"
-        )
-    random = np.random.default_rng(derive("few labels", seed))
-    chosen: list[NDArray[np.int64]] = []
-    for label in np.unique(labels):
-        rows = random.permutation(np.flatnonzero(labels == label))
-        count = max(1, round(len(rows) * int(number) / 100)) if share else int(number)
-        if count > len(rows):
-            raise SettingsError(
-                f"--labels {amount} needs {count} training images of each class, but {names[label]!r} has "
-                f"{len(rows)}; choose fewer, or all"
-            )
-        chosen.append(rows[:count])
-    return np.sort(np.concatenate(chosen))
-
-
-def held_out_rows(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """A random share of the images, for choosing thresholds; `labels` has a row for each image."""
-    order = np.random.default_rng(derive("thresholds", seed)).permutation(len(labels))
-    chosen = np.zeros(len(labels), dtype=bool)
-    chosen[order[: round(share * len(labels))]] = True
-    return chosen

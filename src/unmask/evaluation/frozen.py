@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from unmask.annotations import AnyAnnotations
 from unmask.contracts import Batch, Loss
-from unmask.data.labelled import TEST_SHARE, draw_share
+from unmask.data.draws import draw_share
+from unmask.data.labelled import TEST_SHARE
 from unmask.data.order import samples
 from unmask.evaluation.features import Features, Tokens
 from unmask.randomness import seeded

@@ -10,7 +10,8 @@ import torch
 
 from unmask.annotations import AnyAnnotations
 from unmask.data import AnySource
-from unmask.data.labelled import Labelled, draw_few
+from unmask.data.draws import draw_few
+from unmask.data.labelled import Labelled
 from unmask.errors import SettingsError
 from unmask.evaluation.features import Features, FeatureStore, Tokens, features_folder
 from unmask.evaluation.frozen import (

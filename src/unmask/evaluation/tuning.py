@@ -11,7 +11,8 @@ from unmask.annotations import AnyAnnotations
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
-from unmask.data.labelled import Labelled, Subset, draw_few
+from unmask.data.draws import draw_few
+from unmask.data.labelled import Labelled, Subset
 from unmask.data.mixing import UNMIXED
 from unmask.data.views import AugmentedCrop, RandomCrop
 from unmask.evaluation.frozen import Probe

@@ -14,8 +14,9 @@ from unmask.annotations import AnyAnnotations
 from unmask.channels import ChannelStatistics, Statistics
 from unmask.contracts import Batch, ImageSource
 from unmask.data import AnySource
+from unmask.data.draws import held_out_rows
 from unmask.data.in_order import Unreadable, in_order
-from unmask.data.labelled import Labelled, Subset, check_kind, held_out_rows, open_labelled
+from unmask.data.labelled import Labelled, Subset, check_kind, open_labelled
 from unmask.formats.adapt import adapt
 from unmask.formats.model import FORMAT, ModelSpec, Weights
 from unmask.randomness import seeded

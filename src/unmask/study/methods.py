@@ -7,7 +7,8 @@ from functools import partial
 from typing import Literal
 
 from unmask.contracts import Size
-from unmask.data.labelled import Labelled, draw_few
+from unmask.data.draws import draw_few
+from unmask.data.labelled import Labelled
 from unmask.data.multi_views import MultiCrop
 from unmask.encoders import ViT
 from unmask.errors import SettingsError, did_you_mean

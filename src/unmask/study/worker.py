@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple, TypeVar
 
 import torch
 
-from unmask.data.labelled import Subset, draw_few
+from unmask.data.draws import draw_few
+from unmask.data.labelled import Subset
 from unmask.errors import DivergedError
 from unmask.evaluation.features import Features, Tokens, features, patch_tokens
 from unmask.evaluation.frozen import evaluate
