@@ -118,9 +118,9 @@ def read_bands(file: File, how: BandReading, bytes_only: bool, frame: int = 0) -
     if how.channels:
         check_channels(how.channels, len(array))
         array = array[[channel - 1 for channel in how.channels]]
-    if array.dtype.kind not in _NUMERIC or (bytes_only and array.dtype != np.uint8):
-        needed = "8-bit values are needed" if bytes_only else "they cannot be pixels"
-        raise DataError(f"has values of type {array.dtype}; {needed}")
+    _check_numeric(array.dtype)
+    if bytes_only and array.dtype != np.uint8:
+        raise DataError(f"has values of type {array.dtype}; 8-bit values are needed")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if bytes_only:
         return torch.from_numpy(
@@ -203,7 +203,6 @@ def _read(
     """An array [c h w], its no-data value, and the value of white if 0 is white."""
     if _is_npy(file):
         array = _npy(file)
-        _check_numeric(array.dtype)
         return _channels_first(np.asarray(array), _guessed_axes(array.shape)), how.no_data, None
     assert isinstance(file, Path)
     if not _is_tiff(file):

@@ -17,7 +17,7 @@ from unmask.data.folder import Undivided
 from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.split_folders import train_folder
 from unmask.errors import DataError, RunError, SettingsError
-from unmask.files import read_json, write_whole
+from unmask.files import read_json, write_text, write_whole
 from unmask.runs.folder import RunFolder
 from unmask.runs.job import Images
 from unmask.runs.run import Run
@@ -116,7 +116,7 @@ def keep_place(run: Run, folder: RunFolder, data: AnySource) -> None:
         return
     assert not isinstance(data, Digits)
     text = json.dumps([data.path, data.labels if isinstance(data, LabelsFile) else None])
-    write_whole(folder.place, lambda path: path.write_text(text + "\n"))
+    write_text(folder.place, text + "\n")
 
 
 def keep_names(folder: RunFolder, source: ImageSource) -> None:
