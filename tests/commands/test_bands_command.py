@@ -148,7 +148,7 @@ def test_bad_flags(
 def test_channels_of_plain_pictures(unmask: Unmask, images: Path, recipe: list[str]) -> None:
     said = unmask("pretrain", images, *recipe, "--channels", "1")
     assert said.status == 1
-    assert "--channels and --no-data are for multi-band images" in said.err
+    assert "--channels must be left out, because" in said.err
 
 
 def test_images_of_another_kind_are_refused_by_the_model(

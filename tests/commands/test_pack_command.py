@@ -42,7 +42,7 @@ def test_bands_become_arrays(unmask: Unmask, tmp_path: Path, recipe: list[str]) 
     assert "as arrays (.npy), because JPEG cannot store them" in said.out
     assert unmask("pretrain", "shards", *recipe, "--out", "run").status == 0
     refused = unmask("pretrain", "shards", *recipe, "--out", "other", "--channels", "1")
-    assert "--channels and --no-data are set when shards are packed" in refused.err
+    assert "shards is packed, and --channels must be set when shards are packed" in refused.err
 
 
 def test_again(unmask: Unmask, images: Path) -> None:
@@ -84,7 +84,7 @@ def test_what_cannot_be_read_is_listed(unmask: Unmask, images: Path) -> None:
         (["--quality", "101"], "--quality must be from 1 to 100, got 101"),
         (["--workers", "-1"], "--workers must be at least 0, got -1"),
         (["--max-set-aside", "5"], "--max-set-aside must be a share between 0 and 1, got 5.0"),
-        (["--channels", "1"], "--channels and --no-data are for multi-band images"),
+        (["--channels", "1"], "--channels must be left out, because"),
         (["--data-kind", "tar"], "unknown --data-kind 'tar'"),
     ],
 )

@@ -1,5 +1,6 @@
 """One policy for every odd kind of file, the same with and without torchcodec."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from unmask.contracts import Size
 from unmask.data import decode as module
-from unmask.data.decode import Header, alpha_of, decode, read_header
+from unmask.data.decode import Header, alpha_of, decode, raw_pixels, read_header
 from unmask.errors import DataError
 
 HEIGHT, WIDTH = 24, 36
@@ -475,3 +476,17 @@ def test_a_reason_names_no_file_of_the_decoder() -> None:
     with pytest.raises(DataError, match=r"damaged or truncated \(") as caught:
         decode(cut, 3)
     assert "/" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG", "GIF", "JPEG", "WEBP", "JPEG2000", "AVIF", "PPM"])
+def test_any_damage_is_a_reason(kind: str) -> None:
+    """With random bytes, the image is read, or refused with words, whatever the decoder raises."""
+    pixels = grey_ramp().astype(np.uint16) * 257 if kind in ("TIFF", "PNG") else ramp()
+    data, random = encoded(Image.fromarray(pixels), kind), np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(data)
+        for place in random.integers(0, min(len(data), 200), 3):
+            damaged[place] = random.integers(256)
+        for attempt in (lambda d: decode(d, 3), lambda d: read_header(io.BytesIO(d)), raw_pixels):
+            with contextlib.suppress(DataError):
+                attempt(bytes(damaged))

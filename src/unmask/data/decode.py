@@ -51,6 +51,7 @@ _UNREADABLE = (
     OSError,
     SyntaxError,
     ValueError,
+    TypeError,
     RuntimeError,
     EOFError,
     struct.error,
@@ -328,6 +329,8 @@ def _reason(error: Exception) -> str:
         return str(error).partition(", could")[0]
     if isinstance(error, PermissionError):
         return "cannot be read (permission denied)"
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    # some errors of Pillow have several arguments, whose str() is a tuple
+    words = next((word for word in error.args if isinstance(word, str)), str(error))
+    first = words.splitlines()[0] if words else type(error).__name__
     first = re.sub(r"^\w+, \S+\.cpp:\d+, ", "", first)  # the line of torchcodec's source
     return f"damaged or truncated ({first})"

@@ -77,15 +77,16 @@ def _images(data: str, kind: str | None, how: BandReading, like: BandReading) ->
     if cls is Tiff:
         return Tiff(path=path, **vars(reading_of(how if how != DEFAULT_READING else like)))
     if how != DEFAULT_READING:
-        flags = "--channels, --no-data, --frames and --bands"
+        asked = (field.name for field in fields(how) if getattr(how, field.name) != field.default)
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
         if cls is Shards:
             raise SettingsError(
-                f"{flags} are set when shards are packed, and {data} is packed; pack the original images again with the "
-                "new values"
+                f"{data} is packed, and {flags} must be set when shards are packed; pack the original images again with "
+                "the new values"
             )
         raise SettingsError(
-            f"{flags} are for multi-band images, but {data} contains grey or colour images; if it does not, add "
-            "--data-kind tiff"
+            f"{flags} must be left out, because {data} contains grey or colour images, not multi-band images; if it "
+            "does not, add --data-kind tiff"
         )
     return Digits() if cls is Digits else cls(path=path)
 
