@@ -199,5 +199,7 @@ class TestChannels:
             for name in ("cats", "dogs"):
                 (tmp_path / split / name).mkdir(parents=True)
                 np.save(tmp_path / split / name / "a.npy", np.zeros((channels, 9, 8), np.uint8))
-        with pytest.raises(DataError, match="have 4 channels and the test images 5"):
+        with pytest.raises(
+            DataError, match="has images of 5 channels, but the training images have images of 4"
+        ):
             open_labelled(Tiff(path=str(tmp_path)), 0)

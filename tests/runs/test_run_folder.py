@@ -35,7 +35,7 @@ def test_spec_goes_to_disk_and_back(images: Path, tmp_path: Path) -> None:
 def test_spec_is_plain_json(images: Path, tmp_path: Path) -> None:
     spec = json.loads(tiny.begin(tmp_path / "run", images).spec.read_text())
     assert spec["spec_version"] == 3
-    assert spec["data"] == {"kind": "folder", "path": str(images)}
+    assert spec["data"] == {"kind": "folder", "path": str(images), "by_content": True}
     assert spec["job"]["recipe"]["objective"]["masking"] == {"kind": "random", "ratio": 0.75}
     assert spec["job"]["recipe"]["image_size"] == [8, 8]
     assert spec["hardware"]["threads"] == 1

@@ -1,8 +1,8 @@
 """Detecting the kind of data from a path, unless `--data-kind` says it."""
 
-import os
 from collections import Counter
 from dataclasses import MISSING, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,8 +14,8 @@ from unmask.data.band_files import BAND_ENDINGS, GDAL_NODATA, BandReading, readi
 from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.pack_manifest import PACK
 from unmask.data.picture_formats import IMAGE_ENDINGS, open_image
+from unmask.data.walk import walk
 from unmask.errors import SettingsError, did_you_mean
-from unmask.own_output import is_run
 from unmask.spec import kinds
 
 _KINDS: dict[str, Any] = {
@@ -143,15 +143,7 @@ def kind_of(data: str) -> str:
 
 def _some_files(root: Path) -> list[Path]:
     """The first visible files in a folder and its subfolders."""
-    files: list[Path] = []
-    for folder, inner, names in os.walk(root, followlinks=True):
-        inner[:] = sorted(
-            name for name in inner if not (name.startswith(".") or is_run(Path(folder, name)))
-        )
-        files += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
-        if len(files) > _FILES_LISTED:
-            break
-    return files
+    return [root / name for name, _ in islice(walk(root, [], []), _FILES_LISTED)]
 
 
 def _has_bands(file: Path) -> bool:

@@ -5,7 +5,8 @@ import os
 import stat
 import struct
 import warnings
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -81,16 +82,19 @@ _JXL = b"\xff\x0a", b"\x00\x00\x00\x0cJXL "
 _HEADER_BYTES = 2**16  # the boxes that state the size of a HEIC picture come before its pixels
 
 
-def open_image(data: Any) -> Image.Image:
+@contextmanager
+def open_image(data: Any) -> Generator[Image.Image]:
     """A path or an open file as Pillow's image, pixels not yet read; in one of the formats that we read, by content.
+
+    Pillow's warnings, of large pictures and of odd tags, are not shown: what matters ends in an error.
 
     Raises:
         OSError: if it cannot be read; `UnidentifiedImageError` if it is in no such format.
     """
-    formats = list(_openers())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(data, formats=formats)
+        warnings.simplefilter("ignore")
+        with Image.open(data, formats=list(_openers())) as image:
+            yield image
 
 
 def format_of(head: bytes) -> str | None:
