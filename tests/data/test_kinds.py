@@ -95,7 +95,9 @@ class TestChannels:
         assert found == Tiff(path=path, channels=(4, 3), no_data=-1.0)
 
     def test_are_refused_elsewhere(self, tmp_path: Path) -> None:
-        with pytest.raises(SettingsError, match="--channels must be left out, because .* grey or colour images"):
+        with pytest.raises(
+            SettingsError, match=r"--channels must be left out, because .* grey or colour images"
+        ):
             find_source(str(touch(tmp_path, "a.jpg")), None, BandReading(channels=(1,)))
 
     def test_as_text(self) -> None:
