@@ -59,7 +59,7 @@ class Arguments:
     """Folder of the run; runs/RECIPE-DATA if not given."""
 
     resume: str | None = None
-    """Continue this run exactly where it stopped."""
+    """Continue this run exactly where it stopped; DATA, if given, is where its images are now."""
 
     data_kind: str | None = None
     """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""

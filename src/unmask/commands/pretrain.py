@@ -57,7 +57,7 @@ class Arguments:
     """Folder of the run; runs/RECIPE-DATA if not given."""
 
     resume: str | None = None
-    """Continue this run exactly where it stopped."""
+    """Continue this run exactly where it stopped; DATA, if given, is where its images are now."""
 
     like: str | None = None
     """Use the settings of this run."""

@@ -45,7 +45,7 @@ class Arguments:
     """A recipe's name, or FILE.py:NAME, which runs that file; chosen from the images if not given."""
 
     resume: str | None = None
-    """Continue this tokenizer's training exactly where it stopped."""
+    """Continue this training exactly where it stopped; DATA, if given, is where its images are now."""
 
     about_data: Annotated[DataFlags, tyro.conf.arg(name="")] = DataFlags()
     """How to read DATA."""

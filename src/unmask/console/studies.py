@@ -195,5 +195,5 @@ def _make(plan: Plan, setting: Setting) -> int:
                 f"{time.strftime('%H:%M:%S')}  seed {step.job.seed}, {step.job.name}: {step.doing} {step.words}"
             )
             if step.doing == "done":
-                write(collected(plan, setting), plan.name, plan.root)
+                write(collected(plan, setting), plan.name, plan.root, notes.print)
     return 128 + stop.signal if stop.event.is_set() else 0

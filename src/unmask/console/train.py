@@ -45,7 +45,7 @@ from unmask.runs.training import Progress, training
 from unmask.runs.weights import check_start, save_start
 from unmask.spec import from_json, to_json
 from unmask.training.checkpoint import Checkpoint, fill
-from unmask.training.distributed import check_batch, launched
+from unmask.training.distributed import check_batch, here, launched
 from unmask.training.step_cost import Cost
 
 T = TypeVar("T")
@@ -253,8 +253,8 @@ def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready 
         return None
 
     folder.check_writable()
-    images = _images(command, run, folder, data).read_as(run.statistics)
-    keep_place(run, folder, data)
+    images = _images(command, run, folder, data)
+    say_shared_memory(changed, images.train)
     check_decode(changed.hardware, images.train, run.recipe.views)
     say_what_differs(changed.hardware, run.hardware, run.torch_version)
     console.print(f"continuing {folder.root} from step {step:,} of {run.steps:,}")
@@ -268,6 +268,8 @@ def train(command: Command, ready: Ready) -> int:
     run, folder = ready.run, ready.folder
     torch.set_num_threads(run.hardware.threads)
     with held(folder), signals() as stop:
+        if here().first:
+            keep_place(run, folder, ready.data)
         reports = training(run, folder, ready.images.train, ready.module, stop.event, ready.start)
         for _ in shown(command.watched(reports), run.recipe_name):
             pass

@@ -107,7 +107,10 @@ def with_channels(source: ImageSource, channels: int, trained_on: str) -> ImageS
         return source
     if isinstance(source, Subset):
         return Subset(with_channels(source.whole, channels, trained_on), source.rows)
-    if isinstance(source, EncodedImages | MemoryImages) and {source.channels, channels} == {1, 3}:
+    plain = {source.channels, channels} == {1, 3}
+    if isinstance(source, EncodedImages) and (plain or channels in (1, 3)):
+        return source.decoded_to(channels)  # of images with an alpha channel, too
+    if isinstance(source, MemoryImages) and plain:
         return source.decoded_to(channels)
     raise DataError(
         f"{source.where} has images of {source.channels} channels, but {trained_on} images of {channels}"

@@ -63,8 +63,9 @@ class Facts(NamedTuple):
     def notes(self, channels: int, levels: Range | None) -> tuple[str, ...]:
         """What reading with these channels and levels loses or decides, a line each."""
         lines: list[str] = []
-        if self.deep:
-            assert levels is not None
+        if self.deep and levels is None:
+            lines.append(f"{self.deep:,} images have 16 bits; none of those looked at can be read")
+        elif self.deep and levels is not None:
             measured = "measured" if levels == self.levels else "as in training"
             lines.append(
                 f"{self.deep:,} images have 16 bits: values {levels[0]:g} to {levels[1]:g} ({measured}) become 0 to 255; "

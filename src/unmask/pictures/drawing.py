@@ -1,6 +1,7 @@
 """One policy for pictures beside a result: the result is complete without them, so an error of drawing is only a note."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -9,6 +10,8 @@ def drawn(path: Path, draw: Callable[[Path], object]) -> str:
     try:
         draw(path)
     except Exception as error:  # libraries that draw raise errors of many kinds
+        with suppress(OSError):
+            path.unlink(missing_ok=True)  # a part of it
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         return f"{path} could not be drawn ({reason}); the results are complete without it"
     return ""

@@ -229,7 +229,7 @@ def _read_as_before(source: Any) -> Any:
 
 
 def _command_of(data: dict[str, Any]) -> str:
-    """The command that created a run, from the content of its `spec.json` in version 2."""
+    """The command that created a run, from the content of its `spec.json`, migrated."""
     job = data.get("job")
     kind = job.get("kind") if isinstance(job, dict) else None
     return {"finetune": "finetune", "tokenize": "tokenizer"}.get(str(kind), "pretrain")

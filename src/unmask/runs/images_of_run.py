@@ -6,7 +6,9 @@ time. The run's folder keeps the newest place, and the names, so that new and mi
 
 import gzip
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -16,12 +18,13 @@ from unmask.data import AnySource, Digits, Folder, LabelsFile
 from unmask.data.folder import Undivided
 from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.split_folders import train_folder
-from unmask.errors import DataError, RunError, SettingsError
+from unmask.errors import DataError, ResourceError, RunError, SettingsError
 from unmask.files import read_json, write_text, write_whole
 from unmask.runs.folder import RunFolder
 from unmask.runs.job import Images
 from unmask.runs.run import Run
 
+_MOST_NAMES = 2**30  # bytes
 _SHOWN = 3  # names of new or missing images in a message
 
 
@@ -31,17 +34,22 @@ def as_begun(run: Run, data: AnySource) -> Images | None:
     Raises:
         DataError: if there are no images.
     """
-    images = run.job.open(data, run.seed)
+    images = _opened(run, data)
     if _same(run, images):
         return images
     for older in _older_readings(data):
         try:
-            images = run.job.open(older, run.seed)
+            images = _opened(run, older)
         except DataError:
             continue
         if _same(run, images):
             return images
     return None
+
+
+def _opened(run: Run, data: AnySource) -> Images:
+    """The images, read as when the run began: its channels, and its range of 16-bit values."""
+    return run.job.open(data, run.seed).read_as(run.statistics, run.channels)
 
 
 def _same(run: Run, images: Images) -> bool:
@@ -54,9 +62,9 @@ def _older_readings(data: AnySource) -> Iterator[AnySource]:
         for older in _older_readings(data.data):
             yield replace(data, data=cast(ImagesWithoutLabels, older))
     if isinstance(data, Folder):
-        yield Undivided(path=data.path)
+        yield Undivided(path=data.path, by_content=data.by_content)
         if (folder := train_folder(Path(data.path))) is not None:
-            yield Folder(path=str(folder))
+            yield Folder(path=str(folder), by_content=data.by_content)
 
 
 def place_of(run: Run, folder: RunFolder, place: str | None, labels: str | None) -> AnySource:
@@ -65,8 +73,8 @@ def place_of(run: Run, folder: RunFolder, place: str | None, labels: str | None)
     Raises:
         SettingsError: if the images cannot be elsewhere.
     """
-    if place is None and labels is None and (last := _last_place(folder)) is not None:
-        place, labels = last
+    last_place, last_labels = _last_place(folder)
+    place, labels = place or last_place, labels or last_labels
     return run.data if place is None and labels is None else _moved(run.data, place, labels)
 
 
@@ -96,18 +104,18 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
 
-def _last_place(folder: RunFolder) -> tuple[str, str | None] | None:
-    """The newest place of images and labels file, if both still exist."""
+def _last_place(folder: RunFolder) -> tuple[str | None, str | None]:
+    """The newest place of the images, and of the labels file; None if it does not exist any more."""
     try:
-        place, labels = read_json(folder.place)
-    except (OSError, DataError, TypeError, ValueError):
-        return None
-    exist = (
-        isinstance(place, str)
-        and Path(place).exists()
-        and (labels is None or Path(labels).exists())
+        places = read_json(folder.place)
+    except (OSError, DataError):
+        return None, None
+    known = (
+        [place for place in places if isinstance(place, str)] if isinstance(places, list) else []
     )
-    return (place, labels) if exist else None
+    existing = [place if Path(place).exists() else None for place in known]
+    images, labels, *_ = (*existing, None, None)
+    return images, labels
 
 
 def keep_place(run: Run, folder: RunFolder, data: AnySource) -> None:
@@ -116,14 +124,27 @@ def keep_place(run: Run, folder: RunFolder, data: AnySource) -> None:
         return
     assert not isinstance(data, Digits)
     text = json.dumps([data.path, data.labels if isinstance(data, LabelsFile) else None])
-    write_text(folder.place, text + "\n")
+    with _told(folder):
+        write_text(folder.place, text + "\n")
 
 
 def keep_names(folder: RunFolder, source: ImageSource) -> None:
     """Keep the names of the training images."""
     names = "\0".join(source.name(position) for position in range(len(source)))
     content = gzip.compress(names.encode(errors="surrogateescape"), 1)
-    write_whole(folder.names, lambda path: path.write_bytes(content))
+    with _told(folder):
+        write_whole(folder.names, lambda path: path.write_bytes(content))
+
+
+@contextmanager
+def _told(folder: RunFolder) -> Generator[None]:
+    """A disk that is full or read-only in a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(
+            f"{folder.root} cannot be written ({error.strerror or error})"
+        ) from None
 
 
 def other_images(run: Run, folder: RunFolder, source: ImageSource, again: str) -> RunError:
@@ -139,8 +160,9 @@ def other_images(run: Run, folder: RunFolder, source: ImageSource, again: str) -
 
 def _difference(folder: RunFolder, names: list[str]) -> str:
     try:
-        content = gzip.decompress(folder.names.read_bytes())
-    except (OSError, EOFError):
+        with gzip.open(folder.names) as file:
+            content = file.read(_MOST_NAMES)
+    except (OSError, EOFError, zlib.error):
         return ", or other names, sizes or classes"
     before, now = set(content.decode(errors="surrogateescape").split("\0")), set(names)
     words = [

@@ -9,6 +9,7 @@ from unmask.channels import ChannelStatistics
 from unmask.contracts import Batch, ImageSource
 from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
+from unmask.data.labelled import with_channels
 from unmask.data.statistics import read_as
 from unmask.formats.model import ModelSpec, Weights
 from unmask.training.hardware import Hardware
@@ -70,13 +71,21 @@ class Images(NamedTuple):
     split: str = ""
     """How the split was made, in words."""
 
-    def read_as(self, statistics: ChannelStatistics) -> "Images":
-        """The same images, read as in a run with these statistics."""
+    def read_as(self, statistics: ChannelStatistics, channels: int | None = None) -> "Images":
+        """The same images, read as in a run with these statistics and channels."""
+
+        def alike(source: ImageSource) -> ImageSource:
+            whole = (
+                source
+                if channels is None
+                else with_channels(source, channels, "this run learns from")
+            )
+            return read_as(whole, statistics)
+
         test, held_out = (
-            None if source is None else read_as(source, statistics)
-            for source in (self.test, self.held_out)
+            None if source is None else alike(source) for source in (self.test, self.held_out)
         )
-        return Images(read_as(self.train, statistics), test, held_out, self.split)
+        return Images(alike(self.train), test, held_out, self.split)
 
 
 class Picture(NamedTuple):

@@ -161,6 +161,10 @@ def truth_of(predictor: Predictor, source: ImageSource) -> Truth:
     images = with_names(source, trained)
     if images is None:
         return Truth(source, False, "not scored, because the classes have another order")
-    unknown = int((images.labels().reshape(len(images), -1) < 0).any(1).sum())
+    unlabelled, unknown = (
+        int((labels.reshape(len(source), -1) < 0).any(1).sum())
+        for labels in (source.labels(), images.labels())
+    )
+    unknown -= unlabelled
     note = f"{unknown:,} images are not scored, because the classifier has no class {others}"
     return Truth(images, True, note if unknown else None)

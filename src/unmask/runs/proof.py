@@ -29,6 +29,7 @@ _SHARE = 0.1
 """Typical difference of features, relative to their deviation, that such pixels may cause."""
 
 _TRIED = 20  # of the run's own images
+_LISTED = 10_000  # images of a set that is listed for one of them
 _LONG, _SHORT = 640, 360  # pixels of the synthetic picture
 
 
@@ -77,7 +78,8 @@ def check_picture(found: Found, weights: Weights, layout: object, file: Path) ->
     shown = theirs.pixels * std[:, None, None] + mean[:, None, None]
     levels = 255 * largest_difference([image / 255], [shown])
     features = largest_difference([tokens], [theirs.tokens])
-    typical = float((tokens - theirs.tokens).square().mean().sqrt() / tokens.std())
+    off = float((tokens - theirs.tokens).square().mean().sqrt())
+    typical = off / float(tokens.std()) if off else 0.0
     same = levels <= _LEVELS and typical <= _SHARE
     return PictureCheck(theirs.against, words, levels, features, same)
 
@@ -85,8 +87,8 @@ def check_picture(found: Found, weights: Weights, layout: object, file: Path) ->
 def _picture(run: Run | None, spec: ModelSpec, folder: Path) -> tuple[Path, str]:
     """A picture file: one of the run's own images, or a synthetic one."""
     try:
-        source = run.data.open("train") if run else None
-    except UnmaskError:  # moved, or on another machine
+        source = run.data.open("train") if run and run.images <= _LISTED else None
+    except (UnmaskError, OSError):  # moved, or on another machine
         source = None
     if isinstance(source, EncodedImages):
         for position in range(min(_TRIED, len(source))):

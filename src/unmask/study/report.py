@@ -66,9 +66,7 @@ def _fill(line: Line, run: Job, wanted: Sequence[Measurement]) -> None:
             line.train_scores.append(answer["train"])
 
 
-def write(
-    result: StudyResult, name: str, root: Path, tell: Callable[[str], object] = lambda _: None
-) -> list[Path]:
+def write(result: StudyResult, name: str, root: Path, tell: Callable[[str], object]) -> list[Path]:
     """Write the table as Markdown and CSV, and the pictures; `tell` gets a note for each that cannot be drawn."""
     page, rows = (root / f"{name}.{ending}" for ending in ("md", "csv"))
     write_text(rows, csv_text(result))

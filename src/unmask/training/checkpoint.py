@@ -148,7 +148,7 @@ class Saving:
         self.checksums: dict[str, str] = {}
         self.error: str | None = None
         if not shared or here().first:
-            self._catch_errors(partial(clear_unfinished, root))
+            self._catch_errors(partial(clear_unfinished_checkpoints, root))
         if shared:
             everyones("cleared")  # a barrier: nobody writes before the first process has cleared
         self.thread = Thread(target=partial(self._catch_errors, self._write), name="saving")
@@ -276,7 +276,7 @@ def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, damaged
 
 
-def clear_unfinished(root: Path) -> None:
+def clear_unfinished_checkpoints(root: Path) -> None:
     """Delete unfinished checkpoints of killed processes."""
     root.mkdir(parents=True, exist_ok=True)
     for folder in root.glob(f"{_WRITING}*"):

@@ -69,8 +69,14 @@ def launched() -> Processes:
     """The processes according to torchrun's environment; a single process without torchrun."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     values = [os.environ.get(name, "") for name in names]
-    if "MASTER_ADDR" not in os.environ or not all(value.isdecimal() for value in values):
+    if "MASTER_ADDR" not in os.environ or not all(values):
         return Processes()
+    for name, value in zip(names, values, strict=True):
+        if not value.isdecimal():
+            raise SettingsError(
+                f"the environment variable {name} must be a number, as torchrun sets it, got {value!r}; start several "
+                "processes with torchrun, or unset it"
+            )
     rank, count, local_rank, local_count = map(int, values)
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     return Processes(

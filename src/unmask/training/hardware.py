@@ -21,10 +21,6 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-_FLOAT16_UNITS = (
-    7  # compute capability: V100 (7.0) and T4 (7.5) multiply float16 eight times as fast as float32
-)
-
 _UNKNOWN = 2**50  # bytes: where a system does not say how much is free, nothing is refused
 
 
@@ -97,16 +93,11 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 
 def best_precision(device: torch.device) -> Precision:
-    """bfloat16 on GPUs that compute it natively, float16 on those that only have units for it, else float32.
+    """bfloat16 on GPUs that compute it natively, else float32. Most CPUs are far slower with bfloat16.
 
-    Most CPUs are far slower with either.
+    Never float16, whose loss must be scaled: that is a user's choice.
     """
-    if has_bfloat16(device):
-        return "bfloat16"
-    is_gpu = device.type == "cuda" and torch.version.hip is None
-    if is_gpu and torch.cuda.get_device_capability(device)[0] >= _FLOAT16_UNITS:
-        return "float16"
-    return "float32"
+    return "bfloat16" if has_bfloat16(device) else "float32"
 
 
 def has_bfloat16(device: torch.device) -> bool:
