@@ -77,7 +77,9 @@ class Config(NamedTuple):
         if len(mean) != len(std) or min(std) <= 0:
             raise self._wrong(names[1], "a number above 0 for each channel")
         low, high = (0.0,) * len(mean), (1.0,) * len(mean)
-        return ChannelStatistics(mean=mean, std=std, low=low, high=high, levels=None, source=self.path.name)
+        return ChannelStatistics(
+            mean=mean, std=std, low=low, high=high, levels=None, source=self.path.name
+        )
 
     def _wrong(self, name: str, wanted: str) -> DataError:
         value = reprlib.repr(self.values[name])
