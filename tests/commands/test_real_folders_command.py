@@ -195,6 +195,12 @@ class TestClassesOfTwoFolders:
         said = unmask("evaluate", trained.root, root, "--out", "scores.json")
         assert "largest class │ │ │ │ 90.0% │ 50.0%".replace("│ ", "") in said.out
         assert json.loads(Path("scores.json").read_text())["largest_class"] == 0.9
+        shutil.copytree(trained.root, "twin")
+        flags = ["--encoders", "twin", "--out", "both.json"]
+        said = unmask("evaluate", trained.root, root, *flags)
+        compared = said.out.partition("by number of parameters")[2]
+        assert "largest class │ 90.0%".replace("│ ", "") in compared.replace("│ ", "")
+        assert "| largest class | 90.0% |" in Path("both.md").read_text()
 
     def test_a_class_with_one_image_is_learned_from(
         self, unmask: Unmask, trained: RunFolder, fill: Fill
