@@ -6,7 +6,8 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from commands.said import Unmask
 from PIL import Image
 from runs import tiny, tiny_transfer
 
+from unmask.console import studies, train
 from unmask.data import Folder, Parquet
 from unmask.data.folder import Undivided
+from unmask.data.pack import Packer
 from unmask.runs.folder import RunFolder
 from unmask.runs.images_of_run import as_begun
 
@@ -313,10 +316,54 @@ class TestTypedCommands:
         packed = unmask("pack", root, f"packed {name}", "--workers", "0")
         assert packed.status == 0, packed.err
         lines += printed(packed.raw)
+        codes = f"codes {name}"
+        flags = ["--recipe", f"{tiny.__file__}:TOKENIZING", "--epochs", "1", *RUNNING]
+        said = unmask("tokenizer", root, *flags, "--out", codes)
+        assert said.status == 0, said.err
+        lines += printed(said.raw)
+        assert lines[-1][-1] == codes
         for line in lines:
             words = [word for word in line[2:] if "/" in word or name in word]
             assert words
             assert all(Path(word).exists() for word in words if word != "sheet.png"), line
+
+    @pytest.mark.parametrize("command", ["pretrain", "pack", "study"])
+    def test_what_was_stopped_goes_on_as_printed(
+        self,
+        unmask: Unmask,
+        recipe: list[str],
+        fill: Fill,
+        monkeypatch: pytest.MonkeyPatch,
+        command: str,
+    ) -> None:
+        root = fill("my photos", "a:6", "b:6")
+        words, where = {
+            "pretrain": (("pretrain", root, *recipe, "--out", "my run"), (train, "training")),
+            "pack": (("pack", root, "my shards", "--workers", "0"), (Packer, "run")),
+            "study": (("study", "target", root, "--out", "my study", *RUNNING), (studies, "_make")),
+        }[command]
+        real = getattr(*where)
+
+        def interrupted(*args: Any) -> Any:
+            """Stop at the first report of training or packing, and a study before its first run."""
+            if command == "study":
+                return 130
+            return _stopping(real(*args))
+
+        if command == "study":
+            monkeypatch.setattr("unmask.commands.study.measured_costs", lambda *_, **__: {})
+            monkeypatch.setattr(studies, "_fitted", lambda plan, *_: plan)
+        with monkeypatch.context() as patch:
+            patch.setattr(*where, interrupted)
+            said = unmask(*words)
+        assert said.status == 130, said.err
+        (again,) = printed(said.raw)
+        if command == "pretrain":
+            assert again == ["unmask", "pretrain", "--resume", "my run"]
+        else:
+            assert again == ["unmask", *map(str, words)]
+        if command != "study":
+            assert unmask(*again[1:]).status == 0
 
     def test_no_measuring_without_labels(self, unmask: Unmask, begin: Begin, images: Path) -> None:
         assert "measure it" not in begin(images)
@@ -332,9 +379,20 @@ class TestTypedCommands:
         assert f"unmask evaluate run {root} --data-kind tiff --protocol knn" in said.out
 
 
+def _stopping(reports: Iterable[object]) -> Iterator[object]:
+    """The reports; the user presses Ctrl-C at the first."""
+    for number, report in enumerate(reports):
+        if number == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        yield report
+
+
+RUNNING = ("--threads", "1", "--workers", "0")
+
+
 def printed(text: str) -> list[list[str]]:
     """The commands of unmask in a text, as a shell reads them."""
-    found = re.findall(r"(?:it|with): +(unmask .*)", text)
+    found = re.findall(r"(?:it|with):\s+(unmask .*)", text)
     return [shlex.split(command) for command in found]
 
 

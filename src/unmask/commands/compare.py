@@ -17,7 +17,7 @@ from unmask.console.studies import (
     setting_of,
 )
 from unmask.contracts import Size
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, typed
 from unmask.study.methods import METHODS, Comparison, Equal, equalised, of_steps
 from unmask.study.plan import Plan
 from unmask.study.study import TINY, trainings
@@ -134,7 +134,7 @@ def main(arguments: list[str]) -> int:
             f"{args.tuning_steps:,} steps of fine-tuning, batches of at most {batch_size}. {_CLOSING}",
         ),
     )
-    return conduct(plan, setting, budget)
+    return conduct(plan, setting, budget, typed("compare", *arguments))
 
 
 def _listed(words: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from unmask.console.studies import (
     setting_of,
 )
 from unmask.contracts import Size
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, typed
 from unmask.study.ablations import STUDIES, find_study
 from unmask.study.plan import Plan
 from unmask.study.study import SCALES, trainings
@@ -114,7 +114,7 @@ def main(arguments: list[str]) -> int:
         root=root,
         words=(f"Scale {name if study.scale else args.scale}: {scale.about}.",),
     )
-    return conduct(plan, setting, budget)
+    return conduct(plan, setting, budget, typed("study", *arguments))
 
 
 def _say_list() -> None:
