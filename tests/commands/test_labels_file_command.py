@@ -301,6 +301,14 @@ def test_paths_that_are_not_text(unmask: Unmask, trained: RunFolder, tmp_path: P
         pq.write_table(pa.table({"file_name": names, "label": classes}), file)
     said = unmask("evaluate", trained.root, data, "--labels-file", data / "x.parquet")
     assert said.status == 0, said.err
+    table = data / "table"
+    table.mkdir()
+    images = [file.read_bytes() for file in sorted(data.glob("*.png"))]
+    with (table / "train.parquet").open("wb") as file:
+        pq.write_table(pa.table({"image": images, "label": classes}), file)
+    said = unmask("evaluate", trained.root, table)
+    assert said.status == 0, said.err
+    assert "2 classes" in said.out
 
 
 def write_pictures(folder: Path, count: int) -> Path:

@@ -12,7 +12,6 @@ class. If every labelled image has exactly one class, the labels are class label
 """
 
 import csv
-import os
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 
 from unmask.annotations import UNKNOWN, ClassLabels
 from unmask.contracts import ImageSource
+from unmask.data.arrow_files import arrow_file
 from unmask.data.folder import Folder
 from unmask.data.image_files import EncodedImages
 from unmask.data.label_values import LABEL_NAMES, label_word
@@ -176,8 +176,7 @@ def _read(path: Path) -> dict[str, list[Any]]:
 
 
 def _parquet(path: Path) -> pa.Table:
-    # the path as bytes, because it may not be valid text
-    with pa.OSFile(os.fsencode(path)) as file:
+    with arrow_file(path) as file:
         return pq.read_table(file)
 
 
@@ -186,7 +185,7 @@ def _csv(path: Path) -> pa.Table:
 
     with path.open(newline="", encoding="utf-8-sig") as file:
         header = next(csv.reader(file), [])
-    with pa.OSFile(os.fsencode(path)) as file:
+    with arrow_file(path) as file:
         return pacsv.read_csv(
             file,
             parse_options=pacsv.ParseOptions(newlines_in_values=True),
