@@ -443,6 +443,26 @@ class TestSingleFiles:
             said = unmask(command, run.root, file)
             assert said.status == 0, said.err
 
+    @pytest.mark.parametrize("name", ["-a.png", "--b c.png"])
+    def test_names_like_flags(
+        self, unmask: Unmask, trained: RunFolder, tuned: RunFolder, name: str
+    ) -> None:
+        Image.new("RGB", (12, 12)).save(name)
+        place = shlex.quote(f"./{name}")
+        for command, run in (("reconstruct", trained), ("predict", tuned)):
+            said = unmask(command, run.root, name)
+            assert said.status == 1
+            assert f"{name} looks like a flag; for the file of that name, write {place}" in said.err
+            said = unmask(command, run.root, f"./{name}")
+            assert said.status == 0, said.err
+        Path("-data").mkdir()
+        for words in (
+            ["pretrain", "-data"],
+            ["finetune", "scratch", "-data"],
+            ["pack", "-data", "out"],
+        ):
+            assert "write ./-data" in unmask(*words).err
+
     @pytest.mark.parametrize("dtype", [">u2", ">f4", [("red", "u1"), ("green", "u1")], "O", "c8"])
     def test_arrays_of_other_types_are_read_or_refused(
         self, unmask: Unmask, trained: RunFolder, tmp_path: Path, dtype: Any
