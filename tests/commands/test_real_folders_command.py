@@ -24,6 +24,7 @@ from unmask.console import studies, train
 from unmask.data import Folder, Parquet
 from unmask.data.folder import Undivided
 from unmask.data.pack import Packer
+from unmask.pictures.sheet import save_sheet
 from unmask.runs.folder import RunFolder
 from unmask.runs.images_of_run import as_begun
 
@@ -125,16 +126,45 @@ class TestOwnOutput:
         begin(".", "runs/first")
         assert unmask("evaluate", "runs/first", ".", "--protocol", "knn").status == 0
         assert unmask("evaluate", "runs/first", ".", "--out", "scores.json").status == 0
-        assert unmask("reconstruct", "runs/first", ".", "--out", "sheet.png").status == 0
-        assert Path("sheet.png").exists()
+        for sheet in ("sheet.png", "b/mine.PNG"):
+            assert unmask("reconstruct", "runs/first", "a", "--out", sheet).status == 0
+            assert Path(sheet).exists()
         assert Path("scores.png").exists()
         source = Folder(path=str(root)).open()
         assert source.fingerprint == before
         assert source.annotations.names == ("a", "b")
-        assert source.notes == ("not read, because unmask wrote it: runs/first/ and 2 more",)
+        assert source.notes == ("not read, because unmask wrote it: b/mine.PNG and 3 more",)
         said = begin(".", "runs/second")
         assert "images 12 colour in 2 classes" in said
         assert "not read, because unmask wrote it" in said
+
+    def test_of_very_many_pictures_the_usual_names_are_looked_into(
+        self, fill: Fill, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        root = fill("photos", ":3")
+        for name in ("sheet.png", "own.png", "own.json", "comparison-sizes.png", "comparison.md"):
+            (root / name).touch()
+            if name.endswith(".png"):
+                save_sheet(Image.new("RGB", (4, 4)), root / name)
+        save_sheet(Image.new("RGB", (4, 4)), root / "mine.png")
+        assert len(Folder(path=str(root)).open()) == 3
+        monkeypatch.setattr("unmask.data.walk._MOST_LOOKED_INTO", 6)
+        source = Folder(path=str(root)).open()
+        assert [source.name(i) for i in range(4)] == ["000.png", "001.png", "002.png", "mine.png"]
+
+    def test_a_sheet_beside_arrays_does_not_hide_them(
+        self, unmask: Unmask, begin: Begin, tmp_path: Path
+    ) -> None:
+        (tmp_path / "bands").mkdir()
+        for number in range(4):
+            values = np.random.default_rng(number).random((12, 12, 5), np.float32)
+            np.save(tmp_path / "bands" / f"{number}.npy", values)
+        first = begin(tmp_path / "bands", "first")
+        sheet = tmp_path / "bands" / "mine.png"
+        assert unmask("reconstruct", "first", tmp_path / "bands", "--out", sheet).status == 0
+        again = begin(tmp_path / "bands", "again")
+        for said in (first, again):
+            assert "images 4 5-band" in said
 
     def test_other_pictures_of_these_names_are_images(self, fill: Fill) -> None:
         root = fill("photos", ":3")

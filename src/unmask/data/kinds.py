@@ -15,7 +15,7 @@ from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.pack_manifest import PACK
 from unmask.data.picture_formats import IMAGE_ENDINGS, open_image
 from unmask.errors import SettingsError, did_you_mean
-from unmask.own_output import is_run
+from unmask.own_output import is_marked, is_run
 from unmask.spec import kinds
 
 _KINDS: dict[str, Any] = {
@@ -131,7 +131,8 @@ def kind_of(data: str) -> str:
         return "shards"
     files = _some_files(path)
     endings = Counter(file.suffix.lower() for file in files)
-    if endings.keys() & (IMAGE_ENDINGS - BAND_ENDINGS):
+    pictures = IMAGE_ENDINGS - BAND_ENDINGS
+    if any(file.suffix.lower() in pictures and not is_marked(file) for file in files):
         return "folder"
     bands = [file for file in files if file.suffix.lower() in BAND_ENDINGS]
     if bands:
