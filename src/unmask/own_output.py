@@ -13,6 +13,9 @@ MARK = {"Software": "unmask"}
 _CHUNK = b"tEXtSoftware\0" + MARK["Software"].encode()
 _PNG = b"\x89PNG\r\n\x1a\n"
 _HEAD = 4096  # bytes; the text stands before the pixels
+PICTURE = ".png"
+"""The ending of pictures that carry the mark."""
+
 _COMPANIONS = (".json", ".csv", ".md")
 _LARGEST_SPEC = 2**20
 
@@ -26,22 +29,18 @@ def is_run(folder: Path) -> bool:
     return isinstance(spec, dict) and {"spec_version", "unmask_version"} <= spec.keys()
 
 
-def is_picture(name: str, folder: str, names: Collection[str]) -> bool:
-    """Whether a file is a picture of ours. `names` are all names in its folder.
+def called_as_ours(name: str, names: Collection[str]) -> bool:
+    """Whether a picture is called as our commands call theirs, if nobody chose another name.
 
-    Only files that are called as our commands call theirs are opened: a sheet, a loss curve, a confusion matrix, or a picture next
-    to its figures.
+    Those are a sheet, a loss curve, a confusion matrix, or a picture next to its figures. `names` are all in its folder.
     """
-    stem, ending = os.path.splitext(name)  # noqa: PTH122 - faster for a million files
-    if ending != ".png":
-        return False
+    stem = os.path.splitext(name)[0].removesuffix("-sizes")  # noqa: PTH122 - faster for a million files
     called = stem in ("sheet", "loss") or stem.startswith("confusion-")
-    return (called or any(stem + end in names for end in _COMPANIONS)) and _is_marked(
-        Path(folder, name)
-    )
+    return called or any(stem + end in names for end in _COMPANIONS)
 
 
-def _is_marked(path: Path) -> bool:
+def is_marked(path: Path) -> bool:
+    """Whether a file is a picture that we drew."""
     try:
         if not path.is_file():
             return False

@@ -118,7 +118,5 @@ def test_ctrl_c(unmask: Unmask, images: Path, monkeypatch: pytest.MonkeyPatch) -
         patch.setattr(Packer, "run", interrupted)
         said = unmask("pack", images, "shards", "--workers", "0")
     assert said.status == 130
-    assert (
-        "stopped; complete shards are kept (0); run the same command again to continue" in said.out
-    )
+    assert "stopped; complete shards are kept (0); continue with: unmask pack " in said.out
     assert "12 images in 1 shard," in unmask("pack", images, "shards", "--workers", "0").out

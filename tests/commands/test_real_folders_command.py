@@ -6,7 +6,8 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from commands.said import Unmask
 from PIL import Image
 from runs import tiny, tiny_transfer
 
+from unmask.console import studies, train
 from unmask.data import Folder, Parquet
 from unmask.data.folder import Undivided
+from unmask.data.pack import Packer
+from unmask.pictures.sheet import save_sheet
 from unmask.runs.folder import RunFolder
 from unmask.runs.images_of_run import as_begun
 
@@ -122,16 +126,45 @@ class TestOwnOutput:
         begin(".", "runs/first")
         assert unmask("evaluate", "runs/first", ".", "--protocol", "knn").status == 0
         assert unmask("evaluate", "runs/first", ".", "--out", "scores.json").status == 0
-        assert unmask("reconstruct", "runs/first", ".", "--out", "sheet.png").status == 0
-        assert Path("sheet.png").exists()
+        for sheet in ("sheet.png", "b/mine.PNG"):
+            assert unmask("reconstruct", "runs/first", "a", "--out", sheet).status == 0
+            assert Path(sheet).exists()
         assert Path("scores.png").exists()
         source = Folder(path=str(root)).open()
         assert source.fingerprint == before
         assert source.annotations.names == ("a", "b")
-        assert source.notes == ("not read, because unmask wrote it: runs/first/ and 2 more",)
+        assert source.notes == ("not read, because unmask wrote it: b/mine.PNG and 3 more",)
         said = begin(".", "runs/second")
         assert "images 12 colour in 2 classes" in said
         assert "not read, because unmask wrote it" in said
+
+    def test_of_very_many_pictures_the_usual_names_are_looked_into(
+        self, fill: Fill, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        root = fill("photos", ":3")
+        for name in ("sheet.png", "own.png", "own.json", "comparison-sizes.png", "comparison.md"):
+            (root / name).touch()
+            if name.endswith(".png"):
+                save_sheet(Image.new("RGB", (4, 4)), root / name)
+        save_sheet(Image.new("RGB", (4, 4)), root / "mine.png")
+        assert len(Folder(path=str(root)).open()) == 3
+        monkeypatch.setattr("unmask.data.walk._MOST_LOOKED_INTO", 6)
+        source = Folder(path=str(root)).open()
+        assert [source.name(i) for i in range(4)] == ["000.png", "001.png", "002.png", "mine.png"]
+
+    def test_a_sheet_beside_arrays_does_not_hide_them(
+        self, unmask: Unmask, begin: Begin, tmp_path: Path
+    ) -> None:
+        (tmp_path / "bands").mkdir()
+        for number in range(4):
+            values = np.random.default_rng(number).random((12, 12, 5), np.float32)
+            np.save(tmp_path / "bands" / f"{number}.npy", values)
+        first = begin(tmp_path / "bands", "first")
+        sheet = tmp_path / "bands" / "mine.png"
+        assert unmask("reconstruct", "first", tmp_path / "bands", "--out", sheet).status == 0
+        again = begin(tmp_path / "bands", "again")
+        for said in (first, again):
+            assert "images 4 5-band" in said
 
     def test_other_pictures_of_these_names_are_images(self, fill: Fill) -> None:
         root = fill("photos", ":3")
@@ -195,6 +228,12 @@ class TestClassesOfTwoFolders:
         said = unmask("evaluate", trained.root, root, "--out", "scores.json")
         assert "largest class │ │ │ │ 90.0% │ 50.0%".replace("│ ", "") in said.out
         assert json.loads(Path("scores.json").read_text())["largest_class"] == 0.9
+        shutil.copytree(trained.root, "twin")
+        flags = ["--encoders", "twin", "--out", "both.json"]
+        said = unmask("evaluate", trained.root, root, *flags)
+        compared = said.out.partition("by number of parameters")[2]
+        assert "largest class │ 90.0%".replace("│ ", "") in compared.replace("│ ", "")
+        assert "| largest class | 90.0% |" in Path("both.md").read_text()
 
     def test_a_class_with_one_image_is_learned_from(
         self, unmask: Unmask, trained: RunFolder, fill: Fill
@@ -307,10 +346,54 @@ class TestTypedCommands:
         packed = unmask("pack", root, f"packed {name}", "--workers", "0")
         assert packed.status == 0, packed.err
         lines += printed(packed.raw)
+        codes = f"codes {name}"
+        flags = ["--recipe", f"{tiny.__file__}:TOKENIZING", "--epochs", "1", *RUNNING]
+        said = unmask("tokenizer", root, *flags, "--out", codes)
+        assert said.status == 0, said.err
+        lines += printed(said.raw)
+        assert lines[-1][-1] == codes
         for line in lines:
             words = [word for word in line[2:] if "/" in word or name in word]
             assert words
             assert all(Path(word).exists() for word in words if word != "sheet.png"), line
+
+    @pytest.mark.parametrize("command", ["pretrain", "pack", "study"])
+    def test_what_was_stopped_goes_on_as_printed(
+        self,
+        unmask: Unmask,
+        recipe: list[str],
+        fill: Fill,
+        monkeypatch: pytest.MonkeyPatch,
+        command: str,
+    ) -> None:
+        root = fill("my photos", "a:6", "b:6")
+        words, where = {
+            "pretrain": (("pretrain", root, *recipe, "--out", "my run"), (train, "training")),
+            "pack": (("pack", root, "my shards", "--workers", "0"), (Packer, "run")),
+            "study": (("study", "target", root, "--out", "my study", *RUNNING), (studies, "_make")),
+        }[command]
+        real = getattr(*where)
+
+        def interrupted(*args: Any) -> Any:
+            """Stop at the first report of training or packing, and a study before its first run."""
+            if command == "study":
+                return 130
+            return _stopping(real(*args))
+
+        if command == "study":
+            monkeypatch.setattr("unmask.commands.study.measured_costs", lambda *_, **__: {})
+            monkeypatch.setattr(studies, "_fitted", lambda plan, *_: plan)
+        with monkeypatch.context() as patch:
+            patch.setattr(*where, interrupted)
+            said = unmask(*words)
+        assert said.status == 130, said.err
+        (again,) = printed(said.raw)
+        if command == "pretrain":
+            assert again == ["unmask", "pretrain", "--resume", "my run"]
+        else:
+            assert again == ["unmask", *map(str, words)]
+        if command != "study":
+            assert unmask(*again[1:]).status == 0
 
     def test_no_measuring_without_labels(self, unmask: Unmask, begin: Begin, images: Path) -> None:
         assert "measure it" not in begin(images)
@@ -326,9 +409,20 @@ class TestTypedCommands:
         assert f"unmask evaluate run {root} --data-kind tiff --protocol knn" in said.out
 
 
+def _stopping(reports: Iterable[object]) -> Iterator[object]:
+    """The reports; the user presses Ctrl-C at the first."""
+    for number, report in enumerate(reports):
+        if number == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        yield report
+
+
+RUNNING = ("--threads", "1", "--workers", "0")
+
+
 def printed(text: str) -> list[list[str]]:
     """The commands of unmask in a text, as a shell reads them."""
-    found = re.findall(r"(?:it|with): +(unmask .*)", text)
+    found = re.findall(r"(?:it|with):\s+(unmask .*)", text)
     return [shlex.split(command) for command in found]
 
 
@@ -378,6 +472,26 @@ class TestSingleFiles:
         for command, run in (("reconstruct", trained), ("predict", tuned)):
             said = unmask(command, run.root, file)
             assert said.status == 0, said.err
+
+    @pytest.mark.parametrize("name", ["-a.png", "--b c.png"])
+    def test_names_like_flags(
+        self, unmask: Unmask, trained: RunFolder, tuned: RunFolder, name: str
+    ) -> None:
+        Image.new("RGB", (12, 12)).save(name)
+        place = shlex.quote(f"./{name}")
+        for command, run in (("reconstruct", trained), ("predict", tuned)):
+            said = unmask(command, run.root, name)
+            assert said.status == 1
+            assert f"{name} looks like a flag; for the file of that name, write {place}" in said.err
+            said = unmask(command, run.root, f"./{name}")
+            assert said.status == 0, said.err
+        Path("-data").mkdir()
+        for words in (
+            ["pretrain", "-data"],
+            ["finetune", "scratch", "-data"],
+            ["pack", "-data", "out"],
+        ):
+            assert "write ./-data" in unmask(*words).err
 
     @pytest.mark.parametrize("dtype", [">u2", ">f4", [("red", "u1"), ("green", "u1")], "O", "c8"])
     def test_arrays_of_other_types_are_read_or_refused(

@@ -61,6 +61,7 @@ def test_a_study_of_one_s_own_goes_on_where_it_was(
     assert "runs 6 of 6 left" in said.out
     assert "seed 1, half: done knn" in said.out
     assert "| random initialisation |" in said.raw
+    assert "| largest class | 50.0 |" in said.raw
     assert "Pairs with different results in the paper" not in said.out, "nothing was published"
     assert "MiB an image" in said.out
     for ending in ("md", "csv", "png"):

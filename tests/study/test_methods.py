@@ -123,11 +123,13 @@ def test_methods_are_drawn_against_sizes(tmp_path: Path) -> None:
         Line(name, study.base, {"knn": [0.1 * n, 0.1 * n + 0.02]}, [], {}, None, 0.0, [], [], 0.0)
         for n, name in enumerate(study.trials(TINY.base), start=1)
     ]
-    about = StudyResult(replace(study, timed=False), 2, (), lines, None)
+    about = StudyResult(replace(study, timed=False), 2, (), lines, None, 0.9)
     written = write(about, "comparison", tmp_path)
     names = [path.name for path in written]
     assert names == ["comparison.md", "comparison.csv", "comparison.png", "comparison-sizes.png"]
     assert "![Against the size of the encoder](comparison-sizes.png)" in written[0].read_text()
+    assert "| largest class | 90.0 |" in written[0].read_text()
+    assert "largest class,share,,0.9" in written[1].read_text()
     few = about._replace(lines=[line._replace(scores={}) for line in lines])
     assert [path.name for path in write(few, "none", tmp_path)] == ["none.md", "none.csv"]
 

@@ -7,6 +7,7 @@ import tyro
 
 from unmask.console.arguments import parse
 from unmask.console.hardware import MachineFlags
+from unmask.console.labels import labelled_source
 from unmask.console.studies import (
     checked_budget,
     checked_seeds,
@@ -16,8 +17,7 @@ from unmask.console.studies import (
     setting_of,
 )
 from unmask.contracts import Size
-from unmask.data.kinds import find_source
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, typed
 from unmask.study.methods import METHODS, Comparison, Equal, equalised, of_steps
 from unmask.study.plan import Plan
 from unmask.study.study import TINY, trainings
@@ -76,7 +76,8 @@ class Arguments:
     """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""
 
     labels_file: str | None = None
-    """A CSV or Parquet file with a column file_name and the class of each image, in place of class folders."""
+    """A CSV, Parquet or JSON lines file with a column file_name and the class of each image, in place of class
+    folders; as in finetune if not given."""
 
     machine: Annotated[MachineFlags, tyro.conf.arg(name="")] = MachineFlags()
     """How to compute."""
@@ -108,7 +109,7 @@ def main(arguments: list[str]) -> int:
     trials = study.trials(TINY.base)
     root = make_folder(args.out)
     batch_size = max(trial.recipe.batch_size for trial in trials.values())
-    source = find_source(args.data, args.data_kind, labels_file=args.labels_file)
+    source = labelled_source(args.data, args.data_kind, args.labels_file)
     setting = setting_of(source, args.images, args.machine, batch_size)
     measured = measured_costs(
         "comparison",
@@ -133,7 +134,7 @@ def main(arguments: list[str]) -> int:
             f"{args.tuning_steps:,} steps of fine-tuning, batches of at most {batch_size}. {_CLOSING}",
         ),
     )
-    return conduct(plan, setting, budget)
+    return conduct(plan, setting, budget, typed("compare", *arguments))
 
 
 def _listed(words: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import tyro
 
 from unmask.annotations import ClassLabels, MultiLabels
 from unmask.console.arguments import parse
+from unmask.console.labels import labelled_source
 from unmask.console.output import check_writable, console, loaded, matched, notes, say_left_out
 from unmask.console.scores import (
     Judged,
@@ -25,7 +26,6 @@ from unmask.console.typed import as_typed
 from unmask.data import AnySource
 from unmask.data.draws import draw_few
 from unmask.data.in_order import Unreadable
-from unmask.data.kinds import find_source
 from unmask.data.labelled import open_labelled, with_channels
 from unmask.errors import SettingsError
 from unmask.evaluation.frozen import FROZEN, Control, Row
@@ -95,8 +95,9 @@ class Arguments:
     """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
 
     labels_file: str | None = None
-    """A CSV or Parquet file with a column file_name and the classes of each image (a name, a number, a;b,
-    or a column of 0 and 1 for each class), in place of class folders."""
+    """A CSV, Parquet or JSON lines file with a column file_name and the classes of each image (a name, a
+    number, a;b, or a column of 0 and 1 for each class), in place of class folders; as in finetune if not
+    given."""
 
     seed: int = 0
     """Seed of the split, where the data have none; the first of the draws."""
@@ -213,7 +214,7 @@ def evaluate(
         labels: amounts of labels of each class to learn from: numbers, percentages, or all.
         seeds: draws of the labels, and of all that a protocol draws; one where nothing is drawn.
         control: what to score beside the encoder: none, random, scratch or both.
-        labels_file: a CSV or Parquet file with the classes of each image, in place of class folders.
+        labels_file: a CSV, Parquet or JSON lines file with the classes of each image, in place of class folders.
         augment: whether the linear and the attentive probe see new crops and flips at every step.
         recipe: a recipe of trained protocols, its name, or FILE.py:NAME; chosen from the encoder if not given.
         epochs: of trained protocols; the recipe's if not given.
@@ -309,15 +310,8 @@ def _subject(request: _Request, path: str, model: Model) -> Subject:
 
 def _source(request: _Request, model: Model) -> AnySource:
     """The images, with the bands that the encoder was trained on."""
-    labels_file = request.flags.labels_file
-    if isinstance(request.data, str):
-        kind = request.flags.data_kind
-        return find_source(request.data, kind, labels_file=labels_file, like=model.bands)
-    if labels_file is not None:
-        raise SettingsError(
-            "labels_file goes with a path; for the spec of a source use LabelsFile(data=..., labels=...)"
-        )
-    return request.data
+    flags = request.flags
+    return labelled_source(request.data, flags.data_kind, flags.labels_file, model.bands, notes)
 
 
 def _judge(request: _Request, subject: Subject) -> Judged:

@@ -11,6 +11,7 @@ from unmask.annotations import annotated_words
 from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek
 from unmask.console.hardware import RunFlags
+from unmask.console.labels import labelled_source
 from unmask.console.output import console, say_left_out
 from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
 from unmask.console.train import Command, Common, Request, finished_folder
@@ -18,7 +19,6 @@ from unmask.console.train import main as train_main
 from unmask.console.typed import data_words
 from unmask.contracts import ImageSource
 from unmask.data import AnySource, Tiff
-from unmask.data.kinds import as_source, find_source
 from unmask.data.noise import WHOLE, PatchKeep
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError, typed
@@ -65,8 +65,9 @@ class Arguments:
     """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""
 
     labels_file: str | None = None
-    """A CSV or Parquet file with labels, in place of class folders: a column file_name and the classes of
-    each image (a name, a number, a;b, or a column of 0 and 1 for each class)."""
+    """A CSV, Parquet or JSON lines file with labels, in place of class folders: a column file_name and the
+    classes of each image (a name, a number, a;b, or a column of 0 and 1 for each class). If not given:
+    labels.csv, metadata.csv or metadata.jsonl beside images without class folders; none ignores these."""
 
     recipe: Annotated[Transfer, tyro.conf.arg(name="")]
     """Settings that change the result."""
@@ -99,7 +100,7 @@ def finetune(
         encoder: a run or weights; None to train from scratch.
         data: images in class folders, "digits", or the spec of a source.
         recipe: a recipe, its name, or FILE.py:NAME, which runs that file; chosen from the encoder if not given.
-        labels_file: a CSV or Parquet file with the classes of each image, in place of class folders.
+        labels_file: a CSV, Parquet or JSON lines file with the classes of each image, in place of class folders.
         out: the folder of the run; runs/RECIPE-DATA if not given.
         seed: of the head, order, crops and mixing, and of the split where the data have none.
         running: settings that must not change the result: device, workers, precision and so on.
@@ -108,11 +109,8 @@ def finetune(
         The folder of the run, which holds `results.json`, for `predict` and `load`.
     """
     weights = None if encoder is None else _weights(str(encoder))
-    spec = (
-        as_source(data)
-        if labels_file is None
-        else _source(str(data), None, str(labels_file), weights)
-    )
+    named = None if labels_file is None else str(labels_file)
+    spec = _source(data, None, named, weights)
     no_flags = Peek([], {}, False)
     labelled = open_annotated(spec, seed)
     if isinstance(recipe, Transfer):
@@ -202,12 +200,12 @@ def _weights(encoder: str) -> Found:
 
 
 def _source(
-    data: str, kind: str | None, labels_file: str | None, weights: Found | None
+    data: str | Path | AnySource, kind: str | None, labels_file: str | None, weights: Found | None
 ) -> AnySource:
     """The source of DATA; multi-band images get the channels that the encoder was pretrained on."""
     pretraining_data = weights.run.data if weights and weights.run else None
     like = pretraining_data if isinstance(pretraining_data, Tiff) else Tiff(path="")
-    return find_source(data, kind, labels_file=labels_file, like=like)
+    return labelled_source(data, kind, labels_file, like)
 
 
 def _recipe(

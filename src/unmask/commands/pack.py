@@ -97,7 +97,7 @@ def main(arguments: list[str]) -> int:
         notes.print(f"note: {packer.note}")
     if stop.event.is_set():
         console.print(
-            f"stopped; complete shards are kept ({len(packer.shards)}); run the same command again to continue"
+            f"stopped; complete shards are kept ({len(packer.shards)}); continue with:\n{typed('pack', *arguments)}"
         )
         return 128 + stop.signal
     _say_end(packer, time.perf_counter() - started)

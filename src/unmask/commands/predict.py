@@ -12,10 +12,11 @@ import tyro
 
 from unmask.annotations import ClassLabels
 from unmask.console.arguments import parse
+from unmask.console.labels import labelled_source
 from unmask.console.output import check_writable, console, matched, notes, say_left_out, writing
 from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
-from unmask.data.kinds import find_source, is_data
+from unmask.data.kinds import is_data
 from unmask.errors import SettingsError
 from unmask.pictures.drawing import drawn
 from unmask.pictures.figure import confusion_picture
@@ -56,7 +57,8 @@ class Arguments:
     """Format of the data set (folder, shards, parquet, tiff, digits); detected if not given."""
 
     labels_file: str | None = None
-    """A CSV or Parquet file with the classes of each image, to score the predictions."""
+    """A CSV, Parquet or JSON lines file with the classes of each image, to score the predictions; as in
+    finetune if not given."""
 
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto."""
@@ -128,7 +130,7 @@ def predict(
     Args:
         run: the folder of a fine-tuned run.
         images: image files, or one data set: a folder, pattern, "digits", or the spec of a source.
-        labels_file: a CSV or Parquet file with the classes of each image, to score the predictions.
+        labels_file: a CSV, Parquet or JSON lines file with the classes of each image, to score the predictions.
         device: cpu, cuda, cuda:1, mps, or auto.
     """
     predictor = _loaded(str(run), device)
@@ -137,7 +139,7 @@ def predict(
         images = (images,)
     if isinstance(images, tuple | list):
         return _predictions(predictor, tuple(map(str, images)), None, labels)
-    return _of_source(predictor, images)
+    return _of_source(predictor, labelled_source(images, None, labels))
 
 
 def _loaded(run: str, device: str) -> Predictor:
@@ -159,7 +161,7 @@ def _predictions(
             f"give image files or one data set, got {len(images)} names, and {datasets[0]} is a data set"
         )
     like = predictor.model.bands
-    return _of_source(predictor, find_source(datasets[0], kind, labels_file=labels_file, like=like))
+    return _of_source(predictor, labelled_source(datasets[0], kind, labels_file, like, notes))
 
 
 def _of_source(predictor: Predictor, data: AnySource) -> Predictions:

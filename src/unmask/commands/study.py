@@ -8,6 +8,7 @@ import tyro
 from unmask.channels import IMAGENET
 from unmask.console.arguments import parse
 from unmask.console.hardware import MachineFlags, hardware_of
+from unmask.console.labels import labelled_source
 from unmask.console.output import console
 from unmask.console.studies import (
     checked_budget,
@@ -18,8 +19,7 @@ from unmask.console.studies import (
     setting_of,
 )
 from unmask.contracts import Size
-from unmask.data.kinds import find_source
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, typed
 from unmask.study.ablations import STUDIES, find_study
 from unmask.study.plan import Plan
 from unmask.study.study import SCALES, trainings
@@ -63,7 +63,8 @@ class Arguments:
     """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""
 
     labels_file: str | None = None
-    """A CSV or Parquet file with a column file_name and the class of each image, in place of class folders."""
+    """A CSV, Parquet or JSON lines file with a column file_name and the class of each image, in place of class
+    folders; as in finetune if not given."""
 
     machine: Annotated[MachineFlags, tyro.conf.arg(name="")] = MachineFlags()
     """How to compute."""
@@ -96,7 +97,7 @@ def main(arguments: list[str]) -> int:
             raise SettingsError(
                 f"which images? `unmask study {args.name} FOLDER`; FOLDER holds one folder of images per class"
             )
-        source = find_source(args.data, args.data_kind, labels_file=args.labels_file)
+        source = labelled_source(args.data, args.data_kind, args.labels_file)
         setting = setting_of(source, scale.images, args.machine, batch_size)
         hardware, statistics = setting.hardware, setting.statistics
     else:
@@ -113,7 +114,7 @@ def main(arguments: list[str]) -> int:
         root=root,
         words=(f"Scale {name if study.scale else args.scale}: {scale.about}.",),
     )
-    return conduct(plan, setting, budget)
+    return conduct(plan, setting, budget, typed("study", *arguments))
 
 
 def _say_list() -> None:

@@ -4,6 +4,7 @@ Every flag except a switch takes exactly one value. So DATA and `--recipe` can b
 """
 
 import re
+import shlex
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
@@ -131,11 +132,20 @@ def parse(
 
 
 def check_words(arguments: list[str], command: str) -> None:
-    """Refuse --data, where DATA is a word without a flag.
+    """Refuse --data, where DATA is a word without a flag, and files whose names look like flags.
 
     Raises:
-        SettingsError: with the command to type.
+        SettingsError: with what to type.
     """
+    for argument in arguments:
+        if argument == "--":  # all that follows are words
+            break
+        # a name with two dashes and no ending is a flag, whatever file has that name too
+        is_flag = argument.startswith("--") and "." not in argument
+        if argument.startswith("-") and not is_flag and Path(argument).exists():
+            raise SettingsError(
+                f"{argument} looks like a flag; for the file of that name, write {shlex.quote('./' + argument)}"
+            )
     value = peek(arguments).flags.get("data")
     if value is not None and command != "bench":
         raise SettingsError(

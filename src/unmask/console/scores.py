@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -298,16 +298,20 @@ class Comparison(NamedTuple):
     """Parameters, and the shape in words, from small to large."""
     rows: dict[str, dict[int, Row]]
     """By method, then by parameters; controls have rows too."""
+    majority: float | None
+    """The score of always answering the largest class."""
 
     @property
     def words(self) -> str:
         """What the table compares."""
         return f"{_feature(self.feature)}, labels: {self.labels}"
 
-    def cells(self, method: str) -> list[str]:
-        """The scores of a method, one for each size."""
-        rows = self.rows[method]
-        return [_percent(rows[size]) if size in rows else "" for size in self.sizes]
+    def lines(self) -> Iterator[list[str]]:
+        """The cells of each line: a method, and its score for each size; last, the share of the largest class."""
+        for method, rows in self.rows.items():
+            yield [method, *(_percent(rows[size]) if size in rows else "" for size in self.sizes)]
+        if self.majority is not None:
+            yield ["largest class", *[f"{self.majority:.1%}"] * len(self.sizes)]
 
 
 def comparison_tables(judged: list[Judged]) -> list[Comparison]:
@@ -319,7 +323,7 @@ def comparison_tables(judged: list[Judged]) -> list[Comparison]:
     for one, name in zip(judged, names, strict=True):
         for row in one.rows:
             key = (row.feature, row.labels)
-            table = found.setdefault(key, Comparison(*key, sizes, {}))
+            table = found.setdefault(key, Comparison(*key, sizes, {}, judged[0].majority))
             method = name if row.arm == PRETRAINED else f"{name}, {row.arm}"
             table.rows.setdefault(method, {})[one.parameters] = row
     return list(found.values())
@@ -338,8 +342,8 @@ def say_comparison(tables: list[Comparison]) -> None:
     """Print methods against sizes."""
     for table in tables:
         heading = Table("method", *(f"{millions(size)}" for size in table.sizes))
-        for method in table.rows:
-            heading.add_row(method, *table.cells(method))
+        for cells in table.lines():
+            heading.add_row(*cells)
         console.print(f"{table.words}, by number of parameters of the encoder:")
         console.print(heading)
 
@@ -368,7 +372,7 @@ def _markdown(judged: list[Judged], tables: list[Comparison]) -> str:
         columns = [f"{millions(size)}: {shape}" for size, shape in table.sizes.items()]
         lines += ["", f"## {table.words}", "", f"| method | {' | '.join(columns)} |"]
         lines.append("|---|" + "---:|" * len(columns))
-        lines += [f"| {method} | {' | '.join(table.cells(method))} |" for method in table.rows]
+        lines += [f"| {' | '.join(cells)} |" for cells in table.lines()]
     arms = {row.arm for one in judged for row in one.rows}
     lines += [f"\n{arm}: {words}." for arm, words in _CONTROLS.items() if arm in arms]
     lines += ["", "| encoder | method | parameters |", "|---|---|---:|"]

@@ -137,15 +137,15 @@ def measured_costs(
         time.sleep(1.0)
 
 
-def conduct(plan: Plan, setting: Setting | None, budget: Budget | None) -> int:
-    """Make the remaining runs, write and print the results; returns the exit status."""
+def conduct(plan: Plan, setting: Setting | None, budget: Budget | None, again: str) -> int:
+    """Make the remaining runs, write and print the results; returns the exit status. `again` is the command line."""
     stopped = 0
     if setting is not None:
         plan = _fitted(plan, setting, budget)
         stopped = _make(plan, setting)
     written = write(collected(plan, setting), plan.name, plan.root, notes.print)
     if stopped:
-        console.print("stopped; run the same command again to continue")
+        console.print(f"stopped; continue with:\n{again}")
         return stopped
     console.print(written[0].read_text(encoding="utf-8"))
     for path in written:

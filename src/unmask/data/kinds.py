@@ -14,8 +14,9 @@ from unmask.data.band_files import BAND_ENDINGS, GDAL_NODATA, BandReading, readi
 from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.pack_manifest import PACK
 from unmask.data.picture_formats import IMAGE_ENDINGS, open_image
-from unmask.data.walk import walk
+from unmask.data.walk import visible
 from unmask.errors import SettingsError, did_you_mean
+from unmask.own_output import is_marked
 from unmask.spec import kinds
 
 _KINDS: dict[str, Any] = {
@@ -132,7 +133,8 @@ def kind_of(data: str) -> str:
         return "shards"
     files = _some_files(path)
     endings = Counter(file.suffix.lower() for file in files)
-    if endings.keys() & (IMAGE_ENDINGS - BAND_ENDINGS):
+    pictures = IMAGE_ENDINGS - BAND_ENDINGS
+    if any(file.suffix.lower() in pictures and not is_marked(file) for file in files):
         return "folder"
     bands = [file for file in files if file.suffix.lower() in BAND_ENDINGS]
     if bands:
@@ -143,7 +145,7 @@ def kind_of(data: str) -> str:
 
 def _some_files(root: Path) -> list[Path]:
     """The first visible files in a folder and its subfolders."""
-    return [root / name for name, _ in islice(walk(root, [], []), _FILES_LISTED)]
+    return [root / name for name, *_ in islice(visible(root, [], []), _FILES_LISTED)]
 
 
 def _has_bands(file: Path) -> bool:

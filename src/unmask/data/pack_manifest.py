@@ -273,7 +273,7 @@ def flags_of(packing: Packing) -> str:
     if packing.frames:
         flags += f" --frames {packing.frames}"
     if packing.bands:
-        flags += f" --bands {','.join(packing.bands)}"
+        flags += f" --bands {shlex.quote(','.join(packing.bands))}"
     if packing.channels:
         flags += f" --channels {','.join(map(str, packing.channels))}"
     return flags if packing.no_data is None else f"{flags} --no-data {packing.no_data:g}"

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from unmask.data.arrow_files import parquet_metadata
 from unmask.data.cache import size_and_time
 from unmask.data.image_files import EncodedImages, Listing
 from unmask.data.labels import Names, fingerprint
@@ -82,7 +82,7 @@ class Parquet:
 def _rows_in(file: Path) -> int:
     """The number of rows; raises DataError if it is not a Parquet file."""
     try:
-        return pq.read_metadata(file).num_rows
+        return parquet_metadata(file).num_rows
     except (pa.ArrowException, OSError) as error:
         raise _not_parquet(file, error) from None
 
@@ -101,7 +101,7 @@ def _open(files: list[Path], where: str) -> EncodedImages:
             )
     state = fingerprint([f"{file.absolute()} {size_and_time(file)}" for file in files])
     images = read_images(files, columns.image_path, state)
-    counts = [pq.read_metadata(file).num_rows for file in files]
+    counts = [parquet_metadata(file).num_rows for file in files]
     names = [
         f"{f.name}:{row}" for f, rows in zip(files, counts, strict=True) for row in range(rows)
     ]

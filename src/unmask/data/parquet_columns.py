@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unmask.data.arrow_files import arrow_file
 from unmask.data.label_values import LABEL_NAMES, NOT_CLASSES
 from unmask.errors import DataError
 from unmask.files import parse_json
@@ -101,7 +102,8 @@ def _schema(file: Path) -> pa.Schema:
     if file.exists() and not file.is_file():
         raise DataError(f"{file} is not a regular file")
     try:
-        return pq.read_schema(file)
+        with arrow_file(file) as opened:
+            return pq.read_schema(opened)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{file} is not a Parquet file, or truncated ({first})") from None

@@ -5,6 +5,7 @@ read a few at a time, bounded by the largest page; a picture that a row group re
 counted as they come. Past the limit for memory, everything goes to a copy in the cache folder.
 """
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
@@ -160,7 +161,7 @@ def _images(batches: list[pa.RecordBatch]) -> Images:
 def _mapped(copy: Path, rows: int) -> Images | None:
     """The images of a copy; None if there is none for these rows."""
     try:
-        with pa.memory_map(str(copy)) as mapped, pa.ipc.open_file(mapped) as table:
+        with pa.memory_map(os.fsencode(copy)) as mapped, pa.ipc.open_file(mapped) as table:
             if not table.schema.equals(_SCHEMA):
                 return None
             images = _images([table.get_batch(i) for i in range(table.num_record_batches)])
@@ -178,7 +179,10 @@ def _write(parts: Iterator[pa.RecordBatch], copy: Path, claimed: int) -> None:
 
     def write(temporary: Path) -> None:
         _check_free(copy.parent, claimed)
-        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as table:
+        with (
+            pa.OSFile(os.fsencode(temporary), "wb") as file,
+            pa.ipc.new_file(file, _SCHEMA) as table,
+        ):
             for part in parts:
                 _check_free(copy.parent, part.nbytes)
                 table.write_batch(part)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unmask.data.arrow_files import arrow_file, parquet_metadata
 from unmask.data.parquet_pages import Pages, pages_of
 from unmask.errors import DataError
 
@@ -45,7 +46,7 @@ def groups_of(file: Path, column: str) -> list[Group]:
     Raises:
         DataError: if it is damaged, or claims more rows than it has bytes, from a million rows on.
     """
-    metadata, size = pq.read_metadata(file), file.stat().st_size
+    metadata, size = parquet_metadata(file), file.stat().st_size
     if not 0 <= metadata.num_rows <= max(_MOST_ROWS, size):
         raise DataError(
             f"{file} claims {metadata.num_rows:,} rows in {size:,} bytes; it is damaged, or made to fill the memory"
@@ -122,12 +123,15 @@ def _file(group: Group, dictionary: str | None) -> Generator[pq.ParquetFile]:
     """The file of a group, open to read; whatever pyarrow raises becomes a DataError."""
     try:
         # with its usual buffers, pyarrow would read the whole column before it decodes the first page
-        with pq.ParquetFile(
-            group.file,
-            pre_buffer=False,
-            buffer_size=2**20,
-            read_dictionary=None if dictionary is None else [dictionary],
-        ) as opened:
+        with (
+            arrow_file(group.file) as file,
+            pq.ParquetFile(
+                file,
+                pre_buffer=False,
+                buffer_size=2**20,
+                read_dictionary=None if dictionary is None else [dictionary],
+            ) as opened,
+        ):
             yield opened
     except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -58,6 +58,11 @@ def split_part(path: str, split: str) -> Part:
     return Part(root / folders.parts[split][0], beside, tuple(notes))
 
 
+def split_folder(root: Path, split: str) -> str:
+    """The name of a split's folder; "" if there is none."""
+    return next(iter(_split_folders(root).parts.get(split, ())), "")
+
+
 def train_folder(root: Path) -> Path | None:
     """The folder that is called like a training split, whatever lies beside it."""
     names = divided(folders_in(root), meaning_of).parts.get("train", [])

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from unmask.data.picture_formats import IMAGE_ENDINGS
 from unmask.errors import DataError
-from unmask.own_output import is_picture, is_run
+from unmask.own_output import PICTURE, called_as_ours, is_marked, is_run
 
 LARGEST_FILE = 2**31
 """Bytes of the largest encoded image that is read."""
+
+_MOST_LOOKED_INTO = 10_000
+"""PNGs of a data set that are all looked into; of more, those that are called as our commands call theirs."""
 
 _COUNTED = IMAGE_ENDINGS | {".npy"}
 
@@ -19,6 +22,25 @@ def walk(
     root: Path, refused: list[tuple[str, str]], own: list[str]
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Every visible file that unmask did not write; a folder that links reach twice is read once."""
+    pictures: list[tuple[str, os.DirEntry[str], bool]] = []
+    for name, entry, called in visible(root, refused, own):
+        if name.lower().endswith(PICTURE):
+            pictures.append((name, entry, called))
+        else:
+            yield name, entry
+    # opening a million files would take minutes on a network drive, each time that a run starts
+    all_of_them = len(pictures) <= _MOST_LOOKED_INTO
+    for name, entry, called in pictures:
+        if (called or all_of_them) and is_marked(Path(entry.path)):
+            own.append(name)
+        else:
+            yield name, entry
+
+
+def visible(
+    root: Path, refused: list[tuple[str, str]], own: list[str]
+) -> Iterator[tuple[str, os.DirEntry[str], bool]]:
+    """Every visible file outside of our runs, in order, and whether it is called as pictures of ours are."""
     seen: set[tuple[int, int]] = set()
     waiting = [(os.fspath(root), "")]
     while waiting:
@@ -41,10 +63,8 @@ def walk(
                 continue
             if _is_folder(entry):
                 waiting.append((entry.path, f"{prefix}{name}/"))
-            elif is_picture(name, folder, entries):
-                own.append(prefix + name)
             else:
-                yield prefix + name, entry
+                yield prefix + name, entry, called_as_ours(name, entries)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

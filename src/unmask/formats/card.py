@@ -1,9 +1,9 @@
 """The model card of exported weights."""
 
-import shlex
 from pathlib import Path
 
 from unmask.encoders.vit import PlainBlocks
+from unmask.errors import typed
 from unmask.formats.model import ModelSpec, Weights
 from unmask.formats.usage import code_for
 from unmask.objectives import MAE
@@ -101,7 +101,7 @@ def _how(library: str, layout: str, name: str, weights: Weights) -> str:
         and isinstance(objective.target, Pixels | NormalizedPixels)
     )
     direct = library in ("unmask", layout)
-    conversion = f"unmask convert {shlex.quote(name)} converted --to {library}"
+    conversion = typed("convert", name, "converted", "--to", library)
     after = "" if direct else f", after `{conversion}`"
     code = code_for(library, name if direct else "converted", weights.spec, decoder=decoder)
     return f"{_LIBRARIES[library]}{after}:\n\n```python\n{code}```"

@@ -6,6 +6,9 @@ from functools import partial
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unmask.files import write_text
 from unmask.pictures.drawing import drawn
 from unmask.pictures.study import Panel, sizes_picture, study_picture
@@ -46,7 +49,13 @@ def collected(plan: Plan, setting: Setting | None) -> StudyResult:
     random = None
     if setting is not None:
         random = line(RANDOM, replace(trials[study.base], start="drawn"), study.base, {})
-    return StudyResult(study, len(plan.seeds), plan.words, lines, random)
+    majority = None if setting is None else _majority(setting.labelled.test.labels())
+    return StudyResult(study, len(plan.seeds), plan.words, lines, random, majority)
+
+
+def _majority(labels: NDArray[np.int64]) -> float:
+    """The share of the most frequent class."""
+    return float(np.bincount(labels).max() / len(labels))
 
 
 def _fill(line: Line, run: Job, wanted: Sequence[Measurement]) -> None:

@@ -76,6 +76,8 @@ class StudyResult(NamedTuple):
     lines: Sequence[Line]
     random: Line | None
     """The base with random weights."""
+    majority: float | None
+    """The share of the largest class among the test images; None without images."""
 
     @property
     def every_line(self) -> list[Line]:
@@ -136,6 +138,9 @@ def _scores(result: StudyResult) -> Iterator[str]:
         if has_train_scores:
             cells.append(percent(line.train_scores))
         yield _row(cells)
+    if result.majority is not None:
+        shares = {f"{NAMES[score]}, %": percent([result.majority]) for score in scores}
+        yield _row(["largest class", *(shares.get(name, "") for name in head[1:])])
 
 
 def _missing(result: StudyResult) -> Iterator[str]:
@@ -296,6 +301,8 @@ def csv_text(result: StudyResult) -> str:
             if line.tokenizer_flops:
                 rows.append(("cost: flops of the tokenizer's training", "", line.tokenizer_flops))
         writer.writerows([line.name, *row] for row in rows)
+    if result.majority is not None:
+        writer.writerow(["largest class", "share", "", result.majority])
     return text.getvalue()
 
 

@@ -1,0 +1,40 @@
+"""DATA with labels: from --labels-file, else from a file beside the images."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from unmask.console.output import console
+from unmask.data import AnySource
+from unmask.data.band_files import BandReading
+from unmask.data.kinds import DEFAULT_READING, find_source
+from unmask.data.labels_beside import NO_FILE, with_labels_beside
+from unmask.errors import SettingsError
+
+
+def labelled_source(
+    data: str | Path | AnySource,
+    kind: str | None,
+    labels_file: str | None,
+    like: BandReading = DEFAULT_READING,
+    to: Console = console,
+) -> AnySource:
+    """The source of DATA, unchanged if it is a spec already; prints which labels file beside the images is used, or why it is not.
+
+    Raises:
+        SettingsError: see `find_source`; or for a labels file with a spec.
+        DataError: if the images cannot be read.
+    """
+    if not isinstance(data, str | Path):
+        if labels_file is not None:
+            raise SettingsError(
+                "labels_file goes with a path; for the spec of a source use LabelsFile(data=..., labels=...)"
+            )
+        return data
+    if labels_file is not None:
+        named = None if labels_file == NO_FILE else labels_file
+        return find_source(str(data), kind, labels_file=named, like=like)
+    source, notes = with_labels_beside(find_source(str(data), kind, like=like))
+    for note in notes:
+        to.print(note)
+    return source
