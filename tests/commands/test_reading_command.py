@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,13 @@ from PIL import Image
 from runs import tiny
 
 import unmask as package
-from unmask.data import geometry
+from unmask.data import Shards, geometry
+from unmask.data.decode import decode
+from unmask.data.deep import FULL
+from unmask.data.kinds import find_source
+from unmask.data.statistics import measure
 from unmask.runs.folder import RunFolder
+from unmask.runs.images_of_run import as_begun
 from unmask.runs.run import Run
 
 DEEP = (1000.0, 2000.0)
@@ -82,6 +88,10 @@ class TestSixteenBits:
         del spec["statistics"]["levels"], spec["data"]["by_content"]
         Path("run/spec.json").write_text(json.dumps(spec))
         shutil.rmtree("run/checkpoints")
+        run = Run.read(RunFolder("run"), "pretrain")
+        begun = as_begun(run, run.data)
+        assert begun is not None
+        assert torch.equal(begun.train[0].image, decode((data / "0.png").read_bytes(), 1, FULL))
         said = unmask("pretrain", "--resume", "run")
         assert said.status == 0, said.err
         assert package.load("run").read(data / "0.png").max() == 255  # the hot pixel
@@ -96,6 +106,42 @@ class TestSixteenBits:
         levels = Run.read(RunFolder("run"), "pretrain").statistics.levels
         assert levels is not None
         assert np.allclose(levels, DEEP, atol=2)
+
+    def test_both_splits_are_packed_in_one_range(self, unmask: Unmask, tmp_path: Path) -> None:
+        write_deep(tmp_path / "cells" / "train")
+        write_deep(tmp_path / "cells" / "test", high=1500)
+        assert unmask("pack", tmp_path / "cells", tmp_path / "packed").status == 0
+        pixels = Shards(path=str(tmp_path / "packed")).open("test")[0].image
+        assert 120 < pixels[0, -1, -1] < 130
+
+    def test_a_folder_with_a_broken_one_among_others(
+        self, unmask: Unmask, images: Path, tmp_path: Path, recipe: list[str]
+    ) -> None:
+        data = tmp_path / "mixed"
+        shutil.copytree(images, data)
+        whole = (write_deep(tmp_path / "deep", count=1) / "0.png").read_bytes()
+        (data / "deep.png").write_bytes(whole[:400])
+        said = pretrained(unmask, data, recipe, "--max-set-aside", "0.5")
+        assert "1 images have 16 bits; none of those looked at can be read" in said.out
+
+    def test_colour_tiff_keeps_its_values(
+        self, unmask: Unmask, tmp_path: Path, recipe: list[str]
+    ) -> None:
+        (tmp_path / "scenes").mkdir()
+        for number in range(4):
+            values = np.random.default_rng(number).integers(0, 4096, (20, 24, 3), np.uint16)
+            tifffile.imwrite(tmp_path / "scenes" / f"{number}.tif", values, photometric="rgb")
+        pretrained(unmask, tmp_path / "scenes", recipe)
+        assert 1900 < Run.read(RunFolder("run"), "pretrain").statistics.mean[0] < 2200
+
+    def test_a_model_of_all_values_reads_a_folder_like_its_own(
+        self, unmask: Unmask, tmp_path: Path, recipe: list[str]
+    ) -> None:
+        data = write_deep(tmp_path / "cells")
+        pretrained(unmask, data, recipe, "--data-kind", "tiff")
+        said = unmask("reconstruct", "run", data, "--json")
+        assert said.status == 0, said.err
+        assert all(image["error"] < 500 for image in json.loads(said.raw)["images"])
 
     def test_all_values_are_kept_on_request(
         self, unmask: Unmask, tmp_path: Path, recipe: list[str]
@@ -126,10 +172,24 @@ class TestAlpha:
         band = np.arange(32, dtype=np.uint8)
         said = pretrained(unmask, self.write(tmp_path / "scenes", band), recipe)
         assert "4 4-band" in said.out
-        assert "no pixel is opaque, so alpha is read as a channel" in said.out
+        assert (
+            "no pixel is opaque (in 4 images looked at), so alpha is read as a channel" in said.out
+        )
         assert torch.equal(
             package.load("run").read(tmp_path / "scenes" / "0.png")[3, 0], torch.from_numpy(band)
         )
+
+    def test_an_older_run_keeps_its_channels(
+        self, unmask: Unmask, tmp_path: Path, recipe: list[str]
+    ) -> None:
+        """It laid the band on white, as a run of three channels."""
+        data = self.write(tmp_path / "scenes", np.arange(32, dtype=np.uint8))
+        source = find_source(str(data)).open().decoded_to(3)
+        run = Run.read(tiny.begin(tmp_path / "run", data), "pretrain")
+        old = replace(run, channels=3, statistics=measure(source))
+        begun = as_begun(old, run.data)
+        assert begun is not None
+        assert torch.equal(begun.train[0].image, source[0].image)
 
     def test_transparency_on_white_is_said(
         self, unmask: Unmask, tmp_path: Path, recipe: list[str]
@@ -193,7 +253,7 @@ class TestFrames:
     ) -> None:
         data = self.write(tmp_path / "stacks", "ZCYX", (5, 3, 24, 20))
         said = pretrained(unmask, data, recipe)
-        assert "15 colour" in said.out or "15 3-band" in said.out
+        assert "15 colour" in said.out
         assert "3 files have several pictures (axes Z), 5 in the first; --frames bands" in said.out
 
     def test_they_may_be_bands(self, unmask: Unmask, tmp_path: Path, recipe: list[str]) -> None:
@@ -268,6 +328,34 @@ class TestBandsInFiles:
         said = unmask("pretrain", data, *recipe, "--out", "run", "--bands", bands)
         assert said.status == 1
         assert words in said.err
+
+
+def test_damaged_exif_does_not_stop_a_pack(unmask: Unmask, images: Path, tmp_path: Path) -> None:
+    data = tmp_path / "photos"
+    shutil.copytree(images, data)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 20)).save(data / "z.jpg", exif=exif)
+    content = (data / "z.jpg").read_bytes()
+    place = content.index(b"Exif\0\0") + 6
+    (data / "z.jpg").write_bytes(content[:place] + b"damaged!" + content[place + 8 :])
+    said = unmask("pack", data, tmp_path / "packed", "--max-set-aside", "0.5")
+    assert said.status == 0, said.err
+
+
+def test_a_scene_too_large_for_pillow_is_a_sentence(
+    unmask: Unmask, tmp_path: Path, recipe: list[str]
+) -> None:
+    """Its header says 20,000 x 20,000 pixels, from which on Pillow refuses to open it."""
+    (tmp_path / "scene").mkdir()
+    tifffile.imwrite(
+        tmp_path / "scene" / "a.tif",
+        shape=(20_000, 20_000),
+        dtype=np.uint8,
+        photometric="minisblack",
+    )
+    said = unmask("pretrain", tmp_path / "scene", *recipe, "--image-size", "8", "--out", "run")
+    assert "1 grey in" in said.out
 
 
 def test_a_thin_picture_takes_little_memory(

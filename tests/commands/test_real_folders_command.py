@@ -321,7 +321,8 @@ class TestResumeElsewhere:
         assert len(images.train) == 12
         root = fill("classes", "bus:2", "car:2", "train:4", "test:2")
         old = replace(old, data=Folder(path=str(root)))
-        old = replace(old, fingerprint=Folder(path=str(root / "train")).open().fingerprint)
+        source = Folder(path=str(root / "train")).open()
+        old = replace(old, fingerprint=source.fingerprint, images=len(source))
         images = as_begun(old, old.data)
         assert images is not None
         assert len(images.train) == 4

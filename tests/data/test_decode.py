@@ -319,8 +319,8 @@ def test_alpha_may_be_a_channel() -> None:
     assert_pixels(decode(data, 4), pixels)
     assert alpha_of(data) == (grey_ramp().min(), grey_ramp().max())
     assert read_header(io.BytesIO(data)).alpha
-    opaque = decode(encoded(Image.fromarray(ramp()), "JPEG", quality=98, subsampling=0), 4)
-    assert_pixels(opaque[3:], np.full((HEIGHT, WIDTH), 255))
+    with pytest.raises(DataError, match="has no alpha channel"):
+        decode(encoded(Image.fromarray(ramp()), "JPEG"), 4)
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "JXL"])
@@ -333,7 +333,7 @@ def test_formats_of_phones_are_read_or_name_their_package(kind: str, decoder: st
         rising = pixels.mean((0, 2)).diff()  # columns of the ramp have become rows
         assert (rising > 0).all()
         return
-    words = {"HEIF": "needs the package torchcodec", "JXL": "pip install pillow-jxl-plugin"}[kind]
+    words = {"HEIF": "pip install torchcodec", "JXL": "pip install pillow-jxl-plugin"}[kind]
     for attempt in (lambda: decode(data, 3), lambda: read_header(io.BytesIO(data))):
         with pytest.raises(DataError, match=words):
             attempt()

@@ -310,7 +310,7 @@ class TestBandsInFiles:
             write(tmp_path / name, scene(1)[0])
         images = opened(tmp_path, bands=("B1", "B2"))
         assert (len(images), images.channels) == (1, 2)
-        assert images.others["of other bands"] == 1
+        assert images.notes == ("1 files of other bands are not used",)
 
 
 class TestOddArrays:

@@ -18,7 +18,7 @@ from unmask.console.train import Command, Common, Request, finished_folder
 from unmask.console.train import main as train_main
 from unmask.console.typed import data_words
 from unmask.contracts import ImageSource
-from unmask.data import AnySource, Tiff
+from unmask.data import AnySource
 from unmask.data.noise import WHOLE, PatchKeep
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError, typed
@@ -203,8 +203,7 @@ def _source(
     data: str | Path | AnySource, kind: str | None, labels_file: str | None, weights: Found | None
 ) -> AnySource:
     """The source of DATA; multi-band images get the channels that the encoder was pretrained on."""
-    pretraining_data = weights.run.data if weights and weights.run else None
-    like = pretraining_data if isinstance(pretraining_data, Tiff) else Tiff(path="")
+    like = weights.run.band_reading if weights and weights.run else None
     return labelled_source(data, kind, labels_file, like)
 
 

@@ -15,6 +15,7 @@ from unmask.console.output import bands_in_words, console, duration, gib, notes,
 from unmask.console.processes import signals
 from unmask.contracts import ImageSource
 from unmask.data.kinds import find_source
+from unmask.data.labelled import read_as_train
 from unmask.data.pack import Packer, Progress
 from unmask.data.pack_bytes import as_arrays
 from unmask.data.pack_manifest import Packing, read_pack
@@ -75,6 +76,8 @@ def main(arguments: list[str]) -> int:
     spec = find_source(args.data, args.about_data.data_kind, how)
     root = Path(args.shards).expanduser()
     sources = {split: spec.open(split) for split in spec.splits()}
+    if "test" in sources:
+        sources["test"] = read_as_train(sources["test"], sources["train"])
     packer = Packer(
         root,
         packing,

@@ -137,7 +137,7 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         raise SettingsError(
             "which images? `unmask pretrain FOLDER`, or `unmask pretrain digits` to try it out"
         )
-    spec = command_line.source(like.data if like else None)
+    spec = command_line.source(like.band_reading if like else None)
     if like is None and "recipe" in flags:
         find_recipe(flags["recipe"])  # report a misspelt name before scanning the images
     weights = _weights(command_line, like)

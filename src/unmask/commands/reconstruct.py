@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import torch
 import tyro
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from unmask.console.arguments import parse
@@ -250,7 +250,7 @@ def _painted(path: Path) -> Tensor:
             levels = np.asarray(
                 image.convert("RGBA").getchannel("A") if alpha else image.convert("L")
             )
-    except (OSError, UnidentifiedImageError, DataError):
+    except (OSError, Image.DecompressionBombError, DataError):
         raise DataError(f"--mask {path} cannot be read as a picture") from None
     return torch.from_numpy(levels >= 128)
 

@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 import tyro
 
 from unmask.contracts import Size
-from unmask.data import AnySource, Tiff
-from unmask.data.band_files import BandReading, reading_of
+from unmask.data import AnySource
+from unmask.data.band_files import BandReading
 from unmask.data.kinds import find_source, parse_bands, parse_channels
 from unmask.errors import SettingsError, typed
 from unmask.spec import kinds
@@ -69,9 +69,8 @@ class Peek(NamedTuple):
         seed = self.flags.get("seed", "0")
         return int(seed) if seed.isdecimal() else 0  # another value is refused later, by tyro
 
-    def source(self, like: AnySource | None = None) -> AnySource:
-        """The images that DATA and its flags name; those of another run set the channels if no flag does."""
-        old = reading_of(like) if isinstance(like, Tiff) else BandReading()
+    def source(self, like: BandReading | None = None) -> AnySource:
+        """The images that DATA and its flags name; the reading of another run holds where no flag is given."""
         asked: dict[str, Any] = {}
         if "channels" in self.flags:
             asked["channels"] = parse_channels(self.flags["channels"])
@@ -81,8 +80,8 @@ class Peek(NamedTuple):
             asked["frames"] = self.flags["frames"]  # another word is refused later, by tyro
         if "bands" in self.flags:
             asked["bands"] = parse_bands(self.flags["bands"])
-        how = replace(old, **asked) if asked else BandReading()
-        return find_source(self.words[0], self.flags.get("data-kind"), how, like=old)
+        how = replace(like or BandReading(), **asked) if asked else BandReading()
+        return find_source(self.words[0], self.flags.get("data-kind"), how, like=like)
 
 
 def _number(text: str) -> float:

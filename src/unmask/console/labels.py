@@ -7,7 +7,7 @@ from rich.console import Console
 from unmask.console.output import console
 from unmask.data import AnySource
 from unmask.data.band_files import BandReading
-from unmask.data.kinds import DEFAULT_READING, find_source
+from unmask.data.kinds import find_source
 from unmask.data.labels_beside import NO_FILE, with_labels_beside
 from unmask.errors import SettingsError
 
@@ -16,7 +16,7 @@ def labelled_source(
     data: str | Path | AnySource,
     kind: str | None,
     labels_file: str | None,
-    like: BandReading = DEFAULT_READING,
+    like: BandReading | None = None,
     to: Console = console,
 ) -> AnySource:
     """The source of DATA, unchanged if it is a spec already; prints which labels file beside the images is used, or why it is not.

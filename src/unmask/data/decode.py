@@ -19,6 +19,7 @@ import re
 import struct
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,7 +31,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from unmask.contracts import Size
-from unmask.data.deep import Range, grey_values, is_deep, range_of, scaled
+from unmask.data.deep import Range, grey_values, is_cut, is_deep, range_of, sample, scaled
 from unmask.data.picture_formats import (
     HEAD,
     first_bytes,
@@ -38,6 +39,7 @@ from unmask.data.picture_formats import (
     heic_size,
     is_heic,
     open_image,
+    reads_jxl,
     unknown_format,
 )
 from unmask.data.plain_headers import plain_file, turned_by_xmp
@@ -69,13 +71,22 @@ _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 """How EXIF's orientations become upright."""
 
 
-MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's modes by the number of channels."""
 
 _FAST_MODES = {1: "GRAY", 3: "RGB"}
 _ALPHA = ("LA", "RGBA", "PA", "La", "RGBa")
 _SEVERAL = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")
 """Formats whose further pictures are frames or pages, not thumbnails as in phones' JPEGs."""
+
+
+def decoders() -> tuple[str, ...]:
+    """What reads pictures here besides the usual formats; installing one changes which files are read."""
+    return tuple(
+        name
+        for name, is_here in (("torchcodec", _torchcodec() is not None), ("jxl", reads_jxl()))
+        if is_here
+    )
 
 
 class Header(NamedTuple):
@@ -118,30 +129,29 @@ def read_header(data: Any) -> Header:
         if not is_heic(head):
             raise DataError(unknown_format(head)) from None
         if _torchcodec() is None:
-            raise DataError("a HEIC picture, which needs the package torchcodec") from None
+            raise DataError(
+                "a HEIC picture, which needs a package: pip install torchcodec"
+            ) from None
         return Header(heic_size(data), grey=False)
     except _UNREADABLE as error:
         raise DataError(_reason(error)) from None
 
 
-def is_picture(path: Path) -> bool:
-    """Whether a file is an image by its content, whatever its name."""
+def has_image_content(path: Path, strictly: bool = False) -> bool:
+    """Whether a file is an image by its first bytes, whatever its name; `strictly`, by its whole header."""
     try:
-        head = first_bytes(path)
-        if format_of(head) is None:
-            return False
-        if format_of(head) not in (
-            "HEIC",
-            "JXL",
-        ):  # whose package may be missing; `read_header` says which
+        kind = format_of(first_bytes(path))
+        if (
+            kind is not None and strictly and kind not in ("HEIC", "JXL")
+        ):  # their package may be missing
             read_header(path)
     except (DataError, OSError):
         return False
-    return True
+    return kind is not None
 
 
 def decode(data: bytes, channels: int, levels: Range | None = None) -> UInt8[Tensor, "c h w"]:
-    """The pixels of an encoded image, with 1 or 3 channels, or 2 or 4 with alpha as the last.
+    """The pixels of an encoded image, with 1 or 3 channels, or 4 with alpha as the last.
 
     16-bit values are scaled from `levels`, or from the range of this image. Raises DataError with the reason if the image cannot be read.
     """
@@ -188,9 +198,9 @@ def raw_pixels(data: bytes) -> Shaped[NDArray[Any], "h w c"]:
     return _looked_at(data, values)
 
 
-def deep_values(data: bytes) -> UInt16[NDArray[Any], "h w c"]:
-    """The values of a 16-bit image; raises DataError with the reason if it cannot be read."""
-    return _looked_at(data, lambda image: _deep(image, data))
+def deep_sample(data: bytes) -> UInt16[NDArray[Any], "h w c"]:
+    """A sample of the values of a 16-bit image; raises DataError with the reason if it cannot be read."""
+    return _looked_at(data, lambda image: sample(_deep(image, data)))
 
 
 def alpha_of(data: bytes) -> tuple[int, int]:
@@ -246,11 +256,14 @@ def decode_jpegs(files: list[Tensor], channels: int, device: torch.device) -> li
 
 def upright_format(data: bytes) -> str | None:
     """JPEG or PNG, if every decoder reads the same pixels from the file as `decode`; else None."""
-    if is_heic(data[:HEAD]):
-        return None
-    with open_image(io.BytesIO(data)) as image:
+
+    def format_of_plain(image: Image.Image) -> str | None:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         return image.format if _plain(image) and not turned else None
+
+    with suppress(DataError):  # such as EXIF that is damaged
+        return None if is_heic(data[:HEAD]) else _looked_at(data, format_of_plain)
+    return None
 
 
 def jpeg_or_png(data: bytes) -> str:
@@ -275,11 +288,17 @@ def upright(image: Image.Image, data: bytes, levels: Range | None) -> Image.Imag
     if not is_deep(image):
         return ImageOps.exif_transpose(image)
     values = _deep(image, data)
-    return Image.fromarray(scaled(values, range_of([values]) if levels is None else levels))
+    return Image.fromarray(scaled(values, range_of([sample(values)]) if levels is None else levels))
 
 
 def converted(image: Image.Image, channels: int) -> Image.Image:
-    """An 8-bit image with these channels; transparency is laid on white if alpha is not one of them."""
+    """An 8-bit image with these channels; transparency is laid on white if alpha is not one of them.
+
+    Raises:
+        DataError: if alpha is one of them, and the image has none.
+    """
+    if channels not in _FAST_MODES and not image.has_transparency_data:
+        raise DataError("has no alpha channel, which the other images have")
     if channels in _FAST_MODES and image.has_transparency_data:
         overlay = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay)
@@ -289,19 +308,20 @@ def converted(image: Image.Image, channels: int) -> Image.Image:
 def _from_heic(data: bytes, channels: int) -> UInt8[Tensor, "c h w"]:
     fast = _torchcodec()
     if fast is None:
-        raise DataError("a HEIC picture, which needs the package torchcodec")
+        raise DataError("a HEIC picture, which needs a package: pip install torchcodec")
     size = heic_size(io.BytesIO(data))
     if size.height * size.width > _MAX_PIXELS:
         raise DataError(_too_large(size))
-    if channels in _FAST_MODES:
-        return fast["HEIC"](data, mode=_FAST_MODES[channels])
-    rgba = fast["HEIC"](data, mode="RGB_ALPHA")
-    return rgba if channels == 4 else rgba[[0, 3]]
+    return fast["HEIC"](data, mode=_FAST_MODES.get(channels, "RGB_ALPHA"))
 
 
 def _check(image: Image.Image) -> None:
     if image.width * image.height > _MAX_PIXELS:
         raise DataError(_too_large(Size(image.height, image.width)))
+    if is_cut(image):
+        raise DataError(
+            f"has 16 bits per colour in {image.format}; --data-kind tiff reads TIFF files of such images"
+        )
     if image.mode in ("I", "F") and not is_deep(image):
         raise DataError(
             f"pixels of mode {image.mode} (32 bits each) have no known range; --data-kind tiff reads TIFF files with "

@@ -11,8 +11,6 @@ from jaxtyping import UInt8, UInt16
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from unmask.errors import DataError
-
 _MIN_IS_WHITE = 262, 0
 """TIFF's tag for the photometric interpretation, and the value that means that 0 is white."""
 _BITS = 258
@@ -36,16 +34,13 @@ def is_deep(image: Image.Image) -> bool:
     return any(";16" in mode for mode in modes if isinstance(mode, str))
 
 
-def grey_values(image: Image.Image) -> UInt16[NDArray[Any], "h w c"]:
-    """The values of a 16-bit grey picture, upright; 0 is black.
+def is_cut(image: Image.Image) -> bool:
+    """Whether the file has 16 bits per colour in a format of which Pillow keeps 8."""
+    return is_deep(image) and image.mode[0] != "I" and image.format != "PNG"
 
-    Raises:
-        DataError: for colour, which Pillow cuts to 8 bits.
-    """
-    if image.mode[0] != "I":
-        raise DataError(
-            f"has 16 bits per colour in {image.format}; --data-kind tiff reads TIFF files of such images"
-        )
+
+def grey_values(image: Image.Image) -> UInt16[NDArray[Any], "h w c"]:
+    """The values of a 16-bit grey picture, upright; 0 is black."""
     values = np.asarray(ImageOps.exif_transpose(image)).clip(0, 65535).astype(np.uint16)
     tags: Any = getattr(image, "tag_v2", {})
     tag, white = _MIN_IS_WHITE
@@ -57,7 +52,7 @@ def grey_values(image: Image.Image) -> UInt16[NDArray[Any], "h w c"]:
 def scaled(
     values: UInt16[NDArray[Any], "h w c"], levels: Range
 ) -> UInt8[NDArray[Any], "h w c"] | UInt8[NDArray[Any], "h w"]:
-    """16-bit values with 8 bits, without an axis of one channel. Alpha, of 2 or 4 channels the last, keeps its full range."""
+    """16-bit values with 8 bits, without an axis of one channel. Alpha, the last of 2 or 4, keeps its full range."""
     channels = values.shape[-1]
     shallow = _scaled(values, levels)
     if channels in (2, 4):
@@ -74,17 +69,17 @@ def _scaled(values: NDArray[Any], levels: Range) -> NDArray[Any]:
 
 
 def range_of(images: list[UInt16[NDArray[Any], "h w c"]]) -> Range:
-    """The range that holds the values of all images, apart from a thousandth at either end of each image.
+    """The range that holds the values of all samples, apart from a thousandth at either end of each image.
 
     The full range if all values are equal.
     """
-    ends = [np.quantile(_colours(image), _TAILS) for image in images]
+    ends = [np.quantile(image, _TAILS) for image in images]
     low = float(np.floor(min(low for low, _ in ends)))
     high = float(np.ceil(max(high for _, high in ends)))
     return (low, high) if low < high else FULL
 
 
-def _colours(image: UInt16[NDArray[Any], "h w c"]) -> NDArray[Any]:
-    """A sample of the values, without alpha."""
+def sample(image: UInt16[NDArray[Any], "h w c"]) -> UInt16[NDArray[Any], "y x c2"]:
+    """Evenly spaced values, without alpha."""
     every = max(1, int((image.shape[0] * image.shape[1] / _PIXELS_READ) ** 0.5))
-    return image[::every, ::every, : 1 if image.shape[-1] < 3 else 3]
+    return image[::every, ::every, : 1 if image.shape[-1] < 3 else 3].copy()

@@ -14,7 +14,7 @@ import numpy as np
 
 from unmask.data.band_stacks import looks_like_stacks
 from unmask.data.cache import size_and_change
-from unmask.data.decode import is_picture
+from unmask.data.decode import has_image_content
 from unmask.data.image_files import EncodedImages, Listing
 from unmask.data.labels import Names, fingerprint
 from unmask.data.picture_formats import FIRST_ENDINGS, IMAGE_ENDINGS
@@ -151,9 +151,9 @@ def _own_in_words(own: list[str]) -> tuple[str, ...]:
 
 def _pictures(root: Path, files: list[_File], first: int) -> list[_File]:
     """The files that are images by content; none if none of the first ones is."""
-    if not any(is_picture(root / name) for name, *_ in files[:first]):
+    if not any(has_image_content(root / name, strictly=True) for name, *_ in files[:first]):
         return []
-    return [file for file in files if is_picture(root / file[0])]
+    return [file for file in files if has_image_content(root / file[0])]
 
 
 def _described(name: str, entry: os.DirEntry[str], largest: int | None) -> _File | str:

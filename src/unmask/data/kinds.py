@@ -6,11 +6,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from unmask.data import AnySource, Digits, LabelsFile, Shards, Tiff
 from unmask.data.asked import check_data, check_readable
 from unmask.data.band_files import BAND_ENDINGS, GDAL_NODATA, BandReading, reading_of, silent
+from unmask.data.deep import is_cut
 from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.pack_manifest import PACK
 from unmask.data.picture_formats import IMAGE_ENDINGS, open_image
@@ -39,11 +40,12 @@ def find_source(
     kind: str | None = None,
     how: BandReading = DEFAULT_READING,
     labels_file: str | None = None,
-    like: BandReading = DEFAULT_READING,
+    like: BandReading | None = None,
 ) -> AnySource:
     """The source of DATA, with a labels file if one is given.
 
-    `how` says how multi-band images are read; if nothing is asked for, they are read as in `like`.
+    `how` says how multi-band images are read. If nothing is asked for, they are read as in `like`, the reading of a run
+    that needs its multi-band images so (`Run.band_reading`); then any folder of images is read in that way.
 
     Raises:
         SettingsError: for an unknown kind, for channels of images without bands, or for a labels file for digits.
@@ -63,7 +65,7 @@ def find_source(
     )
 
 
-def _images(data: str, kind: str | None, how: BandReading, like: BandReading) -> AnySource:
+def _images(data: str, kind: str | None, how: BandReading, like: BandReading | None) -> AnySource:
     """The source of DATA without a labels file."""
     if kind is not None and kind not in _KINDS:
         raise SettingsError(f"unknown --data-kind {kind!r}; {did_you_mean(kind, _KINDS)}")
@@ -72,11 +74,12 @@ def _images(data: str, kind: str | None, how: BandReading, like: BandReading) ->
     check_data(data)
     if kind is None:
         kind = "tiff" if how.bands else kind_of(data)
-        kind = "tiff" if like.bands and kind == "folder" else kind
+        kind = "tiff" if like is not None and kind == "folder" else kind
     cls = _KINDS[kind]
     path = str(Path(data).expanduser().absolute())
     if cls is Tiff:
-        return Tiff(path=path, **vars(reading_of(how if how != DEFAULT_READING else like)))
+        asked_for = how if how != DEFAULT_READING or like is None else like
+        return Tiff(path=path, **vars(reading_of(asked_for)))
     if how != DEFAULT_READING:
         asked = (field.name for field in fields(how) if getattr(how, field.name) != field.default)
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
@@ -158,8 +161,8 @@ def _has_bands(file: Path) -> bool:
         with silent("PIL.TiffImagePlugin"), open_image(file) as image:
             pages = getattr(image, "n_frames", 1)
             has_no_data = GDAL_NODATA in getattr(image, "tag_v2", {})
-            return pages > 1 or has_no_data or image.mode not in _PLAIN_MODES
-    except UnidentifiedImageError:
+            return pages > 1 or has_no_data or is_cut(image) or image.mode not in _PLAIN_MODES
+    except (UnidentifiedImageError, Image.DecompressionBombError):  # the second, of a large scene
         return True
     except OSError:
         return False

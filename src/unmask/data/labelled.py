@@ -92,6 +92,13 @@ class Labelled(NamedTuple):
     """How the images were split, and what is in neither part, in words."""
 
 
+def read_as_train(test: ImageSource, train: ImageSource) -> ImageSource:
+    """The test images with the channels of the training images, and their range of 16-bit values."""
+    if isinstance(train, Levelled) and isinstance(test, Levelled) and train.levels is not None:
+        test = test.with_levels(train.levels)
+    return with_channels(test, train.channels, "the training images have")
+
+
 def with_channels(source: ImageSource, channels: int, trained_on: str) -> ImageSource:
     """The images with this number of channels: grey is repeated, and colour becomes luma.
 
@@ -108,8 +115,8 @@ def with_channels(source: ImageSource, channels: int, trained_on: str) -> ImageS
     if isinstance(source, Subset):
         return Subset(with_channels(source.whole, channels, trained_on), source.rows)
     plain = {source.channels, channels} == {1, 3}
-    if isinstance(source, EncodedImages) and (plain or channels in (1, 3)):
-        return source.decoded_to(channels)  # of images with an alpha channel, too
+    if isinstance(source, EncodedImages) and channels in (1, 3, 4):
+        return source.decoded_to(channels)
     if isinstance(source, MemoryImages) and plain:
         return source.decoded_to(channels)
     raise DataError(
@@ -130,9 +137,7 @@ def open_labelled(data: AnySource, seed: int, takes: tuple[type, ...] = (ClassLa
     check_kind(train, takes)
     test = data.open("test") if "test" in data.splits() else None
     if test is not None:
-        if isinstance(train, Levelled) and isinstance(test, Levelled) and train.levels is not None:
-            test = test.with_levels(train.levels)
-        test = with_channels(test, train.channels, "the training images have")
+        test = read_as_train(test, train)
     if test is not None and test.annotations != train.annotations:
         test = with_classes_of(train, test)
     if is_dense(train.annotations):

@@ -11,10 +11,11 @@ import numpy as np
 
 from unmask.contracts import Size
 from unmask.data import cache
-from unmask.data.decode import Header, alpha_of, deep_values, read_header
+from unmask.data.decode import Header, alpha_of, decoders, deep_sample, read_header
 from unmask.data.deep import Range, range_of
 from unmask.errors import DataError
 
+_VERSION = 2  # of `Facts`
 _HEADERS_READ = 100_000  # sizes and colours are known well enough; more would delay the start
 _PIXELS_LOOKED_AT = 200  # images whose 16-bit range is measured
 _ALPHA_LOOKED_AT = 32
@@ -75,8 +76,10 @@ class Facts(NamedTuple):
             lines.append(
                 f"transparency is laid on white (in {self.transparent} of the {self.looked_at} images looked at)"
             )
-        if channels in (2, 4):
-            lines.append("no pixel is opaque, so alpha is read as a channel of the data")
+        if channels == 4:
+            lines.append(
+                f"no pixel is opaque (in {self.looked_at} images looked at), so alpha is read as a channel of the data"
+            )
         if self.several:
             lines.append(f"{self.several:,} files hold several pictures; the first of each is read")
         return tuple(lines)
@@ -84,10 +87,10 @@ class Facts(NamedTuple):
 
 def facts_of(store: Store, sizes: Any, state: str) -> Facts:
     """The facts of a store's images, given the size of each in bytes; cached if reading took long, until files change."""
-    name = f"pictures-{state}"
+    name = f"pictures-{_VERSION}-{'-'.join(decoders())}-{state}"
     if (cached := cache.read_json(name)) is not None:
-        with suppress(TypeError):  # of another version
-            return Facts(**cached)
+        with suppress(TypeError):  # not what we wrote
+            return Facts(**cached | {"levels": cached["levels"] and tuple(cached["levels"])})
     started = time.perf_counter()
     facts = read_facts(store, sizes)
     if time.perf_counter() - started > _WORTH_CACHING:
@@ -113,7 +116,7 @@ def read_facts(store: Store, sizes: Any) -> Facts:
     seen = headers.values()
     deep = [row for row, header in headers.items() if header.deep]
     alpha = [row for row, header in headers.items() if header.alpha]
-    ranges = _of_a_few(store, deep, deep_values, _PIXELS_LOOKED_AT)
+    ranges = _of_a_few(store, deep, deep_sample, _PIXELS_LOOKED_AT)
     alphas = _of_a_few(store, alpha, alpha_of, _ALPHA_LOOKED_AT)
     grey = all(header.grey for header in seen)
     channels = 1 if grey else 3

@@ -149,6 +149,11 @@ def first_bytes(data: Path | io.BytesIO, count: int = HEAD) -> bytes:
         os.close(handle)
 
 
+def reads_jxl() -> bool:
+    """Whether JPEG XL is read here."""
+    return "JXL" in _openers()
+
+
 def unknown_format(head: bytes) -> str:
     """Why Pillow does not know a file, in words."""
     if format_of(head) == "JXL":

@@ -58,7 +58,19 @@ def read_statistics(path: Path) -> ChannelStatistics:
 
 
 def read_as(source: ImageSource, statistics: ChannelStatistics) -> ImageSource:
-    """The source with its 16-bit pictures scaled as in training; in their own range if training saw none."""
+    """The source with its 16-bit pictures scaled as in training; in their own range if training saw none.
+
+    Raises:
+        DataError: for 16-bit pictures scaled to bytes, if training kept their values.
+    """
+    if (
+        statistics.values == "float32"
+        and isinstance(source, Levelled)
+        and source.levels is not None
+    ):
+        raise DataError(
+            f"{source.where} has 16-bit pictures, and the model was trained on their unscaled values; add --data-kind tiff"
+        )
     if statistics.levels is None or not isinstance(source, Levelled):
         return source
     return source.with_levels(statistics.levels)

@@ -29,6 +29,7 @@ from unmask.data.image_files import Listing
 from unmask.data.labels import Names, fingerprint
 from unmask.data.picture_facts import Store
 from unmask.data.picture_formats import IMAGE_ENDINGS
+from unmask.data.walk import LARGEST_FILE
 from unmask.errors import DataError
 
 _FEW = 0.05  # largest share of images with another number of channels that are skipped
@@ -59,7 +60,7 @@ class Tiff(BandReading):
         endings = BAND_ENDINGS | (IMAGE_ENDINGS if self.bands else frozenset())
         listing = list_files(part.root, endings)
         if not len(listing.names):
-            listing = list_files(part.root, IMAGE_ENDINGS)
+            listing = list_files(part.root, IMAGE_ENDINGS, largest=LARGEST_FILE)
         source = BandImages(self, Files(part.root, listing.names), listing)
         source.beside, source.more_notes = part.beside, part.notes + source.more_notes
         return source
@@ -92,11 +93,10 @@ class BandImages:
         self.refused = list(listing.refused)
         self.fingerprint = listing.fingerprint
         self.state = fingerprint([listing.state, repr(how)])
-        self._files = [(row,) for row in range(len(listing.names))]
+        self._files, self._unused = [(row,) for row in range(len(listing.names))], 0
         if how.bands:
-            self._files, refused, unused = stacks(listing.names, how.bands)
+            self._files, refused, self._unused = stacks(listing.names, how.bands)
             self.refused += refused
-            self.others["of other bands"] += unused
         self._listed = listing.names
         shapes = self._shapes()
         self.channels = self._agree(shapes)
@@ -197,6 +197,8 @@ class BandImages:
                 )
             else:
                 lines.append(f"{what}, read as bands; --frames pictures reads each as an image")
+        if self._unused:
+            lines.append(f"{self._unused:,} files of other bands are not used")
         if further := sum(shape.further for shape in shapes):
             lines.append(f"{further:,} files have pages of other sizes, which are not read")
         hint = None if self._how.bands else looks_like_stacks(self._listed)

@@ -34,16 +34,17 @@ def as_begun(run: Run, data: AnySource) -> Images | None:
     Raises:
         DataError: if there are no images.
     """
-    images = _opened(run, data)
-    if _same(run, images):
-        return images
-    for older in _older_readings(data):
+    first: DataError | None = None
+    for reading in (data, *_older_readings(data)):
         try:
-            images = _opened(run, older)
-        except DataError:
+            images = _opened(run, reading)
+        except DataError as error:
+            first = first or error
             continue
         if _same(run, images):
             return images
+    if first is not None:
+        raise first
     return None
 
 
@@ -53,7 +54,9 @@ def _opened(run: Run, data: AnySource) -> Images:
 
 
 def _same(run: Run, images: Images) -> bool:
-    return run.job.knows(images) and images.train.fingerprint == run.fingerprint
+    train = images.train
+    same = train.fingerprint == run.fingerprint and len(train) == run.images
+    return same and run.job.knows(images)
 
 
 def _older_readings(data: AnySource) -> Iterator[AnySource]:

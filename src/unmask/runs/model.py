@@ -9,8 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from unmask.contracts import Size
-from unmask.data import LabelsFile, Tiff
-from unmask.data.band_files import BAND_ENDINGS, BandReading, read_bands, reading_of
+from unmask.data.band_files import BAND_ENDINGS, BandReading, read_bands
 from unmask.data.decode import decode
 from unmask.data.in_memory import to_channels
 from unmask.data.views import center_crop
@@ -189,11 +188,9 @@ class Model:
         return PatchMask(*(part[:1] for part in drawn))
 
     @property
-    def bands(self) -> BandReading:
-        """How multi-band images were read in training."""
-        data = self.run.data if self.run else None
-        data = data.data if isinstance(data, LabelsFile) else data
-        return reading_of(data) if isinstance(data, Tiff) else BandReading()
+    def bands(self) -> BandReading | None:
+        """How multi-band images were read in training; None if it was not on such images."""
+        return self.run.band_reading if self.run else None
 
     def read(self, path: str | Path) -> Shaped[Tensor, "c h w"]:
         """The pixels of a file, in the form used in training.
@@ -211,11 +208,10 @@ class Model:
 
     def _decoded(self, path: Path) -> Shaped[Tensor, "c h w"]:
         values, ending = self.spec.statistics.values, path.suffix.lower()
-        many = self.spec.channels not in (1, 3) or self.bands != BandReading()
-        whole = many or values == "float32"
-        if ending != ".npy" and not (whole and (ending in BAND_ENDINGS or values == "float32")):
+        many = values == "float32" or self.spec.channels not in (1, 3)
+        if self.bands is None and ending != ".npy" and not (many and ending in BAND_ENDINGS):
             return decode(path.read_bytes(), self.spec.channels, self.spec.statistics.levels)
-        image = read_bands(path, self.bands, values == "uint8")
+        image = read_bands(path, self.bands or BandReading(), values == "uint8")
         if len(image) != self.spec.channels:
             raise DataError(
                 f"has {len(image)} channels, but the model was trained on {self.spec.channels}"

@@ -9,7 +9,8 @@ from torch import nn
 
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
-from unmask.data import AnySource
+from unmask.data import AnySource, LabelsFile, Tiff
+from unmask.data.band_files import BandReading, reading_of
 from unmask.data.statistics import with_levels_of
 from unmask.errors import ResourceError, SettingsError
 from unmask.formats.model import ModelSpec, Weights
@@ -92,6 +93,16 @@ class Run:
     def recipe(self) -> Recipe | Transfer | Tokenizing:
         """The recipe of the job."""
         return self.job.recipe
+
+    @property
+    def band_reading(self) -> BandReading | None:
+        """How its multi-band images are read; None if grey and colour pictures of 8 bits are read alike."""
+        data = self.data.data if isinstance(self.data, LabelsFile) else self.data
+        if not isinstance(data, Tiff):
+            return None
+        reading = reading_of(data)
+        needed = self.statistics.values == "float32" or self.channels not in (1, 3)
+        return reading if needed or reading != BandReading() else None
 
     @property
     def init(self) -> str | None:

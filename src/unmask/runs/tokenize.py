@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unmask.contracts import ImageSource, Size
 from unmask.data import AnySource
 from unmask.data.in_order import WHOLE_IMAGE, Ordered, Unreadable, in_order
-from unmask.data.labelled import Subset, with_channels
+from unmask.data.labelled import Subset, read_as_train
 from unmask.errors import DataError
 from unmask.formats.model import Weights
 from unmask.patches import denormalize, filled, normalize, patch_grid, patchify, size_of, unpatchify
@@ -63,7 +63,7 @@ class Tokenize:
         train = data.open("train")
         random = np.random.default_rng(derive("held out", seed))
         if "test" in data.splits():
-            test = with_channels(data.open("test"), train.channels, "the training images have")
+            test = read_as_train(data.open("test"), train)
             rows = np.sort(random.permutation(len(test))[:_HELD_OUT_MOST])
             return Images(train, Subset(test, rows), split="the data's own test images")
         if len(train) < 2:
