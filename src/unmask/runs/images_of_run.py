@@ -134,7 +134,7 @@ def keep_place(run: Run, folder: RunFolder, data: AnySource) -> None:
 def keep_names(folder: RunFolder, source: ImageSource) -> None:
     """Keep the names of the training images."""
     names = "\0".join(source.name(position) for position in range(len(source)))
-    content = gzip.compress(names.encode(errors="surrogateescape"), 1)
+    content = gzip.compress(names.encode(errors="surrogateescape"), 1, mtime=0)  # equal bytes
     with _told(folder):
         write_whole(folder.names, lambda path: path.write_bytes(content))
 
