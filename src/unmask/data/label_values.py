@@ -5,6 +5,7 @@ word: "" if the class is not known, the name of a class, or several classes as `
 """
 
 import math
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -16,23 +17,24 @@ from unmask.data.labels import SEPARATOR, Labels, as_word, several_labels, words
 from unmask.errors import DataError
 from unmask.files import parse_json
 
-LABEL_NAMES = (
-    "label",
-    "labels",
-    "class",
-    "classes",
-    "category",
-    "target",
-    "fine_label",
-)
-"""Names of columns of labels, in any case; the first that fits is used."""
+LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "category", "classes")
+"""Names of columns of labels; the first that fits is used. Runs depend on the order, so new names come last."""
 
 NOT_CLASSES = "not read as classes"
 """What notes say of labels that are not used, so that an error about missing labels can repeat them."""
 
+_NEGATIVE = re.compile(r"-[0-9]+")
 _LONGEST = 1000  # characters of the name of a class
 _LONGEST_LIST = 2**16  # bytes of a list as JSON
 _SHOWN = 60  # characters of a value in a message
+
+
+def name_rank(name: str, names: Sequence[str]) -> int:
+    """The place of a column's name among known names; in another case it comes after all that are spelled so."""
+    if name in names:
+        return names.index(name)
+    lower = name.lower()
+    return len(names) + (names.index(lower) if lower in names else len(names))
 
 
 def label_word(value: object) -> str:
@@ -114,7 +116,7 @@ def _shown(value: object) -> str:
 def numbered_labels(
     words: Sequence[str], names: Sequence[str], several: bool, where: str, *, text: bool = False
 ) -> Labels:
-    """Labels from the numbers of classes whose names are known; -1 is not known.
+    """Labels from the numbers of classes whose names are known; a negative number, such as -1 or -100, is not known.
 
     `several` is whether images may have several classes. With `text`, a word is the name of a class before it is a number.
 
@@ -124,8 +126,9 @@ def numbered_labels(
     digits = [str(number) for number in range(len(names))]
     numbers, named = ({key: i for i, key in enumerate(keys)} for keys in (digits, names))
     index = numbers | named if text else named | numbers
-    index |= {"": UNKNOWN, str(UNKNOWN): UNKNOWN}
     classes = {one for word in set(words) for one in words_of(word)}
+    negative = {one for one in classes if _NEGATIVE.fullmatch(one)}
+    index |= dict.fromkeys({"", *(negative - named.keys() if text else negative)}, UNKNOWN)
     if odd := sorted(classes - index.keys()):
         raise DataError(
             f"label {odd[0]} of {where} has no class name: there are {len(names)} classes, counted from 0"

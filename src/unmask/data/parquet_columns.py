@@ -8,12 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unmask.data.arrow_files import arrow_file
-from unmask.data.label_values import LABEL_NAMES, NOT_CLASSES
+from unmask.data.label_values import LABEL_NAMES, NOT_CLASSES, name_rank
 from unmask.errors import DataError
 from unmask.files import parse_json
 
-_IMAGE_NAMES = ("image", "images", "img", "picture", "photo")
-_OTHER_IMAGE_NAMES = ("jpg", "jpeg", "png", "pixels", "pixel_values", "bytes")
+# runs depend on the order, so new names come last
+_IMAGE_NAMES = (
+    *("image", "img", "jpg", "png", "bytes"),
+    *("images", "picture", "photo", "jpeg", "pixels", "pixel_values"),
+)
 _PATH_NAMES = ("file_name", "path", "image_path")
 
 _IMAGE_FEATURES = (None, "Image")  # a struct of bytes and path may also be a sound or a video
@@ -144,14 +147,10 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return _is(kind, ("binary", "large_binary", "binary_view"))
 
 
-def _rank(name: str, names: tuple[str, ...]) -> int:
-    return names.index(name.lower()) if name.lower() in names else len(names)
-
-
 def _image_column(
     file: Path, schema: pa.Schema, features: dict[str, Any]
 ) -> tuple[str, tuple[str, ...]]:
-    """The column of images: called image, or marked in the schema, or called otherwise like one, or the first that fits."""
+    """The column of images: marked in the schema, or called like one, or the first that fits."""
     fitting = [
         field.name
         for field in schema
@@ -164,9 +163,8 @@ def _image_column(
     if not fitting:
         raise DataError(_no_images(file, schema))
 
-    def preference(name: str) -> tuple[int, bool, int]:
-        unmarked = _feature_type(features, name) != "Image"
-        return _rank(name, _IMAGE_NAMES), unmarked, _rank(name, _OTHER_IMAGE_NAMES)
+    def preference(name: str) -> tuple[bool, int]:
+        return _feature_type(features, name) != "Image", name_rank(name, _IMAGE_NAMES)
 
     image, *others = sorted(dict.fromkeys(fitting), key=preference)
     notes: list[str] = []
@@ -176,7 +174,7 @@ def _image_column(
         field
         for field in schema
         if field.name not in fitting
-        and _rank(field.name, _IMAGE_NAMES) < _rank(image, _IMAGE_NAMES)
+        and name_rank(field.name, _IMAGE_NAMES) < name_rank(image, _IMAGE_NAMES)
     ]
     if unread:
         field = unread[0]
@@ -191,7 +189,7 @@ def _no_images(file: Path, schema: pa.Schema) -> str:
     columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
     message = f"{file} has no image column, only {columns}; "
     for field in schema:
-        if field.name.lower() not in _IMAGE_NAMES + _OTHER_IMAGE_NAMES + _PATH_NAMES:
+        if field.name.lower() not in _IMAGE_NAMES + _PATH_NAMES:
             continue
         if is_list(field.type) and not is_text(field.type):
             return (
@@ -213,7 +211,7 @@ def _no_images(file: Path, schema: pa.Schema) -> str:
 def _label_column(
     schema: pa.Schema, features: dict[str, Any], image: str
 ) -> tuple[str | None, tuple[str, ...]]:
-    """The column of labels: marked in the schema, or called so; None without one."""
+    """The column of labels: one class as the schema marks it, or called so, or marked lists; None without one."""
     fields = [field for field in schema if field.name != image]
     candidates = [
         field
@@ -228,7 +226,7 @@ def _label_column(
     usable = [field.name for field in candidates if _is_label(field.type)]
 
     def preference(name: str) -> tuple[bool, int]:
-        return not _class_names(features.get(name)), _rank(name, LABEL_NAMES)
+        return _feature_type(features, name) != "ClassLabel", name_rank(name, LABEL_NAMES)
 
     if not usable:
         return None, tuple(notes)
