@@ -48,7 +48,7 @@ def label_word(value: object) -> str:
     """
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    if isinstance(value, str | bytes) and (listed := _listed(value)) is not None:
+    if isinstance(value, str | bytes) and (listed := json_list(value)) is not None:
         value = listed
     if not isinstance(value, list | tuple):
         return class_word(value)
@@ -74,9 +74,9 @@ def class_word(value: object) -> str:
         try:
             value = value.decode()
         except UnicodeDecodeError:
-            raise DataError(f"{_shown(value)} is not a class, because it is not text") from None
+            raise DataError(f"{shown(value)} is not a class, because it is not text") from None
     if not isinstance(value, int | str):
-        raise DataError(f"{_shown(value)} ({type(value).__name__}) is not a class")
+        raise DataError(f"{shown(value)} ({type(value).__name__}) is not a class")
     if isinstance(value, int) and value.bit_length() > 64:
         raise DataError("a number of more than 64 bits is not a class")
     word = str(value).replace(SEPARATOR, " ").strip()
@@ -95,8 +95,8 @@ def _whole(value: float | Decimal) -> int:
     return int(value)
 
 
-def _listed(text: str | bytes) -> list[Any] | None:
-    """The list that a text holds as JSON; None if it holds none."""
+def json_list(text: str | bytes) -> list[Any] | None:
+    """The list that a text holds as JSON, such as "[0, 1]"; None if it holds none."""
     start, end = ("[", "]") if isinstance(text, str) else (b"[", b"]")
     text = text.strip()
     if not (text.startswith(start) and text.endswith(end)):  # pyright: ignore[reportArgumentType]
@@ -108,7 +108,8 @@ def _listed(text: str | bytes) -> list[Any] | None:
     return value if isinstance(value, list) else None
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value in a message, shortened."""
     text = repr(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 

@@ -64,7 +64,7 @@ def layout_of(file: Path) -> Layout:
     Raises:
         DataError: if it is not Parquet, no column has images, or two columns have the same name.
     """
-    schema = _schema(file)
+    schema = schema_of(file)
     features, notes = _features(schema, file)
     image, image_notes = _image_column(file, schema, features)
     label, label_notes = _label_column(schema, features, image)
@@ -101,7 +101,8 @@ def _is(kind: pa.DataType, names: tuple[str, ...]) -> bool:
     return any(getattr(pa.types, f"is_{name}")(kind) for name in names)
 
 
-def _schema(file: Path) -> pa.Schema:
+def schema_of(file: Path) -> pa.Schema:
+    """The schema of a file; raises DataError if it is not Parquet."""
     if file.exists() and not file.is_file():
         raise DataError(f"{file} is not a regular file")
     try:
@@ -219,11 +220,11 @@ def _label_column(
         if field.name.lower() in LABEL_NAMES or _class_names(features.get(field.name))
     ]
     notes = [
-        f"column {field.name} of type {_short(field.type)} is {NOT_CLASSES}"
+        f"column {field.name} of type {short(field.type)} is {NOT_CLASSES}"
         for field in candidates
-        if not _is_label(field.type)
+        if not is_label(field.type)
     ]
-    usable = [field.name for field in candidates if _is_label(field.type)]
+    usable = [field.name for field in candidates if is_label(field.type)]
 
     def preference(name: str) -> tuple[bool, int]:
         return _feature_type(features, name) != "ClassLabel", name_rank(name, LABEL_NAMES)
@@ -236,7 +237,8 @@ def _label_column(
     return label, tuple(notes)
 
 
-def _is_label(kind: pa.DataType) -> bool:
+def is_label(kind: pa.DataType) -> bool:
+    """Whether values can be classes or names: text, numbers, or lists of them."""
     kind = kind.value_type if is_list(kind) else kind
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return _is(kind, _TEXTS + _NUMBERS)
@@ -257,6 +259,7 @@ def _listed(names: list[str]) -> str:
     return f"{', '.join(names)} {'holds' if len(names) == 1 else 'hold'}"
 
 
-def _short(kind: pa.DataType) -> str:
+def short(kind: pa.DataType) -> str:
+    """A type in a message."""
     text = str(kind)
     return text if len(text) <= 60 else text[:60] + "..."
