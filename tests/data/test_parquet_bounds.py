@@ -132,6 +132,21 @@ def test_what_a_killed_copy_leaves_is_cleared_by_the_next_start(
     assert [path.name for path in own_cache.iterdir()] == ["parquet-2.arrow"]
 
 
+def test_a_killed_copy_that_fills_the_disk_does_not_stop_the_next_one(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_cache.mkdir()
+    left = own_cache / ".123-parquet-0.arrow"
+    left.write_bytes(bytes(1000))
+    monkeypatch.setattr(parquet_images, "_IN_MEMORY", 0)
+
+    def usage(_: Path) -> Any:
+        return type("Usage", (), {"free": 0 if left.exists() else 2**40})
+
+    monkeypatch.setattr(parquet_images.shutil, "disk_usage", usage)
+    assert levels(opened(write(tmp_path / "x.parquet", pa.array(PICTURES)))) == [0, 10, 20, 30, 40]
+
+
 def test_pages_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path / "x.parquet", pa.array(PICTURES))
     monkeypatch.setattr(parquet_images, "_LARGEST_PAGE", 40_000)
