@@ -10,7 +10,7 @@ import pyarrow as pa
 from unmask.data.arrow_files import arrow_file
 from unmask.data.parquet_columns import is_label, schema_of, short
 from unmask.data.parquet_labels import column_values
-from unmask.errors import DataError
+from unmask.errors import DataError, first_line
 from unmask.files import parse_json
 
 JSON_LINES = ".jsonl"
@@ -106,9 +106,8 @@ def _csv(path: Path, choose: Choice) -> dict[str, list[Any]]:
                 ),
             )
     except (pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"{path} cannot be read as CSV ({reason}); put values with commas in quotes, and save text as UTF-8"
+            f"{path} cannot be read as CSV ({first_line(error)}); put values with commas in quotes, and save text as UTF-8"
         ) from None
     return {name: table.column(name).to_pylist() for name in chosen}
 

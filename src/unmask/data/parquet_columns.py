@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from unmask.data.arrow_files import arrow_file
 from unmask.data.label_values import LABEL_NAMES, NOT_CLASSES, name_rank
-from unmask.errors import DataError
+from unmask.errors import DataError, first_line
 from unmask.files import parse_json
 
 # runs depend on the order, so new names come last
@@ -109,8 +109,9 @@ def schema_of(file: Path) -> pa.Schema:
         with arrow_file(file) as opened:
             return pq.read_schema(opened)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{file} is not a Parquet file, or truncated ({first})") from None
+        raise DataError(
+            f"{file} is not a Parquet file, or truncated ({first_line(error)})"
+        ) from None
 
 
 def _features(schema: pa.Schema, file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
