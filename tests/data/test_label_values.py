@@ -13,7 +13,7 @@ import pytest
 from data.test_shards import png, write_tar
 
 from unmask.annotations import ClassLabels, MultiLabels, Unlabelled
-from unmask.data import Parquet, Shards
+from unmask.data import Parquet, Shards, shards, tar_index
 from unmask.data.image_files import EncodedImages
 from unmask.data.label_values import label_word, numbered_labels
 from unmask.data.labelled import open_labelled
@@ -272,6 +272,17 @@ def test_labels_of_a_shard_that_are_not_read_are_counted(tmp_path: Path) -> None
     assert source.labels().tolist() == [0] + [-1] * 9
     assert source.notes == (
         "9 labels are not read as classes, the first is 1.cls: b'\\xff' is not a class, because it is not text",
+    )
+
+
+def test_a_count_that_stops_is_no_exact_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tar_index, "MOST_ODD", 3)
+    monkeypatch.setattr(shards, "MOST_ODD", 3)
+    source = tar(tmp_path, [(".cls", b"\xff")] * 5)
+    assert source.notes[0].startswith(
+        "at least 3 labels are not read as classes, the first is 0.cls"
     )
 
 
