@@ -47,6 +47,8 @@ def pax(**records: str) -> Header:
 
 
 A, B, C = (member(f"{name}.png", png(10 * number)) for number, name in enumerate("abc"))
+# newer releases of Python refuse what older ones pass over
+PAX_WORDS = "invalid header" if hasattr(tarfile, "_header_length_prefix_re") else None
 NOT_FOLLOWED = ["x.tar/l.png", "x.tar/h.png", "x.tar/p.png", "x.tar/d.png", "x.tar/s.png"]
 
 
@@ -82,7 +84,7 @@ def test_only_plain_files_are_read(tmp_path: Path) -> None:
         pytest.param([member("b.png", size=-512)], "headers that lead back", id="a negative size"),
         pytest.param([member("b", size=2**40, kind=tarfile.GNUTYPE_LONGNAME)], "a header of 1,099", id="a long name"),
         pytest.param([member("pax", size=2**40, kind=tarfile.XHDTYPE)], "a header of 1,099", id="a long pax header"),
-        pytest.param([member("pax", b"99 x", tarfile.XHDTYPE), B], None, id="a pax header of words"),
+        pytest.param([member("pax", b"99 x", tarfile.XHDTYPE), B], PAX_WORDS, id="a pax header of words"),
         pytest.param([member("b", b"b", tarfile.GNUTYPE_LONGNAME)] * 3000, "recursion", id="names of names"),
         pytest.param([member("b.png", size=2**60, kind=tarfile.GNUTYPE_SPARSE)], "a sparse file", id="2^60 bytes"),
     ],
