@@ -3,7 +3,7 @@
 import pytest
 
 from unmask import errors
-from unmask.errors import ResourceError, did_you_mean, loading_died
+from unmask.errors import ResourceError, did_you_mean, first_line, loading_died
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,14 @@ def test_the_docstring_draws_every_kind() -> None:
     for name in kinds:
         assert errors.__doc__ is not None
         assert name in errors.__doc__
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("one\ntwo", "one"), ("\n one\ntwo", "one"), ("", "ValueError"), ("\n ", "ValueError")],
+)
+def test_the_first_line_of_an_error(text: str, line: str) -> None:
+    assert first_line(ValueError(text)) == line
 
 
 def test_wrong_settings_are_value_errors() -> None:

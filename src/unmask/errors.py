@@ -91,6 +91,17 @@ def without_home(error: Exception) -> SettingsError | None:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, or its kind if it says nothing.
+
+    >>> first_line(ValueError("not an image\\nat byte 7"))
+    'not an image'
+    >>> first_line(EOFError())
+    'EOFError'
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """A clause with the closest of the known names, and then all of them.
 

@@ -13,7 +13,7 @@ import pytest
 from data.test_shards import png, write_tar
 
 from unmask.annotations import ClassLabels, MultiLabels, Unlabelled
-from unmask.data import Parquet, Shards
+from unmask.data import Parquet, Shards, shards, tar_index
 from unmask.data.image_files import EncodedImages
 from unmask.data.label_values import label_word, numbered_labels
 from unmask.data.labelled import open_labelled
@@ -208,13 +208,21 @@ class TestNumberedClasses:
         lists = numbered_labels(several, ["cat", "owl"], True, "x").values.tolist()
         assert lists == [[1, 0], [0, 0], [-1, -1], [-1, -1], [0, 1]]
 
+    def test_negative_numbers_are_not_known(self) -> None:
+        """-100 is what torch's losses ignore; a text can be a name."""
+        words = ["1", "-1", "-2", "-100"]
+        assert numbered_labels(words, ["cat", "owl"], False, "x").values.tolist() == [1, -1, -1, -1]
+        for text, expected in ((False, [-1, 1]), (True, [0, 1])):
+            labels = numbered_labels(["-5", "1"], ["-5", "owl"], False, "x", text=text)
+            assert labels.values.tolist() == expected
+
     def test_names_that_are_numbers(self) -> None:
         """A text is a name, a number is a place in the list of names."""
         for text, expected in ((False, [0, 1]), (True, [1, 0])):
             labels = numbered_labels(["0", "1"], ["1", "0"], False, "x", text=text)
             assert labels.values.tolist() == expected
 
-    @pytest.mark.parametrize("word", ["2", "-2", "dog"])
+    @pytest.mark.parametrize("word", ["2", "dog"])
     def test_without_a_name(self, word: str) -> None:
         with pytest.raises(DataError, match=f"label {word} of x has no class name: there are 2"):
             numbered_labels(["0", word], ["cat", "owl"], False, "x")
@@ -267,25 +275,42 @@ def test_labels_of_a_shard_that_are_not_read_are_counted(tmp_path: Path) -> None
     )
 
 
+def test_a_count_that_stops_is_no_exact_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tar_index, "MOST_ODD", 3)
+    monkeypatch.setattr(shards, "MOST_ODD", 3)
+    source = tar(tmp_path, [(".cls", b"\xff")] * 5)
+    assert source.notes[0].startswith(
+        "at least 3 labels are not read as classes, the first is 0.cls"
+    )
+
+
 @pytest.mark.parametrize(
     ("columns", "names"),
     [
         ({"labels": pa.array([0, 1]), "kind": pa.array([1, 0])}, ("cat", "owl")),
         ({"kind": pa.array([[0], [0, 1]])}, ("cat", "owl")),
         ({"Label": pa.array(["a", "b"])}, ("a", "b")),
+        ({"category": pa.array(["a", "b"]), "target": pa.array(["c", "d"])}, ("c", "d")),
+        ({"classes": pa.array(["a", "b"]), "category": pa.array(["c", "d"])}, ("c", "d")),
+        ({"Label": pa.array(["a", "b"]), "target": pa.array(["c", "d"])}, ("c", "d")),
+        ({"kind": pa.array([[0], [0, 1]]), "label": pa.array(["c", "d"])}, ("c", "d")),
     ],
 )
 def test_which_column(tmp_path: Path, columns: dict[str, Any], names: tuple[str, ...]) -> None:
-    """Marked in the schema under any name, also in lists, before a name; names in any case."""
+    """Marked in the schema under any name, then names in an order that runs depend on, then marked lists."""
     table = pa.table({"image": [png(1), png(2)], **columns})
     marked = {"_type": "ClassLabel", "names": ["cat", "owl"]}
-    features = {"kind": {"_type": "List", "feature": marked} if len(columns) == 1 else marked}
+    lists = pa.types.is_list(columns.get("kind", pa.array([1])).type)
+    features = {"kind": {"_type": "List", "feature": marked} if lists else marked}
     note = json.dumps({"info": {"features": features}})
     pq.write_table(table.replace_schema_metadata({"huggingface": note}), tmp_path / "x.parquet")
     source = Parquet(path=str(tmp_path)).open()
     assert source.annotations.names == names
-    both = "labels from column kind; labels holds labels too"
-    assert source.notes == ((both,) if "labels" in columns else ())
+    assert len(source.notes) == len(columns) - 1
+    if "labels" in columns:
+        assert source.notes == ("labels from column kind; labels holds labels too",)
 
 
 def test_files_whose_types_differ(tmp_path: Path) -> None:

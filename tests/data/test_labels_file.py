@@ -13,7 +13,7 @@ from runs import tiny
 
 from unmask.annotations import ClassLabels, MultiLabels
 from unmask.contracts import ImageSource
-from unmask.data import Digits, Folder, LabelsFile, Parquet, Tiff
+from unmask.data import Digits, Folder, LabelsFile, Parquet, Tiff, labels_file_table
 from unmask.data.kinds import find_source
 from unmask.data.labelled import open_labelled
 from unmask.data.labels_file import read_labels
@@ -178,9 +178,14 @@ def test_images_without_a_label_are_neither_learned_from_nor_tested_on(tmp_path:
         ("file_name\n00.png\n", "has no column except file_name; add a column label"),
         ("file_name,label\n00.png,a\n00.png,b\n", r"has 00\.png in rows 2 and 3; .* cat;dog"),
         ("file_name,label\n00.png,a,b\n", r"cannot be read as CSV .*put values with commas in quotes"),
-        ('file_name,label\n00.png,"[1, "\n', r'row 2 of .* has \[1,  as label, .* not a JSON list'),
+        ('file_name,label\n00.png,"[1, "\n', r'row 2 of .* has .\[1, . as label; .* not a JSON list'),
         ("file_name,a,b\n00.png,1,0\n01.png,1,2\n", r"row 3 of .* has '2' in column b; .* 0 or 1\. .* name it label"),
         ("file_name,a,b\n00.png,1,\n", r"row 2 of .* has '' in column b"),
+        ("", "has no column file_name, because it is empty; write one"),
+        ("file_name,label,label\n00.png,a,b\n", "has two columns label; rename or remove one"),
+        ('file_name,label\n00.png,"[cat, owl]"\n', "is not a JSON list of classes"),
+        ('file_name,label\n00.png,"[0.5]"\n', "0.5 is not a class, because it is not a whole number"),
+        ("file_name,label\n00.png," + "x" * 200_000, r"has 'x{59}\.\.\. as label; a text of 200,000 characters"),
         ("file_name,label\n00.png,\n", "has no labels: every row is empty"),
         ("file_name,label\n7.png,a\n", r"the first row has 7\.png, but the first image is 00\.png; write paths"),
     ],
@@ -188,6 +193,91 @@ def test_images_without_a_label_are_neither_learned_from_nor_tested_on(tmp_path:
 def test_a_wrong_file(tmp_path: Path, photos: Path, text: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         opened(photos, labels(tmp_path, text))
+
+
+def test_words_mean_what_they_mean_elsewhere(tmp_path: Path) -> None:
+    """Also in lists; what is in brackets need not be a list."""
+    cells = ['"[true, null]"', "[unk]", '"[null]"', "[3.0]", "3", "3;true"]
+    file = labels(
+        tmp_path, "\n".join(["file_name,label", *(f"{n},{c}" for n, c in enumerate(cells))])
+    )
+    _, found = read_labels(file)
+    assert found.kind.names == ("3", "[unk]", "true")
+    assert found.values.tolist() == [
+        *([0, 0, 1], [0, 1, 0], [-1] * 3, [1, 0, 0], [1, 0, 0], [1, 0, 1]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "name"),
+    [
+        ("Label,owl", "cat,0", "cat"),
+        ("LABEL,target", "cat,owl", "owl"),  # one in lower case comes first
+        ("target,category", "owl,cat", "cat"),
+        ("label,,", "cat,,", "cat"),  # as spreadsheets write empty columns
+        ("label,note", "cat," + "x" * 200_000, "cat"),
+    ],
+)
+def test_the_column_of_classes(tmp_path: Path, header: str, row: str, name: str) -> None:
+    _, found = read_labels(labels(tmp_path, f"\nfile_name,{header}\n00.png,{row}\n"))
+    assert found.kind.names == (name,)
+
+
+class TestParquet:
+    def write(self, folder: Path, **columns: Any) -> Path:
+        pq.write_table(pa.table({"file_name": [b"a", b"b"], **columns}), folder / "x.PARQUET")
+        return folder / "x.PARQUET"
+
+    def test_nan_and_bytes_in_columns_of_classes(self, tmp_path: Path) -> None:
+        missing = float("nan")
+        file = self.write(tmp_path, cat=[1.0, missing], owl=pa.array([b"0", None]))
+        names, found = read_labels(file)
+        assert names == ["a", "b"]
+        assert found.kind.names == ("cat", "owl")
+        assert found.values.tolist() == [0, -1]
+
+    def test_bytes_with_several_classes(self, tmp_path: Path) -> None:
+        _, found = read_labels(self.write(tmp_path, label=[b"cat;owl", b"owl"]))
+        assert found.values.tolist() == [[1, 1], [0, 1]]
+
+    def test_only_the_columns_of_names_and_classes_are_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Beside them may be images of many gigabytes."""
+        read: list[str] = []
+        whole = labels_file_table.column_values
+        monkeypatch.setattr(
+            labels_file_table,
+            "column_values",
+            lambda path, column: (read.append(column), whole(path, column))[1],
+        )
+        file = self.write(tmp_path, image=[{"bytes": b"x", "path": ""}] * 2, label=["cat", "owl"])
+        assert read_labels(file)[1].values.tolist() == [0, 1]
+        assert read == ["file_name", "label"]
+
+    @pytest.mark.parametrize(
+        ("columns", "said"),
+        [
+            ({"label": [b"x" * 2**21, b"y"]}, r"row 2 of .* has 2,097,152 bytes in column label"),
+            ({"label": [{"id": 1}] * 2}, "has values of type struct<id: int64> in column label"),
+            ({"a": [1, 2], "b": [1, 0]}, "row 3 of .* has 2 in column a; .* 0 or 1"),
+            ({"a": [1, 0], "b": [0.5, 1]}, r"row 2 of .* has 0\.5 in column b; .* 0 or 1"),
+        ],
+    )
+    def test_a_wrong_column(self, tmp_path: Path, columns: dict[str, Any], said: str) -> None:
+        with pytest.raises(DataError, match=said):
+            read_labels(self.write(tmp_path, **columns))
+
+    def test_too_much_from_few_bytes(self, tmp_path: Path) -> None:
+        lists = pa.array([["a"] * 200_000, ["a"]])
+        with pytest.raises(DataError, match=r"column label cannot be labels: x\.PARQUET holds too"):
+            read_labels(self.write(tmp_path, label=lists))
+
+    def test_two_columns_of_one_name(self, tmp_path: Path) -> None:
+        names = ["file_name", "label", "label"]
+        pq.write_table(pa.Table.from_arrays([["a"], ["b"], ["c"]], names), tmp_path / "x.parquet")
+        with pytest.raises(DataError, match="has two columns label; rename or remove one"):
+            read_labels(tmp_path / "x.parquet")
 
 
 def test_no_file(tmp_path: Path, photos: Path) -> None:

@@ -170,9 +170,38 @@ class TestSplits:
             opened(tmp_path)
         assert len(opened(f"{tmp_path}/labelled-*.parquet")) == 6
 
+    def test_files_of_no_split_are_counted_by_their_place(self, tmp_path: Path) -> None:
+        """Equal names in two folders are two files, and a damaged one that nobody needs does not stop a run."""
+        write(tmp_path / "train/0.parquet", image=IMAGES)
+        for name, rows in (("a", 1), ("b", 2)):
+            write(tmp_path / name / "0.parquet", image=IMAGES[:rows])
+        (tmp_path / "a" / "1.parquet").write_bytes(b"PAR1")
+        source = opened(tmp_path)
+        assert source.beside == {"a/0.parquet": 1, "b/0.parquet": 2, "a/1.parquet": 0}
+        assert source.notes == ("1.parquet is not Parquet, or truncated; no split needs it",)
+
+    def test_damaged_files_of_val_are_named(self, tmp_path: Path) -> None:
+        for name in ("train", "test", "val-0"):
+            write(tmp_path / f"{name}.parquet", image=IMAGES)
+        (tmp_path / "val-1.parquet").write_bytes(b"")
+        assert opened(tmp_path).notes == (
+            "6 images in val-0.parquet and the like are not used; the test split has its own files",
+            "val-1.parquet is not Parquet, or truncated; no split needs it",
+        )
+
+    def test_a_test_split_without_a_training_split_is_for_training(self, tmp_path: Path) -> None:
+        for name in ("test-000", "other"):
+            write(tmp_path / f"{name}.parquet", image=IMAGES)
+        source = opened(tmp_path)
+        assert len(source) == 12
+        said = "test-000.parquet is in the train split, because no file is called train"
+        assert source.notes == (said,)
+
     def test_no_test_split(self, tmp_path: Path) -> None:
         write(tmp_path / "train.parquet", image=IMAGES)
-        with pytest.raises(DataError, match="has no Parquet files for test"):
+        with pytest.raises(
+            DataError, match=r"has no Parquet files for test; .* such as test-00000-of"
+        ):
             opened(tmp_path, "test")
 
 

@@ -132,6 +132,21 @@ def test_what_a_killed_copy_leaves_is_cleared_by_the_next_start(
     assert [path.name for path in own_cache.iterdir()] == ["parquet-2.arrow"]
 
 
+def test_a_killed_copy_that_fills_the_disk_does_not_stop_the_next_one(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_cache.mkdir()
+    left = own_cache / ".123-parquet-0.arrow"
+    left.write_bytes(bytes(1000))
+    monkeypatch.setattr(parquet_images, "_IN_MEMORY", 0)
+
+    def usage(_: Path) -> Any:
+        return type("Usage", (), {"free": 0 if left.exists() else 2**40})
+
+    monkeypatch.setattr(parquet_images.shutil, "disk_usage", usage)
+    assert levels(opened(write(tmp_path / "x.parquet", pa.array(PICTURES)))) == [0, 10, 20, 30, 40]
+
+
 def test_pages_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path / "x.parquet", pa.array(PICTURES))
     monkeypatch.setattr(parquet_images, "_LARGEST_PAGE", 40_000)
@@ -242,21 +257,34 @@ def test_empty_bytes_and_nulls_are_set_aside_with_their_row(tmp_path: Path) -> N
 
 
 class TestColumns:
-    def test_one_called_image_comes_first(self, tmp_path: Path) -> None:
+    def test_one_called_image_comes_before_others(self, tmp_path: Path) -> None:
         columns = {"mask": PICTURES[::-1], "thumbnail": PICTURES[::-1], "IMAGE": PICTURES}
         pq.write_table(pa.table(columns), tmp_path / "x.parquet")
         source = opened(tmp_path / "x.parquet")
         assert levels(source) == [0, 10, 20, 30, 40]
         assert source.notes == ("images from column IMAGE; mask, thumbnail hold bytes too",)
 
-    def test_then_one_that_the_schema_marks(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("other", ["hash", "image", "picture"])
+    def test_one_that_the_schema_marks_comes_before_all_names(
+        self, tmp_path: Path, other: str
+    ) -> None:
         features = {"scan": {"_type": "Image"}, "sound": {"_type": "Audio"}}
-        table = pa.table({"hash": [b"x"] * 5, "sound": [b"y"] * 5, "scan": PICTURES})
+        table = pa.table({other: [b"x"] * 5, "sound": [b"y"] * 5, "scan": PICTURES})
         note = json.dumps({"info": {"features": features}})
         pq.write_table(table.replace_schema_metadata({"huggingface": note}), tmp_path / "x.parquet")
         source = opened(tmp_path / "x.parquet")
         assert levels(source) == [0, 10, 20, 30, 40]
-        assert source.notes == ("images from column scan; hash holds bytes too",)
+        assert source.notes == (f"images from column scan; {other} holds bytes too",)
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [("img", "images"), ("bytes", "photo"), ("png", "Image"), ("photo", "scan")],
+    )
+    def test_names_in_an_order_that_runs_depend_on(
+        self, tmp_path: Path, first: str, second: str
+    ) -> None:
+        pq.write_table(pa.table({second: PICTURES[::-1], first: PICTURES}), tmp_path / "x.parquet")
+        assert levels(opened(tmp_path / "x.parquet")) == [0, 10, 20, 30, 40]
 
     def test_one_that_cannot_be_read_is_named(self, tmp_path: Path) -> None:
         columns = {"image": ["a.png"] * 5, "scan": PICTURES}

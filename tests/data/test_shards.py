@@ -178,6 +178,27 @@ class TestFiles:
         with pytest.raises(DataError, match=r"no \.tar file found"):
             opened(tmp_path)
 
+    def test_a_test_split_without_a_training_split_is_for_training(self, tmp_path: Path) -> None:
+        for number, name in enumerate(("test-000", "test-001", "val-000", "x")):
+            write_tar(tmp_path / f"{name}.tar", [("a.png", png(number))])
+        source = opened(tmp_path)
+        assert levels(source) == [0, 1, 2, 3]
+        said = "test-000.tar and 2 more are in the train split, because no file is called train"
+        assert source.notes == (said,)
+
+    def test_a_split_that_is_missing(self, tmp_path: Path) -> None:
+        write_tar(tmp_path / "x.tar", [("a.png", png(1))])
+        with pytest.raises(DataError, match=r"has no shards for test; .* such as test-000\.tar"):
+            opened(tmp_path, "test")
+
+    def test_endings_in_any_case_and_folders_that_are_links(self, tmp_path: Path) -> None:
+        """In the order of their paths, without hidden ones."""
+        for number, name in enumerate(("b/1.TAR", "b/c/0.tar", "b.tar", ".h/0.tar", "b/.0.tar")):
+            write_tar(tmp_path / "data" / name, [("a.png", png(number))])
+        write_tar(tmp_path / "elsewhere" / "0.tar", [("a.png", png(9))])
+        (tmp_path / "data" / "a").symlink_to(tmp_path / "elsewhere")
+        assert levels(opened(tmp_path / "data")) == [9, 0, 1, 2]
+
 
 class TestDamage:
     def test_names_that_lead_out_are_refused(self, tmp_path: Path) -> None:

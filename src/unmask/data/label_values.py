@@ -5,6 +5,7 @@ word: "" if the class is not known, the name of a class, or several classes as `
 """
 
 import math
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -16,23 +17,24 @@ from unmask.data.labels import SEPARATOR, Labels, as_word, several_labels, words
 from unmask.errors import DataError
 from unmask.files import parse_json
 
-LABEL_NAMES = (
-    "label",
-    "labels",
-    "class",
-    "classes",
-    "category",
-    "target",
-    "fine_label",
-)
-"""Names of columns of labels, in any case; the first that fits is used."""
+LABEL_NAMES = ("label", "labels", "class", "target", "fine_label", "category", "classes")
+"""Names of columns of labels; the first that fits is used. Runs depend on the order, so new names come last."""
 
 NOT_CLASSES = "not read as classes"
 """What notes say of labels that are not used, so that an error about missing labels can repeat them."""
 
+_NEGATIVE = re.compile(r"-[0-9]+")
 _LONGEST = 1000  # characters of the name of a class
 _LONGEST_LIST = 2**16  # bytes of a list as JSON
 _SHOWN = 60  # characters of a value in a message
+
+
+def name_rank(name: str, names: Sequence[str]) -> int:
+    """The place of a column's name among known names; in another case it comes after all that are spelled so."""
+    if name in names:
+        return names.index(name)
+    lower = name.lower()
+    return len(names) + (names.index(lower) if lower in names else len(names))
 
 
 def label_word(value: object) -> str:
@@ -46,7 +48,7 @@ def label_word(value: object) -> str:
     """
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    if isinstance(value, str | bytes) and (listed := _listed(value)) is not None:
+    if isinstance(value, str | bytes) and (listed := json_list(value)) is not None:
         value = listed
     if not isinstance(value, list | tuple):
         return class_word(value)
@@ -72,9 +74,9 @@ def class_word(value: object) -> str:
         try:
             value = value.decode()
         except UnicodeDecodeError:
-            raise DataError(f"{_shown(value)} is not a class, because it is not text") from None
+            raise DataError(f"{shown(value)} is not a class, because it is not text") from None
     if not isinstance(value, int | str):
-        raise DataError(f"{_shown(value)} ({type(value).__name__}) is not a class")
+        raise DataError(f"{shown(value)} ({type(value).__name__}) is not a class")
     if isinstance(value, int) and value.bit_length() > 64:
         raise DataError("a number of more than 64 bits is not a class")
     word = str(value).replace(SEPARATOR, " ").strip()
@@ -93,8 +95,8 @@ def _whole(value: float | Decimal) -> int:
     return int(value)
 
 
-def _listed(text: str | bytes) -> list[Any] | None:
-    """The list that a text holds as JSON; None if it holds none."""
+def json_list(text: str | bytes) -> list[Any] | None:
+    """The list that a text holds as JSON, such as "[0, 1]"; None if it holds none."""
     start, end = ("[", "]") if isinstance(text, str) else (b"[", b"]")
     text = text.strip()
     if not (text.startswith(start) and text.endswith(end)):  # pyright: ignore[reportArgumentType]
@@ -106,7 +108,8 @@ def _listed(text: str | bytes) -> list[Any] | None:
     return value if isinstance(value, list) else None
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value in a message, shortened."""
     text = repr(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
@@ -114,7 +117,7 @@ def _shown(value: object) -> str:
 def numbered_labels(
     words: Sequence[str], names: Sequence[str], several: bool, where: str, *, text: bool = False
 ) -> Labels:
-    """Labels from the numbers of classes whose names are known; -1 is not known.
+    """Labels from the numbers of classes whose names are known; a negative number, such as -1 or -100, is not known.
 
     `several` is whether images may have several classes. With `text`, a word is the name of a class before it is a number.
 
@@ -124,8 +127,9 @@ def numbered_labels(
     digits = [str(number) for number in range(len(names))]
     numbers, named = ({key: i for i, key in enumerate(keys)} for keys in (digits, names))
     index = numbers | named if text else named | numbers
-    index |= {"": UNKNOWN, str(UNKNOWN): UNKNOWN}
     classes = {one for word in set(words) for one in words_of(word)}
+    negative = {one for one in classes if _NEGATIVE.fullmatch(one)}
+    index |= dict.fromkeys({"", *(negative - named.keys() if text else negative)}, UNKNOWN)
     if odd := sorted(classes - index.keys()):
         raise DataError(
             f"label {odd[0]} of {where} has no class name: there are {len(names)} classes, counted from 0"

@@ -14,7 +14,8 @@ import numpy as np
 from unmask.annotations import UNKNOWN, Unlabelled
 from unmask.contracts import ImageSource
 from unmask.data import AnySource, LabelsFile
-from unmask.data.labels_file import JSON_LINES, ImagesWithoutLabels, read_labels, rows_of
+from unmask.data.labels_file import ImagesWithoutLabels, read_labels, rows_of
+from unmask.data.labels_file_table import JSON_LINES
 from unmask.data.walk import files_in
 from unmask.errors import DataError
 from unmask.spec import kinds

@@ -11,41 +11,38 @@ An empty cell means that the label is not known. An empty list, or 0 for all cla
 class. If every labelled image has exactly one class, the labels are class labels, else multi-label.
 """
 
-import csv
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
+from os import fsdecode
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from unmask.annotations import UNKNOWN, ClassLabels
 from unmask.contracts import ImageSource
-from unmask.data.arrow_files import arrow_file
 from unmask.data.folder import Folder
 from unmask.data.image_files import EncodedImages
-from unmask.data.label_values import LABEL_NAMES, label_word
+from unmask.data.label_values import class_word, json_list, label_word, name_rank, shown
 from unmask.data.labels import Labels, as_word, several_labels, word_labels, words_of
+from unmask.data.labels_file_table import place, read_columns, row_number
 from unmask.data.parquet import Parquet
 from unmask.data.shards import Shards
 from unmask.data.split_folders import split_folder
 from unmask.data.tiff import BandImages, Tiff
 from unmask.errors import DataError
-from unmask.files import parse_json
 from unmask.spec import Kind
 
 NAME = "file_name"
 """Name of the column with the images' names."""
 
-JSON_LINES = ".jsonl"
-_LONGEST_LINE = 2**20  # bytes of a row as JSON
-_MOST_CELLS = 10**8
+_LABEL_NAMES = ("label", "labels", "class", "classes", "category", "target", "fine_label")
+"""Names of columns of labels, the first of which is used. Runs depend on the order, which is not that of images in Parquet."""
 
+_SHOWN = 300  # characters of the names of columns in a message
 _TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 ImagesWithoutLabels = (
@@ -125,97 +122,41 @@ def relabelled(source: EncodedImages | BandImages, labels: Labels) -> EncodedIma
 
 def read_labels(path: Path) -> tuple[list[str], Labels]:
     """The names of a file's rows, and their labels; raises DataError with the row, and how to correct it."""
-    table = _read(path)
-    if NAME not in table:
-        raise DataError(
-            f"{path} has no column {NAME}, only {', '.join(table)}; name the column with the images' names {NAME}, and "
-            "separate columns with commas"
-        )
+    table = read_columns(path, lambda columns: _needed(columns, path))
     names = [_name(name, row, path) for row, name in enumerate(table.pop(NAME))]
     _check_once(names, path)
-    column = _label_column(table, path)
+    column = next(iter(table)) if len(table) == 1 else None
     words = _one_hot(table, path) if column is None else list(_words(table[column], column, path))
     if all(word is None for word in words):
         raise DataError(f"{path} has no labels: every row is empty; fill in the classes")
     return names, _as_labels(words, None if column else tuple(table))
 
 
+def _needed(columns: list[str], path: Path) -> list[str]:
+    """The columns to read: the names, and the classes in one column or in one for each class."""
+    if not columns:
+        raise DataError(
+            f"{path} has no column {NAME}, because it is empty; write one, and a column label"
+        )
+    if NAME not in columns:
+        only = ", ".join(columns)[:_SHOWN]
+        raise DataError(
+            f"{path} has no column {NAME}, only {only}; name the column with the images' names {NAME}, and "
+            "separate columns with commas"
+        )
+    others = [name for name in columns if name != NAME]
+    if not others:
+        raise DataError(f"{path} has no column except {NAME}; add a column label")
+    first = min(others, key=lambda name: name_rank(name, _LABEL_NAMES))
+    return [NAME, first] if first.lower() in _LABEL_NAMES else [NAME, *others]
+
+
 def _name(value: object, row: int, path: Path) -> str:
-    if isinstance(value, str) and value:
-        return value.removeprefix("./")
+    if isinstance(value, str | bytes) and value:
+        return fsdecode(value).removeprefix("./")
     raise DataError(
-        f"{_place(row, path)} has no name of an image in {NAME}; write one, or remove the row"
+        f"{place(row, path)} has no name of an image in {NAME}; write one, or remove the row"
     )
-
-
-def _read(path: Path) -> dict[str, list[Any]]:
-    """The columns of a file; CSV columns are read as text."""
-    if path.exists() and not path.is_file():
-        raise DataError(
-            f"{path} is not a regular file; the labels file must be CSV, Parquet or JSON lines"
-        )
-    ending = path.suffix.lower()
-    try:
-        if ending == JSON_LINES:
-            return _json_lines(path)
-        table = _parquet(path) if ending == ".parquet" else _csv(path)
-    except FileNotFoundError:
-        raise DataError(
-            f"{path} does not exist; the labels file must be CSV, Parquet or JSON lines with a column {NAME}"
-        ) from None
-    except (pa.ArrowException, csv.Error, UnicodeDecodeError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"{path} cannot be read as {'Parquet' if ending == '.parquet' else 'CSV'} ({reason}); put values with "
-            "commas in quotes, and save text as UTF-8"
-        ) from None
-    columns = table.column_names
-    if twice := sorted({name for name in columns if columns.count(name) > 1}):
-        raise DataError(f"{path} has two columns {twice[0]}; rename or remove one")
-    return {name: table.column(name).to_pylist() for name in columns}
-
-
-def _parquet(path: Path) -> pa.Table:
-    with arrow_file(path) as file:
-        return pq.read_table(file)
-
-
-def _csv(path: Path) -> pa.Table:
-    import pyarrow.csv as pacsv  # a machine that only trains need not have all of pyarrow
-
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        header = next(csv.reader(file), [])
-    with arrow_file(path) as file:
-        return pacsv.read_csv(
-            file,
-            parse_options=pacsv.ParseOptions(newlines_in_values=True),
-            convert_options=pacsv.ConvertOptions(
-                column_types={name: pa.string() for name in header}, strings_can_be_null=False
-            ),
-        )
-
-
-def _json_lines(path: Path) -> dict[str, list[Any]]:
-    """The columns of a file with a JSON object per line; what a line lacks is None."""
-    rows: list[dict[str, Any]] = []
-    columns: dict[str, None] = {}
-    with path.open("rb") as file:
-        while line := file.readline(_LONGEST_LINE + 1):
-            place = _place(len(rows), path)
-            row = parse_json(line, place, _LONGEST_LINE) if line.strip() else {}
-            if not isinstance(row, dict):
-                raise DataError(
-                    f'{place} is not a JSON object such as {{"{NAME}": "a.png", "label": "cat"}}'
-                )
-            rows.append(row)
-            columns |= dict.fromkeys(row)
-            if len(columns) * len(rows) > _MOST_CELLS:
-                raise DataError(
-                    f"{path} has {len(columns):,} different columns, too many for labels"
-                )
-    while rows and not rows[-1]:
-        rows.pop()
-    return {name: [row.get(name) for row in rows] for name in columns}
 
 
 def _check_once(names: list[str], path: Path) -> None:
@@ -223,76 +164,56 @@ def _check_once(names: list[str], path: Path) -> None:
     for row, name in enumerate(names):
         if seen.setdefault(name, row) != row:
             raise DataError(
-                f"{path} has {name} in rows {_number(seen[name], path)} and {_number(row, path)}; keep one row per "
+                f"{path} has {name} in rows {row_number(seen[name], path)} and {row_number(row, path)}; keep one row per "
                 "image, with all its classes, such as cat;dog"
             )
-
-
-def _place(row: int, path: Path) -> str:
-    return f"row {_number(row, path)} of {path}"
-
-
-def _number(row: int, path: Path) -> int:
-    """The row number in an editor, where the header is row 1; JSON lines have no header."""
-    return row + (1 if path.suffix.lower() == JSON_LINES else 2)
-
-
-def _label_column(table: dict[str, list[Any]], path: Path) -> str | None:
-    """The column with the classes; None if each class has its own column."""
-    if not table:
-        raise DataError(f"{path} has no column except {NAME}; add a column label")
-    only = next(iter(table)) if len(table) == 1 else None
-    return next((name for name in LABEL_NAMES if name in table), only)
 
 
 def _words(column: list[Any], name: str, path: Path) -> Iterator[list[str] | None]:
     """The classes of each row; None for an empty cell."""
     for row, value in enumerate(column):
-        if value is None or value == "":
-            yield None
-        elif isinstance(value, str) and value.lstrip().startswith("["):
-            yield _listed(value, row, name, path)
-        else:
-            parts = value.split(";") if isinstance(value, str) else [value]
-            try:
-                words = [word for part in parts if (word := label_word(part))]
-            except DataError:
-                raise DataError(
-                    f"{_place(row, path)} has {value} as {name}; a class must be an integer or a word"
-                ) from None
-            yield [one for word in words for one in words_of(word)] if words else None
+        try:
+            yield _classes(value)
+        except DataError as error:
+            raise DataError(f"{place(row, path)} has {shown(value)} as {name}; {error}") from None
 
 
-def _listed(text: str, row: int, name: str, path: Path) -> list[str]:
-    try:
-        value = parse_json(text, str(path))
-    except DataError:
-        value = None
-    if not isinstance(value, list) or any(isinstance(item, list | dict | None) for item in value):
-        raise DataError(
-            f"{_place(row, path)} has {text} as {name}, which is not a JSON list of classes; write "
-            '["cat", "dog"] or cat;dog'
-        )
-    return [str(item) for item in value]
+def _classes(value: object) -> list[str] | None:
+    """The classes of a cell; None if they are not known."""
+    parts: Sequence[object] = [value]
+    if isinstance(value, str | bytes) and json_list(value) is None:
+        text = fsdecode(value)
+        if text.lstrip().startswith("[") and "," in text:
+            raise DataError('that is not a JSON list of classes; write ["cat", "dog"] or cat;dog')
+        parts = text.split(";")
+    words = [word for part in parts if (word := label_word(part))]
+    return [one for word in words for one in words_of(word)] if words else None
 
 
 def _one_hot(table: dict[str, list[Any]], path: Path) -> list[list[str] | None]:
     """The classes of each row, from one column of 0 and 1 per class."""
     classes: list[list[str] | None] = []
     for row, values in enumerate(zip(*table.values(), strict=True)):
-        texts = ["" if value is None else str(value).strip().lower() for value in values]
-        cells = list(zip(table, texts, strict=True))
-        if not any(texts):
+        cells = list(zip(table, map(_cell, values), strict=True))
+        if not any(cell for _, cell in cells):
             classes.append(None)
             continue
-        for name, cell in cells:
+        for (name, cell), value in zip(cells, values, strict=True):
             if cell not in _TRUTH:
                 raise DataError(
-                    f"{_place(row, path)} has {cell!r} in column {name}; the column of a class must be 0 or 1. "
+                    f"{place(row, path)} has {shown(value)} in column {name}; the column of a class must be 0 or 1. "
                     "If one column has the classes, name it label"
                 )
-        classes.append([name for name, cell in cells if _TRUTH[cell]])
+        classes.append([name for name, cell in cells if cell and _TRUTH[cell]])
     return classes
+
+
+def _cell(value: object) -> str | None:
+    """The word of a cell for one class, empty if it is not known; None if it is not a class."""
+    try:
+        return class_word(value).lower()
+    except DataError:
+        return None
 
 
 def _as_labels(words: Sequence[list[str] | None], columns: tuple[str, ...] | None) -> Labels:

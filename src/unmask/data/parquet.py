@@ -23,7 +23,15 @@ from unmask.data.labels import Names, fingerprint
 from unmask.data.parquet_columns import layout_of
 from unmask.data.parquet_images import NOWHERE, read_images
 from unmask.data.parquet_labels import read_labels
-from unmask.data.splits import Division, divided, find_files, split_of
+from unmask.data.splits import (
+    Division,
+    divided,
+    find_files,
+    listed,
+    split_of,
+    trained_notes,
+    undivided,
+)
 from unmask.errors import DataError
 
 _SPLIT_FILE = re.compile(r"(.+?)-\d+-of-\d+\.parquet")
@@ -49,20 +57,25 @@ class Parquet:
         """
         division = self._division()
         if split not in division.parts:
-            raise DataError(f"{self.path} has no Parquet files for {split}")
+            raise DataError(
+                f"{self.path} has no Parquet files for {split}; begin the names of its files with {split}, such as "
+                f"{split}-00000-of-00001.parquet"
+            )
         try:
             source = _open(division.parts[split], self.path)
         except UnicodeDecodeError:
             raise DataError(
                 f"{self.path} is damaged: a name in its Parquet files is not text"
             ) from None
-        source.beside = Counter({file.name: _rows_in(file) for file in division.beside})
-        if division.val:
-            rows = sum(map(_rows_in, division.val))
-            source.more_notes += (
-                f"{rows:,} images in {division.val[0].name} and the like are not used; the test split has its own files",
-            )
+        unused = {file: _rows_in(file) for file in (*division.beside, *division.val)}
+        source.beside = Counter({self._within(file): unused[file] or 0 for file in division.beside})
+        source.more_notes += (*trained_notes(division), *_notes(division, unused))
         return source
+
+    def _within(self, file: Path) -> str:
+        """A file's path in DATA."""
+        root = Path(self.path).expanduser()
+        return str(file.relative_to(root) if root.is_dir() else file)
 
     def _division(self) -> Division[Path]:
         """The files by split; those of no split are not used if some are called train."""
@@ -76,19 +89,32 @@ class Parquet:
                 f"{self.path} has the splits {', '.join(named)}, but none is called train; give the training files "
                 f"as DATA, such as '{files[0].parent}/{named[0]}-*.parquet'"
             )
-        return Division({"train": files}, [], [])
+        return undivided(files, division)
 
 
-def _rows_in(file: Path) -> int:
-    """The number of rows; raises DataError if it is not a Parquet file."""
+def _notes(division: Division[Path], unused: dict[Path, int | None]) -> tuple[str, ...]:
+    """What is not used of the files of no split and of val, whose numbers of rows are given."""
+    notes: list[str] = []
+    if division.val:
+        rows = sum(unused[file] or 0 for file in division.val)
+        notes.append(
+            f"{rows:,} images in {division.val[0].name} and the like are not used; the test split has its own files"
+        )
+    if damaged := [file for file, rows in unused.items() if rows is None]:
+        notes.append(
+            f"{listed(damaged)} not Parquet, or truncated; no split needs {'them' if len(damaged) > 1 else 'it'}"
+        )
+    return tuple(notes)
+
+
+def _rows_in(file: Path) -> int | None:
+    """The number of rows; None if it is not a Parquet file."""
+    if not file.is_file():
+        return None
     try:
         return parquet_metadata(file).num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise _not_parquet(file, error) from None
-
-
-def _not_parquet(file: Path, error: Exception) -> DataError:
-    return DataError(f"{file} is not a Parquet file, or truncated ({str(error).splitlines()[0]})")
+    except (pa.ArrowException, OSError, ValueError, MemoryError):
+        return None
 
 
 def _open(files: list[Path], where: str) -> EncodedImages:

@@ -8,12 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unmask.data.arrow_files import arrow_file
-from unmask.data.label_values import LABEL_NAMES, NOT_CLASSES
-from unmask.errors import DataError
+from unmask.data.label_values import LABEL_NAMES, NOT_CLASSES, name_rank
+from unmask.errors import DataError, first_line
 from unmask.files import parse_json
 
-_IMAGE_NAMES = ("image", "images", "img", "picture", "photo")
-_OTHER_IMAGE_NAMES = ("jpg", "jpeg", "png", "pixels", "pixel_values", "bytes")
+# runs depend on the order, so new names come last
+_IMAGE_NAMES = (
+    *("image", "img", "jpg", "png", "bytes"),
+    *("images", "picture", "photo", "jpeg", "pixels", "pixel_values"),
+)
 _PATH_NAMES = ("file_name", "path", "image_path")
 
 _IMAGE_FEATURES = (None, "Image")  # a struct of bytes and path may also be a sound or a video
@@ -61,7 +64,7 @@ def layout_of(file: Path) -> Layout:
     Raises:
         DataError: if it is not Parquet, no column has images, or two columns have the same name.
     """
-    schema = _schema(file)
+    schema = schema_of(file)
     features, notes = _features(schema, file)
     image, image_notes = _image_column(file, schema, features)
     label, label_notes = _label_column(schema, features, image)
@@ -98,15 +101,17 @@ def _is(kind: pa.DataType, names: tuple[str, ...]) -> bool:
     return any(getattr(pa.types, f"is_{name}")(kind) for name in names)
 
 
-def _schema(file: Path) -> pa.Schema:
+def schema_of(file: Path) -> pa.Schema:
+    """The schema of a file; raises DataError if it is not Parquet."""
     if file.exists() and not file.is_file():
         raise DataError(f"{file} is not a regular file")
     try:
         with arrow_file(file) as opened:
             return pq.read_schema(opened)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{file} is not a Parquet file, or truncated ({first})") from None
+        raise DataError(
+            f"{file} is not a Parquet file, or truncated ({first_line(error)})"
+        ) from None
 
 
 def _features(schema: pa.Schema, file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -144,14 +149,10 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return _is(kind, ("binary", "large_binary", "binary_view"))
 
 
-def _rank(name: str, names: tuple[str, ...]) -> int:
-    return names.index(name.lower()) if name.lower() in names else len(names)
-
-
 def _image_column(
     file: Path, schema: pa.Schema, features: dict[str, Any]
 ) -> tuple[str, tuple[str, ...]]:
-    """The column of images: called image, or marked in the schema, or called otherwise like one, or the first that fits."""
+    """The column of images: marked in the schema, or called like one, or the first that fits."""
     fitting = [
         field.name
         for field in schema
@@ -164,9 +165,8 @@ def _image_column(
     if not fitting:
         raise DataError(_no_images(file, schema))
 
-    def preference(name: str) -> tuple[int, bool, int]:
-        unmarked = _feature_type(features, name) != "Image"
-        return _rank(name, _IMAGE_NAMES), unmarked, _rank(name, _OTHER_IMAGE_NAMES)
+    def preference(name: str) -> tuple[bool, int]:
+        return _feature_type(features, name) != "Image", name_rank(name, _IMAGE_NAMES)
 
     image, *others = sorted(dict.fromkeys(fitting), key=preference)
     notes: list[str] = []
@@ -176,7 +176,7 @@ def _image_column(
         field
         for field in schema
         if field.name not in fitting
-        and _rank(field.name, _IMAGE_NAMES) < _rank(image, _IMAGE_NAMES)
+        and name_rank(field.name, _IMAGE_NAMES) < name_rank(image, _IMAGE_NAMES)
     ]
     if unread:
         field = unread[0]
@@ -191,7 +191,7 @@ def _no_images(file: Path, schema: pa.Schema) -> str:
     columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
     message = f"{file} has no image column, only {columns}; "
     for field in schema:
-        if field.name.lower() not in _IMAGE_NAMES + _OTHER_IMAGE_NAMES + _PATH_NAMES:
+        if field.name.lower() not in _IMAGE_NAMES + _PATH_NAMES:
             continue
         if is_list(field.type) and not is_text(field.type):
             return (
@@ -213,7 +213,7 @@ def _no_images(file: Path, schema: pa.Schema) -> str:
 def _label_column(
     schema: pa.Schema, features: dict[str, Any], image: str
 ) -> tuple[str | None, tuple[str, ...]]:
-    """The column of labels: marked in the schema, or called so; None without one."""
+    """The column of labels: one class as the schema marks it, or called so, or marked lists; None without one."""
     fields = [field for field in schema if field.name != image]
     candidates = [
         field
@@ -221,14 +221,14 @@ def _label_column(
         if field.name.lower() in LABEL_NAMES or _class_names(features.get(field.name))
     ]
     notes = [
-        f"column {field.name} of type {_short(field.type)} is {NOT_CLASSES}"
+        f"column {field.name} of type {short(field.type)} is {NOT_CLASSES}"
         for field in candidates
-        if not _is_label(field.type)
+        if not is_label(field.type)
     ]
-    usable = [field.name for field in candidates if _is_label(field.type)]
+    usable = [field.name for field in candidates if is_label(field.type)]
 
     def preference(name: str) -> tuple[bool, int]:
-        return not _class_names(features.get(name)), _rank(name, LABEL_NAMES)
+        return _feature_type(features, name) != "ClassLabel", name_rank(name, LABEL_NAMES)
 
     if not usable:
         return None, tuple(notes)
@@ -238,7 +238,8 @@ def _label_column(
     return label, tuple(notes)
 
 
-def _is_label(kind: pa.DataType) -> bool:
+def is_label(kind: pa.DataType) -> bool:
+    """Whether values can be classes or names: text, numbers, or lists of them."""
     kind = kind.value_type if is_list(kind) else kind
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return _is(kind, _TEXTS + _NUMBERS)
@@ -259,6 +260,7 @@ def _listed(names: list[str]) -> str:
     return f"{', '.join(names)} {'holds' if len(names) == 1 else 'hold'}"
 
 
-def _short(kind: pa.DataType) -> str:
+def short(kind: pa.DataType) -> str:
+    """A type in a message."""
     text = str(kind)
     return text if len(text) <= 60 else text[:60] + "..."

@@ -189,6 +189,9 @@ def _write(parts: Iterator[pa.RecordBatch], copy: Path, claimed: int) -> None:
 
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
+        cache.clear_leftovers(
+            copy.parent
+        )  # before free space is counted: a killed copy may fill the disk
         write_whole(copy, write)
     except OSError as error:
         raise ResourceError(

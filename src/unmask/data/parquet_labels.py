@@ -43,6 +43,19 @@ def read_labels(files: list[Path], columns: Columns, count: int) -> tuple[Labels
         return unlabelled(count), (f"column {name} is {NOT_CLASSES}: {error}",)
 
 
+def column_values(file: Path, column: str) -> Iterator[Any]:
+    """The values of a column as Python's.
+
+    Raises:
+        DataError: if the file is damaged, or the column holds too much for labels.
+    """
+    try:
+        for group in groups_of(file, column):
+            yield from _values(group)
+    except _NotClasses as error:
+        raise DataError(f"column {column} cannot be labels: {error}") from None
+
+
 def _words(file: Path, column: str) -> Iterator[str]:
     """The word of each row; see `label_word`."""
     known: dict[Any, str] = {}

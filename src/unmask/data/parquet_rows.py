@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from unmask.data.arrow_files import arrow_file, parquet_metadata
 from unmask.data.parquet_pages import Pages, pages_of
-from unmask.errors import DataError
+from unmask.errors import DataError, first_line
 
 BATCH = 2**26
 """Bytes of rows that are decoded together, unless one row has more."""
@@ -134,7 +134,6 @@ def _file(group: Group, dictionary: str | None) -> Generator[pq.ParquetFile]:
         ):
             yield opened
     except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"{group.file} is damaged: column {group.column} cannot be read ({first})"
+            f"{group.file} is damaged: column {group.column} cannot be read ({first_line(error)})"
         ) from None

@@ -30,8 +30,16 @@ from unmask.data.pack_manifest import (
     valid_index,
 )
 from unmask.data.picture_facts import Facts
-from unmask.data.splits import Division, divided, find_files, split_of
-from unmask.data.tar_index import Index, index_of
+from unmask.data.splits import (
+    Division,
+    divided,
+    find_files,
+    listed,
+    split_of,
+    trained_notes,
+    undivided,
+)
+from unmask.data.tar_index import MOST_ODD, Index, index_of
 from unmask.data.tiff import BandImages, Tiff
 from unmask.errors import DataError, RunError
 
@@ -58,7 +66,9 @@ class Shards:
         division = self._division()
         shards = division.parts.get(split)
         if shards is None:
-            raise DataError(f"{self.path} has no shards for {split}")
+            raise DataError(
+                f"{self.path} has no shards for {split}; begin the names of its shards with {split}, such as {split}-000.tar"
+            )
         listing, places = list_shards(shards, self.path, split)
         listing = listing._replace(notes=(*listing.notes, *_notes(division)))
         if not len(places) or not places.column("array").to_numpy().all():
@@ -74,7 +84,7 @@ class Shards:
         shards = find_files(self.path, ".tar")
         division = divided(shards, split_of)
         if len(division.parts) < 2:
-            return Division({"train": shards}, [], [])
+            return undivided(shards, division)
         test = {*division.parts["test"], *division.val}
         train = [shard for shard in shards if shard not in test]
         return Division({**division.parts, "train": train}, division.val, division.beside)
@@ -82,19 +92,14 @@ class Shards:
 
 def _notes(division: Division[Path]) -> tuple[str, ...]:
     """What was made of shards that are neither of train nor of test."""
-    notes: list[str] = []
+    notes = list(trained_notes(division))
     if division.val:
-        notes.append(f"{_listed(division.val)} not used; the test split has its own shards")
+        notes.append(f"{listed(division.val)} not used; the test split has its own shards")
     if division.beside:
         notes.append(
-            f"{_listed(division.beside)} in the train split, because no name says otherwise"
+            f"{listed(division.beside)} in the train split, because no name says otherwise"
         )
     return tuple(notes)
-
-
-def _listed(shards: list[Path]) -> str:
-    more = f" and {len(shards) - 1:,} more" if len(shards) > 1 else ""
-    return f"{shards[0].name}{more} {'are' if more else 'is'}"
 
 
 class Members:
@@ -260,7 +265,8 @@ def _labels(
         return numbered_labels(words, packed.class_names, packed.several_classes, where), ()
     titles = {word: title for index in indexes for word, title in index.titles.items()}
     odd = [line for index in indexes for line in index.odd]
-    notes = (f"{len(odd):,} labels are {NOT_CLASSES}, the first is {odd[0]}",) if odd else ()
+    least = "at least " if any(len(index.odd) >= MOST_ODD for index in indexes) else ""
+    notes = (f"{least}{len(odd):,} labels are {NOT_CLASSES}, the first is {odd[0]}",) if odd else ()
     try:
         return word_labels(words, titles), notes
     except DataError as error:

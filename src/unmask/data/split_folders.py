@@ -45,7 +45,9 @@ def split_part(path: str, split: str) -> Part:
     if not folders.parts and split == "train":
         return Part(root, Counter(), ())
     if split not in folders.parts:
-        raise DataError(f"{path} has no {split} folder")
+        raise DataError(
+            f"{path} has no {split} folder; put the images of this split in one called {split}"
+        )
     used = {name for names in folders.parts.values() for name in names}
     beside = Counter({n: count for n in folders.beside if (count := count_images(root / n))})
     if loose := sum(map(is_image, files_in(root))):

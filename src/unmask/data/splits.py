@@ -3,12 +3,12 @@
 import glob
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from unmask.data.walk import visible
 from unmask.errors import DataError
-from unmask.own_output import is_run
 
 _NAMES = {
     "train": ("train", "training"),
@@ -27,11 +27,13 @@ class Division(Generic[T]):
     """Folders or files, divided into splits by their names."""
 
     parts: dict[str, list[T]]
-    """Those of train, and of test if there are both; val serves as test if there is no test."""
+    """Those of train and of test, as far as there are some; val serves as test if there is no test."""
     val: list[T]
     """Those of val, if test is used instead."""
     beside: list[T]
     """Those whose name is not that of a split."""
+    trained: list[T] = field(default_factory=list)
+    """Those of test or val that are for training, because none is called train."""
 
 
 def meaning_of(name: str) -> str | None:
@@ -58,7 +60,11 @@ def first_word(name: str) -> str:
 
 
 def divided(items: Iterable[T], split: Callable[[T], str | None]) -> Division[T]:
-    """Divide items by their splits; this is the one rule for folders, shards, tables and labels files."""
+    """Divide items by their splits, with val as test if there is no test.
+
+    Folders, shards and tables begin with this rule. What becomes of items of no split, and of all items if train or test is
+    missing, each of them decides.
+    """
     by: dict[str | None, list[T]] = {"train": [], "test": [], "val": [], None: []}
     for item in items:
         by[split(item)].append(item)
@@ -67,8 +73,28 @@ def divided(items: Iterable[T], split: Callable[[T], str | None]) -> Division[T]
     return Division({name: part for name, part in parts.items() if part}, val, by[None])
 
 
+def undivided(files: list[Path], division: Division[Path]) -> Division[Path]:
+    """All files for training, because a split is missing."""
+    named = [] if "train" in division.parts else division.parts.get("test", [])
+    return Division({"train": files}, [], [], [*named, *division.val] if named else [])
+
+
+def trained_notes(division: Division[Path]) -> tuple[str, ...]:
+    """A note on files that are for training although their names say otherwise."""
+    files = division.trained
+    return (
+        (f"{listed(files)} in the train split, because no file is called train",) if files else ()
+    )
+
+
+def listed(files: list[Path]) -> str:
+    """Files as the subject of a sentence, with its verb."""
+    more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+    return f"{files[0].name}{more} {'are' if more else 'is'}"
+
+
 def find_files(path: str, ending: str) -> list[Path]:
-    """The files of a path, a folder or a pattern, sorted.
+    """The files of a path, a folder or a pattern, sorted; of a folder, those with this ending in any case.
 
     Raises:
         DataError: if there are none, or a file of a range is missing.
@@ -84,9 +110,8 @@ def find_files(path: str, ending: str) -> list[Path]:
             )
         return files
     if root.is_dir():
-        files = sorted(file for file in root.rglob(f"*{ending}") if not _hidden(file, root))
-        runs = {folder for folder in {file.parent for file in files} if _in_run(folder, root)}
-        files = [file for file in files if file.parent not in runs and file.is_file()]
+        found = (root / name for name, *_ in visible(root, [], []) if name.lower().endswith(ending))
+        files = sorted(file for file in found if file.is_file())
         if not files:
             raise DataError(f"no {ending} file found in {path}")
         return files
@@ -120,13 +145,3 @@ def _expanded(pattern: str) -> Iterator[str]:
     before, after = pattern[: match.start()], pattern[match.end() :]
     for number in range(int(first), int(last) + 1):
         yield from _expanded(f"{before}{number:0{width}d}{after}")
-
-
-def _hidden(file: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(root).parts)
-
-
-def _in_run(folder: Path, root: Path) -> bool:
-    """Whether a folder below the root lies in a run of ours."""
-    above = [folder, *folder.parents]
-    return any(map(is_run, above[: above.index(root)]))

@@ -17,7 +17,7 @@ from unmask.data.cache import size_and_time
 from unmask.data.label_values import class_word, label_word
 from unmask.data.labels import fingerprint, words_of
 from unmask.data.picture_formats import IMAGE_ENDINGS
-from unmask.errors import DataError
+from unmask.errors import DataError, first_line
 from unmask.files import parse_json
 
 _VERSION = 5
@@ -44,7 +44,9 @@ _TITLES = ("class_name", "name")
 _LARGEST_HEADER = 2**20  # bytes, with the long names of pax and GNU
 _LARGEST_LABEL = 2**16  # bytes of a .cls or .json
 _LONGEST_NAME = 4096
-_MOST_ODD = 1000  # odd labels of a shard that are counted
+MOST_ODD = 1000
+"""Odd labels of a shard that are counted."""
+
 _DAMAGED = (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError, EOFError)
 """What tarfile raises for headers that were damaged, or made to mislead."""
 
@@ -118,7 +120,7 @@ def make_index(shard: Path) -> Index:
         with shard.open("rb") as file, tarfile.open(shard, "r:", _Headers(file)) as tar:  # pyright: ignore[reportArgumentType, reportCallIssue]
             _add_samples(_members(tar, file, index, damage), file, columns, index, damage)
     except _DAMAGED as error:
-        raise DataError(_not_a_tar(shard, error)) from None
+        raise DataError(_not_a_tar(shard, first_line(error))) from None
     except OSError as error:
         raise DataError(f"{shard} cannot be read ({error.strerror})") from None
     if damage:
@@ -229,7 +231,7 @@ def _members(
         damage += _after(file, tar.offset)  # pyright: ignore[reportAttributeAccessIssue]
     except _DAMAGED as error:
         cut = str(error).startswith("unexpected end")
-        damage.append(_Damage("truncated" if cut else f"damaged ({_first_line(error)})"))
+        damage.append(_Damage("truncated" if cut else f"damaged ({first_line(error)})"))
 
 
 def _odd_kind(member: tarfile.TarInfo) -> str | None:
@@ -264,7 +266,7 @@ def _label_and_name(members: list[_Member], file: BinaryIO, index: Index) -> tup
             try:
                 label, original = read(_content(file, member), label, index.titles)
             except DataError as error:
-                if not label and len(index.odd) < _MOST_ODD:
+                if not label and len(index.odd) < MOST_ODD:
                     index.odd.append(f"{member.name}: {error}")
     return label, original
 
@@ -299,10 +301,6 @@ def _content(file: BinaryIO, member: _Member) -> bytes:
         raise DataError(f"{member.size:,} bytes are too many for a label")
     file.seek(member.offset)
     return file.read(member.size)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _not_a_tar(shard: Path, reason: object) -> str:
