@@ -21,7 +21,7 @@ from torch import Tensor
 
 from unmask.contracts import Size
 from unmask.data.decode import raw_pixels, read_header
-from unmask.errors import DataError, ResourceError, SettingsError
+from unmask.errors import DataError, ResourceError, SettingsError, first_line
 
 BAND_ENDINGS = frozenset([".tif", ".tiff", ".npy"])
 """Endings of files that may hold any number of channels."""
@@ -276,7 +276,7 @@ def _npy(file: File) -> NDArray[Any]:
 
 
 def _not_an_array(error: Exception) -> DataError:
-    return DataError(f"damaged, or not an array of numbers ({str(error).splitlines()[0]})")
+    return DataError(f"damaged, or not an array of numbers ({first_line(error)})")
 
 
 def _tiff(path: Path) -> Any:
@@ -327,7 +327,7 @@ def _channels_first(array: NDArray[Any], axes: str) -> NDArray[Any]:
 
 
 def _reason(error: Exception) -> str:
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    first = first_line(error)
     if "imagecodecs" in first:
         return (
             f"its compression needs the package imagecodecs: pip install 'unmask[tiff]' ({first})"

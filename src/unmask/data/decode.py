@@ -43,7 +43,7 @@ from unmask.data.picture_formats import (
     unknown_format,
 )
 from unmask.data.plain_headers import plain_file, turned_by_xmp
-from unmask.errors import DataError
+from unmask.errors import DataError, first_line
 
 T = TypeVar("T")
 
@@ -350,7 +350,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "cannot be read (permission denied)"
     # some errors of Pillow have several arguments, whose str() is a tuple
-    words = next((word for word in error.args if isinstance(word, str)), str(error))
-    first = words.splitlines()[0] if words else type(error).__name__
+    words = next((word for word in error.args if isinstance(word, str)), "")
+    first = first_line(Exception(words) if words else error)
     first = re.sub(r"^\w+, \S+\.cpp:\d+, ", "", first)  # the line of torchcodec's source
     return f"damaged or truncated ({first})"

@@ -25,7 +25,7 @@ from unmask.data.loader import CropSize, Failures, Wanted, read_or_replace
 from unmask.data.multi_views import AnyPretrainingViews
 from unmask.data.plain_headers import plain_file
 from unmask.data.views import AnyViews, RandomCrop
-from unmask.errors import ResourceError, SettingsError
+from unmask.errors import ResourceError, SettingsError, first_line
 
 _REMEDY = "remove --decode gpu"
 _END = b"\xff\xd9"  # the JPEG marker for the end of the image
@@ -59,7 +59,7 @@ def check_decoding(
     try:
         decode_jpegs([_as_row(sample.getvalue())], 3, device)
     except (ImportError, OSError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise ResourceError(
             f"torchcodec cannot decode JPEGs on {device} ({reason}); {_REMEDY}"
         ) from None

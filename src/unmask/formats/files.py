@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from unmask.errors import DataError, ResourceError
+from unmask.errors import DataError, ResourceError, first_line
 from unmask.files import read_json
 from unmask.formats.model import ModelSpec, read_spec
 from unmask.formats.names import listed
@@ -176,7 +176,7 @@ def _as_float32(file: Path, tensors: dict[str, Tensor]) -> tuple[dict[str, Tenso
         }
     except (RuntimeError, MemoryError) as error:
         needed = sum(tensor.numel() for tensor in tensors.values()) * torch.float32.itemsize
-        reason = str(error).partition("\n")[0][:120] or type(error).__name__
+        reason = first_line(error)[:120]
         raise ResourceError(
             f"the tensors of {file} need {needed / 2**30:,.1f} GiB of memory in float32, which could not be had "
             f"({reason})"

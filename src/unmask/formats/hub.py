@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unmask.errors import ResourceError, SettingsError
+from unmask.errors import ResourceError, SettingsError, first_line
 
 
 def push(folder: Path, repo: str, endpoint: str | None = None, token: str | None = None) -> str:
@@ -41,7 +41,7 @@ def push(folder: Path, repo: str, endpoint: str | None = None, token: str | None
         refused = getattr(getattr(error, "response", None), "status_code", None) in (401, 403)
         if refused:
             raise ResourceError(_without_token(folder, repo)) from None
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
         raise ResourceError(
             f"{folder} is written, but could not be uploaded to {repo} ({reason}); try again with "
             f"`hf upload {repo} {folder}`"

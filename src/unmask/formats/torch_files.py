@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from unmask.errors import DataError
+from unmask.errors import DataError, first_line
 
 _ROOM = 2**28
 """Bytes that the content of a file may have beyond those of the file; tensors that share values come to more."""
@@ -57,7 +57,7 @@ def refuse_larger(path: Path, content: int, held: int) -> None:
 
 def damaged(file: Path, error: Exception) -> DataError:
     """The error for a file that cannot be read as weights."""
-    reason = str(error).strip().partition("\n")[0][:120] or type(error).__name__
+    reason = first_line(error)[:120]
     return DataError(
         f"{file} is damaged, incompletely downloaded, or not a weight file ({reason}); download it again and "
         "compare its size"

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from unmask.errors import ResourceError, SettingsError
+from unmask.errors import ResourceError, SettingsError, first_line
 from unmask.spec import within
 from unmask.training.cgroups import cpu_limit, memory_left
 
@@ -76,7 +76,7 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
         devices = ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
         raise ResourceError(
