@@ -21,7 +21,7 @@ from unmask.recipes import RECIPES
 class Here(ProcessPoolExecutor):
     """A pool of processes that is this process: nothing has to be imported again."""
 
-    def __init__(self, *settings: object) -> None:
+    def __init__(self, *settings: object, **more: object) -> None:
         pass
 
     def __enter__(self) -> "Here":

@@ -101,6 +101,7 @@ def test_other_errors_of_loading_processes_are_what_they_are() -> None:
         list(fetched(load, iter([1]), workers=0))
 
 
+@pytest.mark.slow
 def test_what_is_sent_lies_in_shared_memory() -> None:
     def load(number: int, _: Failures) -> tuple[torch.Tensor, bool]:
         return torch.full((3,), number), True

@@ -85,6 +85,7 @@ def said(arguments: list[str], lacking: bool = False, killed: bool = False) -> d
     if lacking and os.environ["RANK"] == "1":
         fewer, opened = Folder(path="fewer"), Folder.open
         Folder.open = lambda _, split="train": opened(fewer, split)  # type: ignore[method-assign]
+        Undivided.open = Folder.open  # type: ignore[method-assign]
     output = Path(f"said-{os.environ['RANK']}.txt")
     with output.open("w") as file:
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)

@@ -124,14 +124,17 @@ def test_methods_are_drawn_against_sizes(tmp_path: Path) -> None:
         for n, name in enumerate(study.trials(TINY.base), start=1)
     ]
     about = StudyResult(replace(study, timed=False), 2, (), lines, None, 0.9)
-    written = write(about, "comparison", tmp_path)
+    written = write(about, "comparison", tmp_path, pytest.fail)
     names = [path.name for path in written]
     assert names == ["comparison.md", "comparison.csv", "comparison.png", "comparison-sizes.png"]
     assert "![Against the size of the encoder](comparison-sizes.png)" in written[0].read_text()
     assert "| largest class | 90.0 |" in written[0].read_text()
     assert "largest class,share,,0.9" in written[1].read_text()
     few = about._replace(lines=[line._replace(scores={}) for line in lines])
-    assert [path.name for path in write(few, "none", tmp_path)] == ["none.md", "none.csv"]
+    assert [path.name for path in write(few, "none", tmp_path, pytest.fail)] == [
+        "none.md",
+        "none.csv",
+    ]
 
 
 def test_equal_compute_and_equal_time() -> None:

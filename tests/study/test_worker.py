@@ -213,7 +213,7 @@ def test_a_variation_that_diverges_is_told_and_the_others_go_on(
     assert ("wild", "failed") in doing
     assert ("50 %", "done") in doing
     found = collected(plan_in(tmp_path, study), setting)
-    page = write(found, "wild", tmp_path)[0].read_text()
+    page = write(found, "wild", tmp_path, pytest.fail)[0].read_text()
     assert "wild failed: seed 0: " in page
     assert "the warm-up too short" in page
 
@@ -264,7 +264,7 @@ def test_a_run_that_ended_collapsed_is_named_under_the_table(
 
 def test_the_table_and_the_rows(made: Path, setting: Setting, tmp_path: Path) -> None:
     found = collected(plan_in(made, words=("On a test.",)), setting)
-    page, rows, picture = write(found, "share", tmp_path)
+    page, rows, picture = write(found, "share", tmp_path, pytest.fail)
     text = page.read_text()
     known = {line.name: line.scores["knn"][0] for line in found.lines}
     assert f"| **75 %** | {100 * known['75 %']:.1f} | 60.0 |" in text
