@@ -18,8 +18,8 @@ import io
 import re
 import struct
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -110,31 +110,24 @@ def read_header(data: Any) -> Header:
     Raises:
         DataError: with the reason, if `decode` would not read it.
     """
-    try:
-        with open_image(data) as image:
-            _check(image)
-            grey = image.mode in ("1", "L", "I") or image.mode.startswith("I;16")
-            return Header(
-                Size(image.height, image.width),
-                grey,
-                (1 if grey else 3) + (image.mode in _ALPHA),
-                is_deep(image),
-                image.mode in _ALPHA or "transparency" in image.info,
-                image.format in _SEVERAL and bool(getattr(image, "is_animated", False)),
-            )
-    except DataError:
-        raise
-    except UnidentifiedImageError:
-        head = first_bytes(data)
-        if not is_heic(head):
-            raise DataError(unknown_format(head)) from None
-        if _torchcodec() is None:
-            raise DataError(
-                "a HEIC picture, which needs a package: pip install torchcodec"
-            ) from None
-        return Header(heic_size(data), grey=False)
-    except _UNREADABLE as error:
-        raise DataError(_reason(error)) from None
+    with _reasons(data):
+        try:
+            with open_image(data) as image:
+                _check(image)
+                grey = image.mode in ("1", "L", "I") or image.mode.startswith("I;16")
+                return Header(
+                    Size(image.height, image.width),
+                    grey,
+                    (1 if grey else 3) + (image.mode in _ALPHA),
+                    is_deep(image),
+                    image.mode in _ALPHA or "transparency" in image.info,
+                    image.format in _SEVERAL and bool(getattr(image, "is_animated", False)),
+                )
+        except UnidentifiedImageError:
+            if not is_heic(first_bytes(data)):
+                raise
+            _heic_decoder()
+            return Header(heic_size(data), grey=False)
 
 
 def has_image_content(path: Path, strictly: bool = False) -> bool:
@@ -156,7 +149,7 @@ def decode(data: bytes, channels: int, levels: Range | None = None) -> UInt8[Ten
     16-bit values are scaled from `levels`, or from the range of this image. Raises DataError with the reason if the image cannot be read.
     """
     fast = _torchcodec() if channels in _FAST_MODES else None
-    try:
+    with _reasons(data):
         if (
             fast
             and (plain := plain_file(data))
@@ -170,12 +163,6 @@ def decode(data: bytes, channels: int, levels: Range | None = None) -> UInt8[Ten
             if fast and _plain(image):
                 return fast[image.format](data, mode=_FAST_MODES[channels])
             pixels = np.array(converted(upright(image, data, levels), channels))
-    except DataError:
-        raise
-    except UnidentifiedImageError:
-        raise DataError(unknown_format(data[:HEAD])) from None
-    except _UNREADABLE as error:
-        raise DataError(_reason(error)) from None
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
 
 
@@ -231,12 +218,18 @@ def _deep(image: Image.Image, data: bytes) -> UInt16[NDArray[Any], "h w c"]:
 
 
 def _looked_at(data: bytes, look: Callable[[Image.Image], T]) -> T:
+    with _reasons(data), open_image(io.BytesIO(data)) as image:
+        _check(image)
+        return look(image)
+
+
+@contextmanager
+def _reasons(data: bytes | Path | io.BytesIO) -> Generator[None]:
+    """Whatever a decoder raises for an image becomes a DataError with the reason."""
     try:
-        with open_image(io.BytesIO(data)) as image:
-            _check(image)
-            return look(image)
-    except DataError:
-        raise
+        yield
+    except UnidentifiedImageError:
+        raise DataError(unknown_format(first_bytes(data))) from None
     except _UNREADABLE as error:
         raise DataError(_reason(error)) from None
 
@@ -306,13 +299,18 @@ def converted(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _from_heic(data: bytes, channels: int) -> UInt8[Tensor, "c h w"]:
-    fast = _torchcodec()
-    if fast is None:
-        raise DataError("a HEIC picture, which needs a package: pip install torchcodec")
+    decode_heic = _heic_decoder()
     size = heic_size(io.BytesIO(data))
     if size.height * size.width > _MAX_PIXELS:
         raise DataError(_too_large(size))
-    return fast["HEIC"](data, mode=_FAST_MODES.get(channels, "RGB_ALPHA"))
+    return decode_heic(data, mode=_FAST_MODES.get(channels, "RGB_ALPHA"))
+
+
+def _heic_decoder() -> Any:
+    """torchcodec's decoder of HEIC; raises DataError if it is missing."""
+    if fast := _torchcodec():
+        return fast["HEIC"]
+    raise DataError("a HEIC picture, which needs a package: pip install torchcodec")
 
 
 def _check(image: Image.Image) -> None:

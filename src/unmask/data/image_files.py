@@ -13,7 +13,7 @@ from unmask.channels import Values
 from unmask.contracts import Sample, Size
 from unmask.data.decode import decode
 from unmask.data.labels import Labels, Names, folder_labels
-from unmask.data.picture_facts import Facts, Store, facts_of, size_of
+from unmask.data.picture_facts import Facts, Store, facts_of
 from unmask.data.picture_formats import IMAGE_ENDINGS
 from unmask.errors import DataError
 
@@ -111,7 +111,7 @@ class EncodedImages:
 
     def typical_size(self) -> Size:
         """Median height and width."""
-        return size_of(self._facts)
+        return Size(*self._facts.typical)
 
 
 def _nothing_found(where: str, refused: list[tuple[str, str]], others: Counter[str]) -> str:

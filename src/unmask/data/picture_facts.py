@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from unmask.contracts import Size
 from unmask.data import cache
 from unmask.data.decode import Header, alpha_of, decoders, deep_sample, read_header
 from unmask.data.deep import Range, range_of
@@ -134,11 +133,6 @@ def read_facts(store: Store, sizes: Any) -> Facts:
         looked_at=len(alphas),
         several=sum(header.several for header in seen),
     )
-
-
-def size_of(facts: Facts) -> Size:
-    """The typical size."""
-    return Size(*facts.typical)
 
 
 def _of_a_few(store: Store, rows: list[int], look: Callable[[bytes], Any], most: int) -> list[Any]:

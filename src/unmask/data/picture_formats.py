@@ -17,59 +17,19 @@ from PIL import Image
 from unmask.contracts import Size
 from unmask.errors import DataError
 
-IMAGE_ENDINGS = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".jif",
-        ".png",
-        ".apng",
-        ".webp",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".avifs",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".jxl",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".jp2",
-        ".j2k",
-        ".jpf",
-        ".jpx",
-        ".jpc",
-        ".j2c",
-    ]
-)
-"""Files with these endings are read as images; their content then decides the format."""
-
 FIRST_ENDINGS = frozenset(
     [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".ppm",
-        ".pgm",
-        ".jp2",
+        *(".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif"),
+        *(".tif", ".tiff", ".avif", ".ppm", ".pgm", ".jp2"),
     ]
 )
 """What older versions read, for runs that began with one."""
+
+IMAGE_ENDINGS = FIRST_ENDINGS | {
+    *(".jfif", ".jif", ".apng", ".dib", ".avifs", ".heic", ".heif", ".hif", ".jxl"),
+    *(".pbm", ".pnm", ".j2k", ".jpf", ".jpx", ".jpc", ".j2c"),
+}
+"""Files with these endings are read as images; their content then decides the format."""
 
 HEAD = 64
 """First bytes of a file, enough to tell its format."""
@@ -138,10 +98,10 @@ def heic_size(data: Path | io.BytesIO) -> Size:
     return size
 
 
-def first_bytes(data: Path | io.BytesIO, count: int = HEAD) -> bytes:
+def first_bytes(data: bytes | Path | io.BytesIO, count: int = HEAD) -> bytes:
     """The first bytes of a file; none of anything but a regular file, which could keep us waiting."""
-    if isinstance(data, io.BytesIO):
-        return data.getvalue()[:count]
+    if not isinstance(data, Path):
+        return (data if isinstance(data, bytes) else data.getvalue())[:count]
     handle = os.open(data, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         return os.read(handle, count) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
