@@ -29,10 +29,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from forking import started
 from PIL import Image
 from safetensors.torch import load_file, save_file
-
-from unmask import cli
 
 _LONGEST = 120.0
 _GROWTH = 2**30
@@ -62,42 +61,22 @@ class Command(NamedTuple):
 
 def _forked(words: tuple[str, ...]) -> Command:
     """Run a command in a fork; status -1 if it had to be ended."""
-    started = time.monotonic()
+    began = time.monotonic()
     said = Path("said")
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(handle, 1)
-            os.dup2(handle, 2)
-            sys.argv = ["unmask", *words]
-            try:
-                cli.main()
-                status = 0
-            except SystemExit as ended:
-                status = int(ended.code or 0)
-            except BaseException as error:
-                import traceback
-
-                traceback.print_exception(error)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+    child = started(words, said)
     peak = 0
     while True:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
             break
         peak = max(peak, _own_memory(child))
-        if time.monotonic() - started > _LONGEST:
+        if time.monotonic() - began > _LONGEST:
             os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             break
         time.sleep(0.005)
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1
-    return Command(code, said.read_text(errors="replace"), peak, time.monotonic() - started)
+    return Command(code, said.read_text(errors="replace"), peak, time.monotonic() - began)
 
 
 def _own_memory(process: int) -> int:

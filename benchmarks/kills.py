@@ -26,11 +26,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from forking import started
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from unmask import cli
 from unmask.contracts import Size
 from unmask.encoders import ViT
 from unmask.masking import RandomMasking
@@ -144,29 +144,6 @@ def _write_photos(folder: Path) -> None:
         Image.fromarray(pixels.astype(np.uint8)).save(path)
 
 
-def _start(words: tuple[str, ...], said: Path) -> int:
-    """The process id of a command in a process group of its own; what it prints is appended to a file."""
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        os.setpgid(0, 0)
-        handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(handle, 1)
-        os.dup2(handle, 2)
-        sys.argv = ["unmask", *words]
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-
 def _ended_within(child: int, seconds: float) -> int | None:
     """The wait status of a child; None if it still runs after this time."""
     until = time.monotonic() + seconds
@@ -273,10 +250,10 @@ def _clear(job: Job) -> None:
 def _undisturbed(job: Job, said: Path) -> tuple[dict[str, str], float]:
     """The results of the command when nobody kills it, and its seconds."""
     _clear(job)
-    started = time.monotonic()
-    status = _ended_within(_start(job.words, said), 600)
+    began = time.monotonic()
+    status = _ended_within(started(job.words, said), 600)
     assert status == 0, f"{' '.join(job.words)} failed: {said.read_text()[-2000:]}"
-    return _result(job, said), time.monotonic() - started
+    return _result(job, said), time.monotonic() - began
 
 
 def _killed(job: Job, kills: int, chance: random.Random) -> dict[str, Any]:
@@ -293,7 +270,7 @@ def _killed(job: Job, kills: int, chance: random.Random) -> dict[str, Any]:
         ended = False
         while not ended:
             said.unlink(missing_ok=True)
-            child = _start(_next(job), said)
+            child = started(_next(job), said)
             starts += 1
             wait = chance.uniform(0, seconds * 0.9) if done < kills else 600.0
             status = _ended_within(child, wait)
@@ -338,7 +315,7 @@ def main() -> None:
         os.chdir(folder)
         os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         _write_photos(Path("photos"))
-        encoder = _start((*_jobs()["pretrain"].words, "--out", "encoder"), Path("said-encoder"))
+        encoder = started((*_jobs()["pretrain"].words, "--out", "encoder"), Path("said-encoder"))
         assert _ended_within(encoder, 600) == 0, Path("said-encoder").read_text()
         for number, (name, job) in enumerate(_jobs().items()):
             if name in args.jobs.split(";"):
