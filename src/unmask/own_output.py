@@ -34,7 +34,10 @@ def called_as_ours(name: str, names: Collection[str]) -> bool:
 
     Those are a sheet, a loss curve, a confusion matrix, or a picture next to its figures. `names` are all in its folder.
     """
-    stem = os.path.splitext(name)[0].removesuffix("-sizes")  # noqa: PTH122 - faster for a million files
+    stem, ending = os.path.splitext(name)  # noqa: PTH122 - faster for a million files
+    if ending.lower() != PICTURE:
+        return False
+    stem = stem.removesuffix("-sizes")
     called = stem in ("sheet", "loss") or stem.startswith("confusion-")
     return called or any(stem + end in names for end in _COMPANIONS)
 
