@@ -12,7 +12,7 @@ NOTES = {"run": '{"name": "é\\n\x7f \\u2028"}', "format": "pt", "a": "", "unmas
 
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
-    """The library orders the notes anew at each call, so ten files would hardly be equal by chance."""
+    """The library orders the notes differently at each call, so ten files would hardly be equal by chance."""
     written: set[bytes] = set()
     for number in range(10):
         file = tmp_path / f"{number}.safetensors"

@@ -102,6 +102,13 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def listed(words: Iterable[str], most: int = 6) -> str:
+    """Words separated by commas; if there are many, the first ones and the number of others."""
+    words = list(words)
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """A clause with the closest of the known names, and then all of them.
 

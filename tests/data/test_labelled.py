@@ -303,5 +303,5 @@ def test_a_class_without_images_in_one_of_the_folders(
     if use == "test":
         assert "no test images of dogs" in open_labelled(Folder(path=str(tmp_path)), 0).split
         return
-    with pytest.raises(DataError, match="have dogs, of which there is no training image"):
+    with pytest.raises(DataError, match="have dogs, but no training image has"):
         open_labelled(Folder(path=str(tmp_path)), 0)

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,12 +26,13 @@ from unmask.data.label_values import NOT_CLASSES
 from unmask.data.labels import folder_labels, renumbered
 from unmask.data.labels_file import relabelled
 from unmask.data.tiff import BandImages
-from unmask.errors import DataError, SettingsError
+from unmask.errors import DataError, SettingsError, listed
 from unmask.spec import kind_of
 from unmask.traits import Levelled, Noted
 
 TEST_SHARE = 0.2
-_NAMED = 5  # names in a message
+NAMED = 5
+"""Classes that a message names."""
 _OWN_FOLDERS = "the data's own train and test folders"
 
 
@@ -195,7 +195,7 @@ def _too_few(source: ImageSource) -> str:
     folders = sorted({folder for folder, _, file in paths if file})
     loose = [name for name, _, file in paths if not file]
     if folders and loose:
-        return f"{len(loose):,} images outside of its class folders ({listed(folders)}), the first is {loose[0]}"
+        return f"{len(loose):,} images outside of its class folders ({listed(folders, NAMED)}), the first is {loose[0]}"
     return f"one class, {folders[0]}" if folders else "no labels"
 
 
@@ -222,7 +222,7 @@ def with_classes_of(train: ImageSource, test: ImageSource) -> ImageSource:
     known = train.annotations.names
     if unknown := sorted(set(test.annotations.names) - set(known)):
         raise DataError(
-            f"{of_test} has {listed(unknown)}, of which {train.where} has no images; add them to the training "
+            f"{of_test} has {listed(unknown, NAMED)}, of which {train.where} has no images; add them to the training "
             "images, or remove them from the test images"
         )
     renamed = with_names(test, train.annotations)
@@ -240,19 +240,13 @@ def with_names(source: ImageSource, kind: AnyAnnotations) -> ImageSource | None:
     return relabelled(source, renumbered(source.image_labels, kind))
 
 
-def listed(names: Sequence[str]) -> str:
-    """A few names, and how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
-
 def _check_trained(train: ImageSource, test: ImageSource) -> None:
     """Refuse test images of a class that no training image has, as tables may name such classes."""
     numbers = sorted(set(test.labels().tolist()) - set(train.labels().tolist()))
     if numbers:
         raise DataError(
-            f"test images in {test.where} have {listed([train.annotations.names[n] for n in numbers])}, of which there "
-            "is no training image; add some, or remove the class"
+            f"test images in {test.where} have {listed([train.annotations.names[n] for n in numbers], NAMED)}, but no training "
+            "image has; add some, or remove the class"
         )
     if not len(test):
         raise DataError(f"no test image in {test.where} has a label; label some")
@@ -265,9 +259,7 @@ def _absent_in_words(test: ImageSource) -> str:
     absent = [names[number] for number in np.flatnonzero(counts == 0)]
     if not absent:
         return ""
-    return (
-        f"; no test images of {listed(absent)}, so not in per-class figures and balanced accuracy"
-    )
+    return f"; no test images of {listed(absent, NAMED)}, so not in per-class figures and balanced accuracy"
 
 
 def _split(train: ImageSource, labels: NDArray[np.int64], seed: int) -> Labelled:
@@ -316,9 +308,7 @@ def _open_multilabel(train: ImageSource, test: ImageSource | None, seed: int) ->
         if not counts.any():
             raise DataError(f"no {use} image belongs to any class; label more images")
         if missing := [part.annotations.names[number] for number in np.flatnonzero(counts == 0)]:
-            words += (
-                f"; {len(missing)} of {len(counts)} classes have no {use} image ({listed(missing)})"
-            )
+            words += f"; {len(missing)} of {len(counts)} classes have no {use} image ({listed(missing, NAMED)})"
     images = len(train) + (len(test) if test is not None else 0)
     if unlabelled := images - len(labelled.train) - len(labelled.test):
         words += f"; {unlabelled:,} images without labels are skipped"

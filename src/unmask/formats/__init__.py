@@ -8,14 +8,13 @@ from typing import Protocol, runtime_checkable
 from safetensors import SafetensorError
 
 from unmask.encoders.vit import PlainBlocks
-from unmask.errors import DataError, ResourceError, RunError, SettingsError
+from unmask.errors import DataError, ResourceError, RunError, SettingsError, listed
 from unmask.formats.compare import Check
 from unmask.formats.describe import Hints
 from unmask.formats.fair import Fair
 from unmask.formats.files import TensorFile, read_file
 from unmask.formats.huggingface import HuggingFace
 from unmask.formats.model import Weights
-from unmask.formats.names import listed
 from unmask.formats.native import Native
 from unmask.formats.timm import Timm
 from unmask.objectives import MAE

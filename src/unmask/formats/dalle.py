@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unmask.errors import DataError
+from unmask.errors import DataError, listed
 from unmask.formats.describe import differences
 from unmask.formats.files import read_file
-from unmask.formats.names import listed
 from unmask.formats.torch_files import load_torch, refuse_larger
 from unmask.targets.dalle import DalleEncoder
 

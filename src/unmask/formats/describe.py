@@ -13,10 +13,9 @@ from torch import Tensor
 from unmask.channels import IMAGENET, ChannelStatistics
 from unmask.contracts import Size
 from unmask.encoders.vit import ViT
-from unmask.errors import DataError, SettingsError
+from unmask.errors import DataError, SettingsError, listed
 from unmask.formats.files import TensorFile
 from unmask.formats.model import FORMAT, ModelSpec, Weights
-from unmask.formats.names import listed
 from unmask.masking import AnyMasking, RandomMasking
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.objectives.mae import MAE

@@ -8,10 +8,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from unmask.errors import DataError, ResourceError, first_line
+from unmask.errors import DataError, ResourceError, first_line, listed
 from unmask.files import read_json
 from unmask.formats.model import ModelSpec, read_spec
-from unmask.formats.names import listed
 from unmask.formats.shards import (
     ENDING,
     check_places,

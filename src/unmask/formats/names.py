@@ -5,9 +5,10 @@ same in all formats.
 """
 
 import re
-from collections.abc import Iterable
 
 from torch import Tensor
+
+from unmask.errors import listed
 
 Table = dict[str, str]
 
@@ -61,10 +62,3 @@ def without_heads(
     note = f"left out, because it belongs to a classifier: {listed(left_out)}"
     kept = {name: tensor for name, tensor in tensors.items() if name not in left_out}
     return kept, [note] if left_out else []
-
-
-def listed(words: Iterable[str], most: int = 6) -> str:
-    """Words separated by commas; if there are many, the first ones and the number of others."""
-    words = list(words)
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from unmask.errors import DataError
+from unmask.errors import DataError, listed
 from unmask.files import read_json
-from unmask.formats.names import listed
 
 ENDING = ".index.json"
 

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from unmask.errors import DataError
-from unmask.formats.names import listed
+from unmask.errors import DataError, listed
 
 _FIRST = (
     *("teacher", "target_encoder", "model", "state_dict", "model_state_dict", "module"),

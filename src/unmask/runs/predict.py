@@ -12,8 +12,8 @@ from torch import Tensor
 from unmask.annotations import AnyAnnotations, ClassMaps, Objects, Unlabelled, is_dense
 from unmask.contracts import ImageSource
 from unmask.data.in_order import Unreadable
-from unmask.data.labelled import listed, with_names
-from unmask.errors import DataError
+from unmask.data.labelled import NAMED, with_names
+from unmask.errors import DataError, listed
 from unmask.files import read_json
 from unmask.runs.finetune import Finetune, Tuned
 from unmask.runs.folder import RunFolder
@@ -151,7 +151,9 @@ def truth_of(predictor: Predictor, source: ImageSource) -> Truth:
         kinds = f"{kind_of(AnyAnnotations, actual)} and the classifier {kind_of(AnyAnnotations, trained)}"
         return Truth(source, False, f"not scored, because the images have {kinds}")
     known = set(actual.names) & set(trained.names)
-    others = f"{listed(sorted(set(actual.names) - known))}; it has {listed(trained.names)}"
+    others = (
+        f"{listed(sorted(set(actual.names) - known), NAMED)}; it has {listed(trained.names, NAMED)}"
+    )
     if not known:
         return Truth(
             source,
