@@ -47,8 +47,8 @@ _SMALL: dict[str, Any] = {
     "image_size": _SIZE,
     "batch_size": 16,
 }
-_MEASURED = {"seconds", "hours", "created", "time"} | set(TIMES)
-"""Fields that a clock fills."""
+_MEASURED = {"seconds", "hours", "created", "time", "features"} | set(TIMES)
+"""Fields that a clock fills, and whether an earlier start had kept the features."""
 
 
 def _small(name: str, **changes: Any) -> Any:
@@ -58,7 +58,11 @@ def _small(name: str, **changes: Any) -> Any:
 MAE = _small("mae-ti4")
 DINO = _small("dino-ti4", epochs=3.0)
 MOCO3 = _small("moco3-ti4", epochs=4.0)
-LATENT = _small("latent-ti4", epochs=4.0)
+LATENT = _small(
+    "latent-ti4",
+    epochs=4.0,
+    objective=replace(RECIPES["latent-ti4"].recipe.objective, target_blocks=1),
+)
 CLASSIFIER = replace(FINETUNE_TI4, **_SMALL, epochs=6.0)
 TOKENIZER = replace(TOKENIZER_TI4, image_size=_SIZE, batch_size=16, epochs=4.0)
 STUDY = Study(
@@ -199,7 +203,7 @@ def _content(folder: Path) -> dict[str, str]:
             content: Any = [
                 {k: v for k, v in line.items() if k not in _MEASURED} for line in read_log(path)
             ]
-        elif path.suffix == ".json":
+        elif path.suffix == ".json" and path.name != "costs.json":
             content = _timeless(json.loads(path.read_text()))
         elif path.suffix in (
             ".arrow",
@@ -207,6 +211,7 @@ def _content(folder: Path) -> dict[str, str]:
             ".md",
             ".csv",
             ".jsonl",
+            ".json",
         ):  # with times of change, or of the run
             content = "present"
         elif path.suffix == ".safetensors":
