@@ -29,7 +29,7 @@ class Objects(NamedTuple):
 
     boxes: Float[Tensor, "n 4"]
     """Left, top, right and bottom in pixels, counted from the image's upper left corner."""
-    classes: Int[Tensor, "n"]
+    classes: Int[Tensor, " n"]
     masks: Bool[Tensor, "n h w"] | None = None
     """Which pixels belong to each object; None where only boxes are known."""
 

@@ -16,8 +16,8 @@ Values = Literal["uint8", "float32"]
 class Statistics(NamedTuple):
     """Mean and standard deviation of each channel; uint8 pixels are divided by 255 first, others are not scaled."""
 
-    mean: Float[Tensor, "c"]
-    std: Float[Tensor, "c"]
+    mean: Float[Tensor, " c"]
+    std: Float[Tensor, " c"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,7 +57,7 @@ class Encoded(NamedTuple):
 class Part(NamedTuple):
     """Some of the images of a step, where processes or micro-batches share them."""
 
-    rows: Int[Tensor, "b"]
+    rows: Int[Tensor, " b"]
     """Their places among all images of the step, on the CPU."""
     whole: int
     """How many images the step has."""
@@ -74,7 +74,7 @@ class Batch(NamedTuple):
     annotations: Annotations
     """What is known of each image, as the source's kind of annotations puts it together; of class labels
     the share of every class, float32 [b classes], where images are mixed."""
-    index: Int[Tensor, "b"]  # pyright: ignore[reportIncompatibleMethodOverride] - of tuple, unused
+    index: Int[Tensor, " b"]  # pyright: ignore[reportIncompatibleMethodOverride] - of tuple, unused
     epoch: int
     shown: Int[Tensor, "b k"] | None = None
     """Patches of each image that may be looked at; None for all of them."""

@@ -17,12 +17,12 @@ class PatchMask(NamedTuple):
     hidden patches takes the first ones.
     """
 
-    image: Int[Tensor, "m"]
+    image: Int[Tensor, " m"]
     removed: Bool[Tensor, "m n"]
     kept_index: Int[Tensor, "m k"]
     removed_index: Int[Tensor, "m r"]
 
-    def of_images(self, rows: Int[Tensor, "b"], whole: int) -> "PatchMask":
+    def of_images(self, rows: Int[Tensor, " b"], whole: int) -> "PatchMask":
         """The masks of the images at the positions `rows`, from a mask drawn for `whole` images."""
         device, per_image = self.image.device, len(self.image) // whole
         mask_rows = self.image.argsort(stable=True).view(whole, per_image)  # [image mask]
@@ -33,7 +33,9 @@ class PatchMask(NamedTuple):
         )
 
     @classmethod
-    def in_order(cls, image: Int[Tensor, "m"], order: Int[Tensor, "m n"], kept: int) -> "PatchMask":
+    def in_order(
+        cls, image: Int[Tensor, " m"], order: Int[Tensor, "m n"], kept: int
+    ) -> "PatchMask":
         """The mask that keeps the first `kept` patches of each row of `order` and removes the others."""
         kept_index, removed_index = order[:, :kept], order[:, kept:]
         removed = torch.ones(order.shape, dtype=torch.bool, device=order.device)

@@ -52,7 +52,7 @@ def unpatchify(
 
 def gather(
     images: Shaped[Tensor, "b c h w"],
-    image: Int[Tensor, "m"],
+    image: Int[Tensor, " m"],
     index: Int[Tensor, "m k"],
     patch_size: int,
     statistics: Statistics,

@@ -83,9 +83,8 @@ def said(arguments: list[str], lacking: bool = False, killed: bool = False) -> d
 
     sys.argv = ["unmask", *arguments]
     if lacking and os.environ["RANK"] == "1":
-        fewer, opened = Folder(path="fewer"), Folder.open
-        Folder.open = lambda _, split="train": opened(fewer, split)  # type: ignore[method-assign]
-        Undivided.open = Folder.open  # type: ignore[method-assign]
+        listed = Folder._listed
+        Folder._listed = lambda folder, _: listed(folder, Path("fewer"))  # type: ignore[method-assign]
     output = Path(f"said-{os.environ['RANK']}.txt")
     with output.open("w") as file:
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)

@@ -41,7 +41,7 @@ class Cuts(NamedTuple):
     boxes: Int[Tensor, "b 5"]
     """See `cut_box`."""
     annotations: Annotations
-    positions: Int[Tensor, "b"]
+    positions: Int[Tensor, " b"]
     """Positions of the images in the source."""
     epoch: int
     size: Size
@@ -171,7 +171,7 @@ def cut(
 
 
 def _weights(
-    first: Int[Tensor, "b"], length: Int[Tensor, "b"], whole: int, out: int
+    first: Int[Tensor, " b"], length: Int[Tensor, " b"], whole: int, out: int
 ) -> Float[Tensor, "b out whole"]:
     """The weight of each source pixel along a side for each of the `out` pixels that a part of it is resized to."""
     pixels, targets = (torch.arange(n, device=first.device) for n in (whole, out))

@@ -70,7 +70,7 @@ class Files(NamedTuple):
 
     data: UInt8[Tensor, "bytes"]
     """The bytes of all images, concatenated."""
-    lengths: Int[Tensor, "b"]
+    lengths: Int[Tensor, " b"]
     """Number of bytes of each image."""
     keys: Int[Tensor, "b 2"]
     """(epoch, index) of each image that was asked for."""
@@ -79,7 +79,7 @@ class Files(NamedTuple):
     boxes: Int[Tensor, "b 5"]
     """The part of each JPEG to show: see `cut_box`."""
     annotations: Annotations
-    positions: Int[Tensor, "b"]
+    positions: Int[Tensor, " b"]
     """Positions of the images in the source."""
     epoch: int
     size: Size
@@ -185,7 +185,7 @@ def _for_gpu(data: bytes) -> bool:
     return _EXIF not in data or upright_format(data) == "JPEG"
 
 
-def _as_row(data: bytes) -> UInt8[Tensor, "n"]:
+def _as_row(data: bytes) -> UInt8[Tensor, " n"]:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 

@@ -71,7 +71,7 @@ class Mixing:
         return images, labels * own + labels.flip(0) * (1 - own)
 
     def _by_timm(
-        self, images: Float[Tensor, "b c h w"], labels: Int[Tensor, "b"], classes: int, *key: int
+        self, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], classes: int, *key: int
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b classes"]]:
         from timm.data.mixup import Mixup
 

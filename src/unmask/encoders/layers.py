@@ -24,7 +24,7 @@ class QueryKeyValue(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(embed_dim))
 
     @property
-    def bias(self) -> Float[Tensor, "qkv"]:
+    def bias(self) -> Float[Tensor, " qkv"]:
         """The biases of queries, keys and values as one vector; those of keys are 0."""
         return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
 
@@ -174,7 +174,7 @@ class Block(nn.Module):
 
 
 def kept_paths(
-    rates: Float[Tensor, "halves"], images: int, generator: torch.Generator
+    rates: Float[Tensor, " halves"], images: int, generator: torch.Generator
 ) -> Float[Tensor, "halves b 1 1"]:
     """Stochastic depth (Huang and others, 2016): the factor on the residual of each half block for each image.
 

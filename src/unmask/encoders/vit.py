@@ -192,7 +192,7 @@ class VisionTransformer(nn.Module):
         return self._run(tokens, self.relations(size_of(images), mask.kept_index), taps)
 
     def embed_visible(
-        self, images: Shaped[Tensor, "b c h w"], image: Int[Tensor, "m"], index: Int[Tensor, "m k"]
+        self, images: Shaped[Tensor, "b c h w"], image: Int[Tensor, " m"], index: Int[Tensor, "m k"]
     ) -> Float[Tensor, "m t d"]:
         """The input of the first block for the chosen patches of the chosen images; no other patch is projected."""
         positions = self._positions(size_of(images))
@@ -247,7 +247,7 @@ class VisionTransformer(nn.Module):
         return resized(self.pos_embed, self.grid, grid)[0]
 
     def _with_cls(
-        self, tokens: Float[Tensor, "m k d"], position: Float[Tensor, "d"]
+        self, tokens: Float[Tensor, "m k d"], position: Float[Tensor, " d"]
     ) -> Float[Tensor, "m t d"]:
         cls = (self.cls_token + position).expand(len(tokens), -1, -1)
         return torch.cat([cls, tokens], dim=1)

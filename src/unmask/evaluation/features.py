@@ -54,14 +54,14 @@ class Features(NamedTuple):
     """The class token (the mean of several)."""
     mean: Float[Tensor, "n d"]
     """The mean of the patch tokens."""
-    labels: Int[Tensor, "n"] | Float[Tensor, "n classes"]
+    labels: Int[Tensor, " n"] | Float[Tensor, "n classes"]
     """The class of each image, or 0 or 1 for each class; -1 if it is not known."""
-    positions: Int[Tensor, "n"]
+    positions: Int[Tensor, " n"]
     """Positions of the images in their source; unreadable images have no row."""
     unreadable: Unreadable
     """(name, reason) of images that could not be read."""
 
-    def rows(self, chosen: Int[Tensor, "k"]) -> "Features":
+    def rows(self, chosen: Int[Tensor, " k"]) -> "Features":
         """The features of some images."""
         return self._make(part[chosen] if isinstance(part, Tensor) else part for part in self)
 
@@ -71,14 +71,14 @@ class Tokens(NamedTuple):
 
     tokens: Float[Tensor, "n t d"]
     """Class token first."""
-    labels: Int[Tensor, "n"] | Float[Tensor, "n classes"]
+    labels: Int[Tensor, " n"] | Float[Tensor, "n classes"]
     """As in `Features`."""
-    positions: Int[Tensor, "n"]
+    positions: Int[Tensor, " n"]
     """As in `Features`."""
     unreadable: Unreadable
     """As in `Features`."""
 
-    def rows(self, chosen: Int[Tensor, "k"]) -> "Tokens":
+    def rows(self, chosen: Int[Tensor, " k"]) -> "Tokens":
         """The tokens of some images."""
         return self._make(part[chosen] if isinstance(part, Tensor) else part for part in self)
 

@@ -219,7 +219,7 @@ class _ProbeModule(nn.Module):
 def probe_scores(
     probe: Probe,
     train_tokens: Float[Tensor, "n t d"],
-    labels: Int[Tensor, "n"] | Float[Tensor, "n classes"],
+    labels: Int[Tensor, " n"] | Float[Tensor, "n classes"],
     test: Float[Tensor, "b t d"],
     classes: int,
     seed: int,
@@ -252,8 +252,8 @@ def probe_scores(
 
 def train_in_memory(
     module: nn.Module,
-    inputs: Shaped[Tensor, "n *shape"],
-    labels: Int[Tensor, "n"] | Float[Tensor, "n classes"],
+    inputs: Shaped[Tensor, " n *shape"],
+    labels: Int[Tensor, " n"] | Float[Tensor, "n classes"],
     optimizer: AnyOptimizer,
     *,
     peak: float,

@@ -62,8 +62,8 @@ def projection_for(
 
 
 def prediction_for(
-    rows: Float[Tensor, "out *e"], old: int, channels: int
-) -> Float[Tensor, "new *e"]:
+    rows: Float[Tensor, " out *e"], old: int, channels: int
+) -> Float[Tensor, " new *e"]:
     """The rows of the prediction, ordered as (row, column, channel), for another number of channels."""
     if channels == old:
         return rows

@@ -112,7 +112,7 @@ class AutoregressiveImageModel(nn.Module):
         return Loss(errors.sum(1).mean() / scored, {})
 
     def errors(
-        self, images: Shaped[Tensor, "b c h w"], prefix: Int[Tensor, "b"]
+        self, images: Shaped[Tensor, "b c h w"], prefix: Int[Tensor, " b"]
     ) -> Float[Tensor, "b k"]:
         """The target's error of each patch except the first, in raster order; 0 for patches of the prefix."""
         prediction = self.predict(images, prefix)
@@ -121,7 +121,7 @@ class AutoregressiveImageModel(nn.Module):
         return self.target.loss(prediction, truth) * (index >= prefix[:, None])
 
     def predict(
-        self, images: Shaped[Tensor, "b c h w"], prefix: Int[Tensor, "b"]
+        self, images: Shaped[Tensor, "b c h w"], prefix: Int[Tensor, " b"]
     ) -> Float[Tensor, "b k p"]:
         """The prediction for each patch except the first, in raster order, in the units of the target."""
         grid = self.encoder.mask_grid(size_of(images))
@@ -131,7 +131,7 @@ class AutoregressiveImageModel(nn.Module):
         return self.head(self.encoder.encode_attending(images, attends).patches, grid)
 
 
-def draw_prefixes(images: int, patches: int, generator: torch.Generator) -> Int[Tensor, "images"]:
+def draw_prefixes(images: int, patches: int, generator: torch.Generator) -> Int[Tensor, " images"]:
     """The number of patches in the prefix of each image: uniform from one to all but one; SettingsError for one patch."""
     if patches < 2:
         raise SettingsError(
@@ -140,7 +140,7 @@ def draw_prefixes(images: int, patches: int, generator: torch.Generator) -> Int[
     return torch.randint(1, patches, (images,), generator=generator, device=generator.device)
 
 
-def prefix_attention(prefix: Int[Tensor, "b"], tokens: int) -> Bool[Tensor, "b t t"]:
+def prefix_attention(prefix: Int[Tensor, " b"], tokens: int) -> Bool[Tensor, "b t t"]:
     """Attention mask (query, key): a token attends to the prefix, the tokens before it, and itself."""
     index = torch.arange(tokens, device=prefix.device)
     return (index <= index[:, None]) | (index < prefix[:, None, None])

@@ -240,7 +240,7 @@ class Prototypes(nn.Module):
 def distillation_loss(
     student: Float[Tensor, "v b o"],
     teacher: Float[Tensor, "large b o"],
-    center: Float[Tensor, "o"],
+    center: Float[Tensor, " o"],
     student_temperature: float,
     temperature: float,
 ) -> Float[Tensor, ""]:

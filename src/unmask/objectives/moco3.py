@@ -155,7 +155,7 @@ class BatchNorm(nn.Module):
             return normalized
         return normalized * self.weight + self.bias
 
-    def _mean(self, rows: Float[Tensor, "b d"]) -> Float[Tensor, "d"]:
+    def _mean(self, rows: Float[Tensor, "b d"]) -> Float[Tensor, " d"]:
         mean = rows.mean(0)  # all processes have equally many rows
         if not self._joined:
             return mean

@@ -201,7 +201,7 @@ def current_names(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, 
     return renamed
 
 
-def rounded(values: Float[Tensor, "*b q"], levels: Int[Tensor, "q"]) -> Float[Tensor, "*b q"]:
+def rounded(values: Float[Tensor, "*b q"], levels: Int[Tensor, " q"]) -> Float[Tensor, "*b q"]:
     """Round each number to the middle of its interval of width 1; gradients pass through unchanged.
 
     This is the paper's equation for an even number of levels, except that the outermost intervals are as wide as the

@@ -78,7 +78,7 @@ def nearest(patches: Float[Tensor, "*b p"], centers: Float[Tensor, "codes p"]) -
         return (patches @ centers.T - centers.square().sum(1) / 2).argmax(-1)
 
 
-def perplexity_of(counts: Int[Tensor, "codes"]) -> Float[Tensor, ""]:
+def perplexity_of(counts: Int[Tensor, " codes"]) -> Float[Tensor, ""]:
     """The perplexity (exponential of the entropy) of codes that occur this often: how many are in effective use."""
     return torch.special.entr(counts / counts.sum()).sum().exp()
 

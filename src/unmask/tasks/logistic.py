@@ -16,7 +16,7 @@ STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
 def logistic_scores(
     train: Float[Tensor, "n d"],
-    labels: Int[Tensor, "n"] | Float[Tensor, "n classes"],
+    labels: Int[Tensor, " n"] | Float[Tensor, "n classes"],
     test: Float[Tensor, "b d"],
     strength: float,
     classes: int,
@@ -37,10 +37,10 @@ def logistic_scores(
 
 def logistic_classes(
     train: Float[Tensor, "n d"],
-    labels: Int[Tensor, "n"],
+    labels: Int[Tensor, " n"],
     test: Float[Tensor, "b d"],
     strength: float,
-) -> Int[Tensor, "b"]:
+) -> Int[Tensor, " b"]:
     """The most likely class of test features."""
     present, probabilities = _fitted(train, labels, test, strength)
     return torch.from_numpy(present[probabilities.argmax(1)])
@@ -48,7 +48,7 @@ def logistic_classes(
 
 def best_strength(
     train: Float[Tensor, "n d"],
-    labels: Int[Tensor, "n"] | Float[Tensor, "n classes"],
+    labels: Int[Tensor, " n"] | Float[Tensor, "n classes"],
     held_out: NDArray[np.bool_],
     score: Callable[[Float[Tensor, "b classes"], Tensor], float],
     classes: int,
@@ -70,7 +70,7 @@ def best_strength(
 
 def _fitted(
     train: Float[Tensor, "n d"],
-    labels: Int[Tensor, "n"],
+    labels: Int[Tensor, " n"],
     test: Float[Tensor, "b d"],
     strength: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
@@ -93,10 +93,10 @@ def _fitted(
 
 def _positive(
     train: Float[Tensor, "n d"],
-    labels: Int[Tensor, "n"],
+    labels: Int[Tensor, " n"],
     test: Float[Tensor, "b d"],
     strength: float,
-) -> Float[Tensor, "b"]:
+) -> Float[Tensor, " b"]:
     """The probability that test features belong to a class, from its binary classifier."""
     if len(labels.unique()) < 2:
         return labels[:1].float().expand(len(test))

@@ -18,7 +18,7 @@ _ALIKE = 1e-5  # smallest singular value that counts, as a share of the features
 
 def knn_votes(
     train: Float[Tensor, "n d"],
-    labels: Int[Tensor, "n"] | Float[Tensor, "n classes"],
+    labels: Int[Tensor, " n"] | Float[Tensor, "n classes"],
     test: Float[Tensor, "b d"],
     classes: int,
     neighbors: int = NEIGHBORS,
@@ -38,8 +38,8 @@ def knn_votes(
 
 
 def knn_classes_of_others(
-    features: Float[Tensor, "n d"], labels: Int[Tensor, "n"], classes: int, neighbors: int
-) -> Int[Tensor, "n"]:
+    features: Float[Tensor, "n d"], labels: Int[Tensor, " n"], classes: int, neighbors: int
+) -> Int[Tensor, " n"]:
     """The class with the most votes of the nearest other features (leave one out)."""
     features = F.normalize(features, dim=1)
     similarity = (features @ features.T).fill_diagonal_(-torch.inf)  # its vote has weight 0
@@ -48,7 +48,7 @@ def knn_classes_of_others(
 
 def _votes(
     similarity: Float[Tensor, "b n"],
-    labels: Int[Tensor, "n"] | Float[Tensor, "n classes"],
+    labels: Int[Tensor, " n"] | Float[Tensor, "n classes"],
     classes: int,
     neighbors: int,
     temperature: float,

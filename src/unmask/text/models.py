@@ -108,7 +108,7 @@ class NextCharacterModel(nn.Module):
 
     @torch.inference_mode()
     def continued(
-        self, beginning: Int[Tensor, "t"], count: int, generator: torch.Generator
+        self, beginning: Int[Tensor, " t"], count: int, generator: torch.Generator
     ) -> Int[Tensor, "all"]:
         """The beginning and `count` more characters, sampled from the model's predictions."""
         text, length = beginning, len(self.reader.positions)

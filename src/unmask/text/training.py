@@ -50,12 +50,12 @@ class Text(NamedTuple):
 
     symbols: str
     """The alphabet; the last symbol replaces all rare characters."""
-    train: list[Int[Tensor, "t"]]
-    test: list[Int[Tensor, "t"]]
+    train: list[Int[Tensor, " t"]]
+    test: list[Int[Tensor, " t"]]
     where: str
     """Name of the text."""
 
-    def written(self, numbers: Int[Tensor, "t"]) -> str:
+    def written(self, numbers: Int[Tensor, " t"]) -> str:
         """Numbers as characters, on one line."""
         return "".join((self.symbols + MASK)[number] for number in numbers.tolist()).replace(
             "\n", " "
@@ -112,7 +112,7 @@ def _read(path: Path) -> str:
 
 
 def passages_of(
-    pieces: list[Int[Tensor, "t"]], length: int, count: int, *key: int
+    pieces: list[Int[Tensor, " t"]], length: int, count: int, *key: int
 ) -> Int[Tensor, "b length"]:
     """Random passages, a function of the key."""
     random = generator("cpu", "passages", *key)
@@ -163,7 +163,7 @@ class Score(NamedTuple):
     """Accuracy: share of positions where the most likely character is correct."""
 
 
-def score_of(probabilities: Float[Tensor, "n symbols"], truth: Int[Tensor, "n"]) -> Score:
+def score_of(probabilities: Float[Tensor, "n symbols"], truth: Int[Tensor, " n"]) -> Score:
     """The score of predicted probabilities."""
     likelihood = probabilities.gather(1, truth[:, None]).clamp(min=1e-12)
     right = (probabilities.argmax(1) == truth).float().mean()
@@ -226,14 +226,16 @@ class Counts:
         unigrams = _mixed(self.trigrams.sum((0, 1))[None], uniform)
         return torch.from_numpy(np.repeat(unigrams, rows, 0))
 
-    def after(self, before: Int[Tensor, "n"], left: Int[Tensor, "n"]) -> Float[Tensor, "n symbols"]:
+    def after(
+        self, before: Int[Tensor, " n"], left: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n symbols"]:
         """The probability of each symbol after two others."""
         bigrams = _mixed(self.trigrams.sum(0), self.alone(1).numpy()[0])
         counts = self.trigrams[before.numpy(), left.numpy()]
         return torch.from_numpy(_mixed(counts, bigrams[left.numpy()]))
 
     def between(
-        self, left: Int[Tensor, "n"], right: Int[Tensor, "n"]
+        self, left: Int[Tensor, " n"], right: Int[Tensor, " n"]
     ) -> Float[Tensor, "n symbols"]:
         """The probability of each symbol between two others."""
         bigrams = _mixed(self.trigrams.sum(2), self.alone(1).numpy()[0])  # [left symbols]
