@@ -9,6 +9,7 @@ import torch
 from commands.said import Unmask
 from runs import tiny
 
+from unmask.errors import ResourceError
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.targets import DalleCodes
@@ -47,6 +48,21 @@ def test_prints_the_plan_and_what_the_codes_keep(unmask: Unmask, images: Path) -
     assert (again.status, "tok is finished: 6 of 6 steps are done" in again.out) == (0, True)
     other = unmask("tokenizer", "--resume", "tok", "--seed", "1")
     assert "--resume continues a run exactly, so --seed cannot change" in other.err
+
+
+def test_the_picture_is_drawn_before_the_run_counts_as_finished(
+    unmask: Unmask, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: RunFolder, result: object) -> None:
+        raise ResourceError(f"{folder.root} is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_results", full)
+        said = unmask("tokenizer", images, *FLAGS, "--out", "tok")
+    assert (said.status, said.err) == (1, "unmask: tok is full")
+    assert Path("tok/codes.png").exists()
+    assert "look at it: tok/codes.png" in unmask("tokenizer", "--resume", "tok").out
+    assert Path("tok/results.json").exists()
 
 
 def test_a_run_learns_its_codes_and_needs_it_no_more(

@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -231,6 +232,13 @@ def test_another_process_s_run_is_left_to_it(made: Path, setting: Setting, tmp_p
         assert not list(steps)
     assert [bool(job.left()) for job in every] == [True, False, False]
     assert run(tmp_path, setting) == run(made, setting)
+
+
+def test_a_claim_left_in_a_finished_run_is_cleared(made: Path, setting: Setting) -> None:
+    left = jobs_in(made, setting)[0].folder / "claim-0"
+    left.write_text(json.dumps({"host": socket.gethostname(), "process": 2**30}))
+    assert not list(work(jobs_in(made, setting), setting, Event()))
+    assert not left.exists()
 
 
 def test_a_full_disk_is_told_and_loses_nothing(

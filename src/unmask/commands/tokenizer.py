@@ -1,6 +1,7 @@
 """`unmask tokenizer DATA --out TOK`: learn discrete codes of image patches."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -97,22 +98,30 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
 
 
 def _say_done(run: Run, folder: RunFolder, _: Images, outcome: Outcome | None) -> None:
-    """Print how good the codes are, draw a picture, and print how to use the tokenizer."""
+    """Print how good the codes are, and how to use the tokenizer."""
     if outcome is None:
         return  # the first process evaluates and prints
-    lines = _said(outcome.score)
-    picture = folder.root / "codes.png"
-    rows = [Row(each.versions, each.name) for each in outcome.pictures]
-    for line in (*lines, *_verdict(outcome.score)):
+    for line in (*_said(outcome.score), *_verdict(outcome.score)):
         console.print(line)
-    note = drawn(picture, lambda path: save_sheet(sheet(_HEADINGS, rows, lines[1:3]), path))
-    if note:
-        notes.print(f"note: {note}")
-    look = "" if note else f"look at it:  {picture}\n"
+    picture = _picture(folder)
+    look = f"look at it:  {picture}\n" if picture.exists() else ""
     use = [*data_words(run.data), *band_words(run.data), "objective.target:tokenizer"]
     console.print(
         f"done: {folder.root}\n{look}use it:  {typed('pretrain', *use, '--objective.target.path', folder.root)}"
     )
+
+
+def _draw(folder: RunFolder, outcome: Outcome) -> None:
+    """Draw images as the tokenizer and its rivals give them back."""
+    rows = [Row(each.versions, each.name) for each in outcome.pictures]
+    lines = _said(outcome.score)[1:3]
+    note = drawn(_picture(folder), lambda path: save_sheet(sheet(_HEADINGS, rows, lines), path))
+    if note:
+        notes.print(f"note: {note}")
+
+
+def _picture(folder: RunFolder) -> Path:
+    return folder.root / "codes.png"
 
 
 def _said(result: Judged) -> list[str]:
@@ -195,4 +204,5 @@ COMMAND = Command(
     fixed=("recipe_name", "out", "about_data", "recipe", "seed"),
     again="unmask tokenizer DATA",
     say_done=_say_done,
+    draw=_draw,
 )

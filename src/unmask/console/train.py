@@ -115,6 +115,9 @@ class Command:
     say_done: Callable[[Run, RunFolder, Images, Outcome | None], None]
     """Prints the result and the next commands to run."""
 
+    draw: Callable[[RunFolder, Outcome], None] = lambda *_: None
+    """Draws pictures of the result, before the file of results says that the run is finished."""
+
     watched: Callable[[Iterable[Progress]], Iterator[Progress]] = iter
     """Passes reports on and prints warnings and measurements."""
 
@@ -282,6 +285,7 @@ def train(command: Command, ready: Ready) -> int:
         if run.job.is_scored:
             outcome = run.job.score(run, _whole(ready), ready.images)
         if outcome is not None:
+            command.draw(folder, outcome)
             folder.write_results(outcome.result)
     if folder.set_aside.exists():
         console.print(f"unusable images were skipped and are listed in {folder.set_aside}")

@@ -44,6 +44,13 @@ def claimed(folder: Path) -> Generator[bool]:
             claim.unlink(missing_ok=True)
 
 
+def clear_dead(folder: Path) -> None:
+    """Delete the claims that killed processes left in a folder where nothing is left to do."""
+    for claim in _claims(folder):
+        if _dead(claim):
+            claim.unlink(missing_ok=True)
+
+
 def _claim(folder: Path) -> Path | None:
     """The new claim, or None if a living process has the folder."""
     try:

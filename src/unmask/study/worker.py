@@ -25,7 +25,7 @@ from unmask.runs.target import with_target
 from unmask.runs.tokenize import Tokenize
 from unmask.runs.training import training
 from unmask.runs.weights import find_weights
-from unmask.study.claims import claimed
+from unmask.study.claims import claimed, clear_dead
 from unmask.study.plan import Codes, Job, Measurement, Setting, note
 from unmask.targets import TokenizerCodes
 from unmask.traits import Predicting
@@ -65,6 +65,8 @@ def work(every: Sequence[Job], setting: Setting, stop: Event) -> Iterator[Step]:
                 yield Step(unfinished[0], "waiting", "for another process")
             reported = True
             stop.wait(_PAUSE)
+    for job in every:
+        clear_dead(job.folder)
 
 
 def _make(job: Job, setting: Setting, stop: Event) -> Iterator[Step]:
