@@ -6,7 +6,7 @@
     python scripts/same.py NEW --losses tests/rules/losses.json
 
 The rows are those of `tests/rules/loss_rows.py` beside this script. Every tree runs them all in a process of its own, on one
-thread of the CPU. Compared are all exact fields of the log, and the name, type, shape and bytes of every tensor
+thread of the CPU. Compared are all exact fields of the old log, and the name, type, shape and bytes of every tensor
 of the last checkpoint (never the bytes of a file, which also holds settings); of rows that read a run, the figures. Ends with
 status 1 if a row differs that is not in the table MEANT_TO_CHANGE of the rows.
 """
@@ -251,8 +251,8 @@ def _log_difference(old: list[dict[str, float]], new: list[dict[str, float]]) ->
     if len(old) != len(new):
         return f"{len(old)} steps, now {len(new)}"
     for before, after in zip(old, new, strict=True):
-        for name in dict.fromkeys([*before, *after]):
-            one, other = before.get(name), after.get(name)
+        for name, one in before.items():  # fields that only the new tree logs tell nothing
+            other = after.get(name)
             if one != other:
                 return f"{name} of step {before['step']:.0f}: {one}, now {other}"
     return None
