@@ -113,9 +113,12 @@ class TestResume:
         return folder
 
     def test_goes_on_exactly(self, unmask: Unmask, stopped: RunFolder, trained: RunFolder) -> None:
+        left = stopped.root / ".4711-log.jsonl"
+        left.write_text("a process was killed while it wrote this")
         said = unmask("pretrain", "--resume", stopped.root)
         assert said.status == 0
         assert f"continuing {stopped.root} from step 2 of 6" in said.out
+        assert not left.exists()
         tiny.assert_same_end(stopped, trained)
 
     def test_without_a_checkpoint_starts_at_0(

@@ -66,7 +66,10 @@ def test_a_study_of_one_s_own_goes_on_where_it_was(
     assert "MiB an image" in said.out
     for ending in ("md", "csv", "png"):
         assert Path("studies", f"study.{ending}").exists()
+    left = Path("studies", ".4711-study.csv")
+    left.touch()
     again = unmask("study", f"{own}:study", tmp_path / "data", *QUICK)
+    assert not left.exists()
     assert "runs 0 of 6 left" in again.out
     assert again.raw[again.raw.index("# My own") :] == said.raw[said.raw.index("# My own") :]
 

@@ -39,6 +39,13 @@ def test_a_claim_keeps_others_out_and_is_given_back(tmp_path: Path) -> None:
     assert is_mine(tmp_path / "run")
 
 
+def test_what_a_killed_owner_left_half_written_is_deleted(tmp_path: Path) -> None:
+    left = tmp_path / ".4711-scores.json"
+    left.touch()
+    assert is_mine(tmp_path)
+    assert not left.exists()
+
+
 def test_given_back_after_an_error(tmp_path: Path) -> None:
     try:
         with claimed(tmp_path):

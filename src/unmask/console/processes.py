@@ -16,6 +16,7 @@ from torch.distributed import ProcessGroup
 
 from unmask.console.output import console, notes
 from unmask.errors import RunError, UnmaskError
+from unmask.files import clear_unfinished
 from unmask.runs.folder import RunFolder
 from unmask.training.distributed import everyones, firsts, here, joined, launched, lost, slurm_tasks
 
@@ -152,6 +153,7 @@ def held(folder: RunFolder) -> Generator[None]:
         yield
         return
     with folder.lock() as note:
+        clear_unfinished(folder.root)
         if note:
             notes.print(f"note: {note}")
         yield

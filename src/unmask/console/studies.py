@@ -19,6 +19,7 @@ from unmask.data.draws import draw_share
 from unmask.data.labelled import Labelled, Subset, open_labelled
 from unmask.data.statistics import measure
 from unmask.errors import ResourceError, SettingsError
+from unmask.files import clear_unfinished
 from unmask.recipes import Recipe, Tokenizing
 from unmask.study.claims import claimed
 from unmask.study.cost import StepCost, costs
@@ -48,6 +49,7 @@ def make_folder(out: str) -> Path:
         raise ResourceError(
             f"{root} cannot be written ({error.strerror}); choose another folder with --out"
         ) from None
+    clear_unfinished(root)
     return root
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unmask.errors import DataError, ResourceError
-from unmask.files import read_json
+from unmask.files import clear_unfinished, read_json
 
 _HEARTBEAT = 15.0  # seconds
 _DEAD_AFTER = 120.0  # seconds without a heartbeat
@@ -20,6 +20,8 @@ _DEAD_AFTER = 120.0  # seconds without a heartbeat
 @contextmanager
 def claimed(folder: Path) -> Generator[bool]:
     """Try to claim a folder for this process until the end of the context; yields whether it succeeded.
+
+    What a killed owner had not written to the end is deleted.
 
     A claim is a file `claim-N`, created exclusively, so that only one of several processes succeeds. Its owner touches it
     four times a minute. A claim is dead if its process has ended, or if nobody touched it for two minutes; then another
@@ -32,6 +34,7 @@ def claimed(folder: Path) -> Generator[bool]:
     if claim is None:
         yield False
         return
+    clear_unfinished(folder)
     ended = threading.Event()
     heartbeat = threading.Thread(target=_touch_regularly, args=(claim, ended), daemon=True)
     heartbeat.start()
