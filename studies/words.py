@@ -45,7 +45,7 @@ from unmask.text.training import (
     read_text,
     score_of,
 )
-from unmask.training.loop import train
+from unmask.training.loop import Planned, train
 from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine
 
@@ -99,9 +99,8 @@ def pixels(
         model.train(),
         batches(images),
         optimizer,
-        lambda step: schedule.rate(step, steps, 256),
+        Planned(steps, lambda step: schedule.rate(step, steps, 256)),
         first_step=0,
-        steps=steps,
         seed=0,
         device=torch.device("cpu"),
         precision="float32",

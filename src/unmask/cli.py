@@ -5,6 +5,8 @@ import os
 import sys
 from importlib import import_module
 
+from unmask.clock import enter
+
 COMMANDS = {
     "demo": "pretrain on handwritten digits and show the benefit (under two minutes)",
     "pretrain": "pretrain an encoder on your images",
@@ -33,6 +35,7 @@ usage: unmask COMMAND [arguments]
 
 def main() -> None:
     """Run the command named by the arguments."""
+    enter()
     for stream in (sys.stdout, sys.stderr):  # a file name may hold bytes that are not valid text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

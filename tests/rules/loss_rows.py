@@ -125,6 +125,7 @@ _MASKINGS = {
     "block": "block --objective.masking.ratio 0.4",
     "grid": "grid",
     "inverse-block": "inverse-block --objective.masking.ratio 0.75 --objective.masking.side 2",
+    "noise": "noise --objective.masking.ratio 0.6",
     "partition": "partition --objective.masking.masks 2 --objective.masking.ratio 0.6",
     "squares": "squares",
 }

@@ -23,7 +23,7 @@ from unmask.tasks.logistic import best_strength, logistic_scores
 from unmask.tasks.neighbors import NEIGHBORS, TEMPERATURE, knn_votes
 from unmask.tasks.task import Score
 from unmask.training.hardware import memory_available
-from unmask.training.loop import train
+from unmask.training.loop import Planned, train
 from unmask.training.optimizers import AdamW, AnyOptimizer, Lars
 from unmask.training.schedules import WarmupCosine, fitting_batch, steps_of
 
@@ -274,9 +274,8 @@ def train_in_memory(
         module.train(),
         _batches(inputs, labels, steps, batch_size, seed, device),
         optimizer.build(module),
-        lambda step: schedule.rate(step, steps, batch_size),  # one epoch per step
+        Planned(steps, lambda step: schedule.rate(step, steps, batch_size)),  # one epoch per step
         first_step=0,
-        steps=steps,
         seed=seed,
         device=device,
         precision="float32",

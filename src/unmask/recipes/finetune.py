@@ -82,7 +82,7 @@ class Transfer:
         """All sizes of crops: only one."""
         return (self.image_size,)
 
-    def size_at(self, epoch: int) -> Size:
+    def size_at(self, epoch: float) -> Size:
         """The size of crops in an epoch: the same in all epochs."""
         return self.image_size
 

@@ -22,7 +22,7 @@ from unmask.text.models import (
     NextCharacterModel,
     Reader,
 )
-from unmask.training.loop import train
+from unmask.training.loop import Planned, train
 from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine
 
@@ -136,9 +136,8 @@ def learn(
         model.train(),
         _batches(reader.length, text, seed),
         AdamW(beta1=0.9, beta2=0.99, weight_decay=0.01).build(model),
-        lambda step: schedule.rate(step, steps, 256),
+        Planned(steps, lambda step: schedule.rate(step, steps, 256)),
         first_step=0,
-        steps=steps,
         seed=seed,
         device=torch.device("cpu"),
         precision="float32",
