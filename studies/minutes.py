@@ -6,7 +6,7 @@
 
 Every candidate gets the same processor time of one thread, counted by the cost of its images: `costs` measures all
 candidates in turns, with loading and optimizer, and `train` divides the time by that. So other work on the machine changes
-nothing. Features are those of whole images from the first 10,000 training images and all test images: k-NN (cosine, k = 20,
+nothing. Features are those of whole images from the first 10,000 training and test images (`--most`): k-NN (cosine, k = 20,
 temperature 0.07), the same after PCA-whitening to 128 dimensions fitted on the training images, and logistic regression
 (standardised, C = 0.05). A row that OUT already has is not made again.
 """
@@ -50,7 +50,7 @@ from unmask.training.hardware import Hardware
 from unmask.training.schedules import WarmupCosine
 
 HARDWARE = Hardware(device="cpu", precision="float32", workers=0, threads=1, micro_batch=1024)
-GALLERY, TESTED, WHITENED = 10_000, 10_000, 128
+WHITENED = 128
 ROUNDS, WARMING, TIMED = 3, 3, 8
 
 Change = Callable[[Recipe], Recipe]
@@ -195,14 +195,14 @@ def _cost(images: Set, name: str, size: Size) -> float:
     return float(np.median(seconds[WARMING:])) / run.recipe.batch_size
 
 
-def scores(images: Set, run: Any, trained: torch.nn.Module | None) -> dict[str, float]:
+def scores(images: Set, run: Any, trained: torch.nn.Module | None, most: int) -> dict[str, float]:
     """Scores of frozen features in per cent; random weights if nothing is given."""
     network = run.model.build_encoder(run.seed)
     if trained is not None:
         network.load_state_dict(trained.get_submodule("encoder").state_dict())
     network.eval()
     parts: list[Tokens] = []
-    for source, most in ((images.labelled.train, GALLERY), (images.labelled.test, TESTED)):
+    for source in (images.labelled.train, images.labelled.test):
         rows = np.arange(min(most, len(source)))
         parts.append(
             patch_tokens(
@@ -290,7 +290,7 @@ def do_train(args: argparse.Namespace) -> None:
                 "steps": last.step,
                 "images": last.step * run.recipe.batch_size,
                 "spent": round(spent),
-                **scores(images, run, images.module),
+                **scores(images, run, images.module, args.most),
             }
             write(args.out, row)
             print(json.dumps(row), flush=True)
@@ -307,7 +307,7 @@ def do_untrained(args: argparse.Namespace) -> None:
             "seconds": "0",
             "seed": str(args.first_seed),
         }
-        row |= {"steps": 0, "images": 0, "spent": 0, **scores(images, run, None)}
+        row |= {"steps": 0, "images": 0, "spent": 0, **scores(images, run, None, args.most)}
         write(args.out, row)
         print(json.dumps(row), flush=True)
 
@@ -367,6 +367,7 @@ def main() -> None:
         each.add_argument("--seconds", type=float, default=240)
         each.add_argument("--seeds", type=int, default=1)
         each.add_argument("--first-seed", type=int, default=0)
+        each.add_argument("--most", type=int, default=10_000, help="training and test images")
         each.add_argument("--out", type=Path, default=Path("studies/minutes.csv"))
     table = commands.add_parser("table")
     table.set_defaults(work=do_table)

@@ -20,6 +20,7 @@ from unmask.console.plan import (
     say_statistics,
     visible_words,
     with_shorter_warmup,
+    with_smaller_parts,
 )
 from unmask.console.train import Command, Common, Request, finished_folder
 from unmask.console.train import main as train_main
@@ -43,6 +44,9 @@ from unmask.runs.weights import Found, find_weights, recipe_for, start_from, sta
 from unmask.training.schedules import epochs_in_words
 from unmask.training.step_cost import Cost
 from unmask.traits import Masked
+
+_LONG = 3600.0
+"""Seconds of a run from which on a shorter way is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +136,9 @@ def pretrain(
     elif minutes is not None and weights is None:
         name, chosen = choose(spec, images.train, images.train.typical_size(), minutes, running)
     else:
-        name, chosen = _recipe(Peek([], {}, False), None, weights, images.train)
+        nothing = Peek([], {}, False)
+        name, chosen = _recipe(nothing, None, weights, images.train)
+        chosen = with_smaller_parts(chosen, len(images.train), nothing)
     common = Common(name, spec, images, out, seed, running)
     request = _request_for(
         common, chosen, weights, like=None, statistics=statistics, minutes=minutes
@@ -166,17 +172,30 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     else:
         name, recipe = _recipe(command_line, like, weights, images.train)
     args = COMMAND.parse(arguments, _flags(like, recipe))
-    if args.recipe != recipe and minutes is None:
-        recipe = with_shorter_warmup(args.recipe, command_line)
+    recipe = (
+        _shortened(args.recipe, recipe, len(images.train), command_line)
+        if minutes is None
+        else args.recipe
+    )
     common = Common(name, spec, images, args.out, args.seed, args.running)
     return _request_for(
         common,
-        args.recipe if minutes else recipe,
+        recipe,
         weights,
         like=like,
         statistics=args.statistics,
         minutes=minutes,
     )
+
+
+def _shortened(recipe: Recipe, default: Recipe, images: int, command_line: Peek) -> Recipe:
+    """The recipe that the flags give, with warm-up and batch for fewer epochs than its own, or for few images."""
+    if recipe != default:
+        recipe = with_shorter_warmup(recipe, command_line)
+    own = {"recipe", "like"}.isdisjoint(command_line.flags)
+    if own or ("recipe" in command_line.flags and recipe.epochs < default.epochs):
+        recipe = with_smaller_parts(recipe, images, command_line)
+    return recipe
 
 
 def _request_for(
@@ -243,6 +262,9 @@ def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
         after_steps=rising,
         at_most=f"at most; measured at {recipe.image_size} pixels: " if smaller else "",
     )
+    if run.minutes is None and plan.step_seconds * run.steps > _LONG:
+        words = typed("pretrain", *data_words(run.data), "--minutes", "30")
+        console.print(f"          a shorter way, with a recipe made for the time: {words}")
 
 
 def _say_done(run: Run, folder: RunFolder, images: Images, _: Outcome | None) -> None:

@@ -97,9 +97,10 @@ def _seconds_of_steps(
         for each in recipes
     ]
     cost = trial(runs[0].build(), first, source, hardware)
+    factors = [products(each) / products(first) for each in recipes]
     return [
-        seconds_of_step(run, source, _times(cost, products(run.recipe) / products(first)))
-        for run in runs
+        seconds_of_step(run, source, _times(cost, factor))
+        for run, factor in zip(runs, factors, strict=True)
     ]
 
 

@@ -13,6 +13,7 @@ from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.recipes.mae import MAE_B16, MAE_TI4
 from unmask.recipes.recipe import Recipe
 from unmask.training.schedules import WarmupCosine, fitting_batch
+from unmask.traits import Comparing
 
 LEAST_STEPS = 4000
 """Steps that an encoder should get: with fewer, a smaller encoder is better."""
@@ -70,6 +71,24 @@ def recipe_for(encoder: ViT, size: Size, images: int) -> Recipe:
 def peak(batch_size: int) -> float:
     """The highest learning rate for a batch size: AdamW's grows with the root of it (Malladi and others, 2022)."""
     return PEAK * (batch_size / BATCH) ** 0.5
+
+
+def with_more_steps(recipe: Recipe, images: int) -> Recipe:
+    """The recipe with a smaller batch, if its epochs of so many images are few steps, and with a rate that suits it.
+
+    Methods that compare the images of a batch keep theirs.
+    """
+    if isinstance(recipe.objective, Comparing):
+        return recipe
+    batch, shown = recipe.batch_size, recipe.epochs * images
+    while batch // 2 >= BATCH and shown < LEAST_STEPS * batch:
+        batch //= 2
+    batch = fitting_batch(batch, images)
+    if batch == recipe.batch_size:
+        return recipe
+    rate = min(recipe.schedule.peak(recipe.batch_size), peak(batch))
+    schedule = replace(recipe.schedule, base_lr=rate * 256 / batch)
+    return replace(recipe, batch_size=batch, schedule=schedule)
 
 
 def products(recipe: Recipe) -> float:
