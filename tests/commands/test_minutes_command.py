@@ -97,11 +97,11 @@ def test_few_epochs_get_more_steps_by_a_smaller_batch(unmask: Unmask) -> None:
     found = unmask("pretrain", "digits", "--recipe", "mae-digits", "--epochs", "0.5", *FLAGS)
     assert found.status == 0
     assert (
-        "batch cut from 256 to 64, and the highest learning rate from 0.003 to 0.001, because 0.5 epochs of 1,797 images "
-        "would be 4 steps; --batch-size sets it"
+        "batch cut from 256 to 64, and the highest learning rate from 0.003 to 0.001, because 0.5 epochs of 1,442 images "
+        "would be 3 steps; --batch-size sets it"
     ) in found.out
     run = Run.read(RunFolder("run"), "pretrain")
-    assert (run.recipe.batch_size, run.steps) == (64, 14)
+    assert (run.recipe.batch_size, run.steps) == (64, 11)
     assert (
         "batch cut"
         not in unmask("pretrain", "digits", "--like", "run", "--out", "like", *FLAGS[:4]).out
