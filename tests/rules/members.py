@@ -156,7 +156,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "two-crops": TwoCrops(smallest_share=0.3),
     },
     "task views": {
-        "random-crop": RandomCrop(smallest_share=0.3),
+        "random-crop": RandomCrop(smallest_share=0.3, too_large="clip"),
         "center-crop": CenterCrop(),
         "margin-crop": MarginCrop(share=0.8),
         "fixed-crop": FixedCrop(share=0.7),
