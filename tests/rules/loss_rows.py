@@ -279,7 +279,7 @@ def _data() -> Iterator[tuple[str, Row]]:
 
 
 def _finetuning() -> Iterator[tuple[str, Row]]:
-    for head in ("mean", "linear", "token-probe", "attentive"):
+    for head in ("mean", "linear", "class-token", "token-probe", "attentive"):
         for blocks in ("all", "0"):
             words = f"task.head:{head} --trained-blocks {blocks}"
             yield f"finetune/{head}-{blocks}", Row(_finetune(words), "mae/random")

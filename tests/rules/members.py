@@ -57,7 +57,7 @@ from unmask.targets import (
     TokenizerCodes,
 )
 from unmask.tasks import AnyHead, AnyTask, Classify, MultiLabel
-from unmask.tasks.heads import AttentiveHead, LinearHead, MeanHead, TokenProbe
+from unmask.tasks.heads import AttentiveHead, ClassTokenHead, LinearHead, MeanHead, TokenProbe
 from unmask.training.optimizers import (
     AdamW,
     AnyClipping,
@@ -134,6 +134,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "head": {
         "mean": MeanHead(),
         "linear": LinearHead(),
+        "class-token": ClassTokenHead(),
         "token-probe": TokenProbe(),
         "attentive": AttentiveHead(),
     },
