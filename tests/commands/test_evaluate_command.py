@@ -394,3 +394,20 @@ def test_what_makes_no_sense(
     said = unmask("evaluate", trained.root, classes, *flags)
     assert said.status == 1
     assert message in said.err
+
+
+def test_fine_tuning_with_a_head_of_ones_own_recipe(
+    unmask: Unmask, trained: RunFolder, classes: Path
+) -> None:
+    Path("mine.py").write_text(
+        "from dataclasses import replace\n"
+        "from runs.tiny_transfer import TRANSFER\n"
+        "from unmask.tasks.heads import ClassTokenHead\n"
+        "MINE = replace(TRANSFER, task=replace(TRANSFER.task, head=ClassTokenHead()))\n"
+    )
+    words = ("--protocol", "finetune", "--recipe", "mine.py:MINE", "--device", "cpu", "--json")
+    said = unmask("evaluate", trained.root, classes, *words)
+    assert said.status == 0, said.err
+    (row,) = json.loads(said.raw)["scores"]
+    assert row["feature"] == "all"
+    assert 0 <= row["accuracy"] <= 1

@@ -23,6 +23,7 @@ from PIL import Image
 STEPS = 6
 
 _MEASURED = "measuring the cost of a step left outputs for noise in DINO's first centre; every buffer is now as it was"
+_RESAMPLED = "position tables are resampled without antialiasing, as in MAE's published code"
 _RENAMED = "the tokenizer's modules have the field's names; a migration reads the old ones"
 MEANT_TO_CHANGE: dict[str, str] = {
     "dino": _MEASURED,
@@ -247,6 +248,7 @@ def _parts() -> Iterator[tuple[str, Row]]:
         "sizes/rising": _mae("sizes:rising --sizes.first 4 --sizes.stages 2", _PHOTOS),
         "image-size/oblong": _mae("--image-size 8x12", _PHOTOS),
         "views/random-crop": _mae("views:random-crop --views.smallest-share 0.3", _PHOTOS),
+        "views/clipped-crop": _mae("views:random-crop --views.too-large clip", _PHOTOS),
         "views/margin-crop": _mae("views:margin-crop", _PHOTOS),
         "views/fixed-crop": _mae("views:fixed-crop", _PHOTOS),
         "views/jittered-crop": _mae("views:jittered-crop", _PHOTOS),
@@ -278,7 +280,7 @@ def _data() -> Iterator[tuple[str, Row]]:
 
 
 def _finetuning() -> Iterator[tuple[str, Row]]:
-    for head in ("mean", "linear", "token-probe", "attentive"):
+    for head in ("mean", "linear", "class-token", "token-probe", "attentive"):
         for blocks in ("all", "0"):
             words = f"task.head:{head} --trained-blocks {blocks}"
             yield f"finetune/{head}-{blocks}", Row(_finetune(words), "mae/random")

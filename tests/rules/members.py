@@ -58,7 +58,7 @@ from unmask.targets import (
     TokenizerCodes,
 )
 from unmask.tasks import AnyHead, AnyTask, Classify, MultiLabel
-from unmask.tasks.heads import AttentiveHead, LinearHead, MeanHead, TokenProbe
+from unmask.tasks.heads import AttentiveHead, ClassTokenHead, LinearHead, MeanHead, TokenProbe
 from unmask.training.optimizers import (
     AdamW,
     AnyClipping,
@@ -136,6 +136,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "head": {
         "mean": MeanHead(),
         "linear": LinearHead(),
+        "class-token": ClassTokenHead(),
         "token-probe": TokenProbe(),
         "attentive": AttentiveHead(),
     },
@@ -158,7 +159,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "two-crops": TwoCrops(smallest_share=0.3),
     },
     "task views": {
-        "random-crop": RandomCrop(smallest_share=0.3),
+        "random-crop": RandomCrop(smallest_share=0.3, too_large="clip"),
         "center-crop": CenterCrop(),
         "margin-crop": MarginCrop(share=0.8),
         "fixed-crop": FixedCrop(share=0.7),

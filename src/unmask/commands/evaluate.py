@@ -368,7 +368,7 @@ def _recipe(request: _Request, model: Model) -> Transfer:
         if not request.flags.augment:
             others = ", ".join(other for other in TRANSFERS if other != name)
             notes.print(f"recipe {name}; --recipe takes another: {others}")
-    elif recipe.encoder != encoder:
+    elif not recipe.encoder.fits(encoder):
         raise SettingsError(
             f"the encoder has {shape_of(encoder)}, and recipe {name} is for {shape_of(recipe.encoder)}; "
             "leave out --recipe to take one that fits"

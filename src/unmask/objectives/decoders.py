@@ -130,7 +130,7 @@ class TokenDecoder(nn.Module):
     ) -> None:
         """`has_mask_token`: the decoder inserts a token for each hidden patch; else the encoder gives one."""
         super().__init__()
-        self.grid = encoder.grid
+        self.grid, self.resampling = encoder.grid, encoder.position_resampling
         self.embed = nn.Linear(encoder.embed_dim, spec.embed_dim)
         self.mask_token = drawn_token(spec.embed_dim) if has_mask_token else None
         table = sine_cosine(spec.embed_dim, encoder.grid).float()[None]
@@ -161,7 +161,9 @@ class TokenDecoder(nn.Module):
 
     def open(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m t e"]:
         """Class tokens, visible tokens and hidden tokens; after the first block if there is a mask token."""
-        positions = resized(self.pos_embed, self.grid, grid)[0]  # the class token's, then [n e]
+        positions = resized(self.pos_embed, self.grid, grid, self.resampling)[
+            0
+        ]  # class token, then [n e]
         if self.mask_token is None:
             order = torch.cat([mask.kept_index, mask.removed_index], dim=1)
             return self._embed(encoded.cls, taken(encoded.patches, order), order, positions)
@@ -255,7 +257,7 @@ class CrossDecoder(nn.Module):
         self, spec: CrossAttentionDecoder, encoder: VisionTransformer, out_dim: int
     ) -> None:
         super().__init__()
-        self.grid = encoder.grid
+        self.grid, self.resampling = encoder.grid, encoder.position_resampling
         self.taps = range(len(encoder.blocks))
         self.mask_token = drawn_token(spec.embed_dim)
         table = sine_cosine(spec.embed_dim, encoder.grid).float()[None]
@@ -287,7 +289,7 @@ class CrossDecoder(nn.Module):
         self, encoded: Encoded, index: Int[Tensor, "m out"], grid: Size
     ) -> tuple[Float[Tensor, "m out e"], Float[Tensor, "depth m t d"]]:
         """The queries, and the memory of each block."""
-        positions = resized(self.pos_embed, self.grid, grid)[0, 1:]
+        positions = resized(self.pos_embed, self.grid, grid, self.resampling)[0, 1:]
         tokens = F.embedding(index, self.mask_token[0] + positions)
         maps = torch.stack([*encoded.taps, torch.cat([encoded.cls, encoded.patches], dim=1)])
         return tokens, torch.einsum("om,m...->o...", self.mixture, maps)
