@@ -5,8 +5,6 @@ import os
 import sys
 from importlib import import_module
 
-from unmask.clock import enter
-
 COMMANDS = {
     "demo": "pretrain on handwritten digits and show the benefit (under two minutes)",
     "pretrain": "pretrain an encoder on your images",
@@ -35,6 +33,8 @@ usage: unmask COMMAND [arguments]
 
 def main() -> None:
     """Run the command named by the arguments."""
+    from unmask.clock import enter
+
     enter()
     for stream in (sys.stdout, sys.stderr):  # a file name may hold bytes that are not valid text
         if isinstance(stream, io.TextIOWrapper):

@@ -22,6 +22,7 @@ BASE = {
     "annotations",
     "masks",
     "channels",
+    "clock",
     "attention",
     "patches",
     "randomness",
