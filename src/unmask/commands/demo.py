@@ -14,6 +14,7 @@ import torch
 from rich.table import Table
 
 from unmask.console.arguments import parse
+from unmask.console.hardware import Threads, use_threads
 from unmask.console.output import console, duration, notes, shown
 from unmask.console.processes import held
 from unmask.data import Digits
@@ -32,7 +33,7 @@ from unmask.runs.model import load
 from unmask.runs.pretrain import Pretrain
 from unmask.runs.run import Run, new_run
 from unmask.runs.training import training
-from unmask.training.hardware import Hardware, cores
+from unmask.training.hardware import Hardware
 from unmask.training.logbook import read_log
 
 _RECIPE = "mae-digits"
@@ -40,6 +41,9 @@ _LABELS = (2, 10)
 _SEEDS = 3
 _VALIDATION = 200
 _SHOWN = 6
+_PROCESSES = (
+    2  # at most, unless --threads asks for more: each needs as much memory as the demo itself
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,9 @@ class Arguments:
 
     seeds: int = _SEEDS
     """Number of random draws of the labelled images."""
+
+    threads: Threads = None
+    """One for each process that learns from few labels; pretraining uses a single one."""
 
 
 def main(arguments: list[str]) -> int:
@@ -73,7 +80,9 @@ def main(arguments: list[str]) -> int:
         f"pretraining {run.recipe_name} on {len(source):,} handwritten digits without labels; "
         f"{len(test)} others are kept for testing"
     )
-    pool = ProcessPoolExecutor(min(2, cores()), get_context("spawn"), initializer=end_with_parent)
+    threads = use_threads(args.threads)
+    processes = args.threads or min(_PROCESSES, threads)
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=end_with_parent)
     with pool:
         pool.submit(_ready)  # imports take seconds; the pool does them during pretraining
         folder.create(run)
@@ -108,7 +117,7 @@ def _run(source: MemoryImages, epochs: float) -> Run:
 
 
 def _compare(pool: ProcessPoolExecutor, root: Path, seeds: int) -> list[Result]:
-    """Train every arm with every number of labels and every seed, two at a time, and show progress."""
+    """Train every arm with every number of labels and every seed, several at a time, and show progress."""
     wanted = [(labels, seed) for labels in _LABELS for seed in range(seeds)]
     trials = [pool.submit(_learn_from_few, root, *trial) for trial in wanted]
     results: list[Result] = []
