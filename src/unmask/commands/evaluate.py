@@ -11,6 +11,7 @@ import tyro
 
 from unmask.annotations import ClassLabels, MultiLabels
 from unmask.console.arguments import parse
+from unmask.console.hardware import Threads, use_threads
 from unmask.console.labels import labelled_source
 from unmask.console.output import check_writable, console, loaded, matched, notes, say_left_out
 from unmask.console.scores import (
@@ -105,6 +106,9 @@ class Arguments:
     device: str = "auto"
     """Where to compute."""
 
+    threads: Threads = None
+    """CPU threads of torch."""
+
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print scores as JSON."""
 
@@ -164,6 +168,7 @@ def main(arguments: list[str]) -> int:
         "evaluate",
         "Say how good an encoder is for labelled images; nothing is masked.",
     )
+    use_threads(args.threads)
     paths, data = _words(args)
     path = Path(args.out) if args.out else place_of_scores(paths, _name(args, data))
     check_writable(path)

@@ -206,5 +206,5 @@ def new_run(
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Parameters of a module, position tables included."""
+    """Parameters of a module, position tables included even if they are fixed."""
     return sum(parameter.numel() for parameter in module.parameters())
