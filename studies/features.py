@@ -5,7 +5,7 @@
 Each argument is RUN:DATA: a pretrained encoder and labelled images. Every encoder is measured beside the same encoder with
 random weights and beside raw pixels. A variant is chosen on a fifth of the training images, which nothing is fitted to: means,
 whitening, neighbours and classifiers see the other four fifths. The winner, and the plain class token and mean, are then scored
-once on the test images, fitted to all training images. OUT.csv gets every score, OUT.md the tables.
+once on the test images, fitted to all training images (position means stay those of the four fifths). OUT.csv gets every score, OUT.md the tables.
 """
 
 import argparse
@@ -317,7 +317,8 @@ def page(
     lines = [
         "# Which features",
         "",
-        f"{counted}. Scores in per cent. Chosen: **{best.words}**.",
+        f"{counted}. Scores in per cent. Chosen: **{best.words}**, by the mean of the three measures for trained encoders. "
+        "The logistic classifier standardises, so centred vectors have the score of plain ones.",
         "",
         f"## Held-out training images, mean of {len(sets)} sets",
         "",
