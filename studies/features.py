@@ -29,7 +29,7 @@ from unmask.data.kinds import find_source
 from unmask.data.labelled import Subset, open_labelled, with_channels
 from unmask.encoders.vit import VisionTransformer
 from unmask.evaluation.features import labels_of, whole_images
-from unmask.evaluation.raw import raw_pixels
+from unmask.evaluation.raw import averaged_size, raw_pixels
 from unmask.evaluation.vectors import VectorRule, gem
 from unmask.files import write_text
 from unmask.formats.model import ModelSpec
@@ -161,7 +161,8 @@ def pooled(
 
 def raw(spec: ModelSpec, source: ImageSource, images: int) -> Part:
     """Pixels in the same form."""
-    found = raw_pixels(spec, source, images).features
+    size = averaged_size(spec.image_size, spec.channels, images)
+    found = raw_pixels(spec, source, size).features
     return Part({("pixels", "", False): found.vectors}, found.labels)
 
 

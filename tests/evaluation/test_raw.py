@@ -11,7 +11,14 @@ from runs import tiny
 from unmask.channels import ChannelStatistics
 from unmask.contracts import Size
 from unmask.data import Folder, Tiff
-from unmask.evaluation.raw import averaged, averaged_size, raw_pixels, raw_tokens, raw_words
+from unmask.evaluation.raw import (
+    averaged,
+    averaged_size,
+    raw_pixels,
+    raw_tokens,
+    raw_words,
+    token_size,
+)
 from unmask.formats.model import ModelSpec
 
 
@@ -62,10 +69,10 @@ def test_pixels_are_normalised_and_averaged_as_in_numpy() -> None:
 
 def test_pixels_of_a_source_are_kept_for_all_encoders(classes: Path, spec: ModelSpec) -> None:
     source = Folder(path=str(classes)).open()
-    first = raw_pixels(spec, source, len(source))
+    first = raw_pixels(spec, source, Size(8, 8))
     assert first.features.vectors.shape == (len(source), 3 * 8 * 8)
     assert first.features.labels.tolist() == source.labels().tolist()
-    again = raw_pixels(spec, source, len(source))
+    again = raw_pixels(spec, source, Size(8, 8))
     assert again.from_disk
     assert again.features.vectors.equal(first.features.vectors)
     assert first.features.feature == again.features.feature == "pixels"
@@ -73,18 +80,28 @@ def test_pixels_of_a_source_are_kept_for_all_encoders(classes: Path, spec: Model
 
 def test_tokens_are_the_pixels_of_patches(classes: Path, spec: ModelSpec) -> None:
     source = Folder(path=str(classes)).open()
-    pixels = raw_pixels(spec, source, len(source)).features.vectors.unflatten(1, (3, 8, 8))
-    tokens = raw_tokens(spec, source, len(source)).features.tokens
+    pixels = raw_pixels(spec, source, Size(8, 8)).features.vectors.unflatten(1, (3, 8, 8))
+    tokens = raw_tokens(spec, source, Size(8, 8)).features.tokens
     assert tokens.shape == (len(source), 1 + 16, 3 * 2 * 2)
     torch.testing.assert_close(tokens[:, 1], pixels[:, :, :2, :2].permute(0, 2, 3, 1).flatten(1))
     torch.testing.assert_close(tokens[:, 0], tokens[:, 1:].mean(1))
 
 
 def test_words(spec: ModelSpec) -> None:
-    assert raw_words(spec, 10) == "pixels at 8 x 8, normalised as for the encoder"
-    large = replace(spec, image_size=Size(16, 24))
-    many = raw_words(large, 10**8)
-    assert many == "pixels at 16 x 24, averaged to 6 x 9, normalised as for the encoder"
+    assert raw_words(spec, Size(8, 8)) == "pixels at 8 x 8, normalised as for the encoder"
+    averaged = raw_words(spec, Size(4, 2))
+    assert averaged == "pixels at 8 x 8, averaged to 4 x 2, normalised as for the encoder"
+
+
+def test_every_patch_has_as_many_pixels(spec: ModelSpec, classes: Path) -> None:
+    large = replace(spec, image_size=Size(224, 224))
+    large = replace(large, encoder=replace(spec.encoder, patch_size=16))
+    assert token_size(large, 1000) == Size(28, 28)
+    assert token_size(replace(spec, image_size=Size(16, 24)), 10**8) == Size(8, 12)
+    source = Folder(path=str(classes)).open()
+    tokens = raw_tokens(spec, source, Size(4, 4)).features.tokens
+    pixels = raw_pixels(spec, source, Size(4, 4)).features.vectors.unflatten(1, (3, 16))
+    torch.testing.assert_close(tokens[:, 1:], pixels.mT)
 
 
 def test_missing_values_do_not_spread(tmp_path: Path) -> None:

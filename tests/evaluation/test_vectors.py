@@ -11,12 +11,14 @@ import torch
 from reference.problems import random
 from runs import tiny
 
+from unmask.contracts import ImageSource, Size
 from unmask.data import Folder
+from unmask.data.views import center_crop
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, SettingsError
 from unmask.evaluation.features import features, patch_tokens
-from unmask.evaluation.pooling import means_for, pooled
-from unmask.evaluation.store import FeatureStore
+from unmask.evaluation.pooling import means_for, of_features, pooled
+from unmask.evaluation.store import FeatureStore, hash_of_tensors
 from unmask.evaluation.vectors import (
     DEFAULT,
     PLAIN,
@@ -96,7 +98,6 @@ def test_gem_is_the_cube_root_of_the_mean_of_cubes() -> None:
             expected[image, value] = math.copysign(abs(mean) ** (1 / 3), mean)
     np.testing.assert_allclose(gem(tokens).numpy(), expected, rtol=1e-4)
     assert gem(torch.zeros(1, 2, 3)).equal(torch.zeros(1, 3))
-    torch.testing.assert_close(gem(tokens.abs() + 1)[0], gem(tokens.abs() + 1).unbind()[0])
     constant = torch.full((1, 7, 2), -0.3)
     torch.testing.assert_close(gem(constant), constant[:, 0])
 
@@ -174,23 +175,20 @@ def test_vectors_of_a_source_are_pooled_tokens(
     source = Folder(path=str(classes)).open()
     rule = VectorRule(pooling=pooling, block=block, whitened=0)
     found = pooled(rule, store, source, None).features
-    images = torch.stack([source[i].image[:, :8, :8] for i in range(len(source))])
     cls, patches = (part.detach() for part in tokens_at(encoder, _cropped(source), block))
     expected = {"class": cls.mean(1), "mean": patches.mean(1), "gem": gem(patches)}[pooling]
     torch.testing.assert_close(found.vectors, expected, rtol=1e-4, atol=1e-5)
     assert found.labels.tolist() == source.labels().tolist()
-    assert len(images) == len(found.vectors)
+    known = of_features(rule, store.features(source).features)
+    assert (known is None) == (pooling == "gem" or block is not None)
+    if known is not None:
+        torch.testing.assert_close(known.vectors, found.vectors)
     assert pooled(rule, store, source, None).from_disk
 
 
-def _cropped(source: object) -> torch.Tensor:
+def _cropped(source: ImageSource) -> torch.Tensor:
     """The images as evaluation sees them."""
-    from unmask.contracts import Size
-    from unmask.data.views import center_crop
-
-    return torch.stack(
-        [center_crop(source[i].image, Size(8, 8)) for i in range(len(source))]  # type: ignore[index, arg-type]
-    )
+    return torch.stack([center_crop(source[i].image, Size(8, 8)) for i in range(len(source))])
 
 
 def test_the_mean_of_each_position_is_subtracted_before_pooling(
@@ -221,8 +219,6 @@ def test_a_fit_makes_the_same_vectors_from_its_file(
     classes: Path,
     tmp_path: Path,
 ) -> None:
-    from unmask.evaluation.store import hash_of_tensors
-
     source = Folder(path=str(classes)).open()
     means = means_for(rule, store, source).features.means if rule.needs_positions else None
     vectors = pooled(rule, store, source, means).features.vectors

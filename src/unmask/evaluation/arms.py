@@ -24,9 +24,9 @@ from unmask.evaluation.frozen import (
     Row,
     evaluate,
 )
-from unmask.evaluation.pooling import means_for, pooled
+from unmask.evaluation.pooling import means_for, of_features, pooled
 from unmask.evaluation.protocols import Question, Subject
-from unmask.evaluation.raw import raw_pixels, raw_tokens, raw_words
+from unmask.evaluation.raw import averaged_size, raw_pixels, raw_tokens, raw_words, token_size
 from unmask.evaluation.store import CachedFeatures, FeatureStore, T, features_folder
 from unmask.evaluation.vectors import DEFAULT, Fitted
 
@@ -80,9 +80,11 @@ def _encoder_arm(
         return arm
     means = means_for(DEFAULT, store, labelled.train) if DEFAULT.needs_positions else None
     position_means = None if means is None else means.features.means
+    # features that cannot be cached must not be computed twice
     vectors = [
-        pooled(DEFAULT, store, part, position_means).features._replace(feature=DEFAULT.feature)
-        for part in (labelled.train, labelled.test)
+        of_features(DEFAULT, cached.features)
+        or pooled(DEFAULT, store, source, position_means).features
+        for source, cached in ((labelled.train, train), (labelled.test, test))
     ]
     return _with_fitted(arm, DEFAULT.fit(vectors[0].vectors, position_means), *vectors)
 
@@ -90,12 +92,13 @@ def _encoder_arm(
 def _raw_arm(question: Question, subject: Subject) -> FrozenArm:
     """Raw pixels, which an encoder must beat; for k-NN whitened too."""
     spec, labelled, device = subject.model.spec, subject.labelled, subject.model.device
-    images = len(labelled.train)
     if question.protocol == "attentive":
-        tokens = [raw_tokens(spec, part, images) for part in (labelled.train, labelled.test)]
-        return _arm(RAW, *tokens, device)._replace(about=raw_words(spec, images))
-    cached = [raw_pixels(spec, part, images) for part in (labelled.train, labelled.test)]
-    arm = _arm(RAW, *cached, device)._replace(about=raw_words(spec, images))
+        size = token_size(spec, len(labelled.train))
+        tokens = [raw_tokens(spec, part, size) for part in (labelled.train, labelled.test)]
+        return _arm(RAW, *tokens, device)._replace(about=raw_words(spec, size))
+    size = averaged_size(spec.image_size, spec.channels, len(labelled.train))
+    cached = [raw_pixels(spec, part, size) for part in (labelled.train, labelled.test)]
+    arm = _arm(RAW, *cached, device)._replace(about=raw_words(spec, size))
     if not question.whitens:
         return arm
     vectors = [part.features for part in cached]

@@ -1,5 +1,6 @@
 """The vectors of all images of a source by a `VectorRule`, from the cache where possible."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,14 @@ from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource, Size
 from unmask.data.in_order import Unreadable
 from unmask.encoders.vit import VisionTransformer
-from unmask.evaluation.features import PositionMeans, Vectors, labels_of, whole_images
+from unmask.evaluation.features import (
+    Features,
+    PositionMeans,
+    Tokens,
+    Vectors,
+    labels_of,
+    whole_images,
+)
 from unmask.evaluation.store import CachedFeatures, FeatureStore, hash_of_tensors
 from unmask.evaluation.vectors import VectorRule, tokens_at
 
@@ -27,20 +35,24 @@ def means_for(
     )
 
 
+def of_features(rule: VectorRule, features: Features | Tokens) -> Vectors | None:
+    """The vectors before centring and whitening, if they are among the features of the last block; else None."""
+    if rule.block is not None or rule.needs_positions or rule.pooling == "gem":
+        return None
+    assert isinstance(features, Features)
+    vectors = features.cls if rule.pooling == "class" else features.mean
+    return Vectors(vectors, features.labels, features.positions, features.unreadable, rule.feature)
+
+
 def pooled(
     rule: VectorRule, store: FeatureStore, source: ImageSource, means: Means
 ) -> CachedFeatures[Vectors]:
     """A vector of each readable image, pooled but neither centred nor whitened."""
-    if rule.block is None and means is None and rule.pooling != "gem":
-        cached = store.features(source)
-        features = cached.features
-        vectors = features.cls if rule.pooling == "class" else features.mean
-        found = Vectors(vectors, features.labels, features.positions, features.unreadable)
-        return CachedFeatures(found, cached.from_disk, cached.seconds, cached.notes)
     facts: dict[str, Any] = {"pooling": rule.pooling, "block": rule.block}
     if means is not None:
         facts["means"] = hash_of_tensors({"means": means})
-    return store.computed(source, Vectors, partial(_vectors, rule, means), facts)
+    cached = store.computed(source, Vectors, partial(_vectors, rule, means), facts)
+    return replace(cached, features=cached.features._replace(feature=rule.feature))
 
 
 @torch.inference_mode()

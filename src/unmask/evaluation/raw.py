@@ -21,7 +21,7 @@ from unmask.data.in_order import WHOLE_IMAGE, Unreadable
 from unmask.evaluation.features import Tokens, Vectors, labels_of, whole_images
 from unmask.evaluation.store import CachedFeatures, T, facts_of, kept, versions
 from unmask.formats.model import ModelSpec
-from unmask.patches import filled, normalize, patchify
+from unmask.patches import filled, normalize, patch_grid, patchify
 from unmask.spec import to_json
 
 MOST_VALUES, LEAST_VALUES = 3072, 192
@@ -41,32 +41,30 @@ def averaged_size(size: Size, channels: int, images: int) -> Size:
     return Size(*(max(1, int(side * share + 1e-9)) for side in size))
 
 
-def raw_words(spec: ModelSpec, images: int) -> str:
-    """What the pixels are, in words."""
+def token_size(spec: ModelSpec, images: int) -> Size:
+    """The size that images are averaged to if each patch is a token: as many pixels for every patch, at least one."""
     size = averaged_size(spec.image_size, spec.channels, images)
+    grid = patch_grid(spec.image_size, spec.encoder.patch_size)
+    side = max(1, min(size.height // grid.height, size.width // grid.width))
+    return Size(grid.height * side, grid.width * side)
+
+
+def raw_words(spec: ModelSpec, size: Size) -> str:
+    """What the pixels are, in words."""
     averaged = "" if size == spec.image_size else f", averaged to {size.height} x {size.width}"
     height, width = spec.image_size
     return f"pixels at {height} x {width}{averaged}, normalised as for the encoder"
 
 
-def raw_pixels(spec: ModelSpec, source: ImageSource, images: int) -> CachedFeatures[Vectors]:
-    """A vector of pixels for each image; `images` is the number of images that the averaged size is chosen for."""
-    size = averaged_size(spec.image_size, spec.channels, images)
+def raw_pixels(spec: ModelSpec, source: ImageSource, size: Size) -> CachedFeatures[Vectors]:
+    """A vector of the pixels of each image, averaged to a size."""
     cached = _kept(spec, source, size, Vectors, partial(_pixels, source, spec, size))
     return replace(cached, features=cached.features._replace(feature="pixels"))
 
 
-def raw_tokens(spec: ModelSpec, source: ImageSource, images: int) -> CachedFeatures[Tokens]:
-    """The pixels of each patch as a token, and their mean in place of the class token.
-
-    A patch keeps at least one value for each channel.
-    """
-    patch = spec.encoder.patch_size
-    grid = Size(*(side // patch for side in spec.image_size))
-    size = averaged_size(spec.image_size, spec.channels, images)
-    side = max(1, min(size.height // grid.height, size.width // grid.width))
-    size = Size(grid.height * side, grid.width * side)
-    return _kept(spec, source, size, Tokens, partial(_tokens, source, spec, size, side))
+def raw_tokens(spec: ModelSpec, source: ImageSource, size: Size) -> CachedFeatures[Tokens]:
+    """The pixels of each patch as a token, averaged to a `token_size`, and their mean in place of the class token."""
+    return _kept(spec, source, size, Tokens, partial(_tokens, source, spec, size))
 
 
 def _kept(
@@ -98,7 +96,8 @@ def _pixels(source: ImageSource, spec: ModelSpec, size: Size) -> Vectors:
     return Vectors(vectors[: len(positions)], labels, torch.tensor(positions), unreadable)
 
 
-def _tokens(source: ImageSource, spec: ModelSpec, size: Size, side: int) -> Tokens:
+def _tokens(source: ImageSource, spec: ModelSpec, size: Size) -> Tokens:
+    side = size.height * spec.encoder.patch_size // spec.image_size.height
     patches = size.height * size.width // side**2
     tokens = torch.empty(len(source), 1 + patches, spec.channels * side**2)
     positions: list[int] = []
