@@ -25,6 +25,7 @@ STEPS = 6
 _MEASURED = "measuring the cost of a step left outputs for noise in DINO's first centre; every buffer is now as it was"
 _RESAMPLED = "position tables are resampled without antialiasing, as in MAE's published code"
 _RENAMED = "the tokenizer's modules have the field's names; a migration reads the old ones"
+_BESIDE = "random weights and raw pixels stand beside frozen scores, and whitened vectors beside plain ones"
 MEANT_TO_CHANGE: dict[str, str] = {
     "dino": _MEASURED,
     "dino/photos": _MEASURED,
@@ -32,11 +33,15 @@ MEANT_TO_CHANGE: dict[str, str] = {
     "tokenizer/photos": _RENAMED,
     "target/tokenizer": _RENAMED,
     "together/beit": _RENAMED,
+    **{f"evaluate/{protocol}": _BESIDE for protocol in ("knn", "logistic", "linear", "attentive")},
 }
 """Rows in which today's runs differ from those of version 1, and why. `losses.json` holds today's losses."""
 
 CLOCK = ("images_per_second", "waiting", "flops_per_second", "mfu", "peak_memory")
 """Fields of a log that differ from run to run."""
+
+ADDED = ("knn_chance",)
+"""Fields of a log that version 1 did not write."""
 
 
 class Row(NamedTuple):
@@ -86,9 +91,10 @@ def call(words: list[str]) -> str:
 
 
 def log_of(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's log, without the times."""
+    """The lines of a run's log, without the times and the fields that version 1 lacks."""
     lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
-    return [{name: value for name, value in line.items() if name not in CLOCK} for line in lines]
+    left_out = {*CLOCK, *ADDED}
+    return [{name: value for name, value in line.items() if name not in left_out} for line in lines]
 
 
 # The rows: parts of command lines first. Every flag that a machine would choose is set.

@@ -284,7 +284,7 @@ def _watched(reports: Iterable[Progress]) -> Iterator[Progress]:
         for line in report.lines:
             if (words := in_words(line)) is not None:
                 console.print(f"step {line['step']:,}: {words}")
-            if not warned and (reason := collapse(line)) is not None:
+            if not warned and (reason := collapse(line, report.steps)) is not None:
                 warned = True
                 console.print(
                     f"collapsed: {reason}; the encoder hardly distinguishes images.\n"

@@ -39,6 +39,7 @@ class RunFolder:
         self.checkpoints = self.root / "checkpoints"
         self.features = self.root / "features"
         self.evaluations = self.root / "evaluations"
+        self.vectors = self.root / "vectors"
 
     def create(self, run: Any) -> None:
         """Create the folder and write the spec.
