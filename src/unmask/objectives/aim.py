@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unmask.contracts import Batch, Loss, Size
 from unmask.encoders.layers import NORM_EPSILON, Mlp, initialize
-from unmask.encoders.positions import resized, sine_cosine
+from unmask.encoders.positions import TableResampling, resized, sine_cosine
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.masks import PatchMask
@@ -71,7 +71,8 @@ class NextPatchHead(nn.Module):
 
     def __init__(self, spec: AIM, encoder: VisionTransformer, out_dim: int) -> None:
         super().__init__()
-        self.grid, self.resampling = encoder.grid, encoder.position_resampling
+        self.grid = encoder.grid
+        self.resampling: TableResampling = encoder.position_resampling
         table = sine_cosine(encoder.embed_dim, encoder.grid).float()[None]
         self.pos_embed = nn.Parameter(table, requires_grad=False)
         self.embed = nn.Linear(encoder.embed_dim, spec.head_dim)

@@ -150,9 +150,11 @@ def _quota(folder: Path) -> list[str]:
 
 def _usage(statistics: Path) -> float | None:
     """Seconds of CPU time in the statistics of a group of version 2."""
-    fields = dict(line.partition(" ")[::2] for line in _text(statistics).splitlines())
-    used = fields.get("usage_usec", "")
-    return int(used) / 1e6 if used.isdecimal() else None
+    for line in _text(statistics).splitlines():
+        name, _, used = line.partition(" ")
+        if name == "usage_usec" and used.isdecimal():
+            return int(used) / 1e6
+    return None
 
 
 def _nanoseconds(path: Path) -> float | None:
