@@ -14,7 +14,7 @@ import unmask as package
 from unmask.data import Folder
 from unmask.data.cache import cache_folder
 from unmask.errors import SettingsError
-from unmask.evaluation.frozen import ATTENTIVE, LINEAR
+from unmask.evaluation.frozen import PROBES
 from unmask.evaluation.vectors import load_fitted
 from unmask.runs.folder import RunFolder
 
@@ -249,8 +249,8 @@ def test_probes_have_a_mean_and_a_spread(
     protocol: str,
     feature: str,
 ) -> None:
-    for name, probe in (("LINEAR", LINEAR), ("ATTENTIVE", ATTENTIVE)):
-        monkeypatch.setattr(f"unmask.evaluation.frozen.{name}", replace(probe, least_steps=40))
+    probe, name = PROBES[protocol]
+    monkeypatch.setitem(PROBES, protocol, (replace(probe, least_steps=40), name))
     words = ("evaluate", trained.root, classes, "--protocol", protocol, "--seeds", "2")
     said = unmask(*words, "--labels", "2,all", "--json")
     assert said.status == 0, said.err

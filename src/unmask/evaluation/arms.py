@@ -27,8 +27,10 @@ from unmask.evaluation.frozen import (
 from unmask.evaluation.pooling import means_for, of_features, pooled
 from unmask.evaluation.protocols import Question, Subject
 from unmask.evaluation.raw import averaged_size, raw_pixels, raw_tokens, raw_words, token_size
-from unmask.evaluation.store import CachedFeatures, FeatureStore, T, features_folder
+from unmask.evaluation.store import CachedFeatures, FeatureStore, features_folder
 from unmask.evaluation.vectors import DEFAULT, Fitted
+
+_Cached = CachedFeatures[Features] | CachedFeatures[Tokens] | CachedFeatures[Vectors]
 
 
 class Pair(NamedTuple):
@@ -81,12 +83,13 @@ def _encoder_arm(
     means = means_for(DEFAULT, store, labelled.train) if DEFAULT.needs_positions else None
     position_means = None if means is None else means.features.means
     # features that cannot be cached must not be computed twice
-    vectors = [
+    train_vectors, test_vectors = (
         of_features(DEFAULT, cached.features)
         or pooled(DEFAULT, store, source, position_means).features
         for source, cached in ((labelled.train, train), (labelled.test, test))
-    ]
-    return _with_fitted(arm, DEFAULT.fit(vectors[0].vectors, position_means), *vectors)
+    )
+    fitted = DEFAULT.fit(train_vectors.vectors, position_means)
+    return _with_fitted(arm, fitted, train_vectors, test_vectors)
 
 
 def _raw_arm(question: Question, subject: Subject) -> FrozenArm:
@@ -94,20 +97,18 @@ def _raw_arm(question: Question, subject: Subject) -> FrozenArm:
     spec, labelled, device = subject.model.spec, subject.labelled, subject.model.device
     if question.protocol == "attentive":
         size = token_size(spec, len(labelled.train))
-        tokens = [raw_tokens(spec, part, size) for part in (labelled.train, labelled.test)]
-        return _arm(RAW, *tokens, device)._replace(about=raw_words(spec, size))
+        train, test = (raw_tokens(spec, part, size) for part in (labelled.train, labelled.test))
+        return _arm(RAW, train, test, device)._replace(about=raw_words(spec, size))
     size = averaged_size(spec.image_size, spec.channels, len(labelled.train))
-    cached = [raw_pixels(spec, part, size) for part in (labelled.train, labelled.test)]
-    arm = _arm(RAW, *cached, device)._replace(about=raw_words(spec, size))
+    train, test = (raw_pixels(spec, part, size) for part in (labelled.train, labelled.test))
+    arm = _arm(RAW, train, test, device)._replace(about=raw_words(spec, size))
     if not question.whitens:
         return arm
-    vectors = [part.features for part in cached]
-    return _with_fitted(arm, DEFAULT.without_tokens.fit(vectors[0].vectors), *vectors)
+    fitted = DEFAULT.without_tokens.fit(train.features.vectors)
+    return _with_fitted(arm, fitted, train.features, test.features)
 
 
-def _arm(
-    name: str, train: CachedFeatures[T], test: CachedFeatures[T], device: torch.device
-) -> FrozenArm:
+def _arm(name: str, train: _Cached, test: _Cached, device: torch.device) -> FrozenArm:
     """The arm of some features as they are."""
     images = len(train.features.labels) + len(test.features.labels)
     return FrozenArm(
@@ -122,8 +123,9 @@ def _arm(
 
 def _with_fitted(arm: FrozenArm, fitted: Fitted, train: Vectors, test: Vectors) -> FrozenArm:
     """The arm with centred and whitened vectors besides."""
-    made = [part._replace(vectors=fitted.of(part.vectors)) for part in (train, test)]
-    return arm._replace(pairs=[*arm.pairs, Pair(*made, fitted.rule.words)], fitted=fitted)
+    train, test = (part._replace(vectors=fitted.of(part.vectors)) for part in (train, test))
+    pair = Pair(train, test, fitted.rule.words)
+    return arm._replace(pairs=[*arm.pairs, pair], fitted=fitted)
 
 
 def frozen_rows(arm: FrozenArm, question: Question, annotations: AnyAnnotations) -> Iterator[Row]:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.nn import functional as F
 
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, SettingsError
@@ -265,16 +266,28 @@ def _components(
 ) -> tuple[Float[Tensor, " k"], Float[Tensor, "d k"]]:
     """Variances along the principal directions, largest first, and the directions as columns, in float64."""
     count, size = vectors.shape
-    if count < size:  # the matrix of images is smaller than that of values
+    if count < size:  # products of images are a smaller matrix than those of values
         centred = (vectors - mean).double()
-        _, values, rows = torch.linalg.svd(centred, full_matrices=False)
-        return values[:width].square() / count, rows[:width].T
+        variances, weights = _largest(centred @ centred.T / count, width)
+        return variances, F.normalize(centred.T @ weights, dim=0)
     covariance = torch.zeros(size, size, dtype=torch.float64)
     for part in vectors.split(_CHUNK):
         centred = (part - mean).double()
         covariance += centred.T @ centred
-    variances, directions = torch.linalg.eigh(covariance / count)
-    return variances.flip(0)[:width], directions.flip(1)[:, :width]
+    return _largest(covariance / count, width)
+
+
+def _largest(
+    matrix: Float[Tensor, "size size"], count: int
+) -> tuple[Float[Tensor, " k"], Float[Tensor, "size k"]]:
+    """The largest eigenvalues and their eigenvectors; scipy computes no others, which for raw pixels saves most of the time."""
+    from scipy.linalg import eigh
+    from threadpoolctl import threadpool_limits
+
+    size = len(matrix)
+    with threadpool_limits(torch.get_num_threads()):
+        values, vectors = eigh(matrix.numpy(), subset_by_index=(size - count, size - 1))
+    return torch.from_numpy(values[::-1].copy()), torch.from_numpy(vectors[:, ::-1].copy())
 
 
 def _total_variance(vectors: Float[Tensor, "n d"], mean: Float[Tensor, " d"]) -> Tensor:

@@ -35,14 +35,16 @@ LOW = 0.5
 The rank of the mean patch token of a healthy MAE run falls to a third of it at first, so a low rank alone tells nothing."""
 
 VERY_LOW = 0.1
-"""The same where neighbours cannot tell: the rank alone decides."""
+"""A rank below this share is enough if neighbours are not better, or cannot tell."""
 
 CLEARLY = 4.0
 """k-NN must be worse than with random weights by this many standard errors.
 
 Leave-one-out votes depend on one another, so in healthy runs k-NN of few images swings by three of them."""
 
-_ONE_DIRECTION = 1.5  # ranks below it are those of one direction, or of equal features
+FEW_DIRECTIONS = 2.5
+"""A rank below it is very low too, if random weights have at least twice that; healthy runs of small grey pictures fall to 5."""
+
 _FEWEST, _MOST, _MOST_LARGE = 128, 512, 256  # images
 _LARGE = 128 * 128  # pixels
 _TRAINED_ON = 1000
@@ -206,23 +208,24 @@ def in_words(line: dict[str, float]) -> str | None:
 def collapse(line: dict[str, float], steps: int) -> str | None:
     """The reason why the embedding has collapsed, at the check in a line of the log of a run of `steps`; None if not.
 
-    Rank and neighbours must agree: the rank is below half of that with random weights, and k-NN is clearly worse than
-    with random weights. Where neighbours cannot tell, because there are no classes or too few images for the accuracy of
-    guessing to be clearly worse, the rank must be below a tenth of that with random weights, or 1. The first check comes
-    too early: the rank of every MAE run falls then. Lines of older versions that lack a field tell nothing by it.
+    Rank and neighbours must agree, each against random weights: the rank is below half and k-NN is clearly worse, or the
+    rank is very low (below a tenth, or hardly 2) and k-NN is not better. Where neighbours cannot tell, because there are
+    no classes or too few images for the accuracy of guessing to be clearly worse, a very low rank decides alone. The first
+    check comes too early: the rank of every MAE run falls then. Lines of older versions that lack a field tell nothing by it.
     """
     if "effective_rank" not in line or line["step"] <= math.ceil(steps / LOOKS):
         return None
     rank, before = line["effective_rank"], line.get("rank_random", 0.0)
+    reason = f"an effective rank of {rank:.1f}{_rank_before(line)}"
+    is_very_low = rank < VERY_LOW * before or rank < FEW_DIRECTIONS <= before / 2
     if not _neighbors_can_tell(line):
-        is_one = rank < _ONE_DIRECTION < before / 2
-        is_low = rank < VERY_LOW * before or is_one
-        return f"an effective rank of {rank:.1f}{_rank_before(line)}" if is_low else None
-    if rank >= LOW * before or not _is_clearly_below(line["knn"], line):
+        return reason if is_very_low else None
+    is_clear = rank < LOW * before and _is_clearly_below(line["knn"], line)
+    if not is_clear and not (is_very_low and line["knn"] <= line["knn_random"]):
         return None
     return (
-        f"an effective rank of {rank:.1f}{_rank_before(line)} and k-NN {line['knn']:.1%}, clearly below the "
-        f"{line['knn_random']:.1%} of random initialisation (on {line['looked_at']:.0f} images)"
+        f"{reason} and k-NN {line['knn']:.1%}, below the {line['knn_random']:.1%} of random initialisation "
+        f"(on {line['looked_at']:.0f} images)"
     )
 
 
