@@ -26,8 +26,10 @@ _MEASURED = "measuring the cost of a step left outputs for noise in DINO's first
 _RESAMPLED = "position tables are resampled without antialiasing, as in MAE's published code"
 _RENAMED = "the tokenizer's modules have the field's names; a migration reads the old ones"
 MEANT_TO_CHANGE: dict[str, str] = {
-    "dino": _MEASURED,
-    "dino/photos": _MEASURED,
+    "dino": f"{_MEASURED}; {_RESAMPLED}",
+    "dino/photos": f"{_MEASURED}; {_RESAMPLED}",
+    "sizes/rising": _RESAMPLED,
+    "together/rising": _RESAMPLED,
     "tokenizer/digits": _RENAMED,
     "tokenizer/photos": _RENAMED,
     "target/tokenizer": _RENAMED,
