@@ -457,6 +457,7 @@ def test_what_makes_no_sense(
     assert message in said.err
 
 
+@pytest.mark.slow
 def test_fine_tuning_with_a_head_of_ones_own_recipe(
     unmask: Unmask, trained: RunFolder, classes: Path
 ) -> None:

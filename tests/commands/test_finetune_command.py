@@ -96,7 +96,7 @@ def test_trained_blocks(
     assert Run.read(RunFolder("run"), "finetune").recipe.task.trained_blocks == blocks
 
 
-@pytest.mark.parametrize("blocks", ["all", "0"])
+@pytest.mark.parametrize("blocks", ["all", pytest.param("0", marks=pytest.mark.slow)])
 def test_class_token_head(unmask: Unmask, trained: RunFolder, classes: Path, blocks: str) -> None:
     flags = [*RECIPE, "task.head:class-token", "--trained-blocks", blocks, "--out", "run"]
     said = unmask("finetune", trained.root, classes, *flags)

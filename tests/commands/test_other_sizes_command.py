@@ -39,7 +39,9 @@ def table_of(folder: Path | str) -> Tensor:
     return tiny.newest(RunFolder(folder)).read("encoder")["pos_embed"]
 
 
-@pytest.mark.parametrize("choice", [None, *CHOICES])
+@pytest.mark.parametrize(
+    "choice", [None, *(pytest.param(choice, marks=pytest.mark.slow) for choice in CHOICES)]
+)
 def test_init_at_another_size(
     unmask: Unmask, images: Path, trained: RunFolder, recipe: list[str], choice: str | None
 ) -> None:
@@ -112,6 +114,7 @@ def test_an_older_model_file_keeps_its_rule(
         assert package.load(layout).spec.encoder.position_resampling == "antialiased"
 
 
+@pytest.mark.slow
 def test_older_weights_get_the_recipe_of_their_shape(
     unmask: Unmask, classes: Path, trained: RunFolder, tmp_path: Path
 ) -> None:

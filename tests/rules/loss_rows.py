@@ -27,8 +27,10 @@ _RESAMPLED = "position tables are resampled without antialiasing, as in MAE's pu
 _RENAMED = "the tokenizer's modules have the field's names; a migration reads the old ones"
 _BESIDE = "random weights and raw pixels stand beside frozen scores, and whitened vectors beside plain ones"
 MEANT_TO_CHANGE: dict[str, str] = {
-    "dino": _MEASURED,
-    "dino/photos": _MEASURED,
+    "dino": f"{_MEASURED}; {_RESAMPLED}",
+    "dino/photos": f"{_MEASURED}; {_RESAMPLED}",
+    "sizes/rising": _RESAMPLED,
+    "together/rising": _RESAMPLED,
     "tokenizer/digits": _RENAMED,
     "tokenizer/photos": _RENAMED,
     "target/tokenizer": _RENAMED,
