@@ -31,7 +31,7 @@ def busy(seconds: float, *shares: float, own: float = 0.0) -> tuple[Reading, Rea
         ((1.0, 0.0), 1),
         ((1.0, 1.0), 1),  # never none
         ((0.5, 0.5), 1),
-        ((1.0,) * 3 + (0.02,) * 13, 13),
+        ((1.0,) * 3 + (0.01,) * 13, 13),
     ],
 )
 def test_busy_cores_are_not_free(shares: tuple[float, ...], free: int) -> None:

@@ -1,13 +1,12 @@
 """How many CPU cores other work leaves free, watched for a moment."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from unmask.training.cgroups import CpuGroup, cpu_groups
-from unmask.training.hardware import cores
+from unmask.training.hardware import allowed_cores, cores
 
 WATCHED_SECONDS = 0.3
 """How long the cores are watched."""
@@ -71,10 +70,12 @@ def _idle(before: Reading, after: Reading, core: int) -> float:
 
 def _ticks(root: Path) -> dict[int, tuple[int, int]]:
     """Idle and all ticks of each core that this process may use, from lines such as `cpu0 user nice system idle iowait ...`."""
+    allowed = allowed_cores()
     try:
         lines = (root / "proc/stat").read_text(encoding="utf-8").splitlines()
-        allowed = os.sched_getaffinity(0)
-    except (OSError, ValueError, AttributeError):  # not Linux
+    except (OSError, ValueError):
+        lines = []
+    if allowed is None:
         return {}
     ticks: dict[int, tuple[int, int]] = {}
     for line in lines:
