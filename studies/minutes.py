@@ -1,4 +1,4 @@
-"""Which recipe gives the best frozen features for a given amount of computing: the screening behind `recipes/by_time.py`.
+"""Which recipe gives the best frozen features for a given amount of computing: candidates for `recipes/by_time.py`.
 
     python studies/minutes.py costs cifar10 --costs costs.json
     python studies/minutes.py train cifar10 --costs costs.json --seconds 240 --seeds 1 --out studies/minutes.csv

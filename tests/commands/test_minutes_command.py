@@ -42,7 +42,7 @@ def test_an_encoder_is_chosen_for_the_time_and_explained(unmask: Unmask, images:
     assert said.status == 0
     for words in (
         "time 30 s; measuring which encoder suits it ...",
-        f"with fewer than {LEAST_STEPS:,}, a smaller encoder learns more",
+        f"the largest encoder is taken that gets {LEAST_STEPS:,} steps, or else the smallest",
         "since a short run lacks steps rather than images",
         "a run of the recipe mae-digits would take",
         "--recipe NAME with --minutes keeps that recipe's settings",

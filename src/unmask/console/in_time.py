@@ -69,7 +69,7 @@ def choose(
     whole_time = whole_step * whole.epochs * len(source) / whole.batch_size
     console.print(
         f"recipe    {gets(chosen)}{larger};\n"
-        f"          with fewer than {LEAST_STEPS:,}, a smaller encoder learns more\n"
+        f"          the largest encoder is taken that gets {LEAST_STEPS:,} steps, or else the smallest\n"
         f"          batches of {recipes[chosen].batch_size}, since a short run lacks steps rather than images\n"
         f"          a run of the recipe {usual} would take {duration(whole_time)} (--recipe {usual} without --minutes)\n"
         "          --recipe NAME with --minutes keeps that recipe's settings, for as many epochs as fit"
