@@ -48,6 +48,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "ProcessPoolExecutor", Here)
     monkeypatch.setattr(demo, "_LABELS", (1, 3))
     monkeypatch.setattr(few_labels, "STEPS", 2)
+    monkeypatch.setattr(demo, "STEPS", 2)
     monkeypatch.setattr(few_labels, "LEARNING_RATES", (1e-3,))
 
 
