@@ -14,12 +14,14 @@ from unmask import Digits, Folder
 
 
 def scores(run: str | Path, data: Digits | Folder) -> None:
-    """Both protocols, beside an encoder that was not trained; labels are used here alone."""
+    """Both protocols, beside an encoder that was not trained and raw pixels; labels are used here alone."""
     for protocol in ("knn", "logistic"):
-        found = unmask.evaluate(run, data, protocol=protocol, control="random")
+        found = unmask.evaluate(run, data, protocol=protocol)
         print(f"{found.train_images} images to learn from; {found.split}")
         for row in found.rows:
-            print(f"{row.arm:21}  {protocol:8}  {row.feature:4}  {found.measure} {row.mean:.1%}")
+            print(
+                f"{row.arm:21}  {protocol:8}  {row.feature:6}  {row.vectors:15}  {found.measure} {row.mean:.1%}"
+            )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python studies/words.py IMAGES --out studies/words
 
-Words: characters of this package's docstrings under BERT's objective; the bits of a hidden character, as a share of what it
+Words: characters of the stored docstrings of `unmask words` under BERT's objective; the bits of a hidden character, as a share of what it
 has if one knows how often each occurs and looks at nothing. Pixels: a masked autoencoder on IMAGES at 32 pixels in patches of 4; the squared error
 of hidden pixels, as a share of their variance. Beside each model stands the simplest guess from what is visible: a trigram of
 the two neighbours where both are visible (and of how often each occurs where not), and linear interpolation. All on what was
@@ -45,7 +45,7 @@ from unmask.text.training import (
     read_text,
     score_of,
 )
-from unmask.training.loop import train
+from unmask.training.loop import Planned, train
 from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine
 
@@ -99,9 +99,8 @@ def pixels(
         model.train(),
         batches(images),
         optimizer,
-        lambda step: schedule.rate(step, steps, 256),
+        Planned(steps, lambda step: schedule.rate(step, steps, 256)),
         first_step=0,
-        steps=steps,
         seed=0,
         device=torch.device("cpu"),
         precision="float32",

@@ -18,6 +18,7 @@ from unmask.masking import (
     BlockMasking,
     GridMasking,
     InverseBlockMasking,
+    NoiseMasking,
     PartitionMasking,
     RandomMasking,
     SquareMasking,
@@ -75,6 +76,7 @@ def test_kinds_of_a_union() -> None:
         "partition": PartitionMasking,
         "squares": SquareMasking,
         "inverse-block": InverseBlockMasking,
+        "noise": NoiseMasking,
     }
     assert kinds(Annotated[Apple, Kind("apple")]) == {"apple": Apple}
     assert kinds(int | str) == {}

@@ -33,6 +33,9 @@ usage: unmask COMMAND [arguments]
 
 def main() -> None:
     """Run the command named by the arguments."""
+    from unmask.clock import enter
+
+    enter()
     for stream in (sys.stdout, sys.stderr):  # a file name may hold bytes that are not valid text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

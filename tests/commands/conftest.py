@@ -11,6 +11,7 @@ from runs import tiny
 
 from unmask import cli
 from unmask.runs.folder import RunFolder
+from unmask.training.hardware import cores
 
 
 @pytest.fixture
@@ -31,6 +32,8 @@ def unmask(
         assert "Traceback" not in out + err
         return Said(status, plain(out), plain(err), out)
 
+    # The cores are not watched: it takes time, and what else the machine does must not change a test.
+    monkeypatch.setattr("unmask.console.hardware.free_cores", cores)
     threads = torch.get_num_threads()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

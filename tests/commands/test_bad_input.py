@@ -353,7 +353,7 @@ def test_run_without_a_checkpoint(
     [
         (
             '{"spec_version": 99}',
-            "version 99, and this unmask reads up to 3; install a newer unmask",
+            "version 99, and this unmask reads up to 4; install a newer unmask",
         ),
         ("{", "spec.json cannot be read"),
         ("{}", "field 'spec_version' is missing"),

@@ -14,7 +14,8 @@ import unmask as package
 from unmask.data import Folder
 from unmask.data.cache import cache_folder
 from unmask.errors import SettingsError
-from unmask.evaluation.frozen import ATTENTIVE, LINEAR
+from unmask.evaluation.frozen import PROBES
+from unmask.evaluation.vectors import load_fitted
 from unmask.runs.folder import RunFolder
 
 
@@ -43,16 +44,24 @@ def test_json_holds_all_figures(
         "largest_class": 0.5,
         "left_out": 0,
     }
-    assert [(row["protocol"], row["feature"]) for row in figures["scores"]] == [
-        (protocol, "cls"),
-        (protocol, "mean"),
+    whitened = [("mean", "whitened to 128")] if protocol == "knn" else []
+    features = [("cls", "plain"), ("mean", "plain"), *whitened]
+    pixels = [("pixels", vectors) for vectors in dict(whitened).values()]
+    rows = figures["scores"]
+    assert {row["protocol"] for row in rows} == {protocol}
+    assert [(row["arm"], row["feature"], row["vectors"]) for row in rows] == [
+        *(("pretrained", *feature) for feature in features),
+        *(("random initialisation", *feature) for feature in features),
+        *(("raw pixels", *feature) for feature in [("pixels", "plain"), *pixels]),
     ]
     assert figures["parameters"] == sum(
         tensor.numel()
         for name, tensor in tiny.newest(trained).read("encoder").items()
         if name not in ("mean", "std")
     )
-    assert all(0.5 <= row["accuracy"] <= 1 for row in figures["scores"])  # dark against bright
+    # dark against bright, which whitening of two classes need not keep
+    assert all(0.5 <= row["accuracy"] <= 1 for row in rows if row["vectors"] == "plain")
+    assert "pixels at 8 x 8, normalised as for the encoder" in rows[-1]["setting"]
 
 
 def test_the_function_gives_the_same_scores_and_writes_no_file(
@@ -69,7 +78,7 @@ def test_the_function_gives_the_same_scores_and_writes_no_file(
     assert [(row.arm, row.feature, row.labels, row.values) for row in found.rows] == [
         (row["arm"], row["feature"], row["labels"], row["accuracies"]) for row in rows
     ]
-    assert package.evaluate(run, Folder(path=str(classes))).rows[0].values == rows[2]["accuracies"]
+    assert package.evaluate(run, Folder(path=str(classes))).rows[0].values == rows[3]["accuracies"]
 
 
 def test_a_labels_file_belongs_to_a_path(trained: RunFolder, classes: Path) -> None:
@@ -102,7 +111,51 @@ def test_control_is_the_encoder_before_training(
     assert {row["arm"] for row in first} == {
         "pretrained",
         "random initialisation",
+        "raw pixels",
     }
+
+
+def test_raw_pixels_and_random_weights_stand_beside_every_frozen_score(
+    unmask: Unmask, trained: RunFolder, classes: Path
+) -> None:
+    said = unmask("evaluate", trained.root, classes, "--out", "here/both.json")
+    assert said.status == 0, said.err
+    for words in (
+        "whitened to",  # the table may be too narrow for more in one line
+        "random initialisation: the same encoder",
+        "raw pixels knn as they are all",
+        "raw pixels: the image without an encoder",
+        "temperature 0.07; pixels at 8 x 8, normalised as for the encoder",
+    ):
+        assert words in said.out
+    rows = json.loads(Path("here/both.json").read_text())["scores"]
+    assert [row["arm"] for row in rows if row["vectors"] == "whitened to 128"] == [
+        "pretrained", "random initialisation", "raw pixels",
+    ]  # fmt: skip
+    assert picture_of(Path("here/both.png"))[0] > 400
+    alone = unmask("evaluate", trained.root, classes, "--control", "none", "--json")
+    assert {row["arm"] for row in json.loads(alone.raw)["scores"]} == {"pretrained"}
+    assert (trained.evaluations / "knn-animals-none.json").exists()
+
+
+def test_whitened_vectors_can_be_made_again_and_plain_ones_are_a_flag_away(
+    unmask: Unmask, classes: Path, tmp_path: Path
+) -> None:
+    run = tiny.begin(tmp_path / "run", classes)
+    tiny.one_step(run)
+    plain = unmask("evaluate", run.root, classes, "--vectors", "plain", "--json")
+    rows = json.loads(plain.raw)["scores"]
+    assert {row["vectors"] for row in rows} == {"plain"}
+    assert (run.evaluations / "knn-animals-plain.json").exists()
+    assert not run.vectors.exists()
+    said = unmask("evaluate", run.root, classes)
+    path = run.vectors / "animals.safetensors"
+    assert f"written: {path}" in said.out
+    about = json.loads(path.with_suffix(".json").read_text())
+    assert (about["images"], about["rule"]["whitened"]) == (16, 128)  # training images only
+    fitted = load_fitted(path, package.load(run.root).encoder)
+    assert fitted.directions is not None
+    assert fitted.directions.shape == (8, 8)
 
 
 def test_split_of_the_data_is_taken(
@@ -123,7 +176,7 @@ def test_unlabelled_images(unmask: Unmask, trained: RunFolder, images: Path) -> 
 
 
 def test_other_channels(unmask: Unmask, trained: RunFolder) -> None:
-    said = unmask("evaluate", trained.root, "digits")
+    said = unmask("evaluate", trained.root, "digits", "--control", "none")
     assert said.status == 0, said.err
     assert (
         f"note: grey images are repeated in 3 channels, because {trained.root} was trained on colour"
@@ -196,13 +249,20 @@ def test_probes_have_a_mean_and_a_spread(
     protocol: str,
     feature: str,
 ) -> None:
-    for name, probe in (("LINEAR", LINEAR), ("ATTENTIVE", ATTENTIVE)):
-        monkeypatch.setattr(f"unmask.evaluation.frozen.{name}", replace(probe, least_steps=40))
+    probe, name = PROBES[protocol]
+    monkeypatch.setitem(PROBES, protocol, (replace(probe, least_steps=40), name))
     words = ("evaluate", trained.root, classes, "--protocol", protocol, "--seeds", "2")
     said = unmask(*words, "--labels", "2,all", "--json")
     assert said.status == 0, said.err
     rows = json.loads(said.raw)["scores"]
-    assert [(row["feature"], row["labels"]) for row in rows] == [(feature, "2"), (feature, "all")]
+    raw = "patches" if protocol == "attentive" else "pixels"
+    assert [(row["arm"], row["feature"], row["labels"]) for row in rows] == [
+        (arm, name, labels)
+        for arm, name in (
+            ("pretrained", feature), ("random initialisation", feature), ("raw pixels", raw)
+        )
+        for labels in ("2", "all")
+    ]  # fmt: skip
     for row in rows:
         assert len(row["accuracies"]) == 2
         assert row["accuracy"] == pytest.approx(sum(row["accuracies"]) / 2)
@@ -217,7 +277,8 @@ def test_few_labels_are_drawn_anew_for_every_seed(
 ) -> None:
     said = unmask("evaluate", trained.root, classes, "--labels", "1,50%,all", "--json")
     counts = [(row["labels"], len(row["accuracies"])) for row in json.loads(said.raw)["scores"]]
-    assert counts == [(n, 3) for n in ("1", "1", "50%", "50%")] + [("all", 1)] * 2
+    assert counts[:9] == [(n, 3) for n in ("1", "50%") for _ in range(3)] + [("all", 1)] * 3
+    assert len(counts) == 9 + 9 + 6  # random weights and raw pixels
 
 
 def picture_of(path: Path) -> tuple[int, int]:
@@ -289,7 +350,7 @@ def test_features_are_kept_and_it_is_said(unmask: Unmask, classes: Path, tmp_pat
     assert {row["features"] for row in figures["scores"]} == {"computed"}
     tiny.one_step(run)
     rows = json.loads(unmask(*words, "--json").raw)["scores"]
-    assert [row["features"] for row in rows] == ["computed", "computed", "kept", "kept"]
+    assert [row["features"] for row in rows] == ["computed"] * 3 + ["kept"] * 5
 
 
 def test_damaged_features_are_told_and_mended(
@@ -394,3 +455,21 @@ def test_what_makes_no_sense(
     said = unmask("evaluate", trained.root, classes, *flags)
     assert said.status == 1
     assert message in said.err
+
+
+@pytest.mark.slow
+def test_fine_tuning_with_a_head_of_ones_own_recipe(
+    unmask: Unmask, trained: RunFolder, classes: Path
+) -> None:
+    Path("mine.py").write_text(
+        "from dataclasses import replace\n"
+        "from runs.tiny_transfer import TRANSFER\n"
+        "from unmask.tasks.heads import ClassTokenHead\n"
+        "MINE = replace(TRANSFER, task=replace(TRANSFER.task, head=ClassTokenHead()))\n"
+    )
+    words = ("--protocol", "finetune", "--recipe", "mine.py:MINE", "--device", "cpu", "--json")
+    said = unmask("evaluate", trained.root, classes, *words)
+    assert said.status == 0, said.err
+    (row,) = json.loads(said.raw)["scores"]
+    assert row["feature"] == "all"
+    assert 0 <= row["accuracy"] <= 1

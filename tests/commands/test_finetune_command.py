@@ -15,6 +15,7 @@ from unmask.commands import finetune
 from unmask.console import train
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
+from unmask.tasks.heads import ClassTokenHead
 
 FLAGS = {
     "--recipe",
@@ -93,6 +94,31 @@ def test_trained_blocks(
     assert said.status == 0, said.err
     assert f"trained: {blocks} ({learning} M" in said.out
     assert Run.read(RunFolder("run"), "finetune").recipe.task.trained_blocks == blocks
+
+
+@pytest.mark.parametrize("blocks", ["all", pytest.param("0", marks=pytest.mark.slow)])
+def test_class_token_head(unmask: Unmask, trained: RunFolder, classes: Path, blocks: str) -> None:
+    flags = [*RECIPE, "task.head:class-token", "--trained-blocks", blocks, "--out", "run"]
+    said = unmask("finetune", trained.root, classes, *flags)
+    assert said.status == 0, said.err
+    run = Run.read(RunFolder("run"), "finetune")
+    assert run.recipe.task.head == ClassTokenHead()
+    weights = tiny.newest(RunFolder("run")).read("model")
+    heads = {name for name in weights if name.startswith("head.")}
+    assert heads == {"head.linear.weight", "head.linear.bias"}
+    predicted = unmask("predict", "run", classes, "--json")
+    assert predicted.status == 0, predicted.err
+    assert len(json.loads(predicted.raw)["images"]) == 20
+
+
+def test_flags_for_another_encoder_are_refused(
+    unmask: Unmask, trained: RunFolder, classes: Path
+) -> None:
+    said = unmask("finetune", trained.root, classes, *RECIPE, "--encoder.depth", "2")
+    assert said.status == 1
+    assert "the encoder has 1 blocks of 8 with 2 heads" in said.err
+    assert "but the settings ask for 2 blocks of 8 with 2 heads" in said.err
+    assert "leave out the flags that begin with --encoder" in said.err
 
 
 def test_small_data_get_a_smaller_batch_and_it_says_so(

@@ -16,7 +16,7 @@ from runs import tiny, tiny_transfer
 
 import unmask as package
 from unmask.errors import SettingsError
-from unmask.evaluation.frozen import LINEAR
+from unmask.evaluation.frozen import LINEAR, PROBES
 from unmask.runs.folder import RunFolder
 
 RECIPE = Path(__file__).parents[1] / "runs" / "tiny_transfer.py"
@@ -46,7 +46,7 @@ def test_evaluate_gives_an_map(
     protocol: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("unmask.evaluation.frozen.LINEAR", replace(LINEAR, least_steps=40))
+    monkeypatch.setitem(PROBES, "linear", (replace(LINEAR, least_steps=40), "cls"))
     words = ("evaluate", trained.root, photos / "photos", "--labels-file", photos / "labels.csv")
     said = unmask(*words, "--protocol", protocol, "--seeds", "1", "--json")
     assert said.status == 0, said.err

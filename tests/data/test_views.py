@@ -1,5 +1,8 @@
 """Views: functions of their key, of the right proportions, never normalised."""
 
+import math
+from random import Random
+
 import pytest
 import torch
 from reference.problems import random
@@ -8,7 +11,14 @@ from torchvision.transforms import v2
 
 from unmask.contracts import Size
 from unmask.data.geometry import resize
-from unmask.data.views import AugmentedCrop, CenterCrop, RandomCrop, center_crop, draw_box
+from unmask.data.views import (
+    AugmentedCrop,
+    CenterCrop,
+    RandomCrop,
+    center_crop,
+    draw_box,
+    draw_clipped_box,
+)
 from unmask.errors import SettingsError
 
 
@@ -80,6 +90,48 @@ def test_crops_have_the_share_and_the_proportions_asked_for(share: float) -> Non
     assert min(areas) > share - 0.08
     assert min(areas) < share + 0.15
     assert max(areas) > 0.85
+
+
+def literal_clipped_box(height: int, width: int, least: float, draw: Random) -> tuple[int, ...]:
+    """The crop of the published linear probe, in TensorFlow's manner: one draw, and its sides cut to the image's."""
+    area = height * width * draw.uniform(least, 1)
+    ratio = math.exp(draw.uniform(math.log(3 / 4), math.log(4 / 3)))
+    box_height = min(round(math.sqrt(area / ratio)), height)
+    box_width = min(round(math.sqrt(area * ratio)), width)
+    top, left = draw.randint(0, height - box_height), draw.randint(0, width - box_width)
+    return top, left, box_height, box_width
+
+
+def test_clipped_crops_are_those_of_the_published_probe() -> None:
+    """20,000 boxes of an image of 375 x 500 pixels: mean area, height, width, log of the aspect ratio, and places."""
+    whole, count, draw, generator = Size(375, 500), 20_000, Random(0), random(1)
+    theirs = torch.tensor([literal_clipped_box(*whole, 0.08, draw) for _ in range(count)])
+    ours = torch.tensor([draw_clipped_box(whole, 0.08, generator) for _ in range(count)])
+    figures = []
+    for top, left, height, width in (theirs.double().T, ours.double().T):
+        assert (top + height).max() <= whole.height
+        assert (left + width).max() <= whole.width
+        values = [height * width / (375 * 500), height, width, (width / height).log(), top, left]
+        figures.append(torch.stack(values))
+    error = figures[0].std(1) * (2 / count) ** 0.5  # of the difference of two means
+    assert ((figures[0].mean(1) - figures[1].mean(1)).abs() < 4 * error).all()
+    assert ((figures[0].std(1) / figures[1].std(1) - 1).abs() < 0.02).all()
+    assert figures[1][0].mean().item() == pytest.approx(0.52, abs=0.01)
+    assert figures[1][1].mean().item() == pytest.approx(297, abs=2)
+    redrawn = torch.tensor([draw_box(whole, 0.08, generator) for _ in range(count)]).double()
+    assert (redrawn[:, 2] * redrawn[:, 3]).mean() / (375 * 500) == pytest.approx(0.43, abs=0.01)
+    assert redrawn[:, 2].mean() == pytest.approx(270, abs=2)
+
+
+def test_the_spec_chooses_the_rule() -> None:
+    """Of a long image torchvision's rule finds no large part; the other one takes the whole height."""
+    whole, size = Size(40, 400), Size(8, 8)
+    redraw, clip = RandomCrop(smallest_share=0.9), RandomCrop(smallest_share=0.9, too_large="clip")
+    for index in range(20):
+        assert redraw.geometry(whole, size, 0, 0, index).part == (0, 173, 40, 53)
+        part = clip.geometry(whole, size, 0, 0, index).part
+        assert part.height == 40
+        assert 104 <= part.width <= 146  # of 14,400 to 16,000 pixels, at ratios from 3/4 to 4/3
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,10 @@ def test_evaluate(example: Example, trained: RunFolder, classes: Path) -> None:
     said = example("evaluate")
     assert "1442 images to learn from; the data's own train and test folders" in said
     said = example("evaluate", trained.root, classes)
-    for words in ("random initialisation  knn       cls", "logistic  mean  top-1"):
+    for words in (
+        "random initialisation  knn       cls",
+        "logistic  mean    plain            top-1",
+    ):
         assert words in said
 
 

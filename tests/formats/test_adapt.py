@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from unmask.channels import ChannelStatistics
 from unmask.contracts import Size
-from unmask.encoders.positions import resized
+from unmask.encoders.positions import TableResampling, resized
 from unmask.formats.adapt import adapt, prediction_for, projection_for
 from unmask.patches import patchify
 
@@ -23,21 +24,25 @@ def statistics(channels: int) -> ChannelStatistics:
 
 def test_nothing_to_adapt() -> None:
     weights = weights_of()
-    found = adapt(weights, TINY.image_size, TINY.statistics)
+    found = adapt(weights, TINY.encoder, TINY.image_size, TINY.statistics)
     assert found.spec == TINY
     assert_same(found.whole, weights.whole)
 
 
+@pytest.mark.parametrize("resampling", get_args(TableResampling))
 @pytest.mark.parametrize("side", [8, 20, 32])
-def test_squares_are_resampled_as_in_timm(side: int) -> None:
+def test_squares_are_resampled_as_in_timm(side: int, resampling: TableResampling) -> None:
+    """Whatever the weights say; the encoder of the recipe decides. timm's own default has antialiasing."""
     weights = weights_of()
-    found = adapt(weights, Size(side, side), TINY.statistics)
-    grid = [side // 4, side // 4]
+    encoder = replace(TINY.encoder, position_resampling=resampling)
+    found = adapt(weights, encoder, Size(side, side), TINY.statistics)
+    grid, antialias = [side // 4, side // 4], resampling == "antialiased"
     ours, theirs = found.encoder["pos_embed"], weights.encoder["pos_embed"]
-    assert ours.equal(resample_abs_pos_embed(theirs, grid))
+    assert ours.equal(resample_abs_pos_embed(theirs, grid, antialias=antialias))
     assert found.decoder["decoder.pos_embed"].equal(
-        resample_abs_pos_embed(weights.decoder["decoder.pos_embed"], grid)
+        resample_abs_pos_embed(weights.decoder["decoder.pos_embed"], grid, antialias=antialias)
     )
+    assert found.spec.encoder == encoder
     assert found.build_objective().encoder.grid == (side // 4, side // 4)
 
 
@@ -56,7 +61,7 @@ def ramps(grid: Size) -> Tensor:
 def test_a_ramp_stays_a_ramp(old: Size, new: Size) -> None:
     """Two old places from the rim on, where resampling has no neighbours to look at."""
     table = torch.cat([torch.full((1, 1, 3), 7.0), ramps(old).reshape(1, -1, 3)], 1)
-    found = resized(table, old, new)
+    found = resized(table, old, new, "antialiased")
     assert found[0, 0].tolist() == [7, 7, 7]
     rim = [math.ceil(2 * max(1, n / o)) for n, o in zip(new, old, strict=True)]
     inner = tuple(slice(r, -r) for r in rim)
@@ -70,7 +75,7 @@ class TestChannels:
     def test_to_one_channel_is_exact_for_grey_pictures(self) -> None:
         """Three equal channels, equally normalised, give the same tokens as one."""
         weights = weights_of(replace(TINY, statistics=statistics(3)))
-        grey = adapt(weights, TINY.image_size, statistics(1))
+        grey = adapt(weights, TINY.encoder, TINY.image_size, statistics(1))
         image = pictures(2, 1, 16, 16)
         ours = grey.build_encoder().encode(image)
         theirs = weights.build_encoder().encode(image.expand(-1, 3, -1, -1))
@@ -86,7 +91,7 @@ class TestChannels:
 
     def test_one_to_three_is_exact_for_grey_pictures(self) -> None:
         weights = weights_of(replace(TINY, channels=1, statistics=statistics(1)))
-        colour = adapt(weights, TINY.image_size, statistics(3))
+        colour = adapt(weights, TINY.encoder, TINY.image_size, statistics(3))
         image = pictures(2, 1, 16, 16)
         ours = colour.build_encoder().encode(image.expand(-1, 3, -1, -1))
         close(ours.patches, weights.build_encoder().encode(image).patches)
@@ -101,13 +106,13 @@ class TestChannels:
 
     @pytest.mark.parametrize("channels", [1, 2, 5])
     def test_whole_models_fit(self, channels: int) -> None:
-        found = adapt(weights_of(), Size(8, 20), statistics(channels))
+        found = adapt(weights_of(), TINY.encoder, Size(8, 20), statistics(channels))
         objective = found.build_objective()
         assert objective.encoder.channels == channels
         assert objective.target.out_dim == 16 * channels
         assert objective.encoder.mean.tolist() == pytest.approx([0.5] * channels)
 
     def test_grey_statistics_are_taken(self) -> None:
-        found = adapt(weights_of(), TINY.image_size, GREY)
+        found = adapt(weights_of(), TINY.encoder, TINY.image_size, GREY)
         assert found.spec.statistics == GREY
         assert found.encoder["std"].tolist() == pytest.approx([0.3])

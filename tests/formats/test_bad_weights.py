@@ -83,10 +83,10 @@ def test_torch_file_without_tensors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["safetensors", "pth"])
 def test_newer_format(tmp_path: Path, place: str) -> None:
     layout = "unmask" if place == "safetensors" else "fair"
-    weights = weights_of(replace(ENCODER_ALONE, format=2))
+    weights = weights_of(replace(ENCODER_ALONE, format=3))
     file = written(weights, tmp_path / "folder", layout)
     with pytest.raises(
-        RunError, match=r"has model format 2, and this unmask reads up to 1; install"
+        RunError, match=r"has model format 3, and this unmask reads up to 2; install"
     ):
         read_weights(file)
 

@@ -89,10 +89,10 @@ def test_beits_blocks_are_refused_elsewhere(tmp_path: Path, layout: str) -> None
 
 def test_beits_blocks_move_to_another_size() -> None:
     weights = weights_of(BEITS)
-    moved = adapt(weights, Size(64, 48), weights.spec.statistics)
+    moved = adapt(weights, BEITS.encoder, Size(64, 48), BEITS.statistics)
     assert set(moved.encoder) == set(weights.encoder)
     moved.build_objective()
-    same = adapt(weights, weights.spec.image_size, weights.spec.statistics)
+    same = adapt(weights, BEITS.encoder, BEITS.image_size, BEITS.statistics)
     assert_same(same.whole, weights.whole)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from reference import mae as literal
 from reference.block import blocks as literal_blocks
 from reference.problems import random
+from scipy import ndimage
 
 from unmask.contracts import Size
 from unmask.errors import SettingsError
@@ -19,6 +20,7 @@ from unmask.masking import (
     BlockMasking,
     GridMasking,
     InverseBlockMasking,
+    NoiseMasking,
     PartitionMasking,
     RandomMasking,
     SquareMasking,
@@ -350,6 +352,67 @@ def test_inverse_block_at_the_authors_size() -> None:
 def test_inverse_blocks_that_make_no_sense(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         InverseBlockMasking(**wrong)
+
+
+# Filtered noise
+
+
+@given(
+    height=st.integers(2, 9),
+    width=st.integers(2, 9),
+    ratio=st.floats(0.05, 0.95),
+    seed=st.integers(0, 1000),
+)
+def test_noise_hides_the_exact_count_on_any_grid(
+    height: int, width: int, ratio: float, seed: int
+) -> None:
+    patches = height * width
+    kept = int(patches * (1 - ratio))
+    if 0 < kept < patches:
+        mask = NoiseMasking(ratio=ratio).sample(3, Size(height, width), random(seed))
+        assert_whole(mask, patches, kept)
+
+
+def test_noise_hides_where_the_difference_of_two_blurs_is_largest() -> None:
+    """The literal version: SciPy's Gaussians on the same white noise, cut at three deviations of the wider one."""
+    grid, masking = Size(6, 9), NoiseMasking(ratio=0.7, fine=0.7, coarse=1.5)
+    reach = 5  # ceil(3 x 1.5)
+    white = torch.randn((4, 1, 6 + 2 * reach, 9 + 2 * reach), generator=random(3))[:, 0].numpy()
+    mask = masking.sample(4, grid, random(3))
+    for row, noise in enumerate(white):
+        fine, coarse = (
+            ndimage.gaussian_filter(noise, sigma, radius=reach, mode="constant")
+            for sigma in (0.7, 1.5)
+        )
+        spots = (fine - coarse)[reach:-reach, reach:-reach].flatten()
+        hidden = set(spots.argsort()[int(54 * 0.3) :].tolist())
+        assert set(mask.removed_index[row].tolist()) == hidden
+
+
+def test_noise_hides_spots_that_are_larger_than_patches_and_smaller_than_blocks() -> None:
+    grid = Size(14, 14)
+    pairs = {
+        name: hidden_pairs(masking.sample(300, grid, random(0)).removed, grid)
+        for name, masking in {
+            "random": RandomMasking(ratio=0.5),
+            "noise": NoiseMasking(ratio=0.5),
+            "coarser": NoiseMasking(ratio=0.5, fine=2.0, coarse=4.0),
+        }.items()
+    }
+    assert pairs["random"] + 0.03 < pairs["noise"] < pairs["coarser"] - 0.03
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"ratio": 0.0}, "ratio must lie between 0 and 1, got 0.0; ColorMAE uses 0.75"),
+        ({"coarse": 40.0}, "coarse must be above 0 and at most 16, got 40.0"),
+        ({"fine": 2.0}, "fine must be below coarse, got 2 and 2"),
+    ],
+)
+def test_noise_that_makes_no_sense(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        NoiseMasking(**wrong)
 
 
 # Partition

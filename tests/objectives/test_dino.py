@@ -16,7 +16,7 @@ from unmask.encoders.averages import rising
 from unmask.errors import SettingsError
 from unmask.objectives.dino import DINO, SelfDistillation
 from unmask.randomness import generator
-from unmask.training.loop import train
+from unmask.training.loop import Planned, train
 
 Vectors = Callable[[str], tuple[dict[str, Tensor], dict[str, Any]]]
 
@@ -144,12 +144,12 @@ def test_only_the_student_skips_paths() -> None:
 def stepped(model: SelfDistillation, steps: int, micro_batch: int = 3, epoch: int = 0) -> None:
     """So many steps of the loop."""
     batches = iter([views_of(epoch)] * steps)
-    settings = {"first_step": 0, "steps": steps, "seed": 0, "precision": "float32"}
+    settings = {"first_step": 0, "seed": 0, "precision": "float32"}
     optimizer = torch.optim.SGD(
         model.parameters()
     )  # AdamW would blow up rounding where a gradient is 0
     for _ in train(
-        model, batches, optimizer, lambda _: 1e-2, device=torch.device("cpu"),
+        model, batches, optimizer, Planned(steps, lambda _: 1e-2), device=torch.device("cpu"),
         micro_batch=micro_batch, **settings,  # pyright: ignore[reportArgumentType]
     ):  # fmt: skip
         pass

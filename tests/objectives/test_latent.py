@@ -16,7 +16,7 @@ from unmask.errors import SettingsError
 from unmask.masking import InverseBlockMasking, PartitionMasking, RandomMasking
 from unmask.masks import PatchMask
 from unmask.objectives.latent import Latent, LatentPrediction
-from unmask.training.loop import train
+from unmask.training.loop import Planned, train
 
 SPEC = Latent(
     masking=InverseBlockMasking(ratio=0.7, side=2),
@@ -226,7 +226,7 @@ def stepped(model: LatentPrediction, steps: int, micro_batch: int) -> list[dict[
 
     optimizer = torch.optim.SGD(model.parameters())
     reports = train(
-        model, batches(), optimizer, lambda _: 1e-2, first_step=0, steps=steps, seed=0,
+        model, batches(), optimizer, Planned(steps, lambda _: 1e-2), first_step=0, seed=0,
         device=torch.device("cpu"), precision="float32", micro_batch=micro_batch,
     )  # fmt: skip
     return [

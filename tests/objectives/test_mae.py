@@ -12,11 +12,12 @@ from torch import Tensor
 from unmask.channels import Statistics
 from unmask.contracts import Size
 from unmask.encoders.vit import ViT
+from unmask.errors import SettingsError
 from unmask.masking import BlockMasking, GridMasking, PartitionMasking, RandomMasking
 from unmask.masking.random import mask_from_noise
 from unmask.masks import PatchMask
 from unmask.objectives import MAE
-from unmask.objectives.decoders import SelfAttentionDecoder
+from unmask.objectives.decoders import CrossAttentionDecoder, SelfAttentionDecoder
 from unmask.objectives.mae import MaskedAutoencoder
 from unmask.targets import NormalizedPixels, Pixels
 
@@ -180,6 +181,36 @@ def test_loss_is_the_mean_over_removed_patches(masking: Any) -> None:
     ]
     close(loss.total, torch.cat(by_hand).mean())
     assert loss.total.dtype == torch.float32
+
+
+@pytest.mark.parametrize("decoder", [SelfAttentionDecoder, CrossAttentionDecoder])
+def test_visible_patches_count_for_their_weight(decoder: Any) -> None:
+    problem = Problem()
+    built = MAE(visible_weight=0.1, decoder=decoder(embed_dim=16, depth=2, num_heads=2)).build(
+        problems.build_encoder(problem)
+    )
+    images = problems.pictures(problem, count=3)
+    loss = built(problems.batch_of(images), problems.random(4))
+    mask = RandomMasking().sample(3, Size(4, 4), problems.random(4))
+    everywhere = built.predict_all(images, mask)
+    errors: list[list[Tensor]] = [[], []]
+    for row in range(3):
+        for patch in range(16):
+            alone = PatchMask.of(torch.arange(16)[None] == patch)
+            truth = built.target(images[row : row + 1], alone, built.encoder.statistics)
+            error = ((everywhere[row, patch] - truth[0, 0]) ** 2).mean()
+            errors[int(mask.removed[row, patch])].append(error)
+    seen, hidden = (torch.stack(each).mean() for each in errors)
+    close(loss.total, hidden + 0.1 * seen)
+    close(loss.parts["hidden"], hidden)
+    close(loss.parts["visible"], seen)
+
+
+def test_visible_patches_cannot_count_when_few_are_rebuilt() -> None:
+    with pytest.raises(
+        SettingsError, match=r"visible_weight 0.1 rebuilds all patches, and predicted 0.5"
+    ):
+        MAE(visible_weight=0.1, predicted=0.5)
 
 
 def test_equal_generators_give_equal_losses_and_others_do_not() -> None:

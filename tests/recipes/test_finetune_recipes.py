@@ -28,10 +28,31 @@ COLUMNS = {
     "finetune-l16": (1e-3, 0.75, 0.2, 50, 5, 1024, 0.05, 0.999, 0.25, 0.0),
     "finetune-h14": (1e-3, 0.75, 0.3, 50, 5, 1024, 0.05, 0.999, 0.25, 0.0),
     "finetune-b16-paper": (1e-3, 0.75, 0.1, 100, 5, 1024, 0.05, 0.999, 0.0, 0.0),
+    "finetune-l16-paper": (1e-3, 0.75, 0.1, 50, 5, 1024, 0.05, 0.999, 0.0, 0.0),
+    "finetune-h14-paper": (1e-3, 0.75, 0.2, 50, 5, 1024, 0.05, 0.999, 0.0, 0.0),
+    "finetune-h14-448": (1e-3, 0.75, 0.2, 50, 5, 1024, 0.05, 0.999, 0.0, 0.0),
     "scratch-b16": (1e-4, 1.0, 0.1, 300, 20, 4096, 0.3, 0.95, 0.0, 0.9999),
     "scratch-l16": (1e-4, 1.0, 0.2, 200, 20, 4096, 0.3, 0.95, 0.0, 0.9999),
     "scratch-h14": (1e-4, 1.0, 0.2, 200, 20, 4096, 0.3, 0.95, 0.0, 0.9999),
 }
+
+
+EXPECTED = {
+    "finetune-b16-paper": "83.6",  # table 3
+    "finetune-l16-paper": "85.9",
+    "finetune-h14-paper": "86.9",
+    "finetune-h14-448": "87.8",
+    "probe-b16": "68.0",  # table 12
+    "probe-l16": "75.8",
+    "probe-h14": "76.6",
+}
+
+PROBES = {"probe-b16": VIT_B16, "probe-l16": VIT_L16, "probe-h14": VIT_H14}
+
+
+@pytest.mark.parametrize(("name", "score"), EXPECTED.items())
+def test_scores_of_tables_3_and_12(name: str, score: str) -> None:
+    assert TRANSFERS[name].expected.startswith(f"{score} % on ImageNet-1K")
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -58,7 +79,7 @@ def test_tables_9_and_11(name: str) -> None:
     assert (recipe.mixing.mixup, recipe.mixing.cutmix) == (0.8, 1.0)
     assert (views.magnitude, views.magnitude_std, views.smallest_share) == (9, 0.5, 0.08)
     assert recipe.test_views == MarginCrop(share=224 / 256)
-    assert recipe.image_size == Size(224, 224)
+    assert recipe.image_size == (Size(448, 448) if name.endswith("448") else Size(224, 224))
     assert task.head == MeanHead()
     assert task.trained_blocks == "all"
     assert recipe.schedule.min_lr == (1e-6 if name.startswith("finetune") else 0)
@@ -66,13 +87,23 @@ def test_tables_9_and_11(name: str) -> None:
     assert recipe.encoder == encoder
 
 
-def test_table_10() -> None:
-    recipe = find_transfer("probe-b16")
+def test_fine_tuning_at_448_pixels() -> None:
+    """1,024 patches, positions resampled by the published rule, and test images cropped without a margin."""
+    recipe = find_transfer("finetune-h14-448")
+    assert recipe.encoder_grid() == Size(32, 32)
+    assert recipe.encoder.position_resampling == "bicubic"
+    assert recipe.test_views.geometry(Size(600, 600), recipe.image_size).resized == Size(448, 448)
+
+
+@pytest.mark.parametrize(("name", "encoder"), PROBES.items())
+def test_table_10(name: str, encoder: ViT) -> None:
+    recipe = find_transfer(name)
+    assert recipe.encoder == encoder
     assert recipe.optimizer == Lars(momentum=0.9, trust=0.001, weight_decay=0.0)
     assert (recipe.schedule.base_lr, recipe.schedule.warmup_epochs) == (0.1, 10)
     assert (recipe.batch_size, recipe.epochs) == (16384, 90)
     assert recipe.schedule.peak(recipe.batch_size) == pytest.approx(6.4)
-    assert recipe.views == RandomCrop(smallest_share=0.08, flip_probability=0.5)
+    assert recipe.views == RandomCrop(smallest_share=0.08, flip_probability=0.5, too_large="clip")
     assert not recipe.mixing.mixes
     assert recipe.task.head == TokenProbe()
     assert recipe.task.trained_blocks == "0"

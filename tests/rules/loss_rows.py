@@ -23,19 +23,27 @@ from PIL import Image
 STEPS = 6
 
 _MEASURED = "measuring the cost of a step left outputs for noise in DINO's first centre; every buffer is now as it was"
+_RESAMPLED = "position tables are resampled without antialiasing, as in MAE's published code"
 _RENAMED = "the tokenizer's modules have the field's names; a migration reads the old ones"
+_BESIDE = "random weights and raw pixels stand beside frozen scores, and whitened vectors beside plain ones"
 MEANT_TO_CHANGE: dict[str, str] = {
-    "dino": _MEASURED,
-    "dino/photos": _MEASURED,
+    "dino": f"{_MEASURED}; {_RESAMPLED}",
+    "dino/photos": f"{_MEASURED}; {_RESAMPLED}",
+    "sizes/rising": _RESAMPLED,
+    "together/rising": _RESAMPLED,
     "tokenizer/digits": _RENAMED,
     "tokenizer/photos": _RENAMED,
     "target/tokenizer": _RENAMED,
     "together/beit": _RENAMED,
+    **{f"evaluate/{protocol}": _BESIDE for protocol in ("knn", "logistic", "linear", "attentive")},
 }
 """Rows in which today's runs differ from those of version 1, and why. `losses.json` holds today's losses."""
 
 CLOCK = ("images_per_second", "waiting", "flops_per_second", "mfu", "peak_memory")
 """Fields of a log that differ from run to run."""
+
+ADDED = ("knn_chance",)
+"""Fields of a log that version 1 did not write."""
 
 
 class Row(NamedTuple):
@@ -85,9 +93,10 @@ def call(words: list[str]) -> str:
 
 
 def log_of(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's log, without the times."""
+    """The lines of a run's log, without the times and the fields that version 1 lacks."""
     lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
-    return [{name: value for name, value in line.items() if name not in CLOCK} for line in lines]
+    left_out = {*CLOCK, *ADDED}
+    return [{name: value for name, value in line.items() if name not in left_out} for line in lines]
 
 
 # The rows: parts of command lines first. Every flag that a machine would choose is set.
@@ -125,6 +134,7 @@ _MASKINGS = {
     "block": "block --objective.masking.ratio 0.4",
     "grid": "grid",
     "inverse-block": "inverse-block --objective.masking.ratio 0.75 --objective.masking.side 2",
+    "noise": "noise --objective.masking.ratio 0.6",
     "partition": "partition --objective.masking.masks 2 --objective.masking.ratio 0.6",
     "squares": "squares",
 }
@@ -246,6 +256,7 @@ def _parts() -> Iterator[tuple[str, Row]]:
         "sizes/rising": _mae("sizes:rising --sizes.first 4 --sizes.stages 2", _PHOTOS),
         "image-size/oblong": _mae("--image-size 8x12", _PHOTOS),
         "views/random-crop": _mae("views:random-crop --views.smallest-share 0.3", _PHOTOS),
+        "views/clipped-crop": _mae("views:random-crop --views.too-large clip", _PHOTOS),
         "views/margin-crop": _mae("views:margin-crop", _PHOTOS),
         "views/fixed-crop": _mae("views:fixed-crop", _PHOTOS),
         "views/jittered-crop": _mae("views:jittered-crop", _PHOTOS),
@@ -277,7 +288,7 @@ def _data() -> Iterator[tuple[str, Row]]:
 
 
 def _finetuning() -> Iterator[tuple[str, Row]]:
-    for head in ("mean", "linear", "token-probe", "attentive"):
+    for head in ("mean", "linear", "class-token", "token-probe", "attentive"):
         for blocks in ("all", "0"):
             words = f"task.head:{head} --trained-blocks {blocks}"
             yield f"finetune/{head}-{blocks}", Row(_finetune(words), "mae/random")

@@ -31,6 +31,7 @@ from unmask.masking import (
     BlockMasking,
     GridMasking,
     InverseBlockMasking,
+    NoiseMasking,
     PartitionMasking,
     RandomMasking,
     SquareMasking,
@@ -57,7 +58,7 @@ from unmask.targets import (
     TokenizerCodes,
 )
 from unmask.tasks import AnyHead, AnyTask, Classify, MultiLabel
-from unmask.tasks.heads import AttentiveHead, LinearHead, MeanHead, TokenProbe
+from unmask.tasks.heads import AttentiveHead, ClassTokenHead, LinearHead, MeanHead, TokenProbe
 from unmask.training.optimizers import (
     AdamW,
     AnyClipping,
@@ -95,6 +96,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "block": BlockMasking(ratio=0.4),
         "grid": GridMasking(stride=2),
         "inverse-block": InverseBlockMasking(ratio=0.75, side=2),
+        "noise": NoiseMasking(ratio=0.6),
         "partition": PartitionMasking(masks=2, ratio=0.6),
         "squares": SquareMasking(),
     },
@@ -134,6 +136,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "head": {
         "mean": MeanHead(),
         "linear": LinearHead(),
+        "class-token": ClassTokenHead(),
         "token-probe": TokenProbe(),
         "attentive": AttentiveHead(),
     },
@@ -156,7 +159,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "two-crops": TwoCrops(smallest_share=0.3),
     },
     "task views": {
-        "random-crop": RandomCrop(smallest_share=0.3),
+        "random-crop": RandomCrop(smallest_share=0.3, too_large="clip"),
         "center-crop": CenterCrop(),
         "margin-crop": MarginCrop(share=0.8),
         "fixed-crop": FixedCrop(share=0.7),

@@ -22,6 +22,7 @@ BASE = {
     "annotations",
     "masks",
     "channels",
+    "clock",
     "attention",
     "patches",
     "randomness",
@@ -53,7 +54,6 @@ FENCED = {
         "data/views.py",
         "data/mixing.py",  # mixup, cutmix and erasing act on batches, views on single images
         "encoders/layers.py",
-        "encoders/positions.py",
         "formats/timm.py",
     },
     "torchcodec": {"data/decode.py"},

@@ -26,7 +26,7 @@ from unmask.targets import DalleCodes, TokenizerCodes
 from unmask.tasks import MultiLabel
 from unmask.training import checkpoint
 from unmask.training.checkpoint import COMPANIONS
-from unmask.training.loop import train
+from unmask.training.loop import Planned, train
 from unmask.training.optimizers import AdamW
 
 SIZE = tiny.RECIPE.image_size
@@ -326,9 +326,8 @@ def steps_of(
         task,
         batches(),
         optimizer,
-        lambda step: 0.01 / (1 + step),
+        Planned(last, lambda step: 0.01 / (1 + step)),
         first_step=first,
-        steps=last,
         seed=0,
         device=torch.device("cpu"),
         precision="float32",

@@ -29,6 +29,8 @@ FLAGS = {
     "--bands",
     "--statistics",
     "--epochs",
+    "--minutes",
+    "--hours",
     "--batch-size",
     "--image-size",
     "--seed",

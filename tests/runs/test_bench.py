@@ -152,7 +152,10 @@ def test_a_cpu_that_loads_while_it_computes() -> None:
             measured(GPU, precision="float32"),
             "--precision bfloat16: large matrix products are 10.0 times",
         ),
-        (measured(threads=2), "--threads 8: only 2 threads compute now"),
+        (
+            measured(threads=2),
+            "--threads 8, if no other work needs the cores: 2 of them compute now",
+        ),
         (measured(steps=(step(32, 500), step(128, 1000))), "--micro-batch 128 or more"),
         (measured(steps=(step(32, 1000, mfu=0.2),)), "80% of the peak speed is lost"),
     ],

@@ -25,7 +25,8 @@ from unmask.training.logbook import read_log
 from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine
 
-FIELDS = {"effective_rank", "possible_rank", "rank_random", "looked_at", "knn", "knn_random"}
+CLASSES = {"knn", "knn_random", "knn_chance"}
+FIELDS = {"effective_rank", "possible_rank", "rank_random", "looked_at", *CLASSES}
 DISTILLING = replace(
     tiny.RECIPE,
     encoder=ViT(patch_size=2, embed_dim=32, depth=1, num_heads=2),
@@ -125,21 +126,102 @@ def test_an_encoder_that_gives_one_answer_has_collapsed(classes: Path) -> None:
     assert found["effective_rank"] == 1.0
     before = seen(run, run.build())["effective_rank"]
     assert found["rank_random"] == before
-    wide = {**found, "possible_rank": 64.0}
-    assert collapse(wide) == (
-        f"an effective rank of 1.0 ({before:.1f} before training), below 10% of 64"
+    assert found["knn_chance"] == 0.5
+    assert found["knn"] <= 0.5 < 0.9 < found["knn_random"]  # dark against bright
+    assert collapse({**found, "step": 2.0}, 10) == (
+        f"an effective rank of 1.0 ({before:.1f} before training) and k-NN {found['knn']:.1%}, below "
+        f"the {found['knn_random']:.1%} of random initialisation (on 20 images)"
     )
 
 
-def test_a_low_rank_alone_is_no_collapse() -> None:
-    """Images of few colours have it before training, and better neighbours contradict it."""
-    line = {"effective_rank": 3.0, "possible_rank": 127.0, "rank_random": 40.0, "looked_at": 128.0}
-    assert collapse(line) is not None
-    assert collapse({**line, "rank_random": 5.9}) is None
-    assert collapse({**line, "rank_random": 6.1}) is not None
-    assert collapse({**line, "knn": 0.414, "knn_random": 0.336}) is None
-    assert collapse({**line, "knn": 0.336, "knn_random": 0.336}) is not None
-    assert collapse({**line, "knn": 1.0, "knn_random": 1.0, "rank_random": 3.0}) is None
+HEALTHY = {
+    "exact, batch 256": [14, 7, 8, 10],
+    "budget, batch 256": [8, 8, 12, 13, 15],
+    "exact, batch 64": [12, 15, 25, 32],
+    "budget, batch 64": [13, 25, 31, 34, 36],
+}
+"""Effective ranks at the checks of runs that learned (CIFAR-10, 6 blocks of 192); 23 of 119 with random weights."""
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+@pytest.mark.parametrize("swing", [0.08, 0.28])
+def test_healthy_runs_are_not_called_collapsed(name: str, swing: float) -> None:
+    """Their rank falls to a third of its random value, and k-NN of 120 images of ten classes swings."""
+    for look, rank in enumerate(HEALTHY[name], 1):
+        line = {
+            "step": 10.0 * look,
+            "effective_rank": float(rank),
+            "possible_rank": 119.0,
+            "rank_random": 23.0,
+            "looked_at": 120.0,
+        }
+        neighbors = {"knn": swing, "knn_random": 0.25, "knn_chance": 0.1}
+        assert collapse(line, 100) is None
+        assert collapse({**line, **neighbors}, 100) is None
+        # more images, and k-NN as measured at the end of the worst of these runs
+        measured = {"looked_at": 512.0, "knn": 0.242, "knn_random": 0.263, "knn_chance": 0.1}
+        assert collapse({**line, **measured}, 100) is None
+
+
+def test_a_small_grey_set_that_learns_is_not_called_collapsed() -> None:
+    """A rank of 4.8 at first and of 21.7 at the end; k-NN rises from 38 % to 63 %."""
+    start = {"rank_random": 20.0, "possible_rank": 64.0, "looked_at": 128.0, "knn_random": 0.38}
+    for step, rank, knn in ((10.0, 4.8, 0.3), (20.0, 4.8, 0.38), (100.0, 21.7, 0.63)):
+        line = {**start, "step": step, "effective_rank": rank, "knn": knn, "knn_chance": 0.1}
+        assert collapse(line, 100) is None
+
+
+def test_rank_and_neighbours_must_agree() -> None:
+    line = {
+        "step": 2.0,
+        "effective_rank": 3.0,
+        "possible_rank": 127.0,
+        "rank_random": 40.0,
+        "looked_at": 512.0,
+        "knn": 0.11,
+        "knn_random": 0.3,
+        "knn_chance": 0.1,
+    }
+    assert collapse(line, 10) == (
+        "an effective rank of 3.0 (40.0 before training) and k-NN 11.0%, below the 30.0% of random "
+        "initialisation (on 512 images)"
+    )
+    assert collapse({**line, "effective_rank": 20.1}, 10) is None
+    # 4 x sqrt((0.2 x 0.8 + 0.3 x 0.7) / 512) = 0.107
+    higher = {**line, "effective_rank": 5.0}
+    assert collapse({**higher, "knn": 0.19}, 10) is not None
+    assert collapse({**higher, "knn": 0.2}, 10) is None
+    assert (
+        collapse({**line, "knn": 0.3}, 10) is not None
+    )  # a very low rank, and neighbours are no better
+    assert collapse({**line, "knn": 0.301}, 10) is None
+    assert collapse({**line, "step": 1.0}, 10) is None  # the first check is too early
+    assert in_words(line) == (
+        "effective rank 3.0 of 127 (40.0 before training), k-NN 11.0% (30.0% before training)"
+    )
+
+
+def test_the_rank_decides_alone_where_neighbours_cannot_tell() -> None:
+    line = {
+        "step": 2.0,
+        "effective_rank": 3.0,
+        "possible_rank": 127.0,
+        "rank_random": 40.0,
+        "looked_at": 120.0,
+    }
+    assert collapse(line, 10) == "an effective rank of 3.0 (40.0 before training)"
+    assert collapse({**line, "effective_rank": 4.1}, 10) is None
+    assert collapse({**line, "rank_random": 5.0}, 10) is None  # images of few colours
+    assert collapse({**line, "effective_rank": 2.4, "rank_random": 5.0}, 10) is not None
+    assert collapse({**line, "effective_rank": 2.4, "rank_random": 4.9}, 10) is None
+    # guessing is not clearly below 25 % on 120 images
+    few = {"knn": 0.1, "knn_random": 0.25, "knn_chance": 0.1}
+    assert collapse({**line, **few}, 10) == "an effective rank of 3.0 (40.0 before training)"
+    assert collapse({**line, **few, "effective_rank": 4.1}, 10) is None
+    older = {name: value for name, value in line.items() if name != "rank_random"}
+    assert collapse({**older, "effective_rank": 1.0}, 10) is None
+    assert collapse({"step": 2.0, "loss": 1.0}, 10) is None
+    assert in_words({"step": 2.0, "loss": 1.0}) is None
     assert in_words(line) == "effective rank 3.0 of 127 (40.0 before training)"
 
 
@@ -149,8 +231,9 @@ def test_distillation_without_centring_and_sharpening_collapses(tmp_path: Path) 
     folder = tiny.finished_run(tmp_path / "run", "digits", recipe=DISTILLING)
     looks = [line for line in read_log(folder.log) if "knn" in line]
     assert len(looks) == 10
-    assert "effective rank" not in str(collapse(looks[0]))
-    assert str(collapse(looks[-1])).endswith(", below 10% of 32")
+    steps = int(looks[-1]["step"])
+    assert collapse(looks[0], steps) is None
+    assert "effective rank" in str(collapse(looks[-1], steps))
 
 
 def test_nothing_is_said_of_what_is_not_finite(classes: Path) -> None:
@@ -160,33 +243,12 @@ def test_nothing_is_said_of_what_is_not_finite(classes: Path) -> None:
     assert seen(run, module) == {}
 
 
-def test_neighbours_worse_than_before_training_are_a_collapse() -> None:
-    line = {
-        "step": 1.0,
-        "effective_rank": 9.0,
-        "possible_rank": 63.0,
-        "looked_at": 64.0,
-        "knn": 0.2,
-        "knn_random": 0.5,
-    }
-    assert collapse(line) == (
-        "k-NN 20.0%, clearly below the 50.0% of random initialisation (on 64 images)"
-    )
-    # 3 x sqrt((0.3 x 0.7 + 0.5 x 0.5) / 64) = 0.254; of 256 images half of that
-    assert collapse({**line, "knn": 0.3}) is None
-    assert collapse({**line, "knn": 0.3, "looked_at": 256.0}) is not None
-    assert collapse({**line, "knn": 0.5}) is None
-    assert in_words(line) == "effective rank 9.0 of 63, k-NN 20.0% (50.0% before training)"
-    assert in_words({"step": 2.0, "loss": 1.0}) is None
-    assert collapse({"step": 2.0, "loss": 1.0}) is None
-
-
 def test_a_collapse_is_told_once_and_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    line = {"step": 1.0, "effective_rank": 1.0, "possible_rank": 63.0}
+    line = {"effective_rank": 1.0, "possible_rank": 63.0, "rank_random": 20.0, "looked_at": 64.0}
     reports = [Progress(step, 3, [{**line, "step": step}], False) for step in (1, 2, 3)]
     assert list(_watched(iter(reports))) == reports
     said = " ".join(capsys.readouterr().out.split())
-    assert said.count("collapsed: an effective rank of 1.0, below 10% of 63") == 1
+    assert said.count("collapsed: an effective rank of 1.0 (20.0 before training);") == 1
     assert said.count("effective rank 1.0 of 63") == 3
     assert "half of --schedule.base-lr" in said
 
@@ -217,4 +279,4 @@ def test_how_many_images() -> None:
 
 def test_images_without_classes_are_seen_too(tmp_path: Path) -> None:
     run = tiny.make_run(tiny.write_images(tmp_path / "images"))
-    assert seen(run, run.build()).keys() == FIELDS - {"knn", "knn_random"}
+    assert seen(run, run.build()).keys() == FIELDS - CLASSES

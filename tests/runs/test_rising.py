@@ -73,11 +73,16 @@ def test_every_size_has_its_epoch(epochs: float) -> None:
     assert seen == {Size(4, 4), Size(6, 6), Size(8, 8)}
 
 
-def test_too_few_epochs_are_refused() -> None:
-    with pytest.raises(
-        SettingsError, match=r"3 image sizes need at least 3 epochs, got 2; .*--epochs"
-    ):
-        replace(RECIPE, epochs=2.0)
+def test_a_run_shorter_than_its_sizes_changes_them_within_an_epoch() -> None:
+    recipe = replace(RECIPE, epochs=0.6)
+    seen = [recipe.size_at(epoch).width for epoch in (0.0, 0.19, 0.21, 0.39, 0.41, 0.6)]
+    assert seen == [4, 4, 6, 6, 8, 8]
+
+
+def test_a_short_run_trains_at_every_size(images: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=2.4)
+    sides = [batch.images.shape[-1] for batch in loaded(images, tmp_path, 0, recipe=recipe)][:6]
+    assert sides == [4, 4, 6, 6, 8, 8]  # 2.4 epochs of 12 images in batches of 5
 
 
 def test_squares_must_fill_every_size() -> None:
@@ -104,13 +109,18 @@ def test_a_recipe_written_before_there_were_sizes_is_steady() -> None:
 
 
 def loaded(
-    images: Path, folder: Path, workers: int, first_step: int = 0, rows: list[int] | None = None
+    images: Path,
+    folder: Path,
+    workers: int,
+    first_step: int = 0,
+    rows: list[int] | None = None,
+    recipe: Recipe = RECIPE,
 ) -> list[Batch]:
-    source = tiny.make_run(images, recipe=RECIPE).data.open("train")
+    source = tiny.make_run(images, recipe=recipe).data.open("train")
     return list(
         batches(
-            CpuFeed(source, RECIPE.views, RECIPE.size_at, 0),
-            batch_size=RECIPE.batch_size,
+            CpuFeed(source, recipe.views, recipe.size_at, 0),
+            batch_size=recipe.batch_size,
             first_step=first_step,
             steps=len(SIDES),
             workers=workers,

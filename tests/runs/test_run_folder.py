@@ -34,7 +34,7 @@ def test_spec_goes_to_disk_and_back(images: Path, tmp_path: Path) -> None:
 
 def test_spec_is_plain_json(images: Path, tmp_path: Path) -> None:
     spec = json.loads(tiny.begin(tmp_path / "run", images).spec.read_text())
-    assert spec["spec_version"] == 3
+    assert spec["spec_version"] == 4
     assert spec["data"] == {"kind": "folder", "path": str(images), "by_content": True}
     assert spec["job"]["recipe"]["objective"]["masking"] == {"kind": "random", "ratio": 0.75}
     assert spec["job"]["recipe"]["image_size"] == [8, 8]
@@ -104,8 +104,8 @@ def change_spec(folder: RunFolder, **changes: object) -> None:
 
 def test_newer_version(images: Path, tmp_path: Path) -> None:
     folder = tiny.begin(tmp_path / "run", images)
-    change_spec(folder, spec_version=4, something_new=True)
-    with pytest.raises(RunError, match="version 4, and this unmask reads up to 3; install a newer"):
+    change_spec(folder, spec_version=5, something_new=True)
+    with pytest.raises(RunError, match="version 5, and this unmask reads up to 4; install a newer"):
         Run.read(folder, "pretrain")
 
 

@@ -16,7 +16,7 @@ from unmask.study.cost import StepCost
 from unmask.study.methods import METHODS, Comparison, equalised, fitted, resized
 from unmask.study.report import write
 from unmask.study.study import TINY, trainings
-from unmask.study.table import Line, StudyResult
+from unmask.study.table import Line, StudyResult, csv_text, markdown
 
 
 def comparison(**changes: object) -> Comparison:
@@ -120,7 +120,9 @@ def test_methods_are_drawn_against_sizes(tmp_path: Path) -> None:
     assert study.sizes.lines["simmim"] == ("simmim xs4 at all", "simmim ti4 at all")
     assert study.only(["simmim ti4 at all"]).sizes is None
     lines = [
-        Line(name, study.base, {"knn": [0.1 * n, 0.1 * n + 0.02]}, [], {}, None, 0.0, [], [], 0.0)
+        Line(
+            name, study.base, {"knn": [0.1 * n, 0.1 * n + 0.02]}, [], {}, {}, None, 0.0, [], [], 0.0
+        )
         for n, name in enumerate(study.trials(TINY.base), start=1)
     ]
     about = StudyResult(replace(study, timed=False), 2, (), lines, None, 0.9)
@@ -135,6 +137,39 @@ def test_methods_are_drawn_against_sizes(tmp_path: Path) -> None:
         "none.md",
         "none.csv",
     ]
+
+
+def test_only_published_values_of_equal_epochs_are_put_in_an_order() -> None:
+    """MAE after 1,600 epochs, BEiT and CrossMAE after 800, a short recipe after 100."""
+    methods = ("mae", "beit", "fast", "budget")
+    study = comparison(methods=methods, encoders=("xs4",), labels=("all",)).study()
+    lines = [
+        Line(
+            name=each.name,
+            beside=study.base,
+            scores={"finetune": [0.5 - 0.1 * n, 0.51 - 0.1 * n, 0.52 - 0.1 * n]},
+            train_scores=[],
+            published=each.published,
+            published_epochs=each.published_epochs,
+            cost=None,
+            seen=0.0,
+            failures=[],
+            collapses=[],
+            tokenizer_flops=0.0,
+        )
+        for n, each in enumerate(study.variations)
+    ]
+    study = replace(study, scores=("finetune",), timed=False)
+    result = StudyResult(study, 3, (), lines, None, None)
+    page = markdown(result)
+    assert "| variation | fine-tuned, % | paper (epochs) |" in page
+    assert "| **mae** | 51.0 ± 1.0 | 83.6 (1600) |" in page
+    assert "Pairs with different results in the paper: 1; here 0 agree, 1 disagree" in page
+    assert "Disagree: fast above beit (+0.5 in the paper, -10.0 here)." in page
+    assert (
+        "5 pairs are not compared, because the paper's values come from different numbers" in page
+    )
+    assert 'budget,"paper, epochs: finetune",,100' in csv_text(result)
 
 
 def test_equal_compute_and_equal_time() -> None:

@@ -50,9 +50,8 @@ def test_order_of_pairs() -> None:
         "c": [0.50, 0.52, 0.51],
         "unknown": [0.9, 0.9, 0.9],
     }
-    pairs = {
-        (p.better, p.worse): p for p in compared(ours, {"a": 80.0, "b": 79.0, "c": 78.0, "d": 1.0})
-    }
+    published = {"a": 80.0, "b": 79.0, "c": 78.0, "d": 1.0}
+    pairs = {(p.better, p.worse): p for p in compared(ours, published, {})}
     assert {names: p.verdict for names, p in pairs.items()} == {
         ("a", "b"): "disagree",
         ("a", "c"): "within noise",
@@ -60,9 +59,16 @@ def test_order_of_pairs() -> None:
     }
     assert pairs["b", "c"].ours == pytest.approx(20.0)
     assert pairs["b", "c"].published == pytest.approx(1.0)
-    assert not compared(ours, {"a": 80.0, "b": 80.0}), "a tie has no order"
-    (one,) = compared({"a": [0.5], "b": [0.6]}, {"a": 1.0, "b": 2.0})
+    assert not compared(ours, {"a": 80.0, "b": 80.0}, {}), "a tie has no order"
+    (one,) = compared({"a": [0.5], "b": [0.6]}, {"a": 1.0, "b": 2.0}, {})
     assert one.verdict == "one seed"
+
+
+def test_pairs_of_unequal_training_have_no_order() -> None:
+    ours = {name: [0.5, 0.6] for name in "abcd"}
+    published = {"a": 83.6, "b": 83.7, "c": 82.9, "d": 83.0}
+    pairs = compared(ours, published, {"a": 800, "b": 800, "c": 100})
+    assert [(pair.better, pair.worse) for pair in pairs] == [("b", "a")]
 
 
 def test_informative_means_three_standard_errors() -> None:

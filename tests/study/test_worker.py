@@ -260,7 +260,7 @@ def test_a_run_that_ended_collapsed_is_named_under_the_table(
     setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "unmask.study.worker.collapse", lambda line: f"rank 1 at step {line['step']}"
+        "unmask.study.worker.collapse", lambda line, steps: f"rank 1 at step {line['step']}"
     )
     job = jobs_in(tmp_path, setting)[0]
     list(work([job], setting, Event()))

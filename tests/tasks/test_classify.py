@@ -16,7 +16,7 @@ from unmask.masking import RandomMasking
 from unmask.tasks import Classify
 from unmask.tasks.classifier import Classifier
 from unmask.tasks.heads import LinearHead, MeanHead
-from unmask.training.loop import train
+from unmask.training.loop import Planned, train
 from unmask.training.optimizers import LayerwiseAdamW
 
 
@@ -157,9 +157,8 @@ def run(model: Classifier, steps: int = 3, micro_batch: int = 4) -> list[float]:
         model.train(),
         iter([labelled()] * steps),
         LayerwiseAdamW().build(model),
-        lambda step: 0.01,
+        Planned(steps, lambda step: 0.01),
         first_step=0,
-        steps=steps,
         seed=0,
         device=torch.device("cpu"),
         precision="float32",

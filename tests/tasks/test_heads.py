@@ -8,14 +8,22 @@ import timm
 import torch
 from reference import problems
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unmask.channels import IMAGENET
-from unmask.contracts import Size
+from unmask.contracts import Batch, Size
 from unmask.encoders import ViT
 from unmask.encoders.vit import VisionTransformer
 from unmask.tasks import Classify
 from unmask.tasks.classifier import Classifier
-from unmask.tasks.heads import AnyHead, AttentiveHead, LinearHead, MeanHead, TokenProbe
+from unmask.tasks.heads import (
+    AnyHead,
+    AttentiveHead,
+    ClassTokenHead,
+    LinearHead,
+    MeanHead,
+    TokenProbe,
+)
 
 Vectors = Callable[[str], tuple[dict[str, Tensor], dict[str, Any]]]
 
@@ -81,6 +89,52 @@ def test_probe_normalises_with_the_right_epsilon_and_keeps_running_statistics() 
     torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * first.var(0))
 
 
+def test_class_token_fine_tuning_equals_timm_forward_and_backward() -> None:
+    """The published classifier is timm's ViT with the class token as its feature; label smoothing 0.1 as in table 9."""
+    theirs = timm.create_model(
+        "vit_tiny_patch16_224",
+        img_size=32,
+        patch_size=8,
+        embed_dim=24,
+        depth=3,
+        num_heads=3,
+        num_classes=5,
+        global_pool="token",
+    ).train()
+    generator = problems.random(3)
+    for parameter in theirs.parameters():
+        parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    encoder = build(ViT(patch_size=8, embed_dim=24, depth=3, num_heads=3), Size(32, 32))
+    task = Classify(head=ClassTokenHead(), label_smoothing=0.1)
+    model = task.build(encoder, problems.classes(5)).train()
+
+    def our_name(name: str) -> str:
+        return f"head.linear{name[4:]}" if name.startswith("head.") else f"encoder.{name}"
+
+    weights = {our_name(name): value for name, value in theirs.state_dict().items()}
+    model.load_state_dict(model.state_dict() | weights)
+    images = torch.rand(4, 3, 32, 32, generator=generator)
+    truth = torch.tensor([0, 4, 2, 1])
+    loss = model(Batch((images,), truth, torch.arange(4), 0), problems.random(0)).total
+    logits = theirs(images)
+    expected = F.cross_entropy(logits, truth, label_smoothing=0.1)
+    torch.testing.assert_close(model.predict(images), logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-6)
+    loss.backward()
+    expected.backward()
+    gradients = {our_name(name): parameter.grad for name, parameter in theirs.named_parameters()}
+    ours = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert ours.keys() == gradients.keys()  # no fc_norm, and the encoder's norm is trained
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(ours[name], gradient, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_class_token_head_begins_near_zero() -> None:
+    head = ClassTokenHead().build(400, 50)
+    assert head.linear.weight.std().item() == pytest.approx(2e-5, rel=0.05)
+    assert not head.linear.bias.any()
+
+
 def test_pooled_head_equals_timm_with_the_same_weights() -> None:
     theirs = timm.create_model(
         "vit_tiny_patch16_224",
@@ -130,7 +184,14 @@ def test_wide_attentive_heads_have_64_channels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "token"), [(MeanHead(), 1), (LinearHead(), 1), (AttentiveHead(), 1), (TokenProbe(), 0)]
+    ("head", "token"),
+    [
+        (MeanHead(), 1),
+        (LinearHead(), 1),
+        (AttentiveHead(), 1),
+        (TokenProbe(), 0),
+        (ClassTokenHead(), 0),
+    ],
 )
 def test_heads_read_only_their_tokens(head: AnyHead, token: int) -> None:
     module = head.build(8, 3).eval()

@@ -16,7 +16,7 @@ from unmask.masking import AnyMasking, BlockMasking, GridMasking, RandomMasking
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.objectives.mae import MaskedAutoencoder
-from unmask.training.loop import train
+from unmask.training.loop import Planned, train
 from unmask.training.optimizers import AdamW
 
 CPU = torch.device("cpu")
@@ -44,9 +44,8 @@ def run(
             module,  # type: ignore[arg-type]
             stream,
             optimizer or AdamW().build(module),
-            lambda step: 1e-3 * (step + 1),
+            Planned(steps, lambda step: 1e-3 * (step + 1)),
             first_step=first_step,
-            steps=steps,
             seed=seed,
             device=CPU,
             precision="float32",
@@ -156,9 +155,8 @@ def test_the_loop_stops_where_its_caller_stops() -> None:
         model,
         images_of(100),
         AdamW().build(model),
-        lambda step: 1e-3,
+        Planned(100, lambda step: 1e-3),
         first_step=0,
-        steps=100,
         seed=0,
         device=CPU,
         precision="float32",

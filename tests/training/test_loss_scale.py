@@ -20,7 +20,7 @@ from unmask.recipes import RECIPES
 from unmask.runs.collapse import Watch
 from unmask.training import loss_scale as module_of_scales
 from unmask.training.checkpoint import LOSS_SCALE
-from unmask.training.loop import train
+from unmask.training.loop import Planned, train
 from unmask.training.loss_scale import LossScale
 from unmask.training.muon import Muon
 from unmask.training.optimizers import AdamW, ClipEach, ClipTogether, Lars
@@ -48,7 +48,7 @@ def run(
             module,  # type: ignore[arg-type]
             images_of(settings["steps"]),
             optimizer.build(module),
-            lambda step: 1e-3 * (step + 1),
+            Planned(settings.pop("steps"), lambda step: 1e-3 * (step + 1)),
             first_step=0,
             seed=0,
             device=torch.device("cpu"),
@@ -92,12 +92,12 @@ class Fragile(nn.Module):
 
 def test_a_step_with_overflow_is_skipped_and_the_scale_halves() -> None:
     model, scale, weights = Fragile(2, 3), LossScale(8.0, good_steps=1), list[float]()
-    settings: dict[str, Any] = {"first_step": 0, "steps": 4, "seed": 0, "micro_batch": 6}
+    settings: dict[str, Any] = {"first_step": 0, "seed": 0, "micro_batch": 6}
     stream = train(
         model,
         images_of(4),
         AdamW().build(model),
-        lambda step: 0.1,
+        Planned(4, lambda step: 0.1),
         device=torch.device("cpu"),
         precision="float32",
         loss_scale=scale,

@@ -88,3 +88,16 @@ def test_steps(epochs: float, images: int, batch_size: int, steps: int) -> None:
 )
 def test_epochs_in_words(epochs: float, words: str) -> None:
     assert epochs_in_words(epochs) == words
+
+
+def test_a_stable_rate_stays_at_its_peak_and_cools_down_in_a_line() -> None:
+    schedule = WarmupCosine(base_lr=1e-3, warmup_epochs=1.0, min_lr=1e-4, cooldown=0.25)
+    rates = [schedule.rate(epoch, 8.0, 256) for epoch in (0.0, 0.5, 1.0, 3.0, 6.0, 7.0, 8.0)]
+    assert rates == pytest.approx([0.0, 5e-4, 1e-3, 1e-3, 1e-3, 5.5e-4, 1e-4])
+
+
+def test_a_cool_down_may_fill_the_run_but_no_more() -> None:
+    schedule = WarmupCosine(base_lr=1e-3, warmup_epochs=0.0, cooldown=1.0)
+    assert schedule.rate(5.0, 10.0, 256) == pytest.approx(5e-4)
+    with pytest.raises(SettingsError, match="cooldown must be above 0 and at most 1, got 0"):
+        WarmupCosine(cooldown=0.0)

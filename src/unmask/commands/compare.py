@@ -15,6 +15,7 @@ from unmask.console.studies import (
     make_folder,
     measured_costs,
     setting_of,
+    with_kept_threads,
 )
 from unmask.contracts import Size
 from unmask.errors import SettingsError, typed
@@ -110,7 +111,8 @@ def main(arguments: list[str]) -> int:
     root = make_folder(args.out)
     batch_size = max(trial.recipe.batch_size for trial in trials.values())
     source = labelled_source(args.data, args.data_kind, args.labels_file)
-    setting = setting_of(source, args.images, args.machine, batch_size)
+    machine = with_kept_threads(args.machine, root)
+    setting = setting_of(source, args.images, machine, batch_size)
     measured = measured_costs(
         "comparison",
         trainings(trials),

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import tyro
 
 from unmask.console.arguments import parse
+from unmask.console.hardware import Threads, use_threads
 from unmask.console.output import console
 from unmask.console.typed import as_typed
 from unmask.errors import SettingsError
@@ -56,6 +57,9 @@ class Arguments:
     push: str | None = None
     """Upload to this repository on the Hugging Face Hub, USER/NAME."""
 
+    threads: Threads = None
+    """CPU threads of torch."""
+
 
 class Converted(NamedTuple):
     """Weights in another layout."""
@@ -77,6 +81,7 @@ def main(arguments: list[str]) -> int:
     args = parse(
         Arguments, arguments, "convert", "Convert weights, and prove that they still work."
     )
+    use_threads(args.threads)
     return 0 if _convert(args, console.print).exact else 1
 
 

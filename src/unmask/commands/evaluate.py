@@ -4,41 +4,36 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import tyro
 
 from unmask.annotations import ClassLabels, MultiLabels
 from unmask.console.arguments import parse
+from unmask.console.comparison import comparison_tables, say_comparison, write_comparison
+from unmask.console.hardware import Threads, use_threads
+from unmask.console.judged import Evaluation, Judged
 from unmask.console.labels import labelled_source
 from unmask.console.output import check_writable, console, loaded, matched, notes, say_left_out
-from unmask.console.scores import (
-    Judged,
-    comparison_tables,
-    place_of_scores,
-    say_comparison,
-    say_scores,
-    write_comparison,
-    write_scores,
-)
+from unmask.console.scores import place_of_scores, say_scores, write_fitted, write_scores
 from unmask.console.typed import as_typed
 from unmask.data import AnySource
 from unmask.data.draws import draw_few
 from unmask.data.in_order import Unreadable
 from unmask.data.labelled import open_labelled, with_channels
 from unmask.errors import SettingsError
-from unmask.evaluation.frozen import FROZEN, Control, Row
+from unmask.evaluation.arms import frozen_arms, frozen_rows
+from unmask.evaluation.frozen import FROZEN, PRETRAINED, Control, Row
 from unmask.evaluation.protocols import (
     Protocol,
     Question,
     Subject,
     augmented_recipes,
-    frozen_arms,
-    frozen_rows,
     recipes_of,
     trained_arms,
 )
+from unmask.evaluation.vectors import Fitted
 from unmask.recipes import TRANSFERS, Transfer, choose_transfer, find_transfer
 from unmask.runs.finetune import for_annotations
 from unmask.runs.model import Model
@@ -70,9 +65,14 @@ class Arguments:
     seeds: int = _SEEDS
     """Draws of the labels, and of all that a protocol draws; once where nothing is drawn."""
 
-    control: Control = "none"
-    """What to score beside it. random: drawn weights, treated exactly alike, so that what is frozen stays
-    random; scratch: all blocks trained from drawn weights, for as many steps as fine-tuning; or both."""
+    control: Control = "auto"
+    """What to score beside it. auto: beside frozen features, the same encoder with random weights and raw
+    pixels. random: random weights, treated exactly alike, so that what is frozen stays random; scratch: all
+    blocks trained from random weights, for as many steps as fine-tuning; both; or none."""
+
+    vectors: Literal["default", "plain"] = "default"
+    """For knn: default also scores centred and PCA-whitened vectors, fitted on the training images, and
+    stores the fit with the run; plain scores vectors as they are."""
 
     augment: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """For linear and attentive: other crops and flips pass the frozen encoder at every step, as in the
@@ -105,30 +105,11 @@ class Arguments:
     device: str = "auto"
     """Where to compute."""
 
+    threads: Threads = None
+    """CPU threads of torch."""
+
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print scores as JSON."""
-
-
-class Evaluation(NamedTuple):
-    """How good an encoder is by one protocol."""
-
-    rows: list[Row]
-    """The scores: a row for each arm (the encoder and its controls), feature and amount of labels.
-
-    `row.mean` and `row.spread` are over the draws, `row.scores` holds each draw's score in full.
-    """
-    measure: str
-    """What a score is: top-1, or mAP where an image may belong to several classes."""
-    chance: float
-    """The score of guessing."""
-    train_images: int
-    """Images learned from, those that could not be read left out."""
-    test_images: int
-    """Images scored on."""
-    split: str
-    """How train and test images were divided, in words."""
-    unreadable: Unreadable
-    """(name, reason) of images that could not be read."""
 
 
 class _Request(NamedTuple):
@@ -148,6 +129,7 @@ class _Request(NamedTuple):
             seeds=flags.seeds,
             seed=flags.seed,
             control=flags.control,
+            vectors=flags.vectors,
         )
 
     @property
@@ -164,6 +146,7 @@ def main(arguments: list[str]) -> int:
         "evaluate",
         "Say how good an encoder is for labelled images; nothing is masked.",
     )
+    use_threads(args.threads)
     paths, data = _words(args)
     path = Path(args.out) if args.out else place_of_scores(paths, _name(args, data))
     check_writable(path)
@@ -177,6 +160,7 @@ def main(arguments: list[str]) -> int:
         _say(judged)
 
     written = write_comparison(judged, path) if len(judged) > 1 else write_scores(judged[0], path)
+    written += [path for one in judged for path in write_fitted(one)]
     if not args.json:
         for path in written:
             console.print(f"written: {path}")
@@ -197,7 +181,8 @@ def evaluate(
     protocol: Protocol = "knn",
     labels: Sequence[str] = ("all",),
     seeds: int = _SEEDS,
-    control: Control = "none",
+    control: Control = "auto",
+    vectors: Literal["default", "plain"] = "default",
     labels_file: str | Path | None = None,
     augment: bool = False,
     recipe: str | Transfer | None = None,
@@ -213,7 +198,8 @@ def evaluate(
         protocol: on frozen features knn, logistic, linear or attentive; trained partial, finetune or ladder.
         labels: amounts of labels of each class to learn from: numbers, percentages, or all.
         seeds: draws of the labels, and of all that a protocol draws; one where nothing is drawn.
-        control: what to score beside the encoder: none, random, scratch or both.
+        control: what to score beside the encoder: auto, none, random, scratch or both.
+        vectors: of knn: default for whitened vectors besides plain ones, or plain.
         labels_file: a CSV, Parquet or JSON lines file with the classes of each image, in place of class folders.
         augment: whether the linear and the attentive probe see new crops and flips at every step.
         recipe: a recipe of trained protocols, its name, or FILE.py:NAME; chosen from the encoder if not given.
@@ -230,6 +216,7 @@ def evaluate(
         labels=",".join(labels),
         seeds=seeds,
         control=control,
+        vectors=vectors,
         labels_file=None if labels_file is None else str(labels_file),
         augment=augment,
         epochs=epochs,
@@ -238,14 +225,7 @@ def evaluate(
     )
     request = _Request(flags, str(data) if isinstance(data, Path) else data, recipe)
     (judged,) = _judged([str(encoder)], request)
-    return Evaluation(
-        judged.rows,
-        judged.measure,
-        judged.chance,
-        *judged.counts,
-        judged.subject.labelled.split,
-        judged.unreadable,
-    )
+    return judged.evaluation
 
 
 def _words(args: Arguments) -> tuple[list[str], str]:
@@ -319,16 +299,19 @@ def _judge(request: _Request, subject: Subject) -> Judged:
     question, labelled = request.question, subject.labelled
     rows: list[Row] = []
     unreadable: Unreadable = []
+    fitted: Fitted | None = None
     counts = (len(labelled.train), len(labelled.test))
     if question.protocol in FROZEN and not request.flags.augment:
         for arm in frozen_arms(question, subject):
             for note in arm.notes:
                 notes.print(f"note: {note}")
             rows += frozen_rows(arm, question, labelled.train.annotations)
-            unreadable = [*arm.train.unreadable, *arm.test.unreadable]
-            counts = (len(arm.train.labels), len(arm.test.labels))
+            train, test, _ = arm.pairs[0]
+            unreadable = [*train.unreadable, *test.unreadable]
+            counts = (len(train.labels), len(test.labels))
+            fitted = arm.fitted if arm.name == PRETRAINED else fitted
     rows += _trained(request, subject)
-    return Judged(question, subject, request.data_name, rows, counts, unreadable)
+    return Judged(question, subject, request.data_name, rows, counts, unreadable, fitted)
 
 
 def _trained(request: _Request, subject: Subject) -> Iterator[Row]:
@@ -368,7 +351,7 @@ def _recipe(request: _Request, model: Model) -> Transfer:
         if not request.flags.augment:
             others = ", ".join(other for other in TRANSFERS if other != name)
             notes.print(f"recipe {name}; --recipe takes another: {others}")
-    elif recipe.encoder != encoder:
+    elif not recipe.encoder.fits(encoder):
         raise SettingsError(
             f"the encoder has {shape_of(encoder)}, and recipe {name} is for {shape_of(recipe.encoder)}; "
             "leave out --recipe to take one that fits"
@@ -384,8 +367,10 @@ def _name(args: Arguments, data: str) -> str:
         words.append("augmented")
     if args.labels != "all":
         words.append(args.labels.replace(",", "-").replace("%", "pct"))
-    if args.control != "none":
+    if args.control != "auto":
         words.append(args.control)
+    if args.vectors != "default":
+        words.append(args.vectors)
     if args.recipe:
         words.append(Path(args.recipe.rpartition(":")[2]).name)
     if args.epochs:

@@ -160,7 +160,16 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
 
 
 def _request_for(common: Common, recipe: Transfer, weights: Found | None) -> Request:
-    """The request for a new fine-tuning run."""
+    """The request for a new fine-tuning run.
+
+    Raises:
+        SettingsError: if the weights have another shape than the recipe's encoder, which flags may have changed.
+    """
+    if weights is not None and not recipe.encoder.fits(weights.weights.spec.encoder):
+        raise SettingsError(
+            f"the encoder has {shape_of(weights.weights.spec.encoder)}, but the settings ask for "
+            f"{shape_of(recipe.encoder)}; leave out the flags that begin with --encoder"
+        )
     images = common.images
     job = Finetune(recipe=recipe, annotations=images.train.annotations, init=None)
 
@@ -214,7 +223,7 @@ def _recipe(
     spec = weights.weights.spec if weights else None
     if wanted is not None:
         name, recipe = wanted, find_transfer(wanted)
-        if spec is not None and spec.encoder != recipe.encoder:
+        if spec is not None and not recipe.encoder.fits(spec.encoder):
             raise SettingsError(
                 f"the encoder has {shape_of(spec.encoder)}, and recipe {name} is for "
                 f"{shape_of(recipe.encoder)}; leave out --recipe to get one that fits the weights"
@@ -222,7 +231,7 @@ def _recipe(
     elif spec is not None:
         name = choose_transfer(spec.encoder)
         recipe = TRANSFERS[name].recipe
-        shape = "" if recipe.encoder == spec.encoder else f" ({shape_of(spec.encoder)})"
+        shape = "" if recipe.encoder.fits(spec.encoder) else f" ({shape_of(spec.encoder)})"
         recipe = replace(recipe, encoder=spec.encoder, image_size=spec.image_size)
         console.print(
             f"recipe {name}, with the encoder of the weights{shape}; --recipe chooses another"

@@ -12,6 +12,7 @@ import tyro
 
 from unmask.annotations import ClassLabels
 from unmask.console.arguments import parse
+from unmask.console.hardware import Threads, use_threads
 from unmask.console.labels import labelled_source
 from unmask.console.output import check_writable, console, matched, notes, say_left_out, writing
 from unmask.data import AnySource
@@ -63,6 +64,9 @@ class Arguments:
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto."""
 
+    threads: Threads = None
+    """CPU threads of torch."""
+
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print predictions as JSON."""
 
@@ -89,6 +93,7 @@ def main(arguments: list[str]) -> int:
         )
     if args.out is not None:
         check_writable(Path(args.out))
+    use_threads(args.threads)
     predictor = _loaded(args.run, args.device)
     predictions = _predictions(predictor, args.images, args.data_kind, args.labels_file)
     rows = [_row(answer, predictions, args.top) for answer in predictions.answers]

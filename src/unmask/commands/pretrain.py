@@ -9,8 +9,10 @@ import tyro
 
 from unmask.annotations import has_classes
 from unmask.channels import ChannelStatistics
+from unmask.clock import enter
 from unmask.console.arguments import DataFlags, Peek
 from unmask.console.hardware import RunFlags, flags_of
+from unmask.console.in_time import choose, fitted, minutes_of
 from unmask.console.output import console
 from unmask.console.plan import (
     say_images,
@@ -18,6 +20,7 @@ from unmask.console.plan import (
     say_statistics,
     visible_words,
     with_shorter_warmup,
+    with_smaller_parts,
 )
 from unmask.console.train import Command, Common, Request, finished_folder
 from unmask.console.train import main as train_main
@@ -42,6 +45,9 @@ from unmask.training.schedules import epochs_in_words
 from unmask.training.step_cost import Cost
 from unmask.traits import Masked
 
+_LONG = 3600.0
+"""Seconds of a run from which on a shorter way is named."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
@@ -64,6 +70,12 @@ class Arguments:
 
     init: str | None = None
     """Start from these weights: a run, or weights of unmask, a published MAE, timm or transformers."""
+
+    minutes: float | None = None
+    """End after this time, start to finish; the recipe is chosen for it if none is given."""
+
+    hours: float | None = None
+    """The same in hours."""
 
     about_data: Annotated[DataFlags, tyro.conf.arg(name="")] = DataFlags()
     """How to read DATA."""
@@ -94,6 +106,7 @@ def pretrain(
     out: str | Path | None = None,
     init: str | Path | None = None,
     statistics: str | None = None,
+    minutes: float | None = None,
     seed: int = 0,
     running: RunFlags | None = None,
 ) -> Path:
@@ -105,23 +118,31 @@ def pretrain(
         out: the folder of the run; runs/RECIPE-DATA if not given.
         init: initial weights; random if not given.
         statistics: mean and deviation of each channel: "imagenet", "measure", or a JSON file.
+        minutes: time after which the run ends; the epochs of the recipe if not given.
         seed: of weights, order, crops and masks.
         running: settings that must not change the result: device, workers, precision and so on.
 
     Returns:
         The folder of the run, for `load`, `evaluate`, `finetune` and `reconstruct`.
     """
-    spec = as_source(data)
+    enter()
+    spec, running = as_source(data), running or RunFlags()
     images = Images(spec.open("train"))
     weights = None if init is None else find_weights(init)
     if isinstance(recipe, Recipe):
         name, chosen = "own", recipe
     elif recipe is not None:
         name, chosen = recipe, find_recipe(recipe)
+    elif minutes is not None and weights is None:
+        name, chosen = choose(spec, images.train, images.train.typical_size(), minutes, running)
     else:
-        name, chosen = _recipe(Peek([], {}, False), None, weights, images.train)
-    common = Common(name, spec, images, out, seed, running or RunFlags())
-    request = _request_for(common, chosen, weights, like=None, statistics=statistics)
+        nothing = Peek([], {}, False)
+        name, chosen = _recipe(nothing, None, weights, images.train)
+        chosen = with_smaller_parts(chosen, len(images.train), nothing)
+    common = Common(name, spec, images, out, seed, running)
+    request = _request_for(
+        common, chosen, weights, like=None, statistics=statistics, minutes=minutes
+    )
     return finished_folder(COMMAND, request)
 
 
@@ -140,14 +161,41 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     spec = command_line.source(like.band_reading if like else None)
     if like is None and "recipe" in flags:
         find_recipe(flags["recipe"])  # report a misspelt name before scanning the images
+    minutes = minutes_of(flags)
     weights = _weights(command_line, like)
     images = Images(spec.open("train"))
-    name, recipe = _recipe(command_line, like, weights, images.train)
+    if minutes is not None and like is None and weights is None and "recipe" not in flags:
+        running = COMMAND.parse(arguments, _flags(like, find_recipe("mae-b16"))).running
+        name, recipe = choose(
+            spec, images.train, _size(command_line, images.train), minutes, running
+        )
+    else:
+        name, recipe = _recipe(command_line, like, weights, images.train)
     args = COMMAND.parse(arguments, _flags(like, recipe))
-    if args.recipe != recipe:
-        recipe = with_shorter_warmup(args.recipe, command_line)
+    recipe = (
+        _shortened(args.recipe, recipe, len(images.train), command_line)
+        if minutes is None
+        else args.recipe
+    )
     common = Common(name, spec, images, args.out, args.seed, args.running)
-    return _request_for(common, recipe, weights, like=like, statistics=args.statistics)
+    return _request_for(
+        common,
+        recipe,
+        weights,
+        like=like,
+        statistics=args.statistics,
+        minutes=minutes,
+    )
+
+
+def _shortened(recipe: Recipe, default: Recipe, images: int, command_line: Peek) -> Recipe:
+    """The recipe that the flags give, with warm-up and batch for fewer epochs than its own, or for few images."""
+    if recipe != default:
+        recipe = with_shorter_warmup(recipe, command_line)
+    own = {"recipe", "like"}.isdisjoint(command_line.flags)
+    if own or ("recipe" in command_line.flags and recipe.epochs < default.epochs):
+        recipe = with_smaller_parts(recipe, images, command_line)
+    return recipe
 
 
 def _request_for(
@@ -157,6 +205,7 @@ def _request_for(
     *,
     like: Run | None,
     statistics: str | None,
+    minutes: float | None,
 ) -> Request:
     """The request for a new pretraining run."""
     source = common.images.train
@@ -183,12 +232,16 @@ def _request_for(
         start=start,
         say_images=lambda: say_images(common.data.splits(), source, recipe.image_size),
         say_plan=lambda run, module, cost: _say_plan(
-            run, recipe, make_plan(run, recipe, module, source, cost), cost
+            run, make_plan(run, recipe, module, source, cost), cost
         ),
+        minutes=minutes,
+        in_time=fitted,
     )
 
 
-def _say_plan(run: Run, recipe: Recipe, plan: Plan, cost: Cost) -> None:
+def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
+    recipe = run.recipe
+    assert isinstance(recipe, Recipe)
     encoder, each = recipe.encoder, recipe.batch_size / run.images
     *smaller, _ = sizes = recipe.every_size()
     rising = (
@@ -209,6 +262,9 @@ def _say_plan(run: Run, recipe: Recipe, plan: Plan, cost: Cost) -> None:
         after_steps=rising,
         at_most=f"at most; measured at {recipe.image_size} pixels: " if smaller else "",
     )
+    if run.minutes is None and plan.step_seconds * run.steps > _LONG:
+        words = typed("pretrain", *data_words(run.data), "--minutes", "30")
+        console.print(f"          a shorter way, with a recipe made for the time: {words}")
 
 
 def _say_done(run: Run, folder: RunFolder, images: Images, _: Outcome | None) -> None:
@@ -228,7 +284,7 @@ def _watched(reports: Iterable[Progress]) -> Iterator[Progress]:
         for line in report.lines:
             if (words := in_words(line)) is not None:
                 console.print(f"step {line['step']:,}: {words}")
-            if not warned and (reason := collapse(line)) is not None:
+            if not warned and (reason := collapse(line, report.steps)) is not None:
                 warned = True
                 console.print(
                     f"collapsed: {reason}; the encoder hardly distinguishes images.\n"
@@ -275,13 +331,17 @@ def _recipe(
             f"recipe {name}, because {reason}; --recipe chooses another with that encoder"
         )
         return name, recipe
-    size = source.typical_size()
-    if "image-size" in command_line.flags:
-        size = Size.parse(command_line.flags["image-size"])
-    name, reason = choose_recipe(size, len(source))
+    name, reason = choose_recipe(_size(command_line, source), len(source))
     others = ", ".join(other for other in RECIPES if other != name)
     console.print(f"recipe {name}, because {reason}; --recipe chooses another: {others}")
     return name, RECIPES[name].recipe
+
+
+def _size(command_line: Peek, source: ImageSource) -> Size:
+    """The size of images for which a recipe is chosen."""
+    if "image-size" in command_line.flags:
+        return Size.parse(command_line.flags["image-size"])
+    return source.typical_size()
 
 
 def _statistics(
@@ -304,7 +364,18 @@ COMMAND = Command(
     arguments=Arguments,
     about=f"Pretrain an encoder on your images. Recipes: {', '.join(RECIPES)}.",
     request=_request,
-    fixed=("recipe_name", "out", "like", "about_data", "statistics", "recipe", "seed", "init"),
+    fixed=(
+        "recipe_name",
+        "out",
+        "like",
+        "about_data",
+        "statistics",
+        "recipe",
+        "seed",
+        "init",
+        "minutes",
+        "hours",
+    ),
     again="unmask pretrain DATA --like {run} --out NEW",
     say_done=_say_done,
     watched=_watched,

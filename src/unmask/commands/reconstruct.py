@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from unmask.console.arguments import parse
+from unmask.console.hardware import Threads, use_threads
 from unmask.console.output import check_writable, console, loaded, matched, notes, writing
 from unmask.data import AnySource
 from unmask.data.kinds import find_source, is_data, parse_channels
@@ -79,6 +80,9 @@ class Arguments:
     device: str = "cpu"
     """Where to compute."""
 
+    threads: Threads = None
+    """CPU threads of torch."""
+
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print figures as JSON."""
 
@@ -108,13 +112,10 @@ class Reconstructions(NamedTuple):
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    args = parse(
-        Arguments,
-        arguments,
-        "reconstruct",
-        "Hide parts of images, rebuild them, and say how far off that is.",
-    )
+    about = "Hide parts of images, rebuild them, and say how far off that is."
+    args = parse(Arguments, arguments, "reconstruct", about)
     _check_out(Path(args.out))
+    use_threads(args.threads)
     rebuilt = reconstruct(
         args.run,
         args.images,
@@ -130,10 +131,8 @@ def main(arguments: list[str]) -> int:
     if args.json:
         print(json.dumps({"sheet": args.out, "notes": rebuilt.notes, "images": figures}, indent=1))
     else:
-        for figure in figures:
-            console.print(_caption(figure))
-        for note in rebuilt.notes:
-            console.print(note)
+        for line in (*map(_caption, figures), *rebuilt.notes):
+            console.print(line)
     with writing(Path(args.out)):
         save_sheet(rebuilt.sheet, Path(args.out))
     if not args.json:

@@ -17,6 +17,7 @@ from unmask.console.studies import (
     make_folder,
     measured_costs,
     setting_of,
+    with_kept_threads,
 )
 from unmask.contracts import Size
 from unmask.errors import SettingsError, typed
@@ -91,6 +92,7 @@ def main(arguments: list[str]) -> int:
     )
     trials = study.trials(base)
     root = make_folder(args.out)
+    machine = with_kept_threads(args.machine, root)
     setting, batch_size = None, base.recipe.batch_size
     if study.scores:
         if args.data is None:
@@ -98,10 +100,10 @@ def main(arguments: list[str]) -> int:
                 f"which images? `unmask study {args.name} FOLDER`; FOLDER holds one folder of images per class"
             )
         source = labelled_source(args.data, args.data_kind, args.labels_file)
-        setting = setting_of(source, scale.images, args.machine, batch_size)
+        setting = setting_of(source, scale.images, machine, batch_size)
         hardware, statistics = setting.hardware, setting.statistics
     else:
-        hardware = hardware_of(args.machine, in_memory=True, batch_size=batch_size)
+        hardware = hardware_of(machine, in_memory=True, batch_size=batch_size)
         statistics = IMAGENET
     recipes = trainings(trials)
     rounds = _ROUNDS if study.timed else 1

@@ -11,6 +11,7 @@ import tyro
 from torch import nn
 
 from unmask.console.arguments import parse
+from unmask.console.hardware import Threads, use_threads
 from unmask.console.output import console, duration
 from unmask.errors import SettingsError
 from unmask.randomness import generator
@@ -34,7 +35,6 @@ from unmask.text.training import (
     passages_of,
     read_text,
 )
-from unmask.training.hardware import cores
 
 _SHOWN, _WRITTEN = 3, 160
 _PLAIN_SECONDS = 15.0
@@ -45,7 +45,7 @@ class Arguments:
     """The flags of `unmask words`."""
 
     text: tyro.conf.Positional[str | None] = None
-    """A text file in UTF-8; the docstrings of this package if not given."""
+    """A text file in UTF-8; a stored copy of this package's docstrings if not given."""
 
     objective: Literal["both", "next", "hidden"] = "both"
     """Training objective: the next character (GPT), hidden characters (BERT), or both, one after the other."""
@@ -62,8 +62,8 @@ class Arguments:
     seed: int = 0
     """Seed of weights, passages and masks."""
 
-    threads: int | None = None
-    """CPU threads of torch; all cores if not given."""
+    threads: Threads = None
+    """CPU threads of torch."""
 
 
 def main(arguments: list[str]) -> int:
@@ -74,10 +74,9 @@ def main(arguments: list[str]) -> int:
         "words",
         "Train on text as GPT (next character) and as BERT (hidden characters), with the image encoder's blocks.",
     )
-    for name, value in (("steps", args.steps), ("threads", args.threads)):
-        if value is not None and value < 1:
-            raise SettingsError(f"{name} must be at least 1, got {value}")
-    torch.set_num_threads(args.threads or cores())
+    if args.steps < 1:
+        raise SettingsError(f"--steps must be at least 1, got {args.steps}")
+    use_threads(args.threads)
     text = read_text(Path(args.text).expanduser() if args.text else None)
     console.print(
         f"text      {sum(map(len, text.train)):,} characters for training and {sum(map(len, text.test)):,} for "

@@ -7,7 +7,7 @@ import torch
 import tyro
 from torch import nn
 
-from unmask.console.output import console
+from unmask.console.output import console, notes
 from unmask.contracts import ImageSource
 from unmask.data.gpu_decode import check_decoding
 from unmask.data.multi_views import AnyPretrainingViews
@@ -16,6 +16,7 @@ from unmask.errors import SettingsError
 from unmask.runs.plan import fitting_micro_batch, trial
 from unmask.runs.run import Run
 from unmask.training.distributed import check_device, here
+from unmask.training.free_cores import free_cores
 from unmask.training.hardware import (
     Hardware,
     best_precision,
@@ -25,6 +26,12 @@ from unmask.training.hardware import (
 )
 from unmask.training.step_cost import Cost
 
+Threads = Annotated[
+    int | None,
+    tyro.conf.arg(help="CPU threads of torch; as many as there are free cores if not given."),
+]
+"""The flag --threads of every command that computes; given to `use_threads`, or as a part of `MachineFlags`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MachineFlags:
@@ -33,8 +40,8 @@ class MachineFlags:
     workers: int | None = None
     """Processes that load images; chosen for the machine if not given."""
 
-    threads: int | None = None
-    """CPU threads of torch; all cores if not given."""
+    threads: Threads = None
+    """CPU threads of torch."""
 
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto."""
@@ -84,6 +91,35 @@ def flags_of(run: Run) -> RunFlags:
     )
 
 
+def use_threads(wanted: int | None) -> int:
+    """Set torch's number of threads: the wanted one, or one for each core that is free now; says if these are not all.
+
+    Processes that torchrun started share all cores, since they are busy with one another's work.
+
+    Raises:
+        SettingsError: for a number below 1.
+    """
+    if wanted is not None and wanted < 1:
+        raise SettingsError(f"--threads must be at least 1, got {wanted}")
+    threads = wanted or _free_threads()
+    torch.set_num_threads(threads)
+    return threads
+
+
+def _free_threads() -> int:
+    every, sharing = cores(), here().local_count
+    if sharing > 1:
+        return max(1, every // sharing)
+    free = free_cores()
+    if free < every:
+        notes.print(f"note: {_busy(every, free)}, so torch uses {free}; --threads {every} uses all")
+    return free
+
+
+def _busy(every: int, free: int) -> str:
+    return f"other work leaves {free} of {every} cores free"
+
+
 def hardware_of(
     args: MachineFlags,
     *,
@@ -98,16 +134,14 @@ def hardware_of(
         SettingsError: for a number of threads below 1.
         ResourceError: for a device that this machine lacks.
     """
-    if args.threads is not None and args.threads < 1:
-        raise SettingsError(f"threads must be at least 1, got {args.threads}")
     device, processes = find_device(args.device), here()
     check_device(device)
-    torch.set_num_threads(args.threads or max(1, cores() // processes.local_count))
+    threads = use_threads(args.threads)
     return Hardware(
         device=str(device),
         precision=best_precision(device) if args.precision == "auto" else args.precision,
         workers=best_workers(device, in_memory) if args.workers is None else args.workers,
-        threads=torch.get_num_threads(),
+        threads=threads,
         micro_batch=args.micro_batch or batch_size // processes.count,
         processes=processes.count,
         shard=shard,
@@ -133,7 +167,9 @@ def changed_hardware(flags: RunFlags, old: Hardware, batch_size: int) -> Hardwar
     args = flags.machine
     device, processes = find_device(args.device), here()
     check_device(device)
-    return replace(
+    if args.threads is not None and args.threads < 1:
+        raise SettingsError(f"--threads must be at least 1, got {args.threads}")
+    changed = replace(
         old,
         device=str(device),
         precision=old.precision if args.precision == "auto" else args.precision,
@@ -144,6 +180,8 @@ def changed_hardware(flags: RunFlags, old: Hardware, batch_size: int) -> Hardwar
         shard=flags.shard and processes.count > 1,
         decode=flags.decode,
     )
+    _say_if_busy(changed)
+    return changed
 
 
 _NOT_MEASURED = Cost(0.0, 0.0, 0.0, 0, 0, 0)
@@ -166,6 +204,17 @@ def fitting_part(cost: Cost, batch_size: int, wanted: int | None, hardware: Hard
     if hardware.shard:
         return replace(hardware, micro_batch=min(wanted or part, part))
     return replace(hardware, micro_batch=fitting_micro_batch(cost, part, wanted, device, sharing))
+
+
+def _say_if_busy(hardware: Hardware) -> None:
+    """Print that a resumed run, which keeps its number of threads, has more of them than there are free cores."""
+    if hardware.device != "cpu" or hardware.threads == 1 or hardware.processes > 1:
+        return
+    every, free = cores(), free_cores()
+    if free < min(every, hardware.threads):
+        notes.print(
+            f"note: {_busy(every, free)}, and the run uses {hardware.threads} threads; --threads {free} may be faster"
+        )
 
 
 def say_what_differs(new: Hardware, old: Hardware, torch_version: str) -> None:

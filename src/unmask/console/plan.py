@@ -12,10 +12,11 @@ from unmask.contracts import ImageSource, Size
 from unmask.data.multi_views import sizes_of
 from unmask.errors import SettingsError
 from unmask.recipes import Recipe, Tokenizing, Transfer
+from unmask.recipes.by_time import with_more_steps
 from unmask.runs.plan import Plan, shared_memory_needed
 from unmask.runs.run import Run
 from unmask.training.hardware import Hardware, shared_memory_free
-from unmask.training.schedules import epochs_in_words, fitting_batch
+from unmask.training.schedules import epochs_in_words, fitting_batch, steps_of
 from unmask.training.step_cost import Cost
 from unmask.traits import Explained, Hiding
 
@@ -49,6 +50,21 @@ def with_smaller_batch(recipe: R, images: int, command_line: Peek) -> R:
         "(the learning rate scales with it); --batch-size sets it"
     )
     return replace(recipe, batch_size=batch_size)
+
+
+def with_smaller_parts(recipe: Recipe, images: int, command_line: Peek) -> Recipe:
+    """Cut the batch of a recipe that would take few steps, unless a flag sets it; a flag for the rate stays too."""
+    if {"batch-size", "schedule.base-lr"} & set(command_line.flags):
+        return recipe
+    smaller = with_more_steps(recipe, images)
+    if smaller != recipe:
+        steps = steps_of(recipe.epochs, images, recipe.batch_size)
+        console.print(
+            f"batch cut from {recipe.batch_size:,} to {smaller.batch_size:,}, and the highest learning rate from "
+            f"{recipe.schedule.peak(recipe.batch_size):.3g} to {smaller.schedule.peak(smaller.batch_size):.3g}, because "
+            f"{epochs_in_words(recipe.epochs)} of {images:,} images would be {steps:,} steps; --batch-size sets it"
+        )
+    return smaller
 
 
 def say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None:

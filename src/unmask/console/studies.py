@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from unmask.channels import ChannelStatistics
-from unmask.console.hardware import MachineFlags, hardware_of
+from unmask.console.hardware import MachineFlags, hardware_of, use_threads
 from unmask.console.output import console, duration, notes
 from unmask.console.processes import signals
 from unmask.data import AnySource
 from unmask.data.draws import draw_share
 from unmask.data.labelled import Labelled, Subset, open_labelled
 from unmask.data.statistics import measure
-from unmask.errors import ResourceError, SettingsError
-from unmask.files import clear_unfinished
+from unmask.errors import DataError, ResourceError, SettingsError
+from unmask.files import clear_unfinished, read_json, write_text
 from unmask.recipes import Recipe, Tokenizing
 from unmask.study.claims import claimed
 from unmask.study.cost import StepCost, costs
@@ -33,7 +33,7 @@ from unmask.study.plan import (
 )
 from unmask.study.report import collected, write
 from unmask.study.worker import work
-from unmask.training.hardware import Hardware
+from unmask.training.hardware import Hardware, cores
 
 _PIXELS = 64 * 32 * 32  # of all images in one measured pass
 _FEWEST = 4
@@ -51,6 +51,35 @@ def make_folder(out: str) -> Path:
         ) from None
     clear_unfinished(root)
     return root
+
+
+def with_kept_threads(flags: MachineFlags, root: Path) -> MachineFlags:
+    """The flags with the number of threads that the first command in this folder used, if --threads is not given.
+
+    So processes that share the folder measure equal costs of steps, from which the epochs of a comparison follow, no
+    matter how busy the machine is when each starts. A folder of an earlier version, which has costs and no such file,
+    goes on with all cores, as it began. A smaller machine uses all that it has.
+
+    Raises:
+        DataError: if the folder's file does not hold a number.
+    """
+    if flags.threads is not None:
+        return flags
+    kept, every = root / "runs" / "threads.json", cores()
+    if not kept.exists():
+        begun = any((root / "runs").glob("costs-*/costs.json"))
+        threads = use_threads(every if begun else None)
+        write_text(kept, f"{threads}\n")
+        return replace(flags, threads=threads)
+    threads = read_json(kept)
+    if not isinstance(threads, int) or threads < 1:
+        raise DataError(f"{kept} must hold a number of threads, got {threads!r}; delete it")
+    if threads < every:
+        notes.print(
+            f"note: torch uses {threads} of {every} cores, as the first command in {root} did; --threads {every} uses "
+            "all, and measures the cost of steps again"
+        )
+    return replace(flags, threads=min(threads, every))
 
 
 def checked_seeds(seeds: int) -> range:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from unmask.channels import ChannelStatistics
+from unmask.clock import entered
 from unmask.console.arguments import Peek, check_words, parse, peek
 from unmask.console.hardware import (
     RunFlags,
@@ -36,10 +37,11 @@ from unmask.data import AnySource, Digits
 from unmask.data.splits import any_files
 from unmask.errors import DataError, RunError, SettingsError, typed
 from unmask.formats.model import Weights
+from unmask.runs.course import Course
 from unmask.runs.folder import RunFolder
 from unmask.runs.images_of_run import as_begun, keep_names, keep_place, other_images, place_of
 from unmask.runs.job import Images, Outcome
-from unmask.runs.plan import check_whole
+from unmask.runs.plan import check_whole, seconds_of_step
 from unmask.runs.run import AnyJob, Run, new_run
 from unmask.runs.training import Progress, training
 from unmask.runs.weights import check_start, save_start
@@ -88,6 +90,10 @@ class Request(NamedTuple):
     """Adapts initial weights to the images and prints what was changed; no weights: random ones from the seed."""
     say_images: Callable[[], None]
     say_plan: Callable[[Run, nn.Module, Cost], None]
+    minutes: float | None = None
+    """Time after which the run ends; None for as many epochs as the recipe says."""
+    in_time: Callable[[Run, float], Run] = lambda run, _: run
+    """The run with as many epochs as fit in its time, from the expected seconds of a step."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +215,7 @@ def begin(command: Command, request: Request) -> Ready | None:
         seed=common.seed,
         save_every_minutes=common.running.save_every_minutes,
         max_set_aside=common.running.max_set_aside,
+        minutes=request.minutes,
     )
 
     # Measure a step, so that the micro-batch fits in memory and the plan can be printed.
@@ -217,6 +224,8 @@ def begin(command: Command, request: Request) -> Ready | None:
     fitting = fitting_part(cost, recipe.batch_size, common.running.machine.micro_batch, hardware)
     check_whole(module, fitting.micro_batch, recipe.batch_size // fitting.processes)
     run = replace(run, hardware=fitting)
+    if run.minutes is not None:
+        run = request.in_time(run, seconds_of_step(run, train_images, cost))
     request.say_plan(run, module, cost)
     say_shared_memory(run, train_images)
 
@@ -251,8 +260,9 @@ def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready 
         console.print(f"skipped a damaged checkpoint: {line}")
     check_start(run, folder, start)
     step = start.info.step if start else 0
-    if step >= run.steps and (run.job.is_scored is False or folder.results.exists()):
-        console.print(f"{folder.root} is finished: {run.steps:,} of {run.steps:,} steps are done")
+    steps = Course(run, folder.log, step, entered()).steps
+    if step >= steps and (run.job.is_scored is False or folder.results.exists()):
+        console.print(f"{folder.root} is finished: {step:,} of {steps:,} steps are done")
         return None
 
     folder.check_writable()
@@ -260,7 +270,7 @@ def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready 
     say_shared_memory(changed, images.train)
     check_decode(changed.hardware, images.train, run.recipe.views)
     say_what_differs(changed.hardware, run.hardware, run.torch_version)
-    console.print(f"continuing {folder.root} from step {step:,} of {run.steps:,}")
+    console.print(f"continuing {folder.root} from step {step:,} of {steps:,}")
     module, hardware = run.build(), changed.hardware
     check_whole(module, hardware.micro_batch, run.recipe.batch_size // hardware.processes)
     return Ready(changed, folder, data, images, module, start)

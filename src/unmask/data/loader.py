@@ -37,8 +37,8 @@ _EXAMPLES = 8  # images read for measurements; larger batches repeat them
 
 Failures = list[tuple[str, str]]
 
-CropSize = Size | Callable[[int], Size]
-"""Pixels of a crop, or a function from the epoch to them that can be pickled."""
+CropSize = Size | Callable[[float], Size]
+"""Pixels of a crop, or a function from the epochs that are over to them, which can be pickled."""
 
 
 @runtime_checkable
@@ -190,8 +190,9 @@ def batches(
         ResourceError: if a worker dies, or memory runs out in it.
     """
     part = Part(torch.tensor(rows), batch_size) if rows is not None else None
+    count = len(feed.source)
     wanted = (
-        _wanted(feed, samples(step, batch_size, len(feed.source), feed.seed), rows)
+        _wanted(feed, samples(step, batch_size, count, feed.seed), step * batch_size / count, rows)
         for step in range(first_step, steps)
     )
 
@@ -207,10 +208,10 @@ def batches(
         yield batch._replace(part=part)
 
 
-def _wanted(feed: Feed, keys: list[tuple[int, int]], rows: list[int] | None) -> Wanted:
-    epoch = keys[0][0]
+def _wanted(feed: Feed, keys: list[tuple[int, int]], seen: float, rows: list[int] | None) -> Wanted:
+    """What to load for a batch, before which `seen` epochs are over."""
     chosen = keys if rows is None else [keys[row] for row in rows]
-    return Wanted(chosen, epoch, feed.size(epoch) if callable(feed.size) else feed.size)
+    return Wanted(chosen, keys[0][0], feed.size(seen) if callable(feed.size) else feed.size)
 
 
 def example_of(feed: Feed, size: Size, device: torch.device) -> Callable[[int], Batch]:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Shaped
@@ -42,7 +42,7 @@ def _one_view(
 
 
 def _random_geometry(
-    self: "RandomCrop | JitteredCrop | AugmentedCrop", whole: Size, size: Size, *key: int
+    self: "JitteredCrop | AugmentedCrop", whole: Size, size: Size, *key: int
 ) -> Geometry:
     """A random part, perhaps mirrored: the `geometry` of random crops."""
     random = generator("cpu", "crop", *key)
@@ -60,12 +60,22 @@ class RandomCrop:
     flip_probability: float = 0.5
     """Probability of a horizontal flip; 0 if left and right matter, as in text."""
 
+    too_large: Literal["redraw", "clip"] = "redraw"
+    """What happens to a drawn part that is higher or wider than the image: another is drawn, as in torchvision, or its
+    side is cut to the image's, as in MAE's published linear probe (TensorFlow's rule)."""
+
     def __post_init__(self) -> None:
         within(self, "(0, 1]", "smallest_share", usual="MAE uses 0.2")
         within(self, "[0, 1]", "flip_probability")
 
     __call__ = _one_view
-    geometry = _random_geometry
+
+    def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
+        """See `data.geometry.Placing`."""
+        random = generator("cpu", "crop", *key)
+        draw = draw_box if self.too_large == "redraw" else draw_clipped_box
+        part = draw(whole, self.smallest_share, random)
+        return view_of_part(part, size, _drawn_flip(self.flip_probability, random))
 
 
 def _drawn_flip(probability: float, random: torch.Generator) -> bool:
@@ -82,15 +92,37 @@ def draw_box(
     """
     for draws in torch.rand(_TRIES, 4, generator=random).tolist():
         share = smallest_share + draws[0] * (largest_share - smallest_share)
-        area = size.height * size.width * share
-        ratio = math.exp((2 * draws[1] - 1) * math.log(_WIDEST))
-        height, width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
-        if 0 < height <= size.height and 0 < width <= size.width:
-            top = int(draws[2] * (size.height - height + 1))
-            return Box(top, int(draws[3] * (size.width - width + 1)), height, width)
+        part = _drawn_part(size, share, draws[1])
+        if 0 < part.height <= size.height and 0 < part.width <= size.width:
+            return _placed(part, size, draws[2], draws[3])
     height = min(size.height, round(size.width * _WIDEST))
     width = min(size.width, round(size.height * _WIDEST))
     return Box((size.height - height) // 2, (size.width - width) // 2, height, width)
+
+
+def draw_clipped_box(size: Size, smallest_share: float, random: torch.Generator) -> Box:
+    """A random part of an image from one draw: a side that is longer than the image's is cut to it.
+
+    So large parts are not rejected, and the mean area is larger than that of `draw_box`: 0.52 instead of 0.43 of an
+    image of 375 x 500 pixels with a smallest share of 0.08.
+    """
+    draws = torch.rand(4, generator=random).tolist()
+    part = _drawn_part(size, smallest_share + draws[0] * (1 - smallest_share), draws[1])
+    sides = (max(1, min(side, most)) for side, most in zip(part, size, strict=True))
+    return _placed(Size(*sides), size, draws[2], draws[3])
+
+
+def _drawn_part(size: Size, share: float, draw: float) -> Size:
+    """Height and width of a share of the area; the draw, from 0 to 1, is the aspect ratio on a logarithmic scale."""
+    area = size.height * size.width * share
+    ratio = math.exp((2 * draw - 1) * math.log(_WIDEST))
+    return Size(round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio)))
+
+
+def _placed(part: Size, size: Size, down: float, right: float) -> Box:
+    """The part at a place in the image; the draws are from 0 to 1."""
+    top = int(down * (size.height - part.height + 1))
+    return Box(top, int(right * (size.width - part.width + 1)), *part)
 
 
 @dataclass(frozen=True, kw_only=True)

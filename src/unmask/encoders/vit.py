@@ -4,8 +4,8 @@ Pixels of visible patches are gathered before the patch projection, so hidden pa
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Annotated, cast
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -15,7 +15,13 @@ from torch.nn import functional as F
 from unmask.channels import Statistics
 from unmask.contracts import Encoded, Size
 from unmask.encoders.layers import NORM_EPSILON, Block, drawn_token, initialize, initialize_scaled
-from unmask.encoders.positions import RelativeBias, check_width, resized, sine_cosine
+from unmask.encoders.positions import (
+    RelativeBias,
+    TableResampling,
+    check_width,
+    resized,
+    sine_cosine,
+)
 from unmask.masks import PatchMask
 from unmask.patches import filled, gather, normalize, patch_grid, patchify, put_back, size_of
 from unmask.spec import MOST_BLOCKS, Kind, sized, within
@@ -69,15 +75,30 @@ class ViT:
     blocks: AnyBlocks = PlainBlocks()
     """Kind of Transformer blocks and position encoding."""
 
+    position_resampling: TableResampling = "bicubic"
+    """How the position tables of encoder and decoder are resampled for images of another size: bicubic as in MAE's
+    published code, or antialiased as in timm."""
+
     def __post_init__(self) -> None:
         sized(self, "patch_size", "embed_dim", "num_heads", "class_tokens")
         sized(self, "depth", most=MOST_BLOCKS)
         within(self, "(0, 1000]", "mlp_ratio", usual="ViT uses 4")
         check_width(self.embed_dim)
 
+    def fits(self, weights: "ViT") -> bool:
+        """Whether weights of another encoder have this shape; `position_resampling` may differ."""
+        return replace(weights, position_resampling=self.position_resampling) == self
+
     def build(self, image_size: Size, channels: int, statistics: Statistics) -> "VisionTransformer":
         """The module, initialised from torch's global generator."""
         return VisionTransformer(self, image_size, channels, statistics)
+
+
+def with_old_resampling(encoder: Any) -> Any:
+    """The JSON of an encoder from before `position_resampling` existed, with the resampling of that time."""
+    if not isinstance(encoder, dict):
+        return encoder
+    return {**encoder, "position_resampling": "antialiased"}
 
 
 # The usual sizes. Ti and S: Touvron and others, "Training data-efficient image transformers" (DeiT, 2021), table 1.
@@ -116,6 +137,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.patch_size, self.embed_dim, self.channels = spec.patch_size, spec.embed_dim, channels
         self.grid = patch_grid(image_size, spec.patch_size)
+        self.position_resampling: TableResampling = spec.position_resampling
         self.register_buffer("mean", statistics.mean.clone())
         self.register_buffer("std", statistics.std.clone())
         self.patch_embed = PatchEmbed(spec.patch_size, channels, spec.embed_dim)
@@ -244,7 +266,7 @@ class VisionTransformer(nn.Module):
         grid = self.mask_grid(size)
         if self.pos_embed is None:
             return self.cls_token.new_zeros(1 + grid.height * grid.width, self.embed_dim)
-        return resized(self.pos_embed, self.grid, grid)[0]
+        return resized(self.pos_embed, self.grid, grid, self.position_resampling)[0]
 
     def _with_cls(
         self, tokens: Float[Tensor, "m k d"], position: Float[Tensor, " d"]

@@ -15,7 +15,7 @@ from unmask.contracts import Batch, Loss
 from unmask.data.draws import draw_share
 from unmask.data.labelled import TEST_SHARE
 from unmask.data.order import samples
-from unmask.evaluation.features import Features, Tokens
+from unmask.evaluation.features import Features, Tokens, Vectors
 from unmask.randomness import seeded
 from unmask.tasks import Classify, task_for
 from unmask.tasks.heads import AnyHead, AttentiveHead, TokenProbe
@@ -23,7 +23,7 @@ from unmask.tasks.logistic import best_strength, logistic_scores
 from unmask.tasks.neighbors import NEIGHBORS, TEMPERATURE, knn_votes
 from unmask.tasks.task import Score
 from unmask.training.hardware import memory_available
-from unmask.training.loop import train
+from unmask.training.loop import Planned, train
 from unmask.training.optimizers import AdamW, AnyOptimizer, Lars
 from unmask.training.schedules import WarmupCosine, fitting_batch, steps_of
 
@@ -34,9 +34,11 @@ Frozen = Literal["knn", "logistic", "linear", "attentive"]
 
 FROZEN: tuple[str, ...] = get_args(Frozen)
 
-Control = Literal["none", "random", "scratch", "both"]
+Control = Literal["auto", "none", "random", "scratch", "both"]
 """Baselines to score in addition to the encoder.
 
+auto: beside frozen features, random weights and raw pixels, which cost little; beside trained protocols, nothing.
+none: the encoder alone.
 random: the same encoder with random weights, evaluated in the same way; frozen parts stay random.
 scratch: all blocks trained from random weights for the same number of steps, with the same learning rate in all layers.
 """
@@ -44,6 +46,8 @@ scratch: all blocks trained from random weights for the same number of steps, wi
 CPU = torch.device("cpu")
 
 PRETRAINED, RANDOM, SCRATCH = "pretrained", "random initialisation", "from scratch"
+RAW = "raw pixels"
+PLAIN = "plain"
 
 
 class FrozenScore(NamedTuple):
@@ -60,7 +64,7 @@ class Row(NamedTuple):
     arm: str
     protocol: str
     feature: str
-    """The features: cls, mean or patches; or the number of trained blocks."""
+    """The features: cls, mean, gem, patches or pixels; or the number of trained blocks."""
     labels: str
     scores: list[Score]
     setting: str
@@ -70,6 +74,8 @@ class Row(NamedTuple):
     """Speed of the encoder; for cached features, when they were computed."""
     source: Literal["computed", "kept", "trained"]
     """Whether features were computed now or read from disk, or the encoder was trained."""
+    vectors: str = PLAIN
+    """How vectors are centred and whitened, in words; `plain` if they are not."""
 
     @property
     def values(self) -> list[float]:
@@ -88,58 +94,85 @@ class Row(NamedTuple):
 
 
 def evaluate(
-    train: Features | Tokens,
-    test: Features | Tokens,
+    train: Features | Tokens | Vectors,
+    test: Features | Tokens | Vectors,
     protocol: Frozen,
     annotations: AnyAnnotations,
     *,
     seed: int = 0,
     device: torch.device = CPU,
 ) -> list[FrozenScore]:
-    """The protocol's score on class tokens and on mean patch tokens, for the task of these annotations.
+    """The protocol's score on class tokens, on mean patch tokens or on other vectors, for the task of these annotations.
 
-    `linear` uses only class tokens, as in the paper, and `attentive` all tokens. The seed initialises their heads and
-    orders their images. Heads are trained on `device`.
+    Of `Features`, `linear` uses only class tokens, as in the paper; `attentive` needs all tokens. The seed initialises
+    their heads and orders their images. Heads are trained on `device`.
     """
     assert isinstance(train, Tokens) == (protocol == "attentive")
-    task, classes = task_for(Classify(), annotations), len(annotations.names)
-
-    def score_of(scores: Tensor, truth: Tensor) -> Score:
-        scoring = task.scoring(annotations)
-        scoring.add(scores, truth)
-        return scoring.result()
-
     if protocol in PROBES:
         probe, feature = PROBES[protocol]
-        train_tokens, test_tokens = (
-            part.tokens if isinstance(part, Tokens) else part.cls[:, None] for part in (train, test)
+        if isinstance(train, Vectors):
+            feature = train.feature
+        scores = probe_scores(
+            probe,
+            _tokens(train),
+            train.labels,
+            _tokens(test),
+            len(annotations.names),
+            seed,
+            device,
         )
-        scores = probe_scores(probe, train_tokens, train.labels, test_tokens, classes, seed, device)
         words = probe.words(len(train.labels))
-        return [FrozenScore(feature, score_of(scores, test.labels), words)]
-    assert isinstance(train, Features)
-    assert isinstance(test, Features)
+        return [FrozenScore(feature, _score(scores, test.labels, annotations), words)]
     rows: list[FrozenScore] = []
-    pairs = (("cls", train.cls, test.cls), ("mean", train.mean, test.mean))
-    for name, train_features, test_features in pairs:
+    for name, train_vectors, test_vectors in _vectors(train, test):
         if protocol == "knn":
-            scores = knn_votes(train_features, train.labels, test_features, classes)
+            scores = knn_votes(train_vectors, train.labels, test_vectors, len(annotations.names))
             setting = f"cosine, k = {NEIGHBORS}, temperature {TEMPERATURE}"
         else:
-            held_out = draw_share(train.labels.long().numpy(), TEST_SHARE, 0)
-            strength = 1.0
-            if held_out.any():
-                strength = best_strength(
-                    train_features,
-                    train.labels,
-                    held_out,
-                    lambda s, t: score_of(s, t).value,
-                    classes,
-                )
-            scores = logistic_scores(train_features, train.labels, test_features, strength, classes)
-            setting = f"C = {strength:g}, chosen on a fifth of train"
-        rows.append(FrozenScore(name, score_of(scores, test.labels), setting))
+            scores, setting = _logistic(train_vectors, train.labels, test_vectors, annotations)
+        rows.append(FrozenScore(name, _score(scores, test.labels, annotations), setting))
     return rows
+
+
+def _score(scores: Tensor, truth: Tensor, annotations: AnyAnnotations) -> Score:
+    """The score of the task of these annotations."""
+    scoring = task_for(Classify(), annotations).scoring(annotations)
+    scoring.add(scores, truth)
+    return scoring.result()
+
+
+def _tokens(part: Features | Tokens | Vectors) -> Float[Tensor, "n t d"]:
+    """What a probe sees: all tokens, or one vector as the class token."""
+    if isinstance(part, Tokens):
+        return part.tokens
+    return (part.cls if isinstance(part, Features) else part.vectors)[:, None]
+
+
+def _vectors(
+    train: Features | Tokens | Vectors, test: Features | Tokens | Vectors
+) -> list[tuple[str, Tensor, Tensor]]:
+    """The vectors that are scored, with their names."""
+    if isinstance(train, Vectors):
+        assert isinstance(test, Vectors)
+        return [(train.feature, train.vectors, test.vectors)]
+    assert isinstance(train, Features)
+    assert isinstance(test, Features)
+    return [("cls", train.cls, test.cls), ("mean", train.mean, test.mean)]
+
+
+def _logistic(
+    train: Tensor, labels: Tensor, test: Tensor, annotations: AnyAnnotations
+) -> tuple[Float[Tensor, "b classes"], str]:
+    """Scores of logistic regression, and the strength that was chosen, in words."""
+    classes = len(annotations.names)
+    held_out = draw_share(labels.long().numpy(), TEST_SHARE, 0)
+    strength = 1.0
+    if held_out.any():
+        strength = best_strength(
+            train, labels, held_out, lambda s, t: _score(s, t, annotations).value, classes
+        )
+    scores = logistic_scores(train, labels, test, strength, classes)
+    return scores, f"C = {strength:g}, chosen on a fifth of train"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,9 +307,8 @@ def train_in_memory(
         module.train(),
         _batches(inputs, labels, steps, batch_size, seed, device),
         optimizer.build(module),
-        lambda step: schedule.rate(step, steps, batch_size),  # one epoch per step
+        Planned(steps, lambda step: schedule.rate(step, steps, batch_size)),  # one epoch per step
         first_step=0,
-        steps=steps,
         seed=seed,
         device=device,
         precision="float32",

@@ -1,19 +1,14 @@
-"""The arms of an evaluation: the encoder and its baselines. Each gives one row of scores per feature."""
+"""The questions of an evaluation, and the encoders and baselines that are trained to answer them."""
 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
-import torch
-
-from unmask.annotations import AnyAnnotations
 from unmask.data import AnySource
-from unmask.data.draws import draw_few
 from unmask.data.labelled import Labelled
 from unmask.errors import SettingsError
-from unmask.evaluation.features import Features, FeatureStore, Tokens, features_folder
 from unmask.evaluation.frozen import (
     FROZEN,
     PRETRAINED,
@@ -21,10 +16,7 @@ from unmask.evaluation.frozen import (
     RANDOM,
     SCRATCH,
     Control,
-    Frozen,
-    FrozenScore,
     Row,
-    evaluate,
 )
 from unmask.evaluation.tuning import (
     TuningSetup,
@@ -67,6 +59,9 @@ class Question:
     control: Control
     """Baselines to score in addition to the encoder."""
 
+    vectors: Literal["default", "plain"] = "default"
+    """Whether k-NN also scores whitened vectors."""
+
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise SettingsError(f"--seeds must be at least 1, got {self.seeds}")
@@ -86,8 +81,18 @@ class Question:
         return list(range(self.seed, self.seed + self.seeds))
 
     @property
+    def whitens(self) -> bool:
+        """Whether whitened vectors are scored too."""
+        return self.protocol == "knn" and self.vectors == "default"
+
+    @property
+    def beside_frozen(self) -> bool:
+        """Whether random weights and raw pixels are scored beside frozen features."""
+        return self.control != "none"
+
+    @property
     def random(self) -> bool:
-        """Whether a random encoder is scored."""
+        """Whether a random encoder is trained in the same way."""
         return self.control in ("random", "both")
 
     @property
@@ -104,74 +109,6 @@ class Subject(NamedTuple):
     model: Model
     data: AnySource
     labelled: Labelled
-
-
-class FrozenArm(NamedTuple):
-    """The features of an encoder."""
-
-    name: str
-    train: Features | Tokens
-    test: Features | Tokens
-    images_per_second: float
-    """Speed of the encoder when the features were computed."""
-    source: Literal["computed", "kept"]
-    notes: list[str]
-    device: torch.device
-    """Device for training heads on the features."""
-
-
-def frozen_arms(question: Question, subject: Subject) -> Iterator[FrozenArm]:
-    """Features of the encoder and, for `--control random`, of the random one; computed once and cached on disk."""
-    model = subject.model
-    encoders = {PRETRAINED: model.encoder}
-    if question.random:
-        untrained = model.spec.build_encoder(model.run.seed if model.run else 0)
-        encoders[RANDOM] = untrained.to(model.device).eval()
-    folder = features_folder(subject.path)
-    for name, encoder in encoders.items():
-        store = FeatureStore(folder, encoder, model.spec, model.device)
-        kind = store.tokens if question.protocol == "attentive" else store.features
-        train, test = kind(subject.labelled.train), kind(subject.labelled.test)
-        images = len(train.features.labels) + len(test.features.labels)
-        yield FrozenArm(
-            name=name,
-            train=train.features,
-            test=test.features,
-            images_per_second=images / max(train.seconds + test.seconds, 1e-9),
-            source="kept" if train.from_disk and test.from_disk else "computed",
-            notes=[*train.notes, *test.notes],
-            device=model.device,
-        )
-
-
-def frozen_rows(arm: FrozenArm, question: Question, annotations: AnyAnnotations) -> Iterator[Row]:
-    """The scores of the features for every amount of labels."""
-    assert question.protocol in FROZEN
-    protocol = cast(Frozen, question.protocol)
-    for amount in question.labels:
-        started = time.perf_counter()
-        results: dict[str, list[FrozenScore]] = {}
-        for seed in question.draws(amount):
-            labels = arm.train.labels.long().numpy()
-            chosen = torch.from_numpy(draw_few(labels, annotations.names, amount, seed))
-            few_images = arm.train.rows(chosen)
-            for result in evaluate(
-                few_images, arm.test, protocol, annotations, seed=seed, device=arm.device
-            ):
-                results.setdefault(result.feature, []).append(result)
-        seconds = time.perf_counter() - started
-        for feature, draws in results.items():
-            yield Row(
-                arm=arm.name,
-                protocol=protocol,
-                feature=feature,
-                labels=amount,
-                scores=[draw.score for draw in draws],
-                setting=draws[-1].setting,
-                seconds=seconds,
-                images_per_second=arm.images_per_second,
-                source=arm.source,
-            )
 
 
 class TrainedArm(NamedTuple):

@@ -15,6 +15,7 @@ from torch import Tensor
 from unmask.channels import ChannelStatistics
 from unmask.contracts import Size
 from unmask.encoders.positions import resized, resized_table
+from unmask.encoders.vit import ViT
 from unmask.formats.model import Weights
 from unmask.patches import patch_grid
 
@@ -24,9 +25,15 @@ _PROJECTION = "patch_embed.proj.weight"
 _PREDICTION = ("decoder.pred.weight", "decoder.pred.bias")
 
 
-def adapt(weights: Weights, image_size: Size, statistics: ChannelStatistics) -> Weights:
-    """The weights for images of this size, with the channels of the statistics."""
-    spec = weights.spec
+def adapt(
+    weights: Weights, encoder_spec: ViT, image_size: Size, statistics: ChannelStatistics
+) -> Weights:
+    """The weights for images of this size, with the channels of the statistics.
+
+    `encoder_spec` has the shape of the weights, and says how position tables are resampled.
+    """
+    spec, resampling = weights.spec, encoder_spec.position_resampling
+    assert encoder_spec.fits(spec.encoder)
     old = patch_grid(spec.image_size, spec.encoder.patch_size)
     new = patch_grid(image_size, spec.encoder.patch_size)
     channels = len(statistics.mean)
@@ -34,18 +41,25 @@ def adapt(weights: Weights, image_size: Size, statistics: ChannelStatistics) -> 
     mean, std = statistics.tensors()
     encoder = {**weights.encoder, "mean": mean, "std": std}
     if _TABLE in encoder:
-        encoder[_TABLE] = resized(encoder[_TABLE], old, new)
+        encoder[_TABLE] = resized(encoder[_TABLE], old, new, resampling)
     if _RELATIVE in encoder:
         encoder[_RELATIVE] = resized_table(encoder[_RELATIVE], old, new)
     encoder[_PROJECTION] = projection_for(encoder[_PROJECTION], channels)
 
     decoder = dict(weights.decoder)
     if f"decoder.{_TABLE}" in decoder:
-        decoder[f"decoder.{_TABLE}"] = resized(decoder[f"decoder.{_TABLE}"], old, new)
+        table = decoder[f"decoder.{_TABLE}"]
+        decoder[f"decoder.{_TABLE}"] = resized(table, old, new, resampling)
     for name in decoder.keys() & set(_PREDICTION):
         decoder[name] = prediction_for(decoder[name], spec.channels, channels)
 
-    spec = replace(spec, image_size=image_size, channels=channels, statistics=statistics)
+    spec = replace(
+        spec,
+        encoder=encoder_spec,
+        image_size=image_size,
+        channels=channels,
+        statistics=statistics,
+    )
     return weights._replace(spec=spec, encoder=encoder, decoder=decoder)
 
 

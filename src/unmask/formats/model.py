@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unmask.channels import ChannelStatistics
 from unmask.contracts import Size
 from unmask.encoders import AnyEncoder
-from unmask.encoders.vit import VisionTransformer
+from unmask.encoders.vit import VisionTransformer, with_old_resampling
 from unmask.errors import DataError, RunError, SettingsError
 from unmask.files import parse_json
 from unmask.objectives import AnyObjective
@@ -22,7 +22,7 @@ from unmask.randomness import seeded
 from unmask.spec import from_json, sized
 from unmask.targets.tokenizer import current_names
 
-FORMAT = 1
+FORMAT = 2
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -133,6 +133,8 @@ def read_spec(text: str, where: Path) -> ModelSpec:
                 f"{where} has model format {version}, and this unmask reads up to {FORMAT}; install a "
                 "newer unmask"
             )
+        if isinstance(data, dict) and version == 1:
+            data = {**data, "format": 2, "encoder": with_old_resampling(data.get("encoder"))}
         return from_json(ModelSpec, data)
     except (DataError, SettingsError) as error:
         raise DataError(f"the model description in {where} cannot be read: {error}") from None

@@ -6,6 +6,7 @@ from unmask.masking.block import BlockMasking
 from unmask.masking.draw import count_visible, draw_masks
 from unmask.masking.grid import GridMasking
 from unmask.masking.inverse_block import InverseBlockMasking
+from unmask.masking.noise import NoiseMasking
 from unmask.masking.partition import PartitionMasking
 from unmask.masking.random import RandomMasking
 from unmask.masking.squares import AnyPlainMasking, SquareMasking
@@ -18,6 +19,7 @@ __all__ = [
     "BlockMasking",
     "GridMasking",
     "InverseBlockMasking",
+    "NoiseMasking",
     "PartitionMasking",
     "RandomMasking",
     "SquareMasking",

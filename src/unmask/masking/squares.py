@@ -14,6 +14,7 @@ from unmask.errors import SettingsError
 from unmask.masking.block import BlockMasking
 from unmask.masking.grid import GridMasking
 from unmask.masking.inverse_block import InverseBlockMasking
+from unmask.masking.noise import NoiseMasking
 from unmask.masking.partition import PartitionMasking
 from unmask.masking.random import RandomMasking
 from unmask.masks import PatchMask
@@ -25,6 +26,7 @@ AnyPlainMasking = (
     | Annotated[GridMasking, Kind("grid")]
     | Annotated[InverseBlockMasking, Kind("inverse-block")]
     | Annotated[PartitionMasking, Kind("partition")]
+    | Annotated[NoiseMasking, Kind("noise")]
 )
 """The maskings that hide single patches."""
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unmask.contracts import Batch, Loss, Size
 from unmask.encoders.layers import NORM_EPSILON, Mlp, initialize
-from unmask.encoders.positions import resized, sine_cosine
+from unmask.encoders.positions import TableResampling, resized, sine_cosine
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.masks import PatchMask
@@ -72,6 +72,7 @@ class NextPatchHead(nn.Module):
     def __init__(self, spec: AIM, encoder: VisionTransformer, out_dim: int) -> None:
         super().__init__()
         self.grid = encoder.grid
+        self.resampling: TableResampling = encoder.position_resampling
         table = sine_cosine(encoder.embed_dim, encoder.grid).float()[None]
         self.pos_embed = nn.Parameter(table, requires_grad=False)
         self.embed = nn.Linear(encoder.embed_dim, spec.head_dim)
@@ -82,7 +83,7 @@ class NextPatchHead(nn.Module):
 
     def forward(self, patches: Float[Tensor, "b k d"], grid: Size) -> Float[Tensor, "b k p"]:
         """The prediction after each of the first k patches of an image."""
-        positions = resized(self.pos_embed, self.grid, grid)[0, 1:]
+        positions = resized(self.pos_embed, self.grid, grid, self.resampling)[0, 1:]
         tokens = self.embed(patches + positions[: patches.shape[1]])
         for block in self.blocks:
             tokens = block(tokens)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from unmask.attention import attend
 from unmask.contracts import Encoded, Size
 from unmask.encoders.layers import NORM_EPSILON, Block, Mlp, drawn_token, initialize
-from unmask.encoders.positions import check_width, resized, sine_cosine
+from unmask.encoders.positions import TableResampling, check_width, resized, sine_cosine
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.masks import PatchMask
@@ -131,6 +131,7 @@ class TokenDecoder(nn.Module):
         """`has_mask_token`: the decoder inserts a token for each hidden patch; else the encoder gives one."""
         super().__init__()
         self.grid = encoder.grid
+        self.resampling: TableResampling = encoder.position_resampling
         self.embed = nn.Linear(encoder.embed_dim, spec.embed_dim)
         self.mask_token = drawn_token(spec.embed_dim) if has_mask_token else None
         table = sine_cosine(spec.embed_dim, encoder.grid).float()[None]
@@ -161,7 +162,8 @@ class TokenDecoder(nn.Module):
 
     def open(self, encoded: Encoded, mask: PatchMask, grid: Size) -> Float[Tensor, "m t e"]:
         """Class tokens, visible tokens and hidden tokens; after the first block if there is a mask token."""
-        positions = resized(self.pos_embed, self.grid, grid)[0]  # the class token's, then [n e]
+        table = resized(self.pos_embed, self.grid, grid, self.resampling)
+        positions = table[0]  # the class token's, then [n e]
         if self.mask_token is None:
             order = torch.cat([mask.kept_index, mask.removed_index], dim=1)
             return self._embed(encoded.cls, taken(encoded.patches, order), order, positions)
@@ -256,6 +258,7 @@ class CrossDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.grid = encoder.grid
+        self.resampling: TableResampling = encoder.position_resampling
         self.taps = range(len(encoder.blocks))
         self.mask_token = drawn_token(spec.embed_dim)
         table = sine_cosine(spec.embed_dim, encoder.grid).float()[None]
@@ -287,7 +290,7 @@ class CrossDecoder(nn.Module):
         self, encoded: Encoded, index: Int[Tensor, "m out"], grid: Size
     ) -> tuple[Float[Tensor, "m out e"], Float[Tensor, "depth m t d"]]:
         """The queries, and the memory of each block."""
-        positions = resized(self.pos_embed, self.grid, grid)[0, 1:]
+        positions = resized(self.pos_embed, self.grid, grid, self.resampling)[0, 1:]
         tokens = F.embedding(index, self.mask_token[0] + positions)
         maps = torch.stack([*encoded.taps, torch.cat([encoded.cls, encoded.patches], dim=1)])
         return tokens, torch.einsum("om,m...->o...", self.mixture, maps)

@@ -91,8 +91,17 @@ class MAE:
     predicted: float = 1.0
     """Share of the hidden patches that are rebuilt and scored, drawn again at every step (CrossMAE: 49 of 147)."""
 
+    visible_weight: float = 0.0
+    """Weight of the mean error of the visible patches, which are then rebuilt too (0.1: arXiv 2402.03752); MAE has 0."""
+
     def __post_init__(self) -> None:
         within(self, "(0, 1]", "predicted", usual="CrossMAE predicts a third of the hidden patches")
+        within(self, "[0, inf)", "visible_weight", usual="0.1 is small, and MAE has 0")
+        if self.visible_weight and self.predicted < 1:
+            raise SettingsError(
+                f"visible_weight {self.visible_weight:g} rebuilds all patches, and predicted {self.predicted:g} only some; "
+                "set --objective.predicted 1 or --objective.visible-weight 0"
+            )
         self.encoding.check(self.decoder)
 
     def in_words(self, kept: int, patches: int, size: Size) -> tuple[str, str]:
@@ -151,11 +160,14 @@ class MaskedAutoencoder(nn.Module):
             encoder, self.target.out_dim, has_mask_token=has_mask_token
         )
         self.predicted = spec.predicted
+        self.visible_weight = spec.visible_weight
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Draw masks and score the rebuilt patches."""
         grid = self.grid_of(batch.images)
         mask = draw_masks(self.masking, batch.images, grid, generator, part=batch.part)
+        if self.visible_weight:
+            return self.loss_of_all(batch.images, mask)
         return Loss(self.loss(batch.images, some_removed(mask, self.predicted)), {})
 
     def grid_of(self, images: Shaped[Tensor, "b c h w"]) -> Size:
@@ -169,6 +181,15 @@ class MaskedAutoencoder(nn.Module):
         a batch is the mean of the losses of its micro-batches.
         """
         return self.score(self.predict(images, mask), images, mask)
+
+    def loss_of_all(self, images: Shaped[Tensor, "b c h w"], mask: PatchMask) -> Loss:
+        """The mean error of the hidden patches, and the weighted one of the visible patches."""
+        encoded = self.encode(images, mask)
+        output, kept = self.decoder.everything(encoded, mask, self.grid_of(images)), mask.kept_index
+        hidden = self.score(output[:, kept.shape[1] :], images, mask)
+        visible = self.score(output[:, : kept.shape[1]], images, mask._replace(removed_index=kept))
+        total = hidden + self.visible_weight * visible
+        return Loss(total, {"hidden": hidden.detach(), "visible": visible.detach()})
 
     def score(
         self,

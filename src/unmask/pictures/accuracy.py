@@ -65,7 +65,8 @@ def accuracy_bars(bars: Sequence[Bar], chance: float, title: str, path: Path) ->
     groups: dict[str, list[float]] = {bar.group: [] for bar in bars}
     for x, bar in zip(positions, bars, strict=True):
         groups[bar.group].append(x)
-    axes.set_xticks([sum(xs) / len(xs) for xs in groups.values()], list(map(plot_text, groups)))
+    words = [plot_text(group).replace(", ", ",\n") for group in groups]  # so that they do not meet
+    axes.set_xticks([sum(xs) / len(xs) for xs in groups.values()], words)
     axes.set_xlim(-0.9, positions[-1] + 0.9)
     highest = max(bar.point.mean + bar.point.spread for bar in bars)
     axes.set_ylim(0, 112 * max(highest, chance))

@@ -114,7 +114,7 @@ def choose_recipe(size: Size, images: int) -> tuple[str, str]:
 
 def choose_transfer(encoder: ViT) -> str:
     """The name of the recipe for fine-tuning this encoder."""
-    same = [name for name, named in TRANSFERS.items() if named.recipe.encoder == encoder]
+    same = [name for name, named in TRANSFERS.items() if named.recipe.encoder.fits(encoder)]
     if same:
         return same[0]
     if encoder.patch_size <= 4:

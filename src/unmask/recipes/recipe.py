@@ -58,12 +58,6 @@ class Recipe:
         self._check_views()
         side = self.mask_side
         check_squares(self.encoder_grid(), side, self.encoder.patch_size)
-        stages = len(self.every_size())
-        if self.epochs < stages and stages > 1:
-            raise SettingsError(
-                f"{stages} image sizes need at least {stages} epochs, got {self.epochs:g}; use more --epochs or fewer "
-                "--sizes.stages"
-            )
 
     def _check_views(self) -> None:
         """Refuse views that the objective cannot use, or that cannot be divided into patches."""
@@ -101,10 +95,11 @@ class Recipe:
         unit = self.encoder.patch_size * self.mask_side
         return self.sizes.stages_to(self.image_size, unit)
 
-    def size_at(self, epoch: int) -> Size:
-        """The size of crops in an epoch, counted from 0."""
+    def size_at(self, epoch: float) -> Size:
+        """The size of crops when so many epochs are over; it changes between epochs, if they are as many as the sizes."""
         sizes = self.every_size()
-        return sizes[min(len(sizes) - 1, int(epoch * len(sizes) / self.epochs))]
+        over = int(epoch) if self.epochs >= len(sizes) else epoch
+        return sizes[min(len(sizes) - 1, int(over * len(sizes) / self.epochs))]
 
 
 R = TypeVar("R")

@@ -55,7 +55,7 @@ class Tokenizing:
         """All sizes of crops: only one."""
         return (self.image_size,)
 
-    def size_at(self, epoch: int) -> Size:
+    def size_at(self, epoch: float) -> Size:
         """The size of crops in an epoch: the same in all epochs."""
         return self.image_size
 

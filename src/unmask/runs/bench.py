@@ -26,7 +26,7 @@ from unmask.runs.bottleneck import Bench, LoaderSpeed, Machine, StepSpeed, Toget
 from unmask.runs.feeding import feed_for
 from unmask.training.hardware import Hardware, cores, memory_available, wait_for
 from unmask.training.kernels import prepared
-from unmask.training.loop import train
+from unmask.training.loop import Planned, train
 from unmask.training.step_cost import (
     copy_ceiling,
     flops_per_image,
@@ -204,9 +204,8 @@ def _trained(bed: Bed, stream: Iterator[Batch], images: int) -> Reports:
             bed.objective,
             stream,
             bed.recipe.optimizer.build(bed.objective),
-            lambda _: 0.0,
+            Planned(_LONG, lambda _: 0.0),
             first_step=0,
-            steps=_LONG,
             seed=0,
             device=bed.device,
             precision=bed.hardware.precision,

@@ -186,7 +186,9 @@ def _compute(result: Bench) -> list[str]:
             "this recipe are large enough"
         )
     if machine.device == "cpu" and machine.threads < machine.cores:
-        advice.append(f"--threads {machine.cores}: only {machine.threads} threads compute now")
+        advice.append(
+            f"--threads {machine.cores}, if no other work needs the cores: {machine.threads} of them compute now"
+        )
     speeds = [step.images_per_second for step in result.steps]
     if len(speeds) > 1 and speeds[-1] > _STILL_RISING * speeds[-2]:
         advice.append(

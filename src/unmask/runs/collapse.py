@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -29,13 +29,21 @@ from unmask.training.distributed import here, whole
 from unmask.traits import Accompanied, Comparing
 
 LOOKS = 10  # checks in a run
-LEAST_RANK = 0.1
-"""Share of the largest possible rank; less is a collapse, if it is also less than half of the rank before training.
+LOW = 0.5
+"""The rank has collapsed if it is below this share of the rank with random weights, and neighbours agree.
 
-Images of few colours have a low rank in any encoder."""
+The rank of the mean patch token of a healthy MAE run falls to a third of it at first, so a low rank alone tells nothing."""
 
-CLEARLY = 3.0
-"""k-NN must be worse than before training by this many standard errors; in many checks, two happen by chance."""
+VERY_LOW = 0.1
+"""A rank below this share is enough if neighbours are not better, or cannot tell."""
+
+CLEARLY = 4.0
+"""k-NN must be worse than with random weights by this many standard errors.
+
+Leave-one-out votes depend on one another, so in healthy runs k-NN of few images swings by three of them."""
+
+FEW_DIRECTIONS = 2.5
+"""A rank below it is very low too, if random weights have at least twice that; healthy runs of small grey pictures fall to 5."""
 
 _FEWEST, _MOST, _MOST_LARGE = 128, 512, 256  # images
 _LARGE = 128 * 128  # pixels
@@ -57,6 +65,7 @@ class Watch:
     looked_at         number of images
     knn               accuracy of a vote of the five nearest neighbours among the other images, if there are classes
     knn_random        the same before training, with random weights
+    knn_chance        the accuracy of guessing
     """
 
     def __init__(
@@ -97,7 +106,11 @@ class Watch:
             "looked_at": float(len(points)),
         }
         if self._knn_random is not None:
-            fields |= {"knn": self._knn(points), "knn_random": self._knn_random}
+            fields |= {
+                "knn": self._knn(points),
+                "knn_random": self._knn_random,
+                "knn_chance": round(self._chance, _DIGITS),
+            }
         return fields
 
     @torch.inference_mode()
@@ -137,10 +150,20 @@ class Watch:
         """k-NN accuracy with random weights; None if the images have no usable classes."""
         return self._knn(self._untrained) if _classes(self._labels).size else None
 
-    def _knn(self, points: Float[Tensor, "n d"]) -> float:
-        labels = torch.cat(
+    @cached_property
+    def _true(self) -> Int[Tensor, " n"]:
+        """The classes of the checked images."""
+        return torch.cat(
             [crops.annotations for crops in self._crops if isinstance(crops.annotations, Tensor)]
         )
+
+    @property
+    def _chance(self) -> float:
+        """The accuracy of guessing among the checked images' classes."""
+        return 1 / len(self._true.unique())
+
+    def _knn(self, points: Float[Tensor, "n d"]) -> float:
+        labels = self._true
         guesses = knn_classes_of_others(points, labels, int(labels.max()) + 1, _NEIGHBORS)
         return (guesses == labels).double().mean().item()
 
@@ -182,30 +205,40 @@ def in_words(line: dict[str, float]) -> str | None:
     return f"{rank}, k-NN {line['knn']:.1%} ({line['knn_random']:.1%} before training)"
 
 
-def collapse(line: dict[str, float]) -> str | None:
-    """The reason why the embedding has collapsed; None if it has not.
+def collapse(line: dict[str, float], steps: int) -> str | None:
+    """The reason why the embedding has collapsed, at the check in a line of the log of a run of `steps`; None if not.
 
-    Either the rank is low, also compared with the one before training, and k-NN has not improved; or k-NN is clearly
-    worse than before training. Lines of older versions have no rank before training.
+    Rank and neighbours must agree, each against random weights: the rank is below half and k-NN is clearly worse, or the
+    rank is very low (below a tenth, or hardly 2) and k-NN is not better. Where neighbours cannot tell, because there are
+    no classes or too few images for the accuracy of guessing to be clearly worse, a very low rank decides alone. The first
+    check comes too early: the rank of every MAE run falls then. Lines of older versions that lack a field tell nothing by it.
     """
-    if "effective_rank" not in line:
+    if "effective_rank" not in line or line["step"] <= math.ceil(steps / LOOKS):
         return None
-    rank = line["effective_rank"]
-    is_low = rank < min(LEAST_RANK * line["possible_rank"], line.get("rank_random", math.inf) / 2)
-    has_improved = "knn" in line and line["knn"] > line["knn_random"]
-    if is_low and not has_improved:
-        possible = line["possible_rank"]
-        return f"an effective rank of {rank:.1f}{_rank_before(line)}, below {LEAST_RANK:.0%} of {possible:.0f}"
-    if "knn" not in line:
-        return None
-    shares = (line["knn"], line["knn_random"])
-    error = math.sqrt(sum(share * (1 - share) for share in shares) / line["looked_at"])
-    if shares[0] >= shares[1] - CLEARLY * error:
+    rank, before = line["effective_rank"], line.get("rank_random", 0.0)
+    reason = f"an effective rank of {rank:.1f}{_rank_before(line)}"
+    is_very_low = rank < VERY_LOW * before or rank < FEW_DIRECTIONS <= before / 2
+    if not _neighbors_can_tell(line):
+        return reason if is_very_low else None
+    is_clear = rank < LOW * before and _is_clearly_below(line["knn"], line)
+    if not is_clear and not (is_very_low and line["knn"] <= line["knn_random"]):
         return None
     return (
-        f"k-NN {shares[0]:.1%}, clearly below the {shares[1]:.1%} of random initialisation "
+        f"{reason} and k-NN {line['knn']:.1%}, below the {line['knn_random']:.1%} of random initialisation "
         f"(on {line['looked_at']:.0f} images)"
     )
+
+
+def _neighbors_can_tell(line: dict[str, float]) -> bool:
+    """Whether there are enough images to tell guessing from the neighbours of random weights."""
+    return "knn_chance" in line and _is_clearly_below(line["knn_chance"], line)
+
+
+def _is_clearly_below(accuracy: float, line: dict[str, float]) -> bool:
+    """Whether an accuracy is below that of random weights by `CLEARLY` standard errors of the difference."""
+    shares = (accuracy, line["knn_random"])
+    error = math.sqrt(sum(share * (1 - share) for share in shares) / line["looked_at"])
+    return shares[0] < shares[1] - CLEARLY * error
 
 
 def _rank_before(line: dict[str, float]) -> str:

@@ -79,7 +79,9 @@ class Finetune:
         encoder = (
             self.model(run).build_encoder(run.seed)
             if weights is None
-            else adapt(weights, self.recipe.image_size, run.statistics).build_encoder()
+            else adapt(
+                weights, self.recipe.encoder, self.recipe.image_size, run.statistics
+            ).build_encoder()
         )
         with seeded("head", run.seed):
             return self.recipe.task.build(encoder, self.annotations)

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from unmask.encoders.vit import with_old_resampling
 from unmask.errors import DataError, ResourceError, RunError, typed
 from unmask.files import is_unfinished, read_json, unwritable, write_text
 from unmask.locks import Taken, locked
@@ -16,7 +17,7 @@ from unmask.training import checkpoint
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.distributed import here
 
-SPEC_VERSION = 3
+SPEC_VERSION = 4
 _LEFTOVERS = (
     ".spec.json",
     "statistics.json",
@@ -38,6 +39,7 @@ class RunFolder:
         self.checkpoints = self.root / "checkpoints"
         self.features = self.root / "features"
         self.evaluations = self.root / "evaluations"
+        self.vectors = self.root / "vectors"
 
     def create(self, run: Any) -> None:
         """Create the folder and write the spec.
@@ -102,6 +104,8 @@ class RunFolder:
             data = _migrated(data)
         if version in (1, 2):
             data = {**data, "spec_version": 3, "data": _read_as_before(data.get("data"))}
+        if version in (1, 2, 3):
+            data = {**data, "spec_version": 4, "job": _resampled_as_before(data.get("job"))}
         made_by = _command_of(data)
         if commands and made_by not in commands:
             raise RunError(
@@ -226,6 +230,14 @@ def _read_as_before(source: Any) -> Any:
         "tiff": {"frames": "bands", "photometric": False},
     }
     return {**source, **old.get(str(source.get("kind")), {})}
+
+
+def _resampled_as_before(job: Any) -> Any:
+    """A job of versions 1 to 3, whose encoder resamples its position tables as these versions did."""
+    recipe = job.get("recipe") if isinstance(job, dict) else None
+    if not isinstance(recipe, dict) or "encoder" not in recipe:  # a tokenizer has no encoder
+        return job
+    return {**job, "recipe": {**recipe, "encoder": with_old_resampling(recipe["encoder"])}}
 
 
 def _command_of(data: dict[str, Any]) -> str:

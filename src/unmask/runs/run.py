@@ -19,7 +19,7 @@ from unmask.runs.finetune import Finetune
 from unmask.runs.folder import SPEC_VERSION, RunFolder
 from unmask.runs.pretrain import Pretrain
 from unmask.runs.tokenize import Tokenize
-from unmask.spec import Kind, digest, from_json, to_json
+from unmask.spec import Kind, digest, from_json, to_json, within
 from unmask.training.hardware import Hardware, memory_available
 from unmask.training.schedules import steps_of
 
@@ -79,11 +79,15 @@ class Run:
     torch_version: str
     """The version of torch that started the run; exact resuming needs the same version."""
 
+    minutes: float | None = None
+    """Time after which the run ends, all of the command included; null for as many epochs as the recipe says."""
+
     def __post_init__(self) -> None:
         if not 0 <= self.save_every_minutes < math.inf:
             raise SettingsError(
                 f"save_every_minutes must be 0 or more, got {self.save_every_minutes}"
             )
+        within(self, "(0, inf)", "minutes")
         if not 0 <= self.max_set_aside <= 1:
             raise SettingsError(
                 f"max_set_aside must be a share between 0 and 1, got {self.max_set_aside}; 0.05 is 5 %"
@@ -111,7 +115,7 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """Number of steps."""
+        """Number of steps; of a run with a time, as estimated before the first one."""
         return steps_of(self.recipe.epochs, self.images, self.recipe.batch_size)
 
     def images_seen(self, step: int) -> int:
@@ -177,6 +181,7 @@ def new_run(
     seed: int = 0,
     save_every_minutes: float = 10.0,
     max_set_aside: float = 0.05,
+    minutes: float | None = None,
 ) -> Run:
     """A run of a job on the images of a source, with the versions of this package and of torch."""
     import unmask
@@ -196,9 +201,10 @@ def new_run(
         max_set_aside=max_set_aside,
         unmask_version=unmask.__version__,
         torch_version=torch.__version__,
+        minutes=minutes,
     )
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Parameters of a module, position tables included."""
+    """Parameters of a module, position tables included even if they are fixed."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,5 +1,6 @@
 """The training loop of every job, from the first image to the last checkpoint. Read it from top to bottom."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from threading import Event
@@ -8,9 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from unmask.clock import entered
 from unmask.contracts import ImageSource, Reports
 from unmask.data.loader import Failures, Feed, SetAside, batches, example_of
 from unmask.data.order import rows_of
+from unmask.runs.course import Course
 from unmask.runs.feeding import feed_for
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
@@ -69,11 +72,12 @@ def training(
     equipped = _equip(run, module, feed, device, start)
     first_step = start.info.step if start else 0
     logbook = Logbook(folder.log, first_step, equipped.meter)
+    course = Course(run, folder.log, first_step, entered())
     saver = Saver(run, folder, module, equipped.optimizer, equipped.loss_scale)
     set_aside = _SetAsideByAll(run, folder, source)
 
     # The steps: `train` yields a report after each.
-    reports = _steps(run, equipped, feed, device, first_step, set_aside)
+    reports = _steps(run, course, equipped, feed, device, first_step, set_aside)
     stepped = written = saved = time.perf_counter()
     try:
         for report in reports:
@@ -86,12 +90,15 @@ def training(
             logbook.add(report, now - stepped)
             if watch is not None and looks:
                 logbook.note(report.step, watch.look())
+            if course.due(report.step):
+                logbook.note(report.step, course.decide(report.step))
+            is_last = report.step == course.steps
             stepped = time.perf_counter()
 
             # All processes agree on what is due: stop, save, write the log, list unusable images.
             stopping, save, write, unusable, writing = agreed(
                 stop.is_set(),
-                report.step == run.steps or now - saved >= 60 * run.save_every_minutes,
+                is_last or now - saved >= 60 * run.save_every_minutes,
                 now - written >= _WRITE_SECONDS,
                 bool(set_aside.waiting),
                 saver.busy,
@@ -108,10 +115,10 @@ def training(
                 lines = logbook.write()
                 stepped = written = time.perf_counter()
             if save:
-                saver.save(report.step, last=stopping or report.step == run.steps)
+                saver.save(report.step, last=stopping or is_last)
                 saved = stepped = time.perf_counter()
 
-            yield Progress(report.step, run.steps, lines, save)
+            yield Progress(report.step, course.steps, lines, save)
             if stopping:
                 stop.set()  # where another process got the signal
                 return
@@ -174,6 +181,7 @@ def _equip(
 
 def _steps(
     run: Run,
+    course: Course,
     equipped: _Equipped,
     feed: Feed,
     device: torch.device,
@@ -186,7 +194,7 @@ def _steps(
         feed,
         batch_size=recipe.batch_size,
         first_step=first_step,
-        steps=run.steps,
+        steps=run.steps if run.minutes is None else sys.maxsize,
         workers=hardware.workers,
         device=device,
         set_aside=set_aside,
@@ -199,9 +207,8 @@ def _steps(
         equipped.module,
         stream,
         equipped.optimizer,
-        run.rate,
+        course,
         first_step=first_step,
-        steps=run.steps,
         seed=run.seed,
         device=device,
         precision=hardware.precision,

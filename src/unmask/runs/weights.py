@@ -92,7 +92,7 @@ def recipe_for(spec: ModelSpec) -> tuple[str, Recipe, str]:
     The first recipe with their encoder; else MAE's settings for such patches. Decoder and image size are those of
     the weights.
     """
-    same = [name for name, named in RECIPES.items() if named.recipe.encoder == spec.encoder]
+    same = [name for name, named in RECIPES.items() if named.recipe.encoder.fits(spec.encoder)]
     usual = "mae-ti4" if spec.encoder.patch_size <= _SMALL_PATCH else "mae-b16"
     name = same[0] if same else usual
     recipe = RECIPES[name].recipe
@@ -115,7 +115,7 @@ def start_from(found: Found, recipe: Recipe, statistics: ChannelStatistics) -> S
         SettingsError: if the recipe has another encoder; names both shapes.
     """
     spec = found.weights.spec
-    if spec.encoder != recipe.encoder:
+    if not recipe.encoder.fits(spec.encoder):
         raise SettingsError(
             f"--init {found.about} has {shape_of(spec.encoder)}, but the recipe wants "
             f"{shape_of(recipe.encoder)}; leave out --recipe to get one that fits the weights"
@@ -132,7 +132,7 @@ def start_from(found: Found, recipe: Recipe, statistics: ChannelStatistics) -> S
     step = "" if found.step is None else f", step {found.step:,}"
     words = [f"{spec.origin}{step}", used]
     words += adapted(spec, recipe, statistics)
-    return Start(adapt(weights, recipe.image_size, statistics), "; ".join(words))
+    return Start(adapt(weights, recipe.encoder, recipe.image_size, statistics), "; ".join(words))
 
 
 def save_start(folder: RunFolder, run: Run, source: ImageSource, module: nn.Module) -> Checkpoint:
@@ -178,8 +178,10 @@ def adapted(spec: ModelSpec, recipe: Recipe | Transfer, statistics: ChannelStati
     new, channels = recipe.encoder_grid(), len(statistics.mean)
     changes: list[str] = []
     if old != new:
+        smooth = recipe.encoder.position_resampling == "antialiased"
         changes.append(
             f"positions resampled from {old.height} x {old.width} to {new.height} x {new.width}"
+            f"{' with antialiasing' if smooth else ''}"
         )
     if channels != spec.channels:
         changes.append(f"patch projection adapted from {spec.channels} to {channels} channels")

@@ -1,6 +1,6 @@
 """The table and pictures of a study, from the results in its folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,13 @@ def collected(plan: Plan, setting: Setting | None) -> StudyResult:
     study, trials, costs = plan.study, plan.trials, plan.costs if plan.study.timed else {}
     images = 0 if setting is None else len(setting.labelled.train)
 
-    def line(name: str, trial: Trial, beside: str, published: Published) -> Line:
+    def line(
+        name: str,
+        trial: Trial,
+        beside: str,
+        published: Published,
+        published_epochs: Mapping[str, int],
+    ) -> Line:
         codes, spent = trial.tokenizing, costs.get(tokenizer_of(name))
         empty = Line(
             name=name,
@@ -30,6 +36,7 @@ def collected(plan: Plan, setting: Setting | None) -> StudyResult:
             scores={score: [] for score in study.scores},
             train_scores=[],
             published=published,
+            published_epochs=published_epochs,
             cost=costs.get(name) if trial.start == "pretrained" else None,
             seen=trial.recipe.epochs * images,
             failures=[],
@@ -43,12 +50,18 @@ def collected(plan: Plan, setting: Setting | None) -> StudyResult:
         return empty
 
     lines = [
-        line(each.name, trials[each.name], each.beside or study.base, each.published)
+        line(
+            each.name,
+            trials[each.name],
+            each.beside or study.base,
+            each.published,
+            each.published_epochs,
+        )
         for each in study.variations
     ]
     random = None
     if setting is not None:
-        random = line(RANDOM, replace(trials[study.base], start="drawn"), study.base, {})
+        random = line(RANDOM, replace(trials[study.base], start="drawn"), study.base, {}, {})
     majority = None if setting is None else _majority(setting.labelled.test.labels())
     return StudyResult(study, len(plan.seeds), plan.words, lines, random, majority)
 

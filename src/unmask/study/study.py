@@ -171,6 +171,11 @@ class Variation:
     published: Published = field(default_factory=dict[str, float])
     """The paper's values; empty if it has none."""
 
+    published_epochs: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Epochs of pretraining behind the paper's values, by protocol; empty if all variations were trained alike.
+
+    Only values of equal epochs are put in an order."""
+
     beside: str | None = None
     """The variation to compare with; None for the base of the study."""
 

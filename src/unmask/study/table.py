@@ -41,6 +41,8 @@ class Line(NamedTuple):
     train_scores: list[float]
     """Accuracies of fine-tuning on its training images."""
     published: Published
+    published_epochs: Mapping[str, int]
+    """Epochs behind the published values, by protocol; empty if all lines were trained alike."""
     cost: StepCost | None
     seen: float
     """Images shown in pretraining."""
@@ -124,7 +126,8 @@ def _scores(result: StudyResult) -> Iterator[str]:
     for score in scores:
         head.append(f"{NAMES[score]}, %")
         if any(score in line.published for line in result.lines):
-            head.append("paper")
+            has_epochs = any(score in line.published_epochs for line in result.lines)
+            head.append("paper (epochs)" if has_epochs else "paper")
     if has_train_scores:
         head.append("on training images, %")
     yield _row(head)
@@ -134,13 +137,21 @@ def _scores(result: StudyResult) -> Iterator[str]:
         for score in scores:
             cells.append(percent(line.scores.get(score, [])))
             if any(score in other.published for other in result.lines):
-                cells.append(f"{line.published[score]:.1f}" if score in line.published else "")
+                cells.append(_published(line, score))
         if has_train_scores:
             cells.append(percent(line.train_scores))
         yield _row(cells)
     if result.majority is not None:
         shares = {f"{NAMES[score]}, %": percent([result.majority]) for score in scores}
         yield _row(["largest class", *(shares.get(name, "") for name in head[1:])])
+
+
+def _published(line: Line, score: str) -> str:
+    """The paper's value, with its epochs if they are not those of every line."""
+    if score not in line.published:
+        return ""
+    epochs = f" ({line.published_epochs[score]})" if score in line.published_epochs else ""
+    return f"{line.published[score]:.1f}{epochs}"
 
 
 def _missing(result: StudyResult) -> Iterator[str]:
@@ -168,12 +179,7 @@ def _conclusions(result: StudyResult) -> Iterator[str]:
         random = result.random.scores.get(score, []) if result.random else []
         gain = _gain(base.scores.get(score, []), random)
         yield f"**{NAMES[score][0].upper() + NAMES[score][1:]}.** {gain}"
-        pairs = compared(
-            {line.name: line.scores[score] for line in ours},
-            {line.name: line.published[score] for line in ours if score in line.published},
-        )
-        if pairs:
-            yield _order(pairs)
+        yield from _pairs(ours, score)
         if result.seeds > 1 and len(ours) > 1:
             yield _best({line.name: line.scores[score] for line in ours})
     for line in result.lines:
@@ -181,6 +187,22 @@ def _conclusions(result: StudyResult) -> Iterator[str]:
             yield f"{line.name} failed: {failure}"
         for reason in line.collapses:
             yield f"{line.name} collapsed: {reason}"
+
+
+def _pairs(lines: Sequence[Line], score: str) -> Iterator[str]:
+    """Which pairs of the paper have the same order here, and how many are not comparable."""
+    scores = {line.name: line.scores[score] for line in lines}
+    published = {line.name: line.published[score] for line in lines if score in line.published}
+    epochs = {
+        line.name: line.published_epochs[score] for line in lines if score in line.published_epochs
+    }
+    pairs = compared(scores, published, epochs)
+    if pairs:
+        yield _order(pairs)
+    left_out = len(compared(scores, published, {})) - len(pairs)
+    if left_out:
+        noun = "pair is" if left_out == 1 else "pairs are"
+        yield f"{left_out} {noun} not compared, because the paper's values come from different numbers of epochs."
 
 
 def _gain(base: Sequence[float], random: Sequence[float]) -> str:
@@ -296,6 +318,7 @@ def csv_text(result: StudyResult) -> str:
             rows += [(score, draw, value) for draw, value in enumerate(values)]
         rows += [("finetune, training images", d, v) for d, v in enumerate(line.train_scores)]
         rows += [(f"paper: {name}", "", value) for name, value in line.published.items()]
+        rows += [(f"paper, epochs: {name}", "", n) for name, n in line.published_epochs.items()]
         if line.cost is not None:
             rows += [(f"cost: {name}", "", value) for name, value in line.cost._asdict().items()]
             if line.tokenizer_flops:
@@ -325,12 +348,17 @@ def differ(one: Sequence[float], other: Sequence[float]) -> bool:
     return bool(test.pvalue < _SIGNIFICANCE)
 
 
-def compared(ours: Mapping[str, Sequence[float]], published: Mapping[str, float]) -> list[Pair]:
-    """All pairs with different results in the paper; our results are shares, the paper's are per cent."""
+def compared(
+    ours: Mapping[str, Sequence[float]], published: Mapping[str, float], epochs: Mapping[str, int]
+) -> list[Pair]:
+    """All pairs with different results in the paper after equally many epochs.
+
+    Our results are shares, the paper's are per cent. Two results without `epochs` were trained alike.
+    """
     pairs: list[Pair] = []
     both = [name for name in ours if name in published]
     for one, other in combinations(both, 2):
-        if published[one] == published[other]:
+        if published[one] == published[other] or epochs.get(one) != epochs.get(other):
             continue
         better, worse = (one, other) if published[one] > published[other] else (other, one)
         difference = 100 * (mean(ours[better]) - mean(ours[worse]))

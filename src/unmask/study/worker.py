@@ -115,7 +115,7 @@ def _pretrain(job: Job, setting: Setting, stop: Event) -> Iterator[Step]:
     run = _run(f"study: {job.name}", Pretrain(recipe=recipe), job.seed, setting)
     folder = RunFolder(job.folder / "pretrained")
     lines, seconds = yield from _train(job, run, folder, setting, stop)
-    if lines and not stop.is_set() and (reason := collapse(lines[-1])) is not None:
+    if lines and not stop.is_set() and (reason := collapse(lines[-1], run.steps)) is not None:
         job.add("collapsed", reason)
     if seconds and not stop.is_set():
         job.add("seconds", seconds)

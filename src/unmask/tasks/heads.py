@@ -56,6 +56,34 @@ class MeanClassifier(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassTokenHead:
+    """A linear layer on the class token after the encoder's norm: MAE's fine-tuning with a class token.
+
+    The published code's other choice beside `MeanHead`, with similar scores (appendix A.1). There is no fc_norm; the
+    encoder's own norm is trained with it. The linear layer is initialised near zero. In float16 ViT-H may overflow, as
+    the authors note, so use bfloat16 or float32.
+    """
+
+    def build(self, embed_dim: int, classes: int) -> "ClassTokenClassifier":
+        """The module, initialised from torch's global generator."""
+        return ClassTokenClassifier(embed_dim, classes)
+
+
+class ClassTokenClassifier(nn.Module):
+    """See `ClassTokenHead`."""
+
+    uses_norm = True
+
+    def __init__(self, embed_dim: int, classes: int) -> None:
+        super().__init__()
+        self.linear = _linear(embed_dim, classes, 2e-5)
+
+    def forward(self, tokens: Float[Tensor, "b t d"], norm: nn.Module) -> Float[Tensor, "b o"]:
+        """Scores of the classes."""
+        return self.linear(norm(tokens)[:, 0])
+
+
+@dataclass(frozen=True, kw_only=True)
 class TokenProbe:
     """The class token after the encoder's norm, batch normalisation and a linear layer (MAE appendix A.1).
 
@@ -127,6 +155,7 @@ class AttentiveClassifier(nn.Module):
 AnyHead = (
     Annotated[MeanHead, Kind("mean")]
     | Annotated[LinearHead, Kind("linear")]
+    | Annotated[ClassTokenHead, Kind("class-token")]
     | Annotated[TokenProbe, Kind("token-probe")]
     | Annotated[AttentiveHead, Kind("attentive")]
 )

@@ -1,6 +1,6 @@
 """Passages from text, training of the language models, and n-gram models as baselines."""
 
-import ast
+import gzip
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from unmask.text.models import (
     NextCharacterModel,
     Reader,
 )
-from unmask.training.loop import train
+from unmask.training.loop import Planned, train
 from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine
 
@@ -32,6 +32,7 @@ OTHER = "\N{REPLACEMENT CHARACTER}"
 MASK = "\N{LOWER ONE EIGHTH BLOCK}"
 """How a hidden character is printed."""
 
+_OWN_TEXT = Path(__file__).parent / "docstrings.txt.gz"
 _RAREST = 20  # occurrences; rarer characters become OTHER
 _LEAST = 20_000  # characters of a text
 _PIECE, _HELD_OUT_EVERY = 1000, 10
@@ -63,24 +64,21 @@ class Text(NamedTuple):
 
 
 def own_text() -> str:
-    """The docstrings of all files of this package."""
-    docstrings: list[str] = []
-    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            value = node.value if isinstance(node, ast.Expr) else None
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                docstrings.append(" ".join(value.value.split()))
-    return "\n".join(docstrings)
+    """The docstrings of this package as they were in November 2026, one a line.
+
+    They are a stored copy, so that figures do not change with the code.
+    """
+    return gzip.decompress(_OWN_TEXT.read_bytes()).decode("utf-8")
 
 
 def read_text(path: Path | None) -> Text:
-    """The text of a file, or this package's docstrings; every tenth piece of 1,000 characters is held out.
+    """The text of a file, or `own_text`; every tenth piece of 1,000 characters is held out.
 
     Raises:
         DataError: if the file cannot be read, or its text is too short or too uniform.
     """
     if path is None:
-        whole, where = own_text(), "the docstrings of this package"
+        whole, where = own_text(), "docstrings of this package (a copy of November 2026)"
     else:
         whole, where = _read(path), str(path)
     if len(whole) < _LEAST:
@@ -136,9 +134,8 @@ def learn(
         model.train(),
         _batches(reader.length, text, seed),
         AdamW(beta1=0.9, beta2=0.99, weight_decay=0.01).build(model),
-        lambda step: schedule.rate(step, steps, 256),
+        Planned(steps, lambda step: schedule.rate(step, steps, 256)),
         first_step=0,
-        steps=steps,
         seed=seed,
         device=torch.device("cpu"),
         precision="float32",

@@ -4,6 +4,7 @@ A container, a Slurm job or a systemd unit is a control group, and groups are ne
 up to the root holds. The kernel's documentation: admin-guide/cgroup-v2.rst and admin-guide/cgroup-v1/memory.rst.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -45,13 +46,40 @@ def memory_left(root: Path = Path("/")) -> int | None:
     return max(0, min(left)) if left else None
 
 
+class CpuGroup(NamedTuple):
+    """A control group with a limit of CPU time."""
+
+    limit: float
+    """CPUs' worth of time, such as 1.5."""
+    used_seconds: float
+    """CPU time of all its processes so far."""
+
+    @property
+    def whole_cores(self) -> int:
+        """Cores that can work at the same time within the limit; the last one works for a part of the time."""
+        return math.ceil(self.limit)
+
+
+def cpu_groups(root: Path = Path("/")) -> list[CpuGroup]:
+    """The groups of this process that limit CPU time, and whose use of it can be read."""
+    groups = [
+        (_text(folder / "cpu.max").split(), _usage(folder / "cpu.stat"))
+        for folder in _groups("", root)
+    ]
+    groups += [
+        (_quota(folder), _nanoseconds(folder / "cpuacct.usage")) for folder in _groups("cpu", root)
+    ]
+    return [
+        CpuGroup(limit, used)
+        for quota, used in groups
+        if (limit := _ratio(quota)) is not None and used is not None
+    ]
+
+
 def cpu_limit(root: Path = Path("/")) -> float | None:
     """CPUs' worth of time that the groups of this process get, such as 1.5; None without a limit."""
     quotas = [_text(folder / "cpu.max").split() for folder in _groups("", root)]
-    quotas += [
-        [_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")]
-        for folder in _groups("cpu", root)
-    ]
+    quotas += [_quota(folder) for folder in _groups("cpu", root)]
     limits = [limit for quota in quotas if (limit := _ratio(quota)) is not None]
     return min(limits, default=None)
 
@@ -113,6 +141,26 @@ def _mounts(controller: str, root: Path) -> list[_Mount]:
             folder = root / place[4].lstrip("/")
             mounts.append(_Mount(folder, PurePosixPath(place[3])))
     return list(dict.fromkeys(mounts))
+
+
+def _quota(folder: Path) -> list[str]:
+    """Microseconds of CPU time and of the period of a group of version 1."""
+    return [_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")]
+
+
+def _usage(statistics: Path) -> float | None:
+    """Seconds of CPU time in the statistics of a group of version 2."""
+    for line in _text(statistics).splitlines():
+        name, _, used = line.partition(" ")
+        if name == "usage_usec" and used.isdecimal():
+            return int(used) / 1e6
+    return None
+
+
+def _nanoseconds(path: Path) -> float | None:
+    """A file with nanoseconds, in seconds."""
+    text = _text(path)
+    return int(text) / 1e9 if text.isdecimal() else None
 
 
 def _ratio(quota: list[str]) -> float | None:

@@ -117,13 +117,18 @@ def best_workers(device: torch.device, in_memory: bool) -> int:
     return 1 if device.type == "cpu" else min(16, cores())
 
 
+def allowed_cores() -> set[int] | None:
+    """The numbers of the cores that this process may run on; None on macOS and Windows, which do not say."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+
 def cores() -> int:
     """Number of CPU cores that this process may use: those of its affinity, at most its quota of CPU time.
 
     A quota such as 1.5 gives 2: the second core works half of the time, and a single one would leave that half unused.
     """
-    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS and Windows
-    count = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    allowed = allowed_cores()
+    count = (os.cpu_count() or 1) if allowed is None else len(allowed)
     quota = cpu_limit()
     return count if quota is None else max(1, min(count, math.ceil(quota)))
 

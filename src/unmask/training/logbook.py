@@ -49,8 +49,8 @@ class Logbook:
         self._pending.append((report, seconds))
 
     def note(self, step: int, fields: dict[str, float]) -> None:
-        """Add fields to the line of a step; like the loss, they must not differ between identical runs."""
-        self._notes[step] = fields
+        """Add fields to the line of a step; like the loss, they must not differ between identical runs without a time."""
+        self._notes[step] = self._notes.get(step, {}) | fields
 
     def write(self) -> list[dict[str, float]]:
         """Write and return the lines of the steps added since the last call.

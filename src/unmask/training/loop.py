@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -17,21 +19,50 @@ from unmask.training.parameter_groups import set_rates
 from unmask.traits import Following, Preparing
 
 
+@runtime_checkable
+class Course(Protocol):
+    """How long the training is, and its learning rate."""
+
+    @property
+    def steps(self) -> int:
+        """The number of steps; the caller may change it between steps."""
+        ...
+
+    def done(self, step: int) -> float:
+        """The share of the training that is done before a step, counted from 0."""
+        ...
+
+    def rate(self, step: int, /) -> float:
+        """The learning rate of a step, counted from 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A course with a fixed number of steps."""
+
+    steps: int
+    rate: Callable[[int], float]
+
+    def done(self, step: int) -> float:
+        """See `Course`."""
+        return step / self.steps
+
+
 def train(
     trainable: Trainable,
     batches: Iterator[Batch],
     optimizer: torch.optim.Optimizer,
-    rate: Callable[[int], float],
+    course: Course,
     *,
     first_step: int,
-    steps: int,
     seed: int,
     device: torch.device,
     precision: Precision,
     micro_batch: int,
     loss_scale: LossScale | None = None,
 ) -> Reports:
-    """Train from `first_step` to `steps`; yields one report per step.
+    """Train from `first_step` to the end of the course; yields one report per step.
 
     The loop never waits for the GPU: losses stay tensors until the caller reads them. All randomness of a step comes
     from (seed, step). With several processes, each computes its part of every batch and reports the loss of that part.
@@ -40,12 +71,13 @@ def train(
     """
     loss_scale = loss_scale or loss_scale_for(precision)
     module = plain(trainable)
-    for step in range(first_step, steps):
+    step = first_step
+    while step < course.steps:
         started = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - started
-        learning_rate, moment = rate(step), Moment(step, steps, batch.epoch)
-        set_rates(optimizer, learning_rate, step / steps)
+        learning_rate, moment = course.rate(step), Moment(step, course.steps, batch.epoch)
+        set_rates(optimizer, learning_rate, course.done(step))
         randomness = partial(generator, device, "step", seed, step)
         try:
             scale = loss_scale.scale if loss_scale else 1.0
@@ -62,8 +94,9 @@ def train(
         updated = _update(optimizer, loss_scale, step)
         if isinstance(module, Following):
             module.after_step(moment)
+        step += 1
         yield StepReport(
-            step=step + 1,
+            step=step,
             loss=loss.total,
             parts=loss.parts,
             learning_rate=learning_rate,

@@ -1,4 +1,5 @@
-"""Learning rate schedule: linear warm-up, then half a cosine (MAE table 8; Loshchilov and Hutter, 2017)."""
+"""Learning rate schedules: linear warm-up, then half a cosine (MAE table 8; Loshchilov and Hutter, 2017), or a constant
+rate with a cool-down at the end (warm-up-stable-decay; Hu and others, 2024, section 4; Hägele and others, 2024)."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +12,10 @@ _SMALLEST_BATCH = 16
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupCosine:
-    """Linear warm-up from 0, then half a cosine down to `min_lr`, updated at every step."""
+    """Linear warm-up from 0, then half a cosine down to `min_lr`, updated at every step.
+
+    With `cooldown`, the rate stays at its peak instead and falls linearly in the last part of the run.
+    """
 
     base_lr: float = 1.5e-4
     """Base learning rate; the peak is base_lr x batch size / 256 (Goyal and others, 2017)."""
@@ -22,8 +26,12 @@ class WarmupCosine:
     min_lr: float = 0.0
     """Learning rate at the end."""
 
+    cooldown: float | None = None
+    """Share of the run in which the rate falls linearly at its end, after a constant peak; None for half a cosine."""
+
     def __post_init__(self) -> None:
         within(self, "[0, inf)", "base_lr", "warmup_epochs", "min_lr")
+        within(self, "(0, 1]", "cooldown", usual="0.2 is usual")
 
     def peak(self, batch_size: int) -> float:
         """The highest learning rate, at this batch size."""
@@ -34,8 +42,12 @@ class WarmupCosine:
         peak = self.peak(batch_size)
         if epoch < self.warmup_epochs:
             return peak * epoch / self.warmup_epochs
-        done = (epoch - self.warmup_epochs) / (epochs - self.warmup_epochs)
-        return self.min_lr + (peak - self.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
+        if self.cooldown is None:
+            done = (epoch - self.warmup_epochs) / (epochs - self.warmup_epochs)
+            left = 0.5 * (1 + math.cos(math.pi * done))
+        else:
+            left = min(1.0, (1 - epoch / epochs) / self.cooldown)
+        return self.min_lr + (peak - self.min_lr) * left
 
 
 def steps_of(epochs: float, images: int, batch_size: int) -> int:

@@ -17,7 +17,8 @@ from unmask.data.cache import cache_folder
 from unmask.data.labelled import Subset, open_labelled
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError
-from unmask.evaluation.features import CachedFeatures, FeatureStore, features, features_folder
+from unmask.evaluation.features import features
+from unmask.evaluation.store import CachedFeatures, FeatureStore, features_folder
 from unmask.formats.model import ModelSpec
 
 CPU = torch.device("cpu")
@@ -284,7 +285,7 @@ def test_unfinished_files_are_never_read_and_go_first(
     unfinished = store.folder / ".1-aa.safetensors"
     unfinished.write_bytes(bytes(10**6))
     os.utime(unfinished, (0, 0))
-    monkeypatch.setattr("unmask.evaluation.features.WHOLE", 10**6)
+    monkeypatch.setattr("unmask.evaluation.store.WHOLE", 10**6)
     store.features(opened(classes))
     assert not unfinished.exists()
     assert store.features(opened(classes)).from_disk
@@ -299,7 +300,7 @@ def test_the_folder_is_bounded_and_what_is_used_stays(
     stores[0].features(opened(classes))
     one = the_file(store)
     os.utime(one, (1, 1))
-    monkeypatch.setattr("unmask.evaluation.features.WHOLE", int(2.5 * one.stat().st_size))
+    monkeypatch.setattr("unmask.evaluation.store.WHOLE", int(2.5 * one.stat().st_size))
     stores[1].features(opened(classes))
     for path in store.folder.iterdir():
         os.utime(path, (2 if path == one else 3, 2))
@@ -313,7 +314,7 @@ def test_the_folder_is_bounded_and_what_is_used_stays(
 def test_what_is_too_large_is_not_kept(
     store: FeatureStore, classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unmask.evaluation.features.LARGEST", 100)
+    monkeypatch.setattr("unmask.evaluation.store.LARGEST", 100)
     found = store.tokens(opened(classes))
     assert "more than the limit" in found.notes[0]
     assert not store.folder.exists()

@@ -1,0 +1,109 @@
+"""Recipes for a time: the encoder, batch and rate for so much computing.
+
+Batch and rate: at equal compute on CIFAR-10 (6 blocks of 192, one seed), batches of 64 at a highest rate of 1e-3 beat batches of
+256 by 8 points of k-NN after an eighth of 20 minutes of two cores, and hiding 87.5 % with a decoder of one block by 2 more.
+The other numbers are first choices; `studies/minutes.py` compares them.
+"""
+
+from dataclasses import replace
+
+from unmask.contracts import Size
+from unmask.encoders.vit import ViT
+from unmask.masking import RandomMasking, count_visible
+from unmask.objectives import MAE
+from unmask.objectives.decoders import SelfAttentionDecoder
+from unmask.recipes.mae import MAE_B16, MAE_TI4
+from unmask.recipes.recipe import Recipe
+from unmask.training.schedules import WarmupCosine, fitting_batch
+from unmask.traits import Comparing
+
+LEAST_STEPS = 4000
+"""Steps that an encoder should get; with fewer, a smaller one is taken. Not measured yet."""
+
+BATCH = 64
+"""Images per step."""
+
+PEAK = 1e-3
+"""Highest learning rate at this batch size; it grows with the root of the batch size."""
+
+WARMUP = 0.05
+"""Share of the run in which the rate rises."""
+
+RATIO = 0.875
+"""Share of the patches that are hidden."""
+
+COOLDOWN = 0.3
+"""Share of the run in which the rate falls."""
+
+_LARGEST = 224  # pixels of a crop's side
+
+
+def encoders_for(size: Size) -> list[ViT]:
+    """The encoders for images of this typical size, from small to large."""
+    side = min(size)
+    patch = 2 if side <= 12 else 4 if side <= 40 else 8 if side <= 112 else 16
+    shapes = [(128, 4, 4), (192, 6, 3), (192, 12, 3), (384, 12, 6), (768, 12, 12)]
+    return [
+        ViT(patch_size=patch, embed_dim=width, depth=depth, num_heads=heads)
+        for width, depth, heads in shapes
+    ]
+
+
+def recipe_for(encoder: ViT, size: Size, images: int) -> Recipe:
+    """The recipe that trains this encoder on so many images; its epochs are set when its speed is known."""
+    patch, batch = encoder.patch_size, fitting_batch(BATCH, images)
+    side = patch * max(4, min(min(size), _LARGEST) // patch)
+    width = min(512, max(128, encoder.embed_dim // 2))
+    return replace(
+        MAE_TI4 if patch <= 4 else MAE_B16,
+        encoder=encoder,
+        objective=MAE(
+            masking=RandomMasking(ratio=RATIO),
+            decoder=SelfAttentionDecoder(depth=1, embed_dim=width, num_heads=width // 32),
+        ),
+        schedule=WarmupCosine(
+            base_lr=peak(batch) * 256 / batch, warmup_epochs=WARMUP, cooldown=COOLDOWN
+        ),
+        image_size=Size(side, side),
+        batch_size=batch,
+        epochs=1.0,
+    )
+
+
+def peak(batch_size: int) -> float:
+    """The highest learning rate for a batch size: AdamW's grows with the root of it (Malladi and others, 2022)."""
+    return PEAK * (batch_size / BATCH) ** 0.5
+
+
+def with_more_steps(recipe: Recipe, images: int) -> Recipe:
+    """The recipe with a smaller batch, if its epochs of so many images are few steps, and with a rate that suits it.
+
+    Methods that compare the images of a batch keep theirs.
+    """
+    if isinstance(recipe.objective, Comparing):
+        return recipe
+    batch, shown = recipe.batch_size, recipe.epochs * images
+    while batch // 2 >= BATCH and shown < LEAST_STEPS * batch:
+        batch //= 2
+    batch = fitting_batch(batch, images)
+    if batch == recipe.batch_size:
+        return recipe
+    rate = min(recipe.schedule.peak(recipe.batch_size), peak(batch))
+    schedule = replace(recipe.schedule, base_lr=rate * 256 / batch)
+    return replace(recipe, batch_size=batch, schedule=schedule)
+
+
+def products(recipe: Recipe) -> float:
+    """Products of a forward pass of an image, about; a recipe with a masked autoencoder and a decoder of blocks."""
+    assert isinstance(recipe.objective, MAE)
+    assert isinstance(recipe.objective.decoder, SelfAttentionDecoder)
+    grid, encoder, decoder = recipe.encoder_grid(), recipe.encoder, recipe.objective.decoder
+    patches = grid.height * grid.width
+    visible = count_visible(recipe.objective.masking, grid)
+    return _of_blocks(
+        encoder.depth, encoder.embed_dim, visible + encoder.class_tokens
+    ) + _of_blocks(decoder.depth, decoder.embed_dim, patches + encoder.class_tokens)
+
+
+def _of_blocks(depth: int, width: int, tokens: int) -> float:
+    return depth * (12 * width**2 * tokens + 2 * tokens**2 * width)

@@ -1,0 +1,20 @@
+"""`unmask compare` as a user types it."""
+
+from pathlib import Path
+
+import pytest
+from commands.said import Unmask
+
+QUICK = "--encoders xs4 --image-size 8 --epochs 0.5 --images 40 --tuning-steps 1 --seeds 1 --threads 1 --workers 0"
+
+
+@pytest.mark.slow
+def test_published_values_name_their_epochs(unmask: Unmask) -> None:
+    """MAE's are after 1,600 epochs and CrossMAE's after 800: no order follows from them."""
+    said = unmask("compare", "digits", "--methods", "mae,fast", *QUICK.split(), "--out", "table")
+    assert said.status == 0
+    assert "paper (epochs)" in said.out
+    assert "1 pair is not compared, because the paper's values come from different" in said.out
+    assert "Pairs with different results in the paper" not in said.out
+    rows = Path("table/comparison.csv").read_text()
+    assert 'mae,"paper, epochs: finetune",,1600' in rows
