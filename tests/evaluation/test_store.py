@@ -34,16 +34,6 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
     return tiny.make_run(tiny.write_images(tmp_path_factory.mktemp("spec"), 2)).model
 
 
-@pytest.fixture
-def encoder(spec: ModelSpec) -> VisionTransformer:
-    return spec.build_encoder().eval()
-
-
-@pytest.fixture
-def store(tmp_path: Path, encoder: VisionTransformer, spec: ModelSpec) -> FeatureStore:
-    return FeatureStore(tmp_path / "features", encoder, spec, CPU)
-
-
 def opened(data: Path) -> ImageSource:
     return Folder(path=str(data)).open()
 

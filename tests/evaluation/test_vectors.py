@@ -45,16 +45,6 @@ def spec(classes: Path) -> ModelSpec:
     return tiny.make_run(classes, recipe=replace(tiny.RECIPE, encoder=encoder)).model
 
 
-@pytest.fixture
-def encoder(spec: ModelSpec) -> VisionTransformer:
-    return spec.build_encoder().eval()
-
-
-@pytest.fixture
-def store(tmp_path: Path, encoder: VisionTransformer, spec: ModelSpec) -> FeatureStore:
-    return FeatureStore(tmp_path / "features", encoder, spec, CPU)
-
-
 def drawn(count: int, width: int, seed: int = 0) -> torch.Tensor:
     """Vectors with correlated values of very different sizes, far from 0."""
     generator = random(seed)

@@ -23,6 +23,7 @@ from unittest.mock import patch
 import torch
 from runs import tiny
 
+from unmask.clock import enter
 from unmask.data.folder import Folder
 from unmask.data.labelled import open_labelled
 from unmask.runs.finetune import Tuned
@@ -39,6 +40,7 @@ def trained(
     """Go on with pretraining; the steps taken. The last process is told to stop, or is killed, after a step."""
     if first_scale:
         loss_scale._FIRST = first_scale
+    enter()
     folder, stop = RunFolder(root), Event()
     run = Run.read(folder, "pretrain")
     run = replace(run, hardware=replace(run.hardware, **hardware, processes=here().count))

@@ -46,7 +46,7 @@ def run_of(images: Path, minutes: float | None) -> Run:
 
 def taken(run: Run, log: Path, clock: Clock, seconds: object) -> Course:
     """A course after its whole run, in which step i takes seconds(i)."""
-    found, step = Course(run, log, 0, clock.now), 0
+    found, step = Course(run, read_log(log), 0, clock.now), 0
     while step < found.steps:
         clock.now += seconds(step)  # type: ignore[operator]
         step += 1
@@ -98,7 +98,7 @@ def test_the_share_that_is_done_goes_on_from_where_it_is(
 
 
 def test_when_time_is_over_one_step_is_left(images: Path, tmp_path: Path, clock: Clock) -> None:
-    found = Course(run_of(images, 1.0), tmp_path / "log", 0, clock.now)
+    found = Course(run_of(images, 1.0), [], 0, clock.now)
     found.decide(1)
     clock.now += 100
     assert found.decide(6)[ENDS] == 7
@@ -141,7 +141,7 @@ def test_a_resumed_run_repeats_the_decisions_and_does_not_count_the_pause(
     assert decided[0][ENDS] == 300
     assert decided[-1][ENDS] != 300
     running.now += 1000
-    again = Course(Run.read(stopped, "pretrain"), stopped.log, 41, running.now)
+    again = Course(Run.read(stopped, "pretrain"), lines, 41, running.now)
     assert again.steps == decided[-1][ENDS]
     after = sum(4 / line["images_per_second"] for line in lines if line["step"] > 36)
     assert running.now - again._began == pytest.approx(decided[-1][ELAPSED] + after)
@@ -154,4 +154,4 @@ def test_a_resumed_run_ends_in_its_time_too(stopped: RunFolder, running: Running
     lines = read_log(stopped.log)
     assert max(line.get(ELAPSED, 0.0) for line in lines) == pytest.approx(2.0, abs=0.2)
     assert 41 < last.step < 300
-    assert Course(Run.read(stopped, "pretrain"), stopped.log, last.step, 0.0).steps == last.step
+    assert Course(Run.read(stopped, "pretrain"), lines, last.step, 0.0).steps == last.step

@@ -17,10 +17,12 @@ from unmask.contracts import Size
 from unmask.data.multi_views import MultiCrop, TwoCrops
 from unmask.masking import BlockMasking
 from unmask.objectives import DINO, MAE, Latent, MoCo3
+from unmask.runs.course import ENDS
 from unmask.runs.folder import RunFolder
 from unmask.tasks.heads import TokenProbe
 from unmask.training import loss_scale
 from unmask.training.checkpoint import COMPANIONS, LOSS_SCALE
+from unmask.training.logbook import read_log
 from unmask.training.optimizers import AdamW, ClipEach
 from unmask.training.schedules import WarmupCosine
 
@@ -82,8 +84,8 @@ class Done:
         self.images = tiny.write_images(root / "images", IMAGES)
         self.classes = tiny.write_classes(root / "classes", count=11)
 
-    def begun(self, name: str, recipe: Any = RECIPE) -> str:
-        return str(tiny.begin(self.root / name, self.images, recipe=recipe).root)
+    def begun(self, name: str, recipe: Any = RECIPE, **changes: Any) -> str:
+        return str(tiny.begin(self.root / name, self.images, recipe=recipe, **changes).root)
 
     def tuning(self, name: str, recipe: Any = TRANSFER) -> str:
         return str(tiny_transfer.begin(self.root / name, self.classes, recipe).root)
@@ -153,6 +155,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     done.add("half", 2, "trained", root=done.begun("half"), **half)
     done.add("half-parts", 2, "trained", root=done.begun("half-parts"), micro_batch=4, **half)
     done.add("half-shards", 2, "trained", root=done.begun("half-shards"), shard=True, **half)
+    done.add("timed", 2, "trained", root=done.begun("timed", minutes=0.05), told_at=3)
+    done.going_on("timed", 2)
     for name, processes in (("stopped", 2), ("stopped", 3), ("killed", 2)):
         done.going_on(name, processes)
     done.going_on("shards", 2, shard=True)
@@ -292,6 +296,14 @@ def test_fine_tuning_is_that_of_one_process(done: Done, name: str, recipe: Any) 
         assert found == pytest.approx(alone, abs=ROUNDING)
         assert first["top1"] == expected["top1"]
     assert found == pytest.approx(alone, abs=0.2)  # batch normalisation is of each process's images
+
+
+def test_all_processes_end_at_the_step_that_the_first_one_decides(done: Done) -> None:
+    first, second = done.found("timed-on-2")
+    assert first == second
+    lines = read_log(done.folder("timed-on-2").log)
+    assert [line["step"] for line in lines] == list(range(1, first[-1] + 1))
+    assert [line[ENDS] for line in lines if ENDS in line][-1] == first[-1]
 
 
 def test_other_images_are_refused_and_named(done: Done) -> None:

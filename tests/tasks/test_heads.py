@@ -89,8 +89,8 @@ def test_probe_normalises_with_the_right_epsilon_and_keeps_running_statistics() 
     torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * first.var(0))
 
 
-def test_class_token_fine_tuning_equals_timm_forward_and_backward() -> None:
-    """The published classifier is timm's ViT with the class token as its feature; label smoothing 0.1 as in table 9."""
+def timm_and_ours(pool: str, generator: torch.Generator) -> tuple[nn.Module, VisionTransformer]:
+    """timm's classifier with weights off their initial values, and an encoder of ours with its shape."""
     theirs = timm.create_model(
         "vit_tiny_patch16_224",
         img_size=32,
@@ -99,12 +99,18 @@ def test_class_token_fine_tuning_equals_timm_forward_and_backward() -> None:
         depth=3,
         num_heads=3,
         num_classes=5,
-        global_pool="token",
-    ).train()
-    generator = problems.random(3)
+        global_pool=pool,
+    )
     for parameter in theirs.parameters():
         parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    encoder = build(ViT(patch_size=8, embed_dim=24, depth=3, num_heads=3), Size(32, 32))
+    return theirs, build(ViT(patch_size=8, embed_dim=24, depth=3, num_heads=3), Size(32, 32))
+
+
+def test_class_token_fine_tuning_equals_timm_forward_and_backward() -> None:
+    """The published classifier is timm's ViT with the class token as its feature; label smoothing 0.1 as in table 9."""
+    generator = problems.random(3)
+    theirs, encoder = timm_and_ours("token", generator)
+    theirs.train()
     task = Classify(head=ClassTokenHead(), label_smoothing=0.1)
     model = task.build(encoder, problems.classes(5)).train()
 
@@ -136,20 +142,9 @@ def test_class_token_head_begins_near_zero() -> None:
 
 
 def test_pooled_head_equals_timm_with_the_same_weights() -> None:
-    theirs = timm.create_model(
-        "vit_tiny_patch16_224",
-        img_size=32,
-        patch_size=8,
-        embed_dim=24,
-        depth=3,
-        num_heads=3,
-        num_classes=5,
-        global_pool="avg",
-    ).eval()
     generator = problems.random(2)
-    for parameter in theirs.parameters():
-        parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    encoder = build(ViT(patch_size=8, embed_dim=24, depth=3, num_heads=3), Size(32, 32))
+    theirs, encoder = timm_and_ours("avg", generator)
+    theirs.eval()
     model = Classify().build(encoder, problems.classes(5)).eval()
     state = model.state_dict()
     for name, value in theirs.state_dict().items():

@@ -6,10 +6,8 @@ A `Command` holds these differences; everything else is written here once.
 
 import json
 import shlex
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,6 +27,7 @@ from unmask.console.hardware import (
     measured,
     say_what_differs,
 )
+from unmask.console.new_folder import begun_before, folder_names
 from unmask.console.output import console, shown
 from unmask.console.plan import say_shared_memory
 from unmask.console.processes import SharedRun, held, prepared, signals, together
@@ -47,7 +46,8 @@ from unmask.runs.training import Progress, training
 from unmask.runs.weights import check_start, save_start
 from unmask.spec import from_json, to_json
 from unmask.training.checkpoint import Checkpoint, fill
-from unmask.training.distributed import check_batch, here, launched
+from unmask.training.distributed import check_batch, here
+from unmask.training.logbook import read_log
 from unmask.training.step_cost import Cost
 
 T = TypeVar("T")
@@ -177,13 +177,13 @@ def begin(command: Command, request: Request) -> Ready | None:
     """
     common, recipe = request.common, request.job.recipe
     data = as_typed(common.data)
-    before = _begun_before(common.out, common.recipe_name, data)
+    before = begun_before(common.out, common.recipe_name, data)
     if before is not None:
         old = Run.read(before, command.name)
         if (old.recipe, old.data, old.seed) == (recipe, common.data, common.seed):
             again = ["--resume", str(before.root)]
             return resume(command, again, peek(again))
-    names = _folders(common.recipe_name, data)
+    names = folder_names(common.recipe_name, data)
     folder = RunFolder(common.out or next(name for name in names if not Path(name).exists()))
     folder.check_free()
 
@@ -260,7 +260,7 @@ def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready 
         console.print(f"skipped a damaged checkpoint: {line}")
     check_start(run, folder, start)
     step = start.info.step if start else 0
-    steps = Course(run, folder.log, step, entered()).steps
+    steps = Course(run, read_log(folder.log), step, entered()).steps
     if step >= steps and (run.job.is_scored is False or folder.results.exists()):
         console.print(f"{folder.root} is finished: {step:,} of {steps:,} steps are done")
         return None
@@ -305,24 +305,6 @@ def train(command: Command, ready: Ready) -> int:
         console.print(f"{count} images could not be scored; the first is {name}: {reason}")
     command.say_done(replace(run, data=ready.data), folder, ready.images, outcome)
     return 0
-
-
-def _folders(recipe_name: str, data: str) -> Iterator[str]:
-    """runs/RECIPE-DATA, then the same with a number."""
-    name = Path(recipe_name.rpartition(":")[2]).name
-    base = f"{Path('runs') / name}-{Path(data).resolve().name}"
-    yield base
-    yield from (f"{base}-{number}" for number in count(2))
-
-
-def _begun_before(out: str | Path | None, recipe_name: str, data: str) -> RunFolder | None:
-    """The run that this command had started before torchrun restarted it, if there is one."""
-    if launched().restarts == 0:
-        return None
-    taken = takewhile(lambda name: Path(name).exists(), _folders(recipe_name, data))
-    root = out or next(iter(deque(taken, maxlen=1)), None)
-    folder = RunFolder(root) if root else None
-    return folder if folder and folder.spec.exists() else None
 
 
 def _shared(ready: Ready) -> SharedRun:

@@ -1,19 +1,17 @@
 """How far a run is, and where it ends: after a number of steps, or when its time is over.
 
 A run with a time (`Run.minutes`) begins with an estimate of its steps. After every fiftieth of them the first process
-measures how fast it was and decides anew at which step the run ends. The learning rate follows the share of the run that is
+measures how fast it was and decides again at which step the run ends. The learning rate follows the share of the run that is
 done, which goes on from where it is to 1 at the new end, so it never jumps. Each decision is logged, so a resumed run
 repeats those before its checkpoint.
 """
 
 import time
 from bisect import bisect_right
-from pathlib import Path
 from typing import NamedTuple
 
 from unmask.runs.run import Run
-from unmask.training.distributed import everyones, here
-from unmask.training.logbook import read_log
+from unmask.training.distributed import everyones
 
 _DECISIONS = 50  # in a run
 _ENDING = 0.004, 1.0
@@ -37,11 +35,10 @@ class _Decision(NamedTuple):
 class Course:
     """Where a run stands and where it ends; a `training.loop.Course`."""
 
-    def __init__(self, run: Run, log: Path, first_step: int, entered: float) -> None:
-        """`log` holds the steps before `first_step`; `entered` is when the command was entered (`time.monotonic`).
-
-        With several processes, all must call this.
-        """
+    def __init__(
+        self, run: Run, lines: list[dict[str, float]], first_step: int, entered: float
+    ) -> None:
+        """`lines` are those of the log; `entered` is when the command was entered (`time.monotonic`)."""
         self._run, self._first = run, first_step
         self._decisions = [_Decision(0, 0.0, run.steps)]
         self._every = max(1, run.steps // _DECISIONS)
@@ -50,7 +47,6 @@ class Course:
         self._measured: tuple[int, float] | None = None
         """Step and time of the last decision of this process."""
         if run.minutes is not None:
-            lines = everyones(read_log(log) if here().first else [])[0]
             self._repeat([line for line in lines if line["step"] <= first_step])
 
     @property
@@ -73,7 +69,7 @@ class Course:
         return recipe.schedule.rate(epoch, recipe.epochs, recipe.batch_size)
 
     def due(self, step: int) -> bool:
-        """Whether the end is decided anew after this step; the first step of a process is slow, so from then on."""
+        """Whether the end is decided again after this step; the first step of a process is slow, so from then on."""
         regular = step % self._every == 0 or step == self._first + 1
         return self._run.minutes is not None and regular and step < self.steps
 

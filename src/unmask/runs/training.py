@@ -23,7 +23,7 @@ from unmask.training.checkpoint import COMPANIONS, LOSS_SCALE, Checkpoint, fill,
 from unmask.training.distributed import agreed, everyones, here, spread
 from unmask.training.hardware import find_device, wait_for
 from unmask.training.kernels import prepared
-from unmask.training.logbook import Logbook
+from unmask.training.logbook import Logbook, read_log
 from unmask.training.loop import train
 from unmask.training.loss_scale import LossScale, loss_scale_for
 from unmask.training.step_cost import Meter, first_ceiling, flops_per_image
@@ -72,7 +72,8 @@ def training(
     equipped = _equip(run, module, feed, device, start)
     first_step = start.info.step if start else 0
     logbook = Logbook(folder.log, first_step, equipped.meter)
-    course = Course(run, folder.log, first_step, entered())
+    past = everyones(read_log(folder.log) if here().first else [])[0]
+    course = Course(run, past, first_step, entered())
     saver = Saver(run, folder, module, equipped.optimizer, equipped.loss_scale)
     set_aside = _SetAsideByAll(run, folder, source)
 
