@@ -1,11 +1,15 @@
 """What all tests share: one thread, so that sums are the same everywhere, and the published vectors."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the commands do, before torch is loaded
+
 import torch
 from safetensors import safe_open
 from torch import Tensor

@@ -31,6 +31,19 @@ usage: unmask COMMAND [arguments]
 """
 
 
+_SPINS = "1000"
+
+
+def _wait_briefly() -> None:
+    """Let idle threads of torch's OpenMP sleep after some microseconds. To be called before torch is imported.
+
+    By default they spin for milliseconds, so that two threads of which one shares its core with other work take about 30
+    times as long as one thread. With this, about 1.4 times, and as long as before on free cores (docs/speed.md).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+
+
 def main() -> None:
     """Run the command named by the arguments."""
     from unmask.clock import enter
@@ -48,6 +61,7 @@ def main() -> None:
 
         print(f"unmask {__version__}")
         return
+    _wait_briefly()
     command, rest = arguments[0], arguments[1:]
     from unmask.errors import SettingsError, UnmaskError, did_you_mean, loading_died, without_home
 

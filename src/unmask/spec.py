@@ -27,6 +27,9 @@ MOST_BLOCKS = 1_000
 MOST_CODES = 2**20
 """Largest number of codes or prototypes, see `sized`."""
 
+EARLIER_DEFAULT = "earlier default"
+"""Key in the metadata of a field whose default has changed: the first default, which hashes of settings leave out."""
+
 
 @dataclass(frozen=True)
 class Kind:

@@ -11,7 +11,6 @@ from runs import tiny
 
 from unmask import cli
 from unmask.runs.folder import RunFolder
-from unmask.training.hardware import cores
 
 
 @pytest.fixture
@@ -32,8 +31,9 @@ def unmask(
         assert "Traceback" not in out + err
         return Said(status, plain(out), plain(err), out)
 
-    # The cores are not watched: it takes time, and what else the machine does must not change a test.
-    monkeypatch.setattr("unmask.console.hardware.free_cores", cores)
+    # One core: watching the others takes time, and several threads in each of several test processes stall each other.
+    monkeypatch.setattr("unmask.console.hardware.cores", lambda: 1)
+    monkeypatch.setattr("unmask.console.hardware.free_cores", lambda: 1)
     threads = torch.get_num_threads()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

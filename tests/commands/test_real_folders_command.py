@@ -192,7 +192,8 @@ class TestClassesOfTwoFolders:
     def test_evaluate_scores_the_classes_that_there_are(
         self, unmask: Unmask, trained: RunFolder, subset: Path, protocol: str
     ) -> None:
-        said = unmask("evaluate", trained.root, subset, "--protocol", protocol, "--out", "s.json")
+        flags = ["--protocol", protocol, "--control", "none", "--seeds", 1, "--out", "s.json"]
+        said = unmask("evaluate", trained.root, subset, *flags)
         assert said.status == 0, said.err
         assert (
             "no test images of dog, so not in per-class figures and balanced accuracy" in said.out

@@ -112,7 +112,7 @@ def test_digits(unmask: Unmask, tmp_path: Path) -> None:
 
 
 def test_same_seed_same_figures(unmask: Unmask, trained: RunFolder, images: Path) -> None:
-    words = (trained.root, images)
+    words = (trained.root, images / "03.png", images / "04.png")
     first, second = figures_of(unmask, *words), figures_of(unmask, *words)
     assert first == second
     assert figures_of(unmask, *words, "--seed", "1")["images"] != first["images"]

@@ -1,6 +1,9 @@
 """`--threads`: every command that computes takes it, and its default leaves busy cores alone."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,6 +76,26 @@ def test_prediction_takes_it(one_of_four: Unmask, classes: Path, tmp_path: Path)
     said = one_of_four("predict", folder.root, classes / "dogs" / "03.png", "--threads", 3)
     assert said.status == 0
     assert torch.get_num_threads() == 3
+
+
+def test_idle_threads_sleep_soon() -> None:
+    """libgomp reads its settings when it is loaded, with torch."""
+    code = """
+import os, sys
+from unmask import cli
+sys.argv = ["unmask", "no-such-command"]
+try:
+    cli.main()
+finally:
+    print("torch" in sys.modules, os.environ.get("GOMP_SPINCOUNT"), flush=True)
+"""
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    plain = {name: value for name, value in os.environ.items() if name not in names}
+    for own, spins in (({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({names[1]: "ACTIVE"}, None)):
+        ended = subprocess.run(
+            [sys.executable, "-c", code], env=plain | own, capture_output=True, text=True
+        )
+        assert ended.stdout == f"False {spins}\n", ended.stderr
 
 
 @pytest.mark.parametrize(("flags", "threads"), [([], 2), (["--threads", 1], 1)])

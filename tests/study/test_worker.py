@@ -5,7 +5,7 @@ import json
 import shutil
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -16,8 +16,10 @@ from runs import tiny, tiny_transfer
 from unmask.data.kinds import find_source
 from unmask.data.labelled import open_labelled
 from unmask.data.statistics import measure
+from unmask.encoders.vit import VIT_TI16
 from unmask.errors import ResourceError
 from unmask.masking import RandomMasking
+from unmask.spec import EARLIER_DEFAULT
 from unmask.study import Study, Trial, Variation
 from unmask.study.claims import claimed
 from unmask.study.plan import Job, Plan, Setting, essence, jobs
@@ -164,6 +166,26 @@ def test_a_new_field_leaves_old_runs_known() -> None:
     assert {**essence(Newer(size=1)), "kind": "Spec"} == old
     assert essence(Spec(size=1, ratio=0.5)) != old
     assert json.dumps(essence(BASE.recipe)), "all of it is JSON"
+
+
+def test_runs_from_before_a_new_default_are_not_joined_with_new_ones() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Spec:
+        size: int
+        rule: str = "old"
+
+    old, same_as_old = essence(Spec(size=1)), essence(Spec(size=1, rule="old"))
+
+    @dataclass(frozen=True, kw_only=True)
+    class Newer:
+        size: int
+        rule: str = field(default="new", metadata={EARLIER_DEFAULT: "old"})
+
+    assert old == same_as_old == {**essence(Newer(size=1, rule="old")), "kind": "Spec"}
+    assert essence(Newer(size=1))["rule"] == "new"
+    antialiased = essence(replace(VIT_TI16, position_resampling="antialiased"))
+    assert "position_resampling" not in antialiased
+    assert essence(VIT_TI16)["position_resampling"] == "bicubic"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ Pixels of visible patches are gathered before the patch projection, so hidden pa
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, cast
 
 import torch
@@ -24,7 +24,7 @@ from unmask.encoders.positions import (
 )
 from unmask.masks import PatchMask
 from unmask.patches import filled, gather, normalize, patch_grid, patchify, put_back, size_of
-from unmask.spec import MOST_BLOCKS, Kind, sized, within
+from unmask.spec import EARLIER_DEFAULT, MOST_BLOCKS, Kind, sized, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,9 @@ class ViT:
     blocks: AnyBlocks = PlainBlocks()
     """Kind of Transformer blocks and position encoding."""
 
-    position_resampling: TableResampling = "bicubic"
+    position_resampling: TableResampling = field(
+        default="bicubic", metadata={EARLIER_DEFAULT: "antialiased"}
+    )
     """How the position tables of encoder and decoder are resampled for images of another size: bicubic as in MAE's
     published code, or antialiased as in timm."""
 

@@ -20,7 +20,7 @@ from unmask.files import read_json, write_text
 from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.feeding import feed_for
 from unmask.runs.folder import RunFolder
-from unmask.spec import digest
+from unmask.spec import EARLIER_DEFAULT, digest
 from unmask.study.cost import StepCost
 from unmask.study.study import Score, Study, Trial, tokenizer_of
 from unmask.training.hardware import Hardware, find_device
@@ -158,15 +158,15 @@ def note(folder: Path, key: str, value: Any) -> None:
 
 
 def essence(value: Any) -> Any:
-    """A spec as JSON values, without fields that have their default.
+    """A spec as JSON values, without fields that have their default, or the first default if it has changed.
 
-    So a new field with a default does not change the hashes of existing runs.
+    So neither a new field nor a new default gives settings the hash of other settings.
     """
     if is_dataclass(value):
         changed = {
             field.name: essence(getattr(value, field.name))
             for field in fields(value)
-            if getattr(value, field.name) != field.default
+            if getattr(value, field.name) != field.metadata.get(EARLIER_DEFAULT, field.default)
         }
         return {"kind": type(value).__name__, **changed}
     if isinstance(value, tuple):
