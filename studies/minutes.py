@@ -109,6 +109,17 @@ CANDIDATES: dict[str, list[Change]] = {
     "ratio-0.75": [objective(masking=RandomMasking(ratio=0.75))],
     "cross": [objective(decoder=CROSS, predicted=1 / 3)],
     "cross-all": [objective(decoder=CROSS)],
+    "cross-half": [objective(decoder=CROSS, predicted=1 / 3), scheduled(64, 0.5e-3)],
+    "cross-32": [objective(decoder=CROSS, predicted=1 / 3), scheduled(32, 0.5e-3)],
+    "cross-0.75": [
+        objective(decoder=CROSS, predicted=1 / 3, masking=RandomMasking(ratio=0.75)),
+    ],
+    "cross-1": [objective(decoder=replace(CROSS, depth=1), predicted=1 / 3)],
+    "cross-4": [objective(decoder=replace(CROSS, depth=4), predicted=1 / 3)],
+    "cross-rising": [
+        objective(decoder=CROSS, predicted=1 / 3),
+        lambda recipe: replace(recipe, sizes=rising(recipe)),
+    ],
     "partition-4": [objective(masking=PartitionMasking(masks=4, ratio=0.75)), scheduled(16, 1e-3)],
     "rising": [lambda recipe: replace(recipe, sizes=rising(recipe))],
     "squares-0.75": [objective(masking=SquareMasking(masking=RandomMasking(ratio=0.75)))],
