@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "measure how good an encoder is, on labelled images",
     "tokenizer": "learn discrete codes of image patches, as targets for pretraining",
     "words": "the same idea on text: predict hidden characters (BERT) or the next one (GPT)",
+    "doctor": "look for what is wrong with a run, or with images",
     "bench": "measure the training speed of this machine, and find the bottleneck",
     "study": "repeat one of the paper's ablations at your scale",
     "compare": "compare ways to pretrain the same encoder on your images",
