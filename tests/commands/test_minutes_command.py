@@ -93,8 +93,22 @@ def test_a_time_in_which_hardly_a_step_fits_is_refused(unmask: Unmask, images: P
     assert not Path("run").exists()
 
 
-def test_few_epochs_get_more_steps_by_a_smaller_batch(unmask: Unmask) -> None:
-    found = unmask("pretrain", "digits", "--recipe", "mae-digits", "--epochs", "0.5", *FLAGS)
+@pytest.fixture
+def large(tmp_path: Path) -> str:
+    """A recipe with batches of 256 images."""
+    file = tmp_path / "large.py"
+    file.write_text(
+        "from dataclasses import replace\n"
+        "from unmask.recipes import find_recipe\n"
+        "from unmask.training.schedules import WarmupCosine\n"
+        "RATE = WarmupCosine(base_lr=3e-3, warmup_epochs=12)\n"
+        "LARGE = replace(find_recipe('mae-digits'), batch_size=256, epochs=120.0, schedule=RATE)\n"
+    )
+    return f"{file}:LARGE"
+
+
+def test_few_epochs_get_more_steps_by_a_smaller_batch(unmask: Unmask, large: str) -> None:
+    found = unmask("pretrain", "digits", "--recipe", large, "--epochs", "0.5", *FLAGS)
     assert found.status == 0
     assert (
         "batch cut from 256 to 64, and the highest learning rate from 0.003 to 0.001, because 0.5 epochs of 1,442 images "
@@ -108,8 +122,8 @@ def test_few_epochs_get_more_steps_by_a_smaller_batch(unmask: Unmask) -> None:
     )
 
 
-def test_a_batch_that_is_asked_for_stays(unmask: Unmask) -> None:
-    words = ["pretrain", "digits", "--recipe", "mae-digits", "--epochs", "0.5", *FLAGS]
+def test_a_batch_that_is_asked_for_stays(unmask: Unmask, large: str) -> None:
+    words = ["pretrain", "digits", "--recipe", large, "--epochs", "0.5", *FLAGS]
     found = unmask(*words, "--batch-size", "128")
     assert "batch cut" not in found.out
     assert Run.read(RunFolder("run"), "pretrain").recipe.batch_size == 128

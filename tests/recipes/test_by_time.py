@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 
 from unmask.contracts import Size
+from unmask.masking import count_visible
+from unmask.objectives import MAE
 from unmask.recipes import RECIPES, Recipe
 from unmask.recipes.by_time import (
     BATCH,
@@ -38,6 +40,16 @@ def test_patches_and_crops_by_the_size_of_images(size: Size, patch: int, side: i
         recipe = recipe_for(encoder, size, 10_000)
         assert (recipe.encoder.patch_size, recipe.image_size) == (patch, Size(side, side))
         assert from_json(Recipe, json.loads(json.dumps(to_json(recipe)))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("side", "visible"), [(8, 8), (28, 8), (32, 8), (64, 8), (96, 18), (224, 24)]
+)
+def test_at_least_eight_patches_stay_visible(side: int, visible: int) -> None:
+    size = Size(side, side)
+    recipe = recipe_for(encoders_for(size)[0], size, 1000)
+    assert isinstance(recipe.objective, MAE)
+    assert count_visible(recipe.objective.masking, recipe.encoder_grid()) == visible
 
 
 @pytest.mark.parametrize(("images", "batch"), [(50_000, 64), (600, 64), (350, 32), (100, 16)])
