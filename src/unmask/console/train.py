@@ -16,7 +16,7 @@ from torch import nn
 
 from unmask.channels import ChannelStatistics
 from unmask.clock import entered
-from unmask.console.arguments import Peek, check_words, parse, peek
+from unmask.console.arguments import Peek, parse, peek
 from unmask.console.hardware import (
     RunFlags,
     changed_hardware,
@@ -144,7 +144,6 @@ class Command:
 
 def main(command: Command, arguments: list[str]) -> int:
     """Run a training command; returns the exit status."""
-    check_words(arguments, command.name)
     command_line = peek(arguments)
     if "resume" in command_line.flags and not command_line.help:
         status, _ = _run(command, lambda: resume(command, arguments, command_line))
