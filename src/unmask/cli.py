@@ -45,6 +45,9 @@ Start with `unmask demo`, then `unmask pretrain FOLDER`.
 """
 
 
+COMPLETE = "_complete"
+"""What shells call at Tab, followed by the shell's name and the line so far."""
+
 _WITHOUT_TORCH = {"completion"}
 
 _SPINS = "1000"
@@ -102,6 +105,10 @@ def _run(arguments: list[str]) -> int:
     from unmask.console.first_look import answered, closest_command
 
     command, *rest = arguments
+    if command == COMPLETE:
+        from unmask.console.completion import say_candidates
+
+        return say_candidates(rest, COMMANDS)
     if command == "help":
         command, rest = rest[0], ["--help", *rest[1:]]
         if command == "recipes":

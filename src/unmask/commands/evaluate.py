@@ -140,12 +140,7 @@ class _Request(NamedTuple):
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    args = parse(
-        Arguments,
-        arguments,
-        "evaluate",
-        "Say how good an encoder is for labelled images; nothing is masked.",
-    )
+    args = parse(Arguments, arguments, "evaluate")
     use_threads(args.threads)
     paths, data = _words(args)
     path = Path(args.out) if args.out else place_of_scores(paths, _name(args, data))

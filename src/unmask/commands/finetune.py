@@ -285,8 +285,6 @@ def _say_plan(run: Run, recipe: Transfer, module: nn.Module, images: Images, cos
 COMMAND = Command(
     name="finetune",
     arguments=Arguments,
-    about="Fine-tune an encoder, fully or in part, or train one from scratch, on labelled images. Recipes: "
-    f"{', '.join(TRANSFERS)}.",
     request=_request,
     fixed=(
         "recipe_name",

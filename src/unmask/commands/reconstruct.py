@@ -112,8 +112,7 @@ class Reconstructions(NamedTuple):
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    about = "Hide parts of images, rebuild them, and say how far off that is."
-    args = parse(Arguments, arguments, "reconstruct", about)
+    args = parse(Arguments, arguments, "reconstruct")
     _check_out(Path(args.out))
     use_threads(args.threads)
     rebuilt = reconstruct(

@@ -55,6 +55,25 @@ def stands_for(name: str) -> str:
     return _PATHS[name]
 
 
+def check_alias(command: str, name: str, word: str) -> None:
+    """Check the value of an alias, before it is known what the recipe has.
+
+    Raises:
+        SettingsError: for a word that is no number, and for an unknown model or masking.
+    """
+    if name == "masking":
+        _masking(command, word)
+    elif name == "model":
+        _model(word)
+    else:
+        number = int if name == "patch-size" else float
+        try:
+            number(word)
+        except ValueError:
+            kind = "a whole number" if number is int else "a number"
+            raise SettingsError(f"--{name} must be {kind}, got {word!r}") from None
+
+
 def with_aliases(command: str, line: Line, start: Values) -> Line:
     """The command line with dotted flags and kinds in place of aliases.
 
@@ -76,16 +95,12 @@ def with_aliases(command: str, line: Line, start: Values) -> Line:
     layout = flags_of(command, start, chosen)
     if "masking" in given and not any(each.path == _PATHS["masking"] for each in layout):
         raise _without_masking(command, "masking", layout)
+    set_by = {path: f"--{path}" for path in flags}
     for name, word in given.items():
         for path, value in _meant(command, name, word, layout).items():
-            if path in flags:
-                other = (
-                    "--patch-size"
-                    if path == _PATHS["patch-size"] and "patch-size" in given
-                    else f"--{path}"
-                )
-                raise _clash(name, other)
-            flags[path] = [value]
+            if path in set_by:
+                raise _clash(name, set_by[path])
+            flags[path], set_by[path] = [value], f"--{name}"
     return replace(line, flags=flags, kinds=chosen)
 
 

@@ -95,9 +95,7 @@ def peek(arguments: list[str]) -> Peek:
     return Peek(line.words, flags, line.help)
 
 
-def parse(
-    cls: type[T], arguments: list[str], command: str, description: str, default: T | None = None
-) -> T:
+def parse(cls: type[T], arguments: list[str], command: str, default: T | None = None) -> T:
     """Read flags into `cls`, starting from a default; with --help, print the help and exit.
 
     Raises:

@@ -59,7 +59,7 @@ def split(arguments: Sequence[str]) -> Line:
             name, equals, value = word[2:].partition("=")
             name = name.replace("_", "-")
             count = counts.get(name, 1)
-            flags[name] = [value] if equals else [rest.pop(0) for _ in rest[:count]]
+            flags[name] = [value] if equals else _taken(rest, count)
         elif is_kind(word):
             path, _, kind = word.partition(":")
             chosen[path.replace("_", "-")] = kind
@@ -67,3 +67,11 @@ def split(arguments: Sequence[str]) -> Line:
             words.append(word)
     asked = {name for name in ("h", "help", "help-all") if flags.pop(name, None) is not None}
     return Line(words, flags, chosen, bool(asked), "help-all" in asked)
+
+
+def _taken(rest: list[str], count: int) -> list[str]:
+    """Take the words of a value from a command line; fewer if another flag comes first."""
+    words: list[str] = []
+    while rest and len(words) < count and not rest[0].startswith("--"):
+        words.append(rest.pop(0))
+    return words

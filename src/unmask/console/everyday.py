@@ -244,4 +244,14 @@ EVERYDAY = {
         ),
         ("to", "pool", "heads", "decoder-heads", "license", "push", "threads"),
     ),
+    "completion": Page(
+        "Complete commands, flags, kinds and recipes of unmask with Tab, in bash, zsh and fish.",
+        (
+            "unmask completion --install",
+            "unmask completion --install --shell zsh",
+            "unmask completion                 # print the script",
+            "unmask completion --shell fish > unmask.fish",
+        ),
+        ("install", "shell"),
+    ),
 }

@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from unmask.console.aliases import aliases_of, with_aliases
+from unmask.console.aliases import aliases_of, check_alias, with_aliases
 from unmask.console.command_line import Line
 from unmask.console.flag_table import REQUIRED, Choice, Flag, Values, every_flag, flags_of
 from unmask.console.suggestions import unknown_flag, unknown_kind
@@ -41,6 +41,7 @@ def check(command: str, line: Line) -> None:
     for name, words in line.flags.items():
         if name in aliases:
             _present(name, words, aliases[name])
+            check_alias(command, name, words[0])
         elif name not in known:
             raise unknown_flag(command, name, words, every)
         else:
@@ -133,8 +134,8 @@ def _value(flag: Flag, word: str) -> Any:
 
 
 def _present(name: str, words: list[str], metavar: str) -> None:
-    if not words or words[0].startswith("--"):
-        raise SettingsError(f"--{name} needs a value: --{name} {metavar}".rstrip(" .") + "")
+    if not words:
+        raise SettingsError(f"--{name} needs a value: --{name} {metavar}")
 
 
 def _check_any(flags: list[Flag], words: list[str]) -> None:

@@ -34,6 +34,9 @@ _SYNONYMS = {
 }
 """What other programs call a flag."""
 
+_DATA = ["data", "images", "image", "input", "path", "dataset", "data-dir", "data-path", "root", "train-dir"]
+"""What other programs call the flag of their images."""
+
 
 def unknown_flag(
     command: str, name: str, words: list[str], layout: Sequence[Flag | Choice]
@@ -41,12 +44,17 @@ def unknown_flag(
     """The error for a flag that a command does not have, or not with the kinds that are chosen (`layout`)."""
     flags = [each for each in layout if isinstance(each, Flag)]
     every = [each for each in every_flag(command) if isinstance(each, Flag)]
-    for flag in flags:
-        if flag.positional and name in (flag.path, f"{flag.path}s", flag.path.rstrip("s")):
-            value = words[0] if words else flag.metavar
-            return SettingsError(
-                f"{flag.metavar} is given without a flag: write {typed(command, value)} without --{name}"
+    for flag in reversed([flag for flag in flags if flag.positional]):
+        if name == flag.path or (name in _DATA and flag.path in ("data", "images")):
+            own = [each for each in flags if each.positional]
+            line = (
+                words[0] if words and each is flag else each.metavar.rstrip(".") for each in own
             )
+            return SettingsError(
+                f"{flag.metavar.rstrip('.')} is given without a flag: {typed(command, *line)}"
+            )
+    if kind := _as_kind(command, name, words):
+        return SettingsError(f"--{name} is not a flag of `unmask {command}`; write {kind}")
     elsewhere = [flag for flag in every if flag.path == name and flag.under]
     if elsewhere:
         kind = elsewhere[0].under[-1]
@@ -64,9 +72,7 @@ def unknown_flag(
             else f"--{name} belongs to {' '.join(elsewhere[0].under)}, which is not chosen here"
         )
     names = [flag.path for flag in flags if not flag.positional] + list(aliases_of(command))
-    near = _nearest(name, names)
-    if near and (kind := _as_kind(command, near[0], words)):
-        return SettingsError(f"--{name} is not a flag of `unmask {command}`; write {kind}")
+    near = _nearest(name, list(dict.fromkeys(names)))
     meant = f"did you mean {' or '.join(f'--{each}' for each in near)}? " if near else ""
     return SettingsError(
         f"--{name} is not a flag of `unmask {command}`; {meant}`unmask {command} --help-all` lists all"
@@ -94,10 +100,12 @@ def unknown_kind(
     words = [f"{other}:{each}" for other, kinds in choices.items() for each in kinds]
     question = next((each for each in words if each.endswith(f".{path}:{kind}")), None)
     question = question or closest(f"{path}:{kind}", words)
-    meant = f"did you mean {question}? " if question else ""
-    return SettingsError(
-        f"{word} is neither a file nor a kind of a setting; {meant}Settings with kinds: {', '.join(sorted(choices))}"
+    meant = (
+        f"did you mean {question}?"
+        if question
+        else f"settings with kinds: {', '.join(sorted(choices))}"
     )
+    return SettingsError(f"{word} is neither a file nor a kind of a setting; {meant}")
 
 
 def _nearest(name: str, names: list[str]) -> list[str]:
@@ -116,9 +124,9 @@ def _nearest(name: str, names: list[str]) -> list[str]:
     return [ends[each] for each in last]
 
 
-def _as_kind(command: str, near: str, words: list[str]) -> str | None:
+def _as_kind(command: str, path: str, words: list[str]) -> str | None:
     """PATH:KIND, where a flag's value is a kind: --objective dino."""
     for each in every_flag(command):
-        if isinstance(each, Choice) and each.path == near and words and words[0] in each.kinds:
-            return f"{near}:{words[0]}"
+        if isinstance(each, Choice) and each.path == path and words and words[0] in each.kinds:
+            return f"{path}:{words[0]}"
     return None

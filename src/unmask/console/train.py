@@ -106,9 +106,6 @@ class Command:
     arguments: type[Any]
     """The dataclass of its flags."""
 
-    about: str
-    """What it does, for its help."""
-
     request: Callable[[list[str], Peek], Request]
     """Turns a command line into the request for a new run."""
 
@@ -129,7 +126,7 @@ class Command:
 
     def parse(self, arguments: list[str], default: T) -> T:
         """Parse flags, starting from default ones."""
-        return parse(self.arguments, arguments, self.name, self.about, default)
+        return parse(self.arguments, arguments, self.name, default)
 
     def flags_of(self, run: Run, root: str) -> Any:
         """The flags that would give the run in a folder, with every choice filled in."""
