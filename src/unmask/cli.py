@@ -80,6 +80,7 @@ def main() -> None:
 
         print(f"unmask {__version__}")
         return
+    _wait_briefly()
     from unmask.errors import UnmaskError, loading_died, without_home
 
     try:
@@ -120,7 +121,6 @@ def _run(arguments: list[str]) -> int:
         raise closest_command(command, COMMANDS)
     if answered(command, rest):
         return 0
-    _wait_briefly()
     module = import_module(f"unmask.commands.{command}")
     if command not in _WITHOUT_TORCH:
         from unmask.training.hardware import limit_threads

@@ -24,9 +24,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "objective.masking:block --objective.masking.ratio 0.5 photos",
         "task.head:token-probe optimizer.clipping:each photos",
         "--shard photos",
-        "--no-shard photos",
         "--json photos",
-        "--no_json photos",
         "--shard=True photos",
     ],
 )

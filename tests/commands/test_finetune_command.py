@@ -38,6 +38,9 @@ FLAGS = {
     "--decode",
     "--save-every-minutes",
     "--max-set-aside",
+    "--lr",
+    "--model",
+    "--patch-size",
 }
 
 RECIPE = ["--recipe", f"{tiny_transfer.__file__}:TRANSFER", "--threads", "1", "--workers", "0"]
@@ -45,7 +48,7 @@ RECIPE = ["--recipe", f"{tiny_transfer.__file__}:TRANSFER", "--threads", "1", "-
 
 def test_promised_flags(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        finetune.main(["--help"])
+        finetune.main(["--help-all"])
     assert ended.value.code == 0
     assert top_level_flags(capsys.readouterr().out) == FLAGS
 

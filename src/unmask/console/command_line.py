@@ -13,6 +13,9 @@ KIND = re.compile(r"[a-z_.-]+:[a-z0-9-]+")
 """A word that chooses the kind of a setting, such as objective.masking:block."""
 
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class Line:
     """A command line in parts, not checked yet."""
@@ -70,8 +73,10 @@ def split(arguments: Sequence[str]) -> Line:
 
 
 def _taken(rest: list[str], count: int) -> list[str]:
-    """Take the words of a value from a command line; fewer if another flag comes first."""
+    """Take the words of a value from a command line: one, or up to `count` numbers; fewer if another flag comes first."""
     words: list[str] = []
     while rest and len(words) < count and not rest[0].startswith("--"):
+        if words and not _NUMBER.fullmatch(rest[0]):
+            break
         words.append(rest.pop(0))
     return words

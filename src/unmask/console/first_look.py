@@ -112,5 +112,5 @@ def closest_command(wrong: str, known: dict[str, str]) -> SettingsError:
         )
     meant = next((right for right, others in _MEANT.items() if wrong in others.split()), None)
     near = meant or closest(wrong, known)
-    question = f"did you mean `unmask {near}`? " if near else ""
+    question = f"did you mean {near!r}? " if near else ""
     return SettingsError(f"unknown command {wrong!r}; {question}`unmask --help` lists the commands")

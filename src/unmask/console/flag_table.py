@@ -133,13 +133,14 @@ def every_flag(command: str) -> tuple[Flag | Choice, ...]:
 
 @cache
 def word_counts() -> dict[str, int]:
-    """The number of words that follow each flag, for all commands together; 0 for a switch."""
-    return {
-        flag.path: 0 if flag.type == "bool" else flag.count
-        for command in table()["commands"]
-        for flag in every_flag(command)
-        if isinstance(flag, Flag)
-    }
+    """The number of words that follow each flag, for all commands and kinds together: the largest; 0 for a switch."""
+    counts: dict[str, int] = {}
+    for command in table()["commands"]:
+        for flag in every_flag(command):
+            if isinstance(flag, Flag):
+                count = 0 if flag.type == "bool" else flag.count
+                counts[flag.path] = max(count, counts.get(flag.path, 0))
+    return counts
 
 
 def recipe_root(command: str) -> str | None:

@@ -34,7 +34,18 @@ _SYNONYMS = {
 }
 """What other programs call a flag."""
 
-_DATA = ["data", "images", "image", "input", "path", "dataset", "data-dir", "data-path", "root", "train-dir"]
+_DATA = [
+    "data",
+    "images",
+    "image",
+    "input",
+    "path",
+    "dataset",
+    "data-dir",
+    "data-path",
+    "root",
+    "train-dir",
+]
 """What other programs call the flag of their images."""
 
 
