@@ -72,7 +72,11 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help", "--help-all") or arguments == ["help"]:
+    if (
+        not arguments
+        or arguments[0] in ("-h", "--help", "--help-all")
+        or arguments[:2] in (["help"], ["help", "--help"])
+    ):
         print(_help())
         return
     if arguments[0] == "--version":

@@ -11,8 +11,11 @@ import pytest
 from commands.said import Unmask
 
 from unmask.cli import COMMANDS, GROUPS, UNLISTED
+from unmask.console.command_line import split
 from unmask.console.completion import candidates
-from unmask.console.flag_table import table
+from unmask.console.everyday import EVERYDAY
+from unmask.console.flag_table import Flag, every_flag, table
+from unmask.console.flag_values import check, read
 from unmask.recipes import RECIPES
 
 _HEAVY = """
@@ -67,13 +70,19 @@ def test_short_help_is_one_page(unmask: Unmask, command: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_whole_help_lists_every_flag(unmask: Unmask, command: str) -> None:
-    from unmask.console.flag_table import Flag, every_flag
-
     said = unmask(command, "--help-all")
     assert said.status == 0
     flags = [each for each in every_flag(command) if isinstance(each, Flag)]
     assert all(each.metavar if each.positional else f"--{each.path}" in said.out for each in flags)
     assert max(map(len, said.raw.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_examples_have_flags_that_exist(command: str) -> None:
+    for example in EVERYDAY[command].examples:
+        program, name, *words = shlex.split(example.replace("\\\n", " "), comments=True)
+        assert program == "unmask"
+        check(name, split(words[:-2] if ">" in words else words))
 
 
 def test_defaults_are_those_that_apply(unmask: Unmask) -> None:
@@ -183,6 +192,14 @@ def test_a_place_that_cannot_be_written_is_refused_first(unmask: Unmask, images:
     assert "--out file/run cannot be written: Not a directory" in said.err
 
 
+@pytest.mark.parametrize("word", ["a" * 300, "a:" + "b" * 300, f"--{'a' * 300}", "a=" + "b" * 300])
+def test_words_too_long_for_a_file(unmask: Unmask, word: str) -> None:
+    said = unmask("pretrain", word)
+    assert said.status == 1
+    assert said.err.startswith("unmask: ")
+    assert unmask("pretrain", "p", "--out", word).status == 1
+
+
 def spec_of(folder: str) -> dict[str, object]:
     return json.loads((Path(folder) / "spec.json").read_text())["job"]["recipe"]
 
@@ -197,9 +214,6 @@ def test_aliases_set_what_they_stand_for(unmask: Unmask, images: Path, recipe: l
 
 
 def test_an_alias_goes_with_dotted_flags_of_the_same_part(unmask: Unmask) -> None:
-    from unmask.console.command_line import split
-    from unmask.console.flag_values import read
-
     line = "photos --model vit-s8 --encoder.mlp-ratio 3 --masking squares --mask-ratio 0.5"
     start = {"recipe": table()["recipes"]["mae-b16"]["values"]}
     recipe = read("pretrain", split(line.split()), start)["recipe"]

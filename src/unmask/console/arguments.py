@@ -104,6 +104,8 @@ def parse(cls: type[T], arguments: list[str], command: str, default: T | None = 
     line = split(arguments)
     start = {} if default is None else to_json(default)
     if line.help:
+        if not {"recipe", "like"} & line.flags.keys():
+            start.pop("recipe", None)  # the recipe will be chosen, so its numbers are not known
         print(help_of(command, start, every=line.help_all))
         raise SystemExit(0)
     return from_json(cls, read(command, line, start))

@@ -29,9 +29,17 @@ class Line:
     help_all: bool = False
 
 
+def is_file(word: str) -> bool:
+    """Whether a word names a file or folder."""
+    try:
+        return Path(word).exists()
+    except OSError:  # too long for a name, or in a folder that cannot be read
+        return False
+
+
 def is_kind(word: str) -> bool:
     """Whether a word chooses a kind and does not name a file."""
-    return KIND.fullmatch(word) is not None and not Path(word).exists()
+    return KIND.fullmatch(word) is not None and not is_file(word)
 
 
 def split(arguments: Sequence[str]) -> Line:
@@ -52,7 +60,7 @@ def split(arguments: Sequence[str]) -> Line:
             break
         # a name with two dashes and no ending is a flag, whatever file has that name too
         is_flag = word.startswith("--") and "." not in word.partition("=")[0]
-        if word.startswith("-") and word != "-h" and not is_flag and Path(word).exists():
+        if word.startswith("-") and word != "-h" and not is_flag and is_file(word):
             raise SettingsError(
                 f"{word} looks like a flag; for the file of that name, write {shlex.quote('./' + word)}"
             )

@@ -10,8 +10,6 @@ from unmask.console.help_text import help_of
 from unmask.errors import SettingsError, closest
 
 _OTHER_KINDS = {"pretrain": "pretraining", "finetune": "fine-tuning", "tokenizer": "a tokenizer"}
-_ELSEWHERE = {"like", "resume"}
-"""Flags whose run says what the other flags start from."""
 
 
 def answered(command: str, arguments: list[str]) -> bool:
@@ -45,10 +43,10 @@ def _start(command: str, line: Line) -> Values | None:
     root = recipe_root(command)
     if root is None:
         return {}
-    if _ELSEWHERE & line.flags.keys():
+    if "like" in line.flags:
         return None
     names = line.flags.get("recipe")
-    if not names:
+    if not names or "resume" in line.flags:
         return {}
     if ".py" in names[0]:
         return None
@@ -78,9 +76,10 @@ def _check_out(path: str) -> None:
     """
     if path.startswith("~"):
         return  # the command says what is wrong with a home folder
-    place = Path(path).absolute()
-    parent = next(folder for folder in place.parents if folder.exists())
+    parent = Path(path).absolute().parent
     try:
+        while not parent.exists():
+            parent = parent.parent
         with tempfile.TemporaryDirectory(dir=parent, prefix=".unmask-"):
             pass
     except OSError as error:

@@ -4,16 +4,20 @@ Nothing here imports torch, so `unmask` answers a misspelt flag at once.
 """
 
 import copy
+import os
 import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 from unmask.console.aliases import aliases_of, check_alias, with_aliases
-from unmask.console.command_line import Line
+from unmask.console.command_line import Line, is_file
 from unmask.console.flag_table import REQUIRED, Choice, Flag, Values, every_flag, flags_of
 from unmask.console.suggestions import unknown_flag, unknown_kind
 from unmask.errors import SettingsError, closest, typed
+
+_LONGEST_NAME = 255
+"""Bytes in the name of a file, on all usual file systems."""
 
 _SETTING = re.compile(r"([A-Za-z][\w.-]*)=(.*)")
 _SIZE = re.compile(r"0*[1-9]\d*(x0*[1-9]\d*)?", re.IGNORECASE)
@@ -160,7 +164,7 @@ def _check_words(command: str, line: Line) -> None:
     found = {
         word: match
         for word, match in settings.items()
-        if not Path(word).exists() and match[1].replace("_", "-").lower() in flags
+        if not is_file(word) and match[1].replace("_", "-").lower() in flags
     }
     if found:
         words = [word for word in line.words if word not in found]
@@ -172,6 +176,8 @@ def _check_words(command: str, line: Line) -> None:
             f"{next(iter(found))}: settings are written with dashes, not with =: {typed(command, *words)}"
         )
     for word in line.words:
+        if any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(word).parts):
+            raise SettingsError(f"{word[:40]}... is too long for the name of a file")
         if word.startswith("-") and len(word) > 1:
             raise SettingsError(
                 f"{word} is not a flag; flags have two dashes, see `unmask {command} --help`"
@@ -193,17 +199,13 @@ def _check_order(command: str, names: list[str], words: list[str]) -> None:
     """Refuse images where a study, a run or weights belong, if the other word is no path of images."""
     if len(words) != 2 or names[-1] != "DATA" or ".py" in words[0]:
         return
-    first, second = map(Path, words)
-    is_images = first.is_dir() and not (first / "spec.json").exists() and not _holds_weights(first)
-    other = not second.exists() if command == "study" else (second / "spec.json").exists()
-    if is_images and other and (command != "study" or words[1] != "digits"):
+    first, second = words
+    is_run = is_file(f"{first}/spec.json") or any(Path(first).glob("*.safetensors"))
+    swapped = not is_file(second) if command == "study" else is_file(f"{second}/spec.json")
+    if is_file(f"{first}/.") and not is_run and swapped and second != "digits":
         raise SettingsError(
-            f"order: unmask {command} {' '.join(names)}; write {typed(command, words[1], words[0])}"
+            f"order: unmask {command} {' '.join(names)}; write {typed(command, second, first)}"
         )
-
-
-def _holds_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
 
 
 def _word(command: str, flag: Flag, words: list[str]) -> Any:
