@@ -55,6 +55,15 @@ def stands_for(name: str) -> str:
     return _PATHS[name]
 
 
+def in_full(flags: dict[str, str]) -> dict[str, str]:
+    """The flags that are aliases of numbers, under the dotted names that they usually stand for."""
+    return {
+        _PATHS[name]: value
+        for name, value in flags.items()
+        if name in ("lr", "mask-ratio", "patch-size")
+    }
+
+
 def check_alias(command: str, name: str, word: str) -> None:
     """Check the value of an alias, before it is known what the recipe has.
 

@@ -6,6 +6,7 @@ The flags themselves are in a table (`flag_table.py`), so DATA and `--recipe` ca
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from unmask.console.aliases import in_full
 from unmask.console.command_line import split
 from unmask.console.flag_values import read
 from unmask.console.help_text import help_of
@@ -85,14 +86,14 @@ def _number(text: str) -> float:
 def peek(arguments: list[str]) -> Peek:
     """Sort a command line into words and flags; `--flag value` and `--flag=value` are the same.
 
-    Words that choose kinds of settings are dropped, unless a file has that name.
+    Words that choose kinds of settings are dropped, unless a file has that name. An alias is there under both names.
 
     Raises:
         SettingsError: for a file whose name looks like a flag.
     """
     line = split(arguments)
     flags = {name: " ".join(words) if words else "True" for name, words in line.flags.items()}
-    return Peek(line.words, flags, line.help)
+    return Peek(line.words, flags | in_full(flags), line.help)
 
 
 def parse(cls: type[T], arguments: list[str], command: str, default: T | None = None) -> T:
