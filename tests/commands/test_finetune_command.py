@@ -175,7 +175,7 @@ def test_resuming_refuses_changes(unmask: Unmask, classes: Path, tmp_path: Path)
         assert said.status == 1
         assert words in said.err
     said = unmask("finetune", "--resume")
-    assert "--resume needs the folder of a run" in said.err
+    assert "--resume needs a value: --resume RUN" in said.err
 
 
 def test_resuming_with_other_images(unmask: Unmask, classes: Path, tmp_path: Path) -> None:
