@@ -79,7 +79,7 @@ def main() -> None:
     ):
         print(_help())
         return
-    if arguments[0] == "--version":
+    if arguments[0] in ("--version", "-V"):
         from unmask import __version__
 
         print(f"unmask {__version__}")

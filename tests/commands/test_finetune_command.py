@@ -121,7 +121,7 @@ def test_flags_for_another_encoder_are_refused(
     assert said.status == 1
     assert "the encoder has 1 blocks of 8 with 2 heads" in said.err
     assert "but the settings ask for 2 blocks of 8 with 2 heads" in said.err
-    assert "leave out the flags that begin with --encoder" in said.err
+    assert "leave out --model, --patch-size and the flags that begin with --encoder" in said.err
 
 
 def test_small_data_get_a_smaller_batch_and_it_says_so(

@@ -168,7 +168,7 @@ def _request_for(common: Common, recipe: Transfer, weights: Found | None) -> Req
     if weights is not None and not recipe.encoder.fits(weights.weights.spec.encoder):
         raise SettingsError(
             f"the encoder has {shape_of(weights.weights.spec.encoder)}, but the settings ask for "
-            f"{shape_of(recipe.encoder)}; leave out the flags that begin with --encoder"
+            f"{shape_of(recipe.encoder)}; leave out --model, --patch-size and the flags that begin with --encoder"
         )
     images = common.images
     job = Finetune(recipe=recipe, annotations=images.train.annotations, init=None)
