@@ -32,11 +32,16 @@ def help_of(command: str, start: Values, *, every: bool = False) -> str:
     return "\n".join(_tree(command, start) if every else _page(command, start))
 
 
+def _usage(command: str, flags: list[Flag | Choice]) -> str:
+    words = [each.metavar for each in flags if isinstance(each, Flag) and each.positional]
+    return " ".join(["usage: unmask", command, *words, "[flags]"])
+
+
 def _page(command: str, start: Values) -> Iterator[str]:
     page = EVERYDAY[command]
     flags = flags_of(command, start)
     words = [each for each in flags if isinstance(each, Flag) and each.positional]
-    yield f"usage: unmask {command} {' '.join([*(each.metavar for each in words), '[flags]'])}"
+    yield _usage(command, flags)
     yield ""
     yield from textwrap.wrap(page.about, WIDTH)
     yield ""
@@ -62,9 +67,11 @@ def _page(command: str, start: Values) -> Iterator[str]:
 
 def _tree(command: str, start: Values) -> Iterator[str]:
     """All flags: first those of the command itself, then each choice with the flags of its kinds."""
+    present = flags_of(command, start)
+    yield _usage(command, present)
+    yield ""
     yield from textwrap.wrap(EVERYDAY[command].about, WIDTH)
     yield ""
-    present = flags_of(command, start)
     defaults = {each.path: each for each in present}
     chosen = {f"{each.path}:{each.kind}" for each in present if isinstance(each, Choice)}
     if aliases := aliases_of(command):
@@ -99,8 +106,9 @@ def _tree(command: str, start: Values) -> Iterator[str]:
         flag = known if isinstance(known, Flag) and set(each.under) <= chosen else each
         label = flag.metavar if flag.positional else f"--{flag.path} {flag.metavar}"
         yield from _row(label, flag.help + _default(flag, start), indent)
-    yield ""
-    yield f"A kind is chosen by its word: unmask {command} ... PATH:KIND --PATH.FLAG VALUE"
+    if chosen:
+        yield ""
+        yield f"A kind is chosen by its word: unmask {command} ... PATH:KIND --PATH.FLAG VALUE"
 
 
 def _is_dotted(each: Flag | Choice) -> bool:

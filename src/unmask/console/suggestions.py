@@ -66,27 +66,27 @@ def unknown_flag(
             )
     if kind := _as_kind(command, name, words):
         return SettingsError(f"--{name} is not a flag of `unmask {command}`; write {kind}")
-    elsewhere = [flag for flag in every if flag.path == name and flag.under]
-    if elsewhere:
-        kind = elsewhere[0].under[-1]
-        present = next(
-            (
-                each.kind
-                for each in layout
-                if isinstance(each, Choice) and each.path == kind.split(":")[0]
-            ),
-            None,
-        )
-        return SettingsError(
-            f"--{name} belongs to {kind}, and this is {kind.split(':')[0]}:{present}; add the word {kind}"
-            if present
-            else f"--{name} belongs to {' '.join(elsewhere[0].under)}, which is not chosen here"
-        )
+    if elsewhere := next((flag for flag in every if flag.path == name and flag.under), None):
+        return _of_another_kind(elsewhere, layout)
     names = [flag.path for flag in flags if not flag.positional] + list(aliases_of(command))
     near = _nearest(name, list(dict.fromkeys(names)))
     meant = f"did you mean {' or '.join(f'--{each}' for each in near)}? " if near else ""
     return SettingsError(
         f"--{name} is not a flag of `unmask {command}`; {meant}`unmask {command} --help-all` lists all"
+    )
+
+
+def _of_another_kind(flag: Flag, layout: Sequence[Flag | Choice]) -> SettingsError:
+    """The error for a flag of a kind that is not chosen."""
+    kind = flag.under[-1]
+    path = kind.partition(":")[0]
+    choices = {each.path: each.kind for each in layout if isinstance(each, Choice)}
+    if path not in choices:
+        return SettingsError(
+            f"--{flag.path} belongs to {' '.join(flag.under)}, which is not chosen here"
+        )
+    return SettingsError(
+        f"--{flag.path} belongs to {kind}, and this is {path}:{choices[path]}; add the word {kind}"
     )
 
 
