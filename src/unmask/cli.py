@@ -18,6 +18,7 @@ GROUPS = {
     },
     "measure": {
         "evaluate": "measure how good an encoder is, on labelled images",
+        "doctor": "look for what is wrong with a run, or with images",
         "bench": "measure the training speed of this machine",
         "study": "repeat one of the paper's ablations at your scale",
         "compare": "compare ways to pretrain the same encoder on your images",

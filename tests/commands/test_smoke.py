@@ -21,6 +21,7 @@ LINES = {
     "evaluate": "{trained} {classes} --seeds 1",
     "tokenizer": f"{{images}} --recipe {tiny.__file__}:TOKENIZING {QUICK} --out tok",
     "words": "--steps 2 --threads 1 --embed-dim 12 --depth 1 --num-heads 2",
+    "doctor": "{trained}",
     "bench": "--recipe mae-digits --micro-batch 2 --threads 1",
     "study": "--list",
     "compare": f"digits --methods mae --encoders xs4 --image-size 8 --epochs 0.5 --images 40 "

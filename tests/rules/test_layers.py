@@ -29,7 +29,9 @@ BASE = {
 }
 PARTS = {"masking", "targets", "encoders", "data", "training", "pictures"}
 METHODS = {"objectives", "tasks", "formats", "recipes"}
-EVERYTHING = BASE | PARTS | METHODS | {"runs", "evaluation", "text", "study", "console", "page"}
+EVERYTHING = (
+    BASE | PARTS | METHODS | {"runs", "evaluation", "text", "study", "doctor", "console", "page"}
+)
 
 ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(BASE | PARTS, BASE),
@@ -41,7 +43,8 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": BASE | PARTS | METHODS | {"runs"},
     "text": BASE | PARTS | METHODS,
     "study": BASE | PARTS | METHODS | {"runs", "evaluation"},
-    "console": EVERYTHING - {"text", "page"},
+    "doctor": BASE | PARTS | METHODS | {"runs"},
+    "console": EVERYTHING - {"text", "page", "doctor"},
     "commands": EVERYTHING,
 }
 """What a layer may import beside itself."""

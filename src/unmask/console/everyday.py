@@ -143,6 +143,16 @@ EVERYDAY = {
             "workers",
         ),
     ),
+    "doctor": Page(
+        "Look for what is wrong with a run, or with images before a run: what is seen, why it matters, what to change.",
+        (
+            "unmask doctor runs/NAME",
+            "unmask doctor photos",
+            "unmask doctor photos --recipe mae-s16",
+            "unmask doctor runs/NAME --json",
+        ),
+        ("recipe", "data-kind", "threads", "json"),
+    ),
     "words": Page(
         "The same idea on text: predict hidden characters as BERT, or the next one as GPT, with the image encoder's blocks.",
         (

@@ -56,7 +56,7 @@ def unknown_flag(
     flags = [each for each in layout if isinstance(each, Flag)]
     every = [each for each in every_flag(command) if isinstance(each, Flag)]
     for flag in reversed([flag for flag in flags if flag.positional]):
-        if name == flag.path or (name in _DATA and flag.path in ("data", "images")):
+        if name == flag.path or (name in _DATA and flag.path in ("data", "images", "what")):
             own = [each for each in flags if each.positional]
             line = (
                 words[0] if words and each is flag else each.metavar.rstrip(".") for each in own
