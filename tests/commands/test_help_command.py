@@ -95,6 +95,11 @@ def test_defaults_are_those_that_apply(unmask: Unmask) -> None:
     assert "--mask-ratio" not in said
 
 
+@pytest.mark.parametrize("command", ["evaluate", "doctor", "compare"])
+def test_only_settings_of_a_recipe_are_the_recipes(unmask: Unmask, command: str) -> None:
+    assert "(recipe's)" not in unmask(command, "--help-all").out
+
+
 def test_the_help_of_a_recipe_in_a_file(unmask: Unmask, recipe: list[str]) -> None:
     said = unmask("pretrain", *recipe[:2], "--help").out
     assert "--image-size SIZE Size of a crop in pixels: one number for a square, or" in said

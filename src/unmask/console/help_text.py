@@ -161,7 +161,7 @@ def _brief(text: str) -> str:
 def _default(flag: Flag, start: Values) -> str:
     """What a help text says of a default."""
     value = _value(flag)
-    if flag.keys[0] != "recipe" or "recipe" in start:
+    if flag.keys[0] != "recipe" or len(flag.keys) == 1 or "recipe" in start:
         return value
     own = flag.under and flag.default is not REQUIRED
     return f"{value[:-1]}, or the recipe's)" if own and value else _FROM_RECIPE
