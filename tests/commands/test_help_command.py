@@ -162,6 +162,8 @@ WRONG = [
     ("pretrain p objective.target:tokenizer", "objective.target:tokenizer needs --objective.target.path"),
     ("embed p", "unknown command 'embed'; from Python: unmask.load(RUN).embed(FILES)"),
     ("export p", "unknown command 'export'; did you mean 'convert'?"),
+    ("study gone.py:study p", "'gone.py:study' is not a study"),
+    ("evaluate run:a p", "run:a"),
     ("help nothing", "unknown command 'nothing'"),
 ]  # fmt: skip
 """What is typed, and what is said."""

@@ -102,7 +102,7 @@ def parse(cls: type[T], arguments: list[str], command: str, default: T | None = 
     Raises:
         SettingsError: with the flag that is wrong and what to type instead.
     """
-    line = split(arguments)
+    line = split(arguments, command)
     start = {} if default is None else to_json(default)
     if line.help:
         if not {"recipe", "like"} & line.flags.keys():

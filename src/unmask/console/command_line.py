@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unmask.console.flag_table import word_counts
+from unmask.console.flag_table import Choice, every_flag, word_counts
 from unmask.errors import SettingsError
 
 KIND = re.compile(r"[a-z_.-]+:[a-z0-9-]+")
@@ -38,17 +38,22 @@ def is_file(word: str) -> bool:
 
 
 def is_kind(word: str) -> bool:
-    """Whether a word chooses a kind and does not name a file."""
-    return KIND.fullmatch(word) is not None and not is_file(word)
+    """Whether a word chooses a kind, and names neither a file nor an object in a file (FILE.py:NAME)."""
+    return KIND.fullmatch(word) is not None and ".py:" not in word and not is_file(word)
 
 
-def split(arguments: Sequence[str]) -> Line:
+def split(arguments: Sequence[str], command: str | None = None) -> Line:
     """Sort a command line into words, flags and kinds; `--flag value` and `--flag=value` are the same.
+
+    Args:
+        arguments: the command line after the command.
+        command: the command, if it is known; some have no kinds.
 
     Raises:
         SettingsError: for a flag without a value, and for a file whose name looks like a flag.
     """
     counts = word_counts()
+    has_kinds = command is None or any(isinstance(each, Choice) for each in every_flag(command))
     words: list[str] = []
     flags: dict[str, list[str]] = {}
     chosen: dict[str, str] = {}
@@ -71,7 +76,7 @@ def split(arguments: Sequence[str]) -> Line:
             name = name.replace("_", "-")
             count = counts.get(name, 1)
             flags[name] = [value] if equals else _taken(rest, count)
-        elif is_kind(word):
+        elif has_kinds and is_kind(word):
             path, _, kind = word.partition(":")
             chosen[path.replace("_", "-")] = kind
         else:

@@ -22,7 +22,7 @@ def answered(command: str, arguments: list[str]) -> bool:
     """
     if command not in table()["commands"]:
         return False
-    line = split(arguments)
+    line = split(arguments, command)
     start = _start(command, line)
     if line.help:
         if start is None:
