@@ -25,7 +25,7 @@ class Arguments:
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    args = Arguments(**read("completion", split(arguments), {}))
+    args = Arguments(**read("completion", split(arguments, "completion"), {}))
     shell = _shell() if args.shell == "auto" else args.shell
     if args.install:
         _install(shell)
@@ -69,16 +69,17 @@ def _install(shell: str) -> None:
 
 def _write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     print(f"wrote {file}")
 
 
 def _load(start: Path, line: str) -> None:
     """Add a line to the file that a shell reads at its start, once."""
-    text = start.read_text() if start.exists() else ""
+    text = start.read_text(encoding="utf-8", errors="replace") if start.exists() else ""
     if line in text.splitlines():
         print(f"{start} loads it already")
         return
     end = "" if text.endswith("\n") or not text else "\n"
-    start.write_text(f"{text}{end}{line}\n")
+    with start.open("a", encoding="utf-8") as file:
+        file.write(f"{end}{line}\n")
     print(f"added a line to {start}")

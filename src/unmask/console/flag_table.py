@@ -3,12 +3,13 @@
 `flags.json` is written by `scripts/flags.py` from the `Arguments` of the commands and the specs below them.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from unmask.files import read_json
 
 REQUIRED = object()
 """The default of a flag that has none."""
@@ -109,7 +110,7 @@ class Choice:
 @cache
 def table() -> dict[str, Any]:
     """The whole table: `commands`, `specs`, `recipes` and `models`."""
-    return json.loads((Path(__file__).parent / "flags.json").read_text())
+    return read_json(Path(__file__).parent / "flags.json")
 
 
 def flags_of(
