@@ -164,4 +164,4 @@ def _docstrings(cls: type) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    FILE.write_text(as_text(table()))
+    FILE.write_text(as_text(table()), encoding="utf-8")
