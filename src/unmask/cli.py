@@ -5,32 +5,51 @@ import os
 import sys
 from importlib import import_module
 
-COMMANDS = {
-    "demo": "pretrain on handwritten digits and show the benefit (under two minutes)",
-    "pretrain": "pretrain an encoder on your images",
-    "reconstruct": "hide parts of images and rebuild them, as in the paper's figures",
-    "finetune": "train a classifier: fine-tune an encoder, fully or in part, or train from scratch",
-    "predict": "print classes and probabilities of images, using a fine-tuned run",
-    "evaluate": "measure how good an encoder is, on labelled images",
-    "tokenizer": "learn discrete codes of image patches, as targets for pretraining",
-    "words": "the same idea on text: predict hidden characters (BERT) or the next one (GPT)",
-    "doctor": "look for what is wrong with a run, or with images",
-    "bench": "measure the training speed of this machine, and find the bottleneck",
-    "study": "repeat one of the paper's ablations at your scale",
-    "compare": "compare ways to pretrain the same encoder on your images",
-    "pack": "pack images into tar shards that are fast to read in random order",
-    "convert": "convert weights to and from published MAE, timm and transformers",
+GROUPS = {
+    "learn": {
+        "pretrain": "pretrain an encoder on your images",
+        "finetune": "train a classifier from an encoder, or from scratch",
+        "tokenizer": "learn discrete codes of patches, as targets for pretraining",
+    },
+    "look": {
+        "demo": "pretrain on handwritten digits and show the benefit (two minutes)",
+        "reconstruct": "hide parts of images and rebuild them",
+        "predict": "print classes and probabilities of images",
+    },
+    "measure": {
+        "evaluate": "measure how good an encoder is, on labelled images",
+        "doctor": "look for what is wrong with a run, or with images",
+        "bench": "measure the training speed of this machine",
+        "study": "repeat one of the paper's ablations at your scale",
+        "compare": "compare ways to pretrain the same encoder on your images",
+    },
+    "exchange": {
+        "pack": "pack images into tar shards that are fast to read",
+        "convert": "convert weights to and from published MAE, timm, transformers",
+        "completion": "complete commands, flags and recipes with Tab in your shell",
+    },
 }
+"""The commands of the general help, by what they are for."""
+
+UNLISTED = {"words": "the same idea on text: predict hidden characters, or the next one"}
+"""Commands that are not about images."""
+
+COMMANDS = {name: what for group in (*GROUPS.values(), UNLISTED) for name, what in group.items()}
 
 _HELP = """unmask: masked image pretraining on your own images
 
 usage: unmask COMMAND [arguments]
-
 {commands}
 
-`unmask COMMAND --help` lists all flags. Start with `unmask demo`, then `unmask pretrain FOLDER`.
+`unmask COMMAND --help` shows examples and flags; `unmask help recipes`, recipes.
+Start with `unmask demo`, then `unmask pretrain FOLDER`.
 """
 
+
+COMPLETE = "_complete"
+"""What shells call at Tab, followed by the shell's name and the line so far."""
+
+_WITHOUT_TORCH = {"completion"}
 
 _SPINS = "1000"
 
@@ -54,26 +73,23 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if (
+        not arguments
+        or arguments[0] in ("-h", "--help", "--help-all")
+        or arguments[:2] in (["help"], ["help", "--help"])
+    ):
         print(_help())
         return
-    if arguments[0] == "--version":
+    if arguments[0] in ("--version", "-V"):
         from unmask import __version__
 
         print(f"unmask {__version__}")
         return
     _wait_briefly()
-    command, rest = arguments[0], arguments[1:]
-    from unmask.errors import SettingsError, UnmaskError, did_you_mean, loading_died, without_home
+    from unmask.errors import UnmaskError, loading_died, without_home
 
     try:
-        if command not in COMMANDS:
-            raise SettingsError(f"unknown command {command!r}; {did_you_mean(command, COMMANDS)}")
-        module = import_module(f"unmask.commands.{command}")
-        from unmask.training.hardware import limit_threads
-
-        limit_threads()
-        status = module.main(rest)
+        status = _run(arguments)
     except (UnmaskError, RuntimeError) as error:
         message = error if isinstance(error, UnmaskError) else None
         message = message or loading_died(error) or without_home(error)
@@ -90,7 +106,38 @@ def main() -> None:
     sys.exit(status)
 
 
+def _run(arguments: list[str]) -> int:
+    """Run a command; returns the exit status. Torch is imported after the flags are checked."""
+    from unmask.console.first_look import answered, closest_command
+
+    command, *rest = arguments
+    if command == COMPLETE:
+        from unmask.console.completion import say_candidates
+
+        return say_candidates(rest, COMMANDS)
+    if command == "help":
+        command, rest = rest[0], ["--help", *rest[1:]]
+        if command == "recipes":
+            from unmask.console.recipe_list import recipe_list
+
+            print(recipe_list())
+            return 0
+    if command not in COMMANDS:
+        raise closest_command(command, COMMANDS)
+    if answered(command, rest):
+        return 0
+    module = import_module(f"unmask.commands.{command}")
+    if command not in _WITHOUT_TORCH:
+        from unmask.training.hardware import limit_threads
+
+        limit_threads()
+    return module.main(rest)
+
+
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    lines = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
-    return _HELP.format(commands=lines)
+    groups = (
+        "\n".join([f"\n{group}:", *(f"  {name:{width}}  {what}" for name, what in names.items())])
+        for group, names in GROUPS.items()
+    )
+    return _HELP.format(commands="\n".join(groups))

@@ -109,6 +109,38 @@ def listed(words: Iterable[str], most: int = 6) -> str:
     return ", ".join(words[:most]) + more
 
 
+_SPELLINGS = (
+    ("base", "b"),
+    ("large", "l"),
+    ("huge", "h"),
+    ("small", "s"),
+    ("tiny", "ti"),
+    ("patch", ""),
+    ("vit", ""),
+)
+"""How others write the names of models, and how we do."""
+
+
+def closest(wrong: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like a wrong one, also where others spell the model differently; None if none is.
+
+    >>> closest("mae_vit_base_patch16", ["mae-b16", "mae-ti4"])
+    'mae-b16'
+    """
+    names = sorted(known)
+    plain = wrong.lower().replace("_", "-")
+    for theirs, ours in _SPELLINGS:
+        plain = plain.replace(theirs, ours)
+    plain = re.sub(r"-?(?<![a-z])(ti|[sblh])-?(?=\d|$)", r"-\1", re.sub("-+", "-", plain)).strip(
+        "-"
+    )
+    starting = [name for name in names if re.fullmatch(re.escape(plain) + r"\d+", name)]
+    close = difflib.get_close_matches(plain, names, n=1) or difflib.get_close_matches(
+        wrong, names, n=1
+    )
+    return (starting or close or [None])[0]
+
+
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """A clause with the closest of the known names, and then all of them.
 
@@ -116,8 +148,8 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     "did you mean 'mae-b16'? Known: mae-b16, mae-l16"
     """
     names = sorted(known)
-    closest = difflib.get_close_matches(wrong, names, n=1)
-    question = f"did you mean {closest[0]!r}? " if closest else ""
+    near = closest(wrong, names)
+    question = f"did you mean {near!r}? " if near else ""
     return f"{question}Known: {', '.join(names)}"
 
 

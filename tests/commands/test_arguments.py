@@ -6,6 +6,8 @@ import pytest
 from commands.said import Unmask
 
 from unmask.console.arguments import peek
+from unmask.console.plan import with_smaller_parts
+from unmask.recipes import RECIPES
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +26,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "objective.masking:block --objective.masking.ratio 0.5 photos",
         "task.head:token-probe optimizer.clipping:each photos",
         "--shard photos",
-        "--no-shard photos",
         "--json photos",
-        "--no_json photos",
         "--shard=True photos",
     ],
 )
@@ -51,6 +51,12 @@ def test_flags_keep_their_values() -> None:
         "save-every-minutes": "3",
         "shard": "True",
     }
+
+
+def test_a_rate_given_by_its_alias_stays() -> None:
+    recipe = RECIPES["mae-ti4"].recipe
+    assert with_smaller_parts(recipe, 12, peek([])) != recipe
+    assert with_smaller_parts(recipe, 12, peek(["--lr", "1e-3"])) == recipe
 
 
 def test_kinds_may_come_before_the_images(unmask: Unmask, images: Path, recipe: list[str]) -> None:

@@ -186,8 +186,9 @@ def test_other_channels(unmask: Unmask, trained: RunFolder) -> None:
 
 def test_misspelt_protocol(unmask: Unmask, trained: RunFolder, classes: Path) -> None:
     said = unmask("evaluate", trained.root, classes, "--protocol", "knnn")
-    assert said.status == 2
-    assert "'knn', 'logistic'" in said.err
+    assert said.status == 1
+    assert "--protocol must be one of knn, logistic," in said.err
+    assert "did you mean knn?" in said.err
 
 
 def test_missing_words(unmask: Unmask, trained: RunFolder, classes: Path) -> None:

@@ -38,6 +38,9 @@ FLAGS = {
     "--decode",
     "--save-every-minutes",
     "--max-set-aside",
+    "--lr",
+    "--model",
+    "--patch-size",
 }
 
 RECIPE = ["--recipe", f"{tiny_transfer.__file__}:TRANSFER", "--threads", "1", "--workers", "0"]
@@ -45,7 +48,7 @@ RECIPE = ["--recipe", f"{tiny_transfer.__file__}:TRANSFER", "--threads", "1", "-
 
 def test_promised_flags(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        finetune.main(["--help"])
+        finetune.main(["--help-all"])
     assert ended.value.code == 0
     assert top_level_flags(capsys.readouterr().out) == FLAGS
 
@@ -118,7 +121,7 @@ def test_flags_for_another_encoder_are_refused(
     assert said.status == 1
     assert "the encoder has 1 blocks of 8 with 2 heads" in said.err
     assert "but the settings ask for 2 blocks of 8 with 2 heads" in said.err
-    assert "leave out the flags that begin with --encoder" in said.err
+    assert "leave out --model, --patch-size and the flags that begin with --encoder" in said.err
 
 
 def test_small_data_get_a_smaller_batch_and_it_says_so(
@@ -172,7 +175,7 @@ def test_resuming_refuses_changes(unmask: Unmask, classes: Path, tmp_path: Path)
         assert said.status == 1
         assert words in said.err
     said = unmask("finetune", "--resume")
-    assert "--resume needs the folder of a run" in said.err
+    assert "--resume needs a value: --resume RUN" in said.err
 
 
 def test_resuming_with_other_images(unmask: Unmask, classes: Path, tmp_path: Path) -> None:

@@ -332,7 +332,7 @@ def test_going_on_after_a_signal_ends_alike(
 def test_resume_without_a_run(unmask: Unmask) -> None:
     said = unmask("pretrain", "--resume")
     assert said.status == 1
-    assert "--resume needs the folder of a run" in said.err
+    assert "--resume needs a value: --resume RUN" in said.err
 
 
 class TestInit:

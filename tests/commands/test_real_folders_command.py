@@ -546,10 +546,13 @@ class TestOtherWordsThanData:
         [
             (["phots"], "phots does not exist (did you mean {here}/photos?); DATA is"),
             (["nowhere/photos"], "does not exist ({here} exists, but has no nowhere)"),
-            (["data=photos"], "data=photos does not exist; for a setting, write photos"),
-            (["epochs=3"], "for a setting, write --epochs 3"),
-            (["--data", "my photos"], "write unmask pretrain ... 'my photos' without --data"),
-            (["--data=photos"], "write unmask pretrain ... photos without --data"),
+            (
+                ["data=photos"],
+                "data=photos: settings are written with dashes, not with =: unmask pretrain photos",
+            ),
+            (["epochs=3"], "not with =: unmask pretrain --epochs 3"),
+            (["--data", "my photos"], "DATA is given without a flag: unmask pretrain 'my photos'"),
+            (["--data=photos"], "DATA is given without a flag: unmask pretrain photos"),
         ],
     )
     def test_of_pretrain(self, unmask: Unmask, words: list[str], answer: str) -> None:

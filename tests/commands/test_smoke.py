@@ -28,6 +28,7 @@ LINES = {
     f"--labels 1 --tuning-steps 1 --seeds 1 {QUICK}",
     "pack": "{images} packed --workers 0",
     "convert": "{trained} weights --to timm",
+    "completion": "--shell bash",
 }
 """What follows the command."""
 

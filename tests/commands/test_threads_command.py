@@ -17,7 +17,7 @@ from unmask.console.studies import make_folder, with_kept_threads
 from unmask.errors import DataError
 from unmask.runs.folder import RunFolder
 
-NOT_COMPUTING = {"pack"}  # decodes and encodes in --workers processes
+NOT_COMPUTING = {"pack", "completion"}  # packing decodes and encodes in --workers processes
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def one_of_four(unmask: Unmask, monkeypatch: pytest.MonkeyPatch) -> Unmask:
 
 @pytest.mark.parametrize("command", sorted(COMMANDS.keys() - NOT_COMPUTING))
 def test_every_command_that_computes_has_the_flag(unmask: Unmask, command: str) -> None:
-    said = unmask(command, "--help")
+    said = unmask(command, "--help-all")
     assert "--threads" in said.out
     assert "as many as there are free cores if not given" in said.out
 

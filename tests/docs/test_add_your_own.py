@@ -239,11 +239,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for block in re.findall(r"```diff\n(.*?)\n```", DOCUMENT, re.DOTALL):
         file, *change = block.splitlines()
         (folder / file).write_text(edited((folder / file).read_text(), change))
+    (folder / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "flags.py", folder / "scripts")
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
+    subprocess.run([sys.executable, "scripts/flags.py"], cwd=folder, env=environment, check=True)
     write_data(folder / "data")
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, json.dumps(COMMANDS)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder / "src")},
+        env=environment,
         capture_output=True,
         text=True,
     )

@@ -84,8 +84,6 @@ def _parse(arguments: list[str], recipe: Recipe) -> Arguments:
         Arguments,
         arguments,
         "bench",
-        "Measure how fast this machine trains a recipe, find the bottleneck, and suggest what to change. "
-        f"Recipes: {', '.join(RECIPES)}.",
         Arguments(recipe=recipe),
     )
 

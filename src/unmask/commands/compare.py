@@ -86,12 +86,7 @@ class Arguments:
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    args = parse(
-        Arguments,
-        arguments,
-        "compare",
-        "Pretrain the same encoder by several methods on your images, and evaluate all of them in the same way.",
-    )
+    args = parse(Arguments, arguments, "compare")
     if args.data is None:
         raise SettingsError(
             "which images? `unmask compare FOLDER`; FOLDER holds one folder of images per class"

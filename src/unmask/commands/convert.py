@@ -78,9 +78,7 @@ class Converted(NamedTuple):
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    args = parse(
-        Arguments, arguments, "convert", "Convert weights, and prove that they still work."
-    )
+    args = parse(Arguments, arguments, "convert")
     use_threads(args.threads)
     return 0 if _convert(args, console.print).exact else 1
 

@@ -65,8 +65,7 @@ class Arguments:
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    description = "Pretrain on scikit-learn's digits and show the benefit with few labels."
-    args = parse(Arguments, arguments, "demo", description)
+    args = parse(Arguments, arguments, "demo")
     if args.seeds < 1 or args.epochs <= 0:
         raise SettingsError(
             f"--seeds and --epochs must be above 0, got {args.seeds}, {args.epochs}"

@@ -8,7 +8,7 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from unmask.console.arguments import check_words, parse
+from unmask.console.arguments import parse
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.output import console, notes
 from unmask.contracts import ImageSource
@@ -52,13 +52,7 @@ class Arguments:
 
 def main(arguments: list[str]) -> int:
     """Run the command; its status is 0 whenever it could look, whatever it found."""
-    check_words(arguments, "doctor")
-    args = parse(
-        Arguments,
-        arguments,
-        "doctor",
-        "Look for what is wrong with a run, or with images before a run: what is seen, why it matters, what to change.",
-    )
+    args = parse(Arguments, arguments, "doctor")
     if args.what is None:
         raise SettingsError(
             "doctor looks at a run or at images: `unmask doctor runs/NAME`, or `unmask doctor FOLDER`"

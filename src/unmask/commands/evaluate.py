@@ -63,12 +63,12 @@ class Arguments:
     """Labels of each class to learn from: numbers, percentages, or all, such as 1,5,10%,all."""
 
     seeds: int = _SEEDS
-    """Draws of the labels, and of all that a protocol draws; once where nothing is drawn."""
+    """Repetitions with other random draws of labels and weights; one if a protocol draws nothing."""
 
     control: Control = "auto"
-    """What to score beside it. auto: beside frozen features, the same encoder with random weights and raw
-    pixels. random: random weights, treated exactly alike, so that what is frozen stays random; scratch: all
-    blocks trained from random weights, for as many steps as fine-tuning; both; or none."""
+    """Baselines: auto (for frozen features, the same encoder with random weights, and raw pixels), random (random
+    weights), scratch (all blocks trained from random weights), both, or none. scratch takes as many steps as
+    fine-tuning."""
 
     vectors: Literal["default", "plain"] = "default"
     """For knn: default also scores centred and PCA-whitened vectors, fitted on the training images, and
@@ -92,7 +92,7 @@ class Arguments:
     given, or in one here for other weights."""
 
     data_kind: str | None = None
-    """What DATA is (folder, shards, parquet, tiff, digits); seen from what is there if not given."""
+    """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""
 
     labels_file: str | None = None
     """A CSV, Parquet or JSON lines file with a column file_name and the classes of each image (a name, a
@@ -103,7 +103,7 @@ class Arguments:
     """Seed of the split, where the data have none; the first of the draws."""
 
     device: str = "auto"
-    """Where to compute."""
+    """cpu, cuda, cuda:1, mps, or auto."""
 
     threads: Threads = None
     """CPU threads of torch."""
@@ -140,12 +140,7 @@ class _Request(NamedTuple):
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    args = parse(
-        Arguments,
-        arguments,
-        "evaluate",
-        "Say how good an encoder is for labelled images; nothing is masked.",
-    )
+    args = parse(Arguments, arguments, "evaluate")
     use_threads(args.threads)
     paths, data = _words(args)
     path = Path(args.out) if args.out else place_of_scores(paths, _name(args, data))

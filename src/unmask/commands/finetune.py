@@ -168,7 +168,7 @@ def _request_for(common: Common, recipe: Transfer, weights: Found | None) -> Req
     if weights is not None and not recipe.encoder.fits(weights.weights.spec.encoder):
         raise SettingsError(
             f"the encoder has {shape_of(weights.weights.spec.encoder)}, but the settings ask for "
-            f"{shape_of(recipe.encoder)}; leave out the flags that begin with --encoder"
+            f"{shape_of(recipe.encoder)}; leave out --model, --patch-size and the flags that begin with --encoder"
         )
     images = common.images
     job = Finetune(recipe=recipe, annotations=images.train.annotations, init=None)
@@ -285,8 +285,6 @@ def _say_plan(run: Run, recipe: Transfer, module: nn.Module, images: Images, cos
 COMMAND = Command(
     name="finetune",
     arguments=Arguments,
-    about="Fine-tune an encoder, fully or in part, or train one from scratch, on labelled images. Recipes: "
-    f"{', '.join(TRANSFERS)}.",
     request=_request,
     fixed=(
         "recipe_name",

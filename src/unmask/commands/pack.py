@@ -56,12 +56,7 @@ class Arguments:
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    args = parse(
-        Arguments,
-        arguments,
-        "pack",
-        "Pack images into tar shards that are fast to read in random order.",
-    )
+    args = parse(Arguments, arguments, "pack")
     how = args.about_data.reading()
     packing = Packing(
         short_side=args.short_side,

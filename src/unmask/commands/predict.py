@@ -84,7 +84,7 @@ class Predictions(NamedTuple):
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    args = parse(Arguments, arguments, "predict", "Print classes and probabilities of images.")
+    args = parse(Arguments, arguments, "predict")
     if args.top < 1:
         raise SettingsError(f"--top must be at least 1, got {args.top}")
     if not args.images:

@@ -362,7 +362,6 @@ def _statistics(
 COMMAND = Command(
     name="pretrain",
     arguments=Arguments,
-    about=f"Pretrain an encoder on your images. Recipes: {', '.join(RECIPES)}.",
     request=_request,
     fixed=(
         "recipe_name",

@@ -66,19 +66,20 @@ class Arguments:
     """Share of patches to hide; the run's, or the masking's usual one, if not given."""
 
     mask: str | None = None
-    """A painted picture instead: what is white (or opaque, where there is transparency) is hidden."""
+    """A mask image instead: its white (or opaque) pixels are hidden."""
 
     seed: int = 0
     """Seed of the masks."""
 
     levels: Levels = "neighbors"
-    """Where a hidden patch's mean and deviation come from, for normalised pixels; true is cheating."""
+    """Mean and deviation of hidden patches, for models that predict normalised pixels: from visible neighbors, or
+    the true ones, which only shows what a perfect guess would give."""
 
     bands: str | None = None
     """Channels to show as red, green and blue, or one as grey, such as 4,3,2; the first three if not given."""
 
     device: str = "cpu"
-    """Where to compute."""
+    """cpu, cuda, cuda:1, mps, or auto."""
 
     threads: Threads = None
     """CPU threads of torch."""
@@ -112,8 +113,7 @@ class Reconstructions(NamedTuple):
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    about = "Hide parts of images, rebuild them, and say how far off that is."
-    args = parse(Arguments, arguments, "reconstruct", about)
+    args = parse(Arguments, arguments, "reconstruct")
     _check_out(Path(args.out))
     use_threads(args.threads)
     rebuilt = reconstruct(

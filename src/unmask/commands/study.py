@@ -73,12 +73,7 @@ class Arguments:
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    args = parse(
-        Arguments,
-        arguments,
-        "study",
-        "Repeat one of the paper's ablations on your images, and print the paper's table next to yours.",
-    )
+    args = parse(Arguments, arguments, "study")
     if args.list or args.name is None:
         _say_list()
         return 0

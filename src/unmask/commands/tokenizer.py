@@ -199,7 +199,6 @@ def _say_plan(
 COMMAND = Command(
     name="tokenizer",
     arguments=Arguments,
-    about=f"Learn discrete codes of image patches. Recipes: {', '.join(TOKENIZERS)}.",
     request=_request,
     fixed=("recipe_name", "out", "about_data", "recipe", "seed"),
     again="unmask tokenizer DATA",

@@ -68,12 +68,7 @@ class Arguments:
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    args = parse(
-        Arguments,
-        arguments,
-        "words",
-        "Train on text as GPT (next character) and as BERT (hidden characters), with the image encoder's blocks.",
-    )
+    args = parse(Arguments, arguments, "words")
     if args.steps < 1:
         raise SettingsError(f"--steps must be at least 1, got {args.steps}")
     use_threads(args.threads)

@@ -1,30 +1,22 @@
-"""Specs as command-line flags, by tyro: the recipe gives the defaults, flags change single values.
+"""Specs as command-line flags: the recipe gives the defaults, flags change single values.
 
-Every flag except a switch takes exactly one value. So DATA and `--recipe` can be read before tyro knows the flags.
+The flags themselves are in a table (`flag_table.py`), so DATA and `--recipe` can be read before the recipe is known.
 """
 
-import re
-import shlex
-from dataclasses import dataclass, fields, is_dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, TypeVar
 
-import tyro
-
-from unmask.contracts import Size
+from unmask.console.aliases import in_full
+from unmask.console.command_line import split
+from unmask.console.flag_values import read
+from unmask.console.help_text import help_of
 from unmask.data import AnySource
 from unmask.data.band_files import BandReading
 from unmask.data.kinds import find_source, parse_bands, parse_channels
-from unmask.errors import SettingsError, typed
-from unmask.spec import kinds
+from unmask.errors import SettingsError
+from unmask.spec import from_json, to_json
 
 T = TypeVar("T")
-
-_SWITCHES = {"shard", "no-shard", "json", "no-json"}
-"""Flags without a value."""
-
-_KIND = re.compile(r"[a-z_.-]+:[a-z0-9-]+")
-"""A word that chooses the kind of a setting, such as objective.masking:block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +59,7 @@ class Peek(NamedTuple):
     def seed(self) -> int:
         """The value of --seed, which also divides images into training and test images."""
         seed = self.flags.get("seed", "0")
-        return int(seed) if seed.isdecimal() else 0  # another value is refused later, by tyro
+        return int(seed) if seed.isdecimal() else 0  # another value is refused later, by `parse`
 
     def source(self, like: BandReading | None = None) -> AnySource:
         """The images that DATA and its flags name; the reading of another run holds where no flag is given."""
@@ -77,7 +69,7 @@ class Peek(NamedTuple):
         if "no-data" in self.flags:
             asked["no_data"] = _number(self.flags["no-data"])
         if "frames" in self.flags:
-            asked["frames"] = self.flags["frames"]  # another word is refused later, by tyro
+            asked["frames"] = self.flags["frames"]  # another word is refused later, by `parse`
         if "bands" in self.flags:
             asked["bands"] = parse_bands(self.flags["bands"])
         how = replace(like or BandReading(), **asked) if asked else BandReading()
@@ -94,83 +86,27 @@ def _number(text: str) -> float:
 def peek(arguments: list[str]) -> Peek:
     """Sort a command line into words and flags; `--flag value` and `--flag=value` are the same.
 
-    Words that choose kinds of settings are dropped, unless a file has that name.
-    """
-    words: list[str] = []
-    flags: dict[str, str] = {}
-    rest = iter(arguments)
-    for argument in rest:
-        if argument.startswith("--"):
-            name, equals, value = argument[2:].partition("=")
-            name = name.replace("_", "-")
-            switch = "True" if name in _SWITCHES else None
-            flags[name] = value if equals else switch or next(rest, "")
-        elif not _KIND.fullmatch(argument) or Path(argument).exists():
-            words.append(argument)
-    return Peek(words, flags, bool({"-h", "--help"} & set(arguments)))
-
-
-def parse(
-    cls: type[T], arguments: list[str], command: str, description: str, default: T | None = None
-) -> T:
-    """Read flags into `cls`, starting from a default; on an error tyro prints an explanation and exits."""
-    check_words(arguments, command)
-    _name_kinds(cls)
-    registry = tyro.constructors.ConstructorRegistry()
-    registry.primitive_rule(_size_rule)
-    defaults: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(
-        cls,
-        prog=f"unmask {command}",
-        description=description,
-        args=arguments,
-        config=(tyro.conf.CascadeSubcommandArgs,),
-        registry=registry,
-        **defaults,
-    )
-
-
-def check_words(arguments: list[str], command: str) -> None:
-    """Refuse --data, where DATA is a word without a flag, and files whose names look like flags.
+    Words that choose kinds of settings are dropped, unless a file has that name. An alias is there under both names.
 
     Raises:
-        SettingsError: with what to type.
+        SettingsError: for a file whose name looks like a flag.
     """
-    for argument in arguments:
-        if argument == "--":  # all that follows are words
-            break
-        # a name with two dashes and no ending is a flag, whatever file has that name too
-        is_flag = argument.startswith("--") and "." not in argument
-        if argument.startswith("-") and not is_flag and Path(argument).exists():
-            raise SettingsError(
-                f"{argument} looks like a flag; for the file of that name, write {shlex.quote('./' + argument)}"
-            )
-    value = peek(arguments).flags.get("data")
-    if value is not None and command != "bench":
-        raise SettingsError(
-            f"DATA has no flag: write {typed(command, '...', value)} without --data"
-        )
+    line = split(arguments)
+    flags = {name: " ".join(words) if words else "True" for name, words in line.flags.items()}
+    return Peek(line.words, flags | in_full(flags), line.help)
 
 
-def _size_rule(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
-    if info.type is not Size:
-        return None
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="SIDE|HEIGHTxWIDTH",
-        instance_from_str=lambda words: Size.parse(words[0]),
-        is_instance=lambda value: isinstance(value, Size),
-        str_from_instance=lambda size: [str(size)],
-    )
+def parse(cls: type[T], arguments: list[str], command: str, default: T | None = None) -> T:
+    """Read flags into `cls`, starting from a default; with --help, print the help and exit.
 
-
-def _name_kinds(cls: type) -> None:
-    """Tell tyro the public names of all kinds inside a dataclass."""
-    for kind in get_type_hints(cls, include_extras=True).values():
-        for name, member in kinds(kind).items():
-            if "__tyro_markers__" not in member.__dict__:
-                tyro.conf.configure(tyro.conf.subcommand(name))(member)
-            _name_kinds(member)
-        inner = getattr(kind, "__origin__", kind)
-        if is_dataclass(inner) and isinstance(inner, type) and not kinds(kind) and fields(inner):
-            _name_kinds(inner)
+    Raises:
+        SettingsError: with the flag that is wrong and what to type instead.
+    """
+    line = split(arguments, command)
+    start = {} if default is None else to_json(default)
+    if line.help:
+        if not {"recipe", "like"} & line.flags.keys():
+            start.pop("recipe", None)  # the recipe will be chosen, so its numbers are not known
+        print(help_of(command, start, every=line.help_all))
+        raise SystemExit(0)
+    return from_json(cls, read(command, line, start))

@@ -16,7 +16,7 @@ from torch import nn
 
 from unmask.channels import ChannelStatistics
 from unmask.clock import entered
-from unmask.console.arguments import Peek, check_words, parse, peek
+from unmask.console.arguments import Peek, parse, peek
 from unmask.console.hardware import (
     RunFlags,
     changed_hardware,
@@ -106,9 +106,6 @@ class Command:
     arguments: type[Any]
     """The dataclass of its flags."""
 
-    about: str
-    """What it does, for its help."""
-
     request: Callable[[list[str], Peek], Request]
     """Turns a command line into the request for a new run."""
 
@@ -129,7 +126,7 @@ class Command:
 
     def parse(self, arguments: list[str], default: T) -> T:
         """Parse flags, starting from default ones."""
-        return parse(self.arguments, arguments, self.name, self.about, default)
+        return parse(self.arguments, arguments, self.name, default)
 
     def flags_of(self, run: Run, root: str) -> Any:
         """The flags that would give the run in a folder, with every choice filled in."""
@@ -144,7 +141,6 @@ class Command:
 
 def main(command: Command, arguments: list[str]) -> int:
     """Run a training command; returns the exit status."""
-    check_words(arguments, command.name)
     command_line = peek(arguments)
     if "resume" in command_line.flags and not command_line.help:
         status, _ = _run(command, lambda: resume(command, arguments, command_line))

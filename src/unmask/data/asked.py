@@ -14,7 +14,6 @@ DATA_IS = (
 _URL = re.compile(r"(https?|s3|gs|az|abfss?|hf|ftp|file)://", re.IGNORECASE)
 _PACKED = (".zip", ".7z", ".rar", ".bz2", ".xz", ".zst")
 _TABLES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".xlsx")
-_SETTING = re.compile(r"(\w[\w.-]*)=(.+)")
 
 
 def check_readable(name: str) -> None:
@@ -39,17 +38,12 @@ def check_data(data: str) -> None:
     """Refuse a word that cannot be DATA, as it was typed, with what to do instead.
 
     Raises:
-        DataError: as `check_readable`, and for a setting, or a path that does not exist.
+        DataError: as `check_readable`, and for a path that does not exist.
     """
     check_readable(data)
     path = Path(data).expanduser()
     if any_files(str(path)):
         return
-    setting = _SETTING.fullmatch(data)
-    if setting and not Path(data.partition("/")[0]).exists():
-        name, value = setting.groups()
-        fix = f"write {value}" if name.lower() in ("data", "path") else f"write --{name} {value}"
-        raise DataError(f"{data} does not exist; for a setting, {fix}. {DATA_IS}")
     raise DataError(f"{data} does not exist{_nearest(path)}; {DATA_IS}")
 
 

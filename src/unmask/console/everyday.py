@@ -1,0 +1,267 @@
+"""What the short help of each command shows: what it does, examples, and the flags of every day."""
+
+from typing import NamedTuple
+
+
+class Page(NamedTuple):
+    """The short help of a command."""
+
+    about: str
+    examples: tuple[str, ...]
+    flags: tuple[str, ...]
+    """Flags and aliases without dashes, the most used first; their texts are in the table of flags."""
+
+
+EVERYDAY = {
+    "demo": Page(
+        "Pretrain on scikit-learn's handwritten digits, and show what that gains when few labels are known. "
+        "Takes under two minutes on a laptop.",
+        (
+            "unmask demo",
+            "unmask demo --out my-demo",
+            "unmask demo --epochs 20           # shorter",
+            "unmask demo --seeds 10            # narrower intervals",
+        ),
+        ("out", "epochs", "seeds", "threads"),
+    ),
+    "pretrain": Page(
+        "Learn from images without labels: hide parts of each image, and train an encoder to predict them. "
+        "The recipe is chosen from your images; flags change single settings of it.",
+        (
+            "unmask pretrain photos",
+            "unmask pretrain photos --minutes 30",
+            "unmask pretrain photos --recipe mae-s16 --epochs 100 --lr 1e-4",
+            "unmask pretrain --resume runs/mae-ti16-photos",
+        ),
+        (
+            "recipe",
+            "epochs",
+            "minutes",
+            "batch-size",
+            "image-size",
+            "lr",
+            "mask-ratio",
+            "masking",
+            "model",
+            "patch-size",
+            "init",
+            "resume",
+            "out",
+            "seed",
+            "device",
+            "workers",
+        ),
+    ),
+    "reconstruct": Page(
+        "Hide parts of images, let a pretrained model rebuild them, and draw a sheet of the images as they were, masked and "
+        "rebuilt. Prints the error beside that of interpolation.",
+        (
+            "unmask reconstruct runs/NAME photos",
+            "unmask reconstruct runs/NAME a.jpg b.jpg --out sheet.png",
+            "unmask reconstruct runs/NAME photos --masking block --ratio 0.4",
+            "unmask reconstruct runs/NAME a.jpg --mask painted.png",
+        ),
+        ("out", "masking", "ratio", "mask", "seed", "device", "threads", "json"),
+    ),
+    "finetune": Page(
+        "Train a classifier on labelled images, from a pretrained encoder or from scratch: all of the encoder, its last "
+        "blocks, or only a head. Scores it on test images.",
+        (
+            "unmask finetune runs/NAME animals",
+            "unmask finetune runs/NAME animals --trained-blocks 1 --epochs 20",
+            "unmask finetune scratch animals",
+            "unmask finetune runs/NAME photos --labels-file labels.csv",
+        ),
+        (
+            "recipe",
+            "trained-blocks",
+            "epochs",
+            "batch-size",
+            "image-size",
+            "lr",
+            "labels-file",
+            "resume",
+            "out",
+            "seed",
+            "device",
+            "workers",
+        ),
+    ),
+    "predict": Page(
+        "Print classes and probabilities of images, using a fine-tuned run. If the true classes are known, "
+        "the predictions are scored too.",
+        (
+            "unmask predict runs/NAME photo.jpg",
+            "unmask predict runs/NAME photos --out predictions.csv",
+            "unmask predict runs/NAME photos --top 1",
+            "unmask predict runs/NAME photos --json",
+        ),
+        ("top", "out", "labels-file", "data-kind", "device", "threads", "json"),
+    ),
+    "evaluate": Page(
+        "Measure how good an encoder is on labelled images, beside random weights and raw pixels. "
+        "Nothing is masked.",
+        (
+            "unmask evaluate runs/NAME animals",
+            "unmask evaluate runs/NAME animals --protocol linear",
+            "unmask evaluate runs/NAME animals --labels 1,10,all",
+            "unmask evaluate runs/NAME animals --encoders other.pth",
+        ),
+        (
+            "protocol",
+            "labels",
+            "seeds",
+            "control",
+            "encoders",
+            "epochs",
+            "labels-file",
+            "out",
+            "device",
+            "threads",
+            "json",
+        ),
+    ),
+    "tokenizer": Page(
+        "Learn discrete codes of image patches. `unmask pretrain` can predict such codes instead of pixels.",
+        (
+            "unmask tokenizer photos",
+            "unmask tokenizer photos --epochs 20 --out my-tokenizer",
+            "unmask tokenizer --resume my-tokenizer",
+            "unmask pretrain photos objective.target:tokenizer \\\n    --objective.target.path my-tokenizer",
+        ),
+        (
+            "recipe",
+            "epochs",
+            "batch-size",
+            "image-size",
+            "patch-size",
+            "lr",
+            "resume",
+            "out",
+            "seed",
+            "device",
+            "workers",
+        ),
+    ),
+    "doctor": Page(
+        "Look for what is wrong with a run, or with images before a run: what is seen, why it matters, what to change.",
+        (
+            "unmask doctor runs/NAME",
+            "unmask doctor photos",
+            "unmask doctor photos --recipe mae-s16",
+            "unmask doctor runs/NAME --json",
+        ),
+        ("recipe", "data-kind", "threads", "json"),
+    ),
+    "words": Page(
+        "The same idea on text: predict hidden characters as BERT, or the next one as GPT, with the image encoder's blocks.",
+        (
+            "unmask words",
+            "unmask words book.txt",
+            "unmask words book.txt --objective hidden",
+            "unmask words --steps 300          # shorter",
+        ),
+        ("objective", "ratio", "steps", "embed-dim", "depth", "seed", "threads"),
+    ),
+    "bench": Page(
+        "Measure how fast this machine trains a recipe, find the bottleneck, and suggest what to change.",
+        (
+            "unmask bench",
+            "unmask bench --recipe mae-s16",
+            "unmask bench --data photos        # the loader too",
+            "unmask bench --recipe mae-s16 --model vit-b16 --mask-ratio 0.6",
+        ),
+        (
+            "recipe",
+            "data",
+            "batch-size",
+            "image-size",
+            "mask-ratio",
+            "masking",
+            "model",
+            "patch-size",
+            "micro-batch",
+            "precision",
+            "decode",
+            "device",
+            "workers",
+            "threads",
+            "json",
+        ),
+    ),
+    "study": Page(
+        "Repeat one of the paper's ablations on your images, and print the paper's table next to yours.",
+        (
+            "unmask study --list",
+            "unmask study mask-ratio animals",
+            "unmask study mask-ratio animals --budget 2h",
+            "unmask study decoder-depth animals --seeds 1",
+        ),
+        (
+            "list",
+            "scale",
+            "seeds",
+            "budget",
+            "only",
+            "image-size",
+            "labels-file",
+            "out",
+            "device",
+            "workers",
+        ),
+    ),
+    "compare": Page(
+        "Pretrain the same encoder by several methods on your images, and evaluate all of them in the same way.",
+        (
+            "unmask compare animals --encoders ti16",
+            "unmask compare animals --methods mae,dino,scratch --budget 4h",
+            "unmask compare animals --equal compute --epochs 20",
+            "unmask compare digits --methods mae,scratch --seeds 1",
+        ),
+        (
+            "methods",
+            "encoders",
+            "equal",
+            "epochs",
+            "labels",
+            "budget",
+            "seeds",
+            "images",
+            "image-size",
+            "out",
+            "device",
+            "workers",
+        ),
+    ),
+    "pack": Page(
+        "Pack images into tar shards that are fast to read in random order, for slow disks and large sets. "
+        "Larger images are made smaller.",
+        (
+            "unmask pack photos shards",
+            "unmask pack photos shards --short-side 320",
+            "unmask pack scenes shards --channels 4,3,2",
+            "unmask pretrain shards",
+        ),
+        ("short-side", "quality", "shard-mib", "workers", "max-set-aside", "channels", "data-kind"),
+    ),
+    "convert": Page(
+        "Convert weights to and from published MAE, timm and transformers, and prove that they still compute the same.",
+        (
+            "unmask convert runs/NAME weights --to timm",
+            "unmask convert runs/NAME weights --to huggingface",
+            "unmask convert mae_pretrain_vit_base.pth weights --to unmask",
+            "unmask convert runs/NAME weights --to timm --push USER/NAME",
+        ),
+        ("to", "pool", "heads", "decoder-heads", "license", "push", "threads"),
+    ),
+    "completion": Page(
+        "Complete commands, flags, kinds and recipes of unmask with Tab, in bash, zsh and fish.",
+        (
+            "unmask completion --install",
+            "unmask completion --install --shell zsh",
+            "unmask completion                 # print the script",
+            "unmask completion --shell fish > unmask.fish",
+        ),
+        ("install", "shell"),
+    ),
+}
