@@ -95,7 +95,9 @@ def test_each_side_takes_part_with_its_best_feature() -> None:
 
 
 def test_every_amount_of_labels_has_a_verdict() -> None:
-    rows = [row(arm, [1, 0], labels=labels) for arm in (PRETRAINED, RANDOM) for labels in ("1", "all")]
+    rows = [
+        row(arm, [1, 0], labels=labels) for arm in (PRETRAINED, RANDOM) for labels in ("1", "all")
+    ]
     assert [one.labels for one in verdicts(rows)] == ["1", "all"]
 
 

@@ -12,7 +12,7 @@ from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek
 from unmask.console.hardware import RunFlags
 from unmask.console.labels import labelled_source
-from unmask.console.output import console, say_left_out
+from unmask.console.output import console, other_recipes, say_left_out
 from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
 from unmask.console.train import Command, Common, Request, finished_folder
 from unmask.console.train import main as train_main
@@ -137,6 +137,7 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     encoder = command_line.words[0]
     is_scratch = encoder == "scratch" and not Path(encoder).exists()
     weights = None if is_scratch else _weights(encoder)
+    console.print(f"reading   {command_line.words[1]} ...")
     spec = _source(
         command_line.words[1],
         command_line.flags.get("data-kind"),
@@ -234,16 +235,14 @@ def _recipe(
         shape = "" if recipe.encoder.fits(spec.encoder) else f" ({shape_of(spec.encoder)})"
         recipe = replace(recipe, encoder=spec.encoder, image_size=spec.image_size)
         console.print(
-            f"recipe {name}, with the encoder of the weights{shape}; --recipe chooses another"
+            f"recipe    {name}, with the encoder of the weights{shape}; --recipe chooses another"
         )
     else:
         size = source.typical_size()
         name = choose_scratch(size)
         recipe = TRANSFERS[name].recipe
-        others = ", ".join(other for other in TRANSFERS if other != name)
         console.print(
-            f"recipe {name}, for images of about {size.height} x {size.width} pixels; --recipe chooses "
-            f"another: {others}"
+            f"recipe    {name}, for images of about {size.height} x {size.width} pixels; {other_recipes('finetune')}"
         )
     recipe = for_annotations(recipe, source.annotations)
     return name, with_smaller_batch(recipe, len(source), command_line)

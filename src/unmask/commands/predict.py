@@ -150,7 +150,7 @@ def predict(
 def _loaded(run: str, device: str) -> Predictor:
     predictor = load_predictor(run, str(find_device(device)))
     for line in predictor.model.damaged:
-        notes.print(f"skipped a damaged checkpoint: {line}")
+        notes.warn(f"skipped a damaged checkpoint: {line}")
     return predictor
 
 
@@ -177,7 +177,7 @@ def _of_source(predictor: Predictor, data: AnySource) -> Predictions:
     images = matched(opened, predictor.model.spec.channels, "this classifier was trained on")
     source, scored, note = truth_of(predictor, images)
     if note is not None:
-        notes.print(f"note: {note}")
+        notes.note(note)
     scoring = job.recipe.task.scoring(job.annotations, predictor.thresholds)
     answers: list[Answer] = []
     known = 0
@@ -267,5 +267,5 @@ def _draw(predictions: Predictions, args: Arguments) -> list[Path]:
     counts = confusion(predictions.answers, len(predictions.names))
     note = drawn(path, lambda file: confusion_picture(counts, predictions.names, title, file))
     if note:
-        notes.print(f"note: {note}")
+        notes.note(note)
     return [] if note else [path]

@@ -20,6 +20,8 @@ from unmask.training.schedules import epochs_in_words, fitting_batch, steps_of
 from unmask.training.step_cost import Cost
 from unmask.traits import Explained, Hiding
 
+_DAY = 86400.0  # seconds; longer runs are warned about
+
 R = TypeVar("R", Recipe, Transfer, Tokenizing)
 
 
@@ -65,6 +67,16 @@ def with_smaller_parts(recipe: Recipe, images: int, command_line: Peek) -> Recip
             f"{epochs_in_words(recipe.epochs)} of {images:,} images would be {steps:,} steps; --batch-size sets it"
         )
     return smaller
+
+
+def warn_of_batch(recipe: Recipe | Transfer | Tokenizing, images: int) -> None:
+    """Warn if a batch holds every image several times."""
+    each = recipe.batch_size / images
+    if each > 1:
+        console.warn(
+            f"a batch of {recipe.batch_size:,} is {each:.1f} times your {images:,} images, so every step sees each image "
+            f"several times; --batch-size {fitting_batch(recipe.batch_size, images)} would suit them"
+        )
 
 
 def say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None:
@@ -123,7 +135,6 @@ def say_plan(
     cost: Cost,
     step_seconds: float,
     *,
-    on_batch: str = "",
     after_steps: str = "",
     at_most: str = "",
 ) -> None:
@@ -131,13 +142,18 @@ def say_plan(
     recipe, hardware = run.recipe, run.hardware
     console.print(
         f"{model}\n"
-        f"batch     {_batch(recipe.batch_size, hardware)}{on_batch}, learning rate up to "
+        f"batch     {_batch(recipe.batch_size, hardware)}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
         f"steps     {run.steps:,} ({epochs_in_words(recipe.epochs)})\n"
         f"{after_steps}"
         f"machine   {_machine(hardware)}\n"
         f"expected  {at_most}{_expected(cost, step_seconds * run.steps, step_seconds, hardware)}"
     )
+    if not hardware.shard and step_seconds * run.steps > _DAY:
+        console.warn(
+            f"this run takes about {duration(step_seconds * run.steps)} here; it can be stopped with Ctrl-C and continued "
+            "with --resume; fewer --epochs, a smaller recipe or a GPU make it shorter"
+        )
 
 
 def say_shared_memory(run: Run, source: ImageSource) -> None:
@@ -145,9 +161,9 @@ def say_shared_memory(run: Run, source: ImageSource) -> None:
     free = shared_memory_free()
     if free is None or (needed := shared_memory_needed(run, source)) <= free:
         return
-    console.print(
-        f"note      {run.hardware.workers} loading processes hold about {gib(needed)} in /dev/shm, which has "
-        f"{gib(free)} free;\n          enlarge it (docker run --shm-size=8g), or use fewer --workers, or --workers 0"
+    console.warn(
+        f"{run.hardware.workers} loading processes hold about {gib(needed)} in /dev/shm, which has {gib(free)} free; "
+        "enlarge it (docker run --shm-size=8g), or use fewer --workers, or --workers 0"
     )
 
 

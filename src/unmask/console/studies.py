@@ -75,8 +75,8 @@ def with_kept_threads(flags: MachineFlags, root: Path) -> MachineFlags:
     if not isinstance(threads, int) or threads < 1:
         raise DataError(f"{kept} must hold a number of threads, got {threads!r}; delete it")
     if threads < every:
-        notes.print(
-            f"note: torch uses {threads} of {every} cores, as the first command in {root} did; --threads {every} uses "
+        notes.note(
+            f"torch uses {threads} of {every} cores, as the first command in {root} did; --threads {every} uses "
             "all, and measures the cost of steps again"
         )
     return replace(flags, threads=min(threads, every))

@@ -20,6 +20,7 @@ from unmask.data.mixing import UNMIXED
 from unmask.data.views import AugmentedCrop, RandomCrop
 from unmask.evaluation.frozen import Probe, right_answers
 from unmask.formats.model import ModelSpec, Weights
+from unmask.progress import counted
 from unmask.recipes import TRANSFERS, Transfer, choose_transfer
 from unmask.runs.finetune import Finetune, Tuned
 from unmask.runs.folder import RunFolder
@@ -110,7 +111,8 @@ def tune(setup: TuningSetup, amount: str, seed: int) -> Finetuned:
     with tempfile.TemporaryDirectory() as root:
         folder = RunFolder(Path(root) / "run")
         folder.create(run)
-        for _ in training(run, folder, labelled.train, module, Event()):
+        reports = training(run, folder, labelled.train, module, Event())
+        for _ in counted(reports, run.steps, "training"):
             pass
     return Finetuned(Tuned(module, job, run.statistics), run.hardware, labelled)
 

@@ -19,6 +19,7 @@ from unmask.data.in_order import Unreadable, in_order
 from unmask.data.labelled import Labelled, Subset, check_kind, open_labelled
 from unmask.formats.adapt import adapt
 from unmask.formats.model import FORMAT, ModelSpec, Weights
+from unmask.progress import counted
 from unmask.randomness import seeded
 from unmask.recipes import Transfer
 from unmask.runs.job import Change, Images, Outcome, Setting
@@ -203,7 +204,9 @@ class Tuned(NamedTuple):
             batch_size=_BATCH,
             workers=hardware.workers,
         )
-        for batch in stream:
+        for batch in counted(
+            stream, len(source), "scoring images", lambda batch: len(batch.positions)
+        ):
             with autocast(device, hardware.precision):
                 outputs = self.predict(batch.images.to(device))
             yield outputs.float().cpu(), batch.annotations, batch.positions

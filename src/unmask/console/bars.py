@@ -1,0 +1,116 @@
+"""Bars for long loops: over the width of a terminal, else a line now and then."""
+
+import sys
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from unmask.console.screen import Screen
+from unmask.progress import Steps, reported
+
+PLAIN_SECONDS = 15.0
+"""Time between lines of progress where there is no terminal."""
+
+_BAR_AFTER = 0.5  # seconds; shorter loops show no bar
+_ROOMY = 76  # columns from which on a bar has room for more than the time left
+_SPEED_SECONDS = 600.0  # the time left follows from the speed in so many last seconds
+
+
+def clock(seconds: float | None) -> str:
+    """A time left as hours, minutes and seconds; dashes if it is not known yet."""
+    if seconds is None:
+        return "-:--"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours / 24:.1f} days"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Bar:
+    """A bar over the width of the terminal: what is done, the share that is done, a state in words, and the time left."""
+
+    def __init__(self, screen: Screen, doing: str, total: int | None, *, transient: bool) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=screen.rich,
+            # what others print goes above the bar, but never from a pipe or file to the terminal
+            redirect_stdout=sys.stdout.isatty(),
+            redirect_stderr=sys.stderr.isatty(),
+            expand=True,
+            transient=transient,
+            speed_estimate_period=_SPEED_SECONDS,
+        )
+        self._task = self._progress.add_task(doing, total=total, state="")
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance_to(self, done: int, total: int, state: str, more: str = "") -> None:
+        """Show progress; `more` follows the time left where there is room."""
+        self._progress.update(self._task, completed=done, total=total)
+        task = self._progress.tasks[0]
+        words = [state, f"ETA {clock(task.time_remaining)}"]
+        if more and self._progress.console.width >= _ROOMY:
+            words.append(more)
+        self._progress.update(self._task, state="  ".join(filter(None, words)))
+
+
+class _Counter:
+    """Shows the progress of a loop on a screen: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._busy = False
+
+    def __call__(self, steps: Steps, total: int, doing: str) -> Iterator[Any]:
+        if self._busy or not self._screen.says_all:  # a loop within a loop shows nothing
+            yield from (item for item, _ in steps)
+            return
+        self._busy = True
+        show = self._bar if self._screen.is_terminal else self._lines
+        try:
+            yield from show(steps, total, doing)
+        finally:
+            self._busy = False
+
+    def _bar(self, steps: Steps, total: int, doing: str) -> Iterator[Any]:
+        bar, done, started = Bar(self._screen, doing, total, transient=True), 0, time.perf_counter()
+        shown = False
+        try:
+            for item, size in steps:
+                yield item
+                done += size
+                if not shown and time.perf_counter() - started > _BAR_AFTER:
+                    bar.__enter__()
+                    shown = True
+                bar.advance_to(done, total, f"{done:,} of {total:,}")
+        finally:
+            if shown:
+                bar.__exit__()
+
+    def _lines(self, steps: Steps, total: int, doing: str) -> Iterator[Any]:
+        printed, done = time.perf_counter(), 0
+        for item, size in steps:
+            yield item
+            done, now = done + size, time.perf_counter()
+            if now - printed > PLAIN_SECONDS:
+                self._screen.print(f"{doing}: {done:,} of {total:,}")
+                printed = now
+
+
+@contextmanager
+def progress_on(screen: Screen) -> Generator[None]:
+    """Show the progress of long loops on a screen within this block."""
+    with reported(_Counter(screen)):
+        yield
