@@ -1,7 +1,6 @@
 """`unmask pack DATA SHARDS`: pack images into tar shards that are fast to read in random order."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from unmask.console.arguments import DataFlags, parse
-from unmask.console.bars import PLAIN_SECONDS, Bar, progress_on
+from unmask.console.bars import State, progress_on, watched
 from unmask.console.output import bands_in_words, console, duration, gib, notes, say_left_out
 from unmask.console.processes import signals
 from unmask.contracts import ImageSource
@@ -92,7 +91,7 @@ def main(arguments: list[str]) -> int:
         console.print(f"folder    {root} is {state}; complete shards are kept")
     started = time.perf_counter()
     with signals("shard") as stop:
-        for _ in _shown(packer.run(stop.event)):
+        for _ in watched(console, packer.run(stop.event), "packing", _state):
             pass
     if packer.note:
         notes.note(f"{packer.note}")
@@ -144,21 +143,9 @@ def _choice(source: ImageSource, packing: Packing) -> str:
     )
 
 
-def _shown(reports: Iterator[Progress]) -> Iterator[Progress]:
-    """Pass reports on and show a bar, or print a line now and then."""
-    if console.is_terminal and console.says_all:
-        with Bar(console, "packing", None, transient=False) as bar:
-            for report in reports:
-                bar.advance_to(report.done, report.images, f"{report.done:,} of {report.images:,}")
-                yield report
-        return
-    printed = time.perf_counter()
-    for report in reports:
-        now = time.perf_counter()
-        if now - printed > PLAIN_SECONDS:
-            console.print(f"packing   {report.done:,} of {report.images:,} images")
-            printed = now
-        yield report
+def _state(report: Progress) -> State:
+    where = f"{report.done:,} of {report.images:,} images"
+    return State(report.done, report.images, where)
 
 
 def _say_end(packer: Packer, seconds: float) -> None:
@@ -170,7 +157,5 @@ def _say_end(packer: Packer, seconds: float) -> None:
         f"{copied:,} of them copied bit for bit"
     )
     if packer.set_aside.exists():
-        console.warn(
-            f"skipped {packer.left_out:,}, listed with reasons in {packer.set_aside}"
-        )
+        console.warn(f"skipped {packer.left_out:,}, listed with reasons in {packer.set_aside}")
     console.print(f"train on it:  {typed('pretrain', packer.root)}")

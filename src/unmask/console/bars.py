@@ -2,20 +2,23 @@
 
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from unmask.console.screen import Screen
 from unmask.progress import Steps, reported
 
+T = TypeVar("T")
+
 PLAIN_SECONDS = 15.0
 """Time between lines of progress where there is no terminal."""
 
 _BAR_AFTER = 0.5  # seconds; shorter loops show no bar
-_ROOMY = 76  # columns from which on a bar has room for more than the time left
+_SHORTEST_BAR = 10  # columns; for more than the time left the bar may not be shorter
+_SHARE = 7  # columns of " 38% " and of the spaces around the bar
 _SPEED_SECONDS = 600.0  # the time left follows from the speed in so many last seconds
 
 
@@ -56,14 +59,71 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def advance_to(self, done: int, total: int, state: str, more: str = "") -> None:
-        """Show progress; `more` follows the time left where there is room."""
+    def advance_to(self, done: int, total: int, state: str, *more: str) -> None:
+        """Show progress; as much of `more` follows the time left as there is room for."""
         self._progress.update(self._task, completed=done, total=total)
         task = self._progress.tasks[0]
-        words = [state, f"ETA {clock(task.time_remaining)}"]
-        if more and self._progress.console.width >= _ROOMY:
-            words.append(more)
-        self._progress.update(self._task, state="  ".join(filter(None, words)))
+        words = f"{state}  ETA {clock(task.time_remaining)}"
+        room = self._progress.console.width - len(task.description) - _SHORTEST_BAR - _SHARE
+        for word in more:
+            if len(words) + 2 + len(word) > room:
+                break
+            words += f"  {word}"
+        self._progress.update(self._task, state=words)
+
+
+class State(NamedTuple):
+    """How far a long work is."""
+
+    done: int
+    total: int
+    where: str
+    """The same in words, such as "step 3 of 10"."""
+    words: tuple[str, ...] = ()
+    """Further figures, the most important first."""
+
+
+def watched(
+    screen: Screen, reports: Iterable[T], name: str, state: Callable[[T], State | None]
+) -> Iterator[T]:
+    """Pass reports on and show their state: a bar on a terminal, else a line now and then, and one at the end.
+
+    Reports without a state change nothing.
+    """
+    if not screen.says_all:
+        return iter(reports)
+    return (_live if screen.is_terminal else _plain)(screen, reports, name, state)
+
+
+def _live(
+    screen: Screen, reports: Iterable[T], name: str, state: Callable[[T], State | None]
+) -> Iterator[T]:
+    with Bar(screen, name, None, transient=False) as bar:
+        for report in reports:
+            if (now := state(report)) is not None:
+                bar.advance_to(now.done, now.total, *(now.words or (now.where,)))
+            yield report
+
+
+def _plain(
+    screen: Screen, reports: Iterable[T], name: str, state: Callable[[T], State | None]
+) -> Iterator[T]:
+    first: int | None = None
+    started, printed = time.perf_counter(), 0.0
+    for report in reports:
+        seconds, now = time.perf_counter(), state(report)
+        if now is not None:
+            if first is None:
+                first, started = now.done, seconds
+            if seconds - printed > PLAIN_SECONDS or now.done == now.total:
+                eta = []
+                if first < now.done < now.total:
+                    left = (seconds - started) / (now.done - first) * (now.total - now.done)
+                    eta = [f"ETA {clock(left)}"]
+                words = [now.where, *now.words[:1], *eta, *now.words[1:]]
+                screen.print(f"{name}: {', '.join(words)}")
+                printed = seconds
+        yield report
 
 
 class _Counter:

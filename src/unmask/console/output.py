@@ -1,12 +1,11 @@
 """What several commands print in the same way: progress of training, what the images lack, sizes and times."""
 
-import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unmask.console.bars import PLAIN_SECONDS, Bar, clock
+from unmask.console.bars import State, watched
 from unmask.console.screen import Screen, console, notes, verbosity
 from unmask.contracts import ImageSource
 from unmask.data.labelled import with_channels
@@ -52,49 +51,24 @@ def matched(source: ImageSource, channels: int, trained_on: str) -> ImageSource:
 
 def shown(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
     """Pass reports on and show progress."""
-    if not console.says_all:
-        return iter(reports)
-    return _live(reports, name) if console.is_terminal else _plain(reports, name)
+    short = name.rpartition(":")[2][:_LONGEST_NAME]
+    return watched(console, reports, short, _state)
 
 
-def _live(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
-    with Bar(console, name[-_LONGEST_NAME:], None, transient=False) as bar:
-        for report in reports:
-            if report.lines:
-                loss, *more = _state(report)
-                bar.advance_to(report.step, report.steps, loss, "  ".join(more))
-            yield report
-
-
-def _plain(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
-    first, started, printed = None, time.perf_counter(), 0.0
-    for report in reports:
-        now = time.perf_counter()
-        if first is None:
-            first, started = report.step, now
-        if report.lines and (now - printed > PLAIN_SECONDS or report.step == report.steps):
-            left = None
-            if report.step > first:
-                left = (now - started) / (report.step - first) * (report.steps - report.step)
-            eta = f", ETA {clock(left)}" if report.step < report.steps else ""
-            loss, *more = _state(report)
-            words = ", ".join([f"{loss}{eta}", *more])
-            console.print(f"{name}: step {report.step:,} of {report.steps:,}, {words}")
-            printed = now
-        yield report
-
-
-def _state(report: training.Progress) -> list[str]:
+def _state(report: training.Progress) -> State | None:
     """The mean loss and speed of the last steps; with --verbose, FLOP/s and memory too."""
     count = len(report.lines)
+    if not count:
+        return None
     mean = {key: sum(line[key] for line in report.lines) / count for key in ("loss", *TIMES)}
-    words = [f"loss {mean['loss']:.4f}", f"{mean['images_per_second']:,.0f} images/s"]
+    words = [f"loss {mean['loss']:.4f}", f"{mean['images_per_second']:,.0f} img/s"]
     if mean["waiting"] > _WAITING_WORTH_SAYING:
         words.append(f"waiting for images {mean['waiting']:.0%}")
     if verbosity() == "verbose":
         speed = f"{flops(mean['flops_per_second'])} ({mean['mfu']:.0%} of peak)"
         words += [speed, gib(mean["peak_memory"])]
-    return words
+    where = f"step {report.step:,} of {report.steps:,}"
+    return State(report.step, report.steps, where, tuple(words))
 
 
 def say_left_out(source: ImageSource, to: Screen = console) -> None:
