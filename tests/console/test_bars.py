@@ -25,7 +25,7 @@ def last_line(memory: io.StringIO) -> str:
     return [line for line in lines if line.strip()][-1]
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [50, 80, 120])
 def test_all_fits(width: int) -> None:
     screen, memory = terminal(width)
     with Bar(screen, "mae-ti16", None, transient=False) as bar:

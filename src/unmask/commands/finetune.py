@@ -230,7 +230,7 @@ def _draw(folder: RunFolder, outcome: Outcome) -> None:
     write_classes(score, files.table)
     if outcome.confusion is not None:
         title = f"{folder.root.name}: {score.measure} {score.value:.1%} on {score.images:,} images"
-        names = tuple(one.name for one in score.classes)
+        names = tuple(one.name for one in score.by_class)
         draw_confusion(outcome.confusion, names, title, files.confusion)
         draw_mistakes(outcome.pictures, files.mistakes)
 

@@ -33,15 +33,15 @@ class ClassFiles(NamedTuple):
 
 def say_classes(score: ScoreOfClasses, file: Path | None) -> None:
     """Print precision, recall and F1 of each class; of many classes those with the lowest F1."""
-    classes = sorted(score.classes, key=lambda one: one.f1)[:_SHOWN]
-    classes = [one for one in score.classes if one in classes]
+    classes = sorted(score.by_class, key=lambda one: one.f1)[:_SHOWN]
+    classes = [one for one in score.by_class if one in classes]
     table = Table("class", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("images", "precision", "recall", "F1"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in classes:
         figures = (f"{value:.1%}" for value in (one.precision, one.recall, one.f1))
         table.add_row(one.name, f"{one.images:,}", *figures)
-    tested = [one for one in score.classes if one.images]
+    tested = [one for one in score.by_class if one.images]
     means = (
         np.mean([getattr(one, name) for one in tested]) for name in ("precision", "recall", "f1")
     )
@@ -52,10 +52,10 @@ def say_classes(score: ScoreOfClasses, file: Path | None) -> None:
         *(f"{mean:.1%}" for mean in means),
     )
     console.result(table)
-    if len(classes) < len(score.classes):
+    if len(classes) < len(score.by_class):
         where = f"; all are in {file}" if file else ""
         console.print(
-            f"the {len(classes)} of {len(score.classes)} classes with the lowest F1{where}"
+            f"the {len(classes)} of {len(score.by_class)} classes with the lowest F1{where}"
         )
 
 
@@ -64,7 +64,7 @@ def write_classes(score: ScoreOfClasses, path: Path) -> Path:
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["class", "images", "precision", "recall", "f1"])
-        for one in score.classes:
+        for one in score.by_class:
             figures = (f"{value:.6g}" for value in (one.precision, one.recall, one.f1))
             writer.writerow([one.name, one.images, *figures])
     return path

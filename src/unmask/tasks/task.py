@@ -107,7 +107,7 @@ class ScoreOfClasses(Score, Protocol):
     """A score that says how well each class is recognised."""
 
     @property
-    def classes(self) -> Sequence[OfClass]:
+    def by_class(self) -> Sequence[OfClass]:
         """The scores of each class."""
         ...
 
