@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from unmask.console.processes import signals
-from unmask.console.screen import VERBOSITY, console, notes, take_verbosity, wrapped
+from unmask.console.screen import VERBOSITY, console, notes, say_loading, take_verbosity, wrapped
 
 
 def test_lines_break_between_words_and_go_on_below_their_text() -> None:
@@ -77,6 +79,16 @@ def test_quiet_prints_results_and_warnings_only(
     notes.warn("collapsed")
     out, err = capsys.readouterr()
     assert (out, err) == ("score\n", "warning: collapsed\n")
+
+
+def test_a_command_can_speak_before_torch_is_imported() -> None:
+    code = "import sys, unmask.console.screen; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_loading_is_said_to_people_only(capsys: pytest.CaptureFixture[str]) -> None:
+    say_loading()
+    assert capsys.readouterr().err == ""
 
 
 def test_ctrl_c_is_answered_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -183,6 +183,7 @@ def _predictions(
             f"give image files or one data set, got {len(images)} names, and {datasets[0]} is a data set"
         )
     like = predictor.model.bands
+    notes.print(f"reading   {datasets[0]} ...")
     return _of_source(predictor, labelled_source(datasets[0], kind, labels_file, like, notes))
 
 

@@ -75,7 +75,7 @@ def warn_of_batch(recipe: Recipe | Transfer | Tokenizing, images: int) -> None:
     if each > 1:
         console.warn(
             f"a batch of {recipe.batch_size:,} is {each:.1f} times your {images:,} images, so every step sees each image "
-            f"several times; --batch-size {fitting_batch(recipe.batch_size, images)} would suit them"
+            f"several times; --batch-size {min(images, fitting_batch(recipe.batch_size, images))} would suit them"
         )
 
 

@@ -6,8 +6,7 @@ Does not import torch, so that a command can speak before it does.
 import os
 import re
 import textwrap
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Literal
 
 from rich.console import Console, RenderableType
@@ -112,11 +111,7 @@ def _wrapped_line(line: str, width: int) -> str:
     )
 
 
-@contextmanager
-def waiting(words: str) -> Generator[None]:
-    """Say what a command waits for, on a terminal, until the block ends."""
-    if notes.says_all and notes.is_terminal:
-        with notes.rich.status(words):
-            yield
-    else:
-        yield
+def say_loading() -> None:
+    """Say on a terminal that PyTorch is loaded, which takes seconds; to be called before it is imported."""
+    if notes.rich.is_terminal:
+        notes.print("loading PyTorch ...")
