@@ -477,7 +477,9 @@ def test_evaluation_is_offered_only_where_it_works(
     for name in ("a", "b", "c"):
         tiny.write_images(singles / name, 1)
     words = {
-        data: unmask("pretrain", data, *recipe, "--batch-size", "2", "--out", data.name).out
+        data: unmask(
+            "pretrain", data, *recipe, "--batch-size", "2", "--out", f"run-{data.name}"
+        ).out
         for data in (images, singles, classes)
     }
     assert ["measure it: unmask evaluate" in said for said in words.values()] == [
@@ -485,7 +487,7 @@ def test_evaluation_is_offered_only_where_it_works(
         False,
         True,
     ]
-    assert "look at it: unmask reconstruct singles singles" in words[singles]
+    assert "look at it: unmask reconstruct run-singles singles" in words[singles]
 
 
 def test_a_batch_larger_than_the_images_is_warned_about(

@@ -56,6 +56,7 @@ def test_times_left(seconds: float | None, words: str) -> None:
 
 def test_a_loop_shows_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bars, "_BAR_AFTER", 0.0)
+    monkeypatch.setattr(bars, "_REFRESH", 0.0)
     screen, memory = terminal(80)
     with progress_on(screen):
         assert list(counted("abc", 6, "reading", size=lambda _: 2)) == ["a", "b", "c"]

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -17,6 +17,7 @@ PLAIN_SECONDS = 15.0
 """Time between lines of progress where there is no terminal."""
 
 _BAR_AFTER = 0.5  # seconds; shorter loops show no bar
+_REFRESH = 0.1  # seconds; a million fast steps must not wait for the bar
 _SHORTEST_BAR = 10  # columns; for more than the time left the bar may not be shorter
 _SHARE = 7  # columns of " 38% " and of the spaces around the bar
 _SPEED_SECONDS = 600.0  # the time left follows from the speed in so many last seconds
@@ -50,10 +51,12 @@ class Bar:
             transient=transient,
             speed_estimate_period=_SPEED_SECONDS,
         )
+        self.started = False
         self._task = self._progress.add_task(doing, total=total, state="")
 
     def __enter__(self) -> "Bar":
         self._progress.start()
+        self.started = True
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -145,19 +148,18 @@ class _Counter:
             self._busy = False
 
     def _bar(self, steps: Steps, total: int, doing: str) -> Iterator[Any]:
-        bar, done, started = Bar(self._screen, doing, total, transient=True), 0, time.perf_counter()
-        shown = False
-        try:
+        bar, done = Bar(self._screen, doing, total, transient=True), 0
+        due = time.perf_counter() + _BAR_AFTER
+        with ExitStack() as stack:
             for item, size in steps:
                 yield item
-                done += size
-                if not shown and time.perf_counter() - started > _BAR_AFTER:
-                    bar.__enter__()
-                    shown = True
+                done, now = done + size, time.perf_counter()
+                if now < due:
+                    continue
+                if not bar.started:
+                    stack.enter_context(bar)
                 bar.advance_to(done, total, f"{done:,} of {total:,}")
-        finally:
-            if shown:
-                bar.__exit__()
+                due = now + _REFRESH
 
     def _lines(self, steps: Steps, total: int, doing: str) -> Iterator[Any]:
         printed, done = time.perf_counter(), 0
