@@ -1,6 +1,7 @@
 """The surest mistakes of a classifier: the test images that it gets wrong with the highest probability."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from unmask.contracts import ImageSource, Size
 from unmask.data.in_order import in_order
 from unmask.data.labelled import Subset
 from unmask.data.views import AnyViews
+from unmask.errors import UnmaskError
 from unmask.runs.job import Picture
 
 SHOWN = 8
@@ -64,18 +66,22 @@ def pictures_of(
     size: Size,
     statistics: ChannelStatistics,
 ) -> tuple[Picture, ...]:
-    """What the classifier saw of each image, with its name, both classes and the probability as caption."""
+    """What the classifier saw of each image, with its name, both classes and the probability as caption.
+
+    Images that can no longer be read are left out, because pictures must not cost the score.
+    """
     if not mistakes:
         return ()
     wrong = {one.position: one for one in mistakes}
     chosen = Subset(source, np.array([one.position for one in mistakes]))
     drawn: dict[int, Picture] = {}
-    for batch in in_order(chosen, views, size, statistics, [], batch_size=SHOWN):
-        for image, row in zip(batch.images, batch.positions, strict=True):
-            one = wrong[int(chosen.rows[row])]
-            caption = (
-                f"{source.name(one.position)}: {names[one.true]}, predicted {names[one.predicted]} "
-                f"({one.probability:.0%})"
-            )
-            drawn[row] = Picture([statistics.stretched(image)], caption)
+    with suppress(UnmaskError):
+        for batch in in_order(chosen, views, size, statistics, [], batch_size=SHOWN):
+            for image, row in zip(batch.images, batch.positions, strict=True):
+                one = wrong[int(chosen.rows[row])]
+                caption = (
+                    f"{source.name(one.position)}: {names[one.true]}, predicted {names[one.predicted]} "
+                    f"({one.probability:.0%})"
+                )
+                drawn[row] = Picture([statistics.stretched(image)], caption)
     return tuple(drawn[row] for row in sorted(drawn))
