@@ -487,7 +487,7 @@ def test_evaluation_is_offered_only_where_it_works(
         False,
         True,
     ]
-    assert "look at it: unmask reconstruct run-singles singles" in words[singles]
+    assert f"look at it: unmask reconstruct run-singles {singles.absolute()}" in words[singles]
 
 
 def test_a_batch_larger_than_the_images_is_warned_about(

@@ -36,7 +36,7 @@ def with_shorter_warmup(recipe: R, command_line: Peek) -> R:
             )
         return recipe
     console.print(
-        f"warm-up cut from {recipe.schedule.warmup_epochs:g} to {longest:g} epochs, a tenth of "
+        f"warm-up   cut from {recipe.schedule.warmup_epochs:g} to {longest:g} epochs, a tenth of "
         f"{recipe.epochs:g}; --schedule.warmup-epochs sets it"
     )
     return replace(recipe, schedule=replace(recipe.schedule, warmup_epochs=longest))
@@ -48,7 +48,7 @@ def with_smaller_batch(recipe: R, images: int, command_line: Peek) -> R:
     if batch_size == recipe.batch_size or "batch-size" in command_line.flags:
         return recipe
     console.print(
-        f"batch cut from {recipe.batch_size:,} to {batch_size:,} because there are {images:,} images "
+        f"batch     cut from {recipe.batch_size:,} to {batch_size:,} because there are {images:,} images "
         "(the learning rate scales with it); --batch-size sets it"
     )
     return replace(recipe, batch_size=batch_size)
@@ -62,7 +62,7 @@ def with_smaller_parts(recipe: Recipe, images: int, command_line: Peek) -> Recip
     if smaller != recipe:
         steps = steps_of(recipe.epochs, images, recipe.batch_size)
         console.print(
-            f"batch cut from {recipe.batch_size:,} to {smaller.batch_size:,}, and the highest learning rate from "
+            f"batch     cut from {recipe.batch_size:,} to {smaller.batch_size:,}, and the highest learning rate from "
             f"{recipe.schedule.peak(recipe.batch_size):.3g} to {smaller.schedule.peak(smaller.batch_size):.3g}, because "
             f"{epochs_in_words(recipe.epochs)} of {images:,} images would be {steps:,} steps; --batch-size sets it"
         )
