@@ -66,7 +66,7 @@ class Bar:
         """Show progress; as much of `more` follows the time left as there is room for."""
         self._progress.update(self._task, completed=done, total=total)
         task = self._progress.tasks[0]
-        words = f"{state}  ETA {clock(task.time_remaining)}"
+        words = f"{state}  ETA {clock(task.time_remaining)}" if done < total else state
         room = self._progress.console.width - len(task.description) - _SHORTEST_BAR - _SHARE
         for word in more:
             if len(words) + 2 + len(word) > room:
