@@ -23,6 +23,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Entered | module of a block | `training.distributed` | once, with `--shard` |
 | Fused | module | `training.kernels` | once, when a GPU run is compiled |
 | Noted | source of images | console | before training: images are listed |
+| CountsConfusions | scoring | `runs.finetune` | after training: a confusion matrix is drawn |
 | Levelled | source of images | `data.statistics` | when images are opened: 16-bit pictures are scaled as in training |
 """
 
@@ -30,7 +31,7 @@ from collections import Counter
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unmask.contracts import Masking, Moment, Size
@@ -253,3 +254,11 @@ class Levelled(Protocol):
     def with_levels(self, levels: tuple[float, float] | None) -> Any:
         """The same source with another range."""
         ...
+
+
+@runtime_checkable
+class CountsConfusions(Protocol):
+    """A scoring that counts which class is predicted for which."""
+
+    confusion: Int[Tensor, "classes classes"]
+    """Number of images by true class (rows) and predicted class (columns)."""

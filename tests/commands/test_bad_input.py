@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from commands.said import Unmask
-from rich.console import Console
 from runs import tiny
 
 from unmask.commands import reconstruct
+from unmask.console.screen import Screen
 from unmask.recipes import RECIPES
 from unmask.runs import plan
 from unmask.runs.folder import RunFolder
@@ -187,8 +187,8 @@ def test_names_of_all_kinds(unmask: Unmask, tmp_path: Path, recipe: list[str]) -
 def test_names_that_are_not_text(
     unmask: Unmask, trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fresh = Console(highlight=False, soft_wrap=True)  # rich keeps what it could not print
-    monkeypatch.setattr(reconstruct, "console", fresh)
+    # rich keeps what it could not print
+    monkeypatch.setattr(reconstruct, "console", Screen())
     folder = tiny.write_images(tmp_path / "photos", 2)
     (folder / "01.png").rename(folder / os.fsdecode(b"bytes-\xff.png"))
     assert unmask("reconstruct", trained.root, folder).status == 0

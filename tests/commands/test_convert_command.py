@@ -118,7 +118,7 @@ def test_a_difference_beyond_rounding_is_an_error(
     monkeypatch.setattr(convert, "_TOLERANCE", -1.0)
     said = unmask("convert", trained.root, "new", "--to", "timm", "--push", "me/mine")
     assert said.status == 1
-    assert "THAT IS MORE THAN ROUNDING" in said.out
+    assert "warning: that is more than rounding" in said.out
     assert "pushed" not in said.out
 
 

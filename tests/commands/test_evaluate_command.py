@@ -26,7 +26,7 @@ def test_json_holds_all_figures(
     said = unmask("evaluate", trained.root, classes, "--protocol", protocol, "--json")
     assert said.status == 0
     figures = json.loads(said.raw)
-    about = {key: value for key, value in figures.items() if key != "scores"}
+    about = {key: value for key, value in figures.items() if key not in ("scores", "verdicts")}
     assert about == {
         "run": str(trained.root),
         "weights": "tiny, step 6",
@@ -44,6 +44,10 @@ def test_json_holds_all_figures(
         "largest_class": 0.5,
         "left_out": 0,
     }
+    verdicts = figures["verdicts"]
+    assert [one["control"] for one in verdicts] == ["random initialisation", "raw pixels"]
+    assert all(one["low"] <= one["difference"] <= one["high"] for one in verdicts)
+    assert {(one["images"], one["outcome"]) for one in verdicts} == {(4, "no difference shown")}
     whitened = [("mean", "whitened to 128")] if protocol == "knn" else []
     features = [("cls", "plain"), ("mean", "plain"), *whitened]
     pixels = [("pixels", vectors) for vectors in dict(whitened).values()]
@@ -90,13 +94,13 @@ def test_table_for_people(unmask: Unmask, trained: RunFolder, classes: Path) -> 
     said = unmask("evaluate", trained.root, classes, "--control", "random")
     assert said.status == 0
     for words in (
-        f"{trained.root} (tiny, step 6; 1 blocks of 8 with 2 heads, MLPs of 32 and patches of 2, ",
-        f"M parameters) on {classes}: 16 training images, 4 test images",
+        f"encoder {trained.root} (tiny, step 6; 1 blocks of 8 with 2 heads, MLPs of 32 and patches of 2, ",
+        f"M parameters) images {classes}: 16 for training, 4 for testing",
         "20% of each class for testing, drawn from seed 0",
-        "pretrained knn class token",
+        "pretrained class token",
         "random",
         "chance 50.0%",
-        "setting: cosine, k = 20",
+        "protocol knn; cosine, k = 20, temperature 0.07",
         "images/s through the encoder",
     ):
         assert words in said.out
@@ -122,10 +126,10 @@ def test_raw_pixels_and_random_weights_stand_beside_every_frozen_score(
     assert said.status == 0, said.err
     for words in (
         "whitened to",  # the table may be too narrow for more in one line
-        "random initialisation: the same encoder",
-        "raw pixels knn as they are all",
+        "random weights: the same encoder",
+        "raw pixels as they are",
         "raw pixels: the image without an encoder",
-        "temperature 0.07; pixels at 8 x 8, normalised as for the encoder",
+        "temperature 0.07; raw pixels: pixels at 8 x 8, normalised as for the encoder",
     ):
         assert words in said.out
     rows = json.loads(Path("here/both.json").read_text())["scores"]
@@ -211,7 +215,7 @@ def test_unreadable_images_are_left_out_and_counted(
     assert json.loads(said.raw)["left_out"] == 1
     assert (
         "1 unreadable images skipped; the first is cats/03.png"
-        in unmask("evaluate", trained.root, data).out
+        in unmask("evaluate", trained.root, data).err
     )
 
 
@@ -304,7 +308,7 @@ def test_a_ladder_draws_its_curve_beside_both_controls(
     ]
     assert picture_of(Path("here/ladder.png"))[0] > 400
     assert "all blocks trained" in said.out
-    assert "random initialisation: the same encoder with random weights" in said.out
+    assert "random weights: the same encoder with random weights" in said.out
     assert "from scratch: all blocks trained from random weights" in said.out
 
 

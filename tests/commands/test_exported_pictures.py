@@ -172,7 +172,7 @@ def test_settings_that_show_another_picture_are_an_error(
     written(weights_of(SQUARE), Path("source"), "unmask")
     said = unmask("convert", "source", "mine", "--to", "timm")
     assert said.status == 1
-    assert "THAT IS MORE THAN ROUNDING: do not use its settings for pictures" in said.out
+    assert "warning: that is more than rounding: do not use its settings for pictures" in said.out
 
 
 def test_settings_are_written(unmask: Unmask, trained: RunFolder) -> None:

@@ -10,7 +10,7 @@ import torch
 from commands.said import Unmask
 from PIL import Image
 from runs import tiny, tiny_transfer
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from unmask.runs.folder import RunFolder
 from unmask.runs.predict import Answer, confusion, load_predictor
@@ -70,6 +70,43 @@ def test_a_labelled_set_is_scored_and_listed(
         with Image.open(path) as picture:
             assert min(picture.size) > 400
     assert "written: here/guesses.png" in said.out
+
+
+def test_precision_recall_and_f1_of_each_class(
+    unmask: Unmask, tuned: RunFolder, tmp_path: Path
+) -> None:
+    """As scikit-learn computes them, on images that the classifier gets wrong in part."""
+    data = tiny.write_classes(tmp_path / "data", ("cats", "dogs"), 15)
+    for number in range(6):  # six bright images among the dark ones
+        shutil.copy(data / "dogs" / f"{number:02}.png", data / "cats" / f"wrong-{number}.png")
+    said = unmask("predict", tuned.root, data, "--out", "guesses.csv")
+    assert said.status == 0, said.err
+    assert said.out.index("top-1") < said.out.index("cats/00.png")
+    assert "and 16 more" in said.out
+
+    rows = list(csv.DictReader(Path("guesses.csv").read_text(encoding="utf-8").splitlines()))
+    truth, guesses = ([row[name] for row in rows] for name in ("class", "guess 1"))
+    assert truth != guesses
+    names = ["cats", "dogs"]
+    expected = precision_recall_fscore_support(truth, guesses, labels=names, zero_division=0)
+    figures = list(csv.DictReader(Path("guesses-classes.csv").read_text("utf-8").splitlines()))
+    assert [row["class"] for row in figures] == names
+    for name, values in zip(("precision", "recall", "f1", "images"), expected, strict=True):
+        assert [float(row[name]) for row in figures] == pytest.approx(values, abs=1e-5)
+    means = " ".join(f"{values.mean():.1%}" for values in expected[:3])
+    assert f"mean of classes 36 {means}" in said.out
+    wrong = sum(a != b for a, b in zip(truth, guesses, strict=True))
+    with Image.open("guesses-mistakes.png") as sheet:
+        assert sheet.height > 128 * min(wrong, 8)
+        assert sheet.info["Software"] == "unmask"
+
+
+def test_no_sheet_of_mistakes_without_mistakes(
+    unmask: Unmask, tuned: RunFolder, classes: Path
+) -> None:
+    first = unmask("predict", tuned.root, classes, "--out", "guesses.csv", "--json")
+    perfect = json.loads(first.raw)["top1"] == 1
+    assert Path("guesses-mistakes.png").exists() != perfect
 
 
 def test_what_is_taken_for_what() -> None:

@@ -17,6 +17,7 @@ import pytest
 from commands.said import Unmask
 from runs import tiny
 
+from unmask.console.screen import VERBOSITY
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 
@@ -52,7 +53,8 @@ def test_chooses_a_recipe_and_says_why(unmask: Unmask) -> None:
     said = unmask("pretrain", "digits", *flags)
     assert said.status == 0
     assert "recipe mae-digits, because images of about 8 x 8 pixels need patches of 2" in said.out
-    assert "--recipe chooses another: mae-b16, " in said.out
+    assert "--recipe chooses another (`unmask pretrain --help` lists them)" in said.out
+    assert "mae-b16" not in said.out
     assert "images 1,442 grey in 10 classes (labels are not used for training)" in said.out
     assert Path("runs/mae-digits-digits/spec.json").exists()
     again = unmask("pretrain", "digits", *flags)
@@ -466,3 +468,56 @@ def test_float16_scales_the_loss(unmask: Unmask, images: Path, recipe: list[str]
     assert "training/loss_scale" in tiny.newest(folder).info.checksums
     assert unmask("pretrain", "--resume", "half").status == 0
     assert unmask("convert", "half", "exported", "--to", "timm").status == 0
+
+
+def test_evaluation_is_offered_only_where_it_works(
+    unmask: Unmask, images: Path, classes: Path, recipe: list[str]
+) -> None:
+    singles = Path("singles")
+    for name in ("a", "b", "c"):
+        tiny.write_images(singles / name, 1)
+    words = {
+        data: unmask(
+            "pretrain", data, *recipe, "--batch-size", "2", "--out", f"run-{data.name}"
+        ).out
+        for data in (images, singles, classes)
+    }
+    assert ["measure it: unmask evaluate" in said for said in words.values()] == [
+        False,
+        False,
+        True,
+    ]
+    assert f"look at it: unmask reconstruct run-singles {singles.absolute()}" in words[singles]
+
+
+def test_a_batch_larger_than_the_images_is_warned_about(
+    unmask: Unmask, images: Path, recipe: list[str]
+) -> None:
+    said = unmask("pretrain", images, *recipe, "--batch-size", "30", "--out", "run")
+    assert (
+        "warning: a batch of 30 is 2.5 times your 12 images, so every step sees each image several times; "
+        "--batch-size 12 would suit them"
+    ) in said.out
+    assert said.out.index("warning: a batch") < said.out.index("measuring the cost of a step")
+    assert "warning:" not in unmask("pretrain", images, *recipe, "--out", "other").out
+
+
+def test_a_run_of_days_is_warned_about(
+    unmask: Unmask, images: Path, recipe: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unmask.console.plan._DAY", 0.0)
+    said = unmask("pretrain", images, *recipe, "--out", "run")
+    assert "warning: this run takes about 0 s here; it can be stopped with Ctrl-C" in said.out
+
+
+def test_quiet_and_verbose(
+    unmask: Unmask, images: Path, recipe: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VERBOSITY, "quiet")
+    assert unmask("pretrain", images, *recipe, "--out", "quiet").all.strip() == ""
+    monkeypatch.setenv(VERBOSITY, "normal")
+    normal = unmask("pretrain", images, *recipe, "--out", "normal").out
+    monkeypatch.setenv(VERBOSITY, "verbose")
+    verbose = unmask("pretrain", images, *recipe, "--out", "verbose").out
+    assert ["% of peak)" in said for said in (normal, verbose)] == [False, True]
+    assert ["step 3 of 3, loss" in said for said in (normal, verbose)] == [True, True]

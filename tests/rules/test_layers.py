@@ -23,6 +23,7 @@ BASE = {
     "masks",
     "channels",
     "clock",
+    "progress",
     "attention",
     "patches",
     "randomness",

@@ -145,6 +145,18 @@ def test_a_cpu_that_loads_while_it_computes() -> None:
     assert verdict(measured(loads=5000, together=600), packed=False)[0] == "computing"
 
 
+def test_only_recipes_for_the_same_encoder_are_advised() -> None:
+    def advised(recipe: str) -> str:
+        return " ".join(verdict(replace(measured(), recipe=recipe), packed=True)[1])
+
+    assert "a recipe with fewer FLOPs: --recipe fast-b16 or fast4-b16 or budget-b16" in advised(
+        "mae-b16"
+    )
+    assert "a recipe with fewer FLOPs: --recipe fast-ti4" in advised("mae-ti4")
+    for recipe in ("mae-mini4", "mae-digits", "dino-ti4", "fast-b16", "mine.py:RECIPE"):
+        assert "--recipe" not in advised(recipe)
+
+
 @pytest.mark.parametrize(
     ("found", "said"),
     [

@@ -251,7 +251,7 @@ def test_a_collapse_is_told_once_and_ends_nothing(capsys: pytest.CaptureFixture[
     assert list(_watched(iter(reports))) == reports
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("collapsed: an effective rank of 1.0 (20.0 before training);") == 1
-    assert said.count("effective rank 1.0 of 63") == 3
+    assert said.count("effective rank 1.0 of 63") == 1  # a short run: only the last check
     assert "half of --schedule.base-lr" in said
 
 

@@ -8,7 +8,7 @@ import tyro
 
 from unmask.console.arguments import parse, peek
 from unmask.console.hardware import MachineFlags, check_decode, hardware_of
-from unmask.console.output import console, flops, gib, notes
+from unmask.console.output import console, flops, gib, notes, other_recipes
 from unmask.contracts import ImageSource, Size
 from unmask.data.kinds import find_source
 from unmask.errors import SettingsError
@@ -100,13 +100,13 @@ def _recipe(flags: dict[str, str], source: ImageSource | None) -> tuple[str, Rec
         on_cpu = find_device(flags.get("device", "auto")).type == "cpu"
         name, reason = ("mae-ti4", "a CPU") if on_cpu else ("mae-b16", "a GPU")
         reason = f"it suits {reason}"
-    notes.print(f"recipe {name}, because {reason}; --recipe chooses another: {', '.join(RECIPES)}")
+    notes.print(f"recipe    {name}, because {reason}; {other_recipes('bench')}")
     return name, RECIPES[name].recipe
 
 
 def _say(result: Bench, source: ImageSource | None) -> None:
     machine = result.machine
-    console.print(
+    console.result(
         f"machine   {machine.device}, {machine.precision}, {machine.threads} of {machine.cores} "
         f"cores, torch {machine.torch}\n"
         f"ceiling   {flops(machine.matrix_flops_per_second)} in matrix products, "
@@ -117,20 +117,20 @@ def _say(result: Bench, source: ImageSource | None) -> None:
         f"  {'images':>6}  {'median (quartiles)':>27}  {'images/s':>8}  {'speed':>13}  {'of ceiling':>10}  memory"
     )
     for step in result.steps:
-        console.print(_row(step))
+        console.result(_row(step))
     if result.stopped:
-        console.print(f"  ({result.stopped})")
-    console.print("")
+        console.result(f"  ({result.stopped})")
+    console.result("")
     if result.loader and result.together and source:
-        console.print(
+        console.result(
             f"loading   {result.loader.images_per_second:,.0f} images/s by itself, with "
             f"{result.loader.workers} loading processes, from {source.where}\n"
             f"together  {result.together.images_per_second:,.0f} images/s; "
             f"{result.together.waiting:.1%} of the time is spent waiting for images"
         )
-    console.print(f"bottleneck: {result.bottleneck}\nwhat would help:")
+    console.result(f"bottleneck: {result.bottleneck}\nwhat would help:")
     for advice in result.advice:
-        console.print(f"  - {advice}")
+        console.result(f"  - {advice}")
 
 
 def _row(step: StepSpeed) -> str:

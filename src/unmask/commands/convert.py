@@ -9,7 +9,7 @@ import tyro
 
 from unmask.console.arguments import parse
 from unmask.console.hardware import Threads, use_threads
-from unmask.console.output import console
+from unmask.console.screen import console
 from unmask.console.typed import as_typed
 from unmask.errors import SettingsError
 from unmask.formats import FORMATS, Format, Hints, check_free, held_by, write_weights
@@ -24,6 +24,8 @@ from unmask.runs.weights import Found, find_weights
 
 Layout = Literal["unmask", "fair", "timm", "huggingface"]
 Pool = Literal["token", "mean"]
+
+_NOTE, _WARNING = "note: ", "warning: "  # beginnings of lines that the console shows as such
 
 _TOLERANCE = 1e-3
 """Beyond rounding: two libraries that differ by more do not compute the same."""
@@ -80,7 +82,7 @@ def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "convert")
     use_threads(args.threads)
-    return 0 if _convert(args, console.print).exact else 1
+    return 0 if _convert(args, _say).exact else 1
 
 
 def convert(
@@ -137,7 +139,7 @@ def _convert(args: Arguments, say: Callable[[str], None]) -> Converted:
         say(line)
     weights, left = held_by(found.weights, layout)
     for line in left:
-        say(f"note      {line}")
+        say(f"{_NOTE}{line}")
     card = model_card(weights, args.to, destination.name, args.license, _data(found.run))
     file = write_weights(weights, destination, layout, card)
     say(f"written   {_listed(destination)}")
@@ -157,6 +159,15 @@ def _convert(args: Arguments, say: Callable[[str], None]) -> Converted:
     return Converted(file, check, seen if isinstance(seen, PictureCheck) else None, exact, pushed)
 
 
+def _say(line: str) -> None:
+    if line.startswith(_WARNING):
+        console.warn(line.removeprefix(_WARNING))
+    elif line.startswith(_NOTE):
+        console.note(line.removeprefix(_NOTE))
+    else:
+        console.result(line)
+
+
 def _layout(to: Layout, pool: Pool) -> Format:
     layout = FORMATS[to]
     if isinstance(layout, Timm):
@@ -173,7 +184,7 @@ def _read_lines(found: Found, source: str) -> Iterator[str]:
     yield f"read      {source}: {parts} ({weights.spec.origin})"
     yield f"model     {_shape(weights.spec)}"
     for line in (*found.damaged, *weights.notes):
-        yield f"note      {line}"
+        yield f"{_NOTE}{line}"
     if found.layout == "fair":
         yield (
             "licence   the authors' published weights are CC BY-NC 4.0; if these are they, or derive from "
@@ -210,7 +221,7 @@ def _check_lines(check: Check | None, exact: bool) -> Iterator[str]:
         return
     yield f"checked   largest difference to {check.against}: {check.difference:.1e} ({check.of})"
     if not exact:
-        yield "          THAT IS MORE THAN ROUNDING: do not use the written weights"
+        yield f"{_WARNING}that is more than rounding: do not use the written weights"
 
 
 def _picture_lines(seen: PictureCheck | str) -> Iterator[str]:
@@ -223,4 +234,4 @@ def _picture_lines(seen: PictureCheck | str) -> Iterator[str]:
         f"{seen.levels:.2g} of 255, of a feature {seen.features:.1e}"
     )
     if not seen.same:
-        yield "          THAT IS MORE THAN ROUNDING: do not use its settings for pictures; crop and resize them as unmask does"
+        yield f"{_WARNING}that is more than rounding: do not use its settings for pictures; crop and resize them as unmask does"

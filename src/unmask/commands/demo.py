@@ -89,14 +89,14 @@ def main(arguments: list[str]) -> int:
             for _ in shown(training(run, folder, source, run.build(), Event()), "pretraining"):
                 pass
         results = _compare(pool, folder.root, args.seeds)
-    console.print(_table(results))
+    console.result(_table(results))
     verdict = _verdict(results)
-    console.print(verdict)
+    console.result(verdict)
     files = _write(Path(args.out), folder, results, verdict)
-    console.print(f"\nwritten in {duration(time.perf_counter() - started)}:")
+    console.result(f"\nwritten in {duration(time.perf_counter() - started)}:")
     for file, what in files.items():
-        console.print(f"  {file}  {what}")
-    console.print("\nnext, use your own images:\n  unmask pretrain FOLDER_OF_IMAGES")
+        console.result(f"  {file}  {what}")
+    console.result("\nnext, use your own images:\n  unmask pretrain FOLDER_OF_IMAGES")
     return 0
 
 
@@ -120,7 +120,7 @@ def _compare(pool: ProcessPoolExecutor, root: Path, seeds: int) -> list[Result]:
     wanted = [(labels, seed) for labels in _LABELS for seed in range(seeds)]
     trials = [pool.submit(_learn_from_few, root, *trial) for trial in wanted]
     results: list[Result] = []
-    with console.status("learning from few labels") as status:
+    with console.rich.status("learning from few labels") as status:
         for number, trial in enumerate(trials):
             status.update(f"learning from few labels: draw {number + 1} of {len(trials)}")
             results += trial.result()
@@ -218,7 +218,7 @@ def _write(out: Path, folder: RunFolder, results: list[Result], verdict: str) ->
     }
     for path, draw in draws.items():
         if note := drawn(path, draw):
-            notes.print(f"note: {note}")
+            notes.note(note)
             del files[path]
     return files
 

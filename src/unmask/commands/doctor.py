@@ -81,10 +81,10 @@ def _images_of(run: Run, folder: RunFolder) -> ImageSource | None:
     try:
         images = as_begun(run, place_of(run, folder, None, None))
     except UnmaskError as error:
-        notes.print(f"note: its images are not looked at: {error}")
+        notes.note(f"its images are not looked at: {error}")
         return None
     if images is None:
-        notes.print("note: its images are not looked at, because they have changed since it began")
+        notes.note("its images are not looked at, because they have changed since it began")
         return None
     return images.train
 
@@ -111,7 +111,7 @@ def _say(findings: list[Finding]) -> None:
             if text
         ]
         table.add_row(Text(finding.severity, _COLOURS[finding.severity]), Text("\n".join(lines)))
-    console.print(table, soft_wrap=False)
+    console.result(table)
     bad = sum(finding.severity in ("fault", "warning") for finding in findings)
     count = f"{bad} of {len(findings)} checks found something to change"
-    console.print(count if bad else f"all {len(findings)} checks found nothing to change")
+    console.result(count if bad else f"all {len(findings)} checks found nothing to change")

@@ -11,12 +11,27 @@ import tyro
 
 from unmask.annotations import ClassLabels, MultiLabels
 from unmask.console.arguments import parse
+from unmask.console.bars import progress_on
 from unmask.console.comparison import comparison_tables, say_comparison, write_comparison
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.judged import Evaluation, Judged
 from unmask.console.labels import labelled_source
-from unmask.console.output import check_writable, console, loaded, matched, notes, say_left_out
-from unmask.console.scores import place_of_scores, say_scores, write_fitted, write_scores
+from unmask.console.output import (
+    check_writable,
+    console,
+    loaded,
+    matched,
+    notes,
+    other_recipes,
+    say_left_out,
+)
+from unmask.console.scores import (
+    place_of_scores,
+    say_scores,
+    say_verdicts,
+    write_fitted,
+    write_scores,
+)
 from unmask.console.typed import as_typed
 from unmask.data import AnySource
 from unmask.data.draws import draw_few
@@ -34,7 +49,7 @@ from unmask.evaluation.protocols import (
     trained_arms,
 )
 from unmask.evaluation.vectors import Fitted
-from unmask.recipes import TRANSFERS, Transfer, choose_transfer, find_transfer
+from unmask.recipes import Transfer, choose_transfer, find_transfer
 from unmask.runs.finetune import for_annotations
 from unmask.runs.model import Model
 from unmask.runs.weights import shape_of
@@ -159,6 +174,7 @@ def main(arguments: list[str]) -> int:
     if not args.json:
         for path in written:
             console.print(f"written: {path}")
+        say_verdicts(judged)
     return 0
 
 
@@ -241,6 +257,11 @@ def _words(args: Arguments) -> tuple[list[str], str]:
 def _judged(paths: list[str], request: _Request) -> list[Judged]:
     """The scores of each encoder; all encoders and images are checked before anything is computed."""
     _check(request)
+    with progress_on(notes):
+        return _all_judged(paths, request)
+
+
+def _all_judged(paths: list[str], request: _Request) -> list[Judged]:
     models = {path: loaded(path, request.flags.device) for path in paths}
     subjects = [_subject(request, path, model) for path, model in models.items()]
     return [_judge(request, subject) for subject in subjects]
@@ -266,7 +287,9 @@ def _check(request: _Request) -> None:
 
 def _subject(request: _Request, path: str, model: Model) -> Subject:
     """The encoder and its images, checked before any work."""
-    source, question, flags = _source(request, model), request.question, request.flags
+    question, flags = request.question, request.flags
+    notes.print(f"reading   {request.data_name} ...")
+    source = _source(request, model)
     labelled = open_labelled(source, flags.seed, (ClassLabels, MultiLabels))
     say_left_out(labelled.train, notes)
     channels, trained_on = model.spec.channels, f"{path} was trained on"
@@ -299,7 +322,7 @@ def _judge(request: _Request, subject: Subject) -> Judged:
     if question.protocol in FROZEN and not request.flags.augment:
         for arm in frozen_arms(question, subject):
             for note in arm.notes:
-                notes.print(f"note: {note}")
+                notes.note(note)
             rows += frozen_rows(arm, question, labelled.train.annotations)
             train, test, _ = arm.pairs[0]
             unreadable = [*train.unreadable, *test.unreadable]
@@ -344,8 +367,7 @@ def _recipe(request: _Request, model: Model) -> Transfer:
     if request.recipe is None:
         recipe = replace(recipe, encoder=encoder, image_size=model.spec.image_size)
         if not request.flags.augment:
-            others = ", ".join(other for other in TRANSFERS if other != name)
-            notes.print(f"recipe {name}; --recipe takes another: {others}")
+            notes.print(f"recipe    {name}; {other_recipes('finetune')}")
     elif not recipe.encoder.fits(encoder):
         raise SettingsError(
             f"the encoder has {shape_of(encoder)}, and recipe {name} is for {shape_of(recipe.encoder)}; "

@@ -10,9 +10,16 @@ from torch import nn
 from unmask.annotations import annotated_words
 from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek
+from unmask.console.classes import (
+    ClassFiles,
+    draw_confusion,
+    draw_mistakes,
+    say_classes,
+    write_classes,
+)
 from unmask.console.hardware import RunFlags
 from unmask.console.labels import labelled_source
-from unmask.console.output import console, say_left_out
+from unmask.console.output import console, other_recipes, say_left_out
 from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
 from unmask.console.train import Command, Common, Request, finished_folder
 from unmask.console.train import main as train_main
@@ -30,6 +37,8 @@ from unmask.runs.job import Images, Outcome
 from unmask.runs.plan import seconds_of_step
 from unmask.runs.run import Run, parameter_count
 from unmask.runs.weights import Found, adapted, find_weights, shape_of, statistics_for
+from unmask.tasks.task import ScoreOfClasses
+from unmask.training.distributed import here
 from unmask.training.step_cost import Cost
 
 
@@ -137,6 +146,7 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     encoder = command_line.words[0]
     is_scratch = encoder == "scratch" and not Path(encoder).exists()
     weights = None if is_scratch else _weights(encoder)
+    console.print(f"reading   {command_line.words[1]} ...")
     spec = _source(
         command_line.words[1],
         command_line.flags.get("data-kind"),
@@ -194,11 +204,35 @@ def _request_for(common: Common, recipe: Transfer, weights: Found | None) -> Req
 
 def _say_done(run: Run, folder: RunFolder, _: Images, outcome: Outcome | None) -> None:
     assert outcome is not None
+    files = _files(folder)
+    if isinstance(outcome.score, ScoreOfClasses):
+        say_classes(outcome.score, files.table)
     rate = outcome.result["images_per_second"]
-    console.print(f"test      {outcome.score.line()}, {rate:,.0f} images/s")
+    console.result(f"test      {outcome.score.line()}, {rate:,.0f} images/s")
+    for path in files:
+        if path.exists():
+            console.print(f"written: {path}")
     console.print(
         f"done: {folder.root}\nuse it:  {typed('predict', folder.root, *data_words(run.data))}"
     )
+
+
+def _files(folder: RunFolder) -> ClassFiles:
+    root = folder.root
+    return ClassFiles(root / "classes.csv", root / "confusion.png", root / "mistakes.png")
+
+
+def _draw(folder: RunFolder, outcome: Outcome) -> None:
+    """Write the scores of each class, and draw the confusion matrix and the surest mistakes."""
+    files, score = _files(folder), outcome.score
+    if not here().first or not isinstance(score, ScoreOfClasses):
+        return
+    write_classes(score, files.table)
+    if outcome.confusion is not None:
+        title = f"{folder.root.name}: {score.measure} {score.value:.1%} on {score.images:,} images"
+        names = tuple(one.name for one in score.by_class)
+        draw_confusion(outcome.confusion, names, title, files.confusion)
+        draw_mistakes(outcome.pictures, files.mistakes)
 
 
 def _weights(encoder: str) -> Found:
@@ -234,16 +268,14 @@ def _recipe(
         shape = "" if recipe.encoder.fits(spec.encoder) else f" ({shape_of(spec.encoder)})"
         recipe = replace(recipe, encoder=spec.encoder, image_size=spec.image_size)
         console.print(
-            f"recipe {name}, with the encoder of the weights{shape}; --recipe chooses another"
+            f"recipe    {name}, with the encoder of the weights{shape}; --recipe chooses another"
         )
     else:
         size = source.typical_size()
         name = choose_scratch(size)
         recipe = TRANSFERS[name].recipe
-        others = ", ".join(other for other in TRANSFERS if other != name)
         console.print(
-            f"recipe {name}, for images of about {size.height} x {size.width} pixels; --recipe chooses "
-            f"another: {others}"
+            f"recipe    {name}, for images of about {size.height} x {size.width} pixels; {other_recipes('finetune')}"
         )
     recipe = for_annotations(recipe, source.annotations)
     return name, with_smaller_batch(recipe, len(source), command_line)
@@ -297,4 +329,5 @@ COMMAND = Command(
     ),
     again="unmask finetune ENCODER DATA",
     say_done=_say_done,
+    draw=_draw,
 )

@@ -1,16 +1,14 @@
 """`unmask pack DATA SHARDS`: pack images into tar shards that are fast to read in random order."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from unmask.console.arguments import DataFlags, parse
+from unmask.console.bars import State, progress_on, watched
 from unmask.console.output import bands_in_words, console, duration, gib, notes, say_left_out
 from unmask.console.processes import signals
 from unmask.contracts import ImageSource
@@ -21,8 +19,6 @@ from unmask.data.pack_bytes import as_arrays
 from unmask.data.pack_manifest import Packing, read_pack
 from unmask.errors import SettingsError, typed
 from unmask.training.hardware import cores
-
-_PLAIN_SECONDS = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +64,11 @@ def main(arguments: list[str]) -> int:
         bands=how.bands,
     )
     _check(args)
-    spec = find_source(args.data, args.about_data.data_kind, how)
     root = Path(args.shards).expanduser()
-    sources = {split: spec.open(split) for split in spec.splits()}
+    console.print(f"reading   {args.data} ...")
+    with progress_on(console):
+        spec = find_source(args.data, args.about_data.data_kind, how)
+        sources = {split: spec.open(split) for split in spec.splits()}
     if "test" in sources:
         sources["test"] = read_as_train(sources["test"], sources["train"])
     packer = Packer(
@@ -87,14 +85,13 @@ def main(arguments: list[str]) -> int:
         state = "packed already; every shard is checked" if before.finished else "unfinished"
         console.print(f"folder    {root} is {state}; complete shards are kept")
     started = time.perf_counter()
-    with signals() as stop:
-        reports = packer.run(stop.event)
-        for _ in _live(reports) if console.is_terminal else _plain(reports):
+    with signals("shard") as stop:
+        for _ in watched(console, packer.run(stop.event), "packing", _state):
             pass
     if packer.note:
-        notes.print(f"note: {packer.note}")
+        notes.note(f"{packer.note}")
     if stop.event.is_set():
-        console.print(
+        console.result(
             f"stopped; complete shards are kept ({len(packer.shards)}); continue with:\n{typed('pack', *arguments)}"
         )
         return 128 + stop.signal
@@ -141,35 +138,19 @@ def _choice(source: ImageSource, packing: Packing) -> str:
     )
 
 
-def _live(reports: Iterator[Progress]) -> Iterator[Progress]:
-    """Pass reports on and show a bar."""
-    columns = (TextColumn("packing  "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console) as bar:
-        task = bar.add_task("pack", total=None)
-        for report in reports:
-            bar.update(task, total=report.images, completed=report.done)
-            yield report
-
-
-def _plain(reports: Iterator[Progress]) -> Iterator[Progress]:
-    """Pass reports on and print a line now and then."""
-    printed = time.perf_counter()
-    for report in reports:
-        now = time.perf_counter()
-        if now - printed > _PLAIN_SECONDS:
-            console.print(f"packing   {report.done:,} of {report.images:,} images")
-            printed = now
-        yield report
+def _state(report: Progress) -> State:
+    where = f"{report.done:,} of {report.images:,} images"
+    return State(report.done, report.images, where)
 
 
 def _say_end(packer: Packer, seconds: float) -> None:
     shards = packer.shards.values()
     images, copied = sum(s.images for s in shards), sum(s.copied for s in shards)
     files = "1 shard" if len(shards) == 1 else f"{len(shards):,} shards"
-    console.print(
+    console.result(
         f"packed    {images:,} images in {files}, {gib(sum(s.bytes for s in shards))}, in {duration(seconds)}; "
         f"{copied:,} of them copied bit for bit"
     )
     if packer.set_aside.exists():
-        console.print(f"skipped   {packer.left_out:,}, listed with reasons in {packer.set_aside}")
+        console.warn(f"skipped {packer.left_out:,}, listed with reasons in {packer.set_aside}")
     console.print(f"train on it:  {typed('pretrain', packer.root)}")

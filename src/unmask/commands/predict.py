@@ -10,8 +10,15 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import tyro
 
-from unmask.annotations import ClassLabels
 from unmask.console.arguments import parse
+from unmask.console.bars import progress_on
+from unmask.console.classes import (
+    ClassFiles,
+    draw_confusion,
+    draw_mistakes,
+    say_classes,
+    write_classes,
+)
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.labels import labelled_source
 from unmask.console.output import check_writable, console, matched, notes, say_left_out, writing
@@ -19,8 +26,9 @@ from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
 from unmask.data.kinds import is_data
 from unmask.errors import SettingsError
-from unmask.pictures.drawing import drawn
-from unmask.pictures.figure import confusion_picture
+from unmask.progress import counted
+from unmask.runs.job import Picture
+from unmask.runs.mistakes import Mistake, mistakes_of, pictures_of, surest
 from unmask.runs.predict import (
     Answer,
     Predictor,
@@ -31,7 +39,8 @@ from unmask.runs.predict import (
     truth_of,
 )
 from unmask.spec import to_json
-from unmask.tasks.task import Score
+from unmask.tasks.classify import Accuracy
+from unmask.tasks.task import Score, ScoreOfClasses
 from unmask.training.hardware import find_device
 
 _SHOWN = 20  # images listed on the console
@@ -95,32 +104,39 @@ def main(arguments: list[str]) -> int:
         check_writable(Path(args.out))
     use_threads(args.threads)
     predictor = _loaded(args.run, args.device)
-    predictions = _predictions(predictor, args.images, args.data_kind, args.labels_file)
-    rows = [_row(answer, predictions, args.top) for answer in predictions.answers]
-    written: list[Path] = []
-    if args.out is not None:
-        written.append(_write(Path(args.out), rows))
-    one_class = isinstance(predictor.tuned.job.annotations, ClassLabels)
-    if predictions.score is not None and one_class:
-        written += _draw(predictions, args)
+    with progress_on(notes):
+        predictions, pictures = _predictions(
+            predictor, args.images, args.data_kind, args.labels_file
+        )
+    # scores are printed first, in case something cannot be written
     if args.json:
         print(json.dumps(_as_json(predictions, args.top)))
-        return 0
-    for answer in predictions.answers[:_SHOWN]:
-        console.print(_line(answer, predictions.names, args.top))
-    if len(predictions.answers) > _SHOWN:
+    else:
+        _say(predictions, args)
+    written = _write_all(predictions, pictures, args)
+    if not args.json:
+        for path in written:
+            console.print(f"written: {path}")
+    return 0
+
+
+def _say(predictions: Predictions, args: Arguments) -> None:
+    """Print the score, then some of the predictions."""
+    score, answers = predictions.score, predictions.answers
+    if score is not None:
+        console.result(score.line())
+    if isinstance(score, ScoreOfClasses):
+        say_classes(score, _files(args).table)
+    for answer in answers[:_SHOWN]:
+        console.result(_line(answer, predictions.names, args.top))
+    if len(answers) > _SHOWN:
         hint = "" if args.out else "; --out FILE.csv lists all"
-        console.print(f"and {len(predictions.answers) - _SHOWN:,} more{hint}")
-    if predictions.score is not None:
-        console.print(predictions.score.line())
+        console.print(f"and {len(answers) - _SHOWN:,} more{hint}")
     if predictions.unreadable:
         name, reason = predictions.unreadable[0]
-        notes.print(
+        notes.warn(
             f"{len(predictions.unreadable)} unreadable images skipped; the first is {name}: {reason}"
         )
-    for path in written:
-        console.print(f"written: {path}")
-    return 0
 
 
 def predict(
@@ -143,43 +159,46 @@ def predict(
     if isinstance(images, str | Path):
         images = (images,)
     if isinstance(images, tuple | list):
-        return _predictions(predictor, tuple(map(str, images)), None, labels)
-    return _of_source(predictor, labelled_source(images, None, labels))
+        return _predictions(predictor, tuple(map(str, images)), None, labels)[0]
+    return _of_source(predictor, labelled_source(images, None, labels))[0]
 
 
 def _loaded(run: str, device: str) -> Predictor:
     predictor = load_predictor(run, str(find_device(device)))
     for line in predictor.model.damaged:
-        notes.print(f"skipped a damaged checkpoint: {line}")
+        notes.warn(f"skipped a damaged checkpoint: {line}")
     return predictor
 
 
 def _predictions(
     predictor: Predictor, images: tuple[str, ...], kind: str | None, labels_file: str | None
-) -> Predictions:
-    """Predictions for image files, or for one data set."""
+) -> tuple[Predictions, tuple[Picture, ...]]:
+    """Predictions for image files, or for one data set; with the surest mistakes."""
     datasets = [name for name in images if is_data(name)]
     if not datasets:
-        return Predictions(list(predict_files(predictor, images)), predictor.names, None, [])
+        answers = list(counted(predict_files(predictor, images), len(images), "predicting"))
+        return Predictions(answers, predictor.names, None, []), ()
     if len(images) > 1:
         raise SettingsError(
             f"give image files or one data set, got {len(images)} names, and {datasets[0]} is a data set"
         )
     like = predictor.model.bands
+    notes.print(f"reading   {datasets[0]} ...")
     return _of_source(predictor, labelled_source(datasets[0], kind, labels_file, like, notes))
 
 
-def _of_source(predictor: Predictor, data: AnySource) -> Predictions:
-    """Predictions for the test images of a source, with a score if their classes are known."""
+def _of_source(predictor: Predictor, data: AnySource) -> tuple[Predictions, tuple[Picture, ...]]:
+    """Predictions for the test images of a source; with a score and the surest mistakes if their classes are known."""
     opened, unreadable = data.open(data.splits()[-1]), Unreadable()
     say_left_out(opened, notes)
     job = predictor.tuned.job
     images = matched(opened, predictor.model.spec.channels, "this classifier was trained on")
     source, scored, note = truth_of(predictor, images)
     if note is not None:
-        notes.print(f"note: {note}")
+        notes.note(note)
     scoring = job.recipe.task.scoring(job.annotations, predictor.thresholds)
     answers: list[Answer] = []
+    mistakes: list[Mistake] = []
     known = 0
     for outputs, truth, positions in predict_source(predictor, source, unreadable):
         known_truth = truth if scored else None
@@ -189,8 +208,12 @@ def _of_source(predictor: Predictor, data: AnySource) -> Predictions:
         if scored and bool(rows.any()):
             scoring.add(outputs[rows], truth[rows])
             known += int(rows.sum())
+            mistakes = surest([*mistakes, *mistakes_of(outputs, truth, positions)])
     score = scoring.result() if known else None
-    return Predictions(answers, predictor.names, score, unreadable)
+    recipe, statistics = job.recipe, predictor.tuned.statistics
+    views, size = recipe.test_views, recipe.image_size
+    pictures = pictures_of(mistakes, source, predictor.names, views, size, statistics)
+    return Predictions(answers, predictor.names, score, unreadable), pictures
 
 
 def _top(answer: Answer, top: int) -> list[tuple[int, float]]:
@@ -253,19 +276,41 @@ def _write(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
-def _draw(predictions: Predictions, args: Arguments) -> list[Path]:
-    """Draw the confusion matrix: next to the CSV file, else in the run's folder, else here."""
-    images = Path(args.images[0]).resolve().name
+def _files(args: Arguments) -> ClassFiles:
+    """Files of the scores of classes: next to the CSV file of predictions, else in the run's folder, else here."""
     if args.out is not None:
-        path = Path(args.out).with_suffix(".png")
-    else:
-        inside = os.access(args.run, os.W_OK | os.X_OK)
-        path = Path(args.run if inside else ".") / f"confusion-{images}.png"
-    assert predictions.score is not None
-    share, count = predictions.score.value, predictions.score.images
-    title = f"{images}: top-1 {share:.1%} on {count:,} images"
-    counts = confusion(predictions.answers, len(predictions.names))
-    note = drawn(path, lambda file: confusion_picture(counts, predictions.names, title, file))
-    if note:
-        notes.print(f"note: {note}")
-    return [] if note else [path]
+        out = Path(args.out)
+        return ClassFiles(
+            out.with_name(f"{out.stem}-classes.csv"),
+            out.with_suffix(".png"),
+            out.with_name(f"{out.stem}-mistakes.png"),
+        )
+    images = Path(args.images[0]).resolve().name
+    folder = Path(args.run if os.access(args.run, os.W_OK | os.X_OK) else ".")
+    return ClassFiles(
+        folder / f"classes-{images}.csv",
+        folder / f"confusion-{images}.png",
+        folder / f"mistakes-{images}.png",
+    )
+
+
+def _write_all(
+    predictions: Predictions, pictures: tuple[Picture, ...], args: Arguments
+) -> list[Path]:
+    """Write predictions if asked for; with known classes also the scores of each class and their pictures."""
+    written: list[Path] = []
+    if args.out is not None:
+        rows = [_row(answer, predictions, args.top) for answer in predictions.answers]
+        written.append(_write(Path(args.out), rows))
+    score, files = predictions.score, _files(args)
+    if not isinstance(score, ScoreOfClasses):
+        return written
+    with writing(files.table):
+        written.append(write_classes(score, files.table))
+    if isinstance(score, Accuracy):
+        counts = confusion(predictions.answers, len(predictions.names))
+        images = Path(args.images[0]).resolve().name
+        title = f"{images}: top-1 {score.value:.1%} on {score.images:,} images"
+        written += draw_confusion(counts, predictions.names, title, files.confusion)
+        written += draw_mistakes(pictures, files.mistakes)
+    return written

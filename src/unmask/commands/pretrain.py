@@ -1,10 +1,12 @@
 """`unmask pretrain DATA`: pretrain an encoder on your images."""
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
 from unmask.annotations import has_classes
@@ -13,7 +15,7 @@ from unmask.clock import enter
 from unmask.console.arguments import DataFlags, Peek
 from unmask.console.hardware import RunFlags, flags_of
 from unmask.console.in_time import choose, fitted, minutes_of
-from unmask.console.output import console
+from unmask.console.output import console, other_recipes
 from unmask.console.plan import (
     say_images,
     say_plan,
@@ -45,6 +47,7 @@ from unmask.training.schedules import epochs_in_words
 from unmask.training.step_cost import Cost
 from unmask.traits import Masked
 
+_CHECK_SECONDS = 30.0  # between printed checks of the embedding; all are in the log
 _LONG = 3600.0
 """Seconds of a run from which on a shorter way is named."""
 
@@ -158,6 +161,7 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         raise SettingsError(
             "which images? `unmask pretrain FOLDER`, or `unmask pretrain digits` to try it out"
         )
+    console.print(f"reading   {command_line.words[0]} ...")
     spec = command_line.source(like.band_reading if like else None)
     if like is None and "recipe" in flags:
         find_recipe(flags["recipe"])  # report a misspelt name before scanning the images
@@ -242,7 +246,7 @@ def _request_for(
 def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
     recipe = run.recipe
     assert isinstance(recipe, Recipe)
-    encoder, each = recipe.encoder, recipe.batch_size / run.images
+    encoder = recipe.encoder
     *smaller, _ = sizes = recipe.every_size()
     rising = (
         f"sizes     {', '.join(map(str, sizes))} pixels, {epochs_in_words(recipe.epochs / len(sizes))} each\n"
@@ -258,7 +262,6 @@ def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
         f"{visible_words(recipe, plan)}",
         cost,
         plan.step_seconds,
-        on_batch=f" ({each:.1f} times the number of images)" if each > 1 else "",
         after_steps=rising,
         at_most=f"at most; measured at {recipe.image_size} pixels: " if smaller else "",
     )
@@ -272,24 +275,38 @@ def _say_done(run: Run, folder: RunFolder, images: Images, _: Outcome | None) ->
     if isinstance(run.job, Pretrain) and isinstance(run.job.recipe.objective, Masked):
         words = typed("reconstruct", folder.root, as_typed(run.data), "--out", "sheet.png")
         console.print(f"look at it:  {words}")
-    if has_classes(images.train.annotations):
+    if _can_be_evaluated(images.train):
         words = typed("evaluate", folder.root, *data_words(run.data), "--protocol", "knn")
         console.print(f"measure it:  {words}")
 
 
+def _can_be_evaluated(source: ImageSource) -> bool:
+    """Whether `unmask evaluate` can train and test on these images: several classes, some with more than one image."""
+    if not has_classes(source.annotations):
+        return False
+    labels = source.labels()
+    if labels.ndim > 1:
+        return bool((labels > 0).any())
+    counts = np.bincount(labels[labels >= 0])
+    return bool(np.count_nonzero(counts) > 1 and counts.max() > 1)
+
+
 def _watched(reports: Iterable[Progress]) -> Iterator[Progress]:
-    """Pass reports on; print each check of the embedding, and warn once if it has collapsed."""
-    warned = False
+    """Pass reports on; print checks of the embedding, and warn once if it has collapsed."""
+    warned, printed = False, time.perf_counter()
     for report in reports:
         for line in report.lines:
-            if (words := in_words(line)) is not None:
+            words, now = in_words(line), time.perf_counter()
+            is_last = line["step"] == report.steps
+            if words is not None and (is_last or now - printed > _CHECK_SECONDS):
                 console.print(f"step {line['step']:,}: {words}")
+                printed = now
             if not warned and (reason := collapse(line, report.steps)) is not None:
                 warned = True
-                console.print(
-                    f"collapsed: {reason}; the encoder hardly distinguishes images.\n"
-                    "Training continues, because an early collapse may recover. If the next checks are no "
-                    "better,\nstop and start again with half of --schedule.base-lr"
+                console.warn(
+                    f"collapsed: {reason}; the encoder hardly distinguishes images. Training continues, because an early "
+                    "collapse may recover. If the next checks are no better, stop and start again with half of "
+                    "--schedule.base-lr"
                 )
         yield report
 
@@ -306,8 +323,8 @@ def _weights(command_line: Peek, like: Run | None) -> Found | None:
     """The initial weights, if any."""
     if "init" not in command_line.flags:
         if like is not None and like.init is not None:
-            console.print(
-                f"note: that run started from {like.init}; this one starts from random weights unless you give --init"
+            console.note(
+                f"that run started from {like.init}; this one starts from random weights unless you give --init"
             )
         return None
     weights = find_weights(command_line.flags["init"])
@@ -328,12 +345,11 @@ def _recipe(
     if init is not None:
         name, recipe, reason = recipe_for(init.weights.spec)
         console.print(
-            f"recipe {name}, because {reason}; --recipe chooses another with that encoder"
+            f"recipe    {name}, because {reason}; --recipe chooses another with that encoder"
         )
         return name, recipe
     name, reason = choose_recipe(_size(command_line, source), len(source))
-    others = ", ".join(other for other in RECIPES if other != name)
-    console.print(f"recipe {name}, because {reason}; --recipe chooses another: {others}")
+    console.print(f"recipe    {name}, because {reason}; {other_recipes('pretrain')}")
     return name, RECIPES[name].recipe
 
 

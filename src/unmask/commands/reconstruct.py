@@ -132,11 +132,11 @@ def main(arguments: list[str]) -> int:
         print(json.dumps({"sheet": args.out, "notes": rebuilt.notes, "images": figures}, indent=1))
     else:
         for line in (*map(_caption, figures), *rebuilt.notes):
-            console.print(line)
+            console.result(line)
     with writing(Path(args.out)):
         save_sheet(rebuilt.sheet, Path(args.out))
     if not args.json:
-        console.print(f"written: {args.out}")
+        console.result(f"written: {args.out}")
     return 0
 
 

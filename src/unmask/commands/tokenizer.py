@@ -9,7 +9,7 @@ from torch import nn
 
 from unmask.console.arguments import DataFlags, Peek
 from unmask.console.hardware import RunFlags
-from unmask.console.output import bands_in_words, console, notes, say_left_out
+from unmask.console.output import bands_in_words, console, notes, other_recipes, say_left_out
 from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
 from unmask.console.train import Command, Common, Request
 from unmask.console.train import main as train_main
@@ -76,6 +76,7 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     wanted = command_line.flags.get("recipe")
     if wanted is not None:
         find_tokenizer(wanted)  # report a misspelt name before scanning the images
+    console.print(f"reading   {command_line.words[0]} ...")
     spec = command_line.source()
     images = Tokenize.open(spec, command_line.seed)
     name, default = _recipe(command_line, images)
@@ -101,8 +102,10 @@ def _say_done(run: Run, folder: RunFolder, _: Images, outcome: Outcome | None) -
     """Print how good the codes are, and how to use the tokenizer."""
     if outcome is None:
         return  # the first process evaluates and prints
-    for line in (*_said(outcome.score), *_verdict(outcome.score)):
-        console.print(line)
+    for line in _said(outcome.score):
+        console.result(line)
+    for line in _verdict(outcome.score):
+        console.warn(line)
     picture = _picture(folder)
     look = f"look at it:  {picture}\n" if picture.exists() else ""
     use = [*data_words(run.data), *band_words(run.data), "objective.target:tokenizer"]
@@ -117,7 +120,7 @@ def _draw(folder: RunFolder, outcome: Outcome) -> None:
     lines = _said(outcome.score)[1:3]
     note = drawn(_picture(folder), lambda path: save_sheet(sheet(_HEADINGS, rows, lines), path))
     if note:
-        notes.print(f"note: {note}")
+        notes.note(note)
 
 
 def _picture(folder: RunFolder) -> Path:
@@ -165,8 +168,7 @@ def _recipe(command_line: Peek, images: Images) -> tuple[str, Tokenizing]:
     size = images.train.typical_size()
     name = choose_tokenizer(size)
     console.print(
-        f"recipe {name}, for images of about {size.height} x {size.width} pixels; --recipe chooses another: "
-        f"{', '.join(other for other in TOKENIZERS if other != name)}"
+        f"recipe    {name}, for images of about {size.height} x {size.width} pixels; {other_recipes('tokenizer')}"
     )
     return name, with_smaller_batch(TOKENIZERS[name].recipe, len(images.train), command_line)
 

@@ -1,7 +1,6 @@
 """`unmask words`: predict the next character or hidden characters, with the image encoder's blocks."""
 
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,8 +10,10 @@ import tyro
 from torch import nn
 
 from unmask.console.arguments import parse
+from unmask.console.bars import State, watched
 from unmask.console.hardware import Threads, use_threads
-from unmask.console.output import console, duration
+from unmask.console.screen import console
+from unmask.contracts import StepReport
 from unmask.errors import SettingsError
 from unmask.randomness import generator
 from unmask.runs.run import parameter_count
@@ -37,7 +38,6 @@ from unmask.text.training import (
 )
 
 _SHOWN, _WRITTEN = 3, 160
-_PLAIN_SECONDS = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +100,8 @@ def _next(args: Arguments, text: Text) -> None:
     _say(next_scores(model, text, length))
     beginning = passages_of(text.test, length // 2, 1, 3)[0]
     written = model.continued(beginning, _WRITTEN, generator("cpu", "written", args.seed))
-    console.print(f"the model continues {text.written(beginning)!r}:")
-    console.print(f"  {text.written(written[len(beginning) :])}")
+    console.result(f"the model continues {text.written(beginning)!r}:")
+    console.result(f"  {text.written(written[len(beginning) :])}")
 
 
 def _hidden(args: Arguments, text: Text) -> None:
@@ -131,13 +131,13 @@ def _hidden(args: Arguments, text: Text) -> None:
         passages, torch.rand(4, *passages.shape, generator=generator("cpu", "gaps", 0))
     )
     filled = model.filled(passages, gaps)
-    console.print("the model fills gaps (^ right, x wrong):")
+    console.result("the model fills gaps (^ right, x wrong):")
     for passage, gap, guess in zip(passages, gaps, filled, strict=True):
         marks = "".join(
             " ^x"[int(g) + int(g and w)] for g, w in zip(gap, guess != passage, strict=True)
         )
         hole = passage.masked_fill(gap, len(text.symbols))
-        console.print(
+        console.result(
             f"  gaps  {text.written(hole)}\n  fills {text.written(guess)}\n        {marks}"
         )
 
@@ -152,19 +152,18 @@ def _train(args: Arguments, text: Text, model: nn.Module, name: str) -> None:
         f"training  {args.reader.depth} blocks of {args.reader.embed_dim}, {size:.2f} M parameters, {args.steps:,} steps of "
         f"{BATCH} passages of {args.reader.length} characters"
     )
-    started = printed = time.perf_counter()
-    for report in learn(model, args.reader, text, args.steps, BASE_LR, args.seed):
-        now = time.perf_counter()
-        if report.step == args.steps or now - printed > _PLAIN_SECONDS:
-            printed = now
-            left = (now - started) / report.step * (args.steps - report.step)
-            bits = float(report.loss) / math.log(2)
-            console.print(
-                f"{name}: step {report.step:,} of {args.steps:,}, {bits:.2f} bits per character, {duration(left)} left"
-            )
+    reports = learn(model, args.reader, text, args.steps, BASE_LR, args.seed)
+    for _ in watched(console, reports, name, lambda report: _state(report, args.steps)):
+        pass
+
+
+def _state(report: StepReport, steps: int) -> State:
+    bits = float(report.loss) / math.log(2)
+    where = f"step {report.step:,} of {steps:,}"
+    return State(report.step, steps, where, (f"{bits:.2f} bits per character",))
 
 
 def _say(scores: dict[str, Score]) -> None:
-    console.print("on held-out text:")
+    console.result("on held-out text:")
     for name, score in scores.items():
-        console.print(f"  {name:34}{score.bits:6.2f} bits per character, {score.right:4.0%} right")
+        console.result(f"  {name:34}{score.bits:6.2f} bits per character, {score.right:4.0%} right")

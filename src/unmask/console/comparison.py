@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from unmask.console.judged import Judged, feature_words, percent, point, short
@@ -80,11 +81,13 @@ def _names(judged: list[Judged]) -> list[str]:
 def say_comparison(tables: list[Comparison]) -> None:
     """Print methods against sizes."""
     for table in tables:
-        heading = Table("method", *(f"{millions(size)}" for size in table.sizes))
+        heading = Table("method", box=SIMPLE_HEAD, pad_edge=False)
+        for size in table.sizes:
+            heading.add_column(millions(size), justify="right", no_wrap=True)
         for cells in table.lines():
             heading.add_row(*cells)
-        console.print(f"{table.words}, by number of parameters of the encoder:")
-        console.print(heading)
+        console.result(f"{table.words}, by number of parameters of the encoder:")
+        console.result(heading)
 
 
 def write_comparison(judged: list[Judged], path: Path) -> list[Path]:

@@ -112,7 +112,7 @@ def _free_threads() -> int:
         return max(1, every // sharing)
     free = free_cores()
     if free < every:
-        notes.print(f"note: {_busy(every, free)}, so torch uses {free}; --threads {every} uses all")
+        notes.note(f"{_busy(every, free)}, so torch uses {free}; --threads {every} uses all")
     return free
 
 
@@ -212,8 +212,8 @@ def _say_if_busy(hardware: Hardware) -> None:
         return
     every, free = cores(), free_cores()
     if free < min(every, hardware.threads):
-        notes.print(
-            f"note: {_busy(every, free)}, and the run uses {hardware.threads} threads; --threads {free} may be faster"
+        notes.note(
+            f"{_busy(every, free)}, and the run uses {hardware.threads} threads; --threads {free} may be faster"
         )
 
 

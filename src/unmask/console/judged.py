@@ -1,5 +1,6 @@
 """The scores of an encoder, their figures and their words."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ from unmask.data.in_order import Unreadable
 from unmask.evaluation.frozen import PLAIN, Row
 from unmask.evaluation.protocols import Question, Subject
 from unmask.evaluation.vectors import Fitted
+from unmask.evaluation.verdict import Verdict, verdicts
 from unmask.objectives import AnyObjective
 from unmask.pictures.accuracy import Point, millions
 from unmask.runs.folder import RunFolder
@@ -48,6 +50,8 @@ class Evaluation(NamedTuple):
     """How train and test images were divided, in words."""
     unreadable: Unreadable
     """(name, reason) of images that could not be read."""
+    verdicts: list[Verdict]
+    """Whether the encoder is better than each control; empty where an image may belong to several classes."""
 
 
 class Judged(NamedTuple):
@@ -118,7 +122,13 @@ class Judged(NamedTuple):
             "largest_class": self.majority,
             "left_out": len(self.unreadable),
             "scores": [_figures(row) for row in self.rows],
+            "verdicts": [_verdict(one) for one in self.verdicts],
         }
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Whether the encoder is better than each control."""
+        return verdicts(self.rows)
 
     @property
     def evaluation(self) -> Evaluation:
@@ -130,6 +140,7 @@ class Judged(NamedTuple):
             *self.counts,
             self.subject.labelled.split,
             self.unreadable,
+            self.verdicts,
         )
 
     @property
@@ -155,6 +166,10 @@ def _figures(row: Row) -> dict[str, Any]:
         "images_per_second": round(row.images_per_second, 1),
         "features": row.source,
     }
+
+
+def _verdict(one: Verdict) -> dict[str, Any]:
+    return {**asdict(one), "outcome": one.outcome, "words": one.words}
 
 
 def balanced(row: Row) -> dict[str, float]:

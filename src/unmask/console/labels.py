@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
-from unmask.console.output import console
+from unmask.console.screen import Screen, console
 from unmask.data import AnySource
 from unmask.data.band_files import BandReading
 from unmask.data.kinds import find_source
@@ -17,7 +15,7 @@ def labelled_source(
     kind: str | None,
     labels_file: str | None,
     like: BandReading | None = None,
-    to: Console = console,
+    to: Screen = console,
 ) -> AnySource:
     """The source of DATA, unchanged if it is a spec already; prints which labels file beside the images is used, or why it is not.
 

@@ -1,14 +1,12 @@
-"""Progress on the console: a live bar on a terminal, else a plain line every 15 seconds."""
+"""What several commands print in the same way: progress of training, what the images lack, sizes and times."""
 
-import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
+from unmask.console.bars import State, watched
+from unmask.console.screen import Screen, console, notes, verbosity
 from unmask.contracts import ImageSource
 from unmask.data.labelled import with_channels
 from unmask.errors import ResourceError
@@ -19,13 +17,9 @@ from unmask.training.hardware import find_device
 from unmask.training.logbook import TIMES
 from unmask.traits import Noted
 
-_PLAIN_SECONDS = 15.0
+_LONGEST_NAME = 24  # letters
 _FEW = 0.02  # share of the images; a greater loss is a warning
 _WAITING_WORTH_SAYING = 0.1  # share of a step; below it, waiting is not printed
-
-console = Console(highlight=False, soft_wrap=True, markup=False)
-notes = Console(highlight=False, soft_wrap=True, markup=False, stderr=True)
-"""For everything that is not a result, so that the output of --json stays valid JSON."""
 
 
 def bands_in_words(channels: int) -> str:
@@ -37,9 +31,9 @@ def loaded(path: str, device: str) -> Model:
     """The model of a run or of weights; prints what was skipped and what to know about it."""
     model = load(path, str(find_device(device)))
     for line in model.damaged:
-        notes.print(f"skipped a damaged checkpoint: {line}")
+        notes.warn(f"skipped a damaged checkpoint: {line}")
     for line in model.notes:
-        notes.print(f"note: {line}")
+        notes.note(line)
     return model
 
 
@@ -48,8 +42,8 @@ def matched(source: ImageSource, channels: int, trained_on: str) -> ImageSource:
     images = with_channels(source, channels, trained_on)
     if source.channels != channels:
         how = "repeated in 3 channels" if channels == 3 else "converted to grey"
-        notes.print(
-            f"note: {bands_in_words(source.channels)} images are {how}, because {trained_on} "
+        notes.note(
+            f"{bands_in_words(source.channels)} images are {how}, because {trained_on} "
             f"{bands_in_words(channels)} images"
         )
     return images
@@ -57,47 +51,27 @@ def matched(source: ImageSource, channels: int, trained_on: str) -> ImageSource:
 
 def shown(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
     """Pass reports on and show progress."""
-    return _live(reports, name) if console.is_terminal else _plain(reports, name)
+    short = name.rpartition(":")[2][:_LONGEST_NAME]
+    return watched(console, reports, short, _state)
 
 
-def _live(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(name, total=None, state="starting")
-        for report in reports:
-            if report.lines:
-                bar.update(
-                    task,
-                    total=report.steps,
-                    completed=report.step,
-                    state=_state(report),
-                )
-            yield report
-
-
-def _plain(reports: Iterable[training.Progress], name: str) -> Iterator[training.Progress]:
-    printed = 0.0
-    for report in reports:
-        now = time.perf_counter()
-        if report.lines and (now - printed > _PLAIN_SECONDS or report.step == report.steps):
-            console.print(f"{name}: {_state(report)}")
-            printed = now
-        yield report
-
-
-def _state(report: training.Progress) -> str:
+def _state(report: training.Progress) -> State | None:
+    """The mean loss and speed of the last steps; with --verbose, FLOP/s and memory too."""
     count = len(report.lines)
+    if not count:
+        return None
     mean = {key: sum(line[key] for line in report.lines) / count for key in ("loss", *TIMES)}
-    waiting = mean["waiting"]
-    note = f", waiting for images {waiting:.0%}" if waiting > _WAITING_WORTH_SAYING else ""
-    return (
-        f"step {report.step:,} of {report.steps:,}, loss {mean['loss']:.4f}, "
-        f"{mean['images_per_second']:,.0f} images/s, {flops(mean['flops_per_second'])} "
-        f"({mean['mfu']:.0%} of peak), {gib(mean['peak_memory'])}{note}"
-    )
+    words = [f"loss {mean['loss']:.4f}", f"{mean['images_per_second']:,.0f} img/s"]
+    if mean["waiting"] > _WAITING_WORTH_SAYING:
+        words.append(f"waiting for images {mean['waiting']:.0%}")
+    if verbosity() == "verbose":
+        speed = f"{flops(mean['flops_per_second'])} ({mean['mfu']:.0%} of peak)"
+        words += [speed, gib(mean["peak_memory"])]
+    where = f"step {report.step:,} of {report.steps:,}"
+    return State(report.step, report.steps, where, tuple(words))
 
 
-def say_left_out(source: ImageSource, to: Console = console) -> None:
+def say_left_out(source: ImageSource, to: Screen = console) -> None:
     """Print which files cannot be used, which other files were skipped, and notes such as labels without an image.
 
     What is lost is said in proportion: as a warning, if it is more than a few of the images.
@@ -111,8 +85,8 @@ def say_left_out(source: ImageSource, to: Console = console) -> None:
     if beside:
         places = ", ".join(f"{count:,} in {place}" for place, count in beside.most_common(5))
         _say(
-            f"{beside.total():,} images are not used, because they are in neither train nor test: {places}\n"
-            "          (to pretrain on them, move them into train, or give their folder as DATA)",
+            f"{beside.total():,} images are not used, because they are in neither train nor test: {places} "
+            "(to pretrain on them, move them into train, or give their folder as DATA)",
             to,
             warns,
         )
@@ -123,12 +97,17 @@ def say_left_out(source: ImageSource, to: Console = console) -> None:
         _say(note, to)
 
 
-def _say(words: str, to: Console, warns: bool = False) -> None:
+def _say(words: str, to: Screen, warns: bool = False) -> None:
     """Print a line below the one that names the images."""
     if warns:
-        to.print(f"warning:  {words}", style="yellow")
+        to.warn(words)
     else:
         to.print(f"          {words}")
+
+
+def other_recipes(command: str) -> str:
+    """How to choose another recipe, in words."""
+    return f"--recipe chooses another (`unmask {command} --help` lists them)"
 
 
 def check_writable(path: Path) -> None:

@@ -20,6 +20,8 @@ from unmask.training.schedules import epochs_in_words, fitting_batch, steps_of
 from unmask.training.step_cost import Cost
 from unmask.traits import Explained, Hiding
 
+_DAY = 86400.0  # seconds; longer runs are warned about
+
 R = TypeVar("R", Recipe, Transfer, Tokenizing)
 
 
@@ -34,7 +36,7 @@ def with_shorter_warmup(recipe: R, command_line: Peek) -> R:
             )
         return recipe
     console.print(
-        f"warm-up cut from {recipe.schedule.warmup_epochs:g} to {longest:g} epochs, a tenth of "
+        f"warm-up   cut from {recipe.schedule.warmup_epochs:g} to {longest:g} epochs, a tenth of "
         f"{recipe.epochs:g}; --schedule.warmup-epochs sets it"
     )
     return replace(recipe, schedule=replace(recipe.schedule, warmup_epochs=longest))
@@ -46,7 +48,7 @@ def with_smaller_batch(recipe: R, images: int, command_line: Peek) -> R:
     if batch_size == recipe.batch_size or "batch-size" in command_line.flags:
         return recipe
     console.print(
-        f"batch cut from {recipe.batch_size:,} to {batch_size:,} because there are {images:,} images "
+        f"batch     cut from {recipe.batch_size:,} to {batch_size:,} because there are {images:,} images "
         "(the learning rate scales with it); --batch-size sets it"
     )
     return replace(recipe, batch_size=batch_size)
@@ -60,11 +62,21 @@ def with_smaller_parts(recipe: Recipe, images: int, command_line: Peek) -> Recip
     if smaller != recipe:
         steps = steps_of(recipe.epochs, images, recipe.batch_size)
         console.print(
-            f"batch cut from {recipe.batch_size:,} to {smaller.batch_size:,}, and the highest learning rate from "
+            f"batch     cut from {recipe.batch_size:,} to {smaller.batch_size:,}, and the highest learning rate from "
             f"{recipe.schedule.peak(recipe.batch_size):.3g} to {smaller.schedule.peak(smaller.batch_size):.3g}, because "
             f"{epochs_in_words(recipe.epochs)} of {images:,} images would be {steps:,} steps; --batch-size sets it"
         )
     return smaller
+
+
+def warn_of_batch(recipe: Recipe | Transfer | Tokenizing, images: int) -> None:
+    """Warn if a batch holds every image several times."""
+    each = recipe.batch_size / images
+    if each > 1:
+        console.warn(
+            f"a batch of {recipe.batch_size:,} is {each:.1f} times your {images:,} images, so every step sees each image "
+            f"several times; --batch-size {min(images, fitting_batch(recipe.batch_size, images))} would suit them"
+        )
 
 
 def say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None:
@@ -123,7 +135,6 @@ def say_plan(
     cost: Cost,
     step_seconds: float,
     *,
-    on_batch: str = "",
     after_steps: str = "",
     at_most: str = "",
 ) -> None:
@@ -131,13 +142,18 @@ def say_plan(
     recipe, hardware = run.recipe, run.hardware
     console.print(
         f"{model}\n"
-        f"batch     {_batch(recipe.batch_size, hardware)}{on_batch}, learning rate up to "
+        f"batch     {_batch(recipe.batch_size, hardware)}, learning rate up to "
         f"{recipe.schedule.peak(recipe.batch_size):.3g}\n"
         f"steps     {run.steps:,} ({epochs_in_words(recipe.epochs)})\n"
         f"{after_steps}"
         f"machine   {_machine(hardware)}\n"
         f"expected  {at_most}{_expected(cost, step_seconds * run.steps, step_seconds, hardware)}"
     )
+    if not hardware.shard and step_seconds * run.steps > _DAY:
+        console.warn(
+            f"this run takes about {duration(step_seconds * run.steps)} here; it can be stopped with Ctrl-C and continued "
+            "with --resume; fewer --epochs, a smaller recipe or a GPU make it shorter"
+        )
 
 
 def say_shared_memory(run: Run, source: ImageSource) -> None:
@@ -145,9 +161,9 @@ def say_shared_memory(run: Run, source: ImageSource) -> None:
     free = shared_memory_free()
     if free is None or (needed := shared_memory_needed(run, source)) <= free:
         return
-    console.print(
-        f"note      {run.hardware.workers} loading processes hold about {gib(needed)} in /dev/shm, which has "
-        f"{gib(free)} free;\n          enlarge it (docker run --shm-size=8g), or use fewer --workers, or --workers 0"
+    console.warn(
+        f"{run.hardware.workers} loading processes hold about {gib(needed)} in /dev/shm, which has {gib(free)} free; "
+        "enlarge it (docker run --shm-size=8g), or use fewer --workers, or --workers 0"
     )
 
 

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import NamedTuple, NoReturn, TypeVar
 
 from torch.distributed import ProcessGroup
 
-from unmask.console.output import console, notes
+from unmask.console.bars import progress_on
+from unmask.console.screen import console, notes
 from unmask.errors import RunError, UnmaskError
 from unmask.files import clear_unfinished
 from unmask.runs.folder import RunFolder
@@ -38,8 +39,8 @@ class Stop:
 
 
 @contextmanager
-def signals() -> Generator[Stop]:
-    """On Ctrl-C or SIGTERM finish the current step first; a second Ctrl-C stops at once."""
+def signals(unit: str = "step") -> Generator[Stop]:
+    """On Ctrl-C or SIGTERM finish the current step first, or other unit of work; a second Ctrl-C stops at once."""
     stop = Stop()
 
     def handle(number: int, _: object) -> None:
@@ -47,6 +48,9 @@ def signals() -> Generator[Stop]:
             raise KeyboardInterrupt
         stop.event.set()
         stop.signal = number
+        # in a thread, because the signal may have interrupted a print, which cannot be entered again
+        again = "; Ctrl-C again to stop now" if number == signal.SIGINT else ""
+        Thread(target=notes.result, args=[f"finishing this {unit}{again}"], daemon=True).start()
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -76,14 +80,14 @@ def together() -> Generator[Group]:
     Yields the process group in which the others wait for `prepared`.
     """
     processes = launched()
-    console.quiet = notes.quiet = not processes.first
+    console.silent = notes.silent = not processes.first
     if (tasks := slurm_tasks()) > 1 and processes.count == 1:
-        notes.print(
-            f"note: Slurm started this job with {tasks} tasks, but this process trains alone; to train with several, "
+        notes.note(
+            f"Slurm started this job with {tasks} tasks, but this process trains alone; to train with several, "
             "start them with torchrun:\nsrun --ntasks-per-node=1 torchrun ... -m unmask (docs/many-machines.md)"
         )
     try:
-        with joined() as group:
+        with joined() as group, progress_on(console):
             yield group
     except UnmaskError as error:
         if processes.first:
@@ -155,5 +159,5 @@ def held(folder: RunFolder) -> Generator[None]:
     with folder.lock() as note:
         clear_unfinished(folder.root)
         if note:
-            notes.print(f"note: {note}")
+            notes.note(note)
         yield

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from unmask.console.judged import Judged, balanced, feature_words, percent, point, short
@@ -18,42 +19,93 @@ from unmask.pictures.drawing import drawn
 from unmask.runs.folder import RunFolder
 
 CONTROLS = {
-    RANDOM: "the same encoder with random weights, treated in the same way; frozen parts stay random",
+    RANDOM: "the same encoder with random weights; frozen parts stay random",
     SCRATCH: "all blocks trained from random weights, with the same learning rate in all layers",
     RAW: "the image without an encoder",
 }
 """What is scored beside an encoder, in words."""
+
+SHOWN = {RANDOM: "random weights"}
+"""Shorter names of arms for tables."""
 
 _FOLDER = "evaluations"
 
 
 def say_scores(judged: Judged) -> None:
     """Print the scores of an encoder."""
-    result = judged.result()
-    console.print(
-        f"{result['run']} ({result['weights']}; {result['shape']}, {millions(judged.parameters)} parameters) on "
-        f"{judged.data}: {result['train_images']:,} training images, {result['test_images']:,} test images "
-        f"({result['split']}), {judged.classes} classes"
+    result, protocol = judged.result(), judged.question.protocol
+    console.result(
+        f"encoder   {result['run']} ({result['weights']}; {result['shape']}, {millions(judged.parameters)} parameters)\n"
+        f"images    {judged.data}: {result['train_images']:,} for training, {result['test_images']:,} for testing "
+        f"({result['split']}), {judged.classes} classes\n"
+        f"protocol  {'; '.join([protocol, *_setting_lines(judged.rows)])}"
     )
-    table = Table("encoder", "protocol", "feature", "labels", judged.measure, "balanced")
-    for row in judged.rows:
-        shares = "".join(f"{share:.1%}" for share in balanced(row).values())
-        table.add_row(row.arm, row.protocol, feature_words(row), row.labels, percent(row), shares)
-    table.add_row("chance", "", "", "", f"{judged.chance:.1%}", "")
-    if judged.majority is not None:
-        table.add_row("largest class", "", "", "", f"{judged.majority:.1%}", f"{judged.chance:.1%}")
-    console.print(table)
+    console.result(_table(judged))
+    draws = max(len(row.scores) for row in judged.rows)
+    if draws > 1:
+        console.result(f"mean ± standard deviation over {draws} draws")
     for arm in dict.fromkeys(row.arm for row in judged.rows):
         if arm in CONTROLS:
-            console.print(f"{arm}: {CONTROLS[arm]}")
-    for setting in dict.fromkeys(row.setting for row in judged.rows):
-        console.print(f"setting: {setting}")
+            console.print(f"{SHOWN.get(arm, arm)}: {CONTROLS[arm]}")
     _say_time(judged)
     if judged.unreadable:
         name, reason = judged.unreadable[0]
-        console.print(
+        notes.warn(
             f"{len(judged.unreadable)} unreadable images skipped; the first is {name}: {reason}"
         )
+
+
+def say_verdicts(every: list[Judged]) -> None:
+    """Print whether each encoder is better than its controls."""
+    for judged in every:
+        name = f"{judged.subject.path}: " if len(every) > 1 else ""
+        several = len(judged.question.labels) > 1
+        for one in judged.verdicts:
+            amount = f"labels {one.labels}: " if several else ""
+            console.result(f"verdict   {name}{amount}{one.words}")
+
+
+def _table(judged: Judged) -> Table:
+    several = len({row.labels for row in judged.rows}) > 1
+    columns = ["encoder", "feature", *(["labels"] if several else [])]
+    has_balanced = any(balanced(row) for row in judged.rows)
+    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    for name in (judged.measure, *(["balanced"] if has_balanced else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+
+    def add(encoder: str, feature: str, labels: str, *figures: str) -> None:
+        table.add_row(encoder, feature, *([labels] if several else []), *figures)
+
+    for row in judged.rows:
+        shares = (f"{share:.1%}" for share in balanced(row).values())
+        add(SHOWN.get(row.arm, row.arm), feature_words(row), row.labels, percent(row), *shares)
+    add("chance", "", "", f"{judged.chance:.1%}")
+    if judged.majority is not None:
+        add("largest class", "", "", f"{judged.majority:.1%}", f"{judged.chance:.1%}")
+    return table
+
+
+def _setting_lines(rows: list[Row]) -> list[str]:
+    """How scores were made: first what all rows share, then each setting of only some rows with their names."""
+    parts = {
+        part: [row for row in rows if part in row.setting.split("; ")]
+        for row in rows
+        for part in row.setting.split("; ")
+    }
+    shared = [part for part, some in parts.items() if len(some) == len(rows)]
+    own = [f"{_names(some, rows)}: {part}" for part, some in parts.items() if part not in shared]
+    return ["; ".join(shared), *own] if shared else own
+
+
+def _names(some: list[Row], rows: list[Row]) -> str:
+    """Names of some rows; of an encoder of which all rows are meant, only its own name."""
+    names: list[str] = []
+    for row in some:
+        all_of_it = all(other in some for other in rows if other.arm == row.arm)
+        words = [feature_words(row)] * (not all_of_it)
+        words += [f"labels {row.labels}"] * (not all_of_it and row.labels != "all")
+        names.append(" ".join([SHOWN.get(row.arm, row.arm), *words]))
+    return ", ".join(dict.fromkeys(names))
 
 
 def _say_time(judged: Judged) -> None:
@@ -74,9 +126,6 @@ def _say_time(judged: Judged) -> None:
             f"features reused from disk ({' and '.join(kept)}): "
             f"{features_folder(judged.subject.path)}"
         )
-    draws = max(len(row.scores) for row in judged.rows)
-    if draws > 1:
-        console.print(f"mean ± standard deviation over {draws} draws")
 
 
 def place_of_scores(encoders: list[str], name: str) -> Path:
@@ -117,7 +166,7 @@ def with_picture(path: Path, draw: Callable[[Path], object]) -> list[Path]:
     picture = path.with_suffix(".png")
     note = drawn(picture, draw)
     if note:
-        notes.print(f"note: {note}")
+        notes.note(note)
     return [] if note else [picture]
 
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +11,13 @@ import numpy as np
 import torch
 
 from unmask.channels import ChannelStatistics
+from unmask.console.bars import progress_on
 from unmask.console.hardware import MachineFlags, hardware_of, use_threads
-from unmask.console.output import console, duration, notes
+from unmask.console.output import duration
+from unmask.console.pages import say_page
 from unmask.console.processes import signals
+from unmask.console.screen import console, notes
+from unmask.console.typed import as_typed
 from unmask.data import AnySource
 from unmask.data.draws import draw_share
 from unmask.data.labelled import Labelled, Subset, open_labelled
@@ -24,6 +28,7 @@ from unmask.recipes import Recipe, Tokenizing
 from unmask.study.claims import claimed
 from unmask.study.cost import StepCost, costs
 from unmask.study.plan import (
+    Job,
     Plan,
     Setting,
     expected_seconds,
@@ -75,8 +80,8 @@ def with_kept_threads(flags: MachineFlags, root: Path) -> MachineFlags:
     if not isinstance(threads, int) or threads < 1:
         raise DataError(f"{kept} must hold a number of threads, got {threads!r}; delete it")
     if threads < every:
-        notes.print(
-            f"note: torch uses {threads} of {every} cores, as the first command in {root} did; --threads {every} uses "
+        notes.note(
+            f"torch uses {threads} of {every} cores, as the first command in {root} did; --threads {every} uses "
             "all, and measures the cost of steps again"
         )
     return replace(flags, threads=min(threads, every))
@@ -119,15 +124,16 @@ def setting_of(
     source: AnySource, images: int | None, flags: MachineFlags, batch_size: int
 ) -> Setting:
     """Images and hardware of a study; `images` limits the number of training images."""
-    labelled = _few(open_labelled(source, 0), images)
+    console.print(f"reading   {as_typed(source)} ...")
+    with progress_on(console):
+        labelled = _few(open_labelled(source, 0), images)
+        statistics = measure(labelled.train)
     console.print(
         f"images    {len(labelled.train):,} for training and {len(labelled.test):,} for testing, "
         f"{len(labelled.train.annotations.names)} classes ({labelled.split})"
     )
     hardware = hardware_of(flags, in_memory=labelled.train.in_memory, batch_size=batch_size)
-    return Setting(
-        data=source, labelled=labelled, statistics=measure(labelled.train), hardware=hardware
-    )
+    return Setting(data=source, labelled=labelled, statistics=statistics, hardware=hardware)
 
 
 def _few(labelled: Labelled, images: int | None) -> Labelled:
@@ -154,7 +160,7 @@ def measured_costs(
     size = next(iter(recipes.values())).image_size
     folder = root / "runs" / f"costs-{name}"
     while True:
-        with claimed(folder) as is_ours:
+        with claimed(folder) as is_ours, progress_on(console):
             if is_ours:
                 return costs(
                     recipes,
@@ -174,11 +180,11 @@ def conduct(plan: Plan, setting: Setting | None, budget: Budget | None, again: s
     if setting is not None:
         plan = _fitted(plan, setting, budget)
         stopped = _make(plan, setting)
-    written = write(collected(plan, setting), plan.name, plan.root, notes.print)
+    written = write(collected(plan, setting), plan.name, plan.root, notes.note)
     if stopped:
-        console.print(f"stopped; continue with:\n{again}")
+        console.result(f"stopped; continue with:\n{again}")
         return stopped
-    console.print(written[0].read_text(encoding="utf-8"))
+    say_page(written[0].read_text(encoding="utf-8"), console)
     for path in written:
         console.print(f"written: {path}")
     return 0
@@ -206,7 +212,7 @@ def _fitted(plan: Plan, setting: Setting, budget: Budget | None) -> Plan:
         )
         console.print(words[-1])
     console.print(
-        f"runs      {sum(bool(job.left()) for job in every)} of {len(every)} left, about "
+        f"runs      {_left(every)} of {len(every)} left, about "
         f"{duration(training + rest)} one after another; run the same command in another terminal to share them"
     )
     count = len(plan.seeds)
@@ -220,11 +226,22 @@ def _fitted(plan: Plan, setting: Setting, budget: Budget | None) -> Plan:
 def _make(plan: Plan, setting: Setting) -> int:
     """Make the runs and write results after each; returns 0, or the status of a signal."""
     every = jobs(plan, setting)
-    with signals() as stop:
+    before, started = _left(every), time.perf_counter()
+    with signals() as stop, progress_on(console):
         for step in work(every, setting, stop.event):
+            is_done = step.doing == "done"
+            so_far = ""
+            if is_done and (left := _left(every)) < before:
+                seconds = (time.perf_counter() - started) / (before - left) * left
+                so_far = f" ({left} of {len(every)} runs left, about {duration(seconds)})"
             console.print(
-                f"{time.strftime('%H:%M:%S')}  seed {step.job.seed}, {step.job.name}: {step.doing} {step.words}"
+                f"{time.strftime('%H:%M:%S')}  seed {step.job.seed}, {step.job.name}: {step.doing} {step.words}{so_far}"
             )
-            if step.doing == "done":
-                write(collected(plan, setting), plan.name, plan.root, notes.print)
+            if is_done:
+                write(collected(plan, setting), plan.name, plan.root, notes.note)
     return 128 + stop.signal if stop.event.is_set() else 0
+
+
+def _left(every: Sequence[Job]) -> int:
+    """The number of runs that are not finished."""
+    return sum(bool(job.left()) for job in every)

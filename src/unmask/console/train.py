@@ -29,7 +29,7 @@ from unmask.console.hardware import (
 )
 from unmask.console.new_folder import begun_before, folder_names
 from unmask.console.output import console, shown
-from unmask.console.plan import say_shared_memory
+from unmask.console.plan import say_shared_memory, warn_of_batch
 from unmask.console.processes import SharedRun, held, prepared, signals, together
 from unmask.console.typed import as_typed
 from unmask.data import AnySource, Digits
@@ -186,6 +186,7 @@ def begin(command: Command, request: Request) -> Ready | None:
     # The images, and the hardware that suits them.
     request.say_images()
     train_images = common.images.train
+    warn_of_batch(recipe, len(train_images))
     check_batch(recipe.batch_size, paired=recipe.pairs)
     hardware = hardware_of(
         common.running.machine,
@@ -253,7 +254,7 @@ def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready 
 
     start, damaged = folder.newest()
     for line in damaged:
-        console.print(f"skipped a damaged checkpoint: {line}")
+        console.warn(f"skipped a damaged checkpoint: {line}")
     check_start(run, folder, start)
     step = start.info.step if start else 0
     steps = Course(run, read_log(folder.log), step, entered()).steps
@@ -283,7 +284,7 @@ def train(command: Command, ready: Ready) -> int:
         for _ in shown(command.watched(reports), run.recipe_name):
             pass
         if stop.event.is_set():
-            console.print(
+            console.result(
                 f"stopped and saved; continue with:\n{typed(command.name, '--resume', folder.root)}"
             )
             return 128 + stop.signal
@@ -294,11 +295,11 @@ def train(command: Command, ready: Ready) -> int:
             command.draw(folder, outcome)
             folder.write_results(outcome.result)
     if folder.set_aside.exists():
-        console.print(f"unusable images were skipped and are listed in {folder.set_aside}")
+        console.warn(f"unusable images were skipped and are listed in {folder.set_aside}")
     if outcome is not None and outcome.unreadable:
         name, reason = outcome.unreadable[0]
         count = len(outcome.unreadable)
-        console.print(f"{count} images could not be scored; the first is {name}: {reason}")
+        console.warn(f"{count} images could not be scored; the first is {name}: {reason}")
     command.say_done(replace(run, data=ready.data), folder, ready.images, outcome)
     return 0
 

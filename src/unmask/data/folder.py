@@ -21,6 +21,7 @@ from unmask.data.picture_formats import FIRST_ENDINGS, IMAGE_ENDINGS
 from unmask.data.split_folders import split_part, splits_of
 from unmask.data.walk import LARGEST_FILE, walk, why_not
 from unmask.errors import DataError
+from unmask.progress import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,10 @@ def list_files(
     files: list[_File] = []
     others: Counter[str] = Counter()
     for ending, group in by_ending.items():
-        described = [(name, _described(name, entry, largest)) for name, entry in group]
+        described = [
+            (name, _described(name, entry, largest))
+            for name, entry in counted(group, len(group), f"looking at {ending} files")
+        ]
         regular = [file for _, file in described if not isinstance(file, str)]
         if ending in endings:
             chosen = regular

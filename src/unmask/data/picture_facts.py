@@ -13,6 +13,7 @@ from unmask.data import cache
 from unmask.data.decode import Header, alpha_of, decoders, deep_sample, read_header
 from unmask.data.deep import Range, range_of
 from unmask.errors import DataError
+from unmask.progress import counted
 
 _VERSION = 2  # of `Facts`
 _HEADERS_READ = 100_000  # sizes and colours are known well enough; more would delay the start
@@ -102,7 +103,7 @@ def read_facts(store: Store, sizes: Any) -> Facts:
     refused: list[tuple[int, str]] = []
     headers: dict[int, Header] = {}
     every = max(1, -(-len(sizes) // _HEADERS_READ))
-    for row in range(len(sizes)):
+    for row in counted(range(len(sizes)), len(sizes), "reading image headers"):
         try:
             if sizes[row] == 0:
                 raise DataError("empty (0 bytes)")

@@ -11,6 +11,7 @@ from unmask.channels import IMAGENET, ChannelStatistics
 from unmask.contracts import ImageSource
 from unmask.errors import DataError, SettingsError
 from unmask.files import read_json
+from unmask.progress import counted
 from unmask.spec import from_json
 from unmask.traits import Levelled
 
@@ -123,7 +124,8 @@ def _moments(source: ImageSource) -> tuple[Tensor, Tensor, Tensor, list[list[Ten
     count = torch.zeros(source.channels, dtype=torch.double)
     total, squares = torch.zeros_like(count), torch.zeros_like(count)
     samples: list[list[Tensor]] = [[] for _ in range(source.channels)]
-    for position in np.linspace(0, len(source) - 1, min(_IMAGES, len(source))).astype(int):
+    positions = np.linspace(0, len(source) - 1, min(_IMAGES, len(source))).astype(int)
+    for position in counted(positions, len(positions), "measuring mean and deviation"):
         try:
             image = source[int(position)].image
         except DataError:  # training skips it and lists it in set_aside.csv

@@ -153,6 +153,7 @@ def frozen_rows(arm: FrozenArm, question: Question, annotations: AnyAnnotations)
                 images_per_second=arm.images_per_second,
                 source=arm.source,
                 vectors=vectors,
+                right=tuple(draw.right for draw in draws if draw.right is not None),
             )
 
 

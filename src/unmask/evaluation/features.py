@@ -11,6 +11,7 @@ from unmask.channels import ChannelStatistics
 from unmask.contracts import Encoder, ImageSource, Size
 from unmask.data.in_order import WHOLE_IMAGE, Unreadable, in_order
 from unmask.errors import ResourceError
+from unmask.progress import counted
 from unmask.training.hardware import best_workers, memory_available
 
 _BATCH = 128
@@ -153,8 +154,11 @@ def whole_images(
     if workers is None:
         many = len(source) >= _WORTH_WORKERS
         workers = best_workers(device, source.in_memory) if many else 0
-    for batch in in_order(
+    batches = in_order(
         source, WHOLE_IMAGE, size, statistics, unreadable, batch_size=_BATCH, workers=workers
+    )
+    for batch in counted(
+        batches, len(source), "reading images", lambda batch: len(batch.positions)
     ):
         rows = slice(len(positions), len(positions) + len(batch.positions))
         positions += batch.positions

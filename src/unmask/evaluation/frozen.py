@@ -7,10 +7,11 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unmask.annotations import AnyAnnotations
+from unmask.annotations import Annotations, AnyAnnotations
 from unmask.contracts import Batch, Loss
 from unmask.data.draws import draw_share
 from unmask.data.labelled import TEST_SHARE
@@ -56,6 +57,8 @@ class FrozenScore(NamedTuple):
     feature: str
     score: Score
     setting: str
+    right: NDArray[np.bool_] | None
+    """As in `Row`, for one draw."""
 
 
 class Row(NamedTuple):
@@ -76,6 +79,8 @@ class Row(NamedTuple):
     """Whether features were computed now or read from disk, or the encoder was trained."""
     vectors: str = PLAIN
     """How vectors are centred and whitened, in words; `plain` if they are not."""
+    right: tuple[NDArray[np.bool_], ...] = ()
+    """For each draw, whether the answer for each readable test image is right [n]; empty for several classes an image."""
 
     @property
     def values(self) -> list[float]:
@@ -122,7 +127,7 @@ def evaluate(
             device,
         )
         words = probe.words(len(train.labels))
-        return [FrozenScore(feature, _score(scores, test.labels, annotations), words)]
+        return [_frozen_score(feature, scores, test.labels, annotations, words)]
     rows: list[FrozenScore] = []
     for name, train_vectors, test_vectors in _vectors(train, test):
         if protocol == "knn":
@@ -130,8 +135,25 @@ def evaluate(
             setting = f"cosine, k = {NEIGHBORS}, temperature {TEMPERATURE}"
         else:
             scores, setting = _logistic(train_vectors, train.labels, test_vectors, annotations)
-        rows.append(FrozenScore(name, _score(scores, test.labels, annotations), setting))
+        rows.append(_frozen_score(name, scores, test.labels, annotations, setting))
     return rows
+
+
+def _frozen_score(
+    feature: str, scores: Tensor, truth: Tensor, annotations: AnyAnnotations, setting: str
+) -> FrozenScore:
+    return FrozenScore(
+        feature, _score(scores, truth, annotations), setting, right_answers(scores, truth)
+    )
+
+
+def right_answers(
+    scores: Float[Tensor, "n classes"], truth: Annotations
+) -> NDArray[np.bool_] | None:
+    """Whether the class with the highest score is the true one [n]; None if an image has no single class."""
+    if not isinstance(truth, Tensor) or truth.ndim != 1:
+        return None
+    return (scores.argmax(1) == truth).numpy()
 
 
 def _score(scores: Tensor, truth: Tensor, annotations: AnyAnnotations) -> Score:

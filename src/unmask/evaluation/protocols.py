@@ -133,7 +133,7 @@ class TrainedArm(NamedTuple):
         """Train and score on the test images."""
         started = time.perf_counter()
         tuned = (tune(self.setup, self.labels, seed) for seed in self.draws)
-        scores = [one.score_on(one.labelled.test) for one in tuned]
+        scored = [one.scored_on(one.labelled.test) for one in tuned]
         seconds = time.perf_counter() - started
         images_seen = len(self.draws) * self.images * self.setup.recipe(self.images).epochs
         return Row(
@@ -141,11 +141,12 @@ class TrainedArm(NamedTuple):
             protocol=self.protocol,
             feature=self.feature,
             labels=self.labels,
-            scores=scores,
+            scores=[score for score, _ in scored],
             setting=self.setting,
             seconds=seconds,
             images_per_second=images_seen / seconds,
             source="trained",
+            right=tuple(right for _, right in scored if right is not None),
         )
 
 

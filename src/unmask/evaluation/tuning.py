@@ -7,6 +7,9 @@ from pathlib import Path
 from threading import Event
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unmask.annotations import AnyAnnotations
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
@@ -15,8 +18,9 @@ from unmask.data.draws import draw_few
 from unmask.data.labelled import Labelled, Subset
 from unmask.data.mixing import UNMIXED
 from unmask.data.views import AugmentedCrop, RandomCrop
-from unmask.evaluation.frozen import Probe
+from unmask.evaluation.frozen import Probe, right_answers
 from unmask.formats.model import ModelSpec, Weights
+from unmask.progress import counted
 from unmask.recipes import TRANSFERS, Transfer, choose_transfer
 from unmask.runs.finetune import Finetune, Tuned
 from unmask.runs.folder import RunFolder
@@ -71,6 +75,17 @@ class Finetuned(NamedTuple):
         """The score on some images."""
         return self.tuned.score(source, self.hardware).score
 
+    def scored_on(self, source: ImageSource) -> tuple[Score, NDArray[np.bool_] | None]:
+        """The score on some images, and which of them are answered right (see `right_answers`)."""
+        job = self.tuned.job
+        scoring = job.recipe.task.scoring(job.annotations)
+        right: list[NDArray[np.bool_] | None] = []
+        for outputs, truth, _ in self.tuned.outputs(source, self.hardware, []):
+            scoring.add(outputs, truth)
+            right.append(right_answers(outputs, truth))
+        known = [batch for batch in right if batch is not None]
+        return scoring.result(), np.concatenate(known) if known else None
+
 
 def tune(setup: TuningSetup, amount: str, seed: int) -> Finetuned:
     """Fine-tune with an amount of labels per class; the seed determines labels, head and order."""
@@ -96,7 +111,8 @@ def tune(setup: TuningSetup, amount: str, seed: int) -> Finetuned:
     with tempfile.TemporaryDirectory() as root:
         folder = RunFolder(Path(root) / "run")
         folder.create(run)
-        for _ in training(run, folder, labelled.train, module, Event()):
+        reports = training(run, folder, labelled.train, module, Event())
+        for _ in counted(reports, run.steps, "training"):
             pass
     return Finetuned(Tuned(module, job, run.statistics), run.hardware, labelled)
 

@@ -10,6 +10,7 @@ _STILL_RISING = 1.05  # gain in speed of the largest batch over the one before
 _WELL_USED = 0.5  # share of peak speed
 # gain of large products in bfloat16; below it, other operations cost more than that
 _WORTH_BFLOAT16 = 2.0
+_CHEAP = ("fast", "budget")  # beginnings of names of recipes made to need few FLOPs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +178,21 @@ def _load(result: Bench, loader: LoaderSpeed, packed: bool) -> list[str]:
     return advice
 
 
+def _cheaper_alike(recipe: str) -> list[str]:
+    """Recipes with fewer FLOPs for an encoder of the same shape and the same images; none for those of other files."""
+    if recipe not in RECIPES or recipe.startswith(_CHEAP):
+        return []
+    own = RECIPES[recipe].recipe
+    others = {name: one.recipe for name, one in RECIPES.items() if name.startswith(_CHEAP)}
+    return [
+        name
+        for name, other in others.items()
+        if other.image_size == own.image_size
+        and other.encoder.fits(own.encoder)
+        and type(other.objective) is type(own.objective)
+    ]
+
+
 def _compute(result: Bench) -> list[str]:
     machine, best, advice = result.machine, result.best, list[str]()
     gain = machine.bfloat16_flops_per_second / machine.matrix_flops_per_second
@@ -194,8 +210,7 @@ def _compute(result: Bench) -> list[str]:
         advice.append(
             f"--micro-batch {best.images} or more: the speed still rises with the images computed at a time"
         )
-    faster = [name for name in RECIPES if name.startswith(("fast", "budget"))]
-    if faster and not result.recipe.startswith(("fast", "budget")):
+    if faster := _cheaper_alike(result.recipe):
         advice.append(f"a recipe with fewer FLOPs: --recipe {' or '.join(faster)}")
     advice.append("a smaller --image-size, a smaller recipe, or more hidden patches")
     if best.mfu < _WELL_USED:

@@ -19,13 +19,16 @@ from unmask.data.in_order import Unreadable, in_order
 from unmask.data.labelled import Labelled, Subset, check_kind, open_labelled
 from unmask.formats.adapt import adapt
 from unmask.formats.model import FORMAT, ModelSpec, Weights
+from unmask.progress import counted
 from unmask.randomness import seeded
 from unmask.recipes import Transfer
 from unmask.runs.job import Change, Images, Outcome, Setting
+from unmask.runs.mistakes import Mistake, mistakes_of, pictures_of, surest
 from unmask.spec import to_json
 from unmask.tasks import annotations_of_tasks, task_for
 from unmask.training.distributed import everyones, here
 from unmask.training.hardware import Hardware, autocast
+from unmask.traits import CountsConfusions
 
 _BATCH = 128  # images scored at a time
 
@@ -107,12 +110,22 @@ class Finetune:
 
     def score(self, run: Setting, module: nn.Module, images: Images) -> Outcome:
         """The task's score on the test images, with thresholds chosen on held-out training images."""
-        assert images.test is not None
+        test, recipe = images.test, self.recipe
+        assert test is not None
         tuned = Tuned(module, self, run.statistics)
         thresholds = None
         if images.held_out is not None:
             thresholds = tuned.thresholds(images.held_out, run.hardware)
-        return tuned.score(images.test, run.hardware, thresholds)
+        outcome, mistakes = tuned.scored(test, run.hardware, thresholds)
+        pictures = pictures_of(
+            mistakes,
+            test,
+            self.annotations.names,
+            recipe.test_views,
+            recipe.image_size,
+            run.statistics,
+        )
+        return outcome._replace(pictures=pictures)
 
 
 def open_annotated(data: AnySource, seed: int) -> Labelled:
@@ -157,7 +170,16 @@ class Tuned(NamedTuple):
         hardware: Hardware,
         thresholds: tuple[float, ...] | None = None,
     ) -> Outcome:
-        """Score every image of a source once.
+        """Score every image of a source once; see `scored`."""
+        return self.scored(source, hardware, thresholds)[0]
+
+    def scored(
+        self,
+        source: ImageSource,
+        hardware: Hardware,
+        thresholds: tuple[float, ...] | None = None,
+    ) -> tuple[Outcome, list[Mistake]]:
+        """Score every image of a source once, and find the surest mistakes of a task with one class per image.
 
         With several processes, each scores its share of the images, and all get the same score; a sharded
         module must be passed as a whole.
@@ -169,13 +191,21 @@ class Tuned(NamedTuple):
         if processes.count > 1:  # every n-th image, from the rank of this process
             share = Subset(source, np.arange(processes.rank, len(source), processes.count))
         batches = self.outputs(share, hardware, unreadable) if len(share) else ()
-        for outputs, truth, _ in batches:
+        mistakes: list[Mistake] = []
+        for outputs, truth, positions in batches:
             scoring.add(outputs, truth)
-        score = scoring.merged(everyones(scoring)).result()
+            if isinstance(share, Subset) and share is not source:
+                positions = share.rows[positions].tolist()
+            mistakes = surest([*mistakes, *mistakes_of(outputs, truth, positions)])
+        merged = scoring.merged(everyones(scoring))
+        score = merged.result()
+        mistakes = surest(one for several in everyones(mistakes) for one in several)
         unreadable = [failure for failures in everyones(unreadable) for failure in failures]
         rate = round(score.images / (time.perf_counter() - started), 2)
         extra = {"left_out": len(unreadable), "images_per_second": rate}
-        return Outcome({**to_json(score), **extra}, score, unreadable)
+        confusion = merged.confusion.numpy() if isinstance(merged, CountsConfusions) else None
+        outcome = Outcome({**to_json(score), **extra}, score, unreadable, confusion=confusion)
+        return outcome, mistakes
 
     def thresholds(self, source: ImageSource, hardware: Hardware) -> tuple[float, ...] | None:
         """The thresholds that the task chooses on these images; all processes compute the same ones."""
@@ -203,7 +233,9 @@ class Tuned(NamedTuple):
             batch_size=_BATCH,
             workers=hardware.workers,
         )
-        for batch in stream:
+        for batch in counted(
+            stream, len(source), "scoring images", lambda batch: len(batch.positions)
+        ):
             with autocast(device, hardware.precision):
                 outputs = self.predict(batch.images.to(device))
             yield outputs.float().cpu(), batch.annotations, batch.positions

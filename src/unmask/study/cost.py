@@ -14,6 +14,7 @@ from unmask.data.in_memory import noise_images
 from unmask.data.loader import example_of
 from unmask.errors import DataError
 from unmask.files import read_json, write_text
+from unmask.progress import counted
 from unmask.randomness import generator
 from unmask.recipes import Recipe, Tokenizing
 from unmask.spec import digest, to_json
@@ -79,7 +80,8 @@ def costs(
         for turn in range(rounds)
         for name in names[turn % len(names) :] + names[: turn % len(names)]
     ]
-    for number, (turn, name) in enumerate(order, start=1):
+    turns = counted(order, len(order), "measuring the cost of steps")
+    for number, (turn, name) in enumerate(turns, start=1):
         if len(measured.turns.get(name, ())) > turn:
             continue
         subject = _Subject(recipes[name], channel_statistics, hardware)

@@ -99,7 +99,7 @@ def write(result: StudyResult, name: str, root: Path, tell: Callable[[str], obje
 
     def add(picture: Path, title: str, draw: Callable[[Path], object]) -> None:
         if note := drawn(picture, draw):
-            tell(f"note: {note}")
+            tell(note)
         else:
             pictures[picture] = title
 

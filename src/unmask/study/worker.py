@@ -16,6 +16,7 @@ from unmask.evaluation.features import Features, Tokens, features, patch_tokens
 from unmask.evaluation.frozen import evaluate
 from unmask.evaluation.tuning import TuningSetup, fitted, tune
 from unmask.formats.model import FORMAT, ModelSpec, Weights
+from unmask.progress import counted
 from unmask.recipes import Transfer
 from unmask.runs.collapse import collapse
 from unmask.runs.folder import RunFolder
@@ -169,7 +170,9 @@ def _train(
         doing = "training a tokenizer" if isinstance(run.job, Tokenize) else "pretraining"
         yield Step(job, doing, f"{run.steps:,} steps")
         started = time.perf_counter()
-        for progress in training(run, folder, setting.labelled.train, run.build(), stop, start):
+        reports = training(run, folder, setting.labelled.train, run.build(), stop, start)
+        left = run.steps - (start.info.step if start else 0)
+        for progress in counted(reports, left, job.name):
             lines = progress.lines
     return lines, 0.0 if start else round(time.perf_counter() - started, 1)
 

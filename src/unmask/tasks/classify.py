@@ -112,6 +112,11 @@ class Accuracy:
         """The metric for comparisons."""
         return self.top1
 
+    @property
+    def by_class(self) -> tuple[ClassScore, ...]:
+        """The scores of each class."""
+        return self.classes
+
     def line(self) -> str:
         """The score in one line."""
         top5 = f", top-5 {self.top5:.2%}" if len(self.classes) > _TOP else ""

@@ -143,6 +143,11 @@ class MeanAveragePrecision:
         """The metric for comparisons."""
         return self.mean_average_precision
 
+    @property
+    def by_class(self) -> tuple[LabelScore, ...]:
+        """The scores of each class."""
+        return self.classes
+
     def line(self) -> str:
         """The score in one line."""
         return (

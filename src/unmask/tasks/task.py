@@ -73,6 +73,46 @@ class Score(Protocol):
 
 
 @runtime_checkable
+class OfClass(Protocol):
+    """The scores of one class, such as a `ClassScore`."""
+
+    @property
+    def name(self) -> str:
+        """Name of the class."""
+        ...
+
+    @property
+    def images(self) -> int:
+        """Number of its test images."""
+        ...
+
+    @property
+    def precision(self) -> float:
+        """Share of the images predicted as the class that belong to it."""
+        ...
+
+    @property
+    def recall(self) -> float:
+        """Share of the class's images that are predicted as the class."""
+        ...
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        ...
+
+
+@runtime_checkable
+class ScoreOfClasses(Score, Protocol):
+    """A score that says how well each class is recognised."""
+
+    @property
+    def by_class(self) -> Sequence[OfClass]:
+        """The scores of each class."""
+        ...
+
+
+@runtime_checkable
 class Scoring(Protocol):
     """Accumulates outputs for a score. It can be pickled, so that several processes can merge theirs."""
 
