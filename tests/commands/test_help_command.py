@@ -42,6 +42,8 @@ def test_help_errors_and_completion_need_no_torch(tmp_path: Path) -> None:
         "pretrain photos --recipe mae-vitb",
         "pretrain photos --recipe dino-ti4 --mask-ratio 0.5",
         "evaluate a b --protocol knnn",
+        "reconstruct",
+        "convert a b",
         "embed",
         "completion --shell fish",
         "_complete bash 'unmask pretrain --re'",

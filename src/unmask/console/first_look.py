@@ -31,8 +31,9 @@ def answered(command: str, arguments: list[str]) -> bool:
         return True
     check(command, line)
     # fine-tuning may change the task of a recipe for the labels that it finds
-    if start and recipe_root(command) != "finetune":
-        read(command, line, start)
+    root = recipe_root(command)
+    if root is None or (start and root != "finetune"):
+        read(command, line, start or {})
     for path in line.flags.get("out", []):
         _check_out(path)
     return False
