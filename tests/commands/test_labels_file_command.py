@@ -196,11 +196,11 @@ class TestBesideTheImages:
         assert said.status == 0, said.err
         assert f"labels from {root}/{within}metadata.csv" in said.err
         assert "(12 of 12 images have a row)" in said.err
-        assert "8 training images, 4 test images" in said.out
+        assert "8 for training, 4 for testing" in said.out
         said = unmask(
             "evaluate", trained.root, root, "--labels-file", f"{root}/{within}metadata.csv"
         )
-        assert "8 training images, 4 test images" in said.out
+        assert "8 for training, 4 for testing" in said.out
 
     def test_class_folders_come_first(
         self, unmask: Unmask, trained: RunFolder, photos: Path

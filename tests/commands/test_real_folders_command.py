@@ -198,7 +198,7 @@ class TestClassesOfTwoFolders:
         assert (
             "no test images of dog, so not in per-class figures and balanced accuracy" in said.out
         )
-        assert "6 test images" in said.out
+        assert "6 for testing" in said.out
 
     def test_finetune_and_predict_too(
         self, unmask: Unmask, trained: RunFolder, subset: Path
