@@ -12,6 +12,7 @@ COMMANDS = {
     "finetune": "train a classifier: fine-tune an encoder, fully or in part, or train from scratch",
     "predict": "print classes and probabilities of images, using a fine-tuned run",
     "evaluate": "measure how good an encoder is, on labelled images",
+    "report": "write the report of a run as one page, or compare runs side by side",
     "tokenizer": "learn discrete codes of image patches, as targets for pretraining",
     "words": "the same idea on text: predict hidden characters (BERT) or the next one (GPT)",
     "bench": "measure the training speed of this machine, and find the bottleneck",

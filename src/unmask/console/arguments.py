@@ -20,7 +20,7 @@ from unmask.spec import kinds
 
 T = TypeVar("T")
 
-_SWITCHES = {"shard", "no-shard", "json", "no-json"}
+_SWITCHES = {"shard", "no-shard", "json", "no-json", "no-report"}
 """Flags without a value."""
 
 _KIND = re.compile(r"[a-z_.-]+:[a-z0-9-]+")

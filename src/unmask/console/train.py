@@ -17,6 +17,7 @@ from torch import nn
 from unmask.channels import ChannelStatistics
 from unmask.clock import entered
 from unmask.console.arguments import Peek, check_words, parse, peek
+from unmask.console.beside import Beside, accompanied, beside
 from unmask.console.hardware import (
     RunFlags,
     changed_hardware,
@@ -35,6 +36,7 @@ from unmask.console.typed import as_typed
 from unmask.data import AnySource, Digits
 from unmask.data.splits import any_files
 from unmask.errors import DataError, RunError, SettingsError, typed
+from unmask.files import write_text
 from unmask.formats.model import Weights
 from unmask.runs.course import Course
 from unmask.runs.folder import RunFolder
@@ -64,6 +66,8 @@ class Ready(NamedTuple):
     module: nn.Module
     start: Checkpoint | None
     """The checkpoint to start from; None to start from the beginning."""
+    beside: Beside = Beside()
+    """The report and the trackers, in the first process."""
 
 
 class Common(NamedTuple):
@@ -149,7 +153,10 @@ def main(command: Command, arguments: list[str]) -> int:
     if "resume" in command_line.flags and not command_line.help:
         status, _ = _run(command, lambda: resume(command, arguments, command_line))
     else:
-        status, _ = _run(command, lambda: begin(command, command.request(arguments, command_line)))
+        words = typed(command.name, *arguments)
+        status, _ = _run(
+            command, lambda: begin(command, command.request(arguments, command_line), words)
+        )
     return status
 
 
@@ -170,19 +177,21 @@ def _run(command: Command, prepare: Callable[[], Ready | None]) -> tuple[int, Ru
         return (0, None) if ready is None else (train(command, ready), ready.folder)
 
 
-def begin(command: Command, request: Request) -> Ready | None:
+def begin(command: Command, request: Request, words: str = "") -> Ready | None:
     """Make a run from a request: folder, hardware, initial weights, costs and plan.
 
-    If torchrun restarts a command after a failure, the run that it had started is resumed.
+    If torchrun restarts a command after a failure, the run that it had started is resumed. `words` is the command line.
     """
     common, recipe = request.common, request.job.recipe
+    asked = beside(common.running)
     data = as_typed(common.data)
     before = begun_before(common.out, common.recipe_name, data)
     if before is not None:
         old = Run.read(before, command.name)
         if (old.recipe, old.data, old.seed) == (recipe, common.data, common.seed):
             again = ["--resume", str(before.root)]
-            return resume(command, again, peek(again))
+            resumed = resume(command, again, peek(again))
+            return resumed and resumed._replace(beside=asked)
     names = folder_names(common.recipe_name, data)
     folder = RunFolder(common.out or next(name for name in names if not Path(name).exists()))
     folder.check_free()
@@ -233,7 +242,9 @@ def begin(command: Command, request: Request) -> Ready | None:
     folder.create(run)
     first = save_start(folder, run, train_images, module) if weights else None
     keep_names(folder, train_images)
-    return Ready(run, folder, run.data, images, module, first)
+    if words:
+        write_text(folder.command_line, words + "\n")
+    return Ready(run, folder, run.data, images, module, first, asked)
 
 
 def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready | None:
@@ -245,6 +256,7 @@ def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready 
     run = Run.read(folder, command.name)
     old_flags = command.flags_of(run, root)
     flags = command.parse(arguments, old_flags)
+    asked = beside(flags.running)
     _refuse_changes(command, flags, old_flags, folder)
     data = _place(command_line, run, folder)
     check_batch(run.recipe.batch_size, paired=run.recipe.pairs)
@@ -273,18 +285,21 @@ def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready 
     console.print(f"continuing {folder.root} from step {step:,} of {steps:,}")
     module, hardware = run.build(), changed.hardware
     check_whole(module, hardware.micro_batch, run.recipe.batch_size // hardware.processes)
-    return Ready(changed, folder, data, images, module, start)
+    return Ready(changed, folder, data, images, module, start, asked)
 
 
 def train(command: Command, ready: Ready) -> int:
     """Train until the end or a signal, then score and print what comes next; returns the exit status."""
     run, folder = ready.run, ready.folder
     torch.set_num_threads(run.hardware.threads)
-    with held(folder), signals() as stop:
+    source, module = ready.images.train, ready.module
+    first_step = ready.start.info.step if ready.start else 0
+    company = accompanied(ready.beside, run, folder, source, module, first_step)
+    with held(folder), signals() as stop, company as passing:
         if here().first:
             keep_place(run, folder, ready.data)
-        reports = training(run, folder, ready.images.train, ready.module, stop.event, ready.start)
-        for _ in shown(command.watched(reports), run.recipe_name):
+        reports = training(run, folder, source, module, stop.event, ready.start)
+        for _ in shown(command.watched(passing(reports)), run.recipe_name):
             pass
         if stop.event.is_set():
             console.print(
