@@ -119,31 +119,49 @@ def _evaluation(
     )
 
 
-class Best(NamedTuple):
-    """The best score of the encoder in a table of scores, and the best one without pretraining."""
+class Judgement(NamedTuple):
+    """What an evaluation says of the encoder, compared with what is not pretrained."""
 
     title: str
-    encoder: float
-    control: float | None
-    control_name: str
+    outcome: str
+    """better, worse, or other words where neither is shown."""
+    words: str
 
 
-def best(folder: RunFolder) -> list[Best]:
-    """The best scores of each evaluation in the folder, for a summary."""
-    found: list[Best] = []
+def judgements(folder: RunFolder) -> list[Judgement]:
+    """What each evaluation in the folder says: its own verdicts, or the best score beside the best control."""
+    found: list[Judgement] = []
     for path in sorted(folder.evaluations.glob("*.json")):
-        scores = _object(path).get("scores")
-        pairs = [
-            (str(score.get("arm")), float(score["accuracy"]))
-            for score in (scores if isinstance(scores, list) else [])
-            if isinstance(score, dict) and isinstance(score.get("accuracy"), int | float)
+        values = _object(path)
+        own = values.get("verdicts")
+        verdicts = [
+            Judgement(path.stem, str(one.get("outcome", "")), str(one["words"]))
+            for one in (own if isinstance(own, list) else [])
+            if isinstance(one, dict) and "words" in one
         ]
-        encoder = [score for arm, score in pairs if arm == _PRETRAINED]
-        control = max(((score, arm) for arm, score in pairs if arm != _PRETRAINED), default=None)
-        if encoder:
-            score, name = control or (None, "")
-            found.append(Best(path.stem, max(encoder), score, name))
+        found += verdicts or _compared(path.stem, values.get("scores"))
     return found
+
+
+def _compared(title: str, scores: Any) -> list[Judgement]:
+    """The best score of the encoder beside the best control; nothing without scores."""
+    pairs = [
+        (float(score["accuracy"]), str(score.get("arm")))
+        for score in (scores if isinstance(scores, list) else [])
+        if isinstance(score, dict) and isinstance(score.get("accuracy"), int | float)
+    ]
+    encoder = max((score for score, arm in pairs if arm == _PRETRAINED), default=None)
+    if encoder is None:
+        return []
+    control = max((pair for pair in pairs if pair[1] != _PRETRAINED), default=None)
+    if control is None:
+        return [Judgement(title, "", f"{encoder:.1%} at best")]
+    points = 100 * (encoder - control[0])
+    outcome, word = ("better", "above") if points > 0 else ("worse", "below")
+    words = (
+        f"{encoder:.1%} at best, {abs(points):.1f} points {word} {control[1]} ({control[0]:.1%})"
+    )
+    return [Judgement(title, outcome, words)]
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Trackers that get the lines of a run's log: one small protocol, and a failing tracker never stops training."""
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -42,13 +43,32 @@ class Kind(NamedTuple):
     """How to install it."""
     open: Callable[[sinks.Place], Sink]
     """Opens it for a run."""
+    look: str
+    """The command that shows what it has, where {root} is the folder of the run."""
 
 
 TRACKERS: dict[str, Kind] = {
-    "tensorboard": Kind("tensorboard", "pip install tensorboard", sinks.TensorBoard),
-    "mlflow": Kind("mlflow", "pip install mlflow-skinny", sinks.MLflow),
-    "trackio": Kind("trackio", "pip install trackio", sinks.Trackio),
-    "wandb": Kind("wandb", "pip install wandb", sinks.Wandb),
+    "tensorboard": Kind(
+        "tensorboard",
+        "pip install tensorboard",
+        sinks.TensorBoard,
+        "tensorboard --logdir {root}/tensorboard",
+    ),
+    "mlflow": Kind(
+        "mlflow",
+        "pip install mlflow-skinny",
+        sinks.MLflow,
+        "mlflow ui --backend-store-uri {root}/mlruns",
+    ),
+    "trackio": Kind(
+        "trackio",
+        "pip install trackio",
+        sinks.Trackio,
+        "TRACKIO_DIR={root}/trackio trackio show --project unmask",
+    ),
+    "wandb": Kind(
+        "wandb", "pip install wandb", sinks.Wandb, "wandb sync {root}/wandb/offline-run-*"
+    ),
 }
 """The known trackers."""
 
@@ -70,6 +90,11 @@ def tracker_names(words: str | None) -> tuple[str, ...]:
                 f"the tracker {name} is not installed; install it with `{kind.install}`"
             )
     return names
+
+
+def look_at(name: str, folder: RunFolder) -> str:
+    """The command that shows the run of a folder in a tracker."""
+    return TRACKERS[name].look.format(root=shlex.quote(str(folder.root)))
 
 
 class Trackers:

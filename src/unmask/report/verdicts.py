@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from unmask.errors import typed
 from unmask.report.curves import Curves
-from unmask.report.scores import best, results, set_aside
+from unmask.report.scores import judgements, results, set_aside
 from unmask.runs.collapse import collapse
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
@@ -133,18 +133,8 @@ def _score(folder: RunFolder) -> Verdict | None:
 
 
 def _evaluations(folder: RunFolder) -> list[Verdict]:
-    found: list[Verdict] = []
-    for one in best(folder):
-        if one.control is None:
-            found.append(Verdict("plain", f"{one.title}: {one.encoder:.1%}."))
-            continue
-        points = 100 * (one.encoder - one.control)
-        mark: Mark = "good" if points > 0 else "warning"
-        found.append(
-            Verdict(
-                mark,
-                f"{one.title}: {one.encoder:.1%} at best, {abs(points):.1f} points {'above' if points > 0 else 'below'} "
-                f"{one.control_name} ({one.control:.1%}).",
-            )
-        )
-    return found
+    marks: dict[str, Mark] = {"better": "good", "worse": "warning"}
+    return [
+        Verdict(marks.get(one.outcome, "plain"), f"{one.title}: {one.words}.")
+        for one in judgements(folder)
+    ]
