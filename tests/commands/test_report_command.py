@@ -247,3 +247,21 @@ def test_wrong_usage(
     said = unmask("report", *[word.format(trained=trained.root) for word in words])
     assert said.status == 1
     assert answer in said.err
+
+
+def test_a_run_that_trains_now_is_not_called_stopped(unmask: Unmask, images: Path) -> None:
+    folder = tiny.begin(Path("run"), images)
+    tiny.one_step(folder)
+    with folder.lock():
+        assert unmask("report", "run").status == 0
+    assert "In training: step 1 of 6" in words_of(folder.report.read_text())
+    assert unmask("report", "run").status == 0
+    assert "Not finished: step 1 of 6" in words_of(folder.report.read_text())
+
+
+def test_a_loss_that_is_not_finite_is_the_first_line(unmask: Unmask, images: Path) -> None:
+    folder = tiny.finished_run(Path("run"), images)
+    with folder.log.open("a") as log:
+        log.write('{"step": 7, "loss": NaN, "learning_rate": 0.1}\n')
+    assert unmask("report", "run").status == 0
+    assert "Diverged: the loss of step 7 is not finite" in words_of(folder.report.read_text())

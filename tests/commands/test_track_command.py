@@ -167,7 +167,10 @@ def test_a_finished_run_is_sent(unmask: Unmask, trained: RunFolder) -> None:
     shutil.copytree(trained.root, "run")
     said = unmask("report", "run", "--send", "mlflow,trackio")
     assert said.status == 0, said.err
-    assert "sent: run to mlflow; look at it: mlflow ui --backend-store-uri run/mlruns" in said.out
+    assert (
+        "sent: run to mlflow; look at it: MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri run/mlruns"
+        in said.out
+    )
     assert len(Fake.opened) == 2
     assert all(fake.lines == logged("run") for fake in Fake.opened)
     said = unmask("report", "run", "--send", "mlflow", "--out", "x.html")

@@ -7,7 +7,7 @@ import tyro
 
 from unmask.console.arguments import parse
 from unmask.console.output import check_writable, console, writing
-from unmask.errors import ResourceError, SettingsError
+from unmask.errors import ResourceError, RunError, SettingsError
 from unmask.report.page import Recorded, recorded, write_comparison, write_page
 from unmask.report.trackers import Trackers, look_at, tracker_names
 from unmask.runs.folder import RunFolder
@@ -51,11 +51,22 @@ def main(arguments: list[str]) -> int:
     check_writable(path)
     with writing(path):
         if len(several) == 1:
-            write_page(several[0], path)
+            write_page(several[0], path, is_training=_is_training(folders[0]))
         else:
             write_comparison(several, path)
     console.print(f"written: {path}")
     return 0
+
+
+def _is_training(folder: RunFolder) -> bool:
+    """Whether a process trains this run now."""
+    try:
+        with folder.lock():
+            return False
+    except RunError:
+        return True
+    except ResourceError:  # a folder that this user may only read
+        return False
 
 
 def _send(one: Recorded, names: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ from unmask.report.trackers import Trackers, tracker_names
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.runs.training import Progress
+from unmask.training.checkpoint import Checkpoint
 from unmask.training.distributed import here
 
 Passing = Callable[[Iterable[Progress]], Iterator[Progress]]
@@ -45,7 +46,7 @@ def accompanied(
     folder: RunFolder,
     source: ImageSource,
     module: nn.Module,
-    first_step: int,
+    start: Checkpoint | None,
 ) -> Generator[Passing]:
     """Yields a function that passes on the reports of a training, which goes on whatever happens here.
 
@@ -57,6 +58,7 @@ def accompanied(
 
     if not here().first:
         asked = Beside()
+    first_step = start.info.step if start else 0
     report = LiveReport(run, folder, source, module, first_step, say) if asked.report else None
     trackers = Trackers(asked.trackers, run, folder, first_step, say)
 

@@ -91,10 +91,12 @@ def _chart(
     percent: bool = False,
 ) -> Chart | None:
     """A chart of the lines that have points; None if there are none."""
+    several = len({line.style for line in lines} - {"dashed", "dotted"}) > 1
     lines = [line for line in lines if line.points]
     if not lines:
         return None
     (first, start), (last, end) = lines[0].points[0], lines[0].points[-1]
     said = (f"{start:.1%}", f"{end:.1%}") if percent else (number(start), number(end))
-    description = f"{title}: {said[0]} at step {first:,.0f}, {said[1]} at step {last:,.0f}"
+    whose = " (the first run)" if several else ""
+    description = f"{title}{whose}: {said[0]} at step {first:,.0f}, {said[1]} at step {last:,.0f}"
     return Chart(name, title, description, lines, band or [], from_zero, percent)

@@ -4,7 +4,8 @@ It only reads what training has written or yields, and an error in it ends the r
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -38,12 +39,13 @@ class LiveReport:
     ) -> None:
         """`module` is the one that trains; `first_step` is that of the checkpoint; `say` prints a note."""
         self._run, self._folder, self._module, self._say = run, folder, module, say
-        self._curves = Curves(line for line in read_log(folder.log) if line["step"] <= first_step)
-        self._next = time.monotonic() + _SECONDS
-        self._seen = first_step
+        self._curves, self._next, self._seen = Curves(), time.monotonic() + _SECONDS, first_step
         self._looks = Looks(run, folder, source) if are_possible(run, module) else None
-        if self._looks is not None:
-            self._looks.forget_after(first_step)
+        self._said: set[str] = set()
+        with self._guarded("the report of the steps so far cannot be read"):
+            self._curves.add(line for line in read_log(folder.log) if line["step"] <= first_step)
+            if self._looks is not None:
+                self._looks.forget_after(first_step)
 
     def see(self, progress: Progress) -> None:
         """Take what a step has brought; writes the page if the last time is a minute ago."""
@@ -59,33 +61,38 @@ class LiveReport:
             self._next = ended + max(_SECONDS, _SHARE * (ended - started))
 
     def finish(self) -> None:
-        """Write the last page, with a last look at the images."""
+        """Write the last page, with a last look at the images if there was none before."""
         if self._looks is not None and here().count > 1 and self._seen:
             self._look(from_checkpoint=True)
-        # from the file, which also has the step whose loss was not finite
-        self._curves = Curves(read_log(self._folder.log))
+        with self._guarded(f"{self._folder.log} cannot be read for the report"):
+            # from the file, which also has the step whose loss was not finite
+            self._curves = Curves(read_log(self._folder.log))
         if self._curves.step:
             self._write(is_training=False)
 
     def _look(self, *, from_checkpoint: bool = False) -> None:
-        assert self._looks is not None
-        try:
+        """Take the pictures of a step; after an error there are no more."""
+        looks, self._looks = self._looks, None
+        assert looks is not None
+        with self._guarded("the report has no more pictures"):
             if from_checkpoint:
                 checkpoint = self._folder.newest_whole()[0]
-                self._looks.take(checkpoint.info.step, checkpoint.read("model"))
+                looks.take(checkpoint.info.step, checkpoint.read("model"))
             else:
-                self._looks.take(self._seen, self._module.state_dict())
-        except Exception as error:  # a picture is decoration, whatever goes wrong
-            self._looks = None
-            self._say(
-                f"the report has no more pictures ({first_line(error)}); training is not affected"
-            )
+                looks.take(self._seen, self._module.state_dict())
+            self._looks = looks
 
     def _write(self, *, is_training: bool) -> None:
-        try:
+        with self._guarded(f"{self._folder.report} could not be written"):
             one = Recorded(self._run, self._folder, self._curves)
             write_page(one, self._folder.report, is_training=is_training)
-        except Exception as error:  # the run is complete without its report
-            self._say(
-                f"{self._folder.report} could not be written ({first_line(error)}); training is not affected"
-            )
+
+    @contextmanager
+    def _guarded(self, words: str) -> Generator[None]:
+        """Around all that may fail: a run is complete without its report, so an error is a note, and only once."""
+        try:
+            yield
+        except Exception as error:  # whatever it is, training goes on
+            if words not in self._said:
+                self._say(f"{words} ({first_line(error)}); training is not affected")
+            self._said.add(words)

@@ -12,7 +12,7 @@ from unmask.contracts import Size
 from unmask.data import AnySource, Digits, LabelsFile
 from unmask.errors import RunError
 from unmask.files import write_text
-from unmask.report.charts import charts, joint_charts, style_of
+from unmask.report.charts import MOST, charts, joint_charts, style_of
 from unmask.report.curves import Curves
 from unmask.report.looks import strips
 from unmask.report.scores import evaluations, results, set_aside
@@ -100,7 +100,7 @@ def comparison(several: list[Recorded]) -> str:
     """Several runs side by side as HTML."""
     names = _short([one.folder.root.absolute() for one in several])
     differ, same = differing([settings(one.run) for one in several])
-    pictures = _Pictures(_FOR_PICTURES // len(several))
+    pictures = _Pictures()
     last = [
         [
             (strip.caption, uri)
@@ -117,6 +117,7 @@ def comparison(several: list[Recorded]) -> str:
         charts=[
             (chart.title, drawn(chart)) for chart in joint_charts([one.curves for one in several])
         ],
+        most=MOST,
         strips=[(name, shown) for name, shown in zip(names, last, strict=True) if shown],
         scores=[
             (name, tables)
@@ -151,8 +152,8 @@ def _render(template: str, **values: Any) -> str:
 class _Pictures:
     """Pictures as text inside the page, while there is room for them."""
 
-    def __init__(self, room: int = _FOR_PICTURES) -> None:
-        self._room = room
+    def __init__(self) -> None:
+        self._room = _FOR_PICTURES
 
     def uri(self, path: Path) -> str:
         """A picture for the `src` of an image; empty if it cannot be read, or makes the page too large."""

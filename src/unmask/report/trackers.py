@@ -2,8 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -58,7 +58,7 @@ TRACKERS: dict[str, Kind] = {
         "mlflow",
         "pip install mlflow-skinny",
         sinks.MLflow,
-        "mlflow ui --backend-store-uri {root}/mlruns",
+        "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {root}/mlruns",
     ),
     "trackio": Kind(
         "trackio",
@@ -154,30 +154,16 @@ class Trackers:
         """The trackers that have not failed."""
         return tuple(self._open)
 
-    def _guarded(self, name: str) -> "_Guard":
-        return _Guard(self, name)
-
-    def drop(self, name: str, error: BaseException) -> None:
-        """Give up a tracker that has raised."""
-        self._open.pop(name, None)
-        self._say(
-            f"the tracker {name} failed ({first_line(error)}) and is off; log.jsonl has everything"
-        )
-
-
-class _Guard:
-    """Around each call of a tracker: an error turns this tracker off."""
-
-    def __init__(self, trackers: Trackers, name: str) -> None:
-        self._trackers, self._name = trackers, name
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        self._trackers.drop(self._name, error)
-        return True
+    @contextmanager
+    def _guarded(self, name: str) -> Generator[None]:
+        """Around each call of a tracker: an error turns this tracker off."""
+        try:
+            yield
+        except Exception as error:  # whatever a library raises, training goes on
+            self._open.pop(name, None)
+            self._say(
+                f"the tracker {name} failed ({first_line(error)}) and is off; log.jsonl has everything"
+            )
 
 
 def _sparse(lines: list[dict[str, float]], most: int) -> list[dict[str, float]]:
