@@ -58,8 +58,9 @@ def test_words_are_escaped() -> None:
 def test_ticks_are_round_and_cover_the_values() -> None:
     draw = random.Random(0)
     for _ in range(200):
-        low = draw.uniform(-10, 10) * 10 ** draw.randint(-6, 6)
-        high = low + draw.uniform(0.1, 10) * 10 ** draw.randint(-6, 6)
+        scale = 10 ** draw.randint(-6, 6)
+        low = draw.uniform(-10, 10) * scale
+        high = low + draw.uniform(0.01, 10) * scale
         places = ticks(low, high, 5)
         step = places[1] - places[0] if len(places) > 1 else high - low
         assert len(places) <= 7

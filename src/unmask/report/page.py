@@ -87,7 +87,6 @@ def page(one: Recorded, *, is_training: bool = False) -> str:
         ],
         set_aside=set_aside(folder),
         settings=settings(run),
-        version=run.unmask_version,
     )
 
 
@@ -126,7 +125,6 @@ def comparison(several: list[Recorded]) -> str:
         ],
         differ=differ,
         same=same,
-        version=several[0].run.unmask_version,
     )
 
 
