@@ -16,6 +16,7 @@ from commands.said import Unmask
 from PIL import Image
 from runs import tiny
 
+from unmask.locks import Taken
 from unmask.report import live
 from unmask.report.looks import Looks, strip_path
 from unmask.report.page import LARGEST
@@ -249,10 +250,18 @@ def test_wrong_usage(
     assert answer in said.err
 
 
-def test_a_run_that_trains_now_is_not_called_stopped(unmask: Unmask, images: Path) -> None:
+def test_a_run_that_trains_now_is_not_called_stopped(
+    unmask: Unmask, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(_: Path) -> Any:
+        raise Taken("process 1 on there")
+
     folder = tiny.begin(Path("run"), images)
     tiny.one_step(folder)
-    with folder.lock():
+    with (
+        monkeypatch.context() as patch
+    ):  # a process may lock a file twice, so the other one is only claimed
+        patch.setattr("unmask.runs.folder.locked", taken)
         assert unmask("report", "run").status == 0
     assert "In training: step 1 of 6" in words_of(folder.report.read_text())
     assert unmask("report", "run").status == 0
