@@ -37,7 +37,8 @@ def _in_words(value: Any) -> str:
         case bool():
             return "yes" if value else "no"
         case float():
-            return f"{value:.6g}"
+            short = f"{value:.6g}"
+            return short if float(short) == value else repr(value)
         case None:
             return "none"
         case _:

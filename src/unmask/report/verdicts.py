@@ -91,16 +91,15 @@ def _neighbors(curves: Curves) -> Verdict | None:
         return None
     now, before, images = line["knn"], line["knn_random"], line["looked_at"]
     error = math.sqrt((now * (1 - now) + before * (1 - before)) / images)
-    words = f"{now:.1%} of {images:.0f} images have the class of their neighbours, {before:.1%} with random weights"
-    if abs(now - before) <= _ERRORS * error:
-        return Verdict(
-            "plain", f"Neighbours do not tell yet: {words}; so few images leave that open."
-        )
-    better = now > before
-    return Verdict(
-        "good" if better else "warning",
-        f"Neighbours are {'better' if better else 'worse'} than with random weights: {words}.",
+    words = (
+        f"{now:.1%} of {images:.0f} images have the class of their nearest neighbours, {before:.1%} "
+        "with random weights"
     )
+    if abs(now - before) <= _ERRORS * error:
+        return Verdict("plain", f"k-NN shows no difference yet: {words}.")
+    if now > before:
+        return Verdict("good", f"k-NN is better than with random weights: {words}.")
+    return Verdict("warning", f"k-NN is worse than with random weights: {words}.")
 
 
 def _waiting(curves: Curves) -> Verdict | None:
