@@ -38,6 +38,8 @@ FLAGS = {
     "--decode",
     "--save-every-minutes",
     "--max-set-aside",
+    "--no-report",
+    "--track",
 }
 
 RECIPE = ["--recipe", f"{tiny_transfer.__file__}:TRANSFER", "--threads", "1", "--workers", "0"]
