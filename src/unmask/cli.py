@@ -15,6 +15,7 @@ COMMANDS = {
     "report": "write the report of a run as one page, or compare runs side by side",
     "tokenizer": "learn discrete codes of image patches, as targets for pretraining",
     "words": "the same idea on text: predict hidden characters (BERT) or the next one (GPT)",
+    "doctor": "look for what is wrong with a run, or with images",
     "bench": "measure the training speed of this machine, and find the bottleneck",
     "study": "repeat one of the paper's ablations at your scale",
     "compare": "compare ways to pretrain the same encoder on your images",

@@ -22,6 +22,7 @@ LINES = {
     "report": "{trained} --out page.html",
     "tokenizer": f"{{images}} --recipe {tiny.__file__}:TOKENIZING {QUICK} --out tok",
     "words": "--steps 2 --threads 1 --embed-dim 12 --depth 1 --num-heads 2",
+    "doctor": "{trained}",
     "bench": "--recipe mae-digits --micro-batch 2 --threads 1",
     "study": "--list",
     "compare": f"digits --methods mae --encoders xs4 --image-size 8 --epochs 0.5 --images 40 "

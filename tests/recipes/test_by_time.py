@@ -55,12 +55,19 @@ def test_larger_encoders_take_longer() -> None:
 
 
 def test_products_are_those_of_the_blocks() -> None:
-    """By hand: 8 x 8 patches, 8 visible and a class token; encoder 4 x 128, decoder 1 x 128 on all 65 tokens."""
+    """By hand: 8 x 8 patches, 8 visible and a class token; encoder 4 x 128, decoder 2 x 128 on 19 of 56 hidden patches."""
     size = Size(32, 32)
     recipe = recipe_for(encoders_for(size)[0], size, 1000)
     encoder = 4 * (12 * 128**2 * 9 + 2 * 9**2 * 128)
-    decoder = 1 * (12 * 128**2 * 65 + 2 * 65**2 * 128)
-    assert products(recipe) == encoder + decoder
+    queries, memory = 2 * (10 * 128**2 * 19 + 2 * 19 * 9 * 128), 2 * 2 * 128 * 128 * 9
+    assert products(recipe) == encoder + queries + memory
+
+
+def test_products_of_a_decoder_on_all_tokens() -> None:
+    """By hand: 14 x 14 patches, 49 visible and a class token; ViT-B, and a decoder of 8 blocks of 512 on 197 tokens."""
+    encoder = 12 * (12 * 768**2 * 50 + 2 * 50**2 * 768)
+    decoder = 8 * (12 * 512**2 * 197 + 2 * 197**2 * 512)
+    assert products(RECIPES["mae-b16"].recipe) == encoder + decoder
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,10 @@ BASE = {
 PARTS = {"masking", "targets", "encoders", "data", "training", "pictures"}
 METHODS = {"objectives", "tasks", "formats", "recipes"}
 EVERYTHING = (
-    BASE | PARTS | METHODS | {"runs", "evaluation", "text", "study", "report", "console", "page"}
+    BASE
+    | PARTS
+    | METHODS
+    | {"runs", "evaluation", "text", "study", "report", "doctor", "console", "page"}
 )
 
 ALLOWED: dict[str, set[str]] = {
@@ -44,7 +47,8 @@ ALLOWED: dict[str, set[str]] = {
     "text": BASE | PARTS | METHODS,
     "study": BASE | PARTS | METHODS | {"runs", "evaluation"},
     "report": BASE | PARTS | METHODS | {"runs"},
-    "console": EVERYTHING - {"text", "page"},
+    "doctor": BASE | PARTS | METHODS | {"runs"},
+    "console": EVERYTHING - {"text", "page", "doctor"},
     "commands": EVERYTHING,
 }
 """What a layer may import beside itself."""

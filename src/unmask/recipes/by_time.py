@@ -11,7 +11,7 @@ from unmask.contracts import Size
 from unmask.encoders.vit import ViT
 from unmask.masking import RandomMasking, count_visible
 from unmask.objectives import MAE
-from unmask.objectives.decoders import SelfAttentionDecoder
+from unmask.objectives.decoders import CrossAttentionDecoder, SelfAttentionDecoder
 from unmask.recipes.mae import MAE_B16, MAE_TI4
 from unmask.recipes.recipe import Recipe
 from unmask.training.schedules import WarmupCosine, fitting_batch
@@ -31,6 +31,12 @@ WARMUP = 0.05
 
 RATIO = 0.875
 """Share of the patches that are hidden."""
+
+PREDICTED = 1 / 3
+"""Share of the hidden patches that are rebuilt, as in CrossMAE."""
+
+DECODER_DEPTH = 2
+"""Blocks of the cross-attention decoder."""
 
 COOLDOWN = 0.3
 """Share of the run in which the rate falls."""
@@ -59,7 +65,10 @@ def recipe_for(encoder: ViT, size: Size, images: int) -> Recipe:
         encoder=encoder,
         objective=MAE(
             masking=RandomMasking(ratio=RATIO),
-            decoder=SelfAttentionDecoder(depth=1, embed_dim=width, num_heads=width // 32),
+            decoder=CrossAttentionDecoder(
+                depth=DECODER_DEPTH, embed_dim=width, num_heads=width // 32
+            ),
+            predicted=PREDICTED,
         ),
         schedule=WarmupCosine(
             base_lr=peak(batch) * 256 / batch, warmup_epochs=WARMUP, cooldown=COOLDOWN
@@ -94,16 +103,18 @@ def with_more_steps(recipe: Recipe, images: int) -> Recipe:
 
 
 def products(recipe: Recipe) -> float:
-    """Products of a forward pass of an image, about; a recipe with a masked autoencoder and a decoder of blocks."""
-    assert isinstance(recipe.objective, MAE)
-    assert isinstance(recipe.objective.decoder, SelfAttentionDecoder)
-    grid, encoder, decoder = recipe.encoder_grid(), recipe.encoder, recipe.objective.decoder
-    patches = grid.height * grid.width
-    visible = count_visible(recipe.objective.masking, grid)
-    return _of_blocks(
-        encoder.depth, encoder.embed_dim, visible + encoder.class_tokens
-    ) + _of_blocks(decoder.depth, decoder.embed_dim, patches + encoder.class_tokens)
-
-
-def _of_blocks(depth: int, width: int, tokens: int) -> float:
-    return depth * (12 * width**2 * tokens + 2 * tokens**2 * width)
+    """Products of a forward pass of an image through the blocks; a masked autoencoder or a recipe of its kind."""
+    objective, encoder, grid = recipe.objective, recipe.encoder, recipe.encoder_grid()
+    assert isinstance(objective, MAE)
+    visible = count_visible(objective.masking, grid)
+    hidden, width = grid.height * grid.width - visible, encoder.embed_dim
+    seen = visible + encoder.class_tokens
+    products = encoder.depth * seen * (12 * width**2 + 2 * seen * width)
+    decoder = objective.decoder
+    if isinstance(decoder, CrossAttentionDecoder):
+        wide, asked = decoder.embed_dim, max(1, round(objective.predicted * hidden))
+        products += decoder.depth * asked * (10 * wide**2 + 2 * seen * wide)
+        return products + decoder.depth * seen * 2 * width * wide  # keys and values
+    assert isinstance(decoder, SelfAttentionDecoder)
+    tokens, wide = seen + hidden, decoder.embed_dim
+    return products + decoder.depth * tokens * (12 * wide**2 + 2 * tokens * wide)

@@ -1,0 +1,52 @@
+"""`unmask doctor`: a run, images, and words that are neither."""
+
+import json
+import shutil
+from pathlib import Path
+
+from commands.said import Unmask
+
+from unmask.runs.folder import RunFolder
+
+
+def test_a_run(unmask: Unmask, trained: RunFolder) -> None:
+    said = unmask("doctor", trained.root)
+    assert said.status == 0
+    for about in ("positions", "guesses", "gradient", "divergence", "learning rate", "loss"):
+        assert f"{about}" in said.out
+    assert "too early to tell" in said.out
+
+
+def test_json_has_every_finding(unmask: Unmask, trained: RunFolder) -> None:
+    findings = json.loads(unmask("doctor", trained.root, "--json").raw)
+    assert {"severity", "about", "seen", "why", "change", "sure"} == set(findings[0])
+    severities = [finding["severity"] for finding in findings]
+    assert severities == sorted(severities, key=["fault", "warning", "note", "fine"].index)
+
+
+def test_images_for_a_recipe(unmask: Unmask, images: Path) -> None:
+    said = unmask("doctor", images, "--recipe", "mae-digits")
+    assert said.status == 0
+    assert "looking at 12 images for the recipe mae-digits" in said.err
+    assert "each batch holds images several times" in said.out
+    assert "1 of 5 checks found something to change" in said.out
+
+
+def test_a_run_whose_images_are_gone(unmask: Unmask, trained: RunFolder, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(trained.root, copy)
+    spec = json.loads((copy / "spec.json").read_text())
+    spec["data"]["path"] = str(tmp_path / "gone")
+    (copy / "spec.json").write_text(json.dumps(spec))
+    said = unmask("doctor", copy)
+    assert said.status == 0
+    assert "its images are not looked at" in said.err
+    assert "positions" in said.out
+
+
+def test_words_that_are_neither(unmask: Unmask, trained: RunFolder) -> None:
+    assert "unmask doctor runs/NAME" in unmask("doctor").err
+    assert "does not exist" in unmask("doctor", "nothing").err
+    said = unmask("doctor", trained.root, "--recipe", "mae-b16")
+    assert said.status == 1
+    assert "leave out --recipe" in said.err
