@@ -18,6 +18,7 @@ GROUPS = {
     },
     "measure": {
         "evaluate": "measure how good an encoder is, on labelled images",
+        "report": "write the report of a run as one page, or compare runs",
         "doctor": "look for what is wrong with a run, or with images",
         "bench": "measure the training speed of this machine",
         "study": "repeat one of the paper's ablations at your scale",
@@ -109,8 +110,10 @@ def main() -> None:
 def _run(arguments: list[str]) -> int:
     """Run a command; returns the exit status. Torch is imported after the flags are checked."""
     from unmask.console.first_look import answered, closest_command
+    from unmask.console.screen import say_loading, take_verbosity
 
     command, *rest = arguments
+    rest = take_verbosity(rest)
     if command == COMPLETE:
         from unmask.console.completion import say_candidates
 
@@ -126,6 +129,8 @@ def _run(arguments: list[str]) -> int:
         raise closest_command(command, COMMANDS)
     if answered(command, rest):
         return 0
+    if command not in _WITHOUT_TORCH:
+        say_loading()
     module = import_module(f"unmask.commands.{command}")
     if command not in _WITHOUT_TORCH:
         from unmask.training.hardware import limit_threads

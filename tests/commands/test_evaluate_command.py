@@ -28,6 +28,7 @@ def test_json_holds_all_figures(
     figures = json.loads(said.raw)
     about = {key: value for key, value in figures.items() if key not in ("scores", "verdicts")}
     assert about == {
+        "command": f"unmask evaluate {trained.root} {classes} --protocol {protocol} --json",
         "run": str(trained.root),
         "weights": "tiny, step 6",
         "step": 6,

@@ -41,6 +41,8 @@ FLAGS = {
     "--lr",
     "--model",
     "--patch-size",
+    "--no-report",
+    "--track",
 }
 
 RECIPE = ["--recipe", f"{tiny_transfer.__file__}:TRANSFER", "--threads", "1", "--workers", "0"]

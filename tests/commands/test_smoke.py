@@ -19,6 +19,7 @@ LINES = {
     "finetune": f"scratch {{classes}} --recipe {tiny_transfer.__file__}:TRANSFER {QUICK} --out run",
     "predict": "{tuned} {classes}/dogs/03.png",
     "evaluate": "{trained} {classes} --seeds 1",
+    "report": "{trained} --out page.html",
     "tokenizer": f"{{images}} --recipe {tiny.__file__}:TOKENIZING {QUICK} --out tok",
     "words": "--steps 2 --threads 1 --embed-dim 12 --depth 1 --num-heads 2",
     "doctor": "{trained}",

@@ -37,7 +37,7 @@ from unmask.data import AnySource
 from unmask.data.draws import draw_few
 from unmask.data.in_order import Unreadable
 from unmask.data.labelled import open_labelled, with_channels
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, typed
 from unmask.evaluation.arms import frozen_arms, frozen_rows
 from unmask.evaluation.frozen import FROZEN, PRETRAINED, Control, Row
 from unmask.evaluation.protocols import (
@@ -161,6 +161,7 @@ def main(arguments: list[str]) -> int:
     path = Path(args.out) if args.out else place_of_scores(paths, _name(args, data))
     check_writable(path)
     judged = _judged(paths, _Request(args, data, args.recipe))
+    judged = [one._replace(command=typed("evaluate", *arguments)) for one in judged]
 
     # scores are printed first, in case they cannot be written
     if args.json:

@@ -143,6 +143,17 @@ EVERYDAY = {
             "workers",
         ),
     ),
+    "report": Page(
+        "Write the report of a run as one page, or compare several runs side by side. Training writes it too, unless "
+        "--no-report is given.",
+        (
+            "unmask report runs/NAME",
+            "unmask report runs/A runs/B --out both.html",
+            "unmask report runs/NAME --send tensorboard",
+            "unmask report runs/NAME --send mlflow,trackio",
+        ),
+        ("out", "send"),
+    ),
     "doctor": Page(
         "Look for what is wrong with a run, or with images before a run: what is seen, why it matters, what to change.",
         (

@@ -72,6 +72,13 @@ class RunFlags:
     max_set_aside: float = 0.05
     """Share of images that may be unusable before the run stops with an error."""
 
+    no_report: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Do not write report.html into the folder of the run."""
+
+    track: str | None = None
+    """Trackers that get the log too: tensorboard, mlflow, trackio, wandb, or several with commas. They write into
+    the folder of the run. To go on with --resume, give them again."""
+
 
 def flags_of(run: Run) -> RunFlags:
     """The flags that give the hardware settings of a run."""

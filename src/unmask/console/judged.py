@@ -66,6 +66,8 @@ class Judged(NamedTuple):
     unreadable: Unreadable
     fitted: Fitted | None
     """The rule that whitened the encoder's vectors, if any."""
+    command: str = ""
+    """The command line that asked for them; empty for a call from Python."""
 
     @property
     def classes(self) -> int:
@@ -106,6 +108,7 @@ class Judged(NamedTuple):
         """All figures, for JSON."""
         model = self.subject.model
         return {
+            "command": self.command,
             "run": self.subject.path,
             "weights": model.about,
             "step": model.step,

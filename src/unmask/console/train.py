@@ -17,6 +17,7 @@ from torch import nn
 from unmask.channels import ChannelStatistics
 from unmask.clock import entered
 from unmask.console.arguments import Peek, parse, peek
+from unmask.console.beside import Beside, accompanied, beside
 from unmask.console.hardware import (
     RunFlags,
     changed_hardware,
@@ -31,14 +32,15 @@ from unmask.console.new_folder import begun_before, folder_names
 from unmask.console.output import console, shown
 from unmask.console.plan import say_shared_memory, warn_of_batch
 from unmask.console.processes import SharedRun, held, prepared, signals, together
+from unmask.console.resumed_images import images_again, place_again
 from unmask.console.typed import as_typed
-from unmask.data import AnySource, Digits
-from unmask.data.splits import any_files
-from unmask.errors import DataError, RunError, SettingsError, typed
+from unmask.data import AnySource
+from unmask.errors import RunError, SettingsError, typed
+from unmask.files import write_text
 from unmask.formats.model import Weights
 from unmask.runs.course import Course
 from unmask.runs.folder import RunFolder
-from unmask.runs.images_of_run import as_begun, keep_names, keep_place, other_images, place_of
+from unmask.runs.images_of_run import as_begun, keep_names, keep_place
 from unmask.runs.job import Images, Outcome
 from unmask.runs.plan import check_whole, seconds_of_step
 from unmask.runs.run import AnyJob, Run, new_run
@@ -64,6 +66,8 @@ class Ready(NamedTuple):
     module: nn.Module
     start: Checkpoint | None
     """The checkpoint to start from; None to start from the beginning."""
+    beside: Beside = Beside()
+    """The report and the trackers, in the first process."""
 
 
 class Common(NamedTuple):
@@ -145,7 +149,9 @@ def main(command: Command, arguments: list[str]) -> int:
     if "resume" in command_line.flags and not command_line.help:
         status, _ = _run(command, lambda: resume(command, arguments, command_line))
     else:
-        status, _ = _run(command, lambda: begin(command, command.request(arguments, command_line)))
+        request = command.request
+        words = typed(command.name, *arguments)
+        status, _ = _run(command, lambda: begin(command, request(arguments, command_line), words))
     return status
 
 
@@ -166,19 +172,20 @@ def _run(command: Command, prepare: Callable[[], Ready | None]) -> tuple[int, Ru
         return (0, None) if ready is None else (train(command, ready), ready.folder)
 
 
-def begin(command: Command, request: Request) -> Ready | None:
+def begin(command: Command, request: Request, words: str = "") -> Ready | None:
     """Make a run from a request: folder, hardware, initial weights, costs and plan.
 
-    If torchrun restarts a command after a failure, the run that it had started is resumed.
+    If torchrun restarts a command after a failure, the run that it had started is resumed. `words` is the command line.
     """
     common, recipe = request.common, request.job.recipe
+    asked = beside(common.running)
     data = as_typed(common.data)
     before = begun_before(common.out, common.recipe_name, data)
     if before is not None:
         old = Run.read(before, command.name)
         if (old.recipe, old.data, old.seed) == (recipe, common.data, common.seed):
             again = ["--resume", str(before.root)]
-            return resume(command, again, peek(again))
+            return resume(command, again, peek(again), asked)
     names = folder_names(common.recipe_name, data)
     folder = RunFolder(common.out or next(name for name in names if not Path(name).exists()))
     folder.check_free()
@@ -230,10 +237,13 @@ def begin(command: Command, request: Request) -> Ready | None:
     folder.create(run)
     first = save_start(folder, run, train_images, module) if weights else None
     keep_names(folder, train_images)
-    return Ready(run, folder, run.data, images, module, first)
+    write_text(folder.command_line, f"{words}\n")
+    return Ready(run, folder, run.data, images, module, first, asked)
 
 
-def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready | None:
+def resume(
+    command: Command, arguments: list[str], command_line: Peek, asked: Beside | None = None
+) -> Ready | None:
     """The run in the folder that `--resume` names, at its newest checkpoint; None if it is finished."""
     root = command_line.flags["resume"]
     if root in ("", "True") or root.startswith("--"):
@@ -242,8 +252,9 @@ def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready 
     run = Run.read(folder, command.name)
     old_flags = command.flags_of(run, root)
     flags = command.parse(arguments, old_flags)
+    asked = asked or beside(flags.running)
     _refuse_changes(command, flags, old_flags, folder)
-    data = _place(command_line, run, folder)
+    data = place_again(command_line, run, folder)
     check_batch(run.recipe.batch_size, paired=run.recipe.pairs)
     changed = replace(
         run,
@@ -263,25 +274,27 @@ def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready 
         return None
 
     folder.check_writable()
-    images = _images(command, run, folder, data)
+    images = images_again(run, folder, data, command.again)
     say_shared_memory(changed, images.train)
     check_decode(changed.hardware, images.train, run.recipe.views)
     say_what_differs(changed.hardware, run.hardware, run.torch_version)
     console.print(f"continuing {folder.root} from step {step:,} of {steps:,}")
     module, hardware = run.build(), changed.hardware
     check_whole(module, hardware.micro_batch, run.recipe.batch_size // hardware.processes)
-    return Ready(changed, folder, data, images, module, start)
+    return Ready(changed, folder, data, images, module, start, asked)
 
 
 def train(command: Command, ready: Ready) -> int:
     """Train until the end or a signal, then score and print what comes next; returns the exit status."""
     run, folder = ready.run, ready.folder
     torch.set_num_threads(run.hardware.threads)
-    with held(folder), signals() as stop:
+    source, module, start = ready.images.train, ready.module, ready.start
+    company = accompanied(ready.beside, run, folder, source, module, start)
+    with held(folder), signals() as stop, company as passing:
         if here().first:
             keep_place(run, folder, ready.data)
-        reports = training(run, folder, ready.images.train, ready.module, stop.event, ready.start)
-        for _ in shown(command.watched(reports), run.recipe_name):
+        reports = training(run, folder, source, module, stop.event, start)
+        for _ in shown(command.watched(passing(reports)), run.recipe_name):
             pass
         if stop.event.is_set():
             console.result(
@@ -358,30 +371,3 @@ def _refuse_changes(command: Command, flags: Any, old_flags: Any, folder: RunFol
             f"--resume continues a run exactly, so {flag} cannot change; start another run with "
             f"`{command.again.format(run=shlex.quote(str(folder.root)))}` and that change"
         )
-
-
-def _place(command_line: Peek, run: Run, folder: RunFolder) -> AnySource:
-    """Where the images of the run are: where DATA and --labels-file say, else where they were last."""
-    place = command_line.words[-1] if command_line.words else None
-    data = place_of(run, folder, place, command_line.flags.get("labels-file"))
-    if len(command_line.words) > 1:
-        console.print("the weights come from the run, so ENCODER is not read")
-    if data != run.data:
-        console.print(f"images are read from {as_typed(data)}, not from {as_typed(run.data)}")
-    return data
-
-
-def _images(command: Command, run: Run, folder: RunFolder, data: AnySource) -> Images:
-    """The images of a resumed run, checked to be the same as when it started."""
-    if not isinstance(data, Digits) and not any_files(data.path):
-        raise DataError(
-            f"{data.path} does not exist; if the images are elsewhere now, name the place: "
-            f"{typed(command.name, '--resume', folder.root)} NEWPLACE"
-        )
-    images = as_begun(run, data)
-    if images is None:
-        source = run.job.open(data, run.seed).train
-        raise other_images(
-            run, folder, source, command.again.format(run=shlex.quote(str(folder.root)))
-        )
-    return images

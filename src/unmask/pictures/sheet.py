@@ -71,14 +71,20 @@ def save_sheet(page: Image.Image, path: Path) -> None:
 
 
 def to_image(picture: Float[Tensor, "c h w"]) -> Image.Image:
-    """An image of the first three channels, or of the first one in grey.
+    """`to_rgb`, with small pictures enlarged by a whole factor, without interpolation."""
+    return enlarged(to_rgb(picture), _SMALLEST_SIDE)
 
-    A pixel that is NaN in any of them is white. Small pictures are enlarged by a whole factor, without interpolation.
-    """
+
+def to_rgb(picture: Float[Tensor, "c h w"]) -> Image.Image:
+    """An image of the first three channels, or of the first one in grey; a pixel that is NaN in any of them is white."""
     picture = picture[:3] if len(picture) >= 3 else picture[:1]
     missing = picture.isnan().any(0)
     levels = picture.clamp(0, 1).masked_fill(missing, 1.0).mul(255).round().to(torch.uint8).cpu()
     levels = levels.expand(3, -1, -1)
-    image = Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
-    factor = -(-_SMALLEST_SIDE // min(image.size))
+    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+
+
+def enlarged(image: Image.Image, smallest_side: int) -> Image.Image:
+    """The image, enlarged by a whole factor without interpolation, so that no side is shorter than this."""
+    factor = -(-smallest_side // min(image.size))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

@@ -78,7 +78,7 @@ class Watch:
     ) -> None:
         self._run, self._recipe, self._model = run, recipe, model
         self._objective, self._source = objective, source
-        self._steps = {math.ceil(run.steps * look / LOOKS) for look in range(1, LOOKS + 1)}
+        self._steps = look_steps(run.steps)
 
     def due(self, step: int) -> bool:
         """Whether to check after this step: after each tenth of the run."""
@@ -166,6 +166,11 @@ class Watch:
         labels = self._true
         guesses = knn_classes_of_others(points, labels, int(labels.max()) + 1, _NEIGHBORS)
         return (guesses == labels).double().mean().item()
+
+
+def look_steps(steps: int) -> set[int]:
+    """The steps of a run after which it is checked: the end of each tenth."""
+    return {math.ceil(steps * look / LOOKS) for look in range(1, LOOKS + 1)}
 
 
 def image_count(run: Setting, size: Size) -> int:

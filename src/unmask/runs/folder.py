@@ -40,6 +40,10 @@ class RunFolder:
         self.features = self.root / "features"
         self.evaluations = self.root / "evaluations"
         self.vectors = self.root / "vectors"
+        self.looks = self.root / "looks"
+        self.command_line = self.root / "command.txt"
+        self.report = self.root / "report.html"
+        self.tracked = self.root / "tracked.json"
 
     def create(self, run: Any) -> None:
         """Create the folder and write the spec.

@@ -49,15 +49,7 @@ def reconstruct(
     statistics: ChannelStatistics,
 ) -> Reconstruction:
     """Rebuild the hidden patches of one image."""
-    images, moments = image[None], objective.encoder.statistics
-    output = objective.predict_all(images, mask)
-    output = objective.target.pixels(output, images, mask, moments, levels)
-    patch_size, grid = objective.encoder.patch_size, objective.grid_of(images)
-    hidden = pixels_of(mask.removed, patch_size, grid)[0]
-    rebuilt = unpatchify(denormalize(output, moments), patch_size, grid)[0]
-    original = image.float()
-    if image.dtype == torch.uint8:
-        rebuilt, original = rebuilt.clamp(0, 1), original / 255
+    rebuilt, original, hidden = rebuild(objective, image, mask, levels)
     middle = (torch.tensor(statistics.low) + torch.tensor(statistics.high)) / 2
     truth = statistics.stretched(original)
     filled = interpolated(original, hidden)
@@ -70,6 +62,22 @@ def reconstruct(
         error=error if objective.target.gives_levels else math.nan,
         interpolation_error=_levels_off(statistics.stretched(filled), truth, hidden),
     )
+
+
+def rebuild(
+    objective: Reconstructing, image: Shaped[Tensor, "c h w"], mask: PatchMask, levels: Levels
+) -> tuple[Float[Tensor, "c h w"], Float[Tensor, "c h w"], Bool[Tensor, "h w"]]:
+    """The decoder's output at all patches, the image in the same units, and which pixels are hidden."""
+    images, moments = image[None], objective.encoder.statistics
+    output = objective.predict_all(images, mask)
+    output = objective.target.pixels(output, images, mask, moments, levels)
+    patch_size, grid = objective.encoder.patch_size, objective.grid_of(images)
+    hidden = pixels_of(mask.removed, patch_size, grid)[0]
+    rebuilt = unpatchify(denormalize(output, moments), patch_size, grid)[0]
+    original = image.float()
+    if image.dtype == torch.uint8:
+        rebuilt, original = rebuilt.clamp(0, 1), original / 255
+    return rebuilt, original, hidden
 
 
 def _levels_off(guess: Tensor, truth: Tensor, hidden: Bool[Tensor, "h w"]) -> float:

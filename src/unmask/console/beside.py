@@ -1,0 +1,77 @@
+"""What goes on beside training and must not change it: the report of the run, and trackers."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from torch import nn
+
+from unmask.console.hardware import RunFlags
+from unmask.console.output import notes
+from unmask.contracts import ImageSource
+from unmask.report.live import LiveReport
+from unmask.report.trackers import Trackers, tracker_names
+from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
+from unmask.runs.training import Progress
+from unmask.training.checkpoint import Checkpoint
+from unmask.training.distributed import here
+
+Passing = Callable[[Iterable[Progress]], Iterator[Progress]]
+
+
+class Beside(NamedTuple):
+    """What was asked for. Only the first process is told; the others report nothing."""
+
+    report: bool = False
+    """Whether to write the report."""
+    trackers: tuple[str, ...] = ()
+    """The names of the trackers that get the log."""
+
+
+def beside(flags: RunFlags) -> Beside:
+    """What the flags ask for.
+
+    Raises:
+        SettingsError: for a tracker that does not exist.
+        ResourceError: for one whose package is missing.
+    """
+    return Beside(not flags.no_report, tracker_names(flags.track))
+
+
+@contextmanager
+def accompanied(
+    asked: Beside,
+    run: Run,
+    folder: RunFolder,
+    source: ImageSource,
+    module: nn.Module,
+    start: Checkpoint | None,
+) -> Generator[Passing]:
+    """Yields a function that passes on the reports of a training, which goes on whatever happens here.
+
+    The last page is written when training has ended in any way, with the score if there is one.
+    """
+
+    def say(words: str) -> None:
+        notes.print(f"note: {words}")
+
+    if not here().first:
+        asked = Beside()
+    first_step = start.info.step if start else 0
+    report = LiveReport(run, folder, source, module, first_step, say) if asked.report else None
+    trackers = Trackers(asked.trackers, run, folder, first_step, say)
+
+    def passing(reports: Iterable[Progress]) -> Iterator[Progress]:
+        for progress in reports:
+            if report is not None:
+                report.see(progress)
+            trackers.log(progress.lines)
+            yield progress
+
+    try:
+        yield passing
+    finally:
+        trackers.close()
+        if report is not None:
+            report.finish()

@@ -1,0 +1,272 @@
+"""The page of a run: one HTML file that needs nothing else, written from what lies in the run's folder."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from unmask.contracts import Size
+from unmask.data import AnySource, Digits, LabelsFile
+from unmask.errors import RunError
+from unmask.files import write_text
+from unmask.report.charts import MOST, charts, joint_charts, style_of
+from unmask.report.curves import Curves
+from unmask.report.looks import strips
+from unmask.report.scores import evaluations, results, set_aside
+from unmask.report.settings import differing, settings
+from unmask.report.svg import drawn
+from unmask.report.verdicts import verdicts
+from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
+from unmask.spec import kind_of
+from unmask.training.logbook import read_log
+from unmask.training.schedules import epochs_in_words
+
+LARGEST = 3_000_000
+"""Bytes that a page stays below."""
+
+_FOR_PICTURES = 1_800_000  # bytes of encoded pictures, which make up nearly all of a page
+_LOSSLESS = 40_000  # bytes; a larger picture is compressed with losses
+
+Row = tuple[str, str]
+
+
+class Recorded(NamedTuple):
+    """A run and the curves of its log."""
+
+    run: Run
+    folder: RunFolder
+    curves: Curves
+
+
+def recorded(folder: RunFolder) -> Recorded:
+    """The run in a folder.
+
+    Raises:
+        RunError: if there is no run, or no step of it has been logged.
+    """
+    run = Run.read(folder)
+    curves = Curves(read_log(folder.log))
+    if not curves.step:
+        raise RunError(
+            f"{folder.root} has no log yet (no line in {folder.log.name}), so there is nothing to report"
+        )
+    return Recorded(run, folder, curves)
+
+
+def write_page(one: Recorded, path: Path, *, is_training: bool = False) -> None:
+    """Write the report of a run."""
+    write_text(path, page(one, is_training=is_training))
+
+
+def page(one: Recorded, *, is_training: bool = False) -> str:
+    """The report of a run as HTML."""
+    run, folder, curves = one
+    command = command_of(folder)
+    score = results(folder, command)
+    pictures = _Pictures()
+    return _render(
+        "run.html",
+        name=folder.root.absolute().name,
+        job=run.job.command,
+        verdicts=verdicts(run, folder, curves, is_training=is_training),
+        command=command,
+        plan=_plan(run),
+        charts=[(chart.title, drawn(chart)) for chart in charts(curves) if curves.buckets],
+        strips=[
+            (strip.caption, uri) for strip in strips(folder) if (uri := pictures.uri(strip.path))
+        ],
+        scores=([score] if score else []) + evaluations(folder),
+        drawings=[
+            (path.stem, uri)
+            for path in sorted([*folder.root.glob("*.png"), *folder.evaluations.glob("*.png")])
+            if (uri := pictures.uri(path))
+        ],
+        set_aside=set_aside(folder),
+        settings=settings(run),
+    )
+
+
+def write_comparison(several: list[Recorded], path: Path) -> None:
+    """Write a page that shows several runs side by side and marks the settings that differ."""
+    write_text(path, comparison(several))
+
+
+def comparison(several: list[Recorded]) -> str:
+    """Several runs side by side as HTML."""
+    names = _short([one.folder.root.absolute() for one in several])
+    differ, same = differing([settings(one.run) for one in several])
+    pictures = _Pictures()
+    last = [
+        [
+            (strip.caption, uri)
+            for strip in strips(one.folder)[-2:]
+            if (uri := pictures.uri(strip.path))
+        ]
+        for one in several
+    ]
+    return _render(
+        "comparison.html",
+        name=" and ".join(names) if len(names) < 3 else f"{len(names)} runs",
+        runs=[(name, style_of(place)) for place, name in enumerate(names)],
+        figures_of_runs=_figures(several),
+        charts=[
+            (chart.title, drawn(chart)) for chart in joint_charts([one.curves for one in several])
+        ],
+        most=MOST,
+        strips=[(name, shown) for name, shown in zip(names, last, strict=True) if shown],
+        scores=[
+            (name, tables)
+            for name, one in zip(names, several, strict=True)
+            if (tables := _tables(one))
+        ],
+        differ=differ,
+        same=same,
+    )
+
+
+def command_of(folder: RunFolder) -> str:
+    """The command line that started a run; empty if it was not started on a command line."""
+    try:
+        return folder.command_line.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(values)
+
+
+class _Pictures:
+    """Pictures as text inside the page, while there is room for them."""
+
+    def __init__(self) -> None:
+        self._room = _FOR_PICTURES
+
+    def uri(self, path: Path) -> str:
+        """A picture for the `src` of an image; empty if it cannot be read, or makes the page too large."""
+        try:
+            content, kind = path.read_bytes(), "png"
+            if len(content) > _LOSSLESS:
+                content, kind = _compressed(content), "webp"
+        except (OSError, ValueError, Image.DecompressionBombError):
+            return ""
+        text = base64.b64encode(content).decode()
+        if len(text) > self._room:
+            return ""
+        self._room -= len(text)
+        return f"data:image/{kind};base64,{text}"
+
+
+def _compressed(content: bytes) -> bytes:
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        image.thumbnail((1400, 1400))
+        file = io.BytesIO()
+        image.save(file, "WEBP", quality=85)
+    return file.getvalue()
+
+
+def _plan(run: Run) -> list[Row]:
+    """The plan of a run, a row for each part."""
+    recipe, hardware, statistics = run.recipe, run.hardware, run.statistics
+    rows: list[Row] = [("recipe", run.recipe_name)]
+    encoder = getattr(recipe, "encoder", None)
+    if encoder is not None:
+        rows.append(
+            (
+                "encoder",
+                f"{encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}",
+            )
+        )
+    kinds = settings(run)
+    rows += [
+        (part, kinds[part])
+        for part in ("objective", "objective.masking", "objective.target", "task", "tokenizer")
+        if part in kinds
+    ]
+    each = ", ".join
+    rows += [
+        ("initial weights", run.init or f"random, seed {run.seed}"),
+        (
+            "data",
+            f"{run.images:,} images of {_count(run.channels, 'channel')} in {_place(run.data)}",
+        ),
+        ("crops", f"{Size(*recipe.image_size)} pixels"),
+        (
+            "statistics",
+            f"mean {each(f'{value:.4g}' for value in statistics.mean)}; deviation "
+            f"{each(f'{value:.4g}' for value in statistics.std)} ({statistics.source})",
+        ),
+        (
+            "training",
+            f"{epochs_in_words(recipe.epochs)}, {run.steps:,} steps of {recipe.batch_size:,} images, learning rate up to "
+            f"{recipe.schedule.peak(recipe.batch_size):.3g}",
+        ),
+        (
+            "machine",
+            f"{hardware.device}, {hardware.precision}, {_count(hardware.processes, 'process', 'es')}, "
+            f"{_count(hardware.threads, 'thread')}, {_count(hardware.workers, 'loading process', 'es')}",
+        ),
+        ("versions", f"unmask {run.unmask_version}, torch {run.torch_version}"),
+    ]
+    return rows
+
+
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number:,} {noun}{plural if number != 1 else ''}"
+
+
+def _place(data: AnySource) -> str:
+    if isinstance(data, Digits):
+        return "scikit-learn's digits"
+    labels = f" with labels of {data.labels}" if isinstance(data, LabelsFile) else ""
+    return f"{data.path} ({kind_of(AnySource, data)}){labels}"
+
+
+def _figures(several: list[Recorded]) -> list[tuple[str, list[str]]]:
+    """What came out of each run."""
+
+    def last(one: Recorded, name: str, form: str) -> str:
+        value = one.curves.checks[-1].get(name) if one.curves.checks else None
+        return "" if value is None else format(value, form)
+
+    def mean(one: Recorded, name: str, form: str, start: float = 0.0) -> str:
+        value = one.curves.mean(name, start)
+        return "" if value is None else format(value, form)
+
+    rows = [
+        (
+            "steps done",
+            [f"{one.curves.step:,} of {one.curves.ends or one.run.steps:,}" for one in several],
+        ),
+        ("loss in the last tenth", [mean(one, "loss", ".4f", 0.9) for one in several]),
+        ("images per second", [mean(one, "images_per_second", ",.0f") for one in several]),
+        ("time waiting for images", [mean(one, "waiting", ".0%") for one in several]),
+        ("effective rank", [last(one, "effective_rank", ".1f") for one in several]),
+        ("neighbours of the same class", [last(one, "knn", ".1%") for one in several]),
+    ]
+    return [(name, values) for name, values in rows if any(values)]
+
+
+def _tables(one: Recorded) -> list[Any]:
+    score = results(one.folder, command_of(one.folder))
+    return ([score] if score else []) + evaluations(one.folder)
+
+
+def _short(paths: list[Path]) -> list[str]:
+    """The last parts of paths, as many as it takes to tell them apart."""
+    for parts in range(1, max(len(path.parts) for path in paths)):
+        names = [Path(*path.parts[-parts:]).as_posix() for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]

@@ -1,0 +1,139 @@
+"""What the figures of a run say, in sentences: the first lines of its report."""
+
+import math
+from typing import Literal, NamedTuple
+
+from unmask.errors import typed
+from unmask.report.curves import Curves
+from unmask.report.scores import judgements, results, set_aside
+from unmask.runs.collapse import collapse
+from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
+
+Mark = Literal["good", "warning", "plain"]
+
+_WAITING = 0.1
+"""The share of the time spent waiting for images from which on it is a warning."""
+
+_ERRORS = 2.0
+"""Standard errors by which two shares of images must differ to be called different."""
+
+
+class Verdict(NamedTuple):
+    """A sentence about a run."""
+
+    mark: Mark
+    words: str
+
+
+def verdicts(run: Run, folder: RunFolder, curves: Curves, *, is_training: bool) -> list[Verdict]:
+    """All verdicts on a run, from its log and from the files in its folder."""
+    steps = curves.ends or run.steps
+    every = [
+        _state(folder, curves, steps, is_training),
+        _loss(curves),
+        _embedding(curves, steps),
+        _neighbors(curves),
+        _waiting(curves),
+        _unusable(folder, run),
+        _score(folder),
+        *_evaluations(folder),
+    ]
+    return [verdict for verdict in every if verdict is not None]
+
+
+def _state(folder: RunFolder, curves: Curves, steps: int, is_training: bool) -> Verdict:
+    if curves.diverged is not None:
+        return Verdict(
+            "warning",
+            f"Diverged: the loss of step {curves.diverged:,} is not finite, and nothing was saved after it. Try half of "
+            "--schedule.base-lr.",
+        )
+    if curves.step >= steps:
+        return Verdict("good", f"Finished: all {steps:,} steps are done.")
+    where = f"step {curves.step:,} of {steps:,}"
+    if is_training:
+        return Verdict("plain", f"In training: {where} when this page was written.")
+    again = typed(folder.command(), "--resume", folder.root)
+    return Verdict("warning", f"Not finished: {where}. Continue with: {again}")
+
+
+def _loss(curves: Curves) -> Verdict | None:
+    first, last = curves.mean("loss", 0, 0.1), curves.mean("loss", 0.9, 1)
+    if first is None or last is None or curves.step < 10:
+        return None
+    words = f"{first:.4g} in the first tenth of the steps and {last:.4g} in the last"
+    if last < first:
+        return Verdict("good", f"The loss fell: {words}.")
+    return Verdict("warning", f"The loss did not fall: {words}.")
+
+
+def _embedding(curves: Curves, steps: int) -> Verdict | None:
+    """Whether the embedding has collapsed, at the last check."""
+    if not curves.checks:
+        return None
+    line = curves.checks[-1]
+    reason = collapse(line, steps)
+    if reason is not None:
+        return Verdict("warning", f"Collapsed at step {line['step']:,}: {reason}.")
+    before = f" ({line['rank_random']:.1f} with random weights)" if "rank_random" in line else ""
+    return Verdict(
+        "good",
+        f"No collapse: the effective rank of the embedding is {line['effective_rank']:.1f} of "
+        f"{line['possible_rank']:.0f}{before} at step {line['step']:,}.",
+    )
+
+
+def _neighbors(curves: Curves) -> Verdict | None:
+    """Whether near neighbours are more often of the same class than with random weights."""
+    line = curves.checks[-1] if curves.checks else {}
+    if not {"knn", "knn_random", "looked_at"} <= line.keys():
+        return None
+    now, before, images = line["knn"], line["knn_random"], line["looked_at"]
+    error = math.sqrt((now * (1 - now) + before * (1 - before)) / images)
+    words = (
+        f"{now:.1%} of {images:.0f} images have the class of their nearest neighbours, {before:.1%} "
+        "with random weights"
+    )
+    if abs(now - before) <= _ERRORS * error:
+        return Verdict("plain", f"k-NN shows no difference yet: {words}.")
+    if now > before:
+        return Verdict("good", f"k-NN is better than with random weights: {words}.")
+    return Verdict("warning", f"k-NN is worse than with random weights: {words}.")
+
+
+def _waiting(curves: Curves) -> Verdict | None:
+    waiting, speed = curves.mean("waiting"), curves.mean("images_per_second")
+    if waiting is None or speed is None:
+        return None
+    words = f"{speed:,.0f} images/s, {waiting:.0%} of the time spent waiting for images"
+    if waiting > _WAITING:
+        return Verdict("warning", f"Loading slows training: {words}. More --workers may help.")
+    return Verdict("good", f"Loading keeps up: {words}.")
+
+
+def _unusable(folder: RunFolder, run: Run) -> Verdict | None:
+    count = set_aside(folder).total
+    if not count:
+        return None
+    share = count / (run.images + count)
+    return Verdict(
+        "warning", f"{count:,} images ({share:.1%}) could not be used; they are listed below."
+    )
+
+
+def _score(folder: RunFolder) -> Verdict | None:
+    table = results(folder, "")
+    if table is None:
+        return None
+    return Verdict(
+        "plain", f"Score: {', '.join(f'{words} {value}' for words, value in table.rows)}."
+    )
+
+
+def _evaluations(folder: RunFolder) -> list[Verdict]:
+    marks: dict[str, Mark] = {"better": "good", "worse": "warning"}
+    return [
+        Verdict(marks.get(one.outcome, "plain"), f"{one.title}: {one.words}.")
+        for one in judgements(folder)
+    ]
