@@ -13,6 +13,7 @@ import tyro
 from unmask.annotations import ClassLabels
 from unmask.console.arguments import parse
 from unmask.console.hardware import Threads, use_threads
+from unmask.console.held import HeldOrNamed
 from unmask.console.labels import labelled_source
 from unmask.console.output import check_writable, console, matched, notes, say_left_out, writing
 from unmask.data import AnySource
@@ -125,7 +126,7 @@ def main(arguments: list[str]) -> int:
 
 def predict(
     run: str | Path,
-    images: str | Path | AnySource | tuple[str | Path, ...] | list[str | Path],
+    images: HeldOrNamed,
     *,
     labels_file: str | Path | None = None,
     device: str = "auto",
@@ -134,7 +135,9 @@ def predict(
 
     Args:
         run: the folder of a fine-tuned run.
-        images: image files, or one data set: a folder, pattern, "digits", or the spec of a source.
+        images: image files, or one data set: a folder, pattern, "digits", the spec of a source, or what a program holds: a
+            picture or an array, a list of those, a torch Dataset, or a DataLoader (uint8 or floats from 0 to 1), which is
+            read once, into memory. If they come with labels, the predictions are scored.
         labels_file: a CSV, Parquet or JSON lines file with the classes of each image, to score the predictions.
         device: cpu, cuda, cuda:1, mps, or auto.
     """
@@ -142,7 +145,7 @@ def predict(
     labels = None if labels_file is None else str(labels_file)
     if isinstance(images, str | Path):
         images = (images,)
-    if isinstance(images, tuple | list):
+    if isinstance(images, tuple | list) and all(isinstance(one, str | Path) for one in images):
         return _predictions(predictor, tuple(map(str, images)), None, labels)
     return _of_source(predictor, labelled_source(images, None, labels))
 

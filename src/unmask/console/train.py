@@ -27,18 +27,19 @@ from unmask.console.hardware import (
     measured,
     say_what_differs,
 )
+from unmask.console.held import refuse_others
 from unmask.console.new_folder import begun_before, folder_names
 from unmask.console.output import console, shown
+from unmask.console.place import images_again, place
 from unmask.console.plan import say_shared_memory
 from unmask.console.processes import SharedRun, held, prepared, signals, together
-from unmask.console.typed import as_typed
-from unmask.data import AnySource, Digits
-from unmask.data.splits import any_files
-from unmask.errors import DataError, RunError, SettingsError, typed
+from unmask.console.typed import as_typed, resume_words
+from unmask.data import AnySource
+from unmask.errors import RunError, SettingsError
 from unmask.formats.model import Weights
 from unmask.runs.course import Course
 from unmask.runs.folder import RunFolder
-from unmask.runs.images_of_run import as_begun, keep_names, keep_place, other_images, place_of
+from unmask.runs.images_of_run import as_begun, keep_names, keep_place
 from unmask.runs.job import Images, Outcome
 from unmask.runs.plan import check_whole, seconds_of_step
 from unmask.runs.run import AnyJob, Run, new_run
@@ -160,6 +161,17 @@ def finished_folder(command: Command, request: Request) -> Path:
     return folder.root
 
 
+def resumed_folder(
+    command: Command, root: str | Path, data: AnySource, running: RunFlags | None
+) -> Path:
+    """Continue the run in a folder on its images, with other hardware if `running` says so; returns the folder."""
+    of_run = Run.read(RunFolder(root), command.name).data
+    refuse_others(root, of_run, data)
+    words = ["--resume", str(root), *([] if data == of_run else [as_typed(data)])]
+    _run(command, lambda: resume(command, words, peek(words), running))
+    return Path(root)
+
+
 def _run(command: Command, prepare: Callable[[], Ready | None]) -> tuple[int, RunFolder | None]:
     """Prepare a run in the first process, let the others join, and train in all of them.
 
@@ -236,8 +248,13 @@ def begin(command: Command, request: Request) -> Ready | None:
     return Ready(run, folder, run.data, images, module, first)
 
 
-def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready | None:
-    """The run in the folder that `--resume` names, at its newest checkpoint; None if it is finished."""
+def resume(
+    command: Command, arguments: list[str], command_line: Peek, running: RunFlags | None = None
+) -> Ready | None:
+    """The run in the folder that `--resume` names, at its newest checkpoint; None if it is finished.
+
+    `running` replaces the flags that must not change the result.
+    """
     root = command_line.flags["resume"]
     if root in ("", "True") or root.startswith("--"):
         raise SettingsError("--resume needs the folder of a run: --resume runs/NAME")
@@ -245,8 +262,10 @@ def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready 
     run = Run.read(folder, command.name)
     old_flags = command.flags_of(run, root)
     flags = command.parse(arguments, old_flags)
+    if running is not None:
+        flags = replace(flags, running=running)
     _refuse_changes(command, flags, old_flags, folder)
-    data = _place(command_line, run, folder)
+    data = place(command_line, run, folder)
     check_batch(run.recipe.batch_size, paired=run.recipe.pairs)
     changed = replace(
         run,
@@ -266,7 +285,8 @@ def resume(command: Command, arguments: list[str], command_line: Peek) -> Ready 
         return None
 
     folder.check_writable()
-    images = _images(command, run, folder, data)
+    again = command.again.format(run=shlex.quote(str(folder.root)))
+    images = images_again(command.name, again, run, folder, data)
     say_shared_memory(changed, images.train)
     check_decode(changed.hardware, images.train, run.recipe.views)
     say_what_differs(changed.hardware, run.hardware, run.torch_version)
@@ -288,7 +308,7 @@ def train(command: Command, ready: Ready) -> int:
             pass
         if stop.event.is_set():
             console.print(
-                f"stopped and saved; continue with:\n{typed(command.name, '--resume', folder.root)}"
+                f"stopped and saved; continue with:\n{resume_words(command.name, folder.root, run.data)}"
             )
             return 128 + stop.signal
         outcome = None
@@ -361,30 +381,3 @@ def _refuse_changes(command: Command, flags: Any, old_flags: Any, folder: RunFol
             f"--resume continues a run exactly, so {flag} cannot change; start another run with "
             f"`{command.again.format(run=shlex.quote(str(folder.root)))}` and that change"
         )
-
-
-def _place(command_line: Peek, run: Run, folder: RunFolder) -> AnySource:
-    """Where the images of the run are: where DATA and --labels-file say, else where they were last."""
-    place = command_line.words[-1] if command_line.words else None
-    data = place_of(run, folder, place, command_line.flags.get("labels-file"))
-    if len(command_line.words) > 1:
-        console.print("the weights come from the run, so ENCODER is not read")
-    if data != run.data:
-        console.print(f"images are read from {as_typed(data)}, not from {as_typed(run.data)}")
-    return data
-
-
-def _images(command: Command, run: Run, folder: RunFolder, data: AnySource) -> Images:
-    """The images of a resumed run, checked to be the same as when it started."""
-    if not isinstance(data, Digits) and not any_files(data.path):
-        raise DataError(
-            f"{data.path} does not exist; if the images are elsewhere now, name the place: "
-            f"{typed(command.name, '--resume', folder.root)} NEWPLACE"
-        )
-    images = as_begun(run, data)
-    if images is None:
-        source = run.job.open(data, run.seed).train
-        raise other_images(
-            run, folder, source, command.again.format(run=shlex.quote(str(folder.root)))
-        )
-    return images
