@@ -13,7 +13,6 @@ from unmask.annotations import ClassLabels, MultiLabels
 from unmask.console.arguments import parse
 from unmask.console.comparison import comparison_tables, say_comparison, write_comparison
 from unmask.console.hardware import Threads, use_threads
-from unmask.console.held import HeldOrNamed
 from unmask.console.judged import Evaluation, Judged
 from unmask.console.labels import labelled_source
 from unmask.console.output import check_writable, console, loaded, matched, notes, say_left_out
@@ -37,6 +36,7 @@ from unmask.evaluation.protocols import (
 )
 from unmask.evaluation.vectors import Fitted
 from unmask.recipes import TRANSFERS, Transfer, choose_transfer, find_transfer
+from unmask.runs.batches import Images
 from unmask.runs.finetune import for_annotations
 from unmask.runs.model import Model
 from unmask.runs.weights import shape_of
@@ -178,7 +178,7 @@ def _say(judged: list[Judged]) -> None:
 
 def evaluate(
     encoder: str | Path,
-    data: HeldOrNamed,
+    data: Images,
     *,
     protocol: Protocol = "knn",
     labels: Sequence[str] = ("all",),

@@ -13,7 +13,6 @@ import tyro
 from unmask.annotations import ClassLabels
 from unmask.console.arguments import parse
 from unmask.console.hardware import Threads, use_threads
-from unmask.console.held import HeldOrNamed
 from unmask.console.labels import labelled_source
 from unmask.console.output import check_writable, console, matched, notes, say_left_out, writing
 from unmask.data import AnySource
@@ -22,6 +21,7 @@ from unmask.data.kinds import is_data
 from unmask.errors import SettingsError
 from unmask.pictures.drawing import drawn
 from unmask.pictures.figure import confusion_picture
+from unmask.runs.batches import Images
 from unmask.runs.predict import (
     Answer,
     Predictor,
@@ -126,7 +126,7 @@ def main(arguments: list[str]) -> int:
 
 def predict(
     run: str | Path,
-    images: HeldOrNamed,
+    images: Images,
     *,
     labels_file: str | Path | None = None,
     device: str = "auto",

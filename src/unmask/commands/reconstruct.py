@@ -16,7 +16,6 @@ from torch import Tensor
 
 from unmask.console.arguments import parse
 from unmask.console.hardware import Threads, use_threads
-from unmask.console.held import HeldOrNamed
 from unmask.console.output import check_writable, console, loaded, matched, notes, writing
 from unmask.data import AnySource
 from unmask.data.kinds import find_source, is_data, is_source, parse_channels
@@ -36,6 +35,7 @@ from unmask.masking import (
 from unmask.masks import PatchMask
 from unmask.pictures.sheet import Row, save_sheet, sheet
 from unmask.randomness import derive
+from unmask.runs.batches import Images
 from unmask.runs.model import Model
 from unmask.runs.reconstruct import HEADINGS, Reconstruction, nearest_errors
 from unmask.spec import kind_of
@@ -144,7 +144,7 @@ def main(arguments: list[str]) -> int:
 
 def reconstruct(
     run: str | Path,
-    images: HeldOrNamed,
+    images: Images,
     *,
     masking: AnyMasking | Literal["random", "block", "grid"] | None = None,
     ratio: float | None = None,
@@ -262,7 +262,7 @@ def _rows(rebuilt: list[Reconstructed], chosen: tuple[int, ...]) -> Iterator[Row
         yield Row(one.reconstruction.versions(bands), _caption(_figures(one)))
 
 
-def _pictures(images: HeldOrNamed, model: Model) -> list[tuple[str, Tensor]]:
+def _pictures(images: Images, model: Model) -> list[tuple[str, Tensor]]:
     """(name, pixels) of every image: files and pictures as they are, and some of each set of images."""
     entries = [images] if is_source(images) else each_of(images, model.spec.channels)
     pictures: list[tuple[str, Tensor]] = []
