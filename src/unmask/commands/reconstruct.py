@@ -298,7 +298,7 @@ def _some_of(data: AnySource, model: Model) -> list[tuple[str, Tensor]]:
         notes.print(f"{count} of the {len(source):,} images in {source.where} are shown")
     pictures: list[tuple[str, Tensor]] = []
     for position in np.linspace(0, len(source) - 1, count).astype(int):
-        image = source[int(position)].image
+        image = model.spec.statistics.in_units(source[int(position)].image)
         pictures.append((source.name(int(position)), model.fit(image)))
     return pictures
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from unmask.channels import Values
+from unmask.channels import ChannelStatistics, Values
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.data.in_memory import to_channels
@@ -49,8 +49,9 @@ class Batches(NamedTuple):
 class Opened:
     """All images of a set, its splits one after another."""
 
-    def __init__(self, sources: Sequence[ImageSource]) -> None:
-        self._sources = sources
+    def __init__(self, sources: Sequence[ImageSource], statistics: ChannelStatistics) -> None:
+        """`statistics` are those of the model, which say whether values are bytes."""
+        self._sources, self._statistics = sources, statistics
         self._ends = list(accumulate(map(len, sources)))
 
     def __len__(self) -> int:
@@ -62,7 +63,7 @@ class Opened:
 
     def __getitem__(self, number: int) -> Tensor:
         source, position = self._find(number)
-        return source[position].image
+        return self._statistics.in_units(source[position].image)
 
     def name(self, number: int) -> str:
         """The name of an image in its set."""

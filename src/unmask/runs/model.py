@@ -284,14 +284,13 @@ class Model:
         if not is_source(images):
             return images
         channels, statistics = self.spec.channels, self.spec.statistics
-        return Opened(
-            [
-                with_channels(
-                    read_as(images.open(split), statistics), channels, "the model was trained on"
-                )
-                for split in images.splits()
-            ]
-        )
+        sources = [
+            with_channels(
+                read_as(images.open(split), statistics), channels, "the model was trained on"
+            )
+            for split in images.splits()
+        ]
+        return Opened(sources, statistics)
 
     def checked(self, images: Shaped[Tensor, "b c h w"]) -> Shaped[Tensor, "b new_c h w"]:
         """A batch on the model's device, with its channels.
