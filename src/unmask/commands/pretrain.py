@@ -115,8 +115,7 @@ def pretrain(
     """Pretrain an encoder on images, as `unmask pretrain` does.
 
     Args:
-        data: a folder, pattern or file of images, "digits", the spec of a source, a list of files, pictures or arrays, an
-            array of images, or a map-style torch Dataset without random transforms.
+        data: a folder, pattern, file, "digits", source, list, array, or map-style Dataset (see docs/python.md).
         recipe: a recipe, its name, or FILE.py:NAME, which runs that file; chosen from the images if not given.
         out: the folder of the run; runs/RECIPE-DATA if not given.
         init: initial weights; random if not given.
@@ -130,9 +129,7 @@ def pretrain(
         The folder of the run, for `load`, `evaluate`, `finetune` and `reconstruct`.
 
     Raises:
-        SettingsError: if arguments do not fit together, or a DataLoader is given.
-        DataError: if the images cannot be used, or differ each time that they are read.
-        RunError: if the images are not those of the run to resume.
+        UnmaskError: for a DataLoader, images that cannot be used or differ each time, or others than those to resume.
     """
     enter()
     refuse_loader(data, "pretrain")
