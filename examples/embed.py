@@ -5,7 +5,6 @@ Without arguments a small model is trained on scikit-learn's digits first, in a 
 
 import sys
 import tempfile
-from pathlib import Path
 
 from own_recipe import RECIPE
 from torch import Tensor
@@ -33,9 +32,9 @@ def digits() -> None:
 
 
 def files(run: str, folder: str) -> None:
-    """Compare the PNG and JPEG files of a folder."""
-    found = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in (".png", ".jpg"))
-    nearest(unmask.load(run).embed(found).mean, [path.name for path in found])
+    """Compare the images of a folder."""
+    features = unmask.load(run).embed(folder, patches=False)
+    nearest(features.mean, list(features.names))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,9 @@ from pathlib import Path
 from own_recipe import RECIPE
 
 import unmask
-from unmask import Digits, Folder
 
 
-def scores(run: str | Path, data: Digits | Folder) -> None:
+def scores(run: str | Path, data: str) -> None:
     """Both protocols, beside an encoder that was not trained and raw pixels; labels are used here alone."""
     for protocol in ("knn", "logistic"):
         found = unmask.evaluate(run, data, protocol=protocol)
@@ -26,7 +25,7 @@ def scores(run: str | Path, data: Digits | Folder) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) == 3:
-        scores(sys.argv[1], Folder(path=sys.argv[2]))
+        scores(sys.argv[1], sys.argv[2])
     else:
         with tempfile.TemporaryDirectory() as folder:
-            scores(unmask.pretrain("digits", recipe=RECIPE, out=f"{folder}/run"), Digits())
+            scores(unmask.pretrain("digits", recipe=RECIPE, out=f"{folder}/run"), "digits")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from unmask.console.hardware import MachineFlags, RunFlags
     from unmask.data import Digits, Folder, LabelsFile, Parquet, Shards, Tiff
     from unmask.encoders import ViT
+    from unmask.evaluation.embedder import Embedder
     from unmask.masking import RandomMasking
     from unmask.objectives import MAE
     from unmask.recipes import RECIPES, TRANSFERS, Recipe, Transfer
@@ -40,6 +41,7 @@ _HOMES = {
         ("unmask.console.hardware", "MachineFlags RunFlags"),
         # a pretrained model
         ("unmask.runs.model", "Model load"),
+        ("unmask.evaluation.embedder", "Embedder"),
     )
     for name in names.split()
 }
@@ -50,6 +52,7 @@ __all__ = [
     "RECIPES",
     "TRANSFERS",
     "Digits",
+    "Embedder",
     "Folder",
     "LabelsFile",
     "MachineFlags",

@@ -160,9 +160,16 @@ def test_images_of_another_kind_are_refused_by_the_model(
         model.reconstruct(tmp_path / "a.npy")
     with pytest.raises(SettingsError, match="a float32 tensor"):
         model.embed(torch.zeros(1, BANDS, 8, 8, dtype=torch.uint8))
-    bytes_model = package.load(tiny.finished_run(tmp_path / "run", images).root)
-    with pytest.raises(DataError, match="pixels are float32, but the model was trained on uint8"):
-        bytes_model.fit(torch.zeros(3, 8, 8))
+    bytes_root = tiny.finished_run(tmp_path / "run", images).root
+    bytes_model = package.load(bytes_root)
+    with pytest.raises(DataError, match="floats must lie from 0 to 1, got 7 to 7"):
+        bytes_model.fit(torch.full((3, 8, 8), 7.0))
+    # floats of files have units of their own, even if they happen to lie from 0 to 1
+    (tmp_path / "scenes").mkdir()
+    np.save(tmp_path / "scenes" / "a.npy", np.zeros((3, 8, 8), np.float32))
+    for function in (bytes_model.embed, lambda data: package.reconstruct(bytes_root, data)):
+        with pytest.raises(DataError, match="pixels are float32, but the model was trained on uin"):
+            function(tmp_path / "scenes")
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from runs import tiny
 
 from unmask.channels import Statistics
 from unmask.contracts import Batch, Size
-from unmask.data import AnySource, Digits, Folder, LabelsFile, Parquet, Shards, Tiff
+from unmask.data import AnySource, Digits, Folder, Held, LabelsFile, Parquet, Shards, Tiff
 from unmask.data.multi_views import AnyPretrainingViews, MultiCrop, TwoCrops
 from unmask.data.sizes import AnySizes, RisingSize, SteadySize
 from unmask.data.views import (
@@ -143,6 +143,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "source": {
         "folder": Folder(path="photos of 2024/à la mer"),
         "digits": Digits(),
+        "held": Held(what="CIFAR10", images=50_000, fingerprint="6e1a5e6c1d3d3a10"),
         "shards": Shards(path="train-{000..010}.tar"),
         "parquet": Parquet(path="data/train-*.parquet"),
         "tiff": Tiff(path="scenes", channels=(4, 3, 2), no_data=-9999.0),

@@ -17,7 +17,8 @@ from unmask.errors import DataError, RunError, SettingsError
 from unmask.masking import BlockMasking, GridMasking, RandomMasking
 from unmask.objectives import MAE
 from unmask.runs.folder import RunFolder
-from unmask.runs.model import Model, painted_mask
+from unmask.runs.model import Model
+from unmask.runs.reconstruct import painted_mask
 from unmask.runs.run import Run
 
 
@@ -135,14 +136,26 @@ class TestEmbed:
     @pytest.mark.parametrize(
         ("wrong", "words"),
         [
-            (torch.zeros(1, 3, 8, 8), r"uint8 tensor \[b c h w\], got torch.float32 of shape"),
-            (torch.zeros(3, 8, 8, dtype=torch.uint8), r"got torch.uint8 of shape \(3, 8, 8\)"),
+            (
+                torch.zeros(1, 3, 8, 8).long(),
+                r"uint8 tensor \[b c h w\] .*, got torch.int64 of shape",
+            ),
+            (
+                torch.zeros(5, 8, 8, dtype=torch.uint8),
+                r"\(5, 8, 8\) has 5 channels, read as \[c h w\]",
+            ),
+            (
+                torch.full((1, 3, 8, 8), -2.0),
+                r"floats must lie from 0 to 1, got -2 to -2; leave out the",
+            ),
+            (torch.full((1, 3, 8, 8), 255.0), r"give values of 0 to 255 as uint8"),
+            (torch.full((3, 8, 8), torch.nan), r"image 0: floats must lie from 0 to 1, got nan"),
         ],
     )
     def test_wrong_tensors(
         self, model: Model, unchecked: None, wrong: torch.Tensor, words: str
     ) -> None:
-        with pytest.raises(SettingsError, match=words):
+        with pytest.raises((SettingsError, DataError), match=words):
             model.embed(wrong)
 
     def test_files_that_cannot_be_read(self, model: Model, tmp_path: Path) -> None:

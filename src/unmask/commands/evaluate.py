@@ -36,6 +36,7 @@ from unmask.console.typed import as_typed
 from unmask.data import AnySource
 from unmask.data.draws import draw_few
 from unmask.data.in_order import Unreadable
+from unmask.data.kinds import as_source
 from unmask.data.labelled import open_labelled, with_channels
 from unmask.errors import SettingsError, typed
 from unmask.evaluation.arms import frozen_arms, frozen_rows
@@ -50,6 +51,7 @@ from unmask.evaluation.protocols import (
 )
 from unmask.evaluation.vectors import Fitted
 from unmask.recipes import Transfer, choose_transfer, find_transfer
+from unmask.runs.batches import Images
 from unmask.runs.finetune import for_annotations
 from unmask.runs.model import Model
 from unmask.runs.weights import shape_of
@@ -188,7 +190,7 @@ def _say(judged: list[Judged]) -> None:
 
 def evaluate(
     encoder: str | Path,
-    data: str | Path | AnySource,
+    data: Images,
     *,
     protocol: Protocol = "knn",
     labels: Sequence[str] = ("all",),
@@ -206,7 +208,9 @@ def evaluate(
 
     Args:
         encoder: a run, or weights of unmask, a published MAE, timm or transformers.
-        data: labelled images: a folder of class folders, a pattern, "digits", or the spec of a source.
+        data: labelled images: a folder of class folders, a pattern, "digits", the spec of a source, a list of (image,
+            label) pairs, arrays (images, labels), a map-style torch Dataset of pairs, or a DataLoader of (images, labels),
+            uint8 or floats from 0 to 1, which is read once, into memory.
         protocol: on frozen features knn, logistic, linear or attentive; trained partial, finetune or ladder.
         labels: amounts of labels of each class to learn from: numbers, percentages, or all.
         seeds: draws of the labels, and of all that a protocol draws; one where nothing is drawn.
@@ -235,7 +239,8 @@ def evaluate(
         seed=seed,
         device=device,
     )
-    request = _Request(flags, str(data) if isinstance(data, Path) else data, recipe)
+    source = str(data) if isinstance(data, str | Path) else as_source(data, labels=True)
+    request = _Request(flags, source, recipe)
     (judged,) = _judged([str(encoder)], request)
     return judged.evaluation
 

@@ -18,14 +18,16 @@ from unmask.console.classes import (
     write_classes,
 )
 from unmask.console.hardware import RunFlags
+from unmask.console.held import HeldOrNamed, refuse_loader, refuse_settings
 from unmask.console.labels import labelled_source
 from unmask.console.output import console, other_recipes, say_left_out
 from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
-from unmask.console.train import Command, Common, Request, finished_folder
+from unmask.console.train import Command, Common, Request, finished_folder, resumed_folder
 from unmask.console.train import main as train_main
 from unmask.console.typed import data_words
 from unmask.contracts import ImageSource
-from unmask.data import AnySource
+from unmask.data import AnySource, Held
+from unmask.data.kinds import as_source
 from unmask.data.noise import WHOLE, PatchKeep
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError, typed
@@ -95,28 +97,41 @@ def main(arguments: list[str]) -> int:
 
 def finetune(
     encoder: str | Path | None,
-    data: str | Path | AnySource,
+    data: HeldOrNamed,
     *,
     recipe: str | Transfer | None = None,
     labels_file: str | Path | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     running: RunFlags | None = None,
+    resume: str | Path | None = None,
 ) -> Path:
     """Train an encoder on annotated images and score it on test images, as `unmask finetune` does.
 
     Args:
         encoder: a run or weights; None to train from scratch.
-        data: images in class folders, "digits", or the spec of a source.
+        data: images in class folders, "digits", the spec of a source, a list of (image, label) pairs, arrays (images,
+            labels), or a map-style torch Dataset of such pairs without random transforms.
         recipe: a recipe, its name, or FILE.py:NAME, which runs that file; chosen from the encoder if not given.
         labels_file: a CSV, Parquet or JSON lines file with the classes of each image, in place of class folders.
         out: the folder of the run; runs/RECIPE-DATA if not given.
         seed: of the head, order, crops and mixing, and of the split where the data have none.
         running: settings that must not change the result: device, workers, precision and so on.
+        resume: the folder of a run on these images, to continue it exactly; then `encoder` is not read, and only `running`
+            may be given too.
 
     Returns:
         The folder of the run, which holds `results.json`, for `predict` and `load`.
+
+    Raises:
+        SettingsError: if arguments do not fit together, or a DataLoader is given.
+        DataError: if the images or the weights cannot be used.
+        RunError: if the images are not those of the run to resume.
     """
+    refuse_loader(data, "finetune")
+    if resume is not None:
+        refuse_settings(recipe=recipe, labels_file=labels_file, out=out)
+        return resumed_folder(COMMAND, resume, as_source(data, labels=True), running)
     weights = None if encoder is None else _weights(str(encoder))
     named = None if labels_file is None else str(labels_file)
     spec = _source(data, None, named, weights)
@@ -212,9 +227,10 @@ def _say_done(run: Run, folder: RunFolder, _: Images, outcome: Outcome | None) -
     for path in files:
         if path.exists():
             console.print(f"written: {path}")
-    console.print(
-        f"done: {folder.root}\nuse it:  {typed('predict', folder.root, *data_words(run.data))}"
-    )
+    use = typed("predict", folder.root, *data_words(run.data))
+    if isinstance(run.data, Held):
+        use = f"unmask.load({str(folder.root)!r}).predict(images)"
+    console.print(f"done: {folder.root}\nuse it:  {use}")
 
 
 def _files(folder: RunFolder) -> ClassFiles:
@@ -243,7 +259,7 @@ def _weights(encoder: str) -> Found:
 
 
 def _source(
-    data: str | Path | AnySource, kind: str | None, labels_file: str | None, weights: Found | None
+    data: HeldOrNamed, kind: str | None, labels_file: str | None, weights: Found | None
 ) -> AnySource:
     """The source of DATA; multi-band images get the channels that the encoder was pretrained on."""
     like = weights.run.band_reading if weights and weights.run else None

@@ -27,6 +27,7 @@ from unmask.data.in_order import Unreadable
 from unmask.data.kinds import is_data
 from unmask.errors import SettingsError
 from unmask.progress import counted
+from unmask.runs.batches import Images
 from unmask.runs.job import Picture
 from unmask.runs.mistakes import Mistake, mistakes_of, pictures_of, surest
 from unmask.runs.predict import (
@@ -141,7 +142,7 @@ def _say(predictions: Predictions, args: Arguments) -> None:
 
 def predict(
     run: str | Path,
-    images: str | Path | AnySource | tuple[str | Path, ...] | list[str | Path],
+    images: Images,
     *,
     labels_file: str | Path | None = None,
     device: str = "auto",
@@ -150,7 +151,9 @@ def predict(
 
     Args:
         run: the folder of a fine-tuned run.
-        images: image files, or one data set: a folder, pattern, "digits", or the spec of a source.
+        images: image files, or one data set: a folder, pattern, "digits", the spec of a source, or what a program holds: a
+            picture or an array, a list of those, a torch Dataset, or a DataLoader (uint8 or floats from 0 to 1), which is
+            read once, into memory. If they come with labels, the predictions are scored.
         labels_file: a CSV, Parquet or JSON lines file with the classes of each image, to score the predictions.
         device: cpu, cuda, cuda:1, mps, or auto.
     """
@@ -158,7 +161,7 @@ def predict(
     labels = None if labels_file is None else str(labels_file)
     if isinstance(images, str | Path):
         images = (images,)
-    if isinstance(images, tuple | list):
+    if isinstance(images, tuple | list) and all(isinstance(one, str | Path) for one in images):
         return _predictions(predictor, tuple(map(str, images)), None, labels)[0]
     return _of_source(predictor, labelled_source(images, None, labels))[0]
 

@@ -14,6 +14,7 @@ from unmask.channels import ChannelStatistics
 from unmask.clock import enter
 from unmask.console.arguments import DataFlags, Peek
 from unmask.console.hardware import RunFlags, flags_of
+from unmask.console.held import HeldOrNamed, refuse_loader, refuse_settings
 from unmask.console.in_time import choose, fitted, minutes_of
 from unmask.console.output import console, other_recipes
 from unmask.console.plan import (
@@ -24,11 +25,11 @@ from unmask.console.plan import (
     with_shorter_warmup,
     with_smaller_parts,
 )
-from unmask.console.train import Command, Common, Request, finished_folder
+from unmask.console.train import Command, Common, Request, finished_folder, resumed_folder
 from unmask.console.train import main as train_main
 from unmask.console.typed import as_typed, data_words
 from unmask.contracts import ImageSource, Size
-from unmask.data import AnySource
+from unmask.data import Held
 from unmask.data.kinds import as_source
 from unmask.data.statistics import MEASURED, measure, statistics_of
 from unmask.errors import SettingsError, typed
@@ -103,7 +104,7 @@ def main(arguments: list[str]) -> int:
 
 
 def pretrain(
-    data: str | Path | AnySource,
+    data: HeldOrNamed,
     *,
     recipe: str | Recipe | None = None,
     out: str | Path | None = None,
@@ -112,11 +113,12 @@ def pretrain(
     minutes: float | None = None,
     seed: int = 0,
     running: RunFlags | None = None,
+    resume: str | Path | None = None,
 ) -> Path:
     """Pretrain an encoder on images, as `unmask pretrain` does.
 
     Args:
-        data: a folder, pattern or file of images, "digits", or the spec of a source.
+        data: a folder, pattern, file, "digits", source, list, array, or map-style Dataset (see docs/python.md).
         recipe: a recipe, its name, or FILE.py:NAME, which runs that file; chosen from the images if not given.
         out: the folder of the run; runs/RECIPE-DATA if not given.
         init: initial weights; random if not given.
@@ -124,12 +126,21 @@ def pretrain(
         minutes: time after which the run ends; the epochs of the recipe if not given.
         seed: of weights, order, crops and masks.
         running: settings that must not change the result: device, workers, precision and so on.
+        resume: the folder of a run on these images, to continue it exactly; then only `running` may be given too.
 
     Returns:
         The folder of the run, for `load`, `evaluate`, `finetune` and `reconstruct`.
+
+    Raises:
+        UnmaskError: for a DataLoader, images that cannot be used or differ each time, or others than those to resume.
     """
     enter()
-    spec, running = as_source(data), running or RunFlags()
+    refuse_loader(data, "pretrain")
+    spec = as_source(data, labels=False)
+    if resume is not None:
+        refuse_settings(recipe=recipe, out=out, init=init, statistics=statistics, minutes=minutes)
+        return resumed_folder(COMMAND, resume, spec, running)
+    running = running or RunFlags()
     images = Images(spec.open("train"))
     weights = None if init is None else find_weights(init)
     if isinstance(recipe, Recipe):
@@ -265,13 +276,20 @@ def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
         after_steps=rising,
         at_most=f"at most; measured at {recipe.image_size} pixels: " if smaller else "",
     )
-    if run.minutes is None and plan.step_seconds * run.steps > _LONG:
+    if (
+        run.minutes is None
+        and not isinstance(run.data, Held)
+        and plan.step_seconds * run.steps > _LONG
+    ):
         words = typed("pretrain", *data_words(run.data), "--minutes", "30")
         console.print(f"          a shorter way, with a recipe made for the time: {words}")
 
 
 def _say_done(run: Run, folder: RunFolder, images: Images, _: Outcome | None) -> None:
     console.print(f"done: {folder.root}")
+    if isinstance(run.data, Held):
+        console.print(f"look at it:  unmask.load({str(folder.root)!r}).reconstruct(image).show()")
+        return
     if isinstance(run.job, Pretrain) and isinstance(run.job.recipe.objective, Masked):
         words = typed("reconstruct", folder.root, as_typed(run.data), "--out", "sheet.png")
         console.print(f"look at it:  {words}")

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -17,7 +18,8 @@ from unmask.console.arguments import parse
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.output import check_writable, console, loaded, matched, notes, writing
 from unmask.data import AnySource
-from unmask.data.kinds import find_source, is_data, parse_channels
+from unmask.data.kinds import find_source, is_data, is_source, parse_channels
+from unmask.data.objects import each_of, image_of, name_of
 from unmask.data.picture_formats import open_image
 from unmask.data.statistics import read_as
 from unmask.data.walk import check_file
@@ -33,14 +35,14 @@ from unmask.masking import (
 from unmask.masks import PatchMask
 from unmask.pictures.sheet import Row, save_sheet, sheet
 from unmask.randomness import derive
+from unmask.runs.batches import Images
 from unmask.runs.model import Model
-from unmask.runs.reconstruct import Reconstruction, nearest_errors
+from unmask.runs.reconstruct import HEADINGS, Reconstruction, nearest_errors
 from unmask.spec import kind_of
 from unmask.targets import Hog, KMeansTokens, NormalizedPixels, TokenizerCodes
 from unmask.targets.pixels import Levels
 from unmask.traits import Predicting
 
-_HEADINGS = ["masked", "reconstruction", "with visible patches", "original"]
 _MASKINGS = {"random": RandomMasking(), "block": BlockMasking(), "grid": GridMasking()}
 _SHOWN, _SHOWN_OF_MANY = 12, 8
 _MOST_SHOWN = 64
@@ -142,11 +144,11 @@ def main(arguments: list[str]) -> int:
 
 def reconstruct(
     run: str | Path,
-    images: str | Path | AnySource | Sequence[str | Path | AnySource],
+    images: Images,
     *,
     masking: AnyMasking | Literal["random", "block", "grid"] | None = None,
     ratio: float | None = None,
-    mask: str | Path | Tensor | None = None,
+    mask: str | Path | Tensor | NDArray[Any] | None = None,
     seed: int = 0,
     levels: Levels = "neighbors",
     bands: str | None = None,
@@ -156,11 +158,12 @@ def reconstruct(
 
     Args:
         run: a run, or weights that hold a decoder.
-        images: image files, folders of them, "digits", or specs of sources; one, or several.
+        images: image files, folders of them, "digits", specs of sources, pictures or arrays; one, or a list of them; or a
+            torch Dataset, of which the first images are shown.
         masking: what to hide: a masking, or the name of one; as in training if not given.
         ratio: share of patches to hide; the run's, or the masking's usual one, if not given.
-        mask: what to hide instead: a painted picture, whose white (or opaque) pixels are hidden, or a tensor
-            [h w] that is True where pixels are hidden.
+        mask: what to hide instead: a painted picture, whose white (or opaque) pixels are hidden, or an array that is True
+            where something is hidden: pixels [h w], or patches [rows columns].
         seed: of the masks.
         levels: where a hidden patch's mean and deviation come from, for normalised pixels; "true" is cheating.
         bands: channels to show as red, green and blue, or one as grey, such as "4,3,2".
@@ -174,8 +177,6 @@ def reconstruct(
     model = loaded(str(run), device)
     # before images are read, in case nothing can be rebuilt
     hidden = _hidden_by(model, masking, ratio, mask)
-    if isinstance(images, str) or not isinstance(images, Sequence):
-        images = [images]
     pictures = _pictures(images, model)
     questions = [
         (pixels, model.mask_for(pixels, hidden, derive("image", seed, number) % 2**31))
@@ -191,7 +192,7 @@ def reconstruct(
     ]
     chosen = _bands_shown(bands, model.spec.channels)
     remarks = _notes(model, levels, compared, chosen)
-    page = sheet(_HEADINGS, list(_rows(rebuilt, chosen, model)), remarks)
+    page = sheet(HEADINGS, list(_rows(rebuilt, chosen)), remarks)
     return Reconstructions(rebuilt, remarks, page)
 
 
@@ -199,9 +200,9 @@ def _hidden_by(
     model: Model,
     masking: AnyMasking | Literal["random", "block", "grid"] | None,
     ratio: float | None,
-    painted: str | Path | Tensor | None,
-) -> AnyMasking | Tensor:
-    """What to hide of an image: painted pixels [h w], or a masking; that of the model by default.
+    painted: str | Path | Tensor | NDArray[Any] | None,
+) -> AnyMasking | Tensor | NDArray[Any]:
+    """What to hide of an image: an array of painted pixels or patches, or a masking; that of the model by default.
 
     Raises:
         SettingsError: if these do not fit together.
@@ -210,7 +211,7 @@ def _hidden_by(
     if painted is not None:
         if masking is not None or ratio is not None:
             raise SettingsError("--mask says what to hide; leave out --masking and --ratio")
-        return painted if isinstance(painted, Tensor) else _painted(Path(painted))
+        return _painted(Path(painted)) if isinstance(painted, str | Path) else painted
     chosen = masking or model.objective.masking
     if isinstance(chosen, str):
         chosen = _MASKINGS[chosen]
@@ -254,22 +255,24 @@ def _painted(path: Path) -> Tensor:
     return torch.from_numpy(levels >= 128)
 
 
-def _rows(rebuilt: list[Reconstructed], chosen: tuple[int, ...], model: Model) -> Iterator[Row]:
+def _rows(rebuilt: list[Reconstructed], chosen: tuple[int, ...]) -> Iterator[Row]:
     """The rows of the sheet: the chosen channels, from 0 to 1, and NaN where one of them is missing."""
-    bands = [band - 1 for band in chosen]
+    bands = tuple(band - 1 for band in chosen)
     for one in rebuilt:
-        result = one.reconstruction
-        versions = (result.masked, result.rebuilt, result.pasted, result.original)
-        pictures = [model.spec.statistics.stretched(pixels)[bands] for pixels in versions]
-        yield Row(pictures, _caption(_figures(one)))
+        yield Row(one.reconstruction.versions(bands), _caption(_figures(one)))
 
 
-def _pictures(images: Sequence[str | Path | AnySource], model: Model) -> list[tuple[str, Tensor]]:
-    """(name, pixels) of every image: files as they are, and some of each set of images."""
+def _pictures(images: Images, model: Model) -> list[tuple[str, Tensor]]:
+    """(name, pixels) of every image: files and pictures as they are, and some of each set of images."""
+    entries = [images] if is_source(images) else each_of(images, model.spec.channels)
     pictures: list[tuple[str, Tensor]] = []
-    for image in images:
-        if not isinstance(image, str | Path):
+    # one more than are shown, so that the note below is printed
+    for number in range(min(len(entries), _MOST_SHOWN + 1)):
+        image = image_of(entries[number])
+        if is_source(image):
             pictures += _some_of(image, model)
+        elif not isinstance(image, str | Path):
+            pictures.append((name_of(image, number), model.fit(image)))
         elif is_data(str(image)):
             pictures += _some_of(find_source(str(image), like=model.bands), model)
         else:
@@ -278,7 +281,7 @@ def _pictures(images: Sequence[str | Path | AnySource], model: Model) -> list[tu
         raise DataError("no image given: name image files, or folders that hold some")
     if len(pictures) > _MOST_SHOWN:
         notes.print(
-            f"{len(pictures)} images are too many for a sheet; the first {_MOST_SHOWN} are shown"
+            f"{max(len(entries), len(pictures))} images are too many for a sheet; the first {_MOST_SHOWN} are shown"
         )
     return pictures[:_MOST_SHOWN]
 
@@ -295,7 +298,7 @@ def _some_of(data: AnySource, model: Model) -> list[tuple[str, Tensor]]:
         notes.print(f"{count} of the {len(source):,} images in {source.where} are shown")
     pictures: list[tuple[str, Tensor]] = []
     for position in np.linspace(0, len(source) - 1, count).astype(int):
-        image = source[int(position)].image
+        image = model.spec.statistics.in_units(source[int(position)].image)
         pictures.append((source.name(int(position)), model.fit(image)))
     return pictures
 

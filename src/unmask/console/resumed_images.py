@@ -5,7 +5,7 @@ import shlex
 from unmask.console.arguments import Peek
 from unmask.console.output import console
 from unmask.console.typed import as_typed
-from unmask.data import AnySource, Digits
+from unmask.data import AnySource, Digits, Held
 from unmask.data.splits import any_files
 from unmask.errors import DataError, typed
 from unmask.runs.folder import RunFolder
@@ -34,7 +34,7 @@ def images_again(run: Run, folder: RunFolder, data: AnySource, again: str) -> Im
         DataError: if the place does not exist.
         RunError: if the images there are others.
     """
-    if not isinstance(data, Digits) and not any_files(data.path):
+    if not isinstance(data, Digits | Held) and not any_files(data.path):
         raise DataError(
             f"{data.path} does not exist; if the images are elsewhere now, name the place: "
             f"{typed(run.job.command, '--resume', folder.root)} NEWPLACE"

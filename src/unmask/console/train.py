@@ -28,12 +28,13 @@ from unmask.console.hardware import (
     measured,
     say_what_differs,
 )
+from unmask.console.held import refuse_others
 from unmask.console.new_folder import begun_before, folder_names
 from unmask.console.output import console, shown
 from unmask.console.plan import say_shared_memory, warn_of_batch
 from unmask.console.processes import SharedRun, held, prepared, signals, together
 from unmask.console.resumed_images import images_again, place_again
-from unmask.console.typed import as_typed
+from unmask.console.typed import as_typed, resume_words
 from unmask.data import AnySource
 from unmask.errors import RunError, SettingsError, typed
 from unmask.files import write_text
@@ -162,6 +163,17 @@ def finished_folder(command: Command, request: Request) -> Path:
     return folder.root
 
 
+def resumed_folder(
+    command: Command, root: str | Path, data: AnySource, running: RunFlags | None
+) -> Path:
+    """Continue the run in a folder on its images, with other hardware if `running` says so; returns the folder."""
+    of_run = Run.read(RunFolder(root), command.name).data
+    refuse_others(root, of_run, data)
+    words = ["--resume", str(root), *([] if data == of_run else [as_typed(data)])]
+    _run(command, lambda: resume(command, words, peek(words), running=running))
+    return Path(root)
+
+
 def _run(command: Command, prepare: Callable[[], Ready | None]) -> tuple[int, RunFolder | None]:
     """Prepare a run in the first process, let the others join, and train in all of them.
 
@@ -242,9 +254,16 @@ def begin(command: Command, request: Request, words: str = "") -> Ready | None:
 
 
 def resume(
-    command: Command, arguments: list[str], command_line: Peek, asked: Beside | None = None
+    command: Command,
+    arguments: list[str],
+    command_line: Peek,
+    asked: Beside | None = None,
+    running: RunFlags | None = None,
 ) -> Ready | None:
-    """The run in the folder that `--resume` names, at its newest checkpoint; None if it is finished."""
+    """The run in the folder that `--resume` names, at its newest checkpoint; None if it is finished.
+
+    `running` replaces the flags that must not change the result.
+    """
     root = command_line.flags["resume"]
     if root in ("", "True") or root.startswith("--"):
         raise SettingsError("--resume needs the folder of a run: --resume runs/NAME")
@@ -252,6 +271,8 @@ def resume(
     run = Run.read(folder, command.name)
     old_flags = command.flags_of(run, root)
     flags = command.parse(arguments, old_flags)
+    if running is not None:
+        flags = replace(flags, running=running)
     asked = asked or beside(flags.running)
     _refuse_changes(command, flags, old_flags, folder)
     data = place_again(command_line, run, folder)
@@ -298,7 +319,7 @@ def train(command: Command, ready: Ready) -> int:
             pass
         if stop.event.is_set():
             console.result(
-                f"stopped and saved; continue with:\n{typed(command.name, '--resume', folder.root)}"
+                f"stopped and saved; continue with:\n{resume_words(command.name, folder.root, run.data)}"
             )
             return 128 + stop.signal
         outcome = None

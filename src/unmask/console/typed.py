@@ -1,12 +1,17 @@
 """DATA as a user types it, for commands that are printed to be pasted."""
 
-from unmask.data import AnySource, Digits, LabelsFile, Tiff
+from pathlib import Path
+
+from unmask.data import AnySource, Digits, Held, LabelsFile, Tiff
 from unmask.data.kinds import kind_of
+from unmask.errors import typed
 from unmask.spec import kind_of as public_name
 
 
 def as_typed(data: AnySource) -> str:
     """DATA as a user types it, without quotes."""
+    if isinstance(data, Held):
+        return data.what
     return "digits" if isinstance(data, Digits) else data.path
 
 
@@ -15,11 +20,19 @@ def data_words(data: AnySource) -> list[str]:
     words = [as_typed(data)]
     if isinstance(data, LabelsFile):
         return [*data_words(data.data), "--labels-file", data.labels]
-    if not isinstance(data, Digits) and kind_of(data.path) != (
+    if not isinstance(data, Digits | Held) and kind_of(data.path) != (
         kind := public_name(AnySource, data)
     ):
         words += ["--data-kind", kind]
     return words
+
+
+def resume_words(command: str, root: Path, data: AnySource) -> str:
+    """What continues a run: a command line, or a call for images that only a Python program holds."""
+    if isinstance(data, Held):
+        first = "None, " if command == "finetune" else ""
+        return f"unmask.{command}({first}images, resume={str(root)!r})"
+    return typed(command, "--resume", root)
 
 
 def band_words(data: AnySource) -> list[str]:

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from unmask.data.folder import Folder
+from unmask.data.held import Held
 from unmask.data.in_memory import Digits
 from unmask.data.labels_file import LabelsFile
 from unmask.data.parquet import Parquet
@@ -17,6 +18,7 @@ AnySource = (
     | Annotated[Parquet, Kind("parquet")]
     | Annotated[Tiff, Kind("tiff")]
     | Annotated[LabelsFile, Kind("labels-file")]
+    | Annotated[Held, Kind("held")]
 )
 
-__all__ = ["AnySource", "Digits", "Folder", "LabelsFile", "Parquet", "Shards", "Tiff"]
+__all__ = ["AnySource", "Digits", "Folder", "Held", "LabelsFile", "Parquet", "Shards", "Tiff"]

@@ -166,6 +166,26 @@ def decode(data: bytes, channels: int, levels: Range | None = None) -> UInt8[Ten
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
 
 
+def picture_pixels(
+    image: Image.Image, channels: int, levels: Range | None = None
+) -> UInt8[Tensor, "c h w"]:
+    """The pixels of a picture that a program has opened, by the policy of `decode`; the picture stays as it is.
+
+    Of a file with 16 bits per colour, Pillow keeps 8, which are read as they are.
+    """
+    with _reasons(io.BytesIO()):
+        image.load()  # a file that is cut off is noticed here
+        deep = is_deep(image) and image.mode[0] == "I"
+        if image.mode in ("I", "F") and not deep:
+            _check(image)
+        if deep:
+            values = grey_values(image)
+            levels = range_of([sample(values)]) if levels is None else levels
+            image = Image.fromarray(scaled(values, levels))
+        pixels = np.array(converted(ImageOps.exif_transpose(image), channels))
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
+
+
 def raw_pixels(data: bytes) -> Shaped[NDArray[Any], "h w c"]:
     """The values of an image as stored, uint8 or uint16, upright, with the channels that `Header.bands` counts."""
     bands = read_header(io.BytesIO(data)).bands

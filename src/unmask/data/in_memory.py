@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,8 +21,10 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow
 _NOISE_IMAGES = 8
 
 
-def to_channels(pixels: UInt8[Tensor, "*b old h w"], channels: int) -> UInt8[Tensor, "*b new h w"]:
-    """Grey repeated in three channels, or colour as luma."""
+def to_channels(
+    pixels: Shaped[Tensor, "*b old h w"], channels: int
+) -> Shaped[Tensor, "*b new h w"]:
+    """Grey repeated in three channels, or colour, which must be uint8, as luma."""
     if channels != 1:
         return pixels.expand(*pixels.shape[:-3], channels, -1, -1)
     weights = torch.tensor(_LUMA)[:, None, None]

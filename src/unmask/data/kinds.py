@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import MISSING, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from PIL import Image, UnidentifiedImageError
 
@@ -12,6 +12,7 @@ from unmask.data import AnySource, Digits, LabelsFile, Shards, Tiff
 from unmask.data.asked import check_data, check_readable
 from unmask.data.band_files import BAND_ENDINGS, GDAL_NODATA, BandReading, reading_of, silent
 from unmask.data.deep import is_cut
+from unmask.data.held import hold
 from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.pack_manifest import PACK
 from unmask.data.picture_formats import IMAGE_ENDINGS, open_image
@@ -95,9 +96,23 @@ def _images(data: str, kind: str | None, how: BandReading, like: BandReading | N
     return Digits() if cls is Digits else cls(path=path)
 
 
-def as_source(data: str | Path | AnySource) -> AnySource:
-    """The source of a path or "digits"; a source is returned unchanged."""
-    return find_source(str(data)) if isinstance(data, str | Path) else data
+def as_source(data: Any, *, labels: bool) -> AnySource:
+    """The source of a path, of "digits", or of images that a Python program holds; the spec of a source is returned unchanged.
+
+    `labels` says whether those of held images are needed, see `hold`.
+
+    Raises:
+        SettingsError: for anything else.
+        DataError: if images cannot be read.
+    """
+    if isinstance(data, str | Path):
+        return find_source(str(data))
+    return data if is_source(data) else hold(data, labels=labels)
+
+
+def is_source(data: Any) -> TypeGuard[AnySource]:
+    """Whether it is the spec of a source, one of one's own included."""
+    return hasattr(data, "open") and hasattr(data, "splits")
 
 
 def parse_channels(text: str | None, flag: str = "--channels") -> tuple[int, ...]:

@@ -181,6 +181,14 @@ class VisionTransformer(nn.Module):
             return 0
         return int(inner_name.partition(".")[0]) + 1 if first == "blocks" else self.layers - 1
 
+    def forward(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
+        """Class tokens, then patch tokens in row-major order, after the final norm; nothing is hidden.
+
+        Images are not normalised before: they are uint8, or floats in the units of `statistics` (0 to 1 for pictures).
+        """
+        encoded = self.encode(images)
+        return torch.cat([encoded.cls, encoded.patches], 1)
+
     def encode(
         self,
         images: Shaped[Tensor, "b c h w"],

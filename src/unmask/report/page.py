@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from unmask.contracts import Size
-from unmask.data import AnySource, Digits, LabelsFile
+from unmask.data import AnySource, Digits, Held, LabelsFile
 from unmask.errors import RunError
 from unmask.files import write_text
 from unmask.report.charts import MOST, charts, joint_charts, style_of
@@ -229,6 +229,8 @@ def _count(number: int, noun: str, plural: str = "s") -> str:
 def _place(data: AnySource) -> str:
     if isinstance(data, Digits):
         return "scikit-learn's digits"
+    if isinstance(data, Held):
+        return "images given from Python"
     labels = f" with labels of {data.labels}" if isinstance(data, LabelsFile) else ""
     return f"{data.path} ({kind_of(AnySource, data)}){labels}"
 

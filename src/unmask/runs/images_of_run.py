@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from unmask.contracts import ImageSource
-from unmask.data import AnySource, Digits, Folder, LabelsFile
+from unmask.data import AnySource, Digits, Folder, Held, LabelsFile
 from unmask.data.folder import Undivided
 from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.split_folders import train_folder
@@ -86,6 +86,13 @@ def _moved(data: AnySource, place: str | None, labels: str | None) -> AnySource:
         if place not in (None, "digits") or labels is not None:
             raise SettingsError("this run learns from digits; leave out DATA and --labels-file")
         return data
+    if isinstance(data, Held):
+        if place is not None or labels is not None:
+            raise SettingsError(
+                f"this run learns from images of a Python program ({data.what}), so it can only be resumed from Python, with "
+                "the same images: unmask.pretrain(images, resume=RUN), or finetune"
+            )
+        return data
     if isinstance(data, LabelsFile):
         inner = cast(ImagesWithoutLabels, _moved(data.data, place, None))
         file = _absolute(labels) if labels else _beside(data, inner.path)
@@ -125,7 +132,7 @@ def keep_place(run: Run, folder: RunFolder, data: AnySource) -> None:
     """Keep the place of the images for the next time, if it is not that of the run."""
     if data == run.data and not folder.place.exists():
         return
-    assert not isinstance(data, Digits)
+    assert not isinstance(data, Digits | Held)
     text = json.dumps([data.path, data.labels if isinstance(data, LabelsFile) else None])
     with _told(folder):
         write_text(folder.place, text + "\n")

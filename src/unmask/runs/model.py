@@ -1,45 +1,60 @@
 """The Python entry point: load a pretrained model, embed images and reconstruct them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
+from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask.contracts import Size
+from unmask.contracts import Masking, Size
 from unmask.data.band_files import BAND_ENDINGS, BandReading, read_bands
 from unmask.data.decode import decode
-from unmask.data.in_memory import to_channels
+from unmask.data.kinds import find_source, is_data, is_source
+from unmask.data.labelled import with_channels
+from unmask.data.objects import Picture, pixels_of
+from unmask.data.statistics import read_as
 from unmask.data.views import center_crop
 from unmask.data.walk import LARGEST_FILE, check_file
 from unmask.encoders.vit import VisionTransformer
-from unmask.errors import DataError, RunError, SettingsError
+from unmask.errors import DataError, ResourceError, RunError, SettingsError
 from unmask.masking import AnyMasking, draw_masks
 from unmask.masking.squares import side_of
-from unmask.masks import PatchMask, check_count
+from unmask.masks import PatchMask
 from unmask.objectives import AnyObjective
 from unmask.randomness import generator
+from unmask.runs.bar import with_bar
+from unmask.runs.batches import Images, NamedBatch, Opened, checked, in_batches
+from unmask.runs.classifier import Classifier, Guess, load_classifier
+from unmask.runs.described import described, described_in_html, facts_of
+from unmask.runs.finetune import Finetune
+from unmask.runs.folder import RunFolder
 from unmask.runs.pretrain import Pretrain
-from unmask.runs.reconstruct import Reconstruction, fitted_size, reconstruct
+from unmask.runs.reconstruct import Reconstruction, fitted_size, painted_mask, reconstruct
 from unmask.runs.weights import Found, find_weights
 from unmask.spec import kind_of
 from unmask.targets.pixels import Levels
+from unmask.training.hardware import memory_available
 from unmask.traits import Hiding, Masked, Predicting, Reconstructing
 
-Images = Sequence[str | Path] | Shaped[Tensor, "b c h w"]
+_USABLE = 0.4
+"""Share of the memory that patch tokens may fill; putting the batches together takes the same again."""
 
 
 class Embedding(NamedTuple):
     """Features of images."""
 
     cls: Float[Tensor, "b d"]
-    """The class token."""
+    """The class token; the mean of several."""
     mean: Float[Tensor, "b d"]
     """The mean of the patch tokens."""
     patches: Float[Tensor, "b n d"]
-    """A token for each patch, in row-major order."""
+    """A token for each patch, in row-major order; [b 0 d] if they were not asked for."""
+    names: tuple[str, ...] = ()
+    """The file of each image, or its number."""
 
 
 def load(path: Path | str, device: str = "cpu") -> "Model":
@@ -53,19 +68,103 @@ def load(path: Path | str, device: str = "cpu") -> "Model":
     built = found.weights.build_objective().to(device).eval() if found.weights.decoder else None
     objective = built if isinstance(built, Reconstructing) else None
     encoder = objective.encoder if objective else found.weights.build_encoder().to(device).eval()
-    return Model(found, encoder, objective)
+    tuned = RunFolder(path).made_by(Finetune.command)
+    return Model(found, encoder, objective, load_classifier(path, device) if tuned else None)
 
 
 class Model:
-    """A pretrained model. `encoder` and `objective` are ordinary torch modules."""
+    """A pretrained model: called with images it gives a vector of each.
+
+    `encoder` and `objective` are ordinary torch modules. Images are never normalised before: files, pictures and arrays
+    are read as in training, and batches hold uint8 or floats in the units of `spec.statistics`, 0 to 1 for pictures.
+    """
 
     def __init__(
-        self, found: Found, encoder: VisionTransformer, objective: Reconstructing | None
+        self,
+        found: Found,
+        encoder: VisionTransformer,
+        objective: Reconstructing | None,
+        classifier: Classifier | None = None,
     ) -> None:
-        """`objective` is None if the weights are only an encoder."""
+        """`objective` is None if the weights are only an encoder; `classifier` if the run was not fine-tuned."""
         self.spec, self.encoder, self._objective = found.weights.spec, encoder, objective
         self.about, self.run, self.step = found.about, found.run, found.step
         self.damaged, self.notes = list(found.damaged), list(found.weights.notes)
+        self.classifier = classifier
+
+    def __call__(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """The vector of each image, the mean of its patch tokens; with gradients where they are enabled."""
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
+        """The class token (or several), then a token for each patch, after the final norm, for a batch of images.
+
+        Raises:
+            SettingsError: if it is no such batch.
+            DataError: if its values are not as in training.
+        """
+        return self.encoder(self.checked(images))
+
+    def forward_head(
+        self, tokens: Float[Tensor, "b t d"], pool: Literal["mean", "class"] = "mean"
+    ) -> Float[Tensor, "b d"]:
+        """The vector of each image from its tokens: the mean of the patch tokens, or the class token."""
+        count = self.encoder.class_tokens
+        return tokens[:, :count].mean(1) if pool == "class" else tokens[:, count:].mean(1)
+
+    @property
+    def transform(self) -> Callable[[Any], Shaped[Tensor, "c h w"]]:
+        """What prepares an image as in evaluation: read as in training, resized and cropped to the training size.
+
+        It takes a file, a Pillow picture, an array or a tensor, and fits torchvision's data sets: transform=model.transform.
+        """
+        return self._prepared
+
+    def _prepared(self, image: Any) -> Shaped[Tensor, "c h w"]:
+        return center_crop(self.read(image), self.spec.image_size)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes of a fine-tuned run.
+
+        Raises:
+            RunError: for all other weights.
+        """
+        if self.classifier is None:
+            raise RunError(
+                f"{self.about} has no classes, because it was not fine-tuned; run unmask.finetune(RUN, FOLDER), and load "
+                "the folder that it returns"
+            )
+        return self.classifier.names
+
+    @torch.inference_mode()
+    def predict(
+        self, images: Images, *, batch_size: int = 64, progress: bool | None = None
+    ) -> list[Guess]:
+        """Classes and probabilities of images, by a fine-tuned run; arguments are as in `embed`."""
+        classifier = self.classifier if self.classes else None
+        assert classifier is not None
+        recipe = classifier.tuned.job.recipe
+
+        def view(image: Any) -> Tensor:
+            return recipe.test_views(self.read(image), recipe.image_size)[0]
+
+        answers: list[Guess] = []
+        for _, batch in self._batches(images, batch_size, view, "predict", progress):
+            outputs = classifier.tuned.predict(self.checked(batch)).float().cpu()
+            answers += classifier.guesses(outputs)
+        return answers
+
+    def __repr__(self) -> str:
+        return described(self.about, self._facts())
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return described_in_html(self.about, self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        classes = None if self.classifier is None else self.classifier.names
+        return facts_of(self.spec, self._objective is not None, classes, self.device)
 
     @property
     def objective(self) -> Reconstructing:
@@ -103,40 +202,109 @@ class Model:
         """Where the weights are."""
         return self.encoder.cls_token.device
 
-    @torch.inference_mode()
-    def embed(self, images: Images) -> Embedding:
-        """Features of image files, or of a tensor [b c h w] of the type used in training (uint8 or float32).
+    def embed(
+        self,
+        images: Images,
+        *,
+        batch_size: int = 64,
+        patches: bool = True,
+        progress: bool | None = None,
+    ) -> Embedding:
+        """Features of images, a row for each.
 
-        Files are resized and cropped to the training size; tensors may have any size that is a multiple
-        of the patch size. Nothing is hidden, and the same image always gives the same features. Grey is repeated for a
-        colour model, and colour becomes luma for a grey one.
+        Nothing is hidden, and the same image always gives the same features. Files, pictures and arrays are resized and
+        cropped to the training size; batches of tensors are taken as they are, in any size that is a multiple of the
+        patch size. Grey is repeated for a colour model, and colour becomes luma for a grey one.
+
+        Args:
+            images: a file, a folder, a Pillow picture, an array [h w] or [h w c], a tensor [c h w] or [b c h w], a list of
+                those, a torch Dataset of images or (image, label) pairs, or a DataLoader of batches [b c h w].
+            batch_size: how many images pass the encoder together.
+            patches: whether to keep the token of every patch, too, which takes n times the memory.
+            progress: whether to show a bar; on a terminal or in a notebook if not given.
+
+        Raises:
+            SettingsError: for anything else.
+            DataError: if an image cannot be read.
+            ResourceError: if the patch tokens do not fit in memory.
         """
-        if len(images) == 0:
-            raise SettingsError(
-                "there are no images to embed; give files, or a tensor with at least one image"
+        room = _USABLE * memory_available(torch.device("cpu"))
+        parts: list[Embedding] = []
+        taken = 0
+        for part in self.embed_batches(
+            images, batch_size=batch_size, patches=patches, progress=progress
+        ):
+            parts.append(part)
+            taken += part.patches.nbytes
+            if taken > room:
+                raise ResourceError(
+                    f"the patch tokens of {sum(len(part.cls) for part in parts):,} images fill the memory; leave them out "
+                    "with patches=False, or take embed_batches(...), which gives them batch by batch"
+                )
+        return Embedding(
+            torch.cat([part.cls for part in parts]),
+            torch.cat([part.mean for part in parts]),
+            torch.cat([part.patches for part in parts]),
+            tuple(name for part in parts for name in part.names),
+        )
+
+    def embed_batches(
+        self,
+        images: Images,
+        *,
+        batch_size: int = 64,
+        patches: bool = True,
+        progress: bool | None = None,
+    ) -> Iterator[Embedding]:
+        """As `embed`, batch by batch, so that memory does not grow with the number of images; on the CPU."""
+        for names, batch in self._batches(images, batch_size, self.transform, "embed", progress):
+            with torch.no_grad():
+                encoded = self.encoder.encode(self.checked(batch))
+            tokens = encoded.patches if patches else encoded.patches[:, :0]
+            cls, mean = encoded.cls.mean(1), encoded.patches.mean(1)
+            yield Embedding(cls.cpu(), mean.cpu(), tokens.cpu(), tuple(names))
+
+    def _batches(
+        self,
+        images: Images,
+        batch_size: int,
+        view: Callable[[Any], Tensor],
+        what: str,
+        progress: bool | None,
+    ) -> Iterator[NamedBatch]:
+        found = in_batches(self._opened(images), self.spec.channels, view, batch_size)
+        return with_bar(found.batches, found.total, what, progress)
+
+    def _opened(self, images: Images) -> Images | Opened:
+        """A folder, pattern or spec with its images opened as in training; all else as it is."""
+        if isinstance(images, str | Path):
+            if not is_data(str(images)):
+                return images
+            images = find_source(str(images), like=self.bands)
+        if not is_source(images):
+            return images
+        channels, statistics = self.spec.channels, self.spec.statistics
+        sources = [
+            with_channels(
+                read_as(images.open(split), statistics), channels, "the model was trained on"
             )
-        if not isinstance(images, Tensor):
-            size = self.spec.image_size
-            images = torch.stack([center_crop(self.read(path), size) for path in images])
-        values = self.spec.statistics.values
-        if images.dtype != getattr(torch, values) or images.ndim != 4:
-            raise SettingsError(
-                f"images must be files or a {values} tensor [b c h w], got {images.dtype} "
-                f"of shape {tuple(images.shape)}"
-            )
-        if images.dtype == torch.uint8 and {images.shape[1], self.spec.channels} == {1, 3}:
-            images = to_channels(images, self.spec.channels)
-        if images.shape[1] != self.spec.channels:
-            raise SettingsError(
-                f"this model was trained on {self.spec.channels} channels, got {images.shape[1]}"
-            )
-        encoded = self.encoder.encode(images.to(self.device))
-        return Embedding(encoded.cls.mean(1), encoded.patches.mean(1), encoded.patches)
+            for split in images.splits()
+        ]
+        return Opened(sources, statistics)
+
+    def checked(self, images: Shaped[Tensor, "b c h w"]) -> Shaped[Tensor, "b new_c h w"]:
+        """A batch on the model's device, with its channels.
+
+        Raises:
+            SettingsError: if it is no batch of images, or of other values than in training.
+            DataError: if floats are not from 0 to 1, for a model of pictures.
+        """
+        return checked(images, self.spec.channels, self.spec.statistics.values).to(self.device)
 
     def reconstruct(
         self,
-        image: str | Path | Shaped[Tensor, "c h w"],
-        mask: PatchMask | AnyMasking | Tensor | None = None,
+        image: str | Path | Picture,
+        mask: PatchMask | AnyMasking | NDArray[Any] | Tensor | None = None,
         *,
         seed: int = 0,
         levels: Levels = "neighbors",
@@ -144,13 +312,18 @@ class Model:
         """Hide parts of an image and rebuild them.
 
         Args:
-            image: a file or pixels; resized to about the training area, keeping its aspect ratio, unless
-                `mask` is a `PatchMask` made for it.
-            mask: a masking, a `PatchMask`, or pixels [h w] where True is hidden; the masking of the
-                pretraining if not given.
+            image: a file, a Pillow picture, an array or a tensor; resized to about the training area, keeping its aspect
+                ratio, unless `mask` is a `PatchMask` made for it.
+            mask: a masking, a `PatchMask`, or an array that is True where something is hidden: pixels [h w], patches
+                [rows columns], or patches in row-major order [n]; the masking of the pretraining if not given.
             seed: seed of a random masking.
             levels: where mean and deviation of a hidden patch come from, if the target is normalised
                 pixels: from its visible neighbours, or from the hidden patch itself (which is cheating).
+
+        Raises:
+            RunError: if the weights hold no decoder.
+            SettingsError: if the mask is something else, or hides nothing or everything.
+            DataError: if the image cannot be read.
         """
         if not (isinstance(mask, PatchMask) and isinstance(image, Tensor)):
             image = self.fit(image)
@@ -163,10 +336,9 @@ class Model:
             self.spec.statistics,
         )
 
-    def fit(self, image: str | Path | Shaped[Tensor, "c h w"]) -> Shaped[Tensor, "c new_h new_w"]:
+    def fit(self, image: str | Path | Picture) -> Shaped[Tensor, "c new_h new_w"]:
         """Resize the image to about the training area, keeping its aspect ratio, to a multiple of the mask unit."""
-        is_tensor = isinstance(image, Tensor)
-        pixels = self.spec.statistics.in_units(image) if is_tensor else self.read(image)
+        pixels = self.read(image)
         size = Size(pixels.shape[-2], pixels.shape[-1])
         unit = self.encoder.patch_size * side_of(self.objective.masking)
         return center_crop(pixels, fitted_size(size, self.spec.image_size, unit))
@@ -174,16 +346,21 @@ class Model:
     def mask_for(
         self,
         pixels: Shaped[Tensor, "c h w"],
-        mask: PatchMask | AnyMasking | Tensor | None,
+        mask: PatchMask | AnyMasking | NDArray[Any] | Tensor | None,
         seed: int,
     ) -> PatchMask:
-        """The mask for one image: drawn, from painted pixels, or `mask` itself if it is a `PatchMask`."""
+        """The mask for one image: drawn, from an array, or `mask` itself if it is a `PatchMask`; see `reconstruct`."""
         if isinstance(mask, PatchMask):
             return mask
         grid = self.objective.grid_of(pixels[None])
-        if isinstance(mask, Tensor):
+        if isinstance(mask, np.ndarray | Tensor):
             return PatchMask(*(part.to(self.device) for part in painted_mask(mask, grid)))
         masking = self.objective.masking if mask is None else mask
+        if not isinstance(masking, Masking):
+            raise SettingsError(
+                "a mask is an array or tensor that is True where something is hidden ([h w], [rows columns] or [n]), or a "
+                f"masking such as unmask.RandomMasking(); got {type(mask).__name__}"
+            )
         drawn = draw_masks(masking, pixels[None], grid, generator(self.device, "reconstruct", seed))
         return PatchMask(*(part[:1] for part in drawn))
 
@@ -192,12 +369,16 @@ class Model:
         """How multi-band images were read in training; None if it was not on such images."""
         return self.run.band_reading if self.run else None
 
-    def read(self, path: str | Path) -> Shaped[Tensor, "c h w"]:
-        """The pixels of a file, in the form used in training.
+    def read(self, image: str | Path | Picture) -> Shaped[Tensor, "c h w"]:
+        """The pixels of a file or of a picture in memory, in the form used in training.
 
         Raises:
             DataError: with the file and the reason.
         """
+        if not isinstance(image, str | Path):
+            statistics = self.spec.statistics
+            return pixels_of(image, self.spec.channels, statistics.values, statistics.levels)
+        path = image
         try:
             check_file(Path(path), None if Path(path).suffix.lower() == ".npy" else LARGEST_FILE)
             return self.spec.statistics.in_units(self._decoded(Path(path)))
@@ -217,15 +398,3 @@ class Model:
                 f"has {len(image)} channels, but the model was trained on {self.spec.channels}"
             )
         return image
-
-
-def painted_mask(painted: Tensor, grid: Size) -> PatchMask:
-    """The mask that hides every patch that is at least half painted.
-
-    Raises:
-        SettingsError: if that hides nothing or everything.
-    """
-    share = torch.nn.functional.interpolate(painted[None, None].float(), tuple(grid), mode="area")
-    removed = (share >= 0.5).flatten(1)
-    check_count(int((~removed).sum()), removed.shape[1])
-    return PatchMask.of(removed)

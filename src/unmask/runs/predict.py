@@ -13,15 +13,14 @@ from unmask.annotations import AnyAnnotations, ClassMaps, Objects, Unlabelled, i
 from unmask.contracts import ImageSource
 from unmask.data.in_order import Unreadable
 from unmask.data.labelled import NAMED, with_names
-from unmask.errors import DataError, listed
-from unmask.files import read_json
+from unmask.errors import listed
+from unmask.runs.classifier import Classifier
 from unmask.runs.finetune import Finetune, Tuned
 from unmask.runs.folder import RunFolder
 from unmask.runs.model import Model, load
 from unmask.runs.run import Run
 from unmask.spec import kind_of
 from unmask.tasks.task import Prediction
-from unmask.training.checkpoint import fill
 from unmask.training.hardware import Hardware
 
 
@@ -37,22 +36,30 @@ class Answer(NamedTuple):
 class Predictor(NamedTuple):
     """A fine-tuned module with what it needs to predict."""
 
-    tuned: Tuned
-    thresholds: tuple[float, ...] | None
-    """For multi-label tasks: the probability from which on an image belongs to a class."""
+    classifier: Classifier
     model: Model
     """Its encoder; it reads image files as in training."""
 
     @property
+    def tuned(self) -> Tuned:
+        """The fine-tuned module."""
+        return self.classifier.tuned
+
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """See `Classifier`."""
+        return self.classifier.thresholds
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of the classes."""
-        return self.tuned.job.annotations.names
+        return self.classifier.names
 
     def answers(self, outputs: Tensor, truth: Any, names: list[str]) -> list[Answer]:
         """Turn outputs of the module into an answer for each image; `truth` is None if the classes are not known."""
-        predictions = self.tuned.job.recipe.task.predictions(outputs, self.thresholds)
         kind = self.tuned.job.annotations
         known = [None] * len(names) if truth is None else [_classes(one, kind) for one in truth]
+        predictions = self.classifier.predictions(outputs)
         return [Answer(*each) for each in zip(names, known, predictions, strict=True)]
 
 
@@ -62,23 +69,10 @@ def load_predictor(path: Path | str, device: str = "cpu") -> Predictor:
     Raises:
         RunError: if there is no such run, or no checkpoint yet.
     """
-    folder = RunFolder(path)
-    run = Run.read(folder, Finetune.command)
-    assert isinstance(run.job, Finetune)
-    checkpoint, _ = folder.newest_whole()
-    module = run.build()
-    fill(module, checkpoint.read("model"), checkpoint.folder)
-    tuned = Tuned(module.to(device).eval(), run.job, run.statistics)
-    return Predictor(tuned, _thresholds(folder), load(path, device))
-
-
-def _thresholds(folder: RunFolder) -> tuple[float, ...] | None:
-    """The thresholds chosen at the end of training; None before that, or for a task without thresholds."""
-    try:
-        thresholds = read_json(folder.results).get("thresholds")
-        return None if thresholds is None else tuple(float(value) for value in thresholds)
-    except (OSError, DataError, AttributeError, TypeError, ValueError):
-        return None
+    Run.read(RunFolder(path), Finetune.command)
+    model = load(path, device)
+    assert model.classifier is not None
+    return Predictor(model.classifier, model)
 
 
 def predict_source(

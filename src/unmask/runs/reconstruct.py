@@ -1,20 +1,25 @@
 """Hide parts of an image, rebuild them, and compare the error with simple baselines."""
 
+import io
 import math
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource, Size
 from unmask.data.statistics import read_as
 from unmask.data.views import center_crop
-from unmask.errors import DataError
-from unmask.masks import PatchMask
+from unmask.errors import DataError, SettingsError
+from unmask.masks import PatchMask, check_count
 from unmask.patches import denormalize, patchify, pixels_of, size_of, unpatchify
+from unmask.pictures.sheet import Row, save_sheet, sheet
 from unmask.targets.pixels import Levels
 from unmask.traits import Reconstructing
 
@@ -38,6 +43,60 @@ class Reconstruction(NamedTuple):
     has no pixel values."""
     interpolation_error: float
     """The error of linear interpolation from the visible patches."""
+    statistics: ChannelStatistics
+    """What is black and what is white in each channel, for pictures."""
+
+    def picture(self, bands: tuple[int, ...] | None = None) -> Image.Image:
+        """The four forms side by side, with the errors below; small ones are enlarged.
+
+        `bands` are the channels to show, counted from 0: three as red, green and blue, or one as grey; the first ones if
+        not given.
+        """
+        return sheet(HEADINGS, [Row(self.versions(bands), self._caption())], [])
+
+    def versions(self, bands: tuple[int, ...] | None = None) -> list[Tensor]:
+        """The four forms [c h w] scaled for display, from 0 to 1, and NaN for missing values; see `picture`."""
+        chosen = list(bands) if bands else slice(None)
+        forms = (self.masked, self.rebuilt, self.pasted, self.original)
+        return [self.statistics.stretched(pixels)[chosen] for pixels in forms]
+
+    def show(self) -> None:
+        """Open the picture in the system's viewer; in a notebook, the result as the last line of a cell shows it too."""
+        self.picture().show()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture to a file; its ending says the format, such as .png.
+
+        Raises:
+            SettingsError: if the ending is not that of a picture, or the file cannot be written.
+        """
+        path = Path(path).expanduser()
+        try:
+            save_sheet(self.picture(), path)
+        except ValueError:
+            raise SettingsError(f"{path} has no ending of a picture; use .png") from None
+        except OSError as error:
+            raise SettingsError(f"{path} cannot be written ({error.strerror or error})") from None
+        return path
+
+    def _repr_png_(self) -> bytes:
+        """For notebooks."""
+        file = io.BytesIO()
+        self.picture().save(file, "PNG")
+        return file.getvalue()
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.original.shape[-2:]))
+        return f"Reconstruction of {size} pixels: {self._caption()}; .show() or .save('sheet.png')"
+
+    def _caption(self) -> str:
+        if math.isnan(self.error):
+            return "the target has no pixel values, so there is no error"
+        return f"error {self.error:.2f} of 255, interpolation {self.interpolation_error:.2f}"
+
+
+HEADINGS = ["masked", "reconstruction", "with visible patches", "original"]
+"""What stands above the forms of a `Reconstruction` in a picture."""
 
 
 @torch.inference_mode()
@@ -61,6 +120,7 @@ def reconstruct(
         original=original,
         error=error if objective.target.gives_levels else math.nan,
         interpolation_error=_levels_off(statistics.stretched(filled), truth, hidden),
+        statistics=statistics,
     )
 
 
@@ -157,3 +217,23 @@ def fitted_size(image: Size, trained: Size, patch_size: int) -> Size:
     height, width = (max(1, round(side * scale / patch_size)) for side in image)
     most = max(1, 2 * area // patch_size**2)
     return Size(min(height, most) * patch_size, min(width, most) * patch_size)
+
+
+def painted_mask(painted: NDArray[Any] | Tensor, grid: Size) -> PatchMask:
+    """The mask that hides every patch that is at least half painted; `painted` is [h w], or [n] with a value a patch.
+
+    Raises:
+        SettingsError: if that hides nothing or everything, or has another shape.
+    """
+    wanted = torch.as_tensor(painted)
+    if wanted.ndim == 1 and len(wanted) == grid.height * grid.width:
+        wanted = wanted.reshape(tuple(grid))
+    if wanted.ndim != 2 or 0 in wanted.shape:
+        raise SettingsError(
+            f"a mask has the shape [h w] in pixels, [{grid.height} {grid.width}] in patches or "
+            f"[{grid.height * grid.width}], got {list(wanted.shape)}"
+        )
+    share = torch.nn.functional.interpolate(wanted[None, None].float(), tuple(grid), mode="area")
+    removed = (share >= 0.5).flatten(1)
+    check_count(int((~removed).sum()), removed.shape[1])
+    return PatchMask.of(removed)

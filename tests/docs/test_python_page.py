@@ -1,0 +1,59 @@
+"""Every block of docs/python.md runs, one after another, with recipes so small that a step takes milliseconds."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jaxtyping
+import pytest
+import torch
+from PIL import Image
+from runs import tiny, tiny_transfer
+
+PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes of the page's runs: those of the tests."""
+    pretrain, finetune = "unmask.commands.pretrain", "unmask.commands.finetune"
+    named = SimpleNamespace(recipe=tiny.RECIPE)
+    monkeypatch.setattr(f"{pretrain}.choose_recipe", lambda *_: ("tiny", "it is a test"))
+    monkeypatch.setattr(f"{pretrain}.RECIPES", {"tiny": named})
+    monkeypatch.setattr(f"{pretrain}.with_smaller_parts", lambda recipe, *_: recipe)
+    monkeypatch.setattr(f"{finetune}._recipe", lambda *_: ("tiny", tiny_transfer.TRANSFER))
+    monkeypatch.setattr("unmask.console.hardware.cores", lambda: 1)
+    monkeypatch.setattr("unmask.console.hardware.free_cores", lambda: 1)
+    # the page has classes without annotations
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.mark.slow
+def test_every_block_runs(
+    small: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny.write_images(tmp_path / "photos")
+    tiny.write_classes(tmp_path / "animals")
+    names: dict[str, Any] = {}
+    for block in BLOCKS:
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert names["vectors"].shape == (12, 8)
+    assert names["tokens"].shape == (12, 17, 8)
+    assert torch.equal(names["encoder"](names["batch"]), names["tokens"])
+    assert names["classifier"].classes == ("cats", "dogs")
+    for picture in ("sheet.png", "lower_half.png"):
+        with Image.open(tmp_path / picture) as image:
+            assert min(image.size) > 128
+    said = capsys.readouterr().out
+    assert "Model: tiny, step 6" in said
+    assert "top-1 " in said
+
+
+def test_the_page_has_blocks() -> None:
+    assert len(BLOCKS) >= 8
