@@ -110,7 +110,7 @@ def main() -> None:
 def _run(arguments: list[str]) -> int:
     """Run a command; returns the exit status. Torch is imported after the flags are checked."""
     from unmask.console.first_look import answered, closest_command
-    from unmask.console.screen import say_loading, take_verbosity
+    from unmask.console.verbosity import take_verbosity
 
     command, *rest = arguments
     rest = take_verbosity(rest)
@@ -130,6 +130,8 @@ def _run(arguments: list[str]) -> int:
     if answered(command, rest):
         return 0
     if command not in _WITHOUT_TORCH:
+        from unmask.console.screen import say_loading
+
         say_loading()
     module = import_module(f"unmask.commands.{command}")
     if command not in _WITHOUT_TORCH:

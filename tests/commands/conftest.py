@@ -10,6 +10,7 @@ from commands.said import Said, Unmask, plain
 from runs import tiny
 
 from unmask import cli
+from unmask.console.verbosity import VERBOSITY
 from unmask.runs.folder import RunFolder
 
 
@@ -34,6 +35,7 @@ def unmask(
     # One core: watching the others takes time, and several threads in each of several test processes stall each other.
     monkeypatch.setattr("unmask.console.hardware.cores", lambda: 1)
     monkeypatch.setattr("unmask.console.hardware.free_cores", lambda: 1)
+    monkeypatch.setenv(VERBOSITY, "normal")  # --quiet changes it
     threads = torch.get_num_threads()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

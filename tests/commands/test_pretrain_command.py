@@ -17,7 +17,7 @@ import pytest
 from commands.said import Unmask
 from runs import tiny
 
-from unmask.console.screen import VERBOSITY
+from unmask.console.verbosity import VERBOSITY
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 

@@ -17,7 +17,11 @@ from unmask.console.studies import make_folder, with_kept_threads
 from unmask.errors import DataError
 from unmask.runs.folder import RunFolder
 
-NOT_COMPUTING = {"pack", "completion"}  # packing decodes and encodes in --workers processes
+NOT_COMPUTING = {
+    "pack",
+    "completion",
+    "report",
+}  # packing decodes and encodes in --workers processes
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import threading
 import pytest
 
 from unmask.console.processes import signals
-from unmask.console.screen import VERBOSITY, console, notes, say_loading, take_verbosity, wrapped
+from unmask.console.screen import console, notes, say_loading, wrapped
+from unmask.console.verbosity import VERBOSITY, take_verbosity
 
 
 def test_lines_break_between_words_and_go_on_below_their_text() -> None:

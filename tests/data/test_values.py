@@ -14,6 +14,7 @@ from runs import tiny
 
 from unmask.contracts import Size
 from unmask.data import AnySource, Digits, Folder, LabelsFile, Parquet, Shards, Tiff
+from unmask.data.held import hold
 from unmask.data.labelled import Subset
 from unmask.encoders import ViT
 from unmask.errors import DataError
@@ -66,6 +67,10 @@ SOURCES = {
     "tiff of bytes, some missing": (lambda root: bands(root, np.uint8, no_data=7.0), "float32"),
     "labels-file": (with_labels, "float32"),
     "arrays in shards": (arrays_in_shards, "float32"),
+    "held": (
+        lambda _: hold(np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8), labels=False),
+        "uint8",
+    ),
 }
 
 

@@ -161,13 +161,13 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     encoder = command_line.words[0]
     is_scratch = encoder == "scratch" and not Path(encoder).exists()
     weights = None if is_scratch else _weights(encoder)
-    console.print(f"reading   {command_line.words[1]} ...")
     spec = _source(
         command_line.words[1],
         command_line.flags.get("data-kind"),
         command_line.flags.get("labels-file"),
         weights,
     )
+    console.print(f"reading   {command_line.words[1]} ...")
     labelled = open_annotated(spec, command_line.seed)
     name, default = _recipe(command_line, wanted, weights, labelled.train)
     args = COMMAND.parse(arguments, Arguments(recipe=default))

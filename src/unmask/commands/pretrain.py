@@ -172,8 +172,8 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         raise SettingsError(
             "which images? `unmask pretrain FOLDER`, or `unmask pretrain digits` to try it out"
         )
-    console.print(f"reading   {command_line.words[0]} ...")
     spec = command_line.source(like.band_reading if like else None)
+    console.print(f"reading   {command_line.words[0]} ...")
     if like is None and "recipe" in flags:
         find_recipe(flags["recipe"])  # report a misspelt name before scanning the images
     minutes = minutes_of(flags)

@@ -76,8 +76,8 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     wanted = command_line.flags.get("recipe")
     if wanted is not None:
         find_tokenizer(wanted)  # report a misspelt name before scanning the images
-    console.print(f"reading   {command_line.words[0]} ...")
     spec = command_line.source()
+    console.print(f"reading   {command_line.words[0]} ...")
     images = Tokenize.open(spec, command_line.seed)
     name, default = _recipe(command_line, images)
     args = COMMAND.parse(arguments, Arguments(recipe=default))

@@ -59,7 +59,7 @@ def _page(command: str, start: Values) -> Iterator[str]:
             default = _default(flag, start)
             yield from _row(f"--{name} {flag.metavar}", _brief(flag.help) + default)
     yield ""
-    yield f"`unmask {command} --help-all` lists all flags."
+    yield f"`unmask {command} --help-all` lists all flags; -q says less, -v says more."
     if recipe_root(command) and "recipe" not in start:
         yield f"(recipe's): set by the recipe. `unmask {command} --recipe NAME --help` shows the"
         yield "numbers of one; `unmask help recipes` lists them."

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unmask.console.bars import State, watched
-from unmask.console.screen import Screen, console, notes, verbosity
+from unmask.console.screen import Screen, console, notes
+from unmask.console.verbosity import verbosity
 from unmask.contracts import ImageSource
 from unmask.data.labelled import with_channels
 from unmask.errors import ResourceError

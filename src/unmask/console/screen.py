@@ -6,15 +6,10 @@ Does not import torch, so that a command can speak before it does.
 import os
 import re
 import textwrap
-from collections.abc import Sequence
-from typing import Literal
 
 from rich.console import Console, RenderableType
 
-VERBOSITY = "UNMASK_VERBOSITY"
-"""The environment variable that says how much is printed: quiet, normal or verbose."""
-
-_FLAGS = {"--quiet": "quiet", "-q": "quiet", "--verbose": "verbose", "-v": "verbose"}
+from unmask.console.verbosity import verbosity
 
 _WIDE = 160  # columns of tables in a pipe or file
 
@@ -22,21 +17,6 @@ _WIDE = 160  # columns of tables in a pipe or file
 _HEADING = re.compile(r"warning: |note: |(?=.{9} \S)(?:\S{1,8} {2,}|\S{9} | {10})")
 # lines that hold a command to be pasted stay whole
 _COMMAND = re.compile(r"(?:^|: +)unmask [a-z]")
-
-
-def verbosity() -> Literal["quiet", "normal", "verbose"]:
-    """How much is printed."""
-    value = os.environ.get(VERBOSITY)
-    return value if value in ("quiet", "verbose") else "normal"
-
-
-def take_verbosity(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a command without --quiet and --verbose (-v), which hold from now on."""
-    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    chosen = [word for word in words if word in _FLAGS]
-    if chosen:
-        os.environ[VERBOSITY] = _FLAGS[chosen[-1]]
-    return [word for word in words if word not in _FLAGS] + list(arguments[len(words) :])
 
 
 class Screen:
