@@ -1,8 +1,9 @@
 """Recipes for a time: the encoder, batch and rate for so much computing.
 
-Batch and rate: at equal compute on CIFAR-10 (6 blocks of 192, one seed), batches of 64 at a highest rate of 1e-3 beat batches of
-256 by 8 points of k-NN after an eighth of 20 minutes of two cores, and hiding 87.5 % with a decoder of one block by 2 more.
-The other numbers are first choices; `studies/minutes.py` compares them.
+Measured with `studies/minutes.py` at equal processor time (studies/minutes.md; CIFAR-10, one seed): batches of 64 at a highest rate
+of 1e-3 beat 32 and 128 and half and double the rate; a cross-attention decoder of two blocks that rebuilds a third of the hidden
+patches beats one block of self-attention, 75 % hidden, several masks, rising sizes and noise masks. On digits, half of 16
+patches is better than a quarter. `LEAST_STEPS` and `COOLDOWN` are first choices.
 """
 
 import math
