@@ -118,6 +118,9 @@ def _run(arguments: list[str]) -> int:
         from unmask.console.completion import say_candidates
 
         return say_candidates(rest, COMMANDS)
+    if command == "help" and (not rest or rest[0] in ("-h", "--help", "--help-all")):
+        print(_help())
+        return 0
     if command == "help":
         command, rest = rest[0], ["--help", *rest[1:]]
         if command == "recipes":
@@ -129,7 +132,7 @@ def _run(arguments: list[str]) -> int:
         raise closest_command(command, COMMANDS)
     if answered(command, rest):
         return 0
-    if command not in _WITHOUT_TORCH:
+    if command not in _WITHOUT_TORCH and os.environ.get("RANK", "0") == "0":
         from unmask.console.screen import say_loading
 
         say_loading()

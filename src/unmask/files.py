@@ -55,6 +55,8 @@ def unwritable(path: Path) -> str:
         existing = next(part for part in (place, *place.parents) if part.exists())
     except PermissionError as error:
         return f"no permission to look into {error.filename}"
+    except OSError as error:  # such as a name that is too long
+        return error.strerror or str(error)
     if existing == place and existing.is_file():
         return "" if os.access(existing, os.W_OK) else f"{existing} is not writable"
     is_fit = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)

@@ -50,3 +50,7 @@ def test_words_that_are_neither(unmask: Unmask, trained: RunFolder) -> None:
     said = unmask("doctor", trained.root, "--recipe", "mae-b16")
     assert said.status == 1
     assert "leave out --recipe" in said.err
+
+
+def test_batches_are_those_that_pretraining_takes(unmask: Unmask, images: Path) -> None:
+    assert "12 images in batches of 16" in unmask("doctor", images).out

@@ -200,7 +200,8 @@ def test_a_place_that_cannot_be_written_is_refused_first(unmask: Unmask, images:
     Path("file").write_text("")
     said = unmask("pretrain", images, "--out", "file/run")
     assert said.status == 1
-    assert "--out file/run cannot be written: Not a directory" in said.err
+    assert "--out file/run cannot be written: " in said.err
+    assert "file is not a writable folder" in said.err
 
 
 @pytest.mark.parametrize("word", ["a" * 300, "a:" + "b" * 300, f"--{'a' * 300}", "a=" + "b" * 300])
@@ -330,3 +331,10 @@ def test_bash_completes_with_the_script(unmask: Unmask, tmp_path: Path) -> None:
         ["bash", "-c", ask], capture_output=True, text=True, env={**os.environ, "PATH": path}
     )
     assert ended.stdout == "dino-s16 dino-b16 dino-ti4\n", ended.stderr
+
+
+@pytest.mark.parametrize("words", [["help"], ["help", "-q"], ["help", "-h"], ["help", "--help"]])
+def test_help_alone_is_the_general_help(unmask: Unmask, words: list[str]) -> None:
+    said = unmask(*words)
+    assert said.status == 0
+    assert said.raw == unmask("--help").raw

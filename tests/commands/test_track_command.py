@@ -173,6 +173,8 @@ def test_a_finished_run_is_sent(unmask: Unmask, trained: RunFolder) -> None:
     )
     assert len(Fake.opened) == 2
     assert all(fake.lines == logged("run") for fake in Fake.opened)
+    assert not RunFolder("run").tracked.exists(), "a copy is not continued by --resume"
+    assert "which tracker? one or several of " in unmask("report", "run", "--send", ",").err
     said = unmask("report", "run", "--send", "mlflow", "--out", "x.html")
     assert "--send writes no page; leave out --out" in said.err
 
@@ -259,6 +261,12 @@ def test_trackio_is_in_the_folder(place: Place, monkeypatch: pytest.MonkeyPatch)
     assert where == str(place.root / "trackio")
     assert (options["name"], options["resume"]) == ("my run", "never")
     assert calls[1:] == [(3, {"loss": 1.0}), "finished"]
+    other = place.root.parent / "other"
+    Trackio(place._replace(root=other))
+    assert calls[-1][0] == str(other / "trackio")
+    monkeypatch.setenv("TRACKIO_DIR", "mine")
+    Trackio(place)
+    assert calls[-1][0] == "mine"
 
 
 def test_tensorboard_really(place: Place) -> None:

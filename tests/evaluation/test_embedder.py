@@ -98,6 +98,8 @@ def test_names_of_values(run: Path) -> None:
 def test_what_is_wrong(run: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"shape \(200, 64\) is a table of values, not images;"):
         unmask.Embedder(run).fit(IMAGES.reshape(200, 64))
+    with pytest.raises(SettingsError, match=r"shape \(200, 64\) is a table of values, not images;"):
+        unmask.Embedder(run).fit(torch.from_numpy(IMAGES.reshape(200, 64)))
     with pytest.raises(NotFittedError, match="call fit with training images first"):
         unmask.Embedder(run).transform(IMAGES)
     with pytest.raises(SettingsError, match='pooling is "mean" or "class", got \'max\''):

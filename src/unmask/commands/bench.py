@@ -100,7 +100,7 @@ def _recipe(flags: dict[str, str], source: ImageSource | None) -> tuple[str, Rec
         on_cpu = find_device(flags.get("device", "auto")).type == "cpu"
         name, reason = ("mae-ti4", "a CPU") if on_cpu else ("mae-b16", "a GPU")
         reason = f"it suits {reason}"
-    notes.print(f"recipe    {name}, because {reason}; {other_recipes('bench')}")
+    notes.print(f"recipe    {name}, because {reason}; {other_recipes()}")
     return name, RECIPES[name].recipe
 
 

@@ -18,6 +18,7 @@ from unmask.doctor.examine import examine_images, examine_run
 from unmask.doctor.finding import Finding, Severity
 from unmask.errors import SettingsError, UnmaskError
 from unmask.recipes import choose_recipe, find_recipe
+from unmask.recipes.by_time import with_more_steps
 from unmask.runs.folder import RunFolder
 from unmask.runs.images_of_run import as_begun, place_of
 from unmask.runs.run import Run
@@ -96,7 +97,10 @@ def _of_images(args: Arguments) -> list[Finding]:
     source = find_source(args.what, args.data_kind).open("train")
     name = args.recipe or choose_recipe(source.typical_size(), len(source))[0]
     notes.print(f"looking at {len(source):,} images for the recipe {name} ...")
-    return examine_images(source, find_recipe(name), measure(source))
+    recipe = find_recipe(name)
+    if args.recipe is None:  # as `unmask pretrain` does
+        recipe = with_more_steps(recipe, len(source))
+    return examine_images(source, recipe, measure(source))
 
 
 def _say(findings: list[Finding]) -> None:

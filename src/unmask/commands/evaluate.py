@@ -373,7 +373,7 @@ def _recipe(request: _Request, model: Model) -> Transfer:
     if request.recipe is None:
         recipe = replace(recipe, encoder=encoder, image_size=model.spec.image_size)
         if not request.flags.augment:
-            notes.print(f"recipe    {name}; {other_recipes('finetune')}")
+            notes.print(f"recipe    {name}; {other_recipes()}")
     elif not recipe.encoder.fits(encoder):
         raise SettingsError(
             f"the encoder has {shape_of(encoder)}, and recipe {name} is for {shape_of(recipe.encoder)}; "

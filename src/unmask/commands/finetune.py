@@ -291,7 +291,7 @@ def _recipe(
         name = choose_scratch(size)
         recipe = TRANSFERS[name].recipe
         console.print(
-            f"recipe    {name}, for images of about {size.height} x {size.width} pixels; {other_recipes('finetune')}"
+            f"recipe    {name}, for images of about {size.height} x {size.width} pixels; {other_recipes()}"
         )
     recipe = for_annotations(recipe, source.annotations)
     return name, with_smaller_batch(recipe, len(source), command_line)

@@ -367,7 +367,7 @@ def _recipe(
         )
         return name, recipe
     name, reason = choose_recipe(_size(command_line, source), len(source))
-    console.print(f"recipe    {name}, because {reason}; {other_recipes('pretrain')}")
+    console.print(f"recipe    {name}, because {reason}; {other_recipes()}")
     return name, RECIPES[name].recipe
 
 

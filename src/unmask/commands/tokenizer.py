@@ -168,7 +168,7 @@ def _recipe(command_line: Peek, images: Images) -> tuple[str, Tokenizing]:
     size = images.train.typical_size()
     name = choose_tokenizer(size)
     console.print(
-        f"recipe    {name}, for images of about {size.height} x {size.width} pixels; {other_recipes('tokenizer')}"
+        f"recipe    {name}, for images of about {size.height} x {size.width} pixels; {other_recipes()}"
     )
     return name, with_smaller_batch(TOKENIZERS[name].recipe, len(images.train), command_line)
 

@@ -72,6 +72,8 @@ def accompanied(
     try:
         yield passing
     finally:
-        trackers.close()
-        if report is not None:
-            report.finish()
+        try:
+            if report is not None:
+                report.finish()
+        finally:
+            trackers.close()

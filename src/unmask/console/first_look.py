@@ -1,6 +1,5 @@
 """What a command answers before torch is imported: its help, and what is wrong with its flags."""
 
-import tempfile
 from pathlib import Path
 
 from unmask.console.command_line import Line, split
@@ -8,6 +7,7 @@ from unmask.console.flag_table import Values, recipe_root, recipes_for, table
 from unmask.console.flag_values import check, read
 from unmask.console.help_text import help_of
 from unmask.errors import SettingsError, closest
+from unmask.files import unwritable
 
 _OTHER_KINDS = {"pretrain": "pretraining", "finetune": "fine-tuning", "tokenizer": "a tokenizer"}
 
@@ -77,16 +77,8 @@ def _check_out(path: str) -> None:
     """
     if path.startswith("~"):
         return  # the command says what is wrong with a home folder
-    parent = Path(path).absolute().parent
-    try:
-        while not parent.exists():
-            parent = parent.parent
-        with tempfile.TemporaryDirectory(dir=parent, prefix=".unmask-"):
-            pass
-    except OSError as error:
-        raise SettingsError(
-            f"--out {path} cannot be written: {error.strerror} in {parent}; choose another folder"
-        ) from None
+    if reason := unwritable(Path(path)):
+        raise SettingsError(f"--out {path} cannot be written: {reason}; choose another folder")
 
 
 _MEANT = {

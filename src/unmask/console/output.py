@@ -106,9 +106,9 @@ def _say(words: str, to: Screen, warns: bool = False) -> None:
         to.print(f"          {words}")
 
 
-def other_recipes(command: str) -> str:
+def other_recipes() -> str:
     """How to choose another recipe, in words."""
-    return f"--recipe chooses another (`unmask {command} --help` lists them)"
+    return "--recipe chooses another (`unmask help recipes` lists them)"
 
 
 def check_writable(path: Path) -> None:

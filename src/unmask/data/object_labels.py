@@ -12,6 +12,8 @@ from unmask.data.labels import Labels, unlabelled
 from unmask.data.objects import ByNumber, label_of
 from unmask.errors import SettingsError
 
+_MOST_CLASSES = 100_000  # more than any set has; years and ids are larger
+
 
 def labels_of(values: Sequence[Any], names: Sequence[str] | None) -> Labels:
     """Labels from one value per image: a class by number or by name, 0 or 1 for each of several classes, or None.
@@ -34,6 +36,10 @@ def labels_of(values: Sequence[Any], names: Sequence[str] | None) -> Labels:
         )
     if all(isinstance(value, int) for value in known):
         numbers = np.array([UNKNOWN if value is None else int(value) for value in plain])
+        if names is None and numbers.max() >= _MOST_CLASSES:
+            raise SettingsError(
+                f"the label {numbers.max()} is no number of a class, which are counted from 0; give names as labels (strings)"
+            )
         return Labels(ClassLabels(names=_names(names, int(numbers.max()) + 1)), numbers)
     width = len(known[0]) if isinstance(known[0], list) else 0
     if width and all(isinstance(value, list) and len(value) == width for value in known):

@@ -17,7 +17,9 @@ from unmask.masks import PatchMask
 from unmask.patches import patch_grid
 
 MOST = 512
-"""Images that are looked at, spread evenly over the set."""
+"""Images that are looked at, spread evenly over the set; fewer where they are large."""
+
+_VALUES = 2**24  # of all images that are looked at, which are computed with in float64
 
 _MANY, _MOSTLY = 0.02, 0.3  # shares of the images: a warning, and a fault
 _FLAT = 1e-3  # deviation of an image relative to that of all: constant
@@ -32,7 +34,9 @@ def looked_at(
     source: ImageSource, size: Size, statistics: ChannelStatistics, most: int = MOST
 ) -> Shaped[Tensor, "b c h w"]:
     """Up to `most` images, spread evenly, resized and cropped as for evaluation; unreadable ones are left out."""
-    rows = np.unique(np.linspace(0, len(source) - 1, min(most, len(source))).astype(np.int64))
+    fitting = max(32, _VALUES // (size.height * size.width * source.channels))
+    count = min(most, fitting, len(source))
+    rows = np.unique(np.linspace(0, len(source) - 1, count).astype(np.int64))
     batches = in_order(Subset(source, rows), WHOLE_IMAGE, size, statistics, [], batch_size=_AT_ONCE)
     return torch.cat([batch.images for batch in batches])
 

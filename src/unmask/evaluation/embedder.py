@@ -116,8 +116,11 @@ def _refuse_rows(images: Any) -> None:
     Raises:
         SettingsError: with the fix.
     """
-    if isinstance(images, np.ndarray) and images.ndim == 2 and images.dtype.kind in "buif":
+    table = images.to_numpy() if hasattr(images, "to_numpy") else images
+    if isinstance(table, Tensor):
+        table = table.numpy(force=True)
+    if isinstance(table, np.ndarray) and table.ndim == 2 and table.dtype.kind in "buif":
         raise SettingsError(
-            f"an array of shape {images.shape} is a table of values, not images; reshape it to [n h w] or [n h w c], with "
+            f"an array of shape {table.shape} is a table of values, not images; reshape it to [n h w] or [n h w c], with "
             "uint8 or floats from 0 to 1"
         )

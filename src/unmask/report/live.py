@@ -61,7 +61,7 @@ class LiveReport:
             self._next = ended + max(_SECONDS, _SHARE * (ended - started))
 
     def finish(self) -> None:
-        """Write the last page, with a last look at the images if there was none before."""
+        """Write the last page; with several processes, whose looks have no pictures, with one look at the images."""
         if self._looks is not None and here().count > 1 and self._seen:
             self._look(from_checkpoint=True)
         with self._guarded(f"{self._folder.log} cannot be read for the report"):

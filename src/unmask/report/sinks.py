@@ -32,9 +32,9 @@ class TensorBoard:
     def __init__(self, place: Place) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # later steps that were logged before a stop are replaced
-        purge = place.first_step + 1 if place.first_step else None
-        self._writer = SummaryWriter(str(place.root / "tensorboard"), purge_step=purge)
+        # steps that are logged again, after a stop or by sending a log twice, replace the earlier ones
+        folder = str(place.root / "tensorboard")
+        self._writer = SummaryWriter(folder, purge_step=place.first_step + 1)
         if not place.first_step:
             rows = "\n".join(f"| {name} | {value} |" for name, value in place.settings.items())
             self._writer.add_text("settings", f"| setting | value |\n|---|---|\n{rows}")
@@ -57,6 +57,9 @@ class MLflow:
         for name, value in (
             ("MLFLOW_DISABLE_TELEMETRY", "true"),
             ("MLFLOW_ALLOW_FILE_STORE", "true"),  # a folder, instead of a database
+            # training waits for an answer, so a server that is gone must not keep it for long
+            ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
+            ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
         ):
             os.environ.setdefault(name, value)
         from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
@@ -92,8 +95,12 @@ class MLflow:
 class Trackio:
     """A project in RUN/trackio, or in TRACKIO_DIR."""
 
+    folder: str | None = None
+    """The folder of the run before, in this process; None if the user's own is used."""
+
     def __init__(self, place: Place) -> None:
-        os.environ.setdefault("TRACKIO_DIR", str(place.root / "trackio"))
+        if os.environ.get("TRACKIO_DIR", Trackio.folder) == Trackio.folder:
+            Trackio.folder = os.environ["TRACKIO_DIR"] = str(place.root / "trackio")
         import trackio  # pyright: ignore[reportMissingImports]
 
         self._name = place.identifier or place.root.name

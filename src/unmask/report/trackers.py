@@ -81,11 +81,16 @@ def tracker_names(words: str | None) -> tuple[str, ...]:
         ResourceError: for a package that is missing.
     """
     names = tuple(dict.fromkeys(name.strip() for name in (words or "").split(",") if name.strip()))
+    if words is not None and not names:
+        raise SettingsError(f"which tracker? one or several of {', '.join(TRACKERS)}")
     for name in names:
         if name not in TRACKERS:
             raise SettingsError(f"unknown tracker {name!r}; {did_you_mean(name, TRACKERS)}")
         kind = TRACKERS[name]
-        if find_spec(kind.module) is None:
+        spec = find_spec(kind.module)
+        if (
+            spec is None or spec.origin is None
+        ):  # a folder of that name, such as ./wandb, is no package
             raise ResourceError(
                 f"the tracker {name} is not installed; install it with `{kind.install}`"
             )
@@ -137,15 +142,15 @@ class Trackers:
         """Send a whole log."""
         self.log(lines, _OF_A_LOG)
 
-    def close(self) -> None:
-        """Close them, and keep the identifiers of their runs for `--resume`."""
+    def close(self, *, keep: bool = True) -> None:
+        """Close them, and keep the identifiers of their runs for `--resume`, unless these are copies."""
         known = _known(self._folder.tracked) if self._open else {}
         changed = dict(known)
         for name in list(self._open):
             with self._guarded(name):
                 if identifier := self._open[name].close():
                     changed[name] = identifier
-        if changed != known:
+        if keep and changed != known:
             with suppress(OSError):
                 write_text(self._folder.tracked, json.dumps(changed, indent=1) + "\n")
 

@@ -3,6 +3,7 @@
 import math
 from typing import Literal, NamedTuple
 
+from unmask.data import Held
 from unmask.errors import typed
 from unmask.report.curves import Curves
 from unmask.report.scores import judgements, results, set_aside
@@ -30,7 +31,7 @@ def verdicts(run: Run, folder: RunFolder, curves: Curves, *, is_training: bool) 
     """All verdicts on a run, from its log and from the files in its folder."""
     steps = curves.ends or run.steps
     every = [
-        _state(folder, curves, steps, is_training),
+        _state(run, folder, curves, steps, is_training),
         _loss(curves),
         _embedding(curves, steps),
         _neighbors(curves),
@@ -42,7 +43,7 @@ def verdicts(run: Run, folder: RunFolder, curves: Curves, *, is_training: bool) 
     return [verdict for verdict in every if verdict is not None]
 
 
-def _state(folder: RunFolder, curves: Curves, steps: int, is_training: bool) -> Verdict:
+def _state(run: Run, folder: RunFolder, curves: Curves, steps: int, is_training: bool) -> Verdict:
     if curves.diverged is not None:
         return Verdict(
             "warning",
@@ -54,6 +55,10 @@ def _state(folder: RunFolder, curves: Curves, steps: int, is_training: bool) -> 
     where = f"step {curves.step:,} of {steps:,}"
     if is_training:
         return Verdict("plain", f"In training: {where} when this page was written.")
+    if isinstance(run.data, Held):
+        return Verdict(
+            "warning", f"Not finished: {where}. Continue from Python, with the same images."
+        )
     again = typed(folder.command(), "--resume", folder.root)
     return Verdict("warning", f"Not finished: {where}. Continue with: {again}")
 

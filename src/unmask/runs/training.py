@@ -120,6 +120,9 @@ def training(
                 saved = stepped = time.perf_counter()
 
             yield Progress(report.step, course.steps, lines, save)
+            stepped = (
+                time.perf_counter()
+            )  # what the caller does, such as a report, is no part of a step
             if stopping:
                 stop.set()  # where another process got the signal
                 return
