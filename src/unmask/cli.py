@@ -42,7 +42,7 @@ _HELP = """unmask: masked image pretraining on your own images
 usage: unmask COMMAND [arguments]
 {commands}
 
-`unmask COMMAND --help` shows examples and flags; `unmask help recipes`, recipes.
+`unmask COMMAND --help` shows examples and flags, `unmask help recipes` recipes.
 Start with `unmask demo`, then `unmask pretrain FOLDER`.
 """
 

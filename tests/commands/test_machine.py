@@ -41,7 +41,7 @@ def test_the_plan_keeps_to_the_quota_of_a_container(
     flags = [*recipe[:2], "--epochs", "1", "--workers", "0"]
     said = unmask("pretrain", images, *flags, "--out", "run")
     assert said.status == 0
-    assert "machine cpu, float32, 1 threads" in said.out
+    assert "machine cpu, float32, 1 thread" in said.out
 
 
 def test_a_container_without_memory_is_named_before_training(

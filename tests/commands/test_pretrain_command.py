@@ -462,7 +462,7 @@ class TestInit:
 def test_float16_scales_the_loss(unmask: Unmask, images: Path, recipe: list[str]) -> None:
     said = unmask("pretrain", images, *recipe, "--precision", "float16", "--out", "half")
     assert said.status == 0, said.err
-    assert "cpu, float16 with a scaled loss, 1 threads" in said.out
+    assert "cpu, float16 with a scaled loss, 1 thread" in said.out
     folder = RunFolder("half")
     assert [line["loss_scale"] > 1 for line in tiny.timeless(folder)] == [True] * 3
     assert "training/loss_scale" in tiny.newest(folder).info.checksums

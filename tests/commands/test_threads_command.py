@@ -127,7 +127,7 @@ def test_a_new_run_takes_the_free_cores(
     place = recipe.index("--threads")
     said = one_of_four("pretrain", images, *recipe[:place], *recipe[place + 2 :], "--out", "run")
     assert said.status == 0
-    assert "machine cpu, float32, 1 threads" in said.out
+    assert "machine cpu, float32, 1 thread" in said.out
     assert "other work leaves 1 of 4 cores free" in said.err
 
 

@@ -61,7 +61,7 @@ class Arguments:
     out: str = "sheet.png"
     """The picture to write."""
 
-    masking: Literal["as trained", "random", "block", "grid"] = "as trained"
+    masking: Literal["as-trained", "random", "block", "grid"] = "as-trained"
     """What to hide."""
 
     ratio: float | None = None
@@ -121,7 +121,7 @@ def main(arguments: list[str]) -> int:
     rebuilt = reconstruct(
         args.run,
         args.images,
-        masking=None if args.masking == "as trained" else args.masking,
+        masking=None if args.masking == "as-trained" else args.masking,
         ratio=args.ratio,
         mask=args.mask,
         seed=args.seed,

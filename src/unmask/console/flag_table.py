@@ -79,7 +79,7 @@ class Flag:
         if self.positional:
             return self.path.upper() + ("..." if self.many else "")
         if self.type == "choice":
-            return "|".join(choice.replace(" ", "-") for choice in self.choices)
+            return "|".join(self.choices)
         names = {"int": "N", "float": "X", "size": "SIZE", "bool": "", "str": "TEXT"}
         return " ".join([_METAVARS.get(self.path, names[self.type])] * self.count)
 

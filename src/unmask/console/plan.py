@@ -181,7 +181,7 @@ def _machine(hardware: Hardware) -> str:
     each = f"{hardware.processes} processes{sharing}, each " if hardware.processes > 1 else ""
     scaled = " with a scaled loss" if hardware.precision == "float16" else ""
     return (
-        f"{each}{hardware.device}, {hardware.precision}{scaled}, {hardware.threads} threads, "
+        f"{each}{hardware.device}, {hardware.precision}{scaled}, {hardware.threads} thread{'s' if hardware.threads > 1 else ''}, "
         f"{hardware.workers} loading processes{', JPEGs decoded on the GPU' if hardware.decode == 'gpu' else ''}"
     )
 
