@@ -34,7 +34,7 @@ def test_prints_the_plan_and_what_to_do_next(
         "masking the encoder sees 4 of 16 patches of 8 pixels",
         "batch 4, learning rate up to 0.00469",  # 0.3 x 4 / 256
         "steps 3 (1 epoch)",
-        "machine cpu, float32, 1 threads, 0 loading processes",
+        "machine cpu, float32, 1 thread, 0 loading processes",
         "step 3 of 3, loss",
         f"unmask reconstruct run {images} --out sheet.png",
     ):
