@@ -53,7 +53,7 @@ def test_chooses_a_recipe_and_says_why(unmask: Unmask) -> None:
     said = unmask("pretrain", "digits", *flags)
     assert said.status == 0
     assert "recipe mae-digits, because images of about 8 x 8 pixels need patches of 2" in said.out
-    assert "--recipe chooses another (`unmask pretrain --help` lists them)" in said.out
+    assert "--recipe chooses another (`unmask help recipes` lists them)" in said.out
     assert "mae-b16" not in said.out
     assert "images 1,442 grey in 10 classes (labels are not used for training)" in said.out
     assert Path("runs/mae-digits-digits/spec.json").exists()

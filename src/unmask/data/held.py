@@ -142,9 +142,10 @@ class HeldImages:
             pixels = self[position].image
             sizes.append(Size(*pixels.shape[1:]))
             digest.update(str(tuple(pixels.shape)).encode() + pixels.numpy().tobytes())
-        if not self[positions[0]].image.equal(self[positions[0]].image):
+        # several, because a flip leaves half of the images as they are
+        if not all(self[one].image.equal(self[one].image) for one in positions):
             raise DataError(
-                f"{what} gives another picture each time that its first image is read; leave out its random transforms, "
+                f"{what} gives another picture each time that an image is read; leave out its random transforms, "
                 "because crops and flips are drawn from the seed here"
             )
         self.fingerprint = digest.hexdigest()[:16]
