@@ -111,6 +111,15 @@ def read_json(path: Path, most: int = MAX_JSON) -> Any:
     return parse_json(content, str(path), most)
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that need not be there; empty if there is none."""
+    with contextlib.suppress(OSError, DataError):
+        value = read_json(path)
+        if isinstance(value, dict):
+            return value
+    return {}
+
+
 def parse_json(content: str | bytes, name: str, most: int = MAX_JSON) -> Any:
     """A JSON value from text. Every reader of JSON goes through here, because a file may hold anything.
 

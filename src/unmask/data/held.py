@@ -142,12 +142,12 @@ class HeldImages:
             pixels = self[position].image
             sizes.append(Size(*pixels.shape[1:]))
             digest.update(str(tuple(pixels.shape)).encode() + pixels.numpy().tobytes())
-        # several, because a flip leaves half of the images as they are
-        if not all(self[one].image.equal(self[one].image) for one in positions):
-            raise DataError(
-                f"{what} gives another picture each time that an image is read; leave out its random transforms, "
-                "because crops and flips are drawn from the seed here"
-            )
+            # at each of them, because a flip leaves half of the images as they are
+            if not self[position].image.equal(pixels):
+                raise DataError(
+                    f"{what} gives another picture each time that an image is read; leave out its random transforms, "
+                    "because crops and flips are drawn from the seed here"
+                )
         self.fingerprint = digest.hexdigest()[:16]
         # images that were not looked at may change, so features of them are not found again by another program
         self.state = f"{self.fingerprint}-{uuid4().hex}"

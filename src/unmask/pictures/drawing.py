@@ -4,6 +4,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from unmask.errors import first_line
+
 
 def drawn(path: Path, draw: Callable[[Path], object]) -> str:
     """Draw a picture to a file; returns an empty text, or a note why there is none."""
@@ -12,6 +14,7 @@ def drawn(path: Path, draw: Callable[[Path], object]) -> str:
     except Exception as error:  # libraries that draw raise errors of many kinds
         with suppress(OSError):
             path.unlink(missing_ok=True)  # a part of it
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        return f"{path} could not be drawn ({reason}); the results are complete without it"
+        return (
+            f"{path} could not be drawn ({first_line(error)}); the results are complete without it"
+        )
     return ""

@@ -44,7 +44,7 @@ class Curves:
         self.diverged: int | None = None
         """The first step whose loss is not finite."""
         self.ends: int | None = None
-        """The last step, as decided anew during a run with a time."""
+        """The last step, as decided again during a run with a time."""
         self._width = 1
         self.add(lines)
 

@@ -1,12 +1,11 @@
 """The scores in the folder of a run, each with the command that gives it."""
 
 import csv
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unmask.errors import DataError, typed
-from unmask.files import read_json
+from unmask.errors import typed
+from unmask.files import read_object
 from unmask.runs.folder import RunFolder
 
 _SHOWN = 20  # images set aside
@@ -61,7 +60,7 @@ def set_aside(folder: RunFolder) -> SetAside:
 
 def results(folder: RunFolder, command: str) -> Table | None:
     """The score at the end of a run that has one; None before, or for runs without a score."""
-    values = _object(folder.results)
+    values = read_object(folder.results)
     rows = [
         [words, _value(name, values[name])]
         for name, words in _SCORES.items()
@@ -76,7 +75,7 @@ def evaluations(folder: RunFolder) -> list[Table]:
     """The tables of `unmask evaluate` that lie in the folder."""
     tables: list[Table] = []
     for path in sorted(folder.evaluations.glob("*.json")):
-        values = _object(path)
+        values = read_object(path)
         scores = values.get("scores")
         if isinstance(scores, list) and all(isinstance(score, dict) for score in scores):
             tables.append(_evaluation(folder, path, values, scores))
@@ -132,7 +131,7 @@ def judgements(folder: RunFolder) -> list[Judgement]:
     """What each evaluation in the folder says: its own verdicts, or the best score beside the best control."""
     found: list[Judgement] = []
     for path in sorted(folder.evaluations.glob("*.json")):
-        values = _object(path)
+        values = read_object(path)
         own = values.get("verdicts")
         verdicts = [
             Judgement(path.stem, str(one.get("outcome", "")), str(one["words"]))
@@ -162,15 +161,6 @@ def _compared(title: str, scores: Any) -> list[Judgement]:
         f"{encoder:.1%} at best, {abs(points):.1f} points {word} {control[1]} ({control[0]:.1%})"
     )
     return [Judgement(title, outcome, words)]
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if there is none."""
-    with suppress(OSError, DataError):
-        values = read_json(path)
-        if isinstance(values, dict):
-            return values
-    return {}
 
 
 def _value(name: str, value: float) -> str:

@@ -5,11 +5,10 @@ import shlex
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from unmask.errors import DataError, ResourceError, SettingsError, did_you_mean, first_line
-from unmask.files import read_json, write_text
+from unmask.errors import ResourceError, SettingsError, did_you_mean, first_line
+from unmask.files import read_object, write_text
 from unmask.report import sinks
 from unmask.report.settings import settings
 from unmask.runs.folder import RunFolder
@@ -116,7 +115,7 @@ class Trackers:
         """Open them; they continue their own run if this one continues from `first_step`. `say` prints a note."""
         self._folder, self._say = folder, say
         self._open: dict[str, Sink] = {}
-        known = _known(folder.tracked) if names and first_step else {}
+        known = read_object(folder.tracked) if names and first_step else {}
         for name in names:
             place = sinks.Place(
                 folder.root.absolute(),
@@ -144,7 +143,7 @@ class Trackers:
 
     def close(self, *, keep: bool = True) -> None:
         """Close them, and keep the identifiers of their runs for `--resume`, unless these are copies."""
-        known = _known(self._folder.tracked) if self._open else {}
+        known = read_object(self._folder.tracked) if self._open else {}
         changed = dict(known)
         for name in list(self._open):
             with self._guarded(name):
@@ -180,12 +179,3 @@ def _sparse(lines: list[dict[str, float]], most: int) -> list[dict[str, float]]:
         for place, line in enumerate(lines)
         if (last - place) % step == 0 or "effective_rank" in line
     ]
-
-
-def _known(path: Path) -> dict[str, Any]:
-    """The identifiers of the trackers' runs."""
-    with suppress(OSError, DataError):
-        values = read_json(path)
-        if isinstance(values, dict):
-            return values
-    return {}
