@@ -11,7 +11,7 @@ from reference.problems import random
 from runs import tiny
 from torch import nn
 
-from unmask.commands.pretrain import _watched
+from unmask.console.pretraining import watch_embedding
 from unmask.contracts import Size
 from unmask.data.multi_views import MultiCrop
 from unmask.encoders import ViT
@@ -248,7 +248,7 @@ def test_nothing_is_said_of_what_is_not_finite(classes: Path) -> None:
 def test_a_collapse_is_told_once_and_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     line = {"effective_rank": 1.0, "possible_rank": 63.0, "rank_random": 20.0, "looked_at": 64.0}
     reports = [Progress(step, 3, [{**line, "step": step}], False) for step in (1, 2, 3)]
-    assert list(_watched(iter(reports))) == reports
+    assert list(watch_embedding(iter(reports))) == reports
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("collapsed: an effective rank of 1.0 (20.0 before training);") == 1
     assert said.count("effective rank 1.0 of 63") == 1  # a short run: only the last check
