@@ -10,11 +10,9 @@ from unmask.report.scores import judgements, results, set_aside
 from unmask.runs.collapse import collapse
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
+from unmask.training.logbook import LOADING_MATTERS
 
 Mark = Literal["good", "warning", "plain"]
-
-_WAITING = 0.1
-"""The share of the time spent waiting for images from which on it is a warning."""
 
 _ERRORS = 2.0
 """Standard errors by which two shares of images must differ to be called different."""
@@ -112,7 +110,7 @@ def _waiting(curves: Curves) -> Verdict | None:
     if waiting is None or speed is None:
         return None
     words = f"{speed:,.0f} images/s, {waiting:.0%} of the time spent waiting for images"
-    if waiting > _WAITING:
+    if waiting > LOADING_MATTERS:
         return Verdict("warning", f"Loading slows training: {words}. More --workers may help.")
     return Verdict("good", f"Loading keeps up: {words}.")
 
