@@ -9,8 +9,8 @@ import tyro
 from unmask.channels import ChannelStatistics
 from unmask.clock import enter
 from unmask.console.arguments import DataFlags, Peek
+from unmask.console.from_python import HeldOrNamed, refuse_loader, refuse_settings
 from unmask.console.hardware import RunFlags, flags_of
-from unmask.console.held import HeldOrNamed, refuse_loader, refuse_settings
 from unmask.console.in_time import choose, fitted, minutes_of
 from unmask.console.output import console
 from unmask.console.plan import (

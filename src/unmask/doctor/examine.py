@@ -54,7 +54,7 @@ def examine_run(run: Run, folder: RunFolder, source: ImageSource | None) -> list
         return sorted_findings([*findings, Finding("note", "log", "no step is logged yet")])
     findings += log.of_log(run, lines)
     if isinstance(recipe, Recipe) and math.isfinite(lines[-1]["loss"]):
-        findings.append(log.progress(lines, dead, related=related))
+        findings.append(log.learns(lines, dead, related=related))
     return sorted_findings(findings)
 
 

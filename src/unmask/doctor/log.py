@@ -45,7 +45,7 @@ def after_warmup(lines: Lines) -> int:
     return len(rates) - 1 - rates.index(max(rates))
 
 
-def progress(lines: Lines, dead: float | None, *, related: bool | None = None) -> Finding:
+def learns(lines: Lines, dead: float | None, *, related: bool | None = None) -> Finding:
     """Whether the loss is below that of a model that guesses the same for every patch.
 
     `dead` is that loss, None if it is not known; `related` is whether guesses have something to do with the truth.

@@ -15,10 +15,10 @@ from unmask.files import write_text
 from unmask.report.charts import MOST, charts, joint_charts, style_of
 from unmask.report.curves import Curves
 from unmask.report.looks import strips
+from unmask.report.remarks import remarks
 from unmask.report.scores import evaluations, results, set_aside
 from unmask.report.settings import differing, settings
-from unmask.report.svg import drawn
-from unmask.report.verdicts import verdicts
+from unmask.report.svg import svg_of
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.spec import kind_of
@@ -72,10 +72,10 @@ def page(one: Recorded, *, is_training: bool = False) -> str:
         "run.html",
         name=folder.root.absolute().name,
         job=run.job.command,
-        verdicts=verdicts(run, folder, curves, is_training=is_training),
+        remarks=remarks(run, folder, curves, is_training=is_training),
         command=command,
         plan=_plan(run),
-        charts=[(chart.title, drawn(chart)) for chart in charts(curves) if curves.buckets],
+        charts=[(chart.title, svg_of(chart)) for chart in charts(curves) if curves.buckets],
         strips=[
             (strip.caption, uri) for strip in strips(folder) if (uri := pictures.uri(strip.path))
         ],
@@ -114,7 +114,7 @@ def comparison(several: list[Recorded]) -> str:
         runs=[(name, style_of(place)) for place, name in enumerate(names)],
         figures_of_runs=_figures(several),
         charts=[
-            (chart.title, drawn(chart)) for chart in joint_charts([one.curves for one in several])
+            (chart.title, svg_of(chart)) for chart in joint_charts([one.curves for one in several])
         ],
         most=MOST,
         strips=[(name, shown) for name, shown in zip(names, last, strict=True) if shown],
