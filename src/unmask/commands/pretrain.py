@@ -30,6 +30,7 @@ from unmask.console.train import main as train_main
 from unmask.console.typed import as_typed, data_words
 from unmask.contracts import ImageSource, Size
 from unmask.data import Held
+from unmask.data.annotated import pictures_alone
 from unmask.data.kinds import as_source
 from unmask.data.statistics import MEASURED, measure, statistics_of
 from unmask.errors import SettingsError, typed
@@ -141,7 +142,7 @@ def pretrain(
         refuse_settings(recipe=recipe, out=out, init=init, statistics=statistics, minutes=minutes)
         return resumed_folder(COMMAND, resume, spec, running)
     running = running or RunFlags()
-    images = Images(spec.open("train"))
+    images = Images(pictures_alone(spec))
     weights = None if init is None else find_weights(init)
     if isinstance(recipe, Recipe):
         name, chosen = "own", recipe
@@ -178,7 +179,7 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         find_recipe(flags["recipe"])  # report a misspelt name before scanning the images
     minutes = minutes_of(flags)
     weights = _weights(command_line, like)
-    images = Images(spec.open("train"))
+    images = Images(pictures_alone(spec))
     if minutes is not None and like is None and weights is None and "recipe" not in flags:
         running = COMMAND.parse(arguments, _flags(like, find_recipe("mae-b16"))).running
         name, recipe = choose(

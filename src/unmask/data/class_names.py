@@ -10,6 +10,7 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,8 +111,8 @@ def read_table(file: Path) -> ClassTable | None:
     if not classes:
         return None
     names, values = [one.name for one in classes], [one.value for one in classes]
-    twice = [f"name {name}" for name in names if names.count(name) > 1]
-    twice += [f"value {value}" for value in values if values.count(value) > 1]
+    twice = [f"name {name}" for name, count in Counter(names).items() if count > 1]
+    twice += [f"value {value}" for value, count in Counter(values).items() if count > 1]
     if twice:
         raise DataError(f"{file} has the {twice[0]} twice; give each class its own")
     if len({isinstance(one.value, tuple) for one in classes}) > 1:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from unmask.contracts import Size
 from unmask.data.coco_files import coco_files, picture_folder, plain_name
-from unmask.data.dense_images import DenseImages, open_pictures
+from unmask.data.dense_images import DenseImages, Pictures, open_pictures
 from unmask.data.found import Oddities
 from unmask.data.json_stream import entries
 from unmask.data.object_table import ObjectTable, ObjectWriter
 from unmask.data.outlines import run_lengths, usable
-from unmask.data.walk import count_images
+from unmask.data.walk import files_in, is_image
 from unmask.errors import DataError, listed
 
 _NO_BOX = "objects dropped, because they have neither a box nor an outline"
@@ -50,20 +50,41 @@ class Coco:
             DataError: if the file is damaged, or its pictures are missing.
         """
         files = coco_files(Path(self.path).expanduser())
-        if split not in files.parts:
-            raise DataError(
-                f"{self.path} has no COCO file for {split}, such as instances_{split}.json"
-            )
-        file = files.parts[split]
+        file = files.of(split, self.path)
         root, names, table = _read(file)
         pictures = open_pictures(root, names)
-        unlisted = count_images(root) - len(names)
-        more = (
-            (f"{unlisted:,} images in {root} are not used, because {file.name} does not list them",)
-            if unlisted > 0
-            else ()
+        return DenseImages(pictures, table, names, files.notes)
+
+    def pictures(self, split: str = "train") -> Pictures:
+        """The pictures that a split lists, and those beside them that no split lists."""
+        files = coco_files(Path(self.path).expanduser())
+        root, names = _listed(files.of(split, self.path))
+        others = {
+            other / name
+            for part, file in files.parts.items()
+            if part != split
+            for other, listed_there in [_listed(file)]
+            for name in listed_there
+        }
+        folders = {name.rpartition("/")[0] for name in names}
+        beside = (
+            f"{folder}/{name}" if folder else name
+            for folder in sorted(folders)
+            for name in files_in(root / folder)
+            if is_image(name)
         )
-        return DenseImages(pictures, table, names, files.notes + more)
+        more = {name for name in beside if root / name not in others}
+        return open_pictures(root, sorted(more.union(names)))
+
+
+def _listed(file: Path) -> tuple[Path, list[str]]:
+    """The folder of the pictures that a file lists, and their names; its objects are not kept."""
+    reader = _Reader(file)
+    for key, value in entries(file):
+        if key == "images":
+            reader.picture(value)
+    root, named = reader.named()
+    return root, sorted(set(named.values()))
 
 
 def _read(file: Path) -> tuple[Path, list[str], ObjectTable]:
@@ -171,12 +192,16 @@ class _Reader:
         self._odd.add(_BAD_RUNS, self._file.name)
         return None
 
-    def result(self) -> tuple[Path, list[str], ObjectTable]:
-        """The folder of the pictures, their names and objects."""
+    def named(self) -> tuple[Path, dict[int, str]]:
+        """The folder of the pictures, and the name of each in it."""
         if not self._pictures:
             raise DataError(f"{self._file} lists no images, so it is not in COCO's format")
         root, alone = picture_folder(self._file, list(self._pictures.values()))
-        plain = {number: plain_name(name, alone) for number, name in self._pictures.items()}
+        return root, {number: plain_name(name, alone) for number, name in self._pictures.items()}
+
+    def result(self) -> tuple[Path, list[str], ObjectTable]:
+        """The folder of the pictures, their names and objects."""
+        root, plain = self.named()
         names = sorted(set(plain.values()))
         row_of = {name: row for row, name in enumerate(names)}
         rows = np.full(len(self._numbers), -1, np.int64)

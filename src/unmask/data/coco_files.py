@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from unmask.data.dense_images import evenly
+from unmask.data.picture_facts import evenly
 from unmask.data.splits import Division, divided, meaning_of, split_words
 from unmask.data.walk import files_in, folders_in
 from unmask.errors import DataError, listed
@@ -24,6 +24,14 @@ class CocoFiles(NamedTuple):
 
     parts: dict[str, Path]
     notes: tuple[str, ...]
+
+    def of(self, split: str, path: str) -> Path:
+        """The file of a split of the data at this path; raises DataError if there is none."""
+        if split not in self.parts:
+            raise DataError(
+                f"{path} has no COCO file for {split}, such as annotations/instances_{split}.json"
+            )
+        return self.parts[split]
 
 
 def coco_files(path: Path) -> CocoFiles:

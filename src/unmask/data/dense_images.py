@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
 from numpy.typing import NDArray
 
-from unmask.annotations import UNKNOWN, Annotation, ClassMaps, ObjectLabels
+from unmask.annotations import UNKNOWN, Annotation, AnyAnnotations, ClassMaps, ObjectLabels
 from unmask.channels import Values
 from unmask.contracts import Sample, Size
 from unmask.data.band_files import BAND_ENDINGS, BandReading, has_bands
@@ -20,6 +20,7 @@ from unmask.data.found import Found
 from unmask.data.frames import UPRIGHT, displayed, turn_of
 from unmask.data.image_files import EncodedImages
 from unmask.data.labels import unlabelled
+from unmask.data.picture_facts import evenly
 from unmask.data.tiff import BandImages
 from unmask.errors import DataError
 from unmask.progress import counted
@@ -86,70 +87,28 @@ class DenseImages:
         Raises:
             DataError: if no annotation fits its picture.
         """
-        self.pictures, self.known = pictures, known
         row_of = {name: row for row, name in enumerate(names)}
         self.rows = np.array([row_of[pictures.name(i)] for i in range(len(pictures))], np.int64)
-        self._notes = notes + _frame_notes(self)
+        self._own_notes: tuple[str, ...] = ()
+        self._hold(pictures, known)
+        self._own_notes = notes + _frame_notes(self)
 
-    @property
-    def annotations(self) -> ClassMaps | ObjectLabels:
-        """What is known of the images."""
-        return self.known.kind
-
-    @property
-    def where(self) -> str:
-        """Which images these are."""
-        return self.pictures.where
-
-    @property
-    def channels(self) -> int:
-        """Channels of an image."""
-        return self.pictures.channels
-
-    @property
-    def values(self) -> Values:
-        """What the pixels of every image are."""
-        return self.pictures.values
-
-    @property
-    def refused(self) -> list[tuple[str, str]]:
-        """See `ImageSource`."""
-        return self.pictures.refused
-
-    @property
-    def others(self) -> Counter[str]:
-        """See `ImageSource`."""
-        return self.pictures.others
-
-    @property
-    def fingerprint(self) -> str:
-        """See `ImageSource`; annotations are part of it."""
-        return f"{self.pictures.fingerprint}-{self.known.mark}"
-
-    @property
-    def state(self) -> str:
-        """See `ImageSource`."""
-        return f"{self.pictures.state}-{self.known.mark}"
-
-    @property
-    def smallest_side(self) -> int:
-        """See `ImageSource`."""
-        return self.pictures.smallest_side
-
-    @property
-    def in_memory(self) -> bool:
-        """See `ImageSource`."""
-        return self.pictures.in_memory
+    def _hold(self, pictures: Pictures, known: Known) -> None:
+        """Take what is said of pictures and annotations from both."""
+        self.pictures, self.known = pictures, known
+        self.annotations: AnyAnnotations = known.kind
+        self.where, self.channels = pictures.where, pictures.channels
+        self.values: Values = pictures.values
+        self.refused, self.others = pictures.refused, pictures.others
+        self.beside: Counter[str] = pictures.beside
+        self.smallest_side, self.in_memory = pictures.smallest_side, pictures.in_memory
+        self.fingerprint = f"{pictures.fingerprint}-{known.mark}"
+        self.state = f"{pictures.state}-{known.mark}"
 
     @property
     def notes(self) -> tuple[str, ...]:
         """See `Noted`."""
-        return self.pictures.notes + self._notes
-
-    @property
-    def beside(self) -> Counter[str]:
-        """See `Noted`."""
-        return self.pictures.beside
+        return self.pictures.notes + self._own_notes
 
     @property
     def levels(self) -> tuple[float, float] | None:
@@ -165,13 +124,13 @@ class DenseImages:
     def with_pictures(self, pictures: Pictures) -> "DenseImages":
         """The same annotations of the same pictures, read in another way."""
         other = copy(self)
-        other.pictures = pictures
+        other._hold(pictures, self.known)
         return other
 
     def with_kind(self, kind: ClassMaps | ObjectLabels) -> "DenseImages":
         """The same images with the classes of another kind, which has all of them, by name."""
         other = copy(self)
-        other.known = self.known.with_kind(kind)
+        other._hold(self.pictures, self.known.with_kind(kind))
         return other
 
     def __len__(self) -> int:
@@ -210,6 +169,19 @@ class DenseImages:
         return self.pictures.size(position), UPRIGHT
 
 
+@runtime_checkable
+class WithPictures(Protocol):
+    """The spec of a source of dense annotations, whose pictures can be read alone."""
+
+    def pictures(self, split: str = "train") -> Pictures:
+        """All pictures of a split, without annotations and also those that have none.
+
+        Raises:
+            DataError: if there are none.
+        """
+        ...
+
+
 def open_pictures(root: Path, names: Sequence[str]) -> Pictures:
     """Some pictures of a folder, without labels: as a folder of images is read, or with all their channels.
 
@@ -223,11 +195,6 @@ def open_pictures(root: Path, names: Sequence[str]) -> Pictures:
     if any(has_bands(file) for file in first if file.suffix.lower() in BAND_ENDINGS):
         return BandImages(BandReading(frames="bands"), files, listing)
     return EncodedImages(files, listing)
-
-
-def evenly(count: int, most: int) -> list[int]:
-    """At most so many positions, evenly spaced."""
-    return np.unique(np.linspace(0, max(0, count - 1), min(count, most)).astype(int)).tolist()
 
 
 def _frame_notes(source: DenseImages) -> tuple[str, ...]:

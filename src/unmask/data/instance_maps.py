@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from unmask.annotations import ObjectLabels, Objects
 from unmask.contracts import Size
 from unmask.data.class_names import names_beside
-from unmask.data.dense_images import DenseImages, evenly, open_pictures
+from unmask.data.dense_images import DenseImages, Pictures, open_pictures
 from unmask.data.folder import list_named
 from unmask.data.found import Found
 from unmask.data.frames import UPRIGHT, Turned, turn_of, turned_pixels
 from unmask.data.labels import Names
-from unmask.data.map_layouts import map_layout, pairs_of
+from unmask.data.map_layouts import asked_layout, pairs_of, pictures_of, unpaired
 from unmask.data.map_values import MISSING, read_values, size_of
-from unmask.data.maps import LAYOUT, unpaired
 from unmask.data.outlines import box_of
+from unmask.data.picture_facts import evenly
 from unmask.errors import DataError
 from unmask.progress import counted
 
@@ -45,8 +45,7 @@ class InstanceMaps:
 
     def splits(self) -> tuple[str, ...]:
         """("train", "test") if the folder has both, else ("train",)."""
-        layout = map_layout(Path(self.path).expanduser())
-        return tuple(layout.parts) if layout else ("train",)
+        return tuple(asked_layout(self.path).parts)
 
     def open(self, split: str = "train") -> DenseImages:
         """Scan a split, and some of its maps.
@@ -54,17 +53,10 @@ class InstanceMaps:
         Raises:
             DataError: if there are no maps, or more than one class is named.
         """
-        root = Path(self.path).expanduser()
-        layout = map_layout(root)
-        if layout is None or split not in layout.parts:
-            raise DataError(
-                f"{self.path} has no {split} split with maps beside its pictures; {LAYOUT}"
-            )
+        layout = asked_layout(self.path, split)
         part = layout.parts[split]
         pairs = pairs_of(part)
-        if not pairs.pictures:
-            raise DataError(f"no map in {part.maps} has the name of a picture in {part.pictures}")
-        known = names_beside([root, part.maps])
+        known = names_beside([Path(self.path).expanduser(), part.maps])
         names, source = known if known is not None else (("object",), "")
         if len(names) > 1:
             raise DataError(
@@ -73,6 +65,10 @@ class InstanceMaps:
         maps = InstanceFiles(part.maps, pairs.maps, names, self.ignored)
         pictures = open_pictures(part.pictures, pairs.pictures)
         return DenseImages(pictures, maps, pairs.pictures, layout.notes + unpaired(part, pairs))
+
+    def pictures(self, split: str = "train") -> Pictures:
+        """All pictures of a split; see `WithPictures`."""
+        return pictures_of(asked_layout(self.path, split), split)
 
 
 class InstanceFiles:

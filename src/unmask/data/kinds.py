@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, TypeGuard, cast
 
 from unmask.data import AnySource, Digits, LabelsFile, Shards, Tiff
+from unmask.data.annotated import dense_kind
 from unmask.data.asked import check_data, check_readable
 from unmask.data.band_files import BAND_ENDINGS, BandReading, has_bands, reading_of
+from unmask.data.dense_images import WithPictures
 from unmask.data.held import hold
 from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.pack_manifest import PACK
@@ -54,7 +56,8 @@ def find_source(
         raise SettingsError("digits have labels already; --labels-file is for your own images")
     if not isinstance(source, tuple(kinds(ImagesWithoutLabels).values())):
         raise SettingsError(
-            f"{data} has its own annotations; --labels-file is for {', '.join(kinds(ImagesWithoutLabels))}"
+            f"{data} has its own annotations; --labels-file is for {', '.join(kinds(ImagesWithoutLabels))}. To use the "
+            "pictures alone, give their folder, or add --data-kind folder"
         )
     return LabelsFile(
         data=cast(ImagesWithoutLabels, source),
@@ -78,6 +81,11 @@ def _images(data: str, kind: str | None, how: BandReading, like: BandReading | N
         asked_for = how if how != DEFAULT_READING or like is None else like
         return Tiff(path=path, **vars(reading_of(asked_for)))
     if how != DEFAULT_READING:
+        if issubclass(cls, WithPictures):
+            raise SettingsError(
+                f"{data} comes with dense annotations ({kind}), whose pictures are read with all their channels; leave out "
+                "--channels, --no-data, --frames and --bands"
+            )
         asked = (field.name for field in fields(how) if getattr(how, field.name) != field.default)
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
         if cls is Shards:
@@ -132,7 +140,7 @@ def is_data(name: str) -> bool:
     """Whether a path or pattern is a set of images, not a single image."""
     check_readable(name)
     path = Path(name).expanduser()
-    if path.is_dir() or kind_of(name) in ("shards", "parquet"):
+    if path.is_dir() or kind_of(name) in ("shards", "parquet", "coco", "yolo"):
         return True
     return not path.exists() and (name == "digits" or "{" in name or "*" in name)
 
@@ -140,11 +148,13 @@ def is_data(name: str) -> bool:
 def kind_of(data: str) -> str:
     """The kind of a file, pattern or folder, from the endings of its files."""
     path = Path(data).expanduser()
+    if (path / PACK).exists():
+        return "shards"
+    if (dense := dense_kind(path)) is not None:
+        return dense
     if not path.is_dir():
         ending = path.suffix.lower()
         return _ARCHIVES.get(ending, "tiff" if ending in BAND_ENDINGS else "folder")
-    if (path / PACK).exists():
-        return "shards"
     files = _some_files(path)
     endings = Counter(file.suffix.lower() for file in files)
     pictures = IMAGE_ENDINGS - BAND_ENDINGS

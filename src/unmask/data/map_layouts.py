@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from unmask.data.dense_images import Pictures, open_pictures
 from unmask.data.picture_formats import IMAGE_ENDINGS
 from unmask.data.splits import divided, meaning_of
 from unmask.data.walk import folders_in, visible
@@ -47,6 +48,12 @@ _CITYSCAPES = "_labelids"
 _ENDINGS = IMAGE_ENDINGS | {".npy"}
 _LOOKED_AT = 40  # files of a folder that tell whether maps are in it
 _LISTS = "ImageSets/Segmentation"
+
+
+LAYOUT = (
+    "put pictures into images/ and class maps of the same names into masks/, with train/ and val/ below both if there are "
+    "splits"
+)
 
 
 class MapPart(NamedTuple):
@@ -85,6 +92,24 @@ def map_layout(root: Path) -> MapLayout | None:
     if beside is not None:
         return _lists(root, beside) or _split_below(beside)
     return _split_above(root, folders) or _camvid(root, folders)
+
+
+def asked_layout(path: str, split: str = "train") -> MapLayout:
+    """The layout of a folder with class maps.
+
+    Raises:
+        DataError: if there are none, or none of this split, or none has the name of a picture.
+    """
+    layout = map_layout(Path(path).expanduser())
+    if layout is None or split not in layout.parts:
+        what = "" if layout is None else f" of the {split} split"
+        raise DataError(f"{path} has no class maps beside its pictures{what}; {LAYOUT}")
+    part = layout.parts[split]
+    if not pairs_of(part).pictures:
+        raise DataError(
+            f"no class map in {part.maps} has the name of a picture in {part.pictures}; {LAYOUT}"
+        )
+    return layout
 
 
 def _beside(root: Path, folders: Collection[str]) -> MapPart | None:
@@ -201,6 +226,29 @@ def pairs_of(part: MapPart) -> Pairs:
         pictures = [name for name in pictures if os.path.splitext(name)[0] in part.chosen]  # noqa: PTH122
     pairs = paired(pictures, maps)
     return pairs if part.chosen is None else pairs._replace(alone=[])
+
+
+def pictures_of(layout: MapLayout, split: str) -> Pictures:
+    """All pictures of a split: of those that lists divide, also those that no list names."""
+    part = layout.parts[split]
+    others: set[str] = set().union(
+        *(other.chosen or () for name, other in layout.parts.items() if name != split)
+    )
+    names = (name for name in images_in(part.pictures) if os.path.splitext(name)[0] not in others)  # noqa: PTH122
+    return open_pictures(part.pictures, sorted(names))
+
+
+def unpaired(part: MapPart, pairs: Pairs) -> tuple[str, ...]:
+    """What to say of pictures without a map and of maps without a picture, a line each."""
+    lines: list[str] = []
+    if pairs.without:
+        lines.append(
+            f"{len(pairs.without):,} pictures have no class map and are not used, the first is {pairs.without[0]}"
+        )
+    if pairs.alone:
+        first = part.maps.name + "/" + pairs.alone[0]
+        lines.append(f"{len(pairs.alone):,} class maps have no picture, the first is {first}")
+    return tuple(lines)
 
 
 def paired(pictures: Iterable[str], maps: Collection[str]) -> Pairs:

@@ -15,23 +15,26 @@ from torch import Tensor
 from unmask.annotations import ClassMaps
 from unmask.contracts import Size
 from unmask.data.class_names import ClassTable, table_beside
-from unmask.data.dense_images import DenseImages, evenly, open_pictures
+from unmask.data.dense_images import DenseImages, Pictures, open_pictures
 from unmask.data.folder import list_named
 from unmask.data.found import Found
 from unmask.data.frames import UPRIGHT, Turned, turn_of, turned_pixels
 from unmask.data.labels import Names
-from unmask.data.map_layouts import MapLayout, MapPart, Pairs, map_layout, pairs_of
+from unmask.data.map_layouts import (
+    MapLayout,
+    MapPart,
+    asked_layout,
+    pairs_of,
+    pictures_of,
+    unpaired,
+)
 from unmask.data.map_tables import table_from_file, table_from_values, usual_table
 from unmask.data.map_values import ValueTable, is_coloured, read_values, size_of
+from unmask.data.picture_facts import evenly
 from unmask.errors import DataError, SettingsError
 from unmask.progress import counted
 
 _LOOKED_AT = 200  # class maps whose pixels are counted before anything runs
-
-LAYOUT = (
-    "put pictures into images/ and class maps of the same names into masks/, with train/ and val/ below both if there are "
-    "splits"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ class Maps:
 
     def splits(self) -> tuple[str, ...]:
         """("train", "test") if the folder has both, else ("train",)."""
-        return tuple(self._layout().parts)
+        return tuple(asked_layout(self.path).parts)
 
     def open(self, split: str = "train") -> DenseImages:
         """Scan a split, and the values of some of its maps.
@@ -69,15 +72,9 @@ class Maps:
         Raises:
             DataError: if there are no maps, or a value stands for no class.
         """
-        layout = self._layout()
-        if split not in layout.parts:
-            raise DataError(f"{self.path} has no {split} split with class maps; {LAYOUT}")
+        layout = asked_layout(self.path, split)
         part = layout.parts[split]
         pairs = pairs_of(part)
-        if not pairs.pictures:
-            raise DataError(
-                f"no class map in {part.maps} has the name of a picture in {part.pictures}"
-            )
         table, notes = self._table(layout)
         maps = MapFiles(part.maps, pairs.maps, table)
         pictures = open_pictures(part.pictures, pairs.pictures)
@@ -85,12 +82,9 @@ class Maps:
             pictures, maps, pairs.pictures, layout.notes + notes + unpaired(part, pairs)
         )
 
-    def _layout(self) -> MapLayout:
-        root = Path(self.path).expanduser()
-        layout = map_layout(root)
-        if layout is None:
-            raise DataError(f"{self.path} has no class maps beside its pictures; {LAYOUT}")
-        return layout
+    def pictures(self, split: str = "train") -> Pictures:
+        """All pictures of a split; see `WithPictures`."""
+        return pictures_of(asked_layout(self.path, split), split)
 
     def _table(self, layout: MapLayout) -> tuple[ValueTable, tuple[str, ...]]:
         """The classes of all splits, and what was decided about them."""
@@ -112,19 +106,6 @@ class Maps:
         root = Path(self.path).expanduser()
         between = [folder for folder in part.maps.parents if folder.is_relative_to(root)]
         return table_beside(dict.fromkeys([root, part.maps, *between]))
-
-
-def unpaired(part: MapPart, pairs: Pairs) -> tuple[str, ...]:
-    """What to say of pictures without a map and of maps without a picture, a line each."""
-    lines: list[str] = []
-    if pairs.without:
-        lines.append(
-            f"{len(pairs.without):,} pictures have no class map and are not used, the first is {pairs.without[0]}"
-        )
-    if pairs.alone:
-        first = part.maps.name + "/" + pairs.alone[0]
-        lines.append(f"{len(pairs.alone):,} class maps have no picture, the first is {first}")
-    return tuple(lines)
 
 
 class MapFiles:

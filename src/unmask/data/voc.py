@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from unmask.data.class_names import names_beside
-from unmask.data.dense_images import DenseImages, open_pictures
+from unmask.data.dense_images import DenseImages, Pictures, open_pictures
 from unmask.data.found import Oddities
 from unmask.data.map_layouts import images_in, split_lists
 from unmask.data.object_table import ObjectTable, ObjectWriter
@@ -61,11 +61,7 @@ class Voc:
             DataError: if there are no pictures, or none of the files can be read.
         """
         root = Path(self.path).expanduser()
-        parts = voc_parts(root)
-        if split not in parts:
-            raise DataError(
-                f"{self.path} has no {split} split with XML files; name its pictures in {_LISTS}/{split}.txt"
-            )
+        parts = self._parts(split)
         part = parts[split]
         found = _paired(part)
         if not found.pictures:
@@ -77,6 +73,25 @@ class Voc:
         pictures = open_pictures(part.pictures, kept)
         pictures.refused.extend(refused.items())
         return DenseImages(pictures, table, found.pictures, found.notes)
+
+    def pictures(self, split: str = "train") -> Pictures:
+        """The pictures of a split, and those in their folder that no split lists."""
+        parts = self._parts(split)
+        part = parts[split]
+        others: set[str] = set().union(
+            *(p.chosen or () for name, p in parts.items() if name != split)
+        )
+        names = (name for name in images_in(part.pictures) if _stem(name) not in others)
+        return open_pictures(part.pictures, sorted(names))
+
+    def _parts(self, split: str) -> dict[str, VocPart]:
+        """All splits; raises DataError if this one is missing."""
+        parts = voc_parts(Path(self.path).expanduser())
+        if split not in parts:
+            raise DataError(
+                f"{self.path} has no {split} split with XML files; name its pictures in {_LISTS}/{split}.txt"
+            )
+        return parts
 
 
 def voc_parts(root: Path) -> dict[str, VocPart]:

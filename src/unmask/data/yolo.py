@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unmask.data.dense_images import DenseImages, open_pictures
+from unmask.data.dense_images import DenseImages, Pictures, open_pictures
 from unmask.data.found import Oddities
 from unmask.data.object_table import ObjectTable, ObjectWriter
 from unmask.data.outlines import usable
@@ -43,18 +43,17 @@ class Yolo:
             DataError: if the settings or a line are wrong, or there are no pictures.
         """
         files = yolo_files(Path(self.path).expanduser())
-        if split not in files.parts:
-            raise DataError(f"{self.path} has no {split} split; name its folder in data.yaml")
-        names = files.parts[split]
-        if not names:
-            raise DataError(
-                f"no picture found for {split} in {files.root}, which {files.source} names"
-            )
+        names = files.of(split)
         class_names = files.names or _numbered(files)
         table, refused = _read(files, names, class_names)
         pictures = open_pictures(files.root, [name for name in names if name not in refused])
         pictures.refused.extend(refused.items())
         return DenseImages(pictures, table, names, files.notes + _unused(files.root, names))
+
+    def pictures(self, split: str = "train") -> Pictures:
+        """All pictures of a split; see `WithPictures`."""
+        files = yolo_files(Path(self.path).expanduser())
+        return open_pictures(files.root, files.of(split))
 
 
 def _read(

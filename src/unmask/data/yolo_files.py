@@ -32,6 +32,15 @@ class YoloFiles(NamedTuple):
     """The file with the names, or what lacks one."""
     notes: tuple[str, ...]
 
+    def of(self, split: str) -> list[str]:
+        """The names of the pictures of a split; raises DataError if there are none."""
+        names = self.parts.get(split)
+        if not names:
+            raise DataError(
+                f"no pictures for {split} in {self.root}; put them into images/{split}, or name their folder in data.yaml"
+            )
+        return names
+
 
 def label_name(picture: str) -> str:
     """The label file of a picture: its folder `images` becomes `labels`; without such a folder it lies beside."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.contracts import Masking, Size
+from unmask.data.annotated import pictures_alone
 from unmask.data.band_files import BAND_ENDINGS, BandReading, read_bands
 from unmask.data.decode import decode
 from unmask.data.kinds import find_source, is_data, is_source
@@ -286,7 +287,9 @@ class Model:
         channels, statistics = self.spec.channels, self.spec.statistics
         sources = [
             with_channels(
-                read_as(images.open(split), statistics), channels, "the model was trained on"
+                read_as(pictures_alone(images, split), statistics),
+                channels,
+                "the model was trained on",
             )
             for split in images.splits()
         ]
