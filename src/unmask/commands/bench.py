@@ -10,6 +10,7 @@ from unmask.console.arguments import parse, peek
 from unmask.console.hardware import MachineFlags, check_decode, hardware_of
 from unmask.console.output import console, flops, gib, notes, other_recipes
 from unmask.contracts import ImageSource, Size
+from unmask.data.annotated import pictures_alone
 from unmask.data.kinds import find_source
 from unmask.errors import SettingsError
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
@@ -55,7 +56,7 @@ def main(arguments: list[str]) -> int:
         find_recipe(flags["recipe"])  # report a misspelt name before scanning the images
     source = None
     if "data" in flags:
-        source = find_source(flags["data"], flags.get("data-kind")).open("train")
+        source = pictures_alone(find_source(flags["data"], flags.get("data-kind")))
     name, default = _recipe(flags, source)
     args = _parse(arguments, default)
     micro_batch = args.machine.micro_batch

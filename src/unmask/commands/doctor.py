@@ -12,6 +12,7 @@ from unmask.console.arguments import parse
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.output import console, notes
 from unmask.contracts import ImageSource
+from unmask.data.annotated import pictures_alone
 from unmask.data.kinds import find_source
 from unmask.data.statistics import measure
 from unmask.doctor.examine import examine_images, examine_run
@@ -94,7 +95,7 @@ def _of_images(args: Arguments) -> list[Finding]:
     assert args.what is not None
     if args.recipe is not None:
         find_recipe(args.recipe)
-    source = find_source(args.what, args.data_kind).open("train")
+    source = pictures_alone(find_source(args.what, args.data_kind))
     name = args.recipe or choose_recipe(source.typical_size(), len(source))[0]
     notes.print(f"looking at {len(source):,} images for the recipe {name} ...")
     recipe = find_recipe(name)

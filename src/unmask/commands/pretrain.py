@@ -28,6 +28,7 @@ from unmask.console.pretraining_start import (
 )
 from unmask.console.train import Command, Common, Request, finished_folder, resumed_folder
 from unmask.console.train import main as train_main
+from unmask.data.annotated import pictures_alone
 from unmask.data.kinds import as_source
 from unmask.errors import SettingsError
 from unmask.formats.model import Weights
@@ -129,7 +130,7 @@ def pretrain(
         refuse_settings(recipe=recipe, out=out, init=init, statistics=statistics, minutes=minutes)
         return resumed_folder(COMMAND, resume, spec, running)
     running = running or RunFlags()
-    images = Images(spec.open("train"))
+    images = Images(pictures_alone(spec))
     weights = None if init is None else find_weights(init)
     if isinstance(recipe, Recipe):
         name, chosen = "own", recipe
@@ -166,7 +167,7 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         find_recipe(flags["recipe"])  # report a misspelt name before scanning the images
     minutes = minutes_of(flags)
     weights = initial_weights(command_line, like)
-    images = Images(spec.open("train"))
+    images = Images(pictures_alone(spec))
     if minutes is not None and like is None and weights is None and "recipe" not in flags:
         running = COMMAND.parse(arguments, _flags(like, find_recipe("mae-b16"))).running
         name, recipe = choose(

@@ -18,6 +18,7 @@ from unmask.console.arguments import parse
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.output import check_writable, console, loaded, matched, notes, writing
 from unmask.data import AnySource
+from unmask.data.annotated import pictures_alone
 from unmask.data.kinds import find_source, is_data, is_source, parse_channels
 from unmask.data.objects import each_of, image_of, name_of
 from unmask.data.picture_formats import open_image
@@ -289,7 +290,7 @@ def _pictures(images: Images, model: Model) -> list[tuple[str, Tensor]]:
 def _some_of(data: AnySource, model: Model) -> list[tuple[str, Tensor]]:
     """A few images of a set, those it keeps for testing if there are any."""
     source = matched(
-        read_as(data.open(data.splits()[-1]), model.spec.statistics),
+        read_as(pictures_alone(data, data.splits()[-1]), model.spec.statistics),
         model.spec.channels,
         "this model was trained on",
     )
@@ -321,7 +322,7 @@ def _nearest(
     try:
         if model.run is None:
             raise DataError("these weights do not say which images they saw")
-        source = model.run.data.open("train")
+        source = pictures_alone(model.run.data)
     except UnmaskError as error:
         return [None] * len(questions), f"no comparison ({error})"
     found, looked = nearest_errors(

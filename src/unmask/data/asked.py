@@ -4,11 +4,13 @@ import difflib
 import re
 from pathlib import Path
 
+from unmask.data.coco_files import is_coco
 from unmask.data.splits import any_files
 from unmask.errors import DataError
 
 DATA_IS = (
-    "DATA is a folder of images, tar shards, Parquet, multi-band images (TIFF, .npy), or digits"
+    "DATA is a folder of images, with class maps or boxes (COCO, YOLO, Pascal VOC) if you have some, tar shards, Parquet, "
+    "multi-band images (TIFF, .npy), or digits"
 )
 
 _URL = re.compile(r"(https?|s3|gs|az|abfss?|hf|ftp|file)://", re.IGNORECASE)
@@ -28,7 +30,7 @@ def check_readable(name: str) -> None:
     ending = path.suffix.lower()
     if path.is_file() and ending in _PACKED:
         raise DataError(f"{name} is an archive; unpack it and give the folder. {DATA_IS}")
-    if path.is_file() and ending in _TABLES:
+    if path.is_file() and ending in _TABLES and not (ending == ".json" and is_coco(path)):
         raise DataError(
             f"{name} is a table; give the folder of its images as DATA, and the table with --labels-file"
         )

@@ -17,10 +17,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from unmask.contracts import Size
 from unmask.data.decode import raw_pixels, read_header
+from unmask.data.deep import is_cut
+from unmask.data.picture_formats import open_image
 from unmask.errors import DataError, ResourceError, SettingsError, first_line
 
 BAND_ENDINGS = frozenset([".tif", ".tiff", ".npy"])
@@ -32,6 +35,8 @@ GDAL_NODATA = 42113
 _NUMERIC = "biuf"  # NumPy's kinds bool, int, uint and float; not complex, text or objects
 _PLANE, _CHANNELS, _FRAMES = "YX", "CSE", "TZ"
 _MIN_IS_WHITE, _PALETTE = 0, 3  # TIFF's photometric interpretations
+
+_PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I;16B")
 
 Frames = Literal["pictures", "bands"]
 File = Path | io.BytesIO
@@ -135,6 +140,23 @@ def read_bands(file: File, how: BandReading, bytes_only: bool, frame: int = 0) -
     if np.isnan(values).all():
         raise DataError("all values are missing")
     return torch.from_numpy(values)
+
+
+def has_bands(file: Path) -> bool:
+    """Whether Pillow would lose something of a TIFF or .npy file: channels, deeper values or missing values."""
+    if file.suffix.lower() == ".npy":
+        return True
+    if not file.is_file():  # opening a pipe would wait for ever
+        return False
+    try:
+        with silent("PIL.TiffImagePlugin"), open_image(file) as image:
+            pages = getattr(image, "n_frames", 1)
+            has_no_data = GDAL_NODATA in getattr(image, "tag_v2", {})
+            return pages > 1 or has_no_data or is_cut(image) or image.mode not in _PLAIN_MODES
+    except (UnidentifiedImageError, Image.DecompressionBombError):  # the second, of a large scene
+        return True
+    except OSError:
+        return False
 
 
 def check_channels(chosen: tuple[int, ...], channels: int) -> None:

@@ -59,7 +59,7 @@ _UNREADABLE = (
     struct.error,
 )
 
-_TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda array: array[:, ::-1],
     3: lambda array: array[::-1, ::-1],
     4: lambda array: array[::-1],
@@ -110,7 +110,7 @@ def read_header(data: Any) -> Header:
     Raises:
         DataError: with the reason, if `decode` would not read it.
     """
-    with _reasons(data):
+    with reasons(data):
         try:
             with open_image(data) as image:
                 _check(image)
@@ -128,6 +128,20 @@ def read_header(data: Any) -> Header:
                 raise
             _heic_decoder()
             return Header(heic_size(data), grey=False)
+
+
+def stored_as(data: Any) -> tuple[Size, int]:
+    """Size of a picture as it is stored, and EXIF's orientation, 1 for upright; from a path or an open file.
+
+    Raises:
+        DataError: with the reason, if it cannot be read.
+    """
+    with reasons(data):
+        if is_heic(first_bytes(data)):  # its decoder and its header give the displayed picture
+            return heic_size(data), 1
+        with open_image(data) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+            return Size(image.height, image.width), turned if turned in TURNS else 1
 
 
 def has_image_content(path: Path, strictly: bool = False) -> bool:
@@ -149,7 +163,7 @@ def decode(data: bytes, channels: int, levels: Range | None = None) -> UInt8[Ten
     16-bit values are scaled from `levels`, or from the range of this image. Raises DataError with the reason if the image cannot be read.
     """
     fast = _torchcodec() if channels in _FAST_MODES else None
-    with _reasons(data):
+    with reasons(data):
         if (
             fast
             and (plain := plain_file(data))
@@ -173,7 +187,7 @@ def picture_pixels(
 
     Of a file with 16 bits per colour, Pillow keeps 8, which are read as they are.
     """
-    with _reasons(io.BytesIO()):
+    with reasons(io.BytesIO()):
         image.load()  # a file that is cut off is noticed here
         deep = is_deep(image) and image.mode[0] == "I"
         if image.mode in ("I", "F") and not deep:
@@ -234,17 +248,17 @@ def _deep(image: Image.Image, data: bytes) -> UInt16[NDArray[Any], "h w c"]:
     values = pixels.permute(1, 2, 0).numpy()
     if stated == turned.get(ExifTags.Base.Orientation, 1):  # which both decoders have applied
         return values
-    return _TURNS.get(stated, lambda array: array)(values)
+    return TURNS.get(stated, lambda array: array)(values)
 
 
 def _looked_at(data: bytes, look: Callable[[Image.Image], T]) -> T:
-    with _reasons(data), open_image(io.BytesIO(data)) as image:
+    with reasons(data), open_image(io.BytesIO(data)) as image:
         _check(image)
         return look(image)
 
 
 @contextmanager
-def _reasons(data: bytes | Path | io.BytesIO) -> Generator[None]:
+def reasons(data: bytes | Path | io.BytesIO) -> Generator[None]:
     """Whatever a decoder raises for an image becomes a DataError with the reason."""
     try:
         yield

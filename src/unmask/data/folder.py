@@ -7,6 +7,7 @@ is its class.
 
 import os
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,6 +132,30 @@ def list_files(
             if len(chosen) < len(group):
                 others[ending or "(no ending)"] += len(group) - len(chosen)
         files += chosen
+    return _listing(root, files, refused, others)._replace(notes=_own_in_words(own))
+
+
+def list_named(root: Path, names: Iterable[str]) -> Listing:
+    """Files of a folder by their names, sorted; those that are missing or no files are refused."""
+    refused: list[tuple[str, str]] = []
+    files: list[_File] = []
+    for name in names:
+        try:
+            status = os.stat(f"{root}/{name}")  # noqa: PTH116 - faster for a million files
+        except OSError as error:
+            refused.append((name, f"cannot be read ({error.strerror})"))
+            continue
+        if why := why_not(status, LARGEST_FILE):
+            refused.append((name, why))
+        else:
+            files.append((name, *size_and_change(status)))
+    return _listing(root, files, refused, Counter())
+
+
+def _listing(
+    root: Path, files: list[_File], refused: list[tuple[str, str]], others: Counter[str]
+) -> Listing:
+    """The listing of files of a folder."""
     files.sort()
     names = [name for name, _, _ in files]
     sizes, changed = (np.array([file[i] for file in files], dtype=np.int64) for i in (1, 2))
@@ -142,7 +167,6 @@ def list_files(
         others=others,
         fingerprint=fingerprint(names, sizes),
         state=f"{fingerprint([str(root.absolute())])}-{fingerprint(names, sizes, changed)}",
-        notes=_own_in_words(own),
     )
 
 

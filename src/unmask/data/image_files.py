@@ -2,6 +2,8 @@
 
 from collections import Counter
 from copy import copy
+from io import BytesIO
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -100,6 +102,10 @@ class EncodedImages:
     def encoded(self, position: int) -> bytes:
         """The bytes of the image's file; raises DataError if it cannot be read."""
         return self._store.read(int(self._rows[position]))
+
+    def head(self, position: int) -> Path | BytesIO:
+        """A path or file from which the image's header can be read."""
+        return self._store.head(int(self._rows[position]))
 
     def name(self, position: int) -> str:
         """The image's name in its folder, shard or table."""

@@ -6,16 +6,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
-from PIL import Image, UnidentifiedImageError
-
 from unmask.data import AnySource, Digits, LabelsFile, Shards, Tiff
+from unmask.data.annotated import dense_kind
 from unmask.data.asked import check_data, check_readable
-from unmask.data.band_files import BAND_ENDINGS, GDAL_NODATA, BandReading, reading_of, silent
-from unmask.data.deep import is_cut
+from unmask.data.band_files import BAND_ENDINGS, BandReading, has_bands, reading_of
+from unmask.data.dense_images import WithPictures
 from unmask.data.held import hold
 from unmask.data.labels_file import ImagesWithoutLabels
 from unmask.data.pack_manifest import PACK
-from unmask.data.picture_formats import IMAGE_ENDINGS, open_image
+from unmask.data.picture_formats import IMAGE_ENDINGS
 from unmask.data.walk import visible
 from unmask.errors import SettingsError, did_you_mean
 from unmask.own_output import is_marked
@@ -32,7 +31,6 @@ DEFAULT_READING = BandReading()
 
 _FILES_LISTED = 2000  # a folder may have millions; the first ones show its kind
 _FILES_OPENED = 4
-_PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I;16B")
 _ARCHIVES = {".tar": "shards", ".tgz": "shards", ".gz": "shards", ".parquet": "parquet"}
 
 
@@ -58,7 +56,8 @@ def find_source(
         raise SettingsError("digits have labels already; --labels-file is for your own images")
     if not isinstance(source, tuple(kinds(ImagesWithoutLabels).values())):
         raise SettingsError(
-            f"{data} has its own annotations; --labels-file is for {', '.join(kinds(ImagesWithoutLabels))}"
+            f"{data} has its own annotations; --labels-file is for {', '.join(kinds(ImagesWithoutLabels))}. To use the "
+            "pictures alone, give their folder, or add --data-kind folder"
         )
     return LabelsFile(
         data=cast(ImagesWithoutLabels, source),
@@ -82,6 +81,11 @@ def _images(data: str, kind: str | None, how: BandReading, like: BandReading | N
         asked_for = how if how != DEFAULT_READING or like is None else like
         return Tiff(path=path, **vars(reading_of(asked_for)))
     if how != DEFAULT_READING:
+        if issubclass(cls, WithPictures):
+            raise SettingsError(
+                f"{data} comes with dense annotations ({kind}), whose pictures are read with all their channels; leave out "
+                "--channels, --no-data, --frames and --bands"
+            )
         asked = (field.name for field in fields(how) if getattr(how, field.name) != field.default)
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
         if cls is Shards:
@@ -136,7 +140,7 @@ def is_data(name: str) -> bool:
     """Whether a path or pattern is a set of images, not a single image."""
     check_readable(name)
     path = Path(name).expanduser()
-    if path.is_dir() or kind_of(name) in ("shards", "parquet"):
+    if path.is_dir() or kind_of(name) in ("shards", "parquet", "coco", "yolo"):
         return True
     return not path.exists() and (name == "digits" or "{" in name or "*" in name)
 
@@ -144,11 +148,13 @@ def is_data(name: str) -> bool:
 def kind_of(data: str) -> str:
     """The kind of a file, pattern or folder, from the endings of its files."""
     path = Path(data).expanduser()
+    if (path / PACK).exists():
+        return "shards"
+    if (dense := dense_kind(path)) is not None:
+        return dense
     if not path.is_dir():
         ending = path.suffix.lower()
         return _ARCHIVES.get(ending, "tiff" if ending in BAND_ENDINGS else "folder")
-    if (path / PACK).exists():
-        return "shards"
     files = _some_files(path)
     endings = Counter(file.suffix.lower() for file in files)
     pictures = IMAGE_ENDINGS - BAND_ENDINGS
@@ -156,7 +162,7 @@ def kind_of(data: str) -> str:
         return "folder"
     bands = [file for file in files if file.suffix.lower() in BAND_ENDINGS]
     if bands:
-        return "tiff" if any(map(_has_bands, bands[:_FILES_OPENED])) else "folder"
+        return "tiff" if any(map(has_bands, bands[:_FILES_OPENED])) else "folder"
     usual = [ending for ending, _ in endings.most_common() if ending in _ARCHIVES]
     return _ARCHIVES[usual[0]] if usual else "folder"
 
@@ -164,20 +170,3 @@ def kind_of(data: str) -> str:
 def _some_files(root: Path) -> list[Path]:
     """The first visible files in a folder and its subfolders."""
     return [root / name for name, *_ in islice(visible(root, [], []), _FILES_LISTED)]
-
-
-def _has_bands(file: Path) -> bool:
-    """Whether Pillow would lose something of a file: channels, deeper values or missing values."""
-    if file.suffix.lower() == ".npy":
-        return True
-    if not file.is_file():  # opening a pipe would wait for ever
-        return False
-    try:
-        with silent("PIL.TiffImagePlugin"), open_image(file) as image:
-            pages = getattr(image, "n_frames", 1)
-            has_no_data = GDAL_NODATA in getattr(image, "tag_v2", {})
-            return pages > 1 or has_no_data or is_cut(image) or image.mode not in _PLAIN_MODES
-    except (UnidentifiedImageError, Image.DecompressionBombError):  # the second, of a large scene
-        return True
-    except OSError:
-        return False

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,9 @@ from unmask.annotations import (
     UNKNOWN,
     AnyAnnotations,
     ClassLabels,
+    ClassMaps,
     MultiLabels,
+    ObjectLabels,
     Unlabelled,
     dense_words,
     is_dense,
@@ -19,6 +22,7 @@ from unmask.annotations import (
 from unmask.channels import Values
 from unmask.contracts import ImageSource, Sample, Size
 from unmask.data import AnySource
+from unmask.data.dense_images import DenseImages
 from unmask.data.draws import draw_share
 from unmask.data.image_files import EncodedImages
 from unmask.data.in_memory import MemoryImages
@@ -117,6 +121,10 @@ def with_channels(source: ImageSource, channels: int, trained_on: str) -> ImageS
     plain = {source.channels, channels} == {1, 3}
     if isinstance(source, EncodedImages) and channels in (1, 3, 4):
         return source.decoded_to(channels)
+    if isinstance(source, DenseImages):
+        pictures = with_channels(source.pictures, channels, trained_on)
+        assert isinstance(pictures, EncodedImages | BandImages)
+        return source.with_pictures(pictures)
     if isinstance(source, MemoryImages) and plain:
         return source.decoded_to(channels)
     raise DataError(
@@ -141,7 +149,7 @@ def open_labelled(data: AnySource, seed: int, takes: tuple[type, ...] = (ClassLa
     if test is not None and test.annotations != train.annotations:
         test = with_classes_of(train, test)
     if is_dense(train.annotations):
-        return Labelled(train, test, _OWN_FOLDERS) if test else _split_by_image(train, seed)
+        return _open_dense(train, test, seed)
     if isinstance(train.annotations, MultiLabels):
         return _open_multilabel(train, test, seed)
     unlabelled = len(train) - len(train := _only_labelled(train))
@@ -235,6 +243,8 @@ def with_classes_of(train: ImageSource, test: ImageSource) -> ImageSource:
 
 def with_names(source: ImageSource, kind: AnyAnnotations) -> ImageSource | None:
     """The images with the classes of another kind, by name; None if that is not possible."""
+    if isinstance(source, DenseImages) and isinstance(kind, ClassMaps | ObjectLabels):
+        return source.with_kind(kind)
     if is_dense(kind) or not isinstance(source, EncodedImages | BandImages):
         return None
     return relabelled(source, renumbered(source.image_labels, kind))
@@ -276,6 +286,25 @@ def _split_by_image(train: ImageSource, seed: int) -> Labelled:
     if len(train) < 2:
         raise DataError("one image cannot be split into train and test; add more images")
     return _drawn(train, np.arange(len(train)), np.zeros(len(train), np.int64), "the images", seed)
+
+
+def _open_dense(train: ImageSource, test: ImageSource | None, seed: int) -> Labelled:
+    """The data's own split, or one drawn from the seed; without masks, if only one of its parts has them."""
+    if test is None:
+        return _split_by_image(train, seed)
+    kinds = train.annotations, test.annotations
+    if kinds[0] == kinds[1] or not all(isinstance(kind, ObjectLabels) for kind in kinds):
+        return Labelled(train, test, _OWN_FOLDERS)
+    without = "test" if train.annotations == replace(test.annotations, masks=True) else "training"
+    words = f"{_OWN_FOLDERS}; masks are not used, because the {without} images have none"
+    return Labelled(_boxes_only(train), _boxes_only(test), words)
+
+
+def _boxes_only(source: ImageSource) -> ImageSource:
+    """The images with boxes and without masks."""
+    assert isinstance(source, DenseImages)
+    assert isinstance(source.annotations, ObjectLabels)
+    return source.with_kind(replace(source.annotations, masks=False))
 
 
 def _drawn(

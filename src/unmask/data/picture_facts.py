@@ -136,11 +136,15 @@ def read_facts(store: Store, sizes: Any) -> Facts:
     )
 
 
+def evenly(count: int, most: int) -> list[int]:
+    """At most so many positions, evenly spaced."""
+    return np.unique(np.linspace(0, max(0, count - 1), min(count, most)).astype(int)).tolist()
+
+
 def _of_a_few(store: Store, rows: list[int], look: Callable[[bytes], Any], most: int) -> list[Any]:
     """What `look` finds in at most so many evenly spaced images; damaged ones are left out."""
-    chosen = np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))
     found: list[Any] = []
-    for number in chosen.tolist():
+    for number in evenly(len(rows), most):
         try:
             found.append(look(store.read(rows[number])))
         except DataError:  # training sets it aside

@@ -42,6 +42,11 @@ def meaning_of(name: str) -> str | None:
     return next((split for split, names in _NAMES.items() if lower in names), None)
 
 
+def split_words() -> list[str]:
+    """All names of splits, the longest first."""
+    return sorted((name for names in _NAMES.values() for name in names), key=len, reverse=True)
+
+
 def rank(name: str) -> tuple[int, str]:
     """Sorts the names of splits: the usual ones first, and lower case before upper case."""
     order = [known for names in _NAMES.values() for known in names]

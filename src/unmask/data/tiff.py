@@ -114,7 +114,8 @@ class BandImages:
         self.beside: Counter[str] = Counter()
         whole = all(shape.bytes_only for shape in shapes.values())
         self.values: Values = "uint8" if whole else "float32"
-        sizes = [shape.size for shape in shapes.values()]
+        self._sizes = {number: shape.size for number, shape in shapes.items()}
+        sizes = list(self._sizes.values())
         self._typical = Size(*(int(side) for side in np.median(sizes, axis=0)))
         self.smallest_side = min(map(min, sizes))
 
@@ -137,6 +138,10 @@ class BandImages:
         """The file, relative to the folder, and the number of the frame if files have several."""
         frame = f"[{self._parts[position][1] + 1}]" if self._several else ""
         return self._names[position] + frame
+
+    def size(self, position: int) -> Size:
+        """The size of an image."""
+        return self._sizes[self._parts[position][0]]
 
     def labels(self) -> NDArray[np.int64]:
         """See `ImageSource`."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unmask.bar import with_bar
 from unmask.contracts import Masking, Size
+from unmask.data.annotated import pictures_alone
 from unmask.data.band_files import BAND_ENDINGS, BandReading, read_bands
 from unmask.data.decode import decode
 from unmask.data.kinds import find_source, is_data, is_source
@@ -295,7 +296,9 @@ class Model:
         channels, statistics = self.spec.channels, self.spec.statistics
         sources = [
             with_channels(
-                read_as(images.open(split), statistics), channels, "the model was trained on"
+                read_as(pictures_alone(images, split), statistics),
+                channels,
+                "the model was trained on",
             )
             for split in images.splits()
         ]

@@ -7,6 +7,7 @@ from torch import nn
 
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
+from unmask.data.annotated import pictures_alone
 from unmask.formats.model import FORMAT, ModelSpec, Weights
 from unmask.recipes import Recipe
 from unmask.runs.collapse import Watch
@@ -36,8 +37,8 @@ class Pretrain:
         return True
 
     def open(self, data: AnySource, seed: int) -> Images:
-        """The training images; test images are kept for evaluation."""
-        return Images(data.open("train"))
+        """The training images, without class maps and boxes; test images are kept for evaluation."""
+        return Images(pictures_alone(data))
 
     def model(self, run: Setting) -> ModelSpec:
         """Shape and origin of encoder and objective."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unmask.contracts import Size
+from unmask.data.annotated import pictures_alone
 from unmask.data.decode import read_header
 from unmask.data.geometry import covering
 from unmask.data.image_files import EncodedImages
@@ -87,7 +88,7 @@ def check_picture(found: Found, weights: Weights, layout: object, file: Path) ->
 def _picture(run: Run | None, spec: ModelSpec, folder: Path) -> tuple[Path, str]:
     """A picture file: one of the run's own images, or a synthetic one."""
     try:
-        source = run.data.open("train") if run and run.images <= _LISTED else None
+        source = pictures_alone(run.data) if run and run.images <= _LISTED else None
     except (UnmaskError, OSError):  # moved, or on another machine
         source = None
     if isinstance(source, EncodedImages):

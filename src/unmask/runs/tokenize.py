@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unmask.contracts import ImageSource, Size
 from unmask.data import AnySource
+from unmask.data.annotated import pictures_alone
 from unmask.data.in_order import WHOLE_IMAGE, Ordered, Unreadable, in_order
 from unmask.data.labelled import Subset, read_as_train
 from unmask.errors import DataError
@@ -60,10 +61,10 @@ class Tokenize:
         Raises:
             DataError: if there is only one image.
         """
-        train = data.open("train")
+        train = pictures_alone(data)
         random = np.random.default_rng(derive("held out", seed))
         if "test" in data.splits():
-            test = read_as_train(data.open("test"), train)
+            test = read_as_train(pictures_alone(data, "test"), train)
             rows = np.sort(random.permutation(len(test))[:_HELD_OUT_MOST])
             return Images(train, Subset(test, rows), split="the data's own test images")
         if len(train) < 2:

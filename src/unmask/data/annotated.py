@@ -1,0 +1,81 @@
+"""Sources of dense annotations among others: recognised in folders, with their pictures alone, and what they hold."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+from numpy.typing import NDArray
+
+from unmask.contracts import ImageSource
+from unmask.data import AnySource
+from unmask.data.coco_files import coco_files, is_coco
+from unmask.data.dense_images import DenseImages, WithPictures
+from unmask.data.found import Found
+from unmask.data.labelled import Subset
+from unmask.data.map_layouts import map_layout
+from unmask.data.split_folders import split_folder
+from unmask.data.voc import voc_parts
+from unmask.data.walk import files_in, folders_in, is_image
+from unmask.data.yolo_files import is_yolo, settings_file
+
+_CLASSES = 2  # least number of folders that are classes
+
+
+def dense_kind(path: Path) -> str | None:
+    """The kind of the dense annotations at a path: coco, yolo, voc or maps; None if there are none.
+
+    Data with folders of classes in their splits are for classification, also if they come with COCO's boxes.
+    """
+    if path.is_file():
+        if path.suffix.lower() == ".json":
+            return "coco" if is_coco(path) else None
+        return "yolo" if settings_file(path) else None
+    if not path.is_dir():
+        return None
+    if coco_files(path).parts and not _has_class_folders(path):
+        return "coco"
+    if is_yolo(path):
+        return "yolo"
+    if voc_parts(path):
+        return "voc"
+    return "maps" if map_layout(path) else None
+
+
+def _has_class_folders(root: Path) -> bool:
+    """Whether the training split is divided into folders of pictures, as for classification."""
+    train = split_folder(root, "train")
+    if not train:
+        return False
+    folders = folders_in(root / train)
+    return len(folders) >= _CLASSES and all(
+        any(map(is_image, files_in(root / train / name))) for name in folders
+    )
+
+
+def pictures_alone(data: AnySource, split: str = "train") -> ImageSource:
+    """The images of a split for what learns from pixels alone: of dense annotations, all pictures and no annotations.
+
+    Raises:
+        DataError: see `open` of the source.
+    """
+    if not isinstance(data, WithPictures):
+        return data.open(split)
+    return data.pictures(split)
+
+
+def found_in(source: ImageSource) -> Found | None:
+    """What the dense annotations of a source hold; None if it has none."""
+    if isinstance(source, DenseImages):
+        return source.found()
+    if isinstance(source, Subset) and isinstance(source.whole, DenseImages):
+        return source.whole.known.found(source.whole.rows[source.rows])
+    return None
+
+
+def present_in(source: ImageSource) -> Bool[NDArray[np.bool_], "n classes"] | None:
+    """Which classes each image of dense annotations shows; None if there are none. Class maps are read for it."""
+    if isinstance(source, DenseImages):
+        return source.present()
+    if isinstance(source, Subset) and isinstance(source.whole, DenseImages):
+        return source.whole.known.present(source.whole.rows[source.rows])
+    return None
