@@ -128,9 +128,7 @@ def test_dpt_equals_transformers(readout: Any, grid: tuple[int, int]) -> None:
         is_hybrid=False,
     )
     neck, head = (moved(one(config)).eval() for one in (DPTNeck, DPTSemanticSegmentationHead))
-    spec = DPT(
-        channels=CHANNELS, map_channels=(6, 7, 8, 9), readout=readout, norm=BatchNorms()
-    )
+    spec = DPT(channels=CHANNELS, map_channels=(6, 7, 8, 9), readout=readout, norm=BatchNorms())
     ours = spec.build(WIDTH, CLASSES).eval()
     copy_dpt(neck, head, ours)
     maps = maps_of(grid)
@@ -236,7 +234,9 @@ def test_dropped_channels_are_those_of_the_image_and_keep_the_mean() -> None:
     torch.testing.assert_close(head(maps, kept), head(dropped))
 
 
-@pytest.mark.parametrize(("depth", "blocks"), [(12, (3, 6, 9, 12)), (2, (1, 1, 1, 2)), (1, (1,) * 4)])
+@pytest.mark.parametrize(
+    ("depth", "blocks"), [(12, (3, 6, 9, 12)), (2, (1, 1, 1, 2)), (1, (1,) * 4)]
+)
 def test_quarters_of_the_depth(depth: int, blocks: tuple[int, ...]) -> None:
     assert UperNet().blocks(depth) == DPT().blocks(depth) == blocks
 

@@ -84,7 +84,7 @@ class DPTHead(nn.Module):
         self.scorer = scorer(channels, classes)
 
     def forward(
-        self, maps: PatchMaps, kept: Float[Tensor, "b d 1 1"] | None = None
+        self, maps: PatchMaps, kept: Float[Tensor, "b hidden 1 1"] | None = None
     ) -> Float[Tensor, "b classes y x"]:
         """Class scores on a map 16 times as fine as the patches; `kept` are factors on channels."""
         inputs = zip(self.reassembled, self.narrow, maps.patches, maps.classes, strict=True)

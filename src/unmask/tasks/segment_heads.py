@@ -74,7 +74,7 @@ class FullyConvolutional(nn.Module):
         self.scorer = scorer(channels, classes)
 
     def forward(
-        self, maps: Float[Tensor, "b d y x"], kept: Float[Tensor, "b d 1 1"] | None = None
+        self, maps: Float[Tensor, "b d y x"], kept: Float[Tensor, "b hidden 1 1"] | None = None
     ) -> Float[Tensor, "b classes y x"]:
         """Class scores of each position."""
         maps = self.convolution(maps)

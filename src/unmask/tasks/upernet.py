@@ -91,7 +91,7 @@ class UperNetHead(nn.Module):
         self.scorer = scorer(channels, classes)
 
     def forward(
-        self, maps: PatchMaps, kept: Float[Tensor, "b d 1 1"] | None = None
+        self, maps: PatchMaps, kept: Float[Tensor, "b hidden 1 1"] | None = None
     ) -> Float[Tensor, "b classes y x"]:
         """Class scores on a map 4 times as fine as the patches; `kept` are factors on channels."""
         *finer, last = self.neck(maps.patches)
