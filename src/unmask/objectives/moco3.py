@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 import torch.distributed as dist
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from unmask.contracts import Batch, Loss, Moment, Size
 from unmask.encoders.averages import follow, rising, slow_copy
+from unmask.encoders.joint_sums import joint_sum
 from unmask.encoders.layers import Block
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
@@ -159,26 +160,7 @@ class BatchNorm(nn.Module):
         mean = rows.mean(0)  # all processes have equally many rows
         if not self._joined:
             return mean
-        total: Any = _SumOverProcesses.apply(mean)  # on any device, unlike torch's SyncBatchNorm
-        return total / dist.get_world_size()
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    """A differentiable sum. Every process's loss depends on every term, so gradients are summed too."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004
-        return _total(values)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
-        return _total(gradients[0])
-
-
-def _total(values: Tensor) -> Tensor:
-    values = values.detach().clone()
-    dist.all_reduce(values)
-    return values
+        return joint_sum(mean) / dist.get_world_size()
 
 
 def _gathered(rows: Float[Tensor, "b d"]) -> Float[Tensor, "whole d"]:

@@ -11,12 +11,17 @@ from torch import Tensor, nn
 from unmask.annotations import Annotations
 from unmask.contracts import Batch, Loss, Moment
 from unmask.encoders.averages import follow, slow_copy
-from unmask.encoders.layers import Block, kept_paths
 from unmask.encoders.vit import VisionTransformer
-from unmask.errors import SettingsError
 from unmask.patches import size_of
 from unmask.spec import within
 from unmask.tasks.heads import AnyHead
+from unmask.tasks.trained import (
+    check_blocks_word,
+    drawn_paths,
+    freeze,
+    frozen_halves,
+    through_blocks,
+)
 
 LossFunction = Callable[[Float[Tensor, "b classes"], Annotations], Float[Tensor, ""]]
 """The mean loss of a batch, from class scores and annotations."""
@@ -50,23 +55,7 @@ class Trained(Protocol):
 def check_trained(task: Trained) -> None:
     """Raises SettingsError for a field with a wrong value."""
     within(task, "[0, 1)", "drop_path", "weight_average")
-    if task.trained_blocks not in ("all", "half") and not task.trained_blocks.isdecimal():
-        raise SettingsError(
-            f"trained_blocks must be all, half or a number of blocks, got {task.trained_blocks!r}"
-        )
-
-
-def frozen_halves(trained_blocks: str, depth: int) -> int:
-    """Number of frozen half blocks (attention or MLP) from the first on; SettingsError for more blocks than there are."""
-    if trained_blocks == "all":
-        return 0
-    trained = 1 if trained_blocks == "half" else 2 * int(trained_blocks)
-    if trained > 2 * depth:
-        raise SettingsError(
-            f"cannot train {trained_blocks} blocks of an encoder with {depth}; "
-            f"--trained-blocks must be all, half, or 0 to {depth}"
-        )
-    return 2 * depth - trained
+    check_blocks_word(task.trained_blocks)
 
 
 class Classifier(nn.Module):
@@ -84,7 +73,7 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.head = task.head.build(encoder.embed_dim, classes)
         self._frozen = frozen_halves(task.trained_blocks, len(encoder.blocks))
-        self._freeze()
+        freeze(encoder, task.trained_blocks, norm=self.head.uses_norm)
         self.average: nn.ModuleDict | None = None
         if task.weight_average > 0:  # "copies" is part of names in saved files
             copies = {"encoder": slow_copy(encoder), "head": slow_copy(self.head)}
@@ -137,11 +126,8 @@ class Classifier(nn.Module):
                 image = torch.arange(len(images), device=images.device)
                 tokens = encoder.embed_visible(images, image, shown)
             bias = encoder.relations(size_of(images), shown)
-        for number in range(2 * len(encoder.blocks)):
-            block = cast(Block, encoder.blocks[number // 2])
-            with torch.set_grad_enabled(gradients and number >= self._frozen):
-                update = block.transform(tokens) if number % 2 else block.attend(tokens, bias)
-                tokens = tokens + (update if kept is None else update * kept[number])
+        depth = len(encoder.blocks)
+        (tokens,) = through_blocks(encoder, tokens, bias, self._frozen, kept, wanted=(depth,))
         classes = encoder.class_tokens
         if classes == 1:
             return tokens
@@ -154,22 +140,7 @@ class Classifier(nn.Module):
         if not self.training or self.task.drop_path == 0:
             return None
         depth = len(self.encoder.blocks)
-        device = generator.device
-        rates = torch.linspace(0, self.task.drop_path, depth, device=device).repeat_interleave(2)
-        rates[: self._frozen] = 0
-        return kept_paths(rates, images, generator)
-
-    def _freeze(self) -> None:
-        encoder = self.encoder
-        encoder.requires_grad_(self.task.trained_blocks == "all")
-        for number, block in enumerate(encoder.blocks):
-            block = cast(Block, block)
-            halves = ((block.norm1, block.attn, block.ls1), (block.norm2, block.mlp, block.ls2))
-            for half, parts in enumerate(halves):
-                for part in parts:
-                    part.requires_grad_(2 * number + half >= self._frozen)
-        any_trained = self._frozen < 2 * len(encoder.blocks)
-        encoder.norm.requires_grad_(any_trained and self.head.uses_norm)
+        return drawn_paths(self.task.drop_path, depth, self._frozen, images, generator)
 
 
 def _average_over_processes(batch_norm: nn.BatchNorm1d) -> None:

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from unmask.annotations import Annotations, AnyAnnotations, ClassLabels
 from unmask.encoders.vit import VisionTransformer
 from unmask.spec import within
-from unmask.tasks.classifier import Classifier, check_trained, frozen_halves
+from unmask.tasks.classifier import Classifier, check_trained
 from unmask.tasks.heads import AnyHead, MeanHead
 from unmask.tasks.task import ClassScore, Prediction, Thresholds, likeliest, recall_precision_f1
+from unmask.tasks.trained import frozen_halves
 
 _TOP = 5  # for top-5 accuracy
 

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from unmask.annotations import Annotations, AnyAnnotations, MultiLabels
 from unmask.encoders.vit import VisionTransformer
 from unmask.spec import within
-from unmask.tasks.classifier import Classifier, check_trained, frozen_halves
+from unmask.tasks.classifier import Classifier, check_trained
 from unmask.tasks.heads import AnyHead, MeanHead
 from unmask.tasks.task import Prediction, Thresholds, likeliest, recall_precision_f1
+from unmask.tasks.trained import frozen_halves
 
 EVEN = 0.5
 """The default threshold of a class."""
