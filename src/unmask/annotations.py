@@ -32,6 +32,12 @@ class Objects(NamedTuple):
     classes: Int[Tensor, " n"]
     masks: Bool[Tensor, "n h w"] | None = None
     """Which pixels belong to each object; None where only boxes are known."""
+    crowd: Bool[Tensor, " n"] | None = None
+    """Which of them count neither for nor against in scores and are never learned from, such as crowds; None for none."""
+
+    def rows(self, chosen: Bool[Tensor, " n"]) -> "Objects":
+        """Some of the objects."""
+        return Objects(*(None if part is None else part[chosen] for part in self))
 
 
 Annotation = Tensor | Objects | None
@@ -128,9 +134,13 @@ def _stacked(annotations: Sequence[Annotation]) -> Tensor:
     return torch.stack([label for label in annotations if isinstance(label, Tensor)])
 
 
+DENSE = (ClassMaps, ObjectLabels)
+"""The kinds of annotations that say where in the image something is."""
+
+
 def is_dense(kind: AnyAnnotations) -> bool:
     """Whether annotations say where in the image something is, so that crops must move them too."""
-    return isinstance(kind, ClassMaps | ObjectLabels)
+    return isinstance(kind, DENSE)
 
 
 def has_classes(kind: AnyAnnotations) -> bool:

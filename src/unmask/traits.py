@@ -24,6 +24,8 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Fused | module | `training.kernels` | once, when a GPU run is compiled |
 | Noted | source of images | console | before training: images are listed |
 | CountsConfusions | scoring | `runs.finetune` | after training: a confusion matrix is drawn |
+| Locating | module of a dense task | `runs.finetune` | when whole images are scored or predicted |
+| Tabular | score | console | after training: the scores of classes are printed and written |
 | Levelled | source of images | `data.statistics` | when images are opened: 16-bit pictures are scaled as in training |
 """
 
@@ -242,6 +244,32 @@ class Noted(Protocol):
     """What a user should know, a line each."""
     beside: Counter[str]
     """How many images of each place are in none of the splits."""
+
+
+@runtime_checkable
+class Locating(Protocol):
+    """A module that says where in an image something is."""
+
+    def locate(
+        self, images: Tensor, sizes: Int[Tensor, "b 2"] | None, wholes: Int[Tensor, "b 2"]
+    ) -> tuple[Any, ...]:
+        """What is in each image, in the frame of the picture itself, on the CPU.
+
+        Args:
+            images: [b c h w] as the loader gives them, smaller ones padded at the right and at the bottom.
+            sizes: height and width of each without the padding; None if there is none.
+            wholes: height and width of each picture before it was resized.
+        """
+        ...
+
+
+@runtime_checkable
+class Tabular(Protocol):
+    """A score with a table of its own."""
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Rows of text; the first is the header."""
+        ...
 
 
 @runtime_checkable

@@ -22,7 +22,8 @@ from unmask.data.gpu_decode import GpuDecode, check_decoding
 from unmask.data.in_memory import Digits, noise_images
 from unmask.data.loader import Feed, SetAside, Wanted, batches, example_of
 from unmask.data.multi_views import MultiCrop
-from unmask.data.views import AugmentedCrop, RandomCrop, WholeImage
+from unmask.data.scaled_views import WholeImage
+from unmask.data.views import AugmentedCrop, RandomCrop
 from unmask.errors import DataError, SettingsError
 from unmask.runs.feeding import feed_for
 from unmask.training.hardware import Hardware

@@ -23,6 +23,7 @@ from unmask.data.geometry import (
     moved_pixels,
 )
 from unmask.data.multi_views import MultiCrop, TwoCrops, view_of
+from unmask.data.scaled_views import FittedImage, ScaleJitter, WholeImage
 from unmask.data.views import (
     AugmentedCrop,
     CenterCrop,
@@ -30,7 +31,6 @@ from unmask.data.views import (
     JitteredCrop,
     MarginCrop,
     RandomCrop,
-    WholeImage,
 )
 from unmask.errors import SettingsError
 
@@ -45,6 +45,9 @@ VIEWS = [
     JitteredCrop(probability=0.0),
     WholeImage(longest_side=40),
     WholeImage(longest_side=400),
+    FittedImage(side="shortest"),
+    ScaleJitter(least=1.8),
+    ScaleJitter(least=0.5, side="shortest"),
 ]
 WHOLES = [Size(60, 90), Size(90, 61), Size(24, 24)]
 

@@ -11,8 +11,9 @@ from reference.sources import Annotated, Memory
 from unmask.annotations import ClassMaps
 from unmask.contracts import ImageSource, Sample, Size
 from unmask.data.in_order import Ordered, Unreadable, in_order
+from unmask.data.scaled_views import FittedImage, WholeImage
 from unmask.data.statistics import IMAGENET
-from unmask.data.views import AugmentedCrop, CenterCrop, WholeImage
+from unmask.data.views import AugmentedCrop, CenterCrop
 from unmask.errors import DataError, ResourceError, RunError, SettingsError
 
 COUNT = 7
@@ -67,6 +68,18 @@ def test_whole_images_come_padded_with_their_maps(workers: int) -> None:
     assert not first.images[0, :, 4:].any()
     assert not first.images[1, :, :, 3:].any()
     assert second.sizes is None
+
+
+def test_annotations_as_found_stay_with_the_picture() -> None:
+    maps = [torch.randint(9, size, generator=random(n)) for n, size in enumerate([(4, 6), (5, 3)])]
+    images = [classes.to(torch.uint8).expand(3, -1, -1) for classes in maps]
+    kind = ClassMaps(names=tuple("abcdefghi"))
+    source = Annotated(images, kind, maps)
+    (batch,) = in_order(source, FittedImage(), Size(12, 12), IMAGENET, [], as_found=True)
+    assert batch.sizes is not None
+    assert batch.sizes.tolist() == [[8, 12], [12, 7]]
+    assert batch.wholes.tolist() == [[4, 6], [5, 3]]
+    assert all(map(torch.equal, batch.annotations, maps))
 
 
 def test_views_that_maps_cannot_follow_are_refused() -> None:

@@ -101,3 +101,21 @@ def test_a_cool_down_may_fill_the_run_but_no_more() -> None:
     assert schedule.rate(5.0, 10.0, 256) == pytest.approx(5e-4)
     with pytest.raises(SettingsError, match="cooldown must be above 0 and at most 1, got 0"):
         WarmupCosine(cooldown=0.0)
+
+
+def test_milestones_divide_the_rate_by_ten() -> None:
+    schedule = WarmupCosine(base_lr=4e-4, warmup_epochs=1, milestones=(0.8, 0.9))
+    rates = [schedule.rate(epoch, 100, 64) for epoch in (0.5, 1, 79.9, 80, 89.9, 90, 100)]
+    assert rates == pytest.approx([5e-5, 1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"milestones": (0.5, 1.0)}, r"shares of the run between 0 and 1, got \(0.5, 1.0\)"),
+        ({"milestones": (0.5,), "cooldown": 0.2}, "not both"),
+    ],
+)
+def test_wrong_milestones_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        WarmupCosine(**values)

@@ -63,6 +63,18 @@ def view_of_part(part: Box, size: Size, mirrored: bool = False) -> Geometry:
     return Geometry(part, size, Box(0, 0, *size), mirrored)
 
 
+def one_view(
+    self: Placing, image: Shaped[Tensor, "c h w"], size: Size, *key: int
+) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
+    """One view, with the geometry of this key: the `__call__` of views that only crop, resize and flip."""
+    return (moved_pixels(image, self.geometry(Size(*image.shape[-2:]), size, *key)),)
+
+
+def drawn_flip(probability: float, random: torch.Generator) -> bool:
+    """Whether a view is mirrored."""
+    return torch.rand((), generator=random).item() < probability
+
+
 def covering(whole: Size, size: Size) -> Size:
     """The smallest size with the image's aspect ratio that covers `size`."""
     scale = max(size.height / whole.height, size.width / whole.width)
@@ -139,8 +151,7 @@ def moved_objects(objects: Objects, whole: Size, geometry: Geometry) -> Objects:
         visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     else:
         visible = masks.flatten(1).any(1)
-        masks = masks[visible]
-    return Objects(boxes[visible], objects.classes[visible], masks)
+    return objects._replace(boxes=boxes, masks=masks).rows(visible)
 
 
 def moved(annotation: Annotation, whole: Size, geometry: Geometry) -> Annotation:

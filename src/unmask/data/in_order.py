@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
@@ -27,12 +28,15 @@ class Ordered(NamedTuple):
     """A batch of consecutive images."""
 
     images: Shaped[Tensor, "b c h w"]
-    annotations: Annotations
-    """Annotations of the images, collated by the source's kind of annotations."""
+    annotations: Annotations | tuple[Annotation, ...]
+    """Annotations of the views, collated by the source's kind of annotations; or those of the pictures themselves, each by
+    itself, if they were asked for."""
     positions: list[int]
     """Positions of the images in the source."""
     sizes: Int[Tensor, "b 2"] | None
     """Height and width of each picture, if smaller ones are padded (see `Batch.sizes`)."""
+    wholes: Int[Tensor, "b 2"]
+    """Height and width of each picture before the views."""
 
 
 def in_order(
@@ -44,8 +48,12 @@ def in_order(
     *,
     batch_size: int = 128,
     workers: int = 0,
+    as_found: bool = False,
 ) -> Iterator[Ordered]:
     """The readable images; (name, reason) of the others is added to `unreadable`.
+
+    With `as_found`, annotations stay in the frame of the picture and do not follow its view, so that results can be
+    compared with them at the picture's own size.
 
     Raises:
         SettingsError: if class maps or boxes cannot follow the views.
@@ -56,7 +64,7 @@ def in_order(
     check_views_carry(views, source.annotations)
     source = read_as(source, statistics)
     batches = chunks(range(len(source)), batch_size)
-    load, empty = partial(_load, source, views, size, statistics), True
+    load, empty = partial(_load, source, views, size, statistics, as_found), True
     for batch in fetched(load, batches, workers, unreadable.extend):
         if batch is not None:
             empty = False
@@ -71,12 +79,14 @@ def _load(
     views: AnyViews,
     size: Size,
     statistics: ChannelStatistics,
+    as_found: bool,
     positions: range,
     failures: Unreadable,
 ) -> Ordered | None:
     """The readable images at these positions; None if there are none."""
     pictures: list[Tensor] = []
     annotations: list[Annotation] = []
+    wholes: list[tuple[int, int]] = []
     readable: list[int] = []
     for position in positions:
         try:
@@ -85,11 +95,13 @@ def _load(
         except DataError as error:
             failures.append((source.name(position), str(error)))
             continue
-        (picture,), annotation = view_of(views, sample, source.annotations, size, position)
+        (picture,), moved = view_of(views, sample, source.annotations, size, position)
         pictures.append(picture)
-        annotations.append(annotation)
+        annotations.append(annotation if as_found else moved)
+        wholes.append((image.shape[-2], image.shape[-1]))
         readable.append(position)
     if not readable:
         return None
     images, sizes = collate_pictures(pictures)
-    return Ordered(images, source.annotations.collate(annotations), readable, sizes)
+    known = tuple(annotations) if as_found else source.annotations.collate(annotations)
+    return Ordered(images, known, readable, sizes, torch.tensor(wholes))

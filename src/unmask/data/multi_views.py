@@ -12,7 +12,8 @@ from torchvision.transforms.v2 import functional as F
 from unmask.annotations import Annotation, AnyAnnotations, dense_words, is_dense
 from unmask.contracts import Sample, Size
 from unmask.data.geometry import Placing, moved, moved_pixels, view_of_part
-from unmask.data.views import AnyCrops, AnyViews, check_colors, draw_box
+from unmask.data.scaled_views import check_colors
+from unmask.data.views import AnyCrops, AnyViews, draw_box
 from unmask.errors import SettingsError
 from unmask.randomness import generator
 from unmask.spec import Kind, kind_of, kinds, within

@@ -18,14 +18,15 @@ from unmask.contracts import Size
 from unmask.data.geometry import (
     Box,
     Geometry,
-    Placing,
     covering,
+    drawn_flip,
     middle,
     moved_pixels,
+    one_view,
     trimmed,
     view_of_part,
 )
-from unmask.errors import DataError
+from unmask.data.scaled_views import FittedImage, ScaleJitter, WholeImage, check_colors
 from unmask.randomness import generator, seeded
 from unmask.spec import Kind, within
 
@@ -34,20 +35,13 @@ _TRIES = 10  # as in torchvision's RandomResizedCrop
 _WIDEST = 4 / 3  # largest aspect ratio; the smallest is 3/4, as in torchvision
 
 
-def _one_view(
-    self: Placing, image: Shaped[Tensor, "c h w"], size: Size, *key: int
-) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
-    """One view, with the geometry of this key: the `__call__` of views that only crop, resize and flip."""
-    return (moved_pixels(image, self.geometry(Size(*image.shape[-2:]), size, *key)),)
-
-
 def _random_geometry(
     self: "JitteredCrop | AugmentedCrop", whole: Size, size: Size, *key: int
 ) -> Geometry:
     """A random part, perhaps mirrored: the `geometry` of random crops."""
     random = generator("cpu", "crop", *key)
     part = draw_box(whole, self.smallest_share, random)
-    return view_of_part(part, size, _drawn_flip(self.flip_probability, random))
+    return view_of_part(part, size, drawn_flip(self.flip_probability, random))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,18 +62,14 @@ class RandomCrop:
         within(self, "(0, 1]", "smallest_share", usual="MAE uses 0.2")
         within(self, "[0, 1]", "flip_probability")
 
-    __call__ = _one_view
+    __call__ = one_view
 
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
         """See `data.geometry.Placing`."""
         random = generator("cpu", "crop", *key)
         draw = draw_box if self.too_large == "redraw" else draw_clipped_box
         part = draw(whole, self.smallest_share, random)
-        return view_of_part(part, size, _drawn_flip(self.flip_probability, random))
-
-
-def _drawn_flip(probability: float, random: torch.Generator) -> bool:
-    return torch.rand((), generator=random).item() < probability
+        return view_of_part(part, size, drawn_flip(self.flip_probability, random))
 
 
 def draw_box(
@@ -129,7 +119,7 @@ def _placed(part: Size, size: Size, down: float, right: float) -> Box:
 class CenterCrop:
     """Resize and centre crop, without randomness."""
 
-    __call__ = _one_view
+    __call__ = one_view
 
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
         """See `data.geometry.Placing`."""
@@ -150,7 +140,7 @@ class MarginCrop:
     def __post_init__(self) -> None:
         within(self, "(0, 1]", "share")
 
-    __call__ = _one_view
+    __call__ = one_view
 
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
         """See `data.geometry.Placing`."""
@@ -177,7 +167,7 @@ class FixedCrop:
         within(self, "(0, 1]", "share")
         within(self, "[0, 1]", "flip_probability")
 
-    __call__ = _one_view
+    __call__ = one_view
 
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
         """See `data.geometry.Placing`."""
@@ -187,17 +177,8 @@ class FixedCrop:
             int(torch.randint(most - least + 1, (), generator=random))
             for most, least in zip(resized, size, strict=True)
         )
-        mirrored = _drawn_flip(self.flip_probability, random)
+        mirrored = drawn_flip(self.flip_probability, random)
         return trimmed(Geometry(Box(0, 0, *whole), resized, Box(top, left, *size), mirrored))
-
-
-def check_colors(image: Tensor, channels: tuple[int, ...], what: str, remedy: str) -> None:
-    """Raises DataError if an image is not uint8 with one of these numbers of channels."""
-    if image.dtype != torch.uint8 or len(image) not in channels:
-        raise DataError(
-            f"{what} needs uint8 images with {' or '.join(map(str, channels))} channels, but these have {len(image)} of "
-            f"{str(image.dtype).removeprefix('torch.')}; {remedy}"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +223,7 @@ class JitteredCrop:
     ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
         """One view, a function of the key; raises DataError if the image is not uint8 colour."""
         check_colors(image, (3,), "colour jitter", "choose views:random-crop")
-        views = _one_view(self, image, size, *key)
+        views = one_view(self, image, size, *key)
         jitter = v2.ColorJitter(self.brightness, self.contrast, self.saturation, self.hue)
         jitter = v2.RandomApply([jitter], self.probability)
         with seeded("jitter", *key):
@@ -315,29 +296,6 @@ def _posterize(picture: Image, bits: int, **_: Any) -> Image:
     return ImageOps.posterize(picture, bits) if bits else picture.point([0] * 256 * 3)
 
 
-@dataclass(frozen=True, kw_only=True)
-class WholeImage:
-    """The whole image with its aspect ratio, made smaller if it is too large, without crop or randomness.
-
-    Views differ in size, so they are used one at a time or padded (`Batch.sizes`).
-    """
-
-    longest_side: int = 1024
-    """Largest length of the longer side in pixels; smaller images keep their size. The recipe's image size is not used."""
-
-    def __post_init__(self) -> None:
-        within(self, "[1, inf)", "longest_side")
-
-    __call__ = _one_view
-
-    def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
-        """See `data.geometry.Placing`."""
-        scale = min(1.0, self.longest_side / max(whole))
-        return view_of_part(
-            Box(0, 0, *whole), Size(*(max(1, round(side * scale)) for side in whole))
-        )
-
-
 def center_crop(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c new_h new_w"]:
     """Resize with the same aspect ratio until the image covers `size`, then crop the centre."""
     return CenterCrop()(image, size)[0]
@@ -358,5 +316,10 @@ AnyCrops = (
 )
 """One view of an image, at the recipe's image size."""
 
-AnyViews = AnyCrops | Annotated[WholeImage, Kind("whole-image")]
-"""One view of an image."""
+AnyViews = (
+    AnyCrops
+    | Annotated[WholeImage, Kind("whole-image")]
+    | Annotated[FittedImage, Kind("fitted-image")]
+    | Annotated[ScaleJitter, Kind("scale-jitter")]
+)
+"""One view of an image; the last three keep its aspect ratio, so that views differ in size."""

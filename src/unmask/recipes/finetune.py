@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from unmask.annotations import DENSE
 from unmask.contracts import Size
 from unmask.data.mixing import UNMIXED, Mixing
 from unmask.data.noise import NOISELESS, Noise
@@ -22,7 +23,7 @@ from unmask.training.schedules import WarmupCosine
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """How to train a classifier."""
+    """How to train an encoder for a task."""
 
     encoder: AnyEncoder
     """Encoder; weights to start from must have this shape."""
@@ -66,6 +67,13 @@ class Transfer:
                 f"{self.batch_size}"
             )
         within(self, "(0, inf)", "epochs")
+        if issubclass(self.task.needs, DENSE) and (
+            self.mixing != UNMIXED or self.noise != NOISELESS
+        ):
+            raise SettingsError(
+                "class maps and boxes cannot follow mixing and noise; set --mixing.mixup 0, --mixing.cutmix 0 and "
+                "--mixing.erasing 0, and leave out --patch-keep and the flags that begin with --noise"
+            )
         self.task.check(self.encoder.depth)
         self.encoder_grid()
 

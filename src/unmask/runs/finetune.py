@@ -15,7 +15,7 @@ from unmask.channels import ChannelStatistics, Statistics
 from unmask.contracts import Batch, ImageSource
 from unmask.data import AnySource
 from unmask.data.draws import held_out_rows
-from unmask.data.in_order import Unreadable, in_order
+from unmask.data.in_order import Ordered, Unreadable, in_order
 from unmask.data.labelled import Labelled, Subset, check_kind, open_labelled
 from unmask.formats.adapt import adapt
 from unmask.formats.model import FORMAT, ModelSpec, Weights
@@ -28,9 +28,10 @@ from unmask.spec import to_json
 from unmask.tasks import annotations_of_tasks, task_for
 from unmask.training.distributed import everyones, here
 from unmask.training.hardware import Hardware, autocast
-from unmask.traits import CountsConfusions
+from unmask.traits import CountsConfusions, Locating
 
 _BATCH = 128  # images scored at a time
+_DENSE_BATCH = 4  # whole pictures in which something is located at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,27 +216,39 @@ class Tuned(NamedTuple):
 
     @torch.inference_mode()
     def predict(self, images: Tensor) -> Tensor:
-        """The module's outputs for images [b c h w] on its device."""
-        return self.module.predict(images)  # pyright: ignore[reportCallIssue]
+        """The module's outputs for images [b c h w] on its device, float32 on the CPU."""
+        return self.module.predict(images).float().cpu()  # pyright: ignore[reportCallIssue]
+
+    @torch.inference_mode()
+    def locate(self, images: Tensor, batch: Ordered) -> tuple[Any, ...]:
+        """What the module locates in the images of a batch, which are on its device."""
+        assert isinstance(self.module, Locating)
+        return self.module.locate(images, batch.sizes, batch.wholes)
 
     def outputs(
         self, source: ImageSource, hardware: Hardware, unreadable: Unreadable
-    ) -> Iterator[tuple[Tensor, Any, list[int]]]:
-        """(outputs of the module, annotations, positions) of a source's readable images, in order."""
+    ) -> Iterator[tuple[Any, Any, list[int]]]:
+        """(outputs of the module, annotations, positions) of a source's readable images, in order.
+
+        Outputs of dense tasks are those of `Locating.locate`, and annotations are then those of the pictures themselves.
+        """
         device, recipe = torch.device(hardware.device), self.job.recipe
         self.module.to(device).eval()
+        dense = isinstance(self.module, Locating)
         stream = in_order(
             source,
             recipe.test_views,
             recipe.image_size,
             self.statistics,
             unreadable,
-            batch_size=_BATCH,
+            batch_size=_DENSE_BATCH if dense else _BATCH,
             workers=hardware.workers,
+            as_found=dense,
         )
         for batch in counted(
             stream, len(source), "scoring images", lambda batch: len(batch.positions)
         ):
+            images = batch.images.to(device)
             with autocast(device, hardware.precision):
-                outputs = self.predict(batch.images.to(device))
-            yield outputs.float().cpu(), batch.annotations, batch.positions
+                outputs = self.locate(images, batch) if dense else self.predict(images)
+            yield outputs, batch.annotations, batch.positions

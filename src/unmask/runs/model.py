@@ -151,7 +151,7 @@ class Model:
 
         answers: list[Guess] = []
         for _, batch in self._batches(images, batch_size, view, "predict", progress):
-            outputs = classifier.tuned.predict(self.checked(batch)).float().cpu()
+            outputs = classifier.tuned.predict(self.checked(batch))
             answers += classifier.guesses(outputs)
         return answers
 

@@ -110,7 +110,7 @@ def predict_files(predictor: Predictor, files: Sequence[str]) -> Iterator[Answer
     recipe, model = predictor.tuned.job.recipe, predictor.model
     for file in files:
         (view,) = recipe.test_views(model.read(file), recipe.image_size)
-        outputs = predictor.tuned.predict(view[None].to(model.device)).float().cpu()
+        outputs = predictor.tuned.predict(view[None].to(model.device))
         yield predictor.answers(outputs, None, [file])[0]
 
 

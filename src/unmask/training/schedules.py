@@ -1,9 +1,10 @@
 """Learning rate schedules: linear warm-up, then half a cosine (MAE table 8; Loshchilov and Hutter, 2017), or a constant
-rate with a cool-down at the end (warm-up-stable-decay; Hu and others, 2024, section 4; Hägele and others, 2024)."""
+rate with a cool-down at the end (warm-up-stable-decay; Hu and others, 2024, section 4; Hägele and others, 2024), or steps."""
 
 import math
 from dataclasses import dataclass
 
+from unmask.errors import SettingsError
 from unmask.spec import within
 
 _STEPS_PER_EPOCH = 8  # at least: recipes are made for large sets, and few steps train little
@@ -14,7 +15,8 @@ _SMALLEST_BATCH = 16
 class WarmupCosine:
     """Linear warm-up from 0, then half a cosine down to `min_lr`, updated at every step.
 
-    With `cooldown`, the rate stays at its peak instead and falls linearly in the last part of the run.
+    With `cooldown`, the rate stays at its peak instead and falls linearly in the last part of the run. With `milestones`, it
+    falls to a tenth at each of them, as in detection.
     """
 
     base_lr: float = 1.5e-4
@@ -29,9 +31,20 @@ class WarmupCosine:
     cooldown: float | None = None
     """Share of the run in which the rate falls linearly at its end, after a constant peak; None for half a cosine."""
 
+    milestones: tuple[float, ...] = ()
+    """Shares of the run after which the rate is a tenth of what it was, after a constant peak; empty for half a cosine."""
+
     def __post_init__(self) -> None:
         within(self, "[0, inf)", "base_lr", "warmup_epochs", "min_lr")
         within(self, "(0, 1]", "cooldown", usual="0.2 is usual")
+        if self.milestones and self.cooldown is not None:
+            raise SettingsError(
+                "a rate falls at milestones or in a cooldown, not both; leave one out"
+            )
+        if not all(0 < share < 1 for share in self.milestones):
+            raise SettingsError(
+                f"milestones must be shares of the run between 0 and 1, got {self.milestones}"
+            )
 
     def peak(self, batch_size: int) -> float:
         """The highest learning rate, at this batch size."""
@@ -42,7 +55,9 @@ class WarmupCosine:
         peak = self.peak(batch_size)
         if epoch < self.warmup_epochs:
             return peak * epoch / self.warmup_epochs
-        if self.cooldown is None:
+        if self.milestones:
+            left = 0.1 ** sum(epoch >= share * epochs for share in self.milestones)
+        elif self.cooldown is None:
             done = (epoch - self.warmup_epochs) / (epochs - self.warmup_epochs)
             left = 0.5 * (1 + math.cos(math.pi * done))
         else:
