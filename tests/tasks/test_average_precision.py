@@ -43,12 +43,17 @@ def drawn(count: int, seed: int, with_masks: bool, ties: bool = False) -> Pictur
         sides = torch.rand(many, 2, generator=draw).square() * 130 + 4
         corner = torch.rand(many, 2, generator=draw) * torch.tensor([WIDTH, HEIGHT])
         limits = torch.tensor([WIDTH, HEIGHT] * 2).float()
-        boxes = torch.minimum(torch.cat([corner - sides / 2, corner + sides / 2], 1).clamp(0), limits)
+        boxes = torch.minimum(
+            torch.cat([corner - sides / 2, corner + sides / 2], 1).clamp(0), limits
+        )
         boxes = boxes.round()
         boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= 2).all(1)]
         classes = torch.randint(2, (len(boxes),), generator=draw)
         crowd = torch.rand(len(boxes), generator=draw) < 0.15
-        noise = torch.randn(3, len(boxes), 4, generator=draw) * torch.tensor([1.0, 4.0, 15.0])[:, None, None]
+        noise = (
+            torch.randn(3, len(boxes), 4, generator=draw)
+            * torch.tensor([1.0, 4.0, 15.0])[:, None, None]
+        )
         found = torch.minimum((boxes + noise).flatten(0, 1).clamp(0), limits)
         guessed = classes.repeat(3)
         wrong = torch.rand(len(guessed), generator=draw) < 0.2
@@ -126,7 +131,10 @@ def reference(pictures: Pictures, part: str) -> tuple[list[float], list[float]]:
         run.accumulate()
         run.summarize()
     by_class = run.eval["precision"][:, :, :, 0, -1]
-    means = [float(part[part > -1].mean()) if (part > -1).any() else -1.0 for part in by_class.transpose(2, 0, 1)]
+    means = [
+        float(part[part > -1].mean()) if (part > -1).any() else -1.0
+        for part in by_class.transpose(2, 0, 1)
+    ]
     return run.stats[:6].tolist(), means
 
 
@@ -184,7 +192,9 @@ def test_perfect_detections_score_1_and_none_score_0() -> None:
     ]
     score = scored(perfect, True)
     assert score.value == score.box.ap == pytest.approx(1.0)
-    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long(), masks_of(torch.zeros(0, 4)))
+    nothing = Detections(
+        torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long(), masks_of(torch.zeros(0, 4))
+    )
     assert scored([(nothing, o) for _, o in pictures], True).value == 0
 
 
@@ -194,7 +204,10 @@ def test_pictures_without_any_object_have_no_score() -> None:
     score = scored([(found, empty)], False)
     assert score.box.ap is None
     assert score.value == 0
-    assert score.line() == "box AP undefined (AP50 undefined, AP75 undefined), on 1 images with 0 objects"
+    assert (
+        score.line()
+        == "box AP undefined (AP50 undefined, AP75 undefined), on 1 images with 0 objects"
+    )
 
 
 def test_crowds_count_neither_for_nor_against() -> None:
@@ -222,5 +235,7 @@ def test_classes_are_a_table() -> None:
 def test_a_missing_package_is_named_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(average_precision, "find_spec", lambda name: None)
     assert util.find_spec("faster_coco_eval") is not None
-    with pytest.raises(ResourceError, match=r'needs faster-coco-eval; .* `pip install "unmask\[dense\]"`'):
+    with pytest.raises(
+        ResourceError, match=r'needs faster-coco-eval; .* `pip install "unmask\[dense\]"`'
+    ):
         Precisions(NAMES, False)
