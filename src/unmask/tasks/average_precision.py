@@ -156,6 +156,8 @@ class _Picture(NamedTuple):
     found_classes: NDArray[np.int64]
     scores: NDArray[np.float64]
     found_masks: list[Any] | None
+    size: tuple[int, int]
+    """Height and width, which only masks need; 0 without them."""
 
     def key(self) -> bytes:
         """A hash of the numbers, by which pictures are ordered."""
@@ -236,6 +238,7 @@ def _picture(found: Detections, objects: Objects, masks: bool) -> _Picture:
         found.classes.numpy(),
         found.scores.double().numpy(),
         _runs(found.masks) if masks else None,
+        (0, 0) if found.masks is None else (found.masks.shape[1], found.masks.shape[2]),
     )
 
 
@@ -285,7 +288,10 @@ def _dataset(pictures: Sequence[_Picture], names: Sequence[str]) -> dict[str, An
                 annotation["segmentation"] = picture.masks[number]
             annotations.append(annotation)
     return {
-        "images": [{"id": image} for image in range(len(pictures))],
+        "images": [
+            {"id": image, "height": one.size[0], "width": one.size[1]}
+            for image, one in enumerate(pictures)
+        ],
         "annotations": annotations,
         "categories": [{"id": number, "name": name} for number, name in enumerate(names)],
     }
