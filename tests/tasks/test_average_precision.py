@@ -21,7 +21,7 @@ from unmask.tasks.detections import Detections
 
 pytest.importorskip("faster_coco_eval")
 NAMES = ("car", "tree", "never seen")
-HEIGHT, WIDTH = 150, 200
+HEIGHT, WIDTH = 240, 300
 Pictures = list[tuple[Detections, Objects]]
 
 
@@ -40,7 +40,7 @@ def drawn(count: int, seed: int, with_masks: bool, ties: bool = False) -> Pictur
     pictures = []
     for number in range(count):
         many = 0 if number % 5 == 3 else int(torch.randint(1, 9, (), generator=draw))
-        sides = torch.rand(many, 2, generator=draw).square() * 130 + 4
+        sides = torch.rand(many, 2, generator=draw).square() * 190 + 4
         corner = torch.rand(many, 2, generator=draw) * torch.tensor([WIDTH, HEIGHT])
         limits = torch.tensor([WIDTH, HEIGHT] * 2).float()
         boxes = torch.minimum(
