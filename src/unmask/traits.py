@@ -14,7 +14,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Fitted | module of a target | `runs.target` | once, before the first step |
 | Targeted | module of an objective | `runs.target` | once, before the first step |
 | Reconstructing | module of an objective | plan, reconstruct | pictures are drawn |
-| Layered | module of an encoder | `training.parameter_groups` | when an optimizer with layer-wise learning rates is built |
+| Layered | module of an encoder, or with one | `training.parameter_groups` | when an optimizer with layer-wise learning rates is built |
 | Preparing | module | the loop | after each backward pass |
 | Following | module | the loop | after each update |
 | Undivided | module | plan | before training: micro-batches are refused |
@@ -159,7 +159,7 @@ class Reconstructing(Targeted, Protocol):
 
 @runtime_checkable
 class Layered(Protocol):
-    """An encoder whose parameters belong to layers; layer 0 is the closest to the pixels."""
+    """A module whose parameters belong to layers; layer 0 is the closest to the pixels."""
 
     @property
     def layers(self) -> int:

@@ -99,7 +99,7 @@ def _edges(classes: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("views", VIEWS, ids=lambda views: type(views).__name__)
 def test_boxes_stay_around_their_objects(views: Placing) -> None:
-    """A box in the view is the box around the mask in the view, but for rounding to whole pixels."""
+    """A box in the view is the box around what is left of its mask; without masks, but for rounding to whole pixels."""
     whole, size = Size(60, 90), Size(32, 24)
     objects = rectangles(whole, [(5, 8, 40, 30), (50, 2, 88, 20), (20, 35, 70, 58), (0, 0, 90, 60)])
     for key in keys():
@@ -110,9 +110,29 @@ def test_boxes_stay_around_their_objects(views: Placing) -> None:
         assert shown.masks.dtype == torch.bool
         assert shown.masks.shape[1:] == picture.shape[-2:]
         assert len(shown.boxes) == len(shown.classes) == len(shown.masks) > 0
-        for box, mask in zip(shown.boxes, shown.masks, strict=True):
-            around = torch.tensor(box_around(mask))
-            assert (box - around).abs().max() <= 1, (box, around)
+        around = [box_around(mask) for mask in shown.masks]
+        assert shown.boxes.tolist() == around
+        bare = sample._replace(annotation=objects._replace(masks=None))
+        _, clipped = view_of(views, bare, OBJECTS, size, *key)  # type: ignore[arg-type]
+        assert isinstance(clipped, Objects)
+        for box, number in zip(around, shown.classes.tolist(), strict=True):
+            (other,) = clipped.boxes[clipped.classes == number]
+            assert (other - torch.tensor(box)).abs().max() <= 1, (box, other)
+
+
+def test_boxes_follow_what_is_left_of_a_mask() -> None:
+    """Of a triangle, a crop shows a corner that is smaller than the clipped box; each box equals a scan over pixels."""
+    rows, columns = torch.arange(60)[:, None], torch.arange(90)[None]
+    triangle = (columns < 60 - rows) & (rows >= 5)
+    draw = random(3)
+    noise = torch.rand(6, 60, 90, generator=draw) < 0.001
+    masks = torch.cat([triangle[None], noise])
+    objects = Objects(torch.zeros(7, 4), torch.arange(7), masks)
+    for left in range(0, 60, 7):
+        cut = Geometry(Box(20, left, 30, 30), Size(30, 30), Box(0, 0, 30, 30), left % 2 == 0)
+        found = moved_objects(objects, Size(60, 90), cut)
+        assert found.masks is not None
+        assert found.boxes.tolist() == [box_around(mask) for mask in found.masks]
 
 
 def rectangles(whole: Size, boxes: list[tuple[int, int, int, int]]) -> Objects:

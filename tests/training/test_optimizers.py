@@ -1,7 +1,7 @@
 """Weight decay by parameter, and AdamW against its algorithm."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -9,10 +9,12 @@ import torch
 from reference import problems
 from torch import Tensor, nn
 
+from unmask.annotations import ObjectLabels
 from unmask.contracts import Size
 from unmask.encoders import ViT
 from unmask.errors import SettingsError
 from unmask.tasks import Classify
+from unmask.tasks.detect import Detect
 from unmask.training.muon import Muon, orthogonal
 from unmask.training.optimizers import (
     AdamW,
@@ -339,3 +341,58 @@ def test_weight_decay_stays_where_it_is_not_to_change() -> None:
 def test_a_norm_of_nothing_is_refused(kind: type[ClipEach] | type[ClipTogether]) -> None:
     with pytest.raises(SettingsError, match=r"norm must be above 0, got 0\.0.*clipping:none"):
         kind(norm=0.0)
+
+
+def detector_groups(layer_decay: float, exempt: str) -> dict[str, tuple[float, float]]:
+    """(scale, weight decay) of every parameter of a small detector, by its name."""
+    encoder = ViT(patch_size=4, embed_dim=8, depth=3, num_heads=2)
+    task = Detect(window=2, global_blocks=1, channels=8)
+    kind = ObjectLabels(names=("a",), masks=True)
+    model = task.build(encoder.build(Size(8, 8), 3, problems.statistics(3)), kind)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    optimizer = LayerwiseAdamW(weight_decay=0.1, layer_decay=layer_decay, exempt=exempt)
+    return {
+        names[parameter]: (group["scale"], group["weight_decay"])
+        for group in optimizer.build(model).param_groups
+        for parameter in group["params"]
+    }
+
+
+@pytest.mark.parametrize("exempt", ["vectors", "norms", "nothing"])
+def test_detector_groups_are_vitdets(exempt: str) -> None:
+    """Rates by detectron2's rule; its default exempts torch's layer norms, its ViT-B and L the position table too."""
+    groups = detector_groups(0.7, exempt)
+    for name, (scale, decay) in groups.items():
+        layer = 4  # of depth + 1
+        if name.startswith(("encoder.pos_embed", "encoder.patch_embed")):
+            layer = 0
+        elif ".blocks." in name or ".positions." in name:
+            layer = int(name.split(".")[2]) + 1
+        assert scale == pytest.approx(0.7 ** (4 - layer)), name
+        last = name.rpartition(".")[2]
+        token_norm = name.startswith("encoder.") and ".norm" in name
+        vector = last in ("bias", "pos_embed") or token_norm or name in channel_norms(groups)
+        free = {
+            "vectors": vector,
+            "norms": token_norm or last == "pos_embed",
+            "nothing": False,
+        }[exempt]
+        assert decay == (0.0 if free else 0.1), name
+    assert {scale for scale, _ in groups.values()} == {0.7**n for n in range(5)}
+
+
+def channel_norms(names: Iterable[str]) -> set[str]:
+    """Weights of norms over channels: beside a bias, and after a convolution without one."""
+    norms = {
+        *(
+            f"pyramid.{part}.{n}"
+            for part in ("fourfold.4", "twofold.1", "halved.1")
+            for n in (1, 3)
+        ),
+        *(f"pyramid.same.{n}" for n in (1, 3)),
+        "pyramid.fourfold.1",
+        *(f"heads.{part}.layers.{n}.1" for part in ("box", "mask") for n in range(4)),
+    }
+    weights = {f"{name}.weight" for name in norms}
+    assert weights <= set(names)
+    return weights

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -133,11 +133,16 @@ def moved_map(map_: Int[Tensor, "h w"], geometry: Geometry) -> Int[Tensor, "new_
 
 
 def moved_objects(objects: Objects, whole: Size, geometry: Geometry) -> Objects:
-    """The objects of an image in its view, with boxes clipped to the view.
+    """The objects of an image in its view. Objects outside the view are removed.
 
-    Objects outside the view are removed: if masks are known, those without a pixel of their mask, else those whose box
-    has no area.
+    Where masks are known, boxes become those around what is left of the masks in the view, as in detectron2: a box that is
+    only clipped may be larger than what can be seen. Else boxes are clipped, and those without area are removed.
     """
+    if objects.masks is not None:
+        masks = _nearest(objects.masks, geometry)
+        seen = objects._replace(masks=masks).rows(masks.flatten(1).any(1))
+        assert seen.masks is not None
+        return seen._replace(boxes=boxes_around(seen.masks))
     boxes: Tensor = tv_tensors.BoundingBoxes(  # pyright: ignore[reportCallIssue] - its stub lacks the keywords
         objects.boxes.reshape(-1, 4), format="XYXY", canvas_size=(whole.height, whole.width)
     )
@@ -146,12 +151,18 @@ def moved_objects(objects: Objects, whole: Size, geometry: Geometry) -> Objects:
     boxes = F.crop(boxes, *geometry.window)
     boxes = F.horizontal_flip(boxes) if geometry.mirrored else boxes
     boxes = F.clamp_bounding_boxes(boxes).as_subclass(Tensor)
-    masks = None if objects.masks is None else _nearest(objects.masks, geometry)
-    if masks is None:
-        visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    else:
-        visible = masks.flatten(1).any(1)
-    return objects._replace(boxes=boxes, masks=masks).rows(visible)
+    visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    return objects._replace(boxes=boxes).rows(visible)
+
+
+def boxes_around(masks: Bool[Tensor, "n h w"]) -> Float[Tensor, "n 4"]:
+    """The smallest box around each mask, which has at least one pixel; its sides lie between pixels."""
+    ends: list[Tensor] = []
+    for axis in (1, 2):  # whether any pixel of a column, then of a row, is set
+        line = masks.any(axis).byte()
+        ends += [line.argmax(1), line.shape[1] - line.flip(1).argmax(1)]
+    left, right, top, bottom = ends
+    return torch.stack([left, top, right, bottom], 1).float()
 
 
 def moved(annotation: Annotation, whole: Size, geometry: Geometry) -> Annotation:

@@ -1,6 +1,7 @@
 """Layers of a plain Transformer. Parameters have timm's names, so that weights can be exchanged."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -102,7 +103,7 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """A pre-norm Transformer block: an attention half and an MLP half, each with a residual connection."""
 
-    entrances = ("attend", "transform", "project", "finish", "skipping")
+    entrances = ("attend", "attend_with", "transform", "project", "finish", "skipping")
     """Methods that are called from outside like `forward`, so they must be compiled and registered with FSDP too."""
 
     def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: float) -> None:
@@ -145,6 +146,14 @@ class Block(nn.Module):
     ) -> Float[Tensor, "m t d"]:
         """The residual of the attention half."""
         return self.ls1(self.attn(self.norm1(tokens), 0, bias))
+
+    def attend_with(
+        self,
+        tokens: Float[Tensor, "m t d"],
+        mix: Callable[[Float[Tensor, "m t qkv"]], Float[Tensor, "m t d"]],
+    ) -> Float[Tensor, "m t d"]:
+        """The residual of the attention half with another attention: `mix` gets query, key and value of each token."""
+        return self.ls1(self.attn.proj(mix(self.attn.qkv(self.norm1(tokens)))))
 
     def transform(self, tokens: Float[Tensor, "m t d"]) -> Float[Tensor, "m t d"]:
         """The residual of the MLP half."""

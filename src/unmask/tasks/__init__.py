@@ -7,12 +7,25 @@ from unmask.annotations import AnyAnnotations, Unlabelled
 from unmask.errors import DataError
 from unmask.spec import Kind, kind_of, kinds
 from unmask.tasks.classify import Classify
+from unmask.tasks.detect import Detect
 from unmask.tasks.heads import AnyHead
 from unmask.tasks.multilabel import MultiLabel
 
-AnyTask = Annotated[Classify, Kind("classify")] | Annotated[MultiLabel, Kind("multi-label")]
+AnyTask = (
+    Annotated[Classify, Kind("classify")]
+    | Annotated[MultiLabel, Kind("multi-label")]
+    | Annotated[Detect, Kind("detect")]
+)
 
-__all__ = ["AnyHead", "AnyTask", "Classify", "MultiLabel", "annotations_of_tasks", "task_for"]
+__all__ = [
+    "AnyHead",
+    "AnyTask",
+    "Classify",
+    "Detect",
+    "MultiLabel",
+    "annotations_of_tasks",
+    "task_for",
+]
 
 
 def annotations_of_tasks() -> tuple[type, ...]:

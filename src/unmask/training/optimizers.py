@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unmask.spec import Kind, within
 from unmask.training.muon import Muon
-from unmask.training.parameter_groups import decay_groups, layer_groups
+from unmask.training.parameter_groups import Exempt, decay_groups, layer_groups
 
 _HOW_TO_TURN_OFF = "use optimizer.clipping:none to turn clipping off"
 
@@ -109,8 +109,7 @@ class AdamW:
 class LayerwiseAdamW:
     """AdamW for fine-tuning: layers closer to the pixels have lower learning rates.
 
-    Layer-wise decay (Clark and others, 2020; BEiT; MAE table 9). As published, the position table, the class token,
-    vectors and biases have no weight decay.
+    Layer-wise decay (Clark and others, 2020; BEiT; MAE table 9).
     """
 
     beta1: float = 0.9
@@ -120,10 +119,14 @@ class LayerwiseAdamW:
     """Decay rate of the mean of squared gradients (MAE table 9)."""
 
     weight_decay: float = 0.05
-    """Weight decay of matrices."""
+    """Weight decay of matrices, and of what `exempt` does not name."""
 
     layer_decay: float = 0.75
     """Learning rate of a layer relative to the layer above it; 1 gives all layers the same rate."""
+
+    exempt: Exempt = "vectors"
+    """What has no weight decay: vectors, biases, the position table and class tokens (vectors); layer norms over tokens and
+    the position table (norms), as in ViTDet for ViT-B and L; or nothing, as in ViTDet for ViT-H."""
 
     def __post_init__(self) -> None:
         within(self, "[0, 1)", "beta1", "beta2")
@@ -132,7 +135,7 @@ class LayerwiseAdamW:
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """The optimizer of all trainable parameters; `module.encoder` must have layers."""
-        groups = layer_groups(module, self.layer_decay, self.weight_decay)
+        groups = layer_groups(module, self.layer_decay, self.weight_decay, self.exempt)
         return torch.optim.AdamW(groups, lr=0.0, betas=(self.beta1, self.beta2), fused=True)
 
 

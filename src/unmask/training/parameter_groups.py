@@ -15,7 +15,8 @@ Checkpoints hold no groups: they are built again from the recipe, so keys can be
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -25,6 +26,10 @@ from unmask.traits import Layered
 
 _WITHOUT_DECAY = ("pos_embed", "cls_token")
 """Exempt from layer-wise AdamW's weight decay, as in MAE's published fine-tuning code."""
+
+Exempt = Literal["vectors", "norms", "nothing"]
+"""What layer-wise AdamW exempts from weight decay: vectors, biases, the position table and class tokens (MAE); layer norms
+and the position table (ViTDet for ViT-B and L); or nothing (ViTDet for ViT-H)."""
 
 
 def decay_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -42,38 +47,57 @@ def decay_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramet
 
 
 def layer_groups(
-    module: nn.Module, layer_decay: float, weight_decay: float
+    module: nn.Module, layer_decay: float, weight_decay: float, exempt: Exempt = "vectors"
 ) -> list[dict[str, Any]]:
     """Parameter groups for layer-wise learning rates: layer i of L has the scale layer_decay^(L - 1 - i).
 
-    The layers are those of `module.encoder`. All other parameters, such as a head's, belong to the last layer.
+    The layers are those of the module itself, if it has some, or of `module.encoder`. All other parameters, such as a head's,
+    belong to the last layer.
 
     Raises:
-        SettingsError: if the module has no encoder with layers.
+        SettingsError: if neither has layers.
     """
+    layers, layer_of = _layers(module)
+    norms = _of_layer_norms(module) if exempt == "norms" else set[nn.Parameter]()
+    groups: dict[tuple[int, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            last = name.rpartition(".")[2]
+            is_exempt = {
+                "vectors": parameter.ndim <= 1 or last == "bias" or last in _WITHOUT_DECAY,
+                "norms": parameter in norms or last == "pos_embed",
+                "nothing": False,
+            }[exempt]
+            group = layer_of(name), 0.0 if is_exempt else weight_decay
+            groups.setdefault(group, []).append(parameter)
+    return [
+        {"params": parameters, "scale": layer_decay ** (layers - 1 - layer), "weight_decay": decay}
+        for (layer, decay), parameters in groups.items()
+    ]
+
+
+def _layers(module: nn.Module) -> tuple[int, Callable[[str], int]]:
+    """The number of layers, and the layer of a parameter by its name."""
+    if isinstance(module, Layered):
+        return module.layers, module.layer_of
     encoder = getattr(module, "encoder", None)
     if not isinstance(encoder, Layered):
         raise SettingsError(
             "layer-wise learning rates need an encoder with layers, and this model has none; "
             "use optimizer:adamw"
         )
-    groups: dict[tuple[int, float], list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            owner, _, name_in_owner = name.partition(".")
-            in_encoder = owner == "encoder"
-            layer = encoder.layer_of(name_in_owner) if in_encoder else encoder.layers - 1
-            last = name.rpartition(".")[2]
-            exempt = parameter.ndim <= 1 or last == "bias" or last in _WITHOUT_DECAY
-            groups.setdefault((layer, 0.0 if exempt else weight_decay), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "scale": layer_decay ** (encoder.layers - 1 - layer),
-            "weight_decay": decay,
-        }
-        for (layer, decay), parameters in groups.items()
-    ]
+
+    def layer_of(name: str) -> int:
+        owner, _, name_in_owner = name.partition(".")
+        return encoder.layer_of(name_in_owner) if owner == "encoder" else encoder.layers - 1
+
+    return encoder.layers, layer_of
+
+
+def _of_layer_norms(module: nn.Module) -> set[nn.Parameter]:
+    """The parameters of torch's layer norms, which are those over tokens."""
+    norms = (part for part in module.modules() if isinstance(part, nn.LayerNorm))
+    return {parameter for norm in norms for parameter in norm.parameters()}
 
 
 def set_rates(optimizer: torch.optim.Optimizer, learning_rate: float, done: float) -> None:

@@ -1,0 +1,358 @@
+"""Average precision of detected objects, as COCO defines it: for boxes, and for masks where they are known.
+
+The mean of the precision at 101 recalls, over the overlaps 0.50, 0.55 to 0.95 and over classes, with at most 100 detections
+in a picture. Crowds count neither for nor against. Computed by faster-coco-eval, whose results are those of pycocotools.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmask.annotations import Annotations, Objects
+from unmask.errors import ResourceError
+from unmask.tasks.boxes import areas
+from unmask.tasks.detections import Detections
+
+_AT_50, _AT_75 = 0, 5  # places of the overlaps 0.5 and 0.75
+_RANGES = ("all", "small", "medium", "large")  # areas up to 32^2 pixels, up to 96^2, and above
+
+Part = Literal["bbox", "segm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """Average precisions; null where there are no such objects."""
+
+    ap: float | None
+    """Mean over the overlaps 0.50, 0.55 to 0.95."""
+
+    ap50: float | None
+    """At an overlap of 0.5."""
+
+    ap75: float | None
+    """At an overlap of 0.75."""
+
+    small: float | None
+    """As `ap`, for objects of less than 32 x 32 pixels."""
+
+    medium: float | None
+    """As `ap`, for objects from 32 x 32 to 96 x 96 pixels."""
+
+    large: float | None
+    """As `ap`, for objects of more than 96 x 96 pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassPrecision:
+    """The scores of one class."""
+
+    name: str
+    """Name of the class."""
+
+    objects: int
+    """Number of its objects in the test images, without crowds."""
+
+    box: Precision
+    """Average precisions of boxes."""
+
+    mask: Precision | None
+    """Average precisions of masks; null where masks are not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxScore:
+    """The scores of a detector of boxes."""
+
+    measure: ClassVar[str] = "box AP"
+    """Name of the metric in `value`."""
+
+    box: Precision
+    """Average precisions of boxes, over all classes."""
+
+    images: int
+    """Number of test images."""
+
+    objects: int
+    """Number of their objects, without crowds."""
+
+    classes: tuple[ClassPrecision, ...]
+    """The scores of each class."""
+
+    chance: float = 0.0
+    """Average precision of random boxes."""
+
+    @property
+    def value(self) -> float:
+        """The metric for comparisons."""
+        return self.box.ap or 0.0
+
+    def line(self) -> str:
+        """The score in one line."""
+        return f"box {_in_words(self.box)}, on {self.images:,} images with {self.objects:,} objects"
+
+    def table(self) -> list[tuple[str, ...]]:
+        """The scores of each class, with a header."""
+        return _table(self.classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskScore:
+    """The scores of a detector of boxes and masks."""
+
+    measure: ClassVar[str] = "mask AP"
+    """Name of the metric in `value`."""
+
+    box: Precision
+    """Average precisions of boxes, over all classes."""
+
+    mask: Precision
+    """Average precisions of masks, over all classes."""
+
+    images: int
+    """Number of test images."""
+
+    objects: int
+    """Number of their objects, without crowds."""
+
+    classes: tuple[ClassPrecision, ...]
+    """The scores of each class."""
+
+    chance: float = 0.0
+    """Average precision of random masks."""
+
+    @property
+    def value(self) -> float:
+        """The metric for comparisons."""
+        return self.mask.ap or 0.0
+
+    def line(self) -> str:
+        """The score in one line."""
+        return (
+            f"mask {_in_words(self.mask)}; box {_in_words(self.box)}, on {self.images:,} images with "
+            f"{self.objects:,} objects"
+        )
+
+    def table(self) -> list[tuple[str, ...]]:
+        """The scores of each class, with a header."""
+        return _table(self.classes)
+
+
+class _Picture(NamedTuple):
+    """What a picture holds and what was found in it, in COCO's form: boxes are (left, top, width, height)."""
+
+    boxes: NDArray[np.float64]
+    classes: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    areas: NDArray[np.float64]
+    masks: list[Any] | None
+    found_boxes: NDArray[np.float64]
+    found_classes: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    found_masks: list[Any] | None
+    size: tuple[int, int]
+    """Height and width, which only masks need; 0 without them."""
+
+    def key(self) -> bytes:
+        """A hash of the numbers, by which pictures are ordered."""
+        state = hashlib.sha256()
+        for value in (self.scores, self.found_classes, self.found_boxes, self.classes, self.boxes):
+            state.update(value.tobytes())
+        return state.digest()
+
+
+class Precisions:
+    """Collects detections and objects, because average precision is not a sum over images.
+
+    Detections with equal scores are ranked in an order of the pictures that follows from what is in them, so that the result
+    does not depend on how pictures were shared out.
+
+    Raises:
+        ResourceError: if faster-coco-eval is not installed.
+    """
+
+    def __init__(self, names: Sequence[str], masks: bool) -> None:
+        if find_spec("faster_coco_eval") is None:
+            raise ResourceError(
+                "the score of a detector, average precision, needs faster-coco-eval; install it with "
+                '`pip install "unmask[dense]"`'
+            )
+        self.names, self.masks = tuple(names), masks
+        self.pictures: list[_Picture] = []
+
+    def add(self, outputs: Sequence[Detections], truth: Annotations) -> None:
+        """Add what was found in some pictures, and their objects, both in the frame of the original pictures."""
+        assert isinstance(truth, tuple)
+        for found, objects in zip(outputs, truth, strict=True):
+            self.pictures.append(_picture(found, objects, self.masks))
+
+    def merged(self, parts: Sequence["Precisions"]) -> "Precisions":
+        """One scoring with the pictures of several."""
+        whole = Precisions(self.names, self.masks)
+        for part in parts:
+            whole.pictures += part.pictures
+        return whole
+
+    def result(self) -> BoxScore | MaskScore:
+        """The average precisions of all pictures."""
+        pictures = sorted(self.pictures, key=_Picture.key)
+        boxes = _precisions(pictures, self.names, "bbox")
+        masks = _precisions(pictures, self.names, "segm") if self.masks else None
+        counts = [
+            sum(int(((one.classes == number) & ~one.crowd).sum()) for one in pictures)
+            for number in range(len(self.names))
+        ]
+        classes = tuple(
+            ClassPrecision(
+                name=name,
+                objects=counts[number],
+                box=_summary(boxes[:, :, number]),
+                mask=None if masks is None else _summary(masks[:, :, number]),
+            )
+            for number, name in enumerate(self.names)
+        )
+        box, images, objects = _summary(boxes), len(pictures), sum(counts)
+        if masks is None:
+            return BoxScore(box=box, images=images, objects=objects, classes=classes)
+        mask = _summary(masks)
+        return MaskScore(box=box, mask=mask, images=images, objects=objects, classes=classes)
+
+
+def _picture(found: Detections, objects: Objects, masks: bool) -> _Picture:
+    boxes = objects.boxes.reshape(-1, 4).double()
+    size = areas(boxes) if objects.masks is None else objects.masks.flatten(1).sum(1).double()
+    crowd = torch.zeros(len(boxes)).bool() if objects.crowd is None else objects.crowd
+    return _Picture(
+        _coco_boxes(boxes),
+        objects.classes.numpy(),
+        crowd.numpy(),
+        size.numpy(),
+        _runs(objects.masks) if masks else None,
+        _coco_boxes(found.boxes.double()),
+        found.classes.numpy(),
+        found.scores.double().numpy(),
+        _runs(found.masks) if masks else None,
+        (0, 0) if found.masks is None else (found.masks.shape[1], found.masks.shape[2]),
+    )
+
+
+def _coco_boxes(boxes: Tensor) -> NDArray[np.float64]:
+    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).numpy()
+
+
+def _runs(masks: Tensor | None) -> list[Any]:
+    """Masks as COCO's run lengths: a thousandth of their memory."""
+    from faster_coco_eval.core import mask as coco_masks
+
+    if masks is None or len(masks) == 0:
+        return []
+    columns = np.asfortranarray(masks.permute(1, 2, 0).numpy(), dtype=np.uint8)
+    return list(coco_masks.encode(columns))
+
+
+def _precisions(
+    pictures: Sequence[_Picture], names: Sequence[str], part: Part
+) -> NDArray[np.float64]:
+    """The precision at each overlap, recall, class and range of areas; -1 where there are no objects."""
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    truth = COCO(_dataset(pictures, names))
+    evaluation = COCOeval_faster(
+        truth, truth.loadRes(_results(pictures, part)), part, rle_iou_max_workers=1
+    )
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return np.asarray(evaluation.eval["precision"])[..., -1]  # with at most 100 detections
+
+
+def _dataset(pictures: Sequence[_Picture], names: Sequence[str]) -> dict[str, Any]:
+    """Images and objects in COCO's JSON form."""
+    annotations: list[dict[str, Any]] = []
+    for image, picture in enumerate(pictures):
+        for number, box in enumerate(picture.boxes.tolist()):
+            annotation: dict[str, Any] = {
+                "id": len(annotations) + 1,
+                "image_id": image,
+                "category_id": int(picture.classes[number]),
+                "bbox": box,
+                "area": float(picture.areas[number]),
+                "iscrowd": int(picture.crowd[number]),
+            }
+            if picture.masks is not None:
+                annotation["segmentation"] = picture.masks[number]
+            annotations.append(annotation)
+    return {
+        "images": [
+            {"id": image, "height": one.size[0], "width": one.size[1]}
+            for image, one in enumerate(pictures)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names)],
+    }
+
+
+def _results(pictures: Sequence[_Picture], part: Part) -> list[dict[str, Any]]:
+    """Detections in COCO's JSON form, with boxes or with masks."""
+    results: list[dict[str, Any]] = []
+    for image, picture in enumerate(pictures):
+        for number, score in enumerate(picture.scores.tolist()):
+            result: dict[str, Any] = {
+                "image_id": image,
+                "category_id": int(picture.found_classes[number]),
+                "score": score,
+            }
+            if part == "bbox":
+                result["bbox"] = picture.found_boxes[number].tolist()
+            else:
+                assert picture.found_masks is not None
+                result["segmentation"] = picture.found_masks[number]
+            results.append(result)
+    return results
+
+
+def _summary(precisions: NDArray[np.float64]) -> Precision:
+    """Means over what is defined; the axes are overlaps, recalls, perhaps classes, and ranges of areas."""
+
+    def mean(part: NDArray[np.float64]) -> float | None:
+        defined = part[part > -1]
+        return float(defined.mean()) if defined.size else None
+
+    everything, small, medium, large = (precisions[..., n] for n in range(len(_RANGES)))
+    return Precision(
+        ap=mean(everything),
+        ap50=mean(everything[_AT_50]),
+        ap75=mean(everything[_AT_75]),
+        small=mean(small),
+        medium=mean(medium),
+        large=mean(large),
+    )
+
+
+def _in_words(precision: Precision) -> str:
+    """For example "AP 41.20% (AP50 63.10%, AP75 44.00%)"."""
+    ap, ap50, ap75 = (
+        "undefined" if value is None else f"{value:.2%}"
+        for value in (precision.ap, precision.ap50, precision.ap75)
+    )
+    return f"AP {ap} (AP50 {ap50}, AP75 {ap75})"
+
+
+def _table(classes: Sequence[ClassPrecision]) -> list[tuple[str, ...]]:
+    parts = ("box", "mask") if any(one.mask for one in classes) else ("box",)
+    kinds = ("AP", "AP50", "AP75")
+    rows = [("class", "objects", *(f"{part} {kind}" for part in parts for kind in kinds))]
+    for one in classes:
+        cells = [
+            "" if value is None else f"{value:.4f}"
+            for precision in (one.box, one.mask)
+            if precision is not None
+            for value in (precision.ap, precision.ap50, precision.ap75)
+        ]
+        rows.append((one.name, str(one.objects), *cells))
+    return rows

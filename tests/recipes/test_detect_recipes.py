@@ -1,0 +1,99 @@
+"""Detection recipes: the published numbers, and the rate of every group at named steps."""
+
+import math
+
+import pytest
+import torch
+
+from unmask.annotations import ObjectLabels
+from unmask.channels import IMAGENET
+from unmask.data.scaled_views import FittedImage, ScaleJitter
+from unmask.recipes.detect import NAMED
+from unmask.tasks.detect import Detect
+from unmask.training.parameter_groups import layer_groups, set_rates
+
+PUBLISHED = {
+    # recipe: depth, width, layer decay, stochastic depth, global blocks, epochs, exempt from decay
+    "detect-b16": (12, 768, 0.7, 0.1, (2, 5, 8, 11), 100, True),
+    "detect-l16": (24, 1024, 0.8, 0.4, (5, 11, 17, 23), 100, True),
+    "detect-h16": (32, 1280, 0.9, 0.5, (7, 15, 23, 31), 75, False),
+}
+"""projects/ViTDet/configs/COCO/mask_rcnn_vitdet_{b,l,h}_*.py."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_numbers_are_vitdets(name: str) -> None:
+    depth, width, layer_decay, drop_path, whole, epochs, exempt = PUBLISHED[name]
+    recipe = NAMED[name].recipe
+    task, optimizer = recipe.task, recipe.optimizer
+    assert isinstance(task, Detect)
+    assert (recipe.encoder.depth, recipe.encoder.embed_dim) == (depth, width)
+    assert recipe.encoder.patch_size == 16
+    assert recipe.views == ScaleJitter(least=0.1, most=2.0, side="longest", flip_probability=0.5)
+    assert recipe.test_views == FittedImage(side="longest")
+    assert (recipe.image_size, recipe.batch_size, recipe.epochs) == ((1024, 1024), 64, epochs)
+    assert (task.window, task.drop_path, task.channels, task.sampled) == (14, drop_path, 256, 512)
+    assert (optimizer.beta1, optimizer.beta2, optimizer.weight_decay) == (0.9, 0.999, 0.1)
+    with torch.device("meta"):
+        encoder = recipe.encoder.build(recipe.image_size, 3, IMAGENET.tensors())
+        model = task.build(encoder, ObjectLabels(names=tuple("abc"), masks=True))
+    windows = model.windows.windows
+    assert tuple(n for n, side in enumerate(windows) if side is None) == whole
+    assert {side for side in windows if side} == {14}
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    rules = optimizer.layer_decay, optimizer.weight_decay, optimizer.exempt
+    groups = layer_groups(model, *rules)  # the fused optimizer cannot be built on the meta device
+    seen = {}
+    for group in groups:
+        for parameter in group["params"]:
+            seen[names[parameter]] = group["scale"], group["weight_decay"]
+    assert seen["encoder.pos_embed"] == (
+        pytest.approx(layer_decay ** (depth + 1)),
+        0.0 if exempt else 0.1,
+    )
+    assert seen["encoder.blocks.0.norm1.weight"] == (
+        pytest.approx(layer_decay**depth),
+        0.0 if exempt else 0.1,
+    )
+    last = depth - 1
+    assert seen[f"windows.positions.{last}.rows"] == (pytest.approx(layer_decay), 0.1)
+    assert seen[f"encoder.blocks.{last}.attn.qkv.bias"] == (pytest.approx(layer_decay), 0.1)
+    assert seen["heads.box.scores.weight"] == (1.0, 0.1)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_rates_at_named_steps(name: str) -> None:
+    """Of every group, before and after each published milestone; of the first layer and the heads among them."""
+    depth, _, layer_decay, *_, epochs, _ = PUBLISHED[name]
+    recipe = NAMED[name].recipe
+    steps = 184_375 if epochs == 100 else 184_375 * 3 // 4
+    milestones = [163_889, 177_546] if epochs == 100 else [163_889 * 3 // 4, 177_546 * 3 // 4]
+    warm = 250 * steps / 184_375
+    expected = {
+        100: 1e-4 * 100 / warm,
+        round(warm) + 1: 1e-4,
+        milestones[0] - 2: 1e-4,
+        milestones[0] + 2: 1e-5,
+        milestones[1] - 2: 1e-5,
+        milestones[1] + 2: 1e-6,
+        steps - 1: 1e-6,
+    }
+    scales = [layer_decay**n for n in range(depth + 2)]
+    tokens = [torch.nn.Parameter(torch.zeros(1)) for _ in scales]
+    optimizer = torch.optim.AdamW(
+        [{"params": [p], "scale": s} for p, s in zip(tokens, scales, strict=True)], lr=0.0
+    )
+    for step, peak in expected.items():
+        rate = recipe.schedule.rate(step * epochs / steps, recipe.epochs, recipe.batch_size)
+        assert rate == pytest.approx(peak, rel=1e-6), step
+        set_rates(optimizer, rate, step / steps)
+        for group, scale in zip(optimizer.param_groups, scales, strict=True):
+            assert group["lr"] == pytest.approx(peak * scale, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_recipe_has_a_source_and_a_score(name: str) -> None:
+    named = NAMED[name]
+    assert len(named.source) > 3
+    assert len(named.expected) > 10
+    assert math.isfinite(named.recipe.schedule.peak(named.recipe.batch_size))
