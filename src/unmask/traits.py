@@ -271,6 +271,10 @@ class Tabular(Protocol):
         """Rows of text; the first is the header."""
         ...
 
+    def line(self) -> str:
+        """The score in one line."""
+        ...
+
 
 @runtime_checkable
 class Levelled(Protocol):

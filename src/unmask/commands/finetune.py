@@ -5,43 +5,34 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from torch import nn
 
-from unmask.annotations import annotated_words
 from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek
-from unmask.console.classes import (
-    ClassFiles,
-    draw_confusion,
-    draw_mistakes,
-    say_classes,
-    write_classes,
+from unmask.console.finetuning import (
+    draw_scores,
+    recipe_of,
+    say_done,
+    say_finetuning,
+    say_found,
 )
 from unmask.console.from_python import HeldOrNamed, refuse_loader, refuse_settings
 from unmask.console.hardware import RunFlags
 from unmask.console.labels import labelled_source
-from unmask.console.output import console, other_recipes, say_left_out
-from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
+from unmask.console.output import console
+from unmask.console.plan import with_shorter_warmup
 from unmask.console.train import Command, Common, Request, finished_folder, resumed_folder
 from unmask.console.train import main as train_main
-from unmask.console.typed import data_words
 from unmask.contracts import ImageSource
-from unmask.data import AnySource, Held
+from unmask.data import AnySource
+from unmask.data.annotated import kind_for
 from unmask.data.kinds import as_source
-from unmask.data.noise import WHOLE, PatchKeep
+from unmask.data.noise import PatchKeep
 from unmask.data.statistics import measure
-from unmask.errors import SettingsError, typed
+from unmask.errors import SettingsError
 from unmask.formats.model import Weights
-from unmask.recipes import TRANSFERS, Transfer, choose_scratch, choose_transfer, find_transfer
+from unmask.recipes import Transfer, find_transfer
 from unmask.runs.finetune import Finetune, for_annotations, images_for, open_annotated
-from unmask.runs.folder import RunFolder
-from unmask.runs.job import Images, Outcome
-from unmask.runs.plan import seconds_of_step
-from unmask.runs.run import Run, parameter_count
 from unmask.runs.weights import Found, adapted, find_weights, shape_of, statistics_for
-from unmask.tasks.task import ScoreOfClasses
-from unmask.training.distributed import here
-from unmask.training.step_cost import Cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +44,7 @@ class Arguments:
 
     data: tyro.conf.Positional[str | None] = None
     """Labelled images: a folder of class folders (train/ and test/ or val/ are used if present), tar shards,
-    Parquet, or digits; or any images with --labels-file."""
+    Parquet, or digits; any images with --labels-file; pictures with class maps; or COCO, YOLO or Pascal VOC."""
 
     recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe")] = None
     """A recipe's name, or FILE.py:NAME, which runs that file; chosen from the encoder if not given."""
@@ -73,7 +64,10 @@ class Arguments:
     """Continue this run exactly where it stopped; DATA, if given, is where its images are now."""
 
     data_kind: str | None = None
-    """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""
+    """Format of DATA (folder, shards, parquet, tiff, maps, coco, yolo, voc, digits); detected if not given."""
+
+    task: str | None = None
+    """classify, segment or detect; if not given, DATA say it: class folders, class maps beside the pictures, or boxes."""
 
     labels_file: str | None = None
     """A CSV, Parquet or JSON lines file with labels, in place of class folders: a column file_name and the
@@ -140,7 +134,7 @@ def finetune(
     if isinstance(recipe, Transfer):
         name, chosen = "own", for_annotations(recipe, labelled.train.annotations)
     else:
-        name, chosen = _recipe(no_flags, recipe, weights, labelled.train)
+        name, chosen = recipe_of(no_flags, recipe, weights, labelled.train)
     images = images_for(chosen, labelled, seed)
     common = Common(name, spec, images, out, seed, running or RunFlags())
     return finished_folder(COMMAND, _request_for(common, chosen, weights))
@@ -163,13 +157,13 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     weights = None if is_scratch else _weights(encoder)
     spec = _source(
         command_line.words[1],
-        command_line.flags.get("data-kind"),
+        _kind(command_line),
         command_line.flags.get("labels-file"),
         weights,
     )
     console.print(f"reading   {command_line.words[1]} ...")
     labelled = open_annotated(spec, command_line.seed)
-    name, default = _recipe(command_line, wanted, weights, labelled.train)
+    name, default = recipe_of(command_line, wanted, weights, labelled.train)
     args = COMMAND.parse(arguments, Arguments(recipe=default))
     recipe = args.recipe
     if args.trained_blocks is not None:
@@ -212,43 +206,19 @@ def _request_for(common: Common, recipe: Transfer, weights: Found | None) -> Req
         job=job,
         statistics=lambda: _statistics(weights, images.train),
         start=start,
-        say_images=lambda: _say_images(images),
-        say_plan=lambda run, module, cost: _say_plan(run, recipe, module, images, cost),
+        say_images=lambda: say_found(images),
+        say_plan=lambda run, module, cost: say_finetuning(run, recipe, module, images, cost),
     )
 
 
-def _say_done(run: Run, folder: RunFolder, _: Images, outcome: Outcome | None) -> None:
-    assert outcome is not None
-    files = _files(folder)
-    if isinstance(outcome.score, ScoreOfClasses):
-        say_classes(outcome.score, files.table)
-    rate = outcome.result["images_per_second"]
-    console.result(f"test      {outcome.score.line()}, {rate:,.0f} images/s")
-    for path in files:
-        if path.exists():
-            console.print(f"written: {path}")
-    use = typed("predict", folder.root, *data_words(run.data))
-    if isinstance(run.data, Held):
-        use = f"unmask.load({str(folder.root)!r}).predict(images)"
-    console.print(f"done: {folder.root}\nuse it:  {use}")
-
-
-def _files(folder: RunFolder) -> ClassFiles:
-    root = folder.root
-    return ClassFiles(root / "classes.csv", root / "confusion.png", root / "mistakes.png")
-
-
-def _draw(folder: RunFolder, outcome: Outcome) -> None:
-    """Write the scores of each class, and draw the confusion matrix and the surest mistakes."""
-    files, score = _files(folder), outcome.score
-    if not here().first or not isinstance(score, ScoreOfClasses):
-        return
-    write_classes(score, files.table)
-    if outcome.confusion is not None:
-        title = f"{folder.root.name}: {score.measure} {score.value:.1%} on {score.images:,} images"
-        names = tuple(one.name for one in score.by_class)
-        draw_confusion(outcome.confusion, names, title, files.confusion)
-        draw_mistakes(outcome.pictures, files.mistakes)
+def _kind(command_line: Peek) -> str | None:
+    """The format of DATA, if flags say it."""
+    flags = command_line.flags
+    if "task" not in flags:
+        return flags.get("data-kind")
+    if "data-kind" in flags:
+        raise SettingsError("give --task or --data-kind, not both: each says how DATA are read")
+    return kind_for(flags["task"], Path(command_line.words[1]).expanduser())
 
 
 def _weights(encoder: str) -> Found:
@@ -266,68 +236,10 @@ def _source(
     return labelled_source(data, kind, labels_file, like)
 
 
-def _recipe(
-    command_line: Peek, wanted: str | None, weights: Found | None, source: ImageSource
-) -> tuple[str, Transfer]:
-    """The requested recipe, or one that suits the encoder or the images; adapted to annotations and batch."""
-    spec = weights.weights.spec if weights else None
-    if wanted is not None:
-        name, recipe = wanted, find_transfer(wanted)
-        if spec is not None and not recipe.encoder.fits(spec.encoder):
-            raise SettingsError(
-                f"the encoder has {shape_of(spec.encoder)}, and recipe {name} is for "
-                f"{shape_of(recipe.encoder)}; leave out --recipe to get one that fits the weights"
-            )
-    elif spec is not None:
-        name = choose_transfer(spec.encoder)
-        recipe = TRANSFERS[name].recipe
-        shape = "" if recipe.encoder.fits(spec.encoder) else f" ({shape_of(spec.encoder)})"
-        recipe = replace(recipe, encoder=spec.encoder, image_size=spec.image_size)
-        console.print(
-            f"recipe    {name}, with the encoder of the weights{shape}; --recipe chooses another"
-        )
-    else:
-        size = source.typical_size()
-        name = choose_scratch(size)
-        recipe = TRANSFERS[name].recipe
-        console.print(
-            f"recipe    {name}, for images of about {size.height} x {size.width} pixels; {other_recipes()}"
-        )
-    recipe = for_annotations(recipe, source.annotations)
-    return name, with_smaller_batch(recipe, len(source), command_line)
-
-
 def _statistics(weights: Found | None, source: ImageSource) -> ChannelStatistics:
     """Those of the encoder, if the images have the same channels; else measured."""
     own = statistics_for(weights.weights.spec, source) if weights else None
     return own or measure(source)
-
-
-def _say_images(images: Images) -> None:
-    train, test = images.train, images.test
-    assert test is not None
-    held_out = f"{len(images.held_out):,} for choosing thresholds, " if images.held_out else ""
-    console.print(
-        f"images    {len(train):,} {annotated_words(train.annotations)} for training, {held_out}"
-        f"{len(test):,} for testing ({images.split}), in {train.where}"
-    )
-    say_left_out(train)
-
-
-def _say_plan(run: Run, recipe: Transfer, module: nn.Module, images: Images, cost: Cost) -> None:
-    encoder, keep = recipe.encoder, recipe.noise.patch_keep
-    patches = "" if keep == WHOLE else f"patches   {keep} shown; the expected time assumes all\n"
-    learning = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    size = sum(parameter_count(part) for name, part in module.named_children() if name == "encoder")
-    say_plan(
-        run,
-        f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}, "
-        f"{recipe.image_size} pixels; trained: {recipe.task.trained_blocks} "
-        f"({learning / 1e6:.2f} M parameters with the head; the encoder has {size / 1e6:.2f} M)",
-        cost,
-        seconds_of_step(run, images.train, cost),
-        after_steps=patches,
-    )
 
 
 COMMAND = Command(
@@ -340,10 +252,11 @@ COMMAND = Command(
         "patch_keep",
         "out",
         "data_kind",
+        "task",
         "recipe",
         "seed",
     ),
     again="unmask finetune ENCODER DATA",
-    say_done=_say_done,
-    draw=_draw,
+    say_done=say_done,
+    draw=draw_scores,
 )

@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from unmask.annotations import AnyAnnotations
 from unmask.console.screen import console, notes
 from unmask.pictures.drawing import drawn
 from unmask.pictures.figure import confusion_picture
 from unmask.pictures.sheet import Row, save_sheet, sheet
+from unmask.runs.examples import Example, example_sheet
 from unmask.runs.job import Picture
 from unmask.tasks.task import ScoreOfClasses
+from unmask.traits import Tabular
 
 _SHOWN = 20  # classes in the table
 
@@ -29,6 +32,8 @@ class ClassFiles(NamedTuple):
     """PNG of the confusion matrix."""
     mistakes: Path
     """PNG of the surest mistakes."""
+    predictions: Path | None = None
+    """PNG of test images with what was located in them, of dense tasks."""
 
 
 def say_classes(score: ScoreOfClasses, file: Path | None) -> None:
@@ -59,6 +64,27 @@ def say_classes(score: ScoreOfClasses, file: Path | None) -> None:
         )
 
 
+def say_table(score: Tabular, file: Path | None) -> None:
+    """Print the table of a score; of many rows the first."""
+    header, *rows = score.table()
+    table = Table(header[0], box=SIMPLE_HEAD, pad_edge=False)
+    for name in header[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows[:_SHOWN]:
+        table.add_row(*row)
+    console.result(table)
+    if len(rows) > _SHOWN:
+        where = f"; all are in {file}" if file else ""
+        console.print(f"the first {_SHOWN} of {len(rows)} rows{where}")
+
+
+def write_table(score: Tabular, path: Path) -> Path:
+    """Write the table of a score as CSV."""
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        csv.writer(file).writerows(score.table())
+    return path
+
+
 def write_classes(score: ScoreOfClasses, path: Path) -> Path:
     """Write images, precision, recall and F1 of each class as CSV."""
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
@@ -75,6 +101,13 @@ def draw_confusion(
 ) -> list[Path]:
     """Draw the confusion matrix [true predicted]; returns the file, or nothing if it cannot be drawn."""
     return _noted(path, drawn(path, lambda file: confusion_picture(counts, names, title, file)))
+
+
+def draw_examples(examples: Sequence[Example], kind: AnyAnnotations, path: Path) -> list[Path]:
+    """Draw test images beside annotations and predictions; returns the file, or nothing if it cannot be drawn."""
+    if not examples:
+        return []
+    return _noted(path, drawn(path, lambda file: save_sheet(example_sheet(examples, kind), file)))
 
 
 def draw_mistakes(pictures: Sequence[Picture], path: Path) -> list[Path]:

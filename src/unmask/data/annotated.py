@@ -17,6 +17,7 @@ from unmask.data.split_folders import split_folder
 from unmask.data.voc import voc_parts
 from unmask.data.walk import files_in, folders_in, is_image
 from unmask.data.yolo_files import is_yolo, settings_file
+from unmask.errors import SettingsError
 
 _CLASSES = 2  # least number of folders that are classes
 
@@ -39,6 +40,34 @@ def dense_kind(path: Path) -> str | None:
     if voc_parts(path):
         return "voc"
     return "maps" if map_layout(path) else None
+
+
+def kind_for(task: str, path: Path) -> str | None:
+    """The kind of data at a path for a task, or None to let the path decide: classify, segment or detect.
+
+    Raises:
+        SettingsError: for another task, or if the data do not come with what it needs.
+    """
+    if task == "classify":
+        return None if dense_kind(path) is None else "folder"
+    found = dense_kind(path) if path.is_file() else None
+    if task == "segment":
+        kinds = {"maps": path.is_dir() and map_layout(path)}
+    elif task == "detect":
+        kinds = {
+            "coco": found == "coco" or (path.is_dir() and coco_files(path).parts),
+            "yolo": found == "yolo" or (path.is_dir() and is_yolo(path)),
+            "voc": path.is_dir() and voc_parts(path),
+        }
+    else:
+        raise SettingsError(f"--task must be classify, segment or detect, got {task!r}")
+    for kind, is_there in kinds.items():
+        if is_there:
+            return kind
+    needs = (
+        "class maps beside the pictures" if task == "segment" else "COCO, YOLO or Pascal VOC files"
+    )
+    raise SettingsError(f"--task {task} needs {needs}, and {path} has none; see docs/dense.md")
 
 
 def _has_class_folders(root: Path) -> bool:

@@ -110,6 +110,8 @@ class Noise:
         images = batch.images
         if self.pixel_noise > 0:
             images = self._noisy(batch, statistics, *key)
+        if self.patch_keep == WHOLE:  # so images may have a size that patches do not divide
+            return batch._replace(views=(images,))
         grid = patch_grid(size_of(images), patch_size)
         patches = grid.height * grid.width
         kept = max(1, round(patches * self.patch_keep.share(progress)))

@@ -7,24 +7,34 @@ import runpy
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from unmask.annotations import AnyAnnotations, ObjectLabels
 from unmask.contracts import Size
-from unmask.encoders.vit import ViT
+from unmask.encoders.vit import VIT_TI16, ViT
 from unmask.errors import SettingsError, UnmaskError, did_you_mean
 from unmask.recipes.aim import NAMED as _AIM
 from unmask.recipes.beit import NAMED as _BEIT
+from unmask.recipes.detect import NAMED as _DETECT
 from unmask.recipes.dino import NAMED as _DINO
 from unmask.recipes.fast import NAMED as _FAST
-from unmask.recipes.finetune import TRANSFERS, Transfer
+from unmask.recipes.finetune import NAMED as _CLASSIFY
+from unmask.recipes.finetune import Transfer
 from unmask.recipes.latent import NAMED as _LATENT
 from unmask.recipes.mae import NAMED as _MAE
 from unmask.recipes.moco3 import NAMED as _MOCO3
 from unmask.recipes.recipe import Named, Recipe
+from unmask.recipes.segment import NAMED as _SEGMENT
 from unmask.recipes.tokenizer import TOKENIZERS, Tokenizing
 
 T = TypeVar("T")
 
+_MANY = 20_000
+"""Images from which on the published recipes for detection and segmentation are chosen."""
+
 RECIPES: dict[str, Named[Recipe]] = {**_MAE, **_FAST, **_BEIT, **_AIM, **_LATENT, **_DINO, **_MOCO3}
 """All pretraining recipes by their public names."""
+
+TRANSFERS: dict[str, Named[Transfer]] = {**_CLASSIFY, **_SEGMENT, **_DETECT}
+"""All fine-tuning recipes by their public names."""
 
 __all__ = [
     "RECIPES",
@@ -34,6 +44,7 @@ __all__ = [
     "Recipe",
     "Tokenizing",
     "Transfer",
+    "choose_dense",
     "choose_recipe",
     "choose_scratch",
     "choose_tokenizer",
@@ -113,8 +124,8 @@ def choose_recipe(size: Size, images: int) -> tuple[str, str]:
 
 
 def choose_transfer(encoder: ViT) -> str:
-    """The name of the recipe for fine-tuning this encoder."""
-    same = [name for name, named in TRANSFERS.items() if named.recipe.encoder.fits(encoder)]
+    """The name of the recipe for fine-tuning this encoder as a classifier."""
+    same = [name for name, named in _CLASSIFY.items() if named.recipe.encoder.fits(encoder)]
     if same:
         return same[0]
     if encoder.patch_size <= 4:
@@ -124,8 +135,26 @@ def choose_transfer(encoder: ViT) -> str:
     return "finetune-b16"
 
 
+def choose_dense(encoder: ViT | None, annotations: AnyAnnotations, images: int) -> str:
+    """The name of the recipe for class maps or objects of so many images: a small one, or of many images the published one.
+
+    `encoder` is the one to start from; None for an encoder with random weights.
+    """
+    detects = isinstance(annotations, ObjectLabels)
+    known = _DETECT if detects else _SEGMENT
+    same = [name for name, named in known.items() if encoder and named.recipe.encoder.fits(encoder)]
+    if same and images >= _MANY:
+        return same[0]
+    is_small = encoder is None or encoder.embed_dim <= VIT_TI16.embed_dim
+    if detects:
+        return "detect-mini" if is_small else "detect-small"
+    if not is_small:
+        return "segment-s16"
+    return "segment-ti16" if encoder and encoder.patch_size > 8 else "segment-ti8"
+
+
 def choose_scratch(size: Size) -> str:
-    """The name of the recipe for training on images of this typical size without pretraining."""
+    """The name of the recipe for training a classifier on images of this typical size without pretraining."""
     scale = _scale(size)
     return "finetune-digits" if scale == "digits" else f"scratch-{scale}"
 

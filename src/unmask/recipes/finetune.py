@@ -241,7 +241,7 @@ FINETUNE_DIGITS = Transfer(
 
 _FILE = "MAE table 9 and the authors' FINETUNE.md"
 
-TRANSFERS = {
+NAMED = {
     "finetune-b16": Named(FINETUNE_B16, _FILE, "83.57 +- 0.08 % on ImageNet-1K (FINETUNE.md)"),
     "finetune-l16": Named(FINETUNE_L16, _FILE, "85.87 +- 0.07 % on ImageNet-1K (FINETUNE.md)"),
     "finetune-h14": Named(FINETUNE_H14, _FILE, "86.9 % on ImageNet-1K (FINETUNE.md)"),
@@ -269,4 +269,3 @@ TRANSFERS = {
     "scratch-ti4": Named(SCRATCH_TI4, "ours, from MAE table 11", "not measured"),
     "finetune-digits": Named(FINETUNE_DIGITS, "ours", "printed by unmask finetune"),
 }
-"""All fine-tuning recipes by their public names."""

@@ -1,7 +1,7 @@
 """The head of a fine-tuned run: its classes, and what it says of images."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -35,7 +35,7 @@ class Classifier(NamedTuple):
         """The names of the classes."""
         return self.tuned.job.annotations.names
 
-    def predictions(self, outputs: Tensor) -> list[Prediction]:
+    def predictions(self, outputs: Any) -> list[Prediction]:
         """Turn outputs of the module into a prediction for each image."""
         return self.tuned.job.recipe.task.predictions(outputs, self.thresholds)
 

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unmask.annotations import AnyAnnotations
+from unmask.annotations import DENSE, AnyAnnotations, dense_words, is_dense
 from unmask.channels import ChannelStatistics, Statistics
 from unmask.contracts import Batch, ImageSource
 from unmask.data import AnySource
 from unmask.data.draws import held_out_rows
 from unmask.data.in_order import Ordered, Unreadable, in_order
 from unmask.data.labelled import Labelled, Subset, check_kind, open_labelled
+from unmask.errors import SettingsError
 from unmask.formats.adapt import adapt
 from unmask.formats.model import FORMAT, ModelSpec, Weights
 from unmask.progress import counted
@@ -25,8 +26,8 @@ from unmask.recipes import Transfer
 from unmask.runs.examples import Example, chosen_for_examples
 from unmask.runs.job import Change, Images, Outcome, Setting
 from unmask.runs.mistakes import Mistake, mistakes_of, pictures_of, surest
-from unmask.spec import to_json
-from unmask.tasks import annotations_of_tasks, task_for
+from unmask.spec import kind_of, to_json
+from unmask.tasks import AnyTask, annotations_of_tasks, task_for
 from unmask.training.distributed import everyones, here
 from unmask.training.hardware import Hardware, autocast
 from unmask.traits import CountsConfusions, Locating
@@ -157,7 +158,20 @@ def images_for(recipe: Transfer, labelled: Labelled, seed: int) -> Images:
 
 
 def for_annotations(recipe: Transfer, annotations: AnyAnnotations) -> Transfer:
-    """The recipe with the task for these annotations; raises DataError if there is none."""
+    """The recipe with the task for these annotations.
+
+    Raises:
+        DataError: if there is no such task.
+        SettingsError: if the recipe is for whole images and the annotations are dense, or the reverse.
+    """
+    if is_dense(annotations) != issubclass(recipe.task.needs, DENSE) or (
+        is_dense(annotations) and not isinstance(annotations, recipe.task.needs)
+    ):
+        have = dense_words(annotations) if is_dense(annotations) else "classes of whole images"
+        raise SettingsError(
+            f"this recipe is for {kind_of(AnyTask, recipe.task)}, and the images come with {have}; leave out --recipe to "
+            "get one that fits"
+        )
     return replace(recipe, task=task_for(recipe.task, annotations))
 
 
@@ -224,7 +238,8 @@ class Tuned(NamedTuple):
     def thresholds(self, source: ImageSource, hardware: Hardware) -> tuple[float, ...] | None:
         """The thresholds that the task chooses on these images; all processes compute the same ones."""
         batches = [(outputs, truth) for outputs, truth, _ in self.outputs(source, hardware, [])]
-        outputs, truth = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        outputs: Any = torch.cat([each for each, _ in batches])
+        truth = torch.cat([each for _, each in batches])
         return self.job.recipe.task.thresholds(outputs, truth)
 
     @torch.inference_mode()

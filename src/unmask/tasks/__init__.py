@@ -10,10 +10,12 @@ from unmask.tasks.classify import Classify
 from unmask.tasks.detect import Detect
 from unmask.tasks.heads import AnyHead
 from unmask.tasks.multilabel import MultiLabel
+from unmask.tasks.segment import Segment
 
 AnyTask = (
     Annotated[Classify, Kind("classify")]
     | Annotated[MultiLabel, Kind("multi-label")]
+    | Annotated[Segment, Kind("segment")]
     | Annotated[Detect, Kind("detect")]
 )
 
@@ -23,6 +25,7 @@ __all__ = [
     "Classify",
     "Detect",
     "MultiLabel",
+    "Segment",
     "annotations_of_tasks",
     "task_for",
 ]
