@@ -132,10 +132,10 @@ def beside_references(own: Curve, others: Sequence[Curve]) -> list[Finding]:
                 "see the other findings; if they are fine, look at images and transforms (noise?)", "possible",
             )
         ]  # fmt: skip
-    place_words = "above" if now > high else "below"
+    side = "above" if now > high else "below"
     return [
         Finding(
-            "note", "loss curve", f"{seen}: it lies {place_words} them all",
+            "note", "loss curve", f"{seen}: it lies {side} them all",
             "images decide too: fine textures are harder to guess, and smooth or similar images easier",
             "nothing, if the other findings are fine", "possible",
         )
