@@ -8,9 +8,13 @@ import pytest
 from commands.said import Unmask
 
 from unmask.console.plan import warn_of_batch
+from unmask.doctor import reference
+from unmask.doctor.reference import curve_of
 from unmask.recipes import find_recipe
 from unmask.recipes.by_time import with_more_steps
 from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
+from unmask.training.logbook import read_log
 
 
 def test_a_run(unmask: Unmask, trained: RunFolder) -> None:
@@ -69,3 +73,17 @@ def test_one_batch_is_advised_warned_of_and_taken(
     assert f"change: {advice} " in unmask("doctor", images, "--recipe", name).out
     warn_of_batch(recipe, 12)
     assert f"{advice} would suit them" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_loss_beside_those_of_other_runs(
+    unmask: Unmask, images: Path, recipe: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = [*recipe[: recipe.index("--epochs")], *recipe[recipe.index("--epochs") + 2 :]]
+    assert unmask("pretrain", images, *longer, "--epochs", "20", "--out", "run").status == 0
+    assert "loss curve" not in unmask("doctor", "run").out  # no reference is so small
+    folder = RunFolder("run")
+    own = curve_of(Run.read(folder), read_log(folder.log))
+    assert own is not None
+    monkeypatch.setattr(reference, "references", lambda: [own] * 4)
+    said = unmask("doctor", "run").out
+    assert f"loss curve: {own.loss[-1]:.3g} after 100% of the run; 4 reference runs" in said

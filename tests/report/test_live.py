@@ -30,7 +30,7 @@ def seen(root: Path, images: Path, said: list[str]) -> tuple[RunFolder, LiveRepo
 
 def test_each_look_is_taken(tmp_path: Path, images_here: Path) -> None:
     folder, _ = seen(tmp_path / "run", images_here, said := [])
-    assert steps_looked_at(folder) == list(range(1, STEPS + 1))  # a tenth is less than a step
+    assert steps_looked_at(folder) == [STEPS // 2, STEPS]  # few images are shown
     assert said == []
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from unmask.channels import ChannelStatistics
 from unmask.contracts import Batch, ImageSource
 from unmask.doctor import images as pictures
-from unmask.doctor import log, weights
+from unmask.doctor import log, reference, weights
 from unmask.doctor.finding import Finding, sorted_findings
 from unmask.errors import UnmaskError
 from unmask.masking import draw_masks
@@ -44,18 +44,28 @@ def examine_run(run: Run, folder: RunFolder, source: ImageSource | None) -> list
     if source is not None and isinstance(recipe, Recipe):
         found = pictures.looked_at(source, recipe.image_size, run.statistics)
         findings += [*_of_images(found, recipe, run.statistics), *_amount(recipe, run.images)]
-    dead, related = _dead_by_theory(recipe), None
+    guesses = None
     if isinstance(recipe, Recipe):
-        of_weights, guesses = _of_weights(run, folder, found)
+        of_weights, guesses = _of_weights(run, folder, found, too_early=log.too_early(lines))
         findings += of_weights
-        if guesses is not None:
-            dead, related = guesses.dead, weights.related(guesses)
     if not lines:
         return sorted_findings([*findings, Finding("note", "log", "no step is logged yet")])
     findings += log.of_log(run, lines)
     if isinstance(recipe, Recipe) and math.isfinite(lines[-1]["loss"]):
-        findings.append(log.learns(lines, dead, related=related))
+        findings += _of_loss(run, lines, guesses)
     return sorted_findings(findings)
+
+
+def _of_loss(run: Run, lines: log.Lines, guesses: weights.Guesses | None) -> list[Finding]:
+    """The loss beside that of a dead run, and beside reference runs."""
+    if guesses is None:
+        dead = log.learns(lines, log.level(lines), "at the end", _dead_by_theory(run.recipe))
+    else:
+        # on the same images, because the loss of few images differs from that of all
+        related = weights.related(guesses)
+        dead = log.learns(lines, guesses.loss, "on some images", guesses.dead, related=related)
+    curve = reference.curve_of(run, lines)
+    return [dead, *(reference.beside_references(curve, reference.references()) if curve else [])]
 
 
 def _of_images(
@@ -118,7 +128,7 @@ def _dead_by_theory(recipe: object) -> float | None:
 
 
 def _of_weights(
-    run: Run, folder: RunFolder, images: Shaped[Tensor, "b c h w"] | None
+    run: Run, folder: RunFolder, images: Shaped[Tensor, "b c h w"] | None, *, too_early: bool
 ) -> tuple[list[Finding], weights.Guesses | None]:
     """The checks of the newest checkpoint, on images if they are there."""
     try:
@@ -138,7 +148,7 @@ def _of_weights(
     few = images[:_GUESSED]
     guesses = weights.guesses_of(objective, few, run.seed)
     if guesses is not None:
-        findings.append(weights.differ(guesses))
+        findings.append(weights.differ(guesses, too_early=too_early))
     index = torch.arange(len(few))
     batch = Batch((few,), None, index, 0)
     loss = objective(batch, generator(few.device, "doctor", run.seed)).total

@@ -45,24 +45,35 @@ def after_warmup(lines: Lines) -> int:
     return len(rates) - 1 - rates.index(max(rates))
 
 
-def learns(lines: Lines, dead: float | None, *, related: bool | None = None) -> Finding:
+def too_early(lines: Lines) -> bool:
+    """Whether too few steps have followed the warm-up for loss and guesses to tell something."""
+    return not lines or after_warmup(lines) < _ENOUGH
+
+
+def learns(
+    lines: Lines, now: float, where: str, dead: float | None, *, related: bool = False
+) -> Finding:
     """Whether the loss is below that of a model that guesses the same for every patch.
 
-    `dead` is that loss, None if it is not known; `related` is whether guesses have something to do with the truth.
+    `now` is the loss, and `where` says where it was measured; `dead` is what such a model has there, None if it is not
+    known; `related` is whether guesses have something to do with the truth.
     """
-    now = level(lines)
     if dead is None:
         return Finding(
-            "note", "loss", f"{now:.4g} at the end; what a dead run of this kind has is not known"
+            "note", "loss", f"{now:.4g} {where}; what a dead run of this kind has is not known"
         )
-    seen = f"{now:.4g} at the end; a model that guesses the same everywhere has {dead:.4g}"
+    seen = f"{now:.4g} {where}; a model that guesses the same everywhere has {dead:.4g}"
     if now < _DEAD * dead:
         return Finding("fine", "loss", seen)
-    if after_warmup(lines) < _ENOUGH:
+    if too_early(lines):
         return Finding(
-            "note", "loss", seen,
-            f"only {after_warmup(lines)} steps since the warm-up: too early to tell", "train longer", "possible",
-        )  # fmt: skip
+            "note",
+            "loss",
+            seen,
+            f"only {after_warmup(lines)} steps since the warm-up: too early to tell",
+            "train longer",
+            "possible",
+        )
     return Finding(
         "fault", "loss", seen,
         "nothing about the hidden patches is learnt",

@@ -114,17 +114,22 @@ def positions(module: nn.Module) -> list[Finding]:
     return findings
 
 
-def differ(guesses: Guesses) -> Finding:
-    """Whether the guesses at the hidden places of an image differ."""
+def differ(guesses: Guesses, *, too_early: bool) -> Finding:
+    """Whether the guesses at the hidden places of an image differ; `too_early` is whether few steps have been taken."""
     seen = (
         f"guesses vary over the hidden places of an image {guesses.spread:.1%} as much as the truth"
     )
     if guesses.spread > _ALIKE:
         return Finding("fine", "guesses", seen)
+    if too_early:
+        return Finding(
+            "note", "guesses", seen, "a model guesses the same everywhere at first, and few steps have been taken",
+            "train longer", "possible",
+        )  # fmt: skip
     return Finding(
         "fault", "guesses", seen,
         "the decoder makes the same guess everywhere, so nothing of the picture reaches it, or not where it is",
-        "see the findings on positions and learning rate; in a very short run, train longer",
+        "see the findings on positions and learning rate",
         "likely",
     )  # fmt: skip
 

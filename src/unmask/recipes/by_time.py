@@ -99,8 +99,8 @@ def peak(batch_size: int) -> float:
 def batch_for(recipe: Recipe | Transfer | Tokenizing, images: int) -> int:
     """The batch of a recipe that suits so many images: what is set, warned of and advised follows this rule.
 
-    No batch holds an image twice, and an epoch has at least eight steps unless batches would have fewer than 16 images. In
-    pretraining, a run that would take few steps gets batches of `BATCH` or more. Methods that compare the images of a batch
+    No batch holds an image twice, and an epoch has at least eight steps unless batches would have fewer than 16 images. A
+    pretraining that would take few steps gets smaller batches, down to `BATCH`. Methods that compare the images of a batch
     keep theirs as long as there are as many images. A batch for very few images is even, because mixup takes pairs.
     """
     batch, most = recipe.batch_size, max(1, images - images % 2)
