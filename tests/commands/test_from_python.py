@@ -134,7 +134,7 @@ class TestPretrain:
             stop_at_two(patch)
             root = pretrain(Animals(classes), tmp_path / "r")
         said = " ".join(capsys.readouterr().out.split())
-        assert "colour in Animals of 20 images" in said
+        assert "colour images in Animals of 20 images" in said
         assert f"continue with: unmask.pretrain(images, resume='{root}')" in said
         command = unmask("pretrain", "--resume", root)
         assert command.status == 1

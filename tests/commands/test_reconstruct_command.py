@@ -163,7 +163,7 @@ def test_painted_mask(
     ("flags", "words"),
     [
         (["--ratio", "1.5"], "ratio must lie between 0 and 1, got 1.5; MAE uses 0.75"),
-        (["--ratio", "0"], "ratio must lie between 0 and 1, got 0.0"),
+        (["--ratio", "0"], "ratio must lie between 0 and 1, got 0"),
         (["--ratio", "0.99"], "keep none of the 16 patches"),
         (["--masking", "grid", "--ratio", "0.5"], "a grid cannot hide 0.5; it hides 0.75"),
         (["--masking", "gird"], "gird"),

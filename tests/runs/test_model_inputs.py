@@ -326,7 +326,7 @@ class TestWhatItSays:
         words = repr(model)
         assert words.startswith("Model: tiny, step 6\n")
         for fact in (
-            "1 blocks of 8 with 2 heads",
+            "1 block of 8 with 2 heads",
             "8 x 8 pixels, 3 channels of uint8",
             "0.485, 0.456, 0.406",
             "ImageNet's customary values",

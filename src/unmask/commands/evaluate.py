@@ -120,7 +120,7 @@ class Arguments:
     """Seed of the split, where the data have none; the first of the draws."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps, or auto."""
+    """cpu, cuda (or gpu), cuda:1, mps, or auto."""
 
     threads: Threads = None
     """CPU threads of torch."""

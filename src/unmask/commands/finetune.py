@@ -30,7 +30,7 @@ from unmask.data import AnySource, Held
 from unmask.data.kinds import as_source
 from unmask.data.noise import WHOLE, PatchKeep
 from unmask.data.statistics import measure
-from unmask.errors import SettingsError, typed
+from unmask.errors import SettingsError, number_of, typed
 from unmask.formats.model import Weights
 from unmask.recipes import TRANSFERS, Transfer, choose_scratch, choose_transfer, find_transfer
 from unmask.runs.finetune import Finetune, for_annotations, images_for, open_annotated
@@ -308,7 +308,7 @@ def _say_images(images: Images) -> None:
     assert test is not None
     held_out = f"{len(images.held_out):,} for choosing thresholds, " if images.held_out else ""
     console.print(
-        f"images    {len(train):,} {annotated_words(train.annotations)} for training, {held_out}"
+        f"images    {number_of(len(train), 'image')} {annotated_words(train.annotations)} for training, {held_out}"
         f"{len(test):,} for testing ({images.split}), in {train.where}"
     )
     say_left_out(train)
@@ -321,13 +321,21 @@ def _say_plan(run: Run, recipe: Transfer, module: nn.Module, images: Images, cos
     size = sum(parameter_count(part) for name, part in module.named_children() if name == "encoder")
     say_plan(
         run,
-        f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}, "
+        f"model     {number_of(encoder.depth, 'block')} of {encoder.embed_dim}, patches of {encoder.patch_size}, "
         f"{recipe.image_size} pixels; trained: {recipe.task.trained_blocks} "
         f"({learning / 1e6:.2f} M parameters with the head; the encoder has {size / 1e6:.2f} M)",
         cost,
         seconds_of_step(run, images.train, cost),
         after_steps=patches,
     )
+
+
+def _longer(run: Run, root: Path, epochs: str) -> str:
+    """How to fine-tune the encoder of a fine-tuned run again; its head is not kept."""
+    if isinstance(run.data, Held):
+        return ""
+    words = typed("finetune", root, *data_words(run.data), "--epochs", epochs)
+    return f"fine-tune its encoder again, with a new head: {words}"
 
 
 COMMAND = Command(
@@ -345,5 +353,6 @@ COMMAND = Command(
     ),
     again="unmask finetune ENCODER DATA",
     say_done=_say_done,
+    longer=_longer,
     draw=_draw,
 )

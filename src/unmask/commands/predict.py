@@ -72,7 +72,7 @@ class Arguments:
     finetune if not given."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps, or auto."""
+    """cpu, cuda (or gpu), cuda:1, mps, or auto."""
 
     threads: Threads = None
     """CPU threads of torch."""

@@ -32,7 +32,7 @@ from unmask.contracts import ImageSource, Size
 from unmask.data import Held
 from unmask.data.kinds import as_source
 from unmask.data.statistics import MEASURED, measure, statistics_of
-from unmask.errors import SettingsError, typed
+from unmask.errors import SettingsError, number_of, typed
 from unmask.formats.model import Weights
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
 from unmask.runs.collapse import collapse, in_words
@@ -267,7 +267,7 @@ def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
     rest = "in the decoder" if isinstance(recipe.objective, Masked) else "used only in training"
     say_plan(
         run,
-        f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}: "
+        f"model     {number_of(encoder.depth, 'block')} of {encoder.embed_dim}, patches of {encoder.patch_size}: "
         f"{plan.encoder_parameters / 1e6:.2f} M parameters, and {plan.decoder_parameters / 1e6:.2f} M "
         f"{rest}\n"
         f"{visible_words(recipe, plan)}",
@@ -393,6 +393,14 @@ def _statistics(
     return measure(source)
 
 
+def _longer(run: Run, root: Path, epochs: str) -> str:
+    """How to train on from the weights of a run, with its settings."""
+    if isinstance(run.data, Held):
+        return ""
+    same = ["--like", str(root), "--init", str(root), "--epochs", epochs]
+    return f"start from its weights: {typed('pretrain', *data_words(run.data), *same)}"
+
+
 COMMAND = Command(
     name="pretrain",
     arguments=Arguments,
@@ -411,5 +419,6 @@ COMMAND = Command(
     ),
     again="unmask pretrain DATA --like {run} --out NEW",
     say_done=_say_done,
+    longer=_longer,
     watched=_watched,
 )

@@ -38,7 +38,7 @@ from unmask.randomness import derive
 from unmask.runs.batches import Images
 from unmask.runs.model import Model
 from unmask.runs.reconstruct import HEADINGS, Reconstruction, nearest_errors
-from unmask.spec import kind_of
+from unmask.spec import kind_of, within
 from unmask.targets import Hog, KMeansTokens, NormalizedPixels, TokenizerCodes
 from unmask.targets.pixels import Levels
 from unmask.traits import Predicting
@@ -81,13 +81,16 @@ class Arguments:
     """Channels to show as red, green and blue, or one as grey, such as 4,3,2; the first three if not given."""
 
     device: str = "cpu"
-    """cpu, cuda, cuda:1, mps, or auto."""
+    """cpu, cuda (or gpu), cuda:1, mps, or auto."""
 
     threads: Threads = None
     """CPU threads of torch."""
 
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print figures as JSON."""
+
+    def __post_init__(self) -> None:
+        within(self, "(0, 1)", "ratio", usual="MAE uses 0.75")
 
 
 class Reconstructed(NamedTuple):

@@ -46,6 +46,8 @@ def main(arguments: list[str]) -> int:
         return 0
     default = folders[0].report if len(folders) == 1 else Path("comparison.html")
     path = Path(args.out) if args.out else default
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise SettingsError(f"--out {path}: the report is a page; give it the ending .html")
     check_writable(path)
     with writing(path):
         if len(several) == 1:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from unmask.console.screen import Screen
+from unmask.console.screen import Screen, live
 from unmask.progress import Steps, reported
 
 T = TypeVar("T")
@@ -56,10 +56,12 @@ class Bar:
 
     def __enter__(self) -> "Bar":
         self._progress.start()
+        live.append(self._progress.console)
         self.started = True
         return self
 
     def __exit__(self, *_: object) -> None:
+        live.remove(self._progress.console)
         self._progress.stop()
 
     def advance_to(self, done: int, total: int, state: str, *more: str) -> None:

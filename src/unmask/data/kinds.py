@@ -8,8 +8,8 @@ from typing import Any, TypeGuard, cast
 
 from PIL import Image, UnidentifiedImageError
 
+from unmask.asked import check_data, check_readable
 from unmask.data import AnySource, Digits, LabelsFile, Shards, Tiff
-from unmask.data.asked import check_data, check_readable
 from unmask.data.band_files import BAND_ENDINGS, GDAL_NODATA, BandReading, reading_of, silent
 from unmask.data.deep import is_cut
 from unmask.data.held import hold
