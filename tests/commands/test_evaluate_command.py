@@ -102,7 +102,7 @@ def test_table_for_people(unmask: Unmask, trained: RunFolder, classes: Path) -> 
         "random",
         "chance 50.0%",
         "protocol knn; cosine, k = 20, temperature 0.07",
-        "images/s through the encoder",
+        "s for scores",
     ):
         assert words in said.out
 

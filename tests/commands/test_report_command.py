@@ -237,6 +237,10 @@ def test_several_runs_side_by_side(unmask: Unmask, images: Path, recipe: list[st
         (["nowhere"], "there is no file or folder nowhere; give the folder of a run"),
         (["empty"], "empty has no log yet (no line in log.jsonl), so there is nothing to report"),
         (["{trained}", "--out", "."], "it is a folder"),
+        (
+            ["{trained}", "--out", "r.txt"],
+            "--out r.txt: the report is a page; give it the ending .html",
+        ),
     ],
 )
 def test_wrong_usage(

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import tyro
 
 from unmask.console.arguments import parse
+from unmask.console.from_python import explained
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.screen import console
 from unmask.console.typed import as_typed
@@ -85,6 +86,7 @@ def main(arguments: list[str]) -> int:
     return 0 if _convert(args, _say).exact else 1
 
 
+@explained("unmask.convert('runs/photos', 'weights', to='timm')")
 def convert(
     source: str | Path,
     destination: str | Path,

@@ -13,6 +13,7 @@ from unmask.annotations import ClassLabels, MultiLabels
 from unmask.console.arguments import parse
 from unmask.console.bars import progress_on
 from unmask.console.comparison import comparison_tables, say_comparison, write_comparison
+from unmask.console.from_python import explained
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.judged import Evaluation, Judged
 from unmask.console.labels import labelled_source
@@ -188,6 +189,7 @@ def _say(judged: list[Judged]) -> None:
         say_comparison(comparison_tables(judged))
 
 
+@explained("unmask.evaluate('runs/photos', 'animals')")
 def evaluate(
     encoder: str | Path,
     data: Images,

@@ -17,6 +17,7 @@ from unmask.console.classes import (
     say_classes,
     write_classes,
 )
+from unmask.console.from_python import explained
 from unmask.console.hardware import RunFlags
 from unmask.console.held import HeldOrNamed, refuse_loader, refuse_settings
 from unmask.console.labels import labelled_source
@@ -95,6 +96,7 @@ def main(arguments: list[str]) -> int:
     return train_main(COMMAND, arguments)
 
 
+@explained("unmask.finetune('runs/photos', 'animals')")
 def finetune(
     encoder: str | Path | None,
     data: HeldOrNamed,

@@ -19,6 +19,7 @@ from unmask.console.classes import (
     say_classes,
     write_classes,
 )
+from unmask.console.from_python import explained
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.labels import labelled_source
 from unmask.console.output import check_writable, console, matched, notes, say_left_out, writing
@@ -140,6 +141,7 @@ def _say(predictions: Predictions, args: Arguments) -> None:
         )
 
 
+@explained("unmask.predict('runs/animals', 'photo.jpg')")
 def predict(
     run: str | Path,
     images: Images,

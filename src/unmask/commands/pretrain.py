@@ -13,6 +13,7 @@ from unmask.annotations import has_classes
 from unmask.channels import ChannelStatistics
 from unmask.clock import enter
 from unmask.console.arguments import DataFlags, Peek
+from unmask.console.from_python import explained
 from unmask.console.hardware import RunFlags, flags_of
 from unmask.console.held import HeldOrNamed, refuse_loader, refuse_settings
 from unmask.console.in_time import choose, fitted, minutes_of
@@ -103,6 +104,7 @@ def main(arguments: list[str]) -> int:
     return train_main(COMMAND, arguments)
 
 
+@explained("unmask.pretrain('photos', out='runs/photos')")
 def pretrain(
     data: HeldOrNamed,
     *,

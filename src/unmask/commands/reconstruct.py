@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from unmask.console.arguments import parse
+from unmask.console.from_python import explained
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.output import check_writable, console, loaded, matched, notes, writing
 from unmask.data import AnySource
@@ -145,6 +146,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+@explained("unmask.reconstruct('runs/photos', 'photo.jpg')")
 def reconstruct(
     run: str | Path,
     images: Images,

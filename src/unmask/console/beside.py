@@ -57,7 +57,7 @@ def accompanied(
         asked = Beside()
     first_step = start.info.step if start else 0
     report = (
-        LiveReport(run, folder, source, module, first_step, notes.warn) if asked.report else None
+        LiveReport(run, folder, source, module, first_step, notes.note) if asked.report else None
     )
     trackers = Trackers(asked.trackers, run, folder, first_step, notes.warn)
 

@@ -31,7 +31,7 @@ def _words(command: str, line: Line) -> Iterator[tuple[str, str]]:
     """The name of the place and the word, for each word of a command line."""
     own = [each for each in every_flag(command) if isinstance(each, Flag) and each.positional]
     words = list(line.words)
-    if command == "evaluate" and "encoders" in line.flags:
+    if command == "evaluate" and "encoders" in line.flags and words:
         yield "data", words.pop()  # the encoder may be missing, and stands first
     for each in own:
         count = len(words) if each.many else 1

@@ -197,6 +197,10 @@ class VisionTransformer(nn.Module):
         encoded = self.encode(images)
         return torch.cat([encoded.cls, encoded.patches], 1)
 
+    def forward_features(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
+        """`forward` by timm's name; but images are not normalised before."""
+        return self(images)
+
     def encode(
         self,
         images: Shaped[Tensor, "b c h w"],
