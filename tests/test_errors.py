@@ -49,8 +49,8 @@ def test_wrong_settings_are_value_errors() -> None:
 def test_did_you_mean() -> None:
     names = ["mae-l16", "mae-b16"]
     assert did_you_mean("mae-b61", names) == "did you mean 'mae-b16'? Known: mae-b16, mae-l16"
-    assert did_you_mean("qqq", names) == "Known: mae-b16, mae-l16"
-    assert did_you_mean("anything", []) == "Known: "
+    assert did_you_mean("qqq", names) == "known: mae-b16, mae-l16"
+    assert did_you_mean("anything", []) == "known: "
 
 
 @pytest.mark.parametrize(

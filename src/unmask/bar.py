@@ -7,6 +7,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from unmask.progress import live
+
 T = TypeVar("T")
 
 _SHORTEST_BAR = 10  # columns; for more than the time left the bar may not be shorter
@@ -47,10 +49,12 @@ class Bar:
 
     def __enter__(self) -> "Bar":
         self._progress.start()
+        live.append(self._progress.console)
         self.started = True
         return self
 
     def __exit__(self, *_: object) -> None:
+        live.remove(self._progress.console)
         self._progress.stop()
 
     def advance_to(self, done: int, total: int | None, state: str, *more: str) -> None:

@@ -2,8 +2,11 @@
 
 import io
 import os
+import shutil
 import sys
+import time
 from importlib import import_module
+from typing import NoReturn
 
 GROUPS = {
     "learn": {
@@ -73,7 +76,13 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a file name may hold bytes that are not valid text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    arguments = sys.argv[1:]
+    from unmask.console.verbosity import take_verbosity
+    from unmask.errors import UnmaskError, loading_died, without_home
+
+    try:
+        arguments = take_verbosity(sys.argv[1:])
+    except UnmaskError as error:
+        _complain(error)
     if (
         not arguments
         or arguments[0] in ("-h", "--help", "--help-all")
@@ -87,8 +96,6 @@ def main() -> None:
         print(f"unmask {__version__}")
         return
     _wait_briefly()
-    from unmask.errors import UnmaskError, loading_died, without_home
-
     try:
         status = _run(arguments)
     except (UnmaskError, RuntimeError) as error:
@@ -96,8 +103,7 @@ def main() -> None:
         message = message or loading_died(error) or without_home(error)
         if message is None:
             raise
-        print(f"unmask: {message}", file=sys.stderr)
-        sys.exit(1)
+        _complain(message)
     except KeyboardInterrupt:
         print("\nunmask: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -107,13 +113,30 @@ def main() -> None:
     sys.exit(status)
 
 
+def _complain(error: Exception) -> NoReturn:
+    """Print an error, within the width of a terminal, and exit; of the processes of torchrun, only the first prints."""
+    from unmask.console.verbosity import is_first_process
+
+    if not is_first_process():
+        time.sleep(
+            1
+        )  # torchrun ends all processes as soon as one has ended, and the first must print before
+        sys.exit(1)
+    words = f"unmask: {error}"
+    if sys.stderr.isatty():
+        from unmask.console.wrapping import wrapped_error
+
+        words = wrapped_error(words, shutil.get_terminal_size().columns)
+    print(words, file=sys.stderr)
+    sys.exit(1)
+
+
 def _run(arguments: list[str]) -> int:
     """Run a command; returns the exit status. Torch is imported after the flags are checked."""
     from unmask.console.first_look import answered, closest_command
-    from unmask.console.verbosity import take_verbosity
+    from unmask.console.verbosity import is_first_process
 
     command, *rest = arguments
-    rest = take_verbosity(rest)
     if command == COMPLETE:
         from unmask.console.completion import say_candidates
 
@@ -129,10 +152,10 @@ def _run(arguments: list[str]) -> int:
             print(recipe_list())
             return 0
     if command not in COMMANDS:
-        raise closest_command(command, COMMANDS)
+        raise closest_command(command, COMMANDS, rest)
     if answered(command, rest):
         return 0
-    if command not in _WITHOUT_TORCH and os.environ.get("RANK", "0") == "0":
+    if command not in _WITHOUT_TORCH and is_first_process():
         from unmask.console.screen import say_loading
 
         say_loading()

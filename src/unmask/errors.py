@@ -28,6 +28,9 @@ class DataError(UnmaskError):
 class SettingsError(UnmaskError, ValueError):
     """A recipe, flag or value that is not valid."""
 
+    keys: tuple[str, ...] = ()
+    """Where the spec with the value lies in the JSON values that were read, if it was read from some."""
+
 
 class RunError(UnmaskError):
     """A run folder that is in use, unfinished, changed or from another version."""
@@ -102,6 +105,15 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def number_of(count: int, noun: str) -> str:
+    """A number with its noun, in the plural except for one.
+
+    >>> number_of(1, "block"), number_of(1200, "image")
+    ('1 block', '1,200 images')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def listed(words: Iterable[str], most: int = 6) -> str:
     """Words separated by commas; if there are many, the first ones and the number of others."""
     words = list(words)
@@ -146,11 +158,16 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
 
     >>> did_you_mean("mae-b61", ["mae-b16", "mae-l16"])
     "did you mean 'mae-b16'? Known: mae-b16, mae-l16"
+    >>> did_you_mean("qqq", ["mae-b16", "mae-l16"])
+    'known: mae-b16, mae-l16'
     """
     names = sorted(known)
     near = closest(wrong, names)
-    question = f"did you mean {near!r}? " if near else ""
-    return f"{question}Known: {', '.join(names)}"
+    return (
+        f"did you mean {near!r}? Known: {', '.join(names)}"
+        if near
+        else f"known: {', '.join(names)}"
+    )
 
 
 def typed(command: str, *words: object) -> str:

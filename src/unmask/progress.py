@@ -13,6 +13,9 @@ Steps = Iterator[tuple[Any, int]]
 Reporter = Callable[[Steps, int, str], Iterator[Any]]
 """Passes the items of a loop on and shows progress, given the total size and what is done, in words."""
 
+live: list[Any] = []
+"""The terminals (of rich) on which a bar is drawn now, the newest last."""
+
 _reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
 
 

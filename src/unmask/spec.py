@@ -73,6 +73,8 @@ def within(spec: Any, interval: str, *names: str, usual: str = "") -> None:
             continue
         low_enough = value <= high if interval[-1] == "]" else value < high
         high_enough = value >= low if interval[0] == "[" else value > low
+        if high == 1 and 2 <= value <= 100:  # a percentage
+            usual = f"{_brief(value)} % is {value / 100:g}"
         hint = f"; {usual}" if usual else ""
         if isinstance(value, float) and not math.isfinite(value):
             raise SettingsError(f"{name} must be a finite number, got {value}{hint}")
@@ -94,10 +96,10 @@ def sized(spec: Any, *names: str, most: int = 65_536, usual: str = "") -> None:
 
 
 def _brief(value: float) -> str:
-    """A number for a message: not the digits of an absurd one."""
+    """A number for a message: not the digits of an absurd one, and a whole one without a point."""
     if isinstance(value, int) and value.bit_length() > 64:
         return f"a number of about {int(value.bit_length() * math.log10(2)) + 1:,} digits"
-    return str(value)
+    return str(value).removesuffix(".0")
 
 
 def _bounds(interval: str, low: float, high: float) -> str:
@@ -136,7 +138,18 @@ def from_json(cls: type[T], data: Any) -> T:
     except SettingsError:
         raise
     except (BaseValidationError, ForbiddenExtraKeysError, TypeError, ValueError, KeyError) as error:
-        raise SettingsError(_explain(error, cls.__name__)) from None
+        explained = SettingsError(_explain(error, cls.__name__))
+        explained.keys = _keys(error)
+        raise explained from None
+
+
+def _keys(error: BaseException) -> tuple[str, ...]:
+    """Where the spec of the first leaf in a tree of cattrs errors lies."""
+    if not isinstance(error, BaseValidationError):
+        return ()
+    leaf = error.exceptions[0]
+    names = (getattr(note, "name", None) for note in getattr(leaf, "__notes__", ()))
+    return (*(name for name in names if name), *_keys(leaf))
 
 
 def _explain(error: BaseException, path: str) -> str:

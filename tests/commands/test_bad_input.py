@@ -222,27 +222,36 @@ BAD_FLAGS: list[Any] = [
         ["--epoch", "3"],
         "unmask: --epoch is not a flag of `unmask pretrain`; did you mean --epochs?",
     ),
-    (["--epochs", "0"], "epochs must be above 0"),
+    (["--epochs", "0"], "--epochs must be above 0"),
     (["--epochs", "many"], "--epochs"),
-    (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
+    (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
     (["--precision", "float8"], "one of auto, float32, bfloat16, float16, got 'float8'"),
-    (["--objective.masking.ratio", "1"], "ratio must lie between 0 and 1, got 1.0"),
+    (
+        ["--objective.masking.ratio", "1"],
+        "--objective.masking.ratio must lie between 0 and 1, got 1; MAE uses 0.75",
+    ),
     (["--objective.masking.ratio", "0.99"], "keep none of the 16 patches"),
     (["--objective.masking.ratio", "0.99"], "a ratio between 0.0625 and 0.938"),
     (["objective.masking:blok"], "blok"),
     (["--objective.masking.stride", "2"], "--objective.masking.stride"),
     (["--encoder.embed-dim", "30"], "must be a multiple of 4"),
-    (["--encoder.num-heads", "5"], "embed_dim must be a multiple of num_heads, got 8 and 5"),
-    (["--device", "nonsense"], "--device nonsense cannot be used here"),
-    (["--workers", "-1"], "workers must not be negative, got -1"),
-    (["--micro-batch", "0"], "micro_batch must be at least 1, got 0"),
+    (
+        ["--encoder.num-heads", "5"],
+        "--encoder.embed-dim must be a multiple of --encoder.num-heads, got 8 and 5",
+    ),
+    (
+        ["--device", "nonsense"],
+        "--device must be cpu, cuda (or gpu), cuda:1 for the second GPU, mps, or auto; got 'nonsense'",
+    ),
+    (["--workers", "-1"], "--workers must not be negative, got -1"),
+    (["--micro-batch", "0"], "--micro-batch must be at least 1, got 0"),
     (["--epochs", "nan"], "epochs must be a finite number"),
     (["--epochs", "inf"], "epochs must be a finite number"),
-    (["--save-every-minutes", "-1"], "save_every_minutes must be 0 or more, got -1"),
-    (["--max-set-aside", "7"], "max_set_aside must be a share between 0 and 1, got 7"),
+    (["--save-every-minutes", "-1"], "--save-every-minutes must not be negative, got -1"),
+    (["--max-set-aside", "7"], "--max-set-aside must lie between 0 and 1, got 7; 7 % is 0.07"),
     (["--image-size", "2"], "use a larger image (--image-size) or a smaller patch"),
-    (["--threads", "0"], "threads must be at least 1, got 0"),
-    (["--threads", "-1"], "threads must be at least 1, got -1"),
+    (["--threads", "0"], "--threads must be at least 1, got 0"),
+    (["--threads", "-1"], "--threads must be at least 1, got -1"),
     (["extra"], "unexpected argument 'extra'; `unmask pretrain` takes DATA"),
 ]
 
@@ -275,7 +284,10 @@ def test_misspelt_recipe_says_where_all_are_listed(unmask: Unmask, images: Path)
     ("text", "words"),
     [
         ("LONG = 3", "no Recipe called 'MINE'; it has []"),
-        ("from unmask.masking import RandomMasking\nMINE = RandomMasking(ratio=2.0)", "got 2.0"),
+        (
+            "from unmask.masking import RandomMasking\nMINE = RandomMasking(ratio=2.0)",
+            "got 2; 2 % is 0.02",
+        ),
         ("1 / 0", "division by zero"),
         ("MINE = (", "mine.py"),
     ],
@@ -340,7 +352,8 @@ def test_missing_run_names_those_nearby(
     words = ["--resume", wrong] if command == "pretrain" else [wrong, images]
     said = unmask(command, *words)
     assert said.status == 1
-    assert f"{wrong} holds no run (no spec.json); runs nearby: {trained.root}" in said.err
+    assert f"there is no file or folder {wrong} (did you mean {trained.root}?)" in said.err
+    assert f"; runs nearby: {trained.root}" in said.err
 
 
 @pytest.mark.parametrize("command", ["reconstruct", "evaluate"])
@@ -420,7 +433,7 @@ def test_loss_that_is_not_finite(unmask: Unmask, images: Path, recipe: list[str]
     "reason", ["DataLoader worker (pid 7) is killed by signal: Killed. ", "a mistake of ours"]
 )
 def test_a_loading_process_that_dies_while_a_step_is_computed(
-    unmask: Unmask, monkeypatch: pytest.MonkeyPatch, reason: str
+    unmask: Unmask, images: Path, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     """torch says so wherever the program is; of any other error the traceback stays."""
 
@@ -430,8 +443,8 @@ def test_a_loading_process_that_dies_while_a_step_is_computed(
     monkeypatch.setattr("unmask.commands.pretrain.main", interrupted)
     if "DataLoader" not in reason:
         with pytest.raises(RuntimeError, match=reason):
-            unmask("pretrain", "images")
+            unmask("pretrain", images)
         return
-    said = unmask("pretrain", "images")
+    said = unmask("pretrain", images)
     assert said.status == 1
     assert "unmask: a loading process died, most likely because memory ran out" in said.err

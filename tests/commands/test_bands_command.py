@@ -44,7 +44,7 @@ def trained_on_bands(scenes: Path) -> RunFolder:
 def test_pretrain_says_what_it_found(unmask: Unmask, scenes: Path, recipe: list[str]) -> None:
     said = unmask("pretrain", scenes, *recipe, "--out", "run")
     assert said.status == 0, said.err
-    assert f"6 {BANDS}-band in {scenes}, about 20 x 18 pixels" in said.out
+    assert f"6 {BANDS}-band images in {scenes}, about 20 x 18 pixels" in said.out
     assert "96 % of values lie within" in said.out
     assert "measured on 6 images" in said.out
     run = Run.read(RunFolder("run"), "pretrain")

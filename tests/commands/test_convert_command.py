@@ -22,7 +22,7 @@ def test_from_a_run(unmask: Unmask, trained: RunFolder, images: Path, layout: st
     said = unmask("convert", trained.root, "new", "--to", layout)
     assert said.status == 0, said.err
     assert f"read {trained.root}: encoder and decoder (pretrained by unmask" in said.out
-    assert "model 1 blocks of 8 with 2 heads, patches of 2, images of 8 x 8 with 3" in said.out
+    assert "model 1 block of 8 with 2 heads, patches of 2, images of 8 x 8 with 3" in said.out
     found = re.search(r"checked largest difference to (\w+)\S* .*?([\d.]+e[+-]\d+)", said.out)
     assert found is not None
     assert float(found[2]) < 1e-5
@@ -142,8 +142,7 @@ class TestBadInput:
         wrong = trained.root.parent / "trainde"
         said = unmask("convert", wrong, "new", "--to", "timm")
         assert said.status == 1
-        assert f"{wrong} holds no run (no spec.json); runs nearby: {trained.root}" in said.err
-        assert "there is nothing at that path" in said.err
+        assert f"there is no file or folder {wrong} (did you mean {trained.root}?)" in said.err
 
     def test_run_without_a_checkpoint(self, unmask: Unmask, images: Path, tmp_path: Path) -> None:
         folder = tiny.begin(tmp_path / "begun", images)

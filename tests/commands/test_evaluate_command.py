@@ -34,7 +34,7 @@ def test_json_holds_all_figures(
         "step": 6,
         "method": "mae",
         "parameters": figures["parameters"],
-        "shape": "1 blocks of 8 with 2 heads, MLPs of 32 and patches of 2",
+        "shape": "1 block of 8 with 2 heads, MLPs of 32 and patches of 2",
         "data": str(classes),
         "split": "20% of each class for testing, drawn from seed 0",
         "train_images": 16,
@@ -95,14 +95,14 @@ def test_table_for_people(unmask: Unmask, trained: RunFolder, classes: Path) -> 
     said = unmask("evaluate", trained.root, classes, "--control", "random")
     assert said.status == 0
     for words in (
-        f"encoder {trained.root} (tiny, step 6; 1 blocks of 8 with 2 heads, MLPs of 32 and patches of 2, ",
+        f"encoder {trained.root} (tiny, step 6; 1 block of 8 with 2 heads, MLPs of 32 and patches of 2, ",
         f"M parameters) images {classes}: 16 for training, 4 for testing",
         "20% of each class for testing, drawn from seed 0",
         "pretrained class token",
         "random",
         "chance 50.0%",
         "protocol knn; cosine, k = 20, temperature 0.07",
-        "images/s through the encoder",
+        "s for scores",
     ):
         assert words in said.out
 
@@ -197,10 +197,17 @@ def test_misspelt_protocol(unmask: Unmask, trained: RunFolder, classes: Path) ->
 
 
 def test_missing_words(unmask: Unmask, trained: RunFolder, classes: Path) -> None:
-    for words in ([], [trained.root], ["--encoders", trained.root]):
+    both = "which encoder, and which images? `unmask evaluate runs/NAME FOLDER`"
+    for words, answer in (
+        ([], both),
+        (["--encoders", trained.root], both),
+        ([trained.root], f"which images? `unmask evaluate {trained.root} FOLDER`; FOLDER holds"),
+        ([classes], f"which encoder? `unmask evaluate runs/NAME {classes}`"),
+        (["digits"], "which encoder? `unmask evaluate runs/NAME digits`"),
+    ):
         said = unmask("evaluate", *words)
         assert said.status == 1
-        assert "which encoder, and which images? `unmask evaluate runs/NAME FOLDER`" in said.err
+        assert answer in said.err
     said = unmask("evaluate", trained.root, classes, "--encoders", trained.root)
     assert said.status == 1
     assert "an encoder is named twice" in said.err
@@ -448,7 +455,7 @@ def test_trained_protocols(
         (["--augment"], "--augment is only for linear and attentive, which train a head; knn uses"),
         (["--protocol", "partial", "--augment"], "which train a head; partial always augments"),
         (["--labels", "1,1"], "--labels has an amount twice: 1,1"),
-        (["--encoders", "runs/nothing"], "runs/nothing holds no run"),
+        (["--encoders", "runs/nothing"], "--encoders: there is no file or folder runs/nothing"),
         (
             ["--protocol", "finetune", "--recipe", "finetune-b16"],
             "recipe finetune-b16 is for 12 blocks of 768",

@@ -59,10 +59,10 @@ def test_prints_the_plan_and_the_score(unmask: Unmask, trained: RunFolder, class
     said = unmask("finetune", trained.root, classes, *RECIPE, "--out", "run")
     assert said.status == 0, said.err
     for words in (
-        "images 16 of 2 classes for training, 4 for testing (20% of each class for testing, drawn from seed 0)",
+        "images 16 images of 2 classes for training, 4 for testing (20% of each class for testing, drawn from seed 0)",
         "weights pretrained by unmask",
         "recipe tiny, step 6",
-        "model 1 blocks of 8, patches of 2, 8 pixels; trained: all",
+        "model 1 block of 8, patches of 2, 8 pixels; trained: all",
         "batch 4, learning rate up to 0.00469",
         "steps 6 (1.5 epochs)",
         "patches 50% at first, 100% at the end shown; the expected time assumes all",
@@ -127,7 +127,7 @@ def test_flags_for_another_encoder_are_refused(
 ) -> None:
     said = unmask("finetune", trained.root, classes, *RECIPE, "--encoder.depth", "2")
     assert said.status == 1
-    assert "the encoder has 1 blocks of 8 with 2 heads" in said.err
+    assert "the encoder has 1 block of 8 with 2 heads" in said.err
     assert "but the settings ask for 2 blocks of 8 with 2 heads" in said.err
     assert "leave out --model, --patch-size and the flags that begin with --encoder" in said.err
 
@@ -138,7 +138,7 @@ def test_small_data_get_a_smaller_batch_and_it_says_so(
     flags = ["--epochs", "1", "--threads", "1", "--workers", "0"]
     said = unmask("finetune", trained.root, classes, *flags, "--out", "run")
     assert said.status == 0, said.err
-    assert "recipe finetune-digits, with the encoder of the weights (1 blocks of 8" in said.out
+    assert "recipe finetune-digits, with the encoder of the weights (1 block of 8" in said.out
     assert "batch cut from 64 to 16 because there are 16 images" in said.out
 
 
@@ -176,7 +176,10 @@ def test_resuming_refuses_changes(unmask: Unmask, classes: Path, tmp_path: Path)
     tiny_transfer.one_step(folder)
     for flags, words in (
         (["--seed", "3"], "--seed cannot change"),
-        (["--epochs", "3"], "a setting of the recipe cannot change"),
+        (
+            ["--epochs", "3"],
+            "--epochs cannot change; to train it longer, fine-tune its encoder again",
+        ),
         (["--trained-blocks", "0"], "--trained-blocks cannot change"),
     ):
         said = unmask("finetune", "--resume", folder.root, *flags)
@@ -205,10 +208,14 @@ def test_weights_that_were_never_saved(unmask: Unmask, classes: Path, tmp_path: 
 
 
 def test_missing_words(unmask: Unmask, trained: RunFolder) -> None:
-    for words in ((), (trained.root,)):
+    for words, answer in (
+        ((), "which encoder, and which images?"),
+        ((trained.root,), f"which images? `unmask finetune {trained.root} FOLDER`"),
+        (("scratch",), "which images? `unmask finetune scratch FOLDER`"),
+    ):
         said = unmask("finetune", *words)
         assert said.status == 1
-        assert "which encoder, and which images?" in said.err
+        assert answer in said.err
 
 
 def test_images_without_labels(unmask: Unmask, trained: RunFolder, images: Path) -> None:
@@ -248,13 +255,13 @@ def test_a_recipe_of_another_architecture(
 ) -> None:
     said = unmask("finetune", trained.root, classes, "--recipe", "finetune-b16")
     assert said.status == 1
-    assert "the encoder has 1 blocks of 8" in said.err
+    assert "the encoder has 1 block of 8" in said.err
     assert "leave out --recipe" in said.err
 
 
 def test_nothing_there(unmask: Unmask, classes: Path) -> None:
     said = unmask("finetune", "runs/typo", classes)
     assert said.status == 1
-    assert "there is nothing at that path" in said.err
+    assert "there is no file or folder runs/typo" in said.err
     said = unmask("finetune", "scratch", classes, "--recipe", "scrach-b16")
     assert "did you mean 'scratch-b16'?" in said.err

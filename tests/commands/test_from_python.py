@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 import unmask as package
 from unmask import MachineFlags, RunFlags
 from unmask.console import train
+from unmask.data.held import hold
+from unmask.data.objects import pixels_of
 from unmask.errors import DataError, RunError, SettingsError
 from unmask.runs.folder import RunFolder
 
@@ -134,7 +136,7 @@ class TestPretrain:
             stop_at_two(patch)
             root = pretrain(Animals(classes), tmp_path / "r")
         said = " ".join(capsys.readouterr().out.split())
-        assert "colour in Animals of 20 images" in said
+        assert "colour images in Animals of 20 images" in said
         assert f"continue with: unmask.pretrain(images, resume='{root}')" in said
         command = unmask("pretrain", "--resume", root)
         assert command.status == 1
@@ -339,3 +341,21 @@ def test_a_run_of_held_images_is_described(classes: Path, tmp_path: Path) -> Non
     assert (run.data.what, run.data.images) == ("Animals", 20)  # pyright: ignore
     with pytest.raises(DataError, match="20 images of this run were given by a Python program"):
         replace(run.data, fingerprint="another").open()
+
+
+def test_a_wrong_call_says_what_is_taken() -> None:
+    with pytest.raises(
+        TypeError, match=r"unmask\.pretrain: .*'data'.*such as unmask\.pretrain\('photos'"
+    ):
+        package.pretrain(epochs=3)  # pyright: ignore[reportCallIssue]
+    with pytest.raises(TypeError, match=r"'epochs'.*recipe=dataclasses\.replace"):
+        package.pretrain("digits", epochs=3)  # pyright: ignore[reportCallIssue]
+    with pytest.raises(TypeError, match=r"unmask\.convert: .*such as unmask\.convert\("):
+        package.convert("runs/a")  # pyright: ignore[reportCallIssue]
+
+
+def test_read_only_pixels_are_taken_without_a_warning() -> None:
+    pixels = np.zeros((6, 5, 3), np.uint8)
+    pixels.flags.writeable = False
+    assert pixels_of(pixels, 3).shape == (3, 6, 5)
+    assert hold(np.broadcast_to(pixels, (4, 6, 5, 3)), labels=False).images == 4

@@ -144,14 +144,14 @@ WRONG = [
     ("predict --run r", "RUN is given without a flag: unmask predict r IMAGES"),
     ("pretrain data=../p epochs=3", "not with =: unmask pretrain ../p --epochs 3"),
     ("pretrain p batch_size=3", "not with =: unmask pretrain p --batch-size 3"),
-    ("pretrain https://example.com/images.zip", "download them first"),
+    ("pretrain https://example.com/images.zip", "download it first"),
     ("pretrain nowhere", "nowhere does not exist; DATA is a folder of images, tar shards, Parquet"),
     ("pretrain p --recipe mae-vitb", "did you mean 'mae-b16'?"),
     ("pretrain p --recipe finetune-b16", "is a recipe for `unmask finetune`, not for pretraining"),
     ("pretrain p --objective dino", "write objective:dino"),
     ("pretrain p objective.masking:blok", "did you mean objective.masking:block?"),
     ("pretrain p masking:block", "did you mean objective.masking:block?"),
-    ("pretrain p --masking blok", "did you mean block?"),
+    ("pretrain p --masking blok", "did you mean 'block'?"),
     ("pretrain p --model vit-small", "did you mean vit-s?"),
     (
         "pretrain p --recipe mae-ti4 --objective.masking.side 3",
@@ -160,7 +160,7 @@ WRONG = [
     ("pretrain p q", "unexpected argument 'q'; `unmask pretrain` takes DATA"),
     ("bench p", "give images as --data p"),
     ("reconstruct", "RUN is missing: unmask reconstruct RUN IMAGES..."),
-    ("convert a b", "`unmask convert` needs --to"),
+    ("convert a b", "needs --to unmask|fair|timm|huggingface: the layout to write; fair is that of"),
     ("pretrain p objective.target:tokenizer", "objective.target:tokenizer needs --objective.target.path"),
     ("embed p", "unknown command 'embed'; from Python: unmask.load(RUN).embed(FILES)"),
     ("export p", "unknown command 'export'; did you mean 'convert'?"),
@@ -189,11 +189,11 @@ def test_a_wrong_line_gets_one_sentence(
 def test_swapped_words_get_their_order(unmask: Unmask, images: Path) -> None:
     said = unmask("study", images, "mask-ratio")
     assert said.status == 1
-    assert f"order: unmask study NAME DATA; write unmask study mask-ratio {images}" in said.err
+    assert f"DATA came first; did you mean: unmask study mask-ratio {images}" in said.err
     Path("run").mkdir()
     Path("run/spec.json").write_text("{}")
     said = unmask("evaluate", images, "run")
-    assert f"order: unmask evaluate RUN DATA; write unmask evaluate run {images}" in said.err
+    assert f"DATA came first; did you mean: unmask evaluate run {images}" in said.err
 
 
 def test_a_place_that_cannot_be_written_is_refused_first(unmask: Unmask, images: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_small_shared_memory_is_named_in_the_plan(
     said = unmask("pretrain", images, *recipe, "--workers", "1", "--out", "one")
     assert said.status == 0
     # 2 batches of 4 images of 3 x 8 x 8 bytes, and a label and a position of 8 bytes each
-    assert "1 loading processes hold about 0 MiB in /dev/shm, which has 0 MiB free" in said.out
+    assert "1 loading process holds about 0 MiB in /dev/shm, which has 0 MiB free" in said.out
     assert "docker run --shm-size" in said.out
 
 

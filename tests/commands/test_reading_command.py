@@ -218,7 +218,7 @@ class TestContent:
         (data / "notes").write_text("of no use")
         (data / "b.jpg_large").write_text("not an image")
         said = pretrained(unmask, data, recipe)
-        assert f"{12 + 5} colour in {data}" in said.out
+        assert f"{12 + 5} colour images in {data}" in said.out
         assert "skipped, not images: 1 (no ending), 1 .jpg_large" in said.out
         found = unmask("evaluate", "run", data / "3fe1")
         assert found.status == 1  # a file is no set of images

@@ -68,7 +68,7 @@ class TestBesideSplits:
     def test_images_beside_are_named_as_a_warning(self, fill: Fill, begin: Begin) -> None:
         root = fill("stl", "train/cat:6", "train/dog:6", "test/cat:2", "unlabeled:60", ":3")
         said = begin(root)
-        assert "images 12 colour in 2 classes" in said
+        assert "images 12 colour images in 2 classes" in said
         assert (
             "warning: 63 images are not used, because they are in neither train nor test: 60 in unlabeled, "
             "3 in stl itself (to pretrain on them, move them into train, or give their folder as DATA)"
@@ -103,7 +103,7 @@ class TestBesideSplits:
 
     def test_classes_called_train_and_test_are_classes(self, fill: Fill, begin: Begin) -> None:
         root = fill("vehicles", "bus:2", "car:2", "plane:2", "train:4", "test:2")
-        assert "images 12 colour in 5 classes" in begin(root)
+        assert "images 12 colour images in 5 classes" in begin(root)
 
     def test_flat_splits_with_further_sets_stay_splits(self, fill: Fill) -> None:
         root = fill("flat", "train:4", "test:2", "unlabeled:3", "extra_images:1", "train_masks:4")
@@ -135,7 +135,7 @@ class TestOwnOutput:
         assert source.annotations.names == ("a", "b")
         assert source.notes == ("not read, because unmask wrote it: b/mine.PNG and 3 more",)
         said = begin(".", "runs/second")
-        assert "images 12 colour in 2 classes" in said
+        assert "images 12 colour images in 2 classes" in said
         assert "not read, because unmask wrote it" in said
 
     def test_of_very_many_pictures_the_usual_names_are_looked_into(

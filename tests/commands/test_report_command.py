@@ -66,7 +66,7 @@ def test_every_run_gets_a_page_that_needs_nothing_else(
         "Finished: all 3 steps are done.",
         "recipe",
         "12 images of 3 channels",
-        "1 blocks of 8, patches of 2",
+        "1 block of 8, patches of 2",
         "unmask pretrain",
         "what the encoder sees",
         "step 3",
@@ -250,9 +250,13 @@ def test_several_runs_side_by_side(unmask: Unmask, images: Path, recipe: list[st
     ("words", "answer"),
     [
         ([], "which run? `unmask report runs/NAME`"),
-        (["nowhere"], "nowhere holds no run (no spec.json)"),
+        (["nowhere"], "there is no file or folder nowhere; give the folder of a run"),
         (["empty"], "empty has no log yet (no line in log.jsonl), so there is nothing to report"),
         (["{trained}", "--out", "."], "it is a folder"),
+        (
+            ["{trained}", "--out", "r.txt"],
+            "--out r.txt: the report is a page; give it the ending .html",
+        ),
     ],
 )
 def test_wrong_usage(

@@ -28,7 +28,7 @@ def test_prints_the_plan_and_what_the_codes_keep(unmask: Unmask, images: Path) -
     said = unmask("tokenizer", images, *FLAGS, "--out", "tok")
     assert said.status == 0
     for words in (
-        f"images 11 colour for training in {images}, 1 for testing (held out, drawn from seed 0)",
+        f"images 11 colour images for training in {images}, 1 for testing (held out, drawn from seed 0)",
         "tokenizer 16 codes (4 x 4 levels) of patches of 2, 4 x 4 in 8 pixels; ",
         "steps 6 (2 epochs)",
         "step 6 of 6, loss",

@@ -1,5 +1,6 @@
 """What commands print: lines of words, warnings, and how much of it."""
 
+import io
 import os
 import signal
 import subprocess
@@ -7,10 +8,12 @@ import sys
 import threading
 
 import pytest
+from rich.console import Console
 
 from unmask.console.processes import signals
-from unmask.console.screen import console, notes, say_loading, wrapped
+from unmask.console.screen import Screen, console, notes, say_loading
 from unmask.console.verbosity import VERBOSITY, take_verbosity
+from unmask.console.wrapping import wrapped
 
 
 def test_lines_break_between_words_and_go_on_below_their_text() -> None:
@@ -57,7 +60,7 @@ def test_a_table_in_a_pipe_is_not_squeezed() -> None:
     [
         (["digits", "--quiet"], ["digits"], "quiet"),
         (["-v", "digits"], ["digits"], "verbose"),
-        (["--quiet", "--verbose"], [], "verbose"),
+        (["-q", "pretrain", "--quiet"], ["pretrain"], "quiet"),
         (["digits"], ["digits"], "normal"),
         (["--", "-v"], ["--", "-v"], "normal"),
     ],
@@ -102,3 +105,24 @@ def test_ctrl_c_is_answered_at_once(capsys: pytest.CaptureFixture[str]) -> None:
         assert "finishing this step; Ctrl-C again to stop now" in capsys.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_note_for_later_comes_before_the_next_line_and_never_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VERBOSITY, "normal")
+    notes.note_later("two cores are busy")
+    assert capsys.readouterr() == ("", "")
+    console.result("score")
+    console.result("again")
+    assert capsys.readouterr() == ("score\nagain\n", "note: two cores are busy\n")
+
+
+def test_words_stand_above_a_bar_of_the_other_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Console(force_terminal=True, file=io.StringIO(), width=60)
+    screen = Screen(stderr=True)
+    screen.rich = Console(force_terminal=True, file=io.StringIO(), width=60)
+    monkeypatch.setattr("unmask.console.screen.live", [drawn])
+    screen.result("finishing this step")
+    assert "finishing this step" in drawn.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert screen.rich.file.getvalue() == ""  # pyright: ignore[reportAttributeAccessIssue]

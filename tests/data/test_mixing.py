@@ -126,7 +126,7 @@ def test_unmixed_batches_stay_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"mixup": -1.0}, "mixup must not be negative, got -1.0"),
+        ({"mixup": -1.0}, "mixup must not be negative, got -1"),
         ({"erasing": 1.5}, "erasing must lie between 0 and 1, got 1.5"),
     ],
 )

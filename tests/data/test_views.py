@@ -137,7 +137,7 @@ def test_the_spec_chooses_the_rule() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"smallest_share": 0.0}, "smallest_share must be above 0 and at most 1, got 0.0"),
+        ({"smallest_share": 0.0}, "smallest_share must be above 0 and at most 1, got 0"),
         ({"smallest_share": 1.1}, "got 1.1"),
         ({"flip_probability": -0.1}, "flip_probability must lie between 0 and 1, got -0.1"),
         ({"flip_probability": 1.5}, "got 1.5"),

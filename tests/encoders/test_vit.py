@@ -306,3 +306,9 @@ def test_taps_of_whole_images_are_what_goes_into_the_blocks() -> None:
     last = encoder.norm(encoded.taps[-1])
     torch.testing.assert_close(last[:, :1], encoded.cls)
     torch.testing.assert_close(last[:, 1:], encoded.patches)
+
+
+def test_tokens_by_timms_name() -> None:
+    encoder = problems.build_encoder(Problem())
+    images = problems.pictures(Problem(), count=2)
+    assert torch.equal(encoder.forward_features(images), encoder(images))

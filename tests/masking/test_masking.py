@@ -344,9 +344,9 @@ def test_inverse_block_at_the_authors_size() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"adjust": 1.0}, "adjust must be at least 0 and below 1, got 1.0; data2vec uses 0.07"),
+        ({"adjust": 1.0}, "adjust must be at least 0 and below 1, got 1; data2vec uses 0.07"),
         ({"side": 0}, "side must be at least 1, got 0; data2vec uses 3"),
-        ({"ratio": 1.0}, "ratio must lie between 0 and 1, got 1.0"),
+        ({"ratio": 1.0}, "ratio must lie between 0 and 1, got 1"),
     ],
 )
 def test_inverse_blocks_that_make_no_sense(wrong: dict[str, Any], said: str) -> None:
@@ -405,8 +405,8 @@ def test_noise_hides_spots_that_are_larger_than_patches_and_smaller_than_blocks(
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"ratio": 0.0}, "ratio must lie between 0 and 1, got 0.0; ColorMAE uses 0.75"),
-        ({"coarse": 40.0}, "coarse must be above 0 and at most 16, got 40.0"),
+        ({"ratio": 0.0}, "ratio must lie between 0 and 1, got 0; ColorMAE uses 0.75"),
+        ({"coarse": 40.0}, "coarse must be above 0 and at most 16, got 40"),
         ({"fine": 2.0}, "fine must be below coarse, got 2 and 2"),
     ],
 )

@@ -241,10 +241,10 @@ def test_what_is_drawn_is_the_same_for_any_rows() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"temperature": 0.0}, "temperature must be above 0, got 0.0"),
+        ({"temperature": 0.0}, "temperature must be above 0, got 0"),
         ({"prototypes": 1}, "prototypes must be at least 2, got 1"),
         ({"teacher_momentum": 1.1}, "teacher_momentum must lie between 0 and 1, got 1.1"),
-        ({"drop_path": 1.0}, "drop_path must be at least 0 and below 1, got 1.0"),
+        ({"drop_path": 1.0}, "drop_path must be at least 0 and below 1, got 1"),
     ],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, Any], said: str) -> None:

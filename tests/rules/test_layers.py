@@ -13,6 +13,8 @@ ROOT = Path(unmask.__file__).parent
 BASE = {
     "spec",
     "errors",
+    "asked",
+    "device_names",
     "files",
     "locks",
     "tensors",

@@ -75,7 +75,9 @@ class TestLoad:
             unmask.load(folder.root)
 
     def test_without_a_run(self, run: RunFolder) -> None:
-        with pytest.raises(RunError, match=r"holds no run .*; runs nearby: .*run"):
+        with pytest.raises(
+            RunError, match=r"there is no file or folder .*rnu .*; runs nearby: .*run"
+        ):
             unmask.load(run.root.parent / "rnu")
 
     def test_draws_nothing_from_global_generators(self, run: RunFolder) -> None:

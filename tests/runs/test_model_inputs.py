@@ -289,7 +289,7 @@ class TestReconstruct:
             ("random", "a mask is an array or tensor that is True .*; got str"),
             (np.zeros(7), r"\[h w\] in pixels, \[4 4\] in patches or \[16\], got \[7\]"),
             (np.zeros((2, 2, 2)), r"got \[2, 2, 2\]"),
-            (np.ones((4, 4)), "this mask would keep none of the 16 patches"),
+            (np.ones((4, 4)), "this mask hides all of the 16 patches"),
         ],
     )
     def test_what_is_no_mask(self, model: Model, images: Path, mask: Any, words: str) -> None:
@@ -326,7 +326,7 @@ class TestWhatItSays:
         words = repr(model)
         assert words.startswith("Model: tiny, step 6\n")
         for fact in (
-            "1 blocks of 8 with 2 heads",
+            "1 block of 8 with 2 heads",
             "8 x 8 pixels, 3 channels of uint8",
             "0.485, 0.456, 0.406",
             "ImageNet's customary values",

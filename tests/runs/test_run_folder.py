@@ -90,7 +90,7 @@ def test_folder_with_something_else_is_taken(images: Path, tmp_path: Path) -> No
 
 
 def test_missing_run_names_those_nearby(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"run-1 holds no run \(no spec.json\)$"):
+    with pytest.raises(RunError, match=r"no file or folder .*run-1; give the folder of a run$"):
         Run.read(RunFolder(tmp_path / "run-1"), "pretrain")
     tiny.begin(tmp_path / "run-2", images)
     with pytest.raises(RunError, match=r"; runs nearby: .*run-2$"):

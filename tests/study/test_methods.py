@@ -203,5 +203,7 @@ def test_comparisons_that_make_no_sense(changes: dict[str, object], words: str) 
 
 @pytest.mark.parametrize("encoder", ["ti", "huge14", "ti0", "16"])
 def test_unknown_encoders(encoder: str) -> None:
-    with pytest.raises(SettingsError, match="an encoder must be one of xs, ti, s, b and a patch"):
+    with pytest.raises(
+        SettingsError, match="each of --encoders must be one of xs, ti, s, b and a patch"
+    ):
         fitted("mae", encoder, 1.0)

@@ -70,7 +70,7 @@ def test_rate_stays_between_nothing_and_the_peak(
 
 @pytest.mark.parametrize("name", ["base_lr", "warmup_epochs", "min_lr"])
 def test_negative_values_are_refused(name: str) -> None:
-    with pytest.raises(SettingsError, match=f"{name} must not be negative, got -1.0"):
+    with pytest.raises(SettingsError, match=f"{name} must not be negative, got -1"):
         WarmupCosine(**{name: -1.0})
 
 

@@ -60,8 +60,6 @@ def main(arguments: list[str]) -> int:
     name, default = _recipe(flags, source)
     args = _parse(arguments, default)
     micro_batch = args.machine.micro_batch
-    if micro_batch is not None and micro_batch < 1:
-        raise SettingsError(f"micro-batch must be at least 1, got {micro_batch}")
     recipe = args.recipe
     hardware = hardware_of(
         args.machine,

@@ -8,10 +8,11 @@ from typing import Literal, NamedTuple
 import tyro
 
 from unmask.console.arguments import parse
+from unmask.console.from_python import explained
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.screen import console
 from unmask.console.typed import as_typed
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, number_of
 from unmask.formats import FORMATS, Format, Hints, check_free, held_by, write_weights
 from unmask.formats.card import UNKNOWN_LICENSE, images_in_words, model_card
 from unmask.formats.compare import Check
@@ -85,6 +86,7 @@ def main(arguments: list[str]) -> int:
     return 0 if _convert(args, _say).exact else 1
 
 
+@explained("unmask.convert('runs/photos', 'weights', to='timm')")
 def convert(
     source: str | Path,
     destination: str | Path,
@@ -196,7 +198,7 @@ def _shape(spec: ModelSpec) -> str:
     encoder = spec.encoder
     several = f"{encoder.class_tokens} class tokens, " if encoder.class_tokens > 1 else ""
     return (
-        f"{encoder.depth} blocks of {encoder.embed_dim} with {encoder.num_heads} heads, {several}patches of "
+        f"{number_of(encoder.depth, 'block')} of {encoder.embed_dim} with {encoder.num_heads} heads, {several}patches of "
         f"{encoder.patch_size}, {images_in_words(spec)} ({spec.statistics.source})"
     )
 
@@ -205,7 +207,7 @@ def _data(run: Run | None) -> str:
     """What a run was trained on, without telling where that lies."""
     if run is None:
         return "unknown, because the weights were not read from a run"
-    return f"{run.images:,} images of {Path(as_typed(run.data)).name}, {run.recipe.epochs:g} epochs"
+    return f"{number_of(run.images, 'image')} of {Path(as_typed(run.data)).name}, {run.recipe.epochs:g} epochs"
 
 
 def _listed(destination: Path) -> str:

@@ -21,14 +21,14 @@ from unmask.data import Digits
 from unmask.data.in_memory import MemoryImages
 from unmask.data.loader import end_with_parent
 from unmask.data.statistics import measure
-from unmask.errors import SettingsError
+from unmask.errors import RunError, SettingsError
 from unmask.evaluation.few_labels import BATCH, STEPS, Images, Result, compare, draw_trial
 from unmask.files import write_text
 from unmask.pictures.drawing import drawn
 from unmask.pictures.figure import loss_curve
 from unmask.pictures.sheet import Row, save_sheet, sheet
 from unmask.recipes import RECIPES
-from unmask.runs.folder import RunFolder
+from unmask.runs.folder import RunFolder, check_empty
 from unmask.runs.model import load
 from unmask.runs.pretrain import Pretrain
 from unmask.runs.run import Run, new_run
@@ -72,6 +72,9 @@ def main(arguments: list[str]) -> int:
         )
     started = time.perf_counter()
     folder = RunFolder(Path(args.out) / "run")
+    if folder.spec.exists():
+        raise RunError(f"{args.out} holds a demo already; choose another folder with --out")
+    check_empty(Path(args.out))
     folder.check_free()
     source, test = Digits().open("train"), Digits().open("test")
     run = _run(source, args.epochs)

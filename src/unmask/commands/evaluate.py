@@ -10,6 +10,7 @@ import tyro
 
 from unmask.console.arguments import parse
 from unmask.console.comparison import comparison_tables, say_comparison, write_comparison
+from unmask.console.from_python import explained
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.judged import Evaluation, Judged
 from unmask.console.judging import EvaluationRequest, all_judged
@@ -96,7 +97,7 @@ class Arguments:
     """Seed of the split, where the data have none; the first of the draws."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps, or auto."""
+    """cpu, cuda (or gpu), cuda:1, mps, or auto."""
 
     threads: Threads = None
     """CPU threads of torch."""
@@ -138,6 +139,7 @@ def _say(judged: list[Judged]) -> None:
         say_comparison(comparison_tables(judged))
 
 
+@explained("unmask.evaluate('runs/photos', 'animals')")
 def evaluate(
     encoder: str | Path,
     data: Images,

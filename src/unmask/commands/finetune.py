@@ -10,6 +10,7 @@ from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek
 from unmask.console.finetuning import (
     draw_scores,
+    longer,
     recipe_of,
     say_done,
     say_finetuning,
@@ -22,6 +23,7 @@ from unmask.console.output import console
 from unmask.console.plan import with_shorter_warmup
 from unmask.console.train import Command, Common, Request, finished_folder, resumed_folder
 from unmask.console.train import main as train_main
+from unmask.console.wrong_calls import explained
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.data.annotated import kind_for
@@ -89,6 +91,7 @@ def main(arguments: list[str]) -> int:
     return train_main(COMMAND, arguments)
 
 
+@explained("unmask.finetune('runs/photos', 'animals')")
 def finetune(
     encoder: str | Path | None,
     data: HeldOrNamed,
@@ -258,5 +261,6 @@ COMMAND = Command(
     ),
     again="unmask finetune ENCODER DATA",
     say_done=say_done,
+    longer=longer,
     draw=draw_scores,
 )

@@ -9,7 +9,7 @@ import tyro
 
 from unmask.console.arguments import DataFlags, parse
 from unmask.console.bars import State, progress_on, watched
-from unmask.console.output import bands_in_words, console, duration, gib, notes, say_left_out
+from unmask.console.output import console, duration, gib, images_in_words, notes, say_left_out
 from unmask.console.processes import signals
 from unmask.contracts import ImageSource
 from unmask.data.kinds import find_source
@@ -17,7 +17,7 @@ from unmask.data.labelled import read_as_train
 from unmask.data.pack import Packer, Progress
 from unmask.data.pack_bytes import as_arrays
 from unmask.data.pack_manifest import Packing, read_pack
-from unmask.errors import SettingsError, typed
+from unmask.errors import SettingsError, number_of, typed
 from unmask.training.hardware import cores
 
 
@@ -117,11 +117,10 @@ def _say_images(sources: dict[str, ImageSource], packing: Packing) -> None:
     """Print which images were found, and how they will be stored."""
     for split, source in sources.items():
         name = f"{split}, " if len(sources) > 1 else ""
-        bands = bands_in_words(source.channels)
         classes = f" in {len(names)} classes" if (names := source.annotations.names) else ""
         typical = source.typical_size()
         console.print(
-            f"images    {name}{len(source):,} {bands}{classes} in {source.where}, about {typical.height} x "
+            f"images    {name}{images_in_words(source)}{classes} in {source.where}, about {typical.height} x "
             f"{typical.width} pixels"
         )
         say_left_out(source)
@@ -131,10 +130,14 @@ def _say_images(sources: dict[str, ImageSource], packing: Packing) -> None:
 def _choice(source: ImageSource, packing: Packing) -> str:
     side = packing.short_side
     if as_arrays(source):
-        return f"as arrays (.npy), because JPEG cannot store them; larger ones are resized to {side} pixels on the shorter side"
+        return (
+            "as arrays (.npy), because JPEG cannot store them; larger ones are\n"
+            f"          resized to {side} pixels on the shorter side"
+        )
     return (
-        f"larger images are resized to {side} pixels on the shorter side, as JPEG of quality {packing.quality};\n"
-        "          the others keep their size; upright JPEGs and PNGs are copied bit for bit"
+        f"larger images are resized to {side} pixels on the shorter side, as JPEG\n"
+        f"          of quality {packing.quality}; the others keep their size, and upright JPEGs and\n"
+        "          PNGs of them are copied bit for bit"
     )
 
 
@@ -146,10 +149,10 @@ def _state(report: Progress) -> State:
 def _say_end(packer: Packer, seconds: float) -> None:
     shards = packer.shards.values()
     images, copied = sum(s.images for s in shards), sum(s.copied for s in shards)
-    files = "1 shard" if len(shards) == 1 else f"{len(shards):,} shards"
+    files = number_of(len(shards), "shard")
     console.result(
-        f"packed    {images:,} images in {files}, {gib(sum(s.bytes for s in shards))}, in {duration(seconds)}; "
-        f"{copied:,} of them copied bit for bit"
+        f"packed    {number_of(images, 'image')} in {files}, {gib(sum(s.bytes for s in shards))}, in {duration(seconds)}; "
+        f"{copied:,} copied bit for bit"
     )
     if packer.set_aside.exists():
         console.warn(f"skipped {packer.left_out:,}, listed with reasons in {packer.set_aside}")

@@ -19,6 +19,7 @@ from unmask.console.classes import (
     say_classes,
     write_classes,
 )
+from unmask.console.from_python import explained
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.labels import labelled_source
 from unmask.console.output import check_writable, console, matched, notes, say_left_out, writing
@@ -71,7 +72,7 @@ class Arguments:
     finetune if not given."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps, or auto."""
+    """cpu, cuda (or gpu), cuda:1, mps, or auto."""
 
     threads: Threads = None
     """CPU threads of torch."""
@@ -139,6 +140,7 @@ def _say(predictions: Predictions, args: Arguments) -> None:
         )
 
 
+@explained("unmask.predict('runs/animals', 'photo.jpg')")
 def predict(
     run: str | Path,
     images: Images,

@@ -19,7 +19,7 @@ from unmask.console.plan import (
     with_shorter_warmup,
     with_smaller_parts,
 )
-from unmask.console.pretraining import say_done, say_pretraining, watch_embedding
+from unmask.console.pretraining import longer, say_done, say_pretraining, watch_embedding
 from unmask.console.pretraining_start import (
     initial_weights,
     recipe_of,
@@ -28,6 +28,7 @@ from unmask.console.pretraining_start import (
 )
 from unmask.console.train import Command, Common, Request, finished_folder, resumed_folder
 from unmask.console.train import main as train_main
+from unmask.console.wrong_calls import explained
 from unmask.data.annotated import pictures_alone
 from unmask.data.kinds import as_source
 from unmask.errors import SettingsError
@@ -92,6 +93,7 @@ def main(arguments: list[str]) -> int:
     return train_main(COMMAND, arguments)
 
 
+@explained("unmask.pretrain('photos', out='runs/photos')")
 def pretrain(
     data: HeldOrNamed,
     *,
@@ -269,5 +271,6 @@ COMMAND = Command(
     ),
     again="unmask pretrain DATA --like {run} --out NEW",
     say_done=say_done,
+    longer=longer,
     watched=watch_embedding,
 )

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from unmask.console.arguments import parse
+from unmask.console.from_python import explained
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.output import check_writable, console, loaded, matched, notes, writing
 from unmask.data import AnySource
@@ -39,7 +40,7 @@ from unmask.randomness import derive
 from unmask.runs.batches import Images
 from unmask.runs.model import Model
 from unmask.runs.reconstruct import HEADINGS, Reconstruction, nearest_errors
-from unmask.spec import kind_of
+from unmask.spec import kind_of, within
 from unmask.targets import Hog, KMeansTokens, NormalizedPixels, TokenizerCodes
 from unmask.targets.pixels import Levels
 from unmask.traits import Predicting
@@ -82,13 +83,16 @@ class Arguments:
     """Channels to show as red, green and blue, or one as grey, such as 4,3,2; the first three if not given."""
 
     device: str = "cpu"
-    """cpu, cuda, cuda:1, mps, or auto."""
+    """cpu, cuda (or gpu), cuda:1, mps, or auto."""
 
     threads: Threads = None
     """CPU threads of torch."""
 
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print figures as JSON."""
+
+    def __post_init__(self) -> None:
+        within(self, "(0, 1)", "ratio", usual="MAE uses 0.75")
 
 
 class Reconstructed(NamedTuple):
@@ -143,6 +147,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+@explained("unmask.reconstruct('runs/photos', 'photo.jpg')")
 def reconstruct(
     run: str | Path,
     images: Images,

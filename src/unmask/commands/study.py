@@ -8,6 +8,7 @@ import tyro
 from unmask.channels import IMAGENET
 from unmask.console.arguments import parse
 from unmask.console.hardware import MachineFlags, hardware_of
+from unmask.console.help_text import WIDTH
 from unmask.console.labels import labelled_source
 from unmask.console.output import console
 from unmask.console.studies import (
@@ -19,6 +20,7 @@ from unmask.console.studies import (
     setting_of,
     with_kept_threads,
 )
+from unmask.console.wrapping import wrapped
 from unmask.contracts import Size
 from unmask.errors import SettingsError, typed
 from unmask.study.ablations import STUDIES, find_study
@@ -116,11 +118,12 @@ def main(arguments: list[str]) -> int:
 
 def _say_list() -> None:
     width = max(map(len, STUDIES))
-    console.print("studies (unmask study NAME DATA):")
+    lines = ["studies (unmask study NAME DATA):"]
     for name, study in STUDIES.items():
-        console.print(f"  {name:{width}}  {study.title} ({study.source})")
+        lines.append(f"  {name:{width}}  {study.title} ({study.source})")
         names = ", ".join(variation.name for variation in study.variations)
-        console.print(f"  {'':{width}}  {names}")
-    console.print("scales (--scale):")
-    for name, scale in SCALES.items():
-        console.print(f"  {name:{width}}  {scale.about}")
+        lines.append(f"  {'':{width}}  {names}")
+    lines.append("scales (--scale):")
+    lines += [f"  {name:{width}}  {scale.about}" for name, scale in SCALES.items()]
+    for line in lines:
+        console.result(wrapped(line, WIDTH))

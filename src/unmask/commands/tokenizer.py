@@ -9,7 +9,7 @@ from torch import nn
 
 from unmask.console.arguments import DataFlags, Peek
 from unmask.console.hardware import RunFlags
-from unmask.console.output import bands_in_words, console, notes, other_recipes, say_left_out
+from unmask.console.output import console, images_in_words, notes, other_recipes, say_left_out
 from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
 from unmask.console.train import Command, Common, Request
 from unmask.console.train import main as train_main
@@ -177,7 +177,7 @@ def _say_images(images: Images) -> None:
     train, test = images.train, images.test
     assert test is not None
     console.print(
-        f"images    {len(train):,} {bands_in_words(train.channels)} for training in {train.where}, "
+        f"images    {images_in_words(train)} for training in {train.where}, "
         f"{len(test):,} for testing ({images.split})"
     )
     say_left_out(train)

@@ -14,7 +14,7 @@ from unmask.console.bars import State, watched
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.screen import console
 from unmask.contracts import StepReport
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, number_of
 from unmask.randomness import generator
 from unmask.runs.run import parameter_count
 from unmask.text.models import (
@@ -149,7 +149,7 @@ def _marks(places: torch.Tensor) -> str:
 def _train(args: Arguments, text: Text, model: nn.Module, name: str) -> None:
     size = parameter_count(model) / 1e6
     console.print(
-        f"training  {args.reader.depth} blocks of {args.reader.embed_dim}, {size:.2f} M parameters, {args.steps:,} steps of "
+        f"training  {number_of(args.reader.depth, 'block')} of {args.reader.embed_dim}, {size:.2f} M parameters, {args.steps:,} steps of "
         f"{BATCH} passages of {args.reader.length} characters"
     )
     reports = learn(model, args.reader, text, args.steps, BASE_LR, args.seed)

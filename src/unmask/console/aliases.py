@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from unmask.console.command_line import Line
 from unmask.console.flag_table import Choice, Flag, Values, every_flag, flags_of, table
-from unmask.errors import SettingsError, closest
+from unmask.errors import SettingsError, closest, did_you_mean
 
 _ABOUT = {
     "lr": ("X", "Base learning rate (--schedule.base-lr)."),
@@ -134,10 +134,9 @@ def _model(word: str) -> dict[str, str]:
     found = _MODEL.fullmatch(word)
     if found is None or found[1] not in models:
         question = closest(word, models)
-        meant = f"did you mean {question}? " if question else ""
-        raise SettingsError(
-            f"--model {word} is not known; {meant}Known: {', '.join(models)}, with a patch size or without: vit-s16, vit-s"
-        )
+        known = f"{', '.join(models)}, with a patch size or without: vit-s16, vit-s"
+        meant = f"did you mean {question}? Known: {known}" if question else f"known: {known}"
+        raise SettingsError(f"--model {word} is not known; {meant}")
     shape = {
         f"encoder.{key.replace('_', '-')}": str(value) for key, value in models[found[1]].items()
     }
@@ -148,9 +147,7 @@ def _masking(command: str, word: str) -> str:
     every = [each for each in every_flag(command) if isinstance(each, Choice)]
     kinds = next(each.kinds for each in every if each.path == _PATHS["masking"])
     if word not in kinds:
-        question = closest(word, kinds)
-        meant = f"did you mean {question}? " if question else ""
-        raise SettingsError(f"--masking {word} is not known; {meant}Known: {', '.join(kinds)}")
+        raise SettingsError(f"--masking {word} is not known; {did_you_mean(word, kinds)}")
     return word
 
 

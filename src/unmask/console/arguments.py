@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from unmask.console.aliases import in_full
+from unmask.console.as_flags import as_flags
 from unmask.console.command_line import split
 from unmask.console.flag_values import read
 from unmask.console.help_text import help_of
@@ -109,4 +110,8 @@ def parse(cls: type[T], arguments: list[str], command: str, default: T | None = 
             start.pop("recipe", None)  # the recipe will be chosen, so its numbers are not known
         print(help_of(command, start, every=line.help_all))
         raise SystemExit(0)
-    return from_json(cls, read(command, line, start))
+    values = read(command, line, start)
+    try:
+        return from_json(cls, values)
+    except SettingsError as error:
+        raise as_flags(error, command, line) from None

@@ -20,10 +20,18 @@ complete -o bashdefault -o default -F _unmask unmask
     found=("${(@f)$(unmask _complete zsh "${(j: :)words[1,CURRENT]}" 2>/dev/null)}")
     if [[ -n "${found[1]}" ]]; then compadd -- $found; else _files; fi
 }
-(( $+functions[compdef] )) || { autoload -Uz compinit; compinit }
+(( $+functions[compdef] )) || { autoload -Uz compinit; compinit -i }
 compdef _unmask unmask
 """,
-    "fish": """complete -c unmask -a '(unmask _complete fish (commandline -cp) 2>/dev/null)'
+    "fish": """function __unmask
+    set -l found (unmask _complete fish (commandline -cp) 2>/dev/null)
+    if test (count $found) -gt 0
+        printf '%s\\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
+end
+complete -c unmask -f -a '(__unmask)'
 """,
 }
 """The completion script of each shell; where nothing is found, file names are completed."""

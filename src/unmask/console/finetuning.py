@@ -1,6 +1,7 @@
 """What is printed of a fine-tuning run, which recipe it takes, and what is written when it is done."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from torch import nn
 
@@ -23,7 +24,7 @@ from unmask.contracts import ImageSource, Size
 from unmask.data import Held
 from unmask.data.annotated import found_in
 from unmask.data.noise import WHOLE
-from unmask.errors import SettingsError, typed
+from unmask.errors import SettingsError, number_of, typed
 from unmask.formats.model import ModelSpec
 from unmask.recipes import (
     TRANSFERS,
@@ -102,7 +103,7 @@ def say_found(images: Images) -> None:
     assert test is not None
     held_out = f"{len(images.held_out):,} for choosing thresholds, " if images.held_out else ""
     console.print(
-        f"images    {len(train):,} {annotated_words(train.annotations)} for training, {held_out}"
+        f"images    {number_of(len(train), 'image')} {annotated_words(train.annotations)} for training, {held_out}"
         f"{len(test):,} for testing ({images.split}), in {train.where}"
     )
     if (found := found_in(train)) is not None:
@@ -121,7 +122,7 @@ def say_finetuning(
     size = sum(parameter_count(part) for name, part in module.named_children() if name == "encoder")
     say_plan(
         run,
-        f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}, "
+        f"model     {number_of(encoder.depth, 'block')} of {encoder.embed_dim}, patches of {encoder.patch_size}, "
         f"{recipe.image_size} pixels; trained: {recipe.task.trained_blocks} "
         f"({learning / 1e6:.2f} M parameters with the head; the encoder has {size / 1e6:.2f} M)",
         cost,
@@ -147,6 +148,14 @@ def say_done(run: Run, folder: RunFolder, _: Images, outcome: Outcome | None) ->
     if isinstance(run.data, Held):
         use = f"unmask.load({str(folder.root)!r}).predict(images)"
     console.print(f"done: {folder.root}\nuse it:  {use}")
+
+
+def longer(run: Run, root: Path, epochs: str) -> str:
+    """How to fine-tune the encoder of a fine-tuned run again; its head is not kept."""
+    if isinstance(run.data, Held):
+        return ""
+    words = typed("finetune", root, *data_words(run.data), "--epochs", epochs)
+    return f"fine-tune its encoder again, with a new head: {words}"
 
 
 def _files(folder: RunFolder) -> ClassFiles:

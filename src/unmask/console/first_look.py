@@ -6,7 +6,9 @@ from unmask.console.command_line import Line, split
 from unmask.console.flag_table import Values, recipe_root, recipes_for, table
 from unmask.console.flag_values import check, read
 from unmask.console.help_text import help_of
-from unmask.errors import SettingsError, closest
+from unmask.console.places import check_places
+from unmask.console.verbosity import is_first_process
+from unmask.errors import SettingsError, closest, typed
 from unmask.files import unwritable
 
 _OTHER_KINDS = {"pretrain": "pretraining", "finetune": "fine-tuning", "tokenizer": "a tokenizer"}
@@ -36,6 +38,8 @@ def answered(command: str, arguments: list[str]) -> bool:
         read(command, line, start or {})
     for path in line.flags.get("out", []):
         _check_out(path)
+    if is_first_process():  # it prepares the run for all
+        check_places(command, line)
     return False
 
 
@@ -96,8 +100,12 @@ _MEANT = {
 """What other programs call a command."""
 
 
-def closest_command(wrong: str, known: dict[str, str]) -> SettingsError:
-    """The error for an unknown command, with the nearest one."""
+def closest_command(wrong: str, known: dict[str, str], rest: list[str]) -> SettingsError:
+    """The error for an unknown command, with the nearest one; `rest` is what follows it."""
+    if wrong.startswith("-") and (named := [word for word in rest if word in known]):
+        command, words = named[0], [wrong, *rest]
+        words.remove(command)
+        return SettingsError(f"the command comes first; did you mean: {typed(command, *words)}")
     if wrong == "embed":
         return SettingsError(
             "unknown command 'embed'; from Python: unmask.load(RUN).embed(FILES); `unmask --help` lists the commands"

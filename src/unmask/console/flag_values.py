@@ -13,8 +13,10 @@ from typing import Any
 from unmask.console.aliases import aliases_of, check_alias, with_aliases
 from unmask.console.command_line import Line, is_file
 from unmask.console.flag_table import REQUIRED, Choice, Flag, Values, every_flag, flags_of
-from unmask.console.suggestions import unknown_flag, unknown_kind
-from unmask.errors import SettingsError, closest, typed
+from unmask.console.suggestions import other_choice, unknown_flag, unknown_kind
+from unmask.console.word_order import check_order
+from unmask.device_names import device_name
+from unmask.errors import SettingsError, typed
 
 _LONGEST_NAME = 255
 """Bytes in the name of a file, on all usual file systems."""
@@ -84,8 +86,10 @@ def read(command: str, line: Line, start: Values) -> Values:
         elif each.path in line.flags:
             _put(values, each.keys, value_of(each, line.flags[each.path]))
         elif each.default is REQUIRED:
-            kinds = each.under[-1] if each.under else f"`unmask {command}`"
-            raise SettingsError(f"{kinds} needs --{each.path}: {each.help}")
+            owner = each.under[-1] if each.under else f"`unmask {command}`"
+            choices = f" {each.metavar}" if each.choices else ""
+            text = each.help[0].lower() + each.help[1:].rstrip(".")
+            raise SettingsError(f"{owner} needs --{each.path}{choices}: {text}")
         else:
             _put(values, each.keys, each.default)
     return values
@@ -115,11 +119,14 @@ def _value(flag: Flag, word: str) -> Any:
     name = f"--{flag.path}"
     if flag.type == "choice":
         if word not in flag.choices:
-            question = closest(word, flag.choices)
+            question = other_choice(word, flag.choices)
             meant = f"; did you mean {question}?" if question else ""
             raise SettingsError(
                 f"{name} must be one of {', '.join(flag.choices)}, got {word!r}{meant}"
             )
+        return word
+    if flag.path == "device":
+        device_name(word)
         return word
     if flag.type == "size":
         if not _SIZE.fullmatch(word):
@@ -138,8 +145,9 @@ def _value(flag: Flag, word: str) -> Any:
 
 
 def _present(name: str, words: list[str], metavar: str) -> None:
-    if not words:
-        raise SettingsError(f"--{name} needs a value: --{name} {metavar}")
+    if not words or not words[0].strip():
+        empty = ", and got an empty one" if words else ""
+        raise SettingsError(f"--{name} needs a value{empty}: --{name} {metavar}")
 
 
 def _check_any(flags: list[Flag], words: list[str]) -> None:
@@ -176,35 +184,25 @@ def _check_words(command: str, line: Line) -> None:
             f"{next(iter(found))}: settings are written with dashes, not with =: {typed(command, *words)}"
         )
     for word in line.words:
+        if not word.strip():
+            raise SettingsError(
+                f"a word of the command line is empty, perhaps from a variable that is not set; `unmask {command}` takes "
+                f"{' '.join(each.metavar for each in own) or 'no words, only flags'}; write . for the current folder"
+            )
         if any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(word).parts):
             raise SettingsError(f"{word[:40]}... is too long for the name of a file")
         if word.startswith("-") and len(word) > 1:
             raise SettingsError(
                 f"{word} is not a flag; flags have two dashes, see `unmask {command} --help`"
             )
-    if any(each.many for each in own):
-        return
-    if len(line.words) > len(own):
+    check_order(command, own, line)
+    if len(line.words) > len(own) and not any(each.many for each in own):
         takes = " ".join(each.metavar for each in own) or "no words, only flags"
         images = ""
         if not own and "data" in flags:
             images = f"; give images as --data {shlex.quote(line.words[0])}"
         raise SettingsError(
             f"unexpected argument {line.words[len(own)]!r}; `unmask {command}` takes {takes}{images}"
-        )
-    _check_order(command, [each.metavar for each in own], line.words)
-
-
-def _check_order(command: str, names: list[str], words: list[str]) -> None:
-    """Refuse images where a study, a run or weights belong, if the other word is no path of images."""
-    if len(words) != 2 or names[-1] != "DATA" or ".py" in words[0]:
-        return
-    first, second = words
-    is_run = is_file(f"{first}/spec.json") or any(Path(first).glob("*.safetensors"))
-    swapped = not is_file(second) if command == "study" else is_file(f"{second}/spec.json")
-    if is_file(f"{first}/.") and not is_run and swapped and second != "digits":
-        raise SettingsError(
-            f"order: unmask {command} {' '.join(names)}; write {typed(command, second, first)}"
         )
 
 

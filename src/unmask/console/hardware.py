@@ -15,6 +15,7 @@ from unmask.data.views import AnyViews
 from unmask.errors import SettingsError
 from unmask.runs.plan import fitting_micro_batch, trial
 from unmask.runs.run import Run
+from unmask.spec import within
 from unmask.training.distributed import check_device, here
 from unmask.training.free_cores import free_cores
 from unmask.training.hardware import (
@@ -44,13 +45,17 @@ class MachineFlags:
     """CPU threads of torch."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps, or auto."""
+    """cpu, cuda (or gpu), cuda:1, mps, or auto."""
 
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of matrix products; weights are always float32. float16 scales the loss, for GPUs without bfloat16."""
 
     micro_batch: int | None = None
     """Images computed at a time; chosen by a measurement if not given."""
+
+    def __post_init__(self) -> None:
+        within(self, "[0, inf)", "workers")
+        within(self, "[1, inf)", "threads", "micro_batch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +83,10 @@ class RunFlags:
     track: str | None = None
     """Trackers that get the log too: tensorboard, mlflow, trackio, wandb, or several with commas. They write into
     the folder of the run. To go on with --resume, give them again."""
+
+    def __post_init__(self) -> None:
+        within(self, "[0, inf)", "save_every_minutes")
+        within(self, "[0, 1]", "max_set_aside", usual="0.05 is 5 %")
 
 
 def flags_of(run: Run) -> RunFlags:
@@ -119,7 +128,7 @@ def _free_threads() -> int:
         return max(1, every // sharing)
     free = free_cores()
     if free < every:
-        notes.note(f"{_busy(every, free)}, so torch uses {free}; --threads {every} uses all")
+        notes.note_later(f"{_busy(every, free)}, so torch uses {free}; --threads {every} uses all")
     return free
 
 
@@ -174,8 +183,6 @@ def changed_hardware(flags: RunFlags, old: Hardware, batch_size: int) -> Hardwar
     args = flags.machine
     device, processes = find_device(args.device), here()
     check_device(device)
-    if args.threads is not None and args.threads < 1:
-        raise SettingsError(f"--threads must be at least 1, got {args.threads}")
     changed = replace(
         old,
         device=str(device),

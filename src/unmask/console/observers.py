@@ -53,14 +53,13 @@ def observed(
     The last page is written when training has ended in any way, with the score if there is one.
     """
 
-    def say(words: str) -> None:
-        notes.print(f"note: {words}")
-
     if not here().first:
         asked = Observers()
     first_step = start.info.step if start else 0
-    report = LiveReport(run, folder, source, module, first_step, say) if asked.report else None
-    trackers = Trackers(asked.trackers, run, folder, first_step, say)
+    report = (
+        LiveReport(run, folder, source, module, first_step, notes.note) if asked.report else None
+    )
+    trackers = Trackers(asked.trackers, run, folder, first_step, notes.warn)
 
     def observe(reports: Iterable[Progress]) -> Iterator[Progress]:
         for progress in reports:

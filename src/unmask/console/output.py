@@ -10,7 +10,7 @@ from unmask.console.screen import Screen, console, notes
 from unmask.console.verbosity import verbosity
 from unmask.contracts import ImageSource
 from unmask.data.labelled import with_channels
-from unmask.errors import ResourceError
+from unmask.errors import ResourceError, number_of
 from unmask.files import unwritable
 from unmask.runs import training
 from unmask.runs.model import Model, load
@@ -25,6 +25,11 @@ _FEW = 0.02  # share of the images; a greater loss is a warning
 def bands_in_words(channels: int) -> str:
     """The kind of images with this many channels, in words."""
     return {1: "grey", 3: "colour"}.get(channels, f"{channels}-band")
+
+
+def images_in_words(source: ImageSource) -> str:
+    """How many images of which kind there are, such as 1,200 colour images."""
+    return number_of(len(source), f"{bands_in_words(source.channels)} image")
 
 
 def loaded(path: str, device: str) -> Model:
@@ -139,6 +144,8 @@ def writing(path: Path) -> Generator[None]:
 
 def duration(seconds: float) -> str:
     """A time in a readable unit."""
+    if 0 < seconds < 1:
+        return "under 1 s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:
@@ -155,4 +162,6 @@ def flops(per_second: float) -> str:
 
 def gib(number: float) -> str:
     """A number of bytes in a readable unit."""
+    if 0 < number < 2**20:
+        return "under 1 MiB"
     return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"

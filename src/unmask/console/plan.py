@@ -7,10 +7,10 @@ from typing import TypeVar
 from unmask.annotations import annotated_words, is_dense
 from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek
-from unmask.console.output import bands_in_words, console, duration, gib, say_left_out
+from unmask.console.output import console, duration, gib, images_in_words, say_left_out
 from unmask.contracts import ImageSource, Size
 from unmask.data.multi_views import sizes_of
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, number_of
 from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.recipes.by_time import batch_for, with_more_steps
 from unmask.runs.plan import Plan, shared_memory_needed
@@ -84,10 +84,9 @@ def say_images(splits: tuple[str, ...], source: ImageSource, size: Size) -> None
     known = source.annotations
     words = annotated_words(known) if is_dense(known) else f"in {len(known.names)} classes"
     classes = f" {words} (labels are not used for training)" if known.names else ""
-    bands = bands_in_words(source.channels)
     typical = source.typical_size()
     console.print(
-        f"images    {len(source):,} {bands}{classes} in {source.where}, "
+        f"images    {images_in_words(source)}{classes} in {source.where}, "
         f"about {typical.height} x {typical.width} pixels"
     )
     if len(splits) > 1:
@@ -162,7 +161,7 @@ def say_shared_memory(run: Run, source: ImageSource) -> None:
     if free is None or (needed := shared_memory_needed(run, source)) <= free:
         return
     console.warn(
-        f"{run.hardware.workers} loading processes hold about {gib(needed)} in /dev/shm, which has {gib(free)} free; "
+        f"{_loading(run.hardware.workers)} {'holds' if run.hardware.workers == 1 else 'hold'} about {gib(needed)} in /dev/shm, which has {gib(free)} free; "
         "enlarge it (docker run --shm-size=8g), or use fewer --workers, or --workers 0"
     )
 
@@ -176,13 +175,17 @@ def _batch(batch_size: int, hardware: Hardware) -> str:
     return words + (f" in {pieces} micro-batches of {hardware.micro_batch}" if pieces > 1 else "")
 
 
+def _loading(workers: int) -> str:
+    return f"{workers} loading process{'' if workers == 1 else 'es'}"
+
+
 def _machine(hardware: Hardware) -> str:
     sharing = " sharing one model" if hardware.shard else ""
     each = f"{hardware.processes} processes{sharing}, each " if hardware.processes > 1 else ""
     scaled = " with a scaled loss" if hardware.precision == "float16" else ""
     return (
-        f"{each}{hardware.device}, {hardware.precision}{scaled}, {hardware.threads} thread{'s' if hardware.threads > 1 else ''}, "
-        f"{hardware.workers} loading processes{', JPEGs decoded on the GPU' if hardware.decode == 'gpu' else ''}"
+        f"{each}{hardware.device}, {hardware.precision}{scaled}, {number_of(hardware.threads, 'thread')}, "
+        f"{_loading(hardware.workers)}{', JPEGs decoded on the GPU' if hardware.decode == 'gpu' else ''}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from unmask.console.plan import say_plan, visible_words
 from unmask.console.typed import as_typed, data_words
 from unmask.contracts import ImageSource
 from unmask.data import Held
-from unmask.errors import typed
+from unmask.errors import number_of, typed
 from unmask.recipes import Recipe
 from unmask.runs.collapse import collapse, in_words
 from unmask.runs.folder import RunFolder
@@ -43,7 +44,7 @@ def say_pretraining(run: Run, plan: Plan, cost: Cost) -> None:
     rest = "in the decoder" if isinstance(recipe.objective, Masked) else "used only in training"
     say_plan(
         run,
-        f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}: "
+        f"model     {number_of(encoder.depth, 'block')} of {encoder.embed_dim}, patches of {encoder.patch_size}: "
         f"{plan.encoder_parameters / 1e6:.2f} M parameters, and {plan.decoder_parameters / 1e6:.2f} M "
         f"{rest}\n"
         f"{visible_words(recipe, plan)}",
@@ -104,3 +105,11 @@ def watch_embedding(reports: Iterable[Progress]) -> Iterator[Progress]:
                     "--schedule.base-lr"
                 )
         yield report
+
+
+def longer(run: Run, root: Path, epochs: str) -> str:
+    """How to train on from the weights of a run, with its settings."""
+    if isinstance(run.data, Held):
+        return ""
+    same = ["--like", str(root), "--init", str(root), "--epochs", epochs]
+    return f"start from its weights: {typed('pretrain', *data_words(run.data), *same)}"

@@ -24,6 +24,9 @@ from unmask.training.distributed import everyones, firsts, here, joined, launche
 R = TypeVar("R")
 Group = ProcessGroup | None
 _FAILED = "failed"
+_BETWEEN = (
+    0.3  # seconds between the errors of processes, longer than torchrun takes to end the others
+)
 _LOST = (
     "another process of this run has ended or does not answer, so the run stops; its error is above or "
     "in its own output.\nThe last checkpoint is complete: continue with --resume"
@@ -92,15 +95,16 @@ def together() -> Generator[Group]:
     except UnmaskError as error:
         if processes.first:
             raise
-        raise type(error)(f"{processes.name}: {error}") from None
+        # the first process may have the same error, which it prints; else that of one process is enough
+        time.sleep(_BETWEEN * processes.local_rank)
+        _leave(f"{processes.name}: {error}")
     except RuntimeError as error:
         if not lost(error):
             raise
         if not processes.first:
             # the first process may be the one that is gone, so one process of each machine speaks too
-            if processes.local_rank == 0 or processes.rank == 1:
-                print(f"unmask: {processes.name}: {_LOST}", file=sys.stderr, flush=True)
-            _leave()
+            speaks = processes.local_rank == 0 or processes.rank == 1
+            _leave(f"{processes.name}: {_LOST}" if speaks else "")
         raise RunError(_LOST) from None
 
 
@@ -143,10 +147,12 @@ def prepared(
     return ready
 
 
-def _leave() -> NoReturn:
-    """End this process silently; the first process prints the error."""
+def _leave(words: str = "") -> NoReturn:
+    """End this process, with an error or silently, if the first has not ended the run until then."""
     # torchrun kills all processes as soon as one ends, and the first must print before
     time.sleep(1)
+    if words:
+        print(f"unmask: {words}", file=sys.stderr, flush=True)
     raise SystemExit(1)
 
 

@@ -2,11 +2,11 @@
 
 import shlex
 
+from unmask.asked import any_files
 from unmask.console.arguments import Peek
 from unmask.console.output import console
 from unmask.console.typed import as_typed
 from unmask.data import AnySource, Digits, Held
-from unmask.data.splits import any_files
 from unmask.errors import DataError, typed
 from unmask.runs.folder import RunFolder
 from unmask.runs.images_of_run import as_begun, other_images, place_of

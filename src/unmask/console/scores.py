@@ -118,7 +118,8 @@ def _say_time(judged: Judged) -> None:
     if frozen:
         computed = [row for row in frozen.values() if row.source == "computed"]
         taken = sum(sum(judged.counts) / row.images_per_second for row in computed)
-        console.print(f"time: {duration(taken)} for features ({speed}), {seconds} for scores")
+        features = f"{duration(taken)} for features ({speed}), " if computed else ""
+        console.print(f"time: {features}{seconds} for scores")
     else:
         console.print(f"time: {seconds}, {speed}")
     if kept := [arm for arm, row in frozen.items() if row.source == "kept" and arm != RAW]:

@@ -4,19 +4,14 @@ Does not import torch, so that a command can speak before it does.
 """
 
 import os
-import re
-import textwrap
 
 from rich.console import Console, RenderableType
 
 from unmask.console.verbosity import verbosity
+from unmask.console.wrapping import wrapped
+from unmask.progress import live
 
 _WIDE = 160  # columns of tables in a pipe or file
-
-# headings of ten columns, such as "images    ", and those of notes; wrapped lines continue below what follows them
-_HEADING = re.compile(r"warning: |note: |(?=.{9} \S)(?:\S{1,8} {2,}|\S{9} | {10})")
-# lines that hold a command to be pasted stay whole
-_COMMAND = re.compile(r"(?:^|: +)unmask [a-z]")
 
 
 class Screen:
@@ -58,37 +53,29 @@ class Screen:
         """Print a note: something that a user may not expect."""
         self.print(f"note: {words}")
 
+    def note_later(self, words: str) -> None:
+        """A note that is printed before the next line of any screen, and not at all if an error comes first."""
+        _waiting.append((self, words))
+
     def _show(self, what: RenderableType, style: str | None = None) -> None:
+        while _waiting:
+            screen, words = _waiting.pop(0)
+            screen.note(words)
+        # above a bar on the same terminal, whichever stream it is drawn on; else words would follow it in its line
+        place = live[-1] if live and self.rich.is_terminal else self.rich
         if not isinstance(what, str):
-            self.rich.print(what)
+            place.print(what)
             return
         text = wrapped(what, self.rich.width) if self.rich.is_terminal else what
-        self.rich.print(text, style=style, soft_wrap=True)
+        place.print(text, style=style, soft_wrap=True)
 
+
+_waiting: list[tuple[Screen, str]] = []
+"""Notes that come before the next line."""
 
 console = Screen()
 notes = Screen(stderr=True)
 """For everything that is not a result, so that the output of --json stays valid JSON."""
-
-
-def wrapped(text: str, width: int) -> str:
-    """Lines of at most `width` columns, broken between words only; words to be pasted are never broken."""
-    return "\n".join(_wrapped_line(line, width) for line in text.split("\n"))
-
-
-def _wrapped_line(line: str, width: int) -> str:
-    if len(line) <= width or _COMMAND.search(line):
-        return line
-    heading = _HEADING.match(line)
-    start = heading.group() if heading else ""
-    return textwrap.fill(
-        line[len(start) :],
-        width,
-        initial_indent=start,
-        subsequent_indent=" " * len(start),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 def say_loading() -> None:

@@ -25,6 +25,7 @@ from unmask.data.statistics import measure
 from unmask.errors import DataError, ResourceError, SettingsError
 from unmask.files import clear_unfinished, read_json, write_text
 from unmask.recipes import Recipe, Tokenizing
+from unmask.runs.folder import check_empty
 from unmask.study.claims import claimed
 from unmask.study.cost import StepCost, costs
 from unmask.study.plan import (
@@ -46,8 +47,15 @@ _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def make_folder(out: str) -> Path:
-    """Create the folder of tables and runs."""
+    """Create the folder of tables and runs.
+
+    Raises:
+        RunError: if it holds other things.
+        ResourceError: if it cannot be written.
+    """
     root = Path(out)
+    if not (root / "runs").is_dir():
+        check_empty(root)
     try:
         (root / "runs").mkdir(parents=True, exist_ok=True)
     except OSError as error:

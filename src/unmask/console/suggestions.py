@@ -14,6 +14,7 @@ _SYNONYMS = {
     "epochs": "epoch ep num-epochs max-epochs n-epochs",
     "lr": "learning-rate base-lr blr rate",
     "mask-ratio": "ratio masking-ratio",
+    "ratio": "mask-ratio masking-ratio",
     "masking": "mask mask-type mask-kind strategy",
     "model": "arch architecture backbone encoder net network",
     "patch-size": "patch",
@@ -33,6 +34,21 @@ _SYNONYMS = {
     "labels-file": "labels csv",
 }
 """What other programs call a flag."""
+
+_CHOICES = {
+    "huggingface": "hf transformers hub",
+    "fair": "mae meta facebook fb original published",
+    "float32": "fp32 f32 float full",
+    "bfloat16": "bf16",
+    "float16": "fp16 f16 half",
+    "knn": "k-nn nearest neighbors neighbours",
+    "linear": "lp probe linear-probe linprobe",
+    "finetune": "ft fine-tune fine-tuning full",
+    "compute": "flops flop",
+    "as-trained": "trained default same",
+    "gpu": "cuda nvjpeg",
+}
+"""What other programs call a value of a flag."""
 
 _DATA = [
     "data",
@@ -88,6 +104,14 @@ def _of_another_kind(flag: Flag, layout: Sequence[Flag | Choice]) -> SettingsErr
     return SettingsError(
         f"--{flag.path} belongs to {kind}, and this is {path}:{choices[path]}; add the word {kind}"
     )
+
+
+def other_choice(wrong: str, choices: Iterable[str]) -> str | None:
+    """The value of a flag that a wrong one may mean; None if none is like it."""
+    names = list(choices)
+    lower = wrong.lower()
+    meant = (right for right, others in _CHOICES.items() if lower in others.split())
+    return next((right for right in meant if right in names), None) or closest(wrong, names)
 
 
 def unknown_kind(

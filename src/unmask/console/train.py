@@ -16,7 +16,10 @@ from torch import nn
 
 from unmask.channels import ChannelStatistics
 from unmask.clock import entered
+from unmask.console.aliases import aliases_of
 from unmask.console.arguments import Peek, parse, peek
+from unmask.console.command_line import Line, split
+from unmask.console.flag_table import every_flag
 from unmask.console.from_python import refuse_others
 from unmask.console.hardware import (
     RunFlags,
@@ -125,6 +128,9 @@ class Command:
 
     draw: Callable[[RunFolder, Outcome], None] = lambda *_: None
     """Draws pictures of the result, before the file of results says that the run is finished."""
+
+    longer: Callable[[Run, Path, str], str] = lambda *_: ""
+    """How to train a run for so many more epochs, a sentence that ends in a command line; empty if there is no way."""
 
     watched: Callable[[Iterable[Progress]], Iterator[Progress]] = iter
     """Passes reports on and prints warnings and measurements."""
@@ -274,7 +280,7 @@ def resume(
     if running is not None:
         flags = replace(flags, running=running)
     asked = asked or observers_of(flags.running)
-    _refuse_changes(command, flags, old_flags, folder)
+    _refuse_changes(command, flags, old_flags, folder, split(arguments, command.name))
     data = place_again(command_line, run, folder)
     check_batch(run.recipe.batch_size, paired=run.recipe.pairs)
     changed = replace(
@@ -292,6 +298,8 @@ def resume(
     steps = Course(run, read_log(folder.log), step, entered()).steps
     if step >= steps and (run.job.is_scored is False or folder.results.exists()):
         console.print(f"{folder.root} is finished: {step:,} of {steps:,} steps are done")
+        if longer := command.longer(run, folder.root, "N"):
+            console.print(f"to train it longer, {longer}")
         return None
 
     folder.check_writable()
@@ -374,21 +382,35 @@ def _whole(ready: Ready) -> nn.Module:
     return module
 
 
-def _refuse_changes(command: Command, flags: Any, old_flags: Any, folder: RunFolder) -> None:
+def _refuse_changes(
+    command: Command, flags: Any, old_flags: Any, folder: RunFolder, line: Line
+) -> None:
     """Check that no field that must stay the same has changed.
 
     Raises:
-        SettingsError: with the name of the flag.
+        SettingsError: with the flag as it was typed.
     """
-    names = {"recipe": "a setting of the recipe", "recipe_name": "--recipe"}
     for name in command.fixed:
         new, old = getattr(flags, name), getattr(old_flags, name)
         if new == old:
             continue
         if name == "about_data":  # a group of flags; the message names the one that differs
             name = next(f.name for f in fields(new) if getattr(new, f.name) != getattr(old, f.name))
-        flag = names.get(name, f"--{name.replace('_', '-')}")
+        usual = {"recipe_name": "--recipe"}.get(name, f"--{name.replace('_', '-')}")
+        settings = _settings(command.name, line) if name == "recipe" else []
+        again = command.again.format(run=shlex.quote(str(folder.root)))
+        way = f"start another run with `{again}` and that change"
+        if settings == ["--epochs"]:
+            longer = command.longer(Run.read(folder), folder.root, line.flags["epochs"][0])
+            way = f"to train it longer, {longer}" if longer else way
         raise SettingsError(
-            f"--resume continues a run exactly, so {flag} cannot change; start another run with "
-            f"`{command.again.format(run=shlex.quote(str(folder.root)))}` and that change"
+            f"--resume continues a run exactly, so {' and '.join(settings) or usual} cannot change; {way}"
         )
+
+
+def _settings(command: str, line: Line) -> list[str]:
+    """The flags and kinds of a command line that set something of the recipe, as they were typed."""
+    of_recipe = {each.path for each in every_flag(command) if each.keys[0] == "recipe"}
+    aliases = aliases_of(command)
+    flags = [f"--{name}" for name in line.flags if name in of_recipe or name in aliases]
+    return flags + [f"{path}:{kind}" for path, kind in line.kinds.items()]

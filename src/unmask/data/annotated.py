@@ -6,9 +6,10 @@ import numpy as np
 from jaxtyping import Bool
 from numpy.typing import NDArray
 
+from unmask.asked import is_coco
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
-from unmask.data.coco_files import coco_files, is_coco
+from unmask.data.coco_files import coco_files
 from unmask.data.dense_images import DenseImages, WithPictures
 from unmask.data.found import Found
 from unmask.data.labelled import Subset

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from unmask.asked import is_coco
 from unmask.data.picture_facts import evenly
 from unmask.data.splits import Division, divided, meaning_of, split_words
 from unmask.data.walk import files_in, folders_in
@@ -13,8 +14,6 @@ from unmask.errors import DataError, listed
 
 _FOLDERS = ("annotations", "annotation")
 _MOST_FILES = 64  # JSON files of a folder; more are one for each picture, in another format
-_HEAD = 4096
-_FIRST_KEY = re.compile(rb'\s*\{\s*"(info|licenses|images|annotations|categories|type)"\s*:')
 _WORD = re.compile(rf"(?<![a-z])({'|'.join(split_words())})(?![a-z])[0-9]*")
 _TRIED = 20  # names of pictures that must lie in a folder
 
@@ -50,15 +49,6 @@ def coco_files(path: Path) -> CocoFiles:
     if others:
         notes = (*notes, f"not read: {listed(others, 2)}; to use one, give it as DATA")
     return CocoFiles(parts, notes)
-
-
-def is_coco(file: Path) -> bool:
-    """Whether a file may be a COCO JSON, by its first key."""
-    try:
-        with file.open("rb") as opened:
-            return _FIRST_KEY.match(opened.read(_HEAD).removeprefix(b"\xef\xbb\xbf")) is not None
-    except OSError:
-        return False
 
 
 def _json_files(root: Path) -> Iterator[Path]:

@@ -236,7 +236,9 @@ def _in_memory(what: str, entries: ByNumber, labels: Labels) -> MemoryImages | N
     if isinstance(entries, np.ndarray):
         if entries.dtype.kind not in "uf" or entries.dtype == np.uint16:
             return None
-        pixels = torch.from_numpy(np.ascontiguousarray(entries))
+        pixels = torch.from_numpy(
+            np.require(entries, requirements=["C", "W"])
+        )  # a copy of read-only pixels
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels.movedim(-1, 1).contiguous()
     else:
         pixels = entries.detach().cpu()

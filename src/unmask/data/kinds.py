@@ -6,9 +6,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
+from unmask.asked import check_data, check_readable
 from unmask.data import AnySource, Digits, LabelsFile, Shards, Tiff
 from unmask.data.annotated import dense_kind
-from unmask.data.asked import check_data, check_readable
 from unmask.data.band_files import BAND_ENDINGS, BandReading, has_bands, reading_of
 from unmask.data.dense_images import WithPictures
 from unmask.data.held import hold

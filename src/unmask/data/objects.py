@@ -144,7 +144,9 @@ def _channels_first(image: Any, channels: int) -> Shaped[Tensor, "c h w"]:
     if isinstance(image, np.ndarray):
         if image.dtype.kind not in "buif":
             raise DataError(f"an array of {image.dtype} holds no pixels; images are {TAKEN}")
-        pixels = torch.from_numpy(np.ascontiguousarray(image))
+        pixels = torch.from_numpy(
+            np.require(image, requirements=["C", "W"])
+        )  # a copy of read-only pixels
         pixels = pixels[None] if pixels.ndim == 2 else pixels.movedim(-1, 0)
     elif isinstance(image, Tensor):
         pixels = image.detach().cpu()

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from unmask.data.asked import DATA_IS
+from unmask.asked import DATA_IS
 from unmask.data.splits import Division, divided, first_word, meaning_of, rank
 from unmask.data.walk import count_images, files_in, folders_in, is_image
 from unmask.errors import DataError

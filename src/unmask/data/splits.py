@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from unmask.asked import RANGE
 from unmask.data.walk import visible
 from unmask.errors import DataError
 
@@ -16,8 +17,6 @@ _NAMES = {
     "val": ("val", "valid", "validation", "dev", "eval"),
 }
 """Splits, and the names that they have in data sets, in any case."""
-
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 T = TypeVar("T")
 
@@ -105,7 +104,7 @@ def find_files(path: str, ending: str) -> list[Path]:
         DataError: if there are none, or a file of a range is missing.
     """
     root = Path(path).expanduser()
-    if _RANGE.search(path) and not root.exists():
+    if RANGE.search(path) and not root.exists():
         files = [Path(name).expanduser() for name in _expanded(path)]
         missing = [str(file) for file in files if not file.is_file()]
         if missing:
@@ -130,14 +129,9 @@ def find_files(path: str, ending: str) -> list[Path]:
     return files
 
 
-def any_files(path: str) -> bool:
-    """Whether a path exists, or a pattern may match files."""
-    return bool(_RANGE.search(path)) or Path(path).exists() or any(glob.iglob(path))  # noqa: PTH207
-
-
 def _expanded(pattern: str) -> Iterator[str]:
     """All names of a pattern with ranges such as {000..010}, expanded as in a shell."""
-    match = _RANGE.search(pattern)
+    match = RANGE.search(pattern)
     if match is None:
         yield pattern
         return

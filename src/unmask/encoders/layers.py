@@ -34,16 +34,21 @@ class QueryKeyValue(nn.Module):
         return F.linear(tokens, self.weight, self.bias)
 
 
+def check_heads(embed_dim: int, num_heads: int) -> None:
+    """Raises SettingsError unless the width can be divided among the heads."""
+    if embed_dim % num_heads:
+        raise SettingsError(
+            f"embed_dim must be a multiple of num_heads, got {embed_dim} and {num_heads}; "
+            "ViT uses 64 channels per head"
+        )
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection."""
 
     def __init__(self, embed_dim: int, num_heads: int) -> None:
         super().__init__()
-        if embed_dim % num_heads:
-            raise SettingsError(
-                f"embed_dim must be a multiple of num_heads, got {embed_dim} and {num_heads}; "
-                "ViT uses 64 channels per head"
-            )
+        check_heads(embed_dim, num_heads)
         self.num_heads = num_heads
         self.qkv: nn.Linear | QueryKeyValue = nn.Linear(embed_dim, 3 * embed_dim)
         self.proj = nn.Linear(embed_dim, embed_dim)

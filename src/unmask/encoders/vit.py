@@ -14,7 +14,14 @@ from torch.nn import functional as F
 
 from unmask.channels import Statistics
 from unmask.contracts import Encoded, Size
-from unmask.encoders.layers import NORM_EPSILON, Block, drawn_token, initialize, initialize_scaled
+from unmask.encoders.layers import (
+    NORM_EPSILON,
+    Block,
+    check_heads,
+    drawn_token,
+    initialize,
+    initialize_scaled,
+)
 from unmask.encoders.positions import (
     RelativeBias,
     TableResampling,
@@ -86,6 +93,7 @@ class ViT:
         sized(self, "depth", most=MOST_BLOCKS)
         within(self, "(0, 1000]", "mlp_ratio", usual="ViT uses 4")
         check_width(self.embed_dim)
+        check_heads(self.embed_dim, self.num_heads)
 
     def fits(self, weights: "ViT") -> bool:
         """Whether weights of another encoder have this shape; `position_resampling` may differ."""
@@ -188,6 +196,10 @@ class VisionTransformer(nn.Module):
         """
         encoded = self.encode(images)
         return torch.cat([encoded.cls, encoded.patches], 1)
+
+    def forward_features(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
+        """`forward` by timm's name; but images are not normalised before."""
+        return self(images)
 
     def encode(
         self,

@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from unmask.asked import divided
 from unmask.errors import DataError, ResourceError, first_line, listed
 from unmask.files import read_json
 from unmask.formats.model import ModelSpec, read_spec
@@ -19,7 +20,7 @@ from unmask.formats.shards import (
     shards_of,
 )
 from unmask.formats.torch_files import damaged, load_torch, refuse_larger
-from unmask.formats.wrappers import divided, unwrapped
+from unmask.formats.wrappers import unwrapped
 from unmask.spec import to_json
 from unmask.tensors import save_tensors
 

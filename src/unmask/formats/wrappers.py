@@ -38,14 +38,6 @@ class Content(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def divided(path: Path) -> tuple[Path, str]:
-    """A path and the word after its last colon, which chooses a part of the file; no word if the path exists as it is."""
-    before, colon, word = str(path).rpartition(":")
-    if path.exists() or not colon or not word or not Path(before).exists():
-        return path, ""
-    return Path(before), word
-
-
 def unwrapped(path: Path, content: Any, word: str = "", *, strip: bool = True) -> Content:
     """The tensors of the model in a file's content, with the names that they have in the model.
 

@@ -11,10 +11,9 @@ from torch.nn import functional as F
 
 from unmask.attention import attend
 from unmask.contracts import Encoded, Size
-from unmask.encoders.layers import NORM_EPSILON, Block, Mlp, drawn_token, initialize
+from unmask.encoders.layers import NORM_EPSILON, Block, Mlp, check_heads, drawn_token, initialize
 from unmask.encoders.positions import TableResampling, check_width, resized, sine_cosine
 from unmask.encoders.vit import VisionTransformer
-from unmask.errors import SettingsError
 from unmask.masks import PatchMask
 from unmask.patches import taken
 from unmask.spec import MOST_BLOCKS, Kind, sized, within
@@ -78,11 +77,7 @@ class CrossAttentionDecoder:
         sized(self, "embed_dim", "num_heads")
         within(self, "(0, 1000]", "mlp_ratio", usual="CrossMAE uses 4")
         check_width(self.embed_dim)
-        if self.embed_dim % self.num_heads:
-            raise SettingsError(
-                f"the decoder's embed_dim must be a multiple of num_heads, got {self.embed_dim} and "
-                f"{self.num_heads}"
-            )
+        check_heads(self.embed_dim, self.num_heads)
 
     def build(
         self, encoder: VisionTransformer, out_dim: int, *, has_mask_token: bool = True

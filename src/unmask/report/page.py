@@ -11,7 +11,7 @@ from PIL import Image
 
 from unmask.contracts import Size
 from unmask.data import AnySource, Digits, Held, LabelsFile
-from unmask.errors import RunError
+from unmask.errors import RunError, number_of
 from unmask.files import write_text
 from unmask.report.charts import MOST, charts, joint_charts, style_of
 from unmask.report.curves import Curves
@@ -203,7 +203,7 @@ def _plan(run: Run) -> list[Row]:
         rows.append(
             (
                 "encoder",
-                f"{encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}",
+                f"{number_of(encoder.depth, 'block')} of {encoder.embed_dim}, patches of {encoder.patch_size}",
             )
         )
     kinds = settings(run)

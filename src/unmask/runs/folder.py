@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from unmask.asked import nearby, no_run
 from unmask.encoders.vit import with_old_resampling
 from unmask.errors import DataError, ResourceError, RunError, typed
 from unmask.files import is_unfinished, read_json, unwritable, write_text
@@ -69,11 +70,7 @@ class RunFolder:
                 f"{self.root} already holds a run; continue it with "
                 f"`{typed(self.command(), '--resume', self.root)}`, or choose another folder with --out"
             )
-        if self.root.exists() and not (
-            self.root.is_dir()
-            and all(path.name in _LEFTOVERS or is_unfinished(path) for path in self.root.iterdir())
-        ):
-            raise RunError(f"{self.root} exists and is not empty; choose another folder with --out")
+        check_empty(self.root)
         if reason := unwritable(self.root):
             raise ResourceError(
                 f"{self.root} cannot be created ({reason}); choose another folder with --out"
@@ -88,10 +85,10 @@ class RunFolder:
         if not self.spec.exists():
             if commands == ("tokenizer",):
                 raise RunError(
-                    f"{self.root} holds no tokenizer (no spec.json){self.nearby()}; train one with "
+                    f"{self.root} holds no tokenizer (no spec.json){nearby(self.root)}; train one with "
                     "`unmask tokenizer DATA --out TOK`"
                 )
-            raise RunError(f"{self.root} holds no run (no spec.json){self.nearby()}")
+            raise no_run(self.root)
         try:
             data = read_json(self.spec)
         except (DataError, OSError) as error:
@@ -133,11 +130,6 @@ class RunFolder:
     def unreadable(self, error: object) -> RunError:
         """The error for a `spec.json` that cannot be read."""
         return RunError(f"{self.spec} cannot be read: {error}")
-
-    def nearby(self) -> str:
-        """A clause that names runs next to this folder; empty if there are none."""
-        near = [str(path.parent) for path in sorted(self.root.parent.glob("*/spec.json"))][:5]
-        return f"; runs nearby: {', '.join(near)}" if near else ""
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Write `results.json`, in the first process."""
@@ -201,6 +193,19 @@ class RunFolder:
             f"{self.root} cannot be written ({reason}), so its run cannot continue there; copy it first "
             f"(`cp -r {root} COPY`) and continue the copy"
         )
+
+
+def check_empty(root: Path) -> None:
+    """Refuse a folder that holds other things than what a killed process leaves, and a file.
+
+    Raises:
+        RunError: with what to do instead.
+    """
+    if root.exists() and not (
+        root.is_dir()
+        and all(path.name in _LEFTOVERS or is_unfinished(path) for path in root.iterdir())
+    ):
+        raise RunError(f"{root} exists and is not empty; choose another folder with --out")
 
 
 _JOBS = {"": "pretrain", "finetune": "finetune", "tokenizer": "tokenize"}

@@ -17,7 +17,7 @@ from unmask.contracts import ImageSource, Size
 from unmask.data.statistics import read_as
 from unmask.data.views import center_crop
 from unmask.errors import DataError, SettingsError
-from unmask.masks import PatchMask, check_count
+from unmask.masks import PatchMask
 from unmask.patches import denormalize, patchify, pixels_of, size_of, unpatchify
 from unmask.pictures.sheet import Row, save_sheet, sheet
 from unmask.targets.pixels import Levels
@@ -235,5 +235,15 @@ def painted_mask(painted: NDArray[Any] | Tensor, grid: Size) -> PatchMask:
         )
     share = torch.nn.functional.interpolate(wanted[None, None].float(), tuple(grid), mode="area")
     removed = (share >= 0.5).flatten(1)
-    check_count(int((~removed).sum()), removed.shape[1])
+    hidden, every = int(removed.sum()), removed.shape[1]
+    if hidden == every:
+        raise SettingsError(
+            f"this mask hides all of the {every} patches, so there is nothing to rebuild them from; paint only a part of "
+            "the picture (what is white, opaque or True is hidden)"
+        )
+    if hidden == 0:
+        raise SettingsError(
+            f"this mask hides none of the {every} patches, so there is nothing to rebuild; paint at least half of a patch "
+            "(what is white, opaque or True is hidden)"
+        )
     return PatchMask.of(removed)

@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 from torch import nn
 
+from unmask.asked import check_weights
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
 from unmask.encoders.vit import PlainBlocks, ViT
-from unmask.errors import RunError, SettingsError
+from unmask.errors import RunError, SettingsError, number_of
 from unmask.formats import Hints, read_named
 from unmask.formats.adapt import adapt
 from unmask.formats.describe import check_fit
 from unmask.formats.model import ModelSpec, Weights, split
-from unmask.formats.wrappers import divided
 from unmask.patches import patch_grid
 from unmask.recipes import RECIPES, Recipe, Transfer
 from unmask.runs.folder import RunFolder
@@ -55,10 +55,7 @@ def find_weights(path: Path | str, hints: Hints = _NO_HINTS) -> Found:
     folder = RunFolder(path)
     if folder.spec.exists():
         return _of_run(folder)
-    if not divided(Path(path))[0].exists():
-        raise RunError(
-            f"{path} holds no run (no spec.json){folder.nearby()}; there is nothing at that path"
-        )
+    check_weights(str(path))
     layout, weights = read_named(path, hints)
     return Found(weights, f"{path}", layout)
 
@@ -192,8 +189,8 @@ def shape_of(encoder: ViT) -> str:
     """The shape of an encoder in words."""
     several = f", {encoder.class_tokens} class tokens" if encoder.class_tokens > 1 else ""
     blocks = encoder.blocks
-    kind = "" if isinstance(blocks, PlainBlocks) else f" BEiT's ({blocks.layer_scale:g})"
+    kind = "" if isinstance(blocks, PlainBlocks) else f"BEiT's ({blocks.layer_scale:g}) "
     return (
-        f"{encoder.depth}{kind} blocks of {encoder.embed_dim} with {encoder.num_heads} heads, MLPs of "
+        f"{number_of(encoder.depth, f'{kind}block')} of {encoder.embed_dim} with {number_of(encoder.num_heads, 'head')}, MLPs of "
         f"{int(encoder.embed_dim * encoder.mlp_ratio)}{several} and patches of {encoder.patch_size}"
     )

@@ -177,7 +177,7 @@ def fitted(method: str, encoder: str, epochs: float) -> Recipe:
     match = re.fullmatch(r"([a-z]+)(\d+)", encoder)
     if match is None or match[1] not in _SHAPES or int(match[2]) < 1:
         raise SettingsError(
-            f"an encoder must be one of {', '.join(_SHAPES)} and a patch size, such as ti4 or s16, got {encoder!r}"
+            f"each of --encoders must be one of {', '.join(_SHAPES)} and a patch size, such as ti4 or s16, got {encoder!r}"
         )
     patch = int(match[2])
     width, depth, heads = _SHAPES[match[1]]

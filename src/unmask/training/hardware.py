@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 
+from unmask.device_names import device_name
 from unmask.errors import ResourceError, SettingsError, first_line
 from unmask.spec import within
 from unmask.training.cgroups import cpu_limit, memory_left
@@ -66,8 +67,10 @@ def find_device(name: str) -> torch.device:
     """The device of this name; "auto" is a GPU if there is one.
 
     Raises:
+        SettingsError: for a word that is no device.
         ResourceError: if this machine does not have the device.
     """
+    name = device_name(name)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
