@@ -33,6 +33,7 @@ _LOOKED_AT = 2000  # pictures whose header is compared with their annotations be
 _OPENED = 4
 
 
+@runtime_checkable
 class Known(Protocol):
     """The annotations of pictures, by the row of a picture."""
 
