@@ -119,14 +119,15 @@ def test_files_of_other_tools_are_no_annotations(tmp_path: Path) -> None:
 
 def test_a_labels_file_and_bands_are_refused_with_the_way_out(tmp_path: Path) -> None:
     write_boxes(tmp_path)
-    with pytest.raises(SettingsError, match="has its own annotations; .* add --data-kind folder"):
+    with pytest.raises(SettingsError, match=r"has its own annotations; .* add --data-kind folder"):
         find_source(str(tmp_path), labels_file="labels.csv")
 
 
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("yolo", "voc")]
 QUICK = ["--threads", "1", "--workers", "0"]
 
 
-@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("kind", ["maps", "coco", *SLOW])
 def test_pretraining_sees_the_pictures_alone_and_resumes(
     kind: str, tmp_path: Path, unmask: Unmask
 ) -> None:
