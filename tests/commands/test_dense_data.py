@@ -1,9 +1,12 @@
 """DATA with class maps or objects through the commands: which kind it is, and that pixels alone are learned from."""
 
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from commands.said import Unmask
 from reference.dense import (
@@ -27,6 +30,7 @@ from unmask.data.pack_manifest import read_pack
 from unmask.errors import DataError, SettingsError
 from unmask.runs.folder import RunFolder
 from unmask.spec import kind_of as public_name
+from unmask.traits import Noted
 
 COUNT = 6
 
@@ -139,6 +143,7 @@ def test_pretraining_sees_the_pictures_alone_and_resumes(
     )
     assert done.status == 0, done.err
     assert f"{COUNT} colour in" in done.out
+    assert f"pictures alone are used; annotations ({kind}) are not read" in done.out
     spec = json.loads((out / "spec.json").read_text())
     assert (spec["images"], spec["data"]["kind"]) == (COUNT, kind)
     again = unmask("pretrain", "--resume", out)
@@ -162,6 +167,23 @@ def test_packing_refuses_annotations_and_packs_the_pictures_alone(
     pack = read_pack(tmp_path / "shards")
     assert pack is not None
     assert pack.splits["train"].images == COUNT
+
+
+def test_shards_with_class_maps_are_refused_and_boxes_in_tables_are_named(tmp_path: Path) -> None:
+    write_maps(tmp_path / "data")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "data", arcname=".")
+    with pytest.raises(
+        DataError, match=r"class maps beside its pictures, such as masks/.\.png, .* unpack them"
+    ):
+        find_source(str(tmp_path / "a.tar")).open()
+    image = {"bytes": (tmp_path / "data" / "images" / "0.png").read_bytes(), "path": "0.png"}
+    pq.write_table(
+        pa.table({"image": [image], "objects": [{"bbox": [[1, 2, 3, 4]]}]}), tmp_path / "a.parquet"
+    )
+    source = find_source(str(tmp_path / "a.parquet")).open()
+    assert isinstance(source, Noted)
+    assert any(note.startswith("boxes in column objects are not read") for note in source.notes)
 
 
 def test_classification_of_boxes_is_refused(

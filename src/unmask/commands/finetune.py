@@ -73,7 +73,7 @@ class Arguments:
     """Continue this run exactly where it stopped; DATA, if given, is where its images are now."""
 
     data_kind: str | None = None
-    """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""
+    """Format of DATA (folder, shards, parquet, tiff, digits, maps, instance-maps, coco, yolo, voc); detected if not given."""
 
     labels_file: str | None = None
     """A CSV, Parquet or JSON lines file with labels, in place of class folders: a column file_name and the
