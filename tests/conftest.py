@@ -1,5 +1,6 @@
 """What all tests share: one thread, so that sums are the same everywhere, and the published vectors."""
 
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 VECTORS = Path(__file__).parent / "vectors"
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+"""Real data sets beside the repository, with a script that unpacks them; tests that need them are skipped elsewhere."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,3 +49,24 @@ def vectors() -> Callable[[str], tuple[dict[str, Tensor], dict[str, Any]]]:
 def published_schedules() -> dict[str, Any]:
     """Learning rates of the published code."""
     return json.loads((VECTORS / "schedules.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def real_set(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`real_set("bccd", limit=6)`: the folder of a real data set, with the first files of each of its folders."""
+    script = SHARED / "unpack.py"
+
+    def unpacked(name: str, limit: int | None = None) -> Path:
+        if not script.exists():
+            pytest.skip("the real data sets are not there")
+        spec = importlib.util.spec_from_file_location("unpack", script)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        root = tmp_path_factory.getbasetemp() / f"{name}-{limit}"
+        if not root.exists():
+            module.unpack(name, root, limit=limit)
+        return root
+
+    return unpacked

@@ -180,7 +180,7 @@ def test_annotations_of_pixels_are_refused(tmp_path: Path) -> None:
     packer = Packer(tmp_path / "out", SMALL, {"train": source}, workers=0, max_set_aside=0.5)
     with pytest.raises(
         SettingsError,
-        match="a folder of shards cannot carry class maps yet; use the original images",
+        match="a folder of shards cannot carry class maps yet; train on the original images, or pack",
     ):
         packer.check()
 

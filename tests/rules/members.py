@@ -10,7 +10,21 @@ from runs import tiny
 
 from unmask.channels import Statistics
 from unmask.contracts import Batch, Size
-from unmask.data import AnySource, Digits, Folder, Held, LabelsFile, Parquet, Shards, Tiff
+from unmask.data import (
+    AnySource,
+    Coco,
+    Digits,
+    Folder,
+    Held,
+    InstanceMaps,
+    LabelsFile,
+    Maps,
+    Parquet,
+    Shards,
+    Tiff,
+    Voc,
+    Yolo,
+)
 from unmask.data.multi_views import AnyPretrainingViews, MultiCrop, TwoCrops
 from unmask.data.scaled_views import FittedImage, ScaleJitter, WholeImage
 from unmask.data.sizes import AnySizes, RisingSize, SteadySize
@@ -148,6 +162,11 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "parquet": Parquet(path="data/train-*.parquet"),
         "tiff": Tiff(path="scenes", channels=(4, 3, 2), no_data=-9999.0),
         "labels-file": LabelsFile(data=Shards(path="x.tar"), labels="labels.csv"),
+        "maps": Maps(path="streets", ignored=(0, 255)),
+        "instance-maps": InstanceMaps(path="cells"),
+        "coco": Coco(path="annotations/instances_train.json"),
+        "yolo": Yolo(path="data.yaml"),
+        "voc": Voc(path="VOC2012"),
     },
     "views": {
         "random-crop": RandomCrop(smallest_share=0.3),

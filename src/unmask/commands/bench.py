@@ -30,7 +30,7 @@ class Arguments:
     """Images, as for pretraining; with them the loader is measured too."""
 
     data_kind: str | None = None
-    """Format of the images (folder, shards, parquet, tiff, digits); detected if not given."""
+    """Format of the images (folder, shards, parquet, tiff, digits, maps, instance-maps, coco, yolo, voc); detected if not given."""
 
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print all figures as JSON, and nothing else."""

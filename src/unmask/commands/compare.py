@@ -74,7 +74,7 @@ class Arguments:
     """Folder of table and runs."""
 
     data_kind: str | None = None
-    """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""
+    """Format of DATA (folder, shards, parquet, tiff, digits, maps, instance-maps, coco, yolo, voc); detected if not given."""
 
     labels_file: str | None = None
     """A CSV, Parquet or JSON lines file with a column file_name and the class of each image, in place of class

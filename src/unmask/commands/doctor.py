@@ -43,7 +43,7 @@ class Arguments:
     """The recipe that the images are meant for; chosen from them if not given. Not for runs."""
 
     data_kind: str | None = None
-    """Format of the images (folder, shards, parquet, tiff, digits); detected if not given."""
+    """Format of the images (folder, shards, parquet, tiff, digits, maps, instance-maps, coco, yolo, voc); detected if not given."""
 
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the findings as JSON, and nothing else."""

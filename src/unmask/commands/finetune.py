@@ -66,7 +66,7 @@ class Arguments:
     """Continue this run exactly where it stopped; DATA, if given, is where its images are now."""
 
     data_kind: str | None = None
-    """Format of DATA (folder, shards, parquet, tiff, maps, coco, yolo, voc, digits); detected if not given."""
+    """Format of DATA (folder, shards, parquet, tiff, digits, maps, instance-maps, coco, yolo, voc); detected if not given."""
 
     task: str | None = None
     """classify, segment or detect; if not given, DATA say it: class folders, class maps beside the pictures, or boxes."""

@@ -12,6 +12,7 @@ from unmask.console.bars import State, progress_on, watched
 from unmask.console.output import console, duration, gib, images_in_words, notes, say_left_out
 from unmask.console.processes import signals
 from unmask.contracts import ImageSource
+from unmask.data.annotated import pictures_alone
 from unmask.data.kinds import find_source
 from unmask.data.labelled import read_as_train
 from unmask.data.pack import Packer, Progress
@@ -39,6 +40,9 @@ class Arguments:
 
     shard_mib: int = 256
     """Approximate size of a shard in MiB."""
+
+    pictures_alone: bool = False
+    """Pack pictures without the class maps or boxes that come with them, for pretraining."""
 
     about_data: Annotated[DataFlags, tyro.conf.arg(name="")] = DataFlags()
     """How to read DATA."""
@@ -68,7 +72,8 @@ def main(arguments: list[str]) -> int:
     console.print(f"reading   {args.data} ...")
     with progress_on(console):
         spec = find_source(args.data, args.about_data.data_kind, how)
-        sources = {split: spec.open(split) for split in spec.splits()}
+        opened = pictures_alone if args.pictures_alone else lambda data, split: data.open(split)
+        sources = {split: opened(spec, split) for split in spec.splits()}
     if "test" in sources:
         sources["test"] = read_as_train(sources["test"], sources["train"])
     packer = Packer(

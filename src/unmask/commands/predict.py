@@ -65,7 +65,7 @@ class Arguments:
     next to this file, or in the run's folder."""
 
     data_kind: str | None = None
-    """Format of the data set (folder, shards, parquet, tiff, digits); detected if not given."""
+    """Format of the data set (folder, shards, parquet, tiff, digits, maps, instance-maps, coco, yolo, voc); detected if not given."""
 
     labels_file: str | None = None
     """A CSV, Parquet or JSON lines file with the classes of each image, to score the predictions; as in

@@ -25,7 +25,7 @@ class DataFlags:
     """Flags that say how to read DATA."""
 
     data_kind: str | None = None
-    """Format of DATA (folder, shards, parquet, tiff, digits); detected if not given."""
+    """Format of DATA (folder, shards, parquet, tiff, digits, maps, instance-maps, coco, yolo, voc); detected if not given."""
 
     channels: str | None = None
     """Channels of multi-band images to use, counted from 1, such as 4,3,2; all if not given."""

@@ -19,6 +19,7 @@ from unmask.data.voc import voc_parts
 from unmask.data.walk import files_in, folders_in, is_image
 from unmask.data.yolo_files import is_yolo, settings_file
 from unmask.errors import SettingsError
+from unmask.spec import kind_of
 
 _CLASSES = 2  # least number of folders that are classes
 
@@ -90,7 +91,10 @@ def pictures_alone(data: AnySource, split: str = "train") -> ImageSource:
     """
     if not isinstance(data, WithPictures):
         return data.open(split)
-    return data.pictures(split)
+    pictures = data.pictures(split)
+    kind = kind_of(AnySource, data)
+    pictures.more_notes += (f"pictures alone are used; annotations ({kind}) are not read",)
+    return pictures
 
 
 def found_in(source: ImageSource) -> Found | None:

@@ -33,6 +33,7 @@ _LOOKED_AT = 2000  # pictures whose header is compared with their annotations be
 _OPENED = 4
 
 
+@runtime_checkable
 class Known(Protocol):
     """The annotations of pictures, by the row of a picture."""
 
@@ -205,15 +206,16 @@ def _frame_notes(source: DenseImages) -> tuple[str, ...]:
     for position in counted(chosen, len(chosen), "comparing pictures with annotations"):
         try:
             stored, orientation = source.stored(position)
+            frame = source.known.frame(int(source.rows[position]))
         except DataError:  # training sets it aside
             continue
         whole = displayed(stored, orientation)
-        frame = source.known.frame(int(source.rows[position])) or whole
         try:
-            is_turned = turn_of(frame, whole, orientation, source.known.what).orientation != UPRIGHT
+            turn = turn_of(frame or whole, whole, orientation, source.known.what)
         except DataError as error:
             wrong.append((source.name(position), str(error)))
             continue
+        is_turned = turn.orientation != UPRIGHT
         turned += is_turned
         shown += orientation != UPRIGHT and not is_turned
     of_these = f" (of {len(chosen):,} looked at)" if len(chosen) < len(source) else ""

@@ -91,13 +91,14 @@ class _Reader:
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
-                if end < len(self._text) or not self._read():  # a number may go on
+                if end + _TAIL < len(self._text) or not self._read():  # a number may go on
                     self._at = end
                     return value
             except json.JSONDecodeError as error:
                 is_cut = error.msg.startswith("Unterminated") or error.pos > len(self._text) - _TAIL
+                place = self._before + error.pos
                 if not is_cut or not self._read():
-                    raise self._wrong(error.msg, error.pos) from None
+                    raise self._wrong(error.msg, place) from None
             except RecursionError:
                 raise self._wrong("it is nested too deeply") from None
             except ValueError as error:  # an integer of thousands of digits
@@ -109,11 +110,12 @@ class _Reader:
         if left > _LARGEST:
             raise self._wrong(f"an entry has more than {_LARGEST:,} characters")
         more = self._file.read(max(_CHUNK, left))
-        self._before += self._at
-        self._text, self._at = self._text[self._at :] + more, 0
+        if more:
+            self._before += self._at
+            self._text, self._at = self._text[self._at :] + more, 0
         return bool(more)
 
-    def _wrong(self, what: str, at: int | None = None) -> DataError:
-        place = self._before + (self._at if at is None else at)
+    def _wrong(self, what: str, place: int | None = None) -> DataError:
+        place = self._before + self._at if place is None else place
         end = " (perhaps it was not copied in full)" if not self._text[self._at :].strip() else ""
         return DataError(f"{self._path} is not valid JSON: {what} at character {place + 1:,}{end}")

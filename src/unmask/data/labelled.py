@@ -244,7 +244,10 @@ def with_classes_of(train: ImageSource, test: ImageSource) -> ImageSource:
 def with_names(source: ImageSource, kind: AnyAnnotations) -> ImageSource | None:
     """The images with the classes of another kind, by name; None if that is not possible."""
     if isinstance(source, DenseImages) and isinstance(kind, ClassMaps | ObjectLabels):
-        return source.with_kind(kind)
+        own = source.annotations
+        return source.with_kind(
+            replace(own, names=kind.names) if isinstance(own, ObjectLabels) else kind
+        )
     if is_dense(kind) or not isinstance(source, EncodedImages | BandImages):
         return None
     return relabelled(source, renumbered(source.image_labels, kind))

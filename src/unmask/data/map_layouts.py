@@ -228,6 +228,20 @@ def pairs_of(part: MapPart) -> Pairs:
     return pairs if part.chosen is None else pairs._replace(alone=[])
 
 
+def maps_among(names: Iterable[str]) -> str | None:
+    """The first class map among images, such as masks/a.png beside images/a.png; None if there is none."""
+    by_folder: dict[str, list[str]] = {}
+    for name in (name.removeprefix("./") for name in names):
+        for folder in name.split("/")[:-1]:
+            if folder.lower() in (*_PICTURES, *_MAPS):
+                by_folder.setdefault(folder.lower(), []).append(name.replace(f"{folder}/", "", 1))
+    for maps in (folder for folder in _MAPS if folder in by_folder):
+        for pictures in (folder for folder in _PICTURES if folder in by_folder):
+            if pairs := paired(by_folder[pictures], by_folder[maps]).maps:
+                return f"{maps}/{pairs[0]}"
+    return None
+
+
 def pictures_of(layout: MapLayout, split: str) -> Pictures:
     """All pictures of a split: of those that lists divide, also those that no list names."""
     part = layout.parts[split]

@@ -100,7 +100,7 @@ class OutlineWriter:
         """Add an object without an outline."""
         self._add(_NONE, 0, 0)
 
-    def polygons(self, polygons: Sequence[Float[NDArray[np.float64], "corners 2"]]) -> None:
+    def polygons(self, polygons: Sequence[Float[NDArray[np.float64], "_ 2"]]) -> None:
         """Add an object of these polygons; raises ValueError if there is none."""
         if not polygons:
             raise ValueError("no polygon")

@@ -50,6 +50,9 @@ from unmask.traits import Levelled
 
 _CHUNK = 16  # images that a process encodes at a time
 _LOCK = ".lock"
+_REMEDY = (
+    "train on the original images, or pack the pictures alone for pretraining with --pictures-alone"
+)
 _WRITING = ".writing-"
 _OURS = (PACK, _LOCK)
 
@@ -96,7 +99,7 @@ class Packer:
             SettingsError: if annotations are class maps or boxes, which do not follow the resized images.
         """
         for source in self.sources.values():
-            whole_image_only(source.annotations, "a folder of shards")
+            whole_image_only(source.annotations, "a folder of shards", _REMEDY)
         if self.root.exists() and not self.root.is_dir():
             raise RunError(f"{self.root} is a file; choose a new folder for the shards")
         before = read_pack(self.root)

@@ -17,6 +17,9 @@ _IMAGE_NAMES = (
     *("image", "img", "jpg", "png", "bytes"),
     *("images", "picture", "photo", "jpeg", "pixels", "pixel_values"),
 )
+_PLACES = ("objects", "bbox", "bboxes", "boxes", "annotations", "segmentation")
+"""Names of columns of boxes, as in Hugging Face's sets for detection."""
+
 _PATH_NAMES = ("file_name", "path", "image_path")
 
 _IMAGE_FEATURES = (None, "Image")  # a struct of bytes and path may also be a sound or a video
@@ -82,7 +85,17 @@ def layout_of(file: Path) -> Layout:
         # whether texts are names or numbers matters only where the schema names the classes
         is_text(kind) and bool(class_names),
     )
-    return Layout(columns, (*notes, *image_notes, *label_notes))
+    return Layout(columns, (*notes, *image_notes, *label_notes, *_places(schema, label)))
+
+
+def _places(schema: pa.Schema, label: str | None) -> tuple[str, ...]:
+    """A note on columns of boxes, which are not read."""
+    names = [name for name in schema.names if name.lower() in _PLACES and name != label]
+    if not names:
+        return ()
+    return (
+        f"boxes in column {names[0]} are not read: they are from folders, in the formats of COCO, YOLO and Pascal VOC",
+    )
 
 
 def is_list(kind: pa.DataType) -> bool:

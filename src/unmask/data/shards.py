@@ -22,6 +22,7 @@ from unmask.data.cache import size_and_change, size_and_time
 from unmask.data.image_files import EncodedImages, Listing
 from unmask.data.label_values import NOT_CLASSES, numbered_labels
 from unmask.data.labels import Labels, Names, fingerprint, unlabelled, word_labels
+from unmask.data.map_layouts import maps_among
 from unmask.data.pack_manifest import (
     PackedSplit,
     check_finished,
@@ -70,6 +71,13 @@ class Shards:
                 f"{self.path} has no shards for {split}; begin the names of its shards with {split}, such as {split}-000.tar"
             )
         listing, places = list_shards(shards, self.path, split)
+        if (
+            map_ := maps_among(listing.names[row] for row in range(len(listing.names)))
+        ) is not None:
+            raise DataError(
+                f"{self.path} holds class maps beside its pictures, such as {map_}, which shards cannot carry; unpack them and "
+                "give the folder"
+            )
         listing = listing._replace(notes=(*listing.notes, *_notes(division)))
         if not len(places) or not places.column("array").to_numpy().all():
             listing, places = without_arrays(listing, places)

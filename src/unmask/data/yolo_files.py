@@ -165,10 +165,8 @@ def _from_settings(file: Path) -> YoloFiles:
         )
     division = divided(there, meaning_of)
     chosen = {split: there[named[0]] for split, named in division.parts.items()}
-    root = Path(
-        os.path.commonpath([p if p.is_dir() else p.parent for v in chosen.values() for p in v])
-    )
-    root = root.parent if root.name == _IMAGES else root
+    places_used = [str(place) for there_are in chosen.values() for place in there_are]
+    root = Path(os.path.commonpath([os.path.abspath(file.parent), *places_used]))  # noqa: PTH100
     notes = tuple(f"the val split of {file.name} is not used; test is" for _ in division.val)
     parts = {
         s: [name for place in v for name in _pictures_at(place, root, file)]

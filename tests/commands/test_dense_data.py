@@ -1,0 +1,195 @@
+"""DATA with class maps or objects through the commands: which kind it is, and that pixels alone are learned from."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from commands.said import Unmask
+from reference.dense import (
+    Thing,
+    coco,
+    picture,
+    voc_object,
+    voc_xml,
+    write_coco,
+    write_map,
+    write_yolo,
+)
+from runs import tiny
+
+from unmask.annotations import Unlabelled
+from unmask.data import AnySource, Coco
+from unmask.data.annotated import found_in, pictures_alone, present_in
+from unmask.data.kinds import find_source, is_data, kind_of
+from unmask.data.labelled import Subset
+from unmask.data.pack_manifest import read_pack
+from unmask.errors import DataError, SettingsError
+from unmask.runs.folder import RunFolder
+from unmask.spec import kind_of as public_name
+from unmask.traits import Noted
+
+COUNT = 6
+
+
+def write_maps(root: Path) -> None:
+    for number in range(COUNT):
+        picture(root / "images" / f"{number}.png")
+        write_map(root / "masks" / f"{number}.png", np.full((10, 20), number % 2))
+
+
+def write_boxes(root: Path) -> None:
+    write_coco(root, coco({f"{n}.png": [Thing((1, 2, 3, 4))] for n in range(COUNT)}))
+
+
+def write_lines(root: Path) -> None:
+    write_yolo(root, {f"{n}.png": "0 0.5 0.5 0.2 0.2\n" for n in range(COUNT)})
+
+
+def write_xml(root: Path) -> None:
+    for number in range(COUNT):
+        picture(root / "JPEGImages" / f"{number}.png")
+        (root / "Annotations").mkdir(exist_ok=True)
+        text = voc_xml(voc_object("dog", (1, 1, 4, 4)))
+        (root / "Annotations" / f"{number}.xml").write_text(text)
+
+
+WRITERS = {"maps": write_maps, "coco": write_boxes, "yolo": write_lines, "voc": write_xml}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_the_kind_is_detected_and_pictures_are_counted_alone(kind: str, tmp_path: Path) -> None:
+    WRITERS[kind](tmp_path)
+    data: AnySource = find_source(str(tmp_path))
+    assert public_name(AnySource, data) == kind
+    source = data.open()
+    assert len(source) == COUNT
+    assert found_in(source) is not None
+    present = present_in(Subset(source, np.array([1, 3])))
+    assert present is not None
+    assert len(present) == 2
+    alone = pictures_alone(data)
+    assert len(alone) == COUNT
+    assert alone.annotations == Unlabelled()
+    assert not {alone.name(row) for row in range(COUNT)} & {f"masks/{n}.png" for n in range(COUNT)}
+
+
+def test_a_file_is_data_too(tmp_path: Path) -> None:
+    write_boxes(tmp_path)
+    file = tmp_path / "annotations" / "instances_train.json"
+    assert find_source(str(file)) == Coco(path=str(file))
+    assert is_data(str(file))
+    write_lines(tmp_path / "yolo")
+    (tmp_path / "yolo" / "data.yaml").write_text("train: images/train\nnames: [a]\n")
+    assert kind_of(str(tmp_path / "yolo" / "data.yaml")) == "yolo"
+    (tmp_path / "table.json").write_text('{"a": 1}')
+    with pytest.raises(DataError, match="is a table; give the folder of its images"):
+        find_source(str(tmp_path / "table.json"))
+
+
+@pytest.mark.parametrize(
+    "names", [("images", "labels"), ("masks", "images"), ("cats", "annotations")]
+)
+def test_folders_of_classes_stay_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        for number in range(3):
+            picture(tmp_path / name / f"{name}-{number}.png")
+    assert kind_of(str(tmp_path)) == "folder"
+
+
+def test_class_folders_with_boxes_beside_them_stay_classes(tmp_path: Path) -> None:
+    names = [f"{animal}/{number}.png" for animal in ("cats", "dogs") for number in range(2)]
+    for split in ("train", "val"):
+        for name in names:
+            picture(tmp_path / split / name)
+    (tmp_path / "annotations").mkdir()
+    content = coco({name: [Thing((1, 2, 3, 4))] for name in names})
+    (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    assert find_source(str(tmp_path)).open().annotations.names == ("cats", "dogs")
+    assert len(find_source(str(tmp_path), "coco").open()) == 4
+
+
+def test_files_of_other_tools_are_no_annotations(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    (tmp_path / "config.yaml").write_text("model: resnet\nnames: x\n")
+    (tmp_path / "meta.json").write_text('{"version": 1}')
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("a photograph of a cat on a mat\n")
+    assert kind_of(str(tmp_path)) == "folder"
+
+
+def test_a_labels_file_and_bands_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    write_boxes(tmp_path)
+    with pytest.raises(SettingsError, match=r"has its own annotations; .* add --data-kind folder"):
+        find_source(str(tmp_path), labels_file="labels.csv")
+
+
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("yolo", "voc")]
+QUICK = ["--threads", "1", "--workers", "0"]
+
+
+@pytest.mark.parametrize("kind", ["maps", "coco", *SLOW])
+def test_pretraining_sees_the_pictures_alone_and_resumes(
+    kind: str, tmp_path: Path, unmask: Unmask
+) -> None:
+    WRITERS[kind](tmp_path / "data")
+    out = tmp_path / "run"
+    recipe = f"{tiny.__file__}:RECIPE"
+    done = unmask(
+        "pretrain", tmp_path / "data", "--recipe", recipe, "--epochs", "1", "--out", out, *QUICK
+    )
+    assert done.status == 0, done.err
+    assert f"{COUNT} colour in" in done.out
+    assert f"pictures alone are used; annotations ({kind}) are not read" in done.out
+    spec = json.loads((out / "spec.json").read_text())
+    assert (spec["images"], spec["data"]["kind"]) == (COUNT, kind)
+    again = unmask("pretrain", "--resume", out)
+    assert again.status == 0, again.err
+    shown = unmask("reconstruct", out, tmp_path / "data", "--out", tmp_path / "sheet.png")
+    assert shown.status == 0, shown.err
+
+
+def test_packing_refuses_annotations_and_packs_the_pictures_alone(
+    tmp_path: Path, unmask: Unmask
+) -> None:
+    write_maps(tmp_path / "data")
+    refused = unmask("pack", tmp_path / "data", tmp_path / "shards", "--workers", "0")
+    assert refused.status != 0
+    words = "a folder of shards cannot carry class maps yet; train on the original images, or pack the pictures alone"
+    assert words in " ".join(refused.err.split())
+    packed = unmask(
+        "pack", tmp_path / "data", tmp_path / "shards", "--workers", "0", "--pictures-alone"
+    )
+    assert packed.status == 0, packed.err
+    pack = read_pack(tmp_path / "shards")
+    assert pack is not None
+    assert pack.splits["train"].images == COUNT
+
+
+def test_shards_with_class_maps_are_refused_and_boxes_in_tables_are_named(tmp_path: Path) -> None:
+    write_maps(tmp_path / "data")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "data", arcname=".")
+    with pytest.raises(
+        DataError, match=r"class maps beside its pictures, such as masks/.\.png, .* unpack them"
+    ):
+        find_source(str(tmp_path / "a.tar")).open()
+    image = {"bytes": (tmp_path / "data" / "images" / "0.png").read_bytes(), "path": "0.png"}
+    pq.write_table(
+        pa.table({"image": [image], "objects": [{"bbox": [[1, 2, 3, 4]]}]}), tmp_path / "a.parquet"
+    )
+    source = find_source(str(tmp_path / "a.parquet")).open()
+    assert isinstance(source, Noted)
+    assert any(note.startswith("boxes in column objects are not read") for note in source.notes)
+
+
+def test_classification_of_boxes_is_refused(
+    tmp_path: Path, unmask: Unmask, trained: RunFolder
+) -> None:
+    write_boxes(tmp_path / "data")
+    refused = unmask("evaluate", trained.root, tmp_path / "data", "--threads", "1")
+    assert refused.status != 0
+    assert "comes with boxes and masks" in " ".join(refused.err.split())
