@@ -9,10 +9,25 @@ from unmask.spec import Kind, kind_of, kinds
 from unmask.tasks.classify import Classify
 from unmask.tasks.heads import AnyHead
 from unmask.tasks.multilabel import MultiLabel
+from unmask.tasks.segment import Segment
+from unmask.tasks.segment_heads import AnyMapHead
 
-AnyTask = Annotated[Classify, Kind("classify")] | Annotated[MultiLabel, Kind("multi-label")]
+AnyTask = (
+    Annotated[Classify, Kind("classify")]
+    | Annotated[MultiLabel, Kind("multi-label")]
+    | Annotated[Segment, Kind("segment")]
+)
 
-__all__ = ["AnyHead", "AnyTask", "Classify", "MultiLabel", "annotations_of_tasks", "task_for"]
+__all__ = [
+    "AnyHead",
+    "AnyMapHead",
+    "AnyTask",
+    "Classify",
+    "MultiLabel",
+    "Segment",
+    "annotations_of_tasks",
+    "task_for",
+]
 
 
 def annotations_of_tasks() -> tuple[type, ...]:
