@@ -104,7 +104,12 @@ def annotated(annotations: Annotations) -> Batch:
 
 
 OBJECTS = tuple(
-    Objects(torch.zeros(count, 4), torch.full((count,), count), torch.zeros(count, 2, 2).bool())
+    Objects(
+        torch.zeros(count, 4),
+        torch.full((count,), count),
+        torch.zeros(count, 2, 2).bool(),
+        torch.zeros(count).bool(),
+    )
     for count in range(3)
 )
 

@@ -4,8 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from commands.said import Unmask
 
+from unmask.console.plan import warn_of_batch
+from unmask.recipes import find_recipe
+from unmask.recipes.by_time import with_more_steps
 from unmask.runs.folder import RunFolder
 
 
@@ -53,4 +57,15 @@ def test_words_that_are_neither(unmask: Unmask, trained: RunFolder) -> None:
 
 
 def test_batches_are_those_that_pretraining_takes(unmask: Unmask, images: Path) -> None:
-    assert "12 images in batches of 16" in unmask("doctor", images).out
+    assert "12 images in batches of 12" in unmask("doctor", images).out
+
+
+@pytest.mark.parametrize("name", ["mae-digits", "mae-ti16", "dino-ti4"])
+def test_one_batch_is_advised_warned_of_and_taken(
+    unmask: Unmask, images: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = find_recipe(name)
+    advice = f"--batch-size {with_more_steps(recipe, 12).batch_size}"
+    assert f"change: {advice} " in unmask("doctor", images, "--recipe", name).out
+    warn_of_batch(recipe, 12)
+    assert f"{advice} would suit them" in " ".join(capsys.readouterr().out.split())

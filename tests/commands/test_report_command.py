@@ -188,6 +188,22 @@ def test_the_page_again_from_the_folder(unmask: Unmask, images: Path, recipe: li
     assert Path("pages/one.html").read_text() == page
 
 
+def test_a_page_leaves_out_pictures_rather_than_grow(
+    unmask: Unmask, images: Path, recipe: list[str]
+) -> None:
+    pretrained(unmask, images, recipe, "run")
+    noise = np.random.default_rng(0)
+    for number in range(8):
+        pixels = noise.integers(0, 255, (900, 900, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"run/noise-{number}.png")
+    assert unmask("report", "run").status == 0
+    page = Path("run/report.html").read_text()
+    shown = page.count('alt="noise-')
+    assert 1 <= shown < 8
+    assert LARGEST / 2 < len(page.encode()) < LARGEST
+    assert f"{8 - shown} pictures left out, so that this page stays below 3 MB" in words_of(page)
+
+
 def test_an_evaluation_is_shown_with_its_command(
     unmask: Unmask, classes: Path, recipe: list[str]
 ) -> None:

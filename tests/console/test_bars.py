@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
+from unmask.bar import Bar, clock
 from unmask.console import bars
-from unmask.console.bars import Bar, clock, progress_on
+from unmask.console.bars import progress_on
 from unmask.console.screen import Screen
 from unmask.progress import counted
 
@@ -28,7 +29,7 @@ def last_line(memory: io.StringIO) -> str:
 @pytest.mark.parametrize("width", [50, 80, 120])
 def test_all_fits(width: int) -> None:
     screen, memory = terminal(width)
-    with Bar(screen, "mae-ti16", None, transient=False) as bar:
+    with Bar(screen.rich, "mae-ti16", None, transient=False) as bar:
         bar.advance_to(10, 100, "loss 0.7650", "27 img/s", "11 GFLOP/s (48% of peak)", "1.2 GiB")
         bar.advance_to(38, 100, "loss 0.7650", "27 img/s", "11 GFLOP/s (48% of peak)", "1.2 GiB")
     line = last_line(memory)

@@ -17,7 +17,7 @@ from unmask.annotations import (
 )
 from unmask.contracts import Batch, Size
 from unmask.data.cpu_feed import CpuFeed, collate_pictures
-from unmask.data.gpu_crops import GpuCrops, Held, hold
+from unmask.data.gpu_crops import GpuCrops, OnDevice, load_on_device
 from unmask.data.gpu_decode import GpuDecode, check_decoding
 from unmask.data.in_memory import Digits, noise_images
 from unmask.data.loader import Feed, SetAside, Wanted, batches, example_of
@@ -122,14 +122,14 @@ class TestOnTheGpu:
 
     size, views = Size(8, 8), RandomCrop()
 
-    def held(self, source: Annotated) -> Held:
+    def held(self, source: Annotated) -> OnDevice:
         pixels = torch.stack([image[:, :8, :8] for image in source.images])
-        return Held(pixels, {2: "broken"})
+        return OnDevice(pixels, {2: "broken"})
 
     def test_held_images_carry_several_classes(self, tmp_path: Path) -> None:
         source = with_several()
         source.images = [image[:, :8, :8] for image in source.images]
-        held = hold(source, self.views, CPU, 0, room=1e9)
+        held = load_on_device(source, self.views, CPU, 0, room=1e9)
         assert held is not None
         found = all_batches(GpuCrops(source, self.views, self.size, 3, held), tmp_path)
         wanted = all_batches(CpuFeed(source, self.views, self.size, 3), tmp_path)
@@ -154,7 +154,7 @@ class TestOnTheGpu:
             GpuCrops(source, self.views, self.size, 0, self.held(source))
         with pytest.raises(SettingsError, match=f"--decode gpu cannot carry {words}"):
             GpuDecode(source, self.views, self.size, 0)
-        assert hold(source, self.views, CPU, 0, room=1e9) is None
+        assert load_on_device(source, self.views, CPU, 0, room=1e9) is None
         assert isinstance(feed_for(source, self.views, self.size, 0, HARDWARE), CpuFeed)
 
     def test_the_check_before_a_run_refuses_them_too(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from unmask.contracts import Size
 from unmask.data.cpu_feed import CpuFeed
-from unmask.data.gpu_crops import GpuCrops, cut, cut_box, hold
+from unmask.data.gpu_crops import GpuCrops, cut, cut_box, load_on_device
 from unmask.data.in_memory import Digits
 from unmask.data.loader import Feed, SetAside, Wanted, batches
 from unmask.data.views import CenterCrop, RandomCrop
@@ -84,7 +84,7 @@ def test_the_same_batches_as_a_loader_brings(tmp_path) -> None:
 
     source, views = Broken(), RandomCrop()
     lists = [SetAside(tmp_path / name, len(source), 1.0) for name in ("held", "loaded")]
-    held = hold(source, views, torch.device("cpu"), 0, room=math.inf)
+    held = load_on_device(source, views, torch.device("cpu"), 0, room=math.inf)
     assert held is not None
     found = the_batches(GpuCrops(source, views, size, 3, held), lists[0])
     wanted = the_batches(CpuFeed(source, views, size, 3), lists[1])
@@ -101,7 +101,7 @@ def test_what_cannot_live_on_a_device() -> None:
     digits = Digits().open("train")
 
     def held(source, views) -> bool:
-        return hold(source, views, torch.device("cpu"), 0, room=math.inf) is not None
+        return load_on_device(source, views, torch.device("cpu"), 0, room=math.inf) is not None
 
     class Mixed(Broken):
         def __getitem__(self, position: int):
@@ -120,12 +120,12 @@ def test_what_cannot_live_on_a_device() -> None:
     assert not held(Mixed(), RandomCrop())
     assert not held(Fractions(), RandomCrop())
     room = len(digits) * 64 - 1
-    assert hold(digits, RandomCrop(), torch.device("cpu"), 0, room) is None
+    assert load_on_device(digits, RandomCrop(), torch.device("cpu"), 0, room) is None
 
 
 def test_a_loading_process_gets_no_pixels() -> None:
     digits, views = Digits().open("train"), RandomCrop()
-    held = hold(digits, views, torch.device("cpu"), 0, room=math.inf)
+    held = load_on_device(digits, views, torch.device("cpu"), 0, room=math.inf)
     assert held is not None
     feed = GpuCrops(digits, views, Size(8, 8), 0, held)
     sent = pickle.loads(pickle.dumps(feed))

@@ -90,7 +90,9 @@ def test_products_of_a_decoder_on_all_tokens() -> None:
         ("mae-b16", 100, 1000, 64, 1e-3),
         ("mae-ti16", 400, 600, 64, 6e-4),
         ("mae-ti16", 400, 350, 32, 6e-4),
+        ("mae-ti16", 400, 13, 12, PEAK * (12 / BATCH) ** 0.5),
         ("dino-ti4", 1, 600, 256, 5e-4),  # compares the images of a batch
+        ("dino-ti4", 1, 100, 100, 5e-4 * 100 / 256),
     ],
 )
 def test_few_epochs_and_few_images_get_smaller_batches(

@@ -6,12 +6,12 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from unmask.report.svg import Chart, Line, drawn, number, ticks
+from unmask.report.svg import Chart, Line, number, svg_of, ticks
 
 
 def points_of(chart: Chart) -> list[list[tuple[float, float]]]:
     """Where the lines of a chart run, in the units of the drawing."""
-    tree = ET.fromstring(drawn(chart))
+    tree = ET.fromstring(svg_of(chart))
     return [
         [
             (float(x), float(y))
@@ -25,7 +25,7 @@ def test_values_lie_where_the_axis_says() -> None:
     """A linear map: found from two ticks, it gives the values of all points back."""
     values = [(1.0, 0.31), (50.0, 0.9), (100.0, 0.55)]
     chart = Chart("loss", "Loss", "", [Line(values)])
-    tree = ET.fromstring(drawn(chart))
+    tree = ET.fromstring(svg_of(chart))
     heights = {
         float(text.text or ""): float(text.attrib["y"])
         for text in tree.iter("text")
@@ -51,7 +51,7 @@ def test_odd_values_stay_inside_the_drawing(values: list[tuple[float, float]]) -
 
 def test_words_are_escaped() -> None:
     chart = Chart("x", "<b>&", "a > b", [Line([(1.0, 1.0), (2.0, 3.0)], 'say "<i>"')])
-    tree = ET.fromstring(drawn(chart))
+    tree = ET.fromstring(svg_of(chart))
     assert [element.text for element in tree.iter("title")] == ["<b>&"]
 
 

@@ -13,6 +13,7 @@ from unmask.channels import Statistics
 from unmask.contracts import Batch, Size
 from unmask.data import AnySource, Digits, Folder, Held, LabelsFile, Parquet, Shards, Tiff
 from unmask.data.multi_views import AnyPretrainingViews, MultiCrop, TwoCrops
+from unmask.data.scaled_views import FittedImage, ScaleJitter, WholeImage
 from unmask.data.sizes import AnySizes, RisingSize, SteadySize
 from unmask.data.views import (
     AnyViews,
@@ -22,7 +23,6 @@ from unmask.data.views import (
     JitteredCrop,
     MarginCrop,
     RandomCrop,
-    WholeImage,
 )
 from unmask.encoders import AnyEncoder, ViT
 from unmask.encoders.vit import AnyBlocks, BeitBlocks, PlainBlocks, VisionTransformer
@@ -181,6 +181,8 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "jittered-crop": JitteredCrop(hue=0.2),
         "augmented-crop": AugmentedCrop(magnitude=5),
         "whole-image": WholeImage(longest_side=12),
+        "fitted-image": FittedImage(side="shortest"),
+        "scale-jitter": ScaleJitter(least=0.5, side="shortest", photometric=True),
     },
     "sizes": {"steady": SteadySize(), "rising": RisingSize(first=Size(4, 4), stages=2)},
     "optimizer": {

@@ -24,6 +24,7 @@ BASE = {
     "channels",
     "clock",
     "progress",
+    "bar",
     "attention",
     "patches",
     "randomness",
@@ -56,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
 
 FENCED = {
     "tyro": {"commands/*.py", "console/*.py"},
-    "rich": {"commands/*.py", "console/*.py", "runs/bar.py"},
+    "rich": {"commands/*.py", "console/*.py", "bar.py"},
     "cattrs": {"spec.py"},
     "timm": {
         "data/views.py",

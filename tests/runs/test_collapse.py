@@ -11,13 +11,13 @@ from reference.problems import random
 from runs import tiny
 from torch import nn
 
-from unmask.commands.pretrain import _watched
+from unmask.console.pretraining import watch_embedding
 from unmask.contracts import Size
 from unmask.data.multi_views import MultiCrop
 from unmask.encoders import ViT
 from unmask.evaluation.features import features
 from unmask.objectives import DINO
-from unmask.runs.collapse import collapse, image_count, in_words, watched
+from unmask.runs.collapse import collapse, image_count, in_words, look_steps, watched
 from unmask.runs.run import Run
 from unmask.runs.training import Progress
 from unmask.tasks.neighbors import effective_rank
@@ -56,16 +56,25 @@ def test_lines_are_those_of_a_run_that_never_stopped(classes: Path, tmp_path: Pa
     recipe = replace(tiny.RECIPE, epochs=5.0)
     whole = tiny.finished_run(tmp_path / "whole", classes, recipe=recipe)
     parts = tiny.begin(tmp_path / "parts", classes, recipe=recipe)
-    for _ in range(6):  # before, at and after looks
+    for _ in range(14):  # before, at and after a look
         tiny.one_step(parts)
     tiny.finish(parts)
     tiny.assert_same_end(parts, whole)
     lines = read_log(whole.log)
     looks = [line["step"] for line in lines if line.keys() >= FIELDS]
-    assert looks == [3, 5, 8, 10, 13, 15, 18, 20, 23, 25]  # each tenth of 25
+    assert looks == [13, 25]  # few images are shown
     assert all(not FIELDS & line.keys() for line in lines if line["step"] not in looks)
     for before in ("knn_random", "rank_random"):
         assert len({line[before] for line in lines if "knn" in line}) == 1
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps"),
+    [(0.2, {1}), (5.0, {13, 25}), (500.0, {834, 1667, 2500}), (1280.0, set(range(640, 6401, 640)))],
+)
+def test_looks_are_few_in_short_runs(classes: Path, epochs: float, steps: set[int]) -> None:
+    run = tiny.make_run(classes, recipe=replace(tiny.RECIPE, epochs=epochs))
+    assert look_steps(run, run.recipe.image_size) == steps
 
 
 def test_looks_at_what_evaluation_looks_at(classes: Path) -> None:
@@ -248,7 +257,7 @@ def test_nothing_is_said_of_what_is_not_finite(classes: Path) -> None:
 def test_a_collapse_is_told_once_and_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     line = {"effective_rank": 1.0, "possible_rank": 63.0, "rank_random": 20.0, "looked_at": 64.0}
     reports = [Progress(step, 3, [{**line, "step": step}], False) for step in (1, 2, 3)]
-    assert list(_watched(iter(reports))) == reports
+    assert list(watch_embedding(iter(reports))) == reports
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("collapsed: an effective rank of 1.0 (20.0 before training);") == 1
     assert said.count("effective rank 1.0 of 63") == 1  # a short run: only the last check

@@ -28,12 +28,12 @@ SIZE = Size(8, 8)
 @pytest.fixture(autouse=True)
 def _a_gpu_that_is_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for everything; what is put on it lies in the CPU's memory."""
-    hold, cpu = feeding.hold, torch.device("cpu")
+    load, cpu = feeding.load_on_device, torch.device("cpu")
     monkeypatch.setattr(feeding, "memory_available", lambda device: 2**40)
     monkeypatch.setattr(
         feeding,
-        "hold",
-        lambda source, views, _, workers, room: hold(source, views, cpu, workers, room),
+        "load_on_device",
+        lambda source, views, _, workers, room: load(source, views, cpu, workers, room),
     )
 
 
@@ -58,9 +58,9 @@ def test_jpegs_are_decoded_by_a_gpu_where_that_is_asked_for(tmp_path: Path) -> N
 
 
 def test_images_are_held_once_for_plan_and_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    digits, hold, count = Digits().open("train"), feeding.hold, []
+    digits, load, count = Digits().open("train"), feeding.load_on_device, []
     monkeypatch.setattr(
-        feeding, "hold", lambda *parts, **room: count.append(1) or hold(*parts, **room)
+        feeding, "load_on_device", lambda *parts, **room: count.append(1) or load(*parts, **room)
     )
     first, second = (feed_of(ON_GPU, RandomCrop(), digits) for _ in range(2))
     assert len(count) == 1

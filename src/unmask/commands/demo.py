@@ -16,7 +16,7 @@ from rich.table import Table
 from unmask.console.arguments import parse
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.output import console, duration, notes, shown
-from unmask.console.processes import held
+from unmask.console.processes import locked
 from unmask.data import Digits
 from unmask.data.in_memory import MemoryImages
 from unmask.data.loader import end_with_parent
@@ -85,7 +85,7 @@ def main(arguments: list[str]) -> int:
     with pool:
         pool.submit(_ready)  # imports take seconds; the pool does them during pretraining
         folder.create(run)
-        with held(folder):
+        with locked(folder):
             for _ in shown(training(run, folder, source, run.build(), Event()), "pretraining"):
                 pass
         results = _compare(pool, folder.root, args.seeds)

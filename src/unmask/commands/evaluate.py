@@ -1,29 +1,21 @@
 """`unmask evaluate ENCODER DATA --protocol knn`: how good an encoder is, by one of seven protocols."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
-import torch
 import tyro
 
-from unmask.annotations import ClassLabels, MultiLabels
 from unmask.console.arguments import parse
-from unmask.console.bars import progress_on
 from unmask.console.comparison import comparison_tables, say_comparison, write_comparison
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.judged import Evaluation, Judged
-from unmask.console.labels import labelled_source
+from unmask.console.judging import EvaluationRequest, all_judged
 from unmask.console.output import (
     check_writable,
     console,
-    loaded,
-    matched,
-    notes,
-    other_recipes,
-    say_left_out,
 )
 from unmask.console.scores import (
     place_of_scores,
@@ -32,32 +24,16 @@ from unmask.console.scores import (
     write_fitted,
     write_scores,
 )
-from unmask.console.typed import as_typed
-from unmask.data import AnySource
-from unmask.data.draws import draw_few
-from unmask.data.in_order import Unreadable
 from unmask.data.kinds import as_source
-from unmask.data.labelled import open_labelled, with_channels
 from unmask.errors import SettingsError, typed
-from unmask.evaluation.arms import frozen_arms, frozen_rows
-from unmask.evaluation.frozen import FROZEN, PRETRAINED, Control, Row
+from unmask.evaluation.frozen import Control
 from unmask.evaluation.protocols import (
     Protocol,
     Question,
-    Subject,
-    augmented_recipes,
-    recipes_of,
-    trained_arms,
 )
-from unmask.evaluation.vectors import Fitted
-from unmask.recipes import Transfer, choose_transfer, find_transfer
+from unmask.recipes import Transfer
 from unmask.runs.batches import Images
-from unmask.runs.finetune import for_annotations
-from unmask.runs.model import Model
-from unmask.runs.weights import shape_of
-from unmask.training.hardware import Hardware, best_precision, best_workers
 
-_MICRO_BATCH = 256
 _SEEDS = 3
 
 
@@ -129,32 +105,6 @@ class Arguments:
     """Print scores as JSON."""
 
 
-class _Request(NamedTuple):
-    """What to evaluate encoders on, and how; `data` and `recipe` are not always words, as those of `flags` are."""
-
-    flags: Arguments
-    data: str | AnySource
-    recipe: str | Transfer | None
-
-    @property
-    def question(self) -> Question:
-        """What is asked of every encoder."""
-        flags = self.flags
-        return Question(
-            protocol=flags.protocol,
-            labels=tuple(flags.labels.split(",")),
-            seeds=flags.seeds,
-            seed=flags.seed,
-            control=flags.control,
-            vectors=flags.vectors,
-        )
-
-    @property
-    def data_name(self) -> str:
-        """The data as a user writes them."""
-        return self.data if isinstance(self.data, str) else as_typed(self.data)
-
-
 def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "evaluate")
@@ -162,7 +112,7 @@ def main(arguments: list[str]) -> int:
     paths, data = _words(args)
     path = Path(args.out) if args.out else place_of_scores(paths, _name(args, data))
     check_writable(path)
-    judged = _judged(paths, _Request(args, data, args.recipe))
+    judged = all_judged(paths, _request(args, data))
     judged = [one._replace(command=typed("evaluate", *arguments)) for one in judged]
 
     # scores are printed first, in case they cannot be written
@@ -227,22 +177,47 @@ def evaluate(
         SettingsError: if arguments do not fit together, or the images have no labels of whole images.
         DataError: if the images or the weights cannot be used.
     """
-    flags = Arguments(
+    question = Question(
         protocol=protocol,
-        labels=",".join(labels),
+        labels=tuple(labels),
         seeds=seeds,
+        seed=seed,
         control=control,
         vectors=vectors,
-        labels_file=None if labels_file is None else str(labels_file),
-        augment=augment,
+    )
+    request = EvaluationRequest(
+        question=question,
+        data=str(data) if isinstance(data, str | Path) else as_source(data, labels=True),
+        recipe=recipe,
         epochs=epochs,
-        seed=seed,
+        augment=augment,
+        labels_file=None if labels_file is None else str(labels_file),
         device=device,
     )
-    source = str(data) if isinstance(data, str | Path) else as_source(data, labels=True)
-    request = _Request(flags, source, recipe)
-    (judged,) = _judged([str(encoder)], request)
+    (judged,) = all_judged([str(encoder)], request)
     return judged.evaluation
+
+
+def _request(args: Arguments, data: str) -> EvaluationRequest:
+    """What the flags ask for."""
+    question = Question(
+        protocol=args.protocol,
+        labels=tuple(args.labels.split(",")),
+        seeds=args.seeds,
+        seed=args.seed,
+        control=args.control,
+        vectors=args.vectors,
+    )
+    return EvaluationRequest(
+        question=question,
+        data=data,
+        recipe=args.recipe,
+        epochs=args.epochs,
+        augment=args.augment,
+        data_kind=args.data_kind,
+        labels_file=args.labels_file,
+        device=args.device,
+    )
 
 
 def _words(args: Arguments) -> tuple[list[str], str]:
@@ -258,129 +233,6 @@ def _words(args: Arguments) -> tuple[list[str], str]:
     if len(set(paths)) < len(paths):
         raise SettingsError(f"an encoder is named twice: {', '.join(paths)}")
     return paths, words[-1]
-
-
-def _judged(paths: list[str], request: _Request) -> list[Judged]:
-    """The scores of each encoder; all encoders and images are checked before anything is computed."""
-    _check(request)
-    with progress_on(notes):
-        return _all_judged(paths, request)
-
-
-def _all_judged(paths: list[str], request: _Request) -> list[Judged]:
-    models = {path: loaded(path, request.flags.device) for path in paths}
-    subjects = [_subject(request, path, model) for path, model in models.items()]
-    return [_judge(request, subject) for subject in subjects]
-
-
-def _check(request: _Request) -> None:
-    """Refuse settings that would do nothing."""
-    protocol, epochs = request.question.protocol, request.flags.epochs
-    trains = protocol not in FROZEN or request.question.scratch
-    if request.recipe and not trains:
-        raise SettingsError(
-            "--recipe is for partial, finetune, ladder and --control scratch; "
-            f"{protocol} has its own schedule"
-        )
-    if epochs is not None and not (trains or request.flags.augment):
-        raise SettingsError(
-            "--epochs is for partial, finetune, ladder, --augment and --control scratch; "
-            f"{protocol} has its own schedule"
-        )
-    if epochs is not None and not 0 < epochs < float("inf"):
-        raise SettingsError(f"--epochs must be above 0 and finite, got {epochs}")
-
-
-def _subject(request: _Request, path: str, model: Model) -> Subject:
-    """The encoder and its images, checked before any work."""
-    question, flags = request.question, request.flags
-    notes.print(f"reading   {request.data_name} ...")
-    source = _source(request, model)
-    labelled = open_labelled(source, flags.seed, (ClassLabels, MultiLabels))
-    say_left_out(labelled.train, notes)
-    channels, trained_on = model.spec.channels, f"{path} was trained on"
-    labelled = labelled._replace(
-        test=with_channels(labelled.test, channels, trained_on),
-        train=matched(labelled.train, channels, trained_on),
-    )
-    labels = labelled.train.labels()
-    for amount in question.labels:
-        draw_few(labels, labelled.train.annotations.names, amount, flags.seed)
-    subject = Subject(path, model, source, labelled)
-    if flags.augment:
-        augmented_recipes(question, subject, flags.epochs)
-    return subject
-
-
-def _source(request: _Request, model: Model) -> AnySource:
-    """The images, with the bands that the encoder was trained on."""
-    flags = request.flags
-    return labelled_source(request.data, flags.data_kind, flags.labels_file, model.bands, notes)
-
-
-def _judge(request: _Request, subject: Subject) -> Judged:
-    """All scores of an encoder, control included."""
-    question, labelled = request.question, subject.labelled
-    rows: list[Row] = []
-    unreadable: Unreadable = []
-    fitted: Fitted | None = None
-    counts = (len(labelled.train), len(labelled.test))
-    if question.protocol in FROZEN and not request.flags.augment:
-        for arm in frozen_arms(question, subject):
-            for note in arm.notes:
-                notes.note(note)
-            rows += frozen_rows(arm, question, labelled.train.annotations)
-            train, test, _ = arm.pairs[0]
-            unreadable = [*train.unreadable, *test.unreadable]
-            counts = (len(train.labels), len(test.labels))
-            fitted = arm.fitted if arm.name == PRETRAINED else fitted
-    rows += _trained(request, subject)
-    return Judged(question, subject, request.data_name, rows, counts, unreadable, fitted)
-
-
-def _trained(request: _Request, subject: Subject) -> Iterator[Row]:
-    """The scores of everything that is trained."""
-    question, flags = request.question, request.flags
-    if question.protocol in FROZEN and not (flags.augment or question.scratch):
-        return
-    recipe = for_annotations(_recipe(request, subject.model), subject.labelled.train.annotations)
-    recipes = (
-        augmented_recipes(question, subject, flags.epochs)
-        if flags.augment
-        else recipes_of(question, subject, recipe)
-    )
-    device = subject.model.device
-    hardware = Hardware(
-        device=str(device),
-        precision=best_precision(device),
-        workers=best_workers(device, subject.labelled.train.in_memory),
-        threads=torch.get_num_threads(),
-        micro_batch=_MICRO_BATCH,
-    )
-    for arm in trained_arms(question, subject, hardware, recipes, recipe):
-        notes.print(arm.words)
-        yield arm.row()
-
-
-def _recipe(request: _Request, model: Model) -> Transfer:
-    """What an encoder is fine-tuned with, or trained from scratch."""
-    encoder = model.spec.encoder
-    if isinstance(request.recipe, Transfer):
-        name, recipe = "given", request.recipe
-    else:
-        name = request.recipe or choose_transfer(encoder)
-        recipe = find_transfer(name)
-    if request.recipe is None:
-        recipe = replace(recipe, encoder=encoder, image_size=model.spec.image_size)
-        if not request.flags.augment:
-            notes.print(f"recipe    {name}; {other_recipes()}")
-    elif not recipe.encoder.fits(encoder):
-        raise SettingsError(
-            f"the encoder has {shape_of(encoder)}, and recipe {name} is for {shape_of(recipe.encoder)}; "
-            "leave out --recipe to take one that fits"
-        )
-    epochs = request.flags.epochs
-    return recipe if epochs is None else replace(recipe, epochs=epochs)
 
 
 def _name(args: Arguments, data: str) -> str:

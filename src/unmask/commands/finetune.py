@@ -17,8 +17,8 @@ from unmask.console.classes import (
     say_classes,
     write_classes,
 )
+from unmask.console.from_python import HeldOrNamed, refuse_loader, refuse_settings
 from unmask.console.hardware import RunFlags
-from unmask.console.held import HeldOrNamed, refuse_loader, refuse_settings
 from unmask.console.labels import labelled_source
 from unmask.console.output import console, other_recipes, say_left_out
 from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch

@@ -35,7 +35,6 @@ from unmask.runs.predict import (
     Predictor,
     confusion,
     load_predictor,
-    predict_files,
     predict_source,
     truth_of,
 )
@@ -179,7 +178,13 @@ def _predictions(
     """Predictions for image files, or for one data set; with the surest mistakes."""
     datasets = [name for name in images if is_data(name)]
     if not datasets:
-        answers = list(counted(predict_files(predictor, images), len(images), "predicting"))
+        batches = predictor.model.outputs(images, progress=False)
+        counting = counted(batches, len(images), "predicting", lambda batch: len(batch[0]))
+        answers = [
+            answer
+            for names, outputs in counting
+            for answer in predictor.answers(outputs, None, names)
+        ]
         return Predictions(answers, predictor.names, None, []), ()
     if len(images) > 1:
         raise SettingsError(

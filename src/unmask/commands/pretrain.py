@@ -1,56 +1,44 @@
 """`unmask pretrain DATA`: pretrain an encoder on your images."""
 
-import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
 
-from unmask.annotations import has_classes
 from unmask.channels import ChannelStatistics
 from unmask.clock import enter
 from unmask.console.arguments import DataFlags, Peek
+from unmask.console.from_python import HeldOrNamed, refuse_loader, refuse_settings
 from unmask.console.hardware import RunFlags, flags_of
-from unmask.console.held import HeldOrNamed, refuse_loader, refuse_settings
 from unmask.console.in_time import choose, fitted, minutes_of
-from unmask.console.output import console, other_recipes
+from unmask.console.output import console
 from unmask.console.plan import (
     say_images,
-    say_plan,
     say_statistics,
-    visible_words,
     with_shorter_warmup,
     with_smaller_parts,
 )
+from unmask.console.pretraining import say_done, say_pretraining, watch_embedding
+from unmask.console.pretraining_start import (
+    initial_weights,
+    recipe_of,
+    size_of,
+    statistics_from,
+)
 from unmask.console.train import Command, Common, Request, finished_folder, resumed_folder
 from unmask.console.train import main as train_main
-from unmask.console.typed import as_typed, data_words
-from unmask.contracts import ImageSource, Size
-from unmask.data import Held
 from unmask.data.kinds import as_source
-from unmask.data.statistics import MEASURED, measure, statistics_of
-from unmask.errors import SettingsError, typed
+from unmask.errors import SettingsError
 from unmask.formats.model import Weights
-from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
-from unmask.runs.collapse import collapse, in_words
+from unmask.recipes import Recipe, find_recipe
 from unmask.runs.folder import RunFolder
-from unmask.runs.job import Images, Outcome
-from unmask.runs.plan import Plan, make_plan
+from unmask.runs.job import Images
+from unmask.runs.plan import make_plan
 from unmask.runs.pretrain import Pretrain
 from unmask.runs.run import Run
 from unmask.runs.target import brings_target, with_tokenizer
-from unmask.runs.training import Progress
-from unmask.runs.weights import Found, find_weights, recipe_for, start_from, statistics_for
-from unmask.training.schedules import epochs_in_words
-from unmask.training.step_cost import Cost
-from unmask.traits import Masked
-
-_CHECK_SECONDS = 30.0  # between printed checks of the embedding; all are in the log
-_LONG = 3600.0
-"""Seconds of a run from which on a shorter way is named."""
+from unmask.runs.weights import Found, find_weights, start_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +139,7 @@ def pretrain(
         name, chosen = choose(spec, images.train, images.train.typical_size(), minutes, running)
     else:
         nothing = Peek([], {}, False)
-        name, chosen = _recipe(nothing, None, weights, images.train)
+        name, chosen = recipe_of(nothing, None, weights, images.train)
         chosen = with_smaller_parts(chosen, len(images.train), nothing)
     common = Common(name, spec, images, out, seed, running)
     request = _request_for(
@@ -177,15 +165,15 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     if like is None and "recipe" in flags:
         find_recipe(flags["recipe"])  # report a misspelt name before scanning the images
     minutes = minutes_of(flags)
-    weights = _weights(command_line, like)
+    weights = initial_weights(command_line, like)
     images = Images(spec.open("train"))
     if minutes is not None and like is None and weights is None and "recipe" not in flags:
         running = COMMAND.parse(arguments, _flags(like, find_recipe("mae-b16"))).running
         name, recipe = choose(
-            spec, images.train, _size(command_line, images.train), minutes, running
+            spec, images.train, size_of(command_line, images.train), minutes, running
         )
     else:
-        name, recipe = _recipe(command_line, like, weights, images.train)
+        name, recipe = recipe_of(command_line, like, weights, images.train)
     args = COMMAND.parse(arguments, _flags(like, recipe))
     recipe = (
         _shortened(args.recipe, recipe, len(images.train), command_line)
@@ -229,7 +217,7 @@ def _request_for(
     job = Pretrain(recipe=recipe)
 
     def normalisation() -> ChannelStatistics:
-        chosen = _statistics(statistics, like, weights, source)
+        chosen = statistics_from(statistics, like, weights, source)
         say_statistics(chosen)
         return chosen
 
@@ -246,87 +234,12 @@ def _request_for(
         statistics=normalisation,
         start=start,
         say_images=lambda: say_images(common.data.splits(), source, recipe.image_size),
-        say_plan=lambda run, module, cost: _say_plan(
+        say_plan=lambda run, module, cost: say_pretraining(
             run, make_plan(run, recipe, module, source, cost), cost
         ),
         minutes=minutes,
         in_time=fitted,
     )
-
-
-def _say_plan(run: Run, plan: Plan, cost: Cost) -> None:
-    recipe = run.recipe
-    assert isinstance(recipe, Recipe)
-    encoder = recipe.encoder
-    *smaller, _ = sizes = recipe.every_size()
-    rising = (
-        f"sizes     {', '.join(map(str, sizes))} pixels, {epochs_in_words(recipe.epochs / len(sizes))} each\n"
-        if smaller
-        else ""
-    )
-    rest = "in the decoder" if isinstance(recipe.objective, Masked) else "used only in training"
-    say_plan(
-        run,
-        f"model     {encoder.depth} blocks of {encoder.embed_dim}, patches of {encoder.patch_size}: "
-        f"{plan.encoder_parameters / 1e6:.2f} M parameters, and {plan.decoder_parameters / 1e6:.2f} M "
-        f"{rest}\n"
-        f"{visible_words(recipe, plan)}",
-        cost,
-        plan.step_seconds,
-        after_steps=rising,
-        at_most=f"at most; measured at {recipe.image_size} pixels: " if smaller else "",
-    )
-    if (
-        run.minutes is None
-        and not isinstance(run.data, Held)
-        and plan.step_seconds * run.steps > _LONG
-    ):
-        words = typed("pretrain", *data_words(run.data), "--minutes", "30")
-        console.print(f"          a shorter way, with a recipe made for the time: {words}")
-
-
-def _say_done(run: Run, folder: RunFolder, images: Images, _: Outcome | None) -> None:
-    console.print(f"done: {folder.root}")
-    if isinstance(run.data, Held):
-        console.print(f"look at it:  unmask.load({str(folder.root)!r}).reconstruct(image).show()")
-        return
-    if isinstance(run.job, Pretrain) and isinstance(run.job.recipe.objective, Masked):
-        words = typed("reconstruct", folder.root, as_typed(run.data), "--out", "sheet.png")
-        console.print(f"look at it:  {words}")
-    if _can_be_evaluated(images.train):
-        words = typed("evaluate", folder.root, *data_words(run.data), "--protocol", "knn")
-        console.print(f"measure it:  {words}")
-
-
-def _can_be_evaluated(source: ImageSource) -> bool:
-    """Whether `unmask evaluate` can train and test on these images: several classes, some with more than one image."""
-    if not has_classes(source.annotations):
-        return False
-    labels = source.labels()
-    if labels.ndim > 1:
-        return bool((labels > 0).any())
-    counts = np.bincount(labels[labels >= 0])
-    return bool(np.count_nonzero(counts) > 1 and counts.max() > 1)
-
-
-def _watched(reports: Iterable[Progress]) -> Iterator[Progress]:
-    """Pass reports on; print checks of the embedding, and warn once if it has collapsed."""
-    warned, printed = False, time.perf_counter()
-    for report in reports:
-        for line in report.lines:
-            words, now = in_words(line), time.perf_counter()
-            is_last = line["step"] == report.steps
-            if words is not None and (is_last or now - printed > _CHECK_SECONDS):
-                console.print(f"step {line['step']:,}: {words}")
-                printed = now
-            if not warned and (reason := collapse(line, report.steps)) is not None:
-                warned = True
-                console.warn(
-                    f"collapsed: {reason}; the encoder hardly distinguishes images. Training continues, because an early "
-                    "collapse may recover. If the next checks are no better, stop and start again with half of "
-                    "--schedule.base-lr"
-                )
-        yield report
 
 
 def _flags(like: Run | None, recipe: Recipe) -> Arguments:
@@ -335,62 +248,6 @@ def _flags(like: Run | None, recipe: Recipe) -> Arguments:
     return Arguments(
         recipe=recipe, recipe_name=like.recipe_name, seed=like.seed, running=flags_of(like)
     )
-
-
-def _weights(command_line: Peek, like: Run | None) -> Found | None:
-    """The initial weights, if any."""
-    if "init" not in command_line.flags:
-        if like is not None and like.init is not None:
-            console.note(
-                f"that run started from {like.init}; this one starts from random weights unless you give --init"
-            )
-        return None
-    weights = find_weights(command_line.flags["init"])
-    for line in (*weights.damaged, *weights.weights.notes):
-        console.print(f"--init: {line}")
-    return weights
-
-
-def _recipe(
-    command_line: Peek, like: Run | None, init: Found | None, source: ImageSource
-) -> tuple[str, Recipe]:
-    """The requested recipe, or one chosen from the initial weights or from the images."""
-    if like is not None:
-        assert isinstance(like.job, Pretrain)
-        return like.recipe_name, like.job.recipe
-    if "recipe" in command_line.flags:
-        return command_line.flags["recipe"], find_recipe(command_line.flags["recipe"])
-    if init is not None:
-        name, recipe, reason = recipe_for(init.weights.spec)
-        console.print(
-            f"recipe    {name}, because {reason}; --recipe chooses another with that encoder"
-        )
-        return name, recipe
-    name, reason = choose_recipe(_size(command_line, source), len(source))
-    console.print(f"recipe    {name}, because {reason}; {other_recipes()}")
-    return name, RECIPES[name].recipe
-
-
-def _size(command_line: Peek, source: ImageSource) -> Size:
-    """The size of images for which a recipe is chosen."""
-    if "image-size" in command_line.flags:
-        return Size.parse(command_line.flags["image-size"])
-    return source.typical_size()
-
-
-def _statistics(
-    wanted: str | None, like: Run | None, init: Found | None, source: ImageSource
-) -> ChannelStatistics:
-    """As requested; else those of the initial weights; else those of --like unless measured there; else measured."""
-    if wanted is not None:
-        return statistics_of(source, wanted)
-    if init is not None and (own := statistics_for(init.weights.spec, source)) is not None:
-        return own
-    if like is not None and not like.statistics.source.startswith(MEASURED):
-        own = statistics_for(like.model, source)
-        if own is not None:
-            return own
-    return measure(source)
 
 
 COMMAND = Command(
@@ -410,6 +267,6 @@ COMMAND = Command(
         "hours",
     ),
     again="unmask pretrain DATA --like {run} --out NEW",
-    say_done=_say_done,
-    watched=_watched,
+    say_done=say_done,
+    watched=watch_embedding,
 )

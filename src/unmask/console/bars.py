@@ -1,13 +1,11 @@
 """Bars for long loops: over the width of a terminal, else a line now and then."""
 
-import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
+from unmask.bar import Bar, clock
 from unmask.console.screen import Screen
 from unmask.progress import Steps, reported
 
@@ -18,61 +16,6 @@ PLAIN_SECONDS = 15.0
 
 _BAR_AFTER = 0.5  # seconds; shorter loops show no bar
 _REFRESH = 0.1  # seconds; a million fast steps must not wait for the bar
-_SHORTEST_BAR = 10  # columns; for more than the time left the bar may not be shorter
-_SHARE = 7  # columns of " 38% " and of the spaces around the bar
-_SPEED_SECONDS = 600.0  # the time left follows from the speed in so many last seconds
-
-
-def clock(seconds: float | None) -> str:
-    """A time left as hours, minutes and seconds; dashes if it is not known yet."""
-    if seconds is None:
-        return "-:--"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{hours / 24:.1f} days"
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-class Bar:
-    """A bar over the width of the terminal: what is done, the share that is done, a state in words, and the time left."""
-
-    def __init__(self, screen: Screen, doing: str, total: int | None, *, transient: bool) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[state]}"),
-            console=screen.rich,
-            # what others print goes above the bar, but never from a pipe or file to the terminal
-            redirect_stdout=sys.stdout.isatty(),
-            redirect_stderr=sys.stderr.isatty(),
-            expand=True,
-            transient=transient,
-            speed_estimate_period=_SPEED_SECONDS,
-        )
-        self.started = False
-        self._task = self._progress.add_task(doing, total=total, state="")
-
-    def __enter__(self) -> "Bar":
-        self._progress.start()
-        self.started = True
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def advance_to(self, done: int, total: int, state: str, *more: str) -> None:
-        """Show progress; as much of `more` follows the time left as there is room for."""
-        self._progress.update(self._task, completed=done, total=total)
-        task = self._progress.tasks[0]
-        words = f"{state}  ETA {clock(task.time_remaining)}" if done < total else state
-        room = self._progress.console.width - len(task.description) - _SHORTEST_BAR - _SHARE
-        for word in more:
-            if len(words) + 2 + len(word) > room:
-                break
-            words += f"  {word}"
-        self._progress.update(self._task, state=words)
 
 
 class State(NamedTuple):
@@ -101,7 +44,7 @@ def watched(
 def _live(
     screen: Screen, reports: Iterable[T], name: str, state: Callable[[T], State | None]
 ) -> Iterator[T]:
-    with Bar(screen, name, None, transient=False) as bar:
+    with Bar(screen.rich, name, None, transient=False) as bar:
         for report in reports:
             if (now := state(report)) is not None:
                 bar.advance_to(now.done, now.total, *(now.words or (now.where,)))
@@ -148,7 +91,7 @@ class _Counter:
             self._busy = False
 
     def _bar(self, steps: Steps, total: int, doing: str) -> Iterator[Any]:
-        bar, done = Bar(self._screen, doing, total, transient=True), 0
+        bar, done = Bar(self._screen.rich, doing, total, transient=True), 0
         due = time.perf_counter() + _BAR_AFTER
         with ExitStack() as stack:
             for item, size in steps:

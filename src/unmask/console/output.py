@@ -15,12 +15,11 @@ from unmask.files import unwritable
 from unmask.runs import training
 from unmask.runs.model import Model, load
 from unmask.training.hardware import find_device
-from unmask.training.logbook import TIMES
+from unmask.training.logbook import LOADING_MATTERS, TIMES
 from unmask.traits import Noted
 
 _LONGEST_NAME = 24  # letters
 _FEW = 0.02  # share of the images; a greater loss is a warning
-_WAITING_WORTH_SAYING = 0.1  # share of a step; below it, waiting is not printed
 
 
 def bands_in_words(channels: int) -> str:
@@ -63,7 +62,7 @@ def _state(report: training.Progress) -> State | None:
         return None
     mean = {key: sum(line[key] for line in report.lines) / count for key in ("loss", *TIMES)}
     words = [f"loss {mean['loss']:.4f}", f"{mean['images_per_second']:,.0f} img/s"]
-    if mean["waiting"] > _WAITING_WORTH_SAYING:
+    if mean["waiting"] > LOADING_MATTERS:
         words.append(f"waiting for images {mean['waiting']:.0%}")
     if verbosity() == "verbose":
         speed = f"{flops(mean['flops_per_second'])} ({mean['mfu']:.0%} of peak)"

@@ -12,11 +12,11 @@ from unmask.contracts import ImageSource, Size
 from unmask.data.multi_views import sizes_of
 from unmask.errors import SettingsError
 from unmask.recipes import Recipe, Tokenizing, Transfer
-from unmask.recipes.by_time import with_more_steps
+from unmask.recipes.by_time import batch_for, with_more_steps
 from unmask.runs.plan import Plan, shared_memory_needed
 from unmask.runs.run import Run
 from unmask.training.hardware import Hardware, shared_memory_free
-from unmask.training.schedules import epochs_in_words, fitting_batch, steps_of
+from unmask.training.schedules import epochs_in_words, steps_of
 from unmask.training.step_cost import Cost
 from unmask.traits import Explained, Hiding
 
@@ -44,7 +44,7 @@ def with_shorter_warmup(recipe: R, command_line: Peek) -> R:
 
 def with_smaller_batch(recipe: R, images: int, command_line: Peek) -> R:
     """Cut the batch of a recipe when there are few images, unless a flag sets it."""
-    batch_size = fitting_batch(recipe.batch_size, images)
+    batch_size = batch_for(recipe, images)
     if batch_size == recipe.batch_size or "batch-size" in command_line.flags:
         return recipe
     console.print(
@@ -75,7 +75,7 @@ def warn_of_batch(recipe: Recipe | Transfer | Tokenizing, images: int) -> None:
     if each > 1:
         console.warn(
             f"a batch of {recipe.batch_size:,} is {each:.1f} times your {images:,} images, so every step sees each image "
-            f"several times; --batch-size {min(images, fitting_batch(recipe.batch_size, images))} would suit them"
+            f"several times; --batch-size {batch_for(recipe, images)} would suit them"
         )
 
 

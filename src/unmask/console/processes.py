@@ -151,7 +151,7 @@ def _leave() -> NoReturn:
 
 
 @contextmanager
-def held(folder: RunFolder) -> Generator[None]:
+def locked(folder: RunFolder) -> Generator[None]:
     """The lock of a run's folder; the first process holds it for all."""
     if not here().first:
         yield

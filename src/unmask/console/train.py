@@ -17,7 +17,7 @@ from torch import nn
 from unmask.channels import ChannelStatistics
 from unmask.clock import entered
 from unmask.console.arguments import Peek, parse, peek
-from unmask.console.beside import Beside, accompanied, beside
+from unmask.console.from_python import refuse_others
 from unmask.console.hardware import (
     RunFlags,
     changed_hardware,
@@ -28,11 +28,11 @@ from unmask.console.hardware import (
     measured,
     say_what_differs,
 )
-from unmask.console.held import refuse_others
 from unmask.console.new_folder import begun_before, folder_names
+from unmask.console.observers import Observers, observed, observers_of
 from unmask.console.output import console, shown
 from unmask.console.plan import say_shared_memory, warn_of_batch
-from unmask.console.processes import SharedRun, held, prepared, signals, together
+from unmask.console.processes import SharedRun, locked, prepared, signals, together
 from unmask.console.resumed_images import images_again, place_again
 from unmask.console.typed import as_typed, resume_words
 from unmask.data import AnySource
@@ -67,7 +67,7 @@ class Ready(NamedTuple):
     module: nn.Module
     start: Checkpoint | None
     """The checkpoint to start from; None to start from the beginning."""
-    beside: Beside = Beside()
+    observers: Observers = Observers()
     """The report and the trackers, in the first process."""
 
 
@@ -190,7 +190,7 @@ def begin(command: Command, request: Request, words: str = "") -> Ready | None:
     If torchrun restarts a command after a failure, the run that it had started is resumed. `words` is the command line.
     """
     common, recipe = request.common, request.job.recipe
-    asked = beside(common.running)
+    asked = observers_of(common.running)
     data = as_typed(common.data)
     before = begun_before(common.out, common.recipe_name, data)
     if before is not None:
@@ -257,7 +257,7 @@ def resume(
     command: Command,
     arguments: list[str],
     command_line: Peek,
-    asked: Beside | None = None,
+    asked: Observers | None = None,
     running: RunFlags | None = None,
 ) -> Ready | None:
     """The run in the folder that `--resume` names, at its newest checkpoint; None if it is finished.
@@ -273,7 +273,7 @@ def resume(
     flags = command.parse(arguments, old_flags)
     if running is not None:
         flags = replace(flags, running=running)
-    asked = asked or beside(flags.running)
+    asked = asked or observers_of(flags.running)
     _refuse_changes(command, flags, old_flags, folder)
     data = place_again(command_line, run, folder)
     check_batch(run.recipe.batch_size, paired=run.recipe.pairs)
@@ -310,12 +310,12 @@ def train(command: Command, ready: Ready) -> int:
     run, folder = ready.run, ready.folder
     torch.set_num_threads(run.hardware.threads)
     source, module, start = ready.images.train, ready.module, ready.start
-    company = accompanied(ready.beside, run, folder, source, module, start)
-    with held(folder), signals() as stop, company as passing:
+    observing = observed(ready.observers, run, folder, source, module, start)
+    with locked(folder), signals() as stop, observing as observe:
         if here().first:
             keep_place(run, folder, ready.data)
         reports = training(run, folder, source, module, stop.event, start)
-        for _ in shown(command.watched(passing(reports)), run.recipe_name):
+        for _ in shown(command.watched(observe(reports)), run.recipe_name):
             pass
         if stop.event.is_set():
             console.result(

@@ -26,7 +26,7 @@ _DECODED = 256  # images at a time
 _CUBIC = -0.5  # Keys' constant, as in Pillow and in torch with antialiasing
 
 
-class Held(NamedTuple):
+class OnDevice(NamedTuple):
     """Images of one size, on a device."""
 
     pixels: UInt8[Tensor, "n c h w"]
@@ -52,13 +52,13 @@ class GpuCrops:
     """A source's images as random crops of pixels in GPU memory; loading processes only draw the crop boxes."""
 
     def __init__(
-        self, source: ImageSource, views: RandomCrop, size: CropSize, seed: int, held: Held
+        self, source: ImageSource, views: RandomCrop, size: CropSize, seed: int, on_device: OnDevice
     ) -> None:
         """Raises SettingsError if the annotations are class maps or boxes."""
         whole_image_only(source.annotations, "images that are held and cropped on the GPU", _REMEDY)
         self.source, self.views, self.size, self.seed = source, views, size, seed
-        self.unreadable, self.whole = held.unreadable, Size(*held.pixels.shape[-2:])
-        self.pixels: Tensor | None = held.pixels
+        self.unreadable, self.whole = on_device.unreadable, Size(*on_device.pixels.shape[-2:])
+        self.pixels: Tensor | None = on_device.pixels
         self.labels = Labels(source.annotations, source.labels())
 
     def __getstate__(self) -> dict[str, Any]:
@@ -102,13 +102,13 @@ def cut_box(geometry: Geometry) -> tuple[int, int, int, int, int]:
     return top, left, height, width, int(geometry.mirrored)
 
 
-def hold(
+def load_on_device(
     source: ImageSource,
     views: AnyPretrainingViews | AnyViews,
     device: torch.device,
     workers: int,
     room: float,
-) -> Held | None:
+) -> OnDevice | None:
     """All images of a source on a device; None if that is not possible.
 
     The images must be uint8, have one size, be viewed through random crops and take at most `room` bytes. They must
@@ -136,7 +136,7 @@ def hold(
             image if isinstance(image, Tensor) else torch.zeros_like(first) for image in images
         ]
         pixels[part.start : part.stop] = torch.stack(decoded).to(device)
-    return Held(pixels, unreadable)
+    return OnDevice(pixels, unreadable)
 
 
 def _first(source: ImageSource) -> Tensor | None:

@@ -1,5 +1,6 @@
 """Labels of images that a Python program holds: classes by number or by name, from lists, pairs and data sets."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,19 +13,17 @@ from unmask.data.labels import Labels, unlabelled
 from unmask.data.objects import ByNumber, label_of
 from unmask.errors import SettingsError
 
-_MOST_CLASSES = 100_000  # more than any set has; years and ids are larger
-
 
 def labels_of(values: Sequence[Any], names: Sequence[str] | None) -> Labels:
     """Labels from one value per image: a class by number or by name, 0 or 1 for each of several classes, or None.
 
+    Numbers count from 0 if they are those of `names`. Else each that occurs is a class with the number as its name, as in
+    labels files, so years are classes too. A negative number is not known. 3.0 is 3, and NaN is not known.
+
     Raises:
         SettingsError: for other values.
     """
-    plain: list[Any] = [
-        value.tolist() if isinstance(value, Tensor | np.generic | np.ndarray) else value
-        for value in values
-    ]
+    plain = [_plain(value) for value in values]
     known = [value for value in plain if value is not None]
     if not known:
         return unlabelled(len(plain))
@@ -35,12 +34,7 @@ def labels_of(values: Sequence[Any], names: Sequence[str] | None) -> Labels:
             ClassLabels(names=tuple(words)), np.array([numbers[value] for value in plain])
         )
     if all(isinstance(value, int) for value in known):
-        numbers = np.array([UNKNOWN if value is None else int(value) for value in plain])
-        if names is None and numbers.max() >= _MOST_CLASSES:
-            raise SettingsError(
-                f"the label {numbers.max()} is no number of a class, which are counted from 0; give names as labels (strings)"
-            )
-        return Labels(ClassLabels(names=_names(names, int(numbers.max()) + 1)), numbers)
+        return _numbered([UNKNOWN if value is None else int(value) for value in plain], names)
     width = len(known[0]) if isinstance(known[0], list) else 0
     if width and all(isinstance(value, list) and len(value) == width for value in known):
         table = np.array([[UNKNOWN] * width if value is None else value for value in plain])
@@ -49,6 +43,27 @@ def labels_of(values: Sequence[Any], names: Sequence[str] | None) -> Labels:
     raise SettingsError(
         f"a label is the number or the name of a class, or 0 or 1 for each of several classes; got {known[0]!r}"
     )
+
+
+def _plain(value: Any) -> Any:
+    """A label as plain Python has it: a whole float is its integer, and NaN is None."""
+    if isinstance(value, Tensor | np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _numbered(values: list[int], names: Sequence[str] | None) -> Labels:
+    """Labels from the number of each image's class."""
+    if max(values) >= 2**63:
+        raise SettingsError(f"the label {max(values)} is too large for a number; give it as text")
+    numbers = np.array([max(value, UNKNOWN) for value in values])
+    if names is not None and len(names) > numbers.max():
+        return Labels(ClassLabels(names=tuple(map(str, names))), numbers)
+    found = np.unique(numbers[numbers >= 0])
+    places = np.where(numbers >= 0, np.searchsorted(found, numbers), UNKNOWN)
+    return Labels(ClassLabels(names=tuple(map(str, found.tolist()))), places)
 
 
 def _names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:

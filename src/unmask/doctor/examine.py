@@ -17,11 +17,12 @@ from unmask.objectives import DINO
 from unmask.objectives.mae import MAE, Visible
 from unmask.randomness import generator
 from unmask.recipes import Recipe
+from unmask.recipes.by_time import batch_for
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.training.checkpoint import fill
 from unmask.training.logbook import read_log
-from unmask.traits import Comparing, Hiding, Reconstructing
+from unmask.traits import Hiding, Reconstructing
 
 _GUESSED = 32  # images for guesses and gradients
 _FEW_HIDDEN = 0.4  # MAE fig. 5: below it, linear probes lose most
@@ -53,7 +54,7 @@ def examine_run(run: Run, folder: RunFolder, source: ImageSource | None) -> list
         return sorted_findings([*findings, Finding("note", "log", "no step is logged yet")])
     findings += log.of_log(run, lines)
     if isinstance(recipe, Recipe) and math.isfinite(lines[-1]["loss"]):
-        findings.append(log.progress(lines, dead, related=related))
+        findings.append(log.learns(lines, dead, related=related))
     return sorted_findings(findings)
 
 
@@ -99,12 +100,12 @@ def _amount(recipe: Recipe, images: int) -> list[Finding]:
     """The number of images against batch and epochs."""
     batch, steps = recipe.batch_size, recipe.epochs * images / recipe.batch_size
     seen = f"{images:,} images in batches of {batch:,}, {steps:,.0f} steps in all"
-    if batch <= images or isinstance(recipe.objective, Comparing):
+    if batch <= images:
         return [Finding("fine", "number of images", seen)]
     return [
         Finding(
             "warning", "number of images", seen, "each batch holds images several times, so steps are few",
-            f"--batch-size {max(16, images // 8)}",
+            f"--batch-size {batch_for(recipe, images)}",
         )
     ]  # fmt: skip
 

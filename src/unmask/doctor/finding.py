@@ -12,7 +12,7 @@ ORDER: tuple[Severity, ...] = ("fault", "warning", "note", "fine")
 
 
 class Finding(NamedTuple):
-    """One verdict."""
+    """What a check found."""
 
     severity: Severity
     about: str
@@ -24,7 +24,7 @@ class Finding(NamedTuple):
     change: str = ""
     """What to change; empty if nothing is wrong."""
     sure: Sure = "certain"
-    """How sure the verdict is."""
+    """How sure that is."""
 
 
 def sorted_findings(findings: list[Finding]) -> list[Finding]:

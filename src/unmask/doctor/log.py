@@ -9,6 +9,7 @@ from unmask.recipes import Recipe
 from unmask.recipes.by_time import peak
 from unmask.runs.collapse import collapse
 from unmask.runs.run import Run
+from unmask.training.logbook import LOADING_MATTERS
 from unmask.training.optimizers import AdamW
 
 Lines = Sequence[dict[str, float]]
@@ -16,7 +17,6 @@ Lines = Sequence[dict[str, float]]
 _ENOUGH = 100  # steps after the warm-up before a loss tells something
 _DEAD = 0.985  # share of the dead loss; a healthy run of normalised patches is below it within a few hundred steps
 _LAST = 0.1  # share of the steps whose mean is the loss at the end
-_WAITING = 0.3  # share of the time
 _JUMP = 1.3  # the loss at the end relative to the best of the run
 _TOO_HIGH, _TOO_LOW = 12.0, 1 / 25  # peak rate relative to the usual one at this batch
 
@@ -45,7 +45,7 @@ def after_warmup(lines: Lines) -> int:
     return len(rates) - 1 - rates.index(max(rates))
 
 
-def progress(lines: Lines, dead: float | None, *, related: bool | None = None) -> Finding:
+def learns(lines: Lines, dead: float | None, *, related: bool | None = None) -> Finding:
     """Whether the loss is below that of a model that guesses the same for every patch.
 
     `dead` is that loss, None if it is not known; `related` is whether guesses have something to do with the truth.
@@ -134,7 +134,7 @@ def waiting(lines: Lines) -> list[Finding]:
         return []
     share = mean(shares)
     seen = f"{share:.0%} of the time is spent waiting for images"
-    if share < _WAITING:
+    if share <= LOADING_MATTERS:
         return [Finding("fine", "loading", seen)]
     return [
         Finding(

@@ -14,8 +14,10 @@ from unmask.encoders.vit import ViT
 from unmask.masking import RandomMasking, count_visible
 from unmask.objectives import MAE
 from unmask.objectives.decoders import CrossAttentionDecoder, SelfAttentionDecoder
+from unmask.recipes.finetune import Transfer
 from unmask.recipes.mae import MAE_B16, MAE_TI4
 from unmask.recipes.recipe import Recipe
+from unmask.recipes.tokenizer import Tokenizing
 from unmask.training.schedules import WarmupCosine, fitting_batch
 from unmask.traits import Comparing
 
@@ -94,19 +96,31 @@ def peak(batch_size: int) -> float:
     return PEAK * (batch_size / BATCH) ** 0.5
 
 
-def with_more_steps(recipe: Recipe, images: int) -> Recipe:
-    """The recipe with a smaller batch, if its epochs of so many images are few steps, and with a rate that suits it.
+def batch_for(recipe: Recipe | Transfer | Tokenizing, images: int) -> int:
+    """The batch of a recipe that suits so many images: what is set, warned of and advised follows this rule.
 
-    Methods that compare the images of a batch keep theirs.
+    No batch holds an image twice, and an epoch has at least eight steps unless batches would have fewer than 16 images. In
+    pretraining, a run that would take few steps gets batches of `BATCH` or more. Methods that compare the images of a batch
+    keep theirs as long as there are as many images. A batch for very few images is even, because mixup takes pairs.
     """
-    if isinstance(recipe.objective, Comparing):
-        return recipe
-    batch, shown = recipe.batch_size, recipe.epochs * images
-    while batch // 2 >= BATCH and shown < LEAST_STEPS * batch:
-        batch //= 2
+    batch, most = recipe.batch_size, max(1, images - images % 2)
+    if isinstance(recipe, Recipe):
+        if isinstance(recipe.objective, Comparing):
+            return min(batch, most) if batch > images else batch
+        shown = recipe.epochs * images
+        while batch // 2 >= BATCH and shown < LEAST_STEPS * batch:
+            batch //= 2
     batch = fitting_batch(batch, images)
+    return batch if batch <= images else most
+
+
+def with_more_steps(recipe: Recipe, images: int) -> Recipe:
+    """The recipe with the batch that suits so many images, see `batch_for`, and with a rate that suits the batch."""
+    batch = batch_for(recipe, images)
     if batch == recipe.batch_size:
         return recipe
+    if isinstance(recipe.objective, Comparing):
+        return replace(recipe, batch_size=batch)
     rate = min(recipe.schedule.peak(recipe.batch_size), peak(batch))
     schedule = replace(recipe.schedule, base_lr=rate * 256 / batch)
     return replace(recipe, batch_size=batch, schedule=schedule)

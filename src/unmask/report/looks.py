@@ -42,11 +42,11 @@ HIDDEN, ORIGINAL = "hidden", "original"
 
 
 class Looks:
-    """Rebuilds the same images, with the same masks, after each tenth of a run."""
+    """Rebuilds the same images, with the same masks, after each tenth of a run, or less often in a short one."""
 
     def __init__(self, run: Run, folder: RunFolder, source: ImageSource) -> None:
         self._run, self._folder, self._source = run, folder, source
-        self._steps = look_steps(run.steps)
+        self._steps = look_steps(run, run.recipe.image_size)
         self._asked: list[tuple[Tensor, PatchMask]] | None = None
 
     def due(self, step: int) -> bool:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,10 @@ from unmask.files import write_text
 from unmask.report.charts import MOST, charts, joint_charts, style_of
 from unmask.report.curves import Curves
 from unmask.report.looks import strips
+from unmask.report.remarks import remarks
 from unmask.report.scores import evaluations, results, set_aside
 from unmask.report.settings import differing, settings
-from unmask.report.svg import drawn
-from unmask.report.verdicts import verdicts
+from unmask.report.svg import svg_of
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.spec import kind_of
@@ -26,9 +27,9 @@ from unmask.training.logbook import read_log
 from unmask.training.schedules import epochs_in_words
 
 LARGEST = 3_000_000
-"""Bytes that a page stays below."""
+"""Bytes that a page stays below, by leaving out pictures."""
 
-_FOR_PICTURES = 1_800_000  # bytes of encoded pictures, which make up nearly all of a page
+_AROUND = 1000  # bytes of HTML around a picture, and more
 _LOSSLESS = 40_000  # bytes; a larger picture is compressed with losses
 
 Row = tuple[str, str]
@@ -67,27 +68,29 @@ def page(one: Recorded, *, is_training: bool = False) -> str:
     run, folder, curves = one
     command = command_of(folder)
     score = results(folder, command)
-    pictures = _Pictures()
-    return _render(
-        "run.html",
+    values: dict[str, Any] = dict(
         name=folder.root.absolute().name,
         job=run.job.command,
-        verdicts=verdicts(run, folder, curves, is_training=is_training),
+        remarks=remarks(run, folder, curves, is_training=is_training),
         command=command,
         plan=_plan(run),
-        charts=[(chart.title, drawn(chart)) for chart in charts(curves) if curves.buckets],
-        strips=[
-            (strip.caption, uri) for strip in strips(folder) if (uri := pictures.uri(strip.path))
-        ],
+        charts=[(chart.title, svg_of(chart)) for chart in charts(curves) if curves.buckets],
         scores=([score] if score else []) + evaluations(folder),
-        drawings=[
-            (path.stem, uri)
-            for path in sorted([*folder.root.glob("*.png"), *folder.evaluations.glob("*.png")])
-            if (uri := pictures.uri(path))
-        ],
         set_aside=set_aside(folder),
         settings=settings(run),
     )
+    drawings = sorted([*folder.root.glob("*.png"), *folder.evaluations.glob("*.png")])
+
+    def rendered(pictures: _Pictures) -> str:
+        return _render(
+            "run.html",
+            **values,
+            strips=pictures.uris((strip.caption, strip.path) for strip in strips(folder)),
+            drawings=pictures.uris((path.stem, path) for path in drawings),
+            left_out=pictures.left_out,
+        )
+
+    return _filled(rendered)
 
 
 def write_comparison(several: list[Recorded], path: Path) -> None:
@@ -99,25 +102,14 @@ def comparison(several: list[Recorded]) -> str:
     """Several runs side by side as HTML."""
     names = _short([one.folder.root.absolute() for one in several])
     differ, same = differing([settings(one.run) for one in several])
-    pictures = _Pictures()
-    last = [
-        [
-            (strip.caption, uri)
-            for strip in strips(one.folder)[-2:]
-            if (uri := pictures.uri(strip.path))
-        ]
-        for one in several
-    ]
-    return _render(
-        "comparison.html",
+    values: dict[str, Any] = dict(
         name=" and ".join(names) if len(names) < 3 else f"{len(names)} runs",
         runs=[(name, style_of(place)) for place, name in enumerate(names)],
         figures_of_runs=_figures(several),
         charts=[
-            (chart.title, drawn(chart)) for chart in joint_charts([one.curves for one in several])
+            (chart.title, svg_of(chart)) for chart in joint_charts([one.curves for one in several])
         ],
         most=MOST,
-        strips=[(name, shown) for name, shown in zip(names, last, strict=True) if shown],
         scores=[
             (name, tables)
             for name, one in zip(names, several, strict=True)
@@ -126,6 +118,22 @@ def comparison(several: list[Recorded]) -> str:
         differ=differ,
         same=same,
     )
+
+    def rendered(pictures: _Pictures) -> str:
+        last = [
+            pictures.uris((strip.caption, strip.path) for strip in strips(one.folder)[-2:])
+            for one in several
+        ]
+        shown = [(name, uris) for name, uris in zip(names, last, strict=True) if uris]
+        return _render("comparison.html", **values, strips=shown, left_out=pictures.left_out)
+
+    return _filled(rendered)
+
+
+def _filled(rendered: Callable[["_Pictures"], str]) -> str:
+    """A page with as many of its pictures as keep it below `LARGEST` bytes; it says how many are left out."""
+    text = rendered(_Pictures(0))
+    return rendered(_Pictures(LARGEST - len(text.encode()) - _AROUND))
 
 
 def command_of(folder: RunFolder) -> str:
@@ -150,11 +158,20 @@ def _render(template: str, **values: Any) -> str:
 class _Pictures:
     """Pictures as text inside the page, while there is room for them."""
 
-    def __init__(self) -> None:
-        self._room = _FOR_PICTURES
+    def __init__(self, room: int) -> None:
+        """`room` is the number of bytes that they may take."""
+        self._room = room
+        self.left_out = 0
+        """Number of pictures for which there was no room."""
 
-    def uri(self, path: Path) -> str:
-        """A picture for the `src` of an image; empty if it cannot be read, or makes the page too large."""
+    def uris(self, named: Iterable[tuple[str, Path]]) -> list[tuple[str, str]]:
+        """(name, picture for the `src` of an image) of those that can be read, and for which there is room."""
+        return [(name, uri) for name, path in named if (uri := self._uri(path))]
+
+    def _uri(self, path: Path) -> str:
+        if self._room <= 0:
+            self.left_out += 1
+            return ""
         try:
             content, kind = path.read_bytes(), "png"
             if len(content) > _LOSSLESS:
@@ -162,9 +179,10 @@ class _Pictures:
         except (OSError, ValueError, Image.DecompressionBombError):
             return ""
         text = base64.b64encode(content).decode()
-        if len(text) > self._room:
+        if len(text) + _AROUND > self._room:
+            self.left_out += 1
             return ""
-        self._room -= len(text)
+        self._room -= len(text) + _AROUND
         return f"data:image/{kind};base64,{text}"
 
 

@@ -40,7 +40,7 @@ class Chart(NamedTuple):
     """Whether values are shares."""
 
 
-def drawn(chart: Chart) -> str:
+def svg_of(chart: Chart) -> str:
     """The chart as an SVG element; it takes the width of its place."""
     xs = [x for line in chart.lines for x, _ in line.points]
     low, high = _range(chart)

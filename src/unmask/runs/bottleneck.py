@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 from unmask.recipes import RECIPES
+from unmask.training.logbook import LOADING_MATTERS
 
-WAITING_WORTH_MENDING = 0.1  # share of a step; less waiting for images is not a bottleneck
 _STILL_RISING = 1.05  # gain in speed of the largest batch over the one before
 _WELL_USED = 0.5  # share of peak speed
 # gain of large products in bfloat16; below it, other operations cost more than that
@@ -145,7 +145,7 @@ def verdict(result: Bench, packed: bool) -> tuple[str, list[str]]:
     if loader is None or together is None:
         words = "computing (add --data DATA to measure the loading of your images too)"
         return words, _compute(result)
-    if together.waiting > WAITING_WORTH_MENDING:
+    if together.waiting > LOADING_MATTERS:
         idle = "a larger recipe would cost little more, because the device waits"
         return (
             f"loading images: {together.waiting:.0%} of each step is spent waiting for them",
@@ -153,7 +153,7 @@ def verdict(result: Bench, packed: bool) -> tuple[str, list[str]]:
         )
     loads = max(1, loader.workers) / loader.images_per_second  # processor seconds of an image
     share = loads / (loads + result.machine.threads / step.images_per_second)
-    if share > WAITING_WORTH_MENDING and result.machine.device == "cpu":
+    if share > LOADING_MATTERS and result.machine.device == "cpu":
         return (
             f"computing, on the same cores as loading, which takes {share:.0%} of their time",
             _load(result, loader, packed) + _compute(result),

@@ -1,4 +1,4 @@
-"""Detect collapse during training: check the embedding of some images, ten times a run.
+"""Detect collapse during training: check the embedding of some images, up to ten times a run.
 
 Methods that compare views may end with the same output for all images (collapse), and their loss does not show it. The
 check uses a copy of the encoder, so it does not change the training. Its steps and images depend only on the run, so a
@@ -28,7 +28,13 @@ from unmask.training.checkpoint import encoder_of
 from unmask.training.distributed import here, whole
 from unmask.traits import Accompanied, Comparing
 
-LOOKS = 10  # checks in a run
+LOOKS = 10  # checks in a run, at most
+_FEWEST_LOOKS = 2
+_SHARE = 0.05
+"""Images that all checks together may look at, relative to those trained on; a look at one costs about as much as a step.
+
+Sixteen steps of 64 images spent half of their time on ten checks."""
+
 LOW = 0.5
 """The rank has collapsed if it is below this share of the rank with random weights, and neighbours agree.
 
@@ -78,10 +84,10 @@ class Watch:
     ) -> None:
         self._run, self._recipe, self._model = run, recipe, model
         self._objective, self._source = objective, source
-        self._steps = look_steps(run.steps)
+        self._steps = look_steps(run, recipe.image_size)
 
     def due(self, step: int) -> bool:
-        """Whether to check after this step: after each tenth of the run."""
+        """Whether to check after this step, see `look_steps`."""
         return step in self._steps
 
     def look(self) -> dict[str, float]:
@@ -168,9 +174,14 @@ class Watch:
         return (guesses == labels).double().mean().item()
 
 
-def look_steps(steps: int) -> set[int]:
-    """The steps of a run after which it is checked: the end of each tenth."""
-    return {math.ceil(steps * look / LOOKS) for look in range(1, LOOKS + 1)}
+def look_steps(run: Setting, size: Size) -> set[int]:
+    """The steps of a run after which it is checked: the end of each tenth, or of fewer parts of a short run.
+
+    They follow from the run and not from the clock, so a resumed run is checked at the same steps.
+    """
+    affordable = int(_SHARE * run.images_seen(run.steps) / image_count(run, size))
+    looks = min(LOOKS, max(_FEWEST_LOOKS, affordable))
+    return {math.ceil(run.steps * look / looks) for look in range(1, looks + 1)}
 
 
 def image_count(run: Setting, size: Size) -> int:

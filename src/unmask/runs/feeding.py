@@ -6,7 +6,7 @@ import torch
 
 from unmask.contracts import ImageSource
 from unmask.data.cpu_feed import CpuFeed
-from unmask.data.gpu_crops import GpuCrops, Held, hold
+from unmask.data.gpu_crops import GpuCrops, OnDevice, load_on_device
 from unmask.data.gpu_decode import GpuDecode
 from unmask.data.loader import CropSize, Feed
 from unmask.data.multi_views import AnyPretrainingViews, check_views_carry
@@ -15,7 +15,7 @@ from unmask.training.hardware import Hardware, memory_available
 
 _ROOM = 0.1  # share of free GPU memory for images; more would force a smaller micro-batch
 
-_HELD: WeakKeyDictionary[ImageSource, tuple[str, Held | None]] = WeakKeyDictionary()
+_ON_DEVICE: WeakKeyDictionary[ImageSource, tuple[str, OnDevice | None]] = WeakKeyDictionary()
 """Images of a source on a device (None if they do not fit). Plan, benchmark and training use the same ones, so they are
 read once. Kept as long as the source."""
 
@@ -38,18 +38,20 @@ def feed_for(
         assert isinstance(views, RandomCrop), "checked by check_decoding"
         return GpuDecode(source, views, size, seed)
     if device.type == "cuda" and isinstance(views, RandomCrop):
-        held = _held(source, views, device, hardware.workers)
-        if held is not None:
-            return GpuCrops(source, views, size, seed, held)
+        on_device = _on_device(source, views, device, hardware.workers)
+        if on_device is not None:
+            return GpuCrops(source, views, size, seed, on_device)
     return CpuFeed(source, views, size, seed)
 
 
-def _held(
+def _on_device(
     source: ImageSource, views: RandomCrop, device: torch.device, workers: int
-) -> Held | None:
+) -> OnDevice | None:
     """The source's images on the device, or None if they do not fit there; read once."""
-    where, held = _HELD.get(source, ("", None))
+    where, on_device = _ON_DEVICE.get(source, ("", None))
     if where != str(device):
-        held = hold(source, views, device, workers, room=_ROOM * memory_available(device))
-        _HELD[source] = str(device), held
-    return held
+        on_device = load_on_device(
+            source, views, device, workers, room=_ROOM * memory_available(device)
+        )
+        _ON_DEVICE[source] = str(device), on_device
+    return on_device

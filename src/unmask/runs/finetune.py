@@ -22,6 +22,7 @@ from unmask.formats.model import FORMAT, ModelSpec, Weights
 from unmask.progress import counted
 from unmask.randomness import seeded
 from unmask.recipes import Transfer
+from unmask.runs.examples import Example, chosen_for_examples
 from unmask.runs.job import Change, Images, Outcome, Setting
 from unmask.runs.mistakes import Mistake, mistakes_of, pictures_of, surest
 from unmask.spec import to_json
@@ -118,6 +119,8 @@ class Finetune:
         if images.held_out is not None:
             thresholds = tuned.thresholds(images.held_out, run.hardware)
         outcome, mistakes = tuned.scored(test, run.hardware, thresholds)
+        if isinstance(module, Locating):
+            return outcome._replace(examples=tuned.examples(test, run.hardware))
         pictures = pictures_of(
             mistakes,
             test,
@@ -207,6 +210,16 @@ class Tuned(NamedTuple):
         confusion = merged.confusion.numpy() if isinstance(merged, CountsConfusions) else None
         outcome = Outcome({**to_json(score), **extra}, score, unreadable, confusion=confusion)
         return outcome, mistakes
+
+    def examples(self, source: ImageSource, hardware: Hardware) -> tuple[Example, ...]:
+        """Some images beside what is known of them and what the module locates in them."""
+        chosen, found = chosen_for_examples(source), list[Example]()
+        for outputs, truth, positions in self.outputs(chosen, hardware, []):
+            for located, known, position in zip(outputs, truth, positions, strict=True):
+                image = self.statistics.in_units(chosen[position].image)
+                picture = self.statistics.stretched(image)
+                found.append(Example(picture, known, located, chosen.name(position)))
+        return tuple(found)
 
     def thresholds(self, source: ImageSource, hardware: Hardware) -> tuple[float, ...] | None:
         """The thresholds that the task chooses on these images; all processes compute the same ones."""

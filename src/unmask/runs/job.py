@@ -104,6 +104,8 @@ class Outcome(NamedTuple):
     """The score itself, for the console."""
     unreadable: Unreadable
     pictures: tuple[Picture, ...] = ()
+    examples: Any = ()
+    """Test images with what is located in them, of dense tasks; see `runs.examples`."""
     confusion: Any = None
     """Images of each true class (rows) by predicted class (columns); None if the task has no such matrix."""
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmask.bar import with_bar
 from unmask.contracts import Masking, Size
 from unmask.data.band_files import BAND_ENDINGS, BandReading, read_bands
 from unmask.data.decode import decode
@@ -26,7 +27,6 @@ from unmask.masking.squares import side_of
 from unmask.masks import PatchMask
 from unmask.objectives import AnyObjective
 from unmask.randomness import generator
-from unmask.runs.bar import with_bar
 from unmask.runs.batches import Images, NamedBatch, Opened, checked, in_batches
 from unmask.runs.classifier import Classifier, Guess, load_classifier
 from unmask.runs.described import described, described_in_html, facts_of
@@ -137,11 +137,23 @@ class Model:
             )
         return self.classifier.names
 
-    @torch.inference_mode()
     def predict(
         self, images: Images, *, batch_size: int = 64, progress: bool | None = None
     ) -> list[Guess]:
         """Classes and probabilities of images, by a fine-tuned run; arguments are as in `embed`."""
+        outputs = [one for _, one in self.outputs(images, batch_size=batch_size, progress=progress)]
+        assert self.classifier is not None
+        return [guess for batch in outputs for guess in self.classifier.guesses(batch)]
+
+    @torch.inference_mode()
+    def outputs(
+        self, images: Images, *, batch_size: int = 64, progress: bool | None = None
+    ) -> Iterator[tuple[list[str], Tensor]]:
+        """Names and outputs of images, batch by batch, by the task of a fine-tuned run; arguments are as in `embed`.
+
+        Raises:
+            RunError: for all other weights.
+        """
         classifier = self.classifier if self.classes else None
         assert classifier is not None
         recipe = classifier.tuned.job.recipe
@@ -149,11 +161,8 @@ class Model:
         def view(image: Any) -> Tensor:
             return recipe.test_views(self.read(image), recipe.image_size)[0]
 
-        answers: list[Guess] = []
-        for _, batch in self._batches(images, batch_size, view, "predict", progress):
-            outputs = classifier.tuned.predict(self.checked(batch))
-            answers += classifier.guesses(outputs)
-        return answers
+        for names, batch in self._batches(images, batch_size, view, "predict", progress):
+            yield names, classifier.tuned.predict(self.checked(batch))
 
     def __repr__(self) -> str:
         return described(self.about, self._facts())

@@ -100,20 +100,6 @@ def _classes(label: Tensor | Objects, kind: AnyAnnotations) -> tuple[int, ...] |
     return (int(label),) if label.ndim == 0 else tuple(label.nonzero().flatten().tolist())
 
 
-@torch.inference_mode()
-def predict_files(predictor: Predictor, files: Sequence[str]) -> Iterator[Answer]:
-    """Predict image files.
-
-    Raises:
-        DataError: with the name of a file that cannot be read.
-    """
-    recipe, model = predictor.tuned.job.recipe, predictor.model
-    for file in files:
-        (view,) = recipe.test_views(model.read(file), recipe.image_size)
-        outputs = predictor.tuned.predict(view[None].to(model.device))
-        yield predictor.answers(outputs, None, [file])[0]
-
-
 def confusion(answers: Sequence[Answer], classes: int) -> NDArray[np.int64]:
     """Confusion matrix: images of each true class (rows) by predicted class (columns); one class per image."""
     counts = np.zeros((classes, classes), dtype=np.int64)

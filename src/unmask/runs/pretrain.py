@@ -70,7 +70,7 @@ class Pretrain:
         return None
 
     def watch(self, run: Setting, source: ImageSource, module: nn.Module) -> Watch:
-        """A check for collapse, ten times a run."""
+        """A check for collapse, up to ten times a run."""
         return Watch(run, self.recipe, self.model(run), source, module)
 
     def score(self, run: Setting, module: nn.Module, images: Images) -> Outcome | None:

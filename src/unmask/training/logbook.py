@@ -25,6 +25,9 @@ TIMES = ("images_per_second", "waiting", "flops_per_second", "mfu", "peak_memory
 Lines written together have the same values: a GPU works asynchronously, so only the total time between two readings of losses
 is known."""
 
+LOADING_MATTERS = 0.1
+"""Share of the time that waiting for images (or loading them on the cores that train) takes, above which it is said."""
+
 _NEEDED = ("step", "loss")  # in the line of a step
 
 

@@ -10,25 +10,23 @@ from unmask.report.scores import judgements, results, set_aside
 from unmask.runs.collapse import collapse
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
+from unmask.training.logbook import LOADING_MATTERS
 
 Mark = Literal["good", "warning", "plain"]
-
-_WAITING = 0.1
-"""The share of the time spent waiting for images from which on it is a warning."""
 
 _ERRORS = 2.0
 """Standard errors by which two shares of images must differ to be called different."""
 
 
-class Verdict(NamedTuple):
+class Remark(NamedTuple):
     """A sentence about a run."""
 
     mark: Mark
     words: str
 
 
-def verdicts(run: Run, folder: RunFolder, curves: Curves, *, is_training: bool) -> list[Verdict]:
-    """All verdicts on a run, from its log and from the files in its folder."""
+def remarks(run: Run, folder: RunFolder, curves: Curves, *, is_training: bool) -> list[Remark]:
+    """All remarks on a run, from its log and from the files in its folder."""
     steps = curves.ends or run.steps
     every = [
         _state(run, folder, curves, steps, is_training),
@@ -40,56 +38,56 @@ def verdicts(run: Run, folder: RunFolder, curves: Curves, *, is_training: bool) 
         _score(folder),
         *_evaluations(folder),
     ]
-    return [verdict for verdict in every if verdict is not None]
+    return [remark for remark in every if remark is not None]
 
 
-def _state(run: Run, folder: RunFolder, curves: Curves, steps: int, is_training: bool) -> Verdict:
+def _state(run: Run, folder: RunFolder, curves: Curves, steps: int, is_training: bool) -> Remark:
     if curves.diverged is not None:
-        return Verdict(
+        return Remark(
             "warning",
             f"Diverged: the loss of step {curves.diverged:,} is not finite, and nothing was saved after it. Try half of "
             "--schedule.base-lr.",
         )
     if curves.step >= steps:
-        return Verdict("good", f"Finished: all {steps:,} steps are done.")
+        return Remark("good", f"Finished: all {steps:,} steps are done.")
     where = f"step {curves.step:,} of {steps:,}"
     if is_training:
-        return Verdict("plain", f"In training: {where} when this page was written.")
+        return Remark("plain", f"In training: {where} when this page was written.")
     if isinstance(run.data, Held):
-        return Verdict(
+        return Remark(
             "warning", f"Not finished: {where}. Continue from Python, with the same images."
         )
     again = typed(folder.command(), "--resume", folder.root)
-    return Verdict("warning", f"Not finished: {where}. Continue with: {again}")
+    return Remark("warning", f"Not finished: {where}. Continue with: {again}")
 
 
-def _loss(curves: Curves) -> Verdict | None:
+def _loss(curves: Curves) -> Remark | None:
     first, last = curves.mean("loss", 0, 0.1), curves.mean("loss", 0.9, 1)
     if first is None or last is None or curves.step < 10:
         return None
     words = f"{first:.4g} in the first tenth of the steps and {last:.4g} in the last"
     if last < first:
-        return Verdict("good", f"The loss fell: {words}.")
-    return Verdict("warning", f"The loss did not fall: {words}.")
+        return Remark("good", f"The loss fell: {words}.")
+    return Remark("warning", f"The loss did not fall: {words}.")
 
 
-def _embedding(curves: Curves, steps: int) -> Verdict | None:
+def _embedding(curves: Curves, steps: int) -> Remark | None:
     """Whether the embedding has collapsed, at the last check."""
     if not curves.checks:
         return None
     line = curves.checks[-1]
     reason = collapse(line, steps)
     if reason is not None:
-        return Verdict("warning", f"Collapsed at step {line['step']:,}: {reason}.")
+        return Remark("warning", f"Collapsed at step {line['step']:,}: {reason}.")
     before = f" ({line['rank_random']:.1f} with random weights)" if "rank_random" in line else ""
-    return Verdict(
+    return Remark(
         "good",
         f"No collapse: the effective rank of the embedding is {line['effective_rank']:.1f} of "
         f"{line['possible_rank']:.0f}{before} at step {line['step']:,}.",
     )
 
 
-def _neighbors(curves: Curves) -> Verdict | None:
+def _neighbors(curves: Curves) -> Remark | None:
     """Whether near neighbours are more often of the same class than with random weights."""
     line = curves.checks[-1] if curves.checks else {}
     if not {"knn", "knn_random", "looked_at"} <= line.keys():
@@ -101,44 +99,44 @@ def _neighbors(curves: Curves) -> Verdict | None:
         "with random weights"
     )
     if abs(now - before) <= _ERRORS * error:
-        return Verdict("plain", f"k-NN shows no difference yet: {words}.")
+        return Remark("plain", f"k-NN shows no difference yet: {words}.")
     if now > before:
-        return Verdict("good", f"k-NN is better than with random weights: {words}.")
-    return Verdict("warning", f"k-NN is worse than with random weights: {words}.")
+        return Remark("good", f"k-NN is better than with random weights: {words}.")
+    return Remark("warning", f"k-NN is worse than with random weights: {words}.")
 
 
-def _waiting(curves: Curves) -> Verdict | None:
+def _waiting(curves: Curves) -> Remark | None:
     waiting, speed = curves.mean("waiting"), curves.mean("images_per_second")
     if waiting is None or speed is None:
         return None
     words = f"{speed:,.0f} images/s, {waiting:.0%} of the time spent waiting for images"
-    if waiting > _WAITING:
-        return Verdict("warning", f"Loading slows training: {words}. More --workers may help.")
-    return Verdict("good", f"Loading keeps up: {words}.")
+    if waiting > LOADING_MATTERS:
+        return Remark("warning", f"Loading slows training: {words}. More --workers may help.")
+    return Remark("good", f"Loading keeps up: {words}.")
 
 
-def _unusable(folder: RunFolder, run: Run) -> Verdict | None:
+def _unusable(folder: RunFolder, run: Run) -> Remark | None:
     count = set_aside(folder).total
     if not count:
         return None
     share = count / (run.images + count)
-    return Verdict(
+    return Remark(
         "warning", f"{count:,} images ({share:.1%}) could not be used; they are listed below."
     )
 
 
-def _score(folder: RunFolder) -> Verdict | None:
+def _score(folder: RunFolder) -> Remark | None:
     table = results(folder, "")
     if table is None:
         return None
-    return Verdict(
+    return Remark(
         "plain", f"Score: {', '.join(f'{words} {value}' for words, value in table.rows)}."
     )
 
 
-def _evaluations(folder: RunFolder) -> list[Verdict]:
+def _evaluations(folder: RunFolder) -> list[Remark]:
     marks: dict[str, Mark] = {"better": "good", "worse": "warning"}
     return [
-        Verdict(marks.get(one.outcome, "plain"), f"{one.title}: {one.words}.")
+        Remark(marks.get(one.outcome, "plain"), f"{one.title}: {one.words}.")
         for one in judgements(folder)
     ]

@@ -6,7 +6,7 @@ import pytest
 from runs import tiny
 
 from unmask.report.curves import Curves
-from unmask.report.verdicts import verdicts
+from unmask.report.remarks import remarks
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 
@@ -20,13 +20,13 @@ def folder(tmp_path: Path, images_here: Path) -> RunFolder:
 
 
 def said(folder: RunFolder, **last: float) -> dict[str, str]:
-    """The verdicts on a log whose losses fall, with these fields in the last line: words by mark."""
+    """The remarks on a log whose losses fall, with these fields in the last line: words by mark."""
     lines = [
         {"step": step, "loss": 1 - step / 100, "waiting": 0.02, "images_per_second": 50.0}
         for step in range(1, STEPS + 1)
     ]
     lines[-1] |= last
-    every = verdicts(Run.read(folder), folder, Curves(lines), is_training=False)
+    every = remarks(Run.read(folder), folder, Curves(lines), is_training=False)
     return {one.words: one.mark for one in every}
 
 
@@ -70,7 +70,7 @@ def test_waiting_and_a_rising_loss(folder: RunFolder) -> None:
         for step in range(1, STEPS + 1)
     ]
     run = Run.read(folder)
-    every = {one.words: one.mark for one in verdicts(run, folder, Curves(lines), is_training=False)}
+    every = {one.words: one.mark for one in remarks(run, folder, Curves(lines), is_training=False)}
     assert mark_of("The loss did not fall", every) == "warning"
     assert mark_of("Loading slows training: 50 images/s, 40%", every) == "warning"
 

@@ -17,10 +17,10 @@ from unmask.runs.training import Progress
 from unmask.training.checkpoint import Checkpoint
 from unmask.training.distributed import here
 
-Passing = Callable[[Iterable[Progress]], Iterator[Progress]]
+Observe = Callable[[Iterable[Progress]], Iterator[Progress]]
 
 
-class Beside(NamedTuple):
+class Observers(NamedTuple):
     """What was asked for. Only the first process is told; the others report nothing."""
 
     report: bool = False
@@ -29,25 +29,25 @@ class Beside(NamedTuple):
     """The names of the trackers that get the log."""
 
 
-def beside(flags: RunFlags) -> Beside:
+def observers_of(flags: RunFlags) -> Observers:
     """What the flags ask for.
 
     Raises:
         SettingsError: for a tracker that does not exist.
         ResourceError: for one whose package is missing.
     """
-    return Beside(not flags.no_report, tracker_names(flags.track))
+    return Observers(not flags.no_report, tracker_names(flags.track))
 
 
 @contextmanager
-def accompanied(
-    asked: Beside,
+def observed(
+    asked: Observers,
     run: Run,
     folder: RunFolder,
     source: ImageSource,
     module: nn.Module,
     start: Checkpoint | None,
-) -> Generator[Passing]:
+) -> Generator[Observe]:
     """Yields a function that passes on the reports of a training, which goes on whatever happens here.
 
     The last page is written when training has ended in any way, with the score if there is one.
@@ -57,12 +57,12 @@ def accompanied(
         notes.print(f"note: {words}")
 
     if not here().first:
-        asked = Beside()
+        asked = Observers()
     first_step = start.info.step if start else 0
     report = LiveReport(run, folder, source, module, first_step, say) if asked.report else None
     trackers = Trackers(asked.trackers, run, folder, first_step, say)
 
-    def passing(reports: Iterable[Progress]) -> Iterator[Progress]:
+    def observe(reports: Iterable[Progress]) -> Iterator[Progress]:
         for progress in reports:
             if report is not None:
                 report.see(progress)
@@ -70,7 +70,7 @@ def accompanied(
             yield progress
 
     try:
-        yield passing
+        yield observe
     finally:
         try:
             if report is not None:
