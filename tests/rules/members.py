@@ -23,6 +23,7 @@ from unmask.data.views import (
     JitteredCrop,
     MarginCrop,
     RandomCrop,
+    SquashedImage,
 )
 from unmask.encoders import AnyEncoder, ViT
 from unmask.encoders.vit import AnyBlocks, BeitBlocks, PlainBlocks, VisionTransformer
@@ -180,6 +181,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "fixed-crop": FixedCrop(share=0.7),
         "jittered-crop": JitteredCrop(hue=0.2),
         "augmented-crop": AugmentedCrop(magnitude=5),
+        "squashed-image": SquashedImage(),
         "whole-image": WholeImage(longest_side=12),
         "fitted-image": FittedImage(side="shortest"),
         "scale-jitter": ScaleJitter(least=0.5, side="shortest", photometric=True),

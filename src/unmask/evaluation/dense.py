@@ -1,0 +1,326 @@
+"""Frozen protocols on class maps: the classes of patches from their features, without training the encoder.
+
+Dense scores hang on choices that are often not printed. So a protocol is a spec with all of them, and its `words` stand
+beside every score. `pixio-linear`, `pixio-dpt` and `dinov3-linear` train a head and are recipes (`recipes/segment.py`).
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from unmask.annotations import ClassMaps
+from unmask.contracts import Encoder, ImageSource, Size
+from unmask.data.draws import held_out_rows
+from unmask.evaluation.frozen import CPU, PRETRAINED, RANDOM, RAW
+from unmask.evaluation.patch_classes import (
+    Distance,
+    Logistic,
+    commonest,
+    nearest,
+    pixel_votes,
+    weighted_votes,
+)
+from unmask.evaluation.patches import (
+    Patches,
+    PatchVectors,
+    colours_of_patches,
+    pixels_of_patches,
+    read_patches,
+    tokens_of,
+)
+from unmask.formats.model import ModelSpec
+from unmask.randomness import derive
+from unmask.spec import sized, within
+from unmask.tasks.class_maps_score import ClassMapsScoring, MeanIoU
+from unmask.tasks.neighbors import NEIGHBORS, TEMPERATURE
+
+Controls = Literal["all", "none"]
+
+_LAYER = "patch tokens of the last block after the final norm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseProtocol:
+    """Everything that decides the score of frozen patch features on class maps.
+
+    Pictures and maps are squashed to one size, and scored at this size. Features are standardised with the training
+    patches. Settings with several values are chosen on pictures that are held out, and the classifier is then fitted again on
+    all training pictures.
+    """
+
+    name: str
+    """Name of the protocol."""
+
+    classifier: Literal["knn", "logistic"]
+    """Nearest neighbours, or logistic regression."""
+
+    spread: Literal["votes", "patches", "bilinear"]
+    """From patches to pixels: neighbours vote at each pixel of the patch; all pixels get the patch's class; or scores of
+    classes are interpolated."""
+
+    image_size: Size | None = None
+    """Height and width of squashed pictures; None for the encoder's image size."""
+
+    ignored: tuple[int, ...] = ()
+    """Numbers of class maps that do not count, besides the data's own ignored number."""
+
+    neighbors: tuple[int, ...] = (NEIGHBORS,)
+    """Candidates for the number of neighbours."""
+
+    distances: tuple[Distance, ...] = ("cosine",)
+    """Candidates for the distance between features."""
+
+    temperature: float = TEMPERATURE
+    """Of the weights of votes, where scores are interpolated; other votes have no weights."""
+
+    strengths: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)
+    """Candidates for scikit-learn's C, the inverse of the regularisation strength."""
+
+    iterations: int = 300
+    """Largest number of iterations of L-BFGS."""
+
+    most_patches: int | None = None
+    """Training patches that are drawn if there are more; None for all."""
+
+    held_out: float = 0.1
+    """Share of the training pictures on which settings are chosen."""
+
+    def __post_init__(self) -> None:
+        within(self, "(0, 1)", "held_out")
+        within(self, "(0, inf)", "temperature")
+        sized(self, "iterations", most=1_000_000)
+
+    def size(self, spec: ModelSpec) -> Size:
+        """Height and width of squashed pictures for an encoder."""
+        return self.image_size or spec.image_size
+
+    def words(self, spec: ModelSpec, ignored: tuple[int, ...], seed: int) -> str:
+        """The whole protocol in words, to stand beside its score."""
+        size, listed = self.size(spec), ", ".join(map(str, ignored))
+        patches = (
+            "all patches" if self.most_patches is None else f"at most {self.most_patches:,} patches"
+        )
+        return (
+            f"{self.name}: pictures and maps squashed to {size.height} x {size.width} and scored there, one crop, "
+            f"ignored {listed}; {_LAYER}, standardised; {self.classifier} on {patches}, spread by {self.spread}; "
+            f"settings chosen on {self.held_out:.0%} of the training pictures; seed {seed}"
+        )
+
+
+CAPI_KNN = DenseProtocol(
+    name="capi-knn",
+    classifier="knn",
+    spread="votes",
+    image_size=Size(224, 224),
+    neighbors=(1, 3, 10, 30),
+    distances=("cosine", "L2"),
+)
+"""CAPI's k-NN on patches (Darcet and others, 2025; their `eval_segmentation.py`, Apache-2.0). On ADE20K set `ignored` to 0.
+
+Departs in one point: an ignored pixel of a neighbour has no vote; there it votes for the ignored number, which is then wrong."""
+
+CAPI_LOGISTIC = DenseProtocol(
+    name="capi-logistic",
+    classifier="logistic",
+    spread="patches",
+    image_size=Size(224, 224),
+    strengths=tuple(float(c) for c in 10 ** np.linspace(-6, 5, 8)),
+    iterations=1000,
+)
+"""CAPI's logistic regression on patches, with scikit-learn's L-BFGS in place of cuML's, whose tolerance is 1e-12."""
+
+KNN = DenseProtocol(name="knn", classifier="knn", spread="bilinear", most_patches=50_000)
+"""Ours: as k-NN on whole images (cosine, 20 weighted votes), for patches; scores are interpolated to pixels."""
+
+LINEAR = DenseProtocol(name="linear", classifier="logistic", spread="bilinear", most_patches=50_000)
+"""Ours: logistic regression on patches; probabilities are interpolated to pixels."""
+
+DENSE_PROTOCOLS = {one.name: one for one in (KNN, LINEAR, CAPI_KNN, CAPI_LOGISTIC)}
+"""Frozen protocols on class maps by their names."""
+
+
+class DenseRow(NamedTuple):
+    """The score of one arm under a protocol."""
+
+    arm: str
+    """The encoder, the same with random weights, or raw pixels."""
+    feature: str
+    score: MeanIoU
+    setting: str
+    """The chosen settings."""
+    stamp: str
+    """The whole protocol in words."""
+    seconds: float
+
+
+class Chosen(NamedTuple):
+    """Settings of a classifier: one candidate of each."""
+
+    neighbors: int = 0
+    distance: Distance = "cosine"
+    strength: float = 0.0
+
+    @property
+    def words(self) -> str:
+        """The settings in words."""
+        if self.neighbors:
+            return f"k = {self.neighbors}, {self.distance}"
+        return f"C = {self.strength:g}"
+
+
+def dense_rows(
+    protocol: DenseProtocol,
+    encoder: Encoder,
+    spec: ModelSpec,
+    train: ImageSource,
+    test: ImageSource,
+    *,
+    seed: int = 0,
+    controls: Controls = "all",
+    device: torch.device = CPU,
+) -> Iterator[DenseRow]:
+    """The score of an encoder and, unless controls are `none`, of random weights, raw pixels and mean colours of patches."""
+    kind = train.annotations
+    assert isinstance(kind, ClassMaps)
+    ignored = tuple(sorted({kind.ignored, *protocol.ignored}))
+    stamp = protocol.words(spec, ignored, seed)
+    for arm, feature, vectors in _arms(encoder, spec, seed, controls, device):
+        started = time.perf_counter()
+        read = (
+            read_patches(
+                source,
+                protocol.size(spec),
+                spec.encoder.patch_size,
+                spec.statistics,
+                vectors,
+                ignored=ignored,
+                device=device,
+            )
+            for source in (train, test)
+        )
+        score, chosen = scored(protocol, *read, kind, seed)
+        seconds = time.perf_counter() - started
+        yield DenseRow(arm, feature, score, chosen.words, stamp, seconds)
+
+
+def _arms(
+    encoder: Encoder, spec: ModelSpec, seed: int, controls: Controls, device: torch.device
+) -> Iterator[tuple[str, str, PatchVectors]]:
+    yield PRETRAINED, "patches", tokens_of(encoder)
+    if controls == "none":
+        return
+    yield RANDOM, "patches", tokens_of(spec.build_encoder(seed).to(device).eval())
+    side, statistics = spec.encoder.patch_size, spec.statistics
+    yield RAW, "pixels", pixels_of_patches(side, statistics)
+    yield RAW, "colours", colours_of_patches(side, statistics)
+
+
+def scored(
+    protocol: DenseProtocol, train: Patches, test: Patches, kind: ClassMaps, seed: int
+) -> tuple[MeanIoU, Chosen]:
+    """The score on test patches with settings chosen on held-out training pictures, and these settings."""
+    images = len(train.vectors)
+    held_out = held_out_rows(np.arange(images), protocol.held_out, seed)
+    rest, held = (torch.from_numpy(np.flatnonzero(rows)) for rows in (~held_out, held_out))
+    candidates = _candidates(protocol)
+    if len(candidates) > 1 and len(held) and len(rest):
+        fitting, choosing = _standardised(train.rows(rest), train.rows(held))
+        scores = [
+            score.mean_iou for score in _scores(protocol, candidates, fitting, choosing, kind, seed)
+        ]
+        candidates = [candidates[int(np.argmax(scores))]]
+    train, test = _standardised(train, test)
+    (score,) = _scores(protocol, candidates[:1], train, test, kind, seed)
+    return score, candidates[0]
+
+
+def _candidates(protocol: DenseProtocol) -> list[Chosen]:
+    if protocol.classifier == "logistic":
+        return [Chosen(strength=strength) for strength in protocol.strengths]
+    return [Chosen(k, distance) for distance in protocol.distances for k in protocol.neighbors]
+
+
+def _standardised(train: Patches, test: Patches) -> tuple[Patches, Patches]:
+    """Each value of a vector with mean 0 and deviation 1 over all training patches; constant values become 0."""
+    rows = train.vectors.flatten(0, 1)
+    deviation, mean = torch.std_mean(rows.double(), 0, correction=0)
+    scale = torch.where(deviation > 0, 1 / deviation, 0.0)
+    ours, theirs = (
+        one._replace(vectors=((one.vectors - mean.float()) * scale.float()))
+        for one in (train, test)
+    )
+    return ours, theirs
+
+
+def _scores(
+    protocol: DenseProtocol,
+    candidates: list[Chosen],
+    train: Patches,
+    test: Patches,
+    kind: ClassMaps,
+    seed: int,
+) -> Iterator[MeanIoU]:
+    """The score of each candidate; neighbours are looked up once for each distance."""
+    classes = len(kind.names)
+    vectors, pixels = train.vectors.flatten(0, 1), train.classes.flatten(0, 1)
+    labels = commonest(pixels, classes)
+    rows = _drawn((labels >= 0).nonzero()[:, 0], protocol.most_patches, seed)
+    vectors, pixels, labels = vectors[rows], pixels[rows], labels[rows]
+    queries, most = test.vectors.flatten(0, 1), max(protocol.neighbors)
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for chosen in candidates:
+        if protocol.classifier == "logistic":
+            model = Logistic(vectors, labels, chosen.strength, protocol.iterations)
+            scores = model.probabilities(queries, classes)
+        else:
+            if chosen.distance not in found:
+                found = {chosen.distance: nearest(vectors, queries, most, chosen.distance)}
+            similarities, neighbors = (
+                part[:, : chosen.neighbors] for part in found[chosen.distance]
+            )
+            if protocol.spread == "votes":
+                yield _counted(pixel_votes(neighbors, pixels, classes), test, kind)
+                continue
+            scores = weighted_votes(similarities, neighbors, labels, classes, protocol.temperature)
+        yield _counted(_spread(protocol, scores, test), test, kind)
+
+
+def _drawn(rows: Int[Tensor, " n"], most: int | None, seed: int) -> Int[Tensor, " k"]:
+    if most is None or len(rows) <= most:
+        return rows
+    chosen = np.random.default_rng(derive("patches", seed)).permutation(len(rows))[:most]
+    return rows[torch.from_numpy(np.sort(chosen))]
+
+
+def _spread(protocol: DenseProtocol, scores: Tensor, test: Patches) -> Int[Tensor, "m pixels"]:
+    """The class of each pixel of each patch."""
+    pixels = test.classes.shape[2]
+    if protocol.spread == "patches":
+        return scores.argmax(1)[:, None].expand(-1, pixels)
+    side = round(pixels**0.5)
+    size = tuple(side * length for length in test.grid)
+    maps = scores.unflatten(0, (-1, *test.grid)).movedim(3, 1)  # [images classes rows columns]
+    found = [
+        F.interpolate(one[None], size, mode="bilinear")[0].argmax(0).unflatten(0, (-1, side))
+        for one in maps
+    ]
+    stacked = torch.stack(found).unflatten(3, (-1, side))  # [image row y column x]
+    return stacked.movedim(3, 2).flatten(3).flatten(0, 2)
+
+
+def _counted(found: Int[Tensor, "m pixels"], test: Patches, kind: ClassMaps) -> MeanIoU:
+    """The score of the classes of all pixels of all patches, picture by picture."""
+    ignored = -1  # of `Patches.classes`
+    scoring = ClassMapsScoring(ClassMaps(names=kind.names, ignored=ignored))
+    for predicted, truth in zip(
+        found.unflatten(0, (-1, test.classes.shape[1])), test.classes, strict=True
+    ):
+        scoring.add((predicted,), (truth.long(),))
+    return scoring.result()
