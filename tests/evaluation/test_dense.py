@@ -20,15 +20,14 @@ from unmask.data.statistics import IMAGENET
 from unmask.encoders import ViT
 from unmask.errors import ResourceError
 from unmask.evaluation import dense, patch_classes, patches
-from unmask.evaluation.dense import (
+from unmask.evaluation.dense import dense_rows, scored
+from unmask.evaluation.dense_protocols import (
     CAPI_KNN,
     CAPI_LOGISTIC,
     DENSE_PROTOCOLS,
     KNN,
     LINEAR,
     DenseProtocol,
-    dense_rows,
-    scored,
 )
 from unmask.evaluation.patch_classes import (
     Logistic,
