@@ -11,7 +11,8 @@ from unmask.annotations import ClassMaps
 from unmask.data.mixing import Mixing
 from unmask.encoders.vit import ViT
 from unmask.errors import SettingsError
-from unmask.recipes.finetune import Transfer
+from unmask.recipes.dense_words import protocol_words
+from unmask.recipes.finetune import FINETUNE_B16, Transfer
 from unmask.recipes.segment import NAMED, SEGMENT_B16, SEGMENT_L16
 from unmask.runs.plan import check_group
 from unmask.spec import from_json, to_json
@@ -125,3 +126,18 @@ def test_encoders_of_other_depths_take_quarters() -> None:
     assert narrow(deep).blocks == (2, 4, 6, 8)
     with pytest.raises(SettingsError, match="taps must end with the last block"):
         replace(SEGMENT_B16, encoder=ViT(embed_dim=8, depth=8, num_heads=2))
+
+
+def test_the_protocol_is_said_in_words() -> None:
+    assert protocol_words(SEGMENT_B16, 255, 0) == (
+        "crop 512 x 512, fitted-image, windows every 341 x 341 pixels, mean of scores, maps as found and scored at the "
+        "picture's own size, ignored 255; head upernet on blocks 4, 6, 8, 12, norm batch, trained blocks all; "
+        "layerwise-adamw, rate 0.0001, batch 16, 126.7 epochs; seed 0"
+    )
+    words = protocol_words(NAMED["pixio-linear-b16"].recipe, 0, 3)
+    assert "mean of probabilities" in words
+    assert (
+        "head linear on the final norm, norm batch, trained blocks 0; adamw, rate 0.0002" in words
+    )
+    with pytest.raises(SettingsError, match="only recipes for segmentation"):
+        protocol_words(FINETUNE_B16, 255, 0)
