@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -161,28 +161,52 @@ def _scores(
     seed: int,
 ) -> Iterator[MeanIoU]:
     """The score of each candidate; neighbours are looked up once for each distance."""
-    classes = len(kind.names)
-    vectors, pixels = train.vectors.flatten(0, 1), train.classes.flatten(0, 1)
-    labels = commonest(pixels, classes)
-    rows = _drawn((labels >= 0).nonzero()[:, 0], protocol.most_patches, seed)
-    vectors, pixels, labels = vectors[rows], pixels[rows], labels[rows]
-    queries, most = test.vectors.flatten(0, 1), max(protocol.neighbors)
-    found: dict[str, tuple[Tensor, Tensor]] = {}
+    classes, queries = len(kind.names), test.vectors.flatten(0, 1)
+    usable = _usable(train, classes, protocol.most_patches, seed)
+    near: dict[Distance, tuple[Tensor, Tensor]] = {}
     for chosen in candidates:
         if protocol.classifier == "logistic":
-            model = Logistic(vectors, labels, chosen.strength, protocol.iterations)
-            scores = model.probabilities(queries, classes)
+            model = Logistic(usable.vectors, usable.labels, chosen.strength, protocol.iterations)
+            found = _spread(protocol, model.probabilities(queries, classes), test)
         else:
-            if chosen.distance not in found:
-                found = {chosen.distance: nearest(vectors, queries, most, chosen.distance)}
-            similarities, neighbors = (
-                part[:, : chosen.neighbors] for part in found[chosen.distance]
-            )
-            if protocol.spread == "votes":
-                yield _counted(pixel_votes(neighbors, pixels, classes), test, kind)
-                continue
-            scores = weighted_votes(similarities, neighbors, labels, classes, protocol.temperature)
-        yield _counted(_spread(protocol, scores, test), test, kind)
+            if chosen.distance not in near:
+                most = max(protocol.neighbors)
+                near = {chosen.distance: nearest(usable.vectors, queries, most, chosen.distance)}
+            found = _voted(protocol, chosen, near[chosen.distance], usable, test, classes)
+        yield _counted(found, test, kind)
+
+
+class Usable(NamedTuple):
+    """The training patches with a class."""
+
+    vectors: Float[Tensor, "n d"]
+    pixels: Int[Tensor, "n pixels"]
+    """The class of each pixel; -1 if it is ignored."""
+    labels: Int[Tensor, " n"]
+    """The most frequent class."""
+
+
+def _usable(train: Patches, classes: int, most: int | None, seed: int) -> Usable:
+    pixels = train.classes.flatten(0, 1)
+    labels = commonest(pixels, classes)
+    rows = _drawn((labels >= 0).nonzero()[:, 0], most, seed)
+    return Usable(train.vectors.flatten(0, 1)[rows], pixels[rows], labels[rows])
+
+
+def _voted(
+    protocol: DenseProtocol,
+    chosen: Chosen,
+    near: tuple[Tensor, Tensor],
+    usable: Usable,
+    test: Patches,
+    classes: int,
+) -> Int[Tensor, "m pixels"]:
+    """The class of each pixel of each test patch by the votes of its nearest training patches."""
+    similarities, neighbors = (part[:, : chosen.neighbors] for part in near)
+    if protocol.spread == "votes":
+        return pixel_votes(neighbors, usable.pixels, classes)
+    scores = weighted_votes(similarities, neighbors, usable.labels, classes, protocol.temperature)
+    return _spread(protocol, scores, test)
 
 
 def _drawn(rows: Int[Tensor, " n"], most: int | None, seed: int) -> Int[Tensor, " k"]:
