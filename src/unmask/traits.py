@@ -18,6 +18,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Preparing | module | the loop | after each backward pass |
 | Following | module | the loop | after each update |
 | Undivided | module | plan | before training: micro-batches are refused |
+| Grouping | module | plan | before training: micro-batches of too few images are refused |
 | Accompanied | module | checkpoints, collapse check | when weights are saved or replaced |
 | Joining | module | `training.distributed` | once, with several processes |
 | Entered | module of a block | `training.distributed` | once, with `--shard` |
@@ -195,6 +196,14 @@ class Undivided(Protocol):
 
     undivided: str
     """Why, in a clause that follows "because"."""
+
+
+@runtime_checkable
+class Grouping(Protocol):
+    """A trainable whose results depend on which images are computed together, in a micro-batch of all processes."""
+
+    least_images: int
+    """How many images must be computed together."""
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ import pytest
 import torch
 from runs import tiny
 
+from unmask.annotations import DENSE
 from unmask.channels import Statistics
 from unmask.contracts import Batch, Size
 from unmask.data import (
@@ -36,6 +37,7 @@ from unmask.data.views import (
     JitteredCrop,
     MarginCrop,
     RandomCrop,
+    SquashedImage,
 )
 from unmask.encoders import AnyEncoder, ViT
 from unmask.encoders.vit import AnyBlocks, BeitBlocks, PlainBlocks, VisionTransformer
@@ -71,8 +73,12 @@ from unmask.targets import (
     ScalarTokenizer,
     TokenizerCodes,
 )
-from unmask.tasks import AnyHead, AnyTask, Classify, MultiLabel
+from unmask.tasks import AnyHead, AnyMapHead, AnyTask, Classify, MultiLabel, Segment
+from unmask.tasks.dpt import DPT
 from unmask.tasks.heads import AttentiveHead, ClassTokenHead, LinearHead, MeanHead, TokenProbe
+from unmask.tasks.map_layers import AnyNorms, BatchNorms, LayerNorms, NoNorms
+from unmask.tasks.segment_heads import LinearMap
+from unmask.tasks.upernet import UperNet
 from unmask.training.optimizers import (
     AdamW,
     AnyClipping,
@@ -96,6 +102,8 @@ UNIONS = {
     "objective": AnyObjective,
     "task": AnyTask,
     "head": AnyHead,
+    "map head": AnyMapHead,
+    "norms": AnyNorms,
     "source": AnySource,
     "views": AnyPretrainingViews,
     "task views": AnyViews,
@@ -146,6 +154,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "task": {
         "classify": Classify(label_smoothing=0.1, drop_path=0.2, weight_average=0.5),
         "multi-label": MultiLabel(drop_path=0.2, weight_average=0.5, holds_out=0.2),
+        "segment": Segment(drop_path=0.2),
     },
     "head": {
         "mean": MeanHead(),
@@ -154,6 +163,12 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "token-probe": TokenProbe(),
         "attentive": AttentiveHead(),
     },
+    "map head": {
+        "linear": LinearMap(),
+        "upernet": UperNet(channels=4),
+        "dpt": DPT(channels=4, map_channels=(2, 3, 4, 5), norm=BatchNorms()),
+    },
+    "norms": {"layer": LayerNorms(), "batch": BatchNorms(), "none": NoNorms()},
     "source": {
         "folder": Folder(path="photos of 2024/à la mer"),
         "digits": Digits(),
@@ -185,6 +200,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "fixed-crop": FixedCrop(share=0.7),
         "jittered-crop": JitteredCrop(hue=0.2),
         "augmented-crop": AugmentedCrop(magnitude=5),
+        "squashed-image": SquashedImage(),
         "whole-image": WholeImage(longest_side=12),
         "fitted-image": FittedImage(side="shortest"),
         "scale-jitter": ScaleJitter(least=0.5, side="shortest", photometric=True),
@@ -287,6 +303,17 @@ def _go_together(encoding: str, decoder: str) -> bool:
     except SettingsError:
         return False
     return True
+
+
+def heads_of(task: str) -> dict[str, Any]:
+    """The heads of a kind of task."""
+    dense = isinstance(MEMBERS["task"][task], Segment)
+    return MEMBERS["map head" if dense else "head"]
+
+
+def of_whole_images() -> dict[str, Any]:
+    """The tasks that learn from what is known of whole images."""
+    return {kind: one for kind, one in MEMBERS["task"].items() if not issubclass(one.needs, DENSE)}
 
 
 def tiny_encoder(blocks: str = "plain") -> VisionTransformer:

@@ -173,7 +173,7 @@ TUNING = turns(
     MEMBERS["optimizer"],
     MEMBERS["clipping"],
     MEMBERS["blocks"],
-    MEMBERS["task"],
+    members.of_whole_images(),
 )
 
 
@@ -236,7 +236,7 @@ def test_every_union_of_a_recipe_is_swept() -> None:
     """A union that a recipe gains, or one of its parts, must be given its turn above."""
     swept = {
         "masking", "target", "encoder", "blocks", "encoding", "decoder", "objective", "task", "head", "task views",
-        "views", "sizes", "optimizer", "clipping",
+        "views", "sizes", "optimizer", "clipping", "map head", "norms",
     }  # fmt: skip
     assert UNIONS.keys() == swept | {"source"}
     known = [set(kinds(union)) for union in UNIONS.values()]

@@ -21,7 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from runs import tiny
+from runs import tiny, tiny_dense
 
 from unmask.clock import enter
 from unmask.data.folder import Folder
@@ -31,7 +31,7 @@ from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.runs.training import training
 from unmask.training import loss_scale
-from unmask.training.distributed import here, joined
+from unmask.training.distributed import here, joined, spread
 
 
 def trained(
@@ -73,6 +73,13 @@ def tuned(root: str, **hardware: Any) -> dict[str, Any]:
         outcome = tuned.score(labelled.test, run.hardware)
     state = {name: tensor.double().sum().item() for name, tensor in classifier.state_dict().items()}
     return {**outcome.result, "unreadable": outcome.unreadable, "sums": state}
+
+
+def segmented() -> dict[str, list[float]]:
+    """One step of segmentation with batch normalisation, on this process's images: see `tiny_dense.stepped`."""
+    module = tiny_dense.build()
+    rows = list(range(here().rank, tiny_dense.IMAGES, here().count))
+    return tiny_dense.stepped(spread(module, torch.device("cpu"), shard=False), module, rows)
 
 
 def said(arguments: list[str], lacking: bool = False, killed: bool = False) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import ranks, tiny, tiny_transfer
+from runs import ranks, tiny, tiny_dense, tiny_transfer
 
 from unmask.contracts import Size
 from unmask.data.multi_views import MultiCrop, TwoCrops
@@ -140,6 +140,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     done.add("tuned", 2, "tuned", root=done.tuning("tuned"))
     done.add("shards-tuned", 2, "tuned", root=done.tuning("shards-tuned"), shard=True)
     done.add("probed", 2, "tuned", root=done.tuning("probed", PROBE))
+    done.add("segmented", 2, "segmented")
     done.add("dino", 2, "trained", root=done.begun("dino", DINO_RECIPE))
     done.add("dino-parts", 3, "trained", root=done.begun("dino-parts", DINO_RECIPE), micro_batch=2)
     done.add("dino-shards", 2, "trained", root=done.begun("dino-shards", DINO_RECIPE), shard=True)
@@ -209,6 +210,16 @@ def test_contrast_is_that_of_one_process(done: Done, name: str) -> None:
     """Keys of all processes, and batch normalisation over them, forwards and backwards."""
     whole = tiny.finished_run(done.root / f"whole-{name}", done.images, recipe=MOCO3_RECIPE)
     assert losses(done.folder(name)) == pytest.approx(losses(whole), abs=20 * ROUNDING)
+
+
+def test_segmentation_normalises_over_the_images_of_all_processes(done: Done) -> None:
+    """Forwards, backwards and in the running averages."""
+    module = tiny_dense.build()
+    whole = tiny_dense.stepped(module, module, list(range(tiny_dense.IMAGES)))
+    for part in done.found("segmented"):
+        assert part.keys() == whole.keys()
+        for name, sums in part.items():
+            assert sums == pytest.approx(whole[name], abs=1e-5, rel=1e-4), name
 
 
 @pytest.mark.parametrize("name", ["latent", "latent-shards"])

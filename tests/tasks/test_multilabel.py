@@ -7,9 +7,9 @@ import torch
 from reference import problems
 from torch import Tensor
 
-from unmask.annotations import ClassLabels, ClassMaps, MultiLabels, Unlabelled
+from unmask.annotations import ClassLabels, ClassMaps, MultiLabels, ObjectLabels, Unlabelled
 from unmask.errors import DataError, SettingsError
-from unmask.tasks import Classify, MultiLabel, task_for
+from unmask.tasks import Classify, MultiLabel, Segment, task_for
 from unmask.tasks.classify import Counting
 from unmask.tasks.multilabel import MeanAveragePrecision, Ranking
 
@@ -138,8 +138,9 @@ def test_a_task_follows_from_the_annotations() -> None:
     assert task_for(task, Unlabelled()) == task
     several = task_for(task, MultiLabels(names=NAMES))
     assert several == MultiLabel(trained_blocks="1", drop_path=0.2)
-    with pytest.raises(DataError, match="there is no task for annotations of kind 'map' yet"):
-        task_for(task, ClassMaps(names=NAMES))
+    assert task_for(task, ClassMaps(names=NAMES)) == Segment(trained_blocks="1", drop_path=0.2)
+    with pytest.raises(DataError, match="there is no task for annotations of kind 'objects' yet"):
+        task_for(task, ObjectLabels(names=NAMES))
 
 
 def test_too_many_held_out_images_are_refused() -> None:

@@ -46,7 +46,7 @@ from unmask.runs.course import Course
 from unmask.runs.folder import RunFolder
 from unmask.runs.images_of_run import as_begun, keep_names, keep_place
 from unmask.runs.job import Images, Outcome
-from unmask.runs.plan import check_whole, seconds_of_step
+from unmask.runs.plan import check_parts, seconds_of_step
 from unmask.runs.run import AnyJob, Run, new_run
 from unmask.runs.training import Progress, training
 from unmask.runs.weights import check_start, save_start
@@ -244,7 +244,7 @@ def begin(command: Command, request: Request, words: str = "") -> Ready | None:
     module = run.build(weights)
     cost = measured(module, run, train_images)
     fitting = fitting_part(cost, recipe.batch_size, common.running.machine.micro_batch, hardware)
-    check_whole(module, fitting.micro_batch, recipe.batch_size // fitting.processes)
+    check_parts(module, fitting, recipe.batch_size)
     run = replace(run, hardware=fitting)
     if run.minutes is not None:
         run = request.in_time(run, seconds_of_step(run, train_images, cost))
@@ -309,7 +309,7 @@ def resume(
     say_what_differs(changed.hardware, run.hardware, run.torch_version)
     console.print(f"continuing {folder.root} from step {step:,} of {steps:,}")
     module, hardware = run.build(), changed.hardware
-    check_whole(module, hardware.micro_batch, run.recipe.batch_size // hardware.processes)
+    check_parts(module, hardware, run.recipe.batch_size)
     return Ready(changed, folder, data, images, module, start, asked)
 
 

@@ -127,6 +127,17 @@ class CenterCrop:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SquashedImage:
+    """The whole image at the recipe's image size; its aspect ratio is not kept. Without randomness."""
+
+    __call__ = one_view
+
+    def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
+        """See `data.geometry.Placing`."""
+        return view_of_part(Box(0, 0, *whole), size)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MarginCrop:
     """Resize and centre crop with a margin: the view for testing classifiers.
 
@@ -318,6 +329,7 @@ AnyCrops = (
 
 AnyViews = (
     AnyCrops
+    | Annotated[SquashedImage, Kind("squashed-image")]
     | Annotated[WholeImage, Kind("whole-image")]
     | Annotated[FittedImage, Kind("fitted-image")]
     | Annotated[ScaleJitter, Kind("scale-jitter")]

@@ -5,7 +5,6 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 from torch import Tensor
 
 from unmask.channels import ChannelStatistics
@@ -33,13 +32,11 @@ class Mistake(NamedTuple):
     """Number of the predicted class."""
 
 
-def mistakes_of(
-    outputs: Float[Tensor, "b classes"], truth: Any, positions: Sequence[int]
-) -> list[Mistake]:
-    """The mistakes in a batch; none for images of several classes or of an unknown one.
+def mistakes_of(outputs: Any, truth: Any, positions: Sequence[int]) -> list[Mistake]:
+    """The mistakes in a batch; none for images of several classes or of an unknown one, or with class maps or objects.
 
     Args:
-        outputs: scores of the classes.
+        outputs: scores of the classes [b classes]; or what is located in each image.
         truth: the classes [b], -1 where unknown; or another kind of annotations.
         positions: positions of the images in their source.
     """

@@ -18,7 +18,7 @@ from unmask.runs.run import Run, parameter_count
 from unmask.training.distributed import here
 from unmask.training.hardware import Hardware, cores, memory_available
 from unmask.training.step_cost import Cost, measure_cost
-from unmask.traits import Hiding, Targeted, Undivided
+from unmask.traits import Grouping, Hiding, Targeted, Undivided
 
 _USABLE = 0.85  # share of free memory to plan with
 _LARGEST_TRIAL = 64, 1024  # images on a CPU and on a GPU, where small batches do not show the speed
@@ -107,6 +107,13 @@ def fitting_micro_batch(
     return min(wanted, batch_size)
 
 
+def check_parts(module: object, hardware: Hardware, batch_size: int) -> None:
+    """Refuse micro-batches that the module cannot be trained with; see `check_whole` and `check_group`."""
+    part = batch_size // hardware.processes
+    check_whole(module, hardware.micro_batch, part)
+    check_group(module, hardware.micro_batch, part, hardware.processes)
+
+
 def check_whole(module: object, micro_batch: int, part: int) -> None:
     """Refuse micro-batches for an objective that needs the whole batch; `part` is the process's part of it.
 
@@ -118,6 +125,24 @@ def check_whole(module: object, micro_batch: int, part: int) -> None:
             f"the {part} images of a step cannot be computed {micro_batch} at a time, because {module.undivided};\n"
             f"set --micro-batch {part}, or, if that needs too much memory, --batch-size {micro_batch} (the learning "
             "rate scales with it)"
+        )
+
+
+def check_group(module: object, micro_batch: int, part: int, processes: int) -> None:
+    """Refuse micro-batches of too few images for a module that normalises them together; `part` is that of a process.
+
+    Raises:
+        SettingsError: with a remedy.
+    """
+    if not isinstance(module, Grouping):
+        return
+    smallest = (part % micro_batch or micro_batch) * processes
+    least = module.least_images
+    if smallest < least:
+        raise SettingsError(
+            f"batch normalisation needs at least {least} images at a time, and a micro-batch of this run has {smallest} "
+            f"({micro_batch} at a time of {part}, {processes} processes);\nset --micro-batch to at least "
+            f"{-(-least // processes)} that divides {part}, or use task.head.norm:layer"
         )
 
 

@@ -11,6 +11,7 @@ from unmask.tasks.detect import Detect
 from unmask.tasks.heads import AnyHead
 from unmask.tasks.multilabel import MultiLabel
 from unmask.tasks.segment import Segment
+from unmask.tasks.segment_heads import AnyMapHead
 
 AnyTask = (
     Annotated[Classify, Kind("classify")]
@@ -21,6 +22,7 @@ AnyTask = (
 
 __all__ = [
     "AnyHead",
+    "AnyMapHead",
     "AnyTask",
     "Classify",
     "Detect",

@@ -109,29 +109,34 @@ class JointBatchNorm(nn.Module):
 
     def forward(self, maps: Float[Tensor, "b d y x"]) -> Float[Tensor, "b d y x"]:
         """Normalise each channel over images and positions; a single value per channel by the running averages."""
-        count = maps.numel() // maps.shape[1]
-        if not self.training or (count == 1 and not self._joined):
-            return self._scaled(maps, self.running_mean, self.running_var)
+        if self.training and self._joined:
+            return self._jointly(maps)
+        several = maps.numel() > maps.shape[1]
+        return F.batch_norm(
+            maps,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            training=self.training and several,
+            momentum=_MOMENTUM,
+            eps=_EPSILON,
+        )
+
+    def _jointly(self, maps: Float[Tensor, "b d y x"]) -> Float[Tensor, "b d y x"]:
+        """The same over the images of all processes."""
         mean = self._mean(maps)
         variance = self._mean((maps - mean[:, None, None]).square())
-        count *= dist.get_world_size() if self._joined else 1
+        count = dist.get_world_size() * maps.numel() // maps.shape[1]
         with torch.no_grad():  # the average of the unbiased variance, as in torch
             self.running_mean.lerp_(mean, _MOMENTUM)
             self.running_var.lerp_(variance * (count / max(1, count - 1)), _MOMENTUM)
-        return self._scaled(maps, mean, variance)
-
-    def _mean(self, maps: Float[Tensor, "b d y x"]) -> Float[Tensor, " d"]:
-        mean = maps.mean((0, 2, 3))
-        return joint_sum(mean) / dist.get_world_size() if self._joined else mean
-
-    def _scaled(
-        self,
-        maps: Float[Tensor, "b d y x"],
-        mean: Float[Tensor, " d"],
-        variance: Float[Tensor, " d"],
-    ) -> Float[Tensor, "b d y x"]:
         scale = self.weight * (variance + _EPSILON).rsqrt()
         return torch.addcmul((self.bias - mean * scale)[:, None, None], maps, scale[:, None, None])
+
+    def _mean(self, maps: Float[Tensor, "b d y x"]) -> Float[Tensor, " d"]:
+        """Of each channel, over all processes, which have equally many values."""
+        return joint_sum(maps.mean((0, 2, 3))) / dist.get_world_size()
 
 
 def convolution(inputs: int, outputs: int, side: int, norm: AnyNorms) -> nn.Sequential:

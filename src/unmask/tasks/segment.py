@@ -84,7 +84,7 @@ class Segment:
         frozen_halves(self.trained_blocks, depth)
         if self.auxiliary_weight and len(self.head.blocks(depth)) <= _AUXILIARY_MAP:
             raise SettingsError(
-                "the auxiliary head needs a head with four maps; use a head of kind upernet or dpt, or set "
+                "the auxiliary head needs a head with four maps; use task.head:upernet or task.head:dpt, or set "
                 "auxiliary_weight to 0"
             )
 
