@@ -8,6 +8,7 @@ import pytest
 import torch
 from runs import tiny
 
+from unmask.annotations import DENSE
 from unmask.channels import Statistics
 from unmask.contracts import Batch, Size
 from unmask.data import AnySource, Digits, Folder, Held, LabelsFile, Parquet, Shards, Tiff
@@ -57,7 +58,7 @@ from unmask.targets import (
     ScalarTokenizer,
     TokenizerCodes,
 )
-from unmask.tasks import AnyHead, AnyTask, Classify, MultiLabel
+from unmask.tasks import AnyHead, AnyTask, Classify, Detect, MultiLabel
 from unmask.tasks.heads import AttentiveHead, ClassTokenHead, LinearHead, MeanHead, TokenProbe
 from unmask.training.optimizers import (
     AdamW,
@@ -132,6 +133,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "task": {
         "classify": Classify(label_smoothing=0.1, drop_path=0.2, weight_average=0.5),
         "multi-label": MultiLabel(drop_path=0.2, weight_average=0.5, holds_out=0.2),
+        "detect": Detect(window=3, global_blocks=1, drop_path=0.2, channels=4, sampled=8),
     },
     "head": {
         "mean": MeanHead(),
@@ -268,6 +270,16 @@ def _go_together(encoding: str, decoder: str) -> bool:
     except SettingsError:
         return False
     return True
+
+
+def heads_of(task: str) -> dict[str, Any]:
+    """The heads of a kind of task; None where it has only its own."""
+    return MEMBERS["head"] if hasattr(MEMBERS["task"][task], "head") else {"own": None}
+
+
+def of_whole_images() -> dict[str, Any]:
+    """The tasks that learn from what is known of whole images."""
+    return {kind: one for kind, one in MEMBERS["task"].items() if not issubclass(one.needs, DENSE)}
 
 
 def tiny_encoder(blocks: str = "plain") -> VisionTransformer:

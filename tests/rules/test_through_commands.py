@@ -173,7 +173,7 @@ TUNING = turns(
     MEMBERS["optimizer"],
     MEMBERS["clipping"],
     MEMBERS["blocks"],
-    MEMBERS["task"],
+    members.of_whole_images(),
 )
 
 

@@ -70,6 +70,11 @@ class Detect:
         within(self, "[0, 1)", "drop_path")
         within(self, "[0, inf)", "global_blocks")
         sized(self, "channels", "sampled", "window")
+        if self.trained_blocks not in ("all", "0"):  # flags give any text
+            raise SettingsError(
+                f"a detector trains the encoder as a whole or not at all, so trained_blocks must be all or 0, got "
+                f"{self.trained_blocks!r}"
+            )
 
     def check(self, depth: int) -> None:
         """Refuse an encoder with fewer blocks than `global_blocks`."""
