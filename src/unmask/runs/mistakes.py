@@ -34,16 +34,16 @@ class Mistake(NamedTuple):
 
 
 def mistakes_of(
-    outputs: Float[Tensor, "b classes"], truth: Any, positions: Sequence[int]
+    outputs: Float[Tensor, "b classes"] | tuple[Any, ...], truth: Any, positions: Sequence[int]
 ) -> list[Mistake]:
-    """The mistakes in a batch; none for images of several classes or of an unknown one.
+    """The mistakes in a batch; none for images of several classes or of an unknown one, and none of dense tasks.
 
     Args:
-        outputs: scores of the classes.
+        outputs: scores of the classes, or what a dense task locates.
         truth: the classes [b], -1 where unknown; or another kind of annotations.
         positions: positions of the images in their source.
     """
-    if not isinstance(truth, Tensor) or truth.ndim != 1:
+    if not isinstance(outputs, Tensor) or not isinstance(truth, Tensor) or truth.ndim != 1:
         return []
     probabilities, predicted = outputs.softmax(1).max(1)
     rows = ((predicted != truth) & (truth >= 0)).nonzero().flatten().tolist()

@@ -42,7 +42,7 @@ class Detect:
     holds_out: ClassVar[float] = 0.0
     """Share of the training images held out for choosing thresholds: 0, because there are no thresholds."""
 
-    trained_blocks: Literal["all", "0"] = "all"
+    trained_blocks: str = "all"
     """Trained part of the encoder: all, with embeddings, or 0."""
 
     window: int | None = 14
@@ -70,7 +70,7 @@ class Detect:
         within(self, "[0, 1)", "drop_path")
         within(self, "[0, inf)", "global_blocks")
         sized(self, "channels", "sampled", "window")
-        if self.trained_blocks not in ("all", "0"):  # flags give any text
+        if self.trained_blocks not in ("all", "0"):
             raise SettingsError(
                 f"a detector trains the encoder as a whole or not at all, so trained_blocks must be all or 0, got "
                 f"{self.trained_blocks!r}"
