@@ -9,12 +9,14 @@ from reference.sources import Annotated
 
 from unmask.annotations import ObjectLabels, Objects
 from unmask.contracts import Size
+from unmask.data.labelled import Labelled
 from unmask.data.scaled_views import FittedImage, ScaleJitter
 from unmask.data.statistics import IMAGENET
+from unmask.errors import ResourceError
 from unmask.recipes.detect import DETECT_MINI
-from unmask.runs.finetune import Finetune, Tuned
+from unmask.runs.finetune import Finetune, Tuned, images_for
 from unmask.spec import from_json, to_json
-from unmask.tasks import Detect
+from unmask.tasks import Detect, average_precision
 from unmask.tasks.average_precision import MaskScore
 from unmask.tasks.detections import Detections
 from unmask.training.hardware import Hardware
@@ -98,3 +100,11 @@ def test_the_encoder_has_the_names_of_weight_files() -> None:
         "proposals",
         "heads",
     }
+
+
+def test_a_missing_package_is_noticed_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    labelled = Labelled(source(), source(), "")
+    assert images_for(RECIPE, labelled, 0).held_out is None
+    monkeypatch.setattr(average_precision, "find_spec", lambda name: None)
+    with pytest.raises(ResourceError, match="needs faster-coco-eval"):
+        images_for(RECIPE, labelled, 0)
