@@ -46,10 +46,10 @@ def scene(number: int) -> tuple[Tensor, Objects]:
 
 def trained(pictures: Tensor, objects: list[Objects], steps: int) -> Detector:
     torch.manual_seed(0)
-    encoder = ViT(patch_size=8, embed_dim=96, depth=3, num_heads=3).build(
+    encoder = ViT(patch_size=16, embed_dim=96, depth=3, num_heads=3).build(
         Size(SIDE, SIDE), 3, statistics(3)
     )
-    task = Detect(window=8, global_blocks=1, drop_path=0.0, channels=32, sampled=32)
+    task = Detect(window=4, global_blocks=1, drop_path=0.0, channels=32, sampled=32)
     model = task.build(encoder, KIND).train()
     batch = batch_of(pictures)._replace(annotations=tuple(objects))
     schedule = WarmupCosine(base_lr=2e-3 * 256 / len(pictures), warmup_epochs=0.05 * steps)

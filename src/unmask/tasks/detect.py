@@ -6,7 +6,7 @@ after the paper and detectron2's code (Apache-2.0). Cascade heads are left out.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -97,14 +97,12 @@ class Detect:
         assert isinstance(annotations, ObjectLabels)
         return Precisions(annotations.names, annotations.masks)
 
-    def thresholds(self, outputs: Sequence[Detections], truth: Annotations) -> Thresholds:
+    def thresholds(self, outputs: Any, truth: Annotations) -> Thresholds:
         """None: scores rank detections at all thresholds."""
         return None
 
-    def predictions(
-        self, outputs: Sequence[Detections], thresholds: Thresholds = None
-    ) -> list[Prediction]:
-        """The classes found in each image, by the score of their best detection."""
+    def predictions(self, outputs: Any, thresholds: Thresholds = None) -> list[Prediction]:
+        """The classes found in each image, by the score of their best detection; `outputs` are those of `locate`."""
         return [_classes_of(found) for found in outputs]
 
 
