@@ -73,7 +73,15 @@ from unmask.targets import (
     ScalarTokenizer,
     TokenizerCodes,
 )
-from unmask.tasks import AnyHead, AnyMapHead, AnyTask, Classify, MultiLabel, Segment
+from unmask.tasks import (
+    AnyHead,
+    AnyMapHead,
+    AnyTask,
+    Classify,
+    Detect,
+    MultiLabel,
+    Segment,
+)
 from unmask.tasks.dpt import DPT
 from unmask.tasks.heads import AttentiveHead, ClassTokenHead, LinearHead, MeanHead, TokenProbe
 from unmask.tasks.map_layers import AnyNorms, BatchNorms, LayerNorms, NoNorms
@@ -155,6 +163,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "classify": Classify(label_smoothing=0.1, drop_path=0.2, weight_average=0.5),
         "multi-label": MultiLabel(drop_path=0.2, weight_average=0.5, holds_out=0.2),
         "segment": Segment(drop_path=0.2),
+        "detect": Detect(window=3, global_blocks=1, drop_path=0.2, channels=4, sampled=8),
     },
     "head": {
         "mean": MeanHead(),
@@ -306,9 +315,11 @@ def _go_together(encoding: str, decoder: str) -> bool:
 
 
 def heads_of(task: str) -> dict[str, Any]:
-    """The heads of a kind of task."""
-    dense = isinstance(MEMBERS["task"][task], Segment)
-    return MEMBERS["map head" if dense else "head"]
+    """The heads of a kind of task; None where it has only its own."""
+    spec = MEMBERS["task"][task]
+    if not hasattr(spec, "head"):
+        return {"own": None}
+    return MEMBERS["map head" if isinstance(spec, Segment) else "head"]
 
 
 def of_whole_images() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unmask.annotations import ObjectLabels, Objects
 from unmask.contracts import Batch, Part
+from unmask.encoders.vit import BeitBlocks, ViT
 from unmask.errors import SettingsError
 from unmask.tasks.canvas import on_canvas
 from unmask.tasks.detect import Detect, Detector, learned
@@ -204,6 +205,12 @@ def test_wrong_settings_are_refused() -> None:
         Detect(drop_path=1.5)
     with pytest.raises(SettingsError, match="window must be at least 1, got 0"):
         Detect(window=0)
+    with pytest.raises(SettingsError, match="trained_blocks must be all or 0, got 'half'"):
+        Detect(trained_blocks="half")
+    beit = ViT(patch_size=8, embed_dim=24, depth=1, num_heads=3, blocks=BeitBlocks())
+    encoder = beit.build(problems.Size(16, 16), 3, problems.statistics(3))
+    with pytest.raises(SettingsError, match="needs an encoder with position embeddings"):
+        Detect().build(encoder, ObjectLabels(names=NAMES))
 
 
 def test_classes_in_a_picture_are_those_of_its_detections() -> None:

@@ -147,9 +147,11 @@ def images_for(recipe: Transfer, labelled: Labelled, seed: int) -> Images:
 
     Raises:
         SettingsError: if the task does not learn from these annotations.
+        ResourceError: if a package that its score needs is missing.
     """
     train, test, split = labelled
     check_kind(train, (recipe.task.needs,))
+    recipe.task.scoring(train.annotations)  # a missing package is noticed here, not after training
     if recipe.task.holds_out == 0:
         return Images(train, test, split=split)
     held_out = held_out_rows(train.labels(), recipe.task.holds_out, seed)

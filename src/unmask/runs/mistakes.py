@@ -40,7 +40,7 @@ def mistakes_of(outputs: Any, truth: Any, positions: Sequence[int]) -> list[Mist
         truth: the classes [b], -1 where unknown; or another kind of annotations.
         positions: positions of the images in their source.
     """
-    if not isinstance(truth, Tensor) or truth.ndim != 1:
+    if not isinstance(outputs, Tensor) or not isinstance(truth, Tensor) or truth.ndim != 1:
         return []
     probabilities, predicted = outputs.softmax(1).max(1)
     rows = ((predicted != truth) & (truth >= 0)).nonzero().flatten().tolist()

@@ -6,7 +6,7 @@ after the paper and detectron2's code (Apache-2.0). Cascade heads are left out.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -42,7 +42,7 @@ class Detect:
     holds_out: ClassVar[float] = 0.0
     """Share of the training images held out for choosing thresholds: 0, because there are no thresholds."""
 
-    trained_blocks: Literal["all", "0"] = "all"
+    trained_blocks: str = "all"
     """Trained part of the encoder: all, with embeddings, or 0."""
 
     window: int | None = 14
@@ -70,6 +70,11 @@ class Detect:
         within(self, "[0, 1)", "drop_path")
         within(self, "[0, inf)", "global_blocks")
         sized(self, "channels", "sampled", "window")
+        if self.trained_blocks not in ("all", "0"):
+            raise SettingsError(
+                f"a detector trains the encoder as a whole or not at all, so trained_blocks must be all or 0, got "
+                f"{self.trained_blocks!r}"
+            )
 
     def check(self, depth: int) -> None:
         """Refuse an encoder with fewer blocks than `global_blocks`."""
@@ -92,14 +97,12 @@ class Detect:
         assert isinstance(annotations, ObjectLabels)
         return Precisions(annotations.names, annotations.masks)
 
-    def thresholds(self, outputs: Sequence[Detections], truth: Annotations) -> Thresholds:
+    def thresholds(self, outputs: Any, truth: Annotations) -> Thresholds:
         """None: scores rank detections at all thresholds."""
         return None
 
-    def predictions(
-        self, outputs: Sequence[Detections], thresholds: Thresholds = None
-    ) -> list[Prediction]:
-        """The classes found in each image, by the score of their best detection."""
+    def predictions(self, outputs: Any, thresholds: Thresholds = None) -> list[Prediction]:
+        """The classes found in each image, by the score of their best detection; `outputs` are those of `locate`."""
         return [_classes_of(found) for found in outputs]
 
 
