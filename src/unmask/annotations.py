@@ -37,7 +37,9 @@ class Objects(NamedTuple):
 
     def rows(self, chosen: Bool[Tensor, " n"]) -> "Objects":
         """Some of the objects."""
-        return Objects(*(None if part is None else part[chosen] for part in self))
+        masks = None if self.masks is None else self.masks[chosen]
+        crowd = None if self.crowd is None else self.crowd[chosen]
+        return Objects(self.boxes[chosen], self.classes[chosen], masks, crowd)
 
 
 Annotation = Tensor | Objects | None

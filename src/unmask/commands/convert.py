@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple
 import tyro
 
 from unmask.console.arguments import parse
-from unmask.console.from_python import explained
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.screen import console
 from unmask.console.typed import as_typed
+from unmask.console.wrong_calls import explained
 from unmask.errors import SettingsError, number_of
 from unmask.formats import FORMATS, Format, Hints, check_free, held_by, write_weights
 from unmask.formats.card import UNKNOWN_LICENSE, images_in_words, model_card

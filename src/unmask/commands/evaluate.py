@@ -10,7 +10,6 @@ import tyro
 
 from unmask.console.arguments import parse
 from unmask.console.comparison import comparison_tables, say_comparison, write_comparison
-from unmask.console.from_python import explained
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.judged import Evaluation, Judged
 from unmask.console.judging import EvaluationRequest, all_judged
@@ -25,6 +24,7 @@ from unmask.console.scores import (
     write_fitted,
     write_scores,
 )
+from unmask.console.wrong_calls import explained
 from unmask.data.kinds import as_source
 from unmask.errors import SettingsError, typed
 from unmask.evaluation.frozen import Control

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import tyro
 
+from unmask.annotations import is_dense
 from unmask.console.arguments import parse
 from unmask.console.bars import progress_on
 from unmask.console.classes import (
@@ -19,10 +20,16 @@ from unmask.console.classes import (
     say_classes,
     write_classes,
 )
-from unmask.console.from_python import explained
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.labels import labelled_source
+from unmask.console.locating import (
+    check_folder,
+    pictures_of_files,
+    pictures_of_source,
+    predict_located,
+)
 from unmask.console.output import check_writable, console, matched, notes, say_left_out, writing
+from unmask.console.wrong_calls import explained
 from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
 from unmask.data.kinds import is_data
@@ -62,7 +69,11 @@ class Arguments:
 
     out: str | None = None
     """A CSV file with a line for every image. If the true classes are known, a confusion matrix is drawn too:
-    next to this file, or in the run's folder."""
+    next to this file, or in the run's folder. Of segmentation and detection, a folder for pictures and maps or
+    COCO JSON; RUN/predictions-IMAGES if not given."""
+
+    tiles: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """For segmentation and detection: look at large pictures in their own resolution, in overlapping tiles."""
 
     data_kind: str | None = None
     """Format of the data set (folder, shards, parquet, tiff, digits, maps, instance-maps, coco, yolo, voc); detected if not given."""
@@ -105,6 +116,12 @@ def main(arguments: list[str]) -> int:
         check_writable(Path(args.out))
     use_threads(args.threads)
     predictor = _loaded(args.run, args.device)
+    if is_dense(predictor.tuned.job.annotations):
+        return _locate(predictor, args)
+    if args.tiles:
+        raise SettingsError(
+            "--tiles is for runs that segment or detect, and this one classifies whole images"
+        )
     with progress_on(notes):
         predictions, pictures = _predictions(
             predictor, args.images, args.data_kind, args.labels_file
@@ -121,6 +138,32 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _locate(predictor: Predictor, args: Arguments) -> int:
+    """Class maps or objects of image files, or of one data set."""
+    first = Path(args.images[0])
+    out = Path(args.out or Path(args.run) / f"predictions-{first.stem or first.resolve().name}")
+    check_folder(out)
+    unreadable: Unreadable = []
+    data = _data_set(args.images)
+    with progress_on(notes):
+        if data is None:
+            pictures, total = pictures_of_files(predictor, args.images), len(args.images)
+        else:
+            notes.print(f"reading   {data} ...")
+            like = predictor.model.bands
+            source = labelled_source(data, args.data_kind, args.labels_file, like, notes)
+            pictures, total = pictures_of_source(predictor, source, unreadable)
+        predict_located(predictor, pictures, total, out, args.tiles, args.json)
+    _say_unreadable(unreadable)
+    return 0
+
+
+def _say_unreadable(unreadable: Unreadable) -> None:
+    if unreadable:
+        name, reason = unreadable[0]
+        notes.warn(f"{len(unreadable)} unreadable images skipped; the first is {name}: {reason}")
+
+
 def _say(predictions: Predictions, args: Arguments) -> None:
     """Print the score, then some of the predictions."""
     score, answers = predictions.score, predictions.answers
@@ -133,11 +176,7 @@ def _say(predictions: Predictions, args: Arguments) -> None:
     if len(answers) > _SHOWN:
         hint = "" if args.out else "; --out FILE.csv lists all"
         console.print(f"and {len(answers) - _SHOWN:,} more{hint}")
-    if predictions.unreadable:
-        name, reason = predictions.unreadable[0]
-        notes.warn(
-            f"{len(predictions.unreadable)} unreadable images skipped; the first is {name}: {reason}"
-        )
+    _say_unreadable(predictions.unreadable)
 
 
 @explained("unmask.predict('runs/animals', 'photo.jpg')")
@@ -159,6 +198,10 @@ def predict(
         device: cpu, cuda, cuda:1, mps, or auto.
     """
     predictor = _loaded(str(run), device)
+    if is_dense(predictor.tuned.job.annotations):
+        raise SettingsError(
+            f"{run} locates things in images; use unmask.load({str(run)!r}).detect(images) or .segment(images)"
+        )
     labels = None if labels_file is None else str(labels_file)
     if isinstance(images, str | Path):
         images = (images,)
@@ -178,8 +221,8 @@ def _predictions(
     predictor: Predictor, images: tuple[str, ...], kind: str | None, labels_file: str | None
 ) -> tuple[Predictions, tuple[Picture, ...]]:
     """Predictions for image files, or for one data set; with the surest mistakes."""
-    datasets = [name for name in images if is_data(name)]
-    if not datasets:
+    data = _data_set(images)
+    if data is None:
         batches = predictor.model.outputs(images, progress=False)
         counting = counted(batches, len(images), "predicting", lambda batch: len(batch[0]))
         answers = [
@@ -188,13 +231,23 @@ def _predictions(
             for answer in predictor.answers(outputs, None, names)
         ]
         return Predictions(answers, predictor.names, None, []), ()
-    if len(images) > 1:
-        raise SettingsError(
-            f"give image files or one data set, got {len(images)} names, and {datasets[0]} is a data set"
-        )
     like = predictor.model.bands
-    notes.print(f"reading   {datasets[0]} ...")
-    return _of_source(predictor, labelled_source(datasets[0], kind, labels_file, like, notes))
+    notes.print(f"reading   {data} ...")
+    return _of_source(predictor, labelled_source(data, kind, labels_file, like, notes))
+
+
+def _data_set(images: tuple[str, ...]) -> str | None:
+    """The data set among the names; None if all are image files.
+
+    Raises:
+        SettingsError: if it is not the only one.
+    """
+    data = next((name for name in images if is_data(name)), None)
+    if data is not None and len(images) > 1:
+        raise SettingsError(
+            f"give image files or one data set, got {len(images)} names, and {data} is a data set"
+        )
+    return data
 
 
 def _of_source(predictor: Predictor, data: AnySource) -> tuple[Predictions, tuple[Picture, ...]]:
@@ -206,7 +259,7 @@ def _of_source(predictor: Predictor, data: AnySource) -> tuple[Predictions, tupl
     source, scored, note = truth_of(predictor, images)
     if note is not None:
         notes.note(note)
-    scoring = job.recipe.task.scoring(job.annotations, predictor.thresholds)
+    scoring: Any = job.recipe.task.scoring(job.annotations, predictor.thresholds)
     answers: list[Answer] = []
     mistakes: list[Mistake] = []
     known = 0

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from unmask.console.arguments import parse
-from unmask.console.from_python import explained
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.output import check_writable, console, loaded, matched, notes, writing
+from unmask.console.wrong_calls import explained
 from unmask.data import AnySource
 from unmask.data.annotated import pictures_alone
 from unmask.data.kinds import find_source, is_data, is_source, parse_channels

@@ -22,7 +22,7 @@ from unmask.tasks import Classify, task_for
 from unmask.tasks.heads import AnyHead, AttentiveHead, TokenProbe
 from unmask.tasks.logistic import best_strength, logistic_scores
 from unmask.tasks.neighbors import NEIGHBORS, TEMPERATURE, knn_votes
-from unmask.tasks.task import Score
+from unmask.tasks.task import Score, Scoring
 from unmask.training.hardware import memory_available
 from unmask.training.loop import Planned, train
 from unmask.training.optimizers import AdamW, AnyOptimizer, Lars
@@ -158,7 +158,7 @@ def right_answers(
 
 def _score(scores: Tensor, truth: Tensor, annotations: AnyAnnotations) -> Score:
     """The score of the task of these annotations."""
-    scoring = task_for(Classify(), annotations).scoring(annotations)
+    scoring: Scoring = task_for(Classify(), annotations).scoring(annotations)
     scoring.add(scores, truth)
     return scoring.result()
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmask.annotations import ClassLabels, ClassMaps, MultiLabels, ObjectLabels
 from unmask.bar import with_bar
 from unmask.contracts import Masking, Size
 from unmask.data.annotated import pictures_alone
@@ -31,13 +32,15 @@ from unmask.randomness import generator
 from unmask.runs.batches import Images, NamedBatch, Opened, checked, in_batches
 from unmask.runs.classifier import Classifier, Guess, load_classifier
 from unmask.runs.described import described, described_in_html, facts_of
-from unmask.runs.finetune import Finetune
+from unmask.runs.finetune import Finetune, Tuned
 from unmask.runs.folder import RunFolder
+from unmask.runs.locate import ClassMap, locate
 from unmask.runs.pretrain import Pretrain
 from unmask.runs.reconstruct import Reconstruction, fitted_size, painted_mask, reconstruct
 from unmask.runs.weights import Found, find_weights
 from unmask.spec import kind_of
 from unmask.targets.pixels import Levels
+from unmask.tasks.detections import Detections
 from unmask.training.hardware import memory_available
 from unmask.traits import Hiding, Masked, Predicting, Reconstructing
 
@@ -155,15 +158,52 @@ class Model:
         Raises:
             RunError: for all other weights.
         """
-        classifier = self.classifier if self.classes else None
-        assert classifier is not None
-        recipe = classifier.tuned.job.recipe
+        tuned = self._tuned(ClassLabels, MultiLabels)
+        recipe = tuned.job.recipe
 
         def view(image: Any) -> Tensor:
             return recipe.test_views(self.read(image), recipe.image_size)[0]
 
         for names, batch in self._batches(images, batch_size, view, "predict", progress):
-            yield names, classifier.tuned.predict(self.checked(batch))
+            yield names, tuned.predict(self.checked(batch))
+
+    def detect(self, images: Images, *, tiles: bool = False) -> list[Detections]:
+        """The objects in images, by a run that was fine-tuned for detection, in the frame of each picture.
+
+        Args:
+            images: as in `embed`; pictures may have any size.
+            tiles: whether pictures are looked at in their own resolution, in overlapping tiles.
+
+        Raises:
+            RunError: for all other weights.
+        """
+        return self._locate(images, ObjectLabels, tiles)
+
+    def segment(self, images: Images, *, tiles: bool = False) -> list[ClassMap]:
+        """The class of each pixel of images, by a run that was fine-tuned for segmentation; arguments are as in `detect`."""
+        return [ClassMap(found, self.classes) for found in self._locate(images, ClassMaps, tiles)]
+
+    def _locate(self, images: Images, needs: type, tiles: bool) -> list[Any]:
+        tuned = self._tuned(needs)
+        found: list[Any] = []
+        for _, batch in in_batches(self._opened(images), self.spec.channels, self.read, 1).batches:
+            found += [locate(tuned, picture, tiles) for picture in self.checked(batch)]
+        return found
+
+    def _tuned(self, *needs: type) -> Tuned:
+        """The fine-tuned module, if it learned from one of these kinds of annotations.
+
+        Raises:
+            RunError: if it did not; with the method to call.
+        """
+        classifier = self.classifier if self.classes else None
+        assert classifier is not None
+        kind = classifier.tuned.job.annotations
+        if not isinstance(kind, needs):
+            method = "segment" if isinstance(kind, ClassMaps) else "predict"
+            method = "detect" if isinstance(kind, ObjectLabels) else method
+            raise RunError(f"{self.about} was fine-tuned for another task; use .{method}(images)")
+        return classifier.tuned
 
     def __repr__(self) -> str:
         return described(self.about, self._facts())

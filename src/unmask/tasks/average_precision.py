@@ -186,7 +186,7 @@ class Precisions:
         self.names, self.masks = tuple(names), masks
         self.pictures: list[_Picture] = []
 
-    def add(self, outputs: Sequence[Detections], truth: Annotations) -> None:
+    def add(self, outputs: Any, truth: Annotations) -> None:
         """Add what was found in some pictures, and their objects, both in the frame of the original pictures."""
         assert isinstance(truth, tuple)
         for found, objects in zip(outputs, truth, strict=True):

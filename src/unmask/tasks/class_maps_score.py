@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
@@ -103,9 +103,7 @@ class ClassMapsScoring:
         """Number of pixels by true class (rows) and predicted class (columns)."""
         self.images = 0
 
-    def add(
-        self, outputs: Sequence[Int[Tensor, "_ _"]], truth: Sequence[Int[Tensor, "_ _"]]
-    ) -> None:
+    def add(self, outputs: Any, truth: Any) -> None:
         """Count the pixels of images: for each, the predicted and the true class map, both of its size [h w].
 
         Raises:

@@ -1,9 +1,8 @@
 """Semantic segmentation: the class of every pixel, from any encoder and a head on its patch tokens."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -100,13 +99,11 @@ class Segment:
         assert isinstance(annotations, ClassMaps)
         return ClassMapsScoring(annotations)
 
-    def thresholds(self, outputs: Sequence[Tensor], truth: Annotations) -> Thresholds:
+    def thresholds(self, outputs: Any, truth: Annotations) -> Thresholds:
         """None: the prediction of a pixel is the class with the highest score."""
         return None
 
-    def predictions(
-        self, outputs: Sequence[Int[Tensor, "_ _"]], thresholds: Thresholds = None
-    ) -> list[Prediction]:
+    def predictions(self, outputs: Any, thresholds: Thresholds = None) -> list[Prediction]:
         """For each image the share of its pixels in each predicted class, the largest first."""
         return [_shares(one) for one in outputs]
 
