@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from commands.said import Unmask
 from reference.dense import (
+    COUNT,
+    WRITERS,
     Thing,
     coco,
     picture,
-    voc_object,
-    voc_xml,
-    write_coco,
-    write_map,
-    write_yolo,
+    write_boxes,
+    write_lines,
+    write_maps,
 )
 from runs import tiny
 
@@ -31,33 +31,6 @@ from unmask.errors import DataError, SettingsError
 from unmask.runs.folder import RunFolder
 from unmask.spec import kind_of as public_name
 from unmask.traits import Noted
-
-COUNT = 6
-
-
-def write_maps(root: Path) -> None:
-    for number in range(COUNT):
-        picture(root / "images" / f"{number}.png")
-        write_map(root / "masks" / f"{number}.png", np.full((10, 20), number % 2))
-
-
-def write_boxes(root: Path) -> None:
-    write_coco(root, coco({f"{n}.png": [Thing((1, 2, 3, 4))] for n in range(COUNT)}))
-
-
-def write_lines(root: Path) -> None:
-    write_yolo(root, {f"{n}.png": "0 0.5 0.5 0.2 0.2\n" for n in range(COUNT)})
-
-
-def write_xml(root: Path) -> None:
-    for number in range(COUNT):
-        picture(root / "JPEGImages" / f"{number}.png")
-        (root / "Annotations").mkdir(exist_ok=True)
-        text = voc_xml(voc_object("dog", (1, 1, 4, 4)))
-        (root / "Annotations" / f"{number}.xml").write_text(text)
-
-
-WRITERS = {"maps": write_maps, "coco": write_boxes, "yolo": write_lines, "voc": write_xml}
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -9,8 +9,8 @@ from unmask.data.splits import any_files
 from unmask.errors import DataError
 
 DATA_IS = (
-    "DATA is a folder of images, with class maps or boxes (COCO, YOLO, Pascal VOC) if you have some, tar shards, Parquet, "
-    "multi-band images (TIFF, .npy), or digits"
+    "DATA is a folder of images, tar shards, Parquet, multi-band images (TIFF, .npy), images with class maps or boxes (COCO, "
+    "YOLO, Pascal VOC), or digits"
 )
 
 _URL = re.compile(r"(https?|s3|gs|az|abfss?|hf|ftp|file)://", re.IGNORECASE)
