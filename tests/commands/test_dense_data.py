@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from commands.said import Unmask
 from reference.dense import (
     COUNT,
@@ -21,12 +22,16 @@ from reference.dense import (
 )
 from runs import tiny
 
-from unmask.annotations import Unlabelled
+from unmask.annotations import Objects, Unlabelled
+from unmask.contracts import Size
 from unmask.data import AnySource, Coco
 from unmask.data.annotated import found_in, pictures_alone, present_in
+from unmask.data.cpu_feed import CpuFeed
 from unmask.data.kinds import find_source, is_data, kind_of
 from unmask.data.labelled import Subset
+from unmask.data.loader import SetAside, batches
 from unmask.data.pack_manifest import read_pack
+from unmask.data.views import CenterCrop
 from unmask.errors import DataError, SettingsError
 from unmask.runs.folder import RunFolder
 from unmask.spec import kind_of as public_name
@@ -166,3 +171,31 @@ def test_classification_of_boxes_is_refused(
     refused = unmask("evaluate", trained.root, tmp_path / "data", "--threads", "1")
     assert refused.status != 0
     assert "comes with boxes and masks" in " ".join(refused.err.split())
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_hold_annotations_that_follow_their_pictures(
+    kind: str, workers: int, tmp_path: Path
+) -> None:
+    """Also in loading processes, which share the arrays of the annotations."""
+    WRITERS[kind](tmp_path)
+    source = find_source(str(tmp_path)).open()
+    feed = CpuFeed(source, CenterCrop(), Size(10, 10), 0)
+    aside = SetAside(tmp_path / "aside.csv", COUNT, 0)
+    cpu = torch.device("cpu")
+    (batch,) = batches(
+        feed, batch_size=4, first_step=0, steps=1, workers=workers, device=cpu, set_aside=aside
+    )
+    for row, index in enumerate(batch.index.tolist()):
+        known = source[index].annotation
+        if isinstance(known, torch.Tensor):
+            assert isinstance(batch.annotations, torch.Tensor)
+            assert torch.equal(batch.annotations[row], known[:, 5:15])
+        else:
+            assert isinstance(batch.annotations, tuple)
+            assert isinstance(known, Objects)
+            left = torch.tensor([5.0, 0.0, 5.0, 0.0])
+            clipped = (known.boxes - left).clamp(0, 10)
+            seen = clipped[:, 2] > clipped[:, 0]
+            assert torch.equal(batch.annotations[row].boxes, clipped[seen])
