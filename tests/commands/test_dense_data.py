@@ -8,56 +8,34 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from commands.said import Unmask
 from reference.dense import (
+    COUNT,
+    WRITERS,
     Thing,
     coco,
     picture,
-    voc_object,
-    voc_xml,
-    write_coco,
-    write_map,
-    write_yolo,
+    write_boxes,
+    write_lines,
+    write_maps,
 )
 from runs import tiny
 
-from unmask.annotations import Unlabelled
+from unmask.annotations import Objects, Unlabelled
+from unmask.contracts import Size
 from unmask.data import AnySource, Coco
 from unmask.data.annotated import found_in, pictures_alone, present_in
+from unmask.data.cpu_feed import CpuFeed
 from unmask.data.kinds import find_source, is_data, kind_of
 from unmask.data.labelled import Subset
+from unmask.data.loader import SetAside, batches
 from unmask.data.pack_manifest import read_pack
+from unmask.data.views import CenterCrop
 from unmask.errors import DataError, SettingsError
 from unmask.runs.folder import RunFolder
 from unmask.spec import kind_of as public_name
 from unmask.traits import Noted
-
-COUNT = 6
-
-
-def write_maps(root: Path) -> None:
-    for number in range(COUNT):
-        picture(root / "images" / f"{number}.png")
-        write_map(root / "masks" / f"{number}.png", np.full((10, 20), number % 2))
-
-
-def write_boxes(root: Path) -> None:
-    write_coco(root, coco({f"{n}.png": [Thing((1, 2, 3, 4))] for n in range(COUNT)}))
-
-
-def write_lines(root: Path) -> None:
-    write_yolo(root, {f"{n}.png": "0 0.5 0.5 0.2 0.2\n" for n in range(COUNT)})
-
-
-def write_xml(root: Path) -> None:
-    for number in range(COUNT):
-        picture(root / "JPEGImages" / f"{number}.png")
-        (root / "Annotations").mkdir(exist_ok=True)
-        text = voc_xml(voc_object("dog", (1, 1, 4, 4)))
-        (root / "Annotations" / f"{number}.xml").write_text(text)
-
-
-WRITERS = {"maps": write_maps, "coco": write_boxes, "yolo": write_lines, "voc": write_xml}
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -193,3 +171,31 @@ def test_classification_of_boxes_is_refused(
     refused = unmask("evaluate", trained.root, tmp_path / "data", "--threads", "1")
     assert refused.status != 0
     assert "comes with boxes and masks" in " ".join(refused.err.split())
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_hold_annotations_that_follow_their_pictures(
+    kind: str, workers: int, tmp_path: Path
+) -> None:
+    """Also in loading processes, which share the arrays of the annotations."""
+    WRITERS[kind](tmp_path)
+    source = find_source(str(tmp_path)).open()
+    feed = CpuFeed(source, CenterCrop(), Size(10, 10), 0)
+    aside = SetAside(tmp_path / "aside.csv", COUNT, 0)
+    cpu = torch.device("cpu")
+    (batch,) = batches(
+        feed, batch_size=4, first_step=0, steps=1, workers=workers, device=cpu, set_aside=aside
+    )
+    for row, index in enumerate(batch.index.tolist()):
+        known = source[index].annotation
+        if isinstance(known, torch.Tensor):
+            assert isinstance(batch.annotations, torch.Tensor)
+            assert torch.equal(batch.annotations[row], known[:, 5:15])
+        else:
+            assert isinstance(batch.annotations, tuple)
+            assert isinstance(known, Objects)
+            left = torch.tensor([5.0, 0.0, 5.0, 0.0])
+            clipped = (known.boxes - left).clamp(0, 10)
+            seen = clipped[:, 2] > clipped[:, 0]
+            assert torch.equal(batch.annotations[row].boxes, clipped[seen])

@@ -370,6 +370,8 @@ def test_the_pictures_alone_are_all_but_those_of_the_other_split(tmp_path: Path)
     alone = Coco(path=str(tmp_path)).pictures()
     assert [alone.name(row) for row in range(len(alone))] == ["a.png", "new.png"]
     assert alone.annotations.names == ()
+    (folder / "b.png").unlink()
+    assert len(Coco(path=str(tmp_path)).pictures()) == 2
     assert alone[0].annotation is None
 
 

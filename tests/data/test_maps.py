@@ -13,6 +13,7 @@ from torch import Tensor
 from unmask.annotations import ClassMaps, Objects
 from unmask.data import InstanceMaps, Maps
 from unmask.data.dense_images import DenseImages
+from unmask.data.kinds import kind_of
 from unmask.errors import DataError, SettingsError
 
 VALUES = np.arange(200).reshape(10, 20) % 3
@@ -116,6 +117,25 @@ def test_names_that_differ_by_usual_words(tmp_path: Path, suffix: str, partner: 
     picture(tmp_path / "images" / f"a{partner}.png")
     write_map(tmp_path / "masks" / f"a{suffix}.png", VALUES)
     assert len(opened(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("folder", [".", "train"])
+def test_maps_among_the_pictures(tmp_path: Path, folder: str) -> None:
+    for name in ("1_sat", "2_sat", "new"):
+        picture(tmp_path / folder / f"{name}.png")
+    for name in ("1_mask", "2_mask"):
+        write_map(tmp_path / folder / f"{name}.png", VALUES)
+    assert kind_of(str(tmp_path)) == "maps"
+    source = opened(tmp_path)
+    assert [source.name(row) for row in range(len(source))] == ["1_sat.png", "2_sat.png"]
+    alone = Maps(path=str(tmp_path)).pictures()
+    assert [alone.name(row) for row in range(len(alone))] == ["1_sat.png", "2_sat.png", "new.png"]
+
+
+def test_a_few_names_like_those_of_maps_are_pictures(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d", "a_mask", "gas_mask", "iron_mask"):
+        picture(tmp_path / f"{name}.png")
+    assert kind_of(str(tmp_path)) == "folder"
 
 
 class TestNames:

@@ -1,6 +1,7 @@
 """Every source says what values its images hold; no image has to be decoded for that."""
 
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from reference.dense import WRITERS
 from rules.members import MEMBERS
 from runs import tiny
 
@@ -20,6 +22,7 @@ from unmask.encoders import ViT
 from unmask.errors import DataError
 from unmask.formats.model import FORMAT, ModelSpec
 from unmask.runs.weights import statistics_for
+from unmask.spec import kinds
 
 
 def folder(root: Path) -> Folder:
@@ -57,7 +60,17 @@ def with_labels(root: Path) -> LabelsFile:
     return LabelsFile(data=bands(root), labels=str(file))
 
 
+def dense(kind: str, root: Path) -> AnySource:
+    """A set with class maps or objects."""
+    WRITERS["maps" if kind == "instance-maps" else kind](root / kind)
+    return kinds(AnySource)[kind](path=str(root / kind))
+
+
 SOURCES = {
+    **{
+        kind: (partial(dense, kind), "uint8")
+        for kind in ("maps", "instance-maps", "coco", "yolo", "voc")
+    },
     "folder": (folder, "uint8"),
     "digits": (lambda _: Digits(), "uint8"),
     "shards": (shards, "uint8"),

@@ -1,7 +1,7 @@
 """Small sets of pictures with class maps or objects, written in each format as literally as it is described."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,3 +112,42 @@ def write_map(
     if palette:
         image.putpalette(list(palette))
     image.save(path)
+
+
+COUNT = 6
+"""Pictures of the sets below."""
+
+
+def write_maps(root: Path) -> None:
+    """Pictures with class maps of two classes."""
+    for number in range(COUNT):
+        picture(root / "images" / f"{number}.png")
+        write_map(root / "masks" / f"{number}.png", np.full((10, 20), number % 2))
+
+
+def write_boxes(root: Path) -> None:
+    """A box in each picture, in COCO's format."""
+    write_coco(root, coco({f"{n}.png": [Thing((1, 2, 3, 4))] for n in range(COUNT)}))
+
+
+def write_lines(root: Path) -> None:
+    """A box in each picture, in YOLO's format."""
+    write_yolo(root, {f"{n}.png": "0 0.5 0.5 0.2 0.2\n" for n in range(COUNT)})
+
+
+def write_xml(root: Path) -> None:
+    """A box in each picture, in Pascal VOC's format."""
+    for number in range(COUNT):
+        picture(root / "JPEGImages" / f"{number}.png")
+        (root / "Annotations").mkdir(exist_ok=True)
+        text = voc_xml(voc_object("dog", (1, 1, 4, 4)))
+        (root / "Annotations" / f"{number}.xml").write_text(text)
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "maps": write_maps,
+    "coco": write_boxes,
+    "yolo": write_lines,
+    "voc": write_xml,
+}
+"""Writes a small set of each kind."""

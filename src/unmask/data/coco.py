@@ -60,13 +60,6 @@ class Coco:
         """The pictures that a split lists, and those beside them that no split lists."""
         files = coco_files(Path(self.path).expanduser())
         root, names = _listed(files.of(split, self.path))
-        others = {
-            other / name
-            for part, file in files.parts.items()
-            if part != split
-            for other, listed_there in [_listed(file)]
-            for name in listed_there
-        }
         folders = {name.rpartition("/")[0] for name in names}
         beside = (
             f"{folder}/{name}" if folder else name
@@ -74,7 +67,8 @@ class Coco:
             for name in files_in(root / folder)
             if is_image(name)
         )
-        more = {name for name in beside if root / name not in others}
+        if more := set(beside).difference(names):
+            more -= _listed_elsewhere(root, [f for part, f in files.parts.items() if part != split])
         return open_pictures(root, sorted(more.union(names)))
 
 
@@ -86,6 +80,18 @@ def _listed(file: Path) -> tuple[Path, list[str]]:
             reader.picture(value)
     root, named = reader.named()
     return root, sorted(set(named.values()))
+
+
+def _listed_elsewhere(root: Path, files: list[Path]) -> set[str]:
+    """The names of pictures in a folder that other files list."""
+    names: set[str] = set()
+    for file in files:
+        try:
+            other, listed_there = _listed(file)
+        except DataError:  # it matters where that file is opened; its pictures need not be here
+            continue
+        names |= {name for name in listed_there if other == root}
+    return names
 
 
 def _read(file: Path) -> tuple[Path, list[str], ObjectTable]:

@@ -7,6 +7,7 @@
 | CamVid | train/ | trainannot/ or train_labels/ |
 | ADE20K | images/training/ | annotations/training/ |
 | Cityscapes | leftImg8bit/SPLIT/CITY/ | gtFine/SPLIT/CITY/, `*_labelIds.png` |
+| in one folder | a.jpg, perhaps a_sat.jpg, in the folder or in those of splits | a_mask.png beside it |
 | Pascal VOC | JPEGImages/ | SegmentationClass/, split by ImageSets/Segmentation/ |
 """
 
@@ -44,6 +45,19 @@ _MAP_ENDS = (
     *("_gtfine_labelids", "_labelids", "_segmentation", "_annotation", "_annot", "_masks", "_mask"),
     *("_labels", "_label", "_seg", "_gt", "_l"),
 )
+_MIXED_ENDS = (
+    "_mask",
+    "_masks",
+    "_label",
+    "_labels",
+    "_seg",
+    "_segmentation",
+    "_gt",
+    "_annotation",
+)
+"""What names of maps end in where they lie among the pictures."""
+
+_LEAST_MIXED, _MOSTLY = 2, 0.9  # number and share of such maps that have a picture
 _CITYSCAPES = "_labelids"
 _ENDINGS = IMAGE_ENDINGS | {".npy"}
 _LOOKED_AT = 40  # files of a folder that tell whether maps are in it
@@ -91,7 +105,7 @@ def map_layout(root: Path) -> MapLayout | None:
     beside = _beside(root, folders)
     if beside is not None:
         return _lists(root, beside) or _split_below(beside)
-    return _split_above(root, folders) or _camvid(root, folders)
+    return _split_above(root, folders) or _camvid(root, folders) or _in_one(root, folders)
 
 
 def asked_layout(path: str, split: str = "train") -> MapLayout:
@@ -171,6 +185,27 @@ def _camvid(root: Path, folders: Collection[str]) -> MapLayout | None:
     return _of_splits(found)
 
 
+def _in_one(root: Path, folders: Collection[str]) -> MapLayout | None:
+    """Pictures and maps in one folder, told apart by the end of their names; not in folders of classes."""
+    found = {name: MapPart(root / name, root / name) for name in folders if meaning_of(name)}
+    found = {name: part for name, part in found.items() if _is_mixed(part.pictures)}
+    if found:
+        return _of_splits(found)
+    return MapLayout({"train": MapPart(root, root)}) if _is_mixed(root) else None
+
+
+def _is_mixed(folder: Path) -> bool:
+    """Whether images directly in a folder are called like maps, and nearly all of these have a picture there."""
+    names = list(images_in(folder, below=False))
+    maps = [name for name in names if _is_map(name)]
+    pairs = paired([name for name in names if not _is_map(name)], maps)
+    return len(pairs.maps) >= max(_LEAST_MIXED, _MOSTLY * len(maps))
+
+
+def _is_map(name: str) -> bool:
+    return _stem(name).endswith(_MIXED_ENDS)
+
+
 def _of_splits(found: dict[str, MapPart]) -> MapLayout | None:
     division = divided(sorted(found), meaning_of)
     if not found:
@@ -219,9 +254,17 @@ def images_in(folder: Path, *, below: bool = True) -> Iterable[str]:
             yield name
 
 
+def _pictures_in(part: MapPart) -> list[str]:
+    """The names of all pictures of a split, without maps that lie among them."""
+    names = sorted(images_in(part.pictures))
+    return [n for n in names if not _is_map(n)] if part.pictures == part.maps else names
+
+
 def pairs_of(part: MapPart) -> Pairs:
     """The pictures of a split, each with its map."""
-    pictures, maps = sorted(images_in(part.pictures)), sorted(images_in(part.maps))
+    pictures, maps = _pictures_in(part), sorted(images_in(part.maps))
+    if part.pictures == part.maps:
+        maps = [name for name in maps if _is_map(name)]
     if part.chosen is not None:
         pictures = [name for name in pictures if os.path.splitext(name)[0] in part.chosen]  # noqa: PTH122
     pairs = paired(pictures, maps)
@@ -248,7 +291,7 @@ def pictures_of(layout: MapLayout, split: str) -> Pictures:
     others: set[str] = set().union(
         *(other.chosen or () for name, other in layout.parts.items() if name != split)
     )
-    names = (name for name in images_in(part.pictures) if os.path.splitext(name)[0] not in others)  # noqa: PTH122
+    names = (name for name in _pictures_in(part) if os.path.splitext(name)[0] not in others)  # noqa: PTH122
     return open_pictures(part.pictures, sorted(names))
 
 

@@ -102,6 +102,7 @@ class ValueTable:
     """Which class each value stands for."""
 
     names: tuple[str, ...]
+    """The classes."""
     values: NDArray[np.int64]
     """All values that may occur, sorted."""
     classes: NDArray[np.int64]

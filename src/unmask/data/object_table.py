@@ -30,6 +30,7 @@ class ObjectTable:
     """Objects, sorted by picture."""
 
     kind: ObjectLabels
+    """The classes, and whether there are masks."""
     what: str
     """Where the boxes come from, to follow "the picture has 2 x 3 pixels, and"."""
     starts: NDArray[np.int64]
@@ -37,13 +38,17 @@ class ObjectTable:
     boxes: Float[NDArray[np.float32], "m 4"]
     """Left, top, right, bottom: in pixels of the frame, or as shares of width and height."""
     classes: NDArray[np.int32]
+    """The class of each object."""
     crowd: NDArray[np.bool_]
+    """Which objects are crowds."""
     frames: NDArray[np.int32]
     """Height and width of the frame that boxes are drawn in, [n 2]; 0 for the picture as displayed."""
     relative: bool
     """Whether boxes and corners are shares of the frame's width and height."""
     outlines: Outlines | None
+    """The outlines of the objects; None if masks are not used."""
     odd: tuple[Odd, ...]
+    """What was left out or changed."""
 
     def of(self, row: int, shown: Size, orientation: Callable[[], int]) -> Objects:
         """The objects of a picture that is displayed in size `shown`; `orientation` looks up EXIF's.
