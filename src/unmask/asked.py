@@ -11,8 +11,8 @@ from pathlib import Path
 from unmask.errors import DataError, RunError, SettingsError, UnmaskError
 
 DATA_IS = (
-    "DATA is a folder of images, with class maps or boxes (COCO, YOLO, Pascal VOC) if you have some, tar shards, Parquet, "
-    "multi-band images (TIFF, .npy), or digits"
+    "DATA is a folder of images, tar shards, Parquet, multi-band images (TIFF, .npy), images with class maps or boxes (COCO, "
+    "YOLO, Pascal VOC), or digits"
 )
 _WEIGHTS_ARE = (
     "weights are a run, or a file or folder of unmask, a published MAE, timm or transformers"

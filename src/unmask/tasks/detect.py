@@ -58,7 +58,7 @@ class Detect:
     """Stochastic depth: probability of skipping each half of the last block; increases linearly from 0 in the first."""
 
     checkpointing: bool = False
-    """Whether activations of blocks are computed again for the backward pass: less memory, a third more time."""
+    """Whether activations of blocks are computed again for the backward pass: less memory, and one more pass through them."""
 
     channels: int = 256
     """Width of the pyramid and of the heads."""

@@ -126,13 +126,15 @@ def pooled(
     )
     level = (_CANONICAL_LEVEL + (areas(together[:, 1:]).sqrt() / canonical + 1e-8).log2()).floor()
     level = level.clamp(0, len(strides) - 1)
-    regions = together.new_zeros(len(together), levels[0].shape[1], side, side)
-    for number, (features, stride) in enumerate(zip(levels, strides, strict=False)):
+    parts: list[Tensor] = []
+    places: list[Tensor] = []
+    for number, stride in enumerate(strides):
         chosen = (level == number).nonzero()[:, 0]
         # in float32: coordinates of half precision are whole pixels off
-        part = roi_align(features.float(), together[chosen], side, 1 / stride, 0, aligned=True)
-        regions = regions.index_copy(0, chosen, part)
-    return regions
+        features = levels[number].float()
+        parts.append(roi_align(features, together[chosen], side, 1 / stride, 0, aligned=True))
+        places.append(chosen)
+    return torch.cat(parts)[torch.cat(places).argsort()]
 
 
 def chosen_proposals(
