@@ -178,7 +178,7 @@ def test_of_several_processes_the_first_tells_what_is_wrong(
     unmask: Unmask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli.time, "sleep", lambda _: None)
-    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_ADDR", "first")
     for rank, words in (("0", "--epoch is not a flag"), ("1", "")):
         monkeypatch.setenv("RANK", rank)
         said = unmask("pretrain", "digits", "--epoch", "3")
