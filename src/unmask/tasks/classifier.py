@@ -52,7 +52,7 @@ def check_trained(task: Trained) -> None:
     within(task, "[0, 1)", "drop_path", "weight_average")
     if task.trained_blocks not in ("all", "half") and not task.trained_blocks.isdecimal():
         raise SettingsError(
-            f"trained_blocks must be all, half or a number of blocks, got {task.trained_blocks!r}"
+            f"--trained-blocks must be all, half or a number of blocks, got {task.trained_blocks!r}"
         )
 
 
