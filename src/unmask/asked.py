@@ -70,9 +70,9 @@ def check_readable(name: str) -> None:
     if path.is_file() and ending in _PACKED:
         raise DataError(f"{name} is an archive; unpack it and give the folder. {DATA_IS}")
     if path.is_file() and ending in _TABLES and not (ending == ".json" and is_coco(path)):
+        kind = "a text" if ending == ".txt" else "a table"
         raise DataError(
-            f"{name} is a table or a text; give the folder of its images as DATA, and a table of their labels with "
-            "--labels-file"
+            f"{name} is {kind}; give the folder of its images as DATA, and a table of their labels with --labels-file"
         )
 
 

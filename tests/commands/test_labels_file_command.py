@@ -113,7 +113,7 @@ def test_studies_take_labels_of_one_class_from_a_file(
         raise SettingsError("far enough")
 
     monkeypatch.setattr(f"unmask.commands.{command.split()[0]}.measured_costs", stop)
-    words = (*command.split(), photos / "photos", "--out", tmp_path, "--labels-file")
+    words = (*command.split(), photos / "photos", "--out", tmp_path / "out", "--labels-file")
     said = unmask(*words, photos / "labels.csv")
     assert "needs exactly one class per image" in said.err
     rows = [f"{side}/{n:02}.png,{n % 3}" for side in ("dark", "bright") for n in range(12)]

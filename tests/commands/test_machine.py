@@ -62,7 +62,7 @@ def test_a_small_shared_memory_is_named_in_the_plan(
     said = unmask("pretrain", images, *recipe, "--workers", "1", "--out", "one")
     assert said.status == 0
     # 2 batches of 4 images of 3 x 8 x 8 bytes, and a label and a position of 8 bytes each
-    assert "1 loading process holds about 0 MiB in /dev/shm, which has 0 MiB free" in said.out
+    assert "1 loading process holds about 2 KiB in /dev/shm, which has 0 KiB free" in said.out
     assert "docker run --shm-size" in said.out
 
 
@@ -172,8 +172,11 @@ def test_a_read_only_file_system_is_named_by_the_lock(
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(
     unmask: Unmask, command: tuple[str, ...]
 ) -> None:
-    """The run and the images do not exist here, so something else would be said if they were opened."""
+    """The run is empty and there are no images, so something else would be said if they were opened."""
     Path("file").write_text("")
+    for name in ("RUN", "DATA"):
+        Path(name).mkdir()
+    Path("RUN/spec.json").write_text("{}")
     said = unmask(*command)
     assert said.status == 1
     assert "RUN" not in said.err
@@ -336,6 +339,8 @@ def test_scores_are_printed_before_they_are_written(
 def test_slurm_tasks_without_torchrun_get_a_hint(
     unmask: Unmask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    Path("gone").mkdir()
+    Path("gone/spec.json").write_text("{}")
     monkeypatch.setenv("SLURM_NTASKS", "4")
     assert unmask("pretrain", "--resume", "gone").err.count("start them with torchrun") == 1
     monkeypatch.setenv("SLURM_PROCID", "1")

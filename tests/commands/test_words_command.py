@@ -57,7 +57,7 @@ def test_says_what_each_sees_and_how_good_it_is(unmask: Unmask) -> None:
 
 
 def test_texts_that_cannot_be_read(unmask: Unmask) -> None:
-    assert "nothing.txt cannot be read (No such file" in unmask("words", "nothing.txt").err
+    assert "nothing.txt does not exist; give a file" in unmask("words", "nothing.txt").err
     Path("short.txt").write_text("too short")
     assert (
         "short.txt has 9 characters, but training needs at least 20,000"

@@ -16,22 +16,22 @@ from unmask.console.wrapping import wrapped_error
 from unmask.runs.folder import RunFolder
 
 AT_ONCE = {
-    "pretrain nothere": "nothere does not exist; DATA is a folder of images",
+    "pretrain gone": "gone does not exist; DATA is a folder of images",
     "pretrain ''": "a word of the command line is empty",
     "evaluate run ' '": "a word of the command line is empty",
     "pretrain photos --out ''": "--out needs a value, and got an empty one: --out PATH",
     "pretrain photos --init=": "--init needs a value, and got an empty one",
     "pretrain https://x.y/z": "https://x.y/z is an address, and unmask reads from disk",
-    "pretrain photos --init nothere.pth": "--init: there is no file or folder nothere.pth",
+    "pretrain photos --init gone.pth": "--init: there is no file or folder gone.pth",
     "pretrain photos --init s3://x/y.pth": "--init: s3://x/y.pth is an address",
-    "pretrain --resume nothere": "--resume: there is no file or folder nothere",
+    "pretrain --resume gone": "--resume: there is no file or folder gone",
     "pretrain photos --like photos": "--like: photos holds no run (no spec.json)",
     "pretrain photos --device gpux": "--device must be cpu, cuda (or gpu), cuda:1 for the second GPU, mps",
-    "pretrain photos other": "`unmask pretrain` reads one folder, and got 2; put their images into one folder",
-    "pretrain notes.txt": "notes.txt is a table or a text; give the folder of its images as DATA",
-    "bench --data nothere": "--data: nothere does not exist",
-    "finetune nothere photos": "there is no file or folder nothere",
-    "finetune run photos --labels-file nothere": "--labels-file: nothere does not exist",
+    "pretrain photos second": "`unmask pretrain` reads one folder, and got 2; put their images into one folder",
+    "pretrain notes.txt": "notes.txt is a text; give the folder of its images as DATA",
+    "bench --data gone": "--data: gone does not exist",
+    "finetune gone photos": "there is no file or folder gone",
+    "finetune run photos --labels-file gone": "--labels-file: gone does not exist",
     "finetune digits run": "DATA came first; did you mean: unmask finetune run digits",
     "evaluate digits run --labels 1": "DATA came first; did you mean: unmask evaluate run digits --labels 1",
     "predict digits run": "IMAGES came first; did you mean: unmask predict run digits",
@@ -40,11 +40,11 @@ AT_ONCE = {
     "evaluate run": "which images? `unmask evaluate run FOLDER`",
     "reconstruct run notes.txt": "notes.txt is not a picture; pictures end in .jpg, .png",
     "predict run model.pth": "model.pth is not a picture",
-    "reconstruct run --mask nothere photos": "--mask: nothere does not exist",
+    "reconstruct run --mask gone photos": "--mask: gone does not exist",
     "reconstruct run photos --mask-ratio 0.5": "did you mean --ratio?",
-    "report nothere": "there is no file or folder nothere; give the folder of a run; runs nearby: run",
-    "doctor nothere": "nothere does not exist",
-    "words nothere": "nothere does not exist",
+    "report gone": "there is no file or folder gone; give the folder of a run; runs nearby: run",
+    "doctor gone": "gone does not exist",
+    "words gone": "gone does not exist",
     "convert run out": "needs --to unmask|fair|timm|huggingface: the layout to write",
     "convert run out --to hf": "did you mean huggingface?",
     "pretrain photos --precision bf16": "did you mean bfloat16?",
@@ -74,7 +74,7 @@ print(json.dumps(answers))
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
     """The exit status and the error of each line."""
     root = tmp_path_factory.mktemp("wrong")
-    for name in ("photos", "other", "run"):
+    for name in ("photos", "second", "run"):
         (root / name).mkdir()
     Image.new("RGB", (4, 4)).save(root / "photos" / "a.png")
     (root / "run" / "spec.json").write_text("{}")
@@ -178,7 +178,7 @@ def test_of_several_processes_the_first_tells_what_is_wrong(
     unmask: Unmask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli.time, "sleep", lambda _: None)
-    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_ADDR", "first")
     for rank, words in (("0", "--epoch is not a flag"), ("1", "")):
         monkeypatch.setenv("RANK", rank)
         said = unmask("pretrain", "digits", "--epoch", "3")

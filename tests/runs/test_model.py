@@ -268,7 +268,7 @@ class TestPaintedMask:
             [False, False, True, True] * 2
         ]
 
-    @pytest.mark.parametrize(("value", "what"), [(0, "hide none"), (1, "keep none")])
+    @pytest.mark.parametrize(("value", "what"), [(0, "hides none"), (1, "hides all")])
     def test_nothing_or_everything(self, value: int, what: str) -> None:
-        with pytest.raises(SettingsError, match=f"this mask would {what} of the 4 patches"):
+        with pytest.raises(SettingsError, match=f"this mask {what} of the 4 patches"):
             painted_mask(torch.full((8, 8), value), Size(2, 2))

@@ -121,7 +121,7 @@ def test_wrong_smoothing_is_refused(value: float) -> None:
 @pytest.mark.parametrize("value", ["some", "-1", "1.5"])
 def test_wrong_number_of_trained_blocks_is_refused(value: str) -> None:
     with pytest.raises(
-        SettingsError, match="trained_blocks must be all, half or a number of blocks"
+        SettingsError, match="--trained-blocks must be all, half or a number of blocks"
     ):
         Classify(trained_blocks=value)
 

@@ -145,7 +145,7 @@ def writing(path: Path) -> Generator[None]:
 def duration(seconds: float) -> str:
     """A time in a readable unit."""
     if 0 < seconds < 1:
-        return "under 1 s"
+        return f"{max(seconds, 0.1):.1f} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:
@@ -163,5 +163,5 @@ def flops(per_second: float) -> str:
 def gib(number: float) -> str:
     """A number of bytes in a readable unit."""
     if 0 < number < 2**20:
-        return "under 1 MiB"
+        return f"{number / 2**10:.0f} KiB"
     return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"

@@ -64,7 +64,7 @@ def with_smaller_parts(recipe: Recipe, images: int, command_line: Peek) -> Recip
         console.print(
             f"batch     cut from {recipe.batch_size:,} to {smaller.batch_size:,}, and the highest learning rate from "
             f"{recipe.schedule.peak(recipe.batch_size):.3g} to {smaller.schedule.peak(smaller.batch_size):.3g}, because "
-            f"{epochs_in_words(recipe.epochs)} of {images:,} images would be {steps:,} steps; --batch-size sets it"
+            f"{epochs_in_words(recipe.epochs)} of {number_of(images, 'image')} would be {number_of(steps, 'step')}; --batch-size sets it"
         )
     return smaller
 

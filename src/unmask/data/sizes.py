@@ -52,18 +52,18 @@ class RisingSize:
         if first.height % unit or first.width % unit or not first.height or not first.width:
             near = Size(*(max(1, round(side / unit)) * unit for side in first))
             raise SettingsError(
-                f"sizes.first must be a positive multiple of {unit} pixels, the side of a masking unit, got {first}; the "
+                f"--sizes.first must be a positive multiple of {unit} pixels, the side of a masking unit, got {first}; the "
                 f"nearest is {near} (--sizes.first {near})"
             )
         if first.height > last.height or first.width > last.width or first == last:
             raise SettingsError(
-                f"sizes.first must be smaller than the image size, got {first} and {last}; use a smaller "
+                f"--sizes.first must be smaller than the image size, got {first} and {last}; use a smaller "
                 "--sizes.first or a larger --image-size, or sizes:steady for one size"
             )
         most = 1 + max(b - a for a, b in zip(first, last, strict=True)) // unit
         if not 2 <= self.stages <= most:
             raise SettingsError(
-                f"sizes.stages must be from 2 to {most}, the multiples of {unit} pixels from {first} to {last}, got "
+                f"--sizes.stages must be from 2 to {most}, the multiples of {unit} pixels from {first} to {last}, got "
                 f"{self.stages}"
             )
 

@@ -72,7 +72,7 @@ class Detect:
         sized(self, "channels", "sampled", "window")
         if self.trained_blocks not in ("all", "0"):
             raise SettingsError(
-                f"a detector trains the encoder as a whole or not at all, so trained_blocks must be all or 0, got "
+                f"a detector trains the encoder as a whole or not at all, so --trained-blocks must be all or 0, got "
                 f"{self.trained_blocks!r}"
             )
 

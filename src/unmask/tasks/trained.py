@@ -18,7 +18,7 @@ def check_blocks_word(trained_blocks: str) -> None:
     """Raises SettingsError unless it is all, half or a number of blocks."""
     if trained_blocks not in ("all", "half") and not trained_blocks.isdecimal():
         raise SettingsError(
-            f"trained_blocks must be all, half or a number of blocks, got {trained_blocks!r}"
+            f"--trained-blocks must be all, half or a number of blocks, got {trained_blocks!r}"
         )
 
 
