@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from unmask.contracts import Size
 from unmask.tasks import sliding
-from unmask.tasks.sliding import class_map, corners, on_canvas, sliding_scores
+from unmask.tasks.canvas import on_canvas
+from unmask.tasks.sliding import class_map, corners, sliding_scores
 
 WINDOW, STRIDE = Size(6, 8), Size(4, 5)
 

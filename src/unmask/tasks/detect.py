@@ -21,7 +21,7 @@ from unmask.randomness import generator as seeded_generator
 from unmask.spec import sized, within
 from unmask.tasks.average_precision import Precisions
 from unmask.tasks.boxes import with_area
-from unmask.tasks.canvas import on_canvas, sizes_of
+from unmask.tasks.canvas import canvas_of, on_canvas, sizes_of
 from unmask.tasks.detections import Detections, best, in_whole
 from unmask.tasks.proposals import RegionProposals, proposal_losses, proposed
 from unmask.tasks.pyramid import SCALES, SimplePyramid
@@ -239,7 +239,8 @@ class Detector(nn.Module):
         kept: Float[Tensor, "halves b 1 1"] | None,
     ) -> list[Float[Tensor, "b _c _h _w"]]:
         encoder = self.encoder
-        padded = on_canvas(images, sizes, encoder.grid, encoder.patch_size)
+        canvas = canvas_of(images, encoder.grid, encoder.patch_size)
+        padded = on_canvas(images, sizes, canvas)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained):
             maps = self.windows(encoder, padded, kept)
         return self.pyramid(maps)

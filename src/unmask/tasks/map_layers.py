@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from unmask.encoders.joint_sums import joint_sum
 from unmask.errors import SettingsError
 from unmask.spec import Kind
+from unmask.tasks.dense_layers import ChannelNorm
 
 _EPSILON = 1e-5  # of batch normalisation, as torch's default
 _MOMENTUM = 0.1  # share of a batch in the running averages, as torch's default
@@ -72,21 +73,6 @@ AnyNorms = (
     | Annotated[BatchNorms, Kind("batch")]
     | Annotated[NoNorms, Kind("none")]
 )
-
-
-class ChannelNorm(nn.Module):
-    """See `LayerNorms`."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, maps: Float[Tensor, "b d y x"]) -> Float[Tensor, "b d y x"]:
-        """Normalise the channels of each position."""
-        last = maps.permute(0, 2, 3, 1)
-        normalized = F.layer_norm(last, self.weight.shape, self.weight, self.bias, eps=1e-6)
-        return normalized.permute(0, 3, 1, 2)
 
 
 class JointBatchNorm(nn.Module):

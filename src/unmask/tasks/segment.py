@@ -15,10 +15,11 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.patches import size_of
 from unmask.spec import within
+from unmask.tasks.canvas import on_canvas
 from unmask.tasks.class_maps_score import ClassMapsScoring
 from unmask.tasks.map_layers import PatchMaps, kept_channels, upsampled
 from unmask.tasks.segment_heads import AnyMapHead, FullyConvolutional
-from unmask.tasks.sliding import class_map, on_canvas, sliding_scores
+from unmask.tasks.sliding import class_map, sliding_scores
 from unmask.tasks.task import Prediction, Thresholds, likeliest
 from unmask.tasks.trained import (
     check_blocks_word,

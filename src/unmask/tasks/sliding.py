@@ -1,6 +1,5 @@
 """Scores of every pixel of a picture of any size, from windows that slide over it."""
 
-import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -10,33 +9,12 @@ from torch.nn import functional as F
 
 from unmask.contracts import Size
 from unmask.patches import size_of
+from unmask.tasks.canvas import on_canvas
 
 ScoreWindows = Callable[[Shaped[Tensor, "b c h w"]], Float[Tensor, "b classes h w"]]
 """Class scores of every pixel of windows."""
 
 _MOST_VALUES = 2**25  # scores that are resized to the original size at a time: 128 MiB
-
-
-def on_canvas(
-    images: Shaped[Tensor, "b c h w"], sizes: Int[Tensor, "b 2"] | None, canvas: Size
-) -> Shaped[Tensor, "b c new_h new_w"]:
-    """Images padded at the right and at the bottom to `canvas`, or to their own size if that is larger.
-
-    Padding is missing, as is what lies outside of `sizes`, so the encoder sees the mean of the channel there (see
-    `patches.filled`). uint8 images cannot say so: they become floats between 0 and 1, unless nothing is padded.
-    """
-    height, width = size_of(images)
-    right, bottom = max(0, canvas.width - width), max(0, canvas.height - height)
-    if sizes is None and not right and not bottom:
-        return images
-    values = images / 255 if images.dtype == torch.uint8 else images
-    values = F.pad(values, (0, right, 0, bottom), value=math.nan)
-    if sizes is None:
-        return values
-    sizes = sizes.to(values.device)
-    rows, columns = (torch.arange(side, device=values.device) for side in size_of(values))
-    inside = (rows[:, None] < sizes[:, 0, None, None]) & (columns < sizes[:, 1, None, None])
-    return values.masked_fill(~inside[:, None], math.nan)
 
 
 def corners(size: Size, window: Size, stride: Size) -> list[tuple[int, int]]:
