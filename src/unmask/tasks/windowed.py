@@ -9,7 +9,7 @@ from functools import partial
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -60,7 +60,7 @@ class WindowedBlocks(nn.Module):
     def forward(
         self,
         encoder: VisionTransformer,
-        images: Float[Tensor, "b c h w"],
+        images: Shaped[Tensor, "b c h w"],
         kept: Float[Tensor, "halves b 1 1"] | None = None,
     ) -> Float[Tensor, "b d rows columns"]:
         """The map after the last block, without class tokens and without the final norm.
