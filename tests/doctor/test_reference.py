@@ -27,7 +27,7 @@ def at(loss: float, point: int = POINTS) -> Curve:
 @pytest.mark.parametrize(
     ("loss", "severity", "words"),
     [
-        (0.7, "fine", "0.7 after 100% of the run; 4 reference runs of this kind, on other images, have 0.7 to 1"),
+        (0.7, "fine", "0.7 after 100% of the run; 4 reference runs of this kind have 0.7 to 1"),
         (1.0, "fine", ""),
         (1.29, "note", "it lies above them all"),
         (1.31, "warning", ""),

@@ -206,7 +206,7 @@ def test_wrong_settings_are_refused() -> None:
         Detect(drop_path=1.5)
     with pytest.raises(SettingsError, match="window must be at least 1, got 0"):
         Detect(window=0)
-    with pytest.raises(SettingsError, match="trained_blocks must be all or 0, got 'half'"):
+    with pytest.raises(SettingsError, match="--trained-blocks must be all or 0, got 'half'"):
         Detect(trained_blocks="half")
     beit = ViT(patch_size=8, embed_dim=24, depth=1, num_heads=3, blocks=BeitBlocks())
     encoder = beit.build(problems.Size(16, 16), 3, problems.statistics(3))

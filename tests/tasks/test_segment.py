@@ -311,6 +311,6 @@ def test_wrong_settings_are_refused() -> None:
         replace(LINEAR, trained_blocks="3").check(2)
     with pytest.raises(SettingsError, match="stride must be above 0 and at most 1, got 0"):
         replace(LINEAR, stride=0.0)
-    with pytest.raises(SettingsError, match="trained_blocks must be all, half or a number"):
+    with pytest.raises(SettingsError, match="--trained-blocks must be all, half or a number"):
         replace(LINEAR, trained_blocks="most")
     assert NoNorms().least_images == 1

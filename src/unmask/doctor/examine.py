@@ -80,7 +80,7 @@ def _of_images(
     objective = recipe.objective
     if not isinstance(objective, Hiding):
         return findings
-    few = images[:_GUESSED]
+    few = _few(images)
     masks = draw_masks(
         objective.masking, few, recipe.encoder_grid(), generator(few.device, "doctor", 0)
     )
@@ -104,6 +104,12 @@ def _of_images(
             )
         )
     return findings
+
+
+def _few(images: Shaped[Tensor, "b c h w"]) -> Shaped[Tensor, "f c h w"]:
+    """Some of the images, spread evenly, because neighbours are often of one class."""
+    count = min(_GUESSED, len(images))
+    return images[torch.linspace(0, len(images) - 1, count).long()]
 
 
 def _amount(recipe: Recipe, images: int) -> list[Finding]:
@@ -145,7 +151,7 @@ def _of_weights(
         or not isinstance(objective, Reconstructing)
     ):
         return findings, None
-    few = images[:_GUESSED]
+    few = _few(images)
     guesses = weights.guesses_of(objective, few, run.seed)
     if guesses is not None:
         findings.append(weights.differ(guesses, too_early=too_early))

@@ -14,7 +14,8 @@ from unmask.training.optimizers import AdamW
 
 Lines = Sequence[dict[str, float]]
 
-_ENOUGH = 100  # steps after the warm-up before a loss tells something
+# steps after the warm-up before a loss tells something; on circuit boards 164 were too few
+_ENOUGH = 200
 _DEAD = 0.985  # share of the dead loss; a healthy run of normalised patches is below it within a few hundred steps
 _LAST = 0.1  # share of the steps whose mean is the loss at the end
 _JUMP = 1.3  # the loss at the end relative to the best of the run

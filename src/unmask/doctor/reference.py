@@ -120,7 +120,7 @@ def beside_references(own: Curve, others: Sequence[Curve]) -> list[Finding]:
         return []
     now, low, high = own.loss[-1], min(values), max(values)
     seen = (
-        f"{now:.3g} after {place / POINTS:.0%} of the run; {len(values)} reference runs of this kind, on other images, "
+        f"{now:.3g} after {place / POINTS:.0%} of the run; {len(values)} reference runs of this kind "
         f"have {low:.3g} to {high:.3g} there"
     )
     if low <= now <= high:
