@@ -10,7 +10,6 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import tyro
 
-from unmask.annotations import is_dense
 from unmask.console.arguments import parse
 from unmask.console.bars import progress_on
 from unmask.console.classes import (
@@ -50,6 +49,7 @@ from unmask.spec import to_json
 from unmask.tasks.classify import Accuracy
 from unmask.tasks.task import Score, ScoreOfClasses
 from unmask.training.hardware import find_device
+from unmask.traits import Locating
 
 _SHOWN = 20  # images listed on the console
 
@@ -116,7 +116,7 @@ def main(arguments: list[str]) -> int:
         check_writable(Path(args.out))
     use_threads(args.threads)
     predictor = _loaded(args.run, args.device)
-    if is_dense(predictor.tuned.job.annotations):
+    if isinstance(predictor.tuned.module, Locating):
         return _locate(predictor, args)
     if args.tiles:
         raise SettingsError(
@@ -198,7 +198,7 @@ def predict(
         device: cpu, cuda, cuda:1, mps, or auto.
     """
     predictor = _loaded(str(run), device)
-    if is_dense(predictor.tuned.job.annotations):
+    if isinstance(predictor.tuned.module, Locating):
         raise SettingsError(
             f"{run} locates things in images; use unmask.load({str(run)!r}).detect(images) or .segment(images)"
         )

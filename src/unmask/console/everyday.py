@@ -64,13 +64,13 @@ EVERYDAY = {
         ("out", "masking", "ratio", "mask", "seed", "device", "threads", "json"),
     ),
     "finetune": Page(
-        "Train a classifier on labelled images, from a pretrained encoder or from scratch: all of the encoder, its last "
-        "blocks, or only a head. Scores it on test images.",
+        "Train an encoder on labelled images, or a new one from scratch, and score it on test images. Class folders "
+        "give a classifier, class maps segmentation, and COCO, YOLO or Pascal VOC a detector.",
         (
             "unmask finetune runs/NAME animals",
             "unmask finetune runs/NAME animals --trained-blocks 1 --epochs 20",
             "unmask finetune scratch animals",
-            "unmask finetune runs/NAME photos --labels-file labels.csv",
+            "unmask finetune runs/NAME street    # pictures with class maps or boxes",
         ),
         (
             "recipe",
@@ -80,6 +80,7 @@ EVERYDAY = {
             "image-size",
             "lr",
             "labels-file",
+            "task",
             "resume",
             "out",
             "seed",
@@ -88,15 +89,15 @@ EVERYDAY = {
         ),
     ),
     "predict": Page(
-        "Print classes and probabilities of images, using a fine-tuned run. If the true classes are known, "
+        "Classify images, or find objects or class maps in them, using a fine-tuned run. If the truth is known, "
         "the predictions are scored too.",
         (
             "unmask predict runs/NAME photo.jpg",
             "unmask predict runs/NAME photos --out predictions.csv",
-            "unmask predict runs/NAME photos --top 1",
+            "unmask predict runs/NAME map.png --tiles      # objects in a large picture",
             "unmask predict runs/NAME photos --json",
         ),
-        ("top", "out", "labels-file", "data-kind", "device", "threads", "json"),
+        ("top", "out", "tiles", "labels-file", "data-kind", "device", "threads", "json"),
     ),
     "evaluate": Page(
         "Measure how good an encoder is on labelled images, beside random weights and raw pixels. "

@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask.annotations import ClassLabels, ClassMaps, MultiLabels, ObjectLabels
+from unmask.annotations import ClassMaps, ObjectLabels
 from unmask.bar import with_bar
 from unmask.contracts import Masking, Size
 from unmask.data.annotated import pictures_alone
@@ -42,7 +42,7 @@ from unmask.spec import kind_of
 from unmask.targets.pixels import Levels
 from unmask.tasks.detections import Detections
 from unmask.training.hardware import memory_available
-from unmask.traits import Hiding, Masked, Predicting, Reconstructing
+from unmask.traits import Hiding, Locating, Masked, Predicting, Reconstructing
 
 _USABLE = 0.4
 """Share of the memory that patch tokens may fill; putting the batches together takes the same again."""
@@ -158,7 +158,7 @@ class Model:
         Raises:
             RunError: for all other weights.
         """
-        tuned = self._tuned(ClassLabels, MultiLabels)
+        tuned = self._tuned(None)
         recipe = tuned.job.recipe
 
         def view(image: Any) -> Tensor:
@@ -190,20 +190,22 @@ class Model:
             found += [locate(tuned, picture, tiles) for picture in self.checked(batch)]
         return found
 
-    def _tuned(self, *needs: type) -> Tuned:
-        """The fine-tuned module, if it learned from one of these kinds of annotations.
+    def _tuned(self, located: type | None) -> Tuned:
+        """The fine-tuned module, if it locates what these annotations hold; None: if it judges whole images.
 
         Raises:
-            RunError: if it did not; with the method to call.
+            RunError: if it does not; with the method to call.
         """
         classifier = self.classifier if self.classes else None
         assert classifier is not None
-        kind = classifier.tuned.job.annotations
-        if not isinstance(kind, needs):
-            method = "segment" if isinstance(kind, ClassMaps) else "predict"
-            method = "detect" if isinstance(kind, ObjectLabels) else method
+        tuned = classifier.tuned
+        method = "predict"
+        if isinstance(tuned.module, Locating):
+            method = "segment" if isinstance(tuned.job.annotations, ClassMaps) else "detect"
+        wanted = {None: "predict", ClassMaps: "segment", ObjectLabels: "detect"}[located]
+        if method != wanted:
             raise RunError(f"{self.about} was fine-tuned for another task; use .{method}(images)")
-        return classifier.tuned
+        return tuned
 
     def __repr__(self) -> str:
         return described(self.about, self._facts())

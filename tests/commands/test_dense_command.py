@@ -1,0 +1,186 @@
+"""Segmentation and detection through the commands: from the data to the score, predictions and Python."""
+
+import csv
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from commands.said import Unmask
+from PIL import Image
+from reference.dense import WRITERS, Thing, coco, picture, write_coco
+from runs import tiny
+
+import unmask as package
+from unmask.console import train
+from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
+from unmask.training.logbook import read_log
+
+QUICK = ["--threads", "1", "--workers", "0", "--batch-size", "2"]
+SMALL = [
+    "--image-size", "16", "--encoder.patch-size", "4", "--encoder.embed-dim", "24",
+    "--encoder.depth", "4", "--encoder.num-heads", "3",
+]  # fmt: skip
+RECIPES = {
+    "maps": "segment-ti8",
+    "coco": "detect-mini",
+    "yolo": "detect-mini",
+    "voc": "detect-mini",
+}
+PARTS = {
+    "maps": ["--task.head.channels", "8"],
+    "coco": ["--task.channels", "8", "--task.sampled", "16"],
+}
+PARTS |= {"yolo": PARTS["coco"], "voc": PARTS["coco"]}
+
+
+def tuned(unmask: Unmask, kind: str, out: Path, data: Path, *more: str) -> str:
+    """What a short fine-tuning run says."""
+    said = unmask(
+        "finetune", "scratch", data, "--recipe", RECIPES[kind], "--out", out, "--epochs", "2",
+        *QUICK, *SMALL, *PARTS[kind], *more,
+    )  # fmt: skip
+    assert said.status == 0, said.err
+    return said.all
+
+
+def losses(root: Path) -> list[float]:
+    return [line["loss"] for line in read_log(RunFolder(root).log) if "loss" in line]
+
+
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("yolo", "voc")]
+
+
+@pytest.mark.parametrize("kind", ["maps", "coco", *SLOW])
+def test_from_the_data_to_predictions(kind: str, tmp_path: Path, unmask: Unmask) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    WRITERS[kind](data)
+    said = tuned(unmask, kind, out, data)
+    measure, found = ("mIoU", "pixels in") if kind == "maps" else ("AP", "objects in")
+    assert found in said
+    assert measure in said
+    assert torch.tensor(losses(out)).isfinite().all()
+    results = json.loads((out / "results.json").read_text())
+    assert results["images"] > 0
+    with (out / "classes.csv").open(newline="") as file:
+        assert len(list(csv.reader(file))) > 1
+    assert Image.open(out / "predictions.png").width > 300
+    assert Run.read(RunFolder(out), "finetune").recipe.task.needs.__name__ in (
+        "ClassMaps", "ObjectLabels",
+    )  # fmt: skip
+    shown = unmask("predict", out, data, "--out", tmp_path / "found", "--threads", "1")
+    assert shown.status == 0, shown.err
+    assert measure in shown.out
+    written = json.loads((tmp_path / "found" / "predictions.json").read_text())
+    assert ("classes" if kind == "maps" else "annotations") in written
+    file = tmp_path / "new.png"
+    picture(file)
+    for more in ([], ["--tiles"]):
+        answer = unmask("predict", out, file, "--json", *more, "--threads", "1")
+        assert answer.status == 0, answer.err
+        (entry,) = json.loads(answer.raw)["images"]
+        assert entry["image"] == "new.png"
+        assert ("shares" if kind == "maps" else "objects") in entry
+    model = package.load(out)
+    size = Image.open(file).size
+    if kind == "maps":
+        (maps,) = model.segment(file)
+        assert maps.classes.shape == size[::-1]
+        label = Image.open(out / "predictions-new" / "maps" / "new.png")
+        assert np.array_equal(np.array(label), maps.classes.numpy())
+        assert set(np.unique(np.array(label))) <= set(range(len(maps.names)))
+    else:
+        (objects,) = model.detect(file)
+        assert objects.boxes.shape[1] == 4
+        assert bool((objects.boxes[:, 2] <= size[0]).all())
+    method, other = ("segment", "detect") if kind == "maps" else ("detect", "segment")
+    with pytest.raises(package.RunError, match=rf"use \.{method}\(images\)"):
+        getattr(model, other)(file)
+    with pytest.raises(package.RunError, match=rf"use \.{method}\(images\)"):
+        model.predict(file)
+
+
+@pytest.mark.parametrize("kind", ["maps", "coco"])
+def test_a_stopped_run_goes_on_bit_for_bit(
+    kind: str, tmp_path: Path, unmask: Unmask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, whole, halves = tmp_path / "data", tmp_path / "whole", tmp_path / "halves"
+    WRITERS[kind](data)
+    tuned(unmask, kind, whole, data)
+    real = train.training
+
+    def interrupted(*args: Any) -> Iterator[Any]:
+        for report in real(*args):
+            if report.step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield report
+
+    monkeypatch.setattr(train, "training", interrupted)
+    words = (
+        "finetune",
+        "scratch",
+        data,
+        "--recipe",
+        RECIPES[kind],
+        "--out",
+        halves,
+        "--epochs",
+        "2",
+    )
+    said = unmask(*words, *QUICK, *SMALL, *PARTS[kind])
+    assert said.status == 128 + signal.SIGTERM
+    monkeypatch.setattr(train, "training", real)
+    said = unmask("finetune", "--resume", halves)
+    assert said.status == 0, said.err
+    tiny.assert_same_end(RunFolder(halves), RunFolder(whole))
+    one, other = (json.loads((root / "results.json").read_text()) for root in (halves, whole))
+    for changing in ("images_per_second",):
+        one.pop(changing), other.pop(changing)
+    assert one == other
+
+
+def test_the_task_may_be_forced(tmp_path: Path, unmask: Unmask) -> None:
+    data = tmp_path / "data"
+    names = [f"{animal}/{number}.png" for animal in ("cats", "dogs") for number in range(3)]
+    for name in names:
+        picture(data / "train" / name)
+    (data / "annotations").mkdir()
+    content = coco({name: [Thing((1, 2, 3, 4))] for name in names})
+    (data / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    said = tuned(unmask, "coco", tmp_path / "run", data, "--task", "detect")
+    assert "box AP" in said
+    wrong = unmask("finetune", "scratch", data, "--task", "segment", *QUICK)
+    assert "--task segment needs class maps beside the pictures" in wrong.err
+    wrong = unmask("finetune", "scratch", data, "--task", "paint", *QUICK)
+    assert "--task must be classify, segment or detect" in wrong.err
+    wrong = unmask("finetune", "scratch", data, "--task", "detect", "--data-kind", "coco", *QUICK)
+    assert "not both" in wrong.err
+
+
+def test_recipes_for_other_annotations_are_refused(tmp_path: Path, unmask: Unmask) -> None:
+    WRITERS["maps"](tmp_path / "maps")
+    for recipe in ("finetune-ti4", "detect-mini"):
+        wrong = unmask("finetune", "scratch", tmp_path / "maps", "--recipe", recipe, *QUICK)
+        assert wrong.status == 1
+        assert "come with class maps; leave out --recipe" in wrong.err
+    wrong = unmask("finetune", "scratch", "digits", "--recipe", "segment-ti8", *QUICK)
+    assert "come with classes of whole images; leave out --recipe" in wrong.err
+
+
+def test_odd_pictures_train_and_are_predicted(tmp_path: Path, unmask: Unmask) -> None:
+    """No object, one pixel, another size, and a class that training never shows."""
+    things = {
+        "0.png": [],
+        "1.png": [Thing((5, 5, 1, 1))],
+        "2.png": [Thing((0, 0, 20, 10))],
+        "3.png": [Thing((1, 2, 3, 4))],
+    }
+    write_coco(tmp_path / "data", coco(things))
+    said = tuned(unmask, "coco", tmp_path / "run", tmp_path / "data")
+    assert "no objects" in said
