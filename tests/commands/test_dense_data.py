@@ -120,7 +120,7 @@ def test_pretraining_sees_the_pictures_alone_and_resumes(
         "pretrain", tmp_path / "data", "--recipe", recipe, "--epochs", "1", "--out", out, *QUICK
     )
     assert done.status == 0, done.err
-    assert f"{COUNT} colour in" in done.out
+    assert f"{COUNT} colour images in" in done.out
     assert f"pictures alone are used; annotations ({kind}) are not read" in done.out
     spec = json.loads((out / "spec.json").read_text())
     assert (spec["images"], spec["data"]["kind"]) == (COUNT, kind)

@@ -39,6 +39,7 @@ FLAGS = {
     "--save-every-minutes",
     "--max-set-aside",
     "--lr",
+    "--task",
     "--model",
     "--patch-size",
     "--no-report",

@@ -97,7 +97,7 @@ def test_count_is_the_float_product_truncated(patches: int, ratio: float) -> Non
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 1.5, -0.2, math.nan])
 def test_ratio_outside_its_range_is_refused(masking: Any, ratio: float) -> None:
     bounds = "be a finite number" if math.isnan(ratio) else "lie between 0 and 1"
-    with pytest.raises(SettingsError, match=f"ratio must {bounds}, got {ratio}; MAE uses 0.75"):
+    with pytest.raises(SettingsError, match=f"ratio must {bounds}, got {ratio:g}; MAE uses 0.75"):
         masking(ratio=ratio)
 
 

@@ -1,6 +1,7 @@
 """Multi-label classification: loss, average precision, thresholds and F1 against literal loops."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,8 +9,8 @@ from reference import problems
 from torch import Tensor
 
 from unmask.annotations import ClassLabels, ClassMaps, MultiLabels, ObjectLabels, Unlabelled
-from unmask.errors import DataError, SettingsError
-from unmask.tasks import Classify, MultiLabel, Segment, task_for
+from unmask.errors import SettingsError
+from unmask.tasks import Classify, Detect, MultiLabel, Segment, task_for
 from unmask.tasks.classify import Counting
 from unmask.tasks.multilabel import MeanAveragePrecision, Ranking
 
@@ -139,7 +140,9 @@ def test_a_task_follows_from_the_annotations() -> None:
     several = task_for(task, MultiLabels(names=NAMES))
     assert several == MultiLabel(trained_blocks="1", drop_path=0.2)
     assert task_for(task, ClassMaps(names=NAMES)) == Segment(trained_blocks="1", drop_path=0.2)
-    with pytest.raises(DataError, match="there is no task for annotations of kind 'objects' yet"):
+    all_blocks = replace(task, trained_blocks="all")
+    assert task_for(all_blocks, ObjectLabels(names=NAMES)) == Detect(drop_path=0.2)
+    with pytest.raises(SettingsError, match="a detector trains the encoder as a whole or not"):
         task_for(task, ObjectLabels(names=NAMES))
 
 

@@ -17,10 +17,16 @@ from unmask.training.hardware import (
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "xpu", "nonsense", "meta:nonsense"])
+@pytest.mark.parametrize("name", ["xpu", "nonsense", "meta:nonsense"])
+def test_a_word_that_is_no_device_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"--device must be cpu, cuda .*got '{name}'"):
+        find_device(name)
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu:99"])
 def test_a_device_that_is_not_here_lists_those_that_are(name: str) -> None:
     with pytest.raises(
-        ResourceError, match=f"--device {name} cannot be used here .*this machine has cpu"
+        ResourceError, match=r"--device cuda:99 cannot be used here .*this machine has cpu"
     ):
         find_device(name)
 

@@ -64,8 +64,8 @@ EVERYDAY = {
         ("out", "masking", "ratio", "mask", "seed", "device", "threads", "json"),
     ),
     "finetune": Page(
-        "Train an encoder on labelled images, or a new one from scratch, and score it on test images. Class folders "
-        "give a classifier, class maps segmentation, and COCO, YOLO or Pascal VOC a detector.",
+        "Train an encoder, or a new one, on labelled images, and score it: class folders give a classifier, "
+        "class maps segmentation, COCO, YOLO or VOC detection.",
         (
             "unmask finetune runs/NAME animals",
             "unmask finetune runs/NAME animals --trained-blocks 1 --epochs 20",
