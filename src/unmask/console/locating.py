@@ -25,7 +25,6 @@ from unmask.runs.examples import LEAST_SCORE, painted
 from unmask.runs.locate import locate
 from unmask.runs.predict import Predictor, truth_of
 from unmask.tasks.detections import Detections
-from unmask.tasks.task import Scoring
 from unmask.traits import Tabular
 
 _SHOWN = 20  # pictures listed on the console
@@ -52,7 +51,7 @@ def predict_located(
 ) -> None:
     """Locate, print, and write into the folder `out`; scores too where annotations are known."""
     kind = predictor.tuned.job.annotations
-    scoring: Scoring = predictor.tuned.job.recipe.task.scoring(kind)
+    scoring: Any = predictor.tuned.job.recipe.task.scoring(kind)
     lines, entries, known = list[str](), list[dict[str, Any]](), 0
     files = _Files(out, kind)
     for one in counted(pictures, total, "predicting"):
