@@ -94,7 +94,18 @@ def test_from_the_data_to_predictions(kind: str, tmp_path: Path, unmask: Unmask)
         (entry,) = json.loads(answer.raw)["images"]
         assert entry["image"] == "new.png"
         assert ("shares" if kind == "maps" else "objects") in entry
+    twin = tmp_path / "other" / "new.png"
+    picture(twin)
+    both = unmask("predict", out, file, twin, "--out", tmp_path / "both", "--threads", "1")
+    assert both.status == 0, both.err
+    drawn = sorted(path.name for path in (tmp_path / "both" / "pictures").iterdir())
+    assert drawn == ["new-2.png", "new.png"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    refused = unmask("predict", out, file, "--out", tmp_path / "mine", "--threads", "1")
+    assert "mine exists already and holds other files" in refused.err
     model = package.load(out)
+    assert (".segment(images)" if kind == "maps" else ".detect(images)") in repr(model)
     shape = opened(file).shape[:2]
     if kind == "maps":
         (maps,) = model.segment(file)

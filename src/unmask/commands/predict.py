@@ -200,7 +200,7 @@ def predict(
     predictor = _loaded(str(run), device)
     if isinstance(predictor.tuned.module, Locating):
         raise SettingsError(
-            f"{run} locates things in images; use unmask.load({str(run)!r}).detect(images) or .segment(images)"
+            f"{run} locates things in images; use unmask.load({str(run)!r}).{predictor.tuned.method}(images)"
         )
     labels = None if labels_file is None else str(labels_file)
     if isinstance(images, str | Path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from unmask.annotations import annotated_words, is_dense
+from unmask.annotations import ClassMaps, annotated_words, is_dense
 from unmask.console.arguments import Peek
 from unmask.console.classes import (
     ClassFiles,
@@ -131,7 +131,7 @@ def say_finetuning(
     )
 
 
-def say_done(run: Run, folder: RunFolder, _: Images, outcome: Outcome | None) -> None:
+def say_done(run: Run, folder: RunFolder, images: Images, outcome: Outcome | None) -> None:
     """Print the scores, which files were written, and what to type next."""
     assert outcome is not None
     files = _files(folder)
@@ -146,7 +146,11 @@ def say_done(run: Run, folder: RunFolder, _: Images, outcome: Outcome | None) ->
             console.print(f"written: {path}")
     use = typed("predict", folder.root, *data_words(run.data))
     if isinstance(run.data, Held):
-        use = f"unmask.load({str(folder.root)!r}).predict(images)"
+        is_map = isinstance(images.train.annotations, ClassMaps)
+        method = (
+            ("segment" if is_map else "detect") if isinstance(outcome.score, Tabular) else "predict"
+        )
+        use = f"unmask.load({str(folder.root)!r}).{method}(images)"
     console.print(f"done: {folder.root}\nuse it:  {use}")
 
 

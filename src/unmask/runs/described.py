@@ -9,10 +9,8 @@ from unmask.formats.model import ModelSpec
 from unmask.runs.weights import shape_of
 
 
-def facts_of(
-    spec: ModelSpec, rebuilds: bool, classes: tuple[str, ...] | None, device: torch.device
-) -> dict[str, str]:
-    """A line for each thing that one asks of a model first."""
+def facts_of(spec: ModelSpec, use: tuple[str, str], device: torch.device) -> dict[str, str]:
+    """A line for each thing that one asks of a model first; `use` is what it has beside its encoder, and how to call it."""
     statistics = spec.statistics
     height, width = spec.image_size
     facts = {
@@ -21,11 +19,7 @@ def facts_of(
         "mean": _numbers(statistics.mean),
         "deviation": f"{_numbers(statistics.std)} ({statistics.source})",
     }
-    if classes is None:
-        facts["decoder"] = "yes: .reconstruct(image)" if rebuilds else "no: .embed(images)"
-    else:
-        facts["classes"] = f"{listed(classes)}: .predict(images)"
-    return {**facts, "device": str(device)}
+    return {**facts, use[0]: use[1], "device": str(device)}
 
 
 def described(title: str, facts: dict[str, str]) -> str:

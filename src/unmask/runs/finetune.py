@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unmask.annotations import DENSE, AnyAnnotations, dense_words, is_dense
+from unmask.annotations import DENSE, AnyAnnotations, ClassMaps, dense_words, is_dense
 from unmask.channels import ChannelStatistics, Statistics
 from unmask.contracts import Batch, ImageSource
 from unmask.data import AnySource
@@ -236,6 +236,13 @@ class Tuned(NamedTuple):
                 picture = self.statistics.stretched(image)
                 found.append(Example(picture, known, located, chosen.name(position)))
         return tuple(found)
+
+    @property
+    def method(self) -> str:
+        """The method of a loaded model that predicts with this module."""
+        if not isinstance(self.module, Locating):
+            return "predict"
+        return "segment" if isinstance(self.job.annotations, ClassMaps) else "detect"
 
     def thresholds(self, source: ImageSource, hardware: Hardware) -> tuple[float, ...] | None:
         """The thresholds that the task chooses on these images; all processes compute the same ones."""

@@ -10,7 +10,6 @@ from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask.annotations import ClassMaps, ObjectLabels
 from unmask.bar import with_bar
 from unmask.contracts import Masking, Size
 from unmask.data.annotated import pictures_alone
@@ -23,7 +22,7 @@ from unmask.data.statistics import read_as
 from unmask.data.views import center_crop
 from unmask.data.walk import LARGEST_FILE, check_file
 from unmask.encoders.vit import VisionTransformer
-from unmask.errors import DataError, ResourceError, RunError, SettingsError
+from unmask.errors import DataError, ResourceError, RunError, SettingsError, listed
 from unmask.masking import AnyMasking, draw_masks
 from unmask.masking.squares import side_of
 from unmask.masks import PatchMask
@@ -42,7 +41,7 @@ from unmask.spec import kind_of
 from unmask.targets.pixels import Levels
 from unmask.tasks.detections import Detections
 from unmask.training.hardware import memory_available
-from unmask.traits import Hiding, Locating, Masked, Predicting, Reconstructing
+from unmask.traits import Hiding, Masked, Predicting, Reconstructing
 
 _USABLE = 0.4
 """Share of the memory that patch tokens may fill; putting the batches together takes the same again."""
@@ -158,7 +157,7 @@ class Model:
         Raises:
             RunError: for all other weights.
         """
-        tuned = self._tuned(None)
+        tuned = self._tuned("predict")
         recipe = tuned.job.recipe
 
         def view(image: Any) -> Tensor:
@@ -177,35 +176,31 @@ class Model:
         Raises:
             RunError: for all other weights.
         """
-        return self._locate(images, ObjectLabels, tiles)
+        return self._locate(images, "detect", tiles)
 
     def segment(self, images: Images, *, tiles: bool = False) -> list[ClassMap]:
         """The class of each pixel of images, by a run that was fine-tuned for segmentation; arguments are as in `detect`."""
-        return [ClassMap(found, self.classes) for found in self._locate(images, ClassMaps, tiles)]
+        return [ClassMap(found, self.classes) for found in self._locate(images, "segment", tiles)]
 
-    def _locate(self, images: Images, needs: type, tiles: bool) -> list[Any]:
-        tuned = self._tuned(needs)
+    def _locate(self, images: Images, method: str, tiles: bool) -> list[Any]:
+        tuned = self._tuned(method)
         found: list[Any] = []
         for _, batch in in_batches(self._opened(images), self.spec.channels, self.read, 1).batches:
             found += [locate(tuned, picture, tiles) for picture in self.checked(batch)]
         return found
 
-    def _tuned(self, located: type | None) -> Tuned:
-        """The fine-tuned module, if it locates what these annotations hold; None: if it judges whole images.
+    def _tuned(self, method: str) -> Tuned:
+        """The fine-tuned module, if it is for this method.
 
         Raises:
-            RunError: if it does not; with the method to call.
+            RunError: if it is for another; with its name.
         """
         classifier = self.classifier if self.classes else None
         assert classifier is not None
-        tuned = classifier.tuned
-        method = "predict"
-        if isinstance(tuned.module, Locating):
-            method = "segment" if isinstance(tuned.job.annotations, ClassMaps) else "detect"
-        wanted = {None: "predict", ClassMaps: "segment", ObjectLabels: "detect"}[located]
-        if method != wanted:
-            raise RunError(f"{self.about} was fine-tuned for another task; use .{method}(images)")
-        return tuned
+        right = classifier.tuned.method
+        if right != method:
+            raise RunError(f"{self.about} was fine-tuned for another task; use .{right}(images)")
+        return classifier.tuned
 
     def __repr__(self) -> str:
         return described(self.about, self._facts())
@@ -215,8 +210,11 @@ class Model:
         return described_in_html(self.about, self._facts())
 
     def _facts(self) -> dict[str, str]:
-        classes = None if self.classifier is None else self.classifier.names
-        return facts_of(self.spec, self._objective is not None, classes, self.device)
+        use = "decoder", "yes: .reconstruct(image)" if self._objective else "no: .embed(images)"
+        if self.classifier is not None:
+            names, method = self.classifier.names, self.classifier.tuned.method
+            use = "classes", f"{listed(names)}: .{method}(images)"
+        return facts_of(self.spec, use, self.device)
 
     @property
     def objective(self) -> Reconstructing:

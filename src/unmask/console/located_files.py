@@ -1,0 +1,131 @@
+"""The files that `unmask predict` writes for segmentation and detection."""
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unmask.annotations import AnyAnnotations, ClassMaps
+from unmask.console.output import writing
+from unmask.files import write_text
+from unmask.pictures.located import class_colors
+from unmask.pictures.sheet import to_rgb
+from unmask.runs.examples import painted
+from unmask.runs.predict import Predictor
+from unmask.tasks.detections import Detections
+
+MARK = "predictions.json"
+"""The file by which a folder of predictions is known."""
+
+_LARGEST = 1600  # pixels of a drawn picture's longer side
+_BYTE = 256
+
+
+class Pictured(NamedTuple):
+    """A picture to look at."""
+
+    name: str
+    pixels: Tensor
+    known: Any
+    """Its annotation, if it is of the run's kind and classes; else None."""
+
+
+class LocatedFiles:
+    """The files of predictions: pictures, and maps or detections."""
+
+    def __init__(self, out: Path, kind: AnyAnnotations) -> None:
+        self.out, self.kind = out, kind
+        self._names: set[str] = set()
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+        with writing(out):
+            (out / "pictures").mkdir(parents=True, exist_ok=True)
+            if isinstance(kind, ClassMaps):
+                (out / "maps").mkdir(exist_ok=True)
+            write_text(out / MARK, "{}")
+
+    def write(self, one: Pictured, found: Any, predictor: Predictor) -> None:
+        """The files of a picture."""
+        flat = self._free(one.name)
+        picture = predictor.tuned.statistics.stretched(one.pixels)
+        with writing(self.out):
+            to_rgb(painted(picture, found, self.kind, _LARGEST)).save(
+                self.out / "pictures" / f"{flat}.png"
+            )
+            if isinstance(self.kind, ClassMaps):
+                _map_image(found, len(self.kind.names)).save(self.out / "maps" / f"{flat}.png")
+                return
+        number = len(self._images) + 1
+        height, width = one.pixels.shape[-2:]
+        self._images.append({"id": number, "file_name": one.name, "width": width, "height": height})
+        self._annotations += _annotations(found, number, len(self._annotations) + 1)
+
+    def _free(self, name: str) -> str:
+        """The name of a picture as that of a file, different from all before."""
+        flat = "__".join(part for part in PurePosixPath(name).with_suffix("").parts if part != "/")
+        free, number = flat, 1
+        while free in self._names:
+            number += 1
+            free = f"{flat}-{number}"
+        self._names.add(free)
+        return free
+
+    def finish(self) -> None:
+        """The file of all detections, or of the classes of maps."""
+        names = self.kind.names
+        content: dict[str, Any] = {"classes": list(names)}
+        if not isinstance(self.kind, ClassMaps):
+            categories = [
+                {"id": number, "name": name} for number, name in enumerate(names, start=1)
+            ]
+            content = {
+                "images": self._images,
+                "annotations": self._annotations,
+                "categories": categories,
+            }
+        with writing(self.out):
+            write_text(self.out / MARK, json.dumps(content))
+
+
+def _map_image(classes: Tensor, count: int) -> Image.Image:
+    """The number of each pixel's class as a picture with a palette; of more than 256 classes as 16-bit values."""
+    if count > _BYTE:
+        return Image.fromarray(classes.numpy().astype(np.uint16))
+    image = Image.fromarray(classes.numpy().astype(np.uint8), "P")
+    image.putpalette([level for color in class_colors(count) for level in color])
+    return image
+
+
+def _annotations(found: Detections, image: int, first: int) -> list[dict[str, Any]]:
+    """Detections as COCO's annotations, each with its score."""
+    rows: list[dict[str, Any]] = []
+    for row, (box, score, number) in enumerate(
+        zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True)
+    ):
+        left, top, right, bottom = (round(side, 2) for side in box)
+        entry: dict[str, Any] = {
+            "id": first + row,
+            "image_id": image,
+            "category_id": number + 1,
+            "bbox": [left, top, round(right - left, 2), round(bottom - top, 2)],
+            "area": round((right - left) * (bottom - top), 2),
+            "iscrowd": 0,
+            "score": round(score, 4),
+        }
+        if found.masks is not None:
+            entry |= {"area": int(found.masks[row].sum()), "segmentation": _runs(found.masks[row])}
+        rows.append(entry)
+    return rows
+
+
+def _runs(mask: Tensor) -> dict[str, Any]:
+    """A mask as COCO's uncompressed run lengths: column by column, beginning with pixels outside."""
+    flat = mask.T.flatten().to(torch.int8)
+    ends = torch.nonzero(torch.diff(flat)).flatten() + 1
+    bounds = torch.cat([torch.zeros(1, dtype=torch.long), ends, torch.tensor([len(flat)])])
+    counts = torch.diff(bounds).tolist()
+    return {"size": list(mask.shape), "counts": [0, *counts] if len(flat) and flat[0] else counts}
