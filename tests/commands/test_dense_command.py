@@ -201,3 +201,29 @@ def test_odd_pictures_train_and_are_predicted(tmp_path: Path, unmask: Unmask) ->
     write_coco(tmp_path / "data", coco(things))
     said = tuned(unmask, "coco", tmp_path / "run", tmp_path / "data")
     assert "no objects" in said
+
+
+def test_frozen_protocols_on_class_maps(tmp_path: Path, unmask: Unmask) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    WRITERS["maps"](data)
+    tuned(unmask, "maps", out, data)
+    said = unmask("evaluate", out, data, "--threads", "1")
+    assert said.status == 0, said.err
+    assert all(words in said.out for words in ("pretrained", "random init", "raw pixels", "mIoU"))
+    assert "protocol knn: pictures and maps squashed to 16 x 16" in said.out
+    (file,) = (out / "evaluations").glob("knn-*.json")
+    stored = json.loads(file.read_text())
+    assert stored["rows"][0]["arm"] == "pretrained"
+    assert len(stored["rows"]) == 4
+    assert stored["command"].startswith("unmask evaluate")
+    alone = unmask(
+        "evaluate", out, data, "--protocol", "capi-logistic", "--control", "none", "--json",
+        "--threads", "1",
+    )  # fmt: skip
+    assert alone.status == 0, alone.err
+    (row,) = json.loads(alone.raw)["rows"]
+    assert 0 <= row["mean_iou"] <= 1
+    wrong = unmask("evaluate", out, data, "--protocol", "finetune")
+    assert "--protocol finetune is not for class maps" in wrong.err
+    wrong = unmask("evaluate", out, "digits", "--protocol", "capi-knn")
+    assert "--protocol capi-knn is for pictures with class maps, and digits has none" in wrong.err

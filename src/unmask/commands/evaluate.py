@@ -13,10 +13,8 @@ from unmask.console.comparison import comparison_tables, say_comparison, write_c
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.judged import Evaluation, Judged
 from unmask.console.judging import EvaluationRequest, all_judged
-from unmask.console.output import (
-    check_writable,
-    console,
-)
+from unmask.console.judging_dense import dense_result, evaluate_dense, finish_dense
+from unmask.console.output import check_writable, console
 from unmask.console.scores import (
     place_of_scores,
     say_scores,
@@ -25,7 +23,7 @@ from unmask.console.scores import (
     write_scores,
 )
 from unmask.console.wrong_calls import explained
-from unmask.data.kinds import as_source
+from unmask.data.kinds import as_source, find_source, kind_of
 from unmask.errors import SettingsError, typed
 from unmask.evaluation.frozen import Control
 from unmask.evaluation.protocols import (
@@ -37,6 +35,11 @@ from unmask.runs.batches import Images
 
 _SEEDS = 3
 
+Named = Literal[
+    "knn", "logistic", "linear", "attentive", "partial", "finetune", "ladder", "capi-knn", "capi-logistic",
+]  # fmt: skip
+"""The protocols for whole images, and those for class maps."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
@@ -46,12 +49,14 @@ class Arguments:
     """A run, or weights of unmask, a published MAE, timm or transformers."""
 
     data: tyro.conf.Positional[str | None] = None
-    """Labelled images: a folder of class folders (train/ and test/ or val/ are used), or digits."""
+    """Labelled images: a folder of class folders (train/ and test/ or val/ are used), pictures with class maps, or
+    digits."""
 
-    protocol: Protocol = "knn"
+    protocol: Named = "knn"
     """On frozen features: knn (cosine, k = 20, temperature 0.07), logistic (on scaled features), linear
     (the paper's probe), attentive (a learned query over patch tokens). Trained: partial (the last block),
-    finetune (everything), ladder (0, half, 1, 2, 4, ... all blocks)."""
+    finetune (everything), ladder (0, half, 1, 2, 4, ... all blocks). Of pictures with class maps, on frozen patch
+    features: knn, linear, capi-knn, capi-logistic."""
 
     labels: str = "all"
     """Labels of each class to learn from: numbers, percentages, or all, such as 1,5,10%,all."""
@@ -113,6 +118,8 @@ def main(arguments: list[str]) -> int:
     paths, data = _words(args)
     path = Path(args.out) if args.out else place_of_scores(paths, _name(args, data))
     check_writable(path)
+    if "maps" in (args.data_kind, kind_of(data)):
+        return _dense(args, paths, data, path, typed("evaluate", *arguments))
     judged = all_judged(paths, _request(args, data))
     judged = [one._replace(command=typed("evaluate", *arguments)) for one in judged]
 
@@ -129,6 +136,23 @@ def main(arguments: list[str]) -> int:
         for path in written:
             console.print(f"written: {path}")
         say_verdicts(judged)
+    return 0
+
+
+def _dense(args: Arguments, paths: list[str], data: str, path: Path, command: str) -> int:
+    """Scores on class maps."""
+    if len(paths) > 1:
+        raise SettingsError("class maps are for one encoder at a time; leave out --encoders")
+    rows = evaluate_dense(
+        paths[0],
+        find_source(data, "maps"),
+        args.protocol,
+        seed=args.seed,
+        controls="none" if args.control == "none" else "all",
+        device=args.device,
+    )
+    result = dense_result(rows, paths[0], data, command)
+    finish_dense(rows, result, path, args.json)
     return 0
 
 
@@ -202,8 +226,13 @@ def evaluate(
 
 def _request(args: Arguments, data: str) -> EvaluationRequest:
     """What the flags ask for."""
+    protocol = args.protocol
+    if protocol == "capi-knn" or protocol == "capi-logistic":
+        raise SettingsError(
+            f"--protocol {protocol} is for pictures with class maps, and {data} has none; for whole images take knn"
+        )
     question = Question(
-        protocol=args.protocol,
+        protocol=protocol,
         labels=tuple(args.labels.split(",")),
         seeds=args.seeds,
         seed=args.seed,

@@ -112,7 +112,7 @@ def main(arguments: list[str]) -> int:
         raise SettingsError(
             "which images? give image files, or a folder: `unmask predict RUN FOLDER`"
         )
-    if args.out is not None:
+    if args.out is not None and not Path(args.out).is_dir():  # a folder is for what is located
         check_writable(Path(args.out))
     use_threads(args.threads)
     predictor = _loaded(args.run, args.device)
@@ -122,6 +122,8 @@ def main(arguments: list[str]) -> int:
         raise SettingsError(
             "--tiles is for runs that segment or detect, and this one classifies whole images"
         )
+    if args.out is not None:
+        check_writable(Path(args.out))
     with progress_on(notes):
         predictions, pictures = _predictions(
             predictor, args.images, args.data_kind, args.labels_file

@@ -1,0 +1,108 @@
+"""`unmask evaluate` on class maps: frozen patch features under a protocol that is printed beside every score."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from unmask.annotations import ClassMaps
+from unmask.console.bars import progress_on
+from unmask.console.output import console, loaded, matched, notes, say_left_out, writing
+from unmask.console.scores import write_json
+from unmask.data import AnySource
+from unmask.data.annotated import found_in
+from unmask.data.labelled import open_labelled, with_channels
+from unmask.errors import SettingsError, did_you_mean
+from unmask.evaluation.dense import DenseRow, dense_rows
+from unmask.evaluation.dense_protocols import DENSE_PROTOCOLS
+from unmask.spec import to_json
+
+
+def evaluate_dense(
+    encoder: str,
+    data: AnySource,
+    protocol: str,
+    *,
+    seed: int,
+    controls: Literal["all", "none"],
+    device: str,
+) -> list[DenseRow]:
+    """The scores of an encoder and of the controls on class maps.
+
+    Raises:
+        SettingsError: if the protocol is not for class maps, or the data have other annotations.
+    """
+    if protocol not in DENSE_PROTOCOLS:
+        raise SettingsError(
+            f"--protocol {protocol} is not for class maps; {did_you_mean(protocol, DENSE_PROTOCOLS)}. To train on them: "
+            "`unmask finetune ENCODER DATA`"
+        )
+    with progress_on(notes):
+        model = loaded(encoder, device)
+        labelled = open_labelled(data, seed, (ClassMaps,))
+        say_left_out(labelled.train, notes)
+        if (found := found_in(labelled.train)) is not None:
+            for line in found.lines():
+                notes.print(line)
+        channels, trained_on = model.spec.channels, f"{encoder} was trained on"
+        train = matched(labelled.train, channels, trained_on)
+        test = with_channels(labelled.test, channels, trained_on)
+        rows = dense_rows(
+            DENSE_PROTOCOLS[protocol],
+            model.encoder,
+            model.spec,
+            train,
+            test,
+            seed=seed,
+            controls=controls,
+            device=model.device,
+        )
+        return list(rows)
+
+
+def say_dense(rows: list[DenseRow]) -> None:
+    """Print a table of the scores, and the protocol in words."""
+    table = Table("encoder", "features", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("mIoU", "pixels right", "setting"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        score = row.score
+        figures = f"{score.mean_iou:.2%}", f"{score.pixel_accuracy:.2%}", row.setting
+        table.add_row(row.arm, row.feature, *figures)
+    first = rows[0].score
+    table.add_row(
+        "largest class everywhere", "", f"{first.chance:.2%}", f"{first.majority:.2%}", ""
+    )
+    console.result(table)
+    console.print(f"protocol  {rows[0].stamp}")
+
+
+def dense_result(rows: list[DenseRow], encoder: str, data: str, command: str) -> dict[str, Any]:
+    """The scores as JSON."""
+    arms = [
+        {
+            "arm": row.arm,
+            "features": row.feature,
+            "setting": row.setting,
+            "seconds": round(row.seconds, 1),
+            **to_json(row.score),
+        }
+        for row in rows
+    ]
+    return {
+        "encoder": encoder, "data": data, "command": command, "protocol": rows[0].stamp, "rows": arms,
+    }  # fmt: skip
+
+
+def finish_dense(rows: list[DenseRow], result: dict[str, Any], path: Path, as_json: bool) -> None:
+    """Print and write."""
+    if as_json:
+        print(json.dumps(result, indent=1))
+    else:
+        say_dense(rows)
+    with writing(path):
+        write_json(path, result)
+    if not as_json:
+        console.print(f"written: {path}")
