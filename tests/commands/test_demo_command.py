@@ -94,7 +94,7 @@ def test_demo(unmask: Unmask, short: None) -> None:
 
     again = unmask("demo", "--epochs", "1", "--seeds", "1", "--out", "shown")
     assert again.status == 1
-    assert "already holds a run" in again.err
+    assert "shown holds a demo already" in again.err
 
 
 @pytest.mark.parametrize("flags", [["--seeds", "0"], ["--epochs", "0"], ["--epochs", "-1"]])

@@ -184,7 +184,7 @@ PRETRAIN = ["--recipe", f"{tiny.__file__}:RECIPE", "--threads", "1", "--workers"
 COVERAGE = [
     *("finetune", "jepa", "data", "--data-kind", "masked-folder", "task:coverage"),
     *("views:random-crop", "test-views:center-crop"),
-    *("--epochs", "20", "--batch-size", "4", "--threads", "1", "--workers", "0"),
+    *("--epochs", "20", "--batch-size", "4", "--lr", "0.2", "--threads", "1", "--workers", "0"),
 ]
 COMMANDS: list[list[str]] = [
     [*SALIENT, *PRETRAIN, "--out", "salient"],
@@ -296,7 +296,10 @@ def test_the_results_hold_the_closeness(place: Path, name: str) -> None:
 @pytest.mark.slow
 def test_what_they_say(place: Path) -> None:
     _, said = ended(place, COMMANDS[0])
-    assert "16 with class maps of 2 classes for training, 4 for testing (20% of the images" in said
+    assert (
+        "16 images with class maps of 2 classes for training, 4 for testing (20% of the images"
+        in said
+    )
     assert "test      closeness " in said
     answers = (place / "answers.csv").read_text().splitlines()
     assert len(answers) == 21
@@ -308,7 +311,7 @@ def test_what_does_not_fit_is_refused(place: Path) -> None:
     for words, message in zip(
         COMMANDS[-2:],
         (
-            "trained_blocks is all or 0 for coverage, got '1'",
+            "trained-blocks is all or 0 for coverage, got '1'",
             "comes with class maps, but this task",
         ),
         strict=True,

@@ -18,12 +18,14 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes of the page's runs: those of the tests."""
-    pretrain, finetune = "unmask.commands.pretrain", "unmask.commands.finetune"
+    start = "unmask.console.pretraining_start"
     named = SimpleNamespace(recipe=tiny.RECIPE)
-    monkeypatch.setattr(f"{pretrain}.choose_recipe", lambda *_: ("tiny", "it is a test"))
-    monkeypatch.setattr(f"{pretrain}.RECIPES", {"tiny": named})
-    monkeypatch.setattr(f"{pretrain}.with_smaller_parts", lambda recipe, *_: recipe)
-    monkeypatch.setattr(f"{finetune}._recipe", lambda *_: ("tiny", tiny_transfer.TRANSFER))
+    monkeypatch.setattr(f"{start}.choose_recipe", lambda *_: ("tiny", "it is a test"))
+    monkeypatch.setattr(f"{start}.RECIPES", {"tiny": named})
+    monkeypatch.setattr("unmask.commands.pretrain.with_smaller_parts", lambda recipe, *_: recipe)
+    monkeypatch.setattr(
+        "unmask.commands.finetune.recipe_of", lambda *_: ("tiny", tiny_transfer.TRANSFER)
+    )
     monkeypatch.setattr("unmask.console.hardware.cores", lambda: 1)
     monkeypatch.setattr("unmask.console.hardware.free_cores", lambda: 1)
     # the page has classes without annotations

@@ -19,8 +19,11 @@ def check_places(command: str, line: Line) -> None:
     if "resume" not in line.flags:  # then words say where the images are now, see `resumed_images`
         for flag, word in _words(command, line):
             _check(command, flag, word)
+    texts = {
+        each.path for each in every_flag(command) if isinstance(each, Flag) and each.type == "str"
+    }
     for name, words in line.flags.items():
-        for word in words:
+        for word in words if name in texts else ():  # --images of compare is a number
             try:
                 _check(command, name, word)
             except UnmaskError as error:
