@@ -184,7 +184,20 @@ PRETRAIN = ["--recipe", f"{tiny.__file__}:RECIPE", "--threads", "1", "--workers"
 COVERAGE = [
     *("finetune", "jepa", "data", "--data-kind", "masked-folder", "task:coverage"),
     *("views:random-crop", "test-views:center-crop"),
-    *("--epochs", "20", "--batch-size", "4", "--lr", "0.2", "--threads", "1", "--workers", "0"),
+    *(
+        "--epochs",
+        "20",
+        "--batch-size",
+        "4",
+        "--lr",
+        "0.2",
+        "--image-size",
+        "8",
+        "--threads",
+        "1",
+        "--workers",
+        "0",
+    ),
 ]
 COMMANDS: list[list[str]] = [
     [*SALIENT, *PRETRAIN, "--out", "salient"],

@@ -118,7 +118,7 @@ def main(arguments: list[str]) -> int:
     paths, data = _words(args)
     path = Path(args.out) if args.out else place_of_scores(paths, _name(args, data))
     check_writable(path)
-    if "maps" in (args.data_kind, kind_of(data)):
+    if (args.data_kind or kind_of(data)) == "maps":
         return _dense(args, paths, data, path, typed("evaluate", *arguments))
     judged = all_judged(paths, _request(args, data))
     judged = [one._replace(command=typed("evaluate", *arguments)) for one in judged]
