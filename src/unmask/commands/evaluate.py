@@ -49,8 +49,7 @@ class Arguments:
     """A run, or weights of unmask, a published MAE, timm or transformers."""
 
     data: tyro.conf.Positional[str | None] = None
-    """Labelled images: a folder of class folders (train/ and test/ or val/ are used), pictures with class maps, or
-    digits."""
+    """Labelled images: class folders (in train/ and test/ or val/), pictures with class maps, or digits."""
 
     protocol: Named = "knn"
     """On frozen features: knn (cosine, k = 20, temperature 0.07), logistic (on scaled features), linear

@@ -36,6 +36,9 @@ Values = dict[str, Any]
 """The values of a spec as in spec.json; a value that is missing is the default of its field."""
 
 
+_WIDEST = 64  # columns of the choices of a flag; more are named in its help alone
+
+
 @dataclass(frozen=True, kw_only=True)
 class Flag:
     """A flag with a value, a switch, or a word without a flag."""
@@ -79,7 +82,8 @@ class Flag:
         if self.positional:
             return self.path.upper() + ("..." if self.many else "")
         if self.type == "choice":
-            return "|".join(self.choices)
+            words = "|".join(self.choices)
+            return words if len(words) <= _WIDEST else self.path.rpartition(".")[2].upper()
         names = {"int": "N", "float": "X", "size": "SIZE", "bool": "", "str": "TEXT"}
         return " ".join([_METAVARS.get(self.path, names[self.type])] * self.count)
 
