@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from unmask.annotations import ClassMaps, annotated_words, is_dense
+from unmask.annotations import annotated_words, is_dense
 from unmask.console.arguments import Peek
 from unmask.console.classes import (
     ClassFiles,
@@ -34,7 +34,7 @@ from unmask.recipes import (
     choose_transfer,
     find_transfer,
 )
-from unmask.runs.finetune import Finetune, for_annotations
+from unmask.runs.finetune import Finetune, for_annotations, method_for
 from unmask.runs.folder import RunFolder
 from unmask.runs.job import Images, Outcome
 from unmask.runs.plan import seconds_of_step
@@ -146,10 +146,7 @@ def say_done(run: Run, folder: RunFolder, images: Images, outcome: Outcome | Non
             console.print(f"written: {path}")
     use = typed("predict", folder.root, *data_words(run.data))
     if isinstance(run.data, Held):
-        is_map = isinstance(images.train.annotations, ClassMaps)
-        method = (
-            ("segment" if is_map else "detect") if isinstance(outcome.score, Tabular) else "predict"
-        )
+        method = method_for(images.train.annotations, isinstance(outcome.score, Tabular))
         use = f"unmask.load({str(folder.root)!r}).{method}(images)"
     console.print(f"done: {folder.root}\nuse it:  {use}")
 

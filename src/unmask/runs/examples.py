@@ -11,6 +11,7 @@ from torch import Tensor
 from unmask.annotations import AnyAnnotations, ClassMaps
 from unmask.contracts import ImageSource
 from unmask.data.labelled import Subset
+from unmask.data.picture_facts import evenly
 from unmask.pictures.located import small_enough, with_legend, with_map, with_objects
 from unmask.pictures.sheet import Row, sheet
 
@@ -34,8 +35,7 @@ class Example(NamedTuple):
 
 def chosen_for_examples(source: ImageSource) -> Subset:
     """Evenly spaced images."""
-    rows = np.linspace(0, len(source) - 1, min(_SHOWN, len(source))).round().astype(np.int64)
-    return Subset(source, rows)
+    return Subset(source, np.array(evenly(len(source), _SHOWN)))
 
 
 def example_sheet(examples: Sequence[Example], kind: AnyAnnotations) -> Image.Image:

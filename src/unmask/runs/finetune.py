@@ -177,6 +177,13 @@ def for_annotations(recipe: Transfer, annotations: AnyAnnotations) -> Transfer:
     return replace(recipe, task=task_for(recipe.task, annotations))
 
 
+def method_for(annotations: AnyAnnotations, locates: bool) -> str:
+    """The method of a loaded model that predicts such annotations; `locates`: where in an image something is."""
+    if not locates:
+        return "predict"
+    return "segment" if isinstance(annotations, ClassMaps) else "detect"
+
+
 class Tuned(NamedTuple):
     """A fine-tuned module with what it needs to process images."""
 
@@ -240,9 +247,7 @@ class Tuned(NamedTuple):
     @property
     def method(self) -> str:
         """The method of a loaded model that predicts with this module."""
-        if not isinstance(self.module, Locating):
-            return "predict"
-        return "segment" if isinstance(self.job.annotations, ClassMaps) else "detect"
+        return method_for(self.job.annotations, isinstance(self.module, Locating))
 
     def thresholds(self, source: ImageSource, hardware: Hardware) -> tuple[float, ...] | None:
         """The thresholds that the task chooses on these images; all processes compute the same ones."""
