@@ -160,7 +160,9 @@ def whole_image_only(
 
 def dense_words(kind: AnyAnnotations) -> str:
     """What annotations that say where something is are called in messages."""
-    return "class maps" if isinstance(kind, ClassMaps) else "boxes and masks"
+    if isinstance(kind, ClassMaps):
+        return "class maps"
+    return "boxes and masks" if isinstance(kind, ObjectLabels) and kind.masks else "boxes"
 
 
 def annotated_words(kind: AnyAnnotations) -> str:

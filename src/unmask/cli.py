@@ -18,6 +18,7 @@ GROUPS = {
         "demo": "pretrain on handwritten digits and show the benefit (two minutes)",
         "reconstruct": "hide parts of images and rebuild them",
         "predict": "print classes and probabilities of images",
+        "odd": "find images that are not like normal ones, and where",
     },
     "measure": {
         "evaluate": "measure how good an encoder is, on labelled images",

@@ -155,6 +155,29 @@ EVERYDAY = {
         ),
         ("out", "send"),
     ),
+    "odd": Page(
+        "Find what is odd: compare the patches of images with those of normal images. Scores each image, draws where it differs, and "
+        "takes its threshold from normal images alone.",
+        (
+            "unmask odd runs/NAME normal test",
+            "unmask odd runs/NAME normal test --image-size 448",
+            "unmask odd runs/NAME boards.json --aligned 1    # train and test",
+            "unmask odd odd-test new                         # the same memory",
+        ),
+        (
+            "image-size",
+            "alarms",
+            "aligned",
+            "good",
+            "maps",
+            "out",
+            "data-kind",
+            "seed",
+            "device",
+            "threads",
+            "json",
+        ),
+    ),
     "doctor": Page(
         "Look for what is wrong with a run, or with images before a run: what is seen, why it matters, what to change.",
         (

@@ -96,13 +96,13 @@ def pictures_of_source(
     return each(), len(source)
 
 
-def check_folder(out: Path) -> None:
-    """Refuse a folder of other things.
+def check_folder(out: Path, mark: str = MARK) -> None:
+    """Refuse a folder of other things; `mark` is the name of the file by which our own is known.
 
     Raises:
         SettingsError: if it holds files that this command did not write.
     """
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MARK).exists())):
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / mark).exists())):
         raise SettingsError(
             f"{out} exists already and holds other files; give another folder with --out"
         )

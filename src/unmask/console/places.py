@@ -43,6 +43,8 @@ def _words(command: str, line: Line) -> Iterator[tuple[str, str]]:
 
 
 def _check(command: str, name: str, word: str) -> None:
+    if command == "odd" and is_file(f"{word}/{_MEMORY}"):
+        return
     if name == "run":
         (check_run if command == "predict" else check_weights)(word)
     elif name == "encoders" and command == "evaluate":
@@ -77,6 +79,8 @@ _CHECKS: dict[str, Callable[[str], None]] = {
     "text": check_file,
 }
 """What must lie at the path in a word or flag, by its name."""
+
+_MEMORY = "memory.safetensors"  # of an earlier `unmask odd`, in place of an encoder
 
 _WORDS = {"encoder": "scratch", "labels-file": "none"}
 """Words that are no paths."""

@@ -1,0 +1,102 @@
+"""The memory of normal images as a file, with all that is needed to look at new images with the same encoder."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from unmask.contracts import Size
+from unmask.errors import DataError, SettingsError
+from unmask.evaluation.odd import Memory, OddRule, Threshold
+from unmask.evaluation.odd_run import Look
+from unmask.evaluation.store import facts_of, hash_of_tensors
+from unmask.files import parse_json, write_whole
+from unmask.spec import from_json, to_json
+from unmask.tensors import save_tensors
+
+FILE = "memory.safetensors"
+SCORES = "scores.json"
+"""The file by which a folder of scores is known."""
+
+_FORMAT = 1
+_NAMES = ("vectors", "places", "means", "normal")
+
+
+class Kept(NamedTuple):
+    """A memory from a file."""
+
+    memory: Memory
+    facts: dict[str, Any]
+
+    @property
+    def encoder(self) -> str:
+        """Where the encoder was."""
+        return str(self.facts["encoder"])
+
+    @property
+    def size(self) -> Size:
+        """The size at which images are looked at."""
+        return Size(*self.facts["size"])
+
+    def check(self, look: Look, encoder: str) -> None:
+        """Refuse another encoder.
+
+        Raises:
+            SettingsError: if its weights are others.
+        """
+        if hash_of_tensors(look.encoder.state_dict()) != self.facts["weights"]:
+            raise SettingsError(
+                f"{encoder} has other weights than the encoder that this memory was made with; name that one with --encoder"
+            )
+
+
+def save(path: Path, memory: Memory, look: Look, encoder: str, normal: Any) -> None:
+    """Write a memory; `encoder` is the path of the encoder, and `normal` the source of normal images."""
+    tensors = {name: getattr(memory, name) for name in _NAMES}
+    content = {
+        "format": _FORMAT,
+        "rule": to_json(memory.rule),
+        "grid": list(memory.grid),
+        "size": list(look.size),
+        "threshold": list(memory.threshold),
+        "heat": [memory.low, memory.high],
+        "encoder": encoder,
+        "weights": hash_of_tensors(look.encoder.state_dict()),
+        "seed": look.seed,
+        "normal": {"where": normal.where, **facts_of(normal)},
+        "checksum": hash_of_tensors(tensors),
+    }
+    header = {"odd": json.dumps(content)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda temporary: save_tensors(tensors, temporary, header))
+
+
+def load(path: Path) -> Kept:
+    """The memory in a file that `save` wrote.
+
+    Raises:
+        DataError: if the file is damaged, or of a newer version.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            facts = parse_json((file.metadata() or {})["odd"], str(path))
+            tensors = {name: file.get_tensor(name) for name in _NAMES}
+        if facts["format"] > _FORMAT:
+            raise DataError(f"format {facts['format']} is newer than {_FORMAT}")
+        if facts["checksum"] != hash_of_tensors(tensors):
+            raise DataError("the checksum is wrong")
+        low, high = facts["heat"]
+        memory = Memory(
+            rule=from_json(OddRule, facts["rule"]),
+            grid=Size(*facts["grid"]),
+            threshold=Threshold(*facts["threshold"]),
+            low=low,
+            high=high,
+            **tensors,
+        )
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError, DataError) as error:
+        raise DataError(
+            f"{path} holds no memory of normal images that can be used ({error}); run `unmask odd ENCODER NORMAL TEST` again"
+        ) from None
+    return Kept(memory, facts)
