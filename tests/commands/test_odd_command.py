@@ -106,6 +106,20 @@ def test_images_of_which_nothing_is_known(
     assert "images are odd (above" in said.out
 
 
+def test_other_shapes_and_sizes_are_warned_about(
+    parts: Path, trained: RunFolder, unmask: Unmask
+) -> None:
+    def warned(size: tuple[int, int]) -> str:
+        test = tiny.write_images(parts / f"{size[0]}", 2, size)
+        said = unmask("odd", trained.root, parts / "train", test, "--out", parts / "out", *ONE)
+        assert said.status == 0, said.err
+        return said.err
+
+    assert "those to look at 16 x 24; both are squashed" in warned((24, 16))
+    assert "those to look at 32 x 32: if they show things at other scales" in warned((32, 32))
+    assert "those to look at" not in warned((17, 16))
+
+
 def test_what_is_wrong_is_said(
     parts: Path, trained: RunFolder, images: Path, unmask: Unmask
 ) -> None:

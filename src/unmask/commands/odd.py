@@ -38,6 +38,11 @@ from unmask.pictures.drawing import drawn
 from unmask.runs.folder import RunFolder
 from unmask.runs.model import Model
 
+_STRETCH, _LARGER = (
+    1.1,
+    1.5,
+)  # ratios of shapes and of sizes from which on normal and test images differ
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
@@ -107,6 +112,7 @@ def main(arguments: list[str]) -> int:
         if kept is None:
             normal = _opened(normal_data, None, model, last=False)
             notes.print(f"normal    {len(normal):,} images in {normal.where}")
+            _warn_of_shapes(normal.typical_size(), test.typical_size(), look.size)
             found = list(_every_arm(args, look, normal, test, truth))
         else:
             normal = None
@@ -146,6 +152,21 @@ def main(arguments: list[str]) -> int:
         place = str(out) if kept is None else args.encoder
         console.print(f"for other images: {typed('odd', place)} IMAGES")
     return 0
+
+
+def _warn_of_shapes(normal: Size, test: Size, size: Size) -> None:
+    """Warn if normal and test images are squashed differently, so that the same things look different."""
+    (rows, columns), (height, width) = normal, test
+    if max(rows * width / (columns * height), columns * height / (rows * width)) > _STRETCH:
+        notes.warn(
+            f"normal images are about {columns} x {rows} pixels, those to look at {width} x {height}; both are squashed to "
+            f"{size.width} x {size.height}, so the same things look different and count as odd. Cut them to one shape"
+        )
+    elif max(rows / height, height / rows) > _LARGER:
+        notes.warn(
+            f"normal images are about {columns} x {rows} pixels, those to look at {width} x {height}: if they show things at "
+            "other scales, these count as odd"
+        )
 
 
 class _Arm(NamedTuple):
