@@ -19,6 +19,11 @@ GROUPS = {
         "reconstruct": "hide parts of images and rebuild them",
         "predict": "print classes and probabilities of images",
     },
+    "search": {
+        "embed": "make a vector of each picture, in a folder of Parquet files",
+        "search": "find the pictures that are most like others",
+        "duplicates": "find near-duplicates, and test pictures that stand in training",
+    },
     "measure": {
         "evaluate": "measure how good an encoder is, on labelled images",
         "report": "write the report of a run as one page, or compare runs",

@@ -5,9 +5,8 @@ whose shape follows from the encoder and the image size alone, in the slot that 
 Slots without an image hold zeros. Several threads compute several chunks at a time.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import groupby
 
 import torch
@@ -62,8 +61,7 @@ def in_chunks(
         whole[chosen] = part
         return tuple(result[chosen] for result in _detached(forward, whole))
 
-    with _one_thread_each(device) as run:
-        parts = list(run(one, range(len(rows))))
+    parts = _each(one, len(rows), device)
     return tuple(torch.cat(results) for results in zip(*parts, strict=True))
 
 
@@ -72,16 +70,16 @@ def _detached(forward: Forward, images: Tensor) -> tuple[Tensor, ...]:
     return forward(images)
 
 
-@contextmanager
-def _one_thread_each(device: torch.device) -> Generator[Callable[..., object]]:
-    """A `map` whose calls compute on one thread each, as many at a time as torch has threads."""
+def _each(
+    one: Callable[[int], tuple[Tensor, ...]], count: int, device: torch.device
+) -> list[tuple[Tensor, ...]]:
+    """The results of a number of calls, each on one thread, as many at a time as torch has threads."""
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
-        yield map
-        return
+        return list(map(one, range(count)))
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads) as pool:
-            yield pool.map
+            return list(pool.map(one, range(count)))
     finally:
         torch.set_num_threads(threads)

@@ -320,8 +320,8 @@ class Model:
             batch = self.checked(batch)
             positions = range(done, done + len(batch))
             chunk = chunk_for(self.encoder, size_of(batch), self.device)
-            results = in_chunks(forward, batch, positions, chunk, self.device)
-            yield Embedding(*(result.cpu() for result in results), tuple(names))
+            cls, mean, tokens = in_chunks(forward, batch, positions, chunk, self.device)
+            yield Embedding(cls.cpu(), mean.cpu(), tokens.cpu(), tuple(names))
             done += len(batch)
 
     def _batches(
