@@ -223,7 +223,9 @@ def _shared(
 
 def _state(report: Progress) -> State:
     where = f"{report.done:,} of {report.total:,} pictures"
-    words = (where, f"{report.unusable:,} unusable") if report.unusable else (where,)
+    words = (f"{report.rate:,.0f} a second",)
+    if report.unusable:
+        words += (f"{report.unusable:,} unusable",)
     return State(report.done, report.total, where, words)
 
 

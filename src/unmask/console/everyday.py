@@ -150,8 +150,8 @@ EVERYDAY = {
         (
             "unmask embed runs/NAME photos --out vectors",
             "unmask embed runs/NAME shards --out vectors --dtype float16",
-            "unmask embed timm_vit.safetensors photos --out vectors --pooling class",
-            "torchrun --nproc-per-node 4 -m unmask embed runs/NAME photos --out vectors",
+            "unmask embed vit.safetensors photos --out vectors --pooling class",
+            "unmask embed runs/NAME photos --out vectors --labels-file labels.csv",
         ),
         (
             "out",

@@ -19,13 +19,14 @@ from torch import Tensor
 from unmask.errors import SettingsError
 from unmask.progress import counted
 
-NEIGHBOURS = 10
+NEIGHBOURS = 20
 """The k of the rule; groups of more copies than that are still found, if their vectors are equal or a threshold is given."""
 
 FALSE_PAIRS = 0.05
 """Pairs that chance may give in the whole folder."""
 
 _AT_ONCE = 512  # rows that are compared with all others at a time
+_WIDEST = 20.0  # a row whose first neighbour of these is so many times nearer than the last has mostly copies around it
 _EQUAL = 1e-4
 """A distance that rounding explains: vectors of equal pictures."""
 
@@ -109,39 +110,28 @@ def fixed(score: float, count: int) -> Threshold:
 
 
 def intrinsic_dimension(distances: Float[Tensor, "n k"]) -> float:
-    """The median over rows of the maximum-likelihood estimate from the distances of their neighbours.
+    """The median over rows of the dimension m for which distances of neighbours are distributed as r^(m-1).
 
-    The nearer half of the neighbours is left out, because near-duplicates are among them. Equation 8 of the paper, between the
-    middle and the last neighbour: (k - j - 1) / sum of log (r_k / r_i).
+    The nearest quarter of the neighbours is left out, because near-duplicates are among them. With u = log(r_k / r) of the
+    others, the density of u is m exp(-m u) / (1 - exp(-m c)) on [0, c]. The likelihood of a row is largest where the mean of
+    u equals its expectation, which falls with m, so m is found by bisection. The median, because rows at the edge of a cluster
+    see a far lower dimension.
     """
-    half = distances[:, distances.shape[1] // 2 :].clamp(min=1e-12)
-    logs = (half[:, -1:] / half[:, :-1]).log().sum(1)
-    usable = logs > 0
-    if half.shape[1] < 3 or not bool(usable.any()):
+    far = distances[:, distances.shape[1] // 4 :].double()
+    far = far[(far[:, 0] > far[:, -1] / _WIDEST) & (far[:, 0] < far[:, -1])]
+    if far.shape[1] < 3 or not len(far):
         return 1.0
-    # truncated at the middle neighbour, so as many as there are distances between it and the last are seen
-    low, high = half[:, 0], half[:, -1]
-    known = usable & (high > low)
-    if not bool(known.any()):
-        return 1.0
-    estimates = _truncated(half[known])
-    return max(1.0, float(estimates.median()))
-
-
-def _truncated(half: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
-    """The dimension m for which distances between the first and the last are distributed as r^(m-1), by bisection.
-
-    With u = log(r_last / r), its mean over an interval [0, c] under the density m exp(-m u) / (1 - exp(-m c)) falls with m.
-    """
-    logs = (half[:, -1:] / half[:, 1:-1]).log().double()
-    mean, width = logs.mean(1), (half[:, -1] / half[:, 0]).log().double()
+    width = (far[:, -1] / far[:, 0]).log()
+    mean = (far[:, -1:] / far[:, 1:-1]).log().mean(1)
     low, high = torch.full_like(mean, 1e-3), torch.full_like(mean, 1e3)
-    for _ in range(60):
+    for _ in range(50):
         middle = (low * high).sqrt()
         expected = 1 / middle - width / torch.expm1(middle * width)
-        too_small = expected > mean
-        low, high = torch.where(too_small, middle, low), torch.where(too_small, high, middle)
-    return (low * high).sqrt().float()
+        low, high = (
+            torch.where(expected > mean, middle, low),
+            torch.where(expected > mean, high, middle),
+        )
+    return max(1.0, float(low.median()))
 
 
 def pairs(near_rows: Near, threshold: Threshold, hashes: Sequence[str]) -> list[Pair]:

@@ -117,8 +117,10 @@ def _fit(manifest: Manifest, parts: list[Facts], columns: pa.Table) -> tuple[Fit
     start = 0
     for part in counted(parts, len(parts), "reading vectors"):
         places = place[start : start + part.rows]
-        if (places >= 0).any():
-            chosen[torch.from_numpy(places[places >= 0])] = _floats(read_vectors(part))[places >= 0]
+        inside = places >= 0
+        if inside.any():
+            read = np.asarray(read_vectors(part)[inside], dtype=np.float32)
+            chosen[torch.from_numpy(places[inside])] = torch.from_numpy(read)
         start += part.rows
     return rule.fit(chosen), len(rows)
 

@@ -82,7 +82,10 @@ def write_part(path: Path, part: Part, facts: dict[str, Any], several: bool) -> 
     write_whole(
         path,
         lambda temporary: pq.write_table(
-            table, temporary, compression="none", use_dictionary=list(_SPARSE)
+            table,
+            temporary,
+            compression="none",
+            use_dictionary=list(_SPARSE),  # pyright: ignore[reportArgumentType]
         ),
     )
 

@@ -7,6 +7,7 @@ bits whichever process makes it, and a part that is there is never made again.
 
 import csv
 import io
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -75,6 +76,8 @@ class Progress(NamedTuple):
     done: int
     total: int
     unusable: int
+    rate: float
+    """Pictures a second."""
 
 
 def make_plan(folder: VectorsFolder, wanted: Manifest, pictures: Pictures, workers: int) -> Plan:
@@ -241,7 +244,7 @@ def embed(
     loader = partial(load, pictures, encoding.image_size, encoding.statistics)
     loaded = fetched(loader, [plan.numbers[rows.start : rows.stop] for _, rows in batches], workers)
     total, done, unusable = sum(len(rows) for _, rows in batches), 0, 0
-    building = _Building(plan, pictures)
+    building, started = _Building(plan, pictures), time.perf_counter()
     for (part, rows), batch in zip(batches, loaded, strict=True):
         building.add(rows, batch, _vectors(model, encoding, rows, batch))
         done += len(rows)
@@ -249,7 +252,7 @@ def embed(
         if rows.stop == plan.rows(part).stop:
             building.write(folder, part)
             building = _Building(plan, pictures)
-        yield Progress(done, total, unusable)
+        yield Progress(done, total, unusable, done / (time.perf_counter() - started))
 
 
 def _cut(rows: range, step: int) -> list[range]:
