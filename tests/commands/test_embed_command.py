@@ -217,10 +217,7 @@ class TestRefuses:
         Image.new("RGB", (9, 9)).save("data/05.png")
         said = unmask(*words)
         assert said.status == 1
-        assert (
-            "1 pictures have changed since they were embedded into v, the first is 05.png"
-            in said.err
-        )
+        assert "1 picture changed since v was made, the first is 05.png" in said.err
 
     def test_a_part_of_another_folder(
         self, unmask: Unmask, trained: RunFolder, images: Path, tmp_path: Path

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from unmask.data.loader import chunks, fetched
 from unmask.encoders.chunks import in_chunks
-from unmask.errors import DataError, RunError, SettingsError
+from unmask.errors import DataError, RunError, SettingsError, number_of
 from unmask.files import write_text
 from unmask.progress import counted
 from unmask.runs.model import Model
@@ -217,7 +217,7 @@ def _check_unchanged(
     if changed:
         split, name = pictures.key(changed[0])
         raise RunError(
-            f"{len(changed):,} pictures have changed since they were embedded into {folder.root}, the first is {name} "
+            f"{number_of(len(changed), 'picture')} changed since {folder.root} was made, the first is {name} "
             f"({split}); embed into another folder with --out"
         )
 
