@@ -297,6 +297,8 @@ class TestRefuses:
     ) -> None:
         said = unmask("embed", trained.root, images, "--out", images)
         assert "is neither empty nor a folder of vectors" in said.err
+        said = unmask("embed", trained.root, images, "--out", images / "vectors")
+        assert "is inside" in said.err
         assert "needs --out" in unmask("embed", trained.root, images).err
         said = unmask("embed", trained.root, images, "--out", "v", "--batch-size", 0)
         assert "--batch-size must be at least 1, got 0" in said.err

@@ -140,6 +140,31 @@ class TestSearch:
         monkeypatch.setattr("unmask.evaluation.vectors.write_whole", refuse)
         assert unmask("search", vectors, "data/dogs/03.png", "--json").raw == before
 
+    @pytest.mark.parametrize("kind", ["hnsw", "ivf-pq"])
+    def test_an_index_is_made_once_and_again_for_new_vectors(
+        self, unmask: Unmask, trained: RunFolder, kind: str
+    ) -> None:
+        pytest.importorskip("faiss")
+        tiny.write_images(Path("photos"), count=100)
+        embed = ("embed", trained.root, "photos", "--workers", 0, "--out", "v")
+        assert unmask(*embed).status == 0
+        words = ("search", "v", "photos/07.png", "--json", "--k", 5)
+        exact = json.loads(unmask(*words).raw)["queries"]
+        answer = json.loads(unmask(*words, "--index", kind).raw)
+        assert answer["queries"] == exact
+        assert answer["recall"] >= 0.9
+        index = Path(f"v/_index-{kind}.faiss")
+        made = index.stat().st_mtime_ns
+        assert json.loads(unmask(*words, "--index", kind).raw) == answer
+        assert index.stat().st_mtime_ns == made
+        tiny.write_images(Path("more"), count=3, seed=9)
+        for file in Path("more").iterdir():
+            file.rename(f"photos/new-{file.name}")
+        assert unmask(*embed).status == 0
+        said = unmask("search", "v", "photos/new-01.png", "--k", 1, "--index", kind, "--quiet")
+        assert said.out == "1.000 new-01.png train"
+        assert index.stat().st_mtime_ns > made
+
     @pytest.mark.parametrize(
         ("words", "message"),
         [

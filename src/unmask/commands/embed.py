@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -81,6 +82,7 @@ def main(arguments: list[str]) -> int:
     if args.workers is not None and args.workers < 0:
         raise SettingsError(f"--workers must be at least 0, got {args.workers}")
     folder = VectorsFolder(Path(args.out).expanduser())
+    _check_outside(folder.root, args.data)
     with together() as group:
         device = find_device(args.device)
         check_device(device)
@@ -99,6 +101,19 @@ def main(arguments: list[str]) -> int:
                     f"\nstopped; complete parts are kept; continue with:\n{typed('embed', *arguments)}"
                 )
             return 130
+
+
+def _check_outside(root: Path, data: str) -> None:
+    """Refuse a folder of vectors among the pictures, where its files would be read as input.
+
+    Raises:
+        SettingsError: with what to do instead.
+    """
+    pictures = Path(data).expanduser().resolve()
+    if pictures.is_dir() and pictures in root.resolve().parents:
+        raise SettingsError(
+            f"--out {root} is inside {data}, so its files would be read as input; choose a folder outside of it"
+        )
 
 
 def _source(args: Arguments, model: Model) -> AnySource:
@@ -140,20 +155,8 @@ def _run(
         plan = _joined(pictures, group)
         _shared(folder, plan, model, pictures, args, workers)
         return 0
-    with folder.lock() as note:
-        if note:
-            notes.note(note)
-        clear_unfinished(folder.root)
-        manifest = Manifest(
-            encoding=encoding_of(model, args.pooling, args.dtype),
-            whitened=args.whitened,
-            place=str(Path(args.encoder).absolute()),
-            about=f"{args.encoder} ({model.about})",
-            data=spec,
-            generations=(),
-            unmask_version=unmask.__version__,
-        )
-        plan = _planned(folder, manifest, pictures, workers, group)
+    with ExitStack() as stack:
+        plan = _planned(args, folder, model, spec, pictures, workers, group, stack)
         _say_plan(plan, pictures)
         started = time.perf_counter()
         _shared(folder, plan, model, pictures, args, workers)
@@ -165,19 +168,36 @@ _FAILED = "failed"
 
 
 def _planned(
-    folder: VectorsFolder, manifest: Manifest, pictures: Pictures, workers: int, group: Group
+    args: Arguments,
+    folder: VectorsFolder,
+    model: Model,
+    spec: AnySource,
+    pictures: Pictures,
+    workers: int,
+    group: Group,
+    stack: ExitStack,
 ) -> Plan:
-    """The plan of the first process, which the others get."""
+    """The plan of the first process, which the others get; the folder stays locked until the stack is closed."""
     try:
+        if note := stack.enter_context(folder.lock()):
+            notes.note(note)
+        clear_unfinished(folder.root)
+        manifest = Manifest(
+            encoding=encoding_of(model, args.pooling, args.dtype),
+            whitened=args.whitened,
+            place=str(Path(args.encoder).absolute()),
+            about=f"{args.encoder} ({model.about})",
+            data=spec,
+            generations=(),
+            unmask_version=unmask.__version__,
+        )
         plan = make_plan(folder, manifest, pictures, workers)
         begin(folder, plan)
     except BaseException:
         firsts(_FAILED, group)
         raise
-    firsts(
-        (to_json(plan.manifest), plan.numbers, plan.pending, names_hash(pictures, plan.numbers)),
-        group,
-    )
+    names = names_hash(pictures, plan.numbers)
+    firsts((to_json(plan.manifest), plan.numbers, plan.pending, names), group)
     return plan
 
 

@@ -212,4 +212,5 @@ def _faiss() -> Any:
         raise ResourceError(
             "--index needs faiss, which is not installed; run: pip install 'unmask[search]' (or leave out --index)"
         ) from None
+    faiss.omp_set_num_threads(torch.get_num_threads())
     return faiss
