@@ -164,7 +164,7 @@ WRONG = [
     ("pretrain p objective.target:tokenizer", "objective.target:tokenizer needs --objective.target.path"),
     ("embed p", "which encoder? `unmask embed runs/NAME p`"),
     ("encode p", "unknown command 'encode'; did you mean 'embed'?"),
-    ("search", "needs VECTORS"),
+    ("search", "VECTORS is missing: unmask search VECTORS IMAGES..."),
     ("export p", "unknown command 'export'; did you mean 'convert'?"),
     ("study gone.py:study p", "'gone.py:study' is not a study"),
     ("evaluate run:a p", "run:a"),
