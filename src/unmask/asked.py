@@ -133,6 +133,24 @@ def check_run(name: str) -> None:
         raise no_run(Path(name))
 
 
+def check_vectors(name: str) -> None:
+    """Refuse a word that names no folder of vectors.
+
+    Raises:
+        DataError: for an address.
+        RunError: for a path that does not exist, and for a folder without vectors.
+        SettingsError: for an empty name.
+    """
+    _check_typed(name)
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise missing(path, "give a folder that `unmask embed ENCODER DATA --out VECTORS` made")
+    if not (path / "_manifest.json").exists():
+        raise RunError(
+            f"{name} holds no vectors (no _manifest.json); make some with `unmask embed ENCODER DATA --out VECTORS`"
+        )
+
+
 def check_file(name: str) -> None:
     """Refuse a word that names no file.
 

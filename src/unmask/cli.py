@@ -20,6 +20,11 @@ GROUPS = {
         "predict": "print classes and probabilities of images",
         "odd": "find images that are not like normal ones, and where",
     },
+    "search": {
+        "embed": "make a vector of each picture, in a folder of Parquet files",
+        "search": "find the pictures that are most like others",
+        "duplicates": "find near-duplicates, and test pictures that stand in training",
+    },
     "measure": {
         "evaluate": "measure how good an encoder is, on labelled images",
         "report": "write the report of a run as one page, or compare runs",

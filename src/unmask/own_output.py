@@ -32,13 +32,13 @@ def is_run(folder: Path) -> bool:
 def called_as_ours(name: str, names: Collection[str]) -> bool:
     """Whether a picture is called as our commands call theirs, if nobody chose another name.
 
-    Those are a sheet, a loss curve, a confusion matrix, a sheet of mistakes, or a picture next to its figures. `names` are all in its folder.
+    Those are a sheet of reconstructions or of neighbours, a loss curve, a confusion matrix, a sheet of mistakes, or a picture next to its figures. `names` are all in its folder.
     """
     stem, ending = os.path.splitext(name)  # noqa: PTH122 - faster for a million files
     if ending.lower() != PICTURE:
         return False
     stem = stem.removesuffix("-sizes").removesuffix("-mistakes")
-    called = stem in ("sheet", "loss") or stem.startswith(("confusion-", "mistakes-"))
+    called = stem in ("sheet", "loss", "neighbours") or stem.startswith(("confusion-", "mistakes-"))
     return called or any(stem + end in names for end in _COMPANIONS)
 
 

@@ -108,9 +108,9 @@ def test_the_help_of_a_recipe_in_a_file(unmask: Unmask, recipe: list[str]) -> No
     assert "HEIGHTxWIDTH. (default: 8)" in said
 
 
-def test_top_help_has_four_groups(unmask: Unmask) -> None:
+def test_top_help_has_five_groups(unmask: Unmask) -> None:
     said = unmask("--help")
-    assert list(GROUPS) == ["learn", "look", "measure", "exchange"]
+    assert list(GROUPS) == ["learn", "look", "search", "measure", "exchange"]
     for group, names in GROUPS.items():
         assert f"\n{group}:\n" in said.raw
         assert all(f"\n  {name} " in said.raw for name in names)
@@ -162,7 +162,9 @@ WRONG = [
     ("reconstruct", "RUN is missing: unmask reconstruct RUN IMAGES..."),
     ("convert a b", "needs --to unmask|fair|timm|huggingface: the layout to write; fair is that of"),
     ("pretrain p objective.target:tokenizer", "objective.target:tokenizer needs --objective.target.path"),
-    ("embed p", "unknown command 'embed'; from Python: unmask.load(RUN).embed(FILES)"),
+    ("embed p", "which encoder? `unmask embed runs/NAME p`"),
+    ("encode p", "unknown command 'encode'; did you mean 'embed'?"),
+    ("search", "VECTORS is missing: unmask search VECTORS IMAGES..."),
     ("export p", "unknown command 'export'; did you mean 'convert'?"),
     ("study gone.py:study p", "'gone.py:study' is not a study"),
     ("evaluate run:a p", "run:a"),

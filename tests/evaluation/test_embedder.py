@@ -17,7 +17,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 import unmask
+from unmask.data import Digits
 from unmask.errors import RunError, SettingsError
+from unmask.evaluation.features import features
 from unmask.evaluation.vectors import PLAIN, VectorRule
 
 IMAGES, CLASSES = load_digits().images[:200] / 16, load_digits().target[:200]
@@ -37,6 +39,17 @@ def test_vectors_are_those_of_the_rule(run: Path) -> None:
     vectors = embedder.transform(IMAGES)
     assert (vectors.shape, vectors.dtype) == ((200, 4), np.float32)
     np.testing.assert_allclose(vectors, expected.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_evaluation_sees_the_same_bits(run: Path) -> None:
+    model, source = unmask.load(run), Digits().open("train")
+    spec = model.spec
+    cpu = torch.device("cpu")
+    found = features(model.encoder, source.decoded_to(3), spec.image_size, spec.statistics, cpu)
+    embedded = model.embed("digits", batch_size=10, patches=False)
+    count = len(source)
+    assert found.mean.equal(embedded.mean[:count])
+    assert found.cls.equal(embedded.cls[:count])
 
 
 def test_fitting_whitens_training_images_alone(run: Path) -> None:

@@ -37,7 +37,7 @@ EVERYTHING = (
     BASE
     | PARTS
     | METHODS
-    | {"runs", "evaluation", "text", "study", "report", "doctor", "console", "page"}
+    | {"runs", "evaluation", "vectors", "text", "study", "report", "doctor", "console", "page"}
 )
 
 ALLOWED: dict[str, set[str]] = {
@@ -48,6 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "recipes": BASE | PARTS | {"objectives", "tasks"},
     "runs": BASE | PARTS | {"objectives", "tasks", "formats", "recipes"},
     "evaluation": BASE | PARTS | METHODS | {"runs"},
+    "vectors": BASE | PARTS | METHODS | {"runs", "evaluation"},
     "text": BASE | PARTS | METHODS,
     "study": BASE | PARTS | METHODS | {"runs", "evaluation"},
     "report": BASE | PARTS | METHODS | {"runs"},
@@ -76,6 +77,7 @@ FENCED = {
     "onnx": {"formats/onnx.py"},
     "faster_coco_eval": {"tasks/average_precision.py"},
     "jinja2": {"report/page.py"},
+    "faiss": {"vectors/approximate.py"},
     "mlflow": {"report/sinks.py"},
     "trackio": {"report/sinks.py"},
     "wandb": {"report/sinks.py"},

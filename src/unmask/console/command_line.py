@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unmask.console.flag_table import Choice, every_flag, word_counts
+from unmask.console.flag_table import Choice, every_flag, repeatable, word_counts
 from unmask.errors import SettingsError
 
 KIND = re.compile(r"[a-z_.-]+:[a-z0-9-]+")
@@ -75,7 +75,10 @@ def split(arguments: Sequence[str], command: str | None = None) -> Line:
             name, equals, value = word[2:].partition("=")
             name = name.replace("_", "-")
             count = counts.get(name, 1)
-            flags[name] = [value] if equals else _taken(rest, count)
+            value_words = [value] if equals else _taken(rest, count)
+            flags[name] = (
+                [*flags.get(name, ()), *value_words] if name in repeatable() else value_words
+            )
         elif has_kinds and is_kind(word):
             path, _, kind = word.partition(":")
             chosen[path.replace("_", "-")] = kind

@@ -144,6 +144,50 @@ EVERYDAY = {
             "workers",
         ),
     ),
+    "embed": Page(
+        "Make a vector of each picture, in a folder of Parquet files that `unmask search` and pandas read. The same command "
+        "continues a folder, and adds new pictures.",
+        (
+            "unmask embed runs/NAME photos --out vectors",
+            "unmask embed runs/NAME shards --out vectors --dtype float16",
+            "unmask embed vit.safetensors photos --out vectors --pooling class",
+            "unmask embed runs/NAME photos --out vectors --labels-file labels.csv",
+        ),
+        (
+            "out",
+            "pooling",
+            "whitened",
+            "dtype",
+            "batch-size",
+            "labels-file",
+            "data-kind",
+            "workers",
+            "device",
+            "threads",
+        ),
+    ),
+    "search": Page(
+        "Find the pictures of a folder of vectors that are most like others, with a sheet of them. The search is exact "
+        "unless --index is given.",
+        (
+            "unmask search vectors photo.jpg",
+            "unmask search vectors a.jpg b.jpg --k 20 --out neighbours.png",
+            "unmask search vectors photo.jpg --where label=wheat --where split=train",
+            "unmask search vectors photo.jpg --json",
+        ),
+        ("k", "where", "queries", "index", "encoder", "data", "out", "device", "threads", "json"),
+    ),
+    "duplicates": Page(
+        "Find near-duplicates among the pictures of a folder of vectors, and pictures of the test split that also stand in "
+        "training.",
+        (
+            "unmask duplicates vectors",
+            "unmask duplicates vectors --across-splits",
+            "unmask duplicates vectors --threshold 0.95 --out pairs.csv",
+            "unmask duplicates vectors --json",
+        ),
+        ("across-splits", "threshold", "out", "data", "threads", "json"),
+    ),
     "report": Page(
         "Write the report of a run as one page, or compare several runs side by side. Training writes it too, unless "
         "--no-report is given.",

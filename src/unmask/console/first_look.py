@@ -94,6 +94,9 @@ _MEANT = {
     "convert": "export import load-weights",
     "bench": "benchmark speed profile",
     "pack": "shard webdataset",
+    "embed": "encode vectors features embeddings vectorize",
+    "search": "find query neighbours neighbors retrieve similar",
+    "duplicates": "dedup deduplicate dupes leaks",
     "study": "ablate ablation",
     "help recipes": "recipes recipe list models",
 }
@@ -106,10 +109,6 @@ def closest_command(wrong: str, known: dict[str, str], rest: list[str]) -> Setti
         command, words = named[0], [wrong, *rest]
         words.remove(command)
         return SettingsError(f"the command comes first; did you mean: {typed(command, *words)}")
-    if wrong == "embed":
-        return SettingsError(
-            "unknown command 'embed'; from Python: unmask.load(RUN).embed(FILES); `unmask --help` lists the commands"
-        )
     meant = next((right for right, others in _MEANT.items() if wrong in others.split()), None)
     near = meant or closest(wrong, known)
     question = f"did you mean {near!r}? " if near else ""

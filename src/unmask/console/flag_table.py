@@ -29,6 +29,9 @@ _METAVARS = {
     "channels": "A,B,C",
     "bands": "A,B,C",
     "only": "A,B,C",
+    "encoder": "WEIGHTS",
+    "queries": "FILE",
+    "where": "COLUMN=VALUE",
 }
 """Values in a help text, where the type says too little."""
 
@@ -68,7 +71,7 @@ class Flag:
     """Whether it is a word without a flag."""
 
     many: bool = False
-    """Whether it is any number of words."""
+    """Whether it is any number of words; of a flag, one each time that it is given."""
 
     default: Any = REQUIRED
     """Its value if it is not given."""
@@ -146,6 +149,17 @@ def word_counts() -> dict[str, int]:
                 count = 0 if flag.type == "bool" else flag.count
                 counts[flag.path] = max(count, counts.get(flag.path, 0))
     return counts
+
+
+@cache
+def repeatable() -> frozenset[str]:
+    """The flags that may be given several times, each time with one value."""
+    return frozenset(
+        flag.path
+        for command in table()["commands"]
+        for flag in every_flag(command)
+        if isinstance(flag, Flag) and flag.many and not flag.positional
+    )
 
 
 def recipe_root(command: str) -> str | None:

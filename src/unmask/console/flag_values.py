@@ -107,6 +107,8 @@ def value_of(flag: Flag, words: list[str]) -> Any:
             raise SettingsError(f"{name} is a switch, and takes no value")
         return True
     _present(flag.path, words, flag.metavar)
+    if flag.many:
+        return [_value(flag, word) for word in words]
     if len(words) != flag.count:
         raise SettingsError(f"{name} needs {flag.count} values: {name} {flag.metavar}")
     if flag.optional and words == ["None"]:

@@ -170,7 +170,7 @@ def _default(flag: Flag, start: Values) -> str:
 def _value(flag: Flag) -> str:
     if flag.default is REQUIRED:
         return "" if flag.positional else " (required)"
-    if flag.default is None or flag.type == "bool" or flag.positional:
+    if flag.default is None or flag.type == "bool" or flag.positional or flag.many:
         return ""
     value = flag.default
     if flag.type == "size":

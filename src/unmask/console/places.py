@@ -2,7 +2,14 @@
 
 from collections.abc import Callable, Iterator
 
-from unmask.asked import check_data, check_file, check_image, check_run, check_weights
+from unmask.asked import (
+    check_data,
+    check_file,
+    check_image,
+    check_run,
+    check_vectors,
+    check_weights,
+)
 from unmask.console.command_line import Line, is_file
 from unmask.console.flag_table import Flag, every_flag
 from unmask.errors import UnmaskError
@@ -75,6 +82,8 @@ _CHECKS: dict[str, Callable[[str], None]] = {
     "resume": check_run,
     "like": check_run,
     "labels-file": check_file,
+    "queries": check_file,
+    "vectors": check_vectors,
     "mask": check_file,
     "text": check_file,
 }

@@ -61,7 +61,9 @@ def _one_missing(command: str, own: list[Flag], word: str) -> SettingsError:
     else:
         which, line = "images", f"{typed(command, word)} {folder}"
     classes = (
-        "; FOLDER holds a folder for each class" if folder in line and folder == "FOLDER" else ""
+        "; FOLDER holds a folder for each class"
+        if folder in line and folder == "FOLDER" and command != "embed"
+        else ""
     )
     return SettingsError(f"which {which}? `{line}`{classes}")
 

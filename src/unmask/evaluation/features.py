@@ -10,6 +10,7 @@ from torch import Tensor
 from unmask.channels import ChannelStatistics
 from unmask.contracts import Encoder, ImageSource, Size
 from unmask.data.in_order import WHOLE_IMAGE, Unreadable, in_order
+from unmask.encoders.chunks import chunk_for, in_chunks
 from unmask.errors import ResourceError
 from unmask.progress import counted
 from unmask.training.hardware import best_workers, memory_available
@@ -99,12 +100,17 @@ def features(
     classes, means = (torch.empty(len(source), encoder.embed_dim) for _ in range(2))
     positions: list[int] = []
     unreadable: Unreadable = []
+
+    def forward(images: Tensor) -> tuple[Tensor, ...]:
+        encoded = encoder.encode(images)
+        return encoded.cls.mean(1), encoded.patches.mean(1)
+
+    chunk = chunk_for(encoder, size, device)
     for rows, images in whole_images(
         source, size, statistics, device, workers, positions, unreadable
     ):
-        encoded = encoder.encode(images)
-        classes[rows] = encoded.cls.mean(1)
-        means[rows] = encoded.patches.mean(1)
+        results = in_chunks(forward, images, positions[rows], chunk, device)
+        classes[rows], means[rows] = results
     count, labels = len(positions), labels_of(source, positions)
     return Features(classes[:count], means[:count], labels, torch.tensor(positions), unreadable)
 
@@ -128,12 +134,16 @@ def patch_tokens(
     tokens = torch.empty(check_room(encoder, source, size))
     positions: list[int] = []
     unreadable: Unreadable = []
+
+    def forward(images: Tensor) -> tuple[Tensor, ...]:
+        encoded = encoder.encode(images)
+        return (torch.cat([encoded.cls.mean(1, keepdim=True), encoded.patches], 1),)
+
+    chunk = chunk_for(encoder, size, device)
     for rows, images in whole_images(
         source, size, statistics, device, workers, positions, unreadable
     ):
-        encoded = encoder.encode(images)
-        tokens[rows, :1] = encoded.cls.mean(1, keepdim=True)
-        tokens[rows, 1:] = encoded.patches
+        (tokens[rows],) = in_chunks(forward, images, positions[rows], chunk, device)
     labels = labels_of(source, positions)
     return Tokens(tokens[: len(positions)], labels, torch.tensor(positions), unreadable)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource, Size
 from unmask.data.in_order import Unreadable
+from unmask.encoders.chunks import chunk_for, in_chunks
 from unmask.encoders.vit import VisionTransformer
 from unmask.evaluation.features import (
     Features,
@@ -68,8 +69,13 @@ def _vectors(
     vectors = torch.empty(len(source), encoder.embed_dim)
     positions: list[int] = []
     unreadable: Unreadable = []
+
+    def forward(images: Tensor) -> tuple[Tensor, ...]:
+        return (rule.pool(encoder, images, means),)
+
+    chunk = chunk_for(encoder, size, device)
     for rows, images in whole_images(source, size, statistics, device, None, positions, unreadable):
-        vectors[rows] = rule.pool(encoder, images, means).cpu()
+        (vectors[rows],) = in_chunks(forward, images, positions[rows], chunk, device)
     labels = labels_of(source, positions)
     return Vectors(vectors[: len(positions)], labels, torch.tensor(positions), unreadable)
 
@@ -87,7 +93,12 @@ def _position_means(
     sums = torch.zeros(grid.height * grid.width, encoder.embed_dim, dtype=torch.float64)
     positions: list[int] = []
     unreadable: Unreadable = []
-    for _, images in whole_images(source, size, statistics, device, None, positions, unreadable):
-        _, patches = tokens_at(encoder, images, block)
+
+    def forward(images: Tensor) -> tuple[Tensor, ...]:
+        return (tokens_at(encoder, images, block)[1],)
+
+    chunk = chunk_for(encoder, size, device)
+    for rows, images in whole_images(source, size, statistics, device, None, positions, unreadable):
+        (patches,) = in_chunks(forward, images, positions[rows], chunk, device)
         sums += patches.double().sum(0).cpu()
     return PositionMeans((sums / len(positions)).float(), unreadable)

@@ -46,7 +46,7 @@ LARGEST = 2 * 2**30
 WHOLE = 4 * 2**30
 """Largest size of a folder in bytes; the least recently used files are deleted."""
 
-_FORMAT = 3
+_FORMAT = 4
 _LIBRARIES = ("torch", "torchvision", "pillow", "torchcodec")  # they decode, resize and compute
 
 T = TypeVar("T", Features, Tokens, Vectors, PositionMeans)

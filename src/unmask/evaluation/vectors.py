@@ -193,6 +193,15 @@ class Fitted:
         centred = vectors - self.mean.to(vectors)
         return centred if self.directions is None else centred @ self.directions.to(vectors)
 
+    def inverse(self, vectors: Float[Tensor, "b k"]) -> Float[Tensor, "b d"]:
+        """Pooled vectors from whitened ones; where whitening cuts directions, those nearest that it keeps."""
+        if self.directions is None:
+            return vectors + self.mean.to(vectors)
+        # directions are orthogonal, each scaled, so the pseudoinverse is their transpose over the squared lengths
+        back = self.directions.double()
+        back = back / back.square().sum(0)
+        return (vectors.double() @ back.T + self.mean.double()).to(vectors.dtype)
+
     @torch.inference_mode()
     def of_images(
         self, encoder: VisionTransformer, images: Shaped[Tensor, "b c h w"]
@@ -221,12 +230,11 @@ class Fitted:
         return [path, readable]
 
 
-def load_fitted(path: Path, encoder: VisionTransformer) -> Fitted:
-    """The fitted rule of a file that `Fitted.save` wrote, for the weights that it was fitted for.
+def read_fitted(path: Path) -> tuple[Fitted, dict[str, Any]]:
+    """The fitted rule of a file that `Fitted.save` wrote, and the facts in its header.
 
     Raises:
         DataError: if the file is damaged, or of a newer version.
-        SettingsError: if it was fitted for other weights.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -236,13 +244,24 @@ def load_fitted(path: Path, encoder: VisionTransformer) -> Fitted:
             raise DataError(f"format {content['format']} is newer than {_FORMAT}")
         if content["checksum"] != hash_of_tensors(tensors):
             raise DataError("the checksum is wrong")
-        weights, rule = content["weights"], from_json(VectorRule, content["rule"])
+        rule = from_json(VectorRule, content["rule"])
         fitted = Fitted(rule, tensors["mean"], tensors.get("directions"), tensors.get("positions"))
     except (OSError, KeyError, TypeError, SafetensorError, DataError) as error:
         raise DataError(
             f"{path} holds no vectors that can be used ({error}); run `unmask evaluate` again to write it"
         ) from None
-    if weights != hash_of_tensors(encoder.state_dict()):
+    return fitted, content
+
+
+def load_fitted(path: Path, encoder: VisionTransformer) -> Fitted:
+    """The fitted rule of a file, for the weights that it was fitted for.
+
+    Raises:
+        DataError: see `read_fitted`.
+        SettingsError: if it was fitted for other weights.
+    """
+    fitted, facts = read_fitted(path)
+    if facts.get("weights") != hash_of_tensors(encoder.state_dict()):
         raise SettingsError(
             f"{path} was fitted for other weights; run `unmask evaluate` with these to write it again"
         )

@@ -21,12 +21,14 @@ from unmask.data.objects import Picture, pixels_of
 from unmask.data.statistics import read_as
 from unmask.data.views import center_crop
 from unmask.data.walk import LARGEST_FILE, check_file
+from unmask.encoders.chunks import chunk_for, in_chunks
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, ResourceError, RunError, SettingsError, listed
 from unmask.masking import AnyMasking, draw_masks
 from unmask.masking.squares import side_of
 from unmask.masks import PatchMask
 from unmask.objectives import AnyObjective
+from unmask.patches import size_of
 from unmask.randomness import generator
 from unmask.runs.batches import Images, NamedBatch, Opened, checked, in_batches
 from unmask.runs.classifier import Classifier, Guess, load_classifier
@@ -262,14 +264,14 @@ class Model:
     ) -> Embedding:
         """Features of images, a row for each.
 
-        Nothing is hidden, and the same image always gives the same features. Files, pictures and arrays are resized and
+        Nothing is hidden, and the same image always gives the same features, bit for bit on one machine. Files, pictures and arrays are resized and
         cropped to the training size; batches of tensors are taken as they are, in any size that is a multiple of the
         patch size. Grey is repeated for a colour model, and colour becomes luma for a grey one.
 
         Args:
             images: a file, a folder, a Pillow picture, an array [h w] or [h w c], a tensor [c h w] or [b c h w], a list of
                 those, a torch Dataset of images or (image, label) pairs, or a DataLoader of batches [b c h w].
-            batch_size: how many images pass the encoder together.
+            batch_size: how many images are read at a time; features do not depend on it (see `encoders.chunks`).
             patches: whether to keep the token of every patch, too, which takes n times the memory.
             progress: whether to show a bar; on a terminal or in a notebook if not given.
 
@@ -307,12 +309,20 @@ class Model:
         progress: bool | None = None,
     ) -> Iterator[Embedding]:
         """As `embed`, batch by batch, so that memory does not grow with the number of images; on the CPU."""
-        for names, batch in self._batches(images, batch_size, self.transform, "embed", progress):
-            with torch.no_grad():
-                encoded = self.encoder.encode(self.checked(batch))
+
+        def forward(part: Tensor) -> tuple[Tensor, ...]:
+            encoded = self.encoder.encode(part)
             tokens = encoded.patches if patches else encoded.patches[:, :0]
-            cls, mean = encoded.cls.mean(1), encoded.patches.mean(1)
+            return encoded.cls.mean(1), encoded.patches.mean(1), tokens
+
+        done = 0
+        for names, batch in self._batches(images, batch_size, self.transform, "embed", progress):
+            batch = self.checked(batch)
+            positions = range(done, done + len(batch))
+            chunk = chunk_for(self.encoder, size_of(batch), self.device)
+            cls, mean, tokens = in_chunks(forward, batch, positions, chunk, self.device)
             yield Embedding(cls.cpu(), mean.cpu(), tokens.cpu(), tuple(names))
+            done += len(batch)
 
     def _batches(
         self,

@@ -1,0 +1,284 @@
+"""`unmask embed ENCODER DATA --out VECTORS`: a vector of each picture, in a folder of Parquet files."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+import unmask
+from unmask.console.arguments import DataFlags, parse
+from unmask.console.bars import State, watched
+from unmask.console.hardware import Threads, use_threads
+from unmask.console.labels import labelled_source
+from unmask.console.output import console, duration, loaded, matched, notes, say_left_out
+from unmask.console.processes import Group, together
+from unmask.data import AnySource
+from unmask.data.annotated import pictures_alone
+from unmask.data.kinds import find_source
+from unmask.data.statistics import read_as
+from unmask.errors import RunError, SettingsError, number_of, typed
+from unmask.files import clear_unfinished
+from unmask.runs.model import Model
+from unmask.spec import from_json, to_json
+from unmask.training.distributed import check_device, everyones, firsts, here
+from unmask.training.hardware import best_workers, find_device
+from unmask.vectors.folder import UNUSABLE, VectorsFolder
+from unmask.vectors.manifest import Manifest, Pooling, Stored, encoding_of
+from unmask.vectors.matrix import open_vectors
+from unmask.vectors.pictures import Pictures, names_hash
+from unmask.vectors.writing import Plan, Progress, begin, embed, finish, make_plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The flags of `unmask embed`."""
+
+    encoder: tyro.conf.Positional[str]
+    """A run, or weights of unmask, a published MAE, timm or transformers."""
+
+    data: tyro.conf.Positional[str]
+    """A folder of images, tar shards, Parquet, multi-band images, or digits; labels are not needed."""
+
+    out: str
+    """The folder of vectors: new, or one to continue or to add new pictures to."""
+
+    pooling: Pooling = "mean"
+    """What becomes the vector: the mean of the patch tokens, or the class token."""
+
+    whitened: int = 128
+    """Principal components of the whitening that search and duplicates use; 0 for none. Vectors are stored without it."""
+
+    dtype: Stored = "float32"
+    """Type of the stored values; float16 takes half the space and keeps three digits."""
+
+    batch_size: int = 64
+    """Pictures that a loading process reads at a time; it changes no vector."""
+
+    labels_file: str | None = None
+    """A CSV, Parquet or JSON lines file with a column file_name and the classes of each image, for the column label."""
+
+    about_data: Annotated[DataFlags, tyro.conf.arg(name="")] = DataFlags()
+    """How to read DATA."""
+
+    workers: int | None = None
+    """Processes that load images; chosen for the machine if not given."""
+
+    device: str = "auto"
+    """cpu, cuda (or gpu), cuda:1, mps, or auto."""
+
+    threads: Threads = None
+    """CPU threads of torch; each computes whole chunks, so they change no vector."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    args = parse(Arguments, arguments, "embed")
+    if args.batch_size < 1:
+        raise SettingsError(f"--batch-size must be at least 1, got {args.batch_size}")
+    if args.workers is not None and args.workers < 0:
+        raise SettingsError(f"--workers must be at least 0, got {args.workers}")
+    folder = VectorsFolder(Path(args.out).expanduser())
+    _check_outside(folder.root, args.data)
+    with together() as group:
+        device = find_device(args.device)
+        check_device(device)
+        use_threads(args.threads)
+        model = loaded(args.encoder, args.device)
+        spec = _source(args, model)
+        pictures = opened(spec, model)
+        workers = (
+            best_workers(device, _in_memory(pictures)) if args.workers is None else args.workers
+        )
+        try:
+            return _run(args, folder, model, spec, pictures, workers, group)
+        except KeyboardInterrupt:
+            if here().first:
+                console.result(
+                    f"\nstopped; complete parts are kept; continue with:\n{typed('embed', *arguments)}"
+                )
+            return 130
+
+
+def _check_outside(root: Path, data: str) -> None:
+    """Refuse a folder of vectors among the pictures, where its files would be read as input.
+
+    Raises:
+        SettingsError: with what to do instead.
+    """
+    pictures = Path(data).expanduser().resolve()
+    if pictures.is_dir() and pictures in root.resolve().parents:
+        raise SettingsError(
+            f"--out {root} is inside {data}, so its files would be read as input; choose a folder outside of it"
+        )
+
+
+def _source(args: Arguments, model: Model) -> AnySource:
+    """The source of DATA, with labels if there are some."""
+    how = args.about_data.reading()
+    console.print(f"reading   {args.data} ...")
+    if args.labels_file is None and how == DataFlags().reading():
+        return labelled_source(args.data, args.about_data.data_kind, None, model.bands)
+    return find_source(args.data, args.about_data.data_kind, how, args.labels_file, model.bands)
+
+
+def opened(spec: AnySource, model: Model) -> Pictures:
+    """All pictures of a source, with the channels of a model."""
+    sources = {}
+    for split in spec.splits():
+        source = pictures_alone(spec, split)
+        say_left_out(source)
+        trained_on = "the model was trained on"
+        sources[split] = matched(
+            read_as(source, model.spec.statistics), model.spec.channels, trained_on
+        )
+    return Pictures(sources)
+
+
+def _in_memory(pictures: Pictures) -> bool:
+    return all(source.in_memory for source in pictures.sources.values())
+
+
+def _run(
+    args: Arguments,
+    folder: VectorsFolder,
+    model: Model,
+    spec: AnySource,
+    pictures: Pictures,
+    workers: int,
+    group: Group,
+) -> int:
+    if not here().first:
+        plan = _joined(pictures, group)
+        _shared(folder, plan, model, pictures, args, workers)
+        return 0
+    with ExitStack() as stack:
+        plan = _planned(args, folder, model, spec, pictures, workers, group, stack)
+        _say_plan(plan, pictures)
+        started = time.perf_counter()
+        _shared(folder, plan, model, pictures, args, workers)
+        _say_end(folder, plan, time.perf_counter() - started)
+    return 0
+
+
+_FAILED = "failed"
+
+
+def _planned(
+    args: Arguments,
+    folder: VectorsFolder,
+    model: Model,
+    spec: AnySource,
+    pictures: Pictures,
+    workers: int,
+    group: Group,
+    stack: ExitStack,
+) -> Plan:
+    """The plan of the first process, which the others get; the folder stays locked until the stack is closed."""
+    try:
+        if note := stack.enter_context(folder.lock()):
+            notes.note(note)
+        clear_unfinished(folder.root)
+        manifest = Manifest(
+            encoding=encoding_of(model, args.pooling, args.dtype),
+            whitened=args.whitened,
+            place=str(Path(args.encoder).absolute()),
+            about=f"{args.encoder} ({model.about})",
+            data=spec,
+            generations=(),
+            unmask_version=unmask.__version__,
+        )
+        plan = make_plan(folder, manifest, pictures, workers)
+        begin(folder, plan)
+    except BaseException:
+        firsts(_FAILED, group)
+        raise
+    names = names_hash(pictures, plan.numbers)
+    firsts((to_json(plan.manifest), plan.numbers, plan.pending, names), group)
+    return plan
+
+
+def _joined(pictures: Pictures, group: Group) -> Plan:
+    """The plan that the first process has made."""
+    message = firsts(None, group)
+    if message == _FAILED:
+        raise SystemExit(1)
+    content, numbers, pending, names = message
+    if len(numbers) and (
+        int(numbers.max()) >= len(pictures) or names_hash(pictures, numbers) != names
+    ):
+        raise RunError(
+            "it sees other pictures than the first process; all machines must read the same files"
+        )
+    return Plan(from_json(Manifest, content), numbers, pending, 0, 0)
+
+
+def _shared(
+    folder: VectorsFolder,
+    plan: Plan,
+    model: Model,
+    pictures: Pictures,
+    args: Arguments,
+    workers: int,
+) -> None:
+    """Make this process's parts, and wait for those of the others."""
+    processes = here()
+    own = plan.pending[processes.rank :: processes.count]
+    reports: Iterator[Progress] = embed(
+        folder,
+        plan,
+        model,
+        pictures,
+        own=own,
+        workers=workers,
+        batch_size=args.batch_size,
+    )
+    for _ in watched(console, reports, "embedding", _state):
+        pass
+    everyones(None)
+
+
+def _state(report: Progress) -> State:
+    where = f"{report.done:,} of {report.total:,} pictures"
+    words = (f"{report.rate:,.0f} a second",)
+    if report.unusable:
+        words += (f"{report.unusable:,} unusable",)
+    return State(report.done, report.total, where, words)
+
+
+def _say_plan(plan: Plan, pictures: Pictures) -> None:
+    encoding = plan.manifest.encoding
+    splits = ", ".join(f"{len(source):,} {split}" for split, source in pictures.sources.items())
+    console.print(f"pictures  {splits}")
+    console.print(
+        f"vectors   {encoding.encoder.embed_dim} values of {encoding.stored}, {encoding.pooling} of the last block, from "
+        f"{encoding.image_size} pixels"
+    )
+    if plan.known:
+        console.print(f"folder    holds {plan.known:,} already; {plan.left:,} are left")
+    elif plan.left < len(plan.numbers):
+        console.print(f"folder    is unfinished; {plan.left:,} of {len(plan.numbers):,} are left")
+    if plan.gone:
+        notes.note(
+            f"{number_of(plan.gone, 'picture')} of the folder are no longer in the source; their vectors stay"
+        )
+
+
+def _say_end(folder: VectorsFolder, plan: Plan, seconds: float) -> None:
+    parts = folder.facts(plan.manifest)
+    unusable = finish(folder, parts)
+    searched = open_vectors(folder.root)
+    rate = f", {plan.left / seconds:,.0f} a second" if plan.left else ""
+    console.result(
+        f"embedded  {number_of(plan.left, 'picture')} in {duration(seconds)}{rate}; {folder.root} holds "
+        f"{number_of(len(searched.columns), 'vector')} in {number_of(len(parts), 'part')}"
+    )
+    if unusable:
+        _, name, reason = unusable[0]
+        console.warn(
+            f"{len(unusable):,} cannot be used, the first is {name}: {reason}; all are in {folder.root / UNUSABLE}"
+        )
+    console.print(f"search:   {typed('search', folder.root, 'PICTURE')}")

@@ -1,0 +1,216 @@
+"""Indexes of FAISS for millions of vectors: approximate, with their recall against the exact search.
+
+An index is made once, from the matrix that is searched, and lies in the folder as `_index-KIND.faiss`. Under conditions it
+searches among the rows that meet them; where it would miss some, or where they are few, the exact search answers, so k results
+come wherever k exist.
+"""
+
+import contextlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unmask.errors import DataError, ResourceError, SettingsError
+from unmask.files import read_json, write_text, write_whole
+from unmask.progress import counted
+from unmask.vectors.matrix import ABOUT_MATRIX, Searched
+from unmask.vectors.nearest import Neighbours, nearest
+
+_EXACT_SHARE = 0.05
+"""Below this share of the rows, the exact search is as fast as an index, which would find too few."""
+
+_PROBED = 200  # vectors whose neighbours measure the recall
+_AT = 10  # neighbours of each
+_AT_ONCE = 16384  # vectors that are added at a time
+_TRAINED = 100_000  # vectors that lists and codes are learned from
+_CANDIDATES = 20
+"""For codes: candidates for each wanted neighbour, which are then scored exactly."""
+
+Kind = Literal["hnsw", "ivf-pq"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hnsw:
+    """A graph of near neighbours (Malkov and Yashunin, 2018); the vectors are in the index too."""
+
+    links: int = 32
+    """Links of a vector."""
+
+    built_with: int = 120
+    """Candidates while the graph is built."""
+
+    searched_with: int = 96
+    """Candidates while it is searched."""
+
+    def check(self) -> None:
+        """Raises ResourceError without FAISS."""
+        _faiss()
+
+    def build(self, dimension: int, count: int) -> Any:
+        """An empty index."""
+        faiss = _faiss()
+        index = faiss.IndexHNSWFlat(dimension, self.links, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = self.built_with
+        return index
+
+    def parameters(self, selector: Any, count: int) -> Any:
+        """How the index is searched."""
+        return _faiss().SearchParametersHNSW(
+            sel=selector, efSearch=max(self.searched_with, 2 * count)
+        )
+
+    def candidates(self, count: int) -> int:
+        """How many neighbours to ask for."""
+        return count
+
+
+@dataclass(frozen=True, kw_only=True)
+class IvfPq:
+    """Lists of a coarse quantiser and codes of 8 bits (Jégou and others, 2011), whose best candidates are scored exactly."""
+
+    probed: int = 64
+    """Lists that are searched."""
+
+    def check(self) -> None:
+        """Raises ResourceError without FAISS."""
+        _faiss()
+
+    def build(self, dimension: int, count: int) -> Any:
+        """An empty index."""
+        faiss = _faiss()
+        lists = max(1, min(4096, int(2 * count**0.5), count // 39))
+        codes = next((m for m in (dimension // 2, dimension // 4) if m and dimension % m == 0), 1)
+        bits = 8 if count >= 39 * 256 else max(1, int(np.log2(max(2, count // 39))))
+        return faiss.index_factory(
+            dimension, f"IVF{lists},PQ{codes}x{bits}", faiss.METRIC_INNER_PRODUCT
+        )
+
+    def parameters(self, selector: Any, count: int) -> Any:
+        """How the index is searched."""
+        return _faiss().SearchParametersIVF(sel=selector, nprobe=self.probed)
+
+    def candidates(self, count: int) -> int:
+        """How many neighbours to ask for."""
+        return _CANDIDATES * count
+
+
+KINDS: dict[str, Hnsw | IvfPq] = {"hnsw": Hnsw(), "ivf-pq": IvfPq()}
+"""The kinds of indexes, by their names."""
+
+
+@dataclass(frozen=True)
+class Approximate:
+    """An index that is ready."""
+
+    kind: Hnsw | IvfPq
+    index: Any
+    recall: float
+    """Share of the ten nearest neighbours that it finds, over vectors of the folder."""
+
+    @property
+    def words(self) -> str:
+        """The recall in words."""
+        return f"recall@{_AT} {self.recall:.3f} against the exact search"
+
+    def nearest(
+        self,
+        matrix: Float[Tensor, "n k"],
+        query: Float[Tensor, " k"],
+        count: int,
+        rows: Int[Tensor, " m"] | None = None,
+    ) -> Neighbours:
+        """As `nearest.nearest`, from the index; scores are exact."""
+        if rows is not None and len(rows) < max(_EXACT_SHARE * len(matrix), 10 * count):
+            return nearest(matrix, query, count, rows)
+        found = self._found(query, count, rows)
+        wanted = min(count, len(matrix) if rows is None else len(rows))
+        if len(found) < wanted:
+            return nearest(matrix, query, count, rows)
+        best = nearest(matrix[found], query, count)
+        return Neighbours(found[best.rows], best.scores)
+
+    def _found(
+        self, query: Float[Tensor, " k"], count: int, rows: Int[Tensor, " m"] | None
+    ) -> Int[Tensor, " c"]:
+        selector = None
+        if rows is not None:
+            selector = _faiss().IDSelectorBatch(rows.numpy())
+        asked = min(self.kind.candidates(count), self.index.ntotal)
+        parameters = self.kind.parameters(selector, count)
+        _, found = self.index.search(query[None].numpy(), asked, params=parameters)
+        return torch.from_numpy(np.sort(found[0][found[0] >= 0]))
+
+
+def open_index(searched: Searched, kind: Kind) -> Approximate:
+    """The index of a folder; made now if it is not there, or if vectors have changed.
+
+    Raises:
+        ResourceError: without FAISS.
+        SettingsError: if there are too few vectors.
+    """
+    faiss, settings = _faiss(), KINDS[kind]
+    root = searched.folder.root
+    path, about = root / f"_index-{kind}.faiss", root / f"_index-{kind}.json"
+    facts = {"matrix": _facts_of(searched), "faiss": faiss.__version__, "settings": vars(settings)}
+    with contextlib.suppress(OSError, DataError, KeyError, TypeError, RuntimeError):
+        known = read_json(about)
+        if known["facts"] == facts:
+            return Approximate(settings, faiss.read_index(str(path)), float(known["recall"]))
+    matrix = searched.matrix
+    if len(matrix) < 2 * 39:  # FAISS wants 39 vectors for each list, and warns of fewer
+        raise SettingsError(
+            f"{root} holds only {len(matrix):,} vectors; leave out --index, the exact search takes no time"
+        )
+    index = settings.build(matrix.shape[1], len(matrix))
+    if not index.is_trained:
+        chosen = np.linspace(0, len(matrix) - 1, min(len(matrix), _TRAINED)).astype(int)
+        index.train(matrix[torch.from_numpy(chosen)].numpy())
+    parts = matrix.split(_AT_ONCE)
+    for part in counted(parts, len(matrix), f"building the index ({kind})", len):
+        index.add(part.contiguous().numpy())
+    ready = Approximate(settings, index, 0.0)
+    ready = Approximate(settings, index, _recall(ready, matrix))
+    with contextlib.suppress(OSError):  # a folder that this user may only read
+        about.unlink(missing_ok=True)
+        write_whole(path, lambda temporary: faiss.write_index(index, str(temporary)))
+        write_text(about, json.dumps({"facts": facts, "recall": ready.recall}) + "\n")
+    return ready
+
+
+def _facts_of(searched: Searched) -> Any:
+    with contextlib.suppress(OSError, DataError):
+        return read_json(searched.folder.root / ABOUT_MATRIX)
+    return [len(searched.matrix), searched.matrix.shape[1], float(searched.matrix.double().sum())]
+
+
+def _recall(index: Approximate, matrix: Float[Tensor, "n k"]) -> float:
+    """The share of the nearest neighbours of some vectors, without themselves, that the index finds."""
+    rows = np.unique(np.linspace(0, len(matrix) - 1, _PROBED).astype(int)).tolist()
+    hits = 0
+    for row in counted(rows, len(rows), "measuring the recall"):
+        query = matrix[row]
+        exact = nearest(matrix, query, _AT + 1).rows
+        found = index.nearest(matrix, query, _AT + 1).rows
+        hits += len(set(exact.tolist()) & set(found.tolist()) - {row})
+    return hits / (len(rows) * min(_AT, len(matrix) - 1))
+
+
+def _faiss() -> Any:
+    """The library; it is in the extra `search`.
+
+    Raises:
+        ResourceError: with the command that installs it.
+    """
+    try:
+        import faiss
+    except ImportError:
+        raise ResourceError(
+            "--index needs faiss, which is not installed; run: pip install 'unmask[search]' (or leave out --index)"
+        ) from None
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    return faiss

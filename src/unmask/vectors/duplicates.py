@@ -1,0 +1,169 @@
+"""Near-duplicates: pictures that are closer to one another than chance explains, by a threshold that the data set.
+
+Around a picture, the number of others within a distance r grows as r to the power m, where m is the intrinsic dimension of the
+vectors (Levina and Bickel, "Maximum likelihood estimation of intrinsic dimension", 2004). So the distance r_k of its k-th
+neighbour says how many are expected within any smaller distance: k (r / r_k)^m. A pair is a near-duplicate if, for both
+pictures, so few are expected within their distance that the whole folder would show less than one such pair in twenty by chance.
+Where pictures are alike (plain sky, steel), neighbours are close and the limit is small; where they differ, it is large.
+Equal files are duplicates at any distance.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unmask.errors import SettingsError
+from unmask.progress import counted
+
+NEIGHBOURS = 20
+"""The k of the rule; groups of more copies than that are still found, if their vectors are equal or a threshold is given."""
+
+FALSE_PAIRS = 0.05
+"""Pairs that chance may give in the whole folder."""
+
+_AT_ONCE = 512  # rows that are compared with all others at a time
+_WIDEST = 20.0  # a row whose first neighbour of these is so many times nearer than the last has mostly copies around it
+_EQUAL = 1e-4
+"""A distance that rounding explains: vectors of equal pictures."""
+
+
+class Pair(NamedTuple):
+    """Two rows that are near-duplicates; the first is the smaller."""
+
+    first: int
+    second: int
+    score: float
+    """Cosine similarity."""
+    same_file: bool
+    """Whether their contents are equal."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """How close two pictures must be, and where that comes from."""
+
+    words: str
+    """The rule, in a line."""
+    limits: Float[Tensor, " n"]
+    """For each row the largest distance to a near-duplicate."""
+
+
+class Near(NamedTuple):
+    """The nearest rows of each row, without itself."""
+
+    rows: Int[Tensor, "n k"]
+    distances: Float[Tensor, "n k"]
+    """Between vectors of length 1, from 0 to 2; rising."""
+
+
+def near(matrix: Float[Tensor, "n d"], count: int) -> Near:
+    """The `count` nearest rows of each row, exactly."""
+    total = len(matrix)
+    rows = torch.empty(total, count, dtype=torch.int64)
+    distances = torch.empty(total, count)
+    starts = range(0, total, _AT_ONCE)
+    for start in counted(starts, total, "comparing pictures", lambda _: _AT_ONCE):
+        part = matrix[start : start + _AT_ONCE]
+        scores = part @ matrix.T
+        scores[torch.arange(len(part)), torch.arange(start, start + len(part))] = -torch.inf
+        found = scores.topk(count, dim=1).indices
+        # differences of near vectors are exact, where 2 - 2 cos would cancel
+        difference = part[:, None] - matrix[found]
+        distance = difference.norm(dim=2)
+        order = distance.argsort(dim=1, stable=True)
+        rows[start : start + len(part)] = found.gather(1, order)
+        distances[start : start + len(part)] = distance.gather(1, order)
+    return Near(rows, distances)
+
+
+def from_data(near_rows: Near) -> Threshold:
+    """The threshold of the rule above."""
+    count, most = near_rows.distances.shape
+    far = near_rows.distances[:, -1]
+    dimension = intrinsic_dimension(near_rows.distances)
+    expected = FALSE_PAIRS / count  # neighbours of a picture within the limit
+    factor = (expected / most) ** (1 / dimension)
+    limits = (far * factor).clamp(min=_EQUAL)
+    words = (
+        f"closer than {factor:.2f} of the distance of the {most}th neighbour (intrinsic dimension {dimension:.1f}); chance "
+        f"would give {FALSE_PAIRS:g} such pairs among {count:,} pictures"
+    )
+    return Threshold(words, limits)
+
+
+def fixed(score: float, count: int) -> Threshold:
+    """The threshold of a cosine similarity.
+
+    Raises:
+        SettingsError: if it is not from -1 to 1.
+    """
+    if not -1 <= score <= 1:
+        raise SettingsError(f"--threshold is a cosine similarity from -1 to 1, got {score:g}")
+    distance = (2 - 2 * score) ** 0.5
+    return Threshold(
+        f"a cosine similarity of at least {score:g}", torch.full((count,), distance + _EQUAL)
+    )
+
+
+def intrinsic_dimension(distances: Float[Tensor, "n k"]) -> float:
+    """The median over rows of the dimension m for which distances of neighbours are distributed as r^(m-1).
+
+    The nearest quarter of the neighbours is left out, because near-duplicates are among them. With u = log(r_k / r) of the
+    others, the density of u is m exp(-m u) / (1 - exp(-m c)) on [0, c]. The likelihood of a row is largest where the mean of
+    u equals its expectation, which falls with m, so m is found by bisection. The median, because rows at the edge of a cluster
+    see a far lower dimension.
+    """
+    far = distances[:, distances.shape[1] // 4 :].double()
+    far = far[(far[:, 0] > far[:, -1] / _WIDEST) & (far[:, 0] < far[:, -1])]
+    if far.shape[1] < 3 or not len(far):
+        return 1.0
+    width = (far[:, -1] / far[:, 0]).log()
+    mean = (far[:, -1:] / far[:, 1:-1]).log().mean(1)
+    low, high = torch.full_like(mean, 1e-3), torch.full_like(mean, 1e3)
+    for _ in range(50):
+        middle = (low * high).sqrt()
+        expected = 1 / middle - width / torch.expm1(middle * width)
+        low, high = (
+            torch.where(expected > mean, middle, low),
+            torch.where(expected > mean, high, middle),
+        )
+    return max(1.0, float(low.median()))
+
+
+def pairs(near_rows: Near, threshold: Threshold, hashes: Sequence[str]) -> list[Pair]:
+    """The near-duplicates, the closest first; and equal files at any distance."""
+    limits = threshold.limits
+    found: dict[tuple[int, int], Pair] = {}
+    close = near_rows.distances <= torch.minimum(limits[:, None], limits[near_rows.rows])
+    for row, column in close.nonzero().tolist():
+        other, distance = int(near_rows.rows[row, column]), float(near_rows.distances[row, column])
+        key = (min(row, other), max(row, other))
+        same = hashes[row] == hashes[other]
+        found[key] = Pair(*key, 1 - distance**2 / 2, same)
+    first: dict[str, int] = {}
+    for row, content in enumerate(hashes):
+        if (before := first.setdefault(content, row)) != row:
+            found.setdefault((before, row), Pair(before, row, 1.0, True))
+    return sorted(found.values(), key=lambda pair: (-pair.score, pair.first, pair.second))
+
+
+def groups(found: Sequence[Pair]) -> list[list[int]]:
+    """Rows that are linked by pairs, in order; the largest group first."""
+    parent: dict[int, int] = {}
+
+    def root(row: int) -> int:
+        while parent.setdefault(row, row) != row:
+            row = parent[row]
+        return row
+
+    for pair in found:
+        first, second = sorted((root(pair.first), root(pair.second)))
+        parent[second] = first
+    members: dict[int, list[int]] = {}
+    for row in sorted(parent):
+        members.setdefault(root(row), []).append(row)
+    return sorted(members.values(), key=lambda rows: (-len(rows), rows[0]))

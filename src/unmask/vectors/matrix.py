@@ -1,0 +1,174 @@
+"""What is searched: all vectors of a folder, whitened and of length 1, in one file that is mapped into memory.
+
+The file `_search.npy` is made when it is needed and again when parts have changed; nothing is lost if it is deleted.
+Vectors in the parts are as the encoder gives them. The whitening is fitted to those of the training split (all of them, if there
+is no such split), in the order of their names, so that it is the same for a folder that grew in several steps.
+"""
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from unmask.errors import DataError, RunError
+from unmask.evaluation.vectors import Fitted, VectorRule, read_fitted
+from unmask.files import read_json, write_text, write_whole
+from unmask.progress import counted
+from unmask.vectors.folder import VectorsFolder, complete_words, state_of
+from unmask.vectors.manifest import Manifest
+from unmask.vectors.parts import Facts, read_columns, read_vectors
+
+WHITENING = "_whitening.safetensors"
+MATRIX, ABOUT_MATRIX = "_search.npy", "_search.json"
+_MOST_FITTED = 100_000  # vectors; more change the whitening by less than they cost
+_LEAST_FITTED = 2
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A folder of vectors that is open for searching."""
+
+    folder: VectorsFolder
+    manifest: Manifest
+    fitted: Fitted
+    """How pooled vectors become those of the matrix, before they get length 1."""
+    matrix: Float[Tensor, "n k"]
+    """A vector of length 1 of each picture (zeros where there is no direction), mapped from the disk."""
+    columns: pa.Table
+    """`parts.COLUMNS` of each picture."""
+    warning: str | None
+    """What is missing in the folder."""
+
+    def ready(self, vectors: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+        """Vectors of the encoder, as those in the matrix are."""
+        return unit(self.fitted, vectors)
+
+
+def open_vectors(root: Path | str) -> Searched:
+    """Open a folder of vectors; makes what is searched if it is not there yet.
+
+    Raises:
+        RunError: if it is not a folder of vectors, or holds none.
+        DataError: if a part is damaged, or does not belong to the folder.
+    """
+    folder = VectorsFolder(root)
+    manifest = folder.manifest
+    parts = folder.facts(manifest)
+    if not sum(part.rows for part in parts):
+        raise RunError(
+            f"{root} holds no vectors yet; run the same `unmask embed` again to finish it"
+        )
+    columns = read_columns(parts)
+    fitted = whitening(folder, manifest, parts, columns)
+    matrix = _matrix(folder, manifest, parts, fitted)
+    return Searched(folder, manifest, fitted, matrix, columns, complete_words(manifest, parts))
+
+
+def whitening(
+    folder: VectorsFolder, manifest: Manifest, parts: list[Facts], columns: pa.Table | None = None
+) -> Fitted:
+    """The fitted whitening of a folder, from `_whitening.safetensors`, or fitted now and written there."""
+    wanted = {"parts": state_of(parts), "whitened": manifest.whitened}
+    path = folder.root / WHITENING
+    if path.exists():
+        with contextlib.suppress(DataError):
+            fitted, facts = read_fitted(path)
+            if {name: facts.get(name) for name in wanted} == wanted:
+                return fitted
+    fitted, rows = _fit(manifest, parts, columns or read_columns(parts, ("name", "split")))
+    facts = {**wanted, "weights": manifest.encoding.weights, "fitted_on": rows}
+    with contextlib.suppress(OSError):  # a folder that this user may only read
+        fitted.save(path, facts)
+    return fitted
+
+
+def rule_of(manifest: Manifest, pictures: int) -> VectorRule:
+    """The rule of a folder whose whitening is fitted to a number of pictures; one picture cannot be whitened."""
+    pooling = manifest.encoding.pooling
+    if manifest.whitened == 0 or pictures < _LEAST_FITTED:
+        return VectorRule(pooling=pooling, centred="none", whitened=0)
+    return VectorRule(pooling=pooling, centred="mean", whitened=manifest.whitened)
+
+
+def _fit(manifest: Manifest, parts: list[Facts], columns: pa.Table) -> tuple[Fitted, int]:
+    """The whitening of the training pictures, and how many were used."""
+    splits = np.array(columns["split"].to_pylist())
+    names = np.array(columns["name"].to_pylist())
+    rows = np.flatnonzero(splits == "train") if "train" in splits else np.arange(len(splits))
+    rows = rows[np.lexsort((splits[rows], names[rows]))]
+    if len(rows) > _MOST_FITTED:
+        rows = rows[np.linspace(0, len(rows) - 1, _MOST_FITTED).astype(int)]
+    rule = rule_of(manifest, len(rows))
+    width = manifest.encoding.encoder.embed_dim
+    if not rule.whitened:
+        return Fitted(rule, torch.zeros(width), None, None), len(rows)
+    chosen = torch.empty(len(rows), width)
+    place = np.full(len(splits), -1)
+    place[rows] = np.arange(len(rows))
+    start = 0
+    for part in counted(parts, len(parts), "reading vectors"):
+        places = place[start : start + part.rows]
+        inside = places >= 0
+        if inside.any():
+            read = np.asarray(read_vectors(part)[inside], dtype=np.float32)
+            chosen[torch.from_numpy(places[inside])] = torch.from_numpy(read)
+        start += part.rows
+    return rule.fit(chosen), len(rows)
+
+
+def _matrix(
+    folder: VectorsFolder, manifest: Manifest, parts: list[Facts], fitted: Fitted
+) -> Float[Tensor, "n k"]:
+    """The matrix of a folder: mapped from its file, which is written first if it is not there or of other parts."""
+    wanted = {"parts": state_of(parts), "whitened": manifest.whitened}
+    path, about = folder.root / MATRIX, folder.root / ABOUT_MATRIX
+    with contextlib.suppress(OSError, DataError, ValueError):
+        if read_json(about) == wanted:
+            return _mapped(path)
+    rows = sum(part.rows for part in parts)
+    width = len(fitted.mean) if fitted.directions is None else fitted.directions.shape[1]
+    try:
+        about.unlink(missing_ok=True)
+        write_whole(path, lambda temporary: _fill(_new(temporary, (rows, width)), parts, fitted))
+        write_text(about, json.dumps(wanted) + "\n")
+        return _mapped(path)
+    except OSError:  # a folder that this user may only read, or a full disk
+        return torch.from_numpy(_fill(np.empty((rows, width), dtype=np.float32), parts, fitted))
+
+
+def _new(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+    return np.lib.format.open_memmap(path, "w+", np.float32, shape)
+
+
+def _mapped(path: Path) -> Float[Tensor, "n k"]:
+    # copy on write: torch warns of arrays that cannot be written
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+def _fill(matrix: NDArray[Any], parts: list[Facts], fitted: Fitted) -> NDArray[Any]:
+    """Write the vectors of all parts into the matrix, part by part."""
+    start = 0
+    for part in counted(parts, len(parts), "preparing the search"):
+        matrix[start : start + part.rows] = unit(fitted, _floats(read_vectors(part))).numpy()
+        start += part.rows
+    if isinstance(matrix, np.memmap):
+        matrix.flush()
+    return matrix
+
+
+def _floats(vectors: NDArray[Any]) -> Float[Tensor, "n d"]:
+    return torch.from_numpy(np.array(vectors, dtype=np.float32))
+
+
+def unit(fitted: Fitted, vectors: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+    """Vectors of the encoder, whitened and of length 1."""
+    return F.normalize(fitted.of(vectors), dim=1)

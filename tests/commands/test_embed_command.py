@@ -1,0 +1,349 @@
+"""`unmask embed`: the same bits whatever shares the work, and what is refused."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from commands.said import Unmask
+from PIL import Image
+from runs import tiny
+
+import unmask as package
+from unmask.data.in_memory import MemoryImages
+from unmask.data.labels import unlabelled
+from unmask.errors import DataError
+from unmask.evaluation.vectors import VectorRule, read_fitted
+from unmask.locks import locked
+from unmask.runs.folder import RunFolder
+from unmask.vectors import writing
+from unmask.vectors.matrix import open_vectors
+from unmask.vectors.pictures import Pictures
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of eight pictures, so that a few pictures make several."""
+    monkeypatch.setattr(writing, "_LEAST_ROWS", 8)
+
+
+@pytest.fixture(scope="session")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes, 30 pictures for training and 10 for testing, which are equal files of the first in each class."""
+    root = tmp_path_factory.mktemp("data") / "many"
+    tiny.write_classes(root / "train", count=15)
+    tiny.write_classes(root / "test", ("cats", "dogs"), count=5)
+    return root
+
+
+def parts_of(folder: Path | str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(Path(folder).glob("part-*"))}
+
+
+def table_of(folder: Path | str) -> pa.Table:
+    return pa.concat_tables(pq.read_table(path) for path in sorted(Path(folder).glob("part-*")))
+
+
+def vectors_of(folder: Path | str) -> dict[tuple[str, str], bytes]:
+    table = table_of(folder)
+    return {
+        (row["split"], row["name"]): np.float32(row["vector"]).tobytes()
+        for row in table.to_pylist()
+    }
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_row_of_each_picture_equals_that_of_python(
+    unmask: Unmask, trained: RunFolder, many: Path
+) -> None:
+    said = unmask("embed", trained.root, many, "--out", "v", "--workers", 0)
+    assert said.status == 0, said.all
+    assert "40 vectors in 5 parts" in said.out
+    table = table_of("v")
+    features = package.load(trained.root).embed(many, batch_size=7)
+    assert table["name"].to_pylist() == list(features.names)
+    assert table["split"].to_pylist() == ["train"] * 30 + ["test"] * 10
+    assert table["label"].to_pylist()[:16] == ["cats"] * 15 + ["dogs"]
+    assert set(table["width"].to_pylist()) == {10}
+    assert set(table["height"].to_pylist()) == {12}
+    stored = np.float32(table["vector"].to_pylist())
+    assert stored.tobytes() == features.mean.numpy().tobytes()
+    files = [
+        many / split / name
+        for split, name in zip(table["split"].to_pylist(), features.names, strict=True)
+    ]
+    hashes = [hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest() for file in files]
+    assert table["hash"].to_pylist() == hashes
+    about = json.loads(table.schema.metadata[b"unmask"])
+    assert about["place"] == str(trained.root)
+    assert about["encoding"]["pooling"] == "mean"
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize(
+    "flags",
+    [("--batch-size", 1), ("--batch-size", 1000), ("--workers", 2), ("--threads", 2)],
+    ids=lambda flags: " ".join(map(str, flags)),
+)
+def test_what_shares_the_work_changes_no_byte(
+    unmask: Unmask, trained: RunFolder, many: Path, flags: tuple[object, ...]
+) -> None:
+    usual = ("embed", trained.root, many, "--workers", 0)
+    assert unmask(*usual, "--out", "a").status == 0
+    assert unmask(*usual, *flags, "--out", "b").status == 0
+    assert parts_of("a") == parts_of("b")
+    assert len(parts_of("a")) == 5
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_stopped_folder_is_finished_with_the_same_bytes(
+    unmask: Unmask, trained: RunFolder, many: Path
+) -> None:
+    words = ("embed", trained.root, many, "--workers", 0, "--out", "v")
+    assert unmask(*words).status == 0
+    whole = parts_of("v")
+    for number in (1, 4):
+        Path(f"v/part-{number:05}.parquet").unlink()
+    Path("v/.123-part-00001.parquet").write_bytes(b"half of a part")
+    said = unmask(*words)
+    assert "is unfinished; 16 of 40 are left" in said.out
+    assert parts_of("v") == whole
+    assert not list(Path("v").glob(".*"))
+    before = {path: path.stat().st_mtime_ns for path in Path("v").glob("part-*")}
+    assert "embedded 0 pictures" in unmask(*words).out
+    assert before == {path: path.stat().st_mtime_ns for path in Path("v").glob("part-*")}
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_new_pictures_are_added_and_equal_those_of_one_command(
+    unmask: Unmask, trained: RunFolder, many: Path
+) -> None:
+    shutil.copytree(many, "data")
+    held = [Path(f"data/train/cats/{number:02}.png") for number in (0, 7, 14)]
+    for path in held:
+        path.rename(path.name)
+    words = ("embed", trained.root, "data", "--workers", 0)
+    assert unmask(*words, "--out", "v").status == 0
+    for path in held:
+        Path(path.name).rename(path)
+    said = unmask(*words, "--out", "v")
+    assert "holds 37 already; 3 are left" in said.out
+    assert unmask(*words, "--out", "whole").status == 0
+    assert vectors_of("v") == vectors_of("whole")
+    assert "embedded 0 pictures" in unmask(*words, "--out", "v").out
+    # so is what is searched, although rows have another order
+    grown, whole = open_vectors("v"), open_vectors("whole")
+    assert grown.fitted.mean.equal(whole.fitted.mean)
+    assert grown.fitted.directions is not None
+    assert whole.fitted.directions is not None
+    assert grown.fitted.directions.equal(whole.fitted.directions)
+
+
+def test_whitening_is_fitted_to_training_and_inverted_by_its_own_numbers(
+    unmask: Unmask, trained: RunFolder, many: Path
+) -> None:
+    assert unmask("embed", trained.root, many, "--workers", 0, "--out", "v").status == 0
+    fitted, facts = read_fitted(Path("v/_whitening.safetensors"))
+    stored = torch.tensor(table_of("v")["vector"].to_pylist())
+    names = table_of("v")["name"].to_pylist()[:30]
+    order = sorted(range(30), key=names.__getitem__)
+    expected = VectorRule(pooling="mean", whitened=128).fit(stored[:30][order])
+    assert fitted.mean.equal(expected.mean)
+    assert facts["fitted_on"] == 30
+    whitened = fitted.of(stored)
+    assert whitened[:30].var(0, correction=0).max() < 1.001
+    assert fitted.inverse(whitened) == pytest.approx(stored, abs=1e-5)
+    searched = open_vectors("v")
+    assert searched.matrix.equal(torch.nn.functional.normalize(whitened, dim=1))
+
+
+def test_float16_is_within_its_rounding(unmask: Unmask, trained: RunFolder, images: Path) -> None:
+    words = ("embed", trained.root, images, "--workers", 0)
+    assert unmask(*words, "--out", "whole").status == 0
+    assert unmask(*words, "--out", "half", "--dtype", "float16").status == 0
+    whole, half = (np.float32(table_of(name)["vector"].to_pylist()) for name in ("whole", "half"))
+    assert table_of("half").schema.field("vector").type == pa.list_(pa.float16(), 8)
+    assert half == pytest.approx(whole, rel=2**-11)
+    assert (half != whole).any()
+
+
+def test_unusable_pictures_are_listed_and_tried_again(
+    unmask: Unmask, trained: RunFolder, images: Path
+) -> None:
+    shutil.copytree(images, "data")
+    broken = Path("data/03.png")
+    content = broken.read_bytes()
+    broken.write_bytes(content[: len(content) * 2 // 3])
+    words = ("embed", trained.root, "data", "--workers", 0, "--out", "v")
+    said = unmask(*words)
+    assert "1 cannot be used, the first is 03.png" in said.all
+    rows = Path("v/_unusable.csv").read_text().splitlines()
+    assert rows[0] == "split,name,reason"
+    assert rows[1].startswith("train,03.png,")
+    assert len(table_of("v")) == 11
+    broken.write_bytes(content)
+    assert "holds 11 already; 1 are left" in unmask(*words).out
+    assert not Path("v/_unusable.csv").exists()
+    features = package.load(trained.root).embed("data")
+    expected = dict(zip(features.names, features.mean, strict=True))
+    for row in table_of("v").to_pylist():
+        assert expected[row["name"]].tolist() == row["vector"]
+
+
+class TestRefuses:
+    def test_another_encoder(
+        self, unmask: Unmask, trained: RunFolder, images: Path, tmp_path: Path
+    ) -> None:
+        other = tiny.finished_run(tmp_path / "other", images, seed=5)
+        assert unmask("embed", trained.root, images, "--workers", 0, "--out", "v").status == 0
+        said = unmask("embed", other.root, images, "--workers", 0, "--out", "v")
+        assert said.status == 1
+        assert "v holds vectors of another encoder: other weights" in said.err
+        said = unmask("embed", trained.root, images, "--pooling", "class", "--out", "v")
+        assert "v holds vectors of another pooling (mean," in said.err
+
+    def test_changed_pictures(self, unmask: Unmask, trained: RunFolder, images: Path) -> None:
+        shutil.copytree(images, "data")
+        words = ("embed", trained.root, "data", "--workers", 0, "--out", "v")
+        assert unmask(*words).status == 0
+        Image.new("RGB", (9, 9)).save("data/05.png")
+        said = unmask(*words)
+        assert said.status == 1
+        assert "1 picture changed since v was made, the first is 05.png" in said.err
+
+    def test_a_part_of_another_folder(
+        self, unmask: Unmask, trained: RunFolder, images: Path, tmp_path: Path
+    ) -> None:
+        other = tiny.finished_run(tmp_path / "other", images, seed=5)
+        for run, out in ((trained, "a"), (other, "b")):
+            assert unmask("embed", run.root, images, "--workers", 0, "--out", out).status == 0
+        shutil.copy("b/part-00000.parquet", "a/part-00000.parquet")
+        said = unmask("duplicates", "a")
+        assert "part-00000.parquet holds vectors of another encoder or preprocessing" in said.err
+        shutil.copy("b/part-00000.parquet", "b/part-00007.parquet")
+        assert "part-00007.parquet is not one of its parts" in unmask("duplicates", "b").err
+
+    def test_a_truncated_part_and_mends_it(
+        self, unmask: Unmask, trained: RunFolder, images: Path
+    ) -> None:
+        words = ("embed", trained.root, images, "--workers", 0, "--out", "v")
+        assert unmask(*words).status == 0
+        part = Path("v/part-00000.parquet")
+        whole = part.read_bytes()
+        part.write_bytes(whole[:-30])
+        said = unmask("duplicates", "v")
+        assert said.status == 1
+        assert "part-00000.parquet is truncated or not a part of vectors" in said.err
+        assert "remove the file and run the same `unmask embed` again" in said.err
+        part.unlink()
+        assert unmask(*words).status == 0
+        assert part.read_bytes() == whole
+
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [(np.nan, "the vector of 02.png has values that are not finite"), (3.0, "not those that")],
+    )
+    def test_vectors_that_were_not_written_by_us(
+        self, unmask: Unmask, trained: RunFolder, images: Path, value: float, message: str
+    ) -> None:
+        assert unmask("embed", trained.root, images, "--workers", 0, "--out", "v").status == 0
+        table = pq.read_table("v/part-00000.parquet")
+        rows = np.float32(table["vector"].to_pylist())
+        rows[2, 1] = value
+        column = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
+        place = table.schema.get_field_index("vector")
+        pq.write_table(table.set_column(place, "vector", column), "v/part-00000.parquet")
+        Path("v/_search.json").unlink()
+        said = unmask("duplicates", "v")
+        assert said.status == 1
+        assert message in said.err
+
+    def test_a_folder_that_is_being_written(
+        self, unmask: Unmask, trained: RunFolder, images: Path
+    ) -> None:
+        words = ("embed", trained.root, images, "--workers", 0, "--out", "v")
+        assert unmask(*words).status == 0
+        code = (
+            "import sys, time; from pathlib import Path; from unmask.locks import locked\n"
+            "with locked(Path('v/_lock')): print('locked', flush=True); time.sleep(60)"
+        )
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            said = unmask(*words)
+            process.kill()
+        assert said.status == 1
+        assert f"v is being written by process {process.pid}" in said.err
+
+    def test_two_pictures_of_one_name(self) -> None:
+        labels = unlabelled(3)
+        pixels = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
+        source = MemoryImages("a table", "x", ["a", "b", "a"], pixels, labels)
+        with pytest.raises(DataError, match="a table has two pictures called a in train"):
+            Pictures({"train": source})
+        names = MemoryImages("a table", "x", ["a", "b", "c"], pixels, labels)
+        assert len(Pictures({"train": names, "test": names})) == 6
+
+    def test_other_folders_and_values(
+        self, unmask: Unmask, trained: RunFolder, images: Path
+    ) -> None:
+        said = unmask("embed", trained.root, images, "--out", images)
+        assert "is neither empty nor a folder of vectors" in said.err
+        said = unmask("embed", trained.root, images, "--out", images / "vectors")
+        assert "is inside" in said.err
+        assert "needs --out" in unmask("embed", trained.root, images).err
+        said = unmask("embed", trained.root, images, "--out", "v", "--batch-size", 0)
+        assert "--batch-size must be at least 1, got 0" in said.err
+        said = unmask("embed", trained.root, images, "--out", "v", "--whitened", -1)
+        assert "whitened must" in said.err
+        assert not Path("v/part-00000.parquet").exists()
+
+    def test_broken_weights(
+        self, unmask: Unmask, trained: RunFolder, images: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: object) -> torch.Tensor:
+            return torch.full((12, 8), torch.nan)
+
+        monkeypatch.setattr(writing, "_vectors", broken)
+        said = unmask("embed", trained.root, images, "--workers", 0, "--out", "v")
+        assert "the vector of 00.png is not finite; check the weights" in said.err
+
+
+@pytest.mark.slow
+def test_processes_share_the_parts_and_change_no_byte(
+    unmask: Unmask, trained: RunFolder, tmp_path: Path
+) -> None:
+    """1,797 digits are eight parts of 256 at most."""
+    words = ["embed", str(trained.root), "digits", "--workers", "0"]
+    assert unmask(*words, "--out", "alone").status == 0
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "unmask",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *words, "--out", "shared"],
+        env=environment, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert parts_of("alone") == parts_of("shared")
+    assert len(parts_of("alone")) == 8
+
+
+def test_the_lock_is_free_again(unmask: Unmask, trained: RunFolder, images: Path) -> None:
+    assert unmask("embed", trained.root, images, "--workers", 0, "--out", "v").status == 0
+    with locked(Path("v/_lock")):
+        pass

@@ -1,0 +1,43 @@
+"""Every command and every block of docs/vectors.md runs, on pictures of a few pixels."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import tiny
+
+from unmask import cli
+
+PAGE = (Path(__file__).parents[2] / "docs" / "vectors.md").read_text()
+COMMANDS = [
+    line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()
+]
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_every_command_and_block_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("unmask.console.hardware.cores", lambda: 1)
+    monkeypatch.setattr("unmask.console.hardware.free_cores", lambda: 1)
+    tiny.finished_run(Path("runs/photos"), tiny.write_images(Path("photos")))
+    tiny.write_classes(Path("animals"))
+    assert len(COMMANDS) == 4
+    for line in COMMANDS:
+        monkeypatch.setattr(sys, "argv", shlex.split(line))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code, capsys.readouterr().err
+    names: dict[str, Any] = {}
+    for block in BLOCKS:
+        exec(compile(block, "docs/vectors.md", "exec"), names)
+    assert len(names["table"]) == 20
+    assert names["found"].scores[0] == pytest.approx(1)
+    assert names["again"].numpy() == pytest.approx(names["vector"].numpy(), abs=1e-4)
+    said = capsys.readouterr().out
+    assert "fixed_size_list<element: float>[8]" in said
+    assert "['cats/00.png'," in said
