@@ -14,16 +14,14 @@ GROUPS = {
         "finetune": "train a classifier from an encoder, or from scratch",
         "tokenizer": "learn discrete codes of patches, as targets for pretraining",
     },
-    "look": {
+    "use": {
         "demo": "pretrain on handwritten digits and show the benefit (two minutes)",
         "reconstruct": "hide parts of images and rebuild them",
         "predict": "print classes and probabilities of images",
-        "odd": "find images that are not like normal ones, and where",
-    },
-    "search": {
         "embed": "make a vector of each picture, in a folder of Parquet files",
         "search": "find the pictures that are most like others",
         "duplicates": "find near-duplicates, and test pictures that stand in training",
+        "odd": "find images that are not like normal ones, and where",
     },
     "measure": {
         "evaluate": "measure how good an encoder is, on labelled images",
