@@ -45,7 +45,7 @@ def test_evaluation_sees_the_same_bits(run: Path) -> None:
     model, source = unmask.load(run), Digits().open("train")
     spec = model.spec
     cpu = torch.device("cpu")
-    found = features(model.encoder, source.decoded_to(3), spec.image_size, spec.statistics, cpu)
+    found = features(model.encoder, source, spec.image_size, spec.statistics, cpu)
     embedded = model.embed("digits", batch_size=10, patches=False)
     count = len(source)
     assert found.mean.equal(embedded.mean[:count])
