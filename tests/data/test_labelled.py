@@ -165,13 +165,29 @@ class TestSeveralClasses:
             "labels are skipped"
         )
 
-    def test_few_of_each_class_cannot_be_drawn(self) -> None:
+    def test_a_number_of_each_class_cannot_be_drawn(self) -> None:
         labels = np.array([[1, 0, 1], [0, 1, 0]])
         assert draw_few(labels, self.kind.names, "all", 0).tolist() == [0, 1]
-        with pytest.raises(
-            SettingsError, match="belong to several classes at once; use --labels all"
-        ):
+        with pytest.raises(SettingsError, match="show several classes at once; use a percentage"):
             draw_few(labels, self.kind.names, "1", 0)
+
+    def test_a_percentage_is_of_all_images_nested_and_shows_every_class(self) -> None:
+        labels = (np.random.default_rng(0).random((100, 3)) < [0.9, 0.3, 0.0]).astype(np.int64)
+        labels[7] = [0, 0, 1]  # the only one
+        for seed in range(20):
+            one, three, ten = (
+                set(draw_few(labels, self.kind.names, amount, seed))
+                for amount in ("1%", "3%", "10%")
+            )
+            assert [len(one), len(three), len(ten)] == [1, 3, 10]
+            assert one < three < ten
+            assert one == {7}  # the rarest class first
+            assert labels[sorted(three)].any(0).all()
+        # apart from these few, every image is as likely as another
+        drawn = [draw_few(labels, self.kind.names, "50%", seed) for seed in range(200)]
+        often = np.bincount(np.concatenate(drawn), minlength=100) / 200
+        assert often[np.arange(100) != 7].min() > 0.3
+        assert often[np.arange(100) != 7].max() < 0.7
 
     def test_nothing_to_learn(self) -> None:
         with pytest.raises(DataError, match="no training image belongs to any class"):
