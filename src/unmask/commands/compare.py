@@ -18,6 +18,7 @@ from unmask.console.studies import (
     with_kept_threads,
 )
 from unmask.contracts import Size
+from unmask.data.kinds import ignoring
 from unmask.errors import SettingsError, typed
 from unmask.study.methods import METHODS, Comparison, Equal, equalised, of_steps
 from unmask.study.plan import Plan
@@ -76,6 +77,9 @@ class Arguments:
     data_kind: str | None = None
     """Format of DATA (folder, shards, parquet, tiff, digits, maps, instance-maps, coco, yolo, voc); detected if not given."""
 
+    ignore: str | None = None
+    """Values of class maps that are neither learned nor scored, such as 0,255; 255 if not given."""
+
     labels_file: str | None = None
     """A CSV, Parquet or JSON lines file with a column file_name and the class of each image, in place of class
     folders; as in finetune if not given."""
@@ -106,6 +110,7 @@ def main(arguments: list[str]) -> int:
     root = make_folder(args.out)
     batch_size = max(trial.recipe.batch_size for trial in trials.values())
     source = labelled_source(args.data, args.data_kind, args.labels_file)
+    source = ignoring(source, args.ignore)
     machine = with_kept_threads(args.machine, root)
     setting = setting_of(source, args.images, machine, batch_size)
     measured = measured_costs(

@@ -29,7 +29,7 @@ from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.data.annotated import kind_for
 from unmask.data.few_labels import FewLabels
-from unmask.data.kinds import as_source
+from unmask.data.kinds import as_source, ignoring
 from unmask.data.noise import PatchKeep
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError
@@ -79,6 +79,9 @@ class Arguments:
 
     seeds: int | None = None
     """Runs of each amount of --labels, with other draws of labels and weights; 3 if not given."""
+
+    ignore: str | None = None
+    """Values of class maps that are neither learned nor scored, such as 0,255; 255 if not given."""
 
     labels_file: str | None = None
     """A CSV, Parquet or JSON lines file with labels, in place of class folders: a column file_name and the
@@ -185,6 +188,7 @@ def _asked(arguments: list[str], command_line: Peek) -> Asked:
         command_line.flags.get("labels-file"),
         weights,
     )
+    spec = ignoring(spec, command_line.flags.get("ignore"))
     console.print(f"reading   {command_line.words[1]} ...")
     labelled = open_annotated(spec, command_line.seed)
     name, default = recipe_of(command_line, wanted, weights, labelled.train)
@@ -281,6 +285,7 @@ COMMAND = Command(
         "out",
         "data_kind",
         "task",
+        "ignore",
         "labels",
         "seeds",
         "recipe",

@@ -22,6 +22,7 @@ from unmask.console.studies import (
 )
 from unmask.console.wrapping import wrapped
 from unmask.contracts import Size
+from unmask.data.kinds import ignoring
 from unmask.errors import SettingsError, typed
 from unmask.study.ablations import STUDIES, find_study
 from unmask.study.plan import Plan
@@ -65,6 +66,9 @@ class Arguments:
     data_kind: str | None = None
     """Format of DATA (folder, shards, parquet, tiff, digits, maps, instance-maps, coco, yolo, voc); detected if not given."""
 
+    ignore: str | None = None
+    """Values of class maps that are neither learned nor scored, such as 0,255; 255 if not given."""
+
     labels_file: str | None = None
     """A CSV, Parquet or JSON lines file with a column file_name and the class of each image, in place of class
     folders; as in finetune if not given."""
@@ -97,6 +101,7 @@ def main(arguments: list[str]) -> int:
                 f"which images? `unmask study {args.name} FOLDER`; FOLDER holds one folder of images per class"
             )
         source = labelled_source(args.data, args.data_kind, args.labels_file)
+        source = ignoring(source, args.ignore)
         setting = setting_of(source, scale.images, machine, batch_size)
         hardware, statistics = setting.hardware, setting.statistics
     else:
