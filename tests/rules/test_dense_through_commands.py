@@ -10,7 +10,7 @@ import torch
 from reference.dense import write_boxes, write_maps, write_outlined
 from rules import members
 from rules.members import MEMBERS
-from rules.test_through_commands import QUICK, _small, clipped, in_file, turns, unmask  # noqa: F401 - fixtures
+from rules.test_through_commands import QUICK, clipped, in_file, turns
 from runs import tiny, tiny_transfer
 
 from unmask.console import train
@@ -21,6 +21,8 @@ from unmask.recipes import Transfer
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.training.logbook import read_log
+
+pytestmark = pytest.mark.usefixtures("small")
 
 WRITERS = {"maps": write_maps, "boxes": write_boxes, "masks": write_outlined}
 MEASURES = {"maps": "mIoU", "boxes": "box AP", "masks": "mask AP"}
@@ -79,7 +81,7 @@ def test_finetune_with_every_part_is_exact_after_a_kill(
     unmask: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    chosen: tuple[str, ...],  # noqa: F811
+    chosen: tuple[str, ...],
 ) -> None:
     """In mid-epoch: 5 images, steps of 4, killed after the third step and before a report of it."""
     name, *parts = chosen
