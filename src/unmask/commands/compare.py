@@ -20,6 +20,7 @@ from unmask.console.studies import (
 from unmask.contracts import Size
 from unmask.data.kinds import ignoring
 from unmask.errors import SettingsError, typed
+from unmask.study.dense import base_for, check_built, study_for
 from unmask.study.methods import METHODS, Comparison, Equal, equalised, of_steps
 from unmask.study.plan import Plan
 from unmask.study.study import TINY, trainings
@@ -38,7 +39,8 @@ class Arguments:
     """The flags of `unmask compare`."""
 
     data: tyro.conf.Positional[str | None] = None
-    """Labelled images: a folder of class folders (train/ and test/ are used if present), or digits."""
+    """Labelled images: a folder of class folders (train/ and test/ are used if present), pictures with class maps or boxes
+    (then the measure is mIoU, box AP or mask AP), or digits."""
 
     methods: str = "mae,dino,moco3,beit,aim,scratch"
     """Methods: mae, dino, moco3, beit, simmim, aim, latent, scratch, and MAE's variants fast, budget, dense,
@@ -106,13 +108,17 @@ def main(arguments: list[str]) -> int:
         image_size=None if args.image_size is None else Size.parse(args.image_size),
     )
     study = comparison.study()
-    trials = study.trials(TINY.base)
+    trials = study.trials(TINY.base)  # says what is impossible before images are read
     root = make_folder(args.out)
     batch_size = max(trial.recipe.batch_size for trial in trials.values())
     source = labelled_source(args.data, args.data_kind, args.labels_file)
     source = ignoring(source, args.ignore)
     machine = with_kept_threads(args.machine, root)
     setting = setting_of(source, args.images, machine, batch_size)
+    train = setting.labelled.train
+    study = study_for(study, train.annotations)
+    trials = study.trials(base_for(TINY.base, train.annotations, len(train)))
+    check_built(trials, setting)
     measured = measured_costs(
         "comparison",
         trainings(trials),

@@ -97,6 +97,13 @@ def pictures_alone(data: AnySource, split: str = "train") -> ImageSource:
     return pictures
 
 
+def undescribed(source: ImageSource) -> ImageSource:
+    """The same images without their dense annotations, for what learns from pixels alone."""
+    if isinstance(source, Subset):
+        return Subset(undescribed(source.whole), source.rows)
+    return source.pictures if isinstance(source, DenseImages) else source
+
+
 def found_in(source: ImageSource) -> Found | None:
     """What the dense annotations of a source hold; None if it has none."""
     known, rows = _known_of(source)

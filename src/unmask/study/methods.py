@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from unmask.contracts import Size
 from unmask.data.draws import draw_few
+from unmask.data.few_labels import classes_of
 from unmask.data.labelled import Labelled
 from unmask.data.multi_views import MultiCrop
 from unmask.encoders import ViT
@@ -283,7 +284,8 @@ def _cost_per_image(cost: StepCost, equal: Equal) -> float:
 def of_steps(trials: Mapping[str, Trial], labelled: Labelled, steps: int) -> dict[str, Trial]:
     """The trials, each fine-tuned for this number of steps on its labels, with a tenth of them as warm-up."""
     train = labelled.train
-    labels, names = train.labels(), train.annotations.names
+    names, amounts = train.annotations.names, dict.fromkeys(one.labels for one in trials.values())
+    labels = train.labels() if list(amounts) == ["all"] else classes_of(train)
     tuned: dict[str, Trial] = {}
     for name, trial in trials.items():
         images = len(draw_few(labels, names, trial.labels, 0))

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unmask.channels import ChannelStatistics
+from unmask.contracts import ImageSource
 from unmask.data import AnySource
+from unmask.data.annotated import undescribed
 from unmask.data.labelled import Labelled
 from unmask.data.loader import example_of
 from unmask.errors import DataError, ResourceError, SettingsError
@@ -46,6 +48,11 @@ class Setting:
 
     hardware: Hardware
     """Hardware settings; they do not change results."""
+
+    @property
+    def pictures(self) -> ImageSource:
+        """The training images for pretraining, without dense annotations."""
+        return undescribed(self.labelled.train)
 
 
 @dataclass(frozen=True, kw_only=True)
