@@ -9,11 +9,12 @@ import torch
 from reference.sources import Annotated
 from runs import tiny
 
-from unmask.annotations import ClassLabels, ClassMaps, MultiLabels
+from unmask.annotations import ClassLabels, ClassMaps, MultiLabels, ObjectLabels
 from unmask.contracts import ImageSource
 from unmask.data import Digits, Folder
 from unmask.data.draws import draw_few, draw_share
-from unmask.data.labelled import Labelled, open_labelled
+from unmask.data.kinds import find_source
+from unmask.data.labelled import Labelled, check_kind, open_labelled
 from unmask.errors import DataError, SettingsError
 
 
@@ -321,3 +322,12 @@ def test_a_class_without_images_in_one_of_the_folders(
         return
     with pytest.raises(DataError, match="have dogs, but no training image has"):
         open_labelled(Folder(path=str(tmp_path)), 0)
+
+
+@pytest.mark.parametrize(("needs", "words"), [(ClassMaps, "class maps"), (ObjectLabels, "boxes")])
+def test_classes_of_whole_images_are_not_for_dense_tasks(
+    classes: Path, needs: type, words: str
+) -> None:
+    source = open_labelled(find_source(str(classes)), 0).train
+    with pytest.raises(SettingsError, match=f"this task needs {words}, and .* of whole images"):
+        check_kind(source, (needs,))

@@ -172,7 +172,6 @@ def for_annotations(recipe: Transfer, annotations: AnyAnnotations) -> Transfer:
     """The recipe with the task for these annotations.
 
     Raises:
-        DataError: if there is no such task.
         SettingsError: if the recipe is for whole images and the annotations are dense, or the reverse.
     """
     if is_dense(annotations) != issubclass(recipe.task.needs, DENSE) or (
