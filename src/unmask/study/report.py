@@ -40,7 +40,7 @@ def collected(plan: Plan, setting: Setting | None) -> StudyResult:
             published=published,
             published_epochs=published_epochs,
             cost=costs.get(name) if trial.start == "pretrained" else None,
-            seen=trial.recipe.epochs * images,
+            seen=trial.recipe.epochs * images if trial.start == "pretrained" else 0.0,
             failures=[],
             collapses=[],
             tokenizer_flops=codes.epochs * images * spent.flops if codes and spent else 0.0,

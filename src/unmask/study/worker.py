@@ -20,6 +20,7 @@ from unmask.evaluation.dense_protocols import DENSE_PROTOCOLS
 from unmask.evaluation.features import Features, Tokens, features, patch_tokens
 from unmask.evaluation.frozen import evaluate
 from unmask.evaluation.tuning import TuningSetup, fitted, tune
+from unmask.formats.adapt import adapt
 from unmask.formats.model import FORMAT, ModelSpec, Weights
 from unmask.progress import counted
 from unmask.recipes import Transfer
@@ -89,6 +90,8 @@ def _make(job: Job, setting: Setting, stop: Event) -> Iterator[Step]:
         if stop.is_set():
             return
         weights = find_weights(job.folder / "pretrained").weights
+    if job.given:
+        weights = _adapted(job, setting)
     evaluator = Evaluator(job, weights, setting)
     for measurement in job.left():
         yield Step(job, "scoring", measurement.score)
@@ -100,6 +103,12 @@ def _make(job: Job, setting: Setting, stop: Event) -> Iterator[Step]:
         if stop.is_set():
             return
     yield Step(job, "done", _summary(job))
+
+
+def _adapted(job: Job, setting: Setting) -> Weights:
+    """The given weights for the image size and the channels of the study."""
+    recipe, weights = job.recipe, find_weights(job.given).weights
+    return adapt(weights, recipe.encoder, recipe.image_size, setting.statistics)
 
 
 def _summary(job: Job) -> str:
