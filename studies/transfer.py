@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from unmask.contracts import Size
+from unmask.data.few_labels import few
 from unmask.data.kinds import find_source
 from unmask.data.labelled import Labelled, Subset, open_labelled
 from unmask.data.mixing import UNMIXED
@@ -28,7 +29,7 @@ from unmask.data.views import CenterCrop, RandomCrop
 from unmask.encoders.vit import ViT
 from unmask.evaluation.features import features
 from unmask.evaluation.frozen import evaluate
-from unmask.evaluation.tuning import TuningSetup, few, tune, with_blocks
+from unmask.evaluation.tuning import TuningSetup, tune, with_blocks
 from unmask.objectives import MAE
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.recipes import Transfer

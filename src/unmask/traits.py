@@ -200,10 +200,12 @@ class Undivided(Protocol):
 
 @runtime_checkable
 class Grouping(Protocol):
-    """A trainable whose results depend on which images are computed together, in a micro-batch of all processes."""
+    """A trainable, or its spec, whose results depend on which images are computed together, in a micro-batch of all processes."""
 
-    least_images: int
-    """How many images must be computed together."""
+    @property
+    def least_images(self) -> int:
+        """How many images must be computed together."""
+        ...
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ from reference.dense import (
     picture,
     write_boxes,
     write_lines,
+    write_map,
     write_maps,
 )
 from runs import tiny
@@ -34,8 +35,16 @@ from unmask.data.pack_manifest import read_pack
 from unmask.data.views import CenterCrop
 from unmask.errors import DataError, SettingsError
 from unmask.runs.folder import RunFolder
+from unmask.runs.run import Run
 from unmask.spec import kind_of as public_name
 from unmask.traits import Noted
+
+SHORT = [
+    "--recipe", "segment-ti8", "--epochs", "1", "--batch-size", "2", "--threads", "1", "--workers", "0", "--image-size",
+    "16", "--encoder.patch-size", "4", "--encoder.embed-dim", "24", "--encoder.depth", "4", "--encoder.num-heads", "3",
+    "--task.head.channels", "8",
+]  # fmt: skip
+"""Flags of a small segmentation."""
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -199,3 +208,51 @@ def test_batches_hold_annotations_that_follow_their_pictures(
             clipped = (known.boxes - left).clamp(0, 10)
             seen = clipped[:, 2] > clipped[:, 0]
             assert torch.equal(batch.annotations[row].boxes, clipped[seen])
+
+
+def test_ignored_values_are_named_stored_and_scored_alike(tmp_path: Path, unmask: Unmask) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    for number in range(6):
+        picture(data / "images" / f"{number}.png")
+        values = np.full((10, 20), number % 2)
+        values[:2], values[2:4, :5] = 7, 255
+        write_map(data / "masks" / f"{number}.png", values)
+    (data / "classes.txt").write_text("road\nsky\n")
+    wrong = unmask("finetune", "scratch", data, *SHORT)
+    assert "has the values 7 in 20.0% of its pixels" in wrong.err
+    assert "classes.txt does not name; add them, or ignore them with --ignore 7,255" in wrong.err
+    said = unmask("finetune", "scratch", data, *SHORT, "--ignore", "7,255", "--out", out)
+    assert said.status == 0, said.err
+    assert "25.0% of all are ignored" in said.out
+    assert "--ignore 7,255" in said.out  # of the command to use it
+    spec = Run.read(RunFolder(out), "finetune")
+    assert spec.data.ignored == (7, 255)
+    assert json.loads((out / "results.json").read_text())["pixels"] == 150
+    # predict scores the pixels of the run, whatever its own command line says not
+    shown = unmask("predict", out, data, "--threads", "1", "--out", tmp_path / "found")
+    assert shown.status == 0, shown.err
+    assert "mIoU" in shown.out
+    said = unmask("evaluate", out, data, "--ignore", "7,255", "--control", "none", "--threads", "1")
+    assert said.status == 0, said.err
+    for wrong, words in (
+        (unmask("evaluate", out, data, "--control", "none"), "--ignore 7,255"),
+        (unmask("finetune", "scratch", data, "--ignore", "seven"), "list of values of class maps"),
+        (
+            unmask("finetune", "scratch", "digits", "--ignore", "0"),
+            "these images are of kind digits",
+        ),
+        (unmask("evaluate", out, "digits", "--ignore", "0"), "these images are of kind digits"),
+        (unmask("finetune", "--resume", out, "--ignore", "255"), "so --ignore cannot change"),
+    ):
+        assert wrong.status == 1
+        assert words in wrong.err
+
+
+def test_colours_are_ignored_by_name(tmp_path: Path, unmask: Unmask) -> None:
+    for number in range(2):
+        picture(tmp_path / "images" / f"{number}.png")
+        write_map(tmp_path / "masks" / f"{number}.png", np.full((10, 20, 3), (9, 8, 7)), "RGB")
+    (tmp_path / "classes.csv").write_text("name,r,g,b\nroad,9,8,7\nsky,1,2,3\n")
+    wrong = unmask("finetune", "scratch", tmp_path, "--ignore", "0")
+    assert "--ignore 0 is for numbers, and" in wrong.err
+    assert "call ignored colours void there" in wrong.err

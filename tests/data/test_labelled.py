@@ -9,11 +9,12 @@ import torch
 from reference.sources import Annotated
 from runs import tiny
 
-from unmask.annotations import ClassLabels, ClassMaps, MultiLabels
+from unmask.annotations import ClassLabels, ClassMaps, MultiLabels, ObjectLabels
 from unmask.contracts import ImageSource
 from unmask.data import Digits, Folder
 from unmask.data.draws import draw_few, draw_share
-from unmask.data.labelled import Labelled, open_labelled
+from unmask.data.kinds import find_source
+from unmask.data.labelled import Labelled, check_kind, open_labelled
 from unmask.errors import DataError, SettingsError
 
 
@@ -165,13 +166,29 @@ class TestSeveralClasses:
             "labels are skipped"
         )
 
-    def test_few_of_each_class_cannot_be_drawn(self) -> None:
+    def test_a_number_of_each_class_cannot_be_drawn(self) -> None:
         labels = np.array([[1, 0, 1], [0, 1, 0]])
         assert draw_few(labels, self.kind.names, "all", 0).tolist() == [0, 1]
-        with pytest.raises(
-            SettingsError, match="belong to several classes at once; use --labels all"
-        ):
+        with pytest.raises(SettingsError, match="show several classes at once; use a percentage"):
             draw_few(labels, self.kind.names, "1", 0)
+
+    def test_a_percentage_is_of_all_images_nested_and_shows_every_class(self) -> None:
+        labels = (np.random.default_rng(0).random((100, 3)) < [0.9, 0.3, 0.0]).astype(np.int64)
+        labels[7] = [0, 0, 1]  # the only one
+        for seed in range(20):
+            one, three, ten = (
+                set(draw_few(labels, self.kind.names, amount, seed))
+                for amount in ("1%", "3%", "10%")
+            )
+            assert [len(one), len(three), len(ten)] == [1, 3, 10]
+            assert one < three < ten
+            assert one == {7}  # the rarest class first
+            assert labels[sorted(three)].any(0).all()
+        # apart from these few, every image is as likely as another
+        drawn = [draw_few(labels, self.kind.names, "50%", seed) for seed in range(200)]
+        often = np.bincount(np.concatenate(drawn), minlength=100) / 200
+        assert often[np.arange(100) != 7].min() > 0.3
+        assert often[np.arange(100) != 7].max() < 0.7
 
     def test_nothing_to_learn(self) -> None:
         with pytest.raises(DataError, match="no training image belongs to any class"):
@@ -305,3 +322,12 @@ def test_a_class_without_images_in_one_of_the_folders(
         return
     with pytest.raises(DataError, match="have dogs, but no training image has"):
         open_labelled(Folder(path=str(tmp_path)), 0)
+
+
+@pytest.mark.parametrize(("needs", "words"), [(ClassMaps, "class maps"), (ObjectLabels, "boxes")])
+def test_classes_of_whole_images_are_not_for_dense_tasks(
+    classes: Path, needs: type, words: str
+) -> None:
+    source = open_labelled(find_source(str(classes)), 0).train
+    with pytest.raises(SettingsError, match=f"this task needs {words}, and .* of whole images"):
+        check_kind(source, (needs,))

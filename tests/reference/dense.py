@@ -130,6 +130,13 @@ def write_boxes(root: Path) -> None:
     write_coco(root, coco({f"{n}.png": [Thing((1, 2, 3, 4))] for n in range(COUNT)}))
 
 
+def write_outlined(root: Path) -> None:
+    """A box with an outline in each picture but the first, which has none, in COCO's format."""
+    outline = [[1, 2, 7, 2, 7, 8, 1, 8]]
+    things = {f"{n}.png": [Thing((1, 2, 6, 6), 0, outline)][: n > 0] for n in range(COUNT)}
+    write_coco(root, coco(things))
+
+
 def write_lines(root: Path) -> None:
     """A box in each picture, in YOLO's format."""
     write_yolo(root, {f"{n}.png": "0 0.5 0.5 0.2 0.2\n" for n in range(COUNT)})

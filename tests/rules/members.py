@@ -26,6 +26,7 @@ from unmask.data import (
     Voc,
     Yolo,
 )
+from unmask.data.geometry import Placing
 from unmask.data.multi_views import AnyPretrainingViews, MultiCrop, TwoCrops
 from unmask.data.scaled_views import FittedImage, ScaleJitter, WholeImage
 from unmask.data.sizes import AnySizes, RisingSize, SteadySize
@@ -315,16 +316,21 @@ def _go_together(encoding: str, decoder: str) -> bool:
 
 
 def heads_of(task: str) -> dict[str, Any]:
-    """The heads of a kind of task; None where it has only its own."""
+    """The heads of a kind of task; None where it has only its own, which depend on the annotations."""
     spec = MEMBERS["task"][task]
     if not hasattr(spec, "head"):
-        return {"own": None}
+        return {"boxes": None, "masks": None}
     return MEMBERS["map head" if isinstance(spec, Segment) else "head"]
 
 
 def of_whole_images() -> dict[str, Any]:
-    """The tasks that learn from what is known of whole images."""
+    """The tasks that learn from what is known of whole images; the others are swept in test_dense_through_commands.py."""
     return {kind: one for kind, one in MEMBERS["task"].items() if not issubclass(one.needs, DENSE)}
+
+
+def placing_views() -> dict[str, Any]:
+    """The views of tasks whose geometry class maps and boxes can follow in training."""
+    return {kind: one for kind, one in MEMBERS["task views"].items() if isinstance(one, Placing)}
 
 
 def tiny_encoder(blocks: str = "plain") -> VisionTransformer:

@@ -307,7 +307,8 @@ def new_task(kind: tuple[str, str, str], seed: int = 0) -> tuple[nn.Module, torc
     spec = spec if chosen is None else replace(spec, head=chosen)
     with seeded("weights", seed):
         names = problems.classes(members.CLASSES).names
-        module = spec.build(members.tiny_encoder(), spec.needs(names=names))
+        more = {"masks": True} if head == "masks" else {}
+        module = spec.build(members.tiny_encoder(), spec.needs(names=names, **more))
     return module.train(), MEMBERS["optimizer"][optimizer].build(module)
 
 
@@ -325,8 +326,13 @@ def steps_of(
             if isinstance(task.task, Segment):  # the class of each pixel, by its first channel
                 batch = batch._replace(annotations=batch.images[:, 0].long() % members.CLASSES)
             if isinstance(task.task, Detect):  # one object in each image
-                boxes = torch.tensor([[1.0, 2, 6, 7]])
-                objects = tuple(Objects(boxes, number[None]) for number in batch.annotations)
+                boxes, mask = (
+                    torch.tensor([[1.0, 2, 6, 7]]),
+                    torch.zeros(1, *SIZE, dtype=torch.bool),
+                )
+                mask[:, 2:7, 1:6] = True
+                masks = mask if task.masks else None
+                objects = tuple(Objects(boxes, one[None], masks) for one in batch.annotations)
                 batch = batch._replace(annotations=objects)
             yield batch
 

@@ -5,7 +5,6 @@ time, one of each union.
 """
 
 import pickle
-import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from itertools import cycle, islice
@@ -19,7 +18,6 @@ from rules.members import MEMBERS, UNIONS
 from rules.test_members import aimed_at
 from runs import tiny, tiny_transfer
 
-from unmask import cli
 from unmask.data.mixing import UNMIXED
 from unmask.data.noise import NOISELESS
 from unmask.data.views import AnyCrops
@@ -30,10 +28,8 @@ from unmask.spec import kinds
 from unmask.training.logbook import read_log
 from unmask.traits import Comparing, Hiding, Masked, Predicting
 
-WITHOUT_PICTURES = (
-    "note: the report has no more pictures (DALL-E's codes cannot be turned into pictures without its decoder, which "
-    "unmask does not read; use a run with objective.target:tokenizer for pictures); training is not affected"
-)
+pytestmark = pytest.mark.usefixtures("small")
+
 QUICK = ["--threads", "1", "--workers", "0"]
 
 
@@ -41,37 +37,6 @@ QUICK = ["--threads", "1", "--workers", "0"]
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes of six colour images."""
     return tiny.write_classes(tmp_path_factory.mktemp("commands") / "animals", count=6)
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("unmask.runs.target._MOST_IMAGES", 256)
-    monkeypatch.setattr("unmask.training.step_cost._LONG_ENOUGH", 0.0)
-    monkeypatch.setattr("unmask.training.step_cost._CEILING_SECONDS", 0.0)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def unmask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """`unmask("pretrain", folder, ...)`: what a command line that succeeds says."""
-
-    def run(*words: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["unmask", *map(str, words)])
-        status: Any = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            status = ended.code or 0
-        out, err = capsys.readouterr()
-        assert status == 0, err or out
-        # no report fails; of DALL-E's codes it says why there are no pictures
-        assert "training is not affected" not in err.replace(WITHOUT_PICTURES, "")
-        return out
-
-    return run
 
 
 def in_file(recipe: Recipe | Transfer) -> str:

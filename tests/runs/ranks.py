@@ -25,7 +25,6 @@ from runs import tiny, tiny_dense
 
 from unmask.clock import enter
 from unmask.data.folder import Folder
-from unmask.data.labelled import open_labelled
 from unmask.runs.finetune import Tuned
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
@@ -61,16 +60,16 @@ def tuned(root: str, **hardware: Any) -> dict[str, Any]:
     folder = RunFolder(root)
     run = Run.read(folder, "finetune")
     run = replace(run, hardware=replace(run.hardware, **hardware, processes=here().count))
-    labelled, classifier = open_labelled(run.data, run.seed), run.build()
+    images, classifier = run.job.open(run.data, run.seed), run.build()
     start, _ = folder.newest()
-    for _ in training(run, folder, labelled.train, classifier, Event(), start):
+    for _ in training(run, folder, images.train, classifier, Event(), start):
         pass
     if run.hardware.shard:
         classifier = run.build()
         classifier.load_state_dict(folder.newest_whole()[0].read("model"))
     tuned = Tuned(classifier, run.job, run.statistics)
     with patch("unmask.runs.finetune._BATCH", 2):
-        outcome = tuned.score(labelled.test, run.hardware)
+        outcome = tuned.score(images.test, run.hardware)
     state = {name: tensor.double().sum().item() for name, tensor in classifier.state_dict().items()}
     return {**outcome.result, "unreadable": outcome.unreadable, "sums": state}
 

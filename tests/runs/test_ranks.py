@@ -11,15 +11,22 @@ from typing import Any
 
 import pytest
 import torch
+from reference.dense import write_maps, write_outlined
 from runs import ranks, tiny, tiny_dense, tiny_transfer
 
+from unmask.annotations import ClassMaps, ObjectLabels
 from unmask.contracts import Size
+from unmask.data.mixing import UNMIXED
 from unmask.data.multi_views import MultiCrop, TwoCrops
+from unmask.data.noise import NOISELESS
+from unmask.data.scaled_views import FittedImage, ScaleJitter
 from unmask.masking import BlockMasking
 from unmask.objectives import DINO, MAE, Latent, MoCo3
 from unmask.runs.course import ENDS
 from unmask.runs.folder import RunFolder
+from unmask.tasks import Detect, Segment
 from unmask.tasks.heads import TokenProbe
+from unmask.tasks.upernet import UperNet
 from unmask.training import loss_scale
 from unmask.training.checkpoint import COMPANIONS, LOSS_SCALE
 from unmask.training.logbook import read_log
@@ -42,6 +49,21 @@ BLOCKS = replace(
 TRANSFER = replace(tiny_transfer.TRANSFER, batch_size=8, epochs=2.0)
 PROBE = replace(
     TRANSFER, task=replace(TRANSFER.task, trained_blocks="0", drop_path=0.0, head=TokenProbe())
+)
+DENSE = replace(
+    TRANSFER,
+    views=ScaleJitter(least=0.5),
+    test_views=FittedImage(),
+    mixing=UNMIXED,
+    noise=NOISELESS,
+    schedule=WarmupCosine(base_lr=0.03, warmup_epochs=0.25),
+    batch_size=4,
+    epochs=4.0,
+)
+SEGMENT = replace(DENSE, task=Segment(head=UperNet(channels=4), drop_path=0.3))
+DETECT = replace(
+    DENSE,
+    task=Detect(window=3, global_blocks=1, drop_path=0.3, channels=4, sampled=8),
 )
 DINO_RECIPE = replace(
     RECIPE,
@@ -83,12 +105,17 @@ class Done:
         self.root, self.jobs = root, []
         self.images = tiny.write_images(root / "images", IMAGES)
         self.classes = tiny.write_classes(root / "classes", count=11)
+        self.maps, self.objects = root / "maps", root / "objects"
+        write_maps(self.maps)
+        write_outlined(self.objects)
 
     def begun(self, name: str, recipe: Any = RECIPE, **changes: Any) -> str:
         return str(tiny.begin(self.root / name, self.images, recipe=recipe, **changes).root)
 
     def tuning(self, name: str, recipe: Any = TRANSFER) -> str:
-        return str(tiny_transfer.begin(self.root / name, self.classes, recipe).root)
+        dense = {ClassMaps: self.maps, ObjectLabels: self.objects}
+        data = dense.get(recipe.task.needs, self.classes)
+        return str(tiny_transfer.begin(self.root / name, data, recipe).root)
 
     def add(
         self, name: str, processes: int, work: str, copied: str | None = None, **arguments: Any
@@ -141,6 +168,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     done.add("shards-tuned", 2, "tuned", root=done.tuning("shards-tuned"), shard=True)
     done.add("probed", 2, "tuned", root=done.tuning("probed", PROBE))
     done.add("segmented", 2, "segmented")
+    for name, recipe in (("maps", SEGMENT), ("objects", DETECT)):
+        tuning = f"{name}-tuned"
+        done.add(tuning, 2, "tuned", root=done.tuning(tuning, recipe), micro_batch=1)
+        done.add(
+            f"{tuning}-shards", 2, "tuned", root=done.tuning(f"{tuning}-shards", recipe), shard=True
+        )
     done.add("dino", 2, "trained", root=done.begun("dino", DINO_RECIPE))
     done.add("dino-parts", 3, "trained", root=done.begun("dino-parts", DINO_RECIPE), micro_batch=2)
     done.add("dino-shards", 2, "trained", root=done.begun("dino-shards", DINO_RECIPE), shard=True)
@@ -307,6 +340,26 @@ def test_fine_tuning_is_that_of_one_process(done: Done, name: str, recipe: Any) 
         assert found == pytest.approx(alone, abs=ROUNDING)
         assert first["top1"] == expected["top1"]
     assert found == pytest.approx(alone, abs=0.2)  # batch normalisation is of each process's images
+
+
+@pytest.mark.parametrize("shards", ["", "-shards"])
+@pytest.mark.parametrize(("name", "recipe"), [("maps-tuned", SEGMENT), ("objects-tuned", DETECT)])
+def test_dense_fine_tuning_is_that_of_one_process(
+    done: Done, name: str, recipe: Any, shards: str
+) -> None:
+    """In parts of the batch, and sharded; pictures of several sizes, and dropped blocks, included."""
+    whole = done.tuning(f"whole-{name}{shards}", recipe)
+    expected = ranks.tuned(whole)
+    first, second = done.found(f"{name}{shards}")
+    for one in (first, second, expected):
+        one.pop("images_per_second")
+    assert first == second
+    assert losses(done.folder(f"{name}{shards}")) == pytest.approx(
+        losses(RunFolder(whole)), abs=10 * ROUNDING
+    )
+    for sums in (first, expected):
+        assert sums["images"] == 1
+    assert first["sums"] == pytest.approx(expected["sums"], rel=1e-3, abs=1e-3)
 
 
 def test_all_processes_end_at_the_step_that_the_first_one_decides(done: Done) -> None:

@@ -9,14 +9,13 @@ from runs import tiny
 
 from unmask.contracts import Size
 from unmask.data.kinds import find_source
-from unmask.data.labelled import open_labelled
 from unmask.data.mixing import Mixing
 from unmask.data.noise import Noise, PatchKeep
 from unmask.data.statistics import IMAGENET
 from unmask.data.views import AugmentedCrop, CenterCrop
 from unmask.formats.model import Weights
 from unmask.recipes.finetune import Transfer
-from unmask.runs.finetune import Finetune
+from unmask.runs.finetune import Finetune, open_annotated
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run, new_run
 from unmask.runs.saving import Saver
@@ -48,7 +47,7 @@ def make_transfer(
     spec = find_source(str(data))
     settings = {"device": "cpu", "precision": "float32", "workers": 0, "threads": 1}
     settings |= {"micro_batch": recipe.batch_size, **hardware}
-    train = open_labelled(spec, 0).train
+    train = open_annotated(spec, 0).train
     job = Finetune(recipe=recipe, annotations=train.annotations, init=init)
     run = new_run("tiny", job, spec, train, IMAGENET, Hardware(**settings))
     return replace(run, save_every_minutes=60.0)
@@ -72,7 +71,7 @@ def go_on(folder: RunFolder, *, stop: Event | None = None, **hardware: Any) -> l
     run = Run.read(folder, "finetune")
     run = replace(run, hardware=replace(run.hardware, **hardware))
     start, _ = folder.newest()
-    source = open_labelled(run.data, run.seed).train
+    source = open_annotated(run.data, run.seed).train
     with folder.lock():
         reports = training(run, folder, source, run.build(), stop or Event(), start)
         return [report.step for report in reports]

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from unmask.channels import Statistics
+from unmask.channels import ChannelStatistics, Statistics
 from unmask.contracts import Size
 from unmask.data.multi_views import MultiCrop
 from unmask.errors import SettingsError
+from unmask.formats.model import FORMAT, ModelSpec
 from unmask.objectives import Latent
 from unmask.recipes import RECIPES
 from unmask.study.cost import StepCost
@@ -207,3 +208,60 @@ def test_unknown_encoders(encoder: str) -> None:
         SettingsError, match="each of --encoders must be one of xs, ti, s, b and a patch"
     ):
         fitted("mae", encoder, 1.0)
+
+
+def given(path: str = "runs/a") -> dict[str, ModelSpec]:
+    """The encoder of a run."""
+    channels = ChannelStatistics(mean=(0.5,), std=(0.25,), low=(0.0,), high=(1.0,), source="a test")
+    spec = ModelSpec(
+        format=FORMAT,
+        encoder=replace(RECIPES["mae-ti4"].recipe.encoder, depth=3, patch_size=8),
+        objective=None,
+        image_size=Size(48, 64),
+        channels=1,
+        statistics=channels,
+        origin="a test",
+    )
+    return {path: spec}
+
+
+def test_runs_and_weights_are_scored_with_their_own_encoder() -> None:
+    known = given()
+    every = comparison(
+        methods=("mae", "runs/a", "scratch"), encoders=("xs4",), labels=("all",), given=known
+    ).study()
+    trials = every.trials(TINY.base)
+    trial, spec = trials["runs/a"], known["runs/a"]
+    assert (trial.start, trial.weights) == ("given", "runs/a")
+    assert trial.transfer.encoder == trial.recipe.encoder == spec.encoder
+    assert trial.transfer.image_size == trial.recipe.image_size == Size(48, 64)
+    assert trials["scratch"].recipe.encoder == trials["mae"].recipe.encoder
+    # another encoder than the first one's is trained from scratch, too
+    assert trials["scratch as runs/a"].recipe.encoder == spec.encoder
+    assert list(trainings(trials)) == ["mae"]
+    alone = comparison(
+        methods=("runs/a", "scratch"), encoders=("xs4",), labels=("all",), given=known
+    )
+    assert trainings(alone.study().trials(TINY.base)) == {}
+    assert alone.study().trials(TINY.base)["scratch"].recipe.encoder == spec.encoder
+    sized = comparison(
+        methods=("runs/a",),
+        encoders=("xs4",),
+        labels=("all",),
+        given=known,
+        image_size=Size(32, 32),
+    )
+    assert sized.study().trials(TINY.base)["runs/a"].transfer.image_size == Size(32, 32)
+
+
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        (("runs/b", "mae"), "unknown method 'runs/b'; .*, or the path of a run or of weights"),
+        (("runs/a", "mae"), "its cost is not known for mae; put mae first, or leave it out"),
+        (("mae", "runs/a"), "give one of --encoders beside them"),
+    ],
+)
+def test_runs_and_weights_that_cannot_be_compared(methods: tuple[str, ...], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        comparison(methods=methods, given=given())

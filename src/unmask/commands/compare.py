@@ -1,6 +1,7 @@
 """`unmask compare DATA`: compare ways to pretrain the same encoder on your images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -8,6 +9,7 @@ import tyro
 from unmask.console.arguments import parse
 from unmask.console.hardware import MachineFlags
 from unmask.console.labels import labelled_source
+from unmask.console.output import console
 from unmask.console.studies import (
     checked_budget,
     checked_seeds,
@@ -18,7 +20,12 @@ from unmask.console.studies import (
     with_kept_threads,
 )
 from unmask.contracts import Size
+from unmask.data.kinds import ignoring
 from unmask.errors import SettingsError, typed
+from unmask.formats.model import ModelSpec
+from unmask.runs.weights import find_weights
+from unmask.study.cost import StepCost
+from unmask.study.dense import base_for, check_built, study_for
 from unmask.study.methods import METHODS, Comparison, Equal, equalised, of_steps
 from unmask.study.plan import Plan
 from unmask.study.study import TINY, trainings
@@ -37,11 +44,12 @@ class Arguments:
     """The flags of `unmask compare`."""
 
     data: tyro.conf.Positional[str | None] = None
-    """Labelled images: a folder of class folders (train/ and test/ are used if present), or digits."""
+    """Labelled images: a folder of class folders (train/ and test/ are used if present), pictures with class maps or boxes
+    (then the measure is mIoU, box AP or mask AP), or digits."""
 
     methods: str = "mae,dino,moco3,beit,aim,scratch"
     """Methods: mae, dino, moco3, beit, simmim, aim, latent, scratch, and MAE's variants fast, budget, dense,
-    partition and muon. All are compared with the first."""
+    partition and muon; or runs and weights, which are scored as they are. All are compared with the first."""
 
     encoders: str = "xs4"
     """Encoders: a shape (xs, ti, s, b) and a patch size, such as xs4,ti4 for small images, ti16,s16 for photographs."""
@@ -76,6 +84,9 @@ class Arguments:
     data_kind: str | None = None
     """Format of DATA (folder, shards, parquet, tiff, digits, maps, instance-maps, coco, yolo, voc); detected if not given."""
 
+    ignore: str | None = None
+    """Values of class maps that are neither learned nor scored, such as 0,255; 255 if not given."""
+
     labels_file: str | None = None
     """A CSV, Parquet or JSON lines file with a column file_name and the class of each image, in place of class
     folders; as in finetune if not given."""
@@ -94,28 +105,34 @@ def main(arguments: list[str]) -> int:
     if args.tuning_steps < 1:
         raise SettingsError(f"--tuning-steps must be at least 1, got {args.tuning_steps}")
     seeds, budget = checked_seeds(args.seeds), checked_budget(args.budget)
+    methods = _listed(args.methods)
     comparison = Comparison(
-        methods=_listed(args.methods),
+        methods=methods,
         encoders=_listed(args.encoders),
         labels=_listed(args.labels),
         epochs=args.epochs,
         image_size=None if args.image_size is None else Size.parse(args.image_size),
+        given=_given(methods),
     )
     study = comparison.study()
-    trials = study.trials(TINY.base)
+    trials = study.trials(TINY.base)  # says what is impossible before images are read
     root = make_folder(args.out)
     batch_size = max(trial.recipe.batch_size for trial in trials.values())
     source = labelled_source(args.data, args.data_kind, args.labels_file)
+    source = ignoring(source, args.ignore)
     machine = with_kept_threads(args.machine, root)
     setting = setting_of(source, args.images, machine, batch_size)
-    measured = measured_costs(
-        "comparison",
-        trainings(trials),
-        setting.statistics,
-        setting.hardware,
-        root,
-        rounds=_ROUNDS,
-    )
+    train = setting.labelled.train
+    study = study_for(study, train.annotations)
+    trials = study.trials(base_for(TINY.base, train.annotations, len(train)))
+    check_built(trials, setting)
+    recipes = trainings(trials)
+    measured: dict[str, StepCost] = {}
+    if recipes:
+        measured = measured_costs(
+            "comparison", recipes, setting.statistics, setting.hardware, root, rounds=_ROUNDS
+        )
+    study = replace(study, timed=bool(recipes))
     trials = equalised(
         study, of_steps(trials, setting.labelled, args.tuning_steps), measured, args.equal
     )
@@ -128,10 +145,24 @@ def main(arguments: list[str]) -> int:
         root=root,
         words=(
             f"Encoders {args.encoders}; equal {args.equal}: {args.epochs:g} epochs of {comparison.methods[0]}, "
-            f"{args.tuning_steps:,} steps of fine-tuning, batches of at most {batch_size}. {_CLOSING}",
+            f"{args.tuning_steps:,} steps of fine-tuning, batches of at most {batch_size}. {_CLOSING}"
+            if recipes
+            else f"{args.tuning_steps:,} steps of fine-tuning for all.",
         ),
     )
     return conduct(plan, setting, budget, typed("compare", *arguments))
+
+
+def _given(methods: tuple[str, ...]) -> dict[str, ModelSpec]:
+    """The encoders of the runs and weights among the methods, by their paths."""
+    paths = [name for name in methods if name not in METHODS and Path(name).exists()]
+    given: dict[str, ModelSpec] = {}
+    for path in paths:
+        weights = find_weights(path)
+        for line in (*weights.damaged, *weights.weights.notes):
+            console.print(f"{path}: {line}")
+        given[path] = weights.weights.spec
+    return given
 
 
 def _listed(words: str) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from unmask.console.scores import (
     write_scores,
 )
 from unmask.console.wrong_calls import explained
-from unmask.data.kinds import as_source, find_source, kind_of
+from unmask.data.kinds import as_source, find_source, ignoring, kind_of
 from unmask.errors import SettingsError, typed
 from unmask.evaluation.frozen import Control
 from unmask.evaluation.protocols import (
@@ -92,6 +92,9 @@ class Arguments:
     data_kind: str | None = None
     """Format of DATA (folder, shards, parquet, tiff, digits, maps, instance-maps, coco, yolo, voc); detected if not given."""
 
+    ignore: str | None = None
+    """Values of class maps that are neither learned nor scored, such as 0,255; 255 if not given."""
+
     labels_file: str | None = None
     """A CSV, Parquet or JSON lines file with a column file_name and the classes of each image (a name, a
     number, a;b, or a column of 0 and 1 for each class), in place of class folders; as in finetune if not
@@ -119,6 +122,8 @@ def main(arguments: list[str]) -> int:
     check_writable(path)
     if (args.data_kind or kind_of(data)) == "maps":
         return _dense(args, paths, data, path, typed("evaluate", *arguments))
+    if args.ignore is not None:
+        ignoring(find_source(data, args.data_kind), args.ignore)  # says what it is for
     judged = all_judged(paths, _request(args, data))
     judged = [one._replace(command=typed("evaluate", *arguments)) for one in judged]
 
@@ -144,7 +149,7 @@ def _dense(args: Arguments, paths: list[str], data: str, path: Path, command: st
         raise SettingsError("class maps are for one encoder at a time; leave out --encoders")
     rows = evaluate_dense(
         paths[0],
-        find_source(data, "maps"),
+        ignoring(find_source(data, "maps"), args.ignore),
         args.protocol,
         seed=args.seed,
         controls="none" if args.control == "none" else "all",

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from unmask.channels import ChannelStatistics
-from unmask.console.arguments import Peek
+from unmask.console.arguments import Peek, peek
 from unmask.console.finetuning import (
     draw_scores,
     longer,
@@ -21,13 +21,15 @@ from unmask.console.hardware import RunFlags
 from unmask.console.labels import labelled_source
 from unmask.console.output import console
 from unmask.console.plan import with_shorter_warmup
+from unmask.console.series import Asked, again, carry_out, is_series
 from unmask.console.train import Command, Common, Request, finished_folder, resumed_folder
 from unmask.console.train import main as train_main
 from unmask.console.wrong_calls import explained
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.data.annotated import kind_for
-from unmask.data.kinds import as_source
+from unmask.data.few_labels import FewLabels
+from unmask.data.kinds import as_source, ignoring
 from unmask.data.noise import PatchKeep
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError
@@ -71,6 +73,16 @@ class Arguments:
     task: str | None = None
     """classify, segment or detect; if not given, DATA say it: class folders, class maps beside the pictures, or boxes."""
 
+    labels: str | None = None
+    """A series of runs with these amounts of labels, as numbers or percentages of each class (of pictures, if they have class
+    maps or boxes), each beside training from scratch: 1%,10%,all."""
+
+    seeds: int | None = None
+    """Runs of each amount of --labels, with other draws of labels and weights; 3 if not given."""
+
+    ignore: str | None = None
+    """Values of class maps that are neither learned nor scored, such as 0,255; 255 if not given."""
+
     labels_file: str | None = None
     """A CSV, Parquet or JSON lines file with labels, in place of class folders: a column file_name and the
     classes of each image (a name, a number, a;b, or a column of 0 and 1 for each class). If not given:
@@ -88,7 +100,11 @@ class Arguments:
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    return train_main(COMMAND, arguments)
+    command_line = peek(arguments)
+    of_series = again(arguments, command_line)
+    if of_series is None and not is_series(command_line):
+        return train_main(COMMAND, arguments)
+    return carry_out(COMMAND, of_series or arguments, _asked, _request_for)
 
 
 @explained("unmask.finetune('runs/photos', 'animals')")
@@ -145,6 +161,14 @@ def finetune(
 
 def _request(arguments: list[str], command_line: Peek) -> Request:
     """The new run that a command line asks for."""
+    asked = _asked(arguments, command_line)
+    images = images_for(asked.recipe, asked.labelled, asked.seed)
+    common = Common(asked.recipe_name, asked.data, images, asked.out, asked.seed, asked.running)
+    return _request_for(common, asked.recipe, asked.weights)
+
+
+def _asked(arguments: list[str], command_line: Peek) -> Asked:
+    """What a command line asks for."""
     wanted = command_line.flags.get("recipe")
     if command_line.help:
         COMMAND.parse(arguments, Arguments(recipe=find_transfer(wanted or "finetune-b16")))
@@ -164,6 +188,7 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         command_line.flags.get("labels-file"),
         weights,
     )
+    spec = ignoring(spec, command_line.flags.get("ignore"))
     console.print(f"reading   {command_line.words[1]} ...")
     labelled = open_annotated(spec, command_line.seed)
     name, default = recipe_of(command_line, wanted, weights, labelled.train)
@@ -176,13 +201,17 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
         recipe = replace(recipe, noise=replace(recipe.noise, patch_keep=keep))
     if recipe != default or recipe.epochs < recipe.schedule.warmup_epochs:
         recipe = with_shorter_warmup(recipe, command_line)
-    images = images_for(recipe, labelled, args.seed)
-    common = Common(name, spec, images, args.out, args.seed, args.running)
-    return _request_for(common, recipe, weights)
+    return Asked(spec, labelled, name, recipe, weights, args.out, args.seed, args.running)
 
 
-def _request_for(common: Common, recipe: Transfer, weights: Found | None) -> Request:
-    """The request for a new fine-tuning run.
+def _request_for(
+    common: Common,
+    recipe: Transfer,
+    weights: Found | None,
+    statistics: ChannelStatistics | None = None,
+    labels: FewLabels | None = None,
+) -> Request:
+    """The request for a new fine-tuning run, of a series if `labels` are given.
 
     Raises:
         SettingsError: if the weights have another shape than the recipe's encoder, which flags may have changed.
@@ -193,7 +222,7 @@ def _request_for(common: Common, recipe: Transfer, weights: Found | None) -> Req
             f"{shape_of(recipe.encoder)}; leave out --model, --patch-size and the flags that begin with --encoder"
         )
     images = common.images
-    job = Finetune(recipe=recipe, annotations=images.train.annotations, init=None)
+    job = Finetune(recipe=recipe, annotations=images.train.annotations, init=None, labels=labels)
 
     def start(statistics: ChannelStatistics) -> tuple[Finetune, Weights | None]:
         if weights is None:
@@ -207,7 +236,7 @@ def _request_for(common: Common, recipe: Transfer, weights: Found | None) -> Req
     return Request(
         common=common,
         job=job,
-        statistics=lambda: _statistics(weights, images.train),
+        statistics=lambda: statistics or _statistics(weights, images.train),
         start=start,
         say_images=lambda: say_found(images),
         say_plan=lambda run, module, cost: say_finetuning(run, recipe, module, images, cost),
@@ -256,6 +285,9 @@ COMMAND = Command(
         "out",
         "data_kind",
         "task",
+        "ignore",
+        "labels",
+        "seeds",
         "recipe",
         "seed",
     ),

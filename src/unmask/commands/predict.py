@@ -31,10 +31,11 @@ from unmask.console.output import check_writable, console, matched, notes, say_l
 from unmask.console.wrong_calls import explained
 from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
-from unmask.data.kinds import is_data
+from unmask.data.kinds import ignoring, is_data
 from unmask.errors import SettingsError
 from unmask.progress import counted
 from unmask.runs.batches import Images
+from unmask.runs.folder import RunFolder
 from unmask.runs.job import Picture
 from unmask.runs.mistakes import Mistake, mistakes_of, pictures_of, surest
 from unmask.runs.predict import (
@@ -45,6 +46,7 @@ from unmask.runs.predict import (
     predict_source,
     truth_of,
 )
+from unmask.runs.run import Run
 from unmask.spec import to_json
 from unmask.tasks.classify import Accuracy
 from unmask.tasks.task import Score, ScoreOfClasses
@@ -77,6 +79,9 @@ class Arguments:
 
     data_kind: str | None = None
     """Format of the data set (folder, shards, parquet, tiff, digits, maps, instance-maps, coco, yolo, voc); detected if not given."""
+
+    ignore: str | None = None
+    """Values of class maps that are not scored, such as 0,255; those of the run if not given."""
 
     labels_file: str | None = None
     """A CSV, Parquet or JSON lines file with the classes of each image, to score the predictions; as in
@@ -154,6 +159,7 @@ def _locate(predictor: Predictor, args: Arguments) -> int:
             notes.print(f"reading   {data} ...")
             like = predictor.model.bands
             source = labelled_source(data, args.data_kind, args.labels_file, like, notes)
+            source = ignoring(source, args.ignore, Run.read(RunFolder(args.run)).data)
             pictures, total = pictures_of_source(predictor, source, unreadable)
         predict_located(predictor, pictures, total, out, args.tiles, args.json)
     _say_unreadable(unreadable)

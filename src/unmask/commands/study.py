@@ -22,8 +22,10 @@ from unmask.console.studies import (
 )
 from unmask.console.wrapping import wrapped
 from unmask.contracts import Size
+from unmask.data.kinds import ignoring
 from unmask.errors import SettingsError, typed
 from unmask.study.ablations import STUDIES, find_study
+from unmask.study.dense import base_for, check_built, study_for
 from unmask.study.plan import Plan
 from unmask.study.study import SCALES, trainings
 
@@ -38,7 +40,8 @@ class Arguments:
     """A study (see --list), or FILE.py:NAME, which runs that file."""
 
     data: tyro.conf.Positional[str | None] = None
-    """Labelled images: a folder of class folders (train/ and test/ are used if present), or digits."""
+    """Labelled images: a folder of class folders (train/ and test/ are used if present), pictures with class maps or boxes
+    (then the measure is mIoU, box AP or mask AP), or digits."""
 
     list: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """List the studies and scales."""
@@ -64,6 +67,9 @@ class Arguments:
 
     data_kind: str | None = None
     """Format of DATA (folder, shards, parquet, tiff, digits, maps, instance-maps, coco, yolo, voc); detected if not given."""
+
+    ignore: str | None = None
+    """Values of class maps that are neither learned nor scored, such as 0,255; 255 if not given."""
 
     labels_file: str | None = None
     """A CSV, Parquet or JSON lines file with a column file_name and the class of each image, in place of class
@@ -97,7 +103,12 @@ def main(arguments: list[str]) -> int:
                 f"which images? `unmask study {args.name} FOLDER`; FOLDER holds one folder of images per class"
             )
         source = labelled_source(args.data, args.data_kind, args.labels_file)
+        source = ignoring(source, args.ignore)
         setting = setting_of(source, scale.images, machine, batch_size)
+        train = setting.labelled.train
+        study = study_for(study, train.annotations)
+        trials = study.trials(base_for(base, train.annotations, len(train)))
+        check_built(trials, setting)
         hardware, statistics = setting.hardware, setting.statistics
     else:
         hardware = hardware_of(machine, in_memory=True, batch_size=batch_size)

@@ -68,13 +68,13 @@ EVERYDAY = {
         "class maps segmentation, COCO, YOLO or VOC detection.",
         (
             "unmask finetune runs/NAME animals",
-            "unmask finetune runs/NAME animals --trained-blocks 1 --epochs 20",
+            "unmask finetune runs/NAME animals --labels 1%,10%,all",
             "unmask finetune scratch animals",
             "unmask finetune runs/NAME street    # pictures with class maps or boxes",
         ),
         (
             "recipe",
-            "trained-blocks",
+            "labels",
             "epochs",
             "batch-size",
             "image-size",

@@ -71,6 +71,11 @@ def _check_what(word: str) -> None:
         _check_data(word)
 
 
+def _check_begun(word: str) -> None:
+    if not is_file(f"{word}/series.json"):
+        check_run(word)
+
+
 _CHECKS: dict[str, Callable[[str], None]] = {
     "data": _check_data,
     "images": check_image,
@@ -79,7 +84,7 @@ _CHECKS: dict[str, Callable[[str], None]] = {
     "source": check_weights,
     "init": check_weights,
     "runs": check_run,
-    "resume": check_run,
+    "resume": _check_begun,
     "like": check_run,
     "labels-file": check_file,
     "queries": check_file,

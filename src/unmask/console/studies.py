@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from unmask.annotations import DENSE, ClassLabels, annotated_words
 from unmask.channels import ChannelStatistics
 from unmask.console.bars import progress_on
 from unmask.console.hardware import MachineFlags, hardware_of, use_threads
@@ -134,11 +135,11 @@ def setting_of(
     """Images and hardware of a study; `images` limits the number of training images."""
     console.print(f"reading   {as_typed(source)} ...")
     with progress_on(console):
-        labelled = _few(open_labelled(source, 0), images)
+        labelled = _few(open_labelled(source, 0, (ClassLabels, *DENSE)), images)
         statistics = measure(labelled.train)
     console.print(
         f"images    {len(labelled.train):,} for training and {len(labelled.test):,} for testing, "
-        f"{len(labelled.train.annotations.names)} classes ({labelled.split})"
+        f"{annotated_words(labelled.train.annotations)} ({labelled.split})"
     )
     hardware = hardware_of(flags, in_memory=labelled.train.in_memory, batch_size=batch_size)
     return Setting(data=source, labelled=labelled, statistics=statistics, hardware=hardware)

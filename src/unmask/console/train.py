@@ -52,7 +52,7 @@ from unmask.runs.training import Progress, training
 from unmask.runs.weights import check_start, save_start
 from unmask.spec import from_json, to_json
 from unmask.training.checkpoint import Checkpoint, fill
-from unmask.training.distributed import check_batch, here
+from unmask.training.distributed import check_batch, firsts, here
 from unmask.training.logbook import read_log
 from unmask.training.step_cost import Cost
 
@@ -162,6 +162,22 @@ def main(command: Command, arguments: list[str]) -> int:
     return status
 
 
+def in_turn(
+    command: Command, prepares: Iterable[Callable[[], Ready | None]]
+) -> Iterator[tuple[int, RunFolder | None]]:
+    """Carry out several runs in the same processes, one after another: the exit status and the folder of each.
+
+    A run that is finished already prepares nothing, and has no folder.
+    """
+    with together() as group:
+        for prepare in prepares:
+            ready = prepared(prepare, _shared, _join, group)
+            if ready is None:
+                yield 0, None
+            else:
+                yield firsts(train(command, ready), group), ready.folder
+
+
 def finished_folder(command: Command, request: Request) -> Path:
     """Carry out a request; returns the folder of the run, which holds a checkpoint if a signal stopped it."""
     _, folder = _run(command, lambda: begin(command, request))
@@ -181,13 +197,9 @@ def resumed_folder(
 
 
 def _run(command: Command, prepare: Callable[[], Ready | None]) -> tuple[int, RunFolder | None]:
-    """Prepare a run in the first process, let the others join, and train in all of them.
-
-    Returns the exit status and the folder of the run; no folder if nothing was left to do.
-    """
-    with together() as group:
-        ready = prepared(prepare, _shared, _join, group)
-        return (0, None) if ready is None else (train(command, ready), ready.folder)
+    """Prepare a run in the first process, let the others join, and train in all of them."""
+    (carried_out,) = in_turn(command, [prepare])
+    return carried_out
 
 
 def begin(command: Command, request: Request, words: str = "") -> Ready | None:
@@ -343,7 +355,7 @@ def train(command: Command, ready: Ready) -> int:
         count = len(outcome.unreadable)
         console.warn(f"{count} images could not be scored; the first is {name}: {reason}")
     command.say_done(replace(run, data=ready.data), folder, ready.images, outcome)
-    return 0
+    return 128 + stop.signal if stop.event.is_set() else 0  # by a signal after the last step
 
 
 def _shared(ready: Ready) -> SharedRun:

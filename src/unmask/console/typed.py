@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from unmask.data import AnySource, Digits, Held, LabelsFile, Tiff
+from unmask.data import AnySource, Digits, Held, InstanceMaps, LabelsFile, Maps, Tiff
 from unmask.data.kinds import kind_of
+from unmask.data.map_tables import USUALLY_IGNORED
 from unmask.errors import typed
 from unmask.spec import kind_of as public_name
 
@@ -24,6 +25,8 @@ def data_words(data: AnySource) -> list[str]:
         kind := public_name(AnySource, data)
     ):
         words += ["--data-kind", kind]
+    if isinstance(data, Maps | InstanceMaps) and data.ignored != USUALLY_IGNORED:
+        words += ["--ignore", ",".join(map(str, data.ignored))]
     return words
 
 

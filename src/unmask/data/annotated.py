@@ -10,7 +10,7 @@ from unmask.asked import is_coco
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.data.coco_files import coco_files
-from unmask.data.dense_images import DenseImages, WithPictures
+from unmask.data.dense_images import DenseImages, Known, WithPictures
 from unmask.data.found import Found
 from unmask.data.labelled import Subset
 from unmask.data.map_layouts import map_layout
@@ -97,19 +97,30 @@ def pictures_alone(data: AnySource, split: str = "train") -> ImageSource:
     return pictures
 
 
+def undescribed(source: ImageSource) -> ImageSource:
+    """The same images without their dense annotations, for what learns from pixels alone."""
+    if isinstance(source, Subset):
+        return Subset(undescribed(source.whole), source.rows)
+    return source.pictures if isinstance(source, DenseImages) else source
+
+
 def found_in(source: ImageSource) -> Found | None:
     """What the dense annotations of a source hold; None if it has none."""
-    if isinstance(source, DenseImages):
-        return source.found()
-    if isinstance(source, Subset) and isinstance(source.whole, DenseImages):
-        return source.whole.known.found(source.whole.rows[source.rows])
-    return None
+    known, rows = _known_of(source)
+    return None if known is None else known.found(rows)
 
 
 def present_in(source: ImageSource) -> Bool[NDArray[np.bool_], "n classes"] | None:
     """Which classes each image of dense annotations shows; None if there are none. Class maps are read for it."""
+    known, rows = _known_of(source)
+    return None if known is None else known.present(rows)
+
+
+def _known_of(source: ImageSource) -> tuple[Known | None, NDArray[np.int64]]:
+    """The dense annotations of a source, or of the source that it is a part of, and the rows of its images there."""
+    if isinstance(source, Subset):
+        known, rows = _known_of(source.whole)
+        return known, rows[source.rows]
     if isinstance(source, DenseImages):
-        return source.present()
-    if isinstance(source, Subset) and isinstance(source.whole, DenseImages):
-        return source.whole.known.present(source.whole.rows[source.rows])
-    return None
+        return source.known, source.rows
+    return None, np.arange(len(source))

@@ -1,6 +1,7 @@
 """Random draws of labelled images: a share of each class, a few labels of each class, or a share of all."""
 
 import numpy as np
+from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from unmask.errors import SettingsError
@@ -54,32 +55,31 @@ def _draw_multilabel_share(labels: NDArray[np.int64], share: float, seed: int) -
 def draw_few(
     labels: NDArray[np.int64], names: tuple[str, ...], amount: str, seed: int
 ) -> NDArray[np.int64]:
-    """The rows of a few labelled images of each class, drawn from the seed: "5" per class, "10%" per class, or "all".
+    """The rows of a few labelled images, drawn from the seed: "5" or "10%" of each class, or "all".
 
-    With the same seed, a larger amount includes the images of a smaller one.
+    `labels` is [n], or [n classes] of 0 and 1; then "10%" is a share of all images, which show every class if they can
+    (`_rarest_first`), and numbers are refused. With the same seed, a larger amount includes the images of a smaller one.
 
     Raises:
-        SettingsError: if a class has fewer images, the amount is not valid, or images belong to several classes.
+        SettingsError: if a class has fewer images, or the amount is not valid.
     """
+    check_amount(amount)
     if amount == "all":
         return np.arange(len(labels))
-    if labels.ndim > 1:
-        raise SettingsError(
-            f"--labels {amount} draws labels of each class, and these images may belong to several classes at once; "
-            "use --labels all"
-        )
-    number = amount.removesuffix("%")
+    number = int(amount.removesuffix("%"))
     share = amount.endswith("%")
-    if not number.isdecimal() or int(number) < 1 or (share and int(number) > 100):
-        raise SettingsError(
-            f"--labels must be a list of numbers of labels per class, percentages or all, such as "
-            f"1,5,10,1%,10%,all, got {amount!r}"
-        )
+    if labels.ndim > 1:
+        if not share:
+            raise SettingsError(
+                f"--labels {amount} is a number of images of each class, but each of these images may show several classes "
+                "at once; use a percentage of the images, such as 10%, or all"
+            )
+        return np.sort(_rarest_first(labels > 0, seed)[: max(1, round(len(labels) * number / 100))])
     random = np.random.default_rng(derive("few labels", seed))
     chosen: list[NDArray[np.int64]] = []
     for label in np.unique(labels):
         rows = random.permutation(np.flatnonzero(labels == label))
-        count = max(1, round(len(rows) * int(number) / 100)) if share else int(number)
+        count = max(1, round(len(rows) * number / 100)) if share else number
         if count > len(rows):
             raise SettingsError(
                 f"--labels {amount} needs {count} training images of each class, but {names[label]!r} has "
@@ -87,6 +87,34 @@ def draw_few(
             )
         chosen.append(rows[:count])
     return np.sort(np.concatenate(chosen))
+
+
+def check_amount(amount: str) -> None:
+    """Refuse what is no amount of labels, see `draw_few`; raises SettingsError."""
+    number = amount.removesuffix("%")
+    is_valid = number.isdecimal() and int(number) > 0 and (number == amount or int(number) <= 100)
+    if amount != "all" and not is_valid:
+        raise SettingsError(
+            f"--labels must be a list of numbers of labels per class, percentages or all, such as "
+            f"1,5,10,1%,10%,all, got {amount!r}"
+        )
+
+
+def _rarest_first(shown: Bool[NDArray[np.bool_], "n classes"], seed: int) -> NDArray[np.int64]:
+    """All rows in random order, after a few that show every class.
+
+    These are drawn one by one: a random image with the rarest class that is still missing. So rare classes come first, and an
+    image is not preferred because it shows many.
+    """
+    order = np.random.default_rng(derive("few labels", seed)).permutation(len(shown))
+    counts = shown.sum(0)
+    missing, first = counts > 0, list[int]()
+    while missing.any():
+        rarest = int(np.where(missing, counts, len(shown) + 1).argmin())
+        row = next(int(row) for row in order if shown[row, rarest])
+        first.append(row)
+        missing &= ~shown[row]
+    return np.array([*first, *order[~np.isin(order, first)]], np.int64)
 
 
 def held_out_rows(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:

@@ -20,6 +20,7 @@ from unmask.data.found import Found
 from unmask.data.frames import UPRIGHT, Turned, turn_of, turned_pixels
 from unmask.data.labels import Names
 from unmask.data.map_layouts import asked_layout, pairs_of, pictures_of, unpaired
+from unmask.data.map_tables import USUALLY_IGNORED
 from unmask.data.map_values import MISSING, read_values, size_of
 from unmask.data.outlines import box_of
 from unmask.data.picture_facts import evenly
@@ -40,7 +41,7 @@ class InstanceMaps:
     path: str
     """Path of the folder."""
 
-    ignored: tuple[int, ...] = (255,)
+    ignored: tuple[int, ...] = USUALLY_IGNORED
     """Values of pixels that belong to no object and are not background either, as at the borders in Pascal VOC."""
 
     def splits(self) -> tuple[str, ...]:

@@ -1,13 +1,13 @@
 """Detecting the kind of data from a path, unless `--data-kind` says it."""
 
 from collections import Counter
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
 from unmask.asked import check_data, check_readable
-from unmask.data import AnySource, Digits, LabelsFile, Shards, Tiff
+from unmask.data import AnySource, Digits, InstanceMaps, LabelsFile, Maps, Shards, Tiff
 from unmask.data.annotated import dense_kind
 from unmask.data.band_files import BAND_ENDINGS, BandReading, has_bands, reading_of
 from unmask.data.dense_images import WithPictures
@@ -18,6 +18,7 @@ from unmask.data.picture_formats import IMAGE_ENDINGS
 from unmask.data.walk import visible
 from unmask.errors import SettingsError, did_you_mean
 from unmask.own_output import is_marked
+from unmask.spec import kind_of as public_name
 from unmask.spec import kinds
 
 _KINDS: dict[str, Any] = {
@@ -117,6 +118,32 @@ def as_source(data: Any, *, labels: bool) -> AnySource:
 def is_source(data: Any) -> TypeGuard[AnySource]:
     """Whether it is the spec of a source, one of one's own included."""
     return hasattr(data, "open") and hasattr(data, "splits")
+
+
+def ignoring(source: AnySource, values: str | None, like: AnySource | None = None) -> AnySource:
+    """Class maps with other ignored values: those of `--ignore`, such as "0,255".
+
+    If it is not given, those of `like`, the data of a run, if both are class maps.
+
+    Raises:
+        SettingsError: if the values are not such numbers, or the images have no class maps.
+    """
+    is_maps = isinstance(source, Maps | InstanceMaps)
+    if values is None:
+        if is_maps and isinstance(like, type(source)):
+            return replace(source, ignored=like.ignored)
+        return source
+    words = [word.strip() for word in values.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise SettingsError(
+            f"--ignore must be a list of values of class maps, such as 255 or 0,255, got {values!r}"
+        )
+    if not is_maps:
+        raise SettingsError(
+            f"--ignore is for pictures with class maps, and these images are of kind {public_name(AnySource, source)}; leave "
+            "it out"
+        )
+    return replace(source, ignored=tuple(sorted({*map(int, words)})))
 
 
 def parse_channels(text: str | None, flag: str = "--channels") -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.annotations import (
+    DENSE,
     UNKNOWN,
     AnyAnnotations,
     ClassLabels,
@@ -180,6 +181,12 @@ def check_kind(source: ImageSource, takes: tuple[type, ...]) -> None:
         raise SettingsError(
             f"{source.where} comes with {words}, but this task needs exactly one class per image; "
             "use a task for these annotations"
+        )
+    if not is_dense(kind) and all(issubclass(one, DENSE) for one in takes):
+        needs = "class maps" if ClassMaps in takes else "boxes"
+        raise SettingsError(
+            f"this task needs {needs}, and {source.where} has only what is known of whole images; give pictures with {needs} "
+            "(docs/dense.md), or use a task for whole images"
         )
     if len(kind.names) < 2:
         raise DataError(

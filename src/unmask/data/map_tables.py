@@ -15,6 +15,9 @@ from unmask.progress import counted
 Decided = tuple[ValueTable, tuple[str, ...]]
 """The classes, and what was decided about them, a line each."""
 
+USUALLY_IGNORED = (255,)
+"""Values of pixels that count neither in training nor in scores, if nothing else is said."""
+
 _VOID = ("void", "unlabelled", "unlabeled", "ignore", "ignored", "don't care")
 """Names of what is no class."""
 
@@ -118,7 +121,7 @@ def table_from_values(files: Sequence[Path], ignored: Collection[int], where: st
         DataError: if there are too many, or only ignored ones.
     """
     values = _values_of(files, where)
-    if tuple(values) == _BINARY:
+    if tuple(values) == _BINARY and tuple(ignored) == USUALLY_IGNORED:
         named = [("0", 0), ("255", 255)]
         note = (
             "maps have 0 and 255 alone, so 255 is a class, the foreground; classes.txt names them"

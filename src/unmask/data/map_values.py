@@ -137,11 +137,9 @@ class ValueTable:
         words = listed([self.word(value) for value in common], _SHOWN)
         share = sum(odd.values()) / pixels
         what = "colours" if self.coloured else "values"
-        remedy = (
-            "add them"
-            if self.coloured
-            else f"add them, or ignore them with --ignore {','.join(map(str, common))}"
-        )
+        usual = [value for value in (255,) if value in self.values[self.classes == self.ignored]]
+        every = ",".join(map(str, sorted([*usual, *common])))
+        remedy = "add them" if self.coloured else f"add them, or ignore them with --ignore {every}"
         return f"{file} has the {what} {words} in {share:.1%} of its pixels, which {self.source} does not name; {remedy}"
 
     def word(self, value: int) -> str:

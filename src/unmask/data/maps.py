@@ -28,7 +28,12 @@ from unmask.data.map_layouts import (
     pictures_of,
     unpaired,
 )
-from unmask.data.map_tables import table_from_file, table_from_values, usual_table
+from unmask.data.map_tables import (
+    USUALLY_IGNORED,
+    table_from_file,
+    table_from_values,
+    usual_table,
+)
 from unmask.data.map_values import ValueTable, is_coloured, read_values, size_of
 from unmask.data.picture_facts import evenly
 from unmask.errors import DataError, SettingsError
@@ -52,7 +57,7 @@ class Maps:
     path: str
     """Path of the folder."""
 
-    ignored: tuple[int, ...] = (255,)
+    ignored: tuple[int, ...] = USUALLY_IGNORED
     """Values of pixels that are neither learned nor scored."""
 
     zero_is_ignored: bool = False
@@ -93,6 +98,11 @@ class Maps:
         named = self._named(train)
         ignored = {*self.ignored, *((0,) if self.zero_is_ignored else ())}
         if named is not None:
+            if named.coloured and self.ignored != USUALLY_IGNORED:
+                raise SettingsError(
+                    f"--ignore {','.join(map(str, self.ignored))} is for numbers, and {named.file} says which class each colour "
+                    "is; call ignored colours void there"
+                )
             return table_from_file(named, ignored, self.zero_is_ignored)
         known = usual_table(train.maps, ignored)
         if known is not None:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from unmask.data import AnySource
+from unmask.data.few_labels import few
 from unmask.data.labelled import Labelled
 from unmask.errors import SettingsError
 from unmask.evaluation.frozen import (
@@ -21,7 +22,6 @@ from unmask.evaluation.frozen import (
 from unmask.evaluation.tuning import (
     TuningSetup,
     augmented,
-    few,
     fitted,
     from_scratch,
     ladder,

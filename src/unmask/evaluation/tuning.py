@@ -14,8 +14,8 @@ from unmask.annotations import AnyAnnotations
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
-from unmask.data.draws import draw_few
-from unmask.data.labelled import Labelled, Subset
+from unmask.data.few_labels import few
+from unmask.data.labelled import Labelled
 from unmask.data.mixing import UNMIXED
 from unmask.data.views import AugmentedCrop, RandomCrop
 from unmask.evaluation.frozen import Probe, right_answers
@@ -44,13 +44,6 @@ class TuningSetup(NamedTuple):
     labelled: Labelled
     statistics: ChannelStatistics
     hardware: Hardware
-
-
-def few(labelled: Labelled, amount: str, seed: int) -> Labelled:
-    """The same test images, and a few training images of each class."""
-    train = labelled.train
-    rows = draw_few(train.labels(), train.annotations.names, amount, seed)
-    return labelled._replace(train=Subset(train, rows))
 
 
 def fitted(recipe: Transfer, images: int) -> Transfer:

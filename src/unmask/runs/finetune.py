@@ -15,6 +15,7 @@ from unmask.channels import ChannelStatistics, Statistics
 from unmask.contracts import Batch, ImageSource
 from unmask.data import AnySource
 from unmask.data.draws import held_out_rows
+from unmask.data.few_labels import FewLabels, few
 from unmask.data.in_order import Ordered, Unreadable, in_order
 from unmask.data.labelled import Labelled, Subset, check_kind, open_labelled
 from unmask.errors import SettingsError
@@ -55,6 +56,9 @@ class Finetune:
     init: str | None
     """Description of the initial weights; null if from scratch."""
 
+    labels: FewLabels | None = None
+    """Which of the training images are learned from, in a series with few labels; null for all."""
+
     def knows(self, images: Images) -> bool:
         """Whether these images have the same classes as when the run started."""
         return images.train.annotations == self.annotations
@@ -65,7 +69,12 @@ class Finetune:
         Raises:
             DataError: if the task needs other annotations.
         """
-        return images_for(self.recipe, open_annotated(data, seed), seed)
+        if self.labels is None:
+            labelled = open_annotated(data, seed)
+        else:
+            labelled = open_annotated(data, self.labels.split_seed)
+            labelled = few(labelled, self.labels.amount, seed)
+        return images_for(self.recipe, labelled, seed)
 
     def model(self, run: Setting) -> ModelSpec:
         """Shape and origin of the encoder."""
@@ -163,7 +172,6 @@ def for_annotations(recipe: Transfer, annotations: AnyAnnotations) -> Transfer:
     """The recipe with the task for these annotations.
 
     Raises:
-        DataError: if there is no such task.
         SettingsError: if the recipe is for whole images and the annotations are dense, or the reverse.
     """
     if is_dense(annotations) != issubclass(recipe.task.needs, DENSE) or (

@@ -2,16 +2,18 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, NamedTuple
 
 from unmask.contracts import Size
 from unmask.data.draws import draw_few
+from unmask.data.few_labels import classes_of
 from unmask.data.labelled import Labelled
 from unmask.data.multi_views import MultiCrop
 from unmask.encoders import ViT
 from unmask.errors import SettingsError, did_you_mean
+from unmask.formats.model import ModelSpec
 from unmask.objectives import Latent
 from unmask.recipes import RECIPES, Recipe
 from unmask.recipes.tokenizer import TOKENIZER_B16, TOKENIZER_TI4
@@ -86,10 +88,25 @@ class Comparison:
     image_size: Size | None
     """Pixels of a crop; None for the recipes' sizes."""
 
+    given: Mapping[str, ModelSpec] = field(default_factory=dict[str, ModelSpec])
+    """The encoders of runs and weights among the methods, by their paths; these are not pretrained."""
+
     def __post_init__(self) -> None:
         for method in self.methods:
-            if method not in METHODS:
-                raise SettingsError(f"unknown method {method!r}; {did_you_mean(method, METHODS)}")
+            if method not in METHODS and method not in self.given:
+                raise SettingsError(
+                    f"unknown method {method!r}; {did_you_mean(method, METHODS)}, or the path of a run or of weights"
+                )
+        pretrained = [one for one in self.methods if one not in self.given and one != _SCRATCH]
+        if self.methods[0] in self.given and pretrained:
+            raise SettingsError(
+                f"{self.methods[0]} is not pretrained here, so its cost is not known for {pretrained[0]}; put {pretrained[0]} "
+                "first, or leave it out"
+            )
+        if self.given and len(self.encoders) > 1:
+            raise SettingsError(
+                "runs and weights have encoders of their own; give one of --encoders beside them"
+            )
         for kind, names in (("methods", self.methods), ("encoders", self.encoders)):
             if len(set(names)) < len(names):
                 raise SettingsError(f"--{kind} has a name twice: {','.join(names)}; remove one")
@@ -114,9 +131,14 @@ class Comparison:
             method: tuple(self._name(method, encoder, self.labels[-1]) for encoder in self.encoders)
             for method in methods
         }
+        pretrains = any(method in METHODS and method != _SCRATCH for method in methods)
         return Study(
-            title="Pretraining methods on the same encoder",
-            source="MAE table 3, table 12 and the methods' own papers (ViT-B on ImageNet-1K)",
+            title="Pretraining methods on the same encoder"
+            if pretrains
+            else "Encoders, tuned alike",
+            source="MAE table 3, table 12 and the methods' own papers (ViT-B on ImageNet-1K)"
+            if pretrains
+            else "Runs and weights are scored as they are, whatever they were pretrained on and for how long",
             base=self._name(self.methods[0], self.encoders[0], self.labels[-1]),
             variations=tuple(variations),
             scores=("finetune", "linear", "attentive", "knn"),
@@ -143,6 +165,8 @@ class Comparison:
         return methods
 
     def _encoder(self, method: str) -> ViT:
+        if method in self.given:
+            return self.given[method].encoder
         return fitted(method, self.encoders[0], self.epochs).encoder
 
     def _name(self, method: str, encoder: str, amount: str) -> str:
@@ -156,13 +180,26 @@ class Comparison:
     def _trial(self, method: str, encoder: str, amount: str, base: Trial) -> Trial:
         """A method's recipe on an encoder, with the epochs of the first method, and the base's fine-tuning."""
         source = method.removeprefix(_SCRATCH_AS)
-        recipe = fitted(source if source != _SCRATCH else self.methods[0], encoder, self.epochs)
+        source = source if source != _SCRATCH else self.methods[0]
+        if source in self.given:
+            recipe = self._with_encoder(base.recipe, self.given[source])
+        else:
+            recipe = fitted(source, encoder, self.epochs)
         if self.image_size is not None:
             recipe = resized(recipe, self.image_size)
         transfer = replace(base.transfer, encoder=recipe.encoder, image_size=recipe.image_size)
+        if method in self.given:
+            return Trial(
+                recipe=recipe, transfer=transfer, labels=amount, start="given", weights=method
+            )
         start = "drawn" if method.startswith(_SCRATCH) else "pretrained"
         trial = Trial(recipe=recipe, transfer=transfer, labels=amount, start=start)
         return tokenized(trial, self.epochs * _TOKENIZER_EPOCHS) if method == _BEIT else trial
+
+    @staticmethod
+    def _with_encoder(recipe: Recipe, spec: ModelSpec) -> Recipe:
+        """A recipe, which is not carried out, with a given encoder at its image size."""
+        return replace(recipe, encoder=spec.encoder, image_size=spec.image_size)
 
 
 def fitted(method: str, encoder: str, epochs: float) -> Recipe:
@@ -251,7 +288,7 @@ def equalised(
     beside = {variation.name: variation.beside or study.base for variation in study.variations}
     equal_trials: dict[str, Trial] = {}
     for name, trial in trials.items():
-        if trial.start == "drawn":
+        if trial.start != "pretrained":
             equal_trials[name] = trial
             continue
         epochs = trial.recipe.epochs
@@ -283,7 +320,8 @@ def _cost_per_image(cost: StepCost, equal: Equal) -> float:
 def of_steps(trials: Mapping[str, Trial], labelled: Labelled, steps: int) -> dict[str, Trial]:
     """The trials, each fine-tuned for this number of steps on its labels, with a tenth of them as warm-up."""
     train = labelled.train
-    labels, names = train.labels(), train.annotations.names
+    names, amounts = train.annotations.names, dict.fromkeys(one.labels for one in trials.values())
+    labels = train.labels() if list(amounts) == ["all"] else classes_of(train)
     tuned: dict[str, Trial] = {}
     for name, trial in trials.items():
         images = len(draw_few(labels, names, trial.labels, 0))

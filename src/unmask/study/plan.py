@@ -7,19 +7,24 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unmask.channels import ChannelStatistics
+from unmask.contracts import ImageSource
 from unmask.data import AnySource
+from unmask.data.annotated import undescribed
 from unmask.data.labelled import Labelled
 from unmask.data.loader import example_of
 from unmask.errors import DataError, ResourceError, SettingsError
+from unmask.evaluation.store import hash_of_tensors
 from unmask.evaluation.tuning import from_scratch
 from unmask.files import read_json, write_text
 from unmask.recipes import Recipe, Tokenizing, Transfer
 from unmask.runs.feeding import feed_for
 from unmask.runs.folder import RunFolder
+from unmask.runs.weights import find_weights
 from unmask.spec import EARLIER_DEFAULT, digest
 from unmask.study.cost import StepCost
 from unmask.study.study import Score, Study, Trial, tokenizer_of
@@ -46,6 +51,11 @@ class Setting:
 
     hardware: Hardware
     """Hardware settings; they do not change results."""
+
+    @property
+    def pictures(self) -> ImageSource:
+        """The training images for pretraining, without dense annotations."""
+        return undescribed(self.labelled.train)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +123,8 @@ class Job:
     measurements: list[Measurement]
     codes: Codes | None = None
     """The tokenizer that must be trained first."""
+    given: str = ""
+    """The run or weights to score, if there are any."""
 
     def answers(self) -> dict[str, Any]:
         """The results so far by key of measurement; also "failed" and "collapsed", with the reason."""
@@ -180,8 +192,8 @@ def measurements(study: Study, trial: Trial) -> list[Measurement]:
     for score in study.scores:
         transfer = None
         if score == "finetune":
-            pretrained = trial.start == "pretrained"
-            transfer = trial.transfer if pretrained else from_scratch(trial.transfer)
+            drawn = trial.start == "drawn"
+            transfer = from_scratch(trial.transfer) if drawn else trial.transfer
         results.append(Measurement(score, transfer, trial.labels))
     return results
 
@@ -209,11 +221,20 @@ def job_of(name: str, trial: Trial, seed: int, setting: Setting, root: Path) -> 
         "image_size": essence(recipe.image_size),
         **_origin(setting, seed),
     }
+    if trial.start == "given":
+        inputs["given"] = _mark_of(trial.weights)
     codes = None
     if trained and trial.tokenizing is not None:
         codes = codes_of(trial.tokenizing, seed, setting, root)
         inputs["codes"] = codes.folder.name
-    return Job(name, recipe, seed, trained, root / "runs" / digest(inputs), [], codes)
+    folder = root / "runs" / digest(inputs)
+    return Job(name, recipe, seed, trained, folder, [], codes, trial.weights)
+
+
+@cache
+def _mark_of(weights: str) -> str:
+    """A hash of the encoder's tensors in a run or a file."""
+    return hash_of_tensors(find_weights(weights).weights.encoder)
 
 
 def codes_of(tokenizing: Tokenizing, seed: int, setting: Setting, root: Path) -> Codes:

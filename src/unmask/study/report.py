@@ -7,11 +7,13 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
-from numpy.typing import NDArray
 
+from unmask.annotations import is_dense
+from unmask.contracts import ImageSource
 from unmask.files import write_text
 from unmask.pictures.drawing import drawn
 from unmask.pictures.study import Panel, sizes_picture, study_picture
+from unmask.study.dense import measure_of
 from unmask.study.plan import RANDOM, Job, Measurement, Plan, Setting, job_of, measurements
 from unmask.study.study import Published, Trial, tokenizer_of
 from unmask.study.table import NAMES, Line, StudyResult, csv_text, markdown, spread
@@ -38,7 +40,7 @@ def collected(plan: Plan, setting: Setting | None) -> StudyResult:
             published=published,
             published_epochs=published_epochs,
             cost=costs.get(name) if trial.start == "pretrained" else None,
-            seen=trial.recipe.epochs * images,
+            seen=trial.recipe.epochs * images if trial.start == "pretrained" else 0.0,
             failures=[],
             collapses=[],
             tokenizer_flops=codes.epochs * images * spent.flops if codes and spent else 0.0,
@@ -62,12 +64,19 @@ def collected(plan: Plan, setting: Setting | None) -> StudyResult:
     random = None
     if setting is not None:
         random = line(RANDOM, replace(trials[study.base], start="drawn"), study.base, {}, {})
-    majority = None if setting is None else _majority(setting.labelled.test.labels())
-    return StudyResult(study, len(plan.seeds), plan.words, lines, random, majority)
+    seeds, words = len(plan.seeds), plan.words
+    if setting is None:
+        return StudyResult(study, seeds, words, lines, random, None)
+    test = setting.labelled.test
+    majority, measure = _majority(test), measure_of(test.annotations)
+    return StudyResult(study, seeds, words, lines, random, majority, measure)
 
 
-def _majority(labels: NDArray[np.int64]) -> float:
-    """The share of the most frequent class."""
+def _majority(test: ImageSource) -> float | None:
+    """The share of the most frequent class; None where images have more than a class."""
+    if is_dense(test.annotations):
+        return None
+    labels = test.labels()
     return float(np.bincount(labels).max() / len(labels))
 
 
@@ -133,4 +142,4 @@ def _panel(result: StudyResult, score: str) -> Panel:
     paper = {line.name: line.published[score] for line in result.lines if score in line.published}
     drawn = result.random.scores.get(score) if result.random else None
     random = 100 * mean(drawn) if drawn else None
-    return Panel(NAMES[score], ours, paper, random, "test accuracy (%)")
+    return Panel(NAMES[score], ours, paper, random, f"test {result.measure} (%)")

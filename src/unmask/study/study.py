@@ -46,8 +46,11 @@ class Trial:
     labels: str = "all"
     """Training labels per class: a number, a percentage, or all."""
 
-    start: Literal["pretrained", "drawn"] = "pretrained"
-    """The encoder to score: the pretrained one, or one with random weights, trained from scratch with labels."""
+    start: Literal["pretrained", "given", "drawn"] = "pretrained"
+    """The encoder to score: pretrained here; from a run or weights; or with random weights, trained from scratch with labels."""
+
+    weights: str = ""
+    """The path of the run or the weights that are given."""
 
     tokenizing: Tokenizing | None = None
     """How to train the tokenizer whose codes are the target, on the same images; None for other targets."""

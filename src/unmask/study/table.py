@@ -79,7 +79,14 @@ class StudyResult(NamedTuple):
     random: Line | None
     """The base with random weights."""
     majority: float | None
-    """The share of the largest class among the test images; None without images."""
+    """The share of the largest class among the test images; None without images, or if a score is no accuracy."""
+    measure: str = "accuracy"
+    """What the scores are: accuracy, mIoU, box AP or mask AP."""
+
+    def heading(self, score: str) -> str:
+        """The heading of a column."""
+        measure = "" if self.measure == "accuracy" else f" {self.measure}"
+        return f"{NAMES[score]}{measure}, %"
 
     @property
     def every_line(self) -> list[Line]:
@@ -124,7 +131,7 @@ def _scores(result: StudyResult) -> Iterator[str]:
     has_train_scores = any(line.train_scores for line in result.lines)
     head = ["variation"]
     for score in scores:
-        head.append(f"{NAMES[score]}, %")
+        head.append(result.heading(score))
         if any(score in line.published for line in result.lines):
             has_epochs = any(score in line.published_epochs for line in result.lines)
             head.append("paper (epochs)" if has_epochs else "paper")
@@ -142,7 +149,7 @@ def _scores(result: StudyResult) -> Iterator[str]:
             cells.append(percent(line.train_scores))
         yield _row(cells)
     if result.majority is not None:
-        shares = {f"{NAMES[score]}, %": percent([result.majority]) for score in scores}
+        shares = {result.heading(score): percent([result.majority]) for score in scores}
         yield _row(["largest class", *(shares.get(name, "") for name in head[1:])])
 
 

@@ -9,12 +9,18 @@ from typing import Literal, NamedTuple, TypeVar
 
 import torch
 
+from unmask.annotations import is_dense
 from unmask.data.draws import draw_few
+from unmask.data.few_labels import few
 from unmask.data.labelled import Subset
+from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DivergedError
+from unmask.evaluation.dense import dense_rows
+from unmask.evaluation.dense_protocols import DENSE_PROTOCOLS
 from unmask.evaluation.features import Features, Tokens, features, patch_tokens
 from unmask.evaluation.frozen import evaluate
 from unmask.evaluation.tuning import TuningSetup, fitted, tune
+from unmask.formats.adapt import adapt
 from unmask.formats.model import FORMAT, ModelSpec, Weights
 from unmask.progress import counted
 from unmask.recipes import Transfer
@@ -34,7 +40,8 @@ from unmask.traits import Predicting
 T = TypeVar("T", Features, Tokens)
 
 _SAVE_EVERY_MINUTES = 2.0
-_TRAIN_IMAGES_SCORED = 5000
+_TRAIN_IMAGES_SCORED = 5000  # about so many
+_DENSE_SCORED = 100  # the same of pictures with class maps or objects, which take longer
 _PAUSE = 2.0  # seconds between checks of what other processes are doing
 
 
@@ -83,6 +90,8 @@ def _make(job: Job, setting: Setting, stop: Event) -> Iterator[Step]:
         if stop.is_set():
             return
         weights = find_weights(job.folder / "pretrained").weights
+    if job.given:
+        weights = _adapted(job, setting)
     evaluator = Evaluator(job, weights, setting)
     for measurement in job.left():
         yield Step(job, "scoring", measurement.score)
@@ -94,6 +103,12 @@ def _make(job: Job, setting: Setting, stop: Event) -> Iterator[Step]:
         if stop.is_set():
             return
     yield Step(job, "done", _summary(job))
+
+
+def _adapted(job: Job, setting: Setting) -> Weights:
+    """The given weights for the image size and the channels of the study."""
+    recipe, weights = job.recipe, find_weights(job.given).weights
+    return adapt(weights, recipe.encoder, recipe.image_size, setting.statistics)
 
 
 def _summary(job: Job) -> str:
@@ -145,7 +160,7 @@ def _run(name: str, job: AnyJob, seed: int, setting: Setting) -> Run:
         name,
         job,
         setting.data,
-        setting.labelled.train,
+        setting.pictures,
         setting.statistics,
         setting.hardware,
         seed=seed,
@@ -170,7 +185,7 @@ def _train(
         doing = "training a tokenizer" if isinstance(run.job, Tokenize) else "pretraining"
         yield Step(job, doing, f"{run.steps:,} steps")
         started = time.perf_counter()
-        reports = training(run, folder, setting.labelled.train, run.build(), stop, start)
+        reports = training(run, folder, setting.pictures, run.build(), stop, start)
         left = run.steps - (start.info.step if start else 0)
         for progress in counted(reports, left, job.name):
             lines = progress.lines
@@ -184,7 +199,7 @@ class Evaluator:
         self.job, self.weights, self.setting = job, weights, setting
 
     def measure(self, measurement: Measurement) -> dict[str, float]:
-        """Accuracy on the test images, and the time that it took."""
+        """The score on the test images, and the time that it took."""
         started = time.perf_counter()
         if measurement.transfer is None:
             scores = {"test": self._probed(measurement)}
@@ -197,11 +212,12 @@ class Evaluator:
         """Features of the training and of the test images."""
         return self._computed(features)
 
-    def _computed(self, compute: Callable[..., T]) -> list[T]:
-        """Features or tokens of the training and of the test images."""
+    @cached_property
+    def _encoder(self) -> tuple[ModelSpec, VisionTransformer]:
+        """The encoder, pretrained or drawn from the seed, on its device."""
         recipe, setting = self.job.recipe, self.setting
         if self.weights is not None:
-            encoder = self.weights.build_encoder()
+            spec, encoder = self.weights.spec, self.weights.build_encoder()
         else:
             spec = ModelSpec(
                 format=FORMAT,
@@ -213,34 +229,64 @@ class Evaluator:
                 origin="drawn from a seed",
             )
             encoder = spec.build_encoder(self.job.seed)
-        device, workers = torch.device(setting.hardware.device), setting.hardware.workers
-        encoder.to(device).eval()
+        return spec, encoder.to(self._device).eval()
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device(self.setting.hardware.device)
+
+    def _computed(self, compute: Callable[..., T]) -> list[T]:
+        """Features or tokens of the training and of the test images."""
+        recipe, setting = self.job.recipe, self.setting
+        _, encoder = self._encoder
+        workers = setting.hardware.workers
         return [
-            compute(encoder, part, recipe.image_size, setting.statistics, device, workers)
+            compute(encoder, part, recipe.image_size, setting.statistics, self._device, workers)
             for part in (setting.labelled.train, setting.labelled.test)
         ]
 
     def _probed(self, measurement: Measurement) -> float:
-        """Test accuracy of a probe; k-NN uses the mean of the patch tokens, the others are as in the paper."""
+        """The test score of a probe; k-NN uses the mean of the patch tokens, the others are as in the paper.
+
+        On class maps, patches are classified.
+        """
+        assert measurement.score != "finetune"
+        annotations = self.setting.labelled.train.annotations
+        if is_dense(annotations):
+            return self._probed_patches(measurement)
         if measurement.score == "attentive":
             train, test = self._computed(patch_tokens)  # too large to keep
         else:
             train, test = self._features
-        annotations = self.setting.labelled.train.annotations
         rows = draw_few(train.labels.numpy(), annotations.names, measurement.labels, self.job.seed)
-        assert measurement.score != "finetune"
         *_, score = evaluate(
             train.rows(torch.from_numpy(rows)),
             test,
             measurement.score,
             annotations,
             seed=self.job.seed,
-            device=torch.device(self.setting.hardware.device),
+            device=self._device,
         )
         return score.score.value
 
+    def _probed_patches(self, measurement: Measurement) -> float:
+        spec, encoder = self._encoder
+        train, test, _ = few(self.setting.labelled, measurement.labels, self.job.seed)
+        protocol = DENSE_PROTOCOLS[measurement.score]
+        (row,) = dense_rows(
+            protocol,
+            encoder,
+            spec,
+            train,
+            test,
+            seed=self.job.seed,
+            controls="none",
+            device=self._device,
+        )
+        return row.score.value
+
     def _finetuned(self, transfer: Transfer, labels: str) -> dict[str, float]:
-        """Accuracy of a fine-tuned classifier on the test images, and on about 5,000 of its training images."""
+        """The score of a fine-tuned module on the test images, and on some of its training images."""
         setting = self.setting
         setup = TuningSetup(
             recipe=partial(fitted, transfer),
@@ -252,7 +298,8 @@ class Evaluator:
         )
         tuned = tune(setup, labels, self.job.seed)
         train = tuned.labelled.train
-        rows = torch.arange(0, len(train), max(1, len(train) // _TRAIN_IMAGES_SCORED)).numpy()
+        scored = _DENSE_SCORED if is_dense(train.annotations) else _TRAIN_IMAGES_SCORED
+        rows = torch.arange(0, len(train), max(1, len(train) // scored)).numpy()
         return {
             "test": tuned.score_on(tuned.labelled.test).value,
             "train": tuned.score_on(Subset(train, rows)).value,

@@ -4,8 +4,7 @@ from dataclasses import fields
 from typing import Annotated, Any, get_type_hints
 
 from unmask.annotations import AnyAnnotations, Unlabelled
-from unmask.errors import DataError
-from unmask.spec import Kind, kind_of, kinds
+from unmask.spec import Kind, kinds
 from unmask.tasks.classify import Classify
 from unmask.tasks.detect import Detect
 from unmask.tasks.heads import AnyHead
@@ -39,16 +38,12 @@ def annotations_of_tasks() -> tuple[type, ...]:
 
 
 def task_for(task: AnyTask, annotations: AnyAnnotations) -> AnyTask:
-    """The task, or the first for these annotations (DataError if none), with the settings that both have (head, for one)."""
+    """The task, or the one for these annotations, with the settings that both have (head, for one)."""
     if isinstance(annotations, task.needs | Unlabelled):
         return task
-    for member in kinds(AnyTask).values():
-        if isinstance(annotations, member.needs):  # pyright: ignore[reportAttributeAccessIssue]
-            return member(**_shared(task, member))
-    raise DataError(
-        f"there is no task for annotations of kind {kind_of(AnyAnnotations, annotations)!r} yet; "
-        "use class folders or a --labels-file"
-    )
+    tasks: Any = kinds(AnyTask).values()
+    other = next(member for member in tasks if isinstance(annotations, member.needs))
+    return other(**_shared(task, other))
 
 
 def _shared(task: AnyTask, other: Any) -> dict[str, Any]:

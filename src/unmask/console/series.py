@@ -1,0 +1,380 @@
+"""Fine-tuning with several amounts of labels and several seeds, with training from scratch beside it (`--labels`, `--seeds`).
+
+Each run is an ordinary one in a folder of its own. All take equally many steps: those of the recipe on all training images.
+"""
+
+import json
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from unmask.channels import ChannelStatistics
+from unmask.console.arguments import Peek, peek
+from unmask.console.command_line import is_file
+from unmask.console.finetuning import say_finetuning, say_found
+from unmask.console.hardware import RunFlags
+from unmask.console.new_folder import folder_names
+from unmask.console.output import console, duration
+from unmask.console.screen import Screen
+from unmask.console.series_table import (
+    Figures,
+    Member,
+    figures_of,
+    in_words,
+    say_table,
+    write_scores,
+)
+from unmask.console.train import Command, Common, Ready, Request, begin, in_turn, resume
+from unmask.console.typed import as_typed
+from unmask.contracts import ImageSource
+from unmask.data import AnySource
+from unmask.data.draws import check_amount
+from unmask.data.few_labels import FewLabels, classes_of, few
+from unmask.data.labelled import Labelled, Subset
+from unmask.data.picture_facts import evenly
+from unmask.errors import RunError, SettingsError, number_of, typed
+from unmask.evaluation.frozen import PRETRAINED, SCRATCH
+from unmask.evaluation.tuning import from_scratch
+from unmask.files import read_object, write_text
+from unmask.recipes import Transfer
+from unmask.recipes.by_time import batch_for
+from unmask.runs.finetune import Finetune, Tuned, images_for
+from unmask.runs.folder import RunFolder, check_empty
+from unmask.runs.job import Images, Outcome
+from unmask.runs.plan import seconds_of_step
+from unmask.runs.run import Run
+from unmask.runs.weights import Found
+from unmask.training.distributed import check_batch
+from unmask.training.schedules import steps_of
+from unmask.training.step_cost import Cost
+from unmask.traits import Grouping
+
+_SEEDS = 3
+_TIMED = 4  # test images
+_FILE = "series.json"
+_SCORES = "scores.csv"
+
+
+class Asked(NamedTuple):
+    """What a command line asks for, with the images opened."""
+
+    data: AnySource
+    labelled: Labelled
+    recipe_name: str
+    recipe: Transfer
+    """For all training images."""
+    weights: Found | None
+    out: str | None
+    seed: int
+    running: RunFlags
+
+
+@runtime_checkable
+class RequestFor(Protocol):
+    """Makes the request for one run of a series."""
+
+    def __call__(
+        self,
+        common: Common,
+        recipe: Transfer,
+        weights: Found | None,
+        statistics: ChannelStatistics | None = None,
+        labels: FewLabels | None = None,
+    ) -> Request:
+        """The request; statistics are measured if they are None."""
+        ...
+
+
+def is_series(line: Peek) -> bool:
+    """Whether a command line asks for a new series."""
+    is_new = not line.help and "resume" not in line.flags
+    return is_new and bool({"labels", "seeds"} & line.flags.keys())
+
+
+def again(arguments: list[str], line: Peek) -> list[str] | None:
+    """The command line of the series that `--resume` names, with the further flags of this one; None if it names none."""
+    root = line.flags.get("resume", "")
+    saved = read_object(Path(root) / _FILE).get("arguments") if root else None
+    if line.help or not isinstance(saved, list):
+        return None
+    at = next(place for place, word in enumerate(arguments) if word.startswith("--resume"))
+    more = arguments[:at] + arguments[at + (1 if "=" in arguments[at] else 2) :]
+    return [*map(str, saved), *more, "--out", root]
+
+
+def members_of(line: Peek) -> list[Member]:
+    """The runs of a series, in their order: all of a seed before the next one.
+
+    Raises:
+        SettingsError: if an amount of labels or the number of seeds is not valid.
+    """
+    amounts = [word.strip() for word in line.flags.get("labels", "all").split(",")]
+    for amount in amounts:
+        check_amount(amount)
+    if len(set(amounts)) < len(amounts):
+        raise SettingsError(f"--labels has an amount twice: {','.join(amounts)}; remove one")
+    seeds = line.flags.get("seeds", str(_SEEDS))
+    if not seeds.isdecimal() or int(seeds) < 1:
+        raise SettingsError(f"--seeds must be at least 1, got {seeds}")
+    arms = (SCRATCH,) if line.words[:1] == ["scratch"] else (PRETRAINED, SCRATCH)
+    every = range(line.seed, line.seed + int(seeds))
+    return [Member(amount, seed, arm) for seed in every for amount in amounts for arm in arms]
+
+
+def carry_out(
+    command: Command,
+    arguments: list[str],
+    ask: Callable[[list[str], Peek], Asked],
+    request_for: RequestFor,
+) -> int:
+    """Make all runs of a series that are not finished, one after another; returns the exit status."""
+    series = _Series(command, arguments, ask, request_for)
+    for status, _ in in_turn(series.command, series.prepares()):
+        if status:
+            console.result(f"the whole series goes on with:\n{typed(command.name, *arguments)}")
+            return status
+    series.say_scores()
+    return 0
+
+
+class _Series:
+    """A series in the making; only the first process opens images and prints."""
+
+    def __init__(
+        self,
+        command: Command,
+        arguments: list[str],
+        ask: Callable[[list[str], Peek], Asked],
+        request_for: RequestFor,
+    ) -> None:
+        self.command = replace(command, say_done=self._say_done)
+        self.arguments, self.line = arguments, peek(arguments)
+        self._ask, self._request_for = ask, request_for
+        self.scores: dict[Member, Figures] = {}
+        self.made = 0
+        self.started = 0.0  # of the first run that is planned
+
+    def prepares(self) -> Iterator[Callable[[], Ready | None]]:
+        """What prepares each of the runs, in turn."""
+        for member in self.members:
+            yield partial(self._prepare, member)
+
+    @cached_property
+    def members(self) -> list[Member]:
+        """The runs."""
+        return members_of(self.line)
+
+    @cached_property
+    def asked(self) -> Asked:
+        """What the command line asks for."""
+        return self._ask(self.arguments, self.line)
+
+    @cached_property
+    def root(self) -> Path:
+        """The folder of the series, checked to hold this one or nothing.
+
+        Raises:
+            RunError: if it holds anything else.
+        """
+        asked = self.asked
+        names = folder_names(asked.recipe_name, as_typed(asked.data))
+        root = Path(asked.out or f"{next(names)}-labels")
+        encoder = SCRATCH
+        if asked.weights is not None:
+            step = asked.weights.step
+            encoder = asked.weights.weights.spec.origin + (
+                "" if step is None else f", step {step:,}"
+            )
+        mark = {"encoder": encoder, "data": as_typed(asked.data), "recipe": asked.recipe_name}
+        saved = read_object(root / _FILE)
+        if saved and any(saved.get(key) != value for key, value in mark.items()):
+            raise RunError(
+                f"{root} holds a series of other runs ({saved.get('recipe')}, {saved.get('encoder')}, on "
+                f"{saved.get('data')}); choose another folder with --out"
+            )
+        if not saved:
+            check_empty(root)
+        self._check()
+        root.mkdir(parents=True, exist_ok=True)
+        words = [str(Path(word).absolute()) if is_file(word) else word for word in self.arguments]
+        write_text(root / _FILE, json.dumps({**mark, "arguments": words}, indent=1) + "\n")
+        self._say_runs(root)
+        return root
+
+    @cached_property
+    def classes(self) -> NDArray[np.int64]:
+        """The class or classes of each training image."""
+        return classes_of(self.asked.labelled.train)
+
+    @cached_property
+    def statistics(self) -> ChannelStatistics:
+        """Those of all runs: the encoder's, or measured on all training images."""
+        asked = self.asked
+        images = images_for(asked.recipe, asked.labelled, asked.seed)
+        common = Common(asked.recipe_name, asked.data, images, asked.out, asked.seed, asked.running)
+        return self._request_for(common, asked.recipe, asked.weights).statistics()
+
+    @cached_property
+    def images(self) -> dict[str, int]:
+        """Number of training images of each amount of labels."""
+        amounts = dict.fromkeys(member.amount for member in self.members)
+        return {amount: len(self._labelled(amount, self.line.seed).train) for amount in amounts}
+
+    def _labelled(self, amount: str, seed: int) -> Labelled:
+        labelled = self.asked.labelled
+        return labelled if amount == "all" else few(labelled, amount, seed, self.classes)
+
+    def _recipe(self, member: Member) -> Transfer:
+        """The recipe with as many steps as on all training images, and a batch that suits the images."""
+        recipe = self.asked.recipe
+        if member.arm == SCRATCH and self.asked.weights is not None:
+            recipe = from_scratch(recipe)
+        every, images = len(self.asked.labelled.train), self.images[member.amount]
+        if images == every:
+            return recipe
+        steps, batch = steps_of(recipe.epochs, every, recipe.batch_size), batch_for(recipe, images)
+        epochs = steps * batch / images
+        warmup = recipe.schedule.warmup_epochs * epochs / recipe.epochs
+        schedule = replace(recipe.schedule, warmup_epochs=warmup)
+        return replace(recipe, batch_size=batch, epochs=epochs, schedule=schedule)
+
+    def _check(self) -> None:
+        """Refuse what would stop one of the runs."""
+        for amount, images in self.images.items():
+            recipe = self._recipe(Member(amount, self.line.seed, SCRATCH))
+            check_batch(recipe.batch_size, paired=recipe.pairs)
+            task = recipe.task
+            if isinstance(task, Grouping) and recipe.batch_size < task.least_images:
+                raise SettingsError(
+                    f"--labels {amount} is {number_of(images, 'image')}, and batch normalisation needs at least "
+                    f"{task.least_images} at a time; use more labels, or task.head.norm:layer"
+                )
+            for other, count in self.images.items():
+                if other != amount and count == images:
+                    raise SettingsError(
+                        f"--labels {amount} and {other} are both {number_of(images, 'image')}; leave out one"
+                    )
+
+    def _prepare(self, member: Member) -> Ready | None:
+        """The run, from its beginning or from its newest checkpoint; None if it is finished."""
+        folder, recipe = RunFolder(self.root / member.folder), self._recipe(member)
+        labels = FewLabels(amount=member.amount, split_seed=self.asked.seed)
+        number = self.members.index(member) + 1
+        heading = f"run {number} of {len(self.members)}: {member.words}"
+        if not folder.spec.exists():
+            console.print(heading)
+            return self._begun(member, folder, recipe, labels)
+        run = Run.read(folder, self.command.name)
+        assert isinstance(run.job, Finetune)
+        same = (run.recipe, run.job.labels, run.data, run.seed)
+        if same != (recipe, labels, self.asked.data, member.seed):
+            raise RunError(
+                f"{folder.root} holds a run with other settings; choose another folder with --out"
+            )
+        if folder.results.exists():
+            self.scores[member] = figures_of(folder)
+            console.print(f"{heading}: finished, {in_words(self.scores[member])}")
+            return None
+        console.print(heading)
+        words = ["--resume", str(folder.root)]
+        return resume(self.command, words, peek(words), running=self.asked.running)
+
+    def _begun(
+        self, member: Member, folder: RunFolder, recipe: Transfer, labels: FewLabels
+    ) -> Ready | None:
+        asked = self.asked
+        images = images_for(recipe, self._labelled(member.amount, member.seed), member.seed)
+        weights = asked.weights if member.arm == PRETRAINED else None
+        common = Common(
+            asked.recipe_name, asked.data, images, folder.root, member.seed, asked.running
+        )
+        request = self._request_for(common, recipe, weights, self.statistics, labels)
+        say_plan = partial(self._say_plan, recipe, images)
+        request = request._replace(say_images=lambda: None, say_plan=say_plan)
+        words = typed(self.command.name, *self.arguments)
+        with _unsaid(console) if self.started else nullcontext():  # the same for every run
+            return begin(self.command, request, words)
+
+    def _say_runs(self, root: Path) -> None:
+        """Print images and runs, before the first one."""
+        asked = self.asked
+        say_found(images_for(asked.recipe, asked.labelled, asked.seed))
+        amounts = ", ".join(f"{amount} ({count:,})" for amount, count in self.images.items())
+        arms = " and ".join(dict.fromkeys(member.arm for member in self.members))
+        seeds = len({member.seed for member in self.members})
+        console.print(
+            f"series    {number_of(len(self.members), 'run')} in {root}: labels {amounts} images, "
+            f"{number_of(seeds, 'seed')}, {arms}, all of equally many steps"
+        )
+
+    def _say_plan(
+        self, recipe: Transfer, images: Images, run: Run, module: nn.Module, cost: Cost
+    ) -> None:
+        """Print the plan of the first run that is made, and the time of all."""
+        if self.started:
+            return
+        self.started, self.made = time.perf_counter(), 0
+        say_finetuning(run, recipe, module, images, cost)
+        left = [one for one in self.members if not RunFolder(self.root / one.folder).spec.exists()]
+        step_seconds: dict[str, float] = {}
+        for amount in {one.amount for one in left}:
+            job = replace(run.job, recipe=self._recipe(Member(amount, run.seed, SCRATCH)))
+            step_seconds[amount] = seconds_of_step(replace(run, job=job), images.train, cost)
+        scoring = _scoring_seconds(run, module, self.asked.labelled.test)
+        seconds = sum(run.steps * step_seconds[one.amount] + scoring for one in left)
+        console.print(
+            f"series    {number_of(len(left), 'run')} left to begin, about {duration(seconds)} in all; Ctrl-C stops, and the "
+            "same command goes on"
+        )
+
+    def _say_done(
+        self, run: Run, folder: RunFolder, images: Images, outcome: Outcome | None
+    ) -> None:
+        member = next(one for one in self.members if one.folder == folder.root.name)
+        self.scores[member] = figures_of(folder)
+        self.made += 1
+        left = len(self.members) - len(self.scores)
+        more = f"; {number_of(left, 'run')} left" if left else ""
+        if left and self.started:
+            seconds = (time.perf_counter() - self.started) / self.made * left
+            more += f", about {duration(seconds)}"
+        console.print(f"          {in_words(self.scores[member])}{more}")
+
+    def say_scores(self) -> None:
+        """Print and write all scores."""
+        if not self.scores:
+            return  # another process than the first
+        path = self.root / _SCORES
+        write_scores(self.scores, self.images, path)
+        say_table(self.scores, self.images)
+        console.print(f"written: {path}")
+
+
+@contextmanager
+def _unsaid(screen: Screen) -> Generator[None]:
+    """Print nothing on a screen."""
+    before, screen.silent = screen.silent, True
+    try:
+        yield
+    finally:
+        screen.silent = before
+
+
+def _scoring_seconds(run: Run, module: nn.Module, test: ImageSource) -> float:
+    """Seconds to score the test images, from a few of them."""
+    assert isinstance(run.job, Finetune)
+    rows = np.array(evenly(len(test), _TIMED))
+    started = time.perf_counter()
+    tuned = Tuned(module, run.job, run.statistics)
+    for _ in tuned.outputs(Subset(test, rows), replace(run.hardware, workers=0), []):
+        pass
+    module.train()
+    return (time.perf_counter() - started) / len(rows) * len(test)
