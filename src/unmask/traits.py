@@ -27,10 +27,12 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | CountsConfusions | scoring | `runs.finetune` | after training: a confusion matrix is drawn |
 | Locating | module of a dense task | `runs.finetune` | when whole images are scored or predicted |
 | Tabular | score | console | after training: the scores of classes are printed and written |
+| InFiles | source of images | console | when predictions are written: those of GeoTIFFs get their coordinates |
 | Levelled | source of images | `data.statistics` | when images are opened: 16-bit pictures are scaled as in training |
 """
 
 from collections import Counter
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -282,6 +284,15 @@ class Tabular(Protocol):
 
     def line(self) -> str:
         """The score in one line."""
+        ...
+
+
+@runtime_checkable
+class InFiles(Protocol):
+    """A source of images that are, or may be, files of their own."""
+
+    def file(self, position: int) -> Path | None:
+        """The file of an image; None if it lies in a shard, a table or memory."""
         ...
 
 
