@@ -15,7 +15,7 @@ from unmask.console.output import notes, writing
 from unmask.data.geotiff import GeoTags, geo_tags, write_map
 from unmask.errors import ResourceError
 from unmask.files import write_text
-from unmask.pictures.located import class_colors
+from unmask.pictures.colors import class_colors
 from unmask.pictures.sheet import to_rgb
 from unmask.runs.examples import painted
 from unmask.runs.predict import Predictor
