@@ -19,6 +19,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Following | module | the loop | after each update |
 | Undivided | module | plan | before training: micro-batches are refused |
 | Grouping | module | plan | before training: micro-batches of too few images are refused |
+| Recomputing | module | console, `runs.training` | before training, if a step would not fit in memory |
 | Accompanied | module | checkpoints, collapse check | when weights are saved or replaced |
 | Joining | module | `training.distributed` | once, with several processes |
 | Entered | module of a block | `training.distributed` | once, with `--shard` |
@@ -206,6 +207,14 @@ class Grouping(Protocol):
 
     least_images: int
     """How many images must be computed together."""
+
+
+@runtime_checkable
+class Recomputing(Protocol):
+    """A trainable that can compute activations again in the backward pass, with the same gradients, instead of keeping them."""
+
+    saves_memory: bool
+    """Whether it does."""
 
 
 @runtime_checkable
