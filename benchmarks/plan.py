@@ -35,8 +35,7 @@ DENSE = [
     ("segment-ti16", 224, 8, 8, "maps"),
     ("segment-s16", 224, 4, 8, "maps"),
     ("detect-mini", 256, 4, 8, "coco"),
-    ("detect-ti16", 512, 2, 8, "coco"),
-    ("detect-s16", 512, 2, 8, "coco"),
+    ("detect-ti16", 320, 2, 8, "coco"),
 ]
 
 

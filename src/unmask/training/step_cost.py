@@ -30,6 +30,7 @@ from unmask.traits import Recomputing
 
 _CEILING_SECONDS = 0.2
 _COPIED_BYTES = 256 * 2**20  # larger than the caches of CPUs and GPUs
+_NOISE = 64 * 2**20  # bytes by which a peak that has just been forgotten lies above the present
 _FEWEST = 4  # images of the larger trial
 _LONG_ENOUGH = 0.7  # seconds of a trial, so that timing noise does not matter
 
@@ -43,7 +44,7 @@ class Cost(NamedTuple):
     bytes_per_image: int
     bytes_fixed: int
     bytes_process: int
-    """Memory of the process itself, before any weights; 0 on a GPU."""
+    """Memory of the process itself: before any weights, and what kernels and the allocator took besides tensors; 0 on a GPU."""
 
     def step_seconds(self, batch_size: int, micro_batch: int) -> float:
         """Time of a step without loading."""
@@ -88,11 +89,14 @@ def measure_cost(
         return _seconds(forward_backward, device)
 
     weights = sum(p.nbytes for p in module.parameters())
-    process = max(0, _resident() - weights) if device.type == "cpu" else 0
+    gradients = sum(p.nbytes for p in module.parameters() if p.requires_grad)
+    resident = _resident()
     saved = saved_bytes(module, example, device, precision)
     check_room(saved, room)
     bytes_per_image = peak_bytes(module, example, device, precision, saved, room)
     largest = max(1, min(largest, room // max(1, bytes_per_image)))
+    forget_peak(device)
+    is_forgotten = device.type == "cpu" and peak_memory(device) <= _resident() + _NOISE
     with untouched(module):
         one_image = seconds(1)
         images, all_images = 1, one_image
@@ -104,6 +108,8 @@ def measure_cost(
             per_image = max((all_images - one_image) / (images - 1), all_images / images / 2)
         else:
             per_image = all_images
+        tensors = resident + bytes_per_image * images + gradients
+        besides = max(0, peak_memory(device) - tensors) if is_forgotten else 0
         for parameter in module.parameters():
             if (
                 parameter.grad is not None
@@ -112,14 +118,13 @@ def measure_cost(
         update = _seconds(optimizer.step, device)
         state = sum(t.nbytes for s in optimizer.state.values() for t in s.values())
         optimizer.state.clear()
-    gradients = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     return Cost(
         seconds_per_image=per_image,
         seconds_per_micro_batch=max(0.0, all_images - per_image * images),
         seconds_per_update=update,
         bytes_per_image=bytes_per_image,
         bytes_fixed=weights + gradients + state,
-        bytes_process=process,
+        bytes_process=max(0, resident - weights) + besides if device.type == "cpu" else 0,
     )
 
 
