@@ -31,7 +31,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
 from transformers import BeitConfig, UperNetConfig, UperNetForSemanticSegmentation
@@ -150,21 +150,18 @@ def their_detector(case: Case) -> Contestant:
     sizes = tuple((side,) for side in (32, 64, 128, 256, 512))
     model = MaskRCNN(
         Backbone(SIZES[case.size], case.pixels),
-        CLASSES + 1,
         min_size=case.pixels,
         max_size=case.pixels,
         rpn_anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 5),
         rpn_head=RPNHead(CHANNELS, 3, conv_depth=2),
         rpn_post_nms_top_n_train=1000,
         box_head=FastRCNNConvFCHead((CHANNELS, 7, 7), [CHANNELS] * 4, [4 * CHANNELS], LayerNorm2d_),
+        box_predictor=FastRCNNPredictor(4 * CHANNELS, CLASSES + 1),
         mask_head=MaskRCNNHeads(CHANNELS, [CHANNELS] * 4, 1, LayerNorm2d_),
         mask_predictor=MaskRCNNPredictor(CHANNELS, CHANNELS, CLASSES + 1),
         box_batch_size_per_image=SAMPLED,
         _skip_resize=True,
     ).train()
-    model.roi_heads.box_predictor = torchvision.models.detection.faster_rcnn.FastRCNNPredictor(
-        4 * CHANNELS, CLASSES + 1
-    )
     images = list(draw_images(case).float() / 255)
     targets = [
         {"boxes": one.boxes, "labels": one.classes + 1, "masks": one.masks.byte()}
