@@ -19,6 +19,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Following | module | the loop | after each update |
 | Undivided | module | plan | before training: micro-batches are refused |
 | Grouping | module | plan | before training: micro-batches of too few images are refused |
+| Recomputing | module | console, `runs.training` | before training, if a step would not fit in memory |
 | Accompanied | module | checkpoints, collapse check | when weights are saved or replaced |
 | Joining | module | `training.distributed` | once, with several processes |
 | Entered | module of a block | `training.distributed` | once, with `--shard` |
@@ -27,10 +28,12 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | CountsConfusions | scoring | `runs.finetune` | after training: a confusion matrix is drawn |
 | Locating | module of a dense task | `runs.finetune` | when whole images are scored or predicted |
 | Tabular | score | console | after training: the scores of classes are printed and written |
+| InFiles | source of images | console | when predictions are written: those of GeoTIFFs get their coordinates |
 | Levelled | source of images | `data.statistics` | when images are opened: 16-bit pictures are scaled as in training |
 """
 
 from collections import Counter
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -209,6 +212,14 @@ class Grouping(Protocol):
 
 
 @runtime_checkable
+class Recomputing(Protocol):
+    """A trainable that can compute activations again in the backward pass, with the same gradients, instead of keeping them."""
+
+    saves_memory: bool
+    """Whether it does."""
+
+
+@runtime_checkable
 class Accompanied(Protocol):
     """A trainable with parts that serve training alone, such as a teacher; no model file holds them."""
 
@@ -284,6 +295,15 @@ class Tabular(Protocol):
 
     def line(self) -> str:
         """The score in one line."""
+        ...
+
+
+@runtime_checkable
+class InFiles(Protocol):
+    """A source of images that are, or may be, files of their own."""
+
+    def file(self, position: int) -> Path | None:
+        """The file of an image; None if it lies in a shard, a table or memory."""
         ...
 
 

@@ -19,6 +19,7 @@ from runs import tiny
 import unmask as package
 from unmask.console import train
 from unmask.errors import RunError
+from unmask.runs import plan
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.training.logbook import read_log
@@ -227,3 +228,37 @@ def test_frozen_protocols_on_class_maps(tmp_path: Path, unmask: Unmask) -> None:
     assert "--protocol finetune is not for class maps" in wrong.err
     wrong = unmask("evaluate", out, "digits", "--protocol", "capi-knn")
     assert "--protocol capi-knn is for pictures with class maps, and digits has none" in wrong.err
+
+
+@pytest.mark.parametrize("kind", ["maps", "coco"])
+def test_activations_are_computed_again_where_memory_asks_for_it(
+    kind: str, tmp_path: Path, unmask: Unmask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, plain, lean = tmp_path / "data", tmp_path / "plain", tmp_path / "lean"
+    WRITERS[kind](data)
+    flags = ("--task.drop-path", "0.2", "--image-size", "32", "--micro-batch", "2")
+    assert "computed again" not in tuned(unmask, kind, plain, data, *flags)
+    needed = [
+        memory_of(plain, saves_memory, 2) for saves_memory in (False, True)
+    ]  # with activations kept, and computed again
+    assert needed[1] < needed[0]
+    monkeypatch.setattr(plan, "memory_available", lambda device: int(sum(needed) / 2 / 0.85))
+    said = tuned(unmask, kind, lean, data, *flags)
+    assert "activations of blocks are computed again in the backward pass" in said
+    assert Run.read(RunFolder(lean), "finetune").hardware.recompute
+    tiny.assert_same_end(RunFolder(lean), RunFolder(plain))
+    monkeypatch.setattr(plan, "memory_available", lambda device: int(0.9 * needed[1] / 0.85))
+    refused = unmask(
+        "finetune", "scratch", data, "--recipe", RECIPES[kind], *QUICK, *SMALL, *PARTS[kind], *flags
+    )
+    assert refused.status == 1
+    assert "--micro-batch 1 would fit" in refused.err or "choose a smaller recipe" in refused.err
+
+
+def memory_of(root: Path, saves_memory: bool, images: int) -> int:
+    """What the plan says that a step of a finished run needs, with so many images at a time."""
+    run = Run.read(RunFolder(root), "finetune")
+    module = run.build()
+    module.saves_memory = saves_memory
+    source = run.job.open(run.data, run.seed).train
+    return plan.trial(module, run.recipe, source, run.hardware).memory(images)

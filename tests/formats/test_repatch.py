@@ -44,7 +44,9 @@ def test_an_encoder_keeps_its_grid_and_everything_else() -> None:
     weights = repatched(Weights(spec, dict(encoder.state_dict()), {}), 16)
     assert weights.spec.image_size == Size(32, 48)
     assert weights.spec.encoder == ViT(patch_size=16, embed_dim=8, depth=1, num_heads=2)
-    assert weights.spec.origin == "a test, patches resampled from 14 to 16 pixels"
+    assert weights.spec.origin == (
+        "a test, patches resampled from 14 to 16 pixels by FlexiViT's pseudo-inverse"
+    )
     new = weights.build_encoder()
     assert new.grid == encoder.grid
     # patches resized one by one have the tokens of before

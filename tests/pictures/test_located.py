@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from unmask.annotations import ClassMaps, ObjectLabels, Objects
-from unmask.pictures.located import class_colors, small_enough, with_map, with_objects
+from unmask.pictures.colors import class_colors
+from unmask.pictures.located import small_enough, with_map, with_objects
 from unmask.runs.examples import Example, example_sheet
 
 GREY = torch.full((1, 40, 60), 0.5)
@@ -18,12 +19,6 @@ class Found(NamedTuple):
     scores: Tensor
     classes: Tensor
     masks: Tensor | None = None
-
-
-def test_colors_of_classes_differ_and_do_not_depend_on_their_number() -> None:
-    colors = class_colors(40)
-    assert len(set(colors)) == 40
-    assert colors[:3] == class_colors(3)
 
 
 def test_a_map_colours_its_pixels_and_leaves_ignored_ones() -> None:

@@ -29,8 +29,9 @@ from unmask.runs.finetune import Tuned
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.runs.training import training
+from unmask.spec import to_json
 from unmask.training import loss_scale
-from unmask.training.distributed import here, joined, spread
+from unmask.training.distributed import everyones, here, joined, spread
 
 
 def trained(
@@ -79,6 +80,15 @@ def segmented() -> dict[str, list[float]]:
     module = tiny_dense.build()
     rows = list(range(here().rank, tiny_dense.IMAGES, here().count))
     return tiny_dense.stepped(spread(module, torch.device("cpu"), shard=False), module, rows)
+
+
+def detected() -> dict[str, Any]:
+    """One step of detection on this process's images, and the merged score of detections of all processes."""
+    module, ranks = tiny_dense.detector(), here()
+    rows = list(range(ranks.rank, tiny_dense.DETECTED, ranks.count))
+    sums = tiny_dense.detected(spread(module, torch.device("cpu"), shard=False), module, rows)
+    scoring = tiny_dense.scored(rows)
+    return {"sums": sums, "score": to_json(scoring.merged(everyones(scoring)).result())}
 
 
 def said(arguments: list[str], lacking: bool = False, killed: bool = False) -> dict[str, Any]:

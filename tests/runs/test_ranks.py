@@ -24,6 +24,7 @@ from unmask.masking import BlockMasking
 from unmask.objectives import DINO, MAE, Latent, MoCo3
 from unmask.runs.course import ENDS
 from unmask.runs.folder import RunFolder
+from unmask.spec import to_json
 from unmask.tasks import Detect, Segment
 from unmask.tasks.heads import TokenProbe
 from unmask.tasks.upernet import UperNet
@@ -174,6 +175,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
         done.add(
             f"{tuning}-shards", 2, "tuned", root=done.tuning(f"{tuning}-shards", recipe), shard=True
         )
+    done.add("detected", 2, "detected")
     done.add("dino", 2, "trained", root=done.begun("dino", DINO_RECIPE))
     done.add("dino-parts", 3, "trained", root=done.begun("dino-parts", DINO_RECIPE), micro_batch=2)
     done.add("dino-shards", 2, "trained", root=done.begun("dino-shards", DINO_RECIPE), shard=True)
@@ -253,6 +255,19 @@ def test_segmentation_normalises_over_the_images_of_all_processes(done: Done) ->
         assert part.keys() == whole.keys()
         for name, sums in part.items():
             assert sums == pytest.approx(whole[name], abs=1e-5, rel=1e-4), name
+
+
+def test_detection_has_the_gradients_and_the_score_of_one_process(done: Done) -> None:
+    """Two images in each process beside four in one; average precision is of all detections together."""
+    module, rows = tiny_dense.detector(), list(range(tiny_dense.DETECTED))
+    whole = tiny_dense.detected(module, module, rows)
+    score = json.loads(json.dumps(to_json(tiny_dense.scored(rows).result())))
+    assert 0 < score["box"]["ap"] < 1
+    for part in done.found("detected"):
+        assert part["score"] == score
+        assert part["sums"].keys() == whole.keys()
+        for name, sums in part["sums"].items():
+            assert sums == pytest.approx(whole[name], abs=1e-5, rel=1e-3), name
 
 
 @pytest.mark.parametrize("name", ["latent", "latent-shards"])

@@ -16,8 +16,7 @@ from unmask.errors import DataError
 from unmask.masks import PatchMask
 from unmask.patches import pixels_of
 from unmask.runs import reconstruct as module
-from unmask.runs.model import painted_mask
-from unmask.runs.reconstruct import fitted_size, interpolated, nearest_errors
+from unmask.runs.reconstruct import fitted_size, interpolated, nearest_errors, painted_mask
 
 
 def ramp(height: int = 8, width: int = 10) -> Tensor:

@@ -106,6 +106,20 @@ def test_pictures_of_other_sizes_and_channels(channels: int, masks: bool) -> Non
             assert one.masks.shape == (len(one.boxes), height, width)
 
 
+def test_computing_activations_again_changes_no_gradient() -> None:
+    """With stochastic depth: the draws are made before the blocks."""
+    gradients: list[dict[str, Tensor]] = []
+    for saves_memory in (False, True):
+        model = detector()
+        model.saves_memory = saves_memory
+        model(batch_of([objects_of(USUAL)] * 2), random(0)).total.backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    kept, again = gradients
+    assert kept.keys() == again.keys()
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+    assert detector(task=replace(TASK, checkpointing=True)).saves_memory
+
+
 def test_results_do_not_depend_on_the_parts_of_a_batch() -> None:
     """Two micro-batches give the loss and gradients of the whole; and the same draws are made again."""
     model = detector()

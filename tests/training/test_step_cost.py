@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from unmask.contracts import Batch, Loss, Size
 from unmask.training.optimizers import AdamW
-from unmask.training.step_cost import Cost, measure_cost, saved_bytes
+from unmask.training.step_cost import Cost, measure_cost
+from unmask.training.step_memory import saved_bytes
 
 CPU = torch.device("cpu")
+ROOM = 2**30
 VALUES = 3 * 16 * 16
 
 
@@ -91,7 +93,13 @@ def test_measuring_leaves_the_run_as_it_was(monkeypatch: pytest.MonkeyPatch) -> 
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.default_generator.get_state()
     cost = measure_cost(
-        model, optimizer, example=problems.example(), largest=4, device=CPU, precision="float32"
+        model,
+        optimizer,
+        example=problems.example(),
+        largest=4,
+        device=CPU,
+        precision="float32",
+        room=ROOM,
     )
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name

@@ -11,9 +11,11 @@ from torch import nn
 from unmask.contracts import Batch, Loss
 from unmask.training.kernels import attention_shapes
 from unmask.training.optimizers import AdamW
-from unmask.training.step_cost import flops_per_image, measure_cost, saved_bytes
+from unmask.training.step_cost import flops_per_image, measure_cost
+from unmask.training.step_memory import saved_bytes
 
 CPU = torch.device("cpu")
+ROOM = 2**30
 
 
 class Counting(nn.Module):
@@ -34,7 +36,7 @@ class Counting(nn.Module):
 def cost(module: nn.Module, example: Callable[[int], Batch]) -> object:
     optimizer = AdamW().build(module)
     return measure_cost(
-        module, optimizer, example=example, largest=4, device=CPU, precision="float32"
+        module, optimizer, example=example, largest=4, device=CPU, precision="float32", room=ROOM
     )
 
 

@@ -36,7 +36,14 @@ from unmask.errors import SettingsError
 from unmask.formats.model import Weights
 from unmask.recipes import Transfer, find_transfer
 from unmask.runs.finetune import Finetune, for_annotations, images_for, open_annotated
-from unmask.runs.weights import Found, adapted, find_weights, shape_of, statistics_for
+from unmask.runs.weights import (
+    Found,
+    adapted,
+    find_weights,
+    shape_of,
+    statistics_for,
+    with_patches_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +223,7 @@ def _request_for(
     Raises:
         SettingsError: if the weights have another shape than the recipe's encoder, which flags may have changed.
     """
+    weights = weights and with_patches_of(weights, recipe)
     if weights is not None and not recipe.encoder.fits(weights.weights.spec.encoder):
         raise SettingsError(
             f"the encoder has {shape_of(weights.weights.spec.encoder)}, but the settings ask for "

@@ -39,7 +39,7 @@ from unmask.runs.folder import RunFolder
 from unmask.runs.job import Images, Outcome
 from unmask.runs.plan import seconds_of_step
 from unmask.runs.run import Run, parameter_count
-from unmask.runs.weights import Found, shape_of
+from unmask.runs.weights import Found, shape_of, with_patches_of
 from unmask.tasks.task import ScoreOfClasses
 from unmask.training.distributed import here
 from unmask.training.step_cost import Cost
@@ -53,16 +53,17 @@ def recipe_of(
     command_line: Peek, wanted: str | None, weights: Found | None, source: ImageSource
 ) -> tuple[str, Transfer]:
     """The requested recipe, or one that suits the encoder or the images; adapted to annotations and batch."""
-    spec = weights.weights.spec if weights else None
     if wanted is not None:
         name, recipe = wanted, find_transfer(wanted)
-        if spec is not None and not recipe.encoder.fits(spec.encoder):
+        if weights and not recipe.encoder.fits(
+            with_patches_of(weights, recipe).weights.spec.encoder
+        ):
             raise SettingsError(
-                f"the encoder has {shape_of(spec.encoder)}, and recipe {name} is for "
+                f"the encoder has {shape_of(weights.weights.spec.encoder)}, and recipe {name} is for "
                 f"{shape_of(recipe.encoder)}; leave out --recipe to get one that fits the weights"
             )
     else:
-        name, recipe = _chosen(spec, source)
+        name, recipe = _chosen(weights.weights.spec if weights else None, source)
     recipe = for_annotations(recipe, source.annotations)
     return name, with_smaller_batch(recipe, len(source), command_line)
 

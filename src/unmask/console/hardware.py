@@ -12,8 +12,8 @@ from unmask.contracts import ImageSource
 from unmask.data.gpu_decode import check_decoding
 from unmask.data.multi_views import AnyPretrainingViews
 from unmask.data.views import AnyViews
-from unmask.errors import SettingsError
-from unmask.runs.plan import fitting_micro_batch, trial
+from unmask.errors import ResourceError, SettingsError
+from unmask.runs.plan import check_parts, fitting_micro_batch, trial
 from unmask.runs.run import Run
 from unmask.spec import within
 from unmask.training.distributed import check_device, here
@@ -26,6 +26,7 @@ from unmask.training.hardware import (
     find_device,
 )
 from unmask.training.step_cost import Cost
+from unmask.traits import Recomputing
 
 Threads = Annotated[
     int | None,
@@ -201,7 +202,38 @@ def changed_hardware(flags: RunFlags, old: Hardware, batch_size: int) -> Hardwar
 _NOT_MEASURED = Cost(0.0, 0.0, 0.0, 0, 0, 0)
 
 
-def measured(module: nn.Module, run: Run, source: ImageSource) -> Cost:
+def fitted(
+    module: nn.Module, run: Run, source: ImageSource, wanted: int | None
+) -> tuple[Cost, Hardware]:
+    """The cost of a step, and the hardware with a micro-batch that fits in memory, or the wanted one.
+
+    If no such micro-batch fits, a module that can computes activations again, and it is said.
+
+    Raises:
+        ResourceError: if a step does not fit in memory.
+        SettingsError: if the module needs more images at a time than fit, or than are wanted.
+    """
+
+    def attempt() -> tuple[Cost, Hardware]:
+        cost = _measured(module, run, source)
+        hardware = _fitting_part(cost, run.recipe.batch_size, wanted, run.hardware)
+        check_parts(module, hardware, run.recipe.batch_size)
+        return cost, hardware
+
+    try:
+        return attempt()
+    except (ResourceError, SettingsError):
+        if not isinstance(module, Recomputing) or module.saves_memory:
+            raise
+        module.saves_memory = True
+        cost, hardware = attempt()
+    console.print(
+        "memory    activations of blocks are computed again in the backward pass, because they would not fit"
+    )
+    return cost, replace(hardware, recompute=True)
+
+
+def _measured(module: nn.Module, run: Run, source: ImageSource) -> Cost:
     """The cost of a step; not measured for a sharded model, which may not fit in one process."""
     hardware = run.hardware
     if hardware.shard:
@@ -210,7 +242,7 @@ def measured(module: nn.Module, run: Run, source: ImageSource) -> Cost:
     return trial(module, run.recipe, source, hardware)
 
 
-def fitting_part(cost: Cost, batch_size: int, wanted: int | None, hardware: Hardware) -> Hardware:
+def _fitting_part(cost: Cost, batch_size: int, wanted: int | None, hardware: Hardware) -> Hardware:
     """The hardware with a micro-batch that fits in memory, or the wanted one; at most a process's part of the batch."""
     device = torch.device(hardware.device)
     sharing = here().local_count if device.type == "cpu" else 1

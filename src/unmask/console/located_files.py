@@ -10,9 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from unmask.annotations import AnyAnnotations, ClassMaps
-from unmask.console.output import writing
+from unmask.console.geojson import feature_collection
+from unmask.console.output import notes, writing
+from unmask.data.geotiff import GeoTags, geo_tags, write_map
+from unmask.errors import ResourceError
 from unmask.files import write_text
-from unmask.pictures.located import class_colors
+from unmask.pictures.colors import class_colors
 from unmask.pictures.sheet import to_rgb
 from unmask.runs.examples import painted
 from unmask.runs.predict import Predictor
@@ -22,7 +25,7 @@ MARK = "predictions.json"
 """The file by which a folder of predictions is known."""
 
 _LARGEST = 1600  # pixels of a drawn picture's longer side
-_BYTE = 256
+_BYTE = 255  # classes that a byte can count, besides one number for none
 
 
 class Pictured(NamedTuple):
@@ -32,6 +35,8 @@ class Pictured(NamedTuple):
     pixels: Tensor
     known: Any
     """Its annotation, if it is of the run's kind and classes; else None."""
+    file: Path | None = None
+    """The file that it comes from; None if it has none of its own."""
 
 
 class LocatedFiles:
@@ -40,6 +45,7 @@ class LocatedFiles:
     def __init__(self, out: Path, kind: AnyAnnotations) -> None:
         self.out, self.kind = out, kind
         self._names: set[str] = set()
+        self._is_noted = False
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
         with writing(out):
@@ -57,12 +63,32 @@ class LocatedFiles:
                 self.out / "pictures" / f"{flat}.png"
             )
             if isinstance(self.kind, ClassMaps):
-                _map_image(found, len(self.kind.names)).save(self.out / "maps" / f"{flat}.png")
+                _write_map(
+                    one, found, len(self.kind.names), self.out / "maps" / flat, self._geo(one)
+                )
                 return
+            self._write_features(flat, found, self._geo(one))
         number = len(self._images) + 1
         height, width = one.pixels.shape[-2:]
         self._images.append({"id": number, "file_name": one.name, "width": width, "height": height})
         self._annotations += _annotations(found, number, len(self._annotations) + 1)
+
+    def _geo(self, one: Pictured) -> GeoTags | None:
+        """Where a picture lies on the Earth; None if it does not say so, or cannot be asked."""
+        try:
+            return None if one.file is None else geo_tags(one.file)
+        except ResourceError as error:
+            if not self._is_noted:
+                notes.note(f"coordinates of GeoTIFFs are not written: {error}")
+            self._is_noted = True
+            return None
+
+    def _write_features(self, flat: str, found: Detections, geo: GeoTags | None) -> None:
+        """The boxes in map coordinates, if the picture has them."""
+        features = None if geo is None else feature_collection(found, self.kind.names, geo)
+        if features is not None:
+            (self.out / "boxes").mkdir(exist_ok=True)
+            write_text(self.out / "boxes" / f"{flat}.geojson", json.dumps(features))
 
     def _free(self, name: str) -> str:
         """The name of a picture as that of a file, different from all before."""
@@ -91,13 +117,25 @@ class LocatedFiles:
             write_text(self.out / MARK, json.dumps(content))
 
 
-def _map_image(classes: Tensor, count: int) -> Image.Image:
-    """The number of each pixel's class as a picture with a palette; of more than 256 classes as 16-bit values."""
-    if count > _BYTE:
-        return Image.fromarray(classes.numpy().astype(np.uint16))
-    image = Image.fromarray(classes.numpy().astype(np.uint8), "P")
-    image.putpalette([level for color in class_colors(count) for level in color])
-    return image
+def _write_map(one: Pictured, classes: Tensor, count: int, path: Path, geo: GeoTags | None) -> None:
+    """The number of each pixel's class, with a palette: a GeoTIFF if the picture was one, else a PNG.
+
+    Pixels without any value have no class; their number is 255. With more than 255 classes numbers have 16 bits, and no
+    palette, and that number is 65535.
+    """
+    kind = np.uint8 if count <= _BYTE else np.uint16
+    no_data = int(np.iinfo(kind).max)
+    values = classes.numpy().astype(kind)
+    if one.pixels.is_floating_point():
+        values[one.pixels.isnan().all(0).numpy()] = no_data
+    colors = class_colors(count)
+    if geo is not None:
+        write_map(path.with_name(f"{path.name}.tif"), values, geo, no_data, colors)
+        return
+    image = Image.fromarray(values)
+    if kind == np.uint8:
+        image.putpalette([level for color in colors for level in color])
+    image.save(path.with_name(f"{path.name}.png"))
 
 
 def _annotations(found: Detections, image: int, first: int) -> list[dict[str, Any]]:

@@ -14,12 +14,13 @@ from unmask.console.located_files import MARK, LocatedFiles, Pictured
 from unmask.console.output import console, matched, notes, say_left_out, writing
 from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
+from unmask.data.statistics import read_as
 from unmask.errors import DataError, SettingsError
 from unmask.progress import counted
 from unmask.runs.examples import LEAST_SCORE
 from unmask.runs.locate import locate
 from unmask.runs.predict import Predictor, truth_of
-from unmask.traits import Tabular
+from unmask.traits import InFiles, Tabular
 
 _SHOWN = 20  # pictures listed on the console
 
@@ -69,7 +70,7 @@ def predict_located(
 def pictures_of_files(predictor: Predictor, files: tuple[str, ...]) -> Iterator[Pictured]:
     """Image files."""
     for file in files:
-        yield Pictured(Path(file).name, predictor.model.read(file), None)
+        yield Pictured(Path(file).name, predictor.model.read(file), None, Path(file))
 
 
 def pictures_of_source(
@@ -79,7 +80,7 @@ def pictures_of_source(
     opened = data.open(data.splits()[-1])
     say_left_out(opened, notes)
     images = matched(opened, predictor.model.spec.channels, "this run was trained on")
-    source, scored, note = truth_of(predictor, images)
+    source, scored, note = truth_of(predictor, read_as(images, predictor.tuned.statistics))
     if note is not None:
         notes.note(note)
 
@@ -91,7 +92,8 @@ def pictures_of_source(
                 unreadable.append((source.name(position), str(error)))
                 continue
             pixels = predictor.tuned.statistics.in_units(image)
-            yield Pictured(source.name(position), pixels, annotation if scored else None)
+            file = source.file(position) if isinstance(source, InFiles) else None
+            yield Pictured(source.name(position), pixels, annotation if scored else None, file)
 
     return each(), len(source)
 

@@ -25,10 +25,9 @@ from unmask.console.hardware import (
     RunFlags,
     changed_hardware,
     check_decode,
-    fitting_part,
+    fitted,
     flags_of,
     hardware_of,
-    measured,
     say_what_differs,
 )
 from unmask.console.new_folder import begun_before, folder_names
@@ -254,9 +253,7 @@ def begin(command: Command, request: Request, words: str = "") -> Ready | None:
 
     # Measure a step, so that the micro-batch fits in memory and the plan can be printed.
     module = run.build(weights)
-    cost = measured(module, run, train_images)
-    fitting = fitting_part(cost, recipe.batch_size, common.running.machine.micro_batch, hardware)
-    check_parts(module, fitting, recipe.batch_size)
+    cost, fitting = fitted(module, run, train_images, common.running.machine.micro_batch)
     run = replace(run, hardware=fitting)
     if run.minutes is not None:
         run = request.in_time(run, seconds_of_step(run, train_images, cost))

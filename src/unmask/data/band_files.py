@@ -99,7 +99,7 @@ def read_shape(file: File, how: BandReading) -> Shape:
         shape, dtype = _npy_header(file)
         found = _Array(shape, dtype, _guessed_axes(shape), how.no_data)
     elif isinstance(file, Path) and _is_tiff(file):
-        with _tiff(file) as tiff, silent("tifffile"):
+        with opened_tiff(file) as tiff, silent("tifffile"):
             found = _described(tiff, how)
     else:
         header = read_header(file)
@@ -229,7 +229,7 @@ def _read(
     assert isinstance(file, Path)
     if not _is_tiff(file):
         return raw_pixels(file.read_bytes()).transpose(2, 0, 1), how.no_data, None
-    with _tiff(file) as tiff, silent("tifffile"):
+    with opened_tiff(file) as tiff, silent("tifffile"):
         missing = how.no_data if how.no_data is not None else _nodata(tiff)
         series = tiff.series[0]
         array, axes = _frame(tiff, _frame_axes(series.axes, how), frame)
@@ -301,7 +301,8 @@ def _not_an_array(error: Exception) -> DataError:
     return DataError(f"damaged, or not an array of numbers ({first_line(error)})")
 
 
-def _tiff(path: Path) -> Any:
+def opened_tiff(path: Path) -> Any:
+    """The file opened by tifffile, to be closed by the caller; raises DataError, or ResourceError without tifffile."""
     try:
         import tifffile
     except ImportError:

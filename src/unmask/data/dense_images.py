@@ -143,6 +143,10 @@ class DenseImages:
         known = self.known.of(int(self.rows[position]), shown, lambda: self.stored(position)[1])
         return Sample(image, known)
 
+    def file(self, position: int) -> Path | None:
+        """See `InFiles`."""
+        return self.pictures.file(position)
+
     def name(self, position: int) -> str:
         """The image's name in its folder."""
         return self.pictures.name(position)

@@ -107,6 +107,11 @@ class EncodedImages:
         """A path or file from which the image's header can be read."""
         return self._store.head(int(self._rows[position]))
 
+    def file(self, position: int) -> Path | None:
+        """See `InFiles`."""
+        head = self.head(position)
+        return head if isinstance(head, Path) else None
+
     def name(self, position: int) -> str:
         """The image's name in its folder, shard or table."""
         return self._names[position]

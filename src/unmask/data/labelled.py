@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ from unmask.data.labels_file import relabelled
 from unmask.data.tiff import BandImages
 from unmask.errors import DataError, SettingsError, listed
 from unmask.spec import kind_of
-from unmask.traits import Levelled, Noted
+from unmask.traits import InFiles, Levelled, Noted
 
 TEST_SHARE = 0.2
 NAMED = 5
@@ -74,6 +75,11 @@ class Subset:
 
     def __getitem__(self, position: int) -> Sample:
         return self.whole[int(self.rows[position])]
+
+    def file(self, position: int) -> Path | None:
+        """See `InFiles`."""
+        whole = self.whole
+        return whole.file(int(self.rows[position])) if isinstance(whole, InFiles) else None
 
     def name(self, position: int) -> str:
         """The image's name in the whole source."""

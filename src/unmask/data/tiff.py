@@ -139,6 +139,11 @@ class BandImages:
         frame = f"[{self._parts[position][1] + 1}]" if self._several else ""
         return self._names[position] + frame
 
+    def file(self, position: int) -> Path | None:
+        """See `InFiles`; of an image of several files the first."""
+        whole = self._store.whole(self._files[self._parts[position][0]][0])
+        return whole if isinstance(whole, Path) else None
+
     def size(self, position: int) -> Size:
         """The size of an image."""
         return self._sizes[self._parts[position][0]]

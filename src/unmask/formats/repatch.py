@@ -27,7 +27,7 @@ def repatched(weights: Weights, patch_size: int) -> Weights:
         spec.without_decoder(),
         encoder=replace(spec.encoder, patch_size=patch_size),
         image_size=size,
-        origin=f"{spec.origin}, patches resampled from {old} to {patch_size} pixels",
+        origin=f"{spec.origin}, patches resampled from {old} to {patch_size} pixels by FlexiViT's pseudo-inverse",
     )
     kernel = resampled_kernel(weights.encoder[_PROJECTION], patch_size)
     return weights._replace(spec=spec, encoder={**weights.encoder, _PROJECTION: kernel}, decoder={})

@@ -1,6 +1,5 @@
 """Pictures with what is located in them: class maps as colours, objects as boxes, outlines and names."""
 
-import colorsys
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,26 +12,12 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 from torchvision.utils import draw_segmentation_masks
 
+from unmask.pictures.colors import Color, class_colors, text_color
 from unmask.pictures.sheet import to_rgb
 from unmask.pictures.text import drawable, font_for
 
-_GOLDEN = 0.618034  # the golden section: hues of neighbouring classes differ most
 _TEXT = 12  # pixels
 _OPAQUE = 0.55  # share of a class's colour in a coloured pixel
-
-Color = tuple[int, int, int]
-
-
-def class_colors(count: int) -> list[Color]:
-    """A colour for each class, red, green and blue from 0 to 255; those of the first classes do not depend on `count`."""
-    colors: list[Color] = []
-    for number in range(count):
-        hue, strong = number * _GOLDEN % 1, number % 2 == 0
-        red, green, blue = colorsys.hsv_to_rgb(
-            hue, 0.85 if strong else 0.6, 0.95 if strong else 0.75
-        )
-        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return colors
 
 
 def small_enough(
@@ -127,9 +112,8 @@ def _labelled_box(draw: ImageDraw.ImageDraw, box: list[float], text: str, color:
     font = font_for([text], _TEXT)
     above = top - _TEXT - 3
     place = (left + 1, above if above >= 0 else top + 1)
-    dark = sum(color) < 3 * 128
     draw.rectangle(draw.textbbox(place, text, font), fill=color)
-    draw.text(place, text, "white" if dark else "black", font)
+    draw.text(place, text, text_color(color), font)
 
 
 def _rgb(picture: Float[Tensor, "c h w"]) -> Tensor:

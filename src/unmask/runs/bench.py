@@ -33,8 +33,8 @@ from unmask.training.step_cost import (
     forget_peak,
     matrix_ceiling,
     peak_memory,
-    saved_bytes,
 )
+from unmask.training.step_memory import saved_bytes
 
 _STEP_SECONDS = 16.0  # for all batch sizes together
 _SIZE_SECONDS = 5.0  # for one batch size

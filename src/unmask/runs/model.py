@@ -4,32 +4,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.bar import with_bar
-from unmask.contracts import Masking, Size
-from unmask.data.annotated import pictures_alone
-from unmask.data.band_files import BAND_ENDINGS, BandReading, read_bands
-from unmask.data.decode import decode
-from unmask.data.kinds import find_source, is_data, is_source
-from unmask.data.labelled import with_channels
-from unmask.data.objects import Picture, pixels_of
-from unmask.data.statistics import read_as
+from unmask.contracts import Size
+from unmask.data.band_files import BandReading
+from unmask.data.objects import Picture
 from unmask.data.views import center_crop
-from unmask.data.walk import LARGEST_FILE, check_file
 from unmask.encoders.chunks import chunk_for, in_chunks
 from unmask.encoders.vit import VisionTransformer
-from unmask.errors import DataError, ResourceError, RunError, SettingsError, listed
-from unmask.masking import AnyMasking, draw_masks
+from unmask.errors import ResourceError, RunError, listed
+from unmask.masking import AnyMasking
 from unmask.masking.squares import side_of
 from unmask.masks import PatchMask
 from unmask.objectives import AnyObjective
 from unmask.patches import size_of
-from unmask.randomness import generator
 from unmask.runs.batches import Images, NamedBatch, Opened, checked, in_batches
 from unmask.runs.classifier import Classifier, Guess, load_classifier
 from unmask.runs.described import described, described_in_html, facts_of
@@ -37,7 +29,8 @@ from unmask.runs.finetune import Finetune, Tuned
 from unmask.runs.folder import RunFolder
 from unmask.runs.locate import ClassMap, locate
 from unmask.runs.pretrain import Pretrain
-from unmask.runs.reconstruct import Reconstruction, fitted_size, painted_mask, reconstruct
+from unmask.runs.reading import opened_for, read_for
+from unmask.runs.reconstruct import Reconstruction, fitted_size, mask_of, reconstruct
 from unmask.runs.weights import Found, find_weights
 from unmask.spec import kind_of
 from unmask.targets.pixels import Levels
@@ -337,22 +330,7 @@ class Model:
 
     def _opened(self, images: Images) -> Images | Opened:
         """A folder, pattern or spec with its images opened as in training; all else as it is."""
-        if isinstance(images, str | Path):
-            if not is_data(str(images)):
-                return images
-            images = find_source(str(images), like=self.bands)
-        if not is_source(images):
-            return images
-        channels, statistics = self.spec.channels, self.spec.statistics
-        sources = [
-            with_channels(
-                read_as(pictures_alone(images, split), statistics),
-                channels,
-                "the model was trained on",
-            )
-            for split in images.splits()
-        ]
-        return Opened(sources, statistics)
+        return opened_for(images, self.spec, self.bands)
 
     def checked(self, images: Shaped[Tensor, "b c h w"]) -> Shaped[Tensor, "b new_c h w"]:
         """A batch on the model's device, with its channels.
@@ -412,19 +390,7 @@ class Model:
         seed: int,
     ) -> PatchMask:
         """The mask for one image: drawn, from an array, or `mask` itself if it is a `PatchMask`; see `reconstruct`."""
-        if isinstance(mask, PatchMask):
-            return mask
-        grid = self.objective.grid_of(pixels[None])
-        if isinstance(mask, np.ndarray | Tensor):
-            return PatchMask(*(part.to(self.device) for part in painted_mask(mask, grid)))
-        masking = self.objective.masking if mask is None else mask
-        if not isinstance(masking, Masking):
-            raise SettingsError(
-                "a mask is an array or tensor that is True where something is hidden ([h w], [rows columns] or [n]), or a "
-                f"masking such as unmask.RandomMasking(); got {type(mask).__name__}"
-            )
-        drawn = draw_masks(masking, pixels[None], grid, generator(self.device, "reconstruct", seed))
-        return PatchMask(*(part[:1] for part in drawn))
+        return mask_of(self.objective, pixels.to(self.device), mask, seed)
 
     @property
     def bands(self) -> BandReading | None:
@@ -437,26 +403,4 @@ class Model:
         Raises:
             DataError: with the file and the reason.
         """
-        if not isinstance(image, str | Path):
-            statistics = self.spec.statistics
-            return pixels_of(image, self.spec.channels, statistics.values, statistics.levels)
-        path = image
-        try:
-            check_file(Path(path), None if Path(path).suffix.lower() == ".npy" else LARGEST_FILE)
-            return self.spec.statistics.in_units(self._decoded(Path(path)))
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error.strerror})") from None
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
-
-    def _decoded(self, path: Path) -> Shaped[Tensor, "c h w"]:
-        values, ending = self.spec.statistics.values, path.suffix.lower()
-        many = values == "float32" or self.spec.channels not in (1, 3)
-        if self.bands is None and ending != ".npy" and not (many and ending in BAND_ENDINGS):
-            return decode(path.read_bytes(), self.spec.channels, self.spec.statistics.levels)
-        image = read_bands(path, self.bands or BandReading(), values == "uint8")
-        if len(image) != self.spec.channels:
-            raise DataError(
-                f"has {len(image)} channels, but the model was trained on {self.spec.channels}"
-            )
-        return image
+        return read_for(image, self.spec, self.bands)

@@ -17,7 +17,7 @@ from unmask.runs.feeding import feed_for
 from unmask.runs.run import Run, parameter_count
 from unmask.training.distributed import here
 from unmask.training.hardware import Hardware, cores, memory_available
-from unmask.training.step_cost import Cost, measure_cost
+from unmask.training.step_cost import Cost, check_room, gib, measure_cost
 from unmask.traits import Grouping, Hiding, Targeted, Undivided
 
 _USABLE = 0.85  # share of free memory to plan with
@@ -53,7 +53,7 @@ def trial(
     """Measure the cost of a step on this machine, with images of the source; leaves the module unchanged.
 
     Raises:
-        ResourceError: if not even the weights, or one image, fit in memory.
+        ResourceError: if not even the weights, or one image at a time, fit in memory.
         DataError: if none of the first images can be decoded.
     """
     device = torch.device(hardware.device)
@@ -61,11 +61,12 @@ def trial(
     room = memory_available(device)
     if 4 * trainable > room:
         raise ResourceError(
-            f"weights, gradients and optimizer need {_gib(4 * trainable)}, but only {_gib(room)} are "
+            f"weights, gradients and optimizer need {gib(4 * trainable)}, but only {gib(room)} are "
             "free; choose a smaller recipe with --recipe"
         )
     module.to(device).train()
     feed = feed_for(source, recipe.views, recipe.image_size, 0, hardware)
+    state = 3 * trainable  # gradients, and two numbers of the optimizer for each weight
     return measure_cost(
         module,
         recipe.optimizer.build(module),
@@ -73,6 +74,7 @@ def trial(
         largest=min(recipe.batch_size, _LARGEST_TRIAL[device.type != "cpu"]),
         device=device,
         precision=hardware.precision,
+        room=int(_USABLE * memory_available(device)) - state,
     )
 
 
@@ -88,11 +90,7 @@ def fitting_micro_batch(
     """
     room = int(_USABLE * memory_available(device)) // sharing - cost.bytes_fixed
     most = room // max(1, cost.bytes_per_image)
-    if most < 1:
-        raise ResourceError(
-            f"one image at a time needs {_gib(cost.memory(1))}, but only {_gib(memory_available(device))} "
-            "are free; choose a smaller recipe with --recipe or a smaller --image-size"
-        )
+    check_room(cost.bytes_per_image, room)
     if wanted is None:
         pieces = 1
         while -(-batch_size // pieces) > most:
@@ -100,8 +98,8 @@ def fitting_micro_batch(
         return -(-batch_size // pieces)
     if wanted > most:
         raise ResourceError(
-            f"{wanted} images at a time need {_gib(cost.memory(wanted))}, but only "
-            f"{_gib(memory_available(device))} are free; --micro-batch {most} would fit, with the "
+            f"{wanted} images at a time need {gib(cost.memory(wanted))}, but only "
+            f"{gib(memory_available(device))} are free; --micro-batch {most} would fit, with the "
             "same result up to rounding"
         )
     return min(wanted, batch_size)
@@ -208,7 +206,3 @@ def _loading_seconds(run: Run, source: ImageSource) -> float:
     started = time.perf_counter()
     feed.load(Wanted(keys, 0, size), [])
     return (time.perf_counter() - started) / count
-
-
-def _gib(number: float) -> str:
-    return f"{number / 2**30:.1f} GiB"

@@ -13,13 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from unmask.channels import ChannelStatistics
-from unmask.contracts import ImageSource, Size
+from unmask.contracts import ImageSource, Masking, Size
 from unmask.data.statistics import read_as
 from unmask.data.views import center_crop
 from unmask.errors import DataError, SettingsError
+from unmask.masking import AnyMasking, draw_masks
 from unmask.masks import PatchMask
 from unmask.patches import denormalize, patchify, pixels_of, size_of, unpatchify
 from unmask.pictures.sheet import Row, save_sheet, sheet
+from unmask.randomness import generator
 from unmask.targets.pixels import Levels
 from unmask.traits import Reconstructing
 
@@ -217,6 +219,32 @@ def fitted_size(image: Size, trained: Size, patch_size: int) -> Size:
     height, width = (max(1, round(side * scale / patch_size)) for side in image)
     most = max(1, 2 * area // patch_size**2)
     return Size(min(height, most) * patch_size, min(width, most) * patch_size)
+
+
+def mask_of(
+    objective: Reconstructing,
+    pixels: Shaped[Tensor, "c h w"],
+    mask: PatchMask | AnyMasking | NDArray[Any] | Tensor | None,
+    seed: int,
+) -> PatchMask:
+    """The mask for one image: drawn by a masking, or that of the objective, from an array, or `mask` itself.
+
+    Raises:
+        SettingsError: if it is something else.
+    """
+    if isinstance(mask, PatchMask):
+        return mask
+    grid = objective.grid_of(pixels[None])
+    if isinstance(mask, np.ndarray | Tensor):
+        return PatchMask(*(part.to(pixels.device) for part in painted_mask(mask, grid)))
+    masking = objective.masking if mask is None else mask
+    if not isinstance(masking, Masking):
+        raise SettingsError(
+            "a mask is an array or tensor that is True where something is hidden ([h w], [rows columns] or [n]), or a "
+            f"masking such as unmask.RandomMasking(); got {type(mask).__name__}"
+        )
+    drawn = draw_masks(masking, pixels[None], grid, generator(pixels.device, "reconstruct", seed))
+    return PatchMask(*(part[:1] for part in drawn))
 
 
 def painted_mask(painted: NDArray[Any] | Tensor, grid: Size) -> PatchMask:

@@ -27,6 +27,7 @@ from unmask.training.logbook import Logbook, read_log
 from unmask.training.loop import train
 from unmask.training.loss_scale import LossScale, loss_scale_for
 from unmask.training.step_cost import Meter, first_ceiling, flops_per_image
+from unmask.traits import Recomputing
 
 # between writes of the log; reading losses waits for the GPU, so not at every step
 _WRITE_SECONDS = 1.0
@@ -69,6 +70,8 @@ def training(
     device = find_device(run.hardware.device)
     torch.set_num_threads(run.hardware.threads)
     feed = feed_for(source, run.recipe.views, run.recipe.size_at, run.seed, run.hardware)
+    if run.hardware.recompute and isinstance(module, Recomputing):
+        module.saves_memory = True
     equipped = _equip(run, module, feed, device, start)
     first_step = start.info.step if start else 0
     logbook = Logbook(folder.log, first_step, equipped.meter)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from unmask.annotations import DENSE
 from unmask.asked import check_weights
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
@@ -15,6 +16,7 @@ from unmask.formats import Hints, read_named
 from unmask.formats.adapt import adapt
 from unmask.formats.describe import check_fit
 from unmask.formats.model import ModelSpec, Weights, split
+from unmask.formats.repatch import repatched
 from unmask.patches import patch_grid
 from unmask.recipes import RECIPES, Recipe, Transfer
 from unmask.runs.folder import RunFolder
@@ -101,6 +103,18 @@ def recipe_for(spec: ModelSpec) -> tuple[str, Recipe, str]:
         return name, recipe, "its encoder is that of the weights"
     shape = shape_of(spec.encoder)
     return name, recipe, f"no recipe has the encoder of the weights ({shape}), which is kept"
+
+
+def with_patches_of(found: Found, recipe: Transfer) -> Found:
+    """The weights with patches of the recipe's size, if it is for class maps or objects and nothing else differs.
+
+    So ViT-H/14 becomes the ViT-H/16 of `detect-h16`. All other weights are given back as they are.
+    """
+    size = recipe.encoder.patch_size
+    wanted = replace(found.weights.spec.encoder, patch_size=size)
+    if not issubclass(recipe.task.needs, DENSE) or not recipe.encoder.fits(wanted):
+        return found
+    return found._replace(weights=repatched(found.weights, size))
 
 
 def start_from(found: Found, recipe: Recipe, statistics: ChannelStatistics) -> Start:

@@ -19,7 +19,8 @@ from unmask.randomness import generator
 from unmask.recipes import Recipe, Tokenizing
 from unmask.spec import digest, to_json
 from unmask.training.hardware import Hardware, Precision, autocast, find_device, seconds_of
-from unmask.training.step_cost import flops_per_image, saved_bytes
+from unmask.training.step_cost import flops_per_image
+from unmask.training.step_memory import saved_bytes
 
 _LONG = 5.0  # seconds of a pass that is reported, so that the console does not seem to hang
 

@@ -28,7 +28,7 @@ from unmask.runs.weights import find_weights
 from unmask.spec import EARLIER_DEFAULT, digest
 from unmask.study.cost import StepCost
 from unmask.study.study import Score, Study, Trial, tokenizer_of
-from unmask.training.hardware import Hardware, find_device
+from unmask.training.hardware import Hardware, find_device, memory_available
 from unmask.training.step_cost import Cost, measure_cost
 
 RANDOM = "random initialisation"
@@ -312,6 +312,7 @@ def tuning_cost(transfer: Transfer, setting: Setting) -> Cost:
         largest=transfer.batch_size,
         device=device,
         precision=hardware.precision,
+        room=memory_available(device),
     )
 
 

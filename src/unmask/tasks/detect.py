@@ -58,7 +58,8 @@ class Detect:
     """Stochastic depth: probability of skipping each half of the last block; increases linearly from 0 in the first."""
 
     checkpointing: bool = False
-    """Whether activations of blocks are computed again for the backward pass: less memory, and one more pass through them."""
+    """Whether activations of blocks are always computed again for the backward pass: less memory, and one more pass through
+    them; if not, only where a step would not fit in memory."""
 
     channels: int = 256
     """Width of the pyramid and of the heads."""
@@ -139,6 +140,15 @@ class Detector(nn.Module):
         self.windows.requires_grad_(self.trained)
         self.encoder.cls_token.requires_grad_(False)
         self.encoder.norm.requires_grad_(False)
+
+    @property
+    def saves_memory(self) -> bool:
+        """See `Recomputing`."""
+        return self.windows.checkpointing
+
+    @saves_memory.setter
+    def saves_memory(self, value: bool) -> None:
+        self.windows.checkpointing = value
 
     @property
     def layers(self) -> int:

@@ -68,6 +68,10 @@ class Segment:
     averaged: Literal["scores", "probabilities"] = "scores"
     """What is averaged where windows overlap: the scores of classes (mmsegmentation), or their softmax (Pixio)."""
 
+    checkpointing: bool = False
+    """Whether activations of blocks are always computed again for the backward pass: less memory, and one more pass through
+    them; if not, only where a step would not fit in memory."""
+
     def __post_init__(self) -> None:
         within(self, "[0, 1)", "drop_path")
         within(self, "[0, inf)", "auxiliary_weight")
@@ -126,13 +130,10 @@ class Segmenter(nn.Module):
     sees the channel's mean there.
     """
 
-    saves_memory = False
-    """Whether blocks of the encoder are computed again in the backward pass (activation checkpointing)."""
-
     def __init__(self, task: Segment, encoder: VisionTransformer, annotations: ClassMaps) -> None:
         super().__init__()
         self.task, self.ignored = task, annotations.ignored
-        self.least_images = task.least_images
+        self.least_images, self.saves_memory = task.least_images, task.checkpointing
         self.encoder = encoder
         self.blocks = task.head.blocks(len(encoder.blocks))
         self.head = task.head.build(encoder.embed_dim, len(annotations.names))

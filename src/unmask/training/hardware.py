@@ -44,6 +44,9 @@ class Hardware:
     micro_batch: int
     """Images computed at a time; a batch that does not fit in memory is divided into several of these."""
 
+    recompute: bool = False
+    """Whether activations of blocks are computed again in the backward pass instead of kept (activation checkpointing)."""
+
     processes: int = 1
     """Processes that share every batch, each with these workers, threads and micro-batches."""
 

@@ -113,7 +113,8 @@ def attention_shapes(
     trainable: nn.Module, example: Example, device: torch.device, precision: Precision
 ) -> Counter[AttentionShape]:
     """The attention shapes of a forward pass, with their counts. The module is not changed."""
-    with untouched(trainable), _ShapeCounter() as counter, autocast(device, precision):
+    quiet = torch.no_grad()  # nothing is kept for a backward pass
+    with untouched(trainable), quiet, _ShapeCounter() as counter, autocast(device, precision):
         trainable(example(2), generator(device, "shapes"))
     return counter.shapes
 

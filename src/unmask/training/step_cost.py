@@ -3,8 +3,8 @@
 import mmap
 import sys
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -14,17 +14,25 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from unmask.contracts import Batch, Size, StepReport
+from unmask.contracts import Size, StepReport
+from unmask.errors import ResourceError
 from unmask.randomness import generator
 from unmask.training.hardware import Precision, autocast, dtype_of, seconds_of
+from unmask.training.step_memory import (
+    Example,
+    hollow,
+    peak_bytes,
+    per_image,
+    saved_bytes,
+    untouched,
+)
+from unmask.traits import Recomputing
 
 _CEILING_SECONDS = 0.2
 _COPIED_BYTES = 256 * 2**20  # larger than the caches of CPUs and GPUs
+_NOISE = 64 * 2**20  # bytes by which a peak that has just been forgotten lies above the present
 _FEWEST = 4  # images of the larger trial
 _LONG_ENOUGH = 0.7  # seconds of a trial, so that timing noise does not matter
-
-Example = Callable[[int], Batch]
-"""A function from a number of images to a batch with so many images, on the device of the module."""
 
 
 class Cost(NamedTuple):
@@ -36,7 +44,7 @@ class Cost(NamedTuple):
     bytes_per_image: int
     bytes_fixed: int
     bytes_process: int
-    """Memory of the process itself, before any weights; 0 on a GPU."""
+    """Memory of the process itself: before any weights, and what kernels and the allocator took besides tensors; 0 on a GPU."""
 
     def step_seconds(self, batch_size: int, micro_batch: int) -> float:
         """Time of a step without loading."""
@@ -60,10 +68,15 @@ def measure_cost(
     largest: int,
     device: torch.device,
     precision: Precision,
+    room: int,
 ) -> Cost:
-    """Time forward and backward passes of two batch sizes, and an update with learning rate 0.
+    """Measure the memory of a step, and time forward and backward passes of two batch sizes and an update with rate 0.
 
-    `largest` limits the number of images. The module is not changed, and the optimizer's state is cleared.
+    `largest` and the `room` in bytes, besides weights, gradients and optimizer, limit the number of images. The module is
+    not changed, and the optimizer's state is cleared.
+
+    Raises:
+        ResourceError: if what one image keeps does not fit into the room; before anything is kept.
     """
 
     def seconds(count: int) -> float:
@@ -76,7 +89,14 @@ def measure_cost(
         return _seconds(forward_backward, device)
 
     weights = sum(p.nbytes for p in module.parameters())
-    process = max(0, _resident() - weights) if device.type == "cpu" else 0
+    gradients = sum(p.nbytes for p in module.parameters() if p.requires_grad)
+    resident = _resident()
+    saved = saved_bytes(module, example, device, precision)
+    check_room(saved, room)
+    bytes_per_image = peak_bytes(module, example, device, precision, saved, room)
+    largest = max(1, min(largest, room // max(1, bytes_per_image)))
+    forget_peak(device)
+    is_forgotten = device.type == "cpu" and peak_memory(device) <= _resident() + _NOISE
     with untouched(module):
         one_image = seconds(1)
         images, all_images = 1, one_image
@@ -88,6 +108,8 @@ def measure_cost(
             per_image = max((all_images - one_image) / (images - 1), all_images / images / 2)
         else:
             per_image = all_images
+        tensors = resident + bytes_per_image * images + gradients
+        besides = max(0, peak_memory(device) - tensors) if is_forgotten else 0
         for parameter in module.parameters():
             if (
                 parameter.grad is not None
@@ -96,16 +118,32 @@ def measure_cost(
         update = _seconds(optimizer.step, device)
         state = sum(t.nbytes for s in optimizer.state.values() for t in s.values())
         optimizer.state.clear()
-        bytes_per_image = saved_bytes(module, example, device, precision)
-    gradients = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     return Cost(
         seconds_per_image=per_image,
         seconds_per_micro_batch=max(0.0, all_images - per_image * images),
         seconds_per_update=update,
         bytes_per_image=bytes_per_image,
         bytes_fixed=weights + gradients + state,
-        bytes_process=process,
+        bytes_process=max(0, resident - weights) + besides if device.type == "cpu" else 0,
     )
+
+
+def check_room(needed: int, room: int) -> None:
+    """Refuse a step whose memory for one image at a time does not fit.
+
+    Raises:
+        ResourceError: with both numbers and a remedy.
+    """
+    if needed > room:
+        raise ResourceError(
+            f"one image at a time needs {gib(needed)}, but only {gib(room)} are free besides weights, gradients and "
+            "optimizer; choose a smaller recipe with --recipe or a smaller --image-size"
+        )
+
+
+def gib(number: float) -> str:
+    """Bytes in words."""
+    return f"{max(0.0, number) / 2**30:.1f} GiB"
 
 
 def _resident() -> int:
@@ -122,70 +160,36 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     return min([seconds_of(work, device) for _ in range(3)][1:])
 
 
-def saved_bytes(
-    trainable: nn.Module, example: Example, device: torch.device, precision: Precision
-) -> int:
-    """Bytes that a forward pass keeps for the backward pass, per image; the module is not changed.
-
-    Each storage is counted once.
-    """
-
-    def saved(count: int) -> int:
-        storages: dict[int, int] = {}
-
-        def note(tensor: Tensor) -> Tensor:
-            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor.detach()  # a graph that refers to its own output would never be freed
-
-        batch = example(count)
-        with (
-            torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-            autocast(device, precision),
-        ):
-            trainable(batch, generator(device, "memory", count))
-        return sum(storages.values())
-
-    return _per_image(trainable, saved)
-
-
 def flops_per_image(
     trainable: nn.Module, example: Example, device: torch.device, precision: Precision
 ) -> int:
     """FLOPs of matrix products in a forward and backward pass, by torch's counter.
 
-    Recomputation inside attention kernels and work per batch are not counted. The module must not be compiled yet; it is
-    not changed.
+    Recomputation and work per batch are not counted. The module must not be compiled yet; it is not changed. Its activations
+    are not kept, so that this fits in memory wherever a step does.
     """
 
     def count(images: int) -> int:
         batch = example(images)
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), hollow():
             with autocast(device, precision):
                 loss = trainable(batch, generator(device, "flops", images))
             loss.total.backward()
         return counter.get_total_flops()
 
-    return _per_image(trainable, count)
-
-
-def _per_image(module: nn.Module, measured: Callable[[int], int]) -> int:
-    """The share of one image: the difference between two batch sizes excludes weights and work per batch."""
-    with untouched(module):
-        return (measured(3) - measured(1)) // 2
-
-
-@contextmanager
-def untouched(module: nn.Module) -> Generator[None]:
-    """A context that restores the module's buffers at its end and removes gradients."""
-    buffers = {name: value.clone() for name, value in module.named_buffers()}
+    keeping = _recomputing(trainable, False)
     try:
-        yield
+        return per_image(trainable, count)
     finally:
-        with torch.no_grad():
-            for name, value in module.named_buffers():
-                value.copy_(buffers[name])
-        for parameter in module.parameters():
-            parameter.grad = None
+        _recomputing(trainable, keeping)
+
+
+def _recomputing(module: nn.Module, value: bool) -> bool:
+    """Set whether a module that can computes activations again; returns what it did before."""
+    before = isinstance(module, Recomputing) and module.saves_memory
+    if isinstance(module, Recomputing):
+        module.saves_memory = value
+    return before
 
 
 class Meter(NamedTuple):
