@@ -23,6 +23,7 @@ BASE = {
     "traits",
     "annotations",
     "masks",
+    "measures",
     "channels",
     "clock",
     "progress",

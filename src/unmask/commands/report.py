@@ -78,6 +78,7 @@ def _send(one: Recorded, names: tuple[str, ...]) -> None:
     failures: list[str] = []
     trackers = Trackers(names, one.run, one.folder, 0, failures.append)
     trackers.log_all(read_log(one.folder.log))
+    trackers.log_score(one.curves.step)
     trackers.close(keep=False)
     for name in trackers.names:
         console.print(f"sent: {one.folder.root} to {name}; look at it: {look_at(name, one.folder)}")

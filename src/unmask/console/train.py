@@ -296,7 +296,7 @@ def resume(
     check_start(run, folder, start)
     step = start.info.step if start else 0
     steps = Course(run, read_log(folder.log), step, entered()).steps
-    if step >= steps and (run.job.is_scored is False or folder.results.exists()):
+    if step >= steps and (not run.job.score_types or folder.results.exists()):
         console.print(f"{folder.root} is finished: {step:,} of {steps:,} steps are done")
         if longer := command.longer(run, folder.root, "N"):
             console.print(f"to train it longer, {longer}")
@@ -331,7 +331,7 @@ def train(command: Command, ready: Ready) -> int:
             )
             return 128 + stop.signal
         outcome = None
-        if run.job.is_scored:
+        if run.job.score_types:
             outcome = run.job.score(run, _whole(ready), ready.images)
         if outcome is not None:
             command.draw(folder, outcome)
