@@ -107,12 +107,13 @@ def test_ctrl_c_is_answered_at_once(capsys: pytest.CaptureFixture[str]) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_note_for_later_comes_before_the_next_line_and_never_alone(
+def test_a_note_for_later_waits_for_the_first_result(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VERBOSITY, "normal")
     notes.note_later("two cores are busy")
-    assert capsys.readouterr() == ("", "")
+    console.print("reading")
+    assert capsys.readouterr() == ("reading\n", "")
     console.result("score")
     console.result("again")
     assert capsys.readouterr() == ("score\nagain\n", "note: two cores are busy\n")

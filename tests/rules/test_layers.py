@@ -31,6 +31,7 @@ BASE = {
     "attention",
     "patches",
     "randomness",
+    "ranges",
 }
 PARTS = {"masking", "targets", "encoders", "data", "training", "pictures"}
 METHODS = {"objectives", "tasks", "formats", "recipes"}

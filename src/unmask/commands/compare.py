@@ -10,7 +10,6 @@ from unmask.console.hardware import MachineFlags
 from unmask.console.labels import labelled_source
 from unmask.console.studies import (
     checked_budget,
-    checked_seeds,
     conduct,
     make_folder,
     measured_costs,
@@ -19,6 +18,7 @@ from unmask.console.studies import (
 )
 from unmask.contracts import Size
 from unmask.errors import SettingsError, typed
+from unmask.spec import within
 from unmask.study.methods import METHODS, Comparison, Equal, equalised, of_steps
 from unmask.study.plan import Plan
 from unmask.study.study import TINY, trainings
@@ -83,6 +83,10 @@ class Arguments:
     machine: Annotated[MachineFlags, tyro.conf.arg(name="")] = MachineFlags()
     """How to compute."""
 
+    def __post_init__(self) -> None:
+        within(self, "(0, inf)", "epochs")
+        within(self, "[1, inf)", "images", "tuning_steps", "seeds")
+
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
@@ -91,9 +95,7 @@ def main(arguments: list[str]) -> int:
         raise SettingsError(
             "which images? `unmask compare FOLDER`; FOLDER holds one folder of images per class"
         )
-    if args.tuning_steps < 1:
-        raise SettingsError(f"--tuning-steps must be at least 1, got {args.tuning_steps}")
-    seeds, budget = checked_seeds(args.seeds), checked_budget(args.budget)
+    seeds, budget = range(args.seeds), checked_budget(args.budget)
     comparison = Comparison(
         methods=_listed(args.methods),
         encoders=_listed(args.encoders),

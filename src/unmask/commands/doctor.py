@@ -23,6 +23,7 @@ from unmask.recipes.by_time import with_more_steps
 from unmask.runs.folder import RunFolder
 from unmask.runs.images_of_run import as_begun, place_of
 from unmask.runs.run import Run
+from unmask.spec import within
 
 _COLOURS: dict[Severity, str] = {
     "fault": "bold red",
@@ -50,6 +51,9 @@ class Arguments:
 
     threads: Threads = None
     """CPU threads of torch."""
+
+    def __post_init__(self) -> None:
+        within(self, "[1, inf)", "threads")
 
 
 def main(arguments: list[str]) -> int:

@@ -45,7 +45,7 @@ from unmask.runs.predict import (
     predict_source,
     truth_of,
 )
-from unmask.spec import to_json
+from unmask.spec import to_json, within
 from unmask.tasks.classify import Accuracy
 from unmask.tasks.task import Score
 from unmask.training.hardware import find_device
@@ -91,6 +91,9 @@ class Arguments:
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print predictions as JSON."""
 
+    def __post_init__(self) -> None:
+        within(self, "[1, inf)", "top", "threads")
+
 
 class Predictions(NamedTuple):
     """The predictions of a fine-tuned module for some images."""
@@ -106,8 +109,6 @@ class Predictions(NamedTuple):
 def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "predict")
-    if args.top < 1:
-        raise SettingsError(f"--top must be at least 1, got {args.top}")
     if not args.images:
         raise SettingsError(
             "which images? give image files, or a folder: `unmask predict RUN FOLDER`"

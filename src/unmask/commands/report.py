@@ -47,8 +47,6 @@ def main(arguments: list[str]) -> int:
     default = folders[0].report if len(folders) == 1 else Path("comparison.html")
     path = Path(args.out) if args.out else default
     check_writable(path)
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise SettingsError(f"--out {path}: the report is a page; give it the ending .html")
     with writing(path):
         if len(several) == 1:
             write_page(several[0], path, is_training=_is_training(folders[0]))

@@ -14,9 +14,10 @@ from unmask.console.bars import State, watched
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.screen import console
 from unmask.contracts import StepReport
-from unmask.errors import SettingsError, number_of
+from unmask.errors import number_of
 from unmask.randomness import generator
 from unmask.runs.run import parameter_count
+from unmask.spec import within
 from unmask.text.models import (
     HiddenCharacters,
     HiddenCharactersModel,
@@ -65,12 +66,13 @@ class Arguments:
     threads: Threads = None
     """CPU threads of torch."""
 
+    def __post_init__(self) -> None:
+        within(self, "[1, inf)", "steps", "threads")
+
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "words")
-    if args.steps < 1:
-        raise SettingsError(f"--steps must be at least 1, got {args.steps}")
     use_threads(args.threads)
     text = read_text(Path(args.text).expanduser() if args.text else None)
     console.print(

@@ -68,10 +68,13 @@ class Flag:
     """Whether it is a word without a flag."""
 
     many: bool = False
-    """Whether it is any number of words."""
+    """Whether it is any number of values: words, or after a flag one word with commas between them."""
 
     default: Any = REQUIRED
     """Its value if it is not given."""
+
+    ranges: tuple[tuple[str, str], ...] = ()
+    """Intervals of its numbers, each with what ends the message, see `ranges.outside`."""
 
     under: tuple[str, ...] = ()
     """The kinds that it belongs to, from the outside in, such as objective:mae, objective.masking:block."""
@@ -85,7 +88,8 @@ class Flag:
             words = "|".join(self.choices)
             return words if len(words) <= _WIDEST else self.path.rpartition(".")[2].upper()
         names = {"int": "N", "float": "X", "size": "SIZE", "bool": "", "str": "TEXT"}
-        return " ".join([_METAVARS.get(self.path, names[self.type])] * self.count)
+        name = _METAVARS.get(self.path, names[self.type])
+        return f"{name},{name},..." if self.many else " ".join([name] * self.count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +117,7 @@ class Choice:
 
 @cache
 def table() -> dict[str, Any]:
-    """The whole table: `commands`, `specs`, `recipes` and `models`."""
+    """The whole table: `commands`, `specs`, `recipes`, `models`, `studies` and `scales`."""
     return read_json(Path(__file__).parent / "flags.json")
 
 
@@ -216,5 +220,6 @@ def _flag(
         positional=entry.get("positional", False),
         many=entry.get("many", False),
         default=default,
+        ranges=tuple(map(tuple, entry.get("ranges", ()))),
         under=under,
     )

@@ -8,6 +8,7 @@ from unmask.annotations import annotated_words, is_dense
 from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek
 from unmask.console.output import console, duration, gib, images_in_words, say_left_out
+from unmask.console.screen import say_waiting
 from unmask.contracts import ImageSource, Size
 from unmask.data.multi_views import sizes_of
 from unmask.errors import SettingsError, number_of
@@ -138,6 +139,7 @@ def say_plan(
     at_most: str = "",
 ) -> None:
     """Print the plan of a run: `model`, batch, steps and machine, and the expected time and memory."""
+    say_waiting()
     recipe, hardware = run.recipe, run.hardware
     console.print(
         f"{model}\n"
