@@ -49,6 +49,7 @@ AT_ONCE = {
     "convert run out --to hf": "did you mean huggingface?",
     "report run --out page.txt": "--out page.txt: the report is a page; give it the ending .html",
     "reconstruct run photos --out sheet.txt": "sheet.txt has no ending of a picture; use .png",
+    "pretrain photos --out /proc/x": "--out /proc/x cannot be written: no file can be created in /proc",
     "pretrain photos --mask-ratio 1.5": "--mask-ratio must lie between 0 and 1, got 1.5; MAE uses 0.75",
     "pretrain photos --epochs -3": "--epochs must be above 0, got -3",
     "pretrain photos --lr -1": "--lr must not be negative, got -1",

@@ -62,9 +62,10 @@ def with_smaller_parts(recipe: Recipe, images: int, command_line: Peek) -> Recip
     smaller = with_more_steps(recipe, images)
     if smaller != recipe:
         steps = steps_of(recipe.epochs, images, recipe.batch_size)
+        old, new = (f"{one.schedule.peak(one.batch_size):.3g}" for one in (recipe, smaller))
+        rate = "" if old == new else f", and the highest learning rate from {old} to {new}"
         console.print(
-            f"batch     cut from {recipe.batch_size:,} to {smaller.batch_size:,}, and the highest learning rate from "
-            f"{recipe.schedule.peak(recipe.batch_size):.3g} to {smaller.schedule.peak(smaller.batch_size):.3g}, because "
+            f"batch     cut from {recipe.batch_size:,} to {smaller.batch_size:,}{rate}, because "
             f"{epochs_in_words(recipe.epochs)} of {number_of(images, 'image')} would be {number_of(steps, 'step')}; --batch-size sets it"
         )
     return smaller
