@@ -44,6 +44,23 @@ def test_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "about a minute" in said.err
 
 
+@pytest.mark.parametrize("seconds", [0.0123, 0.999, 123.4])
+def test_a_row_fits_in_80_columns(seconds: float) -> None:
+    ends = (0.9 * seconds, 1.1 * seconds)
+    step = measuring.StepSpeed(
+        images=16_384,
+        median_seconds=seconds,
+        quartiles_seconds=ends,
+        images_per_second=1_234_567.0,
+        flops_per_second=3.5e12,
+        mfu=0.57,
+        peak_memory=123 * 2**30,
+    )
+    row = bench._row(step)
+    assert len(row) <= 80
+    assert f"({1000 * ends[0]:.3g} to " in row or f"({ends[0]:.2f} to " in row
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [

@@ -33,6 +33,7 @@ def test_lines_break_between_words_and_go_on_below_their_text() -> None:
         ("warning: half of --schedule.base-lr is better", "         "),
         ("note: half of --schedule.base-lr is better", "      "),
         ("expected  half of --schedule.base-lr is better", "          "),
+        ("  - half of --schedule.base-lr is better", "    "),
         ("I am sure that half of --schedule.base-lr is better", ""),
     ],
 )

@@ -41,6 +41,10 @@ from unmask.text.training import (
 _SHOWN, _WRITTEN = 3, 160
 
 
+_SPACE = "\N{OPEN BOX}"
+"""A guessed space, which would look like no guess."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     """The flags of `unmask words`."""
@@ -117,7 +121,7 @@ def _hidden(args: Arguments, text: Text) -> None:
         )
     console.print(
         f"\nhidden characters, as in BERT: {args.hidden.ratio:.0%} of the positions are predicted; 80 % of these show the mask, "
-        f"10 % another character,\nand 10 % {last_tenth}"
+        f"10 % another character, and 10 % {last_tenth}"
     )
     passages = passages_of(text.train, length, _SHOWN, args.seed, 0)
     drawn = torch.rand(4, *passages.shape, generator=generator("cpu", "shown", args.seed))
@@ -133,15 +137,17 @@ def _hidden(args: Arguments, text: Text) -> None:
         passages, torch.rand(4, *passages.shape, generator=generator("cpu", "gaps", 0))
     )
     filled = model.filled(passages, gaps)
-    console.result("the model fills gaps (^ right, x wrong):")
+    console.result(f"the model fills gaps (^ right, x wrong; {_SPACE} is a space):")
     for passage, gap, guess in zip(passages, gaps, filled, strict=True):
         marks = "".join(
             " ^x"[int(g) + int(g and w)] for g, w in zip(gap, guess != passage, strict=True)
         )
         hole = passage.masked_fill(gap, len(text.symbols))
-        console.result(
-            f"  gaps  {text.written(hole)}\n  fills {text.written(guess)}\n        {marks}"
+        fills = "".join(
+            _SPACE if g and letter == " " else letter
+            for g, letter in zip(gap, text.written(guess), strict=True)
         )
+        console.result(f"  gaps  {text.written(hole)}\n  fills {fills}\n        {marks}")
 
 
 def _marks(places: torch.Tensor) -> str:
