@@ -49,16 +49,18 @@ def test_a_row_fits_in_80_columns(seconds: float) -> None:
     ends = (0.9 * seconds, 1.1 * seconds)
     step = measuring.StepSpeed(
         images=16_384,
+        steps=7,
         median_seconds=seconds,
         quartiles_seconds=ends,
-        images_per_second=1_234_567.0,
+        images_per_second=123_456.0,
         flops_per_second=3.5e12,
         mfu=0.57,
         peak_memory=123 * 2**30,
     )
     row = bench._row(step)
     assert len(row) <= 80
-    assert f"({1000 * ends[0]:.3g} to " in row or f"({ends[0]:.2f} to " in row
+    scale, unit = (1, "s") if seconds >= 1 else (1000, "ms")
+    assert f" {scale * seconds:.3g} ({scale * ends[0]:.3g} to {scale * ends[1]:.3g}) {unit} " in row
 
 
 @pytest.mark.parametrize(

@@ -134,9 +134,9 @@ def _say(result: Bench, source: ImageSource | None) -> None:
 
 def _row(step: StepSpeed) -> str:
     seconds = (step.median_seconds, *step.quartiles_seconds)
-    is_long = step.median_seconds >= 1
-    median, low, high = (f"{one:.2f}" if is_long else f"{1000 * one:.3g}" for one in seconds)
-    spread = f"{median} ({low} to {high}) {'s' if is_long else 'ms'}"
+    scale, unit = (1, "s") if step.median_seconds >= 1 else (1000, "ms")
+    median, low, high = (f"{scale * one:.3g}" for one in seconds)
+    spread = f"{median} ({low} to {high}) {unit}"
     return (
         f"  {step.images:6,}  {spread:>24}  {step.images_per_second:8,.0f}  "
         f"{flops(step.flops_per_second):>11}  {step.mfu:10.0%}  {gib(step.peak_memory)}"
