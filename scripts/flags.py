@@ -10,6 +10,7 @@ import inspect
 import json
 import textwrap
 import types
+from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +20,9 @@ from unmask.cli import COMMANDS
 from unmask.contracts import Size
 from unmask.encoders.vit import VIT_B16, VIT_H14, VIT_L16, VIT_S16, VIT_TI16, ViT
 from unmask.recipes import RECIPES, TOKENIZERS, TRANSFERS
-from unmask.spec import Kind, kind_of, kinds, to_json
+from unmask.spec import Kind, kind_of, kinds, sized, to_json, within
+from unmask.study.ablations import STUDIES
+from unmask.study.study import SCALES
 
 FILE = Path(__file__).parent.parent / "src" / "unmask" / "console" / "flags.json"
 
@@ -27,7 +30,7 @@ Spec = dict[str, dict[str, Any]]
 
 
 def table() -> dict[str, Any]:
-    """Commands with their fields, specs with theirs, and recipes with the values that differ from a spec's defaults."""
+    """Commands and specs with their fields, recipes with the values that differ from a spec's defaults, and studies."""
     specs: dict[str, Spec] = {}
     commands: dict[str, Spec] = {}
     for name in COMMANDS:
@@ -51,6 +54,15 @@ def table() -> dict[str, Any]:
         "models": dict(
             zip(("vit-ti", "vit-s", "vit-b", "vit-l", "vit-h"), map(_shape, shapes), strict=True)
         ),
+        "studies": {
+            name: {
+                "title": study.title,
+                "source": study.source,
+                "variations": [variation.name for variation in study.variations],
+            }
+            for name, study in STUDIES.items()
+        },
+        "scales": {name: scale.about for name, scale in SCALES.items()},
     }
 
 
@@ -68,11 +80,59 @@ def as_text(content: dict[str, Any]) -> str:
 
 
 def _fields(cls: type, specs: dict[str, Spec]) -> Spec:
-    hints, texts = get_type_hints(cls, include_extras=True), _docstrings(cls)
+    hints, texts, ranges = get_type_hints(cls, include_extras=True), _docstrings(cls), _ranges(cls)
     return {
-        field.name: {"help": texts[field.name], **_described(field, hints[field.name], specs)}
+        field.name: {
+            "help": texts[field.name],
+            **_described(field, hints[field.name], specs),
+            **({"ranges": ranges[field.name]} if field.name in ranges else {}),
+        }
         for field in fields(cls)
     }
+
+
+def _ranges(cls: type) -> dict[str, list[tuple[str, str]]]:
+    """The intervals that `within` and `sized` check in `__post_init__`, and in functions that it passes itself to."""
+    ranges: dict[str, list[tuple[str, str]]] = {}
+    check = cls.__dict__.get("__post_init__")
+    for spec, interval, names, usual in _checked(check) if check else ():
+        for name in names if spec == "" else (spec,):
+            if (interval, usual) not in ranges.setdefault(name, []):
+                ranges[name].append((interval, usual))
+    return ranges
+
+
+def _checked(function: Any) -> Iterator[tuple[str, str, list[str], str]]:
+    """(field that holds the values, empty for the spec itself; interval; names; end of the message) of each check."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    assert isinstance(tree, ast.FunctionDef)
+    # tests check types with wrappers
+    known, itself = inspect.unwrap(function).__globals__, tree.args.args[0].arg
+    for statement in tree.body:
+        call = statement.value if isinstance(statement, ast.Expr) else None
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or not call.args:
+            continue
+        holder, called = ast.unparse(call.args[0]), known.get(call.func.id)
+        if holder.partition(".")[0] != itself:
+            continue
+        if called not in (within, sized):
+            if inspect.isfunction(called) and len(call.args) == 1 and not call.keywords:
+                yield from _checked(called)
+            continue
+        values = [_value(argument, known) for argument in call.args[1:]]
+        named = {each.arg: _value(each.value, known) for each in call.keywords}
+        usual = named.get("usual", "")
+        if called is within:
+            yield holder.partition(".")[2], values[0], values[1:], usual
+            continue
+        most = named.get("most", inspect.signature(sized).parameters["most"].default)
+        for interval in ("[1, inf)", f"(-inf, {most}]"):
+            yield holder.partition(".")[2], interval, values, usual
+
+
+def _value(node: ast.expr, known: dict[str, Any]) -> Any:
+    """The value of a constant expression, in a module that knows these names."""
+    return eval(compile(ast.Expression(node), "<check>", "eval"), known)
 
 
 def _described(field: Any, hint: Any, specs: dict[str, Spec]) -> dict[str, Any]:

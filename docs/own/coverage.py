@@ -13,6 +13,7 @@ from unmask.annotations import Annotations, AnyAnnotations, ClassMaps
 from unmask.contracts import Batch, Loss
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
+from unmask.measures import Baseline, Measure
 from unmask.tasks.task import Prediction, likeliest
 
 
@@ -34,6 +35,11 @@ class Coverage:
             raise SettingsError(
                 f"trained_blocks is all or 0 for coverage, got {self.trained_blocks!r}"
             )
+
+    @property
+    def score_types(self) -> "tuple[type[Closeness]]":
+        """The class of its score."""
+        return (Closeness,)
 
     def check(self, depth: int) -> None:
         """Any encoder will do."""
@@ -112,6 +118,13 @@ class Closeness:
     def value(self) -> float:
         """The figure that comparisons use."""
         return self.closeness
+
+    def measures(self) -> tuple[Measure, ...]:
+        """The closeness beside that of equal shares, for the console and the report."""
+        return (
+            Measure(self.measure, self.closeness, baseline=Baseline("equal shares", self.chance)),
+            Measure("test images", self.images, "count", None),
+        )
 
     def line(self) -> str:
         """The score in a line."""

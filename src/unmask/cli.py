@@ -164,11 +164,14 @@ def _run(arguments: list[str]) -> int:
 
         say_loading()
     module = import_module(f"unmask.commands.{command}")
-    if command not in _WITHOUT_TORCH:
-        from unmask.training.hardware import limit_threads
+    if command in _WITHOUT_TORCH:
+        return module.main(rest)
+    from unmask.console.screen import notes_that_wait
+    from unmask.training.hardware import limit_threads
 
-        limit_threads()
-    return module.main(rest)
+    limit_threads()
+    with notes_that_wait():
+        return module.main(rest)
 
 
 def _help() -> str:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import IO, Any
@@ -59,8 +60,13 @@ def unwritable(path: Path) -> str:
         return error.strerror or str(error)
     if existing == place and existing.is_file():
         return "" if os.access(existing, os.W_OK) else f"{existing} is not writable"
-    is_fit = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
-    return "" if is_fit else f"{existing} is not a writable folder"
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        return f"{existing} is not a writable folder"
+    try:
+        tempfile.TemporaryFile(dir=existing).close()  # /proc allows it and then does not do it
+    except OSError as error:
+        return f"no file can be created in {existing} ({error.strerror})"
+    return ""
 
 
 def clear_unfinished(folder: Path) -> None:

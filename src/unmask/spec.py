@@ -7,7 +7,6 @@ file names is ever imported.
 
 import hashlib
 import json
-import math
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -18,6 +17,7 @@ from cattrs.cols import is_namedtuple
 from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 
 from unmask.errors import SettingsError, did_you_mean
+from unmask.ranges import brief, outside
 
 T = TypeVar("T")
 
@@ -60,27 +60,17 @@ def kind_of(union: Any, spec: Any) -> str:
 def within(spec: Any, interval: str, *names: str, usual: str = "") -> None:
     """Check that fields of a spec lie in an interval, written as in mathematics.
 
-    "[0, 1)" includes 0 and excludes 1; "(0, inf)" is everything above 0. Infinity and NaN are outside every interval.
-    A field that is None is not checked. `usual`, such as the usual value, ends the message.
+    See `ranges.outside`. A field that is None is not checked, and of several values each is. `scripts/flags.py` reads these
+    calls, so that the command line is checked before this module is imported; so their arguments are constants.
 
     Raises:
         SettingsError: with the field's name, its value and the bounds.
     """
-    low, high = (float(end) for end in interval[1:-1].split(","))
     for name in names:
         value = getattr(spec, name)
-        if value is None:
-            continue
-        low_enough = value <= high if interval[-1] == "]" else value < high
-        high_enough = value >= low if interval[0] == "[" else value > low
-        if high == 1 and 2 <= value <= 100:  # a percentage
-            usual = f"{_brief(value)} % is {value / 100:g}"
-        hint = f"; {usual}" if usual else ""
-        if isinstance(value, float) and not math.isfinite(value):
-            raise SettingsError(f"{name} must be a finite number, got {value}{hint}")
-        if not (low_enough and high_enough):
-            bounds = _bounds(interval, low, high)
-            raise SettingsError(f"{name} must {bounds}, got {_brief(value)}{hint}")
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is not None and (refusal := outside(name, one, interval, usual)):
+                raise SettingsError(refusal)
 
 
 def sized(spec: Any, *names: str, most: int = 65_536, usual: str = "") -> None:
@@ -93,26 +83,6 @@ def sized(spec: Any, *names: str, most: int = 65_536, usual: str = "") -> None:
     """
     within(spec, "[1, inf)", *names, usual=usual)
     within(spec, f"(-inf, {most}]", *names, usual=usual)
-
-
-def _brief(value: float) -> str:
-    """A number for a message: not the digits of an absurd one, and a whole one without a point."""
-    if isinstance(value, int) and value.bit_length() > 64:
-        return f"a number of about {int(value.bit_length() * math.log10(2)) + 1:,} digits"
-    return str(value).removesuffix(".0")
-
-
-def _bounds(interval: str, low: float, high: float) -> str:
-    """An interval in words, to follow "must"."""
-    least = f"at least {low:g}" if interval[0] == "[" else f"above {low:g}"
-    if math.isinf(low):
-        return f"be at most {high:,.0f}"
-    if math.isinf(high):
-        return "not be negative" if interval.startswith("[0,") else f"be {least}"
-    if interval[0] + interval[-1] in ("()", "[]"):
-        return f"lie between {low:g} and {high:g}"
-    most = f"at most {high:g}" if interval[-1] == "]" else f"below {high:g}"
-    return f"be {least} and {most}"
 
 
 def to_json(spec: Any) -> dict[str, Any]:
@@ -214,7 +184,7 @@ def _strict(cls: type) -> Callable[[Any, Any], Any]:
     def structure(data: Any, _: Any) -> Any:
         if cls is float and type(data) is int:
             if data.bit_length() > _FLOAT_BITS:
-                raise TypeError(f"expected a float, got {_brief(data)}")
+                raise TypeError(f"expected a float, got {brief(data)}")
             return float(data)
         if type(data) is not cls:
             raise TypeError(f"expected {cls.__name__}, got {data!r}")

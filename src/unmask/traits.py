@@ -27,7 +27,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Noted | source of images | console | before training: images are listed |
 | CountsConfusions | scoring | `runs.finetune` | after training: a confusion matrix is drawn |
 | Locating | module of a dense task | `runs.finetune` | when whole images are scored or predicted |
-| Tabular | score | console | after training: the scores of classes are printed and written |
+| Tabular | score | console, report | after training: the scores of classes are printed and written |
 | InFiles | source of images | console | when predictions are written: those of GeoTIFFs get their coordinates |
 | Levelled | source of images | `data.statistics` | when images are opened: 16-bit pictures are scaled as in training |
 """
@@ -42,6 +42,7 @@ from torch import Tensor
 
 from unmask.contracts import Masking, Moment, Size
 from unmask.masks import PatchMask
+from unmask.measures import ScoreTable
 
 
 @runtime_checkable
@@ -287,14 +288,10 @@ class Locating(Protocol):
 
 @runtime_checkable
 class Tabular(Protocol):
-    """A score with a table of its own."""
+    """A score with a table of classes."""
 
-    def table(self) -> list[tuple[str, ...]]:
-        """Rows of text; the first is the header."""
-        ...
-
-    def line(self) -> str:
-        """The score in one line."""
+    def table(self) -> ScoreTable:
+        """The scores of each class."""
         ...
 
 

@@ -44,6 +44,25 @@ def test_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "about a minute" in said.err
 
 
+@pytest.mark.parametrize("seconds", [0.0123, 0.999, 123.4])
+def test_a_row_fits_in_80_columns(seconds: float) -> None:
+    ends = (0.9 * seconds, 1.1 * seconds)
+    step = measuring.StepSpeed(
+        images=16_384,
+        steps=7,
+        median_seconds=seconds,
+        quartiles_seconds=ends,
+        images_per_second=123_456.0,
+        flops_per_second=3.5e12,
+        mfu=0.57,
+        peak_memory=123 * 2**30,
+    )
+    row = bench._row(step)
+    assert len(row) <= 80
+    scale, unit = (1, "s") if seconds >= 1 else (1000, "ms")
+    assert f" {scale * seconds:.3g} ({scale * ends[0]:.3g} to {scale * ends[1]:.3g}) {unit} " in row
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [

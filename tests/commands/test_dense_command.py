@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands.pages import words_of
 from commands.said import Unmask
 from PIL import Image
 from reference.dense import WRITERS, Thing, coco, picture, write_coco
@@ -58,6 +61,14 @@ def opened(file: Path) -> Any:
         return np.array(image)
 
 
+def shown_score(kind: str, results: dict[str, Any]) -> tuple[str, float]:
+    """The main measure of a run, and its value in `results.json`."""
+    if kind == "maps":
+        return "mIoU", results["mean_iou"]
+    part = "mask" if "mask" in results else "box"
+    return f"{part} AP", results[part]["ap"]
+
+
 def losses(root: Path) -> list[float]:
     return [line["loss"] for line in read_log(RunFolder(root).log) if "loss" in line]
 
@@ -77,7 +88,13 @@ def test_from_the_data_to_predictions(kind: str, tmp_path: Path, unmask: Unmask)
     results = json.loads((out / "results.json").read_text())
     assert results["images"] > 0
     with (out / "classes.csv").open(newline="") as file:
-        assert len(list(csv.reader(file))) > 1
+        headings, *rows = csv.reader(file)
+    assert len(rows) == len(results["classes"])
+    page = words_of((out / "report.html").read_text())
+    main, value = shown_score(kind, results)
+    assert f"Score: {main} {value:.1%}" in page
+    for words in ("Score on test images", "Scores of each class", *headings, *(r[0] for r in rows)):
+        assert words in page, words
     assert opened(out / "predictions.png").shape[1] > 300
     assert Run.read(RunFolder(out), "finetune").recipe.task.needs.__name__ in (
         "ClassMaps", "ObjectLabels",
@@ -85,6 +102,7 @@ def test_from_the_data_to_predictions(kind: str, tmp_path: Path, unmask: Unmask)
     shown = unmask("predict", out, data, "--out", tmp_path / "found", "--threads", "1")
     assert shown.status == 0, shown.err
     assert measure in shown.out
+    assert "mean of classes" in shown.out
     written = json.loads((tmp_path / "found" / "predictions.json").read_text())
     assert ("classes" if kind == "maps" else "annotations") in written
     file = tmp_path / "new.png"
@@ -212,17 +230,20 @@ def test_frozen_protocols_on_class_maps(tmp_path: Path, unmask: Unmask) -> None:
     assert said.status == 0, said.err
     assert all(words in said.out for words in ("pretrained", "random init", "raw pixels", "mIoU"))
     assert "protocol knn: pictures and maps squashed to 16 x 16" in said.out
+    assert unmask("report", out).status == 0
+    page = words_of((out / "report.html").read_text())
+    assert "mIoU" in page[page.index("test images of") :]
     (file,) = (out / "evaluations").glob("knn-*.json")
     stored = json.loads(file.read_text())
-    assert stored["rows"][0]["arm"] == "pretrained"
-    assert len(stored["rows"]) == 4
+    assert stored["scores"][0]["arm"] == "pretrained"
+    assert len(stored["scores"]) == 4
     assert stored["command"].startswith("unmask evaluate")
     alone = unmask(
         "evaluate", out, data, "--protocol", "capi-logistic", "--control", "none", "--json",
         "--threads", "1",
     )  # fmt: skip
     assert alone.status == 0, alone.err
-    (row,) = json.loads(alone.raw)["rows"]
+    (row,) = json.loads(alone.raw)["scores"]
     assert 0 <= row["mean_iou"] <= 1
     wrong = unmask("evaluate", out, data, "--protocol", "finetune")
     assert "--protocol finetune is not for class maps" in wrong.err
@@ -262,3 +283,28 @@ def memory_of(root: Path, saves_memory: bool, images: int) -> int:
     module.saves_memory = saves_memory
     source = run.job.open(run.data, run.seed).train
     return plan.trial(module, run.recipe, source, run.hardware).memory(images)
+
+
+def test_reports_compare_scores_and_say_which_are_no_better_than_nothing(
+    tmp_path: Path, unmask: Unmask
+) -> None:
+    WRITERS["maps"](tmp_path / "data")
+    tuned(unmask, "maps", tmp_path / "one", tmp_path / "data")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    results = json.loads((tmp_path / "one" / "results.json").read_text())
+    for name, value in (("one", 0.25), ("two", 0.99)):
+        changed = json.dumps(results | {"mean_iou": value, "chance": 0.25})
+        (tmp_path / name / "results.json").write_text(changed)
+    out = tmp_path / "both.html"
+    assert unmask("report", tmp_path / "one", tmp_path / "two", "--out", out).status == 0
+    row = re.search(r"<tr><th[^>]*>mIoU</th>(.*?)</tr>", out.read_text())
+    assert row is not None
+    assert row[1] == '<td>25.0%</td><td><b class="best">99.0%</b></td>'
+    for name, warned in (("one", True), ("two", False)):
+        assert unmask("report", tmp_path / name).status == 0
+        page = words_of((tmp_path / name / "report.html").read_text())
+        assert ("The mIoU is no better than that without a trained model" in page) == warned
+    (tmp_path / "two" / "results.json").write_text('{"top1": 0.5}')
+    assert unmask("report", tmp_path / "two").status == 0
+    page = words_of((tmp_path / "two" / "report.html").read_text())
+    assert "results.json does not hold the score of this run" in page

@@ -37,7 +37,7 @@ def test_images_for_a_recipe(unmask: Unmask, images: Path) -> None:
     assert said.status == 0
     assert "looking at 12 images for the recipe mae-digits" in said.err
     assert "each batch holds images several times" in said.out
-    assert "1 of 5 checks found something to change" in said.out
+    assert "5 checks: 1 warning" in said.out
 
 
 def test_a_run_whose_images_are_gone(unmask: Unmask, trained: RunFolder, tmp_path: Path) -> None:

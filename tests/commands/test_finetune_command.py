@@ -79,7 +79,7 @@ def test_prints_the_plan_and_the_score(unmask: Unmask, trained: RunFolder, class
     results = json.loads(Path("run/results.json").read_text())
     assert "mean of classes 4 " in said.out
     lines = Path("run/classes.csv").read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "class,images,precision,recall,f1"
+    assert lines[0] == "class,images,precision,recall,F1"
     assert [line.split(",")[:2] for line in lines[1:]] == [["cats", "2"], ["dogs", "2"]]
     assert Path("run/confusion.png").exists()
     assert Path("run/mistakes.png").exists() == (results["top1"] < 1)

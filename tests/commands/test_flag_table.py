@@ -1,6 +1,8 @@
 """`flags.json` holds what the specs say, and gives the same values as they do."""
 
+import dataclasses
 import runpy
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from unmask.console.command_line import split
 from unmask.console.everyday import EVERYDAY
 from unmask.console.flag_table import Choice, Flag, every_flag, flags_of, table
 from unmask.console.flag_values import read
+from unmask.errors import SettingsError
+from unmask.ranges import outside
 from unmask.recipes import RECIPES, TOKENIZERS, TRANSFERS
 from unmask.spec import from_json, to_json
 
@@ -84,3 +88,57 @@ def test_a_value_of_several_numbers_ends_before_the_images(kind: str, numbers: s
     values = read("pretrain", line, {"recipe": table()["recipes"]["dino-ti4"]["values"]})
     given = [float(number) for number in numbers.split()]
     assert values["recipe"]["views"]["blur_probabilities"] == given
+
+
+@pytest.mark.parametrize("numbers", ["0.5", "0.5,0.9"])
+def test_any_number_of_values_has_commas_between_them(numbers: str) -> None:
+    line = split(["--schedule.milestones", numbers, "photos"])
+    assert line.words == ["photos"]
+    arguments = import_module("unmask.commands.pretrain").Arguments
+    start = to_json(arguments(recipe=RECIPES["mae-ti4"].recipe))
+    recipe = from_json(arguments, read("pretrain", line, start)).recipe
+    assert recipe.schedule.milestones == tuple(map(float, numbers.split(",")))
+
+
+CODES = {"tokenizer.codes", "objective.target.tokenizer.codes"}
+"""Powers of two; the spec names the nearest one."""
+
+FREE = {"seed", "no-data", *CODES}
+"""Numbers that may have any value."""
+
+
+def test_every_number_has_a_range() -> None:
+    """So a number that cannot be is answered at once, by the flag as it was typed."""
+    without = {
+        flag.path
+        for command in table()["commands"]
+        for flag in every_flag(command)
+        if isinstance(flag, Flag) and flag.type in ("int", "float") and not flag.ranges
+    }
+    assert without == FREE
+
+
+@pytest.mark.parametrize("name", ["Recipe", "RandomMasking", "WarmupCosine", "AdamW", "ViT"])
+def test_the_ranges_are_those_of_the_specs(name: str) -> None:
+    """A number that the table refuses, the spec refuses too."""
+    every = every_spec(RECIPES["mae-ti4"].recipe)
+    start = next(spec for spec in every if type(spec).__name__ == name)
+    refused = 0
+    for field, entry in table()["specs"][name].items():
+        for interval, usual in entry.get("ranges", ()) if entry.get("type") != "size" else ():
+            for value in (-1, 0, 1, 2, 70_000):
+                number = float(value) if entry["type"] == "float" else value
+                if not outside(field, number, interval, usual):
+                    continue
+                refused += 1
+                with pytest.raises(SettingsError, match=f"^{field} must "):
+                    dataclasses.replace(start, **{field: (number,) if "many" in entry else number})
+    assert refused
+
+
+def every_spec(spec: Any) -> Iterator[Any]:
+    """A spec and all below it."""
+    yield spec
+    for field in dataclasses.fields(spec):
+        if dataclasses.is_dataclass(value := getattr(spec, field.name)):
+            yield from every_spec(value)

@@ -71,8 +71,8 @@ def test_from_python(images: Path, tmp_path: Path) -> None:
         (["--minutes", "5", "--hours", "1"], "--minutes and --hours both say how long the run is; leave one out"),
         (["--hours", "1", "--epochs", "3"], "--hours and --epochs both say how long the run is; leave one out"),
         (["--minutes", "soon"], "--minutes must be a number, got 'soon'"),
-        (["--minutes", "0"], "--minutes must be above 0 and finite, got 0"),
-        (["--hours", "inf"], "--hours must be above 0 and finite, got inf"),
+        (["--minutes", "0"], "--minutes must be above 0, got 0"),
+        (["--hours", "inf"], "--hours must be a finite number, got inf"),
     ],
 )  # fmt: skip
 def test_times_that_make_no_sense(

@@ -81,9 +81,9 @@ def test_what_cannot_be_read_is_listed(unmask: Unmask, images: Path) -> None:
     ("words", "said"),
     [
         (["--short-side", "0"], "--short-side must be at least 1, got 0"),
-        (["--quality", "101"], "--quality must be from 1 to 100, got 101"),
-        (["--workers", "-1"], "--workers must be at least 0, got -1"),
-        (["--max-set-aside", "5"], "--max-set-aside must be a share between 0 and 1, got 5"),
+        (["--quality", "101"], "--quality must lie between 1 and 100, got 101"),
+        (["--workers", "-1"], "--workers must not be negative, got -1"),
+        (["--max-set-aside", "5"], "--max-set-aside must lie between 0 and 1, got 5; 5 % is 0.05"),
         (["--channels", "1"], "--channels must be left out, because"),
         (["--data-kind", "tar"], "unknown --data-kind 'tar'"),
     ],

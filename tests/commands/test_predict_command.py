@@ -91,7 +91,7 @@ def test_precision_recall_and_f1_of_each_class(
     expected = precision_recall_fscore_support(truth, guesses, labels=names, zero_division=0)
     figures = list(csv.DictReader(Path("guesses-classes.csv").read_text("utf-8").splitlines()))
     assert [row["class"] for row in figures] == names
-    for name, values in zip(("precision", "recall", "f1", "images"), expected, strict=True):
+    for name, values in zip(("precision", "recall", "F1", "images"), expected, strict=True):
         assert [float(row[name]) for row in figures] == pytest.approx(values, abs=1e-5)
     means = " ".join(f"{values.mean():.1%}" for values in expected[:3])
     assert f"mean of classes 36 {means}" in said.out

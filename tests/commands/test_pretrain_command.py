@@ -511,9 +511,20 @@ def test_a_batch_larger_than_the_images_is_warned_about(
 def test_a_run_of_days_is_warned_about(
     unmask: Unmask, images: Path, recipe: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unmask.console.plan._DAY", 0.0)
+    # a step that seems to take two days, so that three steps take six
+    monkeypatch.setattr("unmask.runs.plan.seconds_of_step", lambda *_: 2 * 86_400.0)
     said = unmask("pretrain", images, *recipe, "--out", "run")
-    assert "s here; it can be stopped with Ctrl-C" in said.out
+    assert said.out.count("warning:") == 1
+    assert (
+        "warning: this run takes about 6.0 days here; it can be stopped with Ctrl-C and continued with --resume; "
+        "fewer --epochs, a smaller recipe or a GPU make it shorter"
+    ) in said.out
+    assert "expected 6.0 days" in said.out
+    assert (
+        f"a shorter way, with a recipe made for the time: unmask pretrain {images} --minutes 30"
+        in said.out
+    )
+    assert said.out.index("warning: this run") < said.out.index("step 3 of 3")
 
 
 def test_quiet_and_verbose(

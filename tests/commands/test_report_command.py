@@ -5,13 +5,13 @@ import os
 import re
 import shutil
 import signal
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from commands.pages import Links, words_of
 from commands.said import Unmask
 from PIL import Image
 from runs import tiny
@@ -23,24 +23,6 @@ from unmask.report.page import LARGEST
 from unmask.runs.folder import RunFolder
 from unmask.runs.model import load
 from unmask.runs.run import Run
-
-
-class Links(HTMLParser):
-    """Everything in a page that would be loaded, and its text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.loaded: list[str] = []
-        self.tags: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
-
-
-def words_of(page: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL))
 
 
 def pretrained(unmask: Unmask, images: Path, recipe: list[str], out: str, *more: str) -> str:

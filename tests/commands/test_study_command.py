@@ -1,5 +1,6 @@
 """`unmask study` as a user types it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,9 @@ def own(tmp_path: Path) -> str:
 def test_list_names_every_study_and_its_source(unmask: Unmask) -> None:
     said = unmask("study", "--list")
     for name, study in STUDIES.items():
-        assert f"{name} {study.title} ({study.source})" in said.out
+        source = re.split(r"; | \(", study.source)[0]  # notes on its figures are for the report
+        assert f"{name} {study.title} ({source})" in said.out
+        assert ", ".join(variation.name for variation in study.variations) in said.out
     assert unmask("study").out == said.out
 
 

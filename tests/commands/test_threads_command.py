@@ -68,6 +68,22 @@ def test_busy_cores_are_left_alone_and_said(
     assert torch.get_num_threads() == 2
 
 
+def test_an_error_of_the_input_comes_without_a_note_on_cores(
+    one_of_four: Unmask, trained: RunFolder, images: Path, recipe: list[str]
+) -> None:
+    for words in (
+        ("evaluate", trained.root, images),
+        ("pretrain", images, *recipe, "--image-size", "7"),
+        ("pretrain", images, *recipe, "--init", trained.root, "--model", "vit-ti"),
+    ):
+        said = one_of_four(*words)
+        assert said.status == 1
+        assert "other work" not in said.all, words
+    said = one_of_four("pretrain", images, *recipe[:-4], "--workers", "0", "--out", "run")
+    assert said.status == 0
+    assert said.err.count("other work leaves 1 of 4 cores free") == 1
+
+
 def test_json_stays_json(one_of_four: Unmask, trained: RunFolder, classes: Path) -> None:
     said = one_of_four("evaluate", trained.root, classes, "--seeds", 1, "--json")
     assert json.loads(said.raw)["test_images"] == 4

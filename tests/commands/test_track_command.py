@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands.pages import words_of
 from commands.said import Unmask
 from runs import tiny
 
@@ -25,12 +26,13 @@ class Fake:
     opened: list["Fake"] = []  # noqa: RUF012
 
     def __init__(self, place: Place) -> None:
-        self.place, self.lines, self.closed = place, {}, False
+        self.place, self.closed = place, False
+        self.lines: dict[int, dict[str, float]] = {}
         Fake.opened.append(self)
 
     def log(self, step: int, fields: dict[str, float]) -> None:
         assert not self.closed
-        self.lines[step] = fields
+        self.lines.setdefault(step, {}).update(fields)
 
     def close(self) -> str:
         self.closed = True
@@ -133,12 +135,16 @@ def test_finetune_and_tokenizer_track_too(unmask: Unmask, classes: Path, images:
     assert (
         unmask("finetune", "scratch", classes, "--recipe", recipe, *flags, "--out", "f").status == 0
     )
-    assert Fake.opened[0].lines.items() <= logged("f").items()
-    page = Path("f/report.html").read_text()
-    assert "Score: top-1 accuracy" in page.replace("<b>", "").replace("</b>", "")
+    lines, results = logged("f"), json.loads(Path("f/results.json").read_text())
+    last = lines[max(lines)]
+    last |= {"test/top-1": results["top1"], "test/balanced accuracy": results["balanced"]}
+    assert Fake.opened[0].lines.items() <= lines.items()
+    assert f"Score: top-1 {results['top1']:.1%}" in words_of(Path("f/report.html").read_text())
     tokenizing = f"{tiny.__file__}:TOKENIZING"
     assert unmask("tokenizer", images, "--recipe", tokenizing, *flags, "--out", "t").status == 0
-    assert Fake.opened[1].lines.items() <= logged("t").items()
+    psnr = json.loads(Path("t/results.json").read_text())["tokenizer"]["psnr"]
+    assert Fake.opened[1].lines[max(logged("t"))]["test/PSNR"] == psnr
+    assert f"Score: PSNR {psnr:.2f} dB" in words_of(Path("t/report.html").read_text())
     assert Path("t/report.html").exists()
 
 

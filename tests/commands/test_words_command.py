@@ -51,6 +51,12 @@ def test_says_what_each_sees_and_how_good_it_is(unmask: Unmask) -> None:
         "the model fills gaps",
     ):
         assert words in said.out
+    lines = said.raw.splitlines()
+    filled = [place for place, line in enumerate(lines) if line.startswith("  fills ")]
+    assert filled
+    for place in filled:
+        guesses = zip(lines[place][8:], lines[place + 1][8:], strict=False)
+        assert all(letter != " " for letter, mark in guesses if mark in "^x"), "a guess is seen"
     other = unmask("words", "story.txt", *TINY, "--objective", "hidden", "--last", "same-passage")
     assert "unlike BERT, which keeps them" in other.out
     assert "as in GPT" not in other.out

@@ -33,6 +33,7 @@ def test_lines_break_between_words_and_go_on_below_their_text() -> None:
         ("warning: half of --schedule.base-lr is better", "         "),
         ("note: half of --schedule.base-lr is better", "      "),
         ("expected  half of --schedule.base-lr is better", "          "),
+        ("  - half of --schedule.base-lr is better", "    "),
         ("I am sure that half of --schedule.base-lr is better", ""),
     ],
 )
@@ -107,12 +108,13 @@ def test_ctrl_c_is_answered_at_once(capsys: pytest.CaptureFixture[str]) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_note_for_later_comes_before_the_next_line_and_never_alone(
+def test_a_note_for_later_waits_for_the_first_result(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VERBOSITY, "normal")
     notes.note_later("two cores are busy")
-    assert capsys.readouterr() == ("", "")
+    console.print("reading")
+    assert capsys.readouterr() == ("reading\n", "")
     console.result("score")
     console.result("again")
     assert capsys.readouterr() == ("score\nagain\n", "note: two cores are busy\n")

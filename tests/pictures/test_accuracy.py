@@ -30,23 +30,25 @@ def test_longer_bars_take_more_ink(tmp_path: Path) -> None:
     for mean in (0.2, 0.8):
         bars = [Bar("class token", "pretrained", Point(mean, 0.01), False)]
         bars.append(Bar("mean", "random", Point(0.9, 0.0), True))
-        accuracy_bars(bars, 0.1, "title", tmp_path / "bars.png")
+        accuracy_bars(bars, "top-1", 0.1, "title", tmp_path / "bars.png")
         ink.append(int((pixels(tmp_path / "bars.png") < 100).sum()))
     assert ink[1] > 2 * ink[0]
 
 
 def test_curves_and_levels_are_drawn(tmp_path: Path) -> None:
     path = tmp_path / "curves.png"
-    accuracy_curves(["1", "all"], LINES, [], 0.1, "labels", "title", path)
+    accuracy_curves(["1", "all"], LINES, [], "top-1", 0.1, "labels", "title", path)
     without = pixels(path)
     level = [Line("from scratch", SOME[:1], True)]
-    accuracy_curves(["1", "all"], LINES, level, 0.1, "labels", "title", path)
+    accuracy_curves(["1", "all"], LINES, level, "top-1", 0.1, "labels", "title", path)
     assert (pixels(path).shape != without.shape) or (pixels(path) != without).any()
 
 
 def test_methods_of_different_sizes_share_an_axis(tmp_path: Path) -> None:
     path = tmp_path / "sizes.png"
-    accuracy_by_size([[1_000_000, 86_000_000], [5_500_000, 86_000_000]], LINES, 0.1, "t", path)
+    accuracy_by_size(
+        [[1_000_000, 86_000_000], [5_500_000, 86_000_000]], LINES, "top-1", 0.1, "t", path
+    )
     assert pixels(path).min() < 100
 
 
@@ -69,6 +71,8 @@ def test_a_long_legend_makes_a_taller_picture(tmp_path: Path) -> None:
         lines = [
             Line(f"encoder {n}, a long name, with 5 labels", SOME, False) for n in range(count)
         ]
-        accuracy_by_size([[1_000, 3_000]] * count, lines, 0.1, "title", tmp_path / "tall.png")
+        accuracy_by_size(
+            [[1_000, 3_000]] * count, lines, "top-1", 0.1, "title", tmp_path / "tall.png"
+        )
         heights.append(len(pixels(tmp_path / "tall.png")))
     assert heights[1] > heights[0] + 200

@@ -62,9 +62,11 @@ def test_plots_take_any_name(tmp_path: Path) -> None:
     title = " ".join(NAMES)
     one, picture = tmp_path / "one.png", tmp_path / "picture.png"
     confusion_picture(np.eye(len(NAMES), dtype=np.int64), NAMES, title, one)
-    accuracy_bars([Bar(name, name, points[0], False) for name in NAMES], 0.1, title, picture)
+    accuracy_bars(
+        [Bar(name, name, points[0], False) for name in NAMES], "top-1", 0.1, title, picture
+    )
     lines = [Line(name, points * len(NAMES), False) for name in NAMES]
-    accuracy_curves(NAMES, lines, [], 0.1, "x", title, picture)
+    accuracy_curves(NAMES, lines, [], "top-1", 0.1, "x", title, picture)
     panel = Panel(title, dict.fromkeys(NAMES, (50.0, 1.0)), {}, None, "%")
     study_picture(NAMES, [panel], title, picture, curve=False)
     loss_curve([{"step": 1.0, "loss": 1.0}], picture, title)

@@ -83,9 +83,9 @@ def test_images_that_could_not_be_used(folder: RunFolder) -> None:
 def test_the_own_verdicts_of_an_evaluation_are_taken(folder: RunFolder) -> None:
     folder.evaluations.mkdir()
     (folder.evaluations / "knn-cells.json").write_text(
-        '{"scores": [{"arm": "pretrained", "accuracy": 0.9}, {"arm": "raw pixels", "accuracy": 0.8}]}'
+        '{"measure": "mIoU", "scores": [{"arm": "pretrained", "accuracy": 0.9}, {"arm": "raw pixels", "accuracy": 0.8}]}'
     )
-    words = "knn-cells: 90.0% at best, 10.0 points above raw pixels (80.0%)."
+    words = "knn-cells: mIoU 90.0% at best, 10.0 points above raw pixels (80.0%)."
     assert said(folder)[words] == "good"
     (folder.evaluations / "knn-cells.json").write_text(
         '{"scores": [], "verdicts": [{"outcome": "worse", "words": "worse than raw pixels: -2 points"}]}'

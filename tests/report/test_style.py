@@ -40,3 +40,11 @@ def test_contrast(colours: dict[str, str]) -> None:
 def test_the_measure_of_contrast() -> None:
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+def test_numbers_in_tables_that_scroll_are_not_broken() -> None:
+    """`anywhere` lets a column shrink to one letter, so that a narrow screen shows 48. above 0%."""
+    rules = re.findall(r"\n([^\n{}]+)\{([^{}]*overflow-wrap: (\S+);[^{}]*)\}", STYLE)
+    wraps = {selector.strip(): wrap for selector, _, wrap in rules}
+    assert wraps["td, tbody th"] == "anywhere"
+    assert wraps[".wide td, .wide th"] == "break-word"

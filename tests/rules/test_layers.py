@@ -23,6 +23,7 @@ BASE = {
     "traits",
     "annotations",
     "masks",
+    "measures",
     "channels",
     "clock",
     "progress",
@@ -30,6 +31,7 @@ BASE = {
     "attention",
     "patches",
     "randomness",
+    "ranges",
 }
 PARTS = {"masking", "targets", "encoders", "data", "training", "pictures"}
 METHODS = {"objectives", "tasks", "formats", "recipes"}

@@ -25,6 +25,7 @@ from runs import tiny, tiny_dense
 
 from unmask.clock import enter
 from unmask.data.folder import Folder
+from unmask.report.trackers import TRACKERS
 from unmask.runs.finetune import Tuned
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
@@ -91,10 +92,22 @@ def detected() -> dict[str, Any]:
     return {"sums": sums, "score": to_json(scoring.merged(everyones(scoring)).result())}
 
 
-def said(arguments: list[str], lacking: bool = False, killed: bool = False) -> dict[str, Any]:
-    """What the command line says and returns; the second process may lack an image, or the first be killed after a step."""
+
+
+def said(
+    arguments: list[str], lacking: bool = False, killed: bool = False, watched: bool = False
+) -> dict[str, Any]:
+    """What the command line says and returns.
+
+    The second process may lack an image, or the first be killed after a step; or any but the first may not open the report or
+    a tracker.
+    """
     from unmask import cli
-    from unmask.console import train
+    from unmask.console import observers, train
+
+    if watched and os.environ["RANK"] != "0":
+        observers.LiveReport = _refused
+        TRACKERS["tensorboard"] = TRACKERS["tensorboard"]._replace(open=_refused)
 
     if killed and os.environ["RANK"] == "0":
         train.shown = lambda reports, _: _killed(reports)
@@ -113,6 +126,10 @@ def said(arguments: list[str], lacking: bool = False, killed: bool = False) -> d
             status = error.code
         sys.stdout.flush(), sys.stderr.flush()
     return {"status": status, "said": output.read_text()}
+
+
+def _refused(*_: Any) -> Any:
+    os._exit(9)
 
 
 def _killed(reports: Iterator[Any]) -> Iterator[Any]:

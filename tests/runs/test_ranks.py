@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from commands.pages import words_of
 from reference.dense import write_maps, write_outlined
 from runs import ranks, tiny, tiny_dense, tiny_transfer
 
@@ -202,6 +203,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     done.add("differs", 2, "said", arguments=[*command, "--batch-size", "8"], lacking=True)
     done.add("odd", 2, "said", arguments=[*command, "--batch-size", "9"])
     done.add("gone", 2, "said", arguments=[*command, "--batch-size", "6"], killed=True)
+    watched = ["--track", "tensorboard", "--batch-size", "6", "--workers", "0", "--epochs", "1"]
+    done.add("seen", 2, "said", arguments=[*command, *watched, "--out", "seen-run"], watched=True)
+    words = ["finetune", "seen-run", "classes", *watched, "--out", "scored-run"]
+    done.add("scored", 2, "said", arguments=words, watched=True)
     done.run()
     return done
 
@@ -408,3 +413,27 @@ def test_a_survivor_says_that_the_first_process_is_gone(done: Done) -> None:
     assert second["status"] == 1
     assert second["said"].startswith("unmask: process 1 of 2 (on ")
     assert "another process of this run has ended or does not answer" in second["said"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("seen", "what the encoder sees"), ("scored", "Score: top-1")]
+)
+def test_the_first_process_alone_reports_and_tracks(done: Done, name: str, words: str) -> None:
+    accumulators = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="tensorboard is not installed (extra: track)",
+    )
+    first, second = done.found(name)
+    assert (first["status"], second["status"]) == (0, 0), first["said"] + second["said"]
+    assert second["said"] == ""
+    folder = done.folder(f"{name}-run")
+    page = folder.report.read_text()
+    assert page.rstrip().endswith("</html>")
+    lines = read_log(folder.log)
+    for part in (f"Finished: all {len(lines)} steps are done", "2 processes", words):
+        assert part in words_of(page), part
+    (events,) = (folder.root / "tensorboard").iterdir()
+    tracked = accumulators.EventAccumulator(str(events)).Reload().Scalars("loss")
+    assert tracked[-1].step == lines[-1]["step"]
+    assert tracked[-1].value == pytest.approx(lines[-1]["loss"])
+    assert len({one.step for one in tracked}) == len(tracked)

@@ -221,15 +221,20 @@ def test_crowds_count_neither_for_nor_against() -> None:
 
 def test_classes_are_a_table() -> None:
     score = scored(drawn(20, 2, with_masks=True), True)
-    header, car, _, never = score.table()
-    assert header == (
-        *("class", "objects", "box AP", "box AP50", "box AP75"),
-        *("mask AP", "mask AP50", "mask AP75"),
+    table = score.table()
+    car, _, never = table.rows
+    assert table.headings == (
+        *("class", "objects", "mask AP", "mask AP50", "mask AP75"),
+        *("box AP", "box AP50", "box AP75"),
     )
     assert car[0] == "car"
-    assert float(car[2]) == pytest.approx(score.classes[0].box.ap, abs=1e-4)
-    assert never == ("never seen", "0", "", "", "", "", "", "")
-    assert len(scored(drawn(5, 2, with_masks=False), False).table()[0]) == 5
+    assert score.classes[0].mask is not None
+    assert car[2] == score.classes[0].mask.ap
+    assert car[5] == score.classes[0].box.ap
+    assert never == ("never seen", 0, *(None,) * 6)
+    # the mean over classes is the score itself, as COCO defines it
+    assert table.mean()[2] == pytest.approx(score.value)
+    assert len(scored(drawn(5, 2, with_masks=False), False).table().headings) == 5
 
 
 def test_a_missing_package_is_named_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """The score of class maps against loops over pixels, scikit-learn, and a matrix by hand."""
 
-import itertools
 import pickle
 
 import numpy as np
@@ -147,8 +146,9 @@ def test_keeps_the_contracts_and_goes_to_json() -> None:
 
 
 def test_table_has_a_row_of_each_class() -> None:
-    header, *rows = scored([torch.tensor([[0, 1, 1]])], [torch.tensor([[0, 1, 255]])]).table()
-    assert header == ("class", "pixels", "share of pixels", "IoU", "recall", "precision")
-    assert rows[0] == ("road", "1", "50.00%", "100.00%", "100.00%", "100.00%")
-    assert rows[3] == ("sky", "0", "0.00%", "-", "-", "-")
-    assert all(len(row) == len(header) for row in itertools.chain([header], rows))
+    table = scored([torch.tensor([[0, 1, 1]])], [torch.tensor([[0, 1, 255]])]).table()
+    assert table.headings == ("class", "pixels", "share of pixels", "IoU", "recall", "precision")
+    assert table.rows[0] == ("road", 1, 0.5, 1.0, 1.0, 1.0)
+    assert table.rows[3] == ("sky", 0, 0.0, None, None, None)
+    assert all(len(row) == len(table.headings) for row in table.rows)
+    assert table.mean() == ("mean of classes", 2, "", 1.0, 1.0, 1.0)

@@ -112,7 +112,10 @@ def test_milestones_divide_the_rate_by_ten() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"milestones": (0.5, 1.0)}, r"shares of the run between 0 and 1, got \(0.5, 1.0\)"),
+        (
+            {"milestones": (0.5, 1.0)},
+            "milestones must lie between 0 and 1, got 1; they are shares of the run",
+        ),
         ({"milestones": (0.5,), "cooldown": 0.2}, "not both"),
     ],
 )

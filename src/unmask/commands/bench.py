@@ -113,7 +113,7 @@ def _say(result: Bench, source: ImageSource | None) -> None:
         f"recipe    {result.recipe}, {result.image_size} pixels: "
         f"{result.flops_per_image / 1e9:,.3g} GFLOP an image, forward and backward\n\n"
         f"a training step on {'the first images' if source else 'noise'}\n"
-        f"  {'images':>6}  {'median (quartiles)':>27}  {'images/s':>8}  {'speed':>13}  {'of ceiling':>10}  memory"
+        f"  {'images':>6}  {'median (quartiles)':>24}  {'images/s':>8}  {'speed':>11}  {'of ceiling':>10}  memory"
     )
     for step in result.steps:
         console.result(_row(step))
@@ -133,13 +133,11 @@ def _say(result: Bench, source: ImageSource | None) -> None:
 
 
 def _row(step: StepSpeed) -> str:
-    low, high = step.quartiles_seconds
-    spread = f"{_time(step.median_seconds)} ({_time(low)} to {_time(high)})"
+    seconds = (step.median_seconds, *step.quartiles_seconds)
+    scale, unit = (1, "s") if step.median_seconds >= 1 else (1000, "ms")
+    median, low, high = (f"{scale * one:.3g}" for one in seconds)
+    spread = f"{median} ({low} to {high}) {unit}"
     return (
-        f"  {step.images:6,}  {spread:>27}  {step.images_per_second:8,.0f}  "
-        f"{flops(step.flops_per_second):>13}  {step.mfu:10.0%}  {gib(step.peak_memory)}"
+        f"  {step.images:6,}  {spread:>24}  {step.images_per_second:8,.0f}  "
+        f"{flops(step.flops_per_second):>11}  {step.mfu:10.0%}  {gib(step.peak_memory)}"
     )
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

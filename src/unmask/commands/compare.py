@@ -12,7 +12,6 @@ from unmask.console.labels import labelled_source
 from unmask.console.output import console
 from unmask.console.studies import (
     checked_budget,
-    checked_seeds,
     conduct,
     make_folder,
     measured_costs,
@@ -24,6 +23,7 @@ from unmask.data.kinds import ignoring
 from unmask.errors import SettingsError, typed
 from unmask.formats.model import ModelSpec
 from unmask.runs.weights import find_weights
+from unmask.spec import within
 from unmask.study.cost import StepCost
 from unmask.study.dense import base_for, check_built, study_for
 from unmask.study.methods import METHODS, Comparison, Equal, equalised, of_steps
@@ -94,6 +94,10 @@ class Arguments:
     machine: Annotated[MachineFlags, tyro.conf.arg(name="")] = MachineFlags()
     """How to compute."""
 
+    def __post_init__(self) -> None:
+        within(self, "(0, inf)", "epochs")
+        within(self, "[1, inf)", "images", "tuning_steps", "seeds")
+
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
@@ -102,9 +106,7 @@ def main(arguments: list[str]) -> int:
         raise SettingsError(
             "which images? `unmask compare FOLDER`; FOLDER holds one folder of images per class"
         )
-    if args.tuning_steps < 1:
-        raise SettingsError(f"--tuning-steps must be at least 1, got {args.tuning_steps}")
-    seeds, budget = checked_seeds(args.seeds), checked_budget(args.budget)
+    seeds, budget = range(args.seeds), checked_budget(args.budget)
     methods = _listed(args.methods)
     comparison = Comparison(
         methods=methods,

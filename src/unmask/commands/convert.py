@@ -22,6 +22,7 @@ from unmask.formats.timm import Timm
 from unmask.runs.proof import PictureCheck, check_picture
 from unmask.runs.run import Run
 from unmask.runs.weights import Found, find_weights
+from unmask.spec import within
 
 Layout = Literal["unmask", "fair", "timm", "huggingface"]
 Pool = Literal["token", "mean"]
@@ -62,6 +63,9 @@ class Arguments:
 
     threads: Threads = None
     """CPU threads of torch."""
+
+    def __post_init__(self) -> None:
+        within(self, "[1, inf)", "heads", "decoder_heads", "threads")
 
 
 class Converted(NamedTuple):

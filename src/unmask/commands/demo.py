@@ -21,7 +21,7 @@ from unmask.data import Digits
 from unmask.data.in_memory import MemoryImages
 from unmask.data.loader import end_with_parent
 from unmask.data.statistics import measure
-from unmask.errors import RunError, SettingsError
+from unmask.errors import RunError
 from unmask.evaluation.few_labels import BATCH, STEPS, Images, Result, compare, draw_trial
 from unmask.files import write_text
 from unmask.pictures.drawing import drawn
@@ -33,6 +33,7 @@ from unmask.runs.model import load
 from unmask.runs.pretrain import Pretrain
 from unmask.runs.run import Run, new_run
 from unmask.runs.training import training
+from unmask.spec import within
 from unmask.training.hardware import Hardware
 from unmask.training.logbook import read_log
 
@@ -62,14 +63,14 @@ class Arguments:
     threads: Threads = None
     """One for each process that learns from few labels; pretraining uses a single one."""
 
+    def __post_init__(self) -> None:
+        within(self, "(0, inf)", "epochs")
+        within(self, "[1, inf)", "seeds", "threads")
+
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "demo")
-    if args.seeds < 1 or args.epochs <= 0:
-        raise SettingsError(
-            f"--seeds and --epochs must be above 0, got {args.seeds}, {args.epochs}"
-        )
     started = time.perf_counter()
     folder = RunFolder(Path(args.out) / "run")
     if folder.spec.exists():

@@ -1,6 +1,7 @@
 """`unmask doctor RUN` or `unmask doctor DATA`: is this as it should be?"""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,12 +18,13 @@ from unmask.data.kinds import find_source
 from unmask.data.statistics import measure
 from unmask.doctor.examine import examine_images, examine_run
 from unmask.doctor.finding import Finding, Severity
-from unmask.errors import SettingsError, UnmaskError
+from unmask.errors import SettingsError, UnmaskError, number_of
 from unmask.recipes import choose_recipe, find_recipe
 from unmask.recipes.by_time import with_more_steps
 from unmask.runs.folder import RunFolder
 from unmask.runs.images_of_run import as_begun, place_of
 from unmask.runs.run import Run
+from unmask.spec import within
 
 _COLOURS: dict[Severity, str] = {
     "fault": "bold red",
@@ -50,6 +52,9 @@ class Arguments:
 
     threads: Threads = None
     """CPU threads of torch."""
+
+    def __post_init__(self) -> None:
+        within(self, "[1, inf)", "threads")
 
 
 def main(arguments: list[str]) -> int:
@@ -117,6 +122,6 @@ def _say(findings: list[Finding]) -> None:
         ]
         table.add_row(Text(finding.severity, _COLOURS[finding.severity]), Text("\n".join(lines)))
     console.result(table)
-    bad = sum(finding.severity in ("fault", "warning") for finding in findings)
-    count = f"{bad} of {len(findings)} checks found something to change"
-    console.result(count if bad else f"all {len(findings)} checks found nothing to change")
+    counts = Counter(finding.severity for finding in findings)
+    found = [number_of(counts[what], what) for what in ("fault", "warning", "note") if counts[what]]
+    console.result(f"{len(findings)} checks: {', '.join(found) or 'all fine'}")

@@ -32,6 +32,7 @@ from unmask.evaluation.protocols import (
 )
 from unmask.recipes import Transfer
 from unmask.runs.batches import Images
+from unmask.spec import within
 
 _SEEDS = 3
 
@@ -111,6 +112,10 @@ class Arguments:
 
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print scores as JSON."""
+
+    def __post_init__(self) -> None:
+        within(self, "(0, inf)", "epochs")
+        within(self, "[1, inf)", "seeds", "threads")
 
 
 def main(arguments: list[str]) -> int:

@@ -22,8 +22,9 @@ from unmask.console.labels import labelled_source
 from unmask.console.output import console
 from unmask.console.plan import with_shorter_warmup
 from unmask.console.series import Asked, again, carry_out, is_series
-from unmask.console.train import Command, Common, Request, finished_folder, resumed_folder
+from unmask.console.train import finished_folder, resumed_folder
 from unmask.console.train import main as train_main
+from unmask.console.training_command import Command, Common, Request
 from unmask.console.wrong_calls import explained
 from unmask.contracts import ImageSource
 from unmask.data import AnySource

@@ -19,6 +19,7 @@ from unmask.data.pack import Packer, Progress
 from unmask.data.pack_bytes import as_arrays
 from unmask.data.pack_manifest import Packing, read_pack
 from unmask.errors import SettingsError, number_of, typed
+from unmask.spec import within
 from unmask.training.hardware import cores
 
 
@@ -52,6 +53,12 @@ class Arguments:
 
     max_set_aside: float = 0.05
     """Share of images that may be unusable before packing stops with an error."""
+
+    def __post_init__(self) -> None:
+        within(self, "[1, inf)", "short_side", "shard_mib")
+        within(self, "[1, 100]", "quality")
+        within(self, "[0, inf)", "workers")
+        within(self, "[0, 1]", "max_set_aside", usual="0.05 is 5 %")
 
 
 def main(arguments: list[str]) -> int:
@@ -105,12 +112,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _check(args: Arguments) -> None:
-    if args.workers is not None and args.workers < 0:
-        raise SettingsError(f"--workers must be at least 0, got {args.workers}")
-    if not 0 <= args.max_set_aside <= 1:
-        raise SettingsError(
-            f"--max-set-aside must be a share between 0 and 1, got {args.max_set_aside}; 0.05 is 5 %"
-        )
     data, shards = Path(args.data).expanduser().resolve(), Path(args.shards).expanduser().resolve()
     if data.is_dir() and shards.is_relative_to(data):
         raise SettingsError(

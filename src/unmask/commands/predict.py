@@ -16,8 +16,8 @@ from unmask.console.classes import (
     ClassFiles,
     draw_confusion,
     draw_mistakes,
-    say_classes,
-    write_classes,
+    say_table,
+    write_table,
 )
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.labels import labelled_source
@@ -47,11 +47,11 @@ from unmask.runs.predict import (
     truth_of,
 )
 from unmask.runs.run import Run
-from unmask.spec import to_json
+from unmask.spec import to_json, within
 from unmask.tasks.classify import Accuracy
-from unmask.tasks.task import Score, ScoreOfClasses
+from unmask.tasks.task import Score
 from unmask.training.hardware import find_device
-from unmask.traits import Locating
+from unmask.traits import Locating, Tabular
 
 _SHOWN = 20  # images listed on the console
 
@@ -96,6 +96,9 @@ class Arguments:
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print predictions as JSON."""
 
+    def __post_init__(self) -> None:
+        within(self, "[1, inf)", "top", "threads")
+
 
 class Predictions(NamedTuple):
     """The predictions of a fine-tuned module for some images."""
@@ -111,8 +114,6 @@ class Predictions(NamedTuple):
 def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "predict")
-    if args.top < 1:
-        raise SettingsError(f"--top must be at least 1, got {args.top}")
     if not args.images:
         raise SettingsError(
             "which images? give image files, or a folder: `unmask predict RUN FOLDER`"
@@ -177,8 +178,8 @@ def _say(predictions: Predictions, args: Arguments) -> None:
     score, answers = predictions.score, predictions.answers
     if score is not None:
         console.result(score.line())
-    if isinstance(score, ScoreOfClasses):
-        say_classes(score, _files(args).table)
+    if isinstance(score, Tabular):
+        say_table(score, _files(args).table)
     for answer in answers[:_SHOWN]:
         console.result(_line(answer, predictions.names, args.top))
     if len(answers) > _SHOWN:
@@ -374,10 +375,9 @@ def _write_all(
         rows = [_row(answer, predictions, args.top) for answer in predictions.answers]
         written.append(_write(Path(args.out), rows))
     score, files = predictions.score, _files(args)
-    if not isinstance(score, ScoreOfClasses):
-        return written
-    with writing(files.table):
-        written.append(write_classes(score, files.table))
+    if isinstance(score, Tabular):
+        with writing(files.table):
+            written.append(write_table(score, files.table))
     if isinstance(score, Accuracy):
         counts = confusion(predictions.answers, len(predictions.names))
         images = Path(args.images[0]).resolve().name

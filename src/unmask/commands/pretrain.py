@@ -26,8 +26,9 @@ from unmask.console.pretraining_start import (
     size_of,
     statistics_from,
 )
-from unmask.console.train import Command, Common, Request, finished_folder, resumed_folder
+from unmask.console.train import finished_folder, resumed_folder
 from unmask.console.train import main as train_main
+from unmask.console.training_command import Command, Common, Request
 from unmask.console.wrong_calls import explained
 from unmask.data.annotated import pictures_alone
 from unmask.data.kinds import as_source
@@ -41,6 +42,7 @@ from unmask.runs.pretrain import Pretrain
 from unmask.runs.run import Run
 from unmask.runs.target import brings_target, with_tokenizer
 from unmask.runs.weights import Found, find_weights, start_from
+from unmask.spec import within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,9 @@ class Arguments:
 
     running: Annotated[RunFlags, tyro.conf.arg(name="")] = RunFlags()
     """Settings that must not change the result."""
+
+    def __post_init__(self) -> None:
+        within(self, "(0, inf)", "minutes", "hours")
 
 
 def main(arguments: list[str]) -> int:

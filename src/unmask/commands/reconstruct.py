@@ -3,12 +3,11 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 import tyro
 from numpy.typing import NDArray
 from PIL import Image
@@ -16,23 +15,17 @@ from torch import Tensor
 
 from unmask.console.arguments import parse
 from unmask.console.hardware import Threads, use_threads
+from unmask.console.hiding import hidden_by
 from unmask.console.output import check_writable, console, loaded, matched, notes, writing
 from unmask.console.wrong_calls import explained
 from unmask.data import AnySource
 from unmask.data.annotated import pictures_alone
 from unmask.data.kinds import find_source, is_data, is_source, parse_channels
 from unmask.data.objects import each_of, image_of, name_of
-from unmask.data.picture_formats import open_image
 from unmask.data.statistics import read_as
-from unmask.data.walk import check_file
 from unmask.errors import DataError, SettingsError, UnmaskError
 from unmask.masking import (
     AnyMasking,
-    BlockMasking,
-    GridMasking,
-    PartitionMasking,
-    RandomMasking,
-    SquareMasking,
 )
 from unmask.masks import PatchMask
 from unmask.pictures.sheet import Row, save_sheet, sheet
@@ -40,12 +33,11 @@ from unmask.randomness import derive
 from unmask.runs.batches import Images
 from unmask.runs.model import Model
 from unmask.runs.reconstruct import HEADINGS, Reconstruction, nearest_errors
-from unmask.spec import kind_of, within
+from unmask.spec import within
 from unmask.targets import Hog, KMeansTokens, NormalizedPixels, TokenizerCodes
 from unmask.targets.pixels import Levels
 from unmask.traits import Predicting
 
-_MASKINGS = {"random": RandomMasking(), "block": BlockMasking(), "grid": GridMasking()}
 _SHOWN, _SHOWN_OF_MANY = 12, 8
 _MOST_SHOWN = 64
 
@@ -93,6 +85,7 @@ class Arguments:
 
     def __post_init__(self) -> None:
         within(self, "(0, 1)", "ratio", usual="MAE uses 0.75")
+        within(self, "[1, inf)", "threads")
 
 
 class Reconstructed(NamedTuple):
@@ -121,7 +114,7 @@ class Reconstructions(NamedTuple):
 def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "reconstruct")
-    _check_out(Path(args.out))
+    check_writable(Path(args.out))
     use_threads(args.threads)
     rebuilt = reconstruct(
         args.run,
@@ -182,7 +175,7 @@ def reconstruct(
     """
     model = loaded(str(run), device)
     # before images are read, in case nothing can be rebuilt
-    hidden = _hidden_by(model, masking, ratio, mask)
+    hidden = hidden_by(model, masking, ratio, mask)
     pictures = _pictures(images, model)
     questions = [
         (pixels, model.mask_for(pixels, hidden, derive("image", seed, number) % 2**31))
@@ -200,65 +193,6 @@ def reconstruct(
     remarks = _notes(model, levels, compared, chosen)
     page = sheet(HEADINGS, list(_rows(rebuilt, chosen)), remarks)
     return Reconstructions(rebuilt, remarks, page)
-
-
-def _hidden_by(
-    model: Model,
-    masking: AnyMasking | Literal["random", "block", "grid"] | None,
-    ratio: float | None,
-    painted: str | Path | Tensor | NDArray[Any] | None,
-) -> AnyMasking | Tensor | NDArray[Any]:
-    """What to hide of an image: an array of painted pixels or patches, or a masking; that of the model by default.
-
-    Raises:
-        SettingsError: if these do not fit together.
-        DataError: if the picture cannot be read.
-    """
-    if painted is not None:
-        if masking is not None or ratio is not None:
-            raise SettingsError("--mask says what to hide; leave out --masking and --ratio")
-        return _painted(Path(painted)) if isinstance(painted, str | Path) else painted
-    chosen = masking or model.objective.masking
-    if isinstance(chosen, str):
-        chosen = _MASKINGS[chosen]
-    return chosen if ratio is None else _with_ratio(chosen, ratio)
-
-
-def _with_ratio(masking: AnyMasking, ratio: float) -> AnyMasking:
-    """A masking that hides another share; a picture shows one of several masks, so these are drawn one by one."""
-    if isinstance(masking, SquareMasking):
-        inner = _with_ratio(masking.masking, ratio)
-        assert not isinstance(inner, SquareMasking)
-        return replace(masking, masking=inner)
-    if isinstance(masking, GridMasking):
-        # a grid of stride s hides 1 - 1 / s^2
-        stride = round((1 / max(1e-6, 1 - ratio)) ** 0.5)
-        if stride < 2 or abs(1 - 1 / stride**2 - ratio) > 0.005:
-            raise SettingsError(
-                f"a grid cannot hide {ratio}; it hides 0.75, 0.889 or 0.9375 (strides 2, 3 and 4)"
-            )
-        return GridMasking(stride=stride)
-    if isinstance(masking, PartitionMasking):
-        return RandomMasking(ratio=ratio)
-    if not hasattr(masking, "ratio"):
-        raise SettingsError(
-            f"masking {kind_of(AnyMasking, masking)} has no ratio; leave out --ratio, or choose --masking random"
-        )
-    return replace(masking, ratio=ratio)
-
-
-def _painted(path: Path) -> Tensor:
-    """Which pixels of a picture are painted, [h w]."""
-    try:
-        check_file(path)
-        with open_image(path) as image:
-            alpha = image.has_transparency_data
-            levels = np.asarray(
-                image.convert("RGBA").getchannel("A") if alpha else image.convert("L")
-            )
-    except (OSError, Image.DecompressionBombError, DataError):
-        raise DataError(f"--mask {path} cannot be read as a picture") from None
-    return torch.from_numpy(levels >= 128)
 
 
 def _rows(rebuilt: list[Reconstructed], chosen: tuple[int, ...]) -> Iterator[Row]:
@@ -396,11 +330,3 @@ def _notes(model: Model, levels: Levels, compared: str, chosen: tuple[int, ...])
             "reconstruction: the likeliest codes of hidden patches and the own codes of visible ones, as a picture"
         )
     return [*notes, f"nearest training image: {compared}"]
-
-
-def _check_out(path: Path) -> None:
-    """Refuse a file that cannot be written, or that is not a picture, before anything is computed."""
-    endings = Image.registered_extensions()
-    if endings.get(path.suffix.lower()) not in Image.SAVE:
-        raise SettingsError(f"--out {path} has no ending of a picture; use .png")
-    check_writable(path)

@@ -47,8 +47,6 @@ def main(arguments: list[str]) -> int:
     default = folders[0].report if len(folders) == 1 else Path("comparison.html")
     path = Path(args.out) if args.out else default
     check_writable(path)
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise SettingsError(f"--out {path}: the report is a page; give it the ending .html")
     with writing(path):
         if len(several) == 1:
             write_page(several[0], path, is_training=_is_training(folders[0]))
@@ -78,6 +76,7 @@ def _send(one: Recorded, names: tuple[str, ...]) -> None:
     failures: list[str] = []
     trackers = Trackers(names, one.run, one.folder, 0, failures.append)
     trackers.log_all(read_log(one.folder.log))
+    trackers.log_score(one.curves.step)
     trackers.close(keep=False)
     for name in trackers.names:
         console.print(f"sent: {one.folder.root} to {name}; look at it: {look_at(name, one.folder)}")

@@ -8,23 +8,20 @@ import tyro
 from unmask.channels import IMAGENET
 from unmask.console.arguments import parse
 from unmask.console.hardware import MachineFlags, hardware_of
-from unmask.console.help_text import WIDTH
 from unmask.console.labels import labelled_source
-from unmask.console.output import console
 from unmask.console.studies import (
     checked_budget,
-    checked_seeds,
     conduct,
     make_folder,
     measured_costs,
     setting_of,
     with_kept_threads,
 )
-from unmask.console.wrapping import wrapped
 from unmask.contracts import Size
 from unmask.data.kinds import ignoring
 from unmask.errors import SettingsError, typed
-from unmask.study.ablations import STUDIES, find_study
+from unmask.spec import within
+from unmask.study.ablations import find_study
 from unmask.study.dense import base_for, check_built, study_for
 from unmask.study.plan import Plan
 from unmask.study.study import SCALES, trainings
@@ -78,14 +75,17 @@ class Arguments:
     machine: Annotated[MachineFlags, tyro.conf.arg(name="")] = MachineFlags()
     """How to compute."""
 
+    def __post_init__(self) -> None:
+        within(self, "[1, inf)", "seeds")
+
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "study")
-    if args.list or args.name is None:
-        _say_list()
-        return 0
-    seeds, budget = checked_seeds(args.seeds), checked_budget(args.budget)
+    assert (
+        args.name is not None
+    )  # without a name, or with --list, they were listed before torch was imported
+    seeds, budget = range(args.seeds), checked_budget(args.budget)
     study, name = find_study(args.name), args.name.rpartition(":")[2]
     if args.only:
         study = study.only([word.strip() for word in args.only.split(",")])
@@ -125,16 +125,3 @@ def main(arguments: list[str]) -> int:
         words=(f"Scale {name if study.scale else args.scale}: {scale.about}.",),
     )
     return conduct(plan, setting, budget, typed("study", *arguments))
-
-
-def _say_list() -> None:
-    width = max(map(len, STUDIES))
-    lines = ["studies (unmask study NAME DATA):"]
-    for name, study in STUDIES.items():
-        lines.append(f"  {name:{width}}  {study.title} ({study.source})")
-        names = ", ".join(variation.name for variation in study.variations)
-        lines.append(f"  {'':{width}}  {names}")
-    lines.append("scales (--scale):")
-    lines += [f"  {name:{width}}  {scale.about}" for name, scale in SCALES.items()]
-    for line in lines:
-        console.result(wrapped(line, WIDTH))

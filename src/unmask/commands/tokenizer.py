@@ -11,8 +11,8 @@ from unmask.console.arguments import DataFlags, Peek
 from unmask.console.hardware import RunFlags
 from unmask.console.output import console, images_in_words, notes, other_recipes, say_left_out
 from unmask.console.plan import say_plan, with_shorter_warmup, with_smaller_batch
-from unmask.console.train import Command, Common, Request
 from unmask.console.train import main as train_main
+from unmask.console.training_command import Command, Common, Request
 from unmask.console.typed import band_words, data_words
 from unmask.data.statistics import measure
 from unmask.errors import SettingsError, typed

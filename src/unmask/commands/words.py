@@ -14,9 +14,10 @@ from unmask.console.bars import State, watched
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.screen import console
 from unmask.contracts import StepReport
-from unmask.errors import SettingsError, number_of
+from unmask.errors import number_of
 from unmask.randomness import generator
 from unmask.runs.run import parameter_count
+from unmask.spec import within
 from unmask.text.models import (
     HiddenCharacters,
     HiddenCharactersModel,
@@ -38,6 +39,10 @@ from unmask.text.training import (
 )
 
 _SHOWN, _WRITTEN = 3, 160
+
+
+_SPACE = "\N{OPEN BOX}"
+"""A guessed space, which would look like no guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +70,13 @@ class Arguments:
     threads: Threads = None
     """CPU threads of torch."""
 
+    def __post_init__(self) -> None:
+        within(self, "[1, inf)", "steps", "threads")
+
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "words")
-    if args.steps < 1:
-        raise SettingsError(f"--steps must be at least 1, got {args.steps}")
     use_threads(args.threads)
     text = read_text(Path(args.text).expanduser() if args.text else None)
     console.print(
@@ -115,7 +121,7 @@ def _hidden(args: Arguments, text: Text) -> None:
         )
     console.print(
         f"\nhidden characters, as in BERT: {args.hidden.ratio:.0%} of the positions are predicted; 80 % of these show the mask, "
-        f"10 % another character,\nand 10 % {last_tenth}"
+        f"10 % another character, and 10 % {last_tenth}"
     )
     passages = passages_of(text.train, length, _SHOWN, args.seed, 0)
     drawn = torch.rand(4, *passages.shape, generator=generator("cpu", "shown", args.seed))
@@ -131,15 +137,17 @@ def _hidden(args: Arguments, text: Text) -> None:
         passages, torch.rand(4, *passages.shape, generator=generator("cpu", "gaps", 0))
     )
     filled = model.filled(passages, gaps)
-    console.result("the model fills gaps (^ right, x wrong):")
+    console.result(f"the model fills gaps (^ right, x wrong; {_SPACE} is a space):")
     for passage, gap, guess in zip(passages, gaps, filled, strict=True):
         marks = "".join(
             " ^x"[int(g) + int(g and w)] for g, w in zip(gap, guess != passage, strict=True)
         )
         hole = passage.masked_fill(gap, len(text.symbols))
-        console.result(
-            f"  gaps  {text.written(hole)}\n  fills {text.written(guess)}\n        {marks}"
+        fills = "".join(
+            _SPACE if g and letter == " " else letter
+            for g, letter in zip(gap, text.written(guess), strict=True)
         )
+        console.result(f"  gaps  {text.written(hole)}\n  fills {fills}\n        {marks}")
 
 
 def _marks(places: torch.Tensor) -> str:

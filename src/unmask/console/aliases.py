@@ -32,6 +32,9 @@ _PATHS = {
 }
 """A path that a command must have for the alias to mean something."""
 
+SINGLE = ("lr", "mask-ratio", "patch-size")
+"""Those that stand for one flag with a number."""
+
 _MODEL = re.compile(r"(vit-[a-z]+?)(\d*)")
 
 
@@ -57,30 +60,19 @@ def stands_for(name: str) -> str:
 
 def in_full(flags: dict[str, str]) -> dict[str, str]:
     """The flags that are aliases of numbers, under the dotted names that they usually stand for."""
-    return {
-        _PATHS[name]: value
-        for name, value in flags.items()
-        if name in ("lr", "mask-ratio", "patch-size")
-    }
+    return {_PATHS[name]: value for name, value in flags.items() if name in SINGLE}
 
 
 def check_alias(command: str, name: str, word: str) -> None:
-    """Check the value of an alias, before it is known what the recipe has.
+    """Check the value of an alias of several flags, or of a kind, before it is known what the recipe has.
 
     Raises:
-        SettingsError: for a word that is no number, and for an unknown model or masking.
+        SettingsError: for an unknown model or masking.
     """
     if name == "masking":
         _masking(command, word)
-    elif name == "model":
+    if name == "model":
         _model(word)
-    else:
-        number = int if name == "patch-size" else float
-        try:
-            number(word)
-        except ValueError:
-            kind = "a whole number" if number is int else "a number"
-            raise SettingsError(f"--{name} must be {kind}, got {word!r}") from None
 
 
 def with_aliases(command: str, line: Line, start: Values) -> Line:

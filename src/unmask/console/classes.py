@@ -12,12 +12,12 @@ from rich.table import Table
 
 from unmask.annotations import AnyAnnotations
 from unmask.console.screen import console, notes
+from unmask.measures import cell_words
 from unmask.pictures.drawing import drawn
 from unmask.pictures.figure import confusion_picture
 from unmask.pictures.sheet import Row, save_sheet, sheet
 from unmask.runs.examples import Example, example_sheet
 from unmask.runs.job import Picture
-from unmask.tasks.task import ScoreOfClasses
 from unmask.traits import Tabular
 
 _SHOWN = 20  # classes in the table
@@ -36,63 +36,33 @@ class ClassFiles(NamedTuple):
     """PNG of test images with what was located in them, of dense tasks."""
 
 
-def say_classes(score: ScoreOfClasses, file: Path | None) -> None:
-    """Print precision, recall and F1 of each class; of many classes those with the lowest F1."""
-    classes = sorted(score.by_class, key=lambda one: one.f1)[:_SHOWN]
-    classes = [one for one in score.by_class if one in classes]
-    table = Table("class", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("images", "precision", "recall", "F1"):
+def say_table(score: Tabular, file: Path | None) -> None:
+    """Print the scores of each class, of many classes the weakest, and their means."""
+    scores = score.table()
+    rows = scores.weakest(_SHOWN)
+    table = Table(scores.headings[0], box=SIMPLE_HEAD, pad_edge=False)
+    for name in scores.headings[1:]:
         table.add_column(name, justify="right", no_wrap=True)
-    for one in classes:
-        figures = (f"{value:.1%}" for value in (one.precision, one.recall, one.f1))
-        table.add_row(one.name, f"{one.images:,}", *figures)
-    tested = [one for one in score.by_class if one.images]
-    means = (
-        np.mean([getattr(one, name) for one in tested]) for name in ("precision", "recall", "f1")
-    )
+    for row in rows:
+        table.add_row(*map(cell_words, row))
     table.add_section()
-    table.add_row(
-        "mean of classes",
-        f"{sum(one.images for one in tested):,}",
-        *(f"{mean:.1%}" for mean in means),
-    )
+    table.add_row(*map(cell_words, scores.mean()))
     console.result(table)
-    if len(classes) < len(score.by_class):
+    if len(rows) < len(scores.rows):
         where = f"; all are in {file}" if file else ""
         console.print(
-            f"the {len(classes)} of {len(score.by_class)} classes with the lowest F1{where}"
+            f"the {len(rows)} of {len(scores.rows)} classes with the lowest {scores.ranked_by}{where}"
         )
 
 
-def say_table(score: Tabular, file: Path | None) -> None:
-    """Print the table of a score; of many rows the first."""
-    header, *rows = score.table()
-    table = Table(header[0], box=SIMPLE_HEAD, pad_edge=False)
-    for name in header[1:]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows[:_SHOWN]:
-        table.add_row(*row)
-    console.result(table)
-    if len(rows) > _SHOWN:
-        where = f"; all are in {file}" if file else ""
-        console.print(f"the first {_SHOWN} of {len(rows)} rows{where}")
-
-
 def write_table(score: Tabular, path: Path) -> Path:
-    """Write the table of a score as CSV."""
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        csv.writer(file).writerows(score.table())
-    return path
-
-
-def write_classes(score: ScoreOfClasses, path: Path) -> Path:
-    """Write images, precision, recall and F1 of each class as CSV."""
+    """Write the scores of each class as CSV; a score that is not defined is empty."""
+    scores = score.table()
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
-        writer.writerow(["class", "images", "precision", "recall", "f1"])
-        for one in score.by_class:
-            figures = (f"{value:.6g}" for value in (one.precision, one.recall, one.f1))
-            writer.writerow([one.name, one.images, *figures])
+        writer.writerow(scores.headings)
+        for row in scores.rows:
+            writer.writerow(f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row)
     return path
 
 

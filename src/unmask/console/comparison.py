@@ -107,7 +107,7 @@ def _markdown(judged: list[Judged], tables: list[Comparison]) -> str:
         f"# {first.question.protocol} on {short(first.data)}",
         "",
         f"{first.counts[0]:,} training images, {first.counts[1]:,} test images, {first.classes} classes, "
-        f"chance {first.chance:.1%}. Test accuracy"
+        f"chance {first.chance:.1%}. Test {first.measure}"
         + (", mean ± standard deviation over draws." if first.question.seeds > 1 else "."),
     ]
     for table in tables:
@@ -138,4 +138,4 @@ def _draw_sizes(first: Judged, tables: list[Comparison], path: Path) -> None:
             sizes.append(ordered)
             lines.append(Line(name, [point(rows[size]) for size in ordered], control))
     title = f"{first.question.protocol} on {short(first.data)}"
-    accuracy_by_size(sizes, lines, first.chance, title, path)
+    accuracy_by_size(sizes, lines, first.measure, first.chance, title, path)

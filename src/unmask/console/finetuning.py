@@ -12,9 +12,7 @@ from unmask.console.classes import (
     draw_confusion,
     draw_examples,
     draw_mistakes,
-    say_classes,
     say_table,
-    write_classes,
     write_table,
 )
 from unmask.console.output import console, other_recipes, say_left_out
@@ -40,7 +38,6 @@ from unmask.runs.job import Images, Outcome
 from unmask.runs.plan import seconds_of_step
 from unmask.runs.run import Run, parameter_count
 from unmask.runs.weights import Found, shape_of, with_patches_of
-from unmask.tasks.task import ScoreOfClasses
 from unmask.training.distributed import here
 from unmask.training.step_cost import Cost
 from unmask.traits import Tabular
@@ -136,18 +133,17 @@ def say_done(run: Run, folder: RunFolder, images: Images, outcome: Outcome | Non
     """Print the scores, which files were written, and what to type next."""
     assert outcome is not None
     files = _files(folder)
-    if isinstance(outcome.score, ScoreOfClasses):
-        say_classes(outcome.score, files.table)
+    score = outcome.score
     if isinstance(outcome.score, Tabular):
         say_table(outcome.score, files.table)
     rate = outcome.result["images_per_second"]
-    console.result(f"test      {outcome.score.line()}, {rate:,.0f} images/s")
+    console.result(f"test      {score.line()}, {rate:,.0f} images/s")
     for path in files:
         if path is not None and path.exists():
             console.print(f"written: {path}")
     use = typed("predict", folder.root, *data_words(run.data))
     if isinstance(run.data, Held):
-        method = method_for(images.train.annotations, isinstance(outcome.score, Tabular))
+        method = method_for(images.train.annotations, locates=bool(outcome.examples))
         use = f"unmask.load({str(folder.root)!r}).{method}(images)"
     console.print(f"done: {folder.root}\nuse it:  {use}")
 
@@ -175,16 +171,12 @@ def draw_scores(folder: RunFolder, outcome: Outcome) -> None:
     files, score = _files(folder), outcome.score
     if not here().first:
         return
-    if isinstance(score, Tabular):
-        write_table(score, files.table)
-        job = Run.read(folder, Finetune.command).job
-        assert isinstance(job, Finetune)
-        draw_examples(outcome.examples, job.annotations, folder.root / EXAMPLES)
-    if not isinstance(score, ScoreOfClasses):
-        return
-    write_classes(score, files.table)
+    job = Run.read(folder, Finetune.command).job
+    assert isinstance(job, Finetune)
+    if isinstance(outcome.score, Tabular):
+        write_table(outcome.score, files.table)
+    draw_examples(outcome.examples, job.annotations, folder.root / EXAMPLES)
     if outcome.confusion is not None:
         title = f"{folder.root.name}: {score.measure} {score.value:.1%} on {score.images:,} images"
-        names = tuple(one.name for one in score.by_class)
-        draw_confusion(outcome.confusion, names, title, files.confusion)
+        draw_confusion(outcome.confusion, job.annotations.names, title, files.confusion)
         draw_mistakes(outcome.pictures, files.mistakes)

@@ -1,15 +1,13 @@
 """What a command answers before torch is imported: its help, and what is wrong with its flags."""
 
-from pathlib import Path
-
 from unmask.console.command_line import Line, split
 from unmask.console.flag_table import Values, recipe_root, recipes_for, table
 from unmask.console.flag_values import check, read
 from unmask.console.help_text import help_of
-from unmask.console.places import check_places
+from unmask.console.places import check_out, check_places
+from unmask.console.study_list import study_list
 from unmask.console.verbosity import is_first_process
 from unmask.errors import SettingsError, closest, typed
-from unmask.files import unwritable
 
 _OTHER_KINDS = {"pretrain": "pretraining", "finetune": "fine-tuning", "tokenizer": "a tokenizer"}
 
@@ -32,12 +30,15 @@ def answered(command: str, arguments: list[str]) -> bool:
         print(help_of(command, start, every=line.help_all))
         return True
     check(command, line)
+    if command == "study" and ("list" in line.flags or not line.words):
+        print(study_list())
+        return True
     # fine-tuning may change the task of a recipe for the labels that it finds
     root = recipe_root(command)
     if root is None or (start and root != "finetune"):
         read(command, line, start or {})
     for path in line.flags.get("out", []):
-        _check_out(path)
+        check_out(command, path)
     if is_first_process():  # it prepares the run for all
         check_places(command, line)
     return False
@@ -71,18 +72,6 @@ def _recipe(root: str, name: str) -> Values:
     near = closest(name, known)
     meant = f"did you mean {near!r}? " if near else ""
     raise SettingsError(f"unknown recipe {name!r}; {meant}`unmask help recipes` lists all")
-
-
-def _check_out(path: str) -> None:
-    """Refuse a place that cannot be written, before anything is measured.
-
-    Raises:
-        SettingsError: with the folder and the reason.
-    """
-    if path.startswith("~"):
-        return  # the command says what is wrong with a home folder
-    if reason := unwritable(Path(path)):
-        raise SettingsError(f"--out {path} cannot be written: {reason}; choose another folder")
 
 
 _MEANT = {

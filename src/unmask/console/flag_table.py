@@ -71,10 +71,13 @@ class Flag:
     """Whether it is a word without a flag."""
 
     many: bool = False
-    """Whether it is any number of words; of a flag, one each time that it is given."""
+    """Whether it is any number of values: words, or a flag that is given several times, or with commas between numbers."""
 
     default: Any = REQUIRED
     """Its value if it is not given."""
+
+    ranges: tuple[tuple[str, str], ...] = ()
+    """Intervals of its numbers, each with what ends the message, see `ranges.outside`."""
 
     under: tuple[str, ...] = ()
     """The kinds that it belongs to, from the outside in, such as objective:mae, objective.masking:block."""
@@ -88,7 +91,9 @@ class Flag:
             words = "|".join(self.choices)
             return words if len(words) <= _WIDEST else self.path.rpartition(".")[2].upper()
         names = {"int": "N", "float": "X", "size": "SIZE", "bool": "", "str": "TEXT"}
-        return " ".join([_METAVARS.get(self.path, names[self.type])] * self.count)
+        name = _METAVARS.get(self.path, names[self.type])
+        is_list = self.many and self.type != "str"
+        return f"{name},{name},..." if is_list else " ".join([name] * self.count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +121,7 @@ class Choice:
 
 @cache
 def table() -> dict[str, Any]:
-    """The whole table: `commands`, `specs`, `recipes` and `models`."""
+    """The whole table: `commands`, `specs`, `recipes`, `models`, `studies` and `scales`."""
     return read_json(Path(__file__).parent / "flags.json")
 
 
@@ -230,5 +235,6 @@ def _flag(
         positional=entry.get("positional", False),
         many=entry.get("many", False),
         default=default,
+        ranges=tuple(map(tuple, entry.get("ranges", ()))),
         under=under,
     )

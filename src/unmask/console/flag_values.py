@@ -10,13 +10,14 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from unmask.console.aliases import aliases_of, check_alias, with_aliases
+from unmask.console.aliases import SINGLE, aliases_of, check_alias, stands_for, with_aliases
 from unmask.console.command_line import Line, is_file
 from unmask.console.flag_table import REQUIRED, Choice, Flag, Values, every_flag, flags_of
 from unmask.console.suggestions import other_choice, unknown_flag, unknown_kind
 from unmask.console.word_order import check_order
 from unmask.device_names import device_name
 from unmask.errors import SettingsError, typed
+from unmask.ranges import outside
 
 _LONGEST_NAME = 255
 """Bytes in the name of a file, on all usual file systems."""
@@ -48,10 +49,12 @@ def check(command: str, line: Line) -> None:
         if name in aliases:
             _present(name, words, aliases[name])
             check_alias(command, name, words[0])
+            if name in SINGLE:
+                _check_any(known[stands_for(name)], words, f"--{name}")
         elif name not in known:
             raise unknown_flag(command, name, words, every)
         else:
-            _check_any(known[name], words)
+            _check_any(known[name], words, f"--{name}")
 
 
 def read(command: str, line: Line, start: Values) -> Values:
@@ -66,6 +69,7 @@ def read(command: str, line: Line, start: Values) -> Values:
         SettingsError: with what to type instead.
     """
     check(command, line)
+    typed_as = {stands_for(name): name for name in aliases_of(command) if name in line.flags}
     line = with_aliases(command, line, start)
     flags = flags_of(command, start, line.kinds)
     choices = {each.path: set(each.kinds) for each in flags if isinstance(each, Choice)}
@@ -84,7 +88,8 @@ def read(command: str, line: Line, start: Values) -> Values:
         elif each.positional:
             _put(values, each.keys, _word(command, each, words))
         elif each.path in line.flags:
-            _put(values, each.keys, value_of(each, line.flags[each.path]))
+            name = f"--{typed_as.get(each.path, each.path)}"
+            _put(values, each.keys, value_of(each, line.flags[each.path], name))
         elif each.default is REQUIRED:
             owner = each.under[-1] if each.under else f"`unmask {command}`"
             choices = f" {each.metavar}" if each.choices else ""
@@ -95,30 +100,42 @@ def read(command: str, line: Line, start: Values) -> Values:
     return values
 
 
-def value_of(flag: Flag, words: list[str]) -> Any:
-    """The value that the words of a flag mean.
+def value_of(flag: Flag, words: list[str], name: str) -> Any:
+    """The value that the words of a flag mean; `name` is the flag as it was typed.
 
     Raises:
-        SettingsError: for a missing value, and for one of another type.
+        SettingsError: for a missing value, for one of another type, and for a number outside its range.
     """
-    name = f"--{flag.path}"
     if flag.type == "bool":
         if words:
             raise SettingsError(f"{name} is a switch, and takes no value")
         return True
-    _present(flag.path, words, flag.metavar)
-    if flag.many:
-        return [_value(flag, word) for word in words]
-    if len(words) != flag.count:
+    _present(name[2:], words, flag.metavar)
+    if flag.many:  # given several times, or numbers with commas between them
+        words = words if flag.type == "str" else [one for word in words for one in word.split(",")]
+    elif len(words) != flag.count:
         raise SettingsError(f"{name} needs {flag.count} values: {name} {flag.metavar}")
     if flag.optional and words == ["None"]:
         return None
-    values = [_value(flag, word) for word in words]
-    return values[0] if flag.count == 1 else values
+    values = [_value(flag, word, name) for word in words]
+    for value in values:
+        check_ranges(flag, name, value)
+    return values if flag.many or flag.count > 1 else values[0]
 
 
-def _value(flag: Flag, word: str) -> Any:
-    name = f"--{flag.path}"
+def check_ranges(flag: Flag, name: str, value: Any) -> None:
+    """Check a number, or each side of a size, against the ranges of a flag.
+
+    Raises:
+        SettingsError: with the name that was typed.
+    """
+    for one in value if isinstance(value, list) else [value]:
+        for interval, usual in flag.ranges:
+            if refusal := outside(name, one, interval, usual):
+                raise SettingsError(refusal)
+
+
+def _value(flag: Flag, word: str, name: str) -> Any:
     if flag.type == "choice":
         if word not in flag.choices:
             question = other_choice(word, flag.choices)
@@ -152,12 +169,12 @@ def _present(name: str, words: list[str], metavar: str) -> None:
         raise SettingsError(f"--{name} needs a value{empty}: --{name} {metavar}")
 
 
-def _check_any(flags: list[Flag], words: list[str]) -> None:
+def _check_any(flags: list[Flag], words: list[str], name: str) -> None:
     """Check a value against a flag that may have several types, under different kinds."""
     errors: list[SettingsError] = []
     for flag in flags:
         try:
-            value_of(flag, words)
+            value_of(flag, words, name)
         except SettingsError as error:
             errors.append(error)
         else:

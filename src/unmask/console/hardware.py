@@ -112,12 +112,7 @@ def use_threads(wanted: int | None) -> int:
     """Set torch's number of threads: the wanted one, or one for each core that is free now; says if these are not all.
 
     Processes that torchrun started share all cores, since they are busy with one another's work.
-
-    Raises:
-        SettingsError: for a number below 1.
     """
-    if wanted is not None and wanted < 1:
-        raise SettingsError(f"--threads must be at least 1, got {wanted}")
     threads = wanted or _free_threads()
     torch.set_num_threads(threads)
     return threads
@@ -258,7 +253,7 @@ def _say_if_busy(hardware: Hardware) -> None:
         return
     every, free = cores(), free_cores()
     if free < min(every, hardware.threads):
-        notes.note(
+        notes.note_later(
             f"{_busy(every, free)}, and the run uses {hardware.threads} threads; --threads {free} may be faster"
         )
 

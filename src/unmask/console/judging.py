@@ -11,6 +11,7 @@ from unmask.console.bars import progress_on
 from unmask.console.judged import Judged
 from unmask.console.labels import labelled_source
 from unmask.console.output import loaded, matched, notes, other_recipes, say_left_out
+from unmask.console.screen import say_waiting
 from unmask.console.typed import as_typed
 from unmask.data import AnySource
 from unmask.data.draws import draw_few
@@ -116,6 +117,7 @@ def _source(request: EvaluationRequest, model: Model) -> AnySource:
 
 def _judge(request: EvaluationRequest, subject: Subject) -> Judged:
     """All scores of an encoder, control included."""
+    say_waiting()
     question, labelled = request.question, subject.labelled
     rows: list[Row] = []
     unreadable: Unreadable = []

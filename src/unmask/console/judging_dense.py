@@ -80,11 +80,13 @@ def say_dense(rows: list[DenseRow]) -> None:
 
 
 def dense_result(rows: list[DenseRow], encoder: str, data: str, command: str) -> dict[str, Any]:
-    """The scores as JSON."""
-    arms = [
+    """The scores as JSON, with the fields that scores on whole images have, and all of each score."""
+    first = rows[0].score
+    scores = [
         {
             "arm": row.arm,
-            "features": row.feature,
+            "feature": row.feature,
+            "accuracy": row.score.value,
             "setting": row.setting,
             "seconds": round(row.seconds, 1),
             **to_json(row.score),
@@ -92,8 +94,15 @@ def dense_result(rows: list[DenseRow], encoder: str, data: str, command: str) ->
         for row in rows
     ]
     return {
-        "encoder": encoder, "data": data, "command": command, "protocol": rows[0].stamp, "rows": arms,
-    }  # fmt: skip
+        "command": command,
+        "run": encoder,
+        "data": data,
+        "protocol": rows[0].stamp,
+        "measure": first.measure,
+        "chance": first.chance,
+        "test_images": first.images,
+        "scores": scores,
+    }
 
 
 def finish_dense(rows: list[DenseRow], result: dict[str, Any], path: Path, as_json: bool) -> None:

@@ -20,7 +20,8 @@ from unmask.progress import counted
 from unmask.runs.examples import LEAST_SCORE
 from unmask.runs.locate import locate
 from unmask.runs.predict import Predictor, truth_of
-from unmask.traits import InFiles, Tabular
+from unmask.spec import to_json
+from unmask.traits import InFiles
 
 _SHOWN = 20  # pictures listed on the console
 
@@ -50,16 +51,14 @@ def predict_located(
     files.finish()
     score = scoring.result() if known else None
     if score is not None:
-        if isinstance(score, Tabular):
-            with writing(out):
-                write_table(score, out / "classes.csv")
-            if not as_json:
-                say_table(score, out / "classes.csv")
-        if not as_json:
-            console.result(score.line())
+        with writing(out):
+            write_table(score, out / "classes.csv")
     if as_json:
-        print(json.dumps({"images": entries}))
+        print(json.dumps({**({} if score is None else to_json(score)), "images": entries}))
         return
+    if score is not None:
+        say_table(score, out / "classes.csv")
+        console.result(score.line())
     for line in lines[:_SHOWN]:
         console.result(line)
     if len(lines) > _SHOWN:

@@ -60,9 +60,12 @@ def observed(
         LiveReport(run, folder, source, module, first_step, notes.note) if asked.report else None
     )
     trackers = Trackers(asked.trackers, run, folder, first_step, notes.warn)
+    last_step = first_step
 
     def observe(reports: Iterable[Progress]) -> Iterator[Progress]:
+        nonlocal last_step
         for progress in reports:
+            last_step = progress.step
             if report is not None:
                 report.see(progress)
             trackers.log(progress.lines)
@@ -75,4 +78,5 @@ def observed(
             if report is not None:
                 report.finish()
         finally:
+            trackers.log_score(last_step)
             trackers.close()

@@ -1,6 +1,7 @@
 """Paths on a command line, checked before torch is imported: each must exist and be of the kind that is meant there."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from unmask.asked import (
     check_data,
@@ -12,7 +13,8 @@ from unmask.asked import (
 )
 from unmask.console.command_line import Line, is_file
 from unmask.console.flag_table import Flag, every_flag
-from unmask.errors import UnmaskError
+from unmask.errors import SettingsError, UnmaskError
+from unmask.files import unwritable
 
 
 def check_places(command: str, line: Line) -> None:
@@ -21,8 +23,6 @@ def check_places(command: str, line: Line) -> None:
     Raises:
         UnmaskError: with the word or flag that is wrong, and what to type instead.
     """
-    if "list" in line.flags:
-        return
     if "resume" not in line.flags:  # then words say where the images are now, see `resumed_images`
         for flag, word in _words(command, line):
             _check(command, flag, word)
@@ -75,6 +75,32 @@ def _check_begun(word: str) -> None:
     if not is_file(f"{word}/series.json"):
         check_run(word)
 
+
+def check_out(command: str, path: str) -> None:
+    """Refuse a file with another ending than the command writes, and a place that cannot be written.
+
+    Raises:
+        SettingsError: with the file or folder and the reason.
+    """
+    ending, is_folder = Path(path).suffix.lower(), is_file(f"{path}/.")
+    if command == "report" and not is_folder and ending not in _PAGES:
+        raise SettingsError(f"--out {path}: the report is a page; give it the ending .html")
+    if command == "reconstruct" and not is_folder and not _is_picture(ending):
+        raise SettingsError(f"--out {path} has no ending of a picture; use .png")
+    if path.startswith("~"):
+        return  # the command says what is wrong with a home folder
+    if reason := unwritable(Path(path)):
+        raise SettingsError(f"--out {path} cannot be written: {reason}; choose another folder")
+
+
+def _is_picture(ending: str) -> bool:
+    """Whether Pillow writes files with this ending."""
+    from PIL import Image
+
+    return Image.registered_extensions().get(ending) in Image.SAVE
+
+
+_PAGES = (".html", ".htm")
 
 _CHECKS: dict[str, Callable[[str], None]] = {
     "data": _check_data,

@@ -8,6 +8,7 @@ from unmask.annotations import annotated_words, is_dense
 from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek
 from unmask.console.output import console, duration, gib, images_in_words, say_left_out
+from unmask.console.screen import say_waiting
 from unmask.contracts import ImageSource, Size
 from unmask.data.multi_views import sizes_of
 from unmask.errors import SettingsError, number_of
@@ -61,9 +62,10 @@ def with_smaller_parts(recipe: Recipe, images: int, command_line: Peek) -> Recip
     smaller = with_more_steps(recipe, images)
     if smaller != recipe:
         steps = steps_of(recipe.epochs, images, recipe.batch_size)
+        old, new = (f"{one.schedule.peak(one.batch_size):.3g}" for one in (recipe, smaller))
+        rate = "" if old == new else f", and the highest learning rate from {old} to {new}"
         console.print(
-            f"batch     cut from {recipe.batch_size:,} to {smaller.batch_size:,}, and the highest learning rate from "
-            f"{recipe.schedule.peak(recipe.batch_size):.3g} to {smaller.schedule.peak(smaller.batch_size):.3g}, because "
+            f"batch     cut from {recipe.batch_size:,} to {smaller.batch_size:,}{rate}, because "
             f"{epochs_in_words(recipe.epochs)} of {number_of(images, 'image')} would be {number_of(steps, 'step')}; --batch-size sets it"
         )
     return smaller
@@ -138,6 +140,7 @@ def say_plan(
     at_most: str = "",
 ) -> None:
     """Print the plan of a run: `model`, batch, steps and machine, and the expected time and memory."""
+    say_waiting()
     recipe, hardware = run.recipe, run.hardware
     console.print(
         f"{model}\n"

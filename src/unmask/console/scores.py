@@ -191,16 +191,27 @@ def _draw(judged: Judged, path: Path) -> None:
         rungs = list(dict.fromkeys(row.feature for row in rows if row.arm == PRETRAINED))
         lines = _lines([row for row in rows if row.arm != SCRATCH], "labels")
         levels = _lines([row for row in rows if row.arm == SCRATCH], "labels")
-        accuracy_curves(rungs, lines, levels, judged.chance, "blocks trained", judged.title, path)
+        accuracy_curves(
+            rungs,
+            lines,
+            levels,
+            judged.measure,
+            judged.chance,
+            "blocks trained",
+            judged.title,
+            path,
+        )
     elif len(amounts) > 1:
         lines = _lines(rows, "feature")
         along = "training labels per class"
-        accuracy_curves(amounts, lines, [], judged.chance, along, judged.title, path)
+        accuracy_curves(
+            amounts, lines, [], judged.measure, judged.chance, along, judged.title, path
+        )
     else:
         bars = [Bar(feature_words(row), row.arm, point(row), row.arm != PRETRAINED) for row in rows]
         groups = list(dict.fromkeys(bar.group for bar in bars))
         bars.sort(key=lambda bar: groups.index(bar.group))
-        accuracy_bars(bars, judged.chance, judged.title, path)
+        accuracy_bars(bars, judged.measure, judged.chance, judged.title, path)
 
 
 def _lines(rows: list[Row], by: Literal["labels", "feature"]) -> list[Line]:

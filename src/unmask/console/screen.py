@@ -4,6 +4,8 @@ Does not import torch, so that a command can speak before it does.
 """
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
 
@@ -41,6 +43,7 @@ class Screen:
 
     def result(self, what: RenderableType) -> None:
         """Print a result."""
+        say_waiting()
         if not self.silent:
             self._show(what)
 
@@ -54,13 +57,10 @@ class Screen:
         self.print(f"note: {words}")
 
     def note_later(self, words: str) -> None:
-        """A note that is printed before the next line of any screen, and not at all if an error comes first."""
+        """A note that is printed by `say_waiting`, before the first result, and not at all if an error comes first."""
         _waiting.append((self, words))
 
     def _show(self, what: RenderableType, style: str | None = None) -> None:
-        while _waiting:
-            screen, words = _waiting.pop(0)
-            screen.note(words)
         # above a bar on the same terminal, whichever stream it is drawn on; else words would follow it in its line
         place = live[-1] if live and self.rich.is_terminal else self.rich
         if not isinstance(what, str):
@@ -71,7 +71,23 @@ class Screen:
 
 
 _waiting: list[tuple[Screen, str]] = []
-"""Notes that come before the next line."""
+"""Notes that wait until the input is known to be good."""
+
+
+def say_waiting() -> None:
+    """Print the notes that wait; to be called when the input has been checked and long work begins."""
+    while _waiting:
+        screen, words = _waiting.pop(0)
+        screen.note(words)
+
+
+@contextmanager
+def notes_that_wait() -> Generator[None]:
+    """Around a command: notes that still wait when it has ended well are printed then; after an error they are not."""
+    _waiting.clear()
+    yield
+    say_waiting()
+
 
 console = Screen()
 notes = Screen(stderr=True)

@@ -32,7 +32,8 @@ from unmask.console.series_table import (
     say_table,
     write_scores,
 )
-from unmask.console.train import Command, Common, Ready, Request, begin, in_turn, resume
+from unmask.console.train import Ready, begin, in_turn, resume
+from unmask.console.training_command import Command, Common, Request
 from unmask.console.typed import as_typed
 from unmask.contracts import ImageSource
 from unmask.data import AnySource

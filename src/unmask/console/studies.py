@@ -89,18 +89,11 @@ def with_kept_threads(flags: MachineFlags, root: Path) -> MachineFlags:
     if not isinstance(threads, int) or threads < 1:
         raise DataError(f"{kept} must hold a number of threads, got {threads!r}; delete it")
     if threads < every:
-        notes.note(
+        notes.note_later(
             f"torch uses {threads} of {every} cores, as the first command in {root} did; --threads {every} uses "
             "all, and measures the cost of steps again"
         )
     return replace(flags, threads=min(threads, every))
-
-
-def checked_seeds(seeds: int) -> range:
-    """The seeds of every variation."""
-    if seeds < 1:
-        raise SettingsError(f"--seeds must be at least 1, got {seeds}")
-    return range(seeds)
 
 
 class Budget(NamedTuple):

@@ -5,28 +5,23 @@ A `Command` holds these differences; everything else is written here once.
 """
 
 import json
-import shlex
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
-from unmask.channels import ChannelStatistics
 from unmask.clock import entered
-from unmask.console.aliases import aliases_of
-from unmask.console.arguments import Peek, parse, peek
-from unmask.console.command_line import Line, split
-from unmask.console.flag_table import every_flag
+from unmask.console.arguments import Peek, peek
+from unmask.console.command_line import split
 from unmask.console.from_python import refuse_others
 from unmask.console.hardware import (
     RunFlags,
     changed_hardware,
     check_decode,
     fitted,
-    flags_of,
     hardware_of,
     say_what_differs,
 )
@@ -36,24 +31,24 @@ from unmask.console.output import console, shown
 from unmask.console.plan import say_shared_memory, warn_of_batch
 from unmask.console.processes import SharedRun, locked, prepared, signals, together
 from unmask.console.resumed_images import images_again, place_again
+from unmask.console.training_command import Command, Request
 from unmask.console.typed import as_typed, resume_words
+from unmask.console.unchanged import refuse_changes
 from unmask.data import AnySource
 from unmask.errors import RunError, SettingsError, typed
 from unmask.files import write_text
-from unmask.formats.model import Weights
 from unmask.runs.course import Course
 from unmask.runs.folder import RunFolder
 from unmask.runs.images_of_run import as_begun, keep_names, keep_place
-from unmask.runs.job import Images, Outcome
+from unmask.runs.job import Images
 from unmask.runs.plan import check_parts, seconds_of_step
-from unmask.runs.run import AnyJob, Run, new_run
-from unmask.runs.training import Progress, training
+from unmask.runs.run import Run, new_run
+from unmask.runs.training import training
 from unmask.runs.weights import check_start, save_start
 from unmask.spec import from_json, to_json
 from unmask.training.checkpoint import Checkpoint, fill
 from unmask.training.distributed import check_batch, firsts, here
 from unmask.training.logbook import read_log
-from unmask.training.step_cost import Cost
 
 T = TypeVar("T")
 
@@ -71,82 +66,6 @@ class Ready(NamedTuple):
     """The checkpoint to start from; None to start from the beginning."""
     observers: Observers = Observers()
     """The report and the trackers, in the first process."""
-
-
-class Common(NamedTuple):
-    """The part of a request that is the same for every job."""
-
-    recipe_name: str
-    data: AnySource
-    images: Images
-    out: str | Path | None
-    """The folder of the run; runs/RECIPE-DATA if None."""
-    seed: int
-    running: RunFlags
-
-
-class Request(NamedTuple):
-    """A request for a new run."""
-
-    common: Common
-    job: AnyJob
-    """Without the description of its initial weights, which depends on the statistics."""
-    statistics: Callable[[], ChannelStatistics]
-    """Measures or reads mean and deviation of each channel."""
-    start: Callable[[ChannelStatistics], tuple[AnyJob, Weights | None]]
-    """Adapts initial weights to the images and prints what was changed; no weights: random ones from the seed."""
-    say_images: Callable[[], None]
-    say_plan: Callable[[Run, nn.Module, Cost], None]
-    minutes: float | None = None
-    """Time after which the run ends; None for as many epochs as the recipe says."""
-    in_time: Callable[[Run, float], Run] = lambda run, _: run
-    """The run with as many epochs as fit in its time, from the expected seconds of a step."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """The differences between the training commands."""
-
-    name: str
-    """The name on the command line."""
-
-    arguments: type[Any]
-    """The dataclass of its flags."""
-
-    request: Callable[[list[str], Peek], Request]
-    """Turns a command line into the request for a new run."""
-
-    fixed: tuple[str, ...]
-    """The fields that cannot change when a run is resumed."""
-
-    again: str
-    """The command that starts another run with a change; {run} stands for the folder."""
-
-    say_done: Callable[[Run, RunFolder, Images, Outcome | None], None]
-    """Prints the result and the next commands to run."""
-
-    draw: Callable[[RunFolder, Outcome], None] = lambda *_: None
-    """Draws pictures of the result, before the file of results says that the run is finished."""
-
-    longer: Callable[[Run, Path, str], str] = lambda *_: ""
-    """How to train a run for so many more epochs, a sentence that ends in a command line; empty if there is no way."""
-
-    watched: Callable[[Iterable[Progress]], Iterator[Progress]] = iter
-    """Passes reports on and prints warnings and measurements."""
-
-    def parse(self, arguments: list[str], default: T) -> T:
-        """Parse flags, starting from default ones."""
-        return parse(self.arguments, arguments, self.name, default)
-
-    def flags_of(self, run: Run, root: str) -> Any:
-        """The flags that would give the run in a folder, with every choice filled in."""
-        return self.arguments(
-            recipe=run.job.recipe,
-            recipe_name=run.recipe_name,
-            resume=root,
-            seed=run.seed,
-            running=flags_of(run),
-        )
 
 
 def main(command: Command, arguments: list[str]) -> int:
@@ -289,7 +208,7 @@ def resume(
     if running is not None:
         flags = replace(flags, running=running)
     asked = asked or observers_of(flags.running)
-    _refuse_changes(command, flags, old_flags, folder, split(arguments, command.name))
+    refuse_changes(command, flags, old_flags, folder, split(arguments, command.name))
     data = place_again(command_line, run, folder)
     check_batch(run.recipe.batch_size, paired=run.recipe.pairs)
     changed = replace(
@@ -305,7 +224,7 @@ def resume(
     check_start(run, folder, start)
     step = start.info.step if start else 0
     steps = Course(run, read_log(folder.log), step, entered()).steps
-    if step >= steps and (run.job.is_scored is False or folder.results.exists()):
+    if step >= steps and (not run.job.score_types or folder.results.exists()):
         console.print(f"{folder.root} is finished: {step:,} of {steps:,} steps are done")
         if longer := command.longer(run, folder.root, "N"):
             console.print(f"to train it longer, {longer}")
@@ -340,7 +259,7 @@ def train(command: Command, ready: Ready) -> int:
             )
             return 128 + stop.signal
         outcome = None
-        if run.job.is_scored:
+        if run.job.score_types:
             outcome = run.job.score(run, _whole(ready), ready.images)
         if outcome is not None:
             command.draw(folder, outcome)
@@ -389,37 +308,3 @@ def _whole(ready: Ready) -> nn.Module:
     checkpoint = ready.folder.newest_whole()[0]
     fill(module, checkpoint.read("model"), checkpoint.folder)
     return module
-
-
-def _refuse_changes(
-    command: Command, flags: Any, old_flags: Any, folder: RunFolder, line: Line
-) -> None:
-    """Check that no field that must stay the same has changed.
-
-    Raises:
-        SettingsError: with the flag as it was typed.
-    """
-    for name in command.fixed:
-        new, old = getattr(flags, name), getattr(old_flags, name)
-        if new == old:
-            continue
-        if name == "about_data":  # a group of flags; the message names the one that differs
-            name = next(f.name for f in fields(new) if getattr(new, f.name) != getattr(old, f.name))
-        usual = {"recipe_name": "--recipe"}.get(name, f"--{name.replace('_', '-')}")
-        settings = _settings(command.name, line) if name == "recipe" else []
-        again = command.again.format(run=shlex.quote(str(folder.root)))
-        way = f"start another run with `{again}` and that change"
-        if settings == ["--epochs"]:
-            longer = command.longer(Run.read(folder), folder.root, line.flags["epochs"][0])
-            way = f"to train it longer, {longer}" if longer else way
-        raise SettingsError(
-            f"--resume continues a run exactly, so {' and '.join(settings) or usual} cannot change; {way}"
-        )
-
-
-def _settings(command: str, line: Line) -> list[str]:
-    """The flags and kinds of a command line that set something of the recipe, as they were typed."""
-    of_recipe = {each.path for each in every_flag(command) if each.keys[0] == "recipe"}
-    aliases = aliases_of(command)
-    flags = [f"--{name}" for name in line.flags if name in of_recipe or name in aliases]
-    return flags + [f"{path}:{kind}" for path, kind in line.kinds.items()]

@@ -6,7 +6,7 @@ import textwrap
 # headings of ten columns, such as "images    ", those of notes and of errors, names in a list, and indents; wrapped lines
 # continue below what follows them
 _HEADING = re.compile(
-    r"warning: |note: |unmask: |(?=.{9} \S)(?:\S{1,8} {2,}|\S{9} | {10})|  \S+ {2,}(?=\S)| +"
+    r"warning: |note: |unmask: |(?=.{9} \S)(?:\S{1,8} {2,}|\S{9} | {10})|  \S+ {2,}(?=\S)| +(?:- )?"
 )
 # lines that hold a command to be pasted stay whole
 _COMMAND = re.compile(r"(?:^|: +)unmask [a-z]")

@@ -146,12 +146,8 @@ class TwoCrops:
 
 
 def _check_probabilities(views: MultiCrop | TwoCrops) -> None:
-    names = ("flip_probability", "jitter_probability", "gray_probability", "solarize_probability")
-    within(views, "[0, 1]", *names)
-    if not all(0 <= probability <= 1 for probability in views.blur_probabilities):
-        raise SettingsError(
-            f"blur_probabilities must lie between 0 and 1, got {views.blur_probabilities}"
-        )
+    within(views, "[0, 1]", "flip_probability", "jitter_probability", "gray_probability")
+    within(views, "[0, 1]", "blur_probabilities", "solarize_probability")
 
 
 def _views(

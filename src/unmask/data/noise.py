@@ -34,12 +34,7 @@ class PatchKeep:
     """Share kept in the last tenth of the steps."""
 
     def __post_init__(self) -> None:
-        for name in ("first", "last"):
-            if not 0 < getattr(self, name) <= 1:
-                raise SettingsError(
-                    f"--patch-keep must be above 0 and at most 1, got {getattr(self, name):g}; it is the share of "
-                    "patches to keep"
-                )
+        within(self, "(0, 1]", "first", "last", usual="it is the share of patches to keep")
 
     @classmethod
     def parse(cls, text: str) -> "PatchKeep":
@@ -57,7 +52,10 @@ class PatchKeep:
                 "--patch-keep must be a share of the patches, such as 0.5, or a first and a last one, such as "
                 f"0.25:1, got {text!r}"
             )
-        return cls(first=shares[0], last=shares[-1])
+        try:
+            return cls(first=shares[0], last=shares[-1])
+        except SettingsError as error:
+            raise SettingsError(f"--patch-keep {text}: {error}") from None
 
     def share(self, progress: float) -> float:
         """The share kept at this progress of the training, 0 to 1."""
@@ -92,8 +90,7 @@ class Noise:
     """Standard deviation of Gaussian noise on every pixel, relative to that of its channel."""
 
     def __post_init__(self) -> None:
-        usual = "0.3 is about a third of a channel's standard deviation"
-        within(self, "[0, inf)", "pixel_noise", usual=usual)
+        within(self, "[0, inf)", "pixel_noise", usual="0.3 is a third of a standard deviation")
 
     @property
     def pairs(self) -> bool:

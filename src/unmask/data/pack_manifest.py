@@ -19,7 +19,7 @@ from unmask.data.cache import read_table, write_table
 from unmask.data.tar_index import COLUMNS, fits
 from unmask.errors import DataError, SettingsError
 from unmask.files import read_json, write_text, write_whole
-from unmask.spec import from_json, to_json
+from unmask.spec import from_json, to_json, within
 
 PACK = "unmask-pack.json"
 _FORMAT_VERSION = 1
@@ -61,12 +61,8 @@ class Packing:
     """Words in the names of files that hold one band each."""
 
     def __post_init__(self) -> None:
-        for name in ("short_side", "shard_mib"):
-            if getattr(self, name) < 1:
-                flag = name.replace("_", "-")
-                raise SettingsError(f"--{flag} must be at least 1, got {getattr(self, name)}")
-        if not 1 <= self.quality <= 100:
-            raise SettingsError(f"--quality must be from 1 to 100, got {self.quality}")
+        within(self, "[1, inf)", "short_side", "shard_mib")
+        within(self, "[1, 100]", "quality")
 
 
 @dataclass(frozen=True, kw_only=True)

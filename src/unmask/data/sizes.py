@@ -5,7 +5,7 @@ from typing import Annotated
 
 from unmask.contracts import Size
 from unmask.errors import SettingsError
-from unmask.spec import Kind
+from unmask.spec import Kind, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,9 @@ class RisingSize:
 
     stages: int = 4
     """Number of sizes, including the first and the last."""
+
+    def __post_init__(self) -> None:
+        within(self, "[2, inf)", "stages", usual="4 is usual, and sizes:steady has one size")
 
     def stages_to(self, last: Size, unit: int) -> tuple[Size, ...]:
         """All sizes in order, in nearly equal steps, each a multiple of `unit` pixels.

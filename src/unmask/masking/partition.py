@@ -27,8 +27,7 @@ class PartitionMasking:
 
     def __post_init__(self) -> None:
         within(self, "(0, 1)", "ratio", usual="MAE uses 0.75")
-        one = "for one mask per image use objective.masking:random"
-        within(self, "[2, inf)", "masks", usual=one)
+        within(self, "[2, inf)", "masks", usual="for one mask use objective.masking:random")
         if self.masks * (1 - self.ratio) > 1 + 1e-9:  # 1e-9: 1 - 0.9 is not exactly 0.1
             raise SettingsError(
                 f"{self.masks} masks that each keep {1 - self.ratio:.3g} of an image cannot be disjoint; "

@@ -41,8 +41,8 @@ class Bar(NamedTuple):
     control: bool
 
 
-def accuracy_bars(bars: Sequence[Bar], chance: float, title: str, path: Path) -> None:
-    """Plot a bar for each accuracy, with its value and standard deviation, as a PNG.
+def accuracy_bars(bars: Sequence[Bar], measure: str, chance: float, title: str, path: Path) -> None:
+    """Plot a bar for each score, with its value and standard deviation, as a PNG.
 
     Bars of a group must follow one another.
     """
@@ -70,13 +70,14 @@ def accuracy_bars(bars: Sequence[Bar], chance: float, title: str, path: Path) ->
     axes.set_xlim(-0.9, positions[-1] + 0.9)
     highest = max(bar.point.mean + bar.point.spread for bar in bars)
     axes.set_ylim(0, 112 * max(highest, chance))
-    _finish(figure, axes, chance, title, path)
+    _finish(figure, axes, measure, chance, title, path)
 
 
 def accuracy_curves(
     places: Sequence[str],
     lines: Sequence[Line],
     levels: Sequence[Line],
+    measure: str,
     chance: float,
     along: str,
     title: str,
@@ -86,9 +87,10 @@ def accuracy_curves(
 
     Args:
         places: labels of the x axis, one for each point of a line.
-        lines: the accuracies.
-        levels: accuracies that do not depend on the x axis, with one point each.
-        chance: accuracy of guessing.
+        lines: the scores.
+        levels: scores that do not depend on the x axis, with one point each.
+        measure: what a score is, such as top-1.
+        chance: score of guessing.
         along: name of the x axis.
         title: of the figure.
         path: the PNG to write.
@@ -110,13 +112,18 @@ def accuracy_curves(
         axes.axhspan(mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
     axes.set_xticks(range(len(places)), list(map(plot_text, places)))
     axes.set_xlabel(along)
-    _finish(figure, axes, chance, title, path)
+    _finish(figure, axes, measure, chance, title, path)
 
 
 def accuracy_by_size(
-    sizes: Sequence[Sequence[int]], lines: Sequence[Line], chance: float, title: str, path: Path
+    sizes: Sequence[Sequence[int]],
+    lines: Sequence[Line],
+    measure: str,
+    chance: float,
+    title: str,
+    path: Path,
 ) -> None:
-    """Plot the accuracy of every method over the number of parameters of its encoders, as a PNG."""
+    """Plot the score of every method over the number of parameters of its encoders, as a PNG."""
     figure, axes = _figure(6.5)
     for parameters, line, color in zip(
         sizes, lines, _colors([line.control for line in lines]), strict=True
@@ -131,7 +138,7 @@ def accuracy_by_size(
     axes.set_xticks([], minor=True)
     axes.margins(x=0.15)
     axes.set_xlabel("parameters of the encoder")
-    _finish(figure, axes, chance, title, path)
+    _finish(figure, axes, measure, chance, title, path)
 
 
 def millions(parameters: int) -> str:
@@ -144,9 +151,9 @@ def _figure(width: float) -> tuple[Any, Any]:
     return figure, figure.add_subplot()
 
 
-def _finish(figure: Any, axes: Any, chance: float, title: str, path: Path) -> None:
+def _finish(figure: Any, axes: Any, measure: str, chance: float, title: str, path: Path) -> None:
     axes.axhline(100 * chance, color=_CHANCE, linestyle=":", label="chance")
-    axes.set_ylabel("test accuracy (%)")
+    axes.set_ylabel(plot_text(f"test {measure} (%)"))
     axes.set_title(plot_text(title), fontsize=10)
     axes.grid(axis="y", alpha=0.25)
     axes.set_axisbelow(True)

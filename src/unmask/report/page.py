@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +14,12 @@ from unmask.contracts import Size
 from unmask.data import AnySource, Digits, Held, LabelsFile
 from unmask.errors import RunError, number_of
 from unmask.files import write_text
+from unmask.measures import Measure
 from unmask.report.charts import MOST, charts, joint_charts, style_of
 from unmask.report.curves import Curves
 from unmask.report.looks import strips
 from unmask.report.remarks import remarks
-from unmask.report.scores import evaluations, results, set_aside
+from unmask.report.scores import Table, evaluations, measures, results, set_aside
 from unmask.report.settings import differing, settings
 from unmask.report.svg import svg_of
 from unmask.runs.folder import RunFolder
@@ -67,7 +69,6 @@ def page(one: Recorded, *, is_training: bool = False) -> str:
     """The report of a run as HTML."""
     run, folder, curves = one
     command = command_of(folder)
-    score = results(folder, command)
     values: dict[str, Any] = dict(
         name=folder.root.absolute().name,
         job=run.job.command,
@@ -75,7 +76,7 @@ def page(one: Recorded, *, is_training: bool = False) -> str:
         command=command,
         plan=_plan(run),
         charts=[(chart.title, svg_of(chart)) for chart in charts(curves) if curves.buckets],
-        scores=([score] if score else []) + evaluations(folder),
+        scores=_tables(one),
         set_aside=set_aside(folder),
         settings=settings(run),
     )
@@ -253,7 +254,16 @@ def _place(data: AnySource) -> str:
     return f"{data.path} ({kind_of(AnySource, data)}){labels}"
 
 
-def _figures(several: list[Recorded]) -> list[tuple[str, list[str]]]:
+class Figures(NamedTuple):
+    """A row of figures with a value for each run."""
+
+    name: str
+    values: list[str]
+    best: tuple[int, ...] = ()
+    """The places of the best values."""
+
+
+def _figures(several: list[Recorded]) -> list[Figures]:
     """What came out of each run."""
 
     def last(one: Recorded, name: str, form: str) -> str:
@@ -275,12 +285,45 @@ def _figures(several: list[Recorded]) -> list[tuple[str, list[str]]]:
         ("effective rank", [last(one, "effective_rank", ".1f") for one in several]),
         ("neighbours of the same class", [last(one, "knn", ".1%") for one in several]),
     ]
-    return [(name, values) for name, values in rows if any(values)]
+    figures = [Figures(name, values) for name, values in rows if any(values)]
+    return [*_scores(several), *figures]
 
 
-def _tables(one: Recorded) -> list[Any]:
-    score = results(one.folder, command_of(one.folder))
-    return ([score] if score else []) + evaluations(one.folder)
+def _scores(several: list[Recorded]) -> list[Figures]:
+    """The scores of the runs, of which the best are marked if all runs have the same images."""
+    of_runs = [measures(one.run, one.folder) for one in several]
+    same_images = all(one.run.data == several[0].run.data for one in several)
+    rows: list[Figures] = []
+    for name in dict.fromkeys(name for of_run in of_runs for name in of_run):
+        row = [of_run.get(name) for of_run in of_runs]
+        best = _best(row) if same_images else ()
+        rows.append(Figures(name, ["" if one is None else one.words for one in row], best))
+    return rows
+
+
+def _best(row: list[Measure | None]) -> tuple[int, ...]:
+    """The places of the best values; none if all are equal."""
+    scored = {
+        place: one
+        for place, one in enumerate(row)
+        if one is not None and one.value is not None and one.better is not None
+    }
+    best = [
+        place
+        for place, one in scored.items()
+        if not any(
+            other.value is not None and other.beats(one.value or 0.0) for other in scored.values()
+        )
+    ]
+    return tuple(best) if len(best) < len(scored) else ()
+
+
+def _tables(one: Recorded) -> list[Table]:
+    """The scores of a run; one that cannot be read is named in the remarks."""
+    own: list[Table] = []
+    with suppress(RunError):
+        own = results(one.run, one.folder, command_of(one.folder))
+    return own + evaluations(one.folder)
 
 
 def _short(paths: list[Path]) -> list[str]:

@@ -4,11 +4,13 @@ import math
 from typing import Literal, NamedTuple
 
 from unmask.data import Held
-from unmask.errors import typed
+from unmask.errors import RunError, typed
+from unmask.measures import Measure
 from unmask.report.curves import Curves
-from unmask.report.scores import judgements, results, set_aside
+from unmask.report.scores import judgements, set_aside
 from unmask.runs.collapse import collapse
 from unmask.runs.folder import RunFolder
+from unmask.runs.results import read_results
 from unmask.runs.run import Run
 from unmask.training.logbook import LOADING_MATTERS
 
@@ -35,7 +37,7 @@ def remarks(run: Run, folder: RunFolder, curves: Curves, *, is_training: bool) -
         _neighbors(curves),
         _waiting(curves),
         _unusable(folder, run),
-        _score(folder),
+        _score(run, folder),
         *_evaluations(folder),
     ]
     return [remark for remark in every if remark is not None]
@@ -125,13 +127,29 @@ def _unusable(folder: RunFolder, run: Run) -> Remark | None:
     )
 
 
-def _score(folder: RunFolder) -> Remark | None:
-    table = results(folder, "")
-    if table is None:
+def _score(run: Run, folder: RunFolder) -> Remark | None:
+    """All measures; a warning if the main one is no better than without a trained model."""
+    try:
+        found = read_results(folder, run.job.score_types)
+    except RunError as error:
+        return Remark("warning", f"No score: {error}.")
+    if found is None:
         return None
+    measures = found.score.measures()
+    words = ", ".join(_measure(one) for one in measures if one.value is not None)
+    main = measures[0]
+    if main.baseline is None or main.beats(main.baseline.value):
+        return Remark("plain", f"Score: {words}.")
     return Remark(
-        "plain", f"Score: {', '.join(f'{words} {value}' for words, value in table.rows)}."
+        "warning",
+        f"Score: {words}. The {main.name} is no better than that without a trained model ({main.baseline_words}).",
     )
+
+
+def _measure(one: Measure) -> str:
+    if one.unit == "count":
+        return f"{one.words} {one.name}"
+    return f"{one.name} {one.words}" + (f" ({one.baseline_words})" if one.baseline else "")
 
 
 def _evaluations(folder: RunFolder) -> list[Remark]:

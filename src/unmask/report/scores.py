@@ -1,27 +1,21 @@
 """The scores in the folder of a run, each with the command that gives it."""
 
 import csv
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unmask.errors import typed
+from unmask.errors import RunError, typed
 from unmask.files import read_object
+from unmask.measures import Measure, ScoreTable, cell_words
 from unmask.runs.folder import RunFolder
+from unmask.runs.results import read_results
+from unmask.runs.run import Run
+from unmask.traits import Tabular
 
 _SHOWN = 20  # images set aside
 _PRETRAINED = "pretrained"
-_SCORES = {
-    "top1": "top-1 accuracy",
-    "top5": "top-5 accuracy",
-    "balanced": "balanced accuracy",
-    "mean_average_precision": "mean average precision",
-    "f1": "macro F1",
-    "majority": "share of the largest class",
-    "chance": "guessing",
-    "images": "test images",
-    "left_out": "test images that could not be read",
-}
-"""The fields of `results.json` that are shown, and their words; the file has more."""
+_CLASSES = 30  # in the table of classes
 
 
 class Table(NamedTuple):
@@ -31,7 +25,8 @@ class Table(NamedTuple):
     headings: list[str]
     rows: list[list[str]]
     command: str
-    path: Path
+    note: str = ""
+    """What is said below the table."""
 
 
 class SetAside(NamedTuple):
@@ -58,17 +53,36 @@ def set_aside(folder: RunFolder) -> SetAside:
     return SetAside(count, first)
 
 
-def results(folder: RunFolder, command: str) -> Table | None:
-    """The score at the end of a run that has one; None before, or for runs without a score."""
-    values = read_object(folder.results)
-    rows = [
-        [words, _value(name, values[name])]
-        for name, words in _SCORES.items()
-        if isinstance(values.get(name), int | float)
-    ]
-    if not rows:
-        return None
-    return Table("Score on test images", ["figure", "value"], rows, command, folder.results)
+def results(run: Run, folder: RunFolder, command: str) -> list[Table]:
+    """The score at the end of a run, and that of each class; nothing before the end, or for runs without a score.
+
+    Raises:
+        RunError: see `read_results`.
+    """
+    found = read_results(folder, run.job.score_types)
+    if found is None:
+        return []
+    rows = [[one.name, one.words, one.baseline_words] for one in found.score.measures()]
+    if found.left_out:
+        rows.append(["test images that could not be read", f"{found.left_out:,}", ""])
+    headings = ["measure", "value", "for comparison"]
+    tables = [Table("Score on test images", headings, rows, command)]
+    if isinstance(found.score, Tabular):
+        tables.append(_classes(found.score.table()))
+    return tables
+
+
+def _classes(scores: ScoreTable) -> Table:
+    """A row for each class, of many classes the weakest."""
+    shown = scores.weakest(_CLASSES)
+    rows = [[cell_words(cell) for cell in row] for row in [*shown, scores.mean()]]
+    less = len(shown) < len(scores.rows)
+    note = (
+        f"The {len(shown)} of {len(scores.rows):,} classes with the lowest {scores.ranked_by}; classes.csv lists all."
+        if less
+        else ""
+    )
+    return Table("Scores of each class", list(scores.headings), rows, "", note)
 
 
 def evaluations(folder: RunFolder) -> list[Table]:
@@ -114,8 +128,22 @@ def _evaluation(
         ],
         rows,
         command or typed("evaluate", folder.root, data, "--protocol", path.stem.split("-")[0]),
-        path,
     )
+
+
+def measures(run: Run, folder: RunFolder) -> dict[str, Measure]:
+    """By their names the measures of a run's own score, and the best score of its encoder in each evaluation."""
+    found: dict[str, Measure] = {}
+    with suppress(RunError):
+        own = read_results(folder, run.job.score_types)
+        found |= {} if own is None else {one.name: one for one in own.score.measures()}
+    for path in sorted(folder.evaluations.glob("*.json")):
+        values = read_object(path)
+        best = max((score for score, arm in _pairs(values) if arm == _PRETRAINED), default=None)
+        name = f"{path.stem}, {values.get('measure', 'score')}"
+        if best is not None:
+            found[name] = Measure(name, best)
+    return found
 
 
 class Judgement(NamedTuple):
@@ -138,33 +166,33 @@ def judgements(folder: RunFolder) -> list[Judgement]:
             for one in (own if isinstance(own, list) else [])
             if isinstance(one, dict) and "words" in one
         ]
-        found += verdicts or _compared(path.stem, values.get("scores"))
+        found += verdicts or _compared(path.stem, values)
     return found
 
 
-def _compared(title: str, scores: Any) -> list[Judgement]:
+def _compared(title: str, values: dict[str, Any]) -> list[Judgement]:
     """The best score of the encoder beside the best control; nothing without scores."""
-    pairs = [
-        (float(score["accuracy"]), str(score.get("arm")))
-        for score in (scores if isinstance(scores, list) else [])
-        if isinstance(score, dict) and isinstance(score.get("accuracy"), int | float)
-    ]
+    measure, pairs = str(values.get("measure", "score")), _pairs(values)
     encoder = max((score for score, arm in pairs if arm == _PRETRAINED), default=None)
     if encoder is None:
         return []
     control = max((pair for pair in pairs if pair[1] != _PRETRAINED), default=None)
     if control is None:
-        return [Judgement(title, "", f"{encoder:.1%} at best")]
+        return [Judgement(title, "", f"{measure} {encoder:.1%} at best")]
     points = 100 * (encoder - control[0])
     outcome, word = ("better", "above") if points > 0 else ("worse", "below")
-    words = (
-        f"{encoder:.1%} at best, {abs(points):.1f} points {word} {control[1]} ({control[0]:.1%})"
-    )
+    words = f"{measure} {encoder:.1%} at best, {abs(points):.1f} points {word} {control[1]} ({control[0]:.1%})"
     return [Judgement(title, outcome, words)]
 
 
-def _value(name: str, value: float) -> str:
-    return f"{value:,}" if name in ("images", "left_out") else _percent(value)
+def _pairs(values: dict[str, Any]) -> list[tuple[float, str]]:
+    """The scores of an evaluation, each with its arm."""
+    scores = values.get("scores")
+    return [
+        (float(score["accuracy"]), str(score.get("arm")))
+        for score in (scores if isinstance(scores, list) else [])
+        if isinstance(score, dict) and isinstance(score.get("accuracy"), int | float)
+    ]
 
 
 def _percent(value: Any) -> str:

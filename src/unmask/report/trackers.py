@@ -12,6 +12,7 @@ from unmask.files import read_object, write_text
 from unmask.report import sinks
 from unmask.report.settings import settings
 from unmask.runs.folder import RunFolder
+from unmask.runs.results import read_results
 from unmask.runs.run import Run
 
 _AT_ONCE = 1
@@ -113,7 +114,7 @@ class Trackers:
         say: Callable[[str], object],
     ) -> None:
         """Open them; they continue their own run if this one continues from `first_step`. `say` prints a note."""
-        self._folder, self._say = folder, say
+        self._folder, self._say, self._score_types = folder, say, run.job.score_types
         self._open: dict[str, Sink] = {}
         known = read_object(folder.tracked) if names and first_step else {}
         for name in names:
@@ -140,6 +141,20 @@ class Trackers:
     def log_all(self, lines: list[dict[str, float]]) -> None:
         """Send a whole log."""
         self.log(lines, _OF_A_LOG)
+
+    def log_score(self, step: int) -> None:
+        """Send the measures of the score in the run's folder, such as test/mIoU; nothing if it has none."""
+        for name in list(self._open):
+            with self._guarded(name):
+                found = read_results(self._folder, self._score_types)
+                measures = () if found is None else found.score.measures()
+                fields = {
+                    f"test/{one.name}": one.value
+                    for one in measures
+                    if one.value is not None and one.better is not None
+                }
+                if fields:
+                    self._open[name].log(step, fields)
 
     def close(self, *, keep: bool = True) -> None:
         """Close them, and keep the identifiers of their runs for `--resume`, unless these are copies."""

@@ -21,13 +21,15 @@ from unmask.data.labelled import Labelled, Subset, check_kind, open_labelled
 from unmask.errors import SettingsError
 from unmask.formats.adapt import adapt
 from unmask.formats.model import FORMAT, ModelSpec, Weights
+from unmask.measures import Scored
 from unmask.progress import counted
 from unmask.randomness import seeded
 from unmask.recipes import Transfer
 from unmask.runs.examples import Example, chosen_for_examples
 from unmask.runs.job import Change, Images, Outcome, Setting
 from unmask.runs.mistakes import Mistake, mistakes_of, pictures_of, surest
-from unmask.spec import kind_of, to_json
+from unmask.runs.results import results_of
+from unmask.spec import kind_of
 from unmask.tasks import AnyTask, annotations_of_tasks, task_for
 from unmask.training.distributed import everyones, here
 from unmask.training.hardware import Hardware, autocast
@@ -44,9 +46,6 @@ class Finetune:
     command: ClassVar[str] = "finetune"
     """The command that creates such runs."""
 
-    is_scored: ClassVar[bool] = True
-    """Whether the run ends with a score."""
-
     recipe: Transfer
     """Settings that change the result."""
 
@@ -58,6 +57,11 @@ class Finetune:
 
     labels: FewLabels | None = None
     """Which of the training images are learned from, in a series with few labels; null for all."""
+
+    @property
+    def score_types(self) -> tuple[type[Scored], ...]:
+        """Those of the task."""
+        return self.recipe.task.score_types
 
     def knows(self, images: Images) -> bool:
         """Whether these images have the same classes as when the run started."""
@@ -237,9 +241,9 @@ class Tuned(NamedTuple):
         mistakes = surest(one for several in everyones(mistakes) for one in several)
         unreadable = [failure for failures in everyones(unreadable) for failure in failures]
         rate = round(score.images / (time.perf_counter() - started), 2)
-        extra = {"left_out": len(unreadable), "images_per_second": rate}
         confusion = merged.confusion.numpy() if isinstance(merged, CountsConfusions) else None
-        outcome = Outcome({**to_json(score), **extra}, score, unreadable, confusion=confusion)
+        result = results_of(score, len(unreadable), rate)
+        outcome = Outcome(result, score, unreadable, confusion=confusion)
         return outcome, mistakes
 
     def examples(self, source: ImageSource, hardware: Hardware) -> tuple[Example, ...]:

@@ -12,6 +12,7 @@ from unmask.data.in_order import Unreadable
 from unmask.data.labelled import with_channels
 from unmask.data.statistics import read_as
 from unmask.formats.model import ModelSpec, Weights
+from unmask.measures import Scored
 from unmask.training.hardware import Hardware
 
 
@@ -147,8 +148,11 @@ class Job(Protocol):
         ...
 
     @property
-    def is_scored(self) -> bool:
-        """Whether `score` returns a score; if so, a run without `results.json` is not finished."""
+    def score_types(self) -> tuple[type[Scored], ...]:
+        """The classes of its scores, of which `results.json` holds one; without it, such a run is not finished.
+
+        Empty if the job has no score.
+        """
         ...
 
     def knows(self, images: Images) -> bool:

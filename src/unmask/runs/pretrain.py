@@ -23,8 +23,8 @@ class Pretrain:
     command: ClassVar[str] = "pretrain"
     """The command that creates such runs."""
 
-    is_scored: ClassVar[bool] = False
-    """Whether the run ends with a score."""
+    score_types: ClassVar[tuple[()]] = ()
+    """None: pretraining ends without a score."""
 
     recipe: Recipe
     """Settings that change the result."""

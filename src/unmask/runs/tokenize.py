@@ -17,6 +17,7 @@ from unmask.data.in_order import WHOLE_IMAGE, Ordered, Unreadable, in_order
 from unmask.data.labelled import Subset, read_as_train
 from unmask.errors import DataError
 from unmask.formats.model import Weights
+from unmask.measures import Baseline, Measure
 from unmask.patches import denormalize, filled, normalize, patch_grid, patchify, size_of, unpatchify
 from unmask.randomness import derive, seeded
 from unmask.recipes import Tokenizing
@@ -41,14 +42,16 @@ class Tokenize:
     command: ClassVar[str] = "tokenizer"
     """The command that creates such runs."""
 
-    is_scored: ClassVar[bool] = True
-    """Whether the run ends with a score."""
-
     init: ClassVar[str | None] = None
     """None: its weights are always random, from the seed."""
 
     recipe: Tokenizing
     """Settings that change the result."""
+
+    @property
+    def score_types(self) -> "tuple[type[Judged]]":
+        """The class of its score."""
+        return (Judged,)
 
     def knows(self, images: Images) -> bool:
         """True: annotations do not matter here."""
@@ -142,6 +145,22 @@ class Judged:
 
     kmeans_with_levels: Coded
     """The same for normalised patches (the target kmeans-tokens); their mean and deviation are known besides the code."""
+
+    def measures(self) -> tuple[Measure, ...]:
+        """How well codes represent images, beside k-means."""
+        ours, other = self.tokenizer, self.kmeans
+        return (
+            Measure("PSNR", ours.psnr, "dB", baseline=Baseline("k-means", other.psnr)),
+            Measure(
+                "perplexity",
+                ours.perplexity,
+                "codes",
+                baseline=Baseline("k-means", other.perplexity),
+            ),
+            Measure("codes", self.codes, "count", None),
+            Measure("codes in use", ours.used, "count", None),
+            Measure("held-out images", self.images, "count", None),
+        )
 
 
 class _Patches(NamedTuple):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unmask.annotations import Annotations, Objects
 from unmask.errors import ResourceError
+from unmask.measures import Baseline, Measure, ScoreTable
 from unmask.tasks.boxes import areas
 from unmask.tasks.detections import Detections
 
@@ -93,12 +94,16 @@ class BoxScore:
         """The metric for comparisons."""
         return self.box.ap or 0.0
 
+    def measures(self) -> tuple[Measure, ...]:
+        """Average precisions of boxes."""
+        return (*_measures("box", self.box), *_counts(self))
+
     def line(self) -> str:
         """The score in one line."""
         return f"box {_in_words(self.box)}, on {self.images:,} images with {self.objects:,} objects"
 
-    def table(self) -> list[tuple[str, ...]]:
-        """The scores of each class, with a header."""
+    def table(self) -> ScoreTable:
+        """The scores of each class."""
         return _table(self.classes)
 
 
@@ -132,6 +137,10 @@ class MaskScore:
         """The metric for comparisons."""
         return self.mask.ap or 0.0
 
+    def measures(self) -> tuple[Measure, ...]:
+        """Average precisions of masks, then of boxes."""
+        return (*_measures("mask", self.mask), *_measures("box", self.box), *_counts(self))
+
     def line(self) -> str:
         """The score in one line."""
         return (
@@ -139,8 +148,8 @@ class MaskScore:
             f"{self.objects:,} objects"
         )
 
-    def table(self) -> list[tuple[str, ...]]:
-        """The scores of each class, with a header."""
+    def table(self) -> ScoreTable:
+        """The scores of each class."""
         return _table(self.classes)
 
 
@@ -356,16 +365,35 @@ def _in_words(precision: Precision) -> str:
     return f"AP {ap} (AP50 {ap50}, AP75 {ap75})"
 
 
-def _table(classes: Sequence[ClassPrecision]) -> list[tuple[str, ...]]:
-    parts = ("box", "mask") if any(one.mask for one in classes) else ("box",)
+def _measures(part: str, precision: Precision) -> tuple[Measure, ...]:
+    """The average precisions of boxes or of masks."""
+    return (
+        Measure(f"{part} AP", precision.ap, baseline=Baseline("found at random", 0.0)),
+        Measure(f"{part} AP50", precision.ap50),
+        Measure(f"{part} AP75", precision.ap75),
+        Measure(f"{part} AP small", precision.small),
+        Measure(f"{part} AP medium", precision.medium),
+        Measure(f"{part} AP large", precision.large),
+    )
+
+
+def _counts(score: BoxScore | MaskScore) -> tuple[Measure, ...]:
+    counts = {"test images": score.images, "test objects": score.objects}
+    return tuple(Measure(name, count, "count", None) for name, count in counts.items())
+
+
+def _table(classes: Sequence[ClassPrecision]) -> ScoreTable:
+    """Average precisions of each class, of masks first, where they are known."""
+    parts = ("mask", "box") if any(one.mask for one in classes) else ("box",)
     kinds = ("AP", "AP50", "AP75")
-    rows = [("class", "objects", *(f"{part} {kind}" for part in parts for kind in kinds))]
-    for one in classes:
-        cells = [
-            "" if value is None else f"{value:.4f}"
-            for precision in (one.box, one.mask)
-            if precision is not None
-            for value in (precision.ap, precision.ap50, precision.ap75)
-        ]
-        rows.append((one.name, str(one.objects), *cells))
-    return rows
+    headings = ("class", "objects", *(f"{part} {kind}" for part in parts for kind in kinds))
+    rows = tuple(
+        (one.name, one.objects, *(score for part in parts for score in _of_class(one, part)))
+        for one in classes
+    )
+    return ScoreTable(headings, rows, described=2, ranked_by=f"{parts[0]} AP")
+
+
+def _of_class(one: ClassPrecision, part: str) -> tuple[float | None, ...]:
+    precision = one.mask if part == "mask" else one.box
+    return (None,) * 3 if precision is None else (precision.ap, precision.ap50, precision.ap75)

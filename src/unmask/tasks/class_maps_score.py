@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unmask.annotations import ClassMaps
 from unmask.errors import DataError
+from unmask.measures import Baseline, Measure, ScoreTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +83,27 @@ class MeanIoU:
             f"pixel accuracy {self.majority:.2%})"
         )
 
-    def table(self) -> list[tuple[str, ...]]:
-        """A row of each class after the header; `-` where a score is not defined."""
-        header = ("class", "pixels", "share of pixels", "IoU", "recall", "precision")
-        return [header, *(self._row(one) for one in self.classes)]
+    def measures(self) -> tuple[Measure, ...]:
+        """mIoU and accuracies, beside those of the most frequent class everywhere."""
+        everywhere = "largest class everywhere"
+        return (
+            Measure(self.measure, self.mean_iou, baseline=Baseline(everywhere, self.chance)),
+            Measure("mean accuracy", self.mean_accuracy),
+            Measure(
+                "pixel accuracy", self.pixel_accuracy, baseline=Baseline(everywhere, self.majority)
+            ),
+            Measure("test images", self.images, "count", None),
+        )
 
-    def _row(self, one: ClassPixels) -> tuple[str, ...]:
-        scores = (one.iou, one.recall, one.precision)
-        words = ("-" if score is None else f"{score:.2%}" for score in scores)
-        return (one.name, str(one.pixels), f"{one.pixels / max(1, self.pixels):.2%}", *words)
+    def table(self) -> ScoreTable:
+        """The scores of each class, and its share of the test pixels."""
+        headings = ("class", "pixels", "share of pixels", "IoU", "recall", "precision")
+        pixels = max(1, self.pixels)
+        rows = tuple(
+            (one.name, one.pixels, one.pixels / pixels, one.iou, one.recall, one.precision)
+            for one in self.classes
+        )
+        return ScoreTable(headings, rows, described=3, ranked_by="IoU")
 
 
 class ClassMapsScoring:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from unmask.annotations import Annotations, AnyAnnotations, ClassLabels
 from unmask.encoders.vit import VisionTransformer
+from unmask.measures import Baseline, Measure, ScoreTable
 from unmask.spec import within
 from unmask.tasks.classifier import Classifier, check_trained
 from unmask.tasks.heads import AnyHead, MeanHead
@@ -52,6 +53,11 @@ class Classify:
     def __post_init__(self) -> None:
         within(self, "[0, 1)", "label_smoothing")
         check_trained(self)
+
+    @property
+    def score_types(self) -> "tuple[type[Accuracy]]":
+        """The class of its score."""
+        return (Accuracy,)
 
     def check(self, depth: int) -> None:
         """Refuse an encoder with fewer blocks than `trained_blocks`."""
@@ -113,10 +119,30 @@ class Accuracy:
         """The metric for comparisons."""
         return self.top1
 
-    @property
-    def by_class(self) -> tuple[ClassScore, ...]:
-        """The scores of each class."""
-        return self.classes
+    def measures(self) -> tuple[Measure, ...]:
+        """Accuracies, beside those of the largest class and of guessing."""
+        largest = Baseline("largest class", self.majority)
+        guessing = Baseline("guessing", self.chance)
+        top5 = (Measure("top-5", self.top5),) if len(self.classes) > _TOP else ()
+        return (
+            Measure(self.measure, self.top1, baseline=largest),
+            *top5,
+            Measure("balanced accuracy", self.balanced, baseline=guessing),
+            Measure("test images", self.images, "count", None),
+        )
+
+    def table(self) -> ScoreTable:
+        """Precision, recall and F1 of each class; not defined for a class without test images."""
+        headings = ("class", "images", "precision", "recall", "F1")
+        rows = tuple(
+            (
+                one.name,
+                one.images,
+                *((one.precision, one.recall, one.f1) if one.images else (None,) * 3),
+            )
+            for one in self.classes
+        )
+        return ScoreTable(headings, rows, described=2, ranked_by="F1")
 
     def line(self) -> str:
         """The score in one line."""

@@ -19,7 +19,7 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.randomness import generator as seeded_generator
 from unmask.spec import sized, within
-from unmask.tasks.average_precision import Precisions
+from unmask.tasks.average_precision import BoxScore, MaskScore, Precisions
 from unmask.tasks.boxes import with_area
 from unmask.tasks.canvas import canvas_of, on_canvas, sizes_of
 from unmask.tasks.detections import Detections, best, in_whole
@@ -76,6 +76,11 @@ class Detect:
                 f"a detector trains the encoder as a whole or not at all, so --trained-blocks must be all or 0, got "
                 f"{self.trained_blocks!r}"
             )
+
+    @property
+    def score_types(self) -> tuple[type[BoxScore], type[MaskScore]]:
+        """The classes of its scores: without masks, and with them."""
+        return (BoxScore, MaskScore)
 
     def check(self, depth: int) -> None:
         """Refuse an encoder with fewer blocks than `global_blocks`."""

@@ -51,8 +51,10 @@ class DPT:
     def __post_init__(self) -> None:
         sized(self, "channels")
         within(self, "[0, 1)", "dropout")
+        within(self, "[1, inf)", "map_channels")
+        within(self, "[1, inf)", "taps", usual="four blocks counted from 1 in rising order")
         check_blocks(self.taps)
-        if len(self.map_channels) != 4 or min(self.map_channels) < 1:
+        if len(self.map_channels) != 4:
             raise SettingsError(
                 f"map_channels must be four numbers from 1 on, such as 96 192 384 768, got {self.map_channels}"
             )

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from unmask.annotations import Annotations, AnyAnnotations, MultiLabels
 from unmask.encoders.vit import VisionTransformer
+from unmask.measures import Baseline, Measure, ScoreTable
 from unmask.spec import within
 from unmask.tasks.classifier import Classifier, check_trained
 from unmask.tasks.heads import AnyHead, MeanHead
@@ -49,6 +50,11 @@ class MultiLabel:
     def __post_init__(self) -> None:
         within(self, "[0, 0.5]", "holds_out")
         check_trained(self)
+
+    @property
+    def score_types(self) -> "tuple[type[MeanAveragePrecision]]":
+        """The class of its score."""
+        return (MeanAveragePrecision,)
 
     def check(self, depth: int) -> None:
         """Refuse an encoder with fewer blocks than `trained_blocks`."""
@@ -144,10 +150,21 @@ class MeanAveragePrecision:
         """The metric for comparisons."""
         return self.mean_average_precision
 
-    @property
-    def by_class(self) -> tuple[LabelScore, ...]:
-        """The scores of each class."""
-        return self.classes
+    def measures(self) -> tuple[Measure, ...]:
+        """Mean average precision, beside that of random scores, and F1 at the thresholds."""
+        random = Baseline("random scores", self.chance)
+        return (
+            Measure(self.measure, self.mean_average_precision, baseline=random),
+            Measure("macro F1", self.f1),
+            Measure("micro F1", self.f1_of_all),
+            Measure("test images", self.images, "count", None),
+        )
+
+    def table(self) -> ScoreTable:
+        """Scores of each class; not defined for a class without test images."""
+        headings = ("class", "images", "threshold", "AP", "precision", "recall", "F1")
+        rows = tuple((one.name, one.images, one.threshold, *_scores(one)) for one in self.classes)
+        return ScoreTable(headings, rows, described=3, ranked_by="F1")
 
     def line(self) -> str:
         """The score in one line."""
@@ -155,6 +172,12 @@ class MeanAveragePrecision:
             f"mAP {self.mean_average_precision:.2%} (chance {self.chance:.2%}), F1 at the chosen "
             f"thresholds {self.f1:.2%} macro, {self.f1_of_all:.2%} micro, on {self.images:,} images"
         )
+
+
+def _scores(one: LabelScore) -> tuple[float | None, ...]:
+    if not one.images:
+        return (None,) * 4
+    return one.average_precision, one.precision, one.recall, one.f1
 
 
 class Ranking:

@@ -16,7 +16,7 @@ from unmask.errors import SettingsError
 from unmask.patches import size_of
 from unmask.spec import within
 from unmask.tasks.canvas import on_canvas
-from unmask.tasks.class_maps_score import ClassMapsScoring
+from unmask.tasks.class_maps_score import ClassMapsScoring, MeanIoU
 from unmask.tasks.map_layers import PatchMaps, kept_channels, upsampled
 from unmask.tasks.segment_heads import AnyMapHead, FullyConvolutional
 from unmask.tasks.sliding import class_map, sliding_scores
@@ -82,6 +82,11 @@ class Segment:
     def least_images(self) -> int:
         """How many images must be normalised together: the micro-batches of all processes; 4 with batch normalisation."""
         return self.head.norm.least_images
+
+    @property
+    def score_types(self) -> tuple[type[MeanIoU]]:
+        """The class of its score."""
+        return (MeanIoU,)
 
     def check(self, depth: int) -> None:
         """Refuse an encoder whose blocks do not suit the head or `trained_blocks`."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unmask.annotations import Annotations, AnyAnnotations
 from unmask.encoders.vit import VisionTransformer
+from unmask.measures import Measure, Scored
 
 Thresholds = tuple[float, ...] | None
 """The lowest probability of each class at which an image is predicted to belong to it; None if there are none."""
@@ -67,48 +68,12 @@ class Score(Protocol):
         """Number of test images."""
         ...
 
+    def measures(self) -> tuple[Measure, ...]:
+        """All measures and numbers, first the one in `value`."""
+        ...
+
     def line(self) -> str:
         """The score in one line."""
-        ...
-
-
-@runtime_checkable
-class OfClass(Protocol):
-    """The scores of one class, such as a `ClassScore`."""
-
-    @property
-    def name(self) -> str:
-        """Name of the class."""
-        ...
-
-    @property
-    def images(self) -> int:
-        """Number of its test images."""
-        ...
-
-    @property
-    def precision(self) -> float:
-        """Share of the images predicted as the class that belong to it."""
-        ...
-
-    @property
-    def recall(self) -> float:
-        """Share of the class's images that are predicted as the class."""
-        ...
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall."""
-        ...
-
-
-@runtime_checkable
-class ScoreOfClasses(Score, Protocol):
-    """A score that says how well each class is recognised."""
-
-    @property
-    def by_class(self) -> Sequence[OfClass]:
-        """The scores of each class."""
         ...
 
 
@@ -136,6 +101,11 @@ class Task(Protocol):
     @property
     def needs(self) -> type:
         """The class of annotations that the task needs."""
+        ...
+
+    @property
+    def score_types(self) -> tuple[type[Scored], ...]:
+        """The classes of its scores, of which `results.json` holds one."""
         ...
 
     @property

@@ -52,6 +52,8 @@ class UperNet:
     def __post_init__(self) -> None:
         sized(self, "channels")
         within(self, "[0, 1)", "dropout")
+        within(self, "[1, inf)", "pool_sides")
+        within(self, "[1, inf)", "taps", usual="four blocks counted from 1 in rising order")
         check_blocks(self.taps)
 
     def blocks(self, depth: int) -> tuple[int, ...]:

@@ -37,13 +37,10 @@ class WarmupCosine:
     def __post_init__(self) -> None:
         within(self, "[0, inf)", "base_lr", "warmup_epochs", "min_lr")
         within(self, "(0, 1]", "cooldown", usual="0.2 is usual")
+        within(self, "(0, 1)", "milestones", usual="they are shares of the run")
         if self.milestones and self.cooldown is not None:
             raise SettingsError(
                 "a rate falls at milestones or in a cooldown, not both; leave one out"
-            )
-        if not all(0 < share < 1 for share in self.milestones):
-            raise SettingsError(
-                f"milestones must be shares of the run between 0 and 1, got {self.milestones}"
             )
 
     def peak(self, batch_size: int) -> float:
