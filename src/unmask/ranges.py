@@ -16,7 +16,7 @@ def outside(name: str, value: float, interval: str, usual: str = "") -> str:
     low, high = (float(end) for end in interval[1:-1].split(","))
     low_enough = value <= high if interval[-1] == "]" else value < high
     high_enough = value >= low if interval[0] == "[" else value > low
-    if high == 1 and 2 <= value <= 100:  # a percentage
+    if low >= 0 and high == 1 and 2 <= value <= 100:  # a percentage
         usual = f"{brief(value)} % is {value / 100:g}"
     hint = f"; {usual}" if usual else ""
     if isinstance(value, float) and not math.isfinite(value):

@@ -111,9 +111,9 @@ def test_the_help_of_a_recipe_in_a_file(unmask: Unmask, recipe: list[str]) -> No
     assert "HEIGHTxWIDTH. (default: 8)" in said
 
 
-def test_top_help_has_five_groups(unmask: Unmask) -> None:
+def test_top_help_has_four_groups(unmask: Unmask) -> None:
     said = unmask("--help")
-    assert list(GROUPS) == ["learn", "look", "search", "measure", "exchange"]
+    assert list(GROUPS) == ["learn", "use", "measure", "exchange"]
     for group, names in GROUPS.items():
         assert f"\n{group}:\n" in said.raw
         assert all(f"\n  {name} " in said.raw for name in names)

@@ -83,7 +83,7 @@ def test_few_labels_of_each_class_are_refused(
     words = ("evaluate", trained.root, photos / "photos", "--labels-file", photos / "labels.csv")
     said = unmask(*words, "--labels", "2")
     assert said.status == 1
-    assert "use --labels all" in said.err
+    assert "use a percentage of the images, such as 10%, or all" in said.err
 
 
 def test_finetune_and_predict(unmask: Unmask, trained: RunFolder, photos: Path) -> None:

@@ -229,7 +229,10 @@ class TestDuplicates:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (("--threshold", 2), "--threshold is a cosine similarity from -1 to 1, got 2"),
+            (
+                ("--threshold", 2),
+                "--threshold must lie between -1 and 1, got 2; it is a cosine similarity",
+            ),
             (("--out", "pairs.txt"), "the list is a table; give it the ending .csv"),
         ],
     )

@@ -9,6 +9,7 @@ import pytest
 from runs import tiny, tiny_transfer
 
 from unmask.cli import COMMANDS
+from unmask.commands import embed
 from unmask.runs.folder import RunFolder
 
 QUICK = "--threads 1 --workers 0"
@@ -17,6 +18,10 @@ LINES = {
     "pretrain": f"{{images}} --recipe {tiny.__file__}:RECIPE --epochs 1 {QUICK} --out run",
     "reconstruct": "{trained} {images}/00.png --out sheet.png",
     "finetune": f"scratch {{classes}} --recipe {tiny_transfer.__file__}:TRANSFER {QUICK} --out run",
+    "embed": "{trained} {images} --out vectors --threads 1",
+    "search": "{vectors} {images}/00.png --threads 1",
+    "duplicates": "{vectors} --threads 1",
+    "odd": "{trained} {images} {classes} --out odd --threads 1",
     "predict": "{tuned} {classes}/dogs/03.png",
     "evaluate": "{trained} {classes} --seeds 1",
     "report": "{trained} --out page.html",
@@ -41,6 +46,13 @@ def tuned(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return folder
 
 
+@pytest.fixture(scope="module")
+def vectors(classes: Path, trained: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("smoke") / "vectors"
+    embed.main([str(trained.root), str(classes), "--out", str(folder), "--threads", "1"])
+    return folder
+
+
 def test_every_command_is_started_here() -> None:
     assert LINES.keys() == COMMANDS.keys()
 
@@ -49,9 +61,21 @@ def test_every_command_is_started_here() -> None:
 @pytest.mark.timeout(660)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_it_ends_well(
-    command: str, tmp_path: Path, images: Path, classes: Path, trained: RunFolder, tuned: RunFolder
+    command: str,
+    tmp_path: Path,
+    images: Path,
+    classes: Path,
+    trained: RunFolder,
+    tuned: RunFolder,
+    vectors: Path,
 ) -> None:
-    places = {"images": images, "classes": classes, "trained": trained.root, "tuned": tuned.root}
+    places = {
+        "images": images,
+        "classes": classes,
+        "trained": trained.root,
+        "tuned": tuned.root,
+        "vectors": vectors,
+    }
     words = [word.format(**places) for word in LINES[command].split()]
     tests = Path(__file__).parent.parent
     ended = subprocess.run(

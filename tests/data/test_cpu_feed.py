@@ -147,7 +147,7 @@ class TestOnTheGpu:
     @pytest.mark.parametrize("source", [with_maps(), with_objects()])
     def test_annotations_of_pixels_are_refused(self, source: Annotated) -> None:
         source.images = [image[:, :8, :8] for image in source.images]
-        words = "class maps" if isinstance(source.annotations, ClassMaps) else "boxes and masks"
+        words = "class maps" if isinstance(source.annotations, ClassMaps) else "boxes"
         with pytest.raises(
             SettingsError, match=f"held and cropped on the GPU cannot carry {words}"
         ):

@@ -544,7 +544,7 @@ class TestRefusals:
     )
     def test_senseless_settings(self, settings: dict[str, int]) -> None:
         (name,) = settings
-        with pytest.raises(SettingsError, match=f"--{name.replace('_', '-')}"):
+        with pytest.raises(SettingsError, match=name):
             Packing(**settings)
 
     def test_a_full_disk(self, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,8 +92,6 @@ def detected() -> dict[str, Any]:
     return {"sums": sums, "score": to_json(scoring.merged(everyones(scoring)).result())}
 
 
-
-
 def said(
     arguments: list[str], lacking: bool = False, killed: bool = False, watched: bool = False
 ) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unmask.errors import SettingsError
 from unmask.vectors.duplicates import (
     Pair,
     fixed,
@@ -77,8 +76,6 @@ def test_a_given_threshold_is_a_cosine() -> None:
     found = pairs(near(points, 3), fixed(0.9, 4), list("abcd"))
     assert [(pair.first, pair.second) for pair in found] == [(0, 1)]
     assert found[0].score == pytest.approx(1 / 1.01**0.5)
-    with pytest.raises(SettingsError, match="from -1 to 1, got 2"):
-        fixed(2, 4)
 
 
 def test_a_picture_without_direction_is_nobodys_duplicate() -> None:

@@ -19,6 +19,7 @@ from unmask.errors import RunError, SettingsError, number_of
 from unmask.pictures.drawing import drawn
 from unmask.pictures.grid import Tile, grid
 from unmask.pictures.sheet import save_sheet
+from unmask.spec import within
 from unmask.vectors.duplicates import NEIGHBOURS, Pair, fixed, from_data, groups, near, pairs
 from unmask.vectors.matrix import Searched, open_vectors
 from unmask.vectors.sheets import Shelf, all_missing
@@ -52,13 +53,15 @@ class Arguments:
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print pairs as JSON; files are written only with --out."""
 
+    def __post_init__(self) -> None:
+        within(self, "[-1, 1]", "threshold", usual="it is a cosine similarity")
+        within(self, "[1, inf)", "threads")
+
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "duplicates")
     root = Path(args.vectors).expanduser()
-    if args.threshold is not None:
-        fixed(args.threshold, 0)
     path = Path(args.out) if args.out else root / "_duplicates.csv"
     if args.out or not args.json:
         if path.suffix.lower() != ".csv":

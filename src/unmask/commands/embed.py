@@ -23,7 +23,7 @@ from unmask.data.statistics import read_as
 from unmask.errors import RunError, SettingsError, number_of, typed
 from unmask.files import clear_unfinished
 from unmask.runs.model import Model
-from unmask.spec import from_json, to_json
+from unmask.spec import from_json, to_json, within
 from unmask.training.distributed import check_device, everyones, firsts, here
 from unmask.training.hardware import best_workers, find_device
 from unmask.vectors.folder import UNUSABLE, VectorsFolder
@@ -73,14 +73,14 @@ class Arguments:
     threads: Threads = None
     """CPU threads of torch; each computes whole chunks, so they change no vector."""
 
+    def __post_init__(self) -> None:
+        within(self, "[0, inf)", "whitened", "workers")
+        within(self, "[1, inf)", "batch_size", "threads")
+
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "embed")
-    if args.batch_size < 1:
-        raise SettingsError(f"--batch-size must be at least 1, got {args.batch_size}")
-    if args.workers is not None and args.workers < 0:
-        raise SettingsError(f"--workers must be at least 0, got {args.workers}")
     folder = VectorsFolder(Path(args.out).expanduser())
     _check_outside(folder.root, args.data)
     with together() as group:

@@ -45,6 +45,7 @@ from unmask.runs.weights import (
     statistics_for,
     with_patches_of,
 )
+from unmask.spec import within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,9 @@ class Arguments:
 
     running: Annotated[RunFlags, tyro.conf.arg(name="")] = RunFlags()
     """Settings that must not change the result."""
+
+    def __post_init__(self) -> None:
+        within(self, "[1, inf)", "seeds")
 
 
 def main(arguments: list[str]) -> int:

@@ -37,6 +37,7 @@ from unmask.evaluation.patches import PatchVectors
 from unmask.pictures.drawing import drawn
 from unmask.runs.folder import RunFolder
 from unmask.runs.model import Model
+from unmask.spec import within
 
 _STRETCH, _LARGER = (
     1.1,
@@ -89,6 +90,9 @@ class Arguments:
 
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print scores as JSON."""
+
+    def __post_init__(self) -> None:
+        within(self, "[1, inf)", "threads")
 
 
 def main(arguments: list[str]) -> int:

@@ -20,6 +20,7 @@ from unmask.pictures.drawing import drawn
 from unmask.pictures.grid import Tile, grid
 from unmask.pictures.sheet import save_sheet
 from unmask.runs.model import Model
+from unmask.spec import within
 from unmask.training.hardware import find_device
 from unmask.vectors.approximate import KINDS, Approximate, open_index
 from unmask.vectors.encoder import encoder_of
@@ -73,6 +74,9 @@ class Arguments:
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print neighbours as JSON; a sheet is written only with --out."""
 
+    def __post_init__(self) -> None:
+        within(self, "[1, inf)", "k", "threads")
+
 
 class Found(NamedTuple):
     """The neighbours of a picture."""
@@ -125,8 +129,6 @@ def _images(args: Arguments) -> list[str]:
         SettingsError: if there are none, or a number is out of range.
         DataError: if the file of queries cannot be read.
     """
-    if args.k < 1:
-        raise SettingsError(f"--k must be at least 1, got {args.k}")
     images = list(args.images)
     if args.queries is not None:
         try:

@@ -115,18 +115,16 @@ def members_of(line: Peek) -> list[Member]:
     """The runs of a series, in their order: all of a seed before the next one.
 
     Raises:
-        SettingsError: if an amount of labels or the number of seeds is not valid.
+        SettingsError: if an amount of labels is not valid.
     """
     amounts = [word.strip() for word in line.flags.get("labels", "all").split(",")]
     for amount in amounts:
         check_amount(amount)
     if len(set(amounts)) < len(amounts):
         raise SettingsError(f"--labels has an amount twice: {','.join(amounts)}; remove one")
-    seeds = line.flags.get("seeds", str(_SEEDS))
-    if not seeds.isdecimal() or int(seeds) < 1:
-        raise SettingsError(f"--seeds must be at least 1, got {seeds}")
+    seeds = int(line.flags.get("seeds", _SEEDS))
     arms = (SCRATCH,) if line.words[:1] == ["scratch"] else (PRETRAINED, SCRATCH)
-    every = range(line.seed, line.seed + int(seeds))
+    every = range(line.seed, line.seed + seeds)
     return [Member(amount, seed, arm) for seed in every for amount in amounts for arm in arms]
 
 

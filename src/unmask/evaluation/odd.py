@@ -73,10 +73,11 @@ class OddRule:
     def __post_init__(self) -> None:
         within(self, "[1, inf)", "block", usual="blocks are counted from 1")
         within(self, "[0, inf)", "aligned")
+        within(self, "[1, inf)", "around")
         within(self, "(0, 1)", "alarms", "held_out")
         within(self, "(0, 1]", "top")
         sized(self, "memory", most=10**7)
-        if self.around < 1 or self.around % 2 == 0:
+        if self.around % 2 == 0:
             raise SettingsError(f"around must be an odd number such as 3, got {self.around}")
 
 

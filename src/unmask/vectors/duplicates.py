@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unmask.errors import SettingsError
 from unmask.progress import counted
 
 NEIGHBOURS = 20
@@ -96,13 +95,7 @@ def from_data(near_rows: Near) -> Threshold:
 
 
 def fixed(score: float, count: int) -> Threshold:
-    """The threshold of a cosine similarity.
-
-    Raises:
-        SettingsError: if it is not from -1 to 1.
-    """
-    if not -1 <= score <= 1:
-        raise SettingsError(f"--threshold is a cosine similarity from -1 to 1, got {score:g}")
+    """The threshold of a cosine similarity, from -1 to 1."""
     distance = (2 - 2 * score) ** 0.5
     return Threshold(
         f"a cosine similarity of at least {score:g}", torch.full((count,), distance + _EQUAL)
