@@ -34,12 +34,14 @@ from unmask.data.kinds import find_source
 from unmask.data.labelled import Subset, open_labelled
 from unmask.data.sizes import RisingSize, SteadySize
 from unmask.data.statistics import measure
+from unmask.data.views import RandomCrop
 from unmask.encoders.vit import ViT
 from unmask.evaluation.features import Tokens, patch_tokens
 from unmask.masking import NoiseMasking, PartitionMasking, RandomMasking, SquareMasking
 from unmask.objectives import MAE
 from unmask.objectives.decoders import CrossAttentionDecoder, SelfAttentionDecoder
-from unmask.recipes import Recipe
+from unmask.recipes import RECIPES, Recipe, choose_recipe
+from unmask.recipes.by_time import BATCH, encoders_for, recipe_for
 from unmask.recipes.mae import MAE_TI4
 from unmask.runs.folder import RunFolder
 from unmask.runs.pretrain import Pretrain
@@ -83,6 +85,13 @@ def encoder(width: int, depth: int, heads: int, **changes: Any) -> Change:
             num_heads=heads,
             **changes,
         ),
+    )
+
+
+def crop(smallest_share: float) -> Change:
+    """Random crops of at least this share of an image, and flips."""
+    return lambda recipe: replace(
+        recipe, views=RandomCrop(smallest_share=smallest_share, flip_probability=0.5)
     )
 
 
@@ -132,7 +141,36 @@ CANDIDATES: dict[str, list[Change]] = {
     "narrow-128x6": [encoder(128, 6, 4)],
     "wide-256x6": [encoder(256, 6, 4)],
     "deep-192x12": [encoder(192, 12, 3)],
+    "cross-crop-0.7": [objective(decoder=CROSS, predicted=1 / 3), crop(0.7)],
+    "cross-crop-0.2": [objective(decoder=CROSS, predicted=1 / 3), crop(0.2)],
+    "cross-wide": [encoder(256, 6, 4), objective(decoder=CROSS, predicted=1 / 3)],
+    "cross-deep": [encoder(192, 12, 3), objective(decoder=CROSS, predicted=1 / 3)],
+    "cross-narrow": [encoder(128, 4, 4), objective(decoder=CROSS, predicted=1 / 3)],
+    "cross-squares": [
+        objective(
+            decoder=CROSS,
+            predicted=1 / 3,
+            masking=SquareMasking(masking=RandomMasking(ratio=0.75)),
+        ),
+    ],
+    "by-time-small": [lambda recipe: by_time(recipe, 0)],
+    "by-time-medium": [lambda recipe: by_time(recipe, 1)],
+    "exact": [lambda recipe: exact(recipe)],
 }
+
+
+def by_time(recipe: Recipe, number: int) -> Recipe:
+    """What `--minutes` takes for images of this size, with the first or second of its encoders."""
+    encoder = encoders_for(recipe.image_size)[number]
+    return recipe_for(encoder, recipe.image_size, 8 * BATCH)
+
+
+def exact(recipe: Recipe) -> Recipe:
+    """What `pretrain` takes for some hundred to thousand images of this size; its warm-up as a share of its epochs."""
+    name, _ = choose_recipe(recipe.image_size, 1000)
+    found = RECIPES[name].recipe
+    share = found.schedule.warmup_epochs / found.epochs
+    return replace(found, schedule=replace(found.schedule, warmup_epochs=share))
 
 
 def rising(recipe: Recipe) -> RisingSize:
@@ -294,7 +332,8 @@ def do_train(args: argparse.Namespace) -> None:
             epochs = args.seconds / costs[name] / len(images.labelled.train)
             run, began = images.run(name, epochs, seed), time.process_time()
             with tempfile.TemporaryDirectory() as root:
-                *_, last = images.steps(run, Path(root) / "run")
+                kept = args.keep and args.keep / f"{key['data']}-{name}-{seed}"
+                *_, last = images.steps(run, kept or Path(root) / "run")
                 spent = time.process_time() - began
             row = {
                 **key,
@@ -378,6 +417,7 @@ def main() -> None:
         each.add_argument("--seconds", type=float, default=240)
         each.add_argument("--seeds", type=int, default=1)
         each.add_argument("--first-seed", type=int, default=0)
+        each.add_argument("--keep", type=Path, help="folder for the runs; none: they are deleted")
         each.add_argument("--most", type=int, default=10_000, help="training and test images")
         each.add_argument("--out", type=Path, default=Path("studies/minutes.csv"))
     table = commands.add_parser("table")
