@@ -96,7 +96,13 @@ def test_without_tifffile_maps_are_pictures_and_a_note_says_so(
     said = unmask("predict", segmenter, tmp_path / "data", "--out", tmp_path / "found")
     assert said.status == 0, said.err
     assert said.err.count("coordinates of GeoTIFFs are not written: tifffile is missing") == 1
-    assert {file.suffix for file in (tmp_path / "found" / "maps").iterdir()} == {".png"}
+    maps = list((tmp_path / "found" / "maps").iterdir())
+    assert {file.suffix for file in maps} == {".png"}
+    for file in maps:
+        with Image.open(file) as image:
+            values = np.array(image)
+        assert (values[:, :3] == 255).all()
+        assert (values[:, 3:] <= 1).all()
 
 
 def missing(file: Path) -> None:

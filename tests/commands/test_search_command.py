@@ -207,7 +207,7 @@ class TestDuplicates:
         said = unmask("duplicates", "v")
         assert said.status == 0
         assert "4 pairs of equal files" in said.out
-        assert "4 pictures of the test split also stand in training" in said.all
+        assert "4 pictures outside of the training split also stand in it" in said.all
         with Path("v/_duplicates.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         equal = {(row["name_a"], row["name_b"]) for row in rows if row["same_file"] == "True"}

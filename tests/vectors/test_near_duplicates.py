@@ -11,6 +11,7 @@ from unmask.vectors.duplicates import (
     from_data,
     groups,
     intrinsic_dimension,
+    merged,
     near,
     pairs,
 )
@@ -87,3 +88,31 @@ def test_a_picture_without_direction_is_nobodys_duplicate() -> None:
 def test_groups_join_what_is_linked() -> None:
     found = [Pair(*key, 0.99, False) for key in [(5, 9), (1, 2), (2, 7), (4, 9)]]
     assert groups(found) == [[1, 2, 7], [4, 5, 9]]
+
+
+def test_a_copy_in_another_split_is_found_beside_many_closer_neighbours() -> None:
+    random = torch.Generator().manual_seed(0)
+    frames = F.normalize(
+        torch.tensor([1.0, 0, 0, 0]) + 1e-3 * torch.randn(12, 4, generator=random), dim=1
+    )
+    copy = F.normalize(torch.tensor([[1.0, 0, 0, 0.01]]), dim=1)
+    points = torch.cat([frames, copy, sphere(20, 3)])
+    splits, hashes = ["test"] * 12 + ["train"] * 21, list(map(str, range(33)))
+    limit = fixed(0.999, 33)
+    alone = pairs(near(points, 4), limit, hashes, splits)
+    assert all(12 not in (pair.first, pair.second) or pair.second == 12 for pair in alone)
+    across = near(points, 4, splits)
+    for row in range(33):
+        own = [splits[other] == splits[row] for other in across.rows[row].tolist()]
+        assert not any(own) or len(points) - splits.count(splits[row]) < 4
+    both = merged(alone, pairs(across, limit, hashes, splits))
+    expected = {(row, 12) for row in range(12) if float((points[row] - points[12]).norm()) < 0.0447}
+    assert expected <= {(pair.first, pair.second) for pair in both}
+    assert len({(pair.first, pair.second) for pair in both}) == len(both)
+
+
+def test_equal_files_are_paired_with_the_first_of_each_split() -> None:
+    points = sphere(6, 3)
+    hashes, splits = ["a"] * 4 + ["b", "c"], ["test", "test", "train", "test", "train", "train"]
+    found = pairs(near(points, 1), fixed(1.0, 6), hashes, splits)
+    assert {(one.first, one.second) for one in found} == {(0, 1), (0, 2), (0, 3), (2, 3)}

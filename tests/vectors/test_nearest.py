@@ -128,7 +128,9 @@ def built(matrix: Tensor, kind: str) -> Approximate:
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf-pq"])
 class TestIndexes:
-    pytest.importorskip("faiss")
+    @pytest.fixture(autouse=True)
+    def _needs_faiss(self) -> None:
+        pytest.importorskip("faiss")
 
     def test_recall_is_that_of_a_loop(self, matrix: Tensor, kind: str) -> None:
         index = built(matrix, kind)

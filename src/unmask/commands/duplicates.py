@@ -16,16 +16,36 @@ from unmask.console.hardware import Threads, use_threads
 from unmask.console.output import check_writable, console, notes, writing
 from unmask.data.kinds import find_source
 from unmask.errors import RunError, SettingsError, number_of
+from unmask.own_output import is_marked
 from unmask.pictures.drawing import drawn
 from unmask.pictures.grid import Tile, grid
 from unmask.pictures.sheet import save_sheet
 from unmask.spec import within
-from unmask.vectors.duplicates import NEIGHBOURS, Pair, fixed, from_data, groups, near, pairs
+from unmask.vectors.duplicates import (
+    NEIGHBOURS,
+    Pair,
+    fixed,
+    from_data,
+    groups,
+    merged,
+    near,
+    pairs,
+)
 from unmask.vectors.matrix import Searched, open_vectors
 from unmask.vectors.sheets import Shelf, all_missing
 
 _SHOWN = 12  # groups on the sheet and in the terminal
 _MOST_COLUMNS = 6
+
+_COLUMNS: tuple[str, ...] = (
+    "group",
+    "score",
+    "same_file",
+    "split_a",
+    "name_a",
+    "split_b",
+    "name_b",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +87,7 @@ def main(arguments: list[str]) -> int:
         if path.suffix.lower() != ".csv":
             raise SettingsError(f"--out {path}: the list is a table; give it the ending .csv")
         check_writable(path)
+        check_writable(path.with_suffix(".png"))
     use_threads(args.threads)
     with progress_on(notes):
         searched = open_vectors(root)
@@ -77,7 +98,7 @@ def main(arguments: list[str]) -> int:
         print(json.dumps(_as_json(searched, found, words), indent=1))
     else:
         _say(searched, found, words, args)
-    if found and (args.out or not args.json):
+    if args.out or not args.json:
         for file in _written(searched, found, path, args):
             if not args.json:
                 console.print(f"written: {file}")
@@ -95,9 +116,13 @@ def _found(searched: Searched, args: Arguments) -> tuple[list[Pair], str]:
         raise RunError(f"{args.vectors} holds {number_of(count, 'vector')}; compare at least 3")
     near_rows = near(searched.matrix, min(NEIGHBOURS, count - 1))
     threshold = from_data(near_rows) if args.threshold is None else fixed(args.threshold, count)
-    found = pairs(near_rows, threshold, searched.columns["hash"].to_pylist())
+    hashes, splits = (searched.columns[name].to_pylist() for name in ("hash", "split"))
+    found = pairs(near_rows, threshold, hashes, splits)
+    if len(set(splits)) > 1:
+        # a picture with many neighbours in its own split may have a copy in another one
+        others = near(searched.matrix, near_rows.rows.shape[1], splits)
+        found = merged(found, pairs(others, threshold, hashes, splits))
     if args.across_splits:
-        splits = searched.columns["split"].to_pylist()
         found = [pair for pair in found if splits[pair.first] != splits[pair.second]]
     return found, threshold.words
 
@@ -129,7 +154,7 @@ def _say(searched: Searched, found: list[Pair], words: str, args: Arguments) -> 
     )
     if leaks := _leaks(searched, found):
         console.warn(
-            f"{number_of(leaks, 'picture')} of the test split also stand in training, so test scores are too high; remove "
+            f"{number_of(leaks, 'picture')} outside of the training split also stand in it, so scores on them are too high; remove "
             "them from one of the two"
         )
     for pair in found[:_SHOWN]:
@@ -175,10 +200,14 @@ def _written(searched: Searched, found: list[Pair], path: Path, args: Arguments)
         writing(path),
         path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     sheet = path.with_suffix(".png")
+    if not found:
+        if is_marked(sheet):  # of an earlier call
+            sheet.unlink()
+        return [path]
     if note := _draw(searched, found, sheet, args.data):
         notes.note(note)
         return [path]

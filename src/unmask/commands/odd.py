@@ -34,6 +34,7 @@ from unmask.evaluation.odd import Memory, OddRule
 from unmask.evaluation.odd_run import Controls, Finding, Look, arms, find, learn, measured
 from unmask.evaluation.odd_truth import Truth
 from unmask.evaluation.patches import PatchVectors
+from unmask.patches import patch_grid
 from unmask.pictures.drawing import drawn
 from unmask.runs.folder import RunFolder
 from unmask.runs.model import Model
@@ -103,18 +104,19 @@ def main(arguments: list[str]) -> int:
     kept = odd_file.load(earlier) if earlier.is_file() else None
     normal_data, test_data = _words(args, again=kept is not None)
     out = Path(args.out) if args.out else _folder(args.encoder, test_data)
-    if out.resolve() != earlier.parent.resolve():
+    if kept is None or out.resolve() != earlier.parent.resolve():
         check_folder(out, odd_file.SCORES)
 
     with progress_on(notes):
-        encoder = args.encoder if kept is None else kept.encoder
-        model = loaded(encoder, args.device)
+        encoder = str(Path(args.encoder).absolute()) if kept is None else kept.encoder
+        model = loaded(args.encoder if kept is None else encoder, args.device)
         look = _look(args, model, kept)
         test = _opened(test_data, args.data_kind, model, last=True)
         truth = Truth(test, args.good)
         notes.print(f"test      {len(test):,} images in {test.where}; {truth.words}")
         if kept is None:
-            normal = _opened(normal_data, None, model, last=False)
+            kind = args.data_kind if normal_data == test_data else None
+            normal = _opened(normal_data, kind, model, last=False)
             notes.print(f"normal    {len(normal):,} images in {normal.where}")
             _warn_of_shapes(normal.typical_size(), test.typical_size(), look.size)
             found = list(_every_arm(args, look, normal, test, truth))
@@ -233,16 +235,16 @@ def _look(args: Arguments, model: Model, kept: odd_file.Kept | None) -> Look:
     """How images are looked at.
 
     Raises:
-        SettingsError: if the patches do not divide the size, or the encoder has too few blocks.
+        SettingsError: if the patches do not divide the size, the encoder has too few blocks, or a memory has other settings.
     """
-    side = model.spec.encoder.patch_size
+    if kept is not None and (args.image_size is not None or args.rule != OddRule()):
+        raise SettingsError(
+            f"{args.encoder} holds a memory, which was made with its own settings and size; to change them, run "
+            f"`unmask odd {kept.encoder} NORMAL TEST` with these flags"
+        )
     size = model.spec.image_size if args.image_size is None else Size.parse(args.image_size)
     size = size if kept is None else kept.size
-    if size.height % side or size.width % side:
-        lower, upper = (max(1, size.height // side + more) * side for more in (0, 1))
-        raise SettingsError(
-            f"--image-size must be a multiple of the patches, {side} pixels; {lower} and {upper} are"
-        )
+    patch_grid(size, model.spec.encoder.patch_size)
     rule = args.rule if kept is None else kept.memory.rule
     depth = model.spec.encoder.depth
     if rule.block is not None and rule.block > depth:

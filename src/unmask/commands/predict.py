@@ -128,6 +128,10 @@ def main(arguments: list[str]) -> int:
         raise SettingsError(
             "--tiles is for runs that segment or detect, and this one classifies whole images"
         )
+    if args.ignore is not None:
+        raise SettingsError(
+            "--ignore is for runs that segment, and this one classifies whole images; leave it out"
+        )
     if args.out is not None:
         check_writable(Path(args.out))
     with progress_on(notes):
@@ -153,6 +157,10 @@ def _locate(predictor: Predictor, args: Arguments) -> int:
     check_folder(out)
     unreadable: Unreadable = []
     data = _data_set(args.images)
+    if data is None and args.ignore is not None:
+        raise SettingsError(
+            "--ignore is for a data set with class maps, and these are pictures alone; leave it out"
+        )
     with progress_on(notes):
         if data is None:
             pictures, total = pictures_of_files(predictor, args.images), len(args.images)

@@ -126,7 +126,7 @@ def _images(args: Arguments) -> list[str]:
     """The paths of all queries.
 
     Raises:
-        SettingsError: if there are none, or a number is out of range.
+        SettingsError: if there are none,.
         DataError: if the file of queries cannot be read.
     """
     images = list(args.images)

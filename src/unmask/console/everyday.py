@@ -206,7 +206,7 @@ EVERYDAY = {
             "unmask odd runs/NAME normal test",
             "unmask odd runs/NAME normal test --image-size 448",
             "unmask odd runs/NAME boards.json --aligned 1    # train and test",
-            "unmask odd odd-test new                         # the same memory",
+            "unmask odd runs/NAME/odd-test new               # the same memory",
         ),
         (
             "image-size",

@@ -71,7 +71,7 @@ class Flag:
     """Whether it is a word without a flag."""
 
     many: bool = False
-    """Whether it is any number of values: words, or a flag that is given several times, or with commas between numbers."""
+    """Whether it is any number of values: words; a flag of words is given several times, numbers have commas between them."""
 
     default: Any = REQUIRED
     """Its value if it is not given."""
@@ -163,7 +163,7 @@ def repeatable() -> frozenset[str]:
         flag.path
         for command in table()["commands"]
         for flag in every_flag(command)
-        if isinstance(flag, Flag) and flag.many and not flag.positional
+        if isinstance(flag, Flag) and flag.many and flag.type == "str" and not flag.positional
     )
 
 

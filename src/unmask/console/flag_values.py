@@ -111,8 +111,8 @@ def value_of(flag: Flag, words: list[str], name: str) -> Any:
             raise SettingsError(f"{name} is a switch, and takes no value")
         return True
     _present(name[2:], words, flag.metavar)
-    if flag.many:  # given several times, or numbers with commas between them
-        words = words if flag.type == "str" else [one for word in words for one in word.split(",")]
+    if flag.many:
+        words = words if flag.type == "str" else words[0].split(",")
     elif len(words) != flag.count:
         raise SettingsError(f"{name} needs {flag.count} values: {name} {flag.metavar}")
     if flag.optional and words == ["None"]:

@@ -1,7 +1,7 @@
 """The files that `unmask predict` writes for segmentation and detection."""
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from unmask.annotations import AnyAnnotations, ClassMaps
+from unmask.console.file_names import FreeNames
 from unmask.console.geojson import feature_collection
 from unmask.console.output import notes, writing
 from unmask.data.geotiff import GeoTags, geo_tags, write_map
@@ -44,7 +45,7 @@ class LocatedFiles:
 
     def __init__(self, out: Path, kind: AnyAnnotations) -> None:
         self.out, self.kind = out, kind
-        self._names: set[str] = set()
+        self._names = FreeNames()
         self._is_noted = False
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
@@ -56,7 +57,7 @@ class LocatedFiles:
 
     def write(self, one: Pictured, found: Any, predictor: Predictor) -> None:
         """The files of a picture."""
-        flat = self._free(one.name)
+        flat = self._names.of(one.name)
         picture = predictor.tuned.statistics.stretched(one.pixels)
         with writing(self.out):
             to_rgb(painted(picture, found, self.kind, _LARGEST)).save(
@@ -89,16 +90,6 @@ class LocatedFiles:
         if features is not None:
             (self.out / "boxes").mkdir(exist_ok=True)
             write_text(self.out / "boxes" / f"{flat}.geojson", json.dumps(features))
-
-    def _free(self, name: str) -> str:
-        """The name of a picture as that of a file, different from all before."""
-        flat = "__".join(part for part in PurePosixPath(name).with_suffix("").parts if part != "/")
-        free, number = flat, 1
-        while free in self._names:
-            number += 1
-            free = f"{flat}-{number}"
-        self._names.add(free)
-        return free
 
     def finish(self) -> None:
         """The file of all detections, or of the classes of maps."""
@@ -134,7 +125,8 @@ def _write_map(one: Pictured, classes: Tensor, count: int, path: Path, geo: GeoT
         return
     image = Image.fromarray(values)
     if kind == np.uint8:
-        image.putpalette([level for color in colors for level in color])
+        levels = [level for color in colors for level in color]
+        image.putpalette(levels + [0] * (3 * 256 - len(levels)))  # with fewer, 255 would lose bits
     image.save(path.with_name(f"{path.name}.png"))
 
 

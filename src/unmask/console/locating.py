@@ -44,7 +44,7 @@ def predict_located(
         if one.known is not None:
             scoring.add((found,), (one.known,))
             known += 1
-        entry = _entry(one.name, found, kind)
+        entry = _entry(one, found, kind)
         entries.append(entry)
         lines.append(_line(entry))
         files.write(one, found, predictor)
@@ -109,10 +109,13 @@ def check_folder(out: Path, mark: str = MARK) -> None:
         )
 
 
-def _entry(name: str, found: Any, kind: AnyAnnotations) -> dict[str, Any]:
-    """What was found in a picture, as JSON."""
+def _entry(one: Pictured, found: Any, kind: AnyAnnotations) -> dict[str, Any]:
+    """What was found in a picture, as JSON; pixels without any value do not count."""
+    name = one.name
     if isinstance(kind, ClassMaps):
-        counts = torch.bincount(found.flatten(), minlength=len(kind.names)) / found.numel()
+        has_value = ~one.pixels.isnan().all(0)
+        counts = torch.bincount(found[has_value], minlength=len(kind.names))
+        counts = counts / max(1, int(has_value.sum()))
         order = counts.argsort(descending=True, stable=True).tolist()
         shares = {kind.names[i]: round(float(counts[i]), 4) for i in order if counts[i] > 0}
         return {"image": name, "shares": shares}

@@ -3,13 +3,14 @@
 import csv
 import json
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
+from unmask.console.file_names import FreeNames
 from unmask.console.output import console, writing
 from unmask.contracts import ImageSource, Size
 from unmask.data.views import SquashedImage
@@ -162,10 +163,10 @@ def write_maps(
 ) -> None:
     """A picture of each image with its heat, in `maps/`."""
     (out / "maps").mkdir(exist_ok=True)
+    names = FreeNames()
     for one in findings:
         picture = _picture(source, one, look)
-        parts = PurePosixPath(one.name).with_suffix("").parts
-        name = "__".join(part for part in parts if part != "/")
+        name = names.of(one.name)
         to_rgb(_heated(picture, one, memory, look)).save(out / "maps" / f"{name}.png")
 
 

@@ -23,6 +23,8 @@ class Screen:
         self.rich = Console(highlight=False, markup=False, stderr=stderr)
         self.silent = False
         """Whether nothing is printed: other processes of a run."""
+        self.terse = False
+        """Whether only results and warnings are printed: later runs of a series."""
         if not (self.rich.is_terminal or self.rich.is_jupyter or "COLUMNS" in os.environ):
             self.rich.width = _WIDE
 
@@ -34,7 +36,7 @@ class Screen:
     @property
     def says_all(self) -> bool:
         """Whether more than results and warnings is printed."""
-        return not self.silent and verbosity() != "quiet"
+        return not (self.silent or self.terse) and verbosity() != "quiet"
 
     def print(self, what: RenderableType, style: str | None = None) -> None:
         """Print what a user wants to know while a command works; not with --quiet."""

@@ -53,7 +53,7 @@ from unmask.runs.job import Images, Outcome
 from unmask.runs.plan import seconds_of_step
 from unmask.runs.run import Run
 from unmask.runs.weights import Found
-from unmask.training.distributed import check_batch
+from unmask.training.distributed import check_batch, here
 from unmask.training.schedules import steps_of
 from unmask.training.step_cost import Cost
 from unmask.traits import Grouping
@@ -279,7 +279,7 @@ class _Series:
                 f"{folder.root} holds a run with other settings; choose another folder with --out"
             )
         if folder.results.exists():
-            self.scores[member] = figures_of(folder)
+            self.scores[member] = figures_of(folder, run.job.score_types)
             console.print(f"{heading}: finished, {in_words(self.scores[member])}")
             return None
         console.print(heading)
@@ -337,8 +337,10 @@ class _Series:
     def _say_done(
         self, run: Run, folder: RunFolder, images: Images, outcome: Outcome | None
     ) -> None:
+        if not here().first:
+            return  # the first process writes the score, and prints it
         member = next(one for one in self.members if one.folder == folder.root.name)
-        self.scores[member] = figures_of(folder)
+        self.scores[member] = figures_of(folder, run.job.score_types)
         self.made += 1
         left = len(self.members) - len(self.scores)
         more = f"; {number_of(left, 'run')} left" if left else ""
@@ -349,8 +351,8 @@ class _Series:
 
     def say_scores(self) -> None:
         """Print and write all scores."""
-        if not self.scores:
-            return  # another process than the first
+        if not here().first:
+            return
         path = self.root / _SCORES
         write_scores(self.scores, self.images, path)
         say_table(self.scores, self.images)
@@ -359,12 +361,12 @@ class _Series:
 
 @contextmanager
 def _unsaid(screen: Screen) -> Generator[None]:
-    """Print nothing on a screen."""
-    before, screen.silent = screen.silent, True
+    """Print only results and warnings on a screen."""
+    before, screen.terse = screen.terse, True
     try:
         yield
     finally:
-        screen.silent = before
+        screen.terse = before
 
 
 def _scoring_seconds(run: Run, module: nn.Module, test: ImageSource) -> float:

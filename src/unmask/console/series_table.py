@@ -5,26 +5,18 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from unmask.console.output import console
 from unmask.evaluation.frozen import PRETRAINED, SCRATCH
-from unmask.files import read_object, write_text
+from unmask.files import write_text
+from unmask.measures import Scored
 from unmask.runs.folder import RunFolder
+from unmask.runs.results import read_results
 from unmask.study.table import differ, percent
-
-_FIGURES = {
-    "top-1": ("top1",),
-    "balanced accuracy": ("balanced",),
-    "mAP": ("mean_average_precision",),
-    "mIoU": ("mean_iou",),
-    "mask AP": ("mask", "ap"),
-    "box AP": ("box", "ap"),
-}
-"""What a series compares, the first that there is before all others, and where it is in `results.json`."""
 
 
 class Member(NamedTuple):
@@ -51,17 +43,16 @@ Figures = dict[str, float]
 """Scores from 0 to 1 by their measure."""
 
 
-def figures_of(folder: RunFolder) -> Figures:
-    """The scores of a finished run; empty for others."""
-    results = read_object(folder.results)
-    found: Figures = {}
-    for name, path in _FIGURES.items():
-        value: Any = results
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, int | float):
-            found[name] = float(value)
-    return found
+def figures_of(folder: RunFolder, score_types: tuple[type[Scored], ...]) -> Figures:
+    """The measures of a finished run that have a value without training to be compared with; empty for others."""
+    results = read_results(folder, score_types)
+    if results is None:
+        return {}
+    return {
+        measure.name: measure.value
+        for measure in results.score.measures()
+        if measure.baseline is not None and measure.value is not None
+    }
 
 
 def in_words(figures: Figures) -> str:
@@ -71,7 +62,10 @@ def in_words(figures: Figures) -> str:
 
 def say_table(scores: Mapping[Member, Figures], images: Mapping[str, int]) -> None:
     """Print mean and deviation over the seeds for each amount of labels, and what pretraining gains."""
-    measures = list(next(iter(scores.values())))
+    measures = list(dict.fromkeys(name for figures in scores.values() for name in figures))
+    if not measures:
+        console.result("no run has a score; are there objects in the test images?")
+        return
     table = Table("labels", "images", "encoder", box=SIMPLE_HEAD, pad_edge=False)
     for measure in measures:
         table.add_column(f"{measure}, %", justify="right", no_wrap=True)

@@ -20,7 +20,7 @@ from unmask.contracts import ImageSource, Size
 from unmask.data.in_order import Ordered, Unreadable, in_order
 from unmask.data.views import SquashedImage
 from unmask.encoders.vit import VisionTransformer
-from unmask.errors import ResourceError, SettingsError
+from unmask.errors import DataError, ResourceError, SettingsError
 from unmask.evaluation.patches import PatchVectors
 from unmask.evaluation.vectors import tokens_at
 from unmask.formats.model import ModelSpec
@@ -154,14 +154,29 @@ def described(
 
     Raises:
         ResourceError: if they do not fit in memory.
+        DataError: if they are not finite.
     """
     unreadable: Unreadable = []
     found: list[Tensor] = []
     for batch in squashed(source, spec, size, unreadable, "reading normal images"):
-        found.append(vectors(batch.images.to(device)).float().cpu())
+        found.append(finite(vectors(batch.images.to(device))))
         if len(found) == 1:
             _check_room(found[0], len(source))
     return torch.cat(found), unreadable
+
+
+def finite(vectors: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    """The vectors, on the CPU.
+
+    Raises:
+        DataError: if values are not finite.
+    """
+    vectors = vectors.float().cpu()
+    if not bool(vectors.isfinite().all()):
+        raise DataError(
+            "features of images are not finite; check the encoder's weights with `unmask doctor`"
+        )
+    return vectors
 
 
 def squashed(

@@ -47,7 +47,7 @@ class Kept(NamedTuple):
         """
         if hash_of_tensors(look.encoder.state_dict()) != self.facts["weights"]:
             raise SettingsError(
-                f"{encoder} has other weights than the encoder that this memory was made with; name that one with --encoder"
+                f"{encoder} has other weights than when this memory was made; run `unmask odd {encoder} NORMAL TEST` again"
             )
 
 

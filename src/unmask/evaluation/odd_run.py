@@ -17,6 +17,7 @@ from unmask.evaluation.odd import (
     Memory,
     OddRule,
     described,
+    finite,
     remember,
     squashed,
     tokens_of_block,
@@ -121,7 +122,7 @@ def find(
     """What is odd in each readable image, in the order of the source."""
     findings: list[Finding] = []
     for batch in squashed(source, look.spec, look.size, unreadable, "looking"):
-        distances = memory.distances(vectors(batch.images.to(look.device)).float().cpu())
+        distances = memory.distances(finite(vectors(batch.images.to(look.device))))
         scores = memory.score(distances).tolist()
         known = batch.annotations
         assert isinstance(known, tuple)

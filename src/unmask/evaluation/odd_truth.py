@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
@@ -19,6 +18,8 @@ from unmask.annotations import (
     Objects,
 )
 from unmask.contracts import ImageSource, Size
+from unmask.data.decode import reasons
+from unmask.data.picture_formats import open_image
 from unmask.errors import DataError, SettingsError, did_you_mean
 
 GOOD = ("good", "normal", "ok")
@@ -96,10 +97,10 @@ class Truth:
         if not file.is_file():
             return None
         try:
-            with Image.open(file, formats=["PNG"]) as picture:
+            with reasons(file), open_image(file) as picture:
                 pixels = F.pil_to_tensor(picture.convert("L"))[0] > 0
-        except OSError as error:
-            raise DataError(f"{file} cannot be read ({error})") from None
+        except DataError as error:
+            raise DataError(f"{file} cannot be read: {error}") from None
         return _resized(pixels, size)
 
 

@@ -196,7 +196,10 @@ def _recall(index: Approximate, matrix: Float[Tensor, "n k"]) -> float:
         query = matrix[row]
         exact = nearest(matrix, query, _AT + 1).rows
         found = index.nearest(matrix, query, _AT + 1).rows
-        hits += len(set(exact.tolist()) & set(found.tolist()) - {row})
+        without = (
+            [other for other in rows.tolist() if other != row][:_AT] for rows in (exact, found)
+        )
+        hits += len(set.intersection(*map(set, without)))
     return hits / (len(rows) * min(_AT, len(matrix) - 1))
 
 

@@ -8,7 +8,7 @@ Where pictures are alike (plain sky, steel), neighbours are close and the limit 
 Equal files are duplicates at any distance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ FALSE_PAIRS = 0.05
 
 _AT_ONCE = 512  # rows that are compared with all others at a time
 _WIDEST = 20.0  # a row whose first neighbour of these is so many times nearer than the last has mostly copies around it
+_FARTHER = 4.0  # more than the range of cosine similarities
 _EQUAL = 1e-4
 """A distance that rounding explains: vectors of equal pictures."""
 
@@ -59,8 +60,11 @@ class Near(NamedTuple):
     """Between vectors of length 1, from 0 to 2; rising."""
 
 
-def near(matrix: Float[Tensor, "n d"], count: int) -> Near:
-    """The `count` nearest rows of each row, exactly."""
+def near(matrix: Float[Tensor, "n d"], count: int, splits: Sequence[str] | None = None) -> Near:
+    """The `count` nearest rows of each row, exactly; with `splits`, those of other splits come before those of its own."""
+    numbers = (
+        torch.tensor([sorted(set(splits)).index(split) for split in splits]) if splits else None
+    )
     total = len(matrix)
     rows = torch.empty(total, count, dtype=torch.int64)
     distances = torch.empty(total, count)
@@ -69,6 +73,8 @@ def near(matrix: Float[Tensor, "n d"], count: int) -> Near:
         part = matrix[start : start + _AT_ONCE]
         scores = part @ matrix.T
         scores[torch.arange(len(part)), torch.arange(start, start + len(part))] = -torch.inf
+        if numbers is not None:
+            scores[numbers[start : start + len(part), None] == numbers] -= _FARTHER
         found = scores.topk(count, dim=1).indices
         # differences of near vectors are exact, where 2 - 2 cos would cancel
         difference = part[:, None] - matrix[found]
@@ -127,8 +133,14 @@ def intrinsic_dimension(distances: Float[Tensor, "n k"]) -> float:
     return max(1.0, float(low.median()))
 
 
-def pairs(near_rows: Near, threshold: Threshold, hashes: Sequence[str]) -> list[Pair]:
-    """The near-duplicates, the closest first; and equal files at any distance."""
+def pairs(
+    near_rows: Near,
+    threshold: Threshold,
+    hashes: Sequence[str],
+    splits: Sequence[str] | None = None,
+) -> list[Pair]:
+    """The near-duplicates, the closest first; and equal files at any distance: each with the first of each split."""
+    splits = splits or [""] * len(hashes)
     limits = threshold.limits
     found: dict[tuple[int, int], Pair] = {}
     close = near_rows.distances <= torch.minimum(limits[:, None], limits[near_rows.rows])
@@ -137,11 +149,22 @@ def pairs(near_rows: Near, threshold: Threshold, hashes: Sequence[str]) -> list[
         key = (min(row, other), max(row, other))
         same = hashes[row] == hashes[other]
         found[key] = Pair(*key, 1 - distance**2 / 2, same)
-    first: dict[str, int] = {}
-    for row, content in enumerate(hashes):
-        if (before := first.setdefault(content, row)) != row:
+    first: dict[str, dict[str, int]] = {}
+    for row, (content, split) in enumerate(zip(hashes, splits, strict=True)):
+        known = first.setdefault(content, {})
+        for before in known.values():
             found.setdefault((before, row), Pair(before, row, 1.0, True))
-    return sorted(found.values(), key=lambda pair: (-pair.score, pair.first, pair.second))
+        known.setdefault(split, row)
+    return _ordered(found.values())
+
+
+def merged(found: Sequence[Pair], more: Sequence[Pair]) -> list[Pair]:
+    """The pairs of both lists, each once, the closest first."""
+    return _ordered({(pair.first, pair.second): pair for pair in (*found, *more)}.values())
+
+
+def _ordered(found: Iterable[Pair]) -> list[Pair]:
+    return sorted(found, key=lambda pair: (-pair.score, pair.first, pair.second))
 
 
 def groups(found: Sequence[Pair]) -> list[list[int]]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from unmask.errors import RunError
+from unmask.errors import RunError, UnmaskError
 from unmask.runs.model import Model, load
 from unmask.vectors.manifest import Encoding, Manifest, encoding_of
 
@@ -33,7 +33,11 @@ def encoder_of(root: Path, manifest: Manifest, place: str | None, device: str) -
     for candidate in dict.fromkeys(_candidates(root, Path(manifest.place))):
         if not candidate.exists():
             continue
-        model = load(candidate, device)
+        try:
+            model = load(candidate, device)
+        except UnmaskError as error:  # such as a folder of pictures with the name of the run
+            others.append(f"{candidate} cannot be used ({error})")
+            continue
         if (difference := differs(manifest.encoding, model)) is None:
             return model
         others.append(f"{candidate} has {difference}")
