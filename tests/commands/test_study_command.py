@@ -60,7 +60,7 @@ def test_a_study_of_one_s_own_goes_on_where_it_was(
 ) -> None:
     said = unmask("study", f"{own}:study", tmp_path / "data", *QUICK)
     assert said.status == 0
-    assert "images 10 for training and 4 for testing, 2 classes" in said.out
+    assert "images 10 for training and 4 for testing, of 2 classes" in said.out
     assert "runs 6 of 6 left" in said.out
     assert "seed 1, half: done knn" in said.out
     assert "| random initialisation |" in said.raw
