@@ -217,7 +217,7 @@ def _written(searched: Searched, found: list[Pair], path: Path, args: Arguments)
 def _draw(searched: Searched, found: list[Pair], path: Path, data: str | None) -> str:
     """Write the sheet of the first groups; returns a note if there is none."""
     encoding = searched.manifest.encoding
-    source = searched.manifest.data if data is None else find_source(data)
+    source = searched.manifest.data if data is None else find_source(data, like=encoding.bands)
     shelf = Shelf(source, encoding.statistics, encoding.image_size)
     columns = {name: searched.columns[name].to_pylist() for name in ("name", "split")}
     best: dict[int, float] = {}

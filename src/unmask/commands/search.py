@@ -117,7 +117,11 @@ def main(arguments: list[str]) -> int:
     else:
         _say(found, searched, conditions, args, index)
     if sheet is not None:
-        data = searched.manifest.data if args.data is None else find_source(args.data)
+        data = (
+            searched.manifest.data
+            if args.data is None
+            else find_source(args.data, like=searched.manifest.encoding.bands)
+        )
         _draw(found, searched, model, data, sheet, args.json)
     return 0
 

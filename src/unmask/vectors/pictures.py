@@ -74,9 +74,9 @@ class Pictures:
         kind, value = source.annotations, self._labels[self.splits.index(split)][position]
         if isinstance(kind, MultiLabels):
             known = bool((value >= 0).all())
-            return [kind.names[i] for i in np.flatnonzero(value > 0)] if known else None
+            return [plain(kind.names[i]) for i in np.flatnonzero(value > 0)] if known else None
         if isinstance(kind, ClassLabels) and value >= 0:
-            return kind.names[int(value)]
+            return plain(kind.names[int(value)])
         return None
 
 
