@@ -1,6 +1,5 @@
 """`unmask duplicates VECTORS`: near-duplicates, and pictures of a test split that also stand in training."""
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from torch import Tensor
 from unmask.console.arguments import parse
 from unmask.console.bars import progress_on
 from unmask.console.hardware import Threads, use_threads
-from unmask.console.output import check_writable, console, notes, writing
+from unmask.console.output import check_writable, console, notes, write_csv
 from unmask.data.kinds import find_source
 from unmask.errors import RunError, SettingsError, number_of
 from unmask.own_output import is_marked
@@ -195,14 +194,7 @@ def _as_json(searched: Searched, found: list[Pair], words: str) -> dict[str, Any
 
 def _written(searched: Searched, found: list[Pair], path: Path, args: Arguments) -> list[Path]:
     """Write the list, and the sheet beside it."""
-    rows = _rows(searched, found)
-    with (
-        writing(path),
-        path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        writer = csv.DictWriter(file, _COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, _COLUMNS, _rows(searched, found))
     sheet = path.with_suffix(".png")
     if not found:
         if is_marked(sheet):  # of an earlier call

@@ -1,6 +1,5 @@
 """`unmask predict RUN IMAGES`: print classes and probabilities of images."""
 
-import csv
 import json
 import os
 from dataclasses import dataclass
@@ -27,7 +26,15 @@ from unmask.console.locating import (
     pictures_of_source,
     predict_located,
 )
-from unmask.console.output import check_writable, console, matched, notes, say_left_out, writing
+from unmask.console.output import (
+    check_writable,
+    console,
+    matched,
+    notes,
+    say_left_out,
+    write_csv,
+    writing,
+)
 from unmask.console.wrong_calls import explained
 from unmask.data import AnySource
 from unmask.data.in_order import Unreadable
@@ -346,13 +353,7 @@ def _as_json(predictions: Predictions, top: int) -> dict[str, Any]:
 
 def _write(path: Path, rows: list[dict[str, str]]) -> Path:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with (
-        writing(path),
-        path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, columns, rows)
     return path
 
 

@@ -1,6 +1,5 @@
 """What `unmask odd` prints and writes."""
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unmask.console.file_names import FreeNames
-from unmask.console.output import console, writing
+from unmask.console.output import console, write_csv, writing
 from unmask.contracts import ImageSource, Size
 from unmask.data.views import SquashedImage
 from unmask.evaluation.odd import Memory
@@ -95,13 +94,17 @@ def write_findings(
 ) -> list[Path]:
     """The score of each image as CSV, and the measures as JSON."""
     table, numbers = out / "scores.csv", out / SCORES
-    with writing(table):
-        with table.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "score", "odd", "truth"])
-            for one in findings:
-                truth = "" if one.truth is None else ("odd" if one.truth.image else "normal")
-                writer.writerow([one.name, f"{one.score:.6g}", "yes" if one.odd else "no", truth])
+    rows = [
+        {
+            "image": one.name,
+            "score": f"{one.score:.6g}",
+            "odd": "yes" if one.odd else "no",
+            "truth": "" if one.truth is None else ("odd" if one.truth.image else "normal"),
+        }
+        for one in findings
+    ]
+    write_csv(table, ("image", "score", "odd", "truth"), rows)
+    with writing(numbers):
         content = as_json(findings, memory, measures, facts)
         write_text(numbers, json.dumps(content, indent=1) + "\n")
     return [table, numbers]

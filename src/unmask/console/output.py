@@ -1,9 +1,11 @@
 """What several commands print in the same way: progress of training, what the images lack, sizes and times."""
 
+import csv
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from unmask.console.bars import State, watched
 from unmask.console.screen import Screen, console, notes
@@ -140,6 +142,21 @@ def writing(path: Path) -> Generator[None]:
         raise ResourceError(
             f"{path} cannot be written ({error.strerror or error}); choose another file with --out"
         ) from None
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table; names of files that are not valid text are escaped.
+
+    Raises:
+        ResourceError: if the file cannot be written.
+    """
+    with (
+        writing(path),
+        path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def duration(seconds: float) -> str:

@@ -20,17 +20,15 @@ from unmask.contracts import ImageSource, Size
 from unmask.data.in_order import Ordered, Unreadable, in_order
 from unmask.data.views import SquashedImage
 from unmask.encoders.vit import VisionTransformer
-from unmask.errors import DataError, ResourceError, SettingsError
-from unmask.evaluation.patches import PatchVectors
+from unmask.errors import DataError, SettingsError
+from unmask.evaluation.patches import PatchVectors, check_room
 from unmask.evaluation.vectors import tokens_at
 from unmask.formats.model import ModelSpec
 from unmask.progress import counted
 from unmask.randomness import generator
 from unmask.spec import sized, within
-from unmask.training.hardware import memory_available
 
 _BATCH = 16
-_USABLE = 0.4  # share of the memory that the patches of all normal images may take
 _CANDIDATES = 10  # patches for each one that is kept, among which the coreset is chosen
 _MOST_DISTANCES = 2**25  # at a time: 128 MiB
 _USUAL, _RARE = (
@@ -161,7 +159,8 @@ def described(
     for batch in squashed(source, spec, size, unreadable, "reading normal images"):
         found.append(finite(vectors(batch.images.to(device))))
         if len(found) == 1:
-            _check_room(found[0], len(source))
+            # read, joined, and compared
+            check_room(3 * found[0].nbytes / len(found[0]) * len(source), len(source))
     return torch.cat(found), unreadable
 
 
@@ -305,13 +304,3 @@ def _farthest(vectors: Float[Tensor, "sets n d"], count: int) -> Int[Tensor, "se
         nearest = torch.minimum(nearest, squares + squares[rows][:, None] - 2 * products)
         chosen.append(nearest.argmax(1))
     return torch.stack(chosen, 1)
-
-
-def _check_room(first: Tensor, images: int) -> None:
-    needed = 3 * first.nbytes / len(first) * images  # read, joined, and compared
-    room = memory_available(torch.device("cpu"))
-    if needed > _USABLE * room:
-        raise ResourceError(
-            f"the patches of {images:,} normal images take {needed / 2**30:.1f} GiB, but only {room / 2**30:.1f} GiB of "
-            "memory are free; use fewer images, or a smaller --image-size"
-        )

@@ -99,13 +99,18 @@ def read_patches(
         maps = maps.masked_fill(torch.isin(maps, torch.tensor(ignored)), -1).short()
         classes.append(patchify(maps[:, None], patch_size))
         if len(found) == 1:
-            _check_room(found[0], classes[0], len(source))
+            size_of_one = (found[0].nbytes + classes[0].nbytes) / len(found[0])
+            check_room(size_of_one * len(source), len(source))
     grid = patch_grid(size, patch_size)
     return Patches(torch.cat(found), torch.cat(classes), grid, unreadable)
 
 
-def _check_room(vectors: Tensor, classes: Tensor, images: int) -> None:
-    needed = (vectors.nbytes + classes.nbytes) / len(vectors) * images
+def check_room(needed: float, images: int) -> None:
+    """Refuse more bytes for the patches of so many images than fit in memory.
+
+    Raises:
+        ResourceError: if they do not.
+    """
     room = memory_available(torch.device("cpu"))
     if needed > _USABLE * room:
         raise ResourceError(
