@@ -59,8 +59,9 @@ class Bar:
 
     def advance_to(self, done: int, total: int | None, state: str, *more: str) -> None:
         """Show progress; as much of `more` follows the time left as there is room for."""
-        self._progress.update(self._task, completed=done, total=total)
         task = self._progress.tasks[0]
+        task.total = total  # given to `update`, a new total would forget the speed
+        self._progress.update(self._task, completed=done)
         words = f"{state}  ETA {clock(task.time_remaining)}" if done != total else state
         room = self._progress.console.width - len(task.description) - _SHORTEST_BAR - _SHARE
         for word in more:

@@ -41,6 +41,14 @@ def test_all_fits(width: int) -> None:
     assert ("48% of peak" in line) == (width >= 120)
 
 
+def test_a_new_total_keeps_the_time_left() -> None:
+    screen, memory = terminal(80)
+    with Bar(screen.rich, "by-time", None, transient=False) as bar:
+        for done, total in [(10, 100), (38, 100), (39, 90)]:
+            bar.advance_to(done, total, "loss 0.7650")
+    assert re.search(r" 43% loss 0\.7650  ETA \d+:\d\d", last_line(memory))
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [

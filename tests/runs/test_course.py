@@ -71,7 +71,9 @@ def test_without_a_time_nothing_is_decided(images: Path, tmp_path: Path, clock: 
         lambda step: 0.5,  # slower
         lambda step: 0.2 if step < 100 else 0.4,  # another process begins
         lambda step: 0.4 if step < 100 else 0.2,  # another process ends
+        lambda step: 0.2 if step < 270 else 0.4,  # another process begins near the end
         lambda step: 6.0 if step == 0 else 0.2,  # the first step compiles
+        lambda step: 4.0 if step in (100, 200) else 0.2,  # two pauses
     ],
 )
 def test_ends_in_time_at_any_speed(
@@ -95,6 +97,18 @@ def test_the_share_that_is_done_goes_on_from_where_it_is(
     jumps = [abs(after - before) for before, after in itertools.pairwise(rates)]
     assert max(jumps[20:]) < 0.05 * max(rates)
     assert rates[-1] < 0.05 * max(rates)
+
+
+def test_a_pause_moves_the_end_by_no_more_than_its_own_time(
+    images: Path, tmp_path: Path, clock: Clock
+) -> None:
+    found, ends = Course(run_of(images, 1.0), [], 0, clock.now), list[int]()
+    for step in range(1, 101):
+        clock.now += 4.0 if step == 50 else 0.2
+        if found.due(step):
+            ends.append(int(found.decide(step)[ENDS]))
+    assert ends[1] == pytest.approx(295, abs=2)
+    assert min(ends[1:]) == pytest.approx(295 - 3.8 / 0.2, abs=2)
 
 
 def test_when_time_is_over_one_step_is_left(images: Path, tmp_path: Path, clock: Clock) -> None:

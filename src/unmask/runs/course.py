@@ -1,19 +1,23 @@
 """How far a run is, and where it ends: after a number of steps, or when its time is over.
 
 A run with a time (`Run.minutes`) begins with an estimate of its steps. After every fiftieth of them the first process
-measures how fast it was and decides again at which step the run ends. The learning rate follows the share of the run that is
+measures how fast it was and decides again at which step the run ends. It goes by the median of the last three measurements, so
+that a single pause does not move the end. The learning rate follows the share of the run that is
 done, which goes on from where it is to 1 at the new end, so it never jumps. Each decision is logged, so a resumed run
 repeats those before its checkpoint.
 """
 
 import time
 from bisect import bisect_right
+from collections import deque
+from statistics import median
 from typing import NamedTuple
 
 from unmask.runs.run import Run
 from unmask.training.distributed import everyones
 
 _DECISIONS = 50  # in a run
+_MEASUREMENTS = 3
 _ENDING = 0.004, 1.0
 """Share of the time, and at least so many seconds, that the last checkpoint and the last words take."""
 
@@ -46,6 +50,8 @@ class Course:
         """When the work began, if it had no pauses."""
         self._measured: tuple[int, float] | None = None
         """Step and time of the last decision of this process."""
+        self._seconds = deque[float](maxlen=_MEASUREMENTS)
+        """For a step, between the last decisions of this process."""
         if run.minutes is not None:
             self._repeat([line for line in lines if line["step"] <= first_step])
 
@@ -78,8 +84,8 @@ class Course:
         now, steps = time.monotonic(), self.steps
         if self._measured is not None:
             before, then = self._measured
-            each = max(now - then, 1e-9) / (step - before)
-            steps = max(step + 1, step + round(self._left(now) / each))
+            self._seconds.append(max(now - then, 1e-9) / (step - before))
+            steps = max(step + 1, step + round(self._left(now) / median(self._seconds)))
         steps, elapsed = everyones((steps, now - self._began))[0]
         self._measured = step, now
         self._decisions.append(_Decision(step, self.done(step), steps))
@@ -99,6 +105,11 @@ class Course:
         images = self._run.recipe.batch_size
         worked += sum(images / line["images_per_second"] for line in lines if line["step"] > at)
         self._began -= worked
+
+
+def end_of(run: Run, lines: list[dict[str, float]]) -> int:
+    """The step at which a run with these lines of the log ends, as decided last."""
+    return next((int(line[ENDS]) for line in reversed(lines) if ENDS in line), run.steps)
 
 
 def seconds_left(minutes: float, began: float, now: float) -> float:
