@@ -105,13 +105,13 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def number_of(count: int, noun: str) -> str:
+def number_of(count: float, noun: str, ending: str = "s") -> str:
     """A number with its noun, in the plural except for one.
 
-    >>> number_of(1, "block"), number_of(1200, "image")
-    ('1 block', '1,200 images')
+    >>> number_of(1, "block"), number_of(1200, "image"), number_of(2, "process", "es")
+    ('1 block', '1,200 images', '2 processes')
     """
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{ending}"
 
 
 def listed(words: Iterable[str], most: int = 6) -> str:

@@ -61,7 +61,7 @@ def test_demo(unmask: Unmask, short: None) -> None:
     for name in ("table.md", "results.json", "loss.png", "sheet.png", "run"):
         assert f"{out / name} " in said.out
         assert (out / name).exists()
-    assert said.out.endswith("unmask pretrain FOLDER_OF_IMAGES")
+    assert said.out.endswith("unmask pretrain FOLDER_OF_IMAGES --minutes 20")
 
     rows = json.loads((out / "results.json").read_text())
     arms = {(row["method"], row["encoder"]) for row in rows}

@@ -34,6 +34,8 @@ def test_a_recipe_of_one_s_own_gets_as_many_epochs_as_fit(unmask: Unmask, images
     assert tiny.newest(folder).info.step == len(lines) == decided[-1][ENDS]
     again = unmask("pretrain", "--resume", "run")
     assert f"run is finished: {len(lines):,} of {len(lines):,} steps are done" in again.out
+    assert f"0.15 minutes, {len(lines):,} steps of 4 images" in folder.report.read_text()
+    assert f"images in batches of 4, {len(lines):,} steps in all" in unmask("doctor", "run").out
 
 
 @pytest.mark.slow

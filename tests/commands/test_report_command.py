@@ -190,8 +190,9 @@ def test_an_evaluation_is_shown_with_its_command(
     unmask: Unmask, classes: Path, recipe: list[str]
 ) -> None:
     pretrained(unmask, classes, recipe, "run")
-    assert unmask("evaluate", "run", classes, "--seeds", "1").status == 0
-    assert unmask("report", "run").status == 0
+    said = unmask("evaluate", "run", classes, "--seeds", "1")
+    assert said.status == 0
+    assert f"written: {Path('run/report.html')}" in said.out
     text = words_of(Path("run/report.html").read_text())
     (scores,) = Path("run/evaluations").glob("*.json")
     verdicts = json.loads(scores.read_text())["verdicts"]

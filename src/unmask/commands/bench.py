@@ -12,7 +12,7 @@ from unmask.console.output import console, flops, gib, notes, other_recipes
 from unmask.contracts import ImageSource, Size
 from unmask.data.annotated import pictures_alone
 from unmask.data.kinds import find_source
-from unmask.errors import SettingsError
+from unmask.errors import SettingsError, number_of
 from unmask.recipes import RECIPES, Recipe, choose_recipe, find_recipe
 from unmask.runs.bench import bench
 from unmask.runs.bottleneck import Bench, StepSpeed
@@ -123,7 +123,7 @@ def _say(result: Bench, source: ImageSource | None) -> None:
     if result.loader and result.together and source:
         console.result(
             f"loading   {result.loader.images_per_second:,.0f} images/s by itself, with "
-            f"{result.loader.workers} loading processes, from {source.where}\n"
+            f"{number_of(result.loader.workers, 'loading process', 'es')}, from {source.where}\n"
             f"together  {result.together.images_per_second:,.0f} images/s; "
             f"{result.together.waiting:.1%} of the time is spent waiting for images"
         )

@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> int:
     console.result(f"\nwritten in {duration(time.perf_counter() - started)}:")
     for file, what in files.items():
         console.result(f"  {file}  {what}")
-    console.result("\nnext, use your own images:\n  unmask pretrain FOLDER_OF_IMAGES")
+    console.result("\nnext, use your own images:\n  unmask pretrain FOLDER_OF_IMAGES --minutes 20")
     return 0
 
 

@@ -31,7 +31,9 @@ from unmask.evaluation.protocols import (
     Question,
 )
 from unmask.recipes import Transfer
+from unmask.report.again import write_again
 from unmask.runs.batches import Images
+from unmask.runs.folder import RunFolder
 from unmask.spec import within
 
 _SEEDS = 3
@@ -141,9 +143,10 @@ def main(arguments: list[str]) -> int:
 
     written = write_comparison(judged, path) if len(judged) > 1 else write_scores(judged[0], path)
     written += [path for one in judged for path in write_fitted(one)]
+    written += _report(paths, path)
     if not args.json:
-        for path in written:
-            console.print(f"written: {path}")
+        for each in written:
+            console.print(f"written: {each}")
         say_verdicts(judged)
     return 0
 
@@ -162,7 +165,17 @@ def _dense(args: Arguments, paths: list[str], data: str, path: Path, command: st
     )
     result = dense_result(rows, paths[0], data, command)
     finish_dense(rows, result, path, args.json)
+    if not args.json:
+        for each in _report(paths, path):
+            console.print(f"written: {each}")
     return 0
+
+
+def _report(paths: list[str], scores: Path) -> list[Path]:
+    """The page of the run, written again if the scores lie in its folder."""
+    folder = RunFolder(paths[0])
+    inside = scores.parent == folder.evaluations
+    return [folder.report] if inside and write_again(folder) else []
 
 
 def _say(judged: list[Judged]) -> None:

@@ -164,7 +164,7 @@ def say_shared_memory(run: Run, source: ImageSource) -> None:
     if free is None or (needed := shared_memory_needed(run, source)) <= free:
         return
     console.warn(
-        f"{_loading(run.hardware.workers)} {'holds' if run.hardware.workers == 1 else 'hold'} about {gib(needed)} in /dev/shm, which has {gib(free)} free; "
+        f"{number_of(run.hardware.workers, 'loading process', 'es')} {'holds' if run.hardware.workers == 1 else 'hold'} about {gib(needed)} in /dev/shm, which has {gib(free)} free; "
         "enlarge it (docker run --shm-size=8g), or use fewer --workers, or --workers 0"
     )
 
@@ -178,17 +178,13 @@ def _batch(batch_size: int, hardware: Hardware) -> str:
     return words + (f" in {pieces} micro-batches of {hardware.micro_batch}" if pieces > 1 else "")
 
 
-def _loading(workers: int) -> str:
-    return f"{workers} loading process{'' if workers == 1 else 'es'}"
-
-
 def _machine(hardware: Hardware) -> str:
     sharing = " sharing one model" if hardware.shard else ""
     each = f"{hardware.processes} processes{sharing}, each " if hardware.processes > 1 else ""
     scaled = " with a scaled loss" if hardware.precision == "float16" else ""
     return (
         f"{each}{hardware.device}, {hardware.precision}{scaled}, {number_of(hardware.threads, 'thread')}, "
-        f"{_loading(hardware.workers)}{', JPEGs decoded on the GPU' if hardware.decode == 'gpu' else ''}"
+        f"{number_of(hardware.workers, 'loading process', 'es')}{', JPEGs decoded on the GPU' if hardware.decode == 'gpu' else ''}"
     )
 
 

@@ -18,6 +18,7 @@ from unmask.objectives.mae import MAE, Visible
 from unmask.randomness import generator
 from unmask.recipes import Recipe
 from unmask.recipes.by_time import batch_for
+from unmask.runs.course import end_of
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 from unmask.training.checkpoint import fill
@@ -33,7 +34,9 @@ def examine_images(
 ) -> list[Finding]:
     """What may be wrong with images for a recipe; the worst first."""
     found = pictures.looked_at(source, recipe.image_size, statistics)
-    return sorted_findings([*_of_images(found, recipe, statistics), *_amount(recipe, len(source))])
+    steps = recipe.epochs * len(source) / recipe.batch_size
+    findings = [*_of_images(found, recipe, statistics), *_amount(recipe, len(source), steps)]
+    return sorted_findings(findings)
 
 
 def examine_run(run: Run, folder: RunFolder, source: ImageSource | None) -> list[Finding]:
@@ -43,7 +46,8 @@ def examine_run(run: Run, folder: RunFolder, source: ImageSource | None) -> list
     found = None
     if source is not None and isinstance(recipe, Recipe):
         found = pictures.looked_at(source, recipe.image_size, run.statistics)
-        findings += [*_of_images(found, recipe, run.statistics), *_amount(recipe, run.images)]
+        findings += _of_images(found, recipe, run.statistics)
+        findings += _amount(recipe, run.images, end_of(run, lines))
     guesses = None
     if isinstance(recipe, Recipe):
         of_weights, guesses = _of_weights(run, folder, found, too_early=log.too_early(lines))
@@ -112,9 +116,9 @@ def _few(images: Shaped[Tensor, "b c h w"]) -> Shaped[Tensor, "f c h w"]:
     return images[torch.linspace(0, len(images) - 1, count).long()]
 
 
-def _amount(recipe: Recipe, images: int) -> list[Finding]:
-    """The number of images against batch and epochs."""
-    batch, steps = recipe.batch_size, recipe.epochs * images / recipe.batch_size
+def _amount(recipe: Recipe, images: int, steps: float) -> list[Finding]:
+    """The number of images against batch and steps."""
+    batch = recipe.batch_size
     seen = f"{images:,} images in batches of {batch:,}, {steps:,.0f} steps in all"
     if batch <= images:
         return [Finding("fine", "number of images", seen)]

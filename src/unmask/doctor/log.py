@@ -8,6 +8,7 @@ from unmask.doctor.finding import Finding
 from unmask.recipes import Recipe
 from unmask.recipes.by_time import peak
 from unmask.runs.collapse import collapse
+from unmask.runs.course import end_of
 from unmask.runs.run import Run
 from unmask.training.logbook import LOADING_MATTERS
 from unmask.training.optimizers import AdamW
@@ -158,7 +159,12 @@ def waiting(lines: Lines) -> list[Finding]:
 
 def of_log(run: Run, lines: Lines) -> list[Finding]:
     """The checks that need the log alone."""
-    findings = [diverged(lines), stable(lines), *collapsed(lines, run.steps), *waiting(lines)]
+    findings = [
+        diverged(lines),
+        stable(lines),
+        *collapsed(lines, end_of(run, lines)),
+        *waiting(lines),
+    ]
     if isinstance(run.recipe, Recipe):
         findings += rate(run.recipe)
     return findings

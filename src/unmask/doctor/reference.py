@@ -16,7 +16,7 @@ from unmask.files import read_json
 from unmask.masking import count_visible
 from unmask.objectives import MAE
 from unmask.recipes import Recipe
-from unmask.runs.course import ENDS
+from unmask.runs.course import end_of
 from unmask.runs.run import Run
 from unmask.targets import NormalizedPixels
 
@@ -72,7 +72,7 @@ def curve_of(run: Run, lines: Lines) -> Curve | None:
     recipe = run.recipe
     if not isinstance(recipe, Recipe) or not isinstance(recipe.objective, MAE):
         return None
-    steps = next((int(line[ENDS]) for line in reversed(lines) if ENDS in line), run.steps)
+    steps = end_of(run, lines)
     if not isinstance(recipe.objective.target, NormalizedPixels) or steps < POINTS:
         return None
     grid = recipe.encoder_grid()

@@ -74,7 +74,7 @@ def page(one: Recorded, *, is_training: bool = False) -> str:
         job=run.job.command,
         remarks=remarks(run, folder, curves, is_training=is_training),
         command=command,
-        plan=_plan(run),
+        plan=_plan(run, curves),
         charts=[(chart.title, svg_of(chart)) for chart in charts(curves) if curves.buckets],
         scores=_tables(one),
         set_aside=set_aside(folder),
@@ -195,7 +195,7 @@ def _compressed(content: bytes) -> bytes:
     return file.getvalue()
 
 
-def _plan(run: Run) -> list[Row]:
+def _plan(run: Run, curves: Curves) -> list[Row]:
     """The plan of a run, a row for each part."""
     recipe, hardware, statistics = run.recipe, run.hardware, run.statistics
     rows: list[Row] = [("recipe", run.recipe_name)]
@@ -214,11 +214,14 @@ def _plan(run: Run) -> list[Row]:
         if part in kinds
     ]
     each = ", ".join
+    length = epochs_in_words(recipe.epochs)
+    if run.minutes is not None:
+        length = number_of(run.minutes, "minute")
     rows += [
         ("initial weights", run.init or f"random, seed {run.seed}"),
         (
             "data",
-            f"{run.images:,} images of {_count(run.channels, 'channel')} in {_place(run.data)}",
+            f"{run.images:,} images of {number_of(run.channels, 'channel')} in {_place(run.data)}",
         ),
         ("crops", f"{Size(*recipe.image_size)} pixels"),
         (
@@ -228,21 +231,17 @@ def _plan(run: Run) -> list[Row]:
         ),
         (
             "training",
-            f"{epochs_in_words(recipe.epochs)}, {run.steps:,} steps of {recipe.batch_size:,} images, learning rate up to "
+            f"{length}, {curves.ends or run.steps:,} steps of {recipe.batch_size:,} images, learning rate up to "
             f"{recipe.schedule.peak(recipe.batch_size):.3g}",
         ),
         (
             "machine",
-            f"{hardware.device}, {hardware.precision}, {_count(hardware.processes, 'process', 'es')}, "
-            f"{_count(hardware.threads, 'thread')}, {_count(hardware.workers, 'loading process', 'es')}",
+            f"{hardware.device}, {hardware.precision}, {number_of(hardware.processes, 'process', 'es')}, "
+            f"{number_of(hardware.threads, 'thread')}, {number_of(hardware.workers, 'loading process', 'es')}",
         ),
         ("versions", f"unmask {run.unmask_version}, torch {run.torch_version}"),
     ]
     return rows
-
-
-def _count(number: int, noun: str, plural: str = "s") -> str:
-    return f"{number:,} {noun}{plural if number != 1 else ''}"
 
 
 def _place(data: AnySource) -> str:
