@@ -20,7 +20,7 @@ from reference.dense import WRITERS, Thing, coco, picture, write_coco
 from runs import tiny
 
 import unmask as package
-from unmask.console import train
+from unmask.console import hardware, train
 from unmask.errors import RunError
 from unmask.runs import plan
 from unmask.runs.folder import RunFolder
@@ -274,6 +274,51 @@ def test_activations_are_computed_again_where_memory_asks_for_it(
     )
     assert refused.status == 1
     assert "--micro-batch 1 would fit" in refused.err or "choose a smaller recipe" in refused.err
+
+
+@pytest.mark.parametrize("is_short", [True, False])
+def test_a_trial_that_runs_out_of_memory_is_made_again_with_less(
+    tmp_path: Path, unmask: Unmask, monkeypatch: pytest.MonkeyPatch, is_short: bool
+) -> None:
+    WRITERS["maps"](tmp_path / "data")
+    trials: list[bool] = []
+
+    def trial(module: Any, *others: Any) -> Any:
+        trials.append(module.saves_memory)
+        if not module.saves_memory:
+            words = "CUDA out of memory" if is_short else "a kernel failed"
+            raise torch.OutOfMemoryError(words) if is_short else RuntimeError(words)
+        return plan.trial(module, *others)
+
+    monkeypatch.setattr(hardware, "trial", trial)
+    if is_short:
+        said = tuned(unmask, "maps", tmp_path / "run", tmp_path / "data")
+        assert "activations of blocks are computed again in the backward pass" in said
+        assert trials == [False, True]
+    else:
+        with pytest.raises(RuntimeError, match="a kernel failed"):
+            tuned(unmask, "maps", tmp_path / "run", tmp_path / "data")
+        assert trials == [False]
+
+
+def test_batches_that_no_memory_mends_are_measured_once(
+    tmp_path: Path, unmask: Unmask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    WRITERS["maps"](tmp_path / "data")
+    trials: list[bool] = []
+
+    def trial(module: Any, *others: Any) -> Any:
+        trials.append(module.saves_memory)
+        return plan.trial(module, *others)
+
+    monkeypatch.setattr(hardware, "trial", trial)
+    said = unmask(
+        "finetune", "scratch", tmp_path / "data", "--recipe", RECIPES["maps"], *QUICK, *SMALL, *PARTS["maps"],
+        "--micro-batch", "1", "task.head.norm:batch",
+    )  # fmt: skip
+    assert said.status == 1
+    assert "batch normalisation needs at least 4 images at a time" in said.err
+    assert trials == [False]
 
 
 def memory_of(root: Path, saves_memory: bool, images: int) -> int:

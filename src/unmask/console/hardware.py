@@ -24,6 +24,7 @@ from unmask.training.hardware import (
     best_workers,
     cores,
     find_device,
+    out_of_memory,
 )
 from unmask.training.step_cost import Cost
 from unmask.traits import Recomputing
@@ -209,19 +210,31 @@ def fitted(
         SettingsError: if the module needs more images at a time than fit, or than are wanted.
     """
 
+    batch_size = run.recipe.batch_size
+
     def attempt() -> tuple[Cost, Hardware]:
         cost = _measured(module, run, source)
-        hardware = _fitting_part(cost, run.recipe.batch_size, wanted, run.hardware)
-        check_parts(module, hardware, run.recipe.batch_size)
-        return cost, hardware
+        return cost, _fitting_part(cost, batch_size, wanted, run.hardware)
 
+    can_recompute = isinstance(module, Recomputing) and not module.saves_memory
     try:
-        return attempt()
-    except (ResourceError, SettingsError):
-        if not isinstance(module, Recomputing) or module.saves_memory:
-            raise
-        module.saves_memory = True
         cost, hardware = attempt()
+    except (ResourceError, RuntimeError) as error:
+        if not can_recompute or not (isinstance(error, ResourceError) or out_of_memory(error)):
+            raise
+    else:
+        is_cut = wanted is None and hardware.micro_batch * hardware.processes < batch_size
+        try:
+            check_parts(module, hardware, batch_size)
+        except SettingsError:  # what fits may be too few images at a time for the module
+            if not can_recompute or not is_cut:
+                raise
+        else:
+            return cost, hardware
+    assert isinstance(module, Recomputing)
+    module.saves_memory = True
+    cost, hardware = attempt()
+    check_parts(module, hardware, batch_size)
     console.print(
         "memory    activations of blocks are computed again in the backward pass, because they would not fit"
     )
