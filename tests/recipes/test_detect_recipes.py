@@ -1,6 +1,7 @@
 """Detection recipes: the published numbers, and the rate of every group at named steps."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ import torch
 from unmask.annotations import ObjectLabels
 from unmask.channels import IMAGENET
 from unmask.data.scaled_views import FittedImage, ScaleJitter
+from unmask.encoders.vit import VIT_B16, VIT_H14, VIT_TI16, ViT
+from unmask.recipes import MANY, choose_dense
 from unmask.recipes.detect import NAMED
 from unmask.tasks.detect import Detect
 from unmask.training.parameter_groups import layer_groups, set_rates
@@ -97,3 +100,19 @@ def test_every_recipe_has_a_source_and_a_score(name: str) -> None:
     assert len(named.source) > 3
     assert len(named.expected) > 10
     assert math.isfinite(named.recipe.schedule.peak(named.recipe.batch_size))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "images", "name"),
+    [
+        (VIT_H14, MANY, "detect-h16"),
+        (VIT_B16, MANY, "detect-b16"),
+        (VIT_H14, MANY - 1, "detect-small"),
+        (VIT_TI16, 40, "detect-mini"),
+        (replace(VIT_H14, depth=31), MANY, "detect-small"),
+    ],
+)
+def test_many_images_get_the_published_recipe_of_their_encoder(
+    encoder: ViT, images: int, name: str
+) -> None:
+    assert choose_dense(encoder, ObjectLabels(names=("a",), masks=False), images) == name

@@ -25,6 +25,7 @@ from unmask.data.noise import WHOLE
 from unmask.errors import SettingsError, number_of, typed
 from unmask.formats.model import ModelSpec
 from unmask.recipes import (
+    MANY,
     TRANSFERS,
     Transfer,
     choose_dense,
@@ -85,6 +86,8 @@ def _chosen(spec: ModelSpec | None, source: ImageSource) -> tuple[str, Transfer]
     )
     if not is_dense(kind):
         return name, replace(recipe, encoder=spec.encoder, image_size=spec.image_size)
+    if len(source) >= MANY and recipe.encoder.fits(spec.encoder, any_patches=True):
+        return name, recipe
     return name, with_encoder(recipe, spec)
 
 

@@ -95,9 +95,11 @@ class ViT:
         check_width(self.embed_dim)
         check_heads(self.embed_dim, self.num_heads)
 
-    def fits(self, weights: "ViT") -> bool:
-        """Whether weights of another encoder have this shape; `position_resampling` may differ."""
-        return replace(weights, position_resampling=self.position_resampling) == self
+    def fits(self, weights: "ViT", *, any_patches: bool = False) -> bool:
+        """Whether weights of another encoder have this shape; `position_resampling` may differ, and the patch size if asked."""
+        patch_size = self.patch_size if any_patches else weights.patch_size
+        same = replace(weights, position_resampling=self.position_resampling, patch_size=patch_size)
+        return same == self
 
     def build(self, image_size: Size, channels: int, statistics: Statistics) -> "VisionTransformer":
         """The module, initialised from torch's global generator."""

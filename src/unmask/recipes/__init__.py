@@ -27,7 +27,7 @@ from unmask.recipes.tokenizer import TOKENIZERS, Tokenizing
 
 T = TypeVar("T")
 
-_MANY = 20_000
+MANY = 20_000
 """Images from which on the published recipes for detection and segmentation are chosen."""
 
 RECIPES: dict[str, Named[Recipe]] = {**_MAE, **_FAST, **_BEIT, **_AIM, **_LATENT, **_DINO, **_MOCO3}
@@ -37,6 +37,7 @@ TRANSFERS: dict[str, Named[Transfer]] = {**_CLASSIFY, **_SEGMENT, **_DETECT}
 """All fine-tuning recipes by their public names."""
 
 __all__ = [
+    "MANY",
     "RECIPES",
     "TOKENIZERS",
     "TRANSFERS",
@@ -138,12 +139,17 @@ def choose_transfer(encoder: ViT) -> str:
 def choose_dense(encoder: ViT | None, annotations: AnyAnnotations, images: int) -> str:
     """The name of the recipe for class maps or objects of so many images: a small one, or of many images the published one.
 
-    `encoder` is the one to start from; None for an encoder with random weights.
+    `encoder` is the one to start from; None for an encoder with random weights. The published recipe may have other patches:
+    those of weights are then resampled.
     """
     detects = isinstance(annotations, ObjectLabels)
     known = _DETECT if detects else _SEGMENT
-    same = [name for name, named in known.items() if encoder and named.recipe.encoder.fits(encoder)]
-    if same and images >= _MANY:
+    same = [
+        name
+        for name, named in known.items()
+        if encoder and named.recipe.encoder.fits(encoder, any_patches=True)
+    ]
+    if same and images >= MANY:
         return same[0]
     is_small = encoder is None or encoder.embed_dim <= VIT_TI16.embed_dim
     if detects:

@@ -110,11 +110,10 @@ def with_patches_of(found: Found, recipe: Transfer) -> Found:
 
     So ViT-H/14 becomes the ViT-H/16 of `detect-h16`. All other weights are given back as they are.
     """
-    size = recipe.encoder.patch_size
-    wanted = replace(found.weights.spec.encoder, patch_size=size)
-    if not issubclass(recipe.task.needs, DENSE) or not recipe.encoder.fits(wanted):
+    fits = recipe.encoder.fits(found.weights.spec.encoder, any_patches=True)
+    if not issubclass(recipe.task.needs, DENSE) or not fits:
         return found
-    return found._replace(weights=repatched(found.weights, size))
+    return found._replace(weights=repatched(found.weights, recipe.encoder.patch_size))
 
 
 def start_from(found: Found, recipe: Recipe, statistics: ChannelStatistics) -> Start:
