@@ -16,7 +16,7 @@ import torch
 from commands.pages import words_of
 from commands.said import Unmask
 from PIL import Image
-from reference.dense import WRITERS, Thing, coco, picture, write_coco
+from reference.dense import WRITERS, Thing, coco, picture, write_coco, write_map
 from runs import tiny
 
 import unmask as package
@@ -230,7 +230,7 @@ def test_frozen_protocols_on_class_maps(tmp_path: Path, unmask: Unmask) -> None:
     assert said.status == 0, said.err
     assert all(words in said.out for words in ("pretrained", "random init", "raw pixels", "mIoU"))
     assert "protocol knn: pictures and maps squashed to 16 x 16" in said.out
-    assert unmask("report", out).status == 0
+    assert "verdict" not in said.out  # two test pictures tell nothing
     page = words_of((out / "report.html").read_text())
     assert "mIoU" in page[page.index("test images of") :]
     (file,) = (out / "evaluations").glob("knn-*.json")
@@ -245,10 +245,44 @@ def test_frozen_protocols_on_class_maps(tmp_path: Path, unmask: Unmask) -> None:
     assert alone.status == 0, alone.err
     (row,) = json.loads(alone.raw)["scores"]
     assert 0 <= row["mean_iou"] <= 1
+    shutil.copytree(out, tmp_path / "other")
+    several = ["--encoders", f"{out},{tmp_path / 'other'}", "--out", "both.json", "--threads", "1"]
+    both = unmask("evaluate", data, *several)
+    assert both.status == 0, both.err
+    assert all(f"encoder {root}" in both.out for root in (out, tmp_path / "other"))
+    one, other = json.loads(Path("both.json").read_text())["encoders"]
+    assert one["scores"][0]["mean_iou"] == stored["scores"][0]["mean_iou"]
+    assert [score["accuracy"] for score in other["scores"]] == [
+        score["accuracy"] for score in one["scores"]
+    ]
     wrong = unmask("evaluate", out, data, "--protocol", "finetune")
     assert "--protocol finetune is not for class maps" in wrong.err
     wrong = unmask("evaluate", out, "digits", "--protocol", "capi-knn")
     assert "--protocol capi-knn is for pictures with class maps, and digits has none" in wrong.err
+
+
+def test_class_maps_end_with_a_verdict(tmp_path: Path, unmask: Unmask) -> None:
+    """Pictures of one colour each: its class is read off raw pixels, so the encoder gains nothing over them."""
+    data, out = tmp_path / "data", tmp_path / "run"
+    for split, count in (("train", 8), ("test", 12)):
+        for number in range(count):
+            file, map_file = (data / split / part / f"{number}.png" for part in ("images", "masks"))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (20, 10), (60 + 120 * (number % 2),) * 3).save(file)
+            write_map(map_file, np.full((10, 20), number % 2))
+    tuned(unmask, "maps", out, data)
+    said = unmask("evaluate", out, data, "--threads", "1")
+    assert said.status == 0, said.err
+    (file,) = (out / "evaluations").glob("knn-*.json")
+    verdicts = json.loads(file.read_text())["verdicts"]
+    assert [one["control"] for one in verdicts] == ["random initialisation", "raw pixels"]
+    for one in verdicts:
+        assert f"verdict {one['words']}" in said.out
+        assert one["low"] <= one["difference"] <= one["high"]
+        assert one["images"] == 12
+    assert verdicts[1]["outcome"] == "no difference shown"
+    page = words_of((out / "report.html").read_text())
+    assert verdicts[1]["words"] in page
 
 
 @pytest.mark.parametrize("kind", ["maps", "coco"])

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
+from sklearn.metrics import jaccard_score
 
 from unmask.evaluation.frozen import PRETRAINED, RANDOM, RAW, Row
-from unmask.evaluation.verdict import paired_interval, verdicts
+from unmask.evaluation.verdict import bootstrap_interval, paired_interval, verdicts
 
 
 @dataclass(frozen=True)
@@ -104,3 +106,52 @@ def test_every_amount_of_labels_has_a_verdict() -> None:
 def test_no_verdict_without_single_classes_or_for_other_images() -> None:
     several = row(RANDOM, [1, 0])._replace(right=())
     assert verdicts([row(PRETRAINED, [1, 0]), several, row(RAW, [1, 0, 1])]) == []
+
+
+def class_maps(images: int, seed: int) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+    """True classes [images pixels], and those that two classifiers say; the first is better."""
+    random = np.random.default_rng(seed)
+    truth = random.integers(0, 3, size=(images, 40))
+    said = [
+        np.where(random.random(truth.shape) < share, truth, random.integers(0, 3, truth.shape))
+        for share in (0.6, 0.5)
+    ]
+    return truth, said
+
+
+def counts_of(truth: NDArray[np.int64], said: NDArray[np.int64]) -> torch.Tensor:
+    """By loops: for each image and class, the pixels that are right, true, and predicted."""
+    counts = torch.zeros(len(truth), 3, 3, dtype=torch.long)
+    for image, (actual, predicted) in enumerate(zip(truth, said, strict=True)):
+        for one, other in zip(actual.tolist(), predicted.tolist(), strict=True):
+            counts[image, 0, one] += one == other
+            counts[image, 1, one] += 1
+            counts[image, 2, other] += 1
+    return counts
+
+
+def test_the_interval_of_mean_iou_is_scipys_percentile_bootstrap() -> None:
+    """The ends of two runs of a bootstrap differ by its own error, a twentieth of the width."""
+    truth, (ours, theirs) = class_maps(30, 0)
+
+    def difference(rows: NDArray[np.int64]) -> float:
+        actual = truth[rows].ravel()
+        first, second = (
+            jaccard_score(actual, said[rows].ravel(), average="macro") for said in (ours, theirs)
+        )
+        return float(first - second)
+
+    found = bootstrap_interval(counts_of(truth, ours), counts_of(truth, theirs))
+    expected = bootstrap(
+        (np.arange(30),), difference, n_resamples=1000, method="percentile", vectorized=False,
+        random_state=np.random.default_rng(1),
+    ).confidence_interval  # fmt: skip
+    width = expected.high - expected.low
+    assert found == pytest.approx((expected.low, expected.high), abs=width / 10)
+    assert found[0] < difference(np.arange(30)) < found[1]
+
+
+def test_equal_class_maps_have_no_difference() -> None:
+    truth, (ours, _) = class_maps(12, 2)
+    counts = counts_of(truth, ours)
+    assert bootstrap_interval(counts, counts) == (0.0, 0.0)

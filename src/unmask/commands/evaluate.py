@@ -13,7 +13,7 @@ from unmask.console.comparison import comparison_tables, say_comparison, write_c
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.judged import Evaluation, Judged
 from unmask.console.judging import EvaluationRequest, all_judged
-from unmask.console.judging_dense import dense_result, evaluate_dense, finish_dense
+from unmask.console.judging_dense import evaluate_dense, finish_dense, say_dense_verdicts
 from unmask.console.output import check_writable, console
 from unmask.console.scores import (
     place_of_scores,
@@ -153,21 +153,23 @@ def main(arguments: list[str]) -> int:
 
 def _dense(args: Arguments, paths: list[str], data: str, path: Path, command: str) -> int:
     """Scores on class maps."""
-    if len(paths) > 1:
-        raise SettingsError("class maps are for one encoder at a time; leave out --encoders")
-    rows = evaluate_dense(
-        paths[0],
-        ignoring(find_source(data, "maps"), args.ignore),
-        args.protocol,
-        seed=args.seed,
-        controls="none" if args.control == "none" else "all",
-        device=args.device,
-    )
-    result = dense_result(rows, paths[0], data, command)
-    finish_dense(rows, result, path, args.json)
+    every = {
+        encoder: evaluate_dense(
+            encoder,
+            ignoring(find_source(data, "maps"), args.ignore),
+            args.protocol,
+            seed=args.seed,
+            controls="none" if args.control == "none" else "all",
+            device=args.device,
+        )
+        for encoder in paths
+    }
+    finish_dense(every, data, command, path, args.json)
+    written = [path, *_report(paths, path)]
     if not args.json:
-        for each in _report(paths, path):
+        for each in written:
             console.print(f"written: {each}")
+        say_dense_verdicts(every)
     return 0
 
 

@@ -125,7 +125,7 @@ class Judged(NamedTuple):
             "largest_class": self.majority,
             "left_out": len(self.unreadable),
             "scores": [_figures(row) for row in self.rows],
-            "verdicts": [_verdict(one) for one in self.verdicts],
+            "verdicts": [verdict_json(one) for one in self.verdicts],
         }
 
     @property
@@ -171,7 +171,8 @@ def _figures(row: Row) -> dict[str, Any]:
     }
 
 
-def _verdict(one: Verdict) -> dict[str, Any]:
+def verdict_json(one: Verdict) -> dict[str, Any]:
+    """A verdict for JSON, with its sentence."""
     return {**asdict(one), "outcome": one.outcome, "words": one.words}
 
 

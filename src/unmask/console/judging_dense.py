@@ -9,6 +9,7 @@ from rich.table import Table
 
 from unmask.annotations import ClassMaps
 from unmask.console.bars import progress_on
+from unmask.console.judged import verdict_json
 from unmask.console.output import console, loaded, matched, notes, say_left_out, writing
 from unmask.console.scores import write_json
 from unmask.data import AnySource
@@ -17,6 +18,7 @@ from unmask.data.labelled import open_labelled, with_channels
 from unmask.errors import SettingsError, did_you_mean
 from unmask.evaluation.dense import DenseRow, dense_rows
 from unmask.evaluation.dense_protocols import DENSE_PROTOCOLS
+from unmask.evaluation.verdict import dense_verdicts
 from unmask.spec import to_json
 
 
@@ -62,8 +64,9 @@ def evaluate_dense(
         return list(rows)
 
 
-def say_dense(rows: list[DenseRow]) -> None:
+def say_dense(encoder: str, rows: list[DenseRow]) -> None:
     """Print a table of the scores, and the protocol in words."""
+    console.print(f"encoder   {encoder}")
     table = Table("encoder", "features", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("mIoU", "pixels right", "setting"):
         table.add_column(name, justify="right")
@@ -102,16 +105,28 @@ def dense_result(rows: list[DenseRow], encoder: str, data: str, command: str) ->
         "chance": first.chance,
         "test_images": first.images,
         "scores": scores,
+        "verdicts": [verdict_json(one) for one in dense_verdicts(rows)],
     }
 
 
-def finish_dense(rows: list[DenseRow], result: dict[str, Any], path: Path, as_json: bool) -> None:
-    """Print and write."""
+def finish_dense(
+    every: dict[str, list[DenseRow]], data: str, command: str, path: Path, as_json: bool
+) -> None:
+    """Print and write the scores of one encoder or several."""
+    results = [dense_result(rows, encoder, data, command) for encoder, rows in every.items()]
+    result = results[0] if len(results) == 1 else {"encoders": results}
     if as_json:
         print(json.dumps(result, indent=1))
     else:
-        say_dense(rows)
+        for encoder, rows in every.items():
+            say_dense(encoder, rows)
     with writing(path):
         write_json(path, result)
-    if not as_json:
-        console.print(f"written: {path}")
+
+
+def say_dense_verdicts(every: dict[str, list[DenseRow]]) -> None:
+    """Print whether each encoder is better than its controls."""
+    for encoder, rows in every.items():
+        name = f"{encoder}: " if len(every) > 1 else ""
+        for verdict in dense_verdicts(rows):
+            console.result(f"verdict   {name}{verdict.words}")

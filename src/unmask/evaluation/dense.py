@@ -38,6 +38,14 @@ from unmask.tasks.class_maps_score import ClassMapsScoring, MeanIoU
 Controls = Literal["all", "none"]
 
 
+class Scored(NamedTuple):
+    """The score on test pictures."""
+
+    score: MeanIoU
+    counts: Int[Tensor, "n 3 classes"]
+    """For each picture the pixels of each class that are right, that are true, and that are predicted."""
+
+
 class DenseRow(NamedTuple):
     """The score of one arm under a protocol."""
 
@@ -50,6 +58,8 @@ class DenseRow(NamedTuple):
     stamp: str
     """The whole protocol in words."""
     seconds: float
+    counts: Int[Tensor, "n 3 classes"]
+    """As in `Scored`."""
 
 
 class Chosen(NamedTuple):
@@ -98,9 +108,9 @@ def dense_rows(
             for source in (train, test)
         )
         train_patches, test_patches = read
-        score, chosen = scored(protocol, train_patches, test_patches, kind, seed)
+        (score, counts), chosen = scored(protocol, train_patches, test_patches, kind, seed)
         seconds = time.perf_counter() - started
-        yield DenseRow(arm, feature, score, chosen.words, stamp, seconds)
+        yield DenseRow(arm, feature, score, chosen.words, stamp, seconds, counts)
 
 
 def _arms(
@@ -117,7 +127,7 @@ def _arms(
 
 def scored(
     protocol: DenseProtocol, train: Patches, test: Patches, kind: ClassMaps, seed: int
-) -> tuple[MeanIoU, Chosen]:
+) -> tuple[Scored, Chosen]:
     """The score on test patches with settings chosen on held-out training pictures, and these settings."""
     images = len(train.vectors)
     held_out = held_out_rows(np.arange(images), protocol.held_out, seed)
@@ -126,7 +136,8 @@ def scored(
     if len(candidates) > 1 and len(held) and len(rest):
         fitting, choosing = _standardised(train.rows(rest), train.rows(held))
         scores = [
-            score.mean_iou for score in _scores(protocol, candidates, fitting, choosing, kind, seed)
+            each.score.mean_iou
+            for each in _scores(protocol, candidates, fitting, choosing, kind, seed)
         ]
         candidates = [candidates[int(np.argmax(scores))]]
     train, test = _standardised(train, test)
@@ -159,7 +170,7 @@ def _scores(
     test: Patches,
     kind: ClassMaps,
     seed: int,
-) -> Iterator[MeanIoU]:
+) -> Iterator[Scored]:
     """The score of each candidate; neighbours are looked up once for each distance."""
     classes, queries = len(kind.names), test.vectors.flatten(0, 1)
     usable = _usable(train, classes, protocol.most_patches, seed)
@@ -232,12 +243,15 @@ def _spread(protocol: DenseProtocol, scores: Tensor, test: Patches) -> Int[Tenso
     return stacked.movedim(3, 2).flatten(3).flatten(0, 2)
 
 
-def _counted(found: Int[Tensor, "m pixels"], test: Patches, kind: ClassMaps) -> MeanIoU:
+def _counted(found: Int[Tensor, "m pixels"], test: Patches, kind: ClassMaps) -> Scored:
     """The score of the classes of all pixels of all patches, picture by picture."""
-    ignored = -1  # of `Patches.classes`
-    scoring = ClassMapsScoring(ClassMaps(names=kind.names, ignored=ignored))
+    kind = ClassMaps(names=kind.names, ignored=-1)  # of `Patches.classes`
+    whole, counts = ClassMapsScoring(kind), list[Tensor]()
     for predicted, truth in zip(
         found.unflatten(0, (-1, test.classes.shape[1])), test.classes, strict=True
     ):
-        scoring.add((predicted,), (truth.long(),))
-    return scoring.result()
+        one = ClassMapsScoring(kind)
+        one.add((predicted,), (truth.long(),))
+        counts.append(one.of_classes())
+        whole = whole.merged([whole, one])
+    return Scored(whole.result(), torch.stack(counts))

@@ -148,9 +148,13 @@ class ClassMapsScoring:
             whole.images += part.images
         return whole
 
+    def of_classes(self) -> Int[Tensor, "3 classes"]:
+        """The pixels of each class that are right, that are true, and that are predicted."""
+        return torch.stack([self.counts.diag(), self.counts.sum(1), self.counts.sum(0)])
+
     def result(self) -> MeanIoU:
         """The score of all counted pixels; 0 if no pixel has a class."""
-        hits, actual, predicted = self.counts.diag(), self.counts.sum(1), self.counts.sum(0)
+        hits, actual, predicted = self.of_classes()
         pixels, occurring = int(actual.sum()), int((actual > 0).sum())
         either = actual + predicted - hits
         iou, recall, precision = (_shares(hits, total) for total in (either, actual, predicted))
