@@ -88,31 +88,45 @@ class WindowedBlocks(nn.Module):
         tokens: Float[Tensor, "b n d"],
         scales: Float[Tensor, "2 b 1 1"] | None,
     ) -> Float[Tensor, "b n d"]:
-        update = block.attend_with(tokens, partial(self._attend, block, number, grid))
+        positions = None if self.positions is None else self.positions[number]
+        # of no block but by what it is called with, so that compiled blocks share code
+        mix = partial(
+            _mixed,
+            grid=grid,
+            side=self.windows[number],
+            heads=block.attn.num_heads,
+            padding=block.attn.qkv.bias,
+            positions=positions,
+        )
+        update = block.attend_with(tokens, mix)
         tokens = tokens + (update if scales is None else update * scales[0])
         update = block.transform(tokens)
         return tokens + (update if scales is None else update * scales[1])
 
-    def _attend(
-        self, block: Block, number: int, grid: Size, projected: Float[Tensor, "b n qkv"]
-    ) -> Float[Tensor, "b n d"]:
-        """Attention of one block, for the queries, keys and values of all patches."""
-        side = self.windows[number]
-        if side is None:
-            return self._attend_within(block, number, grid, projected)
-        bias = block.attn.qkv.bias.to(projected.dtype)
-        windows = divided(projected, grid, side, bias)
-        mixed = self._attend_within(block, number, Size(side, side), windows)
-        return joined(mixed, grid, side)
 
-    def _attend_within(
-        self, block: Block, number: int, grid: Size, projected: Float[Tensor, "m t qkv"]
-    ) -> Float[Tensor, "m t d"]:
-        query, key, value = projected.chunk(3, dim=-1)
-        heads, bias = block.attn.num_heads, None
-        if self.positions is not None:
-            bias = self.positions[number](query, heads, grid)
-        return attend(query, key, value, heads, bias)
+def _mixed(
+    projected: Float[Tensor, "b n qkv"],
+    *,
+    grid: Size,
+    side: int | None,
+    heads: int,
+    padding: Float[Tensor, " qkv"],
+    positions: nn.Module | None,
+) -> Float[Tensor, "b n d"]:
+    """Attention for the queries, keys and values of all patches, within windows of a side or global."""
+    if side is None:
+        return _attended(projected, grid, heads, positions)
+    windows = divided(projected, grid, side, padding.to(projected.dtype))
+    return joined(_attended(windows, Size(side, side), heads, positions), grid, side)
+
+
+def _attended(
+    projected: Float[Tensor, "m t qkv"], grid: Size, heads: int, positions: nn.Module | None
+) -> Float[Tensor, "m t d"]:
+    """Attention among the patches of a grid."""
+    query, key, value = projected.chunk(3, dim=-1)
+    bias = None if positions is None else positions(query, heads, grid)
+    return attend(query, key, value, heads, bias)
 
 
 def divided(
