@@ -5,7 +5,7 @@
 Needs torch, torchvision, timm and numpy. Parity of compiled bfloat16 with plain float32 comes first; then the
 ceilings, the whole training step (forward, backward, fused AdamW) of ViT-B/16, L/16 and H/14 at several batch
 sizes, the same models of transformers and lightly where they are installed, recipes with less arithmetic,
-fine-tuning, and JPEG decoding. Every part has a time limit and prints as it ends; a part that fails says so and
+fine-tuning (classes, class maps, objects with masks), and JPEG decoding. Every part has a time limit and prints as it ends; a part that fails says so and
 the rest goes on. `--tiny` tries the script itself out, also on a CPU: its figures mean nothing.
 """
 
@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ for package in ("jaxtyping", "cattrs", "pyarrow", "platformdirs", "safetensors")
         ):
             sys.modules[module] = StandIn()  # type: ignore[assignment]
 
-from unmask.annotations import ClassLabels  # noqa: E402
+from unmask.annotations import ClassLabels, ClassMaps, ObjectLabels, Objects  # noqa: E402
 from unmask.channels import IMAGENET  # noqa: E402
 from unmask.contracts import Batch, Size  # noqa: E402
 from unmask.data.cpu_feed import CpuFeed  # noqa: E402
@@ -121,6 +121,9 @@ class Scale:
 
     finetune: str = "finetune-b16"
     finetune_batch: int = 256
+    dense: tuple[tuple[str, int, int], ...] = (("segment-b16", 512, 16), ("detect-b16", 1024, 8))
+    """Recipes for class maps and objects, the side of their images, and how many there are at a time."""
+
     parity: str = "mae-b16"
     parity_batch: int = 32
     others: str = "b16"
@@ -142,6 +145,7 @@ TINY = Scale(
     peer_batch=2,
     finetune="finetune-digits",
     finetune_batch=4,
+    dense=(("segment-ti8", 32, 2), ("detect-mini", 64, 1)),
     parity="mae-digits",
     parity_batch=8,
     others="ti4",
@@ -452,6 +456,53 @@ def finetuning(bed: Bed) -> None:
         measure(f"unmask {bed.scale.finetune}", step, images, flops, bed)
 
 
+def dense(name: str, side: int, images: int) -> Callable[[Bed], None]:
+    """A part: fine-tuning on class maps, or on objects with masks."""
+
+    def part(bed: Bed) -> None:
+        recipe = replace(TRANSFERS[name].recipe, image_size=Size(side, side))
+        names = tuple(map(str, range(20)))
+        maps = issubclass(recipe.task.needs, ClassMaps)
+        kind = ClassMaps(names=names) if maps else ObjectLabels(names=names, masks=True)
+        torch.compiler.reset()
+        with seeded("benchmark"):
+            encoder = recipe.encoder.build(recipe.image_size, 3, IMAGENET.tensors())
+            module = recipe.task.build(encoder, kind).to(bed.device).train()
+        pixels = noise(recipe.image_size, bed)
+
+        def example(count: int) -> Batch:
+            labels = (
+                class_maps(recipe.image_size, count) if maps else boxes(recipe.image_size, count)
+            )
+            return pixels(count)._replace(annotations=labels).to(bed.device)
+
+        flops = flops_per_image(module, example, bed.device, bed.precision)
+        if bed.compiles:
+            compile_parts(module)
+        batch, drawn = example(images), generator(bed.device, "dense")
+        step = step_of(module, lambda: module(batch, drawn).total, bed)
+        measure(f"unmask {name}", step, images, flops, bed)
+
+    return part
+
+
+def class_maps(size: Size, images: int) -> Tensor:
+    """Class maps of 8 x 8 cells, each of one of 20 classes [images h w]."""
+    cells = torch.arange(64).view(1, 1, 8, 8).expand(images, -1, -1, -1) % 20
+    return torch.nn.functional.interpolate(cells.float(), tuple(size))[:, 0].long()
+
+
+def boxes(size: Size, images: int) -> tuple[Objects, ...]:
+    """Eight boxes of several sizes in each picture, with masks that fill them."""
+    corners = torch.tensor([[0.1 * n, 0.05 * n, 0.1 * n + 0.04 * (n + 1), 0.8] for n in range(8)])
+    pixels = (corners * torch.tensor([size.width, size.height] * 2)).round().clamp(min=0)
+    pixels[:, 2:] = torch.maximum(pixels[:, 2:], pixels[:, :2] + 2)
+    masks = torch.zeros(8, *size, dtype=torch.bool)
+    for mask, (left, top, right, bottom) in zip(masks, pixels.int().tolist(), strict=True):
+        mask[top:bottom, left:right] = True
+    return (Objects(pixels, torch.arange(8), masks),) * images
+
+
 def graphs(bed: Bed) -> None:
     """Blocks compiled with CUDA graphs, which unmask does not use; to see what they would bring."""
     if not bed.compiles:
@@ -562,7 +613,7 @@ def limited(seconds: float) -> Iterator[None]:
 
 
 def parts(scale: Scale) -> list[tuple[str, float, Callable[[Bed], None]]]:
-    """Name, time limit and function of each, in order; 585 seconds in all.
+    """Name, time limit and function of each, in order; 590 seconds in all.
 
     Three quarters of a minute for each shape, most of it compiling.
     """
@@ -572,10 +623,11 @@ def parts(scale: Scale) -> list[tuple[str, float, Callable[[Bed], None]]]:
         ("waiting", 5, waiting),
         ("attention", 25, attention),
         *((f"step {name}", 45 * len(sizes), steps(name)) for name, sizes in scale.batches.items()),
-        ("transformers", 90, transformers),
+        ("transformers", 75, transformers),
         ("lightly", 60, lightly),
-        ("less arithmetic", 95, others),
+        ("less arithmetic", 65, others),
         ("fine-tuning", 25, finetuning),
+        *((name, 25, dense(name, side, images)) for name, side, images in scale.dense),
         ("JPEG", 10, jpeg),
         ("loading", 35, loading),
         ("CUDA graphs", 15, graphs),
