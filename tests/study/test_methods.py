@@ -194,7 +194,8 @@ def test_equal_compute_and_equal_time() -> None:
         ({"methods": ("mea",)}, "unknown method 'mea'; did you mean 'mae'"),
         ({"methods": ("scratch", "mae")}, "scratch does not pretrain"),
         ({"encoders": ("ti4", "ti4")}, "--encoders has a name twice"),
-        ({"epochs": 0.0}, "--epochs must be above 0"),
+        ({"epochs": 0.0}, "epochs must be above 0"),
+        ({"labels": ("ten",)}, "--labels must be a list of numbers"),
     ],
 )
 def test_comparisons_that_make_no_sense(changes: dict[str, object], words: str) -> None:

@@ -32,6 +32,7 @@ from unmask.recipes import Transfer, choose_transfer, find_transfer
 from unmask.runs.finetune import for_annotations
 from unmask.runs.model import Model
 from unmask.runs.weights import shape_of
+from unmask.spec import within
 from unmask.training.hardware import Hardware, best_precision, best_workers
 
 _MICRO_BATCH = 256
@@ -85,8 +86,7 @@ def _check(request: EvaluationRequest) -> None:
             "--epochs is for partial, finetune, ladder, --augment and --control scratch; "
             f"{protocol} has its own schedule"
         )
-    if epochs is not None and not 0 < epochs < float("inf"):
-        raise SettingsError(f"--epochs must be above 0 and finite, got {epochs}")
+    within(request, "(0, inf)", "epochs")
 
 
 def _subject(request: EvaluationRequest, path: str, model: Model) -> Subject:

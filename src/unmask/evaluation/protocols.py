@@ -7,6 +7,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from unmask.data import AnySource
+from unmask.data.draws import check_amount
 from unmask.data.few_labels import few
 from unmask.data.labelled import Labelled
 from unmask.errors import SettingsError
@@ -32,6 +33,7 @@ from unmask.evaluation.tuning import (
 from unmask.recipes import Transfer
 from unmask.runs.model import Model
 from unmask.runs.weights import find_weights
+from unmask.spec import within
 from unmask.training.hardware import Hardware
 
 Protocol = Literal["knn", "logistic", "linear", "attentive", "partial", "finetune", "ladder"]
@@ -63,8 +65,9 @@ class Question:
     """Whether k-NN also scores whitened vectors."""
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise SettingsError(f"--seeds must be at least 1, got {self.seeds}")
+        within(self, "[1, inf)", "seeds")
+        for amount in self.labels:
+            check_amount(amount)
         if len(set(self.labels)) < len(self.labels):
             raise SettingsError(
                 f"--labels has an amount twice: {','.join(self.labels)}; remove one"

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from unmask.contracts import Size
-from unmask.data.draws import draw_few
+from unmask.data.draws import check_amount, draw_few
 from unmask.data.few_labels import classes_of
 from unmask.data.labelled import Labelled
 from unmask.data.multi_views import MultiCrop
@@ -17,6 +17,7 @@ from unmask.formats.model import ModelSpec
 from unmask.objectives import Latent
 from unmask.recipes import RECIPES, Recipe
 from unmask.recipes.tokenizer import TOKENIZER_B16, TOKENIZER_TI4
+from unmask.spec import within
 from unmask.study.cost import StepCost
 from unmask.study.study import Sizes, Study, Trial, Variation, tokenizer_of
 from unmask.targets import TokenizerCodes
@@ -115,8 +116,9 @@ class Comparison:
                 "the others are compared with the first method, and scratch does not pretrain; put another "
                 "method first"
             )
-        if not 0 < self.epochs < float("inf"):
-            raise SettingsError(f"--epochs must be above 0 and finite, got {self.epochs}")
+        within(self, "(0, inf)", "epochs")
+        for amount in self.labels:
+            check_amount(amount)
 
     def study(self) -> Study:
         """The study of all methods, encoders and amounts of labels."""
