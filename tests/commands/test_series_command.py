@@ -152,6 +152,30 @@ def test_class_folders(tmp_path: Path, unmask: Unmask) -> None:
     assert shown.status == 0, shown.err
 
 
+def test_a_series_goes_on_from_any_folder(
+    tmp_path: Path, unmask: Unmask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a relative DATA, a relative labels file and a recipe of a file; and a folder that has the name of a value."""
+    images = tiny.write_images(tmp_path / "pictures")
+    names = sorted(path.name for path in images.iterdir())
+    lines = [f"{name},{'ab'[number % 2]}" for number, name in enumerate(names)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file_name,label", *lines]) + "\n")
+    own = "from unmask.recipes import TRANSFERS\nOWN = TRANSFERS['finetune-ti4'].recipe\n"
+    (tmp_path / "own.py").write_text(own)
+    (tmp_path / "50%,all").mkdir()
+    monkeypatch.chdir(tmp_path)
+    words = ["scratch", "pictures", "--labels-file=labels.csv", "--recipe", "own.py:OWN", *SMALL]
+    few = ["--epochs", "1", "--labels", "50%,all", "--seeds", "1", "--out", "series"]
+    said = unmask("finetune", *words, *few, "--threads", "1", "--workers", "0")
+    assert said.status == 0, said.err
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = unmask("finetune", "--resume", "../series")
+    assert again.status == 0, again.err
+    assert again.out.count(": finished, ") == 2
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -12,6 +12,7 @@ from unmask.errors import SettingsError
 KIND = re.compile(r"[a-z_.-]+:[a-z0-9-]+")
 """A word that chooses the kind of a setting, such as objective.masking:block."""
 
+_FILE_FLAGS = ("labels-file", "recipe", "out")
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
@@ -40,6 +41,38 @@ def is_file(word: str) -> bool:
 def is_kind(word: str) -> bool:
     """Whether a word chooses a kind, and names neither a file nor an object in a file (FILE.py:NAME)."""
     return KIND.fullmatch(word) is not None and ".py:" not in word and not is_file(word)
+
+
+def from_anywhere(arguments: Sequence[str]) -> list[str]:
+    """A command line with absolute paths: those of its words and of the flags for files, so that it holds in any folder.
+
+    Other values stay, also where a file has their name.
+    """
+    words, counts, result = set(split(arguments).words), word_counts(), list[str]()
+    before = ""  # the flag whose value this argument is
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if not flag.startswith("--"):
+            is_path = before in _FILE_FLAGS if before else argument in words
+            result.append(absolute(argument) if is_path else argument)
+            before = ""
+        elif equals:
+            is_path = flag[2:].replace("_", "-") in _FILE_FLAGS
+            result.append(f"{flag}={absolute(value)}" if is_path else argument)
+            before = ""
+        else:
+            result.append(argument)
+            name = flag[2:].replace("_", "-")
+            before = name if counts.get(name, 1) else ""
+    return result
+
+
+def absolute(word: str) -> str:
+    """The absolute path of a file, of FILE.py:NAME, or of a pattern such as shards/*.tar; other words as they are."""
+    file, dot, _ = word.rpartition(".py:")
+    pattern = any(sign in word for sign in "*?[{")
+    named = f"{file}.py" if dot else str(Path(word).parent) if pattern else word
+    return str(Path(word).absolute()) if is_file(named) else word
 
 
 def split(arguments: Sequence[str], command: str | None = None) -> Line:

@@ -18,7 +18,7 @@ from torch import nn
 
 from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek, peek
-from unmask.console.command_line import is_file
+from unmask.console.command_line import absolute, from_anywhere
 from unmask.console.finetuning import say_finetuning, say_found
 from unmask.console.hardware import RunFlags
 from unmask.console.new_folder import folder_names
@@ -192,7 +192,11 @@ class _Series:
             encoder = asked.weights.weights.spec.origin + (
                 "" if step is None else f", step {step:,}"
             )
-        mark = {"encoder": encoder, "data": as_typed(asked.data), "recipe": asked.recipe_name}
+        mark = {
+            "encoder": encoder,
+            "data": as_typed(asked.data),
+            "recipe": absolute(asked.recipe_name),
+        }
         saved = read_object(root / _FILE)
         if saved and any(saved.get(key) != value for key, value in mark.items()):
             raise RunError(
@@ -203,8 +207,8 @@ class _Series:
             check_empty(root)
         self._check()
         root.mkdir(parents=True, exist_ok=True)
-        words = [str(Path(word).absolute()) if is_file(word) else word for word in self.arguments]
-        write_text(root / _FILE, json.dumps({**mark, "arguments": words}, indent=1) + "\n")
+        content = {**mark, "arguments": from_anywhere(self.arguments)}
+        write_text(root / _FILE, json.dumps(content, indent=1) + "\n")
         self._say_runs(root)
         return root
 
