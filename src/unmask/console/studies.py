@@ -1,5 +1,6 @@
 """Carry out a study for `unmask study` and `unmask compare`: costs, budget, runs, results."""
 
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from unmask.annotations import DENSE, ClassLabels, annotated_words
+from unmask.annotations import DENSE, ClassLabels, annotated_words, is_dense
 from unmask.channels import ChannelStatistics
 from unmask.console.bars import progress_on
 from unmask.console.hardware import MachineFlags, hardware_of, use_threads
@@ -23,7 +24,7 @@ from unmask.data import AnySource
 from unmask.data.draws import draw_share
 from unmask.data.labelled import Labelled, Subset, open_labelled
 from unmask.data.statistics import measure
-from unmask.errors import DataError, ResourceError, SettingsError
+from unmask.errors import DataError, ResourceError, SettingsError, number_of
 from unmask.files import clear_unfinished, read_json, write_text
 from unmask.recipes import Recipe, Tokenizing
 from unmask.runs.folder import check_empty
@@ -217,12 +218,22 @@ def _fitted(plan: Plan, setting: Setting, budget: Budget | None) -> Plan:
         f"runs      {_left(every)} of {len(every)} left, about "
         f"{duration(training + rest)} one after another; run the same command in another terminal to share them"
     )
-    count = len(plan.seeds)
+    test = len(setting.labelled.test)
     words += (
-        f"{len(setting.labelled.train):,} training images, {len(setting.labelled.test):,} test images, "
-        f"{count} {'seed' if count == 1 else 'seeds'}; mean ± standard deviation.",
+        f"{len(setting.labelled.train):,} training images, {test:,} test images, "
+        f"{number_of(len(plan.seeds), 'seed')}; mean ± standard deviation.",
     )
+    if not is_dense(setting.labelled.train.annotations):
+        words += (
+            f"All seeds are scored on the same test images: on {test:,} others, a difference in accuracy could be up to "
+            f"{100 * chance_difference(test):.2g} points larger or smaller (95 %).",
+        )
     return replace(plan, words=words)
+
+
+def chance_difference(images: int) -> float:
+    """Half the 95 % interval of the difference of two accuracies of 50 % on so many images, which is the widest; below 1."""
+    return min(1.0, 1.96 * math.sqrt(2 * 0.25 / images))
 
 
 def _make(plan: Plan, setting: Setting) -> int:
