@@ -3,6 +3,7 @@
     python studies/minutes.py costs cifar10 --costs costs.json
     python studies/minutes.py train cifar10 --costs costs.json --seconds 240 --seeds 1 --out studies/minutes.csv
     python studies/minutes.py table studies/minutes.csv
+    python studies/minutes.py versus studies/minutes.csv --seconds 600 --first by-time-small --second exact
 
 Every candidate gets the same processor time of one thread, counted by the cost of its images: `costs` measures all
 candidates in turns, with loading and optimizer, and `train` divides the time by that. So other work on the machine changes
@@ -395,6 +396,31 @@ def do_table(args: argparse.Namespace) -> None:
         print(f"| {data} | {seconds} | {name} | {len(each)} | {shown} | {' | '.join(cells)} |")
 
 
+def do_versus(args: argparse.Namespace) -> None:
+    """Print a Markdown table of two recipes: scores on each set, and the difference in standard errors of the seeds."""
+    rows = [row for row in rows_of(args.data_file) if row["seconds"] == f"{args.seconds:g}"]
+    names = [name for name in rows[0] if " " in name]
+    print(f"| set | seeds | score | {args.first} | {args.second} | difference | standard errors |")
+    print("|" + "---|" * 7)
+    for data in dict.fromkeys(row["data"] for row in rows):
+        both = [
+            [row for row in rows if (row["data"], row["recipe"]) == (data, recipe)]
+            for recipe in (args.first, args.second)
+        ]
+        if not all(both):
+            continue
+        seeds = " and ".join(str(len(each)) for each in both)
+        for name in names:
+            first, second = ([float(row[name]) for row in each] for each in both)
+            gain, errors = mean(first) - mean(second), "-"
+            if min(len(first), len(second)) > 1:
+                error = (stdev(first) ** 2 / len(first) + stdev(second) ** 2 / len(second)) ** 0.5
+                errors = f"{gain / error:+.1f}" if error else "all seeds alike"
+            print(
+                f"| {data} | {seeds} | {name} | {spread(first)} | {spread(second)} | {gain:+.1f} | {errors} |"
+            )
+
+
 def spread(values: list[float]) -> str:
     """Mean, and standard deviation of several."""
     return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
@@ -422,7 +448,13 @@ def main() -> None:
         each.add_argument("--out", type=Path, default=Path("studies/minutes.csv"))
     table = commands.add_parser("table")
     table.set_defaults(work=do_table)
-    table.add_argument("data_file", type=Path)
+    versus = commands.add_parser("versus")
+    versus.set_defaults(work=do_versus)
+    versus.add_argument("--seconds", type=float, default=600)
+    versus.add_argument("--first", default="by-time-small")
+    versus.add_argument("--second", default="exact")
+    for each in (table, versus):
+        each.add_argument("data_file", type=Path)
     args = parser.parse_args()
     args.work(args)
 
