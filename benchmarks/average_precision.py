@@ -174,13 +174,14 @@ def main() -> None:
         f"{options.pictures:,} pictures, {options.boxes:,} objects, {len(guesses):,} detections"
         f"{', masks' if options.masks else ''}: AP {found}\n"
         f"  unmask       {spread(mine)}\n  pycocotools  {spread(other)}\n"
-        f"  (of which run lengths of masks {encoding:.2f} s)\n  ratio        {ratio:.3f} (goal {GOAL})"
+        f"  (of which run lengths of masks {encoding:.2f} s)\n  ratio        {ratio:.3f}{'' if options.masks else f' (goal {GOAL})'}"
     )
     if options.out:
         figures = vars(options) | {
             "out": None,
             "unmask": mine,
             "pycocotools": other,
+            "run_lengths": encoding,
             "ratio": ratio,
         }
         options.out.write_text(json.dumps(figures, indent=1) + "\n")

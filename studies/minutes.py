@@ -399,6 +399,9 @@ def do_table(args: argparse.Namespace) -> None:
 def do_versus(args: argparse.Namespace) -> None:
     """Print a Markdown table of two recipes: scores on each set, and the difference in standard errors of the seeds."""
     rows = [row for row in rows_of(args.data_file) if row["seconds"] == f"{args.seconds:g}"]
+    for recipe in (args.first, args.second):
+        if not any(row["recipe"] == recipe for row in rows):
+            raise SystemExit(f"{args.data_file} has no row of {recipe} at {args.seconds:g} seconds")
     names = [name for name in rows[0] if " " in name]
     print(f"| set | seeds | score | {args.first} | {args.second} | difference | standard errors |")
     print("|" + "---|" * 7)

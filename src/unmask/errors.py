@@ -105,7 +105,7 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def number_of(count: float, noun: str, ending: str = "s") -> str:
+def number_of(count: int, noun: str, ending: str = "s") -> str:
     """A number with its noun, in the plural except for one.
 
     >>> number_of(1, "block"), number_of(1200, "image"), number_of(2, "process", "es")

@@ -19,7 +19,7 @@ def test_published_values_name_their_epochs(unmask: Unmask) -> None:
     assert "paper (epochs)" in said.out
     assert "1 pair is not compared, because the paper's values come from different" in said.out
     assert "Pairs with different results in the paper" not in said.out
-    assert "All seeds are scored on the same test images: on 355 others" in said.out
+    assert "All seeds are scored on the same 355 test images" in said.out
     rows = Path("table/comparison.csv").read_text()
     assert 'mae,"paper, epochs: finetune",,1600' in rows
 

@@ -16,6 +16,7 @@ from reference.dense import WRITERS
 from runs import tiny
 
 from unmask.console import train
+from unmask.console.command_line import from_anywhere
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
 
@@ -174,6 +175,19 @@ def test_a_series_goes_on_from_any_folder(
     assert again.status == 0, again.err
     assert again.out.count(": finished, ") == 2
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_paths_of_a_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words, files of flags and patterns become absolute; recipes and other values stay, whatever has their name."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/a", "finetune-b16", "all"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "own.py").touch()
+    words = ["photos/*/shard-{000..002}.tar", "--recipe", "finetune-b16", "--labels", "all"]
+    assert from_anywhere(words) == [f"{tmp_path}/{words[0]}", *words[1:]]
+    assert from_anywhere(["photos", "--recipe=own.py:OWN", "--out", "all"]) == [
+        f"{tmp_path}/photos", f"--recipe={tmp_path}/own.py:OWN", "--out", f"{tmp_path}/all",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unmask.annotations import ObjectLabels
+from unmask.annotations import ClassMaps, ObjectLabels
 from unmask.channels import IMAGENET
 from unmask.data.scaled_views import FittedImage, ScaleJitter
 from unmask.encoders.vit import VIT_B16, VIT_H14, VIT_TI16, ViT
@@ -116,3 +116,10 @@ def test_many_images_get_the_published_recipe_of_their_encoder(
     encoder: ViT, images: int, name: str
 ) -> None:
     assert choose_dense(encoder, ObjectLabels(names=("a",), masks=False), images) == name
+
+
+def test_class_maps_keep_the_patches_of_weights() -> None:
+    maps = ClassMaps(names=("a", "b"))
+    assert choose_dense(replace(VIT_TI16, patch_size=4), maps, MANY) == "segment-ti8"
+    assert choose_dense(VIT_B16, maps, MANY) == "segment-b16"
+    assert choose_dense(VIT_H14, maps, MANY) == "segment-h14"

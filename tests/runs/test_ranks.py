@@ -65,6 +65,7 @@ DENSE = replace(
 SEGMENT = replace(DENSE, task=Segment(head=UperNet(channels=4), drop_path=0.3))
 DETECT = replace(
     DENSE,
+    encoder=replace(TRANSFER.encoder, depth=2),  # one block is global, the other within windows
     task=Detect(window=3, global_blocks=1, drop_path=0.3, channels=4, sampled=8),
 )
 DINO_RECIPE = replace(

@@ -14,7 +14,7 @@ from unmask.console.hardware import Threads, use_threads
 from unmask.console.judged import Evaluation, Judged
 from unmask.console.judging import EvaluationRequest, all_judged
 from unmask.console.judging_dense import evaluate_dense, finish_dense, say_dense_verdicts
-from unmask.console.output import check_writable, console
+from unmask.console.output import check_writable, console, notes
 from unmask.console.scores import (
     place_of_scores,
     say_scores,
@@ -153,31 +153,28 @@ def main(arguments: list[str]) -> int:
 
 def _dense(args: Arguments, paths: list[str], data: str, path: Path, command: str) -> int:
     """Scores on class maps."""
-    every = {
-        encoder: evaluate_dense(
-            encoder,
-            ignoring(find_source(data, "maps"), args.ignore),
-            args.protocol,
-            seed=args.seed,
-            controls="none" if args.control == "none" else "all",
-            device=args.device,
-        )
-        for encoder in paths
-    }
-    finish_dense(every, data, command, path, args.json)
+    every = evaluate_dense(
+        paths,
+        ignoring(find_source(data, "maps"), args.ignore),
+        args.protocol,
+        seed=args.seed,
+        controls="none" if args.control == "none" else "all",
+        device=args.device,
+    )
+    judged = finish_dense(every, data, command, path, args.json)
     written = [path, *_report(paths, path)]
     if not args.json:
         for each in written:
             console.print(f"written: {each}")
-        say_dense_verdicts(every)
+        say_dense_verdicts(judged)
     return 0
 
 
 def _report(paths: list[str], scores: Path) -> list[Path]:
     """The page of the run, written again if the scores lie in its folder."""
     folder = RunFolder(paths[0])
-    inside = scores.parent == folder.evaluations
-    return [folder.report] if inside and write_again(folder) else []
+    inside = scores.parent.resolve() == folder.evaluations.resolve()
+    return [folder.report] if inside and write_again(folder, notes.note) else []
 
 
 def _say(judged: list[Judged]) -> None:

@@ -12,7 +12,7 @@ from unmask.errors import SettingsError
 KIND = re.compile(r"[a-z_.-]+:[a-z0-9-]+")
 """A word that chooses the kind of a setting, such as objective.masking:block."""
 
-_FILE_FLAGS = ("labels-file", "recipe", "out")
+_FILE_FLAGS = ("labels-file", "out")
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
@@ -53,11 +53,11 @@ def from_anywhere(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         flag, equals, value = argument.partition("=")
         if not flag.startswith("--"):
-            is_path = before in _FILE_FLAGS if before else argument in words
+            is_path = _names_file(before, argument) if before else argument in words
             result.append(absolute(argument) if is_path else argument)
             before = ""
         elif equals:
-            is_path = flag[2:].replace("_", "-") in _FILE_FLAGS
+            is_path = _names_file(flag[2:].replace("_", "-"), value)
             result.append(f"{flag}={absolute(value)}" if is_path else argument)
             before = ""
         else:
@@ -67,11 +67,17 @@ def from_anywhere(arguments: Sequence[str]) -> list[str]:
     return result
 
 
+def _names_file(flag: str, value: str) -> bool:
+    """Whether the value of a flag is a path; a recipe is one only as FILE.py:NAME."""
+    return flag in _FILE_FLAGS or (flag == "recipe" and ".py:" in value)
+
+
 def absolute(word: str) -> str:
     """The absolute path of a file, of FILE.py:NAME, or of a pattern such as shards/*.tar; other words as they are."""
     file, dot, _ = word.rpartition(".py:")
-    pattern = any(sign in word for sign in "*?[{")
-    named = f"{file}.py" if dot else str(Path(word).parent) if pattern else word
+    named = f"{file}.py" if dot else word
+    while any(sign in named for sign in "*?[{"):  # the folder that a pattern begins with
+        named = str(Path(named).parent)
     return str(Path(word).absolute()) if is_file(named) else word
 
 

@@ -25,13 +25,13 @@ from unmask.data.noise import WHOLE
 from unmask.errors import SettingsError, number_of, typed
 from unmask.formats.model import ModelSpec
 from unmask.recipes import (
-    MANY,
     TRANSFERS,
     Transfer,
     choose_dense,
     choose_scratch,
     choose_transfer,
     find_transfer,
+    published_dense,
 )
 from unmask.runs.finetune import Finetune, for_annotations, method_for
 from unmask.runs.folder import RunFolder
@@ -86,7 +86,7 @@ def _chosen(spec: ModelSpec | None, source: ImageSource) -> tuple[str, Transfer]
     )
     if not is_dense(kind):
         return name, replace(recipe, encoder=spec.encoder, image_size=spec.image_size)
-    if len(source) >= MANY and recipe.encoder.fits(spec.encoder, any_patches=True):
+    if published_dense(encoder, kind, len(source)):
         return name, recipe
     return name, with_encoder(recipe, spec)
 

@@ -1,6 +1,7 @@
 """`unmask evaluate` on class maps: frozen patch features under a protocol that is printed beside every score."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,26 +13,27 @@ from unmask.console.bars import progress_on
 from unmask.console.judged import verdict_json
 from unmask.console.output import console, loaded, matched, notes, say_left_out, writing
 from unmask.console.scores import write_json
+from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.data.annotated import found_in
 from unmask.data.labelled import open_labelled, with_channels
 from unmask.errors import SettingsError, did_you_mean
 from unmask.evaluation.dense import DenseRow, dense_rows
 from unmask.evaluation.dense_protocols import DENSE_PROTOCOLS
-from unmask.evaluation.verdict import dense_verdicts
+from unmask.evaluation.verdict import Verdict, dense_verdicts
 from unmask.spec import to_json
 
 
 def evaluate_dense(
-    encoder: str,
+    encoders: Sequence[str],
     data: AnySource,
     protocol: str,
     *,
     seed: int,
     controls: Literal["all", "none"],
     device: str,
-) -> list[DenseRow]:
-    """The scores of an encoder and of the controls on class maps.
+) -> dict[str, list[DenseRow]]:
+    """The scores of each encoder and of its controls on class maps; all encoders are opened before any is scored.
 
     Raises:
         SettingsError: if the protocol is not for class maps, or the data have other annotations.
@@ -42,26 +44,31 @@ def evaluate_dense(
             "`unmask finetune ENCODER DATA`"
         )
     with progress_on(notes):
-        model = loaded(encoder, device)
+        models = {encoder: loaded(encoder, device) for encoder in encoders}
         labelled = open_labelled(data, seed, (ClassMaps,))
         say_left_out(labelled.train, notes)
         if (found := found_in(labelled.train)) is not None:
             for line in found.lines():
                 notes.print(line)
-        channels, trained_on = model.spec.channels, f"{encoder} was trained on"
-        train = matched(labelled.train, channels, trained_on)
-        test = with_channels(labelled.test, channels, trained_on)
-        rows = dense_rows(
-            DENSE_PROTOCOLS[protocol],
-            model.encoder,
-            model.spec,
-            train,
-            test,
-            seed=seed,
-            controls=controls,
-            device=model.device,
-        )
-        return list(rows)
+        images: dict[str, tuple[ImageSource, ImageSource]] = {}
+        for encoder, model in models.items():
+            channels, trained_on = model.spec.channels, f"{encoder} was trained on"
+            train = matched(labelled.train, channels, trained_on)
+            images[encoder] = train, with_channels(labelled.test, channels, trained_on)
+        return {
+            encoder: list(
+                dense_rows(
+                    DENSE_PROTOCOLS[protocol],
+                    model.encoder,
+                    model.spec,
+                    *images[encoder],
+                    seed=seed,
+                    controls=controls,
+                    device=model.device,
+                )
+            )
+            for encoder, model in models.items()
+        }
 
 
 def say_dense(encoder: str, rows: list[DenseRow]) -> None:
@@ -82,7 +89,9 @@ def say_dense(encoder: str, rows: list[DenseRow]) -> None:
     console.print(f"protocol  {rows[0].stamp}")
 
 
-def dense_result(rows: list[DenseRow], encoder: str, data: str, command: str) -> dict[str, Any]:
+def dense_result(
+    rows: list[DenseRow], verdicts: list[Verdict], encoder: str, data: str, command: str
+) -> dict[str, Any]:
     """The scores as JSON, with the fields that scores on whole images have, and all of each score."""
     first = rows[0].score
     scores = [
@@ -105,15 +114,19 @@ def dense_result(rows: list[DenseRow], encoder: str, data: str, command: str) ->
         "chance": first.chance,
         "test_images": first.images,
         "scores": scores,
-        "verdicts": [verdict_json(one) for one in dense_verdicts(rows)],
+        "verdicts": [verdict_json(one) for one in verdicts],
     }
 
 
 def finish_dense(
     every: dict[str, list[DenseRow]], data: str, command: str, path: Path, as_json: bool
-) -> None:
-    """Print and write the scores of one encoder or several."""
-    results = [dense_result(rows, encoder, data, command) for encoder, rows in every.items()]
+) -> dict[str, list[Verdict]]:
+    """Print and write the scores of one encoder or several; returns what they say."""
+    verdicts = {encoder: dense_verdicts(rows) for encoder, rows in every.items()}
+    results = [
+        dense_result(rows, verdicts[encoder], encoder, data, command)
+        for encoder, rows in every.items()
+    ]
     result = results[0] if len(results) == 1 else {"encoders": results}
     if as_json:
         print(json.dumps(result, indent=1))
@@ -122,11 +135,12 @@ def finish_dense(
             say_dense(encoder, rows)
     with writing(path):
         write_json(path, result)
+    return verdicts
 
 
-def say_dense_verdicts(every: dict[str, list[DenseRow]]) -> None:
+def say_dense_verdicts(judged: dict[str, list[Verdict]]) -> None:
     """Print whether each encoder is better than its controls."""
-    for encoder, rows in every.items():
-        name = f"{encoder}: " if len(every) > 1 else ""
-        for verdict in dense_verdicts(rows):
+    for encoder, verdicts in judged.items():
+        name = f"{encoder}: " if len(judged) > 1 else ""
+        for verdict in verdicts:
             console.result(f"verdict   {name}{verdict.words}")

@@ -192,10 +192,11 @@ class _Series:
             encoder = asked.weights.weights.spec.origin + (
                 "" if step is None else f", step {step:,}"
             )
+        recipe = absolute(asked.recipe_name) if ".py:" in asked.recipe_name else asked.recipe_name
         mark = {
             "encoder": encoder,
             "data": as_typed(asked.data),
-            "recipe": absolute(asked.recipe_name),
+            "recipe": recipe,
         }
         saved = read_object(root / _FILE)
         if saved and any(saved.get(key) != value for key, value in mark.items()):

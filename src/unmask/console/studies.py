@@ -225,14 +225,17 @@ def _fitted(plan: Plan, setting: Setting, budget: Budget | None) -> Plan:
     )
     if not is_dense(setting.labelled.train.annotations):
         words += (
-            f"All seeds are scored on the same test images: on {test:,} others, a difference in accuracy could be up to "
-            f"{100 * chance_difference(test):.2g} points larger or smaller (95 %).",
+            f"All seeds are scored on the same {test:,} test images: the 95 % interval of a difference in accuracy over such "
+            f"images is at most about ±{100 * chance_difference(test):.2g} points, if the methods err independently.",
         )
     return replace(plan, words=words)
 
 
 def chance_difference(images: int) -> float:
-    """Half the 95 % interval of the difference of two accuracies of 50 % on so many images, which is the widest; below 1."""
+    """Half the 95 % interval of the difference of two accuracies on so many images, of methods that err independently.
+
+    At accuracies of 50 %, where it is widest; at most 1.
+    """
     return min(1.0, 1.96 * math.sqrt(2 * 0.25 / images))
 
 

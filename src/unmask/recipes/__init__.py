@@ -54,6 +54,7 @@ __all__ = [
     "find_tokenizer",
     "find_transfer",
     "from_file",
+    "published_dense",
 ]
 
 
@@ -139,24 +140,28 @@ def choose_transfer(encoder: ViT) -> str:
 def choose_dense(encoder: ViT | None, annotations: AnyAnnotations, images: int) -> str:
     """The name of the recipe for class maps or objects of so many images: a small one, or of many images the published one.
 
-    `encoder` is the one to start from; None for an encoder with random weights. The published recipe may have other patches:
-    those of weights are then resampled.
+    `encoder` is the one to start from; None for an encoder with random weights.
     """
-    detects = isinstance(annotations, ObjectLabels)
-    known = _DETECT if detects else _SEGMENT
-    same = [
-        name
-        for name, named in known.items()
-        if encoder and named.recipe.encoder.fits(encoder, any_patches=True)
-    ]
-    if same and images >= MANY:
-        return same[0]
+    if published := published_dense(encoder, annotations, images):
+        return published
     is_small = encoder is None or encoder.embed_dim <= VIT_TI16.embed_dim
-    if detects:
+    if isinstance(annotations, ObjectLabels):
         return "detect-mini" if is_small else "detect-small"
     if not is_small:
         return "segment-s16"
     return "segment-ti16" if encoder and encoder.patch_size > 8 else "segment-ti8"
+
+
+def published_dense(encoder: ViT | None, annotations: AnyAnnotations, images: int) -> str | None:
+    """The published recipe of an encoder for class maps or objects, where there are enough images for it.
+
+    For objects the patches may differ, because ViTDet's have 16 pixels at all sizes: those of weights are then resampled.
+    """
+    detects = isinstance(annotations, ObjectLabels)
+    for name, named in (_DETECT if detects else _SEGMENT).items():
+        if encoder and images >= MANY and named.recipe.encoder.fits(encoder, any_patches=detects):
+            return name
+    return None
 
 
 def choose_scratch(size: Size) -> str:

@@ -216,7 +216,7 @@ def _plan(run: Run, curves: Curves) -> list[Row]:
     each = ", ".join
     length = epochs_in_words(recipe.epochs)
     if run.minutes is not None:
-        length = number_of(run.minutes, "minute")
+        length = "1 minute" if run.minutes == 1 else f"{run.minutes:g} minutes"
     rows += [
         ("initial weights", run.init or f"random, seed {run.seed}"),
         (

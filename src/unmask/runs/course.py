@@ -1,8 +1,8 @@
 """How far a run is, and where it ends: after a number of steps, or when its time is over.
 
 A run with a time (`Run.minutes`) begins with an estimate of its steps. After every fiftieth of them the first process
-measures how fast it was and decides again at which step the run ends. It goes by the median of the last three measurements, so
-that a single pause does not move the end. The learning rate follows the share of the run that is
+measures how fast it was and decides again at which step the run ends. It goes by the median of the last three measurements, of
+which the first is what was expected, so that a single pause does not move the end. The learning rate follows the share of the run that is
 done, which goes on from where it is to 1 at the new end, so it never jumps. Each decision is logged, so a resumed run
 repeats those before its checkpoint.
 """
@@ -10,7 +10,7 @@ repeats those before its checkpoint.
 import time
 from bisect import bisect_right
 from collections import deque
-from statistics import median
+from statistics import median_low
 from typing import NamedTuple
 
 from unmask.runs.run import Run
@@ -51,7 +51,7 @@ class Course:
         self._measured: tuple[int, float] | None = None
         """Step and time of the last decision of this process."""
         self._seconds = deque[float](maxlen=_MEASUREMENTS)
-        """For a step, between the last decisions of this process."""
+        """For a step: as expected when this process began, and measured between its decisions."""
         if run.minutes is not None:
             self._repeat([line for line in lines if line["step"] <= first_step])
 
@@ -82,10 +82,12 @@ class Course:
     def decide(self, step: int) -> dict[str, float]:
         """Decide the end after a step; returns fields for the log. All processes must call this."""
         now, steps = time.monotonic(), self.steps
-        if self._measured is not None:
+        if self._measured is None:
+            self._seconds.append(max(self._left(now), 1e-9) / (steps - step))
+        else:
             before, then = self._measured
             self._seconds.append(max(now - then, 1e-9) / (step - before))
-            steps = max(step + 1, step + round(self._left(now) / median(self._seconds)))
+            steps = max(step + 1, step + round(self._left(now) / median_low(self._seconds)))
         steps, elapsed = everyones((steps, now - self._began))[0]
         self._measured = step, now
         self._decisions.append(_Decision(step, self.done(step), steps))

@@ -89,13 +89,13 @@ class WindowedBlocks(nn.Module):
         scales: Float[Tensor, "2 b 1 1"] | None,
     ) -> Float[Tensor, "b n d"]:
         positions = None if self.positions is None else self.positions[number]
-        # of no block but by what it is called with, so that compiled blocks share code
+        # a function of its arguments alone, without the number of the block, so that compiled blocks share code
         mix = partial(
             _mixed,
             grid=grid,
             side=self.windows[number],
             heads=block.attn.num_heads,
-            padding=block.attn.qkv.bias,
+            projection=block.attn.qkv,
             positions=positions,
         )
         update = block.attend_with(tokens, mix)
@@ -110,12 +110,16 @@ def _mixed(
     grid: Size,
     side: int | None,
     heads: int,
-    padding: Float[Tensor, " qkv"],
+    projection: nn.Module,
     positions: nn.Module | None,
 ) -> Float[Tensor, "b n d"]:
-    """Attention for the queries, keys and values of all patches, within windows of a side or global."""
+    """Attention for the queries, keys and values of all patches, within windows of a side or global.
+
+    `projection` is what made them. Its bias is read here, within the block, because a sharded block has it whole only there.
+    """
     if side is None:
         return _attended(projected, grid, heads, positions)
+    padding = cast(Tensor, projection.bias)
     windows = divided(projected, grid, side, padding.to(projected.dtype))
     return joined(_attended(windows, Size(side, side), heads, positions), grid, side)
 

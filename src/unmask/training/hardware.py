@@ -173,7 +173,8 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 def memory_available(device: torch.device) -> int:
     """Bytes that can still be allocated: on the device, or for a CPU within the limits of machine, job and process."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept  # by torch, for the next tensors
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     limits = (_machine_available(), memory_left(), _address_space_left())
