@@ -265,12 +265,12 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def everyones(value: Any) -> list[Any]:
-    """The values of all processes (plain Python objects), by rank; all processes must call it."""
+def everyones(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+    """The values of all processes (plain Python objects), by rank; all processes must call it. The group sets the timeout."""
     if here().count == 1:
         return [value]
     values: list[Any] = [None] * here().count
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=group)
     return values
 
 
