@@ -1,8 +1,8 @@
 """Indexes of FAISS for millions of vectors: approximate, with their recall against the exact search.
 
-An index is made once, from the matrix that is searched, and lies in the folder as `_index-KIND.faiss`. Under conditions it
-searches among the rows that meet them; where it would miss some, or where they are few, the exact search answers, so k results
-come wherever k exist.
+An index is made once, from the matrix that is searched, and lies in the folder as `_index-KIND-STATE.faiss`, where the state
+says which vectors and settings it was made of. Under conditions it searches among the rows that meet them; where it would miss
+some, or where they are few, the exact search answers, so k results come wherever k exist.
 """
 
 import contextlib
@@ -18,7 +18,8 @@ from torch import Tensor
 from unmask.errors import DataError, ResourceError, SettingsError
 from unmask.files import read_json, write_text, write_whole
 from unmask.progress import counted
-from unmask.vectors.matrix import ABOUT_MATRIX, Searched
+from unmask.spec import digest
+from unmask.vectors.matrix import Searched, remove_others
 from unmask.vectors.nearest import Neighbours, nearest
 
 _EXACT_SHARE = 0.05
@@ -155,12 +156,12 @@ def open_index(searched: Searched, kind: Kind) -> Approximate:
     """
     faiss, settings = _faiss(), KINDS[kind]
     root = searched.folder.root
-    path, about = root / f"_index-{kind}.faiss", root / f"_index-{kind}.json"
-    facts = {"matrix": _facts_of(searched), "faiss": faiss.__version__, "settings": vars(settings)}
+    state = digest([searched.state, faiss.__version__, vars(settings)])
+    name = f"_index-{kind}-{{state}}"
+    path = root / f"{name.format(state=state)}.faiss"
     with contextlib.suppress(OSError, DataError, KeyError, TypeError, RuntimeError):
-        known = read_json(about)
-        if known["facts"] == facts:
-            return Approximate(settings, faiss.read_index(str(path)), float(known["recall"]))
+        recall = float(read_json(path.with_suffix(".json"))["recall"])
+        return Approximate(settings, faiss.read_index(str(path)), recall)
     matrix = searched.matrix
     if len(matrix) < 2 * 39:  # FAISS wants 39 vectors for each list, and warns of fewer
         raise SettingsError(
@@ -176,16 +177,11 @@ def open_index(searched: Searched, kind: Kind) -> Approximate:
     ready = Approximate(settings, index, 0.0)
     ready = Approximate(settings, index, _recall(ready, matrix))
     with contextlib.suppress(OSError):  # a folder that this user may only read
-        about.unlink(missing_ok=True)
         write_whole(path, lambda temporary: faiss.write_index(index, str(temporary)))
-        write_text(about, json.dumps({"facts": facts, "recall": ready.recall}) + "\n")
+        write_text(path.with_suffix(".json"), json.dumps({"recall": ready.recall}) + "\n")
+        for ending in (".faiss", ".json"):
+            remove_others(path.with_suffix(ending), name + ending)
     return ready
-
-
-def _facts_of(searched: Searched) -> Any:
-    with contextlib.suppress(OSError, DataError):
-        return read_json(searched.folder.root / ABOUT_MATRIX)
-    return [len(searched.matrix), searched.matrix.shape[1], float(searched.matrix.double().sum())]
 
 
 def _recall(index: Approximate, matrix: Float[Tensor, "n k"]) -> float:
