@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -196,6 +198,29 @@ class TestSearch:
         said = unmask("search", images, images / "00.png")
         assert "holds no vectors (no _manifest.json)" in said.err
         assert "there is no file or folder nothing" in unmask("search", "nothing", "a.png").err
+
+
+SLOW = (
+    "torchvision", "torch._dynamo", "sympy", "torch.distributed.fsdp", "torch.utils.flop_counter", "triton",
+    "transformers", "timm", "sklearn", "scipy", "pandas", "matplotlib", "pyarrow.dataset", "tensorboard",
+)  # fmt: skip
+"""Modules that take a tenth of a second or more to import."""
+
+
+def test_a_search_imports_nothing_that_it_does_not_need(trained: RunFolder, vectors: Path) -> None:
+    code = (
+        "import sys; from unmask import cli\n"
+        "try: cli.main()\n"
+        f"finally: print([name for name in {SLOW} if name in sys.modules], file=sys.stderr)"
+    )
+    words = ("search", vectors, "data/dogs/03.png", "--json")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["searched"] == 20
+    assert done.stderr.splitlines()[-1] == "[]"
 
 
 class TestDuplicates:

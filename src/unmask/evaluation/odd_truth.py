@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from unmask.annotations import (
     Annotation,
@@ -20,6 +19,7 @@ from unmask.annotations import (
 from unmask.contracts import ImageSource, Size
 from unmask.data.decode import reasons
 from unmask.data.picture_formats import open_image
+from unmask.data.resizing import nearest
 from unmask.errors import DataError, SettingsError, did_you_mean
 
 GOOD = ("good", "normal", "ok")
@@ -98,7 +98,7 @@ class Truth:
             return None
         try:
             with reasons(file), open_image(file) as picture:
-                pixels = F.pil_to_tensor(picture.convert("L"))[0] > 0
+                pixels = torch.from_numpy(np.array(picture.convert("L"))) > 0
         except DataError as error:
             raise DataError(f"{file} cannot be read: {error}") from None
         return _resized(pixels, size)
@@ -127,5 +127,4 @@ def _of_objects(objects: Objects, whole: Size) -> Bool[Tensor, "h w"]:
 
 
 def _resized(pixels: Bool[Tensor, "h w"], size: Size) -> Bool[Tensor, "new_h new_w"]:
-    mode = InterpolationMode.NEAREST_EXACT
-    return F.resize(pixels[None].byte(), list(size), mode)[0].bool()
+    return nearest(pixels[None].byte(), size)[0].bool()
