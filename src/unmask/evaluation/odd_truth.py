@@ -35,6 +35,8 @@ class Odd(NamedTuple):
     """Whether anything in it is odd."""
     pixels: Bool[Tensor, "h w"] | None
     """Which pixels are odd; None if that is not known."""
+    ignored: Bool[Tensor, "h w"] | None = None
+    """Which pixels are neither odd nor normal: those that class maps leave open, and crowds; None for none."""
 
 
 class Truth:
@@ -72,14 +74,14 @@ class Truth:
     def of(self, position: int, annotation: Annotation, whole: Size, size: Size) -> Odd | None:
         """What is odd in an image of `whole` pixels, at `size`; None if it is not known."""
         if isinstance(annotation, Objects):
-            if annotation.crowd is not None:
-                annotation = annotation.rows(~annotation.crowd)
-            pixels = _of_objects(annotation, whole)
-            return Odd(len(annotation.boxes) > 0, _resized(pixels, size))
+            return _odd_objects(annotation, whole, size)
         if isinstance(self.kind, ClassMaps):
             assert isinstance(annotation, Tensor)
-            pixels = (annotation != 0) & (annotation != self.kind.ignored)
-            return Odd(bool(pixels.any()), _resized(pixels, size))
+            ignored = annotation == self.kind.ignored
+            pixels = (annotation != 0) & ~ignored
+            if bool(ignored.all()):
+                return None
+            return Odd(bool(pixels.any()), _resized(pixels, size), _resized(ignored, size))
         if self.good is None or not isinstance(annotation, Tensor) or int(annotation) < 0:
             return None
         if int(annotation) == self.good:
@@ -114,6 +116,17 @@ def _good_class(kind: AnyAnnotations, good: str | None) -> int | None:
             )
         return names.index(good)
     return next((number for number, name in enumerate(names) if name.lower() in GOOD), None)
+
+
+def _odd_objects(objects: Objects, whole: Size, size: Size) -> Odd | None:
+    """What is odd in an image of objects; None if it shows nothing but crowds."""
+    crowd = objects.crowd
+    if crowd is None or not bool(crowd.any()):
+        return Odd(len(objects.boxes) > 0, _resized(_of_objects(objects, whole), size))
+    if bool(crowd.all()):
+        return None
+    single, crowds = (_of_objects(objects.rows(chosen), whole) for chosen in (~crowd, crowd))
+    return Odd(True, _resized(single, size), _resized(crowds & ~single, size))
 
 
 def _of_objects(objects: Objects, whole: Size) -> Bool[Tensor, "h w"]:

@@ -29,6 +29,9 @@ _PROBED = 200  # vectors whose neighbours measure the recall
 _AT = 10  # neighbours of each
 _AT_ONCE = 16384  # vectors that are added at a time
 _TRAINED = 100_000  # vectors that lists and codes are learned from
+_ROUNDS, _POINTS = 10, 64
+"""Of k-means, and vectors for each of its centres of codes: FAISS's 25 and 256 take ten times as long, and candidates are
+scored exactly anyway."""
 _CANDIDATES = 20
 """For codes: candidates for each wanted neighbour, which are then scored exactly."""
 
@@ -85,11 +88,14 @@ class IvfPq:
         """An empty index."""
         faiss = _faiss()
         lists = max(1, min(4096, int(2 * count**0.5), count // 39))
-        codes = next((m for m in (dimension // 2, dimension // 4) if m and dimension % m == 0), 1)
+        codes = next((m for m in (dimension // 4, dimension // 2) if m and dimension % m == 0), 1)
         bits = 8 if count >= 39 * 256 else max(1, int(np.log2(max(2, count // 39))))
-        return faiss.index_factory(
-            dimension, f"IVF{lists},PQ{codes}x{bits}", faiss.METRIC_INNER_PRODUCT
-        )
+        # np: without the annealing for polysemous codes, which nothing uses and which takes minutes
+        name = f"IVF{lists},PQ{codes}x{bits}np"
+        index = faiss.index_factory(dimension, name, faiss.METRIC_INNER_PRODUCT)
+        index.cp.niter = index.pq.cp.niter = _ROUNDS
+        index.pq.cp.max_points_per_centroid = _POINTS
+        return index
 
     def parameters(self, selector: Any, count: int) -> Any:
         """How the index is searched."""
@@ -167,15 +173,8 @@ def open_index(searched: Searched, kind: Kind) -> Approximate:
         raise SettingsError(
             f"{root} holds only {len(matrix):,} vectors; leave out --index, the exact search takes no time"
         )
-    index = settings.build(matrix.shape[1], len(matrix))
-    if not index.is_trained:
-        chosen = np.linspace(0, len(matrix) - 1, min(len(matrix), _TRAINED)).astype(int)
-        index.train(matrix[torch.from_numpy(chosen)].numpy())
-    parts = matrix.split(_AT_ONCE)
-    for part in counted(parts, len(matrix), f"building the index ({kind})", len):
-        index.add(part.contiguous().numpy())
-    ready = Approximate(settings, index, 0.0)
-    ready = Approximate(settings, index, _recall(ready, matrix))
+    index = built(settings, matrix)
+    ready = Approximate(settings, index, recall(settings, index, matrix))
     with contextlib.suppress(OSError):  # a folder that this user may only read
         write_whole(path, lambda temporary: faiss.write_index(index, str(temporary)))
         write_text(path.with_suffix(".json"), json.dumps({"recall": ready.recall}) + "\n")
@@ -184,14 +183,27 @@ def open_index(searched: Searched, kind: Kind) -> Approximate:
     return ready
 
 
-def _recall(index: Approximate, matrix: Float[Tensor, "n k"]) -> float:
-    """The share of the nearest neighbours of some vectors, without themselves, that the index finds."""
+def built(kind: Hnsw | IvfPq, matrix: Float[Tensor, "n k"]) -> Any:
+    """An index of the rows of a matrix."""
+    index = kind.build(matrix.shape[1], len(matrix))
+    if not index.is_trained:
+        chosen = np.linspace(0, len(matrix) - 1, min(len(matrix), _TRAINED)).astype(int)
+        index.train(matrix[torch.from_numpy(chosen)].numpy())
+    parts = matrix.split(_AT_ONCE)
+    for part in counted(parts, len(matrix), "building the index", len):
+        index.add(part.contiguous().numpy())
+    return index
+
+
+def recall(kind: Hnsw | IvfPq, index: Any, matrix: Float[Tensor, "n k"]) -> float:
+    """The share of the ten nearest neighbours of some vectors, without themselves, that an index finds."""
+    ready = Approximate(kind, index, 0.0)
     rows = np.unique(np.linspace(0, len(matrix) - 1, _PROBED).astype(int)).tolist()
     hits = 0
     for row in counted(rows, len(rows), "measuring the recall"):
         query = matrix[row]
         exact = nearest(matrix, query, _AT + 1).rows
-        found = index.nearest(matrix, query, _AT + 1).rows
+        found = ready.nearest(matrix, query, _AT + 1).rows
         without = (
             [other for other in rows.tolist() if other != row][:_AT] for rows in (exact, found)
         )
