@@ -1,13 +1,12 @@
 """`unmask embed ENCODER DATA --out VECTORS`: a vector of each picture, in a folder of Parquet files."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import tyro
@@ -99,8 +98,8 @@ class _Work:
 class _Shared(NamedTuple):
     """What the first process sends the others about the plan that it has made."""
 
-    manifest: str
-    """As JSON."""
+    manifest: dict[str, Any]
+    """As JSON values."""
     numbers: NDArray[np.int64]
     pending: list[int]
     names: str
@@ -206,8 +205,8 @@ def _planned(work: _Work, stack: ExitStack) -> Plan:
 
 
 def _shared(pictures: Pictures, plan: Plan) -> _Shared:
-    manifest = json.dumps(to_json(plan.manifest))
-    return _Shared(manifest, plan.numbers, plan.pending, names_hash(pictures, plan.numbers))
+    names = names_hash(pictures, plan.numbers)
+    return _Shared(to_json(plan.manifest), plan.numbers, plan.pending, names)
 
 
 def _joined(pictures: Pictures, shared: _Shared) -> Plan:
@@ -223,7 +222,7 @@ def _joined(pictures: Pictures, shared: _Shared) -> Plan:
         raise RunError(
             "it sees other pictures than the first process; all machines must read the same files"
         )
-    manifest = from_json(Manifest, json.loads(shared.manifest))
+    manifest = from_json(Manifest, shared.manifest)
     return Plan(manifest, numbers, shared.pending, 0, 0)
 
 
