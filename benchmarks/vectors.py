@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from unmask.data import Folder, Shards
 from unmask.data.in_order import Unreadable
 from unmask.encoders.chunks import chunk_for, in_chunks
 from unmask.encoders.vit import VIT_S16, VIT_TI16, ViT
-from unmask.vectors.approximate import KINDS, Approximate, _recall
+from unmask.vectors.approximate import KINDS, Approximate, built, recall
 from unmask.vectors.nearest import nearest
 from unmask.vectors.pictures import Pictures, load
 
@@ -188,48 +188,50 @@ def searching(rows: int, width: int) -> dict[str, Any]:
             "bare_product_ms": 1e3 * bare, "ratio": warm / bare}  # fmt: skip
 
 
-def indexes(rows: int, width: int) -> list[dict[str, Any]]:
-    """FAISS on generated vectors in clusters: seconds to build, milliseconds a query, recall."""
-    random = torch.Generator().manual_seed(0)
-    centres = torch.randn(rows // 100, width, generator=random)
-    noise = 0.6 * torch.randn(rows, width, generator=random)
-    matrix = F.normalize(
-        centres[torch.randint(len(centres), (rows,), generator=random)] + noise, dim=1
-    )
-    return [one_index(kind, matrix) for kind in KINDS]
+def indexes(vectors: Path, rows: int, kinds: list[str]) -> Iterator[dict[str, Any]]:
+    """FAISS on vectors of crops (see `crops.py`): seconds to build, milliseconds a query, recall."""
+    matrix = torch.from_numpy(np.load(vectors, mmap_mode="c"))
+    # crops of a picture lie together: a part of the file would be a part of the pictures
+    matrix = matrix[torch.linspace(0, len(matrix) - 1, min(rows, len(matrix))).long()]
+    for kind in kinds:
+        yield one_index(kind, matrix)
 
 
 def one_index(kind: str, matrix: torch.Tensor) -> dict[str, Any]:
-    """Build an index of a kind, and ask it for the neighbours of 200 of its vectors."""
-    rows, width = matrix.shape
+    """Build an index of a kind as `unmask search` does, and ask it for the neighbours of some of its vectors."""
     started = time.perf_counter()
-    index = KINDS[kind].build(width, rows)
-    if not index.is_trained:
-        index.train(matrix[:50000].numpy())
-    index.add(matrix.numpy())
-    built = time.perf_counter() - started
-    ready = Approximate(KINDS[kind], index, 0.0)
-    queries = matrix[torch.arange(200) * (rows // 200)]
-    each = [wall(partial(ready.nearest, matrix, query, 10), 1) for query in queries]
+    index = built(KINDS[kind], matrix)
+    seconds = time.perf_counter() - started
+    queries = matrix[torch.linspace(0, len(matrix) - 1, 200).long()]
+    ready = Approximate(KINDS[kind], index, recall(KINDS[kind], index, matrix))
+    each = [wall(partial(ready.nearest, matrix, query, 10), 3) for query in queries]
     return {
         "kind": kind,
-        "rows": rows,
-        "width": width,
-        "build_s": built,
+        "rows": len(matrix),
+        "width": matrix.shape[1],
+        "build_s": seconds,
         "query_ms": 1e3 * float(np.median(each)),
         "exact_ms": 1e3 * wall(lambda: nearest(matrix, matrix[0], 10), 10),
-        "recall_at_10": _recall(ready, matrix),
+        "recall_at_10": ready.recall,
     }
+
+
+PARTS = ("loading", "searching", "whole_job", "indexes")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("pictures", type=Path)
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS[:-1])
     parser.add_argument("--count", type=int, default=256)
     parser.add_argument("--rows", type=int, default=250_000)
-    parser.add_argument("--index-rows", type=int, default=50_000)
+    parser.add_argument("--vectors", type=Path, help="what crops.py wrote, for the part indexes")
+    parser.add_argument("--index-rows", type=int, default=1_000_000)
+    parser.add_argument("--kinds", nargs="*", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if "indexes" in args.parts and args.vectors is None:
+        parser.error("the part indexes needs --vectors; make them with crops.py")
     torch.set_num_threads(1)
     results: dict[str, Any] = {"threads": 1, "torch": torch.__version__}
 
@@ -239,11 +241,16 @@ def main() -> None:
         if args.out:
             args.out.write_text(json.dumps(results, indent=1) + "\n")
 
-    note("loading", loading(args.pictures, args.count))
-    note("searching", searching(args.rows, 384))
-    jobs = [("tiny", VIT_TI16, args.count // 4), ("small", VIT_S16, args.count // 8)]
-    note("whole_job", [whole_job(args.pictures, *job) for job in jobs])
-    note("indexes", indexes(args.index_rows, 128))
+    if "loading" in args.parts:
+        note("loading", loading(args.pictures, args.count))
+    if "searching" in args.parts:
+        note("searching", searching(args.rows, 384))
+    if "whole_job" in args.parts:
+        jobs = [("tiny", VIT_TI16, args.count // 4), ("small", VIT_S16, args.count // 8)]
+        note("whole_job", [whole_job(args.pictures, *job) for job in jobs])
+    if "indexes" in args.parts:
+        for one in indexes(args.vectors, args.index_rows, args.kinds):
+            note(f"index_{one['kind']}", one)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """The command line: a table of commands; the module of a command is imported when it is called."""
 
+import atexit
+import gc
 import io
 import os
 import shutil
 import sys
 import time
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 GROUPS = {
     "learn": {
@@ -135,6 +137,29 @@ def _complain(error: Exception) -> NoReturn:
     sys.exit(1)
 
 
+def _imported(name: str) -> Any:
+    """A module that imports torch and all that the command needs.
+
+    The garbage collector would look through ever more objects of modules meanwhile, which are never garbage, and again at
+    the end of the process: together most of a second.
+    """
+    if name in sys.modules:
+        return sys.modules[name]
+    gc.disable()
+    try:
+        return import_module(name)
+    finally:
+        gc.enable()
+        gc.freeze()
+        atexit.register(_thaw)
+
+
+def _thaw() -> None:
+    """Let the garbage collector see the objects of modules, if triton would else print at the end that they are left."""
+    if "triton" in sys.modules:
+        gc.unfreeze()
+
+
 def _run(arguments: list[str]) -> int:
     """Run a command; returns the exit status. Torch is imported after the flags are checked."""
     from unmask.console.first_look import answered, closest_command
@@ -163,7 +188,7 @@ def _run(arguments: list[str]) -> int:
         from unmask.console.screen import say_loading
 
         say_loading()
-    module = import_module(f"unmask.commands.{command}")
+    module = _imported(f"unmask.commands.{command}")
     if command in _WITHOUT_TORCH:
         return module.main(rest)
     from unmask.console.screen import notes_that_wait

@@ -3,17 +3,20 @@
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread, current_thread
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from commands.said import Unmask
+from commands.said import Unmask, plain
 from PIL import Image
 from runs import tiny
 
@@ -24,7 +27,7 @@ from unmask.errors import DataError
 from unmask.evaluation.vectors import VectorRule, read_fitted
 from unmask.locks import locked
 from unmask.runs.folder import RunFolder
-from unmask.vectors import writing
+from unmask.vectors import matrix, writing
 from unmask.vectors.matrix import open_vectors
 from unmask.vectors.pictures import Pictures
 
@@ -118,7 +121,9 @@ def test_a_stopped_folder_is_finished_with_the_same_bytes(
     assert parts_of("v") == whole
     assert not list(Path("v").glob(".*"))
     before = {path: path.stat().st_mtime_ns for path in Path("v").glob("part-*")}
-    assert "embedded 0 pictures" in unmask(*words).out
+    said = unmask(*words)
+    assert "folder is complete; nothing is left to embed" in said.out
+    assert "embedded 0 pictures" in said.out
     assert before == {path: path.stat().st_mtime_ns for path in Path("v").glob("part-*")}
 
 
@@ -145,6 +150,77 @@ def test_new_pictures_are_added_and_equal_those_of_one_command(
     assert grown.fitted.directions is not None
     assert whole.fitted.directions is not None
     assert grown.fitted.directions.equal(whole.fitted.directions)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_removed_part_of_an_earlier_command_is_made_again(
+    unmask: Unmask, trained: RunFolder, many: Path
+) -> None:
+    shutil.copytree(many, "data")
+    held = Path("data/train/cats/14.png")
+    held.rename("14.png")
+    words = ("embed", trained.root, "data", "--workers", 0, "--out")
+    assert unmask(*words, "v").status == 0
+    Path("14.png").rename(held)
+    assert unmask(*words, "v").status == 0
+    assert unmask(*words, "whole").status == 0
+    Path("v/part-00001.parquet").unlink()
+    assert "v holds 32 vectors of 40 pictures so far" in unmask("search", "v", held, "--k", 1).err
+    said = unmask(*words, "v")
+    assert "holds 32 already; 8 are left" in said.out
+    assert vectors_of("v") == vectors_of("whole")
+    assert "so far" not in unmask("search", "v", held, "--k", 1).err
+    assert "folder is complete" in unmask(*words, "v").out
+
+
+def test_a_search_that_ends_together_with_embed_leaves_what_fits(
+    unmask: Unmask, trained: RunFolder, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search of the old vectors writes its matrix just after embed has written that of the new ones."""
+    shutil.copytree(many, "data")
+    held = Path("data/train/cats/14.png")
+    held.rename("14.png")
+    words = ("embed", trained.root, "data", "--workers", 0, "--out", "v")
+    assert unmask(*words).status == 0
+    for path in Path("v").glob("_search*"):
+        path.unlink()
+    began, may_write, searching = Event(), Event(), Thread(target=open_vectors, args=["v"])
+    write = matrix.write_whole
+
+    def in_turn(path: Path, fill: Callable[[Path], object]) -> None:
+        if current_thread() is searching:
+            began.set()
+            assert may_write.wait(20)
+            write(path, fill)
+        else:
+            write(path, fill)
+            may_write.set()
+            searching.join()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(matrix, "write_whole", in_turn)
+        searching.start()
+        assert began.wait(20)
+        Path("14.png").rename(held)
+        assert unmask(*words).status == 0
+    shared = open_vectors("v").matrix.clone()
+    for path in Path("v").glob("_search*"):
+        path.unlink()
+    assert shared.equal(open_vectors("v").matrix)
+
+
+def test_a_labels_file_beside_the_pictures_may_be_left_out(
+    unmask: Unmask, trained: RunFolder, images: Path
+) -> None:
+    shutil.copytree(images, "data")
+    lines = [f"{number:02}.png,{'ab'[number % 2]}" for number in range(12)]
+    Path("data/labels.csv").write_text("\n".join(["file_name,label", *lines]) + "\n")
+    words = ("embed", trained.root, "data", "--workers", 0)
+    assert unmask(*words, "--out", "v", "--labels-file", "data/labels.csv").status == 0
+    assert table_of("v")["label"].to_pylist() == ["a", "b"] * 6
+    said = unmask(*words, "--out", "w", "--labels-file", "none")
+    assert said.status == 0, said.err
+    assert set(table_of("w")["label"].to_pylist()) == {None}
 
 
 def test_whitening_is_fitted_to_training_and_inverted_by_its_own_numbers(
@@ -261,7 +337,8 @@ class TestRefuses:
         column = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
         place = table.schema.get_field_index("vector")
         pq.write_table(table.set_column(place, "vector", column), "v/part-00000.parquet")
-        Path("v/_search.json").unlink()
+        for path in Path("v").glob("_search-*"):
+            path.unlink()
         said = unmask("duplicates", "v")
         assert said.status == 1
         assert message in said.err
@@ -317,30 +394,62 @@ class TestRefuses:
         assert "the vector of 00.png is not finite; check the weights" in said.err
 
 
+PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+SLOWER = """
+import os, sys, time
+from datetime import timedelta
+from unmask import cli
+from unmask.commands import embed
+from unmask.training import distributed
+
+distributed.PATIENCE = timedelta(seconds=3)
+embed_parts, rank, ends = embed.embed, os.environ["RANK"], sys.argv.pop(1) == "ends"
+
+def slower(*args, **settings):
+    yield from embed_parts(*args, **settings)
+    if rank == "1":
+        os._exit(0) if ends else time.sleep(8)
+
+embed.embed = slower
+cli.main()
+"""
+
+
+def in_processes(*words: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*PROCESSES, *map(str, words)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.slow
 def test_processes_share_the_parts_and_change_no_byte(
     unmask: Unmask, trained: RunFolder, tmp_path: Path
 ) -> None:
-    """1,797 digits are eight parts of 256 at most."""
-    words = ["embed", str(trained.root), "digits", "--workers", "0"]
-    assert unmask(*words, "--out", "alone").status == 0
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "unmask",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *words, "--out", "shared"],
-        env=environment, capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
+    """1,797 digits are eight parts of 256 at most; one process takes longer than a training step may take."""
+    words = ("embed", trained.root, "digits", "--workers", 0, "--out")
+    assert unmask(*words, "alone").status == 0
+    Path("slower.py").write_text(SLOWER)
+    done = in_processes("slower.py", "waits", *words, "shared")
     assert done.returncode == 0, done.stderr
     assert parts_of("alone") == parts_of("shared")
     assert len(parts_of("alone")) == 8
+
+
+@pytest.mark.slow
+def test_a_lost_process_is_told_with_the_command_that_goes_on(
+    trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("slower.py").write_text(SLOWER)
+    words = ("embed", trained.root, "digits", "--workers", 0, "--out", "shared")
+    done = in_processes("slower.py", "ends", *words)
+    assert done.returncode != 0
+    said = plain(done.stderr)
+    assert "another process of this command has ended or does not answer" in said
+    assert f"continue with: unmask {shlex.join(map(str, words))}" in said
+    assert "--resume" not in said
 
 
 def test_the_lock_is_free_again(unmask: Unmask, trained: RunFolder, images: Path) -> None:

@@ -3,6 +3,9 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -130,8 +133,8 @@ class TestSearch:
         self, unmask: Unmask, vectors: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = unmask("search", vectors, "data/dogs/03.png", "--json").raw
-        for name in ("_search.npy", "_search.json", "_whitening.safetensors"):
-            (vectors / name).unlink()
+        for path in (*vectors.glob("_search-*.npy"), vectors / "_whitening.safetensors"):
+            path.unlink()
 
         def refuse(*_: object) -> None:
             raise OSError(30, "Read-only file system")
@@ -153,7 +156,7 @@ class TestSearch:
         answer = json.loads(unmask(*words, "--index", kind).raw)
         assert answer["queries"] == exact
         assert answer["recall"] >= 0.9
-        index = Path(f"v/_index-{kind}.faiss")
+        (index,) = Path("v").glob(f"_index-{kind}-*.faiss")
         made = index.stat().st_mtime_ns
         assert json.loads(unmask(*words, "--index", kind).raw) == answer
         assert index.stat().st_mtime_ns == made
@@ -163,7 +166,8 @@ class TestSearch:
         assert unmask(*embed).status == 0
         said = unmask("search", "v", "photos/new-01.png", "--k", 1, "--index", kind, "--quiet")
         assert said.out == "1.000 new-01.png train"
-        assert index.stat().st_mtime_ns > made
+        assert not index.exists()
+        assert len(list(Path("v").glob("_index-*"))) == 2
 
     @pytest.mark.parametrize(
         ("words", "message"),
@@ -196,16 +200,51 @@ class TestSearch:
         assert "there is no file or folder nothing" in unmask("search", "nothing", "a.png").err
 
 
+SLOW = (
+    "torchvision", "torch._dynamo", "sympy", "torch.distributed.fsdp", "torch.utils.flop_counter", "triton",
+    "transformers", "timm", "sklearn", "scipy", "pandas", "matplotlib", "pyarrow.dataset", "tensorboard",
+)  # fmt: skip
+"""Modules that take a tenth of a second or more to import."""
+
+
+def test_a_search_imports_nothing_that_it_does_not_need(trained: RunFolder, vectors: Path) -> None:
+    code = (
+        "import sys; from unmask import cli\n"
+        "try: cli.main()\n"
+        f"finally: print([name for name in {SLOW} if name in sys.modules], file=sys.stderr)"
+    )
+    words = ("search", vectors, "data/dogs/03.png", "--json")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["searched"] == 20
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
 class TestDuplicates:
     def test_lists_pairs_and_leaks(
-        self, unmask: Unmask, trained: RunFolder, tmp_path: Path
+        self,
+        unmask: Unmask,
+        trained: RunFolder,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        passes: list[str] = []
+
+        def counted(parts: Iterable[int], total: int, what: str, _: object) -> Iterable[int]:
+            passes.append(what)
+            return parts
+
+        monkeypatch.setattr("unmask.vectors.duplicates.counted", counted)
         root = tmp_path / "data"
         tiny.write_classes(root / "train", count=15)
         tiny.write_classes(root / "test", count=2)  # equal to the first of each class
         assert unmask("embed", trained.root, root, "--workers", 0, "--out", "v").status == 0
         said = unmask("duplicates", "v")
         assert said.status == 0
+        assert passes == ["comparing pictures"]
         assert "4 pairs of equal files" in said.out
         assert "4 pictures outside of the training split also stand in it" in said.all
         with Path("v/_duplicates.csv").open(newline="") as file:

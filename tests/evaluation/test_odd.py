@@ -18,8 +18,9 @@ from unmask.annotations import ClassLabels, ClassMaps, ObjectLabels, Objects
 from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.evaluation.odd import Memory, OddRule, Threshold, remember
+from unmask.evaluation.odd_run import Finding, measured
 from unmask.evaluation.odd_scores import region_overlap, separation
-from unmask.evaluation.odd_truth import Truth
+from unmask.evaluation.odd_truth import Odd, Truth
 
 GRID = Size(3, 4)
 PLAIN: dict[str, Any] = {"around": 1, "positions": False}
@@ -130,8 +131,12 @@ def test_a_new_normal_image_is_above_the_threshold_as_seldom_as_promised(
     assert limit.images == count
 
 
-def literal_overlap(maps: list[Any], truths: list[Any], most: float) -> float:
+def literal_overlap(
+    maps: list[Any], truths: list[Any], most: float, ignored: list[Any] | None = None
+) -> float:
     """PRO by a threshold at each score, and regions by filling."""
+    ignored = ignored or [np.zeros_like(truth) for truth in truths]
+    out = [truth | other for truth, other in zip(truths, ignored, strict=True)]
     regions: list[tuple[int, list[tuple[int, int]]]] = []
     for number, truth in enumerate(truths):
         left = {(int(r), int(c)) for r, c in zip(*np.nonzero(truth), strict=True)}
@@ -145,10 +150,10 @@ def literal_overlap(maps: list[Any], truths: list[Any], most: float) -> float:
                         left.remove(near)
                         waiting.append(near)
             regions.append((number, region))
-    normal = [float(m[~t].size) for m, t in zip(maps, truths, strict=True)]
+    normal = [float(m[~t].size) for m, t in zip(maps, out, strict=True)]
     points = [(0.0, 0.0)]
     for limit in sorted({float(v) for m in maps for v in m.ravel()}, reverse=True):
-        false = sum(int((m[~t] >= limit).sum()) for m, t in zip(maps, truths, strict=True))
+        false = sum(int((m[~t] >= limit).sum()) for m, t in zip(maps, out, strict=True))
         shares = [np.mean([maps[n][place] >= limit for place in region]) for n, region in regions]
         points.append((false / sum(normal), float(np.mean(shares))))
     area = 0.0
@@ -170,6 +175,9 @@ def test_the_overlap_with_regions_equals_loops(seed: int) -> None:
     maps = [each.astype(np.float32) for each in maps]
     expected = literal_overlap(maps, truths, 0.3)
     assert region_overlap(maps, truths) == pytest.approx(expected, abs=1e-9)
+    ignored = [(random.random((9, 7)) < 0.3) & ~truth for truth in truths]
+    expected = literal_overlap(maps, truths, 0.3, ignored)
+    assert region_overlap(maps, truths, ignored=ignored) == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_overlap_of_perfect_and_of_missing_truth() -> None:
@@ -218,6 +226,47 @@ def test_what_is_odd_follows_from_the_annotations() -> None:
     assert odd is not None
     assert odd.pixels is not None
     assert odd.pixels.tolist() == [[False, True], [False, False]]
+    assert odd.ignored is not None
+    assert odd.ignored.tolist() == [[False, False], [True, False]]
+    assert maps.of(0, torch.full((2, 2), 255), Size(2, 2), Size(2, 2)) is None
+
+
+def test_crowds_are_neither_odd_nor_normal() -> None:
+    truth = Truth(Source(ObjectLabels(names=("dent",), masks=False)))
+    places = torch.tensor([[0.0, 0, 2, 2], [1, 1, 4, 4]])
+    size, classes = Size(4, 4), torch.tensor([0, 0])
+    odd = truth.of(0, Objects(places, classes, crowd=torch.tensor([False, True])), size, size)
+    assert odd is not None
+    assert odd.pixels is not None
+    assert odd.ignored is not None
+    assert odd.pixels.nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    expected = [[r, c] for r in (1, 2, 3) for c in (1, 2, 3) if (r, c) != (1, 1)]
+    assert odd.ignored.nonzero().tolist() == expected
+    assert (
+        truth.of(0, Objects(places, classes, crowd=torch.tensor([True, True])), size, size) is None
+    )
+
+
+def test_ignored_pixels_change_no_measure() -> None:
+    """Whatever the distances at them are."""
+    size = Size(3, 4)
+    memory = remember(tokens(), GRID, OddRule(**PLAIN), 0)
+    pixels = torch.zeros(3, 4, dtype=torch.bool)
+    pixels[0, :2] = True
+    ignored = torch.zeros(3, 4, dtype=torch.bool)
+    ignored[2] = True
+    random = torch.Generator().manual_seed(0)
+    distances = torch.rand(12, generator=random)
+    found = []
+    for value in (0.0, 9.0):
+        changed = torch.where(ignored.flatten(), value, distances)
+        one = Finding(0, "a", 1.0, True, Odd(True, pixels, ignored), changed)
+        measures = measured([one], memory, size)
+        found.append([measures.pixel_auroc, measures.pixel_precision, measures.region_overlap])
+    kept = ~ignored.flatten().numpy()
+    expected = separation(distances.numpy()[kept], pixels.flatten().numpy()[kept])
+    assert found[0] == pytest.approx(found[1])
+    assert found[0][:2] == pytest.approx(list(expected))
 
 
 def test_classes_are_odd_unless_good(tmp_path: Path) -> None:

@@ -67,6 +67,8 @@ def test_every_example_is_short_and_tested() -> None:
         "own_recipe",
         "convert",
         "labels_file",
+        "neighbours",
+        "odd_images",
     }
     for file in EXAMPLES.glob("*.py"):
         assert len(file.read_text().splitlines()) <= LONGEST
@@ -102,6 +104,21 @@ def test_pretrain_from_python(example: Example, classes: Path, tmp_path: Path) -
 def test_embed(example: Example, trained: RunFolder, classes: Path) -> None:
     assert example("embed").count(" is most like digit ") == 10
     assert example("embed", trained.root, classes).count(" is most like ") == 10
+
+
+@pytest.mark.slow
+def test_neighbours(example: Example, trained: RunFolder, classes: Path) -> None:
+    pytest.importorskip("polars", reason="polars is not installed")
+    for words in ([], [trained.root, classes]):
+        assert "label_of_nearest" in example("neighbours", *words)
+
+
+@pytest.mark.slow
+def test_odd_images(example: Example, trained: RunFolder, classes: Path) -> None:
+    assert "heat maps: " in example("odd_images")
+    said = example("odd_images", trained.root, classes / "cats", classes / "dogs")
+    assert said.count("odd: ") == 5
+    assert Path("odd/sheet.png").exists()
 
 
 @pytest.mark.slow

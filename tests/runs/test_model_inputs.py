@@ -218,7 +218,7 @@ class TestBatches:
     def test_patches_that_do_not_fit_in_memory(
         self, model: Model, images: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("unmask.runs.model.memory_available", lambda _: 4000)
+        monkeypatch.setattr("unmask.runs.embedding.memory_available", lambda _: 4000)
         with pytest.raises(ResourceError, match=r"of 4 images fill the memory; .* patches=False"):
             model.embed(images, batch_size=4)
         assert model.embed(images, batch_size=4, patches=False).mean.shape == (12, 8)

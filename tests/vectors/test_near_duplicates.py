@@ -13,6 +13,7 @@ from unmask.vectors.duplicates import (
     intrinsic_dimension,
     merged,
     near,
+    near_both,
     pairs,
 )
 
@@ -101,7 +102,9 @@ def test_a_copy_in_another_split_is_found_beside_many_closer_neighbours() -> Non
     limit = fixed(0.999, 33)
     alone = pairs(near(points, 4), limit, hashes, splits)
     assert all(12 not in (pair.first, pair.second) or pair.second == 12 for pair in alone)
-    across = near(points, 4, splits)
+    every, across = near_both(points, 4, splits)
+    assert every.rows.equal(near(points, 4).rows)
+    assert every.distances.equal(near(points, 4).distances)
     for row in range(33):
         own = [splits[other] == splits[row] for other in across.rows[row].tolist()]
         assert not any(own) or len(points) - splits.count(splits[row]) < 4

@@ -28,6 +28,7 @@ from unmask.vectors.duplicates import (
     groups,
     merged,
     near,
+    near_both,
     pairs,
 )
 from unmask.vectors.matrix import Searched, open_vectors
@@ -113,14 +114,12 @@ def _found(searched: Searched, args: Arguments) -> tuple[list[Pair], str]:
     count = len(searched.matrix)
     if count < 3:
         raise RunError(f"{args.vectors} holds {number_of(count, 'vector')}; compare at least 3")
-    near_rows = near(searched.matrix, min(NEIGHBOURS, count - 1))
-    threshold = from_data(near_rows) if args.threshold is None else fixed(args.threshold, count)
     hashes, splits = (searched.columns[name].to_pylist() for name in ("hash", "split"))
-    found = pairs(near_rows, threshold, hashes, splits)
-    if len(set(splits)) > 1:
-        # a picture with many neighbours in its own split may have a copy in another one
-        others = near(searched.matrix, near_rows.rows.shape[1], splits)
-        found = merged(found, pairs(others, threshold, hashes, splits))
+    most = min(NEIGHBOURS, count - 1)
+    several = len(set(splits)) > 1
+    lists = near_both(searched.matrix, most, splits) if several else (near(searched.matrix, most),)
+    threshold = from_data(lists[0]) if args.threshold is None else fixed(args.threshold, count)
+    found = merged(*(pairs(rows, threshold, hashes, splits) for rows in lists))
     if args.across_splits:
         found = [pair for pair in found if splits[pair.first] != splits[pair.second]]
     return found, threshold.words

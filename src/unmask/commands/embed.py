@@ -4,10 +4,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 import unmask
 from unmask.console.arguments import DataFlags, parse
@@ -15,16 +18,17 @@ from unmask.console.bars import State, watched
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.labels import labelled_source
 from unmask.console.output import console, duration, loaded, matched, notes, say_left_out
-from unmask.console.processes import Group, together
+from unmask.console.processes import Group, prepared, together
 from unmask.data import AnySource
 from unmask.data.annotated import pictures_alone
 from unmask.data.kinds import find_source
+from unmask.data.labels_beside import NO_FILE
 from unmask.data.statistics import read_as
 from unmask.errors import RunError, SettingsError, number_of, typed
 from unmask.files import clear_unfinished
 from unmask.runs.model import Model
 from unmask.spec import from_json, to_json, within
-from unmask.training.distributed import check_device, everyones, firsts, here
+from unmask.training.distributed import check_device, everyones, here
 from unmask.training.hardware import best_workers, find_device
 from unmask.vectors.folder import UNUSABLE, VectorsFolder
 from unmask.vectors.manifest import Manifest, Pooling, Stored, encoding_of
@@ -59,7 +63,8 @@ class Arguments:
     """Pictures that a loading process reads at a time; it changes no vector."""
 
     labels_file: str | None = None
-    """A CSV, Parquet or JSON lines file with a column file_name and the classes of each image, for the column label."""
+    """A CSV, Parquet or JSON lines file with a column file_name and the classes of each image, for the column label; none
+    to use no file beside the images either."""
 
     about_data: Annotated[DataFlags, tyro.conf.arg(name="")] = DataFlags()
     """How to read DATA."""
@@ -78,12 +83,37 @@ class Arguments:
         within(self, "[1, inf)", "batch_size", "threads")
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What every process of the command has opened."""
+
+    args: Arguments
+    folder: VectorsFolder
+    model: Model
+    spec: AnySource
+    pictures: Pictures
+    workers: int
+
+
+class _Shared(NamedTuple):
+    """What the first process sends the others about the plan that it has made."""
+
+    manifest: dict[str, Any]
+    """As JSON values."""
+    numbers: NDArray[np.int64]
+    pending: list[int]
+    names: str
+    """Hash of the names of the pictures."""
+
+
 def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "embed")
     folder = VectorsFolder(Path(args.out).expanduser())
     _check_outside(folder.root, args.data)
-    with together() as group:
+    again = f"Complete parts are kept; continue with:\n{typed('embed', *arguments)}"
+    # the folder stays locked until the last process is ready
+    with together("command", again) as group, ExitStack() as stack:
         device = find_device(args.device)
         check_device(device)
         use_threads(args.threads)
@@ -93,14 +123,25 @@ def main(arguments: list[str]) -> int:
         workers = (
             best_workers(device, _in_memory(pictures)) if args.workers is None else args.workers
         )
+        work = _Work(args, folder, model, spec, pictures, workers)
         try:
-            return _run(args, folder, model, spec, pictures, workers, group)
+            plan = prepared(
+                partial(_planned, work, stack),
+                partial(_shared, pictures),
+                partial(_joined, pictures),
+                group,
+            )
+            assert plan is not None
+            _say_plan(plan, pictures)
+            started = time.perf_counter()
+            _embed(work, plan, group)
+            if here().first:
+                _say_end(folder, plan, time.perf_counter() - started)
         except KeyboardInterrupt:
             if here().first:
-                console.result(
-                    f"\nstopped; complete parts are kept; continue with:\n{typed('embed', *arguments)}"
-                )
+                console.result(f"\nstopped. {again}")
             return 130
+    return 0
 
 
 def _check_outside(root: Path, data: str) -> None:
@@ -122,7 +163,8 @@ def _source(args: Arguments, model: Model) -> AnySource:
     console.print(f"reading   {args.data} ...")
     if args.labels_file is None and how == DataFlags().reading():
         return labelled_source(args.data, args.about_data.data_kind, None, model.bands)
-    return find_source(args.data, args.about_data.data_kind, how, args.labels_file, model.bands)
+    named = None if args.labels_file == NO_FILE else args.labels_file
+    return find_source(args.data, args.about_data.data_kind, how, named, model.bands)
 
 
 def opened(spec: AnySource, model: Model) -> Pictures:
@@ -142,103 +184,63 @@ def _in_memory(pictures: Pictures) -> bool:
     return all(source.in_memory for source in pictures.sources.values())
 
 
-def _run(
-    args: Arguments,
-    folder: VectorsFolder,
-    model: Model,
-    spec: AnySource,
-    pictures: Pictures,
-    workers: int,
-    group: Group,
-) -> int:
-    if not here().first:
-        plan = _joined(pictures, group)
-        _shared(folder, plan, model, pictures, args, workers)
-        return 0
-    with ExitStack() as stack:
-        plan = _planned(args, folder, model, spec, pictures, workers, group, stack)
-        _say_plan(plan, pictures)
-        started = time.perf_counter()
-        _shared(folder, plan, model, pictures, args, workers)
-        _say_end(folder, plan, time.perf_counter() - started)
-    return 0
-
-
-_FAILED = "failed"
-
-
-def _planned(
-    args: Arguments,
-    folder: VectorsFolder,
-    model: Model,
-    spec: AnySource,
-    pictures: Pictures,
-    workers: int,
-    group: Group,
-    stack: ExitStack,
-) -> Plan:
-    """The plan of the first process, which the others get; the folder stays locked until the stack is closed."""
-    try:
-        if note := stack.enter_context(folder.lock()):
-            notes.note(note)
-        clear_unfinished(folder.root)
-        manifest = Manifest(
-            encoding=encoding_of(model, args.pooling, args.dtype),
-            whitened=args.whitened,
-            place=str(Path(args.encoder).absolute()),
-            about=f"{args.encoder} ({model.about})",
-            data=spec,
-            generations=(),
-            unmask_version=unmask.__version__,
-        )
-        plan = make_plan(folder, manifest, pictures, workers)
-        begin(folder, plan)
-    except BaseException:
-        firsts(_FAILED, group)
-        raise
-    names = names_hash(pictures, plan.numbers)
-    firsts((to_json(plan.manifest), plan.numbers, plan.pending, names), group)
+def _planned(work: _Work, stack: ExitStack) -> Plan:
+    """The plan of the first process; the folder stays locked until the stack is closed."""
+    args, folder, model = work.args, work.folder, work.model
+    if note := stack.enter_context(folder.lock()):
+        notes.note(note)
+    clear_unfinished(folder.root)
+    manifest = Manifest(
+        encoding=encoding_of(model, args.pooling, args.dtype),
+        whitened=args.whitened,
+        place=str(Path(args.encoder).absolute()),
+        about=f"{args.encoder} ({model.about})",
+        data=work.spec,
+        generations=(),
+        unmask_version=unmask.__version__,
+    )
+    plan = make_plan(folder, manifest, work.pictures, work.workers)
+    begin(folder, plan)
     return plan
 
 
-def _joined(pictures: Pictures, group: Group) -> Plan:
-    """The plan that the first process has made."""
-    message = firsts(None, group)
-    if message == _FAILED:
-        raise SystemExit(1)
-    content, numbers, pending, names = message
+def _shared(pictures: Pictures, plan: Plan) -> _Shared:
+    names = names_hash(pictures, plan.numbers)
+    return _Shared(to_json(plan.manifest), plan.numbers, plan.pending, names)
+
+
+def _joined(pictures: Pictures, shared: _Shared) -> Plan:
+    """The plan that the first process has made.
+
+    Raises:
+        RunError: if this process sees other pictures.
+    """
+    numbers = shared.numbers
     if len(numbers) and (
-        int(numbers.max()) >= len(pictures) or names_hash(pictures, numbers) != names
+        int(numbers.max()) >= len(pictures) or names_hash(pictures, numbers) != shared.names
     ):
         raise RunError(
             "it sees other pictures than the first process; all machines must read the same files"
         )
-    return Plan(from_json(Manifest, content), numbers, pending, 0, 0)
+    manifest = from_json(Manifest, shared.manifest)
+    return Plan(manifest, numbers, shared.pending, 0, 0)
 
 
-def _shared(
-    folder: VectorsFolder,
-    plan: Plan,
-    model: Model,
-    pictures: Pictures,
-    args: Arguments,
-    workers: int,
-) -> None:
+def _embed(work: _Work, plan: Plan, group: Group) -> None:
     """Make this process's parts, and wait for those of the others."""
     processes = here()
-    own = plan.pending[processes.rank :: processes.count]
     reports: Iterator[Progress] = embed(
-        folder,
+        work.folder,
         plan,
-        model,
-        pictures,
-        own=own,
-        workers=workers,
-        batch_size=args.batch_size,
+        work.model,
+        work.pictures,
+        own=plan.pending[processes.rank :: processes.count],
+        workers=work.workers,
+        batch_size=work.args.batch_size,
     )
     for _ in watched(console, reports, "embedding", _state):
         pass
-    everyones(None)
+    everyones(None, group)  # processes may have hours more to do than others
 
 
 def _state(report: Progress) -> State:
@@ -257,9 +259,12 @@ def _say_plan(plan: Plan, pictures: Pictures) -> None:
         f"vectors   {encoding.encoder.embed_dim} values of {encoding.stored}, {encoding.pooling} of the last block, from "
         f"{encoding.image_size} pixels"
     )
-    if plan.known:
-        console.print(f"folder    holds {plan.known:,} already; {plan.left:,} are left")
-    elif plan.left < len(plan.numbers):
+    done = len(plan.numbers) - plan.left
+    if (plan.known or done) and not plan.left:
+        console.print("folder    is complete; nothing is left to embed")
+    elif plan.known:
+        console.print(f"folder    holds {plan.known + done:,} already; {plan.left:,} are left")
+    elif done:
         console.print(f"folder    is unfinished; {plan.left:,} of {len(plan.numbers):,} are left")
     if plan.gone:
         notes.note(

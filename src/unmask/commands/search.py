@@ -29,6 +29,9 @@ from unmask.vectors.matrix import Searched, open_vectors
 from unmask.vectors.nearest import Neighbours, nearest
 from unmask.vectors.sheets import Shelf, all_missing
 
+_FEW = 16
+"""Queries that one thread answers sooner than it is found out how many cores are free."""
+
 _MOST_ROWS = 12  # queries on a sheet
 _MOST_COLUMNS = 10
 _SHEET = "neighbours.png"
@@ -95,7 +98,10 @@ def main(arguments: list[str]) -> int:
         check_writable(sheet)
     if args.index != "none":
         KINDS[args.index].check()
-    use_threads(args.threads)
+    if args.threads is None and args.index == "none" and len(images) <= _FEW:
+        torch.set_num_threads(1)
+    else:
+        use_threads(args.threads)
     with progress_on(notes):
         searched = open_vectors(Path(args.vectors).expanduser())
         if searched.warning:

@@ -8,9 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Event, Thread
-from typing import NamedTuple, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from torch.distributed import ProcessGroup
 
@@ -21,16 +20,14 @@ from unmask.files import clear_unfinished
 from unmask.runs.folder import RunFolder
 from unmask.training.distributed import everyones, firsts, here, joined, launched, lost, slurm_tasks
 
-R = TypeVar("R")
+R, M = TypeVar("R"), TypeVar("M")
 Group = ProcessGroup | None
 _FAILED = "failed"
 _BETWEEN = (
     0.3  # seconds between the errors of processes, longer than torchrun takes to end the others
 )
-_LOST = (
-    "another process of this run has ended or does not answer, so the run stops; its error is above or "
-    "in its own output.\nThe last checkpoint is complete: continue with --resume"
-)
+_LOST = "another process of this {what} has ended or does not answer, so it stops; its error is above or in its own output.\n"
+_RESUME = "The last checkpoint is complete: continue with --resume"
 
 
 class Stop:
@@ -63,25 +60,14 @@ def signals(unit: str = "step") -> Generator[Stop]:
             signal.signal(number, handler)
 
 
-class SharedRun(NamedTuple):
-    """What the first process sends the others about the run that it has prepared."""
-
-    root: Path
-    """The folder of the run."""
-    run: str
-    """The run as JSON."""
-    data: str
-    """The run as JSON, with the place where its images are now."""
-    step: int | None
-    """The step of the checkpoint to start from; None to start from the beginning."""
-
-
 @contextmanager
-def together() -> Generator[Group]:
+def together(what: str = "run", again: str = _RESUME) -> Generator[Group]:
     """Join the other processes; only the first prints, and an error names its process.
 
-    Yields the process group in which the others wait for `prepared`.
+    If a process is lost, the others say so, with the name of `what` they do and how to do it `again`. Yields the process
+    group in which processes wait for hours, as for `prepared`.
     """
+    gone = _LOST.format(what=what) + again
     processes = launched()
     console.silent = notes.silent = not processes.first
     if (tasks := slurm_tasks()) > 1 and processes.count == 1:
@@ -104,20 +90,26 @@ def together() -> Generator[Group]:
         if not processes.first:
             # the first process may be the one that is gone, so one process of each machine speaks too
             speaks = processes.local_rank == 0 or processes.rank == 1
-            _leave(f"{processes.name}: {_LOST}" if speaks else "")
-        raise RunError(_LOST) from None
+            _leave(f"{processes.name}: {gone}" if speaks else "")
+        raise RunError(gone) from None
 
 
 def prepared(
     prepare: Callable[[], R | None],
-    share: Callable[[R], SharedRun],
-    join: Callable[[SharedRun], R],
+    share: Callable[[R], M],
+    join: Callable[[M], R],
     group: Group,
 ) -> R | None:
-    """A run that the first process prepares and the others rebuild; None if nothing is left to do.
+    """What the first process prepares and the others rebuild; None if nothing is left to do.
+
+    Args:
+        prepare: what the first process does.
+        share: what the others need of it, as a plain Python object.
+        join: rebuilds it from that in another process.
+        group: the processes, from `together`.
 
     Raises:
-        RunError: if another process cannot build the same run, for example because it sees other images.
+        RunError: if another process cannot rebuild it, for example because it sees other images.
     """
     if group is None:
         return prepare()
@@ -139,7 +131,7 @@ def prepared(
             ready = join(message)
         except UnmaskError as error:
             problem = f"{here().name}: {error}"
-    problems = [problem for problem in everyones(problem) if problem]
+    problems = [problem for problem in everyones(problem, group) if problem]
     if problems and not here().first:
         _leave()
     if problems:

@@ -29,7 +29,7 @@ from unmask.console.new_folder import begun_before, folder_names
 from unmask.console.observers import Observers, observed, observers_of
 from unmask.console.output import console, shown
 from unmask.console.plan import say_shared_memory, warn_of_batch
-from unmask.console.processes import SharedRun, locked, prepared, signals, together
+from unmask.console.processes import locked, prepared, signals, together
 from unmask.console.resumed_images import images_again, place_again
 from unmask.console.training_command import Command, Request
 from unmask.console.typed import as_typed, resume_words
@@ -66,6 +66,19 @@ class Ready(NamedTuple):
     """The checkpoint to start from; None to start from the beginning."""
     observers: Observers = Observers()
     """The report and the trackers, in the first process."""
+
+
+class SharedRun(NamedTuple):
+    """What the first process sends the others about the run that it has prepared."""
+
+    root: Path
+    """The folder of the run."""
+    run: str
+    """The run as JSON."""
+    data: str
+    """The run as JSON, with the place where its images are now."""
+    step: int | None
+    """The step of the checkpoint to start from; None to start from the beginning."""
 
 
 def main(command: Command, arguments: list[str]) -> int:

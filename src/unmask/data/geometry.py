@@ -6,15 +6,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 from unmask.annotations import Annotation, Objects
 from unmask.contracts import Size
+from unmask.data.resizing import bicubic, nearest
 
-_BICUBIC = v2.InterpolationMode.BICUBIC
-_NEAREST = v2.InterpolationMode.NEAREST_EXACT  # plain NEAREST is off by half a pixel
 _LONG = 32  # times the shown length, from which on only a part is resized
 _LEAST_KNOWN = 0.5  # share of known values among the sources of a resized pixel; missing below it
 
@@ -143,6 +139,9 @@ def moved_objects(objects: Objects, whole: Size, geometry: Geometry) -> Objects:
         seen = objects._replace(masks=masks).rows(masks.flatten(1).any(1))
         assert seen.masks is not None
         return seen._replace(boxes=boxes_around(seen.masks))
+    from torchvision import tv_tensors
+    from torchvision.transforms.v2 import functional as F
+
     boxes: Tensor = tv_tensors.BoundingBoxes(  # pyright: ignore[reportCallIssue] - its stub lacks the keywords
         objects.boxes.reshape(-1, 4), format="XYXY", canvas_size=(whole.height, whole.width)
     )
@@ -175,9 +174,9 @@ def moved(annotation: Annotation, whole: Size, geometry: Geometry) -> Annotation
 def resize(image: Shaped[Tensor, "c h w"], size: Size) -> Shaped[Tensor, "c new_h new_w"]:
     """Bicubic with antialiasing; a value is missing if most of its source values are missing."""
     if image.dtype == torch.uint8 or not bool((missing := image.isnan()).any()):
-        return F.resize(image, list(size), _BICUBIC, antialias=True)
-    weights = F.resize((~missing).to(image.dtype), list(size), _BICUBIC, antialias=True)
-    values = F.resize(image.masked_fill(missing, 0.0), list(size), _BICUBIC, antialias=True)
+        return bicubic(image, size)
+    weights = bicubic((~missing).to(image.dtype), size)
+    values = bicubic(image.masked_fill(missing, 0.0), size)
     return torch.where(weights >= _LEAST_KNOWN, values / weights, math.nan)
 
 
@@ -193,9 +192,9 @@ def _shown(resized: Shaped[Tensor, "c h w"], geometry: Geometry) -> Shaped[Tenso
 
 def _nearest(maps: Shaped[Tensor, "n h w"], geometry: Geometry) -> Shaped[Tensor, "n new_h new_w"]:
     """Maps moved with nearest-neighbour interpolation, so that values are never mixed."""
-    if len(maps) == 0:  # torchvision cannot resize zero maps
+    if len(maps) == 0:  # torch cannot resize zero maps
         return maps.new_zeros(0, *geometry.window.size)
     part = _cut(maps, geometry.part)
     numbers = part.to(torch.uint8) if part.dtype == torch.bool else part
-    resized = F.resize(numbers, list(geometry.resized), _NEAREST).to(maps.dtype)
+    resized = nearest(numbers, geometry.resized).to(maps.dtype)
     return _shown(resized, geometry)

@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Shaped
 from PIL import ImageFilter
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from unmask.annotations import Annotation, AnyAnnotations, dense_words, is_dense
 from unmask.contracts import Sample, Size
@@ -189,6 +188,8 @@ def _view(
     amounts = torch.rand(5, generator=random).tolist()
     if max(changes[1:]) == 0:
         return view
+    from torchvision.transforms.v2 import functional as F
+
     remedy = (
         "set --views.jitter-probability, --views.gray-probability, --views.blur-probabilities and "
         "--views.solarize-probability to 0"
@@ -209,6 +210,8 @@ def _view(
 
 def _jittered(picture: Any, order: list[int], amounts: list[float]) -> Any:
     """The picture with changed brightness, contrast, saturation and hue, applied in this order."""
+    from torchvision.transforms.v2 import functional as F
+
     brightness, contrast, saturation, hue = (2 * amount - 1 for amount in amounts[:4])
     steps = (
         lambda p: F.adjust_brightness(p, 1 + _BRIGHTNESS * brightness),

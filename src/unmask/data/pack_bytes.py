@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Shaped
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from unmask.contracts import ImageSource, Size
 from unmask.data.decode import jpeg_or_png, upright_format
@@ -122,6 +121,8 @@ def shrunk_size(size: Size, short_side: int) -> Size:
 
 
 def _encoded(image: Shaped[Tensor, "c h w"], kind: str, quality: int) -> bytes:
+    from torchvision.transforms.v2 import functional as F
+
     settings: dict[str, Any] = {"quality": quality} if kind == "JPEG" else {}
     buffer = io.BytesIO()
     F.to_pil_image(image).save(buffer, kind, **settings)

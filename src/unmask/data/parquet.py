@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from unmask.data.arrow_files import parquet_metadata
@@ -137,6 +136,8 @@ def _open(files: list[Path], where: str) -> EncodedImages:
     rows = np.flatnonzero(images.places != NOWHERE)
     labels, label_notes = read_labels(files, columns, len(names))
     valid_names, places = Names(names).rows(rows), images.places[rows]
+    import pyarrow.compute as pc
+
     lengths = pc.call_function("binary_length", [images.bytes]).fill_null(0)
     sizes = lengths.to_numpy().astype(np.int64)[places]
     listing = Listing(

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from unmask.data.label_values import NOT_CLASSES, label_word, numbered_labels
 from unmask.data.labels import Labels, unlabelled, word_labels
@@ -92,6 +91,8 @@ def _values(group: Group) -> Iterator[Any]:
 
 def _lists(array: pa.Array) -> Iterator[list[Any] | None]:
     """The lists of an array of lists of a dictionary's values, each of which is converted once."""
+    import pyarrow.compute as pc
+
     flat = pc.call_function("list_flatten", [array])
     words: list[Any] = flat.dictionary.to_pylist()
     values = (None if place is None else words[place] for place in flat.indices.to_pylist())

@@ -6,7 +6,6 @@ from typing import Literal
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
-from torchvision.transforms import v2
 
 from unmask.contracts import Size
 from unmask.data.geometry import Box, Geometry, drawn_flip, one_view, trimmed, view_of_part
@@ -107,6 +106,8 @@ class ScaleJitter:
         views = one_view(self, image, size, *key)
         if not self.photometric:
             return views
+        from torchvision.transforms import v2
+
         check_colors(image, (3,), "photometric distortion", "set --views.photometric False")
         parts = [v2.ColorJitter(**{name: amount}) for name, amount in _DISTORTION.items()]
         with seeded("photometric", *key):

@@ -10,8 +10,6 @@ from jaxtyping import Shaped
 from PIL import ImageOps
 from PIL.Image import Image, Resampling
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 from unmask.channels import IMAGENET
 from unmask.contracts import Size
@@ -233,6 +231,8 @@ class JitteredCrop:
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
     ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
         """One view, a function of the key; raises DataError if the image is not uint8 colour."""
+        from torchvision.transforms import v2
+
         check_colors(image, (3,), "colour jitter", "choose views:random-crop")
         views = one_view(self, image, size, *key)
         jitter = v2.ColorJitter(self.brightness, self.contrast, self.saturation, self.hue)
@@ -272,6 +272,8 @@ class AugmentedCrop:
         self, image: Shaped[Tensor, "c h w"], size: Size, *key: int
     ) -> tuple[Shaped[Tensor, "c new_h new_w"], ...]:
         """One view, a function of the key; raises DataError if the image is not uint8 grey or colour."""
+        from torchvision.transforms.v2 import functional as F
+
         check_colors(image, (1, 3), "RandAugment", "choose views:random-crop")
         channels = len(image)
         geometry = _random_geometry(self, Size(*image.shape[-2:]), size, *key)

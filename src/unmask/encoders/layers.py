@@ -227,4 +227,11 @@ def initialize_scaled(blocks: nn.ModuleList) -> None:
 
 def drawn_token(embed_dim: int, count: int = 1) -> nn.Parameter:
     """Learned tokens [1 count d], initialised from N(0, 0.02)."""
-    return nn.Parameter(torch.empty(1, count, embed_dim).normal_(std=0.02))
+    return drawn_normal(1, count, embed_dim, std=0.02)
+
+
+def drawn_normal(*shape: int, std: float) -> nn.Parameter:
+    """A parameter of this shape, initialised from a normal distribution around 0."""
+    values = torch.empty(shape)
+    # on the meta device torch would import its compiler for this, which takes seconds
+    return nn.Parameter(values if values.is_meta else values.normal_(std=std))

@@ -25,6 +25,8 @@ def sine_cosine(embed_dim: int, grid: Size) -> Float[Tensor, "rows d"]:
     position x 10000^(-i / (embed_dim / 4)).
     """
     check_width(embed_dim)
+    if torch.get_default_device().type == "meta":  # torch would import its compiler for nothing
+        return torch.empty(1 + grid.height * grid.width, embed_dim, dtype=torch.float64)
     rows, columns = _places(grid).unbind(-1)
     halves = [_one_axis(embed_dim // 2, positions) for positions in (columns, rows)]
     patches = torch.cat(halves, dim=1)

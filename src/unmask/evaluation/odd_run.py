@@ -152,13 +152,20 @@ def measured(findings: list[Finding], memory: Memory, size: Size) -> Measures:
         scores, odd = [*scores, *memory.normal.tolist()], [*odd, *[False] * stand_ins]
     images = separation(np.array(scores, np.float32), np.array(odd, bool))
     called = [(one.odd, truth.image) for one, truth in known]
-    maps = [(one, truth.pixels) for one, truth in known if truth.pixels is not None]
+    maps = [(one, truth) for one, truth in known if truth.pixels is not None]
     pixels, overlap = None, None
     if maps:
         heights = [memory.map(one.distances, size).numpy() for one, _ in maps]
-        truths = [pixels.numpy() for _, pixels in maps]
-        flat = (np.concatenate([one.ravel() for one in each]) for each in (heights, truths))
-        pixels, overlap = separation(*flat), region_overlap(heights, truths)
+        truths = [truth.pixels.numpy() for _, truth in maps if truth.pixels is not None]
+        ignored = [
+            np.zeros(tuple(size), bool) if truth.ignored is None else truth.ignored.numpy()
+            for _, truth in maps
+        ]
+        flat = (
+            np.concatenate([one[~left_out] for one, left_out in zip(each, ignored, strict=True)])
+            for each in (heights, truths)
+        )
+        pixels, overlap = separation(*flat), region_overlap(heights, truths, ignored=ignored)
     return Measures(
         images=len(known),
         odd=sum(truth.image for _, truth in known),

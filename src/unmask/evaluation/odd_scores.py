@@ -34,12 +34,14 @@ def region_overlap(
     maps: Sequence[NDArray[np.float32]],
     truths: Sequence[NDArray[np.bool_]],
     most_false: float = MOST_FALSE,
+    ignored: Sequence[NDArray[np.bool_]] | None = None,
 ) -> float:
     """PRO: the mean share of each odd region that is found, integrated over false alarms up to a limit, from 0 to 1.
 
     "Uninformed Students" (Bergmann and others, CVPR 2020), section 4: at each threshold the share of each connected
     region (8 neighbours) that is above it, averaged over regions, against the share of normal pixels above it. The
-    integral is divided by the limit. NaN without odd or without normal pixels.
+    integral is divided by the limit. NaN without odd or without normal pixels. `ignored` pixels are not odd, and do not
+    count as normal.
     """
     from scipy.ndimage import label
     from sklearn.metrics import auc
@@ -56,7 +58,10 @@ def region_overlap(
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
     found = np.concatenate([one.ravel() for one in worth])[order]
-    normal = np.concatenate([~one.ravel() for one in truths])[order]
+    normal = np.concatenate([~one.ravel() for one in truths])
+    if ignored is not None:
+        normal &= ~np.concatenate([one.ravel() for one in ignored])
+    normal = normal[order]
     if not regions or not normal.any():
         return float("nan")
     last = np.append(ordered[1:] != ordered[:-1], True)  # equal scores pass a threshold together

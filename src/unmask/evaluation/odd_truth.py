@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from unmask.annotations import (
     Annotation,
@@ -20,6 +19,7 @@ from unmask.annotations import (
 from unmask.contracts import ImageSource, Size
 from unmask.data.decode import reasons
 from unmask.data.picture_formats import open_image
+from unmask.data.resizing import nearest
 from unmask.errors import DataError, SettingsError, did_you_mean
 
 GOOD = ("good", "normal", "ok")
@@ -35,6 +35,8 @@ class Odd(NamedTuple):
     """Whether anything in it is odd."""
     pixels: Bool[Tensor, "h w"] | None
     """Which pixels are odd; None if that is not known."""
+    ignored: Bool[Tensor, "h w"] | None = None
+    """Which pixels are neither odd nor normal: those that class maps leave open, and crowds; None for none."""
 
 
 class Truth:
@@ -72,14 +74,14 @@ class Truth:
     def of(self, position: int, annotation: Annotation, whole: Size, size: Size) -> Odd | None:
         """What is odd in an image of `whole` pixels, at `size`; None if it is not known."""
         if isinstance(annotation, Objects):
-            if annotation.crowd is not None:
-                annotation = annotation.rows(~annotation.crowd)
-            pixels = _of_objects(annotation, whole)
-            return Odd(len(annotation.boxes) > 0, _resized(pixels, size))
+            return _odd_objects(annotation, whole, size)
         if isinstance(self.kind, ClassMaps):
             assert isinstance(annotation, Tensor)
-            pixels = (annotation != 0) & (annotation != self.kind.ignored)
-            return Odd(bool(pixels.any()), _resized(pixels, size))
+            ignored = annotation == self.kind.ignored
+            pixels = (annotation != 0) & ~ignored
+            if bool(ignored.all()):
+                return None
+            return Odd(bool(pixels.any()), _resized(pixels, size), _resized(ignored, size))
         if self.good is None or not isinstance(annotation, Tensor) or int(annotation) < 0:
             return None
         if int(annotation) == self.good:
@@ -98,7 +100,7 @@ class Truth:
             return None
         try:
             with reasons(file), open_image(file) as picture:
-                pixels = F.pil_to_tensor(picture.convert("L"))[0] > 0
+                pixels = torch.from_numpy(np.array(picture.convert("L"))) > 0
         except DataError as error:
             raise DataError(f"{file} cannot be read: {error}") from None
         return _resized(pixels, size)
@@ -116,6 +118,17 @@ def _good_class(kind: AnyAnnotations, good: str | None) -> int | None:
     return next((number for number, name in enumerate(names) if name.lower() in GOOD), None)
 
 
+def _odd_objects(objects: Objects, whole: Size, size: Size) -> Odd | None:
+    """What is odd in an image of objects; None if it shows nothing but crowds."""
+    crowd = objects.crowd
+    if crowd is None or not bool(crowd.any()):
+        return Odd(len(objects.boxes) > 0, _resized(_of_objects(objects, whole), size))
+    if bool(crowd.all()):
+        return None
+    single, crowds = (_of_objects(objects.rows(chosen), whole) for chosen in (~crowd, crowd))
+    return Odd(True, _resized(single, size), _resized(crowds & ~single, size))
+
+
 def _of_objects(objects: Objects, whole: Size) -> Bool[Tensor, "h w"]:
     """The pixels of all objects: of masks where they are known, else of boxes, whose pixels have their middle inside."""
     if objects.masks is not None:
@@ -127,5 +140,4 @@ def _of_objects(objects: Objects, whole: Size) -> Bool[Tensor, "h w"]:
 
 
 def _resized(pixels: Bool[Tensor, "h w"], size: Size) -> Bool[Tensor, "new_h new_w"]:
-    mode = InterpolationMode.NEAREST_EXACT
-    return F.resize(pixels[None].byte(), list(size), mode)[0].bool()
+    return nearest(pixels[None].byte(), size)[0].bool()

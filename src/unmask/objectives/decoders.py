@@ -11,7 +11,15 @@ from torch.nn import functional as F
 
 from unmask.attention import attend
 from unmask.contracts import Encoded, Size
-from unmask.encoders.layers import NORM_EPSILON, Block, Mlp, check_heads, drawn_token, initialize
+from unmask.encoders.layers import (
+    NORM_EPSILON,
+    Block,
+    Mlp,
+    check_heads,
+    drawn_normal,
+    drawn_token,
+    initialize,
+)
 from unmask.encoders.positions import TableResampling, check_width, resized, sine_cosine
 from unmask.encoders.vit import VisionTransformer
 from unmask.masks import PatchMask
@@ -259,7 +267,7 @@ class CrossDecoder(nn.Module):
         table = sine_cosine(spec.embed_dim, encoder.grid).float()[None]
         self.pos_embed = nn.Parameter(table, requires_grad=False)
         maps = len(encoder.blocks) + 1
-        self.mixture = nn.Parameter(torch.empty(spec.depth, maps).normal_(std=1 / math.sqrt(maps)))
+        self.mixture = drawn_normal(spec.depth, maps, std=1 / math.sqrt(maps))
         self.blocks = nn.ModuleList(CrossBlock(spec, encoder.embed_dim) for _ in range(spec.depth))
         self.norm = nn.LayerNorm(spec.embed_dim, eps=NORM_EPSILON)
         self.pred = nn.Linear(spec.embed_dim, out_dim)

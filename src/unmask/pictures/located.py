@@ -8,9 +8,6 @@ import torch
 from jaxtyping import Float, Int
 from PIL import Image, ImageDraw
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
-from torchvision.utils import draw_segmentation_masks
 
 from unmask.pictures.colors import Color, class_colors, text_color
 from unmask.pictures.sheet import to_rgb
@@ -28,6 +25,8 @@ def small_enough(
     scale = largest / max(height, width)
     if scale >= 1:
         return picture, located
+    from torchvision.transforms.v2 import functional as F
+
     size = [max(1, round(height * scale)), max(1, round(width * scale))]
     picture = F.resize(picture, size, antialias=True)
     if isinstance(located, Tensor):
@@ -40,6 +39,9 @@ def small_enough(
 def _nearest(maps: Tensor, size: list[int]) -> Tensor:
     if len(maps) == 0:  # torchvision cannot resize zero maps
         return maps.new_zeros(0, *size)
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
+
     return F.resize(maps, size, InterpolationMode.NEAREST_EXACT)
 
 
@@ -71,6 +73,8 @@ def with_objects(
         shown = [row for row in reversed(shown) if float(scores[row]) >= least]  # the surest on top
     colors, rgb = class_colors(len(names)), _rgb(picture)
     if objects.masks is not None and shown:
+        from torchvision.utils import draw_segmentation_masks
+
         tints = [colors[int(objects.classes[row])] for row in shown]
         rgb = draw_segmentation_masks(rgb, objects.masks[shown], _OPAQUE, list(tints))
     image = Image.fromarray(rgb.permute(1, 2, 0).numpy())

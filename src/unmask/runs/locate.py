@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from unmask.annotations import ClassMaps
 from unmask.contracts import Size
@@ -54,6 +53,8 @@ def _located(tuned: Tuned, view: Tensor, whole: torch.Size) -> Any:
 
 def _in_tiles(tuned: Tuned, picture: Shaped[Tensor, "c h w"]) -> Detections:
     """Objects of overlapping tiles, each once: parts of objects at the cut of a tile are left to the neighbour."""
+    from torchvision.ops import batched_nms
+
     height, width = picture.shape[-2:]
     side = tuned.job.recipe.image_size
     size = Size(min(side.height, height), min(side.width, width))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -14,17 +14,16 @@ from unmask.contracts import Size
 from unmask.data.band_files import BandReading
 from unmask.data.objects import Picture
 from unmask.data.views import center_crop
-from unmask.encoders.chunks import chunk_for, in_chunks
 from unmask.encoders.vit import VisionTransformer
-from unmask.errors import ResourceError, RunError, listed
+from unmask.errors import RunError, listed
 from unmask.masking import AnyMasking
 from unmask.masking.squares import side_of
 from unmask.masks import PatchMask
 from unmask.objectives import AnyObjective
-from unmask.patches import size_of
 from unmask.runs.batches import Images, NamedBatch, Opened, checked, in_batches
 from unmask.runs.classifier import Classifier, Guess, load_classifier
 from unmask.runs.described import described, described_in_html, facts_of
+from unmask.runs.embedding import Embedding, embeddings, together
 from unmask.runs.finetune import Finetune, Tuned
 from unmask.runs.folder import RunFolder
 from unmask.runs.locate import ClassMap, locate
@@ -35,24 +34,7 @@ from unmask.runs.weights import Found, find_weights
 from unmask.spec import kind_of
 from unmask.targets.pixels import Levels
 from unmask.tasks.detections import Detections
-from unmask.training.hardware import memory_available
 from unmask.traits import Hiding, Masked, Predicting, Reconstructing
-
-_USABLE = 0.4
-"""Share of the memory that patch tokens may fill; putting the batches together takes the same again."""
-
-
-class Embedding(NamedTuple):
-    """Features of images."""
-
-    cls: Float[Tensor, "b d"]
-    """The class token; the mean of several."""
-    mean: Float[Tensor, "b d"]
-    """The mean of the patch tokens."""
-    patches: Float[Tensor, "b n d"]
-    """A token for each patch, in row-major order; [b 0 d] if they were not asked for."""
-    names: tuple[str, ...] = ()
-    """The file of each image, or its number."""
 
 
 def load(path: Path | str, device: str = "cpu") -> "Model":
@@ -273,25 +255,10 @@ class Model:
             DataError: if an image cannot be read.
             ResourceError: if the patch tokens do not fit in memory.
         """
-        room = _USABLE * memory_available(torch.device("cpu"))
-        parts: list[Embedding] = []
-        taken = 0
-        for part in self.embed_batches(
+        parts = self.embed_batches(
             images, batch_size=batch_size, patches=patches, progress=progress
-        ):
-            parts.append(part)
-            taken += part.patches.nbytes
-            if taken > room:
-                raise ResourceError(
-                    f"the patch tokens of {sum(len(part.cls) for part in parts):,} images fill the memory; leave them out "
-                    "with patches=False, or take embed_batches(...), which gives them batch by batch"
-                )
-        return Embedding(
-            torch.cat([part.cls for part in parts]),
-            torch.cat([part.mean for part in parts]),
-            torch.cat([part.patches for part in parts]),
-            tuple(name for part in parts for name in part.names),
         )
+        return together(parts)
 
     def embed_batches(
         self,
@@ -303,19 +270,9 @@ class Model:
     ) -> Iterator[Embedding]:
         """As `embed`, batch by batch, so that memory does not grow with the number of images; on the CPU."""
 
-        def forward(part: Tensor) -> tuple[Tensor, ...]:
-            encoded = self.encoder.encode(part)
-            tokens = encoded.patches if patches else encoded.patches[:, :0]
-            return encoded.cls.mean(1), encoded.patches.mean(1), tokens
-
-        done = 0
-        for names, batch in self._batches(images, batch_size, self.transform, "embed", progress):
-            batch = self.checked(batch)
-            positions = range(done, done + len(batch))
-            chunk = chunk_for(self.encoder, size_of(batch), self.device)
-            cls, mean, tokens = in_chunks(forward, batch, positions, chunk, self.device)
-            yield Embedding(cls.cpu(), mean.cpu(), tokens.cpu(), tuple(names))
-            done += len(batch)
+        batches = self._batches(images, batch_size, self.transform, "embed", progress)
+        checked = ((names, self.checked(batch)) for names, batch in batches)
+        return embeddings(self.encoder, checked, self.device, patches=patches)
 
     def _batches(
         self,

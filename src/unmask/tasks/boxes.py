@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torchvision.ops import box_iou
 
 Boxes = Float[Tensor, "n 4"]
 Scale = tuple[float, float, float, float]
@@ -73,6 +72,8 @@ def matched(
     """
     if len(objects) == 0:
         return torch.full((len(boxes),), BACKGROUND, device=boxes.device)
+    from torchvision.ops import box_iou
+
     overlaps = box_iou(objects, boxes)
     highest, match = overlaps.max(0)
     found = match.clone()

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from unmask.tasks.boxes import clipped, decoded, with_area
 from unmask.tasks.pasting import pasted
@@ -34,6 +33,8 @@ def best(
     size: tuple[int, int],
 ) -> Detections:
     """The detections of an image: every class of every proposal, without weak, empty and doubled ones."""
+    from torchvision.ops import batched_nms
+
     probabilities = scores.softmax(1)[:, :-1]
     number, classes = (probabilities > _LEAST_SCORE).nonzero(as_tuple=True)
     boxes = decoded(offsets[number, classes], proposals[number], OFFSET_SCALE)

@@ -6,13 +6,12 @@ A head gets the tokens after the last block, class token first, and the encoder'
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmask.attention import attend
-from unmask.encoders.layers import NORM_EPSILON
+from unmask.encoders.layers import NORM_EPSILON, drawn_token
 from unmask.spec import Kind
 
 _HEAD_WIDTH = 64  # channels per attention head, as in ViT
@@ -138,7 +137,7 @@ class AttentiveClassifier(nn.Module):
         super().__init__()
         self.num_heads = max(1, embed_dim // _HEAD_WIDTH) if embed_dim % _HEAD_WIDTH == 0 else 1
         self.batch_norm = nn.BatchNorm1d(embed_dim, affine=False, eps=1e-6)
-        self.query = nn.Parameter(torch.empty(1, 1, embed_dim).normal_(std=0.02))
+        self.query = drawn_token(embed_dim)
         self.key = nn.Linear(embed_dim, embed_dim)
         self.value = nn.Linear(embed_dim, embed_dim)
         self.linear = _linear(embed_dim, classes, 0.01)

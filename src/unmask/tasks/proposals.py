@@ -11,8 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import batched_nms
 
 from unmask.tasks.boxes import Scale, clipped, decoded, encoded, matched, sampled, with_area
 
@@ -50,6 +48,8 @@ class RegionProposals(nn.Module):
     """Two convolutions on every level, shared, then scores and offsets for three anchors at each place."""
 
     def __init__(self, channels: int, strides: Sequence[float]) -> None:
+        from torchvision.models.detection.rpn import RPNHead
+
         super().__init__()
         self.strides = tuple(strides)
         self.head = RPNHead(channels, len(_RATIOS), conv_depth=2)
@@ -96,6 +96,8 @@ def proposed(
 
     Boxes that overlap a better one of the same level are left out.
     """
+    from torchvision.ops import batched_nms
+
     chosen, levels = _strongest(found, _BEFORE[training])
     boxes = []
     for row, (height, width) in enumerate(sizes):

@@ -12,9 +12,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
-from torchvision.ops import roi_align
 
 from unmask.tasks.boxes import Scale, areas, encoded, matched, sampled
 from unmask.tasks.dense_layers import ChannelNorm
@@ -44,6 +41,8 @@ class BoxHead(nn.Module):
     """Four convolutions with norms and a linear layer, then scores of classes and background, and offsets for each class."""
 
     def __init__(self, channels: int, classes: int) -> None:
+        from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
+
         super().__init__()
         width = 4 * channels
         self.layers = FastRCNNConvFCHead(
@@ -69,6 +68,8 @@ class MaskHead(nn.Module):
     """Four convolutions with norms, a deconvolution, and a mask for each class, 28 x 28."""
 
     def __init__(self, channels: int, classes: int) -> None:
+        from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
+
         super().__init__()
         self.layers = MaskRCNNHeads(channels, [channels] * 4, 1, ChannelNorm)
         self.enlarge = nn.ConvTranspose2d(channels, channels, 2, 2)
@@ -121,6 +122,8 @@ def pooled(
     Feature Pyramid Networks (Lin and others, 2017), equation 1: boxes of `canonical` pixels are pooled from the third
     level, those half as large from the second. RoIAlign with aligned regions and as many samples as a bin has places.
     """
+    from torchvision.ops import roi_align
+
     together = torch.cat(
         [torch.cat([b.new_full((len(b), 1), i), b], 1) for i, b in enumerate(boxes)]
     )
@@ -198,6 +201,8 @@ def mask_targets(
     masks: Bool[Tensor, "objects h w"], chosen: Trained, side: int
 ) -> Float[Tensor, "n side side"]:
     """1 where more than half of a cell of a box belongs to its object, else 0."""
+    from torchvision.ops import roi_align
+
     regions = torch.cat([chosen.match[:, None].float(), chosen.boxes], 1)
     shares = roi_align(masks[:, None].float(), regions, side, 1.0, 0, aligned=True)
     return (shares[:, 0] >= 0.5).float()

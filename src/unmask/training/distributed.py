@@ -7,23 +7,25 @@ and when one process ends, the others notice it at their next step.
 
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from unmask.errors import ResourceError, SettingsError
 from unmask.traits import Entered, Joining
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for one that does not respond; a process that ended is noticed at once."""
@@ -187,6 +189,8 @@ def spread(module: nn.Module, device: torch.device, shard: bool) -> nn.Module:
 
 
 def _sharded(module: nn.Module, device: torch.device) -> nn.Module:
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
     mesh = init_device_mesh(device.type, (here().count,))
     lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
     for block in (block for blocks in lists for block in blocks):
@@ -197,15 +201,21 @@ def _sharded(module: nn.Module, device: torch.device) -> nn.Module:
     return module
 
 
+def _is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
+    """Whether a tensor is sharded; the class takes a second to import, and where nobody has done so, no tensor is."""
+    imported = sys.modules.get("torch.distributed.tensor")
+    return imported is not None and isinstance(tensor, imported.DTensor)
+
+
 def own_part(tensor: Tensor) -> Tensor:
     """This process's shard of a tensor; the whole tensor if it is not sharded."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if _is_sharded(tensor) else tensor
 
 
 def own_parts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors that this process saves: its shards; the first process also saves the tensors that are not sharded."""
     first = here().first
-    return {n: own_part(t) for n, t in tensors.items() if first or isinstance(t, DTensor)}
+    return {n: own_part(t) for n, t in tensors.items() if first or _is_sharded(t)}
 
 
 def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -215,16 +225,18 @@ def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     full_tensors: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        full = tensor.full_tensor() if _is_sharded(tensor) else tensor
         if here().first:
-            full_tensors[name] = full.cpu() if isinstance(tensor, DTensor) else full
+            full_tensors[name] = full.cpu() if _is_sharded(tensor) else full
     return full_tensors
 
 
 def like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """A full tensor sharded like its parameter; the tensor itself if the parameter is not sharded."""
-    if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
+    if not _is_sharded(parameter) or tensor.shape != parameter.shape:
         return tensor
+    from torch.distributed.tensor import distribute_tensor
+
     mesh, placements = parameter.device_mesh, parameter.placements
     return distribute_tensor(tensor.to(mesh.device_type), mesh, placements, src_data_rank=None)
 
@@ -238,7 +250,8 @@ def reducing(module: Any, *, when: bool) -> AbstractContextManager[object]:
     """A context for the backward pass of a micro-batch: gradients are averaged over processes only `when` it is the last."""
     if isinstance(module, DistributedDataParallel) and not when:
         return module.no_sync()
-    if isinstance(module, FSDPModule):
+    sharding = sys.modules.get("torch.distributed.fsdp")  # as in `_is_sharded`
+    if sharding is not None and isinstance(module, sharding.FSDPModule):
         module.set_requires_gradient_sync(when)
     return nullcontext()
 
@@ -265,12 +278,12 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def everyones(value: Any) -> list[Any]:
-    """The values of all processes (plain Python objects), by rank; all processes must call it."""
+def everyones(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+    """The values of all processes (plain Python objects), by rank; all processes must call it. The group sets the timeout."""
     if here().count == 1:
         return [value]
     values: list[Any] = [None] * here().count
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=group)
     return values
 
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from unmask.contracts import Size, StepReport
 from unmask.errors import ResourceError
@@ -168,6 +167,8 @@ def flops_per_image(
     Recomputation and work per batch are not counted. The module must not be compiled yet; it is not changed. Its activations
     are not kept, so that this fits in memory wherever a step does.
     """
+
+    from torch.utils.flop_counter import FlopCounterMode
 
     def count(images: int) -> int:
         batch = example(images)

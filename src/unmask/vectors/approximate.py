@@ -1,8 +1,8 @@
 """Indexes of FAISS for millions of vectors: approximate, with their recall against the exact search.
 
-An index is made once, from the matrix that is searched, and lies in the folder as `_index-KIND.faiss`. Under conditions it
-searches among the rows that meet them; where it would miss some, or where they are few, the exact search answers, so k results
-come wherever k exist.
+An index is made once, from the matrix that is searched, and lies in the folder as `_index-KIND-STATE.faiss`, where the state
+says which vectors and settings it was made of. Under conditions it searches among the rows that meet them; where it would miss
+some, or where they are few, the exact search answers, so k results come wherever k exist.
 """
 
 import contextlib
@@ -18,7 +18,8 @@ from torch import Tensor
 from unmask.errors import DataError, ResourceError, SettingsError
 from unmask.files import read_json, write_text, write_whole
 from unmask.progress import counted
-from unmask.vectors.matrix import ABOUT_MATRIX, Searched
+from unmask.spec import digest
+from unmask.vectors.matrix import Searched, remove_others
 from unmask.vectors.nearest import Neighbours, nearest
 
 _EXACT_SHARE = 0.05
@@ -28,6 +29,9 @@ _PROBED = 200  # vectors whose neighbours measure the recall
 _AT = 10  # neighbours of each
 _AT_ONCE = 16384  # vectors that are added at a time
 _TRAINED = 100_000  # vectors that lists and codes are learned from
+_ROUNDS, _POINTS = 10, 64
+"""Of k-means, and vectors for each of its centres of codes: FAISS's 25 and 256 take ten times as long, and candidates are
+scored exactly anyway."""
 _CANDIDATES = 20
 """For codes: candidates for each wanted neighbour, which are then scored exactly."""
 
@@ -84,11 +88,14 @@ class IvfPq:
         """An empty index."""
         faiss = _faiss()
         lists = max(1, min(4096, int(2 * count**0.5), count // 39))
-        codes = next((m for m in (dimension // 2, dimension // 4) if m and dimension % m == 0), 1)
+        codes = next((m for m in (dimension // 4, dimension // 2) if m and dimension % m == 0), 1)
         bits = 8 if count >= 39 * 256 else max(1, int(np.log2(max(2, count // 39))))
-        return faiss.index_factory(
-            dimension, f"IVF{lists},PQ{codes}x{bits}", faiss.METRIC_INNER_PRODUCT
-        )
+        # np: without the annealing for polysemous codes, which nothing uses and which takes minutes
+        name = f"IVF{lists},PQ{codes}x{bits}np"
+        index = faiss.index_factory(dimension, name, faiss.METRIC_INNER_PRODUCT)
+        index.cp.niter = index.pq.cp.niter = _ROUNDS
+        index.pq.cp.max_points_per_centroid = _POINTS
+        return index
 
     def parameters(self, selector: Any, count: int) -> Any:
         """How the index is searched."""
@@ -155,47 +162,48 @@ def open_index(searched: Searched, kind: Kind) -> Approximate:
     """
     faiss, settings = _faiss(), KINDS[kind]
     root = searched.folder.root
-    path, about = root / f"_index-{kind}.faiss", root / f"_index-{kind}.json"
-    facts = {"matrix": _facts_of(searched), "faiss": faiss.__version__, "settings": vars(settings)}
+    state = digest([searched.state, faiss.__version__, vars(settings)])
+    name = f"_index-{kind}-{{state}}"
+    path = root / f"{name.format(state=state)}.faiss"
     with contextlib.suppress(OSError, DataError, KeyError, TypeError, RuntimeError):
-        known = read_json(about)
-        if known["facts"] == facts:
-            return Approximate(settings, faiss.read_index(str(path)), float(known["recall"]))
+        recall = float(read_json(path.with_suffix(".json"))["recall"])
+        return Approximate(settings, faiss.read_index(str(path)), recall)
     matrix = searched.matrix
     if len(matrix) < 2 * 39:  # FAISS wants 39 vectors for each list, and warns of fewer
         raise SettingsError(
             f"{root} holds only {len(matrix):,} vectors; leave out --index, the exact search takes no time"
         )
-    index = settings.build(matrix.shape[1], len(matrix))
+    index = built(settings, matrix)
+    ready = Approximate(settings, index, recall(settings, index, matrix))
+    with contextlib.suppress(OSError):  # a folder that this user may only read
+        write_whole(path, lambda temporary: faiss.write_index(index, str(temporary)))
+        write_text(path.with_suffix(".json"), json.dumps({"recall": ready.recall}) + "\n")
+        for ending in (".faiss", ".json"):
+            remove_others(path.with_suffix(ending), name + ending)
+    return ready
+
+
+def built(kind: Hnsw | IvfPq, matrix: Float[Tensor, "n k"]) -> Any:
+    """An index of the rows of a matrix."""
+    index = kind.build(matrix.shape[1], len(matrix))
     if not index.is_trained:
         chosen = np.linspace(0, len(matrix) - 1, min(len(matrix), _TRAINED)).astype(int)
         index.train(matrix[torch.from_numpy(chosen)].numpy())
     parts = matrix.split(_AT_ONCE)
-    for part in counted(parts, len(matrix), f"building the index ({kind})", len):
+    for part in counted(parts, len(matrix), "building the index", len):
         index.add(part.contiguous().numpy())
-    ready = Approximate(settings, index, 0.0)
-    ready = Approximate(settings, index, _recall(ready, matrix))
-    with contextlib.suppress(OSError):  # a folder that this user may only read
-        about.unlink(missing_ok=True)
-        write_whole(path, lambda temporary: faiss.write_index(index, str(temporary)))
-        write_text(about, json.dumps({"facts": facts, "recall": ready.recall}) + "\n")
-    return ready
+    return index
 
 
-def _facts_of(searched: Searched) -> Any:
-    with contextlib.suppress(OSError, DataError):
-        return read_json(searched.folder.root / ABOUT_MATRIX)
-    return [len(searched.matrix), searched.matrix.shape[1], float(searched.matrix.double().sum())]
-
-
-def _recall(index: Approximate, matrix: Float[Tensor, "n k"]) -> float:
-    """The share of the nearest neighbours of some vectors, without themselves, that the index finds."""
+def recall(kind: Hnsw | IvfPq, index: Any, matrix: Float[Tensor, "n k"]) -> float:
+    """The share of the ten nearest neighbours of some vectors, without themselves, that an index finds."""
+    ready = Approximate(kind, index, 0.0)
     rows = np.unique(np.linspace(0, len(matrix) - 1, _PROBED).astype(int)).tolist()
     hits = 0
     for row in counted(rows, len(rows), "measuring the recall"):
         query = matrix[row]
         exact = nearest(matrix, query, _AT + 1).rows
-        found = index.nearest(matrix, query, _AT + 1).rows
+        found = ready.nearest(matrix, query, _AT + 1).rows
         without = (
             [other for other in rows.tolist() if other != row][:_AT] for rows in (exact, found)
         )

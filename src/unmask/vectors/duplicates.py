@@ -60,29 +60,54 @@ class Near(NamedTuple):
     """Between vectors of length 1, from 0 to 2; rising."""
 
 
-def near(matrix: Float[Tensor, "n d"], count: int, splits: Sequence[str] | None = None) -> Near:
-    """The `count` nearest rows of each row, exactly; with `splits`, those of other splits come before those of its own."""
-    numbers = (
-        torch.tensor([sorted(set(splits)).index(split) for split in splits]) if splits else None
-    )
+def near(matrix: Float[Tensor, "n d"], count: int) -> Near:
+    """The `count` nearest rows of each row, exactly."""
+    return _near(matrix, count, None)[0]
+
+
+def near_both(matrix: Float[Tensor, "n d"], count: int, splits: Sequence[str]) -> tuple[Near, Near]:
+    """The `count` nearest rows of each row; and again, with those of other splits before those of its own.
+
+    A picture with many neighbours in its own split may have a copy in another one.
+    """
+    both, across = _near(matrix, count, splits)
+    return both, across
+
+
+def _near(matrix: Float[Tensor, "n d"], count: int, splits: Sequence[str] | None) -> list[Near]:
+    """What `near` gives, and with splits what `near_both` does, from one comparison of all rows with all others."""
     total = len(matrix)
-    rows = torch.empty(total, count, dtype=torch.int64)
-    distances = torch.empty(total, count)
+    lists = [
+        Near(torch.empty(total, count, dtype=torch.int64), torch.empty(total, count))
+        for _ in range(1 if splits is None else 2)
+    ]
+    order = sorted(set(splits or ()))
+    numbers = torch.tensor([order.index(split) for split in splits or ()])
     starts = range(0, total, _AT_ONCE)
     for start in counted(starts, total, "comparing pictures", lambda _: _AT_ONCE):
         part = matrix[start : start + _AT_ONCE]
+        rows = slice(start, start + len(part))
         scores = part @ matrix.T
         scores[torch.arange(len(part)), torch.arange(start, start + len(part))] = -torch.inf
-        if numbers is not None:
-            scores[numbers[start : start + len(part), None] == numbers] -= _FARTHER
-        found = scores.topk(count, dim=1).indices
-        # differences of near vectors are exact, where 2 - 2 cos would cancel
-        difference = part[:, None] - matrix[found]
-        distance = difference.norm(dim=2)
-        order = distance.argsort(dim=1, stable=True)
-        rows[start : start + len(part)] = found.gather(1, order)
-        distances[start : start + len(part)] = distance.gather(1, order)
-    return Near(rows, distances)
+        for number, (found, distances) in enumerate(lists):
+            if number == 1:
+                scores[numbers[rows, None] == numbers] -= _FARTHER
+            found[rows], distances[rows] = _nearest(matrix, part, scores, count)
+    return lists
+
+
+def _nearest(
+    matrix: Float[Tensor, "n d"],
+    part: Float[Tensor, "b d"],
+    scores: Float[Tensor, "b n"],
+    count: int,
+) -> Near:
+    """The rows with the highest scores, by their distances."""
+    found = scores.topk(count, dim=1).indices
+    # differences of near vectors are exact, where 2 - 2 cos would cancel
+    distance = (part[:, None] - matrix[found]).norm(dim=2)
+    order = distance.argsort(dim=1, stable=True)
+    return Near(found.gather(1, order), distance.gather(1, order))
 
 
 def from_data(near_rows: Near) -> Threshold:
@@ -158,9 +183,9 @@ def pairs(
     return _ordered(found.values())
 
 
-def merged(found: Sequence[Pair], more: Sequence[Pair]) -> list[Pair]:
-    """The pairs of both lists, each once, the closest first."""
-    return _ordered({(pair.first, pair.second): pair for pair in (*found, *more)}.values())
+def merged(*lists: Sequence[Pair]) -> list[Pair]:
+    """The pairs of all lists, each once, the closest first."""
+    return _ordered({(pair.first, pair.second): pair for one in lists for pair in one}.values())
 
 
 def _ordered(found: Iterable[Pair]) -> list[Pair]:

@@ -1,12 +1,12 @@
 """What is searched: all vectors of a folder, whitened and of length 1, in one file that is mapped into memory.
 
-The file `_search.npy` is made when it is needed and again when parts have changed; nothing is lost if it is deleted.
+The file `_search-STATE.npy` is made when it is needed, and another one when parts have changed; nothing is lost if it is
+deleted. Its name says which parts it was made of, so two processes that write at the same time cannot mix theirs.
 Vectors in the parts are as the encoder gives them. The whitening is fitted to those of the training split (all of them, if there
 is no such split), in the order of their names, so that it is the same for a folder that grew in several steps.
 """
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,15 @@ from torch.nn import functional as F
 
 from unmask.errors import DataError, RunError
 from unmask.evaluation.vectors import Fitted, VectorRule, read_fitted
-from unmask.files import read_json, write_text, write_whole
+from unmask.files import write_whole
 from unmask.progress import counted
+from unmask.spec import digest
 from unmask.vectors.folder import VectorsFolder, complete_words, state_of
 from unmask.vectors.manifest import Manifest
 from unmask.vectors.parts import Facts, read_columns, read_vectors
 
 WHITENING = "_whitening.safetensors"
-MATRIX, ABOUT_MATRIX = "_search.npy", "_search.json"
+_MATRIX = "_search-{state}.npy"
 _MOST_FITTED = 100_000  # vectors; more change the whitening by less than they cost
 _LEAST_FITTED = 2
 
@@ -43,6 +44,8 @@ class Searched:
     """How pooled vectors become those of the matrix, before they get length 1."""
     matrix: Float[Tensor, "n k"]
     """A vector of length 1 of each picture (zeros where there is no direction), mapped from the disk."""
+    state: str
+    """A hash of what the matrix was made of."""
     columns: pa.Table
     """`parts.COLUMNS` of each picture."""
     warning: str | None
@@ -69,8 +72,10 @@ def open_vectors(root: Path | str) -> Searched:
         )
     columns = read_columns(parts)
     fitted = whitening(folder, manifest, parts, columns)
-    matrix = _matrix(folder, manifest, parts, fitted)
-    return Searched(folder, manifest, fitted, matrix, columns, complete_words(manifest, parts))
+    state = digest([state_of(parts), manifest.whitened])
+    matrix = _matrix(folder, parts, fitted, state)
+    warning = complete_words(manifest, parts)
+    return Searched(folder, manifest, fitted, matrix, state, columns, warning)
 
 
 def whitening(
@@ -126,23 +131,29 @@ def _fit(manifest: Manifest, parts: list[Facts], columns: pa.Table) -> tuple[Fit
 
 
 def _matrix(
-    folder: VectorsFolder, manifest: Manifest, parts: list[Facts], fitted: Fitted
+    folder: VectorsFolder, parts: list[Facts], fitted: Fitted, state: str
 ) -> Float[Tensor, "n k"]:
-    """The matrix of a folder: mapped from its file, which is written first if it is not there or of other parts."""
-    wanted = {"parts": state_of(parts), "whitened": manifest.whitened}
-    path, about = folder.root / MATRIX, folder.root / ABOUT_MATRIX
-    with contextlib.suppress(OSError, DataError, ValueError):
-        if read_json(about) == wanted:
-            return _mapped(path)
+    """The matrix of a folder: mapped from its file, which is written first if it is not there; those of other parts go."""
+    path = folder.root / _MATRIX.format(state=state)
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a file that was cut off
+        return _mapped(path)
     rows = sum(part.rows for part in parts)
     width = len(fitted.mean) if fitted.directions is None else fitted.directions.shape[1]
     try:
-        about.unlink(missing_ok=True)
         write_whole(path, lambda temporary: _fill(_new(temporary, (rows, width)), parts, fitted))
-        write_text(about, json.dumps(wanted) + "\n")
-        return _mapped(path)
+        matrix = _mapped(path)
     except OSError:  # a folder that this user may only read, or a full disk
         return torch.from_numpy(_fill(np.empty((rows, width), dtype=np.float32), parts, fitted))
+    remove_others(path, _MATRIX)
+    return matrix
+
+
+def remove_others(path: Path, pattern: str) -> None:
+    """Delete the files beside one that were made for searching other vectors; `pattern` has {state} in its name."""
+    for other in path.parent.glob(pattern.format(state="*")):
+        if other.name != path.name:
+            with contextlib.suppress(OSError):
+                other.unlink()
 
 
 def _new(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -119,7 +119,7 @@ def read_columns(parts: Sequence[Facts], columns: Sequence[str] = COLUMNS) -> pa
     tables: list[pa.Table] = []
     for part in parts:
         with _readable(part.path):
-            table = pq.read_table(part.path, columns=list(columns)).replace_schema_metadata(None)
+            table = _read(part.path, columns).replace_schema_metadata(None)
         if several and not part.several and "label" in columns:
             lists = [None if label is None else [label] for label in table["label"].to_pylist()]
             place = table.schema.get_field_index("label")
@@ -135,7 +135,7 @@ def read_vectors(part: Facts) -> Shaped[NDArray[Any], "n d"]:
         DataError: if the file is damaged, or a vector is not finite.
     """
     with _readable(part.path):
-        column = pq.read_table(part.path, columns=[VECTOR])[VECTOR].combine_chunks()
+        column = _read(part.path, [VECTOR])[VECTOR].combine_chunks()
         if isinstance(column, pa.ChunkedArray):
             column = pa.concat_arrays(column.chunks) if column.num_chunks else None
         if column is None or column.null_count:
@@ -151,6 +151,12 @@ def read_vectors(part: Facts) -> Shaped[NDArray[Any], "n d"]:
     if checksum(vectors) != part.checksum:
         raise DataError(f"{part.path}: its vectors are not those that were written; {REMEDY}")
     return vectors
+
+
+def _read(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Columns of a file; `pq.read_table` would import pyarrow.dataset, which takes longer than reading a small file."""
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=list(columns))
 
 
 REMEDY = "remove the file and run the same `unmask embed` again, which makes only what is missing"

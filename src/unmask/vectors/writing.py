@@ -103,7 +103,7 @@ def make_plan(folder: VectorsFolder, wanted: Manifest, pictures: Pictures, worke
     check_encoding(folder.root, old.encoding, wanted.encoding, wanted.about)
     if old.whitened != wanted.whitened:
         old = replace(old, whitened=wanted.whitened)
-    old = replace(old, place=wanted.place, data=wanted.data)
+    old = _without_lost_parts(folder, replace(old, place=wanted.place, data=wanted.data))
     parts = folder.facts(old)
     before = [part for part in parts if _number(part) < old.generations[-1].first_part]
     numbers = _unknown(pictures, before)
@@ -135,9 +135,7 @@ def _next(
     """The plan of a new generation; unchanged if there is nothing for it."""
     generations = manifest.generations
     if missing:  # the source has changed since: what is there of the old generation is all of it
-        last = generations[-1]
-        kept = [n for n in range(last.first_part, last.first_part + last.parts) if n not in missing]
-        generations = (*generations[:-1], *_shortened(last, kept))
+        generations = (*generations[:-1], *_shortened(generations[-1], missing))
     if not len(numbers):
         if generations:
             generations = (*generations[:-1], replace(generations[-1], state=pictures.state))
@@ -159,11 +157,25 @@ def _next(
     return Plan(new, numbers, pending, known, gone)
 
 
-def _shortened(last: Generation, kept: list[int]) -> Iterator[Generation]:
+def _without_lost_parts(folder: VectorsFolder, manifest: Manifest) -> Manifest:
+    """The manifest without parts of older generations that were removed, such as damaged ones.
+
+    Which pictures they held is not known, so those that the source still has come into a new generation.
+    """
+    *older, last = manifest.generations
+    there: list[Generation] = []
+    for generation in older:
+        missing = folder.missing(generation)
+        there += _shortened(generation, missing) if missing else [generation]
+    return replace(manifest, generations=(*there, last))
+
+
+def _shortened(generation: Generation, missing: Sequence[int]) -> Iterator[Generation]:
     """A generation of each part that is there, of one that was given up."""
-    for number in kept:
-        rows = range(last.pictures)[(number - last.first_part) * last.rows :][: last.rows]
-        yield replace(last, first_part=number, parts=1, pictures=len(rows))
+    first = generation.first_part
+    for number in (n for n in range(first, first + generation.parts) if n not in missing):
+        rows = range(generation.pictures)[(number - first) * generation.rows :][: generation.rows]
+        yield replace(generation, first_part=number, parts=1, pictures=len(rows))
 
 
 def _number(part: Facts) -> int:
