@@ -20,7 +20,8 @@ from unmask.files import clear_unfinished
 from unmask.runs.folder import RunFolder
 from unmask.training.distributed import everyones, firsts, here, joined, launched, lost, slurm_tasks
 
-R, M = TypeVar("R"), TypeVar("M")
+R = TypeVar("R")
+M = TypeVar("M")
 Group = ProcessGroup | None
 _FAILED = "failed"
 _BETWEEN = (

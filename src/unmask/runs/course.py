@@ -10,6 +10,7 @@ repeats those before its checkpoint.
 import time
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
 from statistics import median_low
 from typing import NamedTuple
 
@@ -109,7 +110,7 @@ class Course:
         self._began -= worked
 
 
-def end_of(run: Run, lines: list[dict[str, float]]) -> int:
+def end_of(run: Run, lines: Sequence[dict[str, float]]) -> int:
     """The step at which a run with these lines of the log ends, as decided last."""
     return next((int(line[ENDS]) for line in reversed(lines) if ENDS in line), run.steps)
 

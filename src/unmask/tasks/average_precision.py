@@ -270,9 +270,10 @@ def run_lengths(masks: Bool[Tensor, "n h w"] | None) -> list[Any]:
     if masks is None or len(masks) == 0:
         return []
     arrays, (height, width) = masks.numpy(), masks.shape[1:]
+    touched: NDArray[np.bool_] = np.any(arrays, axis=1)  # [n w]
     counts: list[list[int]] = []
-    for array, touched in zip(arrays, arrays.any(1), strict=True):
-        columns = np.flatnonzero(touched)
+    for array, row in zip(arrays, touched, strict=True):
+        columns = np.flatnonzero(row)
         first, last = (columns[0], columns[-1] + 1) if len(columns) else (0, 1)
         strip = array[:, first:last].T.ravel()
         padded = np.concatenate([[False], strip, [False]])

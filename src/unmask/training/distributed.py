@@ -13,7 +13,7 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
 import torch.distributed as dist
@@ -252,7 +252,7 @@ def reducing(module: Any, *, when: bool) -> AbstractContextManager[object]:
         return module.no_sync()
     sharding = sys.modules.get("torch.distributed.fsdp")  # as in `_is_sharded`
     if sharding is not None and isinstance(module, sharding.FSDPModule):
-        module.set_requires_gradient_sync(when)
+        cast(Any, module).set_requires_gradient_sync(when)
     return nullcontext()
 
 

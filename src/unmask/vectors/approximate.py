@@ -166,8 +166,8 @@ def open_index(searched: Searched, kind: Kind) -> Approximate:
     name = f"_index-{kind}-{{state}}"
     path = root / f"{name.format(state=state)}.faiss"
     with contextlib.suppress(OSError, DataError, KeyError, TypeError, RuntimeError):
-        recall = float(read_json(path.with_suffix(".json"))["recall"])
-        return Approximate(settings, faiss.read_index(str(path)), recall)
+        known = float(read_json(path.with_suffix(".json"))["recall"])
+        return Approximate(settings, faiss.read_index(str(path)), known)
     matrix = searched.matrix
     if len(matrix) < 2 * 39:  # FAISS wants 39 vectors for each list, and warns of fewer
         raise SettingsError(
