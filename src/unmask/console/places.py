@@ -114,6 +114,7 @@ _CHECKS: dict[str, Callable[[str], None]] = {
     "like": check_run,
     "labels-file": check_file,
     "queries": check_file,
+    "places": check_vectors,
     "vectors": check_vectors,
     "mask": check_file,
     "text": check_file,

@@ -184,6 +184,17 @@ class MapTiles:
             return (image * weights).sum(0, keepdim=True).round().to(torch.uint8)
         return image.expand(self.channels, -1, -1).contiguous()
 
+    def overview(self, longest: int) -> Tensor:
+        """The whole map with a longer side of about this many pixels, every n-th pixel of it; [c h w]."""
+        height, width = self.raster.size
+        step = max(1, -(-max(height, width) // longest))
+        rows = -(-_BAND_ROWS // step) * step
+        bands = [
+            self.pixels(Window(0, top, width, min(rows, height - top)))[:, ::step, ::step]
+            for top in range(0, height, rows)
+        ]
+        return torch.cat(bands, 1)
+
     def decoded_to(self, channels: int) -> "MapTiles":
         """The same tiles in grey (1) or colour (3)."""
         other = copy(self)

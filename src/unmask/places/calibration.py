@@ -60,9 +60,7 @@ class Calibration:
     pieces: int
 
 
-def calibrated(
-    opened: OpenedPlaces, tiles: MapTiles, size: Size, beliefs: Beliefs
-) -> Calibration:
+def calibrated(opened: OpenedPlaces, tiles: MapTiles, size: Size, beliefs: Beliefs) -> Calibration:
     """The calibration for pictures of these proportions and beliefs, measured once and kept in the folder."""
     question = {
         "vectors": state_of(opened.searched.folder.facts(opened.searched.manifest)),
@@ -74,7 +72,9 @@ def calibrated(
     path = opened.searched.folder.root / _FILE
     known: list[dict[str, Any]] = []
     with contextlib.suppress(OSError, DataError, KeyError, TypeError, AttributeError):
-        known = [one for one in read_json(path) if one["question"]["vectors"] == question["vectors"]]
+        known = [
+            one for one in read_json(path) if one["question"]["vectors"] == question["vectors"]
+        ]
         for one in known:
             if one["question"] == question:
                 answer = {k: math.inf if v is None else v for k, v in one["answer"].items()}
@@ -82,7 +82,9 @@ def calibrated(
     result = measured(opened, tiles, size, beliefs)
     answer = {k: None if v == math.inf else v for k, v in asdict(result).items()}
     with contextlib.suppress(OSError):  # a folder that this user may only read
-        write_text(path, json.dumps([*known, {"question": question, "answer": answer}], indent=1) + "\n")
+        write_text(
+            path, json.dumps([*known, {"question": question, "answer": answer}], indent=1) + "\n"
+        )
     return result
 
 
@@ -101,7 +103,7 @@ def measured(
     wrong: list[float] = []
     margins: list[tuple[float, bool]] = []
     for _ in counted(range(pieces), pieces, "calibrating on pieces of the map"):
-        piece = drawn(opened, tiles, grid, size, beliefs, generator)
+        piece = drawn(tiles, grid, size, beliefs, generator)
         field = field_for(opened, piece.image, piece.beliefs)
         best = judged(field, 2)
         away = float(metres_between(np.array(best.degrees[0]), piece.degrees))
@@ -140,7 +142,6 @@ class Piece:
 
 
 def drawn(
-    opened: OpenedPlaces,
     tiles: MapTiles,
     grid: Grid,
     size: Size,
@@ -156,7 +157,10 @@ def drawn(
     width = uniform(min(widths), max(widths)) * uniform(0.95, 1.05)
     heading = uniform(0, 360)
     there = np.argwhere(grid.rows >= 0)
-    row, column = there[int(uniform(0, len(there) - 1e-6))] + [uniform(-0.5, 0.5), uniform(-0.5, 0.5)]
+    row, column = there[int(uniform(0, len(there) - 1e-6))] + [
+        uniform(-0.5, 0.5),
+        uniform(-0.5, 0.5),
+    ]
     degrees = np.array(grid.degrees(row, column))
     image = _relit(_photographed(tiles, degrees, size, View(width, heading)), uniform, generator)
     known = None if beliefs.heading is None else heading + uniform(-3, 3)

@@ -70,11 +70,15 @@ def best_of(fields: Sequence[Field]) -> Field:
     """The highest score of each cell over several views of one grid."""
     peaks = [float(field.scores.max()) for field in fields]
     return Field(
-        fields[0].grid, np.max([field.scores for field in fields], 0), fields[int(np.argmax(peaks))].view
+        fields[0].grid,
+        np.max([field.scores for field in fields], 0),
+        fields[int(np.argmax(peaks))].view,
     )
 
 
-def peaks_of(field: Field, count: int, allowed: Bool[NDArray[np.bool_], "r c"] | None = None) -> list[Peak]:
+def peaks_of(
+    field: Field, count: int, allowed: Bool[NDArray[np.bool_], "r c"] | None = None
+) -> list[Peak]:
     """The highest cells that lie at least a tile apart, the best first; places are refined between cells.
 
     Fewer than `count` where the map has no room for more.

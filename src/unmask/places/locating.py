@@ -22,7 +22,7 @@ from unmask.places.grid import Grid
 from unmask.places.looks import LEAST_COVERED, View, covered, pieces_of
 from unmask.places.opened import OpenedPlaces
 
-TURNS = 8
+TURNS = 16
 """Directions that are tried if none is known."""
 
 _SIZES = (1.0, 1.41, 2.0)

@@ -56,7 +56,10 @@ def pieces_of(image: Shaped[Tensor, "c h w"], view: View, grid: Grid, side: int)
     values = scaled.float()
     points = torch.stack([_points(size, view, grid, shift, side) for shift in shifts])
     pieces = F.grid_sample(
-        values.expand(len(shifts), *values.shape), points, padding_mode="reflection", align_corners=False
+        values.expand(len(shifts), *values.shape),
+        points,
+        padding_mode="reflection",
+        align_corners=False,
     )
     if image.dtype == torch.uint8:
         pieces = pieces.round().clamp(0, 255).to(torch.uint8)
@@ -66,12 +69,15 @@ def pieces_of(image: Shaped[Tensor, "c h w"], view: View, grid: Grid, side: int)
 def _shifts(size: Size, view: View, grid: Grid) -> list[tuple[int, int]]:
     """Steps of the grid to pieces that lie within the picture; the middle comes first."""
     apart = [max(1, round(grid.metres / 2 / step)) for step in reversed(grid.steps)]
-    around = [(row * apart[0], column * apart[1]) for row in range(-2, 3) for column in range(-2, 3)]
+    around = [
+        (row * apart[0], column * apart[1]) for row in range(-2, 3) for column in range(-2, 3)
+    ]
     around.sort(key=lambda shift: (shift[0] ** 2 + shift[1] ** 2, shift))
     shown = [
         shift
         for shift in around[1:]
-        if float((_points(size, view, grid, shift, 16).abs() <= 1).all(-1).float().mean()) >= _COVERED
+        if float((_points(size, view, grid, shift, 16).abs() <= 1).all(-1).float().mean())
+        >= _COVERED
     ]
     return [(0, 0), *shown[: _MOST_PIECES - 1]]
 
