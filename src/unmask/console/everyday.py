@@ -107,6 +107,7 @@ EVERYDAY = {
             "unmask evaluate runs/NAME animals --protocol linear",
             "unmask evaluate runs/NAME animals --labels 1,10,all",
             "unmask evaluate runs/NAME animals --encoders other.pth",
+            "unmask evaluate places --queries photos.csv    # of a map, see `unmask locate`",
         ),
         (
             "protocol",
