@@ -118,7 +118,7 @@ def _mosaic(path: Path, files: ZoomTiles, notes: tuple[str, ...]) -> OpenedMap:
         raise DataError(f"{path}: web tiles are squares, and one has {header.size}")
     moved = {(y - top, x - left): read for (x, y), read in files.tiles.items()}
     side = header.size.width
-    raster = MosaicRaster(moved, side, 1 if header.grey else 3, str(path), files.digest)
+    raster = MosaicRaster(moved, side, str(path), files.digest)
     return OpenedMap(raster, georeference_of(files.zoom, left, top, side), notes)
 
 

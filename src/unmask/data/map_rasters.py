@@ -1,14 +1,14 @@
 """Rasters of maps: windows of a picture, of a tiled TIFF file, or of a folder of web tiles, and which pixels are holes."""
 
 import hashlib
-import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Shaped, UInt8
 from numpy.typing import NDArray
 
 from unmask.contracts import Size
@@ -39,6 +39,7 @@ class Pixels(NamedTuple):
     """Where the map shows nothing."""
 
 
+@runtime_checkable
 class Raster(Protocol):
     """A map's pixels. `read` takes windows inside of the raster."""
 
@@ -64,12 +65,8 @@ class PictureRaster:
         """Raises DataError if it cannot be decoded."""
         self._path, self._no_data = path, no_data
         data = path.read_bytes()
-        bands = read_header(path).bands
-        pixels = decode(data, {1: 1, 3: 3}.get(bands, 4)).numpy()
-        self._values = pixels[:3] if len(pixels) == 4 else pixels
-        self._holes = _no_data(self._values, no_data)
-        if len(pixels) == 4:
-            self._holes = self._holes | (pixels[3] == 0)
+        self._values, transparent = _decoded(data)
+        self._holes = _no_data(self._values, no_data) | transparent
         self._hash = hashlib.blake2b(data, digest_size=16).hexdigest()
         self.channels, self.dtype = len(self._values), self._values.dtype
         self.size = Size(*self._values.shape[1:])
@@ -91,7 +88,8 @@ class TiffRaster:
 
     def __init__(self, path: Path, no_data: float | None) -> None:
         """Reads no pixels. Raises DataError for a damaged file, ResourceError without tifffile."""
-        self._path, self._opened = path, (0, None)
+        self._path = path
+        self._segments: _Segments | None = None
         self._recent: Recent = Recent()
         with opened_tiff(path) as tiff, silent("tifffile"):
             page = tiff.pages[0]
@@ -119,7 +117,7 @@ class TiffRaster:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what another process cannot use."""
-        return {**self.__dict__, "_opened": (0, None), "_recent": Recent()}
+        return {**self.__dict__, "_segments": None, "_recent": Recent()}
 
     def read(self, window: Window) -> Pixels:
         """See `Raster`."""
@@ -148,21 +146,18 @@ class TiffRaster:
 
     def _decoded(self, row: int, column: int) -> Shaped[NDArray[Any], "c h w"] | None:
         """A tile or a strip with all its samples; None if the file leaves it out."""
-        tiff = self._file()
-        page = tiff.pages[0]
-        across, down = (
-            -(-self.size.width // self._segment[1]),
-            -(-self.size.height // self._segment[0]),
-        )
+        found = self._found()
+        across = -(-self.size.width // self._segment[1])
+        down = -(-self.size.height // self._segment[0])
         planes = self.channels + (self._alpha is not None) if self._separate else 1
         parts: list[NDArray[Any]] = []
         for plane in range(planes):
             number = (plane * down + row) * across + column
             try:
-                with silent("tifffile"):
-                    tiff.filehandle.seek(page.dataoffsets[number])
-                    data = tiff.filehandle.read(page.databytecounts[number])
-                    array, _, _ = page.decode(data or None, number, jpegtables=page.jpegtables)
+                with self._path.open("rb") as file, silent("tifffile"):
+                    file.seek(found.offsets[number])
+                    data = file.read(found.counts[number])
+                    array, _, _ = found.decode(data or None, number, jpegtables=found.jpegtables)
             except Exception as error:  # tifffile and its codecs raise exceptions of many types
                 raise DataError(f"{self._path} is damaged ({first_line(error)})") from None
             if array is None:
@@ -170,12 +165,25 @@ class TiffRaster:
             parts.append(np.moveaxis(array[0], -1, 0))
         return np.concatenate(parts)
 
-    def _file(self) -> Any:
-        """The file, opened once in each process, because processes must not share its position."""
-        if self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), opened_tiff(self._path))
-            self._recent = Recent()
-        return self._opened[1]
+    def _found(self) -> "_Segments":
+        """Where the segments lie; read once in each process, because their decoder cannot be sent to another."""
+        if self._segments is None:
+            with opened_tiff(self._path) as tiff, silent("tifffile"):
+                page = tiff.pages[0]
+                self._segments = _Segments(
+                    page.dataoffsets, page.databytecounts, page.jpegtables, page.decode
+                )
+        return self._segments
+
+
+class _Segments(NamedTuple):
+    """The tiles or strips of a page."""
+
+    offsets: Sequence[int]
+    counts: Sequence[int]
+    """Bytes of each; 0 where the file leaves one out."""
+    jpegtables: bytes | None
+    decode: Callable[..., Any]
 
 
 class MosaicRaster:
@@ -185,14 +193,13 @@ class MosaicRaster:
         self,
         tiles: dict[tuple[int, int], Callable[[], bytes]],
         side: int,
-        channels: int,
         where: str,
         digest: str,
     ) -> None:
         """`tiles` holds the file of each place (row, column), counted from the first."""
         self._tiles, self._side, self._where, self._digest = tiles, side, where, digest
         rows, columns = (max(key[axis] for key in tiles) + 1 for axis in (0, 1))
-        self.size, self.channels = Size(rows * side, columns * side), channels
+        self.size, self.channels = Size(rows * side, columns * side), 3
         self.dtype, self.has_holes = np.dtype(np.uint8), True
         self._recent: Recent = Recent()
 
@@ -219,12 +226,13 @@ class MosaicRaster:
 
     def _decoded(self, key: tuple[int, int]) -> Shaped[NDArray[Any], "c h w"]:
         """A tile, with alpha as its last channel."""
-        pixels = decode(self._tiles[key](), 4).numpy()
+        pixels, transparent = _decoded(self._tiles[key]())
         if pixels.shape[1:] != (self._side, self._side):
             raise DataError(
                 f"{self._where} has tiles of {self._side} pixels, and one of {pixels.shape[2]} x {pixels.shape[1]}; keep one size"
             )
-        return pixels if self.channels == 3 else pixels[[0, 3]]
+        shown = np.broadcast_to(pixels[: self.channels], (self.channels, self._side, self._side))
+        return np.concatenate([shown, 255 * ~transparent[None]]).astype(np.uint8)
 
 
 class Recent:
@@ -245,6 +253,18 @@ class Recent:
             _, oldest = self._parts.popitem(last=False)
             self._bytes -= 0 if oldest is None else oldest.nbytes
         return part
+
+
+def _decoded(
+    data: bytes,
+) -> tuple[UInt8[NDArray[np.uint8], "c h w"], Bool[NDArray[np.bool_], "h w"]]:
+    """An encoded picture in grey or colour, and where it is transparent."""
+    header = read_header(BytesIO(data))
+    if not header.alpha:
+        pixels = decode(data, 1 if header.grey else 3).numpy()
+        return pixels, np.zeros(pixels.shape[1:], bool)
+    pixels = decode(data, 4).numpy()
+    return pixels[: 1 if header.grey else 3], pixels[3] == 0
 
 
 def hash_of_file(path: Path) -> str:

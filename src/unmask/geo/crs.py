@@ -21,7 +21,7 @@ EQUATOR_RADIUS = 6_378_137.0
 _DEGREES = {"EPSG:4326", "OGC:CRS84"}
 _MERCATOR = {"EPSG:3857", "EPSG:900913", "EPSG:3785"}
 
-Points = Float[NDArray[np.float64], "*n 2"]
+Points = Float[NDArray[np.float64], "... 2"]
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ _POLE_RADIUS = EQUATOR_RADIUS * (1 - FLATTENING)
 _ECCENTRICITY = FLATTENING * (2 - FLATTENING)  # squared
 _MOST_STEPS = 50
 
-Degrees = Float[NDArray[np.float64], "*n 2"]
+Degrees = Float[NDArray[np.float64], "... 2"]
 """Longitude and latitude, in degrees."""
 
 
-def metres_between(first: Degrees, second: Degrees) -> Float[NDArray[np.float64], "*n"]:
+def metres_between(first: Degrees, second: Degrees) -> Float[NDArray[np.float64], "..."]:
     """The length of the shortest way between points; the arrays are broadcast."""
     first, second = np.broadcast_arrays(np.radians(first), np.radians(second))
     reduced = [np.arctan((1 - FLATTENING) * np.tan(points[..., 1])) for points in (first, second)]
@@ -48,10 +48,10 @@ def metres_between(first: Degrees, second: Degrees) -> Float[NDArray[np.float64]
     b = u / 1024 * (256 + u * (-128 + u * (74 - 47 * u)))
     cubic = b / 6 * middle * (4 * sin_arc**2 - 3) * (4 * middle**2 - 3)
     turned = b * sin_arc * (middle + b / 4 * (cos_arc * (2 * middle**2 - 1) - cubic))
-    return _POLE_RADIUS * a * (arc - turned)
+    return np.asarray(_POLE_RADIUS * a * (arc - turned))
 
 
-def metres_per_degree(latitude: Float[NDArray[np.float64], "*n"]) -> Degrees:
+def metres_per_degree(latitude: Float[NDArray[np.float64], "..."]) -> Degrees:
     """Metres of a degree of longitude and of a degree of latitude, at a latitude."""
     sine = np.sin(np.radians(latitude))
     bend = 1 - _ECCENTRICITY * sine**2
@@ -62,7 +62,7 @@ def metres_per_degree(latitude: Float[NDArray[np.float64], "*n"]) -> Degrees:
 
 def local_metres(points: Degrees, origin: Degrees) -> Degrees:
     """East and north of an origin in metres, in a plane; good to a millionth within some kilometres."""
-    middle = (points[..., 1] + origin[..., 1]) / 2
+    middle = np.asarray((points[..., 1] + origin[..., 1]) / 2)
     apart = points - origin
     apart = np.stack([(apart[..., 0] + 180) % 360 - 180, apart[..., 1]], axis=-1)
     return apart * metres_per_degree(middle)

@@ -40,21 +40,21 @@ class Georeference:
         places = self.crs.from_degrees(np.asarray(degrees, float)) - matrix[:, 2]
         return places @ np.linalg.inv(matrix[:, :2]).T
 
-    def steps(self, pixels: Points) -> Float[NDArray[np.float64], "*n 2 2"]:
+    def steps(self, pixels: Points) -> Float[NDArray[np.float64], "... 2 2"]:
         """How far a column and a row lead, each in metres east and north; measured over a pixel around places."""
         half = np.array([[0.5, 0.0], [0.0, 0.5]])
         middle = np.asarray(pixels, float)[..., None, :]
         before, after = self.to_degrees(middle - half), self.to_degrees(middle + half)
         return local_metres(after, before)
 
-    def metres_per_pixel(self, pixels: Points) -> Float[NDArray[np.float64], "*n 2"]:
+    def metres_per_pixel(self, pixels: Points) -> Float[NDArray[np.float64], "... 2"]:
         """Ground size of a pixel along a row and along a column, in metres."""
         return np.linalg.norm(self.steps(pixels), axis=-1)
 
-    def bearing(self, pixels: Points) -> Float[NDArray[np.float64], "*n"]:
+    def bearing(self, pixels: Points) -> Float[NDArray[np.float64], "..."]:
         """The compass direction of "up" in the raster, in degrees from north over east."""
         down = self.steps(pixels)[..., 1, :]
-        return np.degrees(np.arctan2(-down[..., 0], -down[..., 1])) % 360
+        return np.asarray(np.degrees(np.arctan2(-down[..., 0], -down[..., 1])) % 360)
 
 
 def from_corners(width: int, height: int, corners: tuple[float, ...], crs: Crs) -> Georeference:

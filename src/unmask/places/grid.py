@@ -40,8 +40,8 @@ class Grid:
     def degrees(self, row: float, column: float) -> tuple[float, float]:
         """Longitude and latitude of a place in the grid."""
         metres = self.middle + np.array([column, row]) @ self.leads
-        latitude = self.origin[1] + metres[1] / metres_per_degree(self.origin[1])[1]
-        east = metres_per_degree((self.origin[1] + latitude) / 2)[0]
+        latitude = self.origin[1] + metres[1] / metres_per_degree(self.origin[1:])[0, 1]
+        east = metres_per_degree((self.origin[1:] + latitude) / 2)[0, 0]
         return float(self.origin[0] + metres[0] / east), float(latitude)
 
 
