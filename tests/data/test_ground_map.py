@@ -136,8 +136,7 @@ def test_holes_are_never_tiles(how: str, tmp_path: Path) -> None:
         Image.fromarray(shown).save(path)
         tiles = opened(path, tile_metres=(20.0,), no_data=0.0 if how == "no-data" else None)
     holes = sum(
-        bool(tiles.raster.read(Window(*window)).holes.any())
-        for window in tiles._windows.tolist()
+        bool(tiles.raster.read(Window(*window)).holes.any()) for window in tiles._windows.tolist()
     )
     assert holes == 0
     assert any("touch a hole" in note for note in tiles.notes)
@@ -186,7 +185,7 @@ def test_what_cannot_be_cut_is_said(tmp_path: Path) -> None:
     path = scenes.with_world_file(tmp_path / "map.png", degrees_step())
     with pytest.raises(DataError, match="larger than the map"):
         opened(path, tile_metres=(500.0,))
-    with pytest.raises(DataError, match="only 2.0 pixels"):
+    with pytest.raises(DataError, match="only 2"):
         opened(path, tile_metres=(1.0,))
     path.with_suffix(".pgw").unlink()
     with pytest.raises(DataError, match="add --corners"):

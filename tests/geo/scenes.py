@@ -37,7 +37,7 @@ def colours(longitude: NDArray[Any], latitude: NDArray[Any]) -> NDArray[np.uint8
         waves = sum(
             np.sin(2 * np.pi * (east * np.cos(a) + north * np.sin(a)) / length + phase)
             for length, a, phase in zip(
-                random.uniform(12, 90, 12),
+                random.uniform(30, 120, 12),
                 random.uniform(0, 2 * np.pi, 12),
                 random.uniform(0, 6, 12),
                 strict=True,

@@ -93,13 +93,13 @@ def measured(
     tiles: MapTiles,
     size: Size,
     beliefs: Beliefs,
-    pieces: int = PIECES,
+    *,
     seed: int = _SEED,
 ) -> Calibration:
     """Measure it on pieces of the map."""
+    pieces = PIECES
     grid = grid_for(opened, size, beliefs)
     generator = torch.Generator().manual_seed(seed)
-    right: list[float] = []
     wrong: list[float] = []
     margins: list[tuple[float, bool]] = []
     for _ in counted(range(pieces), pieces, "calibrating on pieces of the map"):
