@@ -1,5 +1,6 @@
 """Pieces of a query that look like tiles: of the tiles' ground size, upright in the map."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -42,7 +43,7 @@ def covered(size: Size, view: View, grid: Grid) -> float:
 
 
 def pieces_of(image: Shaped[Tensor, "c h w"], view: View, grid: Grid, side: int) -> Pieces:
-    """The middle piece, and others around it that the picture shows; up to five, half a tile apart or more.
+    """The middle piece, and others around it that the picture shows; up to five, as far apart as it allows.
 
     Args:
         image: the query.
@@ -67,19 +68,24 @@ def pieces_of(image: Shaped[Tensor, "c h w"], view: View, grid: Grid, side: int)
 
 
 def _shifts(size: Size, view: View, grid: Grid) -> list[tuple[int, int]]:
-    """Steps of the grid to pieces that lie within the picture; the middle comes first."""
-    apart = [max(1, round(grid.metres / 2 / step)) for step in reversed(grid.steps)]
+    """Steps of the grid to pieces that lie within the picture: the middle, then each as far as possible from those before."""
+    apart = [max(1, round(grid.metres / 3 / step)) for step in reversed(grid.steps)]
     around = [
-        (row * apart[0], column * apart[1]) for row in range(-2, 3) for column in range(-2, 3)
+        (row * apart[0], column * apart[1]) for row in range(-3, 4) for column in range(-3, 4)
     ]
-    around.sort(key=lambda shift: (shift[0] ** 2 + shift[1] ** 2, shift))
-    shown = [
-        shift
-        for shift in around[1:]
-        if float((_points(size, view, grid, shift, 16).abs() <= 1).all(-1).float().mean())
-        >= _COVERED
-    ]
-    return [(0, 0), *shown[: _MOST_PIECES - 1]]
+    shown = [shift for shift in around if _is_shown(size, view, grid, shift)]
+    chosen = [(0, 0)]
+    while len(chosen) < _MOST_PIECES and shown:
+        farthest = max(shown, key=lambda shift: min(math.dist(shift, one) for one in chosen))
+        if farthest in chosen:
+            break
+        chosen.append(farthest)
+    return chosen
+
+
+def _is_shown(size: Size, view: View, grid: Grid, shift: tuple[int, int]) -> bool:
+    inside = (_points(size, view, grid, shift, 16).abs() <= 1).all(-1)
+    return float(inside.float().mean()) >= _COVERED
 
 
 def _points(
