@@ -129,8 +129,9 @@ def main(arguments: list[str]) -> int:
     if not args.images:
         raise SettingsError("which pictures? `unmask locate PLACES a.jpg b.jpg`")
     picture = Path(args.out or _PICTURE) if args.out or not args.json else None
-    for path in filter(None, (picture, args.geojson and Path(args.geojson))):
-        check_writable(path)
+    for path in (picture, args.geojson):
+        if path is not None:
+            check_writable(Path(path))
     use_threads(args.threads)
     with progress_on(notes):
         opened = open_places(

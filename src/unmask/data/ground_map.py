@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask.annotations import Unlabelled
+from unmask.annotations import AnyAnnotations, Unlabelled
 from unmask.channels import Values
 from unmask.contracts import Sample, Size
 from unmask.data.cache import size_and_time
@@ -107,7 +107,7 @@ class MapTiles:
     """See `GroundMap`. Tiles are upright in the raster; those that touch a hole are left out."""
 
     in_memory = False
-    annotations = Unlabelled()
+    annotations: AnyAnnotations = Unlabelled()
 
     def __init__(self, spec: GroundMap, opened: OpenedMap) -> None:
         self.raster, self.georeference = opened.raster, opened.georeference

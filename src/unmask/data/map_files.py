@@ -91,7 +91,8 @@ def _georeference(
             raise DataError(
                 f"{path} does not name its coordinates by an EPSG number; add --crs, such as --crs EPSG:32651"
             )
-        return Georeference(tuple(tags.transform.ravel().tolist()), crs_named(name))
+        a, b, c, d, e, f = tags.transform.ravel().tolist()
+        return Georeference((a, b, c, d, e, f), crs_named(name))
     beside = world_file(path)
     if beside is not None:
         return read_world_file(beside, crs)

@@ -27,6 +27,7 @@ def metres_between(first: Degrees, second: Degrees) -> Float[NDArray[np.float64]
     apart = second[..., 0] - first[..., 0]
     apart = (apart + np.pi) % (2 * np.pi) - np.pi
     longitude = apart
+    middle = arc = sin_arc = cos_arc = cos2_azimuth = apart
     for _ in range(_MOST_STEPS):
         across = cos2 * np.sin(longitude)
         along = cos1 * sin2 - sin1 * cos2 * np.cos(longitude)

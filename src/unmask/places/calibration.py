@@ -77,7 +77,9 @@ def calibrated(opened: OpenedPlaces, tiles: MapTiles, size: Size, beliefs: Belie
         ]
         for one in known:
             if one["question"] == question:
-                answer = {k: math.inf if v is None else v for k, v in one["answer"].items()}
+                answer: dict[str, Any] = {
+                    k: math.inf if v is None else v for k, v in one["answer"].items()
+                }
                 return Calibration(**answer)
     result = measured(opened, tiles, size, beliefs)
     answer = {k: None if v == math.inf else v for k, v in asdict(result).items()}
