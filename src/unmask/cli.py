@@ -22,6 +22,7 @@ GROUPS = {
         "predict": "print classes and probabilities of images",
         "embed": "make a vector of each picture, in a folder of Parquet files",
         "search": "find the pictures that are most like others",
+        "locate": "find where on a map a picture was taken",
         "duplicates": "find near-duplicates, and test pictures that stand in training",
         "odd": "find images that are not like normal ones, and where",
     },

@@ -29,15 +29,18 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Locating | module of a dense task | `runs.finetune` | when whole images are scored or predicted |
 | Tabular | score | console, report | after training: the scores of classes are printed and written |
 | InFiles | source of images | console | when predictions are written: those of GeoTIFFs get their coordinates |
+| Placed | source of images | vectors | when vectors are written: tiles of a map have coordinates |
 | Levelled | source of images | `data.statistics` | when images are opened: 16-bit pictures are scaled as in training |
 """
 
 from collections import Counter
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.contracts import Masking, Moment, Size
@@ -301,6 +304,26 @@ class InFiles(Protocol):
 
     def file(self, position: int) -> Path | None:
         """The file of an image; None if it lies in a shard, a table or memory."""
+        ...
+
+
+class Places(NamedTuple):
+    """Where the images of a source lie: squares on the ground."""
+
+    degrees: Float[NDArray[np.float64], "n 2"]
+    """Longitude and latitude of their middles, in degrees of WGS 84."""
+    metres: Float[NDArray[np.float64], " n"]
+    """Their sides."""
+    cells: Int[NDArray[np.int64], "n 2"]
+    """Row and column of each among the tiles of its size, from the upper left of the map."""
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A source of images whose places on the Earth are known."""
+
+    def places(self) -> Places:
+        """The place of each image."""
         ...
 
 

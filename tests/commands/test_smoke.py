@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from geo import scenes
 from runs import tiny, tiny_transfer
 
 from unmask.cli import COMMANDS
@@ -20,6 +21,7 @@ LINES = {
     "finetune": f"scratch {{classes}} --recipe {tiny_transfer.__file__}:TRANSFER {QUICK} --out run",
     "embed": "{trained} {images} --out vectors --threads 1",
     "search": "{vectors} {images}/00.png --threads 1",
+    "locate": "{places} {images}/00.png --ground-size 60 --turns 4 --threads 1",
     "duplicates": "{vectors} --threads 1",
     "odd": "{trained} {images} {classes} --out odd --threads 1",
     "predict": "{tuned} {classes}/dogs/03.png",
@@ -53,6 +55,15 @@ def vectors(classes: Path, trained: RunFolder, tmp_path_factory: pytest.TempPath
     return folder
 
 
+@pytest.fixture(scope="module")
+def places(trained: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("smoke")
+    picture = scenes.with_world_file(root / "map.png")
+    words = ["--out", str(root / "places"), "--tile-metres", "30", "--threads", "1"]
+    embed.main([str(trained.root), str(picture), *words])
+    return root / "places"
+
+
 def test_every_command_is_started_here() -> None:
     assert LINES.keys() == COMMANDS.keys()
 
@@ -68,15 +79,17 @@ def test_it_ends_well(
     trained: RunFolder,
     tuned: RunFolder,
     vectors: Path,
+    places: Path,
 ) -> None:
-    places = {
+    paths = {
         "images": images,
         "classes": classes,
         "trained": trained.root,
         "tuned": tuned.root,
         "vectors": vectors,
+        "places": places,
     }
-    words = [word.format(**places) for word in LINES[command].split()]
+    words = [word.format(**paths) for word in LINES[command].split()]
     tests = Path(__file__).parent.parent
     ended = subprocess.run(
         [sys.executable, "-m", "unmask", command, *words],

@@ -16,6 +16,7 @@ from unmask.data import (
     Coco,
     Digits,
     Folder,
+    GroundMap,
     Held,
     InstanceMaps,
     LabelsFile,
@@ -182,6 +183,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "source": {
         "folder": Folder(path="photos of 2024/à la mer"),
         "digits": Digits(),
+        "ground-map": GroundMap(path="map.tif", tile_metres=(60.0, 120.0), tile_overlap=0.75),
         "held": Held(what="CIFAR10", images=50_000, fingerprint="6e1a5e6c1d3d3a10"),
         "shards": Shards(path="train-{000..010}.tar"),
         "parquet": Parquet(path="data/train-*.parquet"),

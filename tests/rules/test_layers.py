@@ -13,6 +13,7 @@ ROOT = Path(unmask.__file__).parent
 BASE = {
     "spec",
     "errors",
+    "geo",
     "asked",
     "device_names",
     "files",
@@ -39,7 +40,18 @@ EVERYTHING = (
     BASE
     | PARTS
     | METHODS
-    | {"runs", "evaluation", "vectors", "text", "study", "report", "doctor", "console", "page"}
+    | {
+        "runs",
+        "evaluation",
+        "vectors",
+        "places",
+        "text",
+        "study",
+        "report",
+        "doctor",
+        "console",
+        "page",
+    }
 )
 
 ALLOWED: dict[str, set[str]] = {
@@ -51,6 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     "runs": BASE | PARTS | {"objectives", "tasks", "formats", "recipes"},
     "evaluation": BASE | PARTS | METHODS | {"runs"},
     "vectors": BASE | PARTS | METHODS | {"runs", "evaluation"},
+    "places": BASE | PARTS | METHODS | {"runs", "evaluation", "vectors"},
     "text": BASE | PARTS | METHODS,
     "study": BASE | PARTS | METHODS | {"runs", "evaluation"},
     "report": BASE | PARTS | METHODS | {"runs"},
@@ -80,6 +93,8 @@ FENCED = {
     "faster_coco_eval": {"tasks/average_precision.py"},
     "jinja2": {"report/page.py"},
     "faiss": {"vectors/approximate.py"},
+    "pyproj": {"geo/crs.py"},
+    "pmtiles": {"data/web_tile_files.py"},
     "mlflow": {"report/sinks.py"},
     "trackio": {"report/sinks.py"},
     "wandb": {"report/sinks.py"},

@@ -33,7 +33,7 @@ from unmask.training.hardware import best_workers, find_device
 from unmask.vectors.folder import UNUSABLE, VectorsFolder
 from unmask.vectors.manifest import Manifest, Pooling, Stored, encoding_of
 from unmask.vectors.matrix import open_vectors
-from unmask.vectors.pictures import Pictures, names_hash
+from unmask.vectors.pictures import Pictures, fingerprint_of, names_hash
 from unmask.vectors.writing import Plan, Progress, begin, embed, finish, make_plan
 
 
@@ -159,12 +159,13 @@ def _check_outside(root: Path, data: str) -> None:
 
 def _source(args: Arguments, model: Model) -> AnySource:
     """The source of DATA, with labels if there are some."""
-    how = args.about_data.reading()
+    how, ground = args.about_data.reading(), args.about_data.ground()
     console.print(f"reading   {args.data} ...")
-    if args.labels_file is None and how == DataFlags().reading():
+    plain = (how, ground) == (DataFlags().reading(), DataFlags().ground())
+    if args.labels_file is None and plain:
         return labelled_source(args.data, args.about_data.data_kind, None, model.bands)
     named = None if args.labels_file == NO_FILE else args.labels_file
-    return find_source(args.data, args.about_data.data_kind, how, named, model.bands)
+    return find_source(args.data, args.about_data.data_kind, how, named, model.bands, ground)
 
 
 def opened(spec: AnySource, model: Model) -> Pictures:
@@ -198,6 +199,7 @@ def _planned(work: _Work, stack: ExitStack) -> Plan:
         data=work.spec,
         generations=(),
         unmask_version=unmask.__version__,
+        map_fingerprint=fingerprint_of(work.pictures),
     )
     plan = make_plan(folder, manifest, work.pictures, work.workers)
     begin(folder, plan)

@@ -14,7 +14,9 @@ from unmask.console.hardware import Threads, use_threads
 from unmask.console.judged import Evaluation, Judged
 from unmask.console.judging import EvaluationRequest, all_judged
 from unmask.console.judging_dense import evaluate_dense, finish_dense, say_dense_verdicts
+from unmask.console.on_map import Known
 from unmask.console.output import check_writable, console, notes
+from unmask.console.place_scores import PlacesRequest, evaluate_places
 from unmask.console.scores import (
     place_of_scores,
     say_scores,
@@ -35,6 +37,7 @@ from unmask.report.again import write_again
 from unmask.runs.batches import Images
 from unmask.runs.folder import RunFolder
 from unmask.spec import within
+from unmask.training.hardware import find_device
 
 _SEEDS = 3
 
@@ -103,6 +106,19 @@ class Arguments:
     number, a;b, or a column of 0 and 1 for each class), in place of class folders; as in finetune if not
     given."""
 
+    queries: str | None = None
+    """For PLACES, the vectors of a map, in place of a run: a CSV of pictures with file_name, and latitude and longitude
+    or x and y on the map; heading, ground_size and height are used if they are there."""
+
+    ground_size: float | None = None
+    """With --queries: width of the pictures on the ground, in metres."""
+
+    fov: float | None = None
+    """With --queries: field of view across the pictures' width, in degrees, for those with a height."""
+
+    headings: Literal["auto", "none"] = "auto"
+    """With --queries: none tries all directions, whatever the file says."""
+
     seed: int = 0
     """Seed of the split, where the data have none; the first of the draws."""
 
@@ -116,7 +132,8 @@ class Arguments:
     """Print scores as JSON."""
 
     def __post_init__(self) -> None:
-        within(self, "(0, inf)", "epochs")
+        within(self, "(0, inf)", "epochs", "ground_size")
+        within(self, "(0, 180)", "fov")
         within(self, "[1, inf)", "seeds", "threads")
 
 
@@ -124,6 +141,8 @@ def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "evaluate")
     use_threads(args.threads)
+    if args.queries is not None:
+        return evaluate_places(_places_request(args))
     paths, data = _words(args)
     path = Path(args.out) if args.out else place_of_scores(paths, _name(args, data))
     check_writable(path)
@@ -149,6 +168,24 @@ def main(arguments: list[str]) -> int:
             console.print(f"written: {each}")
         say_verdicts(judged)
     return 0
+
+
+def _places_request(args: Arguments) -> PlacesRequest:
+    """What the flags ask of the vectors of a map."""
+    if args.run is None or args.data is not None:
+        raise SettingsError(
+            "--queries needs the vectors of a map alone: `unmask evaluate PLACES --queries QUERIES.csv`"
+        )
+    return PlacesRequest(
+        places=args.run,
+        queries=str(args.queries),
+        known=Known(args.ground_size, None, args.fov),
+        headings=args.headings == "auto",
+        controls=args.control != "none",
+        device=str(find_device(args.device)),
+        out=args.out,
+        json=args.json,
+    )
 
 
 def _dense(args: Arguments, paths: list[str], data: str, path: Path, command: str) -> int:

@@ -78,7 +78,9 @@ def main(arguments: list[str]) -> int:
     root = Path(args.shards).expanduser()
     console.print(f"reading   {args.data} ...")
     with progress_on(console):
-        spec = find_source(args.data, args.about_data.data_kind, how)
+        spec = find_source(
+            args.data, args.about_data.data_kind, how, ground=args.about_data.ground()
+        )
         opened = pictures_alone if args.pictures_alone else lambda data, split: data.open(split)
         sources = {split: opened(spec, split) for split in spec.splits()}
     if "test" in sources:

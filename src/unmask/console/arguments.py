@@ -4,7 +4,9 @@ The flags themselves are in a table (`flag_table.py`), so DATA and `--recipe` ca
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import tyro
 
 from unmask.console.aliases import in_full
 from unmask.console.as_flags import as_flags
@@ -13,9 +15,10 @@ from unmask.console.flag_values import read
 from unmask.console.help_text import help_of
 from unmask.data import AnySource
 from unmask.data.band_files import BandReading
-from unmask.data.kinds import find_source, parse_bands, parse_channels
+from unmask.data.ground_map import GroundReading
+from unmask.data.kinds import find_source, parse_bands, parse_channels, parse_numbers
 from unmask.errors import SettingsError
-from unmask.spec import from_json, to_json
+from unmask.spec import from_json, to_json, within
 
 T = TypeVar("T")
 
@@ -25,7 +28,7 @@ class DataFlags:
     """Flags that say how to read DATA."""
 
     data_kind: str | None = None
-    """Format of DATA (folder, shards, parquet, tiff, digits, maps, instance-maps, coco, yolo, voc); detected if not given."""
+    """Format of DATA (folder, shards, parquet, tiff, digits, maps, instance-maps, coco, yolo, voc, ground-map); detected if not given."""
 
     channels: str | None = None
     """Channels of multi-band images to use, counted from 1, such as 4,3,2; all if not given."""
@@ -38,6 +41,40 @@ class DataFlags:
 
     bands: str | None = None
     """Words in the names of files that hold one band each, such as B02,B03,B04: these are stacked to one image."""
+
+    tile_metres: tuple[float, ...] = ()
+    """Of a map: ground sizes of its tiles in metres, such as 60,120; that of 224 pixels if not given."""
+
+    tile_overlap: float = 0.5
+    """Of a map: share of a tile's side by which neighbours overlap."""
+
+    crs: str | None = None
+    """Of a map: the reference system of its world file or corners, such as EPSG:32651."""
+
+    corners: str | None = None
+    """Of a map: latitude and longitude of its top left and bottom right corner, or of all four, clockwise."""
+
+    tms: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Of a map in web tiles: rows count from the south."""
+
+    map_zoom: int | None = None
+    """Of a map in web tiles: the zoom to use; the finest if not given."""
+
+    def __post_init__(self) -> None:
+        within(self, "(0, inf)", "tile_metres")
+        within(self, "[0, 1)", "tile_overlap")
+        within(self, "[0, 30]", "map_zoom")
+
+    def ground(self) -> GroundReading:
+        """How a map is cut."""
+        return GroundReading(
+            tile_metres=self.tile_metres,
+            tile_overlap=self.tile_overlap,
+            crs=self.crs,
+            corners=parse_numbers(self.corners, "--corners"),
+            tms=self.tms,
+            map_zoom=self.map_zoom,
+        )
 
     def reading(self) -> BandReading:
         """How multi-band images are read."""
@@ -74,7 +111,23 @@ class Peek(NamedTuple):
         if "bands" in self.flags:
             asked["bands"] = parse_bands(self.flags["bands"])
         how = replace(like or BandReading(), **asked) if asked else BandReading()
-        return find_source(self.words[0], self.flags.get("data-kind"), how, like=like)
+        ground = _ground(self.flags)
+        return find_source(
+            self.words[0], self.flags.get("data-kind"), how, like=like, ground=ground
+        )
+
+
+def _ground(flags: dict[str, str]) -> GroundReading:
+    """How a map is cut, by flags that are not yet checked."""
+    zoom, overlap = (parse_numbers(flags.get(n), f"--{n}") for n in ("map-zoom", "tile-overlap"))
+    return DataFlags(
+        tile_metres=parse_numbers(flags.get("tile-metres"), "--tile-metres"),
+        tile_overlap=overlap[0] if overlap else GroundReading().tile_overlap,
+        crs=flags.get("crs"),
+        corners=flags.get("corners"),
+        tms=flags.get("tms") == "True",
+        map_zoom=int(zoom[0]) if zoom else None,
+    ).ground()
 
 
 def _number(text: str) -> float:

@@ -105,8 +105,8 @@ EVERYDAY = {
         (
             "unmask evaluate runs/NAME animals",
             "unmask evaluate runs/NAME animals --protocol linear",
-            "unmask evaluate runs/NAME animals --labels 1,10,all",
             "unmask evaluate runs/NAME animals --encoders other.pth",
+            "unmask evaluate places --queries photos.csv    # of a map, see `unmask locate`",
         ),
         (
             "protocol",
@@ -176,6 +176,31 @@ EVERYDAY = {
             "unmask search vectors photo.jpg --json",
         ),
         ("k", "where", "queries", "index", "encoder", "data", "out", "device", "threads", "json"),
+    ),
+    "locate": Page(
+        "Find where on a map pictures from straight above were taken. The map is embedded first; answers come with a margin "
+        'that is calibrated on the map, or with "no fix". GPS in the pictures is not read.',
+        (
+            "unmask embed runs/NAME map.tif --out places --tile-metres 60",
+            "unmask locate places drone.jpg --ground-size 165",
+            "unmask locate places *.jpg --height 120 --fov 70 --heading 152",
+            "unmask locate places drone.jpg --near 24.262,120.720,300 --json",
+        ),
+        (
+            "ground-size",
+            "height",
+            "fov",
+            "heading",
+            "turns",
+            "near",
+            "k",
+            "geojson",
+            "encoder",
+            "out",
+            "device",
+            "threads",
+            "json",
+        ),
     ),
     "duplicates": Page(
         "Find near-duplicates among the pictures of a folder of vectors, and pictures of the test split that also stand in "

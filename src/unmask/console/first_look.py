@@ -85,6 +85,7 @@ _MEANT = {
     "pack": "shard webdataset",
     "embed": "encode vectors features embeddings vectorize",
     "search": "find query neighbours neighbors retrieve similar",
+    "locate": "localize localise geolocate position where",
     "duplicates": "dedup deduplicate dupes leaks",
     "study": "ablate ablation",
     "help recipes": "recipes recipe list models",

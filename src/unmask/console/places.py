@@ -52,7 +52,9 @@ def _words(command: str, line: Line) -> Iterator[tuple[str, str]]:
 def _check(command: str, name: str, word: str) -> None:
     if command == "odd" and is_file(f"{word}/{_MEMORY}"):
         return
-    if name == "run":
+    if name == "run" and command == "evaluate" and is_file(f"{word}/_manifest.json"):
+        check_vectors(word)  # of a map
+    elif name == "run":
         (check_run if command == "predict" else check_weights)(word)
     elif name == "encoders" and command == "evaluate":
         for encoder in filter(None, map(str.strip, word.split(","))):
@@ -114,6 +116,7 @@ _CHECKS: dict[str, Callable[[str], None]] = {
     "like": check_run,
     "labels-file": check_file,
     "queries": check_file,
+    "places": check_vectors,
     "vectors": check_vectors,
     "mask": check_file,
     "text": check_file,

@@ -35,7 +35,11 @@ def check_order(command: str, own: list[Flag], line: Line) -> None:
         flags = [word for name, value in line.flags.items() for word in (f"--{name}", *value)]
         swapped = typed(command, words[1], words[0], *words[2:], *flags)
         raise SettingsError(f"{_plain(own[1])} came first; did you mean: {swapped}")
-    if len(words) == 1 and first in ("encoder", "run") and "encoders" not in line.flags:
+    alone = {
+        "encoders",
+        "queries",
+    } & line.flags.keys()  # of several encoders, or the vectors of a map
+    if len(words) == 1 and first in ("encoder", "run") and not alone:
         raise _one_missing(command, own, words[0])
 
 

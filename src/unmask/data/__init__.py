@@ -4,6 +4,7 @@ from typing import Annotated
 
 from unmask.data.coco import Coco
 from unmask.data.folder import Folder
+from unmask.data.ground_map import GroundMap
 from unmask.data.held import Held
 from unmask.data.in_memory import Digits
 from unmask.data.instance_maps import InstanceMaps
@@ -23,6 +24,7 @@ AnySource = (
     | Annotated[Parquet, Kind("parquet")]
     | Annotated[Tiff, Kind("tiff")]
     | Annotated[LabelsFile, Kind("labels-file")]
+    | Annotated[GroundMap, Kind("ground-map")]
     | Annotated[Held, Kind("held")]
     | Annotated[Maps, Kind("maps")]
     | Annotated[InstanceMaps, Kind("instance-maps")]
@@ -36,6 +38,7 @@ __all__ = [
     "Coco",
     "Digits",
     "Folder",
+    "GroundMap",
     "Held",
     "InstanceMaps",
     "LabelsFile",

@@ -210,7 +210,7 @@ def _described(tiff: Any, how: BandReading) -> _Array:
     shape, dtype, axes = first.shape, first.dtype, first.axes
     if how.photometric and _has_palette(first):
         shape, axes, dtype = (*shape, 3), axes + "S", np.dtype(np.uint8)
-    missing = how.no_data if how.no_data is not None else _nodata(tiff)
+    missing = how.no_data if how.no_data is not None else no_data_of(tiff)
     further = any(not series.keyframe.is_reduced for series in others)
     return _Array(shape, dtype, axes, missing, further)
 
@@ -230,7 +230,7 @@ def _read(
     if not _is_tiff(file):
         return raw_pixels(file.read_bytes()).transpose(2, 0, 1), how.no_data, None
     with opened_tiff(file) as tiff, silent("tifffile"):
-        missing = how.no_data if how.no_data is not None else _nodata(tiff)
+        missing = how.no_data if how.no_data is not None else no_data_of(tiff)
         series = tiff.series[0]
         array, axes = _frame(tiff, _frame_axes(series.axes, how), frame)
         white = None
@@ -316,7 +316,7 @@ def opened_tiff(path: Path) -> Any:
         raise DataError(_reason(error)) from None
 
 
-def _nodata(file: Any) -> float | None:
+def no_data_of(file: Any) -> float | None:
     """GDAL's no-data value, or None. tifffile's own parser rejects "0.0" for uint8 images."""
     tag = file.pages[0].tags.get(GDAL_NODATA)
     try:

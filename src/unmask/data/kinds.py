@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, TypeGuard, cast
 
 from unmask.asked import check_data, check_readable
-from unmask.data import AnySource, Digits, InstanceMaps, LabelsFile, Maps, Shards, Tiff
+from unmask.data import AnySource, Digits, GroundMap, InstanceMaps, LabelsFile, Maps, Shards, Tiff
 from unmask.data.annotated import dense_kind
 from unmask.data.band_files import BAND_ENDINGS, BandReading, has_bands, reading_of
 from unmask.data.dense_images import WithPictures
+from unmask.data.ground_map import GroundReading
 from unmask.data.held import hold
 from unmask.data.labels_file import ImagesWithoutLabels
+from unmask.data.map_files import is_map
 from unmask.data.pack_manifest import PACK
 from unmask.data.picture_formats import IMAGE_ENDINGS
 from unmask.data.walk import visible
@@ -29,9 +31,11 @@ _KINDS: dict[str, Any] = {
 """Sources that a path alone describes, and digits, by their public names."""
 
 DEFAULT_READING = BandReading()
+DEFAULT_CUT = GroundReading()
 
 _FILES_LISTED = 2000  # a folder may have millions; the first ones show its kind
 _FILES_OPENED = 4
+_MAP = "ground-map"
 _ARCHIVES = {".tar": "shards", ".tgz": "shards", ".gz": "shards", ".parquet": "parquet"}
 
 
@@ -41,16 +45,18 @@ def find_source(
     how: BandReading = DEFAULT_READING,
     labels_file: str | None = None,
     like: BandReading | None = None,
+    ground: GroundReading = DEFAULT_CUT,
 ) -> AnySource:
     """The source of DATA, with a labels file if one is given.
 
     `how` says how multi-band images are read. If nothing is asked for, they are read as in `like`, the reading of a run
-    that needs its multi-band images so (`Run.band_reading`); then any folder of images is read in that way.
+    that needs its multi-band images so (`Run.band_reading`); then any folder of images is read in that way. `ground` says how a
+    map is cut into tiles.
 
     Raises:
         SettingsError: for an unknown kind, for channels of images without bands, or for a labels file for digits.
     """
-    source = _images(data, kind, how, like)
+    source = _images(data, kind, how, like, ground)
     if labels_file is None:
         return source
     if isinstance(source, Digits):
@@ -66,18 +72,28 @@ def find_source(
     )
 
 
-def _images(data: str, kind: str | None, how: BandReading, like: BandReading | None) -> AnySource:
+def _images(
+    data: str, kind: str | None, how: BandReading, like: BandReading | None, ground: GroundReading
+) -> AnySource:
     """The source of DATA without a labels file."""
     if kind is not None and kind not in _KINDS:
         raise SettingsError(f"unknown --data-kind {kind!r}; {did_you_mean(kind, _KINDS)}")
     if data == "digits" and kind in (None, "digits") and not Path(data).is_dir():
         return Digits()
     check_data(data)
+    if kind is None and (ground != DEFAULT_CUT or is_map(Path(data).expanduser())):
+        kind = _MAP
     if kind is None:
         kind = "tiff" if how.bands else kind_of(data)
         kind = "tiff" if like is not None and kind == "folder" else kind
     cls = _KINDS[kind]
     path = str(Path(data).expanduser().absolute())
+    if ground != DEFAULT_CUT and cls is not GroundMap:
+        raise SettingsError(
+            f"--tile-metres, --tile-overlap, --crs, --corners, --tms and --map-zoom are for maps, not for {kind}; leave them out"
+        )
+    if cls is GroundMap:
+        return _ground_map(data, path, how, like, ground)
     if cls is Tiff:
         asked_for = how if how != DEFAULT_READING or like is None else like
         return Tiff(path=path, **vars(reading_of(asked_for)))
@@ -99,6 +115,19 @@ def _images(data: str, kind: str | None, how: BandReading, like: BandReading | N
             "does not, add --data-kind tiff"
         )
     return Digits() if cls is Digits else cls(path=path)
+
+
+def _ground_map(
+    data: str, path: str, how: BandReading, like: BandReading | None, ground: GroundReading
+) -> GroundMap:
+    if how.bands or how.frames:
+        raise SettingsError(
+            f"{data} is a map, which is one picture; leave out --bands and --frames"
+        )
+    asked_for = how if how != DEFAULT_READING or like is None else like
+    return GroundMap(
+        path=path, channels=asked_for.channels, no_data=asked_for.no_data, **vars(ground)
+    )
 
 
 def as_source(data: Any, *, labels: bool) -> AnySource:
@@ -161,6 +190,18 @@ def parse_channels(text: str | None, flag: str = "--channels") -> tuple[int, ...
 def parse_bands(text: str | None) -> tuple[str, ...]:
     """Parse "B02,B03"; None means that no files are stacked. Raises SettingsError for an empty or repeated word."""
     return () if text is None else BandReading(bands=tuple(map(str.strip, text.split(",")))).bands
+
+
+def parse_numbers(text: str | None, flag: str) -> tuple[float, ...]:
+    """Parse "24.2,120.7"; None means none. Raises SettingsError if the text is not a list of numbers."""
+    if text is None:
+        return ()
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise SettingsError(
+            f"{flag} must be numbers with commas between them, got {text!r}"
+        ) from None
 
 
 def is_data(name: str) -> bool:

@@ -26,6 +26,7 @@ from unmask.contracts import ImageSource, Sample, Size
 from unmask.data import AnySource
 from unmask.data.dense_images import DenseImages
 from unmask.data.draws import draw_share
+from unmask.data.ground_map import MapTiles
 from unmask.data.image_files import EncodedImages
 from unmask.data.in_memory import MemoryImages
 from unmask.data.label_values import NOT_CLASSES
@@ -132,7 +133,7 @@ def with_channels(source: ImageSource, channels: int, trained_on: str) -> ImageS
         pictures = with_channels(source.pictures, channels, trained_on)
         assert isinstance(pictures, EncodedImages | BandImages)
         return source.with_pictures(pictures)
-    if isinstance(source, MemoryImages) and plain:
+    if isinstance(source, MemoryImages | MapTiles) and plain and source.values == "uint8":
         return source.decoded_to(channels)
     raise DataError(
         f"{source.where} has images of {source.channels} channels, but {trained_on} images of {channels}"

@@ -9,7 +9,7 @@ from torch import nn
 
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
-from unmask.data import AnySource, LabelsFile, Tiff
+from unmask.data import AnySource, GroundMap, LabelsFile, Tiff
 from unmask.data.band_files import BandReading, reading_of
 from unmask.data.statistics import with_levels_of
 from unmask.errors import ResourceError, SettingsError
@@ -102,9 +102,12 @@ class Run:
     def band_reading(self) -> BandReading | None:
         """How its multi-band images are read; None if grey and colour pictures of 8 bits are read alike."""
         data = self.data.data if isinstance(self.data, LabelsFile) else self.data
-        if not isinstance(data, Tiff):
+        if isinstance(data, GroundMap):
+            reading = BandReading(channels=data.channels, no_data=data.no_data)
+        elif isinstance(data, Tiff):
+            reading = reading_of(data)
+        else:
             return None
-        reading = reading_of(data)
         needed = self.statistics.values == "float32" or self.channels not in (1, 3)
         return reading if needed or reading != BandReading() else None
 

@@ -140,6 +140,9 @@ class Manifest:
     unmask_version: str
     """The version that made the folder."""
 
+    map_fingerprint: str | None = None
+    """Hash of the map whose tiles were embedded; null for other pictures."""
+
     def __post_init__(self) -> None:
         within(self, "[0, inf)", "whitened", usual="128 is usual, and 0 is off")
 

@@ -6,6 +6,7 @@ pixels where there is no file of its own) and vector. The metadata of the schema
 
 import hashlib
 import json
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +19,13 @@ from numpy.typing import NDArray
 
 from unmask.errors import DataError
 from unmask.files import parse_json, write_whole
+from unmask.traits import Places
 
 COLUMNS = ("name", "split", "label", "width", "height", "hash")
-"""All columns but the vectors."""
+"""All columns but the vectors, and those of places."""
+
+PLACE_COLUMNS = ("longitude", "latitude", "tile_metres", "row", "column")
+"""Of tiles of maps: the middle in degrees of WGS 84, the side, and the place in the grid of its size."""
 
 VECTOR = "vector"
 _KEY = b"unmask"
@@ -39,6 +44,8 @@ class Part(NamedTuple):
     vectors: Float[NDArray[Any], "n d"]
     unusable: list[tuple[str, str, str]]
     """(split, name, reason) of pictures without a vector."""
+    places: Places | None = None
+    """Where the pictures lie on the Earth, if that is known."""
 
 
 class Facts(NamedTuple):
@@ -52,6 +59,8 @@ class Facts(NamedTuple):
     unusable: list[tuple[str, str, str]]
     several: bool
     """Whether labels are lists of classes."""
+    placed: bool
+    """Whether it has `PLACE_COLUMNS`."""
 
 
 def part_path(root: Path, number: int) -> Path:
@@ -74,9 +83,13 @@ def write_part(path: Path, part: Part, facts: dict[str, Any], several: bool) -> 
             "width": pa.array([width for _, width in part.sizes], pa.int32()),
             "height": pa.array([height for height, _ in part.sizes], pa.int32()),
             "hash": pa.array(part.hashes, pa.string()),
+            **_place_columns(part.places),
             VECTOR: pa.FixedSizeListArray.from_arrays(values, width),
         },
-        metadata={_KEY: json.dumps(content)},
+        metadata={
+            _KEY: json.dumps(content),
+            **({} if part.places is None else {b"geo": json.dumps(_GEO)}),
+        },
     )
     # floats of vectors hardly shrink, and reading them plain is several times as fast
     write_whole(
@@ -87,6 +100,40 @@ def write_part(path: Path, part: Part, facts: dict[str, Any], several: bool) -> 
             compression="none",
             use_dictionary=list(_SPARSE),  # pyright: ignore[reportArgumentType]
         ),
+    )
+
+
+_GEOMETRY = "geometry"
+_GEO = {
+    "version": "1.1.0",
+    "primary_column": _GEOMETRY,
+    "columns": {_GEOMETRY: {"encoding": "WKB", "geometry_types": ["Point"]}},
+}
+"""What GeoParquet 1.1 asks a file to say of itself; without a system, longitudes and latitudes of WGS 84 are meant."""
+
+_POINT = struct.Struct("<BIdd")  # well-known binary: little endian, 1 is a point, x, y
+
+
+def _place_columns(places: Places | None) -> dict[str, pa.Array]:
+    """The columns of GeoParquet and of `PLACE_COLUMNS`; none if places are not known."""
+    if places is None:
+        return {}
+    columns = (*places.degrees.T, places.metres, *places.cells.T)
+    points = [_POINT.pack(1, 1, *point) for point in places.degrees.tolist()]
+    named = zip(PLACE_COLUMNS, columns, strict=True)
+    return {name: pa.array(column) for name, column in named} | {
+        _GEOMETRY: pa.array(points, pa.binary())
+    }
+
+
+def read_places(parts: Sequence[Facts]) -> Places | None:
+    """The places of the pictures of all parts; None if a part does not know them."""
+    if not all(part.placed for part in parts):
+        return None
+    table = read_columns(parts, PLACE_COLUMNS)
+    longitude, latitude, metres, row, column = (table[name].to_numpy() for name in PLACE_COLUMNS)
+    return Places(
+        np.stack([longitude, latitude], 1), metres, np.stack([row, column], 1).astype(np.int64)
     )
 
 
@@ -110,6 +157,7 @@ def read_facts(path: Path) -> Facts:
             str(content["checksum"]),
             unusable,
             pa.types.is_list(schema.field("label").type),
+            set(PLACE_COLUMNS) <= set(schema.names),
         )
 
 

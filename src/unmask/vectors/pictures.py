@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from unmask.data.loader import Failures
 from unmask.data.views import center_crop
 from unmask.errors import DataError
 from unmask.evaluation.store import hash_of
+from unmask.traits import Placed, Places
 
 _HASH_BYTES = 16
 
@@ -67,6 +68,18 @@ class Pictures:
         """Split and name of a picture."""
         part = int(np.searchsorted(self._ends, number, side="right"))
         return self.splits[part], self.names[number]
+
+    @property
+    def placed(self) -> bool:
+        """Whether places on the Earth are known."""
+        return all(isinstance(source, Placed) for source in self.sources.values())
+
+    def places(self, numbers: Sequence[int]) -> Places | None:
+        """The places of some pictures; None if they are not known."""
+        if not self.placed:
+            return None
+        every = [source.places() for source in self.sources.values() if isinstance(source, Placed)]
+        return Places(*(np.concatenate(part)[list(numbers)] for part in zip(*every, strict=True)))
 
     def label(self, number: int) -> str | list[str] | None:
         """The class of a picture, or its classes; None if they are not known."""
@@ -172,3 +185,8 @@ def each_key(pictures: Pictures) -> Iterator[tuple[int, tuple[str, str]]]:
 
 def _hashed(data: bytes | memoryview) -> str:
     return hashlib.blake2b(data, digest_size=_HASH_BYTES).hexdigest()
+
+
+def fingerprint_of(pictures: Pictures) -> str | None:
+    """The hash of the map that pictures were cut from; None for other pictures."""
+    return next(iter(pictures.sources.values())).fingerprint if pictures.placed else None

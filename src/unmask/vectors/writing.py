@@ -103,7 +103,10 @@ def make_plan(folder: VectorsFolder, wanted: Manifest, pictures: Pictures, worke
     check_encoding(folder.root, old.encoding, wanted.encoding, wanted.about)
     if old.whitened != wanted.whitened:
         old = replace(old, whitened=wanted.whitened)
-    old = _without_lost_parts(folder, replace(old, place=wanted.place, data=wanted.data))
+    moved = replace(
+        old, place=wanted.place, data=wanted.data, map_fingerprint=wanted.map_fingerprint
+    )
+    old = _without_lost_parts(folder, moved)
     parts = folder.facts(old)
     before = [part for part in parts if _number(part) < old.generations[-1].first_part]
     numbers = _unknown(pictures, before)
@@ -319,6 +322,7 @@ class _Building:
             sizes=self._sizes,
             hashes=self._hashes,
             vectors=self._stored(keys, manifest),
+            places=self._pictures.places(self._numbers),
             unusable=self._unusable,
         )
         write_part(part_path(folder.root, number), part, facts_of(manifest), self._pictures.several)

@@ -1,0 +1,169 @@
+"""`unmask evaluate PLACES --queries FILE`: how well pictures are located, beside controls and chance."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
+from torch import Tensor
+
+from unmask.console.bars import progress_on
+from unmask.console.on_map import Known, width_of
+from unmask.console.output import check_writable, console, notes, writing
+from unmask.console.place_queries import PlaceQueries, PlaceQuery, read_queries
+from unmask.contracts import Size
+from unmask.data import GroundMap
+from unmask.data.ground_map import MapTiles
+from unmask.errors import DataError, SettingsError
+from unmask.files import write_text
+from unmask.geo.distance import metres_between
+from unmask.places.calibration import Calibration, calibrated, measured
+from unmask.places.controls import raw, untrained
+from unmask.places.locating import Beliefs, field_for, grid_for, judged
+from unmask.places.opened import OpenedPlaces, map_of, open_places, with_look
+from unmask.places.scores import RANKS, Answer, PlacesScore, chance, score
+from unmask.progress import counted
+
+
+class PlacesRequest(NamedTuple):
+    """What the flags ask for."""
+
+    places: str
+    queries: str
+    known: Known
+    headings: bool
+    """Whether the column of headings is used."""
+    controls: bool
+    device: str
+    out: str | None
+    json: bool
+
+
+class _Ready(NamedTuple):
+    """A query that is read."""
+
+    query: PlaceQuery
+    image: Shaped[Tensor, "c h w"]
+    beliefs: Beliefs
+
+    @property
+    def size(self) -> Size:
+        return Size(*self.image.shape[-2:])
+
+
+def evaluate_places(request: PlacesRequest) -> int:
+    """Score the answers, print and write them."""
+    path = Path(request.out) if request.out else _default_out(request)
+    check_writable(path)
+    with progress_on(notes):
+        opened = open_places(Path(request.places).expanduser(), None, request.device)
+        tiles = map_of(opened)
+        if isinstance(tiles, str):
+            raise DataError(f"the map cannot be read ({tiles}), and controls need it")
+        opened = with_look(opened, tiles)
+        queries = read_queries(Path(request.queries).expanduser(), tiles)
+        _refuse_learned(opened, queries)
+        ready = [_ready(opened, one, request) for one in queries.rows]
+        scores = [_scored("the encoder", opened, tiles, ready, calibrated)]
+        if request.controls:
+            scores.append(_scored("untrained", untrained(opened, tiles), tiles, ready, measured))
+            scores.append(_scored("raw pixels", raw(opened, tiles), tiles, ready, measured))
+    grid = grid_for(opened, ready[0].size, ready[0].beliefs)
+    there = grid.rows[grid.rows >= 0]
+    truths = [one.query.degrees for one in ready]
+    scores.append(chance(truths, opened.places.degrees[there], grid.metres / 2))
+    learned = _learned_map(opened)
+    result: dict[str, Any] = {
+        "places": request.places,
+        "queries": request.queries,
+        "columns": queries.words,
+        "tile_metres": grid.metres,
+        "map_learned_from": learned,
+        "scores": [one._asdict() for one in scores],
+    }
+    if request.json:
+        print(json.dumps(result, indent=1))
+    else:
+        _say(scores, queries, learned, grid.metres)
+    with writing(path):
+        write_text(path, json.dumps(result, indent=1) + "\n")
+    if not request.json:
+        console.print(f"written: {path}")
+    return 0
+
+
+def _default_out(request: PlacesRequest) -> Path:
+    return Path(request.places) / f"_evaluation-{Path(request.queries).stem}.json"
+
+
+def _ready(opened: OpenedPlaces, query: PlaceQuery, request: PlacesRequest) -> _Ready:
+    image = opened.model.read(query.path)
+    known = request.known
+    if known.width is None:
+        known = known._replace(width=query.width)
+    if known.height is None and (known.field_of_view is not None or known.width is None):
+        known = known._replace(height=query.height)
+    width, _ = width_of(query.path, Size(*image.shape[-2:]), known)
+    heading = query.heading if request.headings else None
+    return _Ready(query, image, Beliefs(width, heading))
+
+
+Calibrating = Callable[[OpenedPlaces, MapTiles, Size, Beliefs], Calibration]
+
+
+def _scored(
+    arm: str, opened: OpenedPlaces, tiles: MapTiles, ready: list[_Ready], calibrating: Calibrating
+) -> PlacesScore:
+    """The scores of an arm, whose fixes are by a threshold of its own."""
+    known: dict[Any, Calibration] = {}
+    answers: list[Answer] = []
+    for one in counted(ready, len(ready), f"locating ({arm})"):
+        width = one.beliefs.width
+        key = (one.size, width and float(f"{width:.2g}"), one.beliefs.heading is None)
+        if key not in known:
+            known[key] = calibrating(opened, tiles, one.size, one.beliefs)
+        located = judged(field_for(opened, one.image, one.beliefs), max(RANKS))
+        away = metres_between(np.array(located.degrees), one.query.degrees)
+        fix = located.margin >= known[key].threshold
+        answers.append(Answer(away.tolist(), located.field.grid.metres / 2, fix))
+    return score(arm, answers)
+
+
+def _refuse_learned(opened: OpenedPlaces, queries: PlaceQueries) -> None:
+    """Raises SettingsError if the encoder has learned from a query."""
+    data = opened.model.run.data if opened.model.run else None
+    place = getattr(data, "path", None)
+    if place is None or isinstance(data, GroundMap):
+        return
+    root = Path(place).expanduser().resolve()
+    learned = [one.path for one in queries.rows if root in one.path.resolve().parents]
+    if learned:
+        raise SettingsError(
+            f"the encoder has learned from {len(learned):,} of the queries, such as {learned[0]} (it was trained on {place}), so "
+            "the scores would be too good; leave them out, or take another encoder"
+        )
+
+
+def _learned_map(opened: OpenedPlaces) -> bool:
+    data = opened.model.run.data if opened.model.run else None
+    return isinstance(data, GroundMap) and data.path == opened.source.path
+
+
+def _say(scores: list[PlacesScore], queries: PlaceQueries, learned: bool, metres: float) -> None:
+    console.print(f"queries   {len(queries.rows):,}; {queries.words}")
+    console.print(f"tiles     of {metres:g} m; a place counts for R@K within half a tile")
+    if learned:
+        console.print("map       the encoder has learned from this map, without the queries")
+    heads = [*scores[0].within, *scores[0].recall]
+    short = [head.replace(" a tile", "") for head in heads]
+    console.result(f"{'':12}" + "".join(f"{h:>7}" for h in short) + "  median   mean  fixes  false")
+    for one in scores:
+        shares = "".join(f"{value:7.2f}" for value in [*one.within.values(), *one.recall.values()])
+        last = f"{_share(one.coverage)}{_share(one.false_fixes)}"
+        console.result(f"{one.arm:12}{shares}{one.median:6.0f} m{one.mean:5.0f} m{last}")
+
+
+def _share(value: float | None) -> str:
+    return f"{'-':>7}" if value is None else f"{value:7.2f}"

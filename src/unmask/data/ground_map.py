@@ -1,0 +1,326 @@
+"""A map as images: square tiles of a ground size in metres, cut with overlap, each with its place on the Earth."""
+
+import hashlib
+from collections import Counter
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmask.annotations import AnyAnnotations, Unlabelled
+from unmask.channels import Values
+from unmask.contracts import Sample, Size
+from unmask.data.cache import size_and_time
+from unmask.data.map_files import OpenedMap, open_map
+from unmask.data.map_rasters import Raster, Window
+from unmask.errors import DataError
+from unmask.spec import within
+from unmask.traits import Places
+
+_USUAL_PIXELS = 224  # of a tile, if no ground size is asked for
+_LEAST_PIXELS = 8
+_ACROSS = 3  # tiles side by side, at least, if no ground size is asked for
+_CELLS = 16  # cells of a tile's side in which holes are counted
+_BAND_ROWS = 512  # rows that are looked at together
+_MOST_TILES = 20_000_000
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundReading:
+    """How a map is cut into tiles, and where it lies if it does not say so itself."""
+
+    tile_metres: tuple[float, ...] = ()
+    """Ground sizes of tiles in metres; that of 224 pixels of the map if empty."""
+
+    tile_overlap: float = 0.5
+    """Share of a tile's side by which neighbours overlap."""
+
+    crs: str | None = None
+    """The reference system of a world file or of the corners, such as EPSG:32651."""
+
+    corners: tuple[float, ...] = ()
+    """Latitude and longitude of the top left and bottom right corner, or of all four, clockwise."""
+
+    tms: bool = False
+    """Whether rows of web tiles count from the south."""
+
+    map_zoom: int | None = None
+    """The zoom of web tiles; the finest if there are several."""
+
+    def __post_init__(self) -> None:
+        within(self, "(0, inf)", "tile_metres")
+        within(self, "[0, 1)", "tile_overlap")
+        within(self, "[0, 30]", "map_zoom")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundMap(GroundReading):
+    """A map: GeoTIFF, a picture with a world file or with corners, or web tiles in a folder or a PMTiles file."""
+
+    path: str
+    """Path of the file or folder."""
+
+    channels: tuple[int, ...] = ()
+    """Channels to use, counted from 1; all if empty."""
+
+    no_data: float | None = None
+    """The value of pixels where the map shows nothing; GeoTIFFs state their own."""
+
+    def splits(self) -> tuple[str, ...]:
+        """("train",): the whole map."""
+        return ("train",)
+
+    def opened(self) -> OpenedMap:
+        """The map itself.
+
+        Raises:
+            DataError: if it is damaged, or nothing says where it lies.
+            ResourceError: if a package is missing.
+        """
+        return open_map(
+            Path(self.path).expanduser(),
+            crs=self.crs,
+            corners=self.corners,
+            tms=self.tms,
+            zoom=self.map_zoom,
+            no_data=self.no_data,
+        )
+
+    def open(self, split: str = "train") -> "MapTiles":
+        """Cut the map; holes are looked for, which reads maps that may have some.
+
+        Raises:
+            DataError: see `opened`; also if tiles of this size are larger than the map, or nothing but holes is left.
+        """
+        assert split == "train"
+        return MapTiles(self, self.opened())
+
+
+class MapTiles:
+    """See `GroundMap`. Tiles are upright in the raster; those that touch a hole are left out."""
+
+    in_memory = False
+    annotations: AnyAnnotations = Unlabelled()
+
+    def __init__(self, spec: GroundMap, opened: OpenedMap) -> None:
+        self.raster, self.georeference = opened.raster, opened.georeference
+        self.where, self._spec = spec.path, spec
+        self._chosen = [channel - 1 for channel in spec.channels]
+        if self._chosen and max(self._chosen) >= self.raster.channels:
+            raise DataError(
+                f"{spec.path} has {self.raster.channels} channels; channel {max(self._chosen) + 1} does not exist"
+            )
+        self.channels = len(self._chosen) or self.raster.channels
+        self._luma = False
+        self.values: Values = "uint8" if self.raster.dtype == np.uint8 else "float32"
+        self.refused: list[tuple[str, str]] = []
+        self.others: Counter[str] = Counter()
+        self.beside: Counter[str] = Counter()
+        sizes = spec.tile_metres or (usual_size(opened),)
+        grids = [_grid(opened, metres, spec.tile_overlap, spec.path) for metres in sizes]
+        free, left_out = _without_holes(self.raster, grids)
+        self._windows = np.concatenate([grid.windows for grid in free])
+        if not len(self._windows):
+            raise DataError(
+                f"{spec.path}: every tile of {sizes[0]:g} m touches a hole (pixels without data); take smaller --tile-metres"
+            )
+        self._places = Places(
+            np.concatenate(
+                [opened.georeference.to_degrees(_middles(grid.windows)) for grid in free]
+            ),
+            np.concatenate([np.full(len(grid.windows), grid.metres) for grid in free]),
+            np.concatenate([grid.cells for grid in free]),
+        )
+        self.more_notes = opened.notes
+        if left_out:
+            self.more_notes += (f"{left_out:,} tiles touch a hole of the map, and are left out",)
+        self.fingerprint = _hash(
+            [
+                self.raster.fingerprint(),
+                opened.georeference,
+                sizes,
+                spec.tile_overlap,
+                self._chosen,
+                spec.no_data,
+            ]
+        )
+        path = Path(spec.path).expanduser()
+        self.state = _hash(
+            [str(path.absolute()), self.fingerprint, size_and_time(path) if path.is_file() else 0]
+        )
+        self.smallest_side = int(self._windows[:, 2:].min())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Noted`."""
+        return self.more_notes
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, position: int) -> Sample:
+        image = self.pixels(Window(*self._windows[position].tolist()))
+        if bool((image == image[:, :1, :1]).all()):
+            raise DataError("shows nothing but one colour")
+        return Sample(image, None)
+
+    def pixels(self, window: Window) -> Tensor:
+        """A window of the map, as tiles are read; [c h w]."""
+        values = self.raster.read(window).values
+        if self._chosen:
+            values = values[self._chosen]
+        if values.dtype != np.uint8:
+            values = values.astype(np.float32)
+        image = torch.from_numpy(np.ascontiguousarray(values))
+        if self._luma:
+            weights = torch.tensor(_LUMA)[:, None, None]
+            return (image * weights).sum(0, keepdim=True).round().to(torch.uint8)
+        return image.expand(self.channels, -1, -1).contiguous()
+
+    def overview(self, longest: int) -> Tensor:
+        """The whole map with a longer side of about this many pixels, every n-th pixel of it; [c h w]."""
+        height, width = self.raster.size
+        step = max(1, -(-max(height, width) // longest))
+        rows = -(-_BAND_ROWS // step) * step
+        bands = [
+            self.pixels(Window(0, top, width, min(rows, height - top)))[:, ::step, ::step]
+            for top in range(0, height, rows)
+        ]
+        return torch.cat(bands, 1)
+
+    def decoded_to(self, channels: int) -> "MapTiles":
+        """The same tiles in grey (1) or colour (3)."""
+        other = copy(self)
+        other._luma, other.channels = channels < self.channels, channels
+        return other
+
+    def name(self, position: int) -> str:
+        """Ground size, row and column of a tile."""
+        row, column = self._places.cells[position]
+        return f"{self._places.metres[position]:g}m/r{row:05}c{column:05}"
+
+    def labels(self) -> NDArray[np.int64]:
+        """See `ImageSource`."""
+        return np.full(len(self), -1)
+
+    def typical_size(self) -> Size:
+        """Median height and width."""
+        _, _, width, height = np.median(self._windows, axis=0).astype(int).tolist()
+        return Size(height, width)
+
+    def places(self) -> Places:
+        """See `Placed`."""
+        return self._places
+
+
+class _Grid:
+    """Tiles of a ground size, row by row."""
+
+    def __init__(
+        self,
+        metres: float,
+        windows: Int[NDArray[np.int64], "n 4"],
+        cells: Int[NDArray[np.int64], "n 2"],
+    ) -> None:
+        self.metres, self.windows, self.cells = metres, windows, cells
+
+
+def usual_size(opened: OpenedMap) -> float:
+    """The ground size of a tile if none is asked for, in metres, in two digits."""
+    height, width = opened.raster.size
+    across, down = opened.georeference.metres_per_pixel(np.array([width / 2, height / 2])).tolist()
+    metres = min(
+        _USUAL_PIXELS * (across * down) ** 0.5, width * across / _ACROSS, height * down / _ACROSS
+    )
+    return float(f"{metres:.2g}")
+
+
+def _grid(opened: OpenedMap, metres: float, overlap: float, where: str) -> _Grid:
+    """Evenly spaced tiles that cover the map."""
+    height, width = opened.raster.size
+    middle = np.array([width / 2, height / 2])
+    scale = opened.georeference.metres_per_pixel(middle)
+    side_x, side_y = metres / scale
+    if side_x > width or side_y > height:
+        raise DataError(
+            f"a tile of {metres:g} m is larger than the map {where}, which shows {width * scale[0]:,.0f} x "
+            f"{height * scale[1]:,.0f} m; take smaller --tile-metres"
+        )
+    if min(side_x, side_y) < _LEAST_PIXELS:
+        raise DataError(
+            f"a tile of {metres:g} m is only {min(side_x, side_y):.1f} pixels of the map {where} ({scale[0]:.3g} m a pixel); take "
+            f"larger --tile-metres, such as {float(f'{_USUAL_PIXELS * scale[0]:.2g}'):g}"
+        )
+    columns = 1 + int(np.ceil((width - side_x) / (side_x * (1 - overlap)) - 1e-9))
+    rows = 1 + int(np.ceil((height - side_y) / (side_y * (1 - overlap)) - 1e-9))
+    if rows * columns > _MOST_TILES:
+        raise DataError(
+            f"{where} would be cut into {rows * columns:,} tiles of {metres:g} m; take larger --tile-metres or a smaller --tile-overlap"
+        )
+    # between the middles of the outermost tiles
+    x = side_x / 2 + np.linspace(0, width - side_x, columns)
+    y = side_y / 2 + np.linspace(0, height - side_y, rows)
+    row, column = (index.ravel() for index in np.indices((rows, columns)))
+    centers = np.stack([x[column], y[row]], axis=1)
+    # the scale of a map may change over it, as in degrees or Web Mercator
+    sides = np.maximum(np.round(metres / opened.georeference.metres_per_pixel(centers)), 1)
+    corner = np.clip(
+        np.round(centers - sides / 2), 0, np.maximum(np.array([width, height]) - sides, 0)
+    )
+    sides = np.minimum(sides, np.array([width, height]))
+    windows = np.concatenate([corner, sides], axis=1).astype(np.int64)
+    return _Grid(metres, windows, np.stack([row, column], axis=1))
+
+
+def _middles(windows: Int[NDArray[np.int64], "n 4"]) -> Float[NDArray[np.float64], "n 2"]:
+    return windows[:, :2] + windows[:, 2:] / 2
+
+
+def _without_holes(raster: Raster, grids: list[_Grid]) -> tuple[list[_Grid], int]:
+    """Tiles that touch no hole, and how many are left out; a tile beside a hole, by less than a cell, may be left out too."""
+    if not raster.has_holes:
+        return grids, 0
+    cell = max(1, int(min(grid.windows[:, 2:].min() for grid in grids)) // _CELLS)
+    bad = _cells_with_holes(raster, cell)
+    if not bad.any():
+        return grids, 0
+    sums = np.pad(bad.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    free: list[_Grid] = []
+    left_out = 0
+    for grid in grids:
+        left, top, width, height = grid.windows.T
+        x0, y0, x1, y1 = (
+            left // cell,
+            top // cell,
+            -(-(left + width) // cell),
+            -(-(top + height) // cell),
+        )
+        good = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0] == 0
+        free.append(_Grid(grid.metres, grid.windows[good], grid.cells[good]))
+        left_out += int((~good).sum())
+    return free, left_out
+
+
+def _cells_with_holes(raster: Raster, cell: int) -> Bool[NDArray[np.bool_], "rows columns"]:
+    """Which squares of `cell` pixels have a hole; the map is read in bands of rows."""
+    height, width = raster.size
+    bad = np.zeros((-(-height // cell), -(-width // cell)), bool)
+    step = -(-_BAND_ROWS // cell) * cell
+    for top in range(0, height, step):
+        rows = min(step, height - top)
+        holes = raster.read(Window(0, top, width, rows)).holes
+        if holes.any():
+            y, x = np.nonzero(holes)
+            bad[(y + top) // cell, x // cell] = True
+    return bad
+
+
+def _hash(values: list[Any]) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:32]

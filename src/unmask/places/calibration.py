@@ -1,0 +1,213 @@
+"""The margin at which an answer counts as a fix, from the map itself.
+
+Pieces of the map are turned, scaled and relit as a drone might show them, and located twice: among all tiles, and among those far
+from where they were cut, where every answer is wrong. The threshold is the margin that 96 of 100 wrong answers do not reach.
+Other parts of the same map look more alike than pictures from elsewhere do, so these are refused at least as often.
+"""
+
+import contextlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as colours
+
+from unmask.contracts import Size
+from unmask.data.ground_map import MapTiles
+from unmask.data.map_rasters import Window
+from unmask.errors import DataError
+from unmask.files import read_json, write_text
+from unmask.geo.distance import metres_between
+from unmask.places.field import margin_of, peaks_of
+from unmask.places.grid import Grid
+from unmask.places.locating import Beliefs, Near, cells_near, field_for, grid_for, judged
+from unmask.places.looks import View
+from unmask.places.opened import OpenedPlaces
+from unmask.progress import counted
+from unmask.vectors.folder import state_of
+
+PIECES = 64
+"""Pieces of the map that a threshold is measured on."""
+
+_REFUSED = 0.96
+"""Share of wrong answers that must stay below the threshold."""
+
+_LEAST_FOUND = 0.1  # below it, no margin tells right answers from wrong ones
+_FILE = "_calibration.json"
+_MOST_PIXELS = 1024  # a side of a piece
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured."""
+
+    threshold: float
+    """The least margin of a fix; infinite if no margin is good enough."""
+    found: float
+    """Share of the pieces that are found within half a tile, at the threshold."""
+    right: float
+    """Share of the pieces whose best place is within half a tile, whatever the margin."""
+    false_fixes: float
+    """Share of the wrong answers that reach the threshold."""
+    pieces: int
+
+
+def calibrated(opened: OpenedPlaces, tiles: MapTiles, size: Size, beliefs: Beliefs) -> Calibration:
+    """The calibration for pictures of these proportions and beliefs, measured once and kept in the folder."""
+    question = {
+        "vectors": state_of(opened.searched.folder.facts(opened.searched.manifest)),
+        "proportions": round(size.height / size.width, 2),
+        "width": None if beliefs.width is None else float(f"{beliefs.width:.2g}"),
+        "heading": beliefs.heading is not None,
+        "turns": beliefs.turns,
+    }
+    path = opened.searched.folder.root / _FILE
+    known: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError, DataError, KeyError, TypeError, AttributeError):
+        known = [
+            one for one in read_json(path) if one["question"]["vectors"] == question["vectors"]
+        ]
+        for one in known:
+            if one["question"] == question:
+                answer: dict[str, Any] = {
+                    k: math.inf if v is None else v for k, v in one["answer"].items()
+                }
+                return Calibration(**answer)
+    result = measured(opened, tiles, size, beliefs)
+    answer = {k: None if v == math.inf else v for k, v in asdict(result).items()}
+    with contextlib.suppress(OSError):  # a folder that this user may only read
+        write_text(
+            path, json.dumps([*known, {"question": question, "answer": answer}], indent=1) + "\n"
+        )
+    return result
+
+
+def measured(
+    opened: OpenedPlaces,
+    tiles: MapTiles,
+    size: Size,
+    beliefs: Beliefs,
+    *,
+    seed: int = _SEED,
+) -> Calibration:
+    """Measure it on pieces of the map."""
+    pieces = PIECES
+    grid = grid_for(opened, size, beliefs)
+    generator = torch.Generator().manual_seed(seed)
+    wrong: list[float] = []
+    margins: list[tuple[float, bool]] = []
+    for _ in counted(range(pieces), pieces, "calibrating on pieces of the map"):
+        piece = drawn(tiles, grid, size, beliefs, generator)
+        field = field_for(opened, piece.image, piece.beliefs)
+        best = judged(field, 2)
+        away = float(metres_between(np.array(best.degrees[0]), piece.degrees))
+        margins.append((best.margin, away <= field.grid.metres / 2))
+        reach = field.grid.metres + min(piece.beliefs.width or 0.0, 2 * field.grid.metres) / 2
+        near = cells_near(opened, field.grid, Near(piece.degrees[1], piece.degrees[0], reach))
+        elsewhere = peaks_of(field, 2, ~near)
+        if len(elsewhere) > 1:
+            wrong.append(margin_of(elsewhere))
+    right = [margin for margin, is_right in margins if is_right]
+    threshold = _threshold(wrong)
+    found = sum(margin >= threshold for margin in right) / pieces
+    if found < _LEAST_FOUND:
+        threshold, found = math.inf, 0.0
+    false = sum(margin >= threshold for margin in wrong) / max(1, len(wrong))
+    return Calibration(threshold, found, len(right) / pieces, false, pieces)
+
+
+def _threshold(wrong: list[float]) -> float:
+    """Just above the margin that a share of the wrong answers does not reach; infinite if there are too few of them."""
+    if len(wrong) < PIECES // 2:
+        return math.inf
+    place = min(len(wrong), math.ceil(_REFUSED * (len(wrong) + 1))) - 1
+    return math.nextafter(sorted(wrong)[place], math.inf)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of the map that looks like a photograph of it."""
+
+    image: Shaped[Tensor, "c h w"]
+    degrees: Float[NDArray[np.float64], "2"]
+    """Longitude and latitude of its middle."""
+    beliefs: Beliefs
+    """What is believed of it, a little wrong as of real pictures."""
+
+
+def drawn(
+    tiles: MapTiles,
+    grid: Grid,
+    size: Size,
+    beliefs: Beliefs,
+    generator: torch.Generator,
+) -> Piece:
+    """A piece at a random place in a random direction, with another scale and light."""
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    widths = beliefs.widths(size, grid.metres)
+    width = uniform(min(widths), max(widths)) * uniform(0.95, 1.05)
+    heading = uniform(0, 360)
+    there = np.argwhere(grid.rows >= 0)
+    row, column = there[int(uniform(0, len(there) - 1e-6))] + [
+        uniform(-0.5, 0.5),
+        uniform(-0.5, 0.5),
+    ]
+    degrees = np.array(grid.degrees(row, column))
+    image = _relit(_photographed(tiles, degrees, size, View(width, heading)), uniform, generator)
+    known = None if beliefs.heading is None else heading + uniform(-3, 3)
+    return Piece(image, degrees, Beliefs(beliefs.width, known, beliefs.turns))
+
+
+def _photographed(
+    tiles: MapTiles, degrees: Float[NDArray[np.float64], "2"], size: Size, view: View
+) -> Shaped[Tensor, "c h w"]:
+    """What a camera straight above a place would show of the map; beyond its edge the map is mirrored."""
+    middle = tiles.georeference.to_pixels(degrees)
+    across, down = tiles.georeference.metres_per_pixel(middle).tolist()
+    turn = math.radians(view.heading - float(tiles.georeference.bearing(middle)))
+    proportions = size.height / size.width
+    columns = max(16, min(_MOST_PIXELS, round(view.width / across)))
+    rows = max(16, round(columns * proportions))
+    right = ((torch.arange(columns) + 0.5) / columns - 0.5) * view.width
+    below = ((torch.arange(rows) + 0.5) / rows - 0.5) * view.width * proportions
+    v, u = torch.meshgrid(below, right, indexing="ij")
+    x = middle[0] + (u * math.cos(turn) - v * math.sin(turn)) / across
+    y = middle[1] + (u * math.sin(turn) + v * math.cos(turn)) / down
+    height, width = tiles.raster.size
+    left, top = max(0, int(x.min()) - 1), max(0, int(y.min()) - 1)
+    window = Window(
+        left, top, min(width, int(x.max()) + 2) - left, min(height, int(y.max()) + 2) - top
+    )
+    pixels = tiles.pixels(window)
+    points = torch.stack(
+        [(x - left) * 2 / window.width - 1, (y - top) * 2 / window.height - 1], dim=-1
+    )
+    shown = F.grid_sample(
+        pixels[None].float(), points[None].float(), padding_mode="reflection", align_corners=False
+    )[0]
+    return shown.round().clamp(0, 255).to(torch.uint8) if pixels.dtype == torch.uint8 else shown
+
+
+def _relit(image: Tensor, uniform: Any, generator: torch.Generator) -> Tensor:
+    """Other brightness, contrast, gamma and colour, blur and noise; values that are not bytes only get a gain and noise."""
+    noise = torch.randn(image.shape, generator=generator)
+    if image.dtype != torch.uint8:
+        spread = image.std()
+        return image * uniform(0.8, 1.25) + noise * spread * uniform(0, 0.1)
+    values = (image.float() / 255) ** uniform(0.7, 1.4)
+    values = values * uniform(0.8, 1.2) + uniform(-0.1, 0.1)
+    tint = torch.tensor([uniform(0.9, 1.1) for _ in image])[:, None, None]
+    blurred = colours.gaussian_blur(values * tint, [5, 5], [uniform(0.3, 1.2)])
+    lit = blurred + noise * uniform(0, 0.04)
+    return (lit * 255).round().clamp(0, 255).to(torch.uint8)

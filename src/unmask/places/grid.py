@@ -1,0 +1,67 @@
+"""Tiles of one ground size as a grid: rows and columns of the map, and how far they lead on the ground."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from unmask.geo.distance import local_metres, metres_per_degree
+from unmask.traits import Places
+
+
+@dataclass(frozen=True)
+class Grid:
+    """See the module."""
+
+    metres: float
+    """Side of a tile."""
+    rows: Int[NDArray[np.int64], "r c"]
+    """The row of each tile's vector; -1 where there is no tile."""
+    origin: Float[NDArray[np.float64], "2"]
+    """Longitude and latitude that metres are counted from."""
+    middle: Float[NDArray[np.float64], "2"]
+    """East and north of row 0 and column 0, in metres from the origin."""
+    leads: Float[NDArray[np.float64], "2 2"]
+    """East and north of a step to the next column, and to the next row, in metres."""
+
+    @property
+    def steps(self) -> tuple[float, float]:
+        """Metres from a column to the next, and from a row to the next."""
+        across, down = np.linalg.norm(self.leads, axis=1).tolist()
+        return across, down
+
+    @property
+    def bearing(self) -> float:
+        """The compass direction of "up" in the map, in degrees."""
+        east, north = self.leads[1]
+        return float(np.degrees(np.arctan2(-east, -north)) % 360)
+
+    def degrees(self, row: float, column: float) -> tuple[float, float]:
+        """Longitude and latitude of a place in the grid."""
+        metres = self.middle + np.array([column, row]) @ self.leads
+        latitude = self.origin[1] + metres[1] / metres_per_degree(self.origin[1:])[0, 1]
+        east = metres_per_degree((self.origin[1:] + latitude) / 2)[0, 0]
+        return float(self.origin[0] + metres[0] / east), float(latitude)
+
+
+def grids_of(places: Places) -> list[Grid]:
+    """The grids of a map's tiles, by ground size, the smallest first."""
+    return [_grid(places, metres) for metres in sorted(set(places.metres.tolist()))]
+
+
+def _grid(places: Places, metres: float) -> Grid:
+    numbers = np.flatnonzero(places.metres == metres)
+    cells, degrees = places.cells[numbers], places.degrees[numbers]
+    rows = np.full(tuple(cells.max(0) + 1), -1)
+    rows[tuple(cells.T)] = numbers
+    origin = degrees.mean(0)
+    metric = local_metres(degrees, origin)
+    design = np.column_stack([cells[:, ::-1], np.ones(len(cells))])
+    (across, down, middle), *_ = np.linalg.lstsq(design, metric, rcond=None)
+    if rows.shape[0] == 1:  # one row or column of tiles does not say where the other leads
+        down = np.array([across[1], -across[0]])
+    if rows.shape[1] == 1:
+        across = np.array([-down[1], down[0]]) if rows.shape[0] > 1 else np.array([metres, 0.0])
+        down = np.array([across[1], -across[0]]) if rows.shape[0] == 1 else down
+    return Grid(metres, rows, origin, middle, np.stack([across, down]))

@@ -1,0 +1,250 @@
+"""Maps through the commands: pretrain on one, embed it, locate pieces of it, and measure how well that goes."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from commands.said import Unmask
+from geo import scenes
+from PIL import Image
+from runs import tiny
+
+import unmask as unmask_package
+from unmask.commands import embed
+from unmask.contracts import Size
+from unmask.data import GroundMap
+from unmask.encoders import ViT
+from unmask.geo.distance import metres_between
+from unmask.runs.folder import RunFolder
+
+STEP = 0.7 / 111_000
+"""Degrees of a pixel of the map."""
+
+KNOWN = ("--ground-size", 60, "--heading", 0, "--turns", 4)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A map with a world file."""
+    return scenes.with_world_file(tmp_path_factory.mktemp("map") / "map.png", STEP)
+
+
+@pytest.fixture(scope="module")
+def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small encoder that has learned from the map for seconds."""
+    recipe = replace(
+        tiny.RECIPE,
+        encoder=ViT(patch_size=4, embed_dim=48, depth=2, num_heads=4),
+        image_size=Size(24, 24),
+        batch_size=16,
+        epochs=3.0,
+        schedule=replace(tiny.RECIPE.schedule, base_lr=0.02),
+    )
+    data = GroundMap(path=str(world), tile_metres=(36.0,))
+    return unmask_package.pretrain(data, recipe=recipe, out=tmp_path_factory.mktemp("run") / "run")
+
+
+@pytest.fixture(scope="module")
+def places(world: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The map's vectors."""
+    root = tmp_path_factory.mktemp("places") / "places"
+    cut = ["--tile-metres", "36", "--tile-overlap", "0.75"]
+    embed.main([str(run), str(world), "--out", str(root), "--threads", "1", *cut])
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calibration takes seconds with all of them."""
+    monkeypatch.setattr("unmask.places.calibration.PIECES", 6)
+
+
+def piece(folder: Path, east: float, north: float, name: str = "a.png", turn: int = 0) -> Path:
+    """What is 60 x 48 m around a place that many metres from the middle of the scene; its upper edge points to `turn`."""
+    a = np.radians(turn)
+    v, u = np.mgrid[:96, :120] + 0.5
+    right, below = u / 2 - 30, v / 2 - 24
+    x = right * np.cos(a) - below * np.sin(a) + east
+    y = -right * np.sin(a) - below * np.cos(a) + north
+    longitude, latitude = degrees(x, y)
+    path = folder / name
+    Image.fromarray(scenes.colours(longitude, latitude)).save(path)
+    return path
+
+
+def degrees(east: Any, north: Any) -> tuple[Any, Any]:
+    """Longitude and latitude of metres from the middle of the scene, to a few centimetres."""
+    return scenes.LONGITUDE + east / 101_490, scenes.LATITUDE + north / 110_775
+
+
+def test_from_a_map_to_places(unmask: Unmask, world: Path, tmp_path: Path) -> None:
+    recipe = f"{tiny.__file__}:RECIPE"
+    quick = ("--recipe", recipe, "--epochs", 1, "--threads", 1, "--workers", 0, "--out", "run")
+    said = unmask("pretrain", world, *quick, "--tile-metres", 24)
+    assert said.status == 0, said.err
+    assert "colour images in" in said.out
+    spec = json.loads(Path("run/spec.json").read_text())
+    assert spec["data"]["kind"] == "ground-map"
+    said = unmask(
+        "embed", "run", world, "--out", "places", "--tile-metres", "24,36", "--threads", 1
+    )
+    assert said.status == 0, said.err
+    table = pq.read_table("places")
+    assert set(table["tile_metres"].to_pylist()) == {24.0, 36.0}
+    geo = json.loads((pq.read_schema("places/part-00000.parquet").metadata or {})[b"geo"])
+    assert geo["columns"]["geometry"]["encoding"] == "WKB"
+    first = table.slice(0, 1).to_pylist()[0]
+    point = np.frombuffer(first["geometry"][5:], "<f8")
+    assert point.tolist() == [first["longitude"], first["latitude"]]
+    manifest = json.loads(Path("places/_manifest.json").read_text())
+    assert manifest["data"]["path"] == str(world)
+    assert manifest["map_fingerprint"]
+    said = unmask("locate", "places", piece(tmp_path, 0, 0), *KNOWN, "--threads", 1)
+    assert said.status == 0, said.err
+    assert "60 m of ground across, from --ground-size; heading 0 degrees" in said.out
+    assert Path("located.png").exists()
+
+
+def located(unmask: Unmask, *words: object) -> Any:
+    said = unmask("locate", *words, "--json", "--threads", 1)
+    assert said.status == 0, said.err
+    return json.loads(said.out)["queries"]
+
+
+def away(answer: Any, east: float, north: float) -> float:
+    first = answer["places"][0]
+    found = np.array([first["longitude"], first["latitude"]])
+    return float(metres_between(found, np.array(degrees(east, north))))
+
+
+def test_pieces_of_the_map_are_found(unmask: Unmask, places: Path, tmp_path: Path) -> None:
+    at = [(0, 0), (-50, 40), (45, -35), (-20, -60)]
+    pictures = [piece(tmp_path, *place, f"{n}.png") for n, place in enumerate(at)]
+    answers = located(unmask, places, *pictures, *KNOWN)
+    assert sum(away(one, *place) <= 18 for one, place in zip(answers, at, strict=True)) >= 3
+    turned = [piece(tmp_path, *place, f"t{n}.png", turn=90) for n, place in enumerate(at)]
+    by_heading = located(unmask, places, *turned, *KNOWN[:2], "--heading", 90, "--turns", 4)
+    assert sum(away(one, *place) <= 18 for one, place in zip(by_heading, at, strict=True)) >= 3
+    unknown = located(unmask, places, *turned, *KNOWN[:2], "--turns", 4)
+    assert sum(away(one, *place) <= 18 for one, place in zip(unknown, at, strict=True)) >= 1
+
+
+def test_near_geojson_and_no_gps(unmask: Unmask, places: Path, tmp_path: Path) -> None:
+    picture = piece(tmp_path, 40, 40)
+    longitude, latitude = degrees(-60, -60)
+    near = f"{latitude},{longitude},20"
+    (answer,) = located(unmask, places, picture, *KNOWN, "--near", near, "--geojson", "a.geojson")
+    assert away(answer, -60, -60) < 27  # places are refined by up to half a step
+    features = json.loads(Path("a.geojson").read_text())["features"]
+    first = answer["places"][0]
+    assert features[0]["geometry"]["coordinates"] == [first["longitude"], first["latitude"]]
+    with Image.open(picture) as image:
+        exif = image.getexif()
+        exif.get_ifd(0x8825).update({1: "N", 2: (24.0, 15.0, 0.0), 3: "E", 4: (120.0, 43.0, 0.0)})
+        image.save(tmp_path / "gps.png", exif=exif)
+    plain, tagged = located(unmask, places, picture, tmp_path / "gps.png", *KNOWN)
+    assert tagged | {"image": ""} == plain | {"image": ""}
+
+
+def test_the_size_of_a_picture_from_height(unmask: Unmask, places: Path, tmp_path: Path) -> None:
+    picture = piece(tmp_path, 0, 0)
+    (one,) = located(unmask, places, picture, "--height", 50, "--fov", 61.93, "--turns", 4)
+    assert one["ground_size"] == pytest.approx(60, abs=0.1)
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf drone-dji:RelativeAltitude="+50.00"/></x:xmpmeta>'
+    with Image.open(picture) as image:
+        exif = image.getexif()
+        exif.get_ifd(0x8769)[0xA405] = 30
+        image.save(tmp_path / "a.jpg", exif=exif, xmp=xmp)
+    (one,) = located(unmask, places, tmp_path / "a.jpg", "--turns", 4)
+    diagonal = 50 * 43.267 / 30
+    assert one["ground_size"] == pytest.approx(diagonal * 0.6 * 120 / 96, abs=0.1)
+    said = unmask("locate", places, picture, "--turns", 4, "--threads", 1)
+    assert "unknown ground size: 45, 63, 90 m across are tried" in said.out
+
+
+def test_evaluation(unmask: Unmask, places: Path, tmp_path: Path) -> None:
+    at = [(0, 0), (-50, 40), (45, -35)]
+    with (tmp_path / "queries.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file_name", "latitude", "longitude", "heading"])
+        for number, place in enumerate(at):
+            piece(tmp_path, *place, f"{number}.png")
+            longitude, latitude = degrees(*place)
+            rows.writerow([f"{number}.png", latitude, longitude, 0])
+    said = unmask(
+        "evaluate", places, "--queries", tmp_path / "queries.csv", "--ground-size", 60, "--threads", 1,
+        "--out", "scores.json",
+    )  # fmt: skip
+    assert said.status == 0, said.err
+    result = json.loads(Path("scores.json").read_text())
+    assert [one["arm"] for one in result["scores"]] == ["the encoder", "untrained", "raw pixels", "chance"]  # fmt: skip
+    encoder, _, _, chance = result["scores"]
+    assert encoder["within"]["half a tile"] > chance["within"]["half a tile"]
+    assert encoder["recall"]["R@10"] >= encoder["recall"]["R@5"] >= encoder["recall"]["R@1"]
+    assert result["map_learned_from"] is True
+    assert "has learned from this map" in said.out
+    for arm in result["scores"][:3]:
+        assert 0 <= arm["coverage"] <= 1
+
+
+WRONG: dict[str, tuple[tuple[object, ...], str]] = {
+    "no picture": ((), "which pictures"),
+    "too small": (("{a}", "--ground-size", 20), "shows less than a tile of 36 m"),
+    "too large": (("{a}", "--ground-size", 900), "larger than the map"),
+    "absurd": (("{a}", "--ground-size", 0.2), "no picture of a drone"),
+    "height alone": (("{a}", "--height", 50), "add --fov"),
+    "near": (("{a}", "--near", "120.7,24.2"), "latitude, longitude and a radius"),
+    "near swapped": (("{a}", "--near", "120.7,24.2,50"), "latitude comes first"),
+    "near elsewhere": (("{a}", "--ground-size", 60, "--near", "10,10,50"), "leaves no tile"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_located_is_said(
+    case: str, unmask: Unmask, places: Path, tmp_path: Path
+) -> None:
+    words, expected = WRONG[case]
+    picture = piece(tmp_path, 0, 0)
+    filled = [str(word).format(a=picture) for word in words]
+    said = unmask("locate", places, *filled, "--turns", 4, "--threads", 1)
+    assert said.status == 1
+    assert expected in said.err
+
+
+def test_other_vectors_a_changed_map_and_a_map_that_is_gone(
+    unmask: Unmask, trained: RunFolder, images: Path, tmp_path: Path
+) -> None:
+    picture = piece(tmp_path, 0, 0)
+    embed.main([str(trained.root), str(images), "--out", "vectors", "--threads", "1"])
+    said = unmask("locate", "vectors", picture, *KNOWN)
+    assert "holds vectors of pictures, not of a map" in said.err
+    own = scenes.with_world_file(tmp_path / "own.png", STEP)
+    words = ["--out", "places", "--tile-metres", "36", "--threads", "1"]
+    embed.main([str(trained.root), str(own), *words])
+    moved = own.rename(tmp_path / "moved.png")
+    said = unmask("locate", "places", picture, *KNOWN, "--threads", 1)
+    assert said.status == 0
+    assert "no verdict" in said.out
+    moved.rename(own)
+    pixels = np.array(Image.open(own))
+    Image.fromarray(255 - pixels).save(own)
+    said = unmask("locate", "places", picture, *KNOWN, "--threads", 1)
+    assert "has changed since" in said.err
+    said = unmask("embed", trained.root, own, *words)
+    assert "changed since" in said.err
+
+
+def test_flags_of_maps_are_for_maps(unmask: Unmask, images: Path, trained: RunFolder) -> None:
+    said = unmask("embed", trained.root, images, "--out", "v", "--tile-metres", 20)
+    assert "does not say where it lies" in said.err or "holds no web tiles" in said.err
+    said = unmask(
+        "embed", trained.root, images, "--out", "v", "--tile-metres", 20, "--data-kind", "folder"
+    )
+    assert "are for maps, not for folder" in said.err
+    said = unmask("embed", trained.root, images, "--out", "v", "--corners", "a,b")
+    assert "--corners must be numbers" in said.err
