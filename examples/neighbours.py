@@ -24,7 +24,7 @@ def neighbours(run: str, data: str, folder: str) -> None:
     vectors = vectors - vectors.mean(0)  # what all pictures share says nothing
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     first = vectors[:10] @ vectors.T
-    first[:, :10][np.eye(10, dtype=bool)] = -1  # a picture is no neighbour of itself
+    np.fill_diagonal(first, -1)  # a picture is no neighbour of itself
     found = (
         table[:10]
         .select("name", "label")

@@ -144,8 +144,10 @@ def _imported(name: str) -> Any:
     The garbage collector would look through ever more objects of modules meanwhile, which are never garbage, and again at
     the end of the process: together most of a second.
     """
-    if name in sys.modules:
-        return sys.modules[name]
+    if (
+        "torch" in sys.modules or not gc.isenabled()
+    ):  # called by a Python program, whose garbage is its own
+        return import_module(name)
     gc.disable()
     try:
         return import_module(name)

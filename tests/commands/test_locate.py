@@ -18,6 +18,7 @@ import unmask as unmask_package
 from unmask.commands import embed
 from unmask.contracts import Size
 from unmask.data import GroundMap
+from unmask.data.camera_facts import width_by_focal
 from unmask.encoders import ViT
 from unmask.geo.distance import metres_between
 from unmask.runs.folder import RunFolder
@@ -190,6 +191,53 @@ def test_evaluation(unmask: Unmask, places: Path, tmp_path: Path) -> None:
     assert "has learned from this map" in said.out
     for arm in result["scores"][:3]:
         assert 0 <= arm["coverage"] <= 1
+
+
+def test_a_black_border_is_no_place(unmask: Unmask, run: Path, world: Path, tmp_path: Path) -> None:
+    """Its tiles have no vector; controls are scored on the same tiles as the encoder."""
+    bordered = scenes.with_world_file(tmp_path / "bordered.png", STEP)
+    pixels = np.array(Image.open(bordered))
+    pixels[:, : pixels.shape[1] // 3] = 0
+    Image.fromarray(pixels).save(bordered)
+    cut = ["--tile-metres", "36", "--tile-overlap", "0.75", "--out", "places", "--threads", "1"]
+    assert unmask("embed", run, bordered, *cut).status == 0
+    (answer,) = located(unmask, "places", piece(tmp_path, 45, -35), *KNOWN)
+    assert away(answer, 45, -35) < 18
+    longitude, latitude = degrees(45, -35)
+    Path("queries.csv").write_text(
+        f"file_name,latitude,longitude,heading\n{tmp_path / 'a.png'},{latitude},{longitude},0\n"
+    )
+    words = ["--queries", "queries.csv", "--ground-size", 60, "--threads", 1, "--out", "s.json"]
+    said = unmask("evaluate", "places", *words)
+    assert said.status == 0, said.err
+    scores = {one["arm"]: one for one in json.loads(Path("s.json").read_text())["scores"]}
+    assert scores["raw pixels"]["within"]["half a tile"] == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("nan,120.7", "latitude must be a number, got 'nan'"),
+        ("120.7,24.2", "is no place in degrees"),
+        ("north,120.7", "latitude must be a number, got 'north'"),
+    ],
+)
+def test_places_of_queries_are_checked(
+    unmask: Unmask, places: Path, tmp_path: Path, row: str, said: str
+) -> None:
+    piece(tmp_path, 0, 0)
+    file = tmp_path / "queries.csv"
+    file.write_text(f"file_name,latitude,longitude\na.png,{row}\n")
+    wrong = unmask("evaluate", places, "--queries", file, "--ground-size", 60, "--threads", 1)
+    assert wrong.status == 1
+    assert f"queries.csv, line 2: {said}" in wrong.err or said in wrong.err
+
+
+def test_a_portrait_picture_is_narrower_by_its_proportions() -> None:
+    """The same camera held upright: its width is the height that it has when held level."""
+    for proportions in (4 / 3, 3 / 2, 1.0):
+        level, upright = (width_by_focal(80, 24, p) for p in (proportions, 1 / proportions))
+        assert upright == pytest.approx(level / proportions)
 
 
 WRONG: dict[str, tuple[tuple[object, ...], str]] = {

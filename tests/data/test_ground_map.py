@@ -11,7 +11,7 @@ from geo import scenes
 from PIL import Image
 
 from unmask.data import GroundMap
-from unmask.data.ground_map import MapTiles
+from unmask.data.ground_map import GroundReading, MapTiles
 from unmask.data.kinds import find_source, kind_of
 from unmask.data.map_rasters import Window
 from unmask.errors import DataError, SettingsError
@@ -58,7 +58,8 @@ def whole(tiles: MapTiles) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_place_is_where_it_is_in_every_kind_of_map(kind: str, tmp_path: Path) -> None:
     path = written(kind, tmp_path)
-    assert kind_of(str(path)) != "folder" or find_source(str(path)) == GroundMap(path=str(path))
+    assert find_source(str(path), ground=GroundReading()) == GroundMap(path=str(path))
+    assert not isinstance(find_source(str(path)), GroundMap)  # of commands that cut no maps
     tiles = opened(path, tile_metres=(30.0,))
     found = tiles.georeference.to_degrees(scenes.mark_in(whole(tiles)))
     assert float(metres_between(found, np.array(scenes.MARK))) < PIXEL
@@ -216,3 +217,19 @@ def test_settings_and_kinds(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "a.png")
     assert kind_of(str(tmp_path / "photos")) == "folder"
+
+
+@pytest.mark.parametrize(
+    ("corners", "said"),
+    [
+        ((120.7, 24.2, 120.6, 24.3), "is not on the Earth"),
+        ((24.2, 120.7, 24.3, 120.8), "it would be mirrored"),
+        ((24.3, 179.9, 24.2, -179.9), "it would be mirrored"),
+    ],
+)
+def test_corners_in_another_order_are_refused(
+    corners: tuple[float, ...], said: str, tmp_path: Path
+) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "map.png")
+    with pytest.raises(DataError, match=f"map.png cannot be placed: .*{said}"):
+        GroundMap(path=str(tmp_path / "map.png"), corners=corners).open()

@@ -26,6 +26,21 @@ def test_bicubic(kind: torch.dtype, size: Size) -> None:
         assert bicubic(one, size).equal(expected)
 
 
+@pytest.mark.parametrize("channels", [1, 4, 13])
+def test_any_number_of_channels(channels: int) -> None:
+    image = image_of(torch.uint8)[:1].repeat(channels, 1, 1)
+    expected = F.resize(image, [9, 30], InterpolationMode.BICUBIC, antialias=True)
+    assert bicubic(image, Size(9, 30)).equal(expected)
+
+
+@pytest.mark.parametrize("size", [Size(1, 1), Size(12, 1), Size(1, 9)], ids=str)
+def test_a_side_of_one_pixel(size: Size) -> None:
+    """torch's integers are off by many levels there."""
+    image = image_of(torch.uint8)
+    exact = bicubic(image.double(), size).clamp(0, 255)
+    assert (bicubic(image, size).double() - exact).abs().max() < 1.01
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("kind", [torch.uint8, torch.int64, torch.int16, torch.float32])
 def test_nearest(kind: torch.dtype, size: Size) -> None:

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from geo import scenes
 from reference.dense import WRITERS
 from rules.members import MEMBERS
 from runs import tiny
 
 from unmask.contracts import Size
-from unmask.data import AnySource, Digits, Folder, LabelsFile, Parquet, Shards, Tiff
+from unmask.data import AnySource, Digits, Folder, GroundMap, LabelsFile, Parquet, Shards, Tiff
 from unmask.data.held import hold
 from unmask.data.labelled import Subset
 from unmask.encoders import ViT
@@ -66,6 +67,11 @@ def dense(kind: str, root: Path) -> AnySource:
     return kinds(AnySource)[kind](path=str(root / kind))
 
 
+def ground_map(root: Path) -> AnySource:
+    """A map with a world file, cut into tiles."""
+    return GroundMap(path=str(scenes.with_world_file(root / "map.png")), tile_metres=(60.0,))
+
+
 SOURCES = {
     **{
         kind: (partial(dense, kind), "uint8")
@@ -80,6 +86,7 @@ SOURCES = {
     "tiff of bytes, some missing": (lambda root: bands(root, np.uint8, no_data=7.0), "float32"),
     "labels-file": (with_labels, "float32"),
     "arrays in shards": (arrays_in_shards, "float32"),
+    "ground-map": (ground_map, "uint8"),
     "held": (
         lambda _: hold(np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8), labels=False),
         "uint8",

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from unmask.contracts import Size
-from unmask.geo.distance import metres_between
+from unmask.geo.distance import metres_between, metres_per_degree
 from unmask.places.controls import raw_vectors
 from unmask.places.field import Field, best_of, field_of, margin_of, peaks_of
 from unmask.places.grid import Grid, grids_of
@@ -45,6 +45,25 @@ def test_a_grid_knows_its_steps_direction_and_places(turn: float) -> None:
         row, column = made.cells[number].tolist()
         away = metres_between(np.array(found.degrees(row, column)), made.degrees[number])
         assert float(away) < 0.05
+
+
+@pytest.mark.parametrize("middle", [(120.0, 55.0), (180.0, -17.0)])
+def test_places_of_a_large_map_are_those_of_its_tiles(middle: tuple[float, float]) -> None:
+    """20 km in even steps of degrees, whose metres change with the latitude; also across 180 degrees."""
+    row, column = (index.ravel() for index in np.indices((41, 41)))
+    longitude = middle[0] + (column - 20) * 500 / metres_per_degree(np.array(middle[1]))[0]
+    longitude = (longitude + 180) % 360 - 180
+    latitude = middle[1] - (row - 20) * 500 / 111_000
+    degrees = np.stack([longitude, latitude], 1)
+    made = Places(degrees, np.full(len(row), 600.0), np.stack([row, column], 1))
+    found = grids_of(made)[0]
+    assert found.steps == pytest.approx((500, 500), rel=0.01)
+    for number in (0, 40, 900, len(row) - 1):
+        place = found.degrees(*made.cells[number].tolist())
+        assert float(metres_between(np.array(place), degrees[number])) < 0.01
+    between = np.array(found.degrees(0.5, 0.0))
+    apart = [float(metres_between(between, degrees[number])) for number in (0, 41)]
+    assert apart[0] == pytest.approx(apart[1], rel=0.01)
 
 
 def test_a_grid_of_one_row_and_one_with_holes() -> None:

@@ -193,7 +193,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     done.add("half", 2, "trained", root=done.begun("half"), **half)
     done.add("half-parts", 2, "trained", root=done.begun("half-parts"), micro_batch=4, **half)
     done.add("half-shards", 2, "trained", root=done.begun("half-shards"), shard=True, **half)
-    done.add("timed", 2, "trained", root=done.begun("timed", minutes=0.05), told_at=3)
+    done.add("timed", 2, "trained", root=done.begun("timed", minutes=0.05), told_at=1)
     done.going_on("timed", 2)
     for name, processes in (("stopped", 2), ("stopped", 3), ("killed", 2)):
         done.going_on(name, processes)

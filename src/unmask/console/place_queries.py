@@ -1,6 +1,7 @@
 """A CSV file of pictures whose places are known: `unmask evaluate PLACES --queries FILE`."""
 
 import csv
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,16 +98,26 @@ def _query(
         if not text:
             return None
         try:
-            return float(text)
+            number_given = float(text)
         except ValueError:
-            raise DataError(
-                f"{file}, line {number}: {name} must be a number, got {text!r}"
-            ) from None
+            number_given = math.nan
+        if not math.isfinite(number_given):
+            raise DataError(f"{file}, line {number}: {name} must be a number, got {text!r}")
+        return number_given
 
     place = [value(what) for what in (("x", "y") if on_map else ("longitude", "latitude"))]
     if None in place:
         raise DataError(f"{file}, line {number}: the place of the picture is missing")
     point = np.array(place, float)
+    size = tiles.raster.size
+    least, most = ([0, 0], [size.width, size.height]) if on_map else ([-360, -90], [360, 90])
+    if not ((point >= least) & (point <= most)).all():  # also if it is not a number
+        what = (
+            f"pixels of the map, which has {size.width:,} x {size.height:,}"
+            if on_map
+            else "degrees"
+        )
+        raise DataError(f"{file}, line {number}: {place[0]}, {place[1]} is no place in {what}")
     name = (row.get(used["file"] or "") or "").strip()
     return PlaceQuery(
         _found(file.parent, name, number),

@@ -43,6 +43,6 @@ def width_by_focal(height: float, focal_35: float, proportions: float) -> float:
         proportions: width of the picture over its height.
     """
     diagonal = height * _DIAGONAL_35 / focal_35
-    # a picture narrower than the sensor keeps its height, a wider one its width
-    whole = diagonal / (1 + _SENSOR**2) ** 0.5
-    return whole * min(_SENSOR, proportions)
+    # a picture narrower than the sensor keeps its shorter side, a wider one its longer side
+    longer = diagonal / (1 + _SENSOR**2) ** 0.5 * min(_SENSOR, max(proportions, 1 / proportions))
+    return longer * min(1.0, proportions)

@@ -45,13 +45,13 @@ def find_source(
     how: BandReading = DEFAULT_READING,
     labels_file: str | None = None,
     like: BandReading | None = None,
-    ground: GroundReading = DEFAULT_CUT,
+    ground: GroundReading | None = None,
 ) -> AnySource:
     """The source of DATA, with a labels file if one is given.
 
     `how` says how multi-band images are read. If nothing is asked for, they are read as in `like`, the reading of a run
     that needs its multi-band images so (`Run.band_reading`); then any folder of images is read in that way. `ground` says how a
-    map is cut into tiles.
+    map is cut into tiles; without it, a map is one picture.
 
     Raises:
         SettingsError: for an unknown kind, for channels of images without bands, or for a labels file for digits.
@@ -73,7 +73,11 @@ def find_source(
 
 
 def _images(
-    data: str, kind: str | None, how: BandReading, like: BandReading | None, ground: GroundReading
+    data: str,
+    kind: str | None,
+    how: BandReading,
+    like: BandReading | None,
+    ground: GroundReading | None,
 ) -> AnySource:
     """The source of DATA without a labels file."""
     if kind is not None and kind not in _KINDS:
@@ -81,19 +85,23 @@ def _images(
     if data == "digits" and kind in (None, "digits") and not Path(data).is_dir():
         return Digits()
     check_data(data)
-    if kind is None and (ground != DEFAULT_CUT or is_map(Path(data).expanduser())):
+    cut = ground or DEFAULT_CUT
+    as_pictures = ground is None or how.frames or how.bands
+    if kind is None and (
+        cut != DEFAULT_CUT or (not as_pictures and is_map(Path(data).expanduser()))
+    ):
         kind = _MAP
     if kind is None:
         kind = "tiff" if how.bands else kind_of(data)
         kind = "tiff" if like is not None and kind == "folder" else kind
     cls = _KINDS[kind]
     path = str(Path(data).expanduser().absolute())
-    if ground != DEFAULT_CUT and cls is not GroundMap:
+    if cut != DEFAULT_CUT and cls is not GroundMap:
         raise SettingsError(
             f"--tile-metres, --tile-overlap, --crs, --corners, --tms and --map-zoom are for maps, not for {kind}; leave them out"
         )
     if cls is GroundMap:
-        return _ground_map(data, path, how, like, ground)
+        return _ground_map(data, path, how, like, cut)
     if cls is Tiff:
         asked_for = how if how != DEFAULT_READING or like is None else like
         return Tiff(path=path, **vars(reading_of(asked_for)))

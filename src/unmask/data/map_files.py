@@ -75,7 +75,12 @@ def open_map(
         raise DataError(f"the map {path} does not exist")
     is_tiff = path.suffix.lower() in BAND_ENDINGS - {".npy"}
     raster = TiffRaster(path, no_data) if is_tiff else PictureRaster(path, no_data)
-    return OpenedMap(raster, _georeference(path, raster.size, crs, corners))
+    georeference = _georeference(path, raster.size, crs, corners)
+    try:
+        georeference.check(raster.size.width, raster.size.height)
+    except DataError as error:
+        raise DataError(f"the map {path} cannot be placed: {error}") from None
+    return OpenedMap(raster, georeference)
 
 
 def _georeference(

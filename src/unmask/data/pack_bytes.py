@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Shaped
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from unmask.contracts import ImageSource, Size
@@ -121,11 +122,10 @@ def shrunk_size(size: Size, short_side: int) -> Size:
 
 
 def _encoded(image: Shaped[Tensor, "c h w"], kind: str, quality: int) -> bytes:
-    from torchvision.transforms.v2 import functional as F
-
     settings: dict[str, Any] = {"quality": quality} if kind == "JPEG" else {}
     buffer = io.BytesIO()
-    F.to_pil_image(image).save(buffer, kind, **settings)
+    pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
+    Image.fromarray(pixels.contiguous().numpy()).save(buffer, kind, **settings)
     return buffer.getvalue()
 
 

@@ -47,6 +47,27 @@ class Georeference:
         before, after = self.to_degrees(middle - half), self.to_degrees(middle + half)
         return local_metres(after, before)
 
+    def check(self, width: int, height: int) -> None:
+        """Refuse what cannot be where a map of this size lies, seen from above.
+
+        Raises:
+            DataError: with its corners, if they are not on the Earth or the map is mirrored.
+        """
+        corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], float)
+        degrees = self.to_degrees(corners)
+        said = "; ".join(f"{latitude:g}, {longitude:g}" for longitude, latitude in degrees.tolist())
+        if not np.isfinite(degrees).all() or (np.abs(degrees) > [[360, 90]]).any():
+            raise DataError(
+                f"its corners would lie at latitude and longitude {said}, which is not on the Earth; --corners takes latitude "
+                "first, and --crs names the system of the coordinates"
+            )
+        a, b, _, d, e, _ = self.affine
+        if a * e - b * d > 0:
+            raise DataError(
+                f"it would be mirrored, with corners at latitude and longitude {said}; --corners takes the top left corner first, "
+                "then the bottom right one"
+            )
+
     def metres_per_pixel(self, pixels: Points) -> Float[NDArray[np.float64], "... 2"]:
         """Ground size of a pixel along a row and along a column, in metres."""
         return np.linalg.norm(self.steps(pixels), axis=-1)

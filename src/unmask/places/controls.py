@@ -13,9 +13,10 @@ from torch.nn import functional as F
 from unmask.contracts import Size
 from unmask.data.ground_map import MapTiles
 from unmask.data.views import center_crop
-from unmask.errors import DataError
+from unmask.errors import RunError
 from unmask.places.opened import OpenedPlaces, encoded
 from unmask.progress import counted
+from unmask.traits import Places
 from unmask.vectors.matrix import rule_of, unit
 
 RAW_SIDE = 8
@@ -31,7 +32,7 @@ def untrained(opened: OpenedPlaces, tiles: MapTiles) -> OpenedPlaces:
     model.encoder = model.spec.build_encoder(seed).to(model.device).eval()
     manifest = opened.searched.manifest
     plain = partial(encoded, model, manifest.encoding, lambda vectors: vectors)
-    vectors = torch.cat([plain(part) for part in _squares(tiles, opened.side, "untrained encoder")])
+    vectors = torch.cat([plain(part) for part in _squares(opened, tiles, "untrained encoder")])
     fitted = rule_of(manifest, len(vectors)).fit(vectors)
     encode = partial(encoded, model, manifest.encoding, partial(unit, fitted))
     return replace(opened, matrix=unit(fitted, vectors), encode=encode)
@@ -39,7 +40,7 @@ def untrained(opened: OpenedPlaces, tiles: MapTiles) -> OpenedPlaces:
 
 def raw(opened: OpenedPlaces, tiles: MapTiles) -> OpenedPlaces:
     """Grey tiles of 8 x 8 pixels, with mean 0 and length 1, so that scores are correlations."""
-    parts = [raw_vectors(part) for part in _squares(tiles, opened.side, "raw pixels")]
+    parts = [raw_vectors(part) for part in _squares(opened, tiles, "raw pixels")]
     return replace(opened, matrix=torch.cat(parts), encode=raw_vectors)
 
 
@@ -50,17 +51,35 @@ def raw_vectors(images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
     return F.normalize(small - small.mean(1, keepdim=True), dim=1)
 
 
-def _squares(tiles: MapTiles, side: int, words: str) -> Iterator[Shaped[Tensor, "b c h w"]]:
-    """All tiles as the encoder sees them; one that cannot be read is empty."""
-    starts = range(0, len(tiles), _AT_ONCE)
-    for start in counted(starts, len(tiles), f"embedding ({words})", lambda _: _AT_ONCE):
-        rows = range(start, min(start + _AT_ONCE, len(tiles)))
-        yield torch.stack([_square(tiles, row, side) for row in rows])
+def _squares(
+    opened: OpenedPlaces, tiles: MapTiles, words: str
+) -> Iterator[Shaped[Tensor, "b c h w"]]:
+    """The tiles that have a vector, in the order of the vectors, as the encoder sees them."""
+    chosen, size = _positions(opened, tiles), Size(opened.side, opened.side)
+    starts = range(0, len(chosen), _AT_ONCE)
+    for start in counted(starts, len(chosen), f"embedding ({words})", lambda _: _AT_ONCE):
+        rows = chosen[start : start + _AT_ONCE]
+        yield torch.stack([center_crop(tiles[row].image, size) for row in rows])
 
 
-def _square(tiles: MapTiles, row: int, side: int) -> Shaped[Tensor, "c h w"]:
+def _positions(opened: OpenedPlaces, tiles: MapTiles) -> list[int]:
+    """Where the tile of each vector is among the tiles of the map.
+
+    Raises:
+        RunError: if the map is no longer cut into all of them.
+    """
+
+    def keys(places: Places) -> Iterator[tuple[float, int, int]]:
+        for metres, (row, column) in zip(
+            places.metres.tolist(), places.cells.tolist(), strict=True
+        ):
+            yield metres, row, column
+
+    there = {key: position for position, key in enumerate(keys(tiles.places()))}
     try:
-        return center_crop(tiles[row].image, Size(side, side))
-    except DataError:
-        dtype = torch.uint8 if tiles.values == "uint8" else torch.float32
-        return torch.zeros(tiles.channels, side, side, dtype=dtype)
+        return [there[key] for key in keys(opened.places)]
+    except KeyError as error:
+        raise RunError(
+            f"{opened.searched.folder.root} holds a tile of {error.args[0][0]:g} m that the map is no longer cut into; embed the map "
+            "again, into another folder"
+        ) from None

@@ -24,6 +24,8 @@ class Grid:
     """East and north of row 0 and column 0, in metres from the origin."""
     leads: Float[NDArray[np.float64], "2 2"]
     """East and north of a step to the next column, and to the next row, in metres."""
+    known: Float[NDArray[np.float64], "r c 2"]
+    """Longitude and latitude of the middle of each tile; NaN where there is no tile."""
 
     @property
     def steps(self) -> tuple[float, float]:
@@ -38,11 +40,18 @@ class Grid:
         return float(np.degrees(np.arctan2(-east, -north)) % 360)
 
     def degrees(self, row: float, column: float) -> tuple[float, float]:
-        """Longitude and latitude of a place in the grid."""
-        metres = self.middle + np.array([column, row]) @ self.leads
-        latitude = self.origin[1] + metres[1] / metres_per_degree(self.origin[1:])[0, 1]
-        east = metres_per_degree((self.origin[1:] + latitude) / 2)[0, 0]
-        return float(self.origin[0] + metres[0] / east), float(latitude)
+        """Longitude and latitude of a place in the grid, from -180 to 180 and from -90 to 90.
+
+        From the tile that it lies in; where there is none, from the whole grid, which is less exact for large maps.
+        """
+        height, width = self.rows.shape
+        cell = min(max(round(row), 0), height - 1), min(max(round(column), 0), width - 1)
+        start, metres = self.known[cell], np.array([column - cell[1], row - cell[0]]) @ self.leads
+        if np.isnan(start).any():
+            start, metres = self.origin, self.middle + np.array([column, row]) @ self.leads
+        latitude = start[1] + metres[1] / metres_per_degree(start[1:])[0, 1]
+        east = metres_per_degree((start[1:] + latitude) / 2)[0, 0]
+        return float((start[0] + metres[0] / east + 180) % 360 - 180), float(latitude)
 
 
 def grids_of(places: Places) -> list[Grid]:
@@ -55,7 +64,11 @@ def _grid(places: Places, metres: float) -> Grid:
     cells, degrees = places.cells[numbers], places.degrees[numbers]
     rows = np.full(tuple(cells.max(0) + 1), -1)
     rows[tuple(cells.T)] = numbers
-    origin = degrees.mean(0)
+    known = np.full((*rows.shape, 2), np.nan)
+    known[tuple(cells.T)] = degrees
+    origin = degrees[
+        0
+    ]  # not their mean, which is on the other side of the Earth for a map across 180 degrees
     metric = local_metres(degrees, origin)
     design = np.column_stack([cells[:, ::-1], np.ones(len(cells))])
     (across, down, middle), *_ = np.linalg.lstsq(design, metric, rcond=None)
@@ -64,4 +77,4 @@ def _grid(places: Places, metres: float) -> Grid:
     if rows.shape[1] == 1:
         across = np.array([-down[1], down[0]]) if rows.shape[0] > 1 else np.array([metres, 0.0])
         down = np.array([across[1], -across[0]]) if rows.shape[0] == 1 else down
-    return Grid(metres, rows, origin, middle, np.stack([across, down]))
+    return Grid(metres, rows, origin, middle, np.stack([across, down]), known)

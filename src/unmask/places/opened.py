@@ -30,6 +30,7 @@ from unmask.vectors.parts import read_places
 
 _LOOK = "_look.json"
 _LOOKED_AT = 256  # tiles that the map's colours are measured on
+_PIXELS_OF_TILE = 2000  # about so many, at most
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,16 @@ def with_look(opened: OpenedPlaces, tiles: MapTiles) -> OpenedPlaces:
             mean, deviation = torch.tensor(known["mean"]), torch.tensor(known["deviation"])
             return replace(opened, mean=mean, deviation=deviation)
     chosen = np.unique(np.linspace(0, len(tiles) - 1, min(len(tiles), _LOOKED_AT)).astype(int))
-    pixels = torch.cat([tiles[row].image.flatten(1)[:, ::7] for row in chosen.tolist()], 1).double()
+    parts: list[Tensor] = []
+    for row in chosen.tolist():
+        with contextlib.suppress(DataError):  # a tile of one colour, which has no vector either
+            values = tiles[row].image.flatten(1)
+            parts.append(values[:, :: max(7, values.shape[1] // _PIXELS_OF_TILE)].clone())
+    if not parts:
+        raise RunError(
+            f"none of the tiles of {opened.source.path} that were looked at shows anything"
+        )
+    pixels = torch.cat(parts, 1).double()
     mean, deviation = pixels.mean(1).float(), pixels.std(1).float()
     with contextlib.suppress(OSError):  # a folder that this user may only read
         content = {"map": wanted, "mean": mean.tolist(), "deviation": deviation.tolist()}

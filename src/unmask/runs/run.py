@@ -102,13 +102,14 @@ class Run:
     def band_reading(self) -> BandReading | None:
         """How its multi-band images are read; None if grey and colour pictures of 8 bits are read alike."""
         data = self.data.data if isinstance(self.data, LabelsFile) else self.data
+        needed = self.statistics.values == "float32" or self.channels not in (1, 3)
         if isinstance(data, GroundMap):
             reading = BandReading(channels=data.channels, no_data=data.no_data)
-        elif isinstance(data, Tiff):
+            return reading if needed else None
+        if isinstance(data, Tiff):
             reading = reading_of(data)
         else:
             return None
-        needed = self.statistics.values == "float32" or self.channels not in (1, 3)
         return reading if needed or reading != BandReading() else None
 
     @property

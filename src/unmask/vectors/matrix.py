@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unmask.errors import DataError, RunError
+from unmask.evaluation.store import hash_of_tensors
 from unmask.evaluation.vectors import Fitted, VectorRule, read_fitted
 from unmask.files import write_whole
 from unmask.progress import counted
@@ -72,7 +73,10 @@ def open_vectors(root: Path | str) -> Searched:
         )
     columns = read_columns(parts)
     fitted = whitening(folder, manifest, parts, columns)
-    state = digest([state_of(parts), manifest.whitened])
+    fit = {"mean": fitted.mean}
+    if fitted.directions is not None:
+        fit["directions"] = fitted.directions
+    state = digest([state_of(parts), hash_of_tensors(fit)])
     matrix = _matrix(folder, parts, fitted, state)
     warning = complete_words(manifest, parts)
     return Searched(folder, manifest, fitted, matrix, state, columns, warning)
