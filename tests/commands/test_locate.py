@@ -240,6 +240,12 @@ def test_a_portrait_picture_is_narrower_by_its_proportions() -> None:
         assert upright == pytest.approx(level / proportions)
 
 
+def test_what_is_printed_cuts_the_map_alike(unmask: Unmask, run: Path) -> None:
+    said = unmask("pretrain", "--resume", run)
+    assert "--data-kind ground-map" in said.out
+    assert "--tile-metres 36" in said.out
+
+
 WRONG: dict[str, tuple[tuple[object, ...], str]] = {
     "no picture": ((), "which pictures"),
     "too small": (("{a}", "--ground-size", 20), "shows less than a tile of 36 m"),

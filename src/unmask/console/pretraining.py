@@ -9,7 +9,7 @@ import numpy as np
 from unmask.annotations import has_classes
 from unmask.console.output import console
 from unmask.console.plan import say_plan, visible_words
-from unmask.console.typed import as_typed, data_words
+from unmask.console.typed import as_typed, band_words, data_words
 from unmask.contracts import ImageSource
 from unmask.data import Held
 from unmask.errors import number_of, typed
@@ -58,7 +58,7 @@ def say_pretraining(run: Run, plan: Plan, cost: Cost) -> None:
         and not isinstance(run.data, Held)
         and plan.step_seconds * run.steps > _LONG
     ):
-        words = typed("pretrain", *data_words(run.data), "--minutes", "30")
+        words = typed("pretrain", *data_words(run.data), *band_words(run.data), "--minutes", "30")
         console.print(f"          a shorter way, with a recipe made for the time: {words}")
 
 
@@ -112,4 +112,4 @@ def longer(run: Run, root: Path, epochs: str) -> str:
     if isinstance(run.data, Held):
         return ""
     same = ["--like", str(root), "--init", str(root), "--epochs", epochs]
-    return f"start from its weights: {typed('pretrain', *data_words(run.data), *same)}"
+    return f"start from its weights: {typed('pretrain', *data_words(run.data), *band_words(run.data), *same)}"

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from unmask.data import AnySource, Digits, Held, InstanceMaps, LabelsFile, Maps, Tiff
+from unmask.data import AnySource, Digits, GroundMap, Held, InstanceMaps, LabelsFile, Maps, Tiff
+from unmask.data.ground_map import GroundReading
 from unmask.data.kinds import kind_of
 from unmask.data.map_tables import USUALLY_IGNORED
 from unmask.errors import typed
@@ -39,14 +40,26 @@ def resume_words(command: str, root: Path, data: AnySource) -> str:
 
 
 def band_words(data: AnySource) -> list[str]:
-    """The flags that say how multi-band images are read, for commands that take them."""
+    """The flags that say how multi-band images are read and maps are cut, for commands that take them."""
     inner = data.data if isinstance(data, LabelsFile) else data
-    if not isinstance(inner, Tiff):
+    if not isinstance(inner, Tiff | GroundMap):
         return []
     flags = {
         "--channels": ",".join(map(str, inner.channels)),
         "--no-data": "" if inner.no_data is None else repr(inner.no_data),
-        "--frames": inner.frames or "",
-        "--bands": ",".join(inner.bands),
     }
-    return [word for flag, value in flags.items() if value for word in (flag, value)]
+    if isinstance(inner, Tiff):
+        flags |= {"--frames": inner.frames or "", "--bands": ",".join(inner.bands)}
+    else:
+        usual = GroundReading()
+        flags |= {
+            "--tile-metres": ",".join(f"{metres:g}" for metres in inner.tile_metres),
+            "--tile-overlap": ""
+            if inner.tile_overlap == usual.tile_overlap
+            else repr(inner.tile_overlap),
+            "--crs": inner.crs or "",
+            "--corners": ",".join(map(repr, inner.corners)),
+            "--map-zoom": "" if inner.map_zoom is None else str(inner.map_zoom),
+        }
+    words = [word for flag, value in flags.items() if value for word in (flag, value)]
+    return [*words, "--tms"] if isinstance(inner, GroundMap) and inner.tms else words
