@@ -16,7 +16,7 @@ from torch import Tensor
 from unmask.annotations import Objects
 from unmask.errors import ResourceError
 from unmask.tasks import average_precision
-from unmask.tasks.average_precision import BoxScore, MaskScore, Precision, Precisions, run_lengths
+from unmask.tasks.average_precision import BoxScore, MaskScore, Precision, Precisions, compressed
 from unmask.tasks.detections import Detections
 
 pytest.importorskip("faster_coco_eval")
@@ -254,8 +254,8 @@ def test_run_lengths_equal_pycocotools() -> None:
     masks[2, 0], masks[3, -1], masks[4, :, 0], masks[5, :, -1] = True, True, True, True
     masks[6, 0, 0] = masks[7, 0, -1] = masks[8, -1, 0] = masks[9, -1, -1] = True
     masks[10:] = torch.rand(3, 5, 7, generator=random(3)) < 0.4
-    found = run_lengths(masks)
+    found = compressed(masks)
     for mask, runs in zip(masks, found, strict=True):
         expected = coded.encode(np.asfortranarray(mask.numpy(), dtype=np.uint8))
         assert (list(runs["size"]), runs["counts"]) == (expected["size"], expected["counts"])
-    assert run_lengths(None) == run_lengths(masks[:0]) == []
+    assert compressed(None) == compressed(masks[:0]) == []

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from unmask.pictures.sheet import to_rgb
 from unmask.runs.examples import painted
 from unmask.runs.predict import Predictor
 from unmask.tasks.detections import Detections
+from unmask.tasks.run_lengths import run_lengths
 
 MARK = "predictions.json"
 """The file by which a folder of predictions is known."""
@@ -133,6 +133,7 @@ def _write_map(one: Pictured, classes: Tensor, count: int, path: Path, geo: GeoT
 def _annotations(found: Detections, image: int, first: int) -> list[dict[str, Any]]:
     """Detections as COCO's annotations, each with its score."""
     rows: list[dict[str, Any]] = []
+    masks = None if found.masks is None else run_lengths(found.masks.cpu())
     for row, (box, score, number) in enumerate(
         zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True)
     ):
@@ -146,16 +147,7 @@ def _annotations(found: Detections, image: int, first: int) -> list[dict[str, An
             "iscrowd": 0,
             "score": round(score, 4),
         }
-        if found.masks is not None:
-            entry |= {"area": int(found.masks[row].sum()), "segmentation": _runs(found.masks[row])}
+        if masks is not None:
+            entry |= {"area": sum(masks[row]["counts"][1::2]), "segmentation": masks[row]}
         rows.append(entry)
     return rows
-
-
-def _runs(mask: Tensor) -> dict[str, Any]:
-    """A mask as COCO's uncompressed run lengths: column by column, beginning with pixels outside."""
-    flat = mask.T.flatten().to(torch.int8)
-    ends = torch.nonzero(torch.diff(flat)).flatten() + 1
-    bounds = torch.cat([torch.zeros(1, dtype=torch.long), ends, torch.tensor([len(flat)])])
-    counts = torch.diff(bounds).tolist()
-    return {"size": list(mask.shape), "counts": [0, *counts] if len(flat) and flat[0] else counts}

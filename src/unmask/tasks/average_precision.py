@@ -21,6 +21,7 @@ from unmask.errors import ResourceError
 from unmask.measures import Baseline, Measure, ScoreTable
 from unmask.tasks.boxes import areas
 from unmask.tasks.detections import Detections
+from unmask.tasks.run_lengths import run_lengths
 
 _AT_50, _AT_75 = 0, 5  # places of the overlaps 0.5 and 0.75
 _RANGES = ("all", "small", "medium", "large")  # areas up to 32^2 pixels, up to 96^2, and above
@@ -238,7 +239,7 @@ class Precisions:
 
 def _picture(found: Detections, objects: Objects, masks: bool) -> _Picture:
     boxes = objects.boxes.reshape(-1, 4).double()
-    known_runs, found_runs = run_lengths(objects.masks), run_lengths(found.masks if masks else None)
+    known_runs, found_runs = compressed(objects.masks), compressed(found.masks if masks else None)
     size = areas(boxes).numpy() if objects.masks is None else _areas(known_runs)
     crowd = torch.zeros(len(boxes)).bool() if objects.crowd is None else objects.crowd
     return _Picture(
@@ -260,32 +261,17 @@ def _coco_boxes(boxes: Tensor) -> NDArray[np.float64]:
     return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).numpy()
 
 
-def run_lengths(masks: Bool[Tensor, "n h w"] | None) -> list[Any]:
-    """Masks as COCO's run lengths, a thousandth of their memory: column by column, first a number of pixels outside.
-
-    Only the columns that a mask touches are looked at, because most masks are small.
-    """
+def compressed(masks: Bool[Tensor, "n h w"] | None) -> list[Any]:
+    """The run lengths as COCO's strings; none for no masks."""
     from faster_coco_eval.core import mask as coco_masks
 
     if masks is None or len(masks) == 0:
         return []
-    arrays, (height, width) = masks.numpy(), masks.shape[1:]
-    touched: NDArray[np.bool_] = np.any(arrays, axis=1)  # [n w]
-    counts: list[list[int]] = []
-    for array, row in zip(arrays, touched, strict=True):
-        columns = np.flatnonzero(row)
-        first, last = (columns[0], columns[-1] + 1) if len(columns) else (0, 1)
-        strip = array[:, first:last].T.ravel()
-        padded = np.concatenate([[False], strip, [False]])
-        changes = np.flatnonzero(padded[1:] != padded[:-1]) + first * height
-        runs = np.diff(changes, prepend=0, append=height * width).tolist()
-        counts.append(runs if runs[-1] else runs[:-1])
-    whole = [{"size": [height, width], "counts": runs} for runs in counts]
-    return list(coco_masks.frPyObjects(whole, height, width))
+    return list(coco_masks.frPyObjects(run_lengths(masks), *masks.shape[1:]))
 
 
 def _areas(runs: list[Any]) -> NDArray[np.float64]:
-    """The number of pixels of each mask."""
+    """The number of pixels of each compressed mask."""
     from faster_coco_eval.core import mask as coco_masks
 
     return np.asarray(coco_masks.area(runs), dtype=np.float64) if runs else np.zeros(0)
