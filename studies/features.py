@@ -10,6 +10,7 @@ once on the test images, fitted to all training images (position means stay thos
 
 import argparse
 import csv
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -228,7 +229,7 @@ class Measured(NamedTuple):
                 yield Scored("test", self.data, self.encoder, variant.words, measure, score)
 
 
-def measured(pair: str, most: int) -> Iterator[Measured]:
+def measured(pair: str, name: str, most: int, variants: Sequence[Variant]) -> Iterator[Measured]:
     """The encoder of a RUN:DATA, the same with random weights, and raw pixels."""
     path, _, data = pair.rpartition(":")
     model = load(path)
@@ -237,7 +238,7 @@ def measured(pair: str, most: int) -> Iterator[Measured]:
         spread(with_channels(part, model.spec.channels, f"{path} was trained on"), most)
         for part in (labelled.train, labelled.test)
     )
-    name, spec = Path(data).name, model.spec
+    spec = model.spec
     held_out = torch.from_numpy(draw_share(train.labels(), HELD_OUT, 0))
     fit = Subset(train, np.flatnonzero(~held_out.numpy()))
     untrained = spec.build_encoder(model.run.seed if model.run else 0).eval()
@@ -246,7 +247,7 @@ def measured(pair: str, most: int) -> Iterator[Measured]:
         means = position_means(encoder, spec, fit)
         known, asked = (pooled(encoder, spec, part, means) for part in (train, test))
         print(f"{name}, {which}: features in {time.perf_counter() - started:.0f} s", flush=True)
-        yield Measured(name, which, known, asked, VARIANTS, held_out)
+        yield Measured(name, which, known, asked, variants, held_out)
     known, asked = (raw(spec, part, len(train)) for part in (train, test))
     yield Measured(name, "raw pixels", known, asked, RAW_VARIANTS, held_out)
 
@@ -282,9 +283,19 @@ def overall(rows: Sequence[Scored], encoder: str, variant: Variant) -> float:
     return mean(value for value in values if value is not None)
 
 
-def study(pairs: Sequence[str], most: int, out: Path) -> None:
+def names_of(pairs: Sequence[str]) -> list[str]:
+    """The names of the sets; several encoders on one set are told apart by their runs."""
+    split = [
+        (Path(run).name, Path(data).name) for run, _, data in (p.rpartition(":") for p in pairs)
+    ]
+    sets = [data for _, data in split]
+    return [data if sets.count(data) == 1 else f"{data}, {run}" for run, data in split]
+
+
+def study(pairs: Sequence[str], most: int, out: Path, variants: Sequence[Variant]) -> None:
     """Choose on held-out training images, confirm on test images, and write both."""
-    every = [one for pair in pairs for one in measured(pair, most)]
+    named = zip(pairs, names_of(pairs), strict=True)
+    every = [one for pair, name in named for one in measured(pair, name, most, variants)]
     rows: list[Scored] = []
     for one in every:
         started = time.perf_counter()
@@ -293,7 +304,7 @@ def study(pairs: Sequence[str], most: int, out: Path) -> None:
             f"{one.data}, {one.encoder}: scored in {time.perf_counter() - started:.0f} s",
             flush=True,
         )
-    best = max(VARIANTS, key=lambda variant: overall(rows, "trained", variant))
+    best = max(variants, key=lambda variant: overall(rows, "trained", variant))
     best_raw = max(RAW_VARIANTS, key=lambda variant: overall(rows, "raw pixels", variant))
     tested: list[Scored] = []
     for one in every:
@@ -303,12 +314,16 @@ def study(pairs: Sequence[str], most: int, out: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Scored._fields)
         writer.writerows([*row[:-1], f"{row.score:.4f}"] for row in [*rows, *tested])
-    write_text(out.with_suffix(".md"), page(every, rows, tested, best))
+    write_text(out.with_suffix(".md"), page(every, rows, tested, best, variants))
     print(f"chosen: {best.words}; written: {out}.csv, {out}.md")
 
 
 def page(
-    every: Sequence[Measured], rows: Sequence[Scored], tested: Sequence[Scored], best: Variant
+    every: Sequence[Measured],
+    rows: Sequence[Scored],
+    tested: Sequence[Scored],
+    best: Variant,
+    variants: Sequence[Variant],
 ) -> str:
     """The tables in Markdown."""
     sets = {one.data: (len(one.train.labels), len(one.test.labels)) for one in every}
@@ -327,7 +342,7 @@ def page(
         f"{' | '.join(f'random weights: {NAMES[m]}' for m in MEASURES)} |",
         "|---|" + "---:|" * 6,
     ]
-    for variant in sorted(VARIANTS, key=lambda v: -overall(rows, "trained", v)):
+    for variant in sorted(variants, key=lambda v: -overall(rows, "trained", v)):
         cells = [
             percent(average(rows, encoder, variant, measure))
             for encoder in ("trained", "random weights")
@@ -370,6 +385,11 @@ def main() -> None:
     parser.add_argument(
         "--images", type=int, default=10_000, help="training and test images, at most"
     )
+    parser.add_argument(
+        "--only",
+        default="",
+        help="pattern of the vectors' names, such as 'mean.*whitened to (64|128)'",
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument(
         "--out", type=Path, default=Path("studies/features"), help="without an ending"
@@ -377,7 +397,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    study(args.pairs, args.images, args.out)
+    variants = [variant for variant in VARIANTS if re.search(args.only, variant.words)]
+    if not variants:
+        parser.error(f"--only {args.only} fits no vector, such as {VARIANTS[0].words!r}")
+    study(args.pairs, args.images, args.out, variants)
 
 
 if __name__ == "__main__":

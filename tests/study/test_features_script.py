@@ -45,11 +45,16 @@ def test_variants_that_are_the_same_are_scored_once(script: dict[str, Any]) -> N
     assert not any("position" in word for word in words if word.startswith(("class", "mean")))
 
 
+def test_several_encoders_on_one_set_are_told_apart(script: dict[str, Any]) -> None:
+    pairs = ["runs/a:data/cells", "runs/b:data/cells", "runs/a:data/steel"]
+    assert script["names_of"](pairs) == ["cells, a", "cells, b", "steel"]
+
+
 @pytest.mark.slow
 def test_the_study_chooses_and_confirms(script: dict[str, Any], tmp_path: Path) -> None:
     data = tiny.write_classes(tmp_path / "animals", count=20)
     run = tiny.finished_run(tmp_path / "run", data)
-    script["study"]([f"{run.root}:{data}"], 100, tmp_path / "found")
+    script["study"]([f"{run.root}:{data}"], 100, tmp_path / "found", script["VARIANTS"])
     with (tmp_path / "found.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["encoder"] for row in rows} == {"trained", "random weights", "raw pixels"}
