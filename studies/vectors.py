@@ -45,7 +45,7 @@ from unmask.files import write_text
 from unmask.formats.model import ModelSpec
 from unmask.runs.model import Model, load
 from unmask.tasks.neighbors import knn_votes
-from unmask.vectors.duplicates import NEIGHBOURS, from_data, near, pairs
+from unmask.vectors.duplicates import near_duplicates
 from unmask.vectors.matrix import open_vectors
 
 CPU = torch.device("cpu")
@@ -141,6 +141,7 @@ def _cut(share: float) -> Callable[[Image.Image], Image.Image]:
 
 
 CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "another file": lambda picture: picture,
     "JPEG 50": _jpeg(50),
     "JPEG 20": _jpeg(20),
     "half the size": lambda picture: picture.resize((picture.width // 2, picture.height // 2)),
@@ -174,14 +175,14 @@ def duplicates(pair: str, most: int) -> Iterator[Scored]:
         for number, change in enumerate(CHANGES.values()):
             for position in chosen:
                 file = f"{number}-{position:06}.png"
-                change(picture_of(source, position)).save(root / "data" / "test" / file)
+                changed = change(picture_of(source, position))
+                changed.save(root / "data" / "test" / file, compress_level=1)
                 names[file] = position
         words = [path, str(root / "data"), "--out", str(root / "vectors"), "--workers", "0"]
         embed_command.main(words)
         searched = open_vectors(root / "vectors")
     columns = {c: searched.columns[c].to_pylist() for c in ("name", "split", "hash")}
-    found = near(searched.matrix, min(NEIGHBOURS, len(searched.matrix) - 1))
-    linked = pairs(found, from_data(found), columns["hash"], columns["split"])
+    linked, _ = near_duplicates(searched.matrix, columns["hash"], columns["split"])
     keys = {
         frozenset((columns["split"][row], columns["name"][row]) for row in pair[:2])
         for pair in linked

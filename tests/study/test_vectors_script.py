@@ -77,6 +77,8 @@ def test_every_part_runs(
     assert len({(row["encoder"], row["seed"]) for row in retrieval}) == 4
     shares = [row for row in rows if not row["measure"].startswith("pairs")]
     assert all(0 <= float(row["score"]) <= 1 for row in shares)
+    copies = {row["measure"]: float(row["score"]) for row in rows if row["part"] == "duplicates"}
+    assert copies["another file"] == 1 > copies["rotated by 90 degrees"]
     assert {row["measure"] for row in rows if row["part"] == "odd"} >= {"image AUROC", "image AP"}
     text = (tmp_path / "found.md").read_text()
     assert "| data | encoder | k-NN | R@1 | mAP@R |" in text

@@ -11,9 +11,9 @@ from unmask.vectors.duplicates import (
     from_data,
     groups,
     intrinsic_dimension,
-    merged,
     near,
     near_both,
+    near_duplicates,
     pairs,
 )
 
@@ -108,7 +108,7 @@ def test_a_copy_in_another_split_is_found_beside_many_closer_neighbours() -> Non
     for row in range(33):
         own = [splits[other] == splits[row] for other in across.rows[row].tolist()]
         assert not any(own) or len(points) - splits.count(splits[row]) < 4
-    both = merged(alone, pairs(across, limit, hashes, splits))
+    both, _ = near_duplicates(points, hashes, splits, 0.999)
     expected = {(row, 12) for row in range(12) if float((points[row] - points[12]).norm()) < 0.0447}
     assert expected <= {(pair.first, pair.second) for pair in both}
     assert len({(pair.first, pair.second) for pair in both}) == len(both)

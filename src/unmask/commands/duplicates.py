@@ -20,17 +20,7 @@ from unmask.pictures.drawing import drawn
 from unmask.pictures.grid import Tile, grid
 from unmask.pictures.sheet import save_sheet
 from unmask.spec import within
-from unmask.vectors.duplicates import (
-    NEIGHBOURS,
-    Pair,
-    fixed,
-    from_data,
-    groups,
-    merged,
-    near,
-    near_both,
-    pairs,
-)
+from unmask.vectors.duplicates import Pair, groups, near_duplicates
 from unmask.vectors.matrix import Searched, open_vectors
 from unmask.vectors.sheets import Shelf, all_missing
 
@@ -115,11 +105,7 @@ def _found(searched: Searched, args: Arguments) -> tuple[list[Pair], str]:
     if count < 3:
         raise RunError(f"{args.vectors} holds {number_of(count, 'vector')}; compare at least 3")
     hashes, splits = (searched.columns[name].to_pylist() for name in ("hash", "split"))
-    most = min(NEIGHBOURS, count - 1)
-    several = len(set(splits)) > 1
-    lists = near_both(searched.matrix, most, splits) if several else (near(searched.matrix, most),)
-    threshold = from_data(lists[0]) if args.threshold is None else fixed(args.threshold, count)
-    found = merged(*(pairs(rows, threshold, hashes, splits) for rows in lists))
+    found, threshold = near_duplicates(searched.matrix, hashes, splits, args.threshold)
     if args.across_splits:
         found = [pair for pair in found if splits[pair.first] != splits[pair.second]]
     return found, threshold.words

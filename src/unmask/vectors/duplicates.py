@@ -60,6 +60,32 @@ class Near(NamedTuple):
     """Between vectors of length 1, from 0 to 2; rising."""
 
 
+def near_duplicates(
+    matrix: Float[Tensor, "n d"],
+    hashes: Sequence[str],
+    splits: Sequence[str],
+    score: float | None = None,
+) -> tuple[list[Pair], Threshold]:
+    """The near-duplicates, the closest first, and the threshold: `score` if it is given, else from the data.
+
+    Args:
+        matrix: vectors of length 1, of at least three pictures.
+        hashes: the contents of the pictures.
+        splits: the split of each; with several, copies in other splits are also looked for among neighbours there.
+        score: cosine similarity, from -1 to 1.
+    """
+    count = len(matrix)
+    most = min(NEIGHBOURS, count - 1)
+    lists = near_both(matrix, most, splits) if len(set(splits)) > 1 else (near(matrix, most),)
+    threshold = from_data(lists[0]) if score is None else fixed(score, count)
+    found = {
+        (pair.first, pair.second): pair
+        for one in lists
+        for pair in pairs(one, threshold, hashes, splits)
+    }
+    return _ordered(found.values()), threshold
+
+
 def near(matrix: Float[Tensor, "n d"], count: int) -> Near:
     """The `count` nearest rows of each row, exactly."""
     return _near(matrix, count, None)[0]
@@ -181,11 +207,6 @@ def pairs(
             found.setdefault((before, row), Pair(before, row, 1.0, True))
         known.setdefault(split, row)
     return _ordered(found.values())
-
-
-def merged(*lists: Sequence[Pair]) -> list[Pair]:
-    """The pairs of all lists, each once, the closest first."""
-    return _ordered({(pair.first, pair.second): pair for one in lists for pair in one}.values())
 
 
 def _ordered(found: Iterable[Pair]) -> list[Pair]:
