@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,28 @@ def test_from_normal_images_to_scores_and_back(
     other = unmask("odd", out, parts / "test", "--alarms", "0.5", *ONE)
     assert other.status == 1
     assert "was made with its own settings" in other.err
+
+
+def test_an_index_scores_as_the_exact_search_does(
+    parts: Path, trained: RunFolder, unmask: Unmask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("odd", trained.root, parts / "train", parts / "test", "--control", "none", *ONE)
+    for index in ("exact", "ivf"):
+        said = unmask(*words, "--index", index, "--out", parts / index)
+        assert said.status == 0, said.err
+    again = unmask("odd", parts / "ivf", parts / "test", "--out", parts / "again", *ONE)
+    assert again.status == 0, again.err
+    exact, ivf, kept = (
+        [row["score"] for row in scores(parts / name)["images"]]
+        for name in ("exact", "ivf", "again")
+    )
+    assert ivf == pytest.approx(exact, rel=1e-4)
+    assert kept == ivf
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    said = unmask(*words, "--index", "ivf", "--out", parts / "none")
+    assert said.status == 1
+    assert "--index ivf needs faiss" in said.err
+    assert "pip install 'unmask[search]'" in said.err
 
 
 def test_boxes_are_odd(parts: Path, trained: RunFolder, unmask: Unmask) -> None:

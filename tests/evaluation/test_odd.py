@@ -21,6 +21,7 @@ from unmask.evaluation.odd import Memory, OddRule, Threshold, remember
 from unmask.evaluation.odd_run import Finding, measured
 from unmask.evaluation.odd_scores import region_overlap, separation
 from unmask.evaluation.odd_truth import Odd, Truth
+from unmask.evaluation.patch_index import PatchIndex
 
 GRID = Size(3, 4)
 PLAIN: dict[str, Any] = {"around": 1, "positions": False}
@@ -75,6 +76,37 @@ def test_patches_are_averaged_over_neighbours_that_exist_after_the_mean_of_their
     expected = cdist(averaged(new), averaged(kept), "euclidean").min(1)
     assert memory.distances(new).flatten().numpy() == pytest.approx(expected, abs=1e-5)
     assert not np.allclose(plain.distances(new).flatten().numpy(), expected, atol=1e-3)
+
+
+def test_one_list_finds_what_the_exact_search_does() -> None:
+    exact, indexed = (
+        remember(tokens(), GRID, OddRule(index=kind, **PLAIN), 0) for kind in ("exact", "ivf")
+    )
+    assert indexed.index is not None
+    new = tokens(4, seed=1)
+    assert indexed.distances(new).numpy() == pytest.approx(exact.distances(new).numpy(), abs=1e-5)
+    assert indexed.threshold == pytest.approx(exact.threshold, abs=1e-5)
+
+
+def test_an_index_is_never_nearer_than_the_exact_search_and_rarely_farther() -> None:
+    random = torch.Generator().manual_seed(0)
+    centres = torch.randn(50, 16, generator=random)
+    memory, new = (
+        centres[torch.randint(50, (count,), generator=random)]
+        + 0.3 * torch.randn(count, 16, generator=random)
+        for count in (5000, 600)
+    )
+    expected = cdist(new.numpy(), memory.numpy()).min(1)
+    ready = PatchIndex.of(memory)
+    assert ready.index.nlist == 70
+    found = ready.distances(new.view(6, 100, 16)).flatten().numpy()
+    assert (found > expected - 1e-4).all()
+    assert np.mean(found > expected + 1e-4) < 0.02
+
+
+def test_an_index_and_aligned_images_exclude_each_other() -> None:
+    with pytest.raises(SettingsError, match="leave out one of the two"):
+        OddRule(index="ivf", aligned=1)
 
 
 def test_aligned_images_are_compared_with_nearby_places_only() -> None:
@@ -242,9 +274,10 @@ def test_crowds_are_neither_odd_nor_normal() -> None:
     assert odd.pixels.nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
     expected = [[r, c] for r in (1, 2, 3) for c in (1, 2, 3) if (r, c) != (1, 1)]
     assert odd.ignored.nonzero().tolist() == expected
-    assert (
-        truth.of(0, Objects(places, classes, crowd=torch.tensor([True, True])), size, size) is None
-    )
+    crowds = truth.of(0, Objects(places, classes, crowd=torch.tensor([True, True])), size, size)
+    assert crowds.image
+    assert not crowds.pixels.any()
+    assert crowds.ignored.sum() == 4 + 9 - 1
 
 
 def test_ignored_pixels_change_no_measure() -> None:

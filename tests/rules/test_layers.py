@@ -92,7 +92,7 @@ FENCED = {
     "onnx": {"formats/onnx.py"},
     "faster_coco_eval": {"tasks/average_precision.py"},
     "jinja2": {"report/page.py"},
-    "faiss": {"vectors/approximate.py"},
+    "faiss": {"evaluation/patch_index.py"},
     "pyproj": {"geo/crs.py"},
     "pmtiles": {"data/web_tile_files.py"},
     "mlflow": {"report/sinks.py"},

@@ -100,6 +100,7 @@ def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "odd")
     use_threads(args.threads)
+    args.rule.check()
     earlier = Path(args.encoder) / odd_file.FILE
     kept = odd_file.load(earlier) if earlier.is_file() else None
     normal_data, test_data = _words(args, again=kept is not None)

@@ -9,7 +9,7 @@ reconstruction error of a masked autoencoder is not used.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +21,7 @@ from unmask.data.in_order import Ordered, Unreadable, in_order
 from unmask.data.views import SquashedImage
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, SettingsError
+from unmask.evaluation.patch_index import PatchIndex, faiss_library
 from unmask.evaluation.patches import PatchVectors, check_room
 from unmask.evaluation.vectors import tokens_at
 from unmask.formats.model import ModelSpec
@@ -59,6 +60,9 @@ class OddRule:
     memory: int = 5000
     """Patches of normal images to keep."""
 
+    index: Literal["exact", "ivf"] = "exact"
+    """How the nearest remembered patch is found: exact, or ivf, an index of FAISS that is faster from about 20,000 patches on."""
+
     top: float = 0.01
     """The score of an image is the mean distance of this share of its patches, the oddest; of one patch at least."""
 
@@ -77,6 +81,15 @@ class OddRule:
         sized(self, "memory", most=10**7)
         if self.around % 2 == 0:
             raise SettingsError(f"around must be an odd number such as 3, got {self.around}")
+        if self.index != "exact" and self.aligned is not None:
+            raise SettingsError(
+                f"index is {self.index}, but aligned images are compared with nearby places only; leave out one of the two"
+            )
+
+    def check(self) -> None:
+        """Raises ResourceError if the index needs FAISS, and it is not installed."""
+        if self.index != "exact":
+            faiss_library(f"--index {self.index}")
 
 
 def tokens_of_block(encoder: VisionTransformer, block: int | None) -> PatchVectors:
@@ -124,10 +137,22 @@ class Memory(NamedTuple):
     """One in a thousand of these patches is farther: the middle of the heat scale."""
     normal: Float[Tensor, " n"]
     """The scores of the held-out normal images."""
+    index: PatchIndex | None = None
+    """The index of `vectors`, unless the search is exact."""
 
     def distances(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:
         """The Euclidean distance of each patch to the nearest one that is remembered."""
-        return _nearest(_compared(tokens, self.means, self.grid, self.rule), self)
+        compared = _compared(tokens, self.means, self.grid, self.rule)
+        return _nearest(compared, self) if self.index is None else self.index.distances(compared)
+
+    def indexed(self) -> "Memory":
+        """With the index that the rule asks for.
+
+        Raises:
+            ResourceError: without FAISS.
+        """
+        index = None if self.rule.index == "exact" else PatchIndex.of(self.vectors)
+        return self._replace(index=index)
 
     def score(self, distances: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
         """The score of each image: the mean of its largest distances."""
@@ -217,7 +242,7 @@ def remember(tokens: Float[Tensor, "images n d"], grid: Size, rule: OddRule, see
         else _coreset_of_places(vectors, rule.memory)
     )
     empty = Threshold(0.0, 0.0, 0)
-    memory = Memory(rule, grid, chosen, places, means, empty, 0.0, 0.0, torch.zeros(0))
+    memory = Memory(rule, grid, chosen, places, means, empty, 0.0, 0.0, torch.zeros(0)).indexed()
     distances = torch.cat([memory.distances(part) for part in tokens[held].split(_BATCH)])
     scores = memory.score(distances)
     ordered = distances.flatten().sort().values

@@ -99,4 +99,4 @@ def load(path: Path) -> Kept:
         raise DataError(
             f"{path} holds no memory of normal images that can be used ({error}); run `unmask odd ENCODER NORMAL TEST` again"
         ) from None
-    return Kept(memory, facts)
+    return Kept(memory.indexed(), facts)

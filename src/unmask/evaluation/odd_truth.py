@@ -118,13 +118,11 @@ def _good_class(kind: AnyAnnotations, good: str | None) -> int | None:
     return next((number for number, name in enumerate(names) if name.lower() in GOOD), None)
 
 
-def _odd_objects(objects: Objects, whole: Size, size: Size) -> Odd | None:
-    """What is odd in an image of objects; None if it shows nothing but crowds."""
+def _odd_objects(objects: Objects, whole: Size, size: Size) -> Odd:
+    """What is odd in an image of objects: crowds make an image odd, and their pixels are left out."""
     crowd = objects.crowd
     if crowd is None or not bool(crowd.any()):
         return Odd(len(objects.boxes) > 0, _resized(_of_objects(objects, whole), size))
-    if bool(crowd.all()):
-        return None
     single, crowds = (_of_objects(objects.rows(chosen), whole) for chosen in (~crowd, crowd))
     return Odd(True, _resized(single, size), _resized(crowds & ~single, size))
 

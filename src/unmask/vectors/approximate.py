@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unmask.errors import DataError, ResourceError, SettingsError
+from unmask.errors import DataError, SettingsError
+from unmask.evaluation.patch_index import faiss_library
 from unmask.files import read_json, write_text, write_whole
 from unmask.progress import counted
 from unmask.spec import digest
@@ -212,16 +213,4 @@ def recall(kind: Hnsw | IvfPq, index: Any, matrix: Float[Tensor, "n k"]) -> floa
 
 
 def _faiss() -> Any:
-    """The library; it is in the extra `search`.
-
-    Raises:
-        ResourceError: with the command that installs it.
-    """
-    try:
-        import faiss
-    except ImportError:
-        raise ResourceError(
-            "--index needs faiss, which is not installed; run: pip install 'unmask[search]' (or leave out --index)"
-        ) from None
-    faiss.omp_set_num_threads(torch.get_num_threads())
-    return faiss
+    return faiss_library("--index")
