@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands.said import Unmask
 from PIL import Image
-from runs import tiny
+from runs import tiny, tiny_transfer
 
 import unmask as package
 from unmask.data import Folder
@@ -486,3 +486,76 @@ def test_fine_tuning_with_a_head_of_ones_own_recipe(
     (row,) = json.loads(said.raw)["scores"]
     assert row["feature"] == "all"
     assert 0 <= row["accuracy"] <= 1
+
+
+class TestCorrupt:
+    """`--corrupt`, on corrupted test pictures."""
+
+    def test_an_encoder_beside_its_controls(
+        self, trained: RunFolder, classes: Path, tmp_path: Path, unmask: Unmask
+    ) -> None:
+        out = tmp_path / "r.json"
+        said = unmask(
+            "evaluate", trained.root, classes, "--corrupt", "--out", out, "--threads", "1"
+        )
+        assert said.status == 0, said.err
+        assert "4 test pictures, 2 classes" in said.out
+        assert "errors / those of random weights" in said.out
+        figures = json.loads(out.read_text())
+        assert [one["model"] for one in figures["models"]] == [
+            "pretrained",
+            "random initialisation",
+            "raw pixels",
+        ]
+        plain = unmask("evaluate", trained.root, classes, "--json", "--threads", "1")
+        clean = {
+            row["arm"]: row["accuracy"]
+            for row in json.loads(plain.raw)["scores"]
+            if row["vectors"] != "plain"
+        }
+        assert {one["model"]: one["clean"] for one in figures["models"]} == clean
+        for one in figures["models"]:
+            assert len(one["corrupted"]) == 15
+            values = [value for each in one["corrupted"].values() for value in each]
+            assert len(values) == 75
+            assert one["mean"] == pytest.approx(sum(values) / 75)
+        with Image.open(out.with_suffix(".png")) as picture:
+            assert picture.width > 1000
+
+    def test_fine_tuned_runs_beside_one_from_scratch(
+        self, trained: RunFolder, classes: Path, tmp_path: Path, unmask: Unmask
+    ) -> None:
+        words = ("--epochs", "1", "--threads", "1", "--workers", "0")
+        for name, start in (
+            ("tuned", (trained.root, classes)),
+            ("scratch", ("scratch", classes)),
+        ):
+            recipe = ("--recipe", f"{tiny_transfer.__file__}:TRANSFER")
+            said = unmask("finetune", *start, *recipe, *words, "--out", tmp_path / name)
+            assert said.status == 0, said.err
+        runs = [tmp_path / "tuned", tmp_path / "scratch"]
+        said = unmask(
+            "evaluate", classes, "--encoders", ",".join(map(str, runs)), "--corrupt", "--json",
+            "--out", tmp_path / "r.json", "--threads", "1",
+        )  # fmt: skip
+        assert said.status == 0, said.err
+        figures = json.loads(said.raw)
+        assert figures["control"] == str(runs[1])
+        assert [one["relative_errors"] is None for one in figures["models"]] == [False, True]
+        tested = json.loads((runs[0] / "results.json").read_text())
+        assert figures["models"][0]["clean"] == pytest.approx(tested["top1"])
+        mixed = unmask("evaluate", trained.root, classes, "--encoders", runs[0], "--corrupt")
+        assert mixed.status == 1
+        assert "give only one of the two kinds" in mixed.err
+        others = tiny.write_classes(tmp_path / "others", ("cats", "newts"), count=4)
+        said = unmask("evaluate", runs[0], others, "--corrupt")
+        assert said.status == 1
+        assert "give pictures of the same classes" in said.err
+
+    def test_flags_that_do_nothing_are_refused(
+        self, trained: RunFolder, classes: Path, unmask: Unmask
+    ) -> None:
+        for flag in ("--labels=1", "--protocol=linear", "--epochs=1"):
+            said = unmask("evaluate", trained.root, classes, "--corrupt", flag)
+            assert said.status == 1
+            assert f"leave out {flag.partition('=')[0]}" in said.err

@@ -82,7 +82,7 @@ def test_one_list_finds_what_the_exact_search_does() -> None:
     exact, indexed = (
         remember(tokens(), GRID, OddRule(index=kind, **PLAIN), 0) for kind in ("exact", "ivf")
     )
-    assert indexed.index is not None
+    assert indexed.search is not None
     new = tokens(4, seed=1)
     assert indexed.distances(new).numpy() == pytest.approx(exact.distances(new).numpy(), abs=1e-5)
     assert indexed.threshold == pytest.approx(exact.threshold, abs=1e-5)

@@ -17,6 +17,7 @@ from unmask.console.judging_dense import evaluate_dense, finish_dense, say_dense
 from unmask.console.on_map import Known
 from unmask.console.output import check_writable, console, notes
 from unmask.console.place_scores import PlacesRequest, evaluate_places
+from unmask.console.robustness import evaluate_corrupted
 from unmask.console.scores import (
     place_of_scores,
     say_scores,
@@ -81,6 +82,10 @@ class Arguments:
     augment: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """For linear and attentive: other crops and flips pass the frozen encoder at every step, as in the
     paper, instead of fixed features. Slow."""
+
+    corrupt: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Score fine-tuned runs, or encoders by knn, on test pictures with noise, blur, weather and compression: fifteen
+    corruptions at five severities."""
 
     encoders: str | None = None
     """Several encoders, A,B,C, in place of one or beside it: a table of method against model size."""
@@ -150,6 +155,8 @@ def main(arguments: list[str]) -> int:
         return _dense(args, paths, data, path, typed("evaluate", *arguments))
     if args.ignore is not None:
         ignoring(find_source(data, args.data_kind), args.ignore)  # says what it is for
+    if args.corrupt:
+        return _corrupted(args, paths, data, path, typed("evaluate", *arguments))
     judged = all_judged(paths, _request(args, data))
     judged = [one._replace(command=typed("evaluate", *arguments)) for one in judged]
 
@@ -204,6 +211,27 @@ def _dense(args: Arguments, paths: list[str], data: str, path: Path, command: st
         for each in written:
             console.print(f"written: {each}")
         say_dense_verdicts(judged)
+    return 0
+
+
+def _corrupted(args: Arguments, paths: list[str], data: str, path: Path, command: str) -> int:
+    """Scores on corrupted pictures.
+
+    Raises:
+        SettingsError: for flags that have nothing to do here.
+    """
+    usual = Arguments()
+    unused = ("protocol", "labels", "vectors", "augment", "recipe", "epochs")
+    if others := [name for name in unused if getattr(args, name) != getattr(usual, name)]:
+        flag = "--" + others[0].replace("_", "-")
+        raise SettingsError(
+            f"--corrupt scores fine-tuned runs as they are, and encoders by knn with all labels; leave out {flag}"
+        )
+    written = evaluate_corrupted(paths, _request(args, data), command, path, as_json=args.json)
+    written += _report(paths, path)
+    if not args.json:
+        for each in written:
+            console.print(f"written: {each}")
     return 0
 
 
@@ -326,7 +354,10 @@ def _words(args: Arguments) -> tuple[list[str], str]:
 
 def _name(args: Arguments, data: str) -> str:
     """What the files of an answer are called: by all that changes the question."""
-    words = [args.protocol, Path(data).resolve().name if data != "digits" else data]
+    words = [
+        "corrupted" if args.corrupt else args.protocol,
+        Path(data).resolve().name if data != "digits" else data,
+    ]
     if args.augment:
         words.append("augmented")
     if args.labels != "all":

@@ -68,7 +68,7 @@ def all_judged(paths: list[str], request: EvaluationRequest) -> list[Judged]:
     _check(request)
     with progress_on(notes):
         models = {path: loaded(path, request.device) for path in paths}
-        subjects = [_subject(request, path, model) for path, model in models.items()]
+        subjects = [subject_of(request, path, model) for path, model in models.items()]
         return [_judge(request, subject) for subject in subjects]
 
 
@@ -89,11 +89,11 @@ def _check(request: EvaluationRequest) -> None:
     within(request, "(0, inf)", "epochs")
 
 
-def _subject(request: EvaluationRequest, path: str, model: Model) -> Subject:
+def subject_of(request: EvaluationRequest, path: str, model: Model) -> Subject:
     """The encoder and its images, checked before any work."""
     question = request.question
     notes.print(f"reading   {request.data_name} ...")
-    source = _source(request, model)
+    source = source_for(request, model)
     labelled = open_labelled(source, question.seed, (ClassLabels, MultiLabels))
     say_left_out(labelled.train, notes)
     channels, trained_on = model.spec.channels, f"{path} was trained on"
@@ -110,7 +110,7 @@ def _subject(request: EvaluationRequest, path: str, model: Model) -> Subject:
     return subject
 
 
-def _source(request: EvaluationRequest, model: Model) -> AnySource:
+def source_for(request: EvaluationRequest, model: Model) -> AnySource:
     """The images, with the bands that the encoder was trained on."""
     return labelled_source(request.data, request.data_kind, request.labels_file, model.bands, notes)
 

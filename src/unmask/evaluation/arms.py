@@ -4,10 +4,12 @@ Each gives one row of scores per feature.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal, NamedTuple, cast
 
 import torch
+from torch import Tensor
 
 from unmask.annotations import AnyAnnotations
 from unmask.data.draws import draw_few
@@ -26,7 +28,14 @@ from unmask.evaluation.frozen import (
 )
 from unmask.evaluation.pooling import means_for, of_features, pooled
 from unmask.evaluation.protocols import Question, Subject
-from unmask.evaluation.raw import averaged_size, raw_pixels, raw_tokens, raw_words, token_size
+from unmask.evaluation.raw import (
+    averaged,
+    averaged_size,
+    raw_pixels,
+    raw_tokens,
+    raw_words,
+    token_size,
+)
 from unmask.evaluation.store import CachedFeatures, FeatureStore, features_folder
 from unmask.evaluation.vectors import DEFAULT, Fitted
 
@@ -57,6 +66,8 @@ class FrozenArm(NamedTuple):
     """What the setting of its rows says besides that of the protocol."""
     fitted: Fitted | None = None
     """The rule that whitened the vectors."""
+    vectors_of: Callable[[Tensor], Tensor] | None = None
+    """Images [b c h w] on the device to vectors as those of the last pair; None where vectors are not whitened."""
 
 
 def frozen_arms(question: Question, subject: Subject) -> Iterator[FrozenArm]:
@@ -89,7 +100,8 @@ def _encoder_arm(
         for source, cached in ((labelled.train, train), (labelled.test, test))
     )
     fitted = DEFAULT.fit(train_vectors.vectors, position_means)
-    return _with_fitted(arm, fitted, train_vectors, test_vectors)
+    arm = _with_fitted(arm, fitted, train_vectors, test_vectors)
+    return arm._replace(vectors_of=partial(fitted.of_images, encoder))
 
 
 def _raw_arm(question: Question, subject: Subject) -> FrozenArm:
@@ -105,7 +117,10 @@ def _raw_arm(question: Question, subject: Subject) -> FrozenArm:
     if not question.whitens:
         return arm
     fitted = DEFAULT.without_tokens.fit(train.features.vectors)
-    return _with_fitted(arm, fitted, train.features, test.features)
+    arm = _with_fitted(arm, fitted, train.features, test.features)
+    return arm._replace(
+        vectors_of=lambda images: fitted.of(averaged(images, spec.statistics, size).flatten(1))
+    )
 
 
 def _arm(name: str, train: _Cached, test: _Cached, device: torch.device) -> FrozenArm:

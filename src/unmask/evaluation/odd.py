@@ -137,13 +137,13 @@ class Memory(NamedTuple):
     """One in a thousand of these patches is farther: the middle of the heat scale."""
     normal: Float[Tensor, " n"]
     """The scores of the held-out normal images."""
-    index: PatchIndex | None = None
+    search: PatchIndex | None = None
     """The index of `vectors`, unless the search is exact."""
 
     def distances(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:
         """The Euclidean distance of each patch to the nearest one that is remembered."""
         compared = _compared(tokens, self.means, self.grid, self.rule)
-        return _nearest(compared, self) if self.index is None else self.index.distances(compared)
+        return _nearest(compared, self) if self.search is None else self.search.distances(compared)
 
     def indexed(self) -> "Memory":
         """With the index that the rule asks for.
@@ -152,7 +152,7 @@ class Memory(NamedTuple):
             ResourceError: without FAISS.
         """
         index = None if self.rule.index == "exact" else PatchIndex.of(self.vectors)
-        return self._replace(index=index)
+        return self._replace(search=index)
 
     def score(self, distances: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
         """The score of each image: the mean of its largest distances."""
