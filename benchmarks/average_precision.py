@@ -26,7 +26,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from unmask.annotations import Objects
-from unmask.tasks.average_precision import BoxScore, MaskScore, Precisions
+from unmask.tasks.average_precision import Precisions
+from unmask.tasks.detection_scores import BoxScore, MaskScore
 from unmask.tasks.detections import Detections
 
 CLASSES = 80

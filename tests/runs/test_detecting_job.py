@@ -17,7 +17,7 @@ from unmask.recipes.detect import DETECT_MINI
 from unmask.runs.finetune import Finetune, Tuned, images_for
 from unmask.spec import from_json, to_json
 from unmask.tasks import Detect, average_precision
-from unmask.tasks.average_precision import MaskScore
+from unmask.tasks.detection_scores import MaskScore
 from unmask.tasks.detections import Detections
 from unmask.training.hardware import Hardware
 

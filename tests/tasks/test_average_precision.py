@@ -16,7 +16,8 @@ from torch import Tensor
 from unmask.annotations import Objects
 from unmask.errors import ResourceError
 from unmask.tasks import average_precision
-from unmask.tasks.average_precision import BoxScore, MaskScore, Precision, Precisions, compressed
+from unmask.tasks.average_precision import Precisions, compressed
+from unmask.tasks.detection_scores import BoxScore, MaskScore, Precision
 from unmask.tasks.detections import Detections
 
 pytest.importorskip("faster_coco_eval")

@@ -9,8 +9,8 @@ from unmask.annotations import ObjectLabels, Objects
 from unmask.contracts import Size
 from unmask.data.geometry import boxes_around
 from unmask.encoders.vit import ViT
-from unmask.tasks.average_precision import MaskScore
 from unmask.tasks.detect import Detect, Detector
+from unmask.tasks.detection_scores import MaskScore
 from unmask.training.loop import Planned, train
 from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine

@@ -19,9 +19,10 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.randomness import generator as seeded_generator
 from unmask.spec import sized, within
-from unmask.tasks.average_precision import BoxScore, MaskScore, Precisions
+from unmask.tasks.average_precision import Precisions
 from unmask.tasks.boxes import with_area
 from unmask.tasks.canvas import canvas_of, on_canvas, sizes_of
+from unmask.tasks.detection_scores import BoxScore, MaskScore
 from unmask.tasks.detections import Detections, best, in_whole
 from unmask.tasks.proposals import RegionProposals, proposal_losses, proposed
 from unmask.tasks.pyramid import SCALES, SimplePyramid
