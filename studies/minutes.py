@@ -254,6 +254,11 @@ def scores(images: Set, run: Any, trained: torch.nn.Module | None, most: int) ->
     parts: list[Tokens] = []
     for source in (images.labelled.train, images.labelled.test):
         rows = np.arange(min(most, len(source)))
+        if len(set(source.labels()[rows].tolist())) < len(source.annotations.names):
+            raise SystemExit(
+                f"the first {most:,} images of {source.where} lack classes, as in class folders; give the shuffled Parquet files, or "
+                "a larger --most"
+            )
         parts.append(
             patch_tokens(
                 network,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ import unmask as package
 from unmask.evaluation.vectors import VectorRule
 from unmask.own_output import is_marked
 from unmask.runs.folder import RunFolder
+from unmask.vectors import matrix
 
 
 @pytest.fixture
@@ -142,6 +144,31 @@ class TestSearch:
         monkeypatch.setattr("unmask.vectors.matrix.write_whole", refuse)
         monkeypatch.setattr("unmask.evaluation.vectors.write_whole", refuse)
         assert unmask("search", vectors, "data/dogs/03.png", "--json").raw == before
+
+    def test_a_late_search_leaves_the_files_of_newer_vectors(
+        self, unmask: Unmask, trained: RunFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another process embeds more pictures, and makes their matrix, while it writes its own."""
+        tiny.write_images(Path("photos"), count=6)
+        tiny.write_images(Path("more"), count=3, seed=9)
+        embed = ("embed", trained.root, "photos", "--workers", 0, "--out", "v")
+        assert unmask(*embed).status == 0
+        next(Path("v").glob("_search-*.npy")).unlink()
+        write = matrix.write_whole
+        newer: list[Path] = []
+
+        def slow(path: Path, fill: Any) -> None:
+            monkeypatch.setattr(matrix, "write_whole", write)
+            for file in Path("more").iterdir():
+                file.rename(f"photos/new-{file.name}")
+            assert unmask(*embed).status == 0
+            newer.extend(Path("v").glob("_search-*.npy"))
+            write(path, fill)
+
+        monkeypatch.setattr(matrix, "write_whole", slow)
+        assert unmask("search", "v", "photos/03.png", "--k", 1).status == 0
+        assert len(newer) == 1
+        assert newer[0].exists()
 
     @pytest.mark.parametrize("kind", ["hnsw", "ivf-pq"])
     def test_an_index_is_made_once_and_again_for_new_vectors(

@@ -180,7 +180,7 @@ def open_index(searched: Searched, kind: Kind) -> Approximate:
         write_whole(path, lambda temporary: faiss.write_index(index, str(temporary)))
         write_text(path.with_suffix(".json"), json.dumps({"recall": ready.recall}) + "\n")
         for ending in (".faiss", ".json"):
-            remove_others(path.with_suffix(ending), name + ending)
+            remove_others(path.with_suffix(ending), name + ending, searched.folder, searched.parts)
     return ready
 
 

@@ -47,6 +47,8 @@ class Searched:
     """A vector of length 1 of each picture (zeros where there is no direction), mapped from the disk."""
     state: str
     """A hash of what the matrix was made of."""
+    parts: str
+    """A hash of the parts alone."""
     columns: pa.Table
     """`parts.COLUMNS` of each picture."""
     warning: str | None
@@ -79,7 +81,7 @@ def open_vectors(root: Path | str) -> Searched:
     state = digest([state_of(parts), hash_of_tensors(fit)])
     matrix = _matrix(folder, parts, fitted, state)
     warning = complete_words(manifest, parts)
-    return Searched(folder, manifest, fitted, matrix, state, columns, warning)
+    return Searched(folder, manifest, fitted, matrix, state, state_of(parts), columns, warning)
 
 
 def whitening(
@@ -148,12 +150,20 @@ def _matrix(
         matrix = _mapped(path)
     except OSError:  # a folder that this user may only read, or a full disk
         return torch.from_numpy(_fill(np.empty((rows, width), dtype=np.float32), parts, fitted))
-    remove_others(path, _MATRIX)
+    remove_others(path, _MATRIX, folder, state_of(parts))
     return matrix
 
 
-def remove_others(path: Path, pattern: str) -> None:
-    """Delete the files beside one that were made for searching other vectors; `pattern` has {state} in its name."""
+def remove_others(path: Path, pattern: str, folder: VectorsFolder, parts: str) -> None:
+    """Delete the files beside one that were made for searching other vectors; `pattern` has {state} in its name.
+
+    Nothing is deleted if the folder has other parts than `parts` by now: another process may have made files for those.
+    """
+    try:
+        if state_of(folder.facts(folder.manifest)) != parts:
+            return
+    except (OSError, DataError, RunError):
+        return
     for other in path.parent.glob(pattern.format(state="*")):
         if other.name != path.name:
             with contextlib.suppress(OSError):
