@@ -42,7 +42,7 @@ from unmask.masking import NoiseMasking, PartitionMasking, RandomMasking, Square
 from unmask.objectives import MAE
 from unmask.objectives.decoders import CrossAttentionDecoder, SelfAttentionDecoder
 from unmask.recipes import RECIPES, Recipe, choose_recipe
-from unmask.recipes.by_time import BATCH, encoders_for, recipe_for
+from unmask.recipes.by_time import BATCH, encoders_for, peak, recipe_for
 from unmask.recipes.mae import MAE_TI4
 from unmask.runs.folder import RunFolder
 from unmask.runs.pretrain import Pretrain
@@ -93,6 +93,15 @@ def crop(smallest_share: float) -> Change:
     """Random crops of at least this share of an image, and flips."""
     return lambda recipe: replace(
         recipe, views=RandomCrop(smallest_share=smallest_share, flip_probability=0.5)
+    )
+
+
+def batches_of(images: int) -> Change:
+    """Smaller batches, with the rate that the rule gives them; the rest of the schedule stays."""
+    return lambda recipe: replace(
+        recipe,
+        batch_size=images,
+        schedule=replace(recipe.schedule, base_lr=peak(images) * 256 / images),
     )
 
 
@@ -156,6 +165,7 @@ CANDIDATES: dict[str, list[Change]] = {
     ],
     "by-time-small": [lambda recipe: by_time(recipe, 0)],
     "by-time-medium": [lambda recipe: by_time(recipe, 1)],
+    "by-time-small-16": [lambda recipe: by_time(recipe, 0), batches_of(16)],
     "exact": [lambda recipe: exact(recipe)],
 }
 

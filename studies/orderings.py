@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import mean, stdev
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from unmask.files import write_text
 from unmask.study.ablations import STUDIES
@@ -79,7 +79,8 @@ def paired(values: list[float], sign: float) -> str:
 
     if len(values) < 2:
         return "one seed"
-    if float(ttest_1samp(values, 0).pvalue) >= SIGNIFICANCE:
+    test: Any = ttest_1samp(values, 0)
+    if float(test.pvalue) >= SIGNIFICANCE:
         return "within noise"
     return "agree" if mean(values) * sign > 0 else "disagree"
 

@@ -499,8 +499,8 @@ class TestCorrupt:
             "evaluate", trained.root, classes, "--corrupt", "--out", out, "--threads", "1"
         )
         assert said.status == 0, said.err
-        assert "4 test pictures, 2 classes" in said.out
-        assert "errors / those of random weights" in said.out
+        assert "4 test pictures (20% of each class for testing" in said.out
+        assert "mCE beside random weights" in said.out
         figures = json.loads(out.read_text())
         assert [one["model"] for one in figures["models"]] == [
             "pretrained",
@@ -541,7 +541,14 @@ class TestCorrupt:
         assert said.status == 0, said.err
         figures = json.loads(said.raw)
         assert figures["control"] == str(runs[1])
-        assert [one["relative_errors"] is None for one in figures["models"]] == [False, True]
+        tuned, scratch = figures["models"]
+        errors = [
+            [5 - sum(each) for each in one["corrupted"].values()] for one in (tuned, scratch)
+        ]
+        ratios = [a / b for a, b in zip(*errors, strict=True) if b > 0]
+        expected = sum(ratios) / 15 if len(ratios) == 15 else None
+        assert tuned["relative_errors"] == (expected and pytest.approx(expected))
+        assert scratch["relative_errors"] is None
         tested = json.loads((runs[0] / "results.json").read_text())
         assert figures["models"][0]["clean"] == pytest.approx(tested["top1"])
         mixed = unmask("evaluate", trained.root, classes, "--encoders", runs[0], "--corrupt")
@@ -555,7 +562,13 @@ class TestCorrupt:
     def test_flags_that_do_nothing_are_refused(
         self, trained: RunFolder, classes: Path, unmask: Unmask
     ) -> None:
-        for flag in ("--labels=1", "--protocol=linear", "--epochs=1"):
+        for flag in (
+            "--labels=1",
+            "--protocol=linear",
+            "--epochs=1",
+            "--seeds=1",
+            "--control=both",
+        ):
             said = unmask("evaluate", trained.root, classes, "--corrupt", flag)
             assert said.status == 1
             assert f"leave out {flag.partition('=')[0]}" in said.err

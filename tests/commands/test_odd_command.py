@@ -79,6 +79,7 @@ def test_from_normal_images_to_scores_and_back(
 def test_an_index_scores_as_the_exact_search_does(
     parts: Path, trained: RunFolder, unmask: Unmask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("faiss")
     words = ("odd", trained.root, parts / "train", parts / "test", "--control", "none", *ONE)
     for index in ("exact", "ivf"):
         said = unmask(*words, "--index", index, "--out", parts / index)
@@ -92,6 +93,9 @@ def test_an_index_scores_as_the_exact_search_does(
     assert ivf == pytest.approx(exact, rel=1e-4)
     assert kept == ivf
     monkeypatch.setitem(sys.modules, "faiss", None)
+    again = unmask("odd", parts / "ivf", parts / "test", "--out", parts / "exactly", *ONE)
+    assert again.status == 0, again.err
+    assert [one["score"] for one in scores(parts / "exactly")["images"]] == pytest.approx(exact)
     said = unmask(*words, "--index", "ivf", "--out", parts / "none")
     assert said.status == 1
     assert "--index ivf needs faiss" in said.err

@@ -79,6 +79,7 @@ def test_patches_are_averaged_over_neighbours_that_exist_after_the_mean_of_their
 
 
 def test_one_list_finds_what_the_exact_search_does() -> None:
+    pytest.importorskip("faiss")
     exact, indexed = (
         remember(tokens(), GRID, OddRule(index=kind, **PLAIN), 0) for kind in ("exact", "ivf")
     )
@@ -89,6 +90,7 @@ def test_one_list_finds_what_the_exact_search_does() -> None:
 
 
 def test_an_index_is_never_nearer_than_the_exact_search_and_rarely_farther() -> None:
+    pytest.importorskip("faiss")
     random = torch.Generator().manual_seed(0)
     centres = torch.randn(50, 16, generator=random)
     memory, new = (

@@ -147,11 +147,19 @@ def main(arguments: list[str]) -> int:
     args = parse(Arguments, arguments, "evaluate")
     use_threads(args.threads)
     if args.queries is not None:
+        if args.corrupt:
+            raise SettingsError(
+                "--corrupt is for pictures with classes; leave it out, or leave out --queries"
+            )
         return evaluate_places(_places_request(args))
     paths, data = _words(args)
     path = Path(args.out) if args.out else place_of_scores(paths, _name(args, data))
     check_writable(path)
     if (args.data_kind or kind_of(data)) == "maps":
+        if args.corrupt:
+            raise SettingsError(
+                f"--corrupt is for pictures with one class each, and {data} has class maps"
+            )
         return _dense(args, paths, data, path, typed("evaluate", *arguments))
     if args.ignore is not None:
         ignoring(find_source(data, args.data_kind), args.ignore)  # says what it is for
@@ -221,7 +229,11 @@ def _corrupted(args: Arguments, paths: list[str], data: str, path: Path, command
         SettingsError: for flags that have nothing to do here.
     """
     usual = Arguments()
-    unused = ("protocol", "labels", "vectors", "augment", "recipe", "epochs")
+    unused = ["protocol", "labels", "vectors", "augment", "recipe", "epochs", "seeds"]
+    if any(RunFolder(path).made_by("finetune") for path in paths):
+        unused += ["control", "seed"]
+    elif args.control not in ("auto", "none"):
+        unused.append("control")
     if others := [name for name in unused if getattr(args, name) != getattr(usual, name)]:
         flag = "--" + others[0].replace("_", "-")
         raise SettingsError(

@@ -18,11 +18,12 @@ from unmask.console.scores import SHOWN, with_picture, write_json
 from unmask.contracts import ImageSource
 from unmask.data.corruptions import CORRUPTIONS
 from unmask.data.in_order import WHOLE_IMAGE, Unreadable
-from unmask.data.labelled import NAMED, open_labelled
+from unmask.data.labelled import NAMED, only_labelled, open_labelled
 from unmask.errors import SettingsError, listed, number_of
 from unmask.evaluation.arms import FrozenArm, frozen_arms
-from unmask.evaluation.frozen import RANDOM
-from unmask.evaluation.robustness import Answering, Look, Robustness, robustness
+from unmask.evaluation.frozen import RANDOM, RAW
+from unmask.evaluation.robustness import Answering, Look, Robustness, check_bytes, robustness
+from unmask.files import told_apart
 from unmask.pictures.robustness import robustness_picture
 from unmask.runs.finetune import Finetune
 from unmask.runs.folder import RunFolder
@@ -41,11 +42,13 @@ class Corrupted(NamedTuple):
     models: dict[str, Robustness]
     control: str | None
     """The model whose errors stand in for AlexNet's; None if there is none."""
+    split: str
+    """Which pictures these are, in words."""
     images: int
     classes: int
     unreadable: Unreadable
 
-    def relative(self) -> dict[str, float]:
+    def relative(self) -> dict[str, float | None]:
         """The relative errors of every model but the control."""
         if self.control is None:
             return {}
@@ -91,22 +94,25 @@ def _frozen(paths: Sequence[str], request: EvaluationRequest) -> Iterator[Corrup
     models = {path: loaded(path, request.device) for path in paths}
     subjects = [subject_of(request, path, model) for path, model in models.items()]
     for subject in subjects:
+        _check(subject.labelled.test)
+    for subject in subjects:
         spec, test = subject.model.spec, subject.labelled.test
-        _check_one_class(test)
         arms = list(frozen_arms(request.question, subject))
+        for note in (note for arm in arms for note in arm.notes):
+            notes.note(note)
         look = Look(WHOLE_IMAGE, spec.image_size, spec.statistics, subject.model.device)
         unreadable: Unreadable = []
         classes = len(test.annotations.names)
-        found = robustness(
-            [_by_neighbors(arm, classes) for arm in arms], test, look, _SEED, unreadable
-        )
+        models_asked = [_by_neighbors(arm, classes) for arm in arms]
+        found = robustness(models_asked, test, look, _SEED, unreadable)
         yield Corrupted(
-            f"k-NN on {short(request.data_name)}: {subject.path}",
-            found,
-            RANDOM if RANDOM in found else None,
-            len(test) - len(unreadable),
-            classes,
-            unreadable,
+            title=f"k-NN on {short(request.data_name)}: {subject.path}",
+            models=found,
+            control=RANDOM if RANDOM in found else None,
+            split=subject.labelled.split,
+            images=len(test) - len(unreadable),
+            classes=classes,
+            unreadable=[*arms[0].pairs[-1].train.unreadable, *unreadable],
         )
 
 
@@ -122,61 +128,89 @@ def _by_neighbors(arm: FrozenArm, classes: int) -> Answering:
 
 
 def _tuned(paths: Sequence[str], request: EvaluationRequest) -> Corrupted:
-    """Fine-tuned runs on the same test pictures; the first one from scratch is the control."""
+    """Fine-tuned runs on the same test pictures; the first one from scratch is the control.
+
+    Raises:
+        SettingsError: if a run is no classifier of one class a picture, or the runs have other test pictures.
+    """
     device = str(find_device(request.device))
     predictors = {path: load_predictor(path, device) for path in paths}
     tests = {path: _test(request, path, one) for path, one in predictors.items()}
-    if len({test.fingerprint for test in tests.values()}) > 1:
+    if len({test.fingerprint for test, _ in tests.values()}) > 1:
         raise SettingsError(
-            f"these runs have other test pictures of {request.data_name} each, because it has no test folder and they have "
-            "different seeds; score them one by one"
+            f"these runs have different test pictures of {request.data_name}: it has no test folder, and they were trained on "
+            "other parts of it, or on other images; score them one by one"
+        )
+    looks: dict[str, Look] = {}
+    for path, one in predictors.items():
+        recipe = one.tuned.job.recipe
+        looks[path] = Look(
+            recipe.test_views, recipe.image_size, one.tuned.statistics, one.model.device
+        )
+    if len(set(looks.values())) > 1:
+        notes.note(
+            "these runs see pictures at different sizes or in different crops, and each gets them corrupted as it sees them"
         )
     found: dict[str, Robustness] = {}
     unreadable: Unreadable = []
-    for path, one in predictors.items():
-        recipe = one.tuned.job.recipe
-        look = Look(recipe.test_views, recipe.image_size, one.tuned.statistics, one.model.device)
+    for look in dict.fromkeys(looks.values()):
+        alike = [path for path in paths if looks[path] == look]
+        asked = [Answering(path, predictors[path].tuned.predict) for path in alike]
+        channels = predictors[alike[0]].model.spec.channels
+        test = matched(tests[alike[0]][0], channels, f"{alike[0]} was trained on")
         unreadable = []
-        answering = Answering(path, lambda images, tuned=one.tuned: tuned.predict(images))
-        test = matched(tests[path], one.model.spec.channels, f"{path} was trained on")
-        found |= robustness([answering], test, look, _SEED, unreadable)
+        found |= robustness(asked, test, look, _SEED, unreadable)
     scratch = [path for path, one in predictors.items() if one.tuned.job.init is None]
-    test = tests[paths[0]]
+    test, split = tests[paths[0]]
     return Corrupted(
-        f"{short(request.data_name)}, corrupted",
-        found,
-        scratch[0] if scratch and len(paths) > 1 else None,
-        len(test) - len(unreadable),
-        len(test.annotations.names),
-        unreadable,
+        title=f"{short(request.data_name)}, corrupted",
+        models={path: found[path] for path in paths},
+        control=scratch[0] if scratch and len(paths) > 1 else None,
+        split=split,
+        images=len(test) - len(unreadable),
+        classes=len(test.annotations.names),
+        unreadable=unreadable,
     )
 
 
-def _test(request: EvaluationRequest, path: str, predictor: Predictor) -> ImageSource:
-    """Pictures that a run was not trained on: its test split, the test folder of other data, or all of it.
+def _test(request: EvaluationRequest, path: str, predictor: Predictor) -> tuple[ImageSource, str]:
+    """Pictures that a run was not trained on, and which these are: its test split, the test folder of other data, or all.
 
     Raises:
-        SettingsError: if their classes are not those of the run.
+        SettingsError: if the run is no classifier of one class a picture, or the pictures have other classes.
     """
+    if not isinstance(predictor.tuned.job.annotations, ClassLabels):
+        raise SettingsError(
+            f"--corrupt scores classifiers of one class a picture, and {path} was fine-tuned for another task"
+        )
     source, run = source_for(request, predictor.model), Run.read(RunFolder(path), Finetune.command)
-    if "test" in source.splits() or source == run.data:
-        test = open_labelled(source, run.seed, (ClassLabels, MultiLabels)).test
+    labelled = open_labelled(source, run.seed, (ClassLabels, MultiLabels))
+    if (
+        "test" in source.splits()
+        or run.job.open(source, run.seed).train.fingerprint == run.fingerprint
+    ):
+        test, split = labelled.test, labelled.split
     else:
-        test = source.open("train")
-    _check_one_class(test)
+        test, split = (
+            only_labelled(source.open("train")),
+            "all of them, as the run was trained on other pictures",
+        )
+    _check(test)
     if test.annotations.names != predictor.names:
         raise SettingsError(
             f"{path} knows {listed(predictor.names, NAMED)}, and {request.data_name} has "
             f"{listed(test.annotations.names, NAMED)}; give pictures of the same classes"
         )
-    return test
+    return test, split
 
 
-def _check_one_class(test: ImageSource) -> None:
+def _check(test: ImageSource) -> None:
+    """Raises SettingsError unless the pictures have one class each, and 8 bits."""
     if not isinstance(test.annotations, ClassLabels):
         raise SettingsError(
             f"--corrupt is for pictures with one class each, and those of {test.where} have other annotations"
         )
+    check_bytes(test)
 
 
 def _result(one: Corrupted, command: str, data: str) -> dict[str, Any]:
@@ -187,6 +221,7 @@ def _result(one: Corrupted, command: str, data: str) -> dict[str, Any]:
         "data": data,
         "measure": "top-1",
         "chance": 1 / one.classes,
+        "split": one.split,
         "test_images": one.images,
         "left_out": len(one.unreadable),
         "control": one.control,
@@ -205,10 +240,13 @@ def _result(one: Corrupted, command: str, data: str) -> dict[str, Any]:
 
 def _say(one: Corrupted) -> None:
     """Print the table of a group of models."""
-    console.result(f"{one.title}; {number_of(one.images, 'test picture')}, {one.classes} classes")
+    names = _shown(one)
+    console.result(
+        f"{one.title}; {number_of(one.images, 'test picture')} ({one.split}), {one.classes} classes"
+    )
     table = Table("top-1, mean of five severities", box=SIMPLE_HEAD, pad_edge=False)
-    for name in one.models:
-        table.add_column(_shown(name), justify="right")
+    for name in names.values():
+        table.add_column(name, justify="right")
     group = ""
     for name, corruption in CORRUPTIONS.items():
         if group and corruption.group != group:
@@ -220,13 +258,15 @@ def _say(one: Corrupted) -> None:
     table.add_row("as they are", *(f"{model.clean:.1%}" for model in one.models.values()))
     relative = one.relative()
     if one.control is not None:
-        shares = (f"{relative[name]:.2f}" if name in relative else "1" for name in one.models)
-        table.add_row(f"errors / those of {_shown(one.control)}", *shares)
+        shares = ("1" if name == one.control else _share(relative[name]) for name in one.models)
+        table.add_row(f"mCE beside {names[one.control]}", *shares)
     console.result(table)
-    for name, share in list(relative.items())[:1]:
-        fewer = f"{1 - share:.0%} fewer" if share < 1 else f"{share - 1:.0%} more"
+    for name, model in one.models.items():
+        if one.control is None or name == one.control or name == RAW:
+            continue
+        gain = 100 * (model.mean - one.models[one.control].mean)
         console.result(
-            f"verdict   {_shown(name)} makes {fewer} errors on corrupted pictures than {_shown(str(one.control))}"
+            f"verdict   {names[name]}: {gain:+.1f} points on corrupted pictures beside {names[one.control]}"
         )
     if one.unreadable:
         name, reason = one.unreadable[0]
@@ -235,11 +275,20 @@ def _say(one: Corrupted) -> None:
         )
 
 
-def _shown(name: str) -> str:
-    return SHOWN.get(name, short(name))
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _shown(one: Corrupted) -> dict[str, str]:
+    """Short names of the models that tell them apart."""
+    names = list(one.models)
+    short_names = [SHOWN.get(name, name) for name in names]
+    paths = told_apart([Path(name) for name in short_names])
+    return dict(zip(names, paths, strict=True))
 
 
 def _draw(one: Corrupted, path: Path) -> None:
-    clean = {_shown(name): model.clean for name, model in one.models.items()}
-    corrupted = {_shown(name): model.corrupted for name, model in one.models.items()}
+    names = _shown(one)
+    clean = {names[name]: model.clean for name, model in one.models.items()}
+    corrupted = {names[name]: model.corrupted for name, model in one.models.items()}
     robustness_picture(clean, corrupted, 1 / one.classes, one.title, path)

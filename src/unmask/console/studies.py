@@ -180,6 +180,7 @@ def measured_costs(
 def conduct(plan: Plan, setting: Setting | None, budget: Budget | None, again: str) -> int:
     """Make the remaining runs, write and print the results; returns the exit status. `again` is the command line."""
     stopped = 0
+    plan = replace(plan, words=(*plan.words, f"Made by `{again}`."))
     if setting is not None:
         plan = _fitted(plan, setting, budget)
         stopped = _make(plan, setting)

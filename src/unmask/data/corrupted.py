@@ -7,6 +7,7 @@ from unmask.data.corruptions import corrupted
 from unmask.data.labelled import Subset
 from unmask.data.multi_views import view_of
 from unmask.data.views import AnyViews
+from unmask.traits import Levelled
 
 
 class CorruptedImages(Subset):
@@ -43,6 +44,13 @@ class CorruptedImages(Subset):
         if self.corruption is not None:
             image = corrupted(image, self.corruption, self.severity, self.seed, position)
         return Sample(image, annotation)
+
+    def with_levels(self, levels: tuple[float, float] | None) -> "CorruptedImages":
+        """See `Levelled`."""
+        whole = self.whole.with_levels(levels) if isinstance(self.whole, Levelled) else self.whole
+        return CorruptedImages(
+            whole, self.views, self.size, self.corruption, self.severity, self.seed
+        )
 
     def typical_size(self) -> Size:
         """The size of the view."""

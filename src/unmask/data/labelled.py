@@ -160,11 +160,11 @@ def open_labelled(data: AnySource, seed: int, takes: tuple[type, ...] = (ClassLa
         return _open_dense(train, test, seed)
     if isinstance(train.annotations, MultiLabels):
         return _open_multilabel(train, test, seed)
-    unlabelled = len(train) - len(train := _only_labelled(train))
+    unlabelled = len(train) - len(train := only_labelled(train))
     if test is None:
         labelled = _split(train, train.labels(), seed)
     else:
-        unlabelled += len(test) - len(test := _only_labelled(test))
+        unlabelled += len(test) - len(test := only_labelled(test))
         _check_trained(train, test)
         labelled = Labelled(train, test, _OWN_FOLDERS)
     words = labelled.split + _absent_in_words(labelled.test)
@@ -367,7 +367,7 @@ def _labelled_rows(source: ImageSource) -> NDArray[np.int64]:
     return np.flatnonzero(labels.reshape(len(labels), -1).min(1) > UNKNOWN)
 
 
-def _only_labelled(source: ImageSource) -> ImageSource:
+def only_labelled(source: ImageSource) -> ImageSource:
     """The labelled images."""
     rows = _labelled_rows(source)
     return source if len(rows) == len(source) else Subset(source, rows)

@@ -119,7 +119,9 @@ def _raw_arm(question: Question, subject: Subject) -> FrozenArm:
     fitted = DEFAULT.without_tokens.fit(train.features.vectors)
     arm = _with_fitted(arm, fitted, train.features, test.features)
     return arm._replace(
-        vectors_of=lambda images: fitted.of(averaged(images, spec.statistics, size).flatten(1))
+        vectors_of=lambda images: fitted.of(
+            averaged(images.cpu(), spec.statistics, size).flatten(1)
+        )
     )
 
 

@@ -1,13 +1,14 @@
 """The memory of normal images as a file, with all that is needed to look at new images with the same encoder."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from unmask.contracts import Size
-from unmask.errors import DataError, SettingsError
+from unmask.errors import DataError, ResourceError, SettingsError
 from unmask.evaluation.odd import Memory, OddRule, Threshold
 from unmask.evaluation.odd_run import Look
 from unmask.evaluation.store import facts_of, hash_of_tensors
@@ -99,4 +100,6 @@ def load(path: Path) -> Kept:
         raise DataError(
             f"{path} holds no memory of normal images that can be used ({error}); run `unmask odd ENCODER NORMAL TEST` again"
         ) from None
-    return Kept(memory.indexed(), facts)
+    with suppress(ResourceError):  # without FAISS the search is exact, and slower
+        memory = memory.indexed()
+    return Kept(memory, facts)

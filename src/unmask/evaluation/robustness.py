@@ -72,18 +72,31 @@ class Robustness:
         """The mean over corruptions and severities."""
         return sum(map(self.of, self.corrupted)) / len(self.corrupted)
 
-    def errors_of(self, control: "Robustness", corruption: str) -> float:
-        """The errors on a corruption as a share of those of a control; infinite if the control makes none.
+    def errors_of(self, control: "Robustness", corruption: str) -> float | None:
+        """The errors on a corruption as a share of those of a control; None if the control makes none.
 
         The corruption error of the paper, section 4, with `control` in the place of AlexNet.
         """
-        own, other = 1 - self.of(corruption), 1 - control.of(corruption)
-        return own / other if other else (1.0 if not own else float("inf"))
+        errors = 1 - control.of(corruption)
+        return (1 - self.of(corruption)) / errors if errors > 0 else None
 
-    def relative(self, control: "Robustness") -> float:
-        """The mean of `errors_of` over corruptions: the paper's mCE, with `control` in the place of AlexNet."""
+    def relative(self, control: "Robustness") -> float | None:
+        """The mean of `errors_of` over corruptions: the paper's mCE, with `control` in the place of AlexNet.
+
+        None if the control makes no errors under one of them.
+        """
         shares = [self.errors_of(control, name) for name in self.corrupted]
-        return sum(shares) / len(shares)
+        known = [share for share in shares if share is not None]
+        return sum(known) / len(known) if len(known) == len(shares) else None
+
+
+def check_bytes(test: ImageSource) -> None:
+    """Raises SettingsError if the pictures have other values than 8 bits."""
+    if test.values != "uint8":
+        raise SettingsError(
+            f"corruptions are defined for pictures of 8 bits, and those of {test.where} have more; convert some to 8 bits to "
+            "test on them"
+        )
 
 
 def robustness(
@@ -105,11 +118,7 @@ def robustness(
     Raises:
         SettingsError: if the pictures have other values than 8 bits.
     """
-    if test.values != "uint8":
-        raise SettingsError(
-            f"corruptions are defined for pictures of 8 bits, and those of {test.where} have more; convert some to 8 bits to "
-            "test on them"
-        )
+    check_bytes(test)
     severities = range(1, SEVERITIES + 1)
     conditions = [_CLEAN, *(Condition(name, s) for name in CORRUPTIONS for s in severities)]
     right = {(model.name, condition): 0 for model in models for condition in conditions}

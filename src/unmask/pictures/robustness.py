@@ -8,6 +8,7 @@ from unmask.pictures.figure import new_figure
 from unmask.pictures.text import plot_text
 
 _COLORS = ("#1f4e86", "#d98c3f", "#5b9a5f", "#8b5fa8", "#b0413e", "#4aa3b5")
+_STYLES = ("-", "--", "-.", ":")
 _COLUMNS = 5
 
 
@@ -32,12 +33,13 @@ def robustness_picture(
     figure = new_figure(2.1 * _COLUMNS, 1.75 * rows + 0.7)
     grid = figure.subplots(rows, _COLUMNS, sharex=True, sharey=True, squeeze=False)
     for axes, name in zip(grid.flat, names, strict=False):
-        for model, color in zip(clean, _COLORS, strict=False):
+        for number, model in enumerate(clean):
             values = [clean[model], *corrupted[model][name]]
             axes.plot(
                 range(len(values)),
                 [100 * value for value in values],
-                color=color,
+                color=_COLORS[number % len(_COLORS)],
+                linestyle=_STYLES[number // len(_COLORS) % len(_STYLES)],
                 marker=".",
                 label=plot_text(model),
             )
@@ -56,5 +58,7 @@ def robustness_picture(
     grid[rows // 2, 0].set_ylabel("top-1 (%)", fontsize=9)
     figure.suptitle(plot_text(title), fontsize=10)
     handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False
+    )
     figure.savefig(path, metadata=MARK)

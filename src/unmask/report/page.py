@@ -13,7 +13,7 @@ from PIL import Image
 from unmask.contracts import Size
 from unmask.data import AnySource, Digits, Held, LabelsFile
 from unmask.errors import RunError, number_of
-from unmask.files import write_text
+from unmask.files import told_apart, write_text
 from unmask.measures import Measure
 from unmask.report.charts import MOST, charts, joint_charts, style_of
 from unmask.report.curves import Curves
@@ -101,7 +101,7 @@ def write_comparison(several: list[Recorded], path: Path) -> None:
 
 def comparison(several: list[Recorded]) -> str:
     """Several runs side by side as HTML."""
-    names = _short([one.folder.root.absolute() for one in several])
+    names = told_apart([one.folder.root.absolute() for one in several])
     differ, same = differing([settings(one.run) for one in several])
     values: dict[str, Any] = dict(
         name=" and ".join(names) if len(names) < 3 else f"{len(names)} runs",
@@ -323,12 +323,3 @@ def _tables(one: Recorded) -> list[Table]:
     with suppress(RunError):
         own = results(one.run, one.folder, command_of(one.folder))
     return own + evaluations(one.folder)
-
-
-def _short(paths: list[Path]) -> list[str]:
-    """The last parts of paths, as many as it takes to tell them apart."""
-    for parts in range(1, max(len(path.parts) for path in paths)):
-        names = [Path(*path.parts[-parts:]).as_posix() for path in paths]
-        if len(set(names)) == len(names):
-            return names
-    return [str(path) for path in paths]
