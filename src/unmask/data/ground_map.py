@@ -126,8 +126,8 @@ class MapTiles:
         sizes = spec.tile_metres or (usual_size(opened),)
         grids = [_grid(opened, metres, spec.tile_overlap, spec.path) for metres in sizes]
         free, left_out = _without_holes(self.raster, grids)
-        self._windows = np.concatenate([grid.windows for grid in free])
-        if not len(self._windows):
+        self.windows = np.concatenate([grid.windows for grid in free])
+        if not len(self.windows):
             raise DataError(
                 f"{spec.path}: every tile of {sizes[0]:g} m touches a hole (pixels without data); take smaller --tile-metres"
             )
@@ -155,7 +155,7 @@ class MapTiles:
         self.state = _hash(
             [str(path.absolute()), self.fingerprint, size_and_time(path) if path.is_file() else 0]
         )
-        self.smallest_side = int(self._windows[:, 2:].min())
+        self.smallest_side = int(self.windows[:, 2:].min())
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -163,10 +163,10 @@ class MapTiles:
         return self.more_notes
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return len(self.windows)
 
     def __getitem__(self, position: int) -> Sample:
-        image = self.pixels(Window(*self._windows[position].tolist()))
+        image = self.pixels(Window(*self.windows[position].tolist()))
         if bool((image == image[:, :1, :1]).all()):
             raise DataError("shows nothing but one colour")
         return Sample(image, None)
@@ -212,7 +212,7 @@ class MapTiles:
 
     def typical_size(self) -> Size:
         """Median height and width."""
-        _, _, width, height = np.median(self._windows, axis=0).astype(int).tolist()
+        _, _, width, height = np.median(self.windows, axis=0).astype(int).tolist()
         return Size(height, width)
 
     def places(self) -> Places:

@@ -36,6 +36,8 @@ class DINO:
     smallest_batch: ClassVar[int] = 2
     """Images that a step needs at least: the centre of a single image's outputs would cancel them."""
 
+    compared: ClassVar[Literal["class", "patches"]] = "class"
+
     prototypes: int = 65536
     """Outputs of the head (section 3.1, "Network architecture")."""
 

@@ -17,11 +17,12 @@ from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as colours
 
 from unmask.contracts import Size
 from unmask.data.ground_map import MapTiles
 from unmask.data.map_rasters import Window
+from unmask.data.relighting import relit
+from unmask.data.relighting import uniform as between
 from unmask.errors import DataError
 from unmask.files import read_json, write_text
 from unmask.geo.distance import metres_between
@@ -153,7 +154,7 @@ def drawn(
     """A piece at a random place in a random direction, with another scale and light."""
 
     def uniform(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=generator))
+        return between(generator, low, high)
 
     widths = beliefs.widths(size, grid.metres)
     width = uniform(min(widths), max(widths)) * uniform(0.95, 1.05)
@@ -164,7 +165,7 @@ def drawn(
         uniform(-0.5, 0.5),
     ]
     degrees = np.array(grid.degrees(row, column))
-    image = _relit(_photographed(tiles, degrees, size, View(width, heading)), uniform, generator)
+    image = relit(_photographed(tiles, degrees, size, View(width, heading)), generator)
     known = None if beliefs.heading is None else heading + uniform(-3, 3)
     return Piece(image, degrees, Beliefs(beliefs.width, known, beliefs.turns))
 
@@ -197,17 +198,3 @@ def _photographed(
         pixels[None].float(), points[None].float(), padding_mode="reflection", align_corners=False
     )[0]
     return shown.round().clamp(0, 255).to(torch.uint8) if pixels.dtype == torch.uint8 else shown
-
-
-def _relit(image: Tensor, uniform: Any, generator: torch.Generator) -> Tensor:
-    """Other brightness, contrast, gamma and colour, blur and noise; values that are not bytes only get a gain and noise."""
-    noise = torch.randn(image.shape, generator=generator)
-    if image.dtype != torch.uint8:
-        spread = image.std()
-        return image * uniform(0.8, 1.25) + noise * spread * uniform(0, 0.1)
-    values = (image.float() / 255) ** uniform(0.7, 1.4)
-    values = values * uniform(0.8, 1.2) + uniform(-0.1, 0.1)
-    tint = torch.tensor([uniform(0.9, 1.1) for _ in image])[:, None, None]
-    blurred = colours.gaussian_blur(values * tint, [5, 5], [uniform(0.3, 1.2)])
-    lit = blurred + noise * uniform(0, 0.04)
-    return (lit * 255).round().clamp(0, 255).to(torch.uint8)
