@@ -266,11 +266,13 @@ def test_contrast_is_that_of_one_process(done: Done, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["place", "place-shards"])
 def test_places_are_compared_with_those_of_all_processes(done: Done, name: str) -> None:
-    """Forwards and backwards, with what their looks share, and in a memory that is the same everywhere but for its order."""
+    """Forwards and backwards, with what their looks share, and in a memory in the order of the batch."""
     whole = tiny.finished_run(done.root / f"whole-{name}", done.images, recipe=PLACE_RECIPE)
     assert losses(done.folder(name)) == pytest.approx(losses(whole), abs=20 * ROUNDING)
     ours, theirs = (tiny.newest(run).read(COMPANIONS) for run in (done.folder(name), whole))
     assert int(ours["past.count"]) == int(theirs["past.count"]) == 2 * 12 * STEPS
+    torch.testing.assert_close(ours["past.corners"], theirs["past.corners"])
+    torch.testing.assert_close(ours["past.vectors"], theirs["past.vectors"], atol=1e-4, rtol=0)
 
 
 def test_segmentation_normalises_over_the_images_of_all_processes(done: Done) -> None:
