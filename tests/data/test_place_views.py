@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from unmask.contracts import Size
 from unmask.data.place_views import TwoLooks, projection, seen
+from unmask.data.relighting import blurred
 from unmask.errors import SettingsError
 
 SIZE = Size(24, 24)
@@ -80,6 +82,12 @@ def test_any_channels_and_values(channels: int, dtype: torch.dtype) -> None:
     # other light, but the same ground
     flat = torch.stack([looks[0].float().mean(0).flatten(), plain[0].float().mean(0).flatten()])
     assert float(torch.corrcoef(flat)[0, 1]) > 0.8
+
+
+def test_the_blur_is_torchvisions() -> None:
+    image = torch.rand(3, 11, 14, generator=torch.Generator().manual_seed(0))
+    for deviation in (0.3, 1.2):
+        torch.testing.assert_close(blurred(image, deviation), gaussian_blur(image, [5, 5], [deviation, deviation]))  # fmt: skip
 
 
 def test_settings_out_of_range_are_refused() -> None:

@@ -141,6 +141,23 @@ def test_other_weights_start_without_a_memory() -> None:
     assert before.equal(fresh)
 
 
+def test_looks_of_a_tile_come_closer_than_those_of_others() -> None:
+    model, batch = build(replace(SPEC, memory=0)), batch_of()
+    assert batch.footprints is not None
+    apart = batch._replace(
+        footprints=batch.footprints + 10 * torch.arange(COUNT)[:, None, None, None]
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses: list[float] = []
+    for _ in range(25):
+        loss = model(apart, problems.random(0)).total
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.3 * losses[0]
+
+
 def test_other_views_are_refused_with_those_to_take() -> None:
     with pytest.raises(SettingsError, match="use views:two-looks"):
         SPEC.check_views((Size(8, 8),))

@@ -14,7 +14,7 @@ from unmask.places.field import Field, best_of, field_of, margin_of, peaks_of
 from unmask.places.grid import Grid, grids_of
 from unmask.places.locating import Beliefs
 from unmask.places.looks import View, covered, pieces_of
-from unmask.places.scores import Answer, chance, score
+from unmask.places.scores import Answer, Guess, chance, score
 from unmask.traits import Places
 
 RANDOM = np.random.default_rng(3)
@@ -75,6 +75,21 @@ def test_a_grid_of_one_row_and_one_with_holes() -> None:
     holed = grids_of(Places(made.degrees[kept], made.metres[kept], made.cells[kept]))[0]
     assert holed.rows[1, 1] == -1
     assert sorted(holed.rows[holed.rows >= 0].tolist()) == list(range(15))
+
+
+@pytest.mark.parametrize("turn", [0.0, 37.0])
+@pytest.mark.parametrize("lead", [(1, 1), (2, 1), (1, 0), (0, 1)])
+def test_a_grid_of_tiles_in_one_line(turn: float, lead: tuple[int, int]) -> None:
+    """Where holes leave a diagonal, a row or a column: steps are as those of the whole grid."""
+    made, full = places(9, 9, turn=turn), grid(9, 9, turn)
+    chosen = [9 * row + column for row, column in (np.array(lead) * n for n in range(4))]
+    (found,) = grids_of(Places(*(part[chosen] for part in made)))
+    assert found.leads == pytest.approx(full.leads, abs=0.05)
+    assert (found.bearing - full.bearing + 180) % 360 == pytest.approx(180, abs=0.3)
+    for number in chosen:
+        row, column = made.cells[number].tolist()
+        away = metres_between(np.array(found.degrees(row, column)), made.degrees[number])
+        assert float(away) < 0.05
 
 
 def test_the_field_is_the_mean_of_shifted_scores() -> None:
@@ -196,7 +211,7 @@ def test_scores_against_literal_loops() -> None:
 def test_chance_against_literal_loops_and_draws() -> None:
     tiles = places(8, 8).degrees
     truths = [tiles[9], tiles[30] + 1e-5]
-    found = chance(truths, tiles, 15.0)
+    found = chance([Guess(truth, tiles, 15.0) for truth in truths])
     within = [
         sum(float(metres_between(tile, truth)) <= 25 for tile in tiles) / len(tiles)
         for truth in truths

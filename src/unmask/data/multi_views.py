@@ -236,8 +236,8 @@ AnyPretrainingViews = (
 
 def sizes_of(views: AnyPretrainingViews | AnyViews, size: Size) -> tuple[Size, ...]:
     """Size of every view in pixels; `size` is that of the first."""
-    several = MultiCrop | TwoCrops | TwoLooks
-    return views.sizes(size) if isinstance(views, several) else (size,)
+    is_several = isinstance(views, MultiCrop | TwoCrops | TwoLooks)
+    return views.sizes(size) if is_several else (size,)
 
 
 def check_views_carry(views: AnyPretrainingViews | AnyViews, kind: AnyAnnotations) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,7 +25,7 @@ from unmask.data.relighting import relit
 from unmask.data.relighting import uniform as between
 from unmask.errors import DataError
 from unmask.files import read_json, write_text
-from unmask.geo.distance import metres_between
+from unmask.geo.distance import metres_between, metres_per_degree
 from unmask.places.field import margin_of, peaks_of
 from unmask.places.grid import Grid
 from unmask.places.locating import Beliefs, Near, cells_near, field_for, grid_for, judged
@@ -61,14 +61,24 @@ class Calibration:
     pieces: int
 
 
-def calibrated(opened: OpenedPlaces, tiles: MapTiles, size: Size, beliefs: Beliefs) -> Calibration:
-    """The calibration for pictures of these proportions and beliefs, measured once and kept in the folder."""
+def calibrated(
+    opened: OpenedPlaces,
+    tiles: MapTiles,
+    size: Size,
+    beliefs: Beliefs,
+    radius: float | None = None,
+) -> Calibration:
+    """The calibration for pictures of these proportions and beliefs, measured once and kept in the folder.
+
+    With a radius, of answers within circles of so many metres: fewer places compete there.
+    """
     question = {
         "vectors": state_of(opened.searched.folder.facts(opened.searched.manifest)),
         "proportions": round(size.height / size.width, 2),
         "width": None if beliefs.width is None else float(f"{beliefs.width:.2g}"),
         "heading": beliefs.heading is not None,
         "turns": beliefs.turns,
+        "radius": None if radius is None else float(f"{radius:.2g}"),
     }
     path = opened.searched.folder.root / _FILE
     known: list[dict[str, Any]] = []
@@ -82,7 +92,7 @@ def calibrated(opened: OpenedPlaces, tiles: MapTiles, size: Size, beliefs: Belie
                     k: math.inf if v is None else v for k, v in one["answer"].items()
                 }
                 return Calibration(**answer)
-    result = measured(opened, tiles, size, beliefs)
+    result = measured(opened, tiles, size, beliefs, radius)
     answer = {k: None if v == math.inf else v for k, v in asdict(result).items()}
     with contextlib.suppress(OSError):  # a folder that this user may only read
         write_text(
@@ -96,6 +106,7 @@ def measured(
     tiles: MapTiles,
     size: Size,
     beliefs: Beliefs,
+    radius: float | None = None,
     *,
     seed: int = _SEED,
 ) -> Calibration:
@@ -108,12 +119,13 @@ def measured(
     for _ in counted(range(pieces), pieces, "calibrating on pieces of the map"):
         piece = drawn(tiles, grid, size, beliefs, generator)
         field = field_for(opened, piece.image, piece.beliefs)
-        best = judged(field, 2)
+        within = _circle(opened, field.grid, piece.degrees, radius, generator)
+        best = judged(field, 2, within)
         away = float(metres_between(np.array(best.degrees[0]), piece.degrees))
         margins.append((best.margin, away <= field.grid.metres / 2))
         reach = field.grid.metres + min(piece.beliefs.width or 0.0, 2 * field.grid.metres) / 2
         near = cells_near(opened, field.grid, Near(piece.degrees[1], piece.degrees[0], reach))
-        elsewhere = peaks_of(field, 2, ~near)
+        elsewhere = peaks_of(field, 2, _elsewhere(opened, field.grid, near, radius, generator))
         if len(elsewhere) > 1:
             wrong.append(margin_of(elsewhere))
     right = [margin for margin, is_right in margins if is_right]
@@ -123,6 +135,40 @@ def measured(
         threshold, found = math.inf, 0.0
     false = sum(margin >= threshold for margin in wrong) / max(1, len(wrong))
     return Calibration(threshold, found, len(right) / pieces, false, pieces)
+
+
+Cells = Bool[NDArray[np.bool_], "r c"]
+
+
+def _circle(
+    opened: OpenedPlaces,
+    grid: Grid,
+    degrees: Float[NDArray[np.float64], "2"],
+    radius: float | None,
+    generator: torch.Generator,
+) -> Cells | None:
+    """The cells of a circle that holds a place, anywhere in it; all without a radius."""
+    if radius is None:
+        return None
+    turn = between(generator, 0, 2 * math.pi)
+    away = radius * math.sqrt(between(generator, 0, 1)) * 0.99
+    per_degree = metres_per_degree(degrees[1:])[0]
+    longitude, latitude = degrees + away * np.array([math.sin(turn), math.cos(turn)]) / per_degree
+    cells = cells_near(opened, grid, Near(float(latitude), float(longitude), radius))
+    return cells if cells.any() else None
+
+
+def _elsewhere(
+    opened: OpenedPlaces, grid: Grid, near: Cells, radius: float | None, generator: torch.Generator
+) -> Cells:
+    """Cells away from a place; with a radius, those of a circle around one of them."""
+    away = ~near & (grid.rows >= 0)
+    if radius is None or not away.any():
+        return away
+    there = np.argwhere(away)
+    row, column = there[int(between(generator, 0, len(there) - 1e-6))]
+    longitude, latitude = grid.degrees(int(row), int(column))
+    return away & cells_near(opened, grid, Near(latitude, longitude, radius))
 
 
 def _threshold(wrong: list[float]) -> float:

@@ -1,0 +1,79 @@
+"""Tracks through fields against all tracks that there are, one by one."""
+
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+from places.test_fields import grid
+
+from unmask.places.field import Field, Peak
+from unmask.places.locating import Located
+from unmask.places.looks import View
+from unmask.places.track import on_track, reached, smoothed
+
+VIEW = View(60.0, 0.0)
+
+
+def fields_of(count: int, rows: int, columns: int, seed: int, holes: bool = True) -> list[Field]:
+    random = np.random.default_rng(seed)
+    made = grid(rows, columns)
+    fields = []
+    hole = random.random((rows, columns)) < (0.15 if holes else 0)
+    for _ in range(count):
+        scores = random.normal(0, 1, (rows, columns)).astype(np.float32)
+        fields.append(Field(made, np.where(hole, -np.inf, scores).astype(np.float32), VIEW))
+    return fields
+
+
+@pytest.mark.parametrize("metres", [3.0, 10.5, 14.5, 23.0])
+def test_each_cell_has_the_mean_of_the_best_track_through_it(metres: float) -> None:
+    """Cells are 10 m apart: a step stays, goes to a neighbour, to a diagonal one, or farther."""
+    fields = fields_of(4, 3, 4, int(metres))
+    cells = list(product(range(3), range(4)))
+    down, across = fields[0].grid.steps[1], fields[0].grid.steps[0]
+    expected = [np.full((3, 4), -np.inf) for _ in fields]
+    for track in product(cells, repeat=4):
+        steps = pairwise(track)
+        if any(np.hypot((a[0] - b[0]) * down, (a[1] - b[1]) * across) > metres for a, b in steps):
+            continue
+        mean = sum(float(f.scores[cell]) for f, cell in zip(fields, track, strict=True)) / 4
+        for one, cell in zip(expected, track, strict=True):
+            one[cell] = max(one[cell], mean)
+    for found, one in zip(smoothed(fields, metres), expected, strict=True):
+        np.testing.assert_allclose(found.scores, one, atol=1e-5)
+
+
+@pytest.mark.parametrize("metres", [0.5, 10.5, 31.0, 500.0])
+def test_the_highest_score_within_reach(metres: float) -> None:
+    (field,) = fields_of(1, 9, 13, 7)
+    across, down = field.grid.steps
+    found = reached(field.scores, field.grid, metres)
+    rows, columns = np.indices((9, 13))
+    for row, column in product(range(9), range(13)):
+        near = np.hypot((rows - row) * down, (columns - column) * across) <= metres
+        assert found[row, column] == field.scores[near].max()
+
+
+def test_a_track_corrects_a_picture_that_looks_like_another_place() -> None:
+    fields = fields_of(5, 12, 12, 3, holes=False)
+    for number, field in enumerate(fields):
+        field.scores[:] *= 0.1
+        field.scores[4, 2 + number] = 1.0
+    fields[2].scores[4, 4] = 0.5
+    fields[2].scores[11, 11] = 1.0  # alone, this would be the answer
+    found = [np.unravel_index(int(one.scores.argmax()), (12, 12)) for one in smoothed(fields, 11.0)]
+    assert [tuple(map(int, cell)) for cell in found] == [(4, 2 + number) for number in range(5)]
+
+
+def test_a_track_is_a_fix_if_most_that_are_a_fix_alone_lie_on_it() -> None:
+    (field,) = fields_of(1, 6, 6, 0, holes=False)
+
+    def at(row: int, column: int) -> Located:
+        return Located(field, [Peak(row, column, 1.0)], 0.1)
+
+    track = [at(1, 1), at(1, 2), at(1, 3)]
+    assert on_track([(at(1, 1), True), (at(5, 5), False), (at(1, 3), True)], track) is True
+    assert on_track([(at(1, 1), True), (at(5, 5), True), (at(5, 0), True)], track) is False
+    assert on_track([(at(1, 1), True), (at(5, 5), True), (at(1, 3), False)], track) is False
+    assert on_track([(at(1, 1), False)] * 3, track) is False
+    assert on_track([(at(1, 1), None)] * 3, track) is None
