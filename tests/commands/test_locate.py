@@ -382,7 +382,7 @@ def test_queries_of_two_sizes_have_the_chance_of_their_own_tiles(
     assert said.status == 0, said.err
     result = json.loads(Path("s.json").read_text())
     assert result["tile_metres"] == [24.0, 48.0]
-    assert "tiles of 24 and 48 m" in said.out
+    assert "tiles of 24, 48 m" in said.out
     table = pq.read_table("places").to_pylist()
     truth, shares = np.array(degrees(10, 20)), []
     for metres in (24.0, 48.0):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from unmask.contracts import Size
 from unmask.geo.distance import metres_between, metres_per_degree
 from unmask.places.controls import raw_vectors
-from unmask.places.field import Field, best_of, field_of, margin_of, peaks_of
+from unmask.places.field import Field, best_of, fields_of, margin_of, peaks_of
 from unmask.places.grid import Grid, grids_of
 from unmask.places.locating import Beliefs
 from unmask.places.looks import View, covered, pieces_of
@@ -109,7 +109,7 @@ def test_the_field_is_the_mean_of_shifted_scores() -> None:
                 if 0 <= r < 5 and 0 <= c < 7 and here.rows[r, c] >= 0:
                     total += float(matrix[here.rows[r, c]] @ vector)
             expected[row, column] = total / 3
-    assert np.allclose(field_of(vectors, shifts, matrix, here), expected, atol=1e-6)
+    assert np.allclose(fields_of([vectors], [shifts], matrix, here)[0], expected, atol=1e-6)
 
 
 def test_peaks_are_apart_and_the_margin_is_between_the_first_two() -> None:
@@ -152,7 +152,7 @@ def photograph(heading: float, width: float, size: Size) -> torch.Tensor:
 @pytest.mark.parametrize(("heading", "turn"), [(0.0, 0.0), (90.0, 0.0), (152.0, 0.0), (30.0, 37.0)])
 def test_pieces_of_a_photograph_are_upright_in_the_map(heading: float, turn: float) -> None:
     here, size = grid(9, 9, turn=turn), Size(150, 240)
-    pieces = pieces_of(photograph(heading, 60, size), View(60, heading), here, 16)
+    (pieces,) = pieces_of(photograph(heading, 60, size), [View(60, heading)], here, 16)
     assert pieces.shifts[0] == (0, 0)
     assert len(pieces.shifts) > 1
     a = math.radians(here.bearing)

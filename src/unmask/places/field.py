@@ -33,24 +33,34 @@ class Peak(NamedTuple):
     score: float
 
 
-def field_of(
-    vectors: Float[Tensor, "k d"],
-    shifts: Sequence[tuple[int, int]],
+def fields_of(
+    vectors: Sequence[Float[Tensor, "_ d"]],
+    shifts: Sequence[Sequence[tuple[int, int]]],
     matrix: Float[Tensor, "n d"],
     grid: Grid,
-) -> Scores:
-    """The mean over pieces of their scores, each moved by its shift.
+) -> list[Scores]:
+    """For each view, the mean over its pieces of their scores, each moved by its shift.
 
     A piece that would lie beyond the map, or on a hole, counts as 0, which is the score of vectors that have nothing in common.
     """
     there = grid.rows >= 0
-    scores = (matrix[torch.from_numpy(grid.rows[there])] @ vectors.T).numpy()  # [tiles k]
-    total = np.zeros(grid.rows.shape, np.float32)
-    for number, (down, across) in enumerate(shifts):
-        one = np.zeros(grid.rows.shape, np.float32)
-        one[there] = scores[:, number]
-        total += _moved(one, down, across)
-    return np.where(there, total / len(shifts), -np.inf).astype(np.float32)
+    rows = grid.rows[there]
+    is_all = len(rows) == len(matrix) and bool((rows == np.arange(len(rows))).all())
+    tiles = matrix if is_all else matrix[torch.from_numpy(rows)]
+    scores = (
+        torch.cat(list(vectors)) @ tiles.T
+    ).numpy()  # [pieces tiles], one product for all views
+    found: list[Scores] = []
+    first = 0
+    for own in shifts:
+        total = np.zeros(grid.rows.shape, np.float32)
+        for number, (down, across) in enumerate(own, first):
+            one = np.zeros(grid.rows.shape, np.float32)
+            one[there] = scores[number]
+            total += _moved(one, down, across)
+        first += len(own)
+        found.append(np.where(there, total / len(own), -np.inf).astype(np.float32))
+    return found
 
 
 def _moved(scores: Scores, down: int, across: int) -> Scores:
