@@ -152,7 +152,8 @@ def searching() -> dict[str, Any]:
         "directions": TURNS,
         "sizes": 3,
         "pieces": passed[0],
-        "seconds": best, "cpu_seconds": cpu,
+        "seconds": best,
+        "cpu_seconds": cpu,
     }
 
 

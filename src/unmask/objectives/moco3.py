@@ -35,6 +35,7 @@ class MoCo3:
     """Images that a step needs at least: the other one is a negative."""
 
     compared: ClassVar[Literal["class", "patches"]] = "class"
+    """Views are compared by their class tokens."""
 
     hidden_dim: int = 4096
     """Width of the hidden layers of projector and predictor."""

@@ -38,6 +38,7 @@ class Place:
     """Images that a step needs at least: the other one is a negative."""
 
     compared: ClassVar[Literal["class", "patches"]] = "patches"
+    """Looks are compared by the mean of their patch tokens."""
 
     temperature: float = 0.1
     """Softmax temperature of the similarities."""

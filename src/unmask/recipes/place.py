@@ -27,6 +27,6 @@ PLACE_S16 = replace(PLACE_TI16, encoder=VIT_S16)
 
 _SOURCE = "ours, after Game4Loc and MoCo v3"
 NAMED = {
-    "place-ti16": Named(PLACE_TI16, _SOURCE, "see studies/places.md"),
+    "place-ti16": Named(PLACE_TI16, _SOURCE, "not measured"),
     "place-s16": Named(PLACE_S16, _SOURCE, "not measured"),
 }
