@@ -7,8 +7,6 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import tyro
-from jaxtyping import Shaped
-from torch import Tensor
 
 from unmask.console.arguments import parse
 from unmask.console.bars import progress_on
@@ -117,20 +115,16 @@ class Arguments:
 
 
 class Query(NamedTuple):
-    """A picture and what is believed of it."""
+    """What is believed of a picture; its pixels are not kept, since a flight has hundreds."""
 
     name: str
-    image: Shaped[Tensor, "c h w"]
+    size: Size
+    """In pixels."""
     beliefs: Beliefs
     source: str
     """Where its ground size comes from."""
     near: Near | None
     """Where it was taken at most, if something is known."""
-
-    @property
-    def size(self) -> Size:
-        """In pixels."""
-        return Size(*self.image.shape[-2:])
 
 
 class Asked(NamedTuple):
@@ -172,11 +166,12 @@ def main(arguments: list[str]) -> int:
         said: set[Any] = set()
         asked: list[Asked] = []
         for name in args.images:
-            query = _query(args, opened, name, near)
+            image = opened.model.read(name)
+            query = _query(args, name, Size(*image.shape[-2:]), near)
             calibration = _calibration(opened, tiles, query)
             if not args.json:
                 _say_once(said, opened, query, calibration, tiles)
-            asked.append(Asked(query, field_for(opened, query.image, query.beliefs), calibration))
+            asked.append(Asked(query, field_for(opened, image, query.beliefs), calibration))
         answers = [_judged(opened, one, one.field, args.k) for one in asked]
         if args.sequence is not None:
             answers = _on_track(opened, asked, answers, args.sequence, args.k)
@@ -194,14 +189,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _query(args: Arguments, opened: OpenedPlaces, name: str, near: Near | None) -> Query:
-    image = opened.model.read(name)
-    size = Size(*image.shape[-2:])
+def _query(args: Arguments, name: str, size: Size, near: Near | None) -> Query:
     known = Known(args.ground_size, args.height, args.fov)
     width, source = width_of(Path(name), size, known)
     if args.prior_from_exif is not None:
         near = near_gps(Path(name), args.prior_from_exif)
-    return Query(name, image, Beliefs(width, args.heading, args.turns), source, near)
+    return Query(name, size, Beliefs(width, args.heading, args.turns), source, near)
 
 
 def _calibration(opened: OpenedPlaces, tiles: MapTiles | str, query: Query) -> Calibration | None:
