@@ -86,3 +86,14 @@ def test_pieces_that_touch_do_not_overlap() -> None:
         [True, True, True, True],
         [False, False, True, True],
     ]
+
+
+def test_far_from_the_origin_and_under_autocast_nothing_is_lost() -> None:
+    """16 bits do not tell 20,000 from 20,050."""
+    first, second = 60 * quads(12, 0, 2.0), 60 * quads(12, 1, 2.0)
+    for away in (0.0, 20_000.0):
+        with torch.autocast("cpu", torch.bfloat16):
+            common, share = overlapping(first + away, second + away), shared(first + away, second + away)  # fmt: skip
+        assert torch.equal(common, overlapping(first, second))
+        assert 0 < common.sum() < common.numel()
+        torch.testing.assert_close(share, shared(first, second), atol=0.005, rtol=0)

@@ -163,3 +163,17 @@ def test_other_views_are_refused_with_those_to_take() -> None:
         SPEC.check_views((Size(8, 8),))
     with pytest.raises(SettingsError, match="temperature"):
         Place(temperature=0.0)
+
+
+def test_similarities_and_ground_do_not_depend_on_precision() -> None:
+    """In bfloat16 only the encoder computes: from its tokens on, all is as in 32 bits, also far from the map's corner."""
+    model, batch = build(), batch_of()
+    assert batch.footprints is not None
+    far = batch._replace(footprints=200 * batch.footprints + 20_000)
+    tokens = model.encoder.encode(torch.cat(batch.views))
+    model.encoder.encode = lambda images: tokens  # type: ignore[method-assign,assignment]
+    expected = model(batch, problems.random(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(far, problems.random(0))
+    torch.testing.assert_close(loss.total, expected.total, atol=1e-4, rtol=0)
+    torch.testing.assert_close(loss.parts["overlap"], expected.parts["overlap"], atol=2e-3, rtol=0)  # fmt: skip

@@ -137,6 +137,11 @@ class PlaceContrast(nn.Module):
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """The symmetric loss, and how much ground the looks of a pair share."""
         tokens = self.encoder.encode(torch.cat(batch.views)).patches.mean(1)
+        # similarities are divided by a small temperature, so they must not depend on precision
+        with torch.autocast(tokens.device.type, enabled=False):
+            return self._compared(tokens.float(), batch)
+
+    def _compared(self, tokens: Float[Tensor, "views_b d"], batch: Batch) -> Loss:
         vectors = F.normalize(self.center(tokens), dim=1)
         corners = _corners(batch).transpose(0, 1).flatten(0, 1)  # [views x b 4 2], as the vectors
         own = [
