@@ -5,11 +5,12 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 from places.test_fields import grid
+from scipy import stats
 
 from unmask.places.field import Field, Peak
 from unmask.places.locating import Located
 from unmask.places.looks import View
-from unmask.places.track import on_track, reached, smoothed
+from unmask.places.track import chance_of, on_track, reached, smoothed
 
 VIEW = View(60.0, 0.0)
 
@@ -65,15 +66,45 @@ def test_a_track_corrects_a_picture_that_looks_like_another_place() -> None:
     assert [tuple(map(int, cell)) for cell in found] == [(4, 2 + number) for number in range(5)]
 
 
-def test_a_track_is_a_fix_if_most_that_are_a_fix_alone_lie_on_it() -> None:
+def at(row: int, column: int) -> Located:
     (field,) = fields_of(1, 6, 6, 0, holes=False)
+    return Located(field, [Peak(row, column, 1.0)], 0.1)
 
-    def at(row: int, column: int) -> Located:
-        return Located(field, [Peak(row, column, 1.0)], 0.1)
 
-    track = [at(1, 1), at(1, 2), at(1, 3)]
-    assert on_track([(at(1, 1), True), (at(5, 5), False), (at(1, 3), True)], track) is True
-    assert on_track([(at(1, 1), True), (at(5, 5), True), (at(5, 0), True)], track) is False
-    assert on_track([(at(1, 1), True), (at(5, 5), True), (at(1, 3), False)], track) is False
-    assert on_track([(at(1, 1), False)] * 3, track) is False
-    assert on_track([(at(1, 1), None)] * 3, track) is None
+TRACK = [at(1, 1), at(1, 2), at(1, 3), at(1, 4)]
+
+
+@pytest.mark.parametrize(
+    ("alone", "expected"),
+    [
+        # two agree, which false fixes hardly ever do; one is elsewhere, one has no margin but the same place
+        (
+            [(at(1, 1), True), (at(5, 5), False), (at(1, 3), True), (at(1, 4), False)],
+            [True, False, True, True],
+        ),
+        # most of the fixes are elsewhere
+        ([(at(1, 1), True), (at(5, 5), True), (at(5, 0), True), (at(1, 4), True)], [False] * 4),
+        # one fix, which may be a false one
+        ([(at(1, 1), True), (at(1, 2), False), (at(1, 3), False), (at(1, 4), False)], [False] * 4),
+        ([(at(1, 1), False)] * 4, [False] * 4),
+        ([(at(1, 1), None)] * 4, [None] * 4),
+    ],
+)
+def test_what_is_a_fix_on_a_track(
+    alone: list[tuple[Located, bool | None]], expected: list[bool | None]
+) -> None:
+    assert on_track(alone, TRACK) == expected
+
+
+def test_a_long_flight_needs_more_than_a_few_false_fixes() -> None:
+    """Of 50 pictures, 4 false fixes are not surprising at a rate of 4 %; 6 on one track are."""
+    for fixes, believed in ((2, False), (4, False), (6, True)):
+        alone = [(at(1, 1), number < fixes) for number in range(50)]
+        assert on_track(alone, [at(1, 1)] * 50) == [believed] * 50
+
+
+def test_the_chance_of_several_false_fixes_is_that_of_the_binomial_distribution() -> None:
+    for least, count, share in ((0, 4, 0.04), (2, 9, 0.04), (5, 60, 0.1), (7, 7, 0.3)):
+        assert chance_of(least, count, share) == pytest.approx(
+            float(stats.binom.sf(least - 1, count, share)), rel=1e-9
+        )

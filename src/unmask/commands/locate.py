@@ -234,7 +234,7 @@ def _on_track(
 ) -> list[Answer]:
     """The answers of the best track through all pictures.
 
-    The threshold is of single pictures, so a track is a fix if most of the pictures that are a fix alone lie on it.
+    The threshold is of single pictures, so what is a fix on a track follows from those (`on_track`).
     """
     if len({id(one.field.grid) for one in asked}) > 1:
         raise SettingsError(
@@ -254,8 +254,8 @@ def _on_track(
             f"no track with steps of up to {metres:g} m goes through all pictures; take a larger --sequence, or another prior"
         )
     answers = [_judged(opened, one, field, count) for one, field in zip(asked, smooth, strict=True)]
-    fix = on_track([(a.located, a.fix) for a in alone], [answer.located for answer in answers])
-    return [answer._replace(fix=fix) for answer in answers]
+    fixes = on_track([(a.located, a.fix) for a in alone], [answer.located for answer in answers])
+    return [answer._replace(fix=fix) for answer, fix in zip(answers, fixes, strict=True)]
 
 
 def _say(result: dict[str, Any]) -> None:

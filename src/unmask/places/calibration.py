@@ -37,8 +37,8 @@ from unmask.vectors.folder import state_of
 PIECES = 64
 """Pieces of the map that a threshold is measured on."""
 
-_REFUSED = 0.96
-"""Share of wrong answers that must stay below the threshold."""
+FALSE_RATE = 0.04
+"""Share of wrong answers that may reach the threshold."""
 
 _LEAST_FOUND = 0.1  # below it, no margin tells right answers from wrong ones
 _FILE = "_calibration.json"
@@ -175,7 +175,7 @@ def _threshold(wrong: list[float]) -> float:
     """Just above the margin that a share of the wrong answers does not reach; infinite if there are too few of them."""
     if len(wrong) < PIECES // 2:
         return math.inf
-    place = min(len(wrong), math.ceil(_REFUSED * (len(wrong) + 1))) - 1
+    place = min(len(wrong), math.ceil((1 - FALSE_RATE) * (len(wrong) + 1))) - 1
     return math.nextafter(sorted(wrong)[place], math.inf)
 
 

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from unmask.geo.distance import metres_between
+from unmask.places.calibration import FALSE_RATE
 from unmask.places.field import Field, Scores
 from unmask.places.grid import Grid
 from unmask.places.locating import Located
+
+_LEAST_AGREED = 2  # fixes on a track; a single one is no more than that picture's own verdict
 
 
 def smoothed(fields: Sequence[Field], metres: float) -> list[Field]:
@@ -34,17 +37,33 @@ def smoothed(fields: Sequence[Field], metres: float) -> list[Field]:
     ]
 
 
-def on_track(alone: Sequence[tuple[Located, bool | None]], track: Sequence[Located]) -> bool | None:
-    """Whether most of the pictures that are a fix alone lie on a track, within half a tile; None if nothing was calibrated."""
+def on_track(
+    alone: Sequence[tuple[Located, bool | None]], track: Sequence[Located]
+) -> list[bool | None]:
+    """For each picture, whether its place on a track is a fix; None if nothing was calibrated.
+
+    A track is believed if most of the pictures that are a fix alone lie on it, within half a tile, and these are more than false fixes
+    alone would make likely. On it, the pictures whose own best place is there are fixes; others may be of another place.
+    """
     if all(fix is None for _, fix in alone):
-        return None
-    agreed = [
+        return [None] * len(alone)
+    agrees = [
         float(metres_between(np.array(one.degrees[0]), np.array(there.degrees[0])))
         <= there.field.grid.metres / 2
-        for (one, fix), there in zip(alone, track, strict=True)
-        if fix
+        for (one, _), there in zip(alone, track, strict=True)
     ]
-    return sum(agreed) > len(agreed) / 2
+    fixes = [agreeing for (_, fix), agreeing in zip(alone, agrees, strict=True) if fix]
+    agreed = sum(fixes)
+    believed = agreed >= _LEAST_AGREED and agreed > len(fixes) / 2
+    believed &= chance_of(agreed, len(alone), FALSE_RATE) <= FALSE_RATE
+    return [believed and agreeing for agreeing in agrees]
+
+
+def chance_of(least: int, count: int, share: float) -> float:
+    """The probability of at least so many of `count` independent events that each have this probability (binomial distribution)."""
+    return sum(
+        math.comb(count, n) * share**n * (1 - share) ** (count - n) for n in range(least, count + 1)
+    )
 
 
 def reached(scores: Scores, grid: Grid, metres: float) -> Scores:
