@@ -28,14 +28,15 @@ def fields_of(count: int, rows: int, columns: int, seed: int, holes: bool = True
 
 @pytest.mark.parametrize("metres", [3.0, 10.5, 14.5, 23.0])
 def test_each_cell_has_the_mean_of_the_best_track_through_it(metres: float) -> None:
-    """Cells are 10 m apart: a step stays, goes to a neighbour, to a diagonal one, or farther."""
+    """Cells are 10 m apart: a step of up to 3 m goes to a diagonal one too, since pictures lie anywhere in their cells."""
     fields = fields_of(4, 3, 4, int(metres))
     cells = list(product(range(3), range(4)))
     down, across = fields[0].grid.steps[1], fields[0].grid.steps[0]
+    reach = metres + np.hypot(down, across)
     expected = [np.full((3, 4), -np.inf) for _ in fields]
     for track in product(cells, repeat=4):
         steps = pairwise(track)
-        if any(np.hypot((a[0] - b[0]) * down, (a[1] - b[1]) * across) > metres for a, b in steps):
+        if any(np.hypot((a[0] - b[0]) * down, (a[1] - b[1]) * across) > reach for a, b in steps):
             continue
         mean = sum(float(f.scores[cell]) for f, cell in zip(fields, track, strict=True)) / 4
         for one, cell in zip(expected, track, strict=True):
@@ -64,6 +65,16 @@ def test_a_track_corrects_a_picture_that_looks_like_another_place() -> None:
     fields[2].scores[11, 11] = 1.0  # alone, this would be the answer
     found = [np.unravel_index(int(one.scores.argmax()), (12, 12)) for one in smoothed(fields, 11.0)]
     assert [tuple(map(int, cell)) for cell in found] == [(4, 2 + number) for number in range(5)]
+
+
+def test_steps_shorter_than_a_cell_follow_a_slow_flight() -> None:
+    """Pictures 2.5 m apart over cells of 10 m."""
+    fields = fields_of(20, 8, 8, 4, holes=False)
+    for number, field in enumerate(fields):
+        field.scores[:] *= 0.1
+        field.scores[3, 1 + number // 4] = 1.0
+    found = [np.unravel_index(int(one.scores.argmax()), (8, 8)) for one in smoothed(fields, 2.5)]
+    assert [tuple(map(int, cell)) for cell in found] == [(3, 1 + n // 4) for n in range(20)]
 
 
 def at(row: int, column: int) -> Located:

@@ -21,9 +21,11 @@ def smoothed(fields: Sequence[Field], metres: float) -> list[Field]:
 
     Args:
         fields: of one grid, in order of flight.
-        metres: the longest step from a picture to the next.
+        metres: the longest step from a picture to the next; cells may be that and a diagonal of a cell apart.
     """
     grid = fields[0].grid
+    # pictures lie anywhere in their cells, so the middles of these may be a diagonal farther apart
+    metres += math.hypot(*grid.steps)
     before = [fields[0].scores]
     for field in fields[1:]:
         before.append(field.scores + reached(before[-1], grid, metres))
