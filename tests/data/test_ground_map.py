@@ -366,6 +366,26 @@ def test_pictures_with_their_middles(tmp_path: Path) -> None:
             opened(root)
 
 
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_pictures_with_their_middles_are_turned_as_exif_says(
+    orientation: int, tmp_path: Path
+) -> None:
+    """As drones and phones write them: the map is that of the same pictures stored upright."""
+    plain, turned = (scenes.write_centres(tmp_path / name) for name in ("plain", "turned"))
+    back = {3: 2, 6: 1, 8: 3}[orientation]
+    for root in (plain, turned):
+        for file in root.glob("*.png"):
+            shown = np.array(Image.open(file))[20:100]  # no square
+            if root == plain:
+                Image.fromarray(shown).save(file)
+                continue
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            Image.fromarray(np.rot90(shown, back)).save(file, exif=exif)
+    maps = [opened(root, tile_metres=(20.0,)) for root in (plain, turned)]
+    assert np.array_equal(whole(maps[0]), whole(maps[1]))
+
+
 def test_batches_of_a_map_say_what_looks_show(tmp_path: Path) -> None:
     """In pixels of the map, within the tile; neighbours overlap, tiles far apart do not."""
     tiles = opened(

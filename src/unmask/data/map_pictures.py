@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Shaped
 from numpy.typing import NDArray
 
 from unmask.contracts import Size
-from unmask.data.decode import read_header
+from unmask.data.decode import read_header, stored_as
 from unmask.data.map_facts import hash_of_files, kept_cells
 from unmask.data.map_rasters import Pixels, Recent, Window, cells_of_bands, decoded
 from unmask.data.place_table import COLUMNS, PlaceTable
@@ -23,6 +23,7 @@ from unmask.spec import digest
 _USUAL_NAMES = ("centres.csv", "centers.csv")
 _NEEDED = ("file", "latitude", "longitude", "ground size")
 _FARTHEST = 300_000  # pixels a side
+_LYING = (5, 6, 7, 8)  # orientations in EXIF whose stored sides are swapped
 
 
 class _Placed(NamedTuple):
@@ -113,8 +114,11 @@ def placed_pictures(file: Path) -> tuple["PlacedRaster", Georeference, tuple[str
 
 
 def _size_of(path: Path, where: str) -> Size:
+    """As it is shown: EXIF may turn the stored picture."""
     try:
-        return read_header(path).size
+        read_header(path)
+        (height, width), orientation = stored_as(path)
+        return Size(width, height) if orientation in _LYING else Size(height, width)
     except (OSError, DataError) as error:
         raise DataError(f"{where}: {path.name} cannot be read ({first_line(error)})") from None
 
