@@ -116,7 +116,7 @@ def test_peaks_are_apart_and_the_margin_is_between_the_first_two() -> None:
     scores = RANDOM.uniform(0, 0.5, (12, 12)).astype(np.float32)
     scores[3, 4], scores[3, 5], scores[9, 9] = 1.0, 0.95, 0.8
     scores[0, 0] = -np.inf
-    field = Field(grid(12, 12), scores, View(100, 0))
+    field = Field(grid(12, 12), scores, [View(100, 0)], np.zeros((12, 12), np.int16))
     first, second, third = peaks_of(field, 3)
     assert (round(first.row), round(first.column), first.score) == (3, 4, 1.0)
     assert first.column > 4  # towards the higher neighbour
@@ -128,8 +128,24 @@ def test_peaks_are_apart_and_the_margin_is_between_the_first_two() -> None:
     allowed[9, 9] = True
     assert [peak.score for peak in peaks_of(field, 3, allowed)] == [np.float32(0.8)]
     assert margin_of(peaks_of(field, 3, allowed)) == 0
-    other = Field(field.grid, np.zeros((12, 12), np.float32), View(50, 90))
-    assert best_of([other, field]).view == View(100, 0)
+
+
+def test_each_place_has_the_view_that_fits_best_there() -> None:
+    """Not that of the highest cell of the map, which a prior may exclude."""
+    views = [View(50, 90), View(100, 0), View(70, 10)]
+    scores = [RANDOM.normal(0, 1, (6, 7)).astype(np.float32) for _ in views]
+    for one in scores:
+        one[2, 3] = -np.inf  # a hole
+    field = best_of(grid(6, 7), views, scores)
+    for row in range(6):
+        for column in range(7):
+            here = [float(one[row, column]) for one in scores]
+            assert field.scores[row, column] == max(here)
+            if (row, column) != (2, 3):
+                allowed = np.zeros((6, 7), bool)
+                allowed[row, column] = True
+                (peak,) = peaks_of(field, 2, allowed)
+                assert peak.view == views[int(np.argmax(here))]
 
 
 def ground(east: torch.Tensor, north: torch.Tensor) -> torch.Tensor:

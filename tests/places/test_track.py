@@ -22,7 +22,8 @@ def fields_of(count: int, rows: int, columns: int, seed: int, holes: bool = True
     hole = random.random((rows, columns)) < (0.15 if holes else 0)
     for _ in range(count):
         scores = random.normal(0, 1, (rows, columns)).astype(np.float32)
-        fields.append(Field(made, np.where(hole, -np.inf, scores).astype(np.float32), VIEW))
+        scores = np.where(hole, -np.inf, scores).astype(np.float32)
+        fields.append(Field(made, scores, [VIEW], np.zeros(scores.shape, np.int16)))
     return fields
 
 
@@ -79,7 +80,7 @@ def test_steps_shorter_than_a_cell_follow_a_slow_flight() -> None:
 
 def at(row: int, column: int) -> Located:
     (field,) = fields_of(1, 6, 6, 0, holes=False)
-    return Located(field, [Peak(row, column, 1.0)], 0.1)
+    return Located(field, [Peak(row, column, 1.0, VIEW)], 0.1)
 
 
 TRACK = [at(1, 1), at(1, 2), at(1, 3), at(1, 4)]

@@ -148,8 +148,8 @@ def as_json(name: str, located: Located, fix: bool | None, wanted: int) -> dict[
         "image": name,
         "fix": fix,
         "margin": round(located.margin, 6),
-        "ground_size": round(located.field.view.width, 2),
-        "heading": round(located.field.view.heading, 2),
+        "ground_size": round(located.peaks[0].view.width, 2),
+        "heading": round(located.peaks[0].view.heading, 2),
         "tile_metres": located.field.grid.metres,
         "places": [
             {

@@ -109,8 +109,7 @@ def field_for(opened: OpenedPlaces, image: Shaped[Tensor, "c h w"], beliefs: Bel
                 without_look.append(F.normalize(parts[number] - look, dim=1))
     shifts = [pieces[number].shifts for number in believed]
     scores = fields_of(without_look, shifts, opened.matrix, grid)
-    fields = [Field(grid, one, views[number]) for number, one in zip(believed, scores, strict=True)]
-    return best_of(fields)
+    return best_of(grid, [views[number] for number in believed], scores)
 
 
 def judged(

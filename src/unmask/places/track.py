@@ -34,7 +34,7 @@ def smoothed(fields: Sequence[Field], metres: float) -> list[Field]:
         after.append(reached(field.scores + after[-1], grid, metres))
     count = np.float32(len(fields))
     return [
-        Field(grid, (first + last) / count, field.view)
+        field._replace(scores=(first + last) / count)
         for field, first, last in zip(fields, before, reversed(after), strict=True)
     ]
 
