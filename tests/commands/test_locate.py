@@ -347,7 +347,29 @@ def test_a_sequence_is_smoothed_over_its_track(
     assert away(track[2], 0, 0) < 36
     for number in (0, 1, 3, 4):
         assert away(track[number], *at[number]) < 30
-    assert {one["fix"] for one in track} <= {True, False}
+    assert track[2]["fix"] is False  # it was put there by its neighbours alone
+
+
+def test_photographs_of_a_map_that_was_learned_are_no_queries(
+    unmask: Unmask, tmp_path: Path
+) -> None:
+    """Whatever their paths are spelled like; a photograph that is no part of the map is one."""
+    root = scenes.write_centres(tmp_path / "flight", metres=90.0, pixels=130)
+    recipe = f"{tiny.__file__}:RECIPE"
+    quick = ("--recipe", recipe, "--epochs", 1, "--threads", 1, "--workers", 0, "--out", "run")
+    assert unmask("pretrain", root, *quick, "--tile-metres", 36).status == 0
+    cut = ["--tile-metres", "36", "--out", "places", "--threads", "1"]
+    assert unmask("embed", "run", root, *cut).status == 0
+    piece(tmp_path, 0, 0, "new.png")
+    longitude, latitude = degrees(0, 0)
+    for name, status in (("flight/../flight/000.png", 1), ("new.png", 0)):
+        row = f"{name},{latitude},{longitude},0,60"
+        (tmp_path / "q.csv").write_text(f"file_name,latitude,longitude,heading,ground_size\n{row}\n")
+        words = ("--queries", tmp_path / "q.csv", "--control", "none", "--threads", 1)
+        said = unmask("evaluate", "places", *words, "--out", "s.json")
+        assert said.status == status, said.err
+        assert ("has learned from 1 of the queries" in said.err) == bool(status)
+        assert ("has learned from this map" in said.out) != bool(status)
 
 
 def test_flags_that_change_nothing_are_refused(

@@ -16,6 +16,7 @@ from unmask.console.place_queries import PlaceQueries, PlaceQuery, read_queries
 from unmask.contracts import Size
 from unmask.data import GroundMap
 from unmask.data.ground_map import MapTiles
+from unmask.data.map_files import pictures_of_map
 from unmask.errors import DataError, SettingsError, listed
 from unmask.files import write_text
 from unmask.geo.distance import metres_between
@@ -145,10 +146,14 @@ def _refuse_learned(opened: OpenedPlaces, queries: PlaceQueries) -> None:
     """Raises SettingsError if the encoder has learned from a query."""
     data = opened.model.run.data if opened.model.run else None
     place = getattr(data, "path", None)
-    if place is None or isinstance(data, GroundMap):
+    if place is None:
         return
-    root = Path(place).expanduser().resolve()
-    learned = [one.path for one in queries.rows if root in one.path.resolve().parents]
+    if isinstance(data, GroundMap):
+        shown = {path.resolve() for path in pictures_of_map(Path(place).expanduser())}
+        learned = [one.path for one in queries.rows if one.path.resolve() in shown]
+    else:
+        root = Path(place).expanduser().resolve()
+        learned = [one.path for one in queries.rows if root in one.path.resolve().parents]
     if learned:
         raise SettingsError(
             f"the encoder has learned from {len(learned):,} of the queries, such as {learned[0]} (it was trained on {place}), so "
@@ -158,7 +163,10 @@ def _refuse_learned(opened: OpenedPlaces, queries: PlaceQueries) -> None:
 
 def _learned_map(opened: OpenedPlaces) -> bool:
     data = opened.model.run.data if opened.model.run else None
-    return isinstance(data, GroundMap) and data.path == opened.source.path
+    if not isinstance(data, GroundMap):
+        return False
+    learned, embedded = (Path(one.path).expanduser().resolve() for one in (data, opened.source))
+    return learned == embedded
 
 
 def _say(

@@ -14,6 +14,7 @@ from unmask.data.map_pictures import any_centres_file, centres_file, placed_pict
 from unmask.data.map_rasters import PictureRaster, Raster
 from unmask.data.map_tiff import TiffRaster
 from unmask.data.picture_formats import IMAGE_ENDINGS
+from unmask.data.place_table import PlaceTable
 from unmask.data.web_tile_files import (
     PMTILES,
     TileFile,
@@ -74,7 +75,7 @@ def open_map(
         DataError: if it is damaged, or nothing says where it lies.
         ResourceError: if a package is missing.
     """
-    centres = centres_file(path) or any_centres_file(path) if path.is_dir() else None
+    centres = centres_of(path)
     if centres is not None:
         if corners or crs:
             raise DataError(
@@ -99,6 +100,23 @@ def open_map(
     except DataError as error:
         raise DataError(f"the map {path} cannot be placed: {error}") from None
     return OpenedMap(raster, georeference)
+
+
+def pictures_of_map(path: Path) -> list[Path]:
+    """The photographs that a map is made of: those of its CSV file, none of other kinds of maps, or if the map is gone."""
+    centres = centres_of(path)
+    if centres is None:
+        return []
+    table, pictures = PlaceTable(centres), list[Path]()
+    for row in range(len(table)):
+        with suppress(DataError):  # gone since
+            pictures.append(table.picture(row))
+    return pictures
+
+
+def centres_of(path: Path) -> Path | None:
+    """The CSV file with the places of the pictures of a folder that is a map of such."""
+    return centres_file(path) or any_centres_file(path) if path.is_dir() else None
 
 
 def _georeference(
