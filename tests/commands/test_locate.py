@@ -364,7 +364,9 @@ def test_photographs_of_a_map_that_was_learned_are_no_queries(
     longitude, latitude = degrees(0, 0)
     for name, status in (("flight/../flight/000.png", 1), ("new.png", 0)):
         row = f"{name},{latitude},{longitude},0,60"
-        (tmp_path / "q.csv").write_text(f"file_name,latitude,longitude,heading,ground_size\n{row}\n")
+        (tmp_path / "q.csv").write_text(
+            f"file_name,latitude,longitude,heading,ground_size\n{row}\n"
+        )
         words = ("--queries", tmp_path / "q.csv", "--control", "none", "--threads", 1)
         said = unmask("evaluate", "places", *words, "--out", "s.json")
         assert said.status == status, said.err

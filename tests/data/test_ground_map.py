@@ -11,12 +11,13 @@ from geo import scenes
 from PIL import Image
 
 from unmask.contracts import Size
-from unmask.data import GroundMap, map_mosaic
+from unmask.data import GroundMap, map_mosaic, map_pictures
 from unmask.data.cpu_feed import CpuFeed
 from unmask.data.ground_map import GroundReading, MapTiles
 from unmask.data.kinds import find_source, kind_of
 from unmask.data.loader import Wanted
 from unmask.data.map_files import is_map
+from unmask.data.map_pictures import placed_pictures
 from unmask.data.map_rasters import Window
 from unmask.data.place_views import TwoLooks
 from unmask.errors import DataError, SettingsError
@@ -384,6 +385,69 @@ def test_pictures_with_their_middles_are_turned_as_exif_says(
             Image.fromarray(np.rot90(shown, back)).save(file, exif=exif)
     maps = [opened(root, tile_metres=(20.0,)) for root in (plain, turned)]
     assert np.array_equal(whole(maps[0]), whole(maps[1]))
+
+
+def test_pictures_far_apart_in_the_north_are_placed_to_a_pixel(tmp_path: Path) -> None:
+    """Of 40 m, 10 km apart at 60 degrees: a white square is at the middle of each."""
+    places = [(60.0, 10.0), (60.06, 10.12), (60.09, 10.0)]
+    lines = ["file_name,latitude,longitude,ground_size"]
+    for number, (latitude, longitude) in enumerate(places):
+        pixels = np.full((40, 40, 3), 50 + number, np.uint8)
+        pixels[18:22, 18:22] = 255
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{latitude},{longitude},40")
+    (tmp_path / "centres.csv").write_text("\n".join(lines) + "\n")
+    raster, georeference, _ = placed_pictures(tmp_path / "centres.csv", None)
+    for latitude, longitude in places:
+        x, y = georeference.to_pixels(np.array([longitude, latitude])).round().astype(int).tolist()
+        left, top = max(0, x - 30), max(0, y - 30)
+        width, height = (min(60, side - at) for side, at in ((raster.size.width, left), (raster.size.height, top)))  # fmt: skip
+        middle = scenes.mark_in(raster.read(Window(left, top, width, height)).values) + np.array(
+            [left, top]
+        )
+        found = georeference.to_degrees(middle)
+        assert float(metres_between(found, np.array([longitude, latitude]))) < 1
+
+
+def test_flags_of_other_kinds_of_maps_are_refused(tmp_path: Path) -> None:
+    pictures = scenes.write_centres(tmp_path / "pictures")
+    tiles = scenes.write_tiles(tmp_path / "tiles", 17)
+    for path, wrong, said in [
+        (pictures, {"tms": True}, "leave out --tms"),
+        (pictures, {"map_zoom": 3}, "leave out --tms and --map-zoom"),
+        (tiles, {"no_data": 0.0}, "leave out --no-data"),
+    ]:
+        with pytest.raises(DataError, match=said):
+            opened(path, **wrong)
+
+
+def test_no_data_and_broken_pictures_of_a_map_of_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value that shows nothing is a hole; a picture that cannot be read is named where tiles touch it."""
+    root = scenes.write_centres(tmp_path / "pictures")
+    free = len(opened(root, tile_metres=(20.0,)))
+    for file in root.glob("*.png"):
+        pixels = np.array(Image.open(file))
+        pixels[:, :40] = 0
+        Image.fromarray(pixels).save(file)
+    assert 0 < len(opened(root, tile_metres=(20.0,), no_data=0.0)) < free
+    broken, original = (root / "014.png").read_bytes(), map_pictures.decoded
+
+    def decoded(data: bytes) -> Any:
+        if data == broken:
+            raise DataError("damaged")
+        return original(data)
+
+    monkeypatch.setattr(map_pictures, "decoded", decoded)
+    reasons = ""
+    tiles = opened(root, tile_metres=(30.0,))
+    for row in range(len(tiles)):
+        try:
+            tiles[row]
+        except DataError as error:
+            reasons += str(error)
+    assert "014.png cannot be read (damaged)" in reasons
 
 
 def test_batches_of_a_map_say_what_looks_show(tmp_path: Path) -> None:

@@ -81,11 +81,19 @@ def open_map(
             raise DataError(
                 f"{centres} says where the pictures of {path} lie; leave out --corners and --crs"
             )
-        return OpenedMap(*placed_pictures(centres))
+        if tms or zoom is not None:
+            raise DataError(
+                f"{path} is a map of pictures by {centres.name}, not of web tiles; leave out --tms and --map-zoom"
+            )
+        return OpenedMap(*placed_pictures(centres, no_data))
     if path.is_dir() or path.suffix.lower() == PMTILES:
         if corners or crs:
             raise DataError(
                 f"{path} holds web tiles, which say where they lie; leave out --corners and --crs"
+            )
+        if no_data is not None:
+            raise DataError(
+                f"{path} holds web tiles, which show nothing where they are transparent or missing; leave out --no-data"
             )
         tiles = archived_tiles(path) if path.is_file() else tiles_in_folder(path, tms)
         files, notes = _of_zoom(path, tiles, zoom)

@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 from unmask.contracts import Size
 from unmask.data.decode import read_header, stored_as
 from unmask.data.map_facts import hash_of_files, kept_cells
-from unmask.data.map_rasters import Pixels, Recent, Window, cells_of_bands, decoded
+from unmask.data.map_rasters import Pixels, Recent, Window, decoded, no_cells, no_data_in
 from unmask.data.place_table import COLUMNS, PlaceTable
 from unmask.errors import DataError, first_line
 from unmask.geo.crs import DEGREES
-from unmask.geo.distance import local_metres, metres_per_degree
+from unmask.geo.distance import metres_per_degree
 from unmask.geo.georeference import Georeference
 from unmask.spec import digest
 
 _USUAL_NAMES = ("centres.csv", "centers.csv")
 _NEEDED = ("file", "latitude", "longitude", "ground size")
 _FARTHEST = 300_000  # pixels a side
+_BLOCK = 1024  # pixels a side that are searched for holes together
 _LYING = (5, 6, 7, 8)  # orientations in EXIF whose stored sides are swapped
 
 
@@ -36,13 +37,15 @@ class _Placed(NamedTuple):
     size: Size
     turn: float
     """The compass direction of its upper edge, in radians."""
+    stretch: Float[NDArray[np.float64], "2"]
+    """True metres of a metre of the map here, east and north: degrees are narrower towards the poles."""
 
     @property
     def reach(self) -> Float[NDArray[np.float64], "2"]:
         """How far it reaches from its middle, east and north."""
         sides = np.array([self.width, self.width * self.size.height / self.size.width]) / 2
         cos, sin = abs(math.cos(self.turn)), abs(math.sin(self.turn))
-        return np.array([[cos, sin], [sin, cos]]) @ sides
+        return np.array([[cos, sin], [sin, cos]]) @ sides / self.stretch
 
 
 def centres_file(folder: Path) -> Path | None:
@@ -65,8 +68,12 @@ def _has_columns(file: Path) -> bool:
     return all(names & set(COLUMNS[what]) for what in _NEEDED)
 
 
-def placed_pictures(file: Path) -> tuple["PlacedRaster", Georeference, tuple[str, ...]]:
+def placed_pictures(
+    file: Path, no_data: float | None
+) -> tuple["PlacedRaster", Georeference, tuple[str, ...]]:
     """The map that the pictures of a CSV file make together, at the finest of their scales, in degrees.
+
+    Pixels whose channels all hold the no-data value show nothing.
 
     A column heading, if there is one, is the compass direction of a picture's upper edge; otherwise that is north.
 
@@ -92,9 +99,17 @@ def placed_pictures(file: Path) -> tuple["PlacedRaster", Georeference, tuple[str
         degrees.append([longitude, latitude])
         turn = math.radians(table.number(row, "heading") or 0.0)
         facts.append((path, width, _size_of(path, where), turn))
+    # metres are those of the map itself, which has one scale across: the plane of its middle latitude
     origin = np.array(degrees[0])
-    local = local_metres(np.array(degrees), origin)
-    placed = [_Placed(p, m, w, s, t) for (p, w, s, t), m in zip(facts, local, strict=True)]
+    apart = np.array(degrees) - origin
+    apart[:, 0] = (apart[:, 0] + 180) % 360 - 180
+    middle = origin[1] + (apart[:, 1].min() + apart[:, 1].max()) / 2
+    per_degree = metres_per_degree(np.array(middle))
+    places = apart * per_degree
+    placed = [
+        _Placed(p, m, w, s, t, metres_per_degree(np.array(d[1])) / per_degree)
+        for (p, w, s, t), m, d in zip(facts, places, degrees, strict=True)
+    ]
     west, south = np.min([one.middle - one.reach for one in placed], 0)
     east, north = np.max([one.middle + one.reach for one in placed], 0)
     step = min(one.width / one.size.width for one in placed)
@@ -105,12 +120,11 @@ def placed_pictures(file: Path) -> tuple["PlacedRaster", Georeference, tuple[str
             f"pixels of {step:.2g} m; keep the pictures of one region in a folder"
         )
     moved = [one._replace(middle=one.middle - np.array([west, north])) for one in placed]
-    middle = origin[1] + (north + south) / 2 / metres_per_degree(origin[1:])[0, 1]
-    across, down = metres_per_degree(np.array([middle]))[0].tolist()
+    across, down = per_degree.tolist()
     left, top = origin[0] + west / across, origin[1] + north / down
     georeference = Georeference((step / across, 0.0, left, 0.0, -step / down, top), DEGREES)
     note = f"{len(placed):,} pictures with their middles in {file.name} are the map"
-    return PlacedRaster(moved, step, size, file), georeference, (note,)
+    return PlacedRaster(moved, step, size, file, no_data), georeference, (note,)
 
 
 def _size_of(path: Path, where: str) -> Size:
@@ -126,8 +140,11 @@ def _size_of(path: Path, where: str) -> Size:
 class PlacedRaster:
     """Pictures side by side or over one another, in colour; where several show a place, the one whose middle is nearest does."""
 
-    def __init__(self, pictures: list[_Placed], step: float, size: Size, file: Path) -> None:
+    def __init__(
+        self, pictures: list[_Placed], step: float, size: Size, file: Path, no_data: float | None
+    ) -> None:
         """`step` is a pixel in metres."""
+        self._no_data = no_data
         self._pictures, self._step, self.size, self._file = pictures, step, size, file
         self.channels, self.dtype, self.has_holes = 3, np.dtype(np.uint8), True
         reaches = np.array([one.reach for one in pictures])
@@ -147,26 +164,33 @@ class PlacedRaster:
         for number in np.flatnonzero(meets).tolist():
             one = self._pictures[number]
             try:
-                picture = self._recent.get(number, lambda path=one.path: _decoded(path))
+                picture = self._recent.get(
+                    number, lambda path=one.path: _decoded(path, self._no_data)
+                )
             except DataError as error:
                 broken = broken or str(error)
                 continue
             assert picture is not None
-            self._paint(one, picture, window, values, nearest)
+            self._paint(one, boxes[number], picture, window, values, nearest)
         return Pixels(values, np.isinf(nearest), broken)
 
     def _paint(
         self,
         one: _Placed,
+        box: Float[NDArray[np.float64], "4"],
         picture: Shaped[NDArray[np.uint8], "4 h w"],
         window: Window,
         values: Shaped[NDArray[np.uint8], "c y x"],
         nearest: Float[NDArray[np.float64], "y x"],
     ) -> None:
-        """Take over the pixels of a window whose nearest middle so far is this picture's."""
-        rows, columns = np.mgrid[: window.height, : window.width] + 0.5
-        east = (columns + window.left) * self._step - one.middle[0]
-        south = (rows + window.top) * self._step + one.middle[1]
+        """Take over the pixels of a window in a picture's box whose nearest middle so far is this picture's."""
+        first, last = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
+        left, top = np.maximum(first - [window.left, window.top], 0).tolist()
+        right, bottom = (last - [window.left, window.top]).tolist()
+        values, nearest = values[:, top:bottom, left:right], nearest[top:bottom, left:right]
+        rows, columns = np.indices(nearest.shape) + 0.5
+        east = ((columns + left + window.left) * self._step - one.middle[0]) * one.stretch[0]
+        south = ((rows + top + window.top) * self._step + one.middle[1]) * one.stretch[1]
         cos, sin = math.cos(one.turn), math.sin(one.turn)
         scale = one.size.width / one.width
         x = np.floor((east * cos + south * sin) * scale + one.size.width / 2).astype(int)
@@ -180,8 +204,21 @@ class PlacedRaster:
 
     def hole_cells(self, cell: int) -> Bool[NDArray[np.bool_], "rows columns"]:
         """See `Raster`; looked for once, and kept until the files change."""
-        key = [self.fingerprint(), cell]
-        return kept_cells(key, self.size, cell, lambda: cells_of_bands(self, cell))
+        key = [self.fingerprint(), cell, self._no_data]
+        return kept_cells(key, self.size, cell, lambda: self._hole_cells(cell))
+
+    def _hole_cells(self, cell: int) -> Bool[NDArray[np.bool_], "rows columns"]:
+        """Looked for in squares, which few pictures touch; where one cannot be read, its tiles say so, so it is no hole here."""
+        bad, side = no_cells(self.size, cell), -(-_BLOCK // cell) * cell
+        height, width = self.size
+        for top in range(0, height, side):
+            for left in range(0, width, side):
+                window = Window(left, top, min(side, width - left), min(side, height - top))
+                pixels = self.read(window)
+                if not pixels.broken:
+                    y, x = np.nonzero(pixels.holes)
+                    bad[(y + top) // cell, (x + left) // cell] = True
+        return bad
 
     def fingerprint(self) -> str:
         """See `Raster`."""
@@ -189,11 +226,12 @@ class PlacedRaster:
         return digest(["placed", hash_of_files(files, str(self._file.absolute()))])
 
 
-def _decoded(path: Path) -> Shaped[NDArray[np.uint8], "4 h w"]:
-    """A picture in colour, with alpha as its last channel; raises DataError with its name."""
+def _decoded(path: Path, no_data: float | None) -> Shaped[NDArray[np.uint8], "4 h w"]:
+    """A picture in colour, with alpha as its last channel, 0 also where it holds no data; raises DataError with its name."""
     try:
         pixels, transparent = decoded(path.read_bytes())
     except (OSError, DataError) as error:
         raise DataError(f"{path} cannot be read ({first_line(error)})") from None
     shown = np.broadcast_to(pixels, (3, *pixels.shape[1:]))
+    transparent = transparent | no_data_in(pixels, no_data)
     return np.concatenate([shown, 255 * ~transparent[None]]).astype(np.uint8)

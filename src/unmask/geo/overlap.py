@@ -26,7 +26,9 @@ def overlapping(first: Corners, second: Float[Tensor, "m 4 2"]) -> Bool[Tensor, 
     apart = (middles[0][:, None] - middles[1]).norm(dim=-1)
     near = apart < radii[0][:, None] + radii[1]
     rows, columns = near.nonzero(as_tuple=True)
-    here = middles[0][rows, None]  # far from an origin, products of coordinates would lose the digits that count
+    here = middles[0][
+        rows, None
+    ]  # far from an origin, products of coordinates would lose the digits that count
     one, other = first[rows] - here, second[columns] - here
     sides = torch.cat([one.roll(-1, 1) - one, other.roll(-1, 1) - other], 1)  # [k 8 2]
     across = torch.stack([-sides[..., 1], sides[..., 0]], -1)

@@ -35,6 +35,7 @@ class Field(NamedTuple):
     best: Int[NDArray[np.int16], "r c"]
     """The number of each cell's view."""
 
+
 def fields_of(
     vectors: Sequence[Float[Tensor, "_ d"]],
     shifts: Sequence[Sequence[tuple[int, int]]],

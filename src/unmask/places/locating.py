@@ -119,7 +119,7 @@ def judged(
     peaks = peaks_of(field, max(2, count), allowed)
     if not peaks:
         raise SettingsError(
-            "--near leaves no tile of the map; check latitude and longitude, or take a larger radius"
+            "--near or --prior-from-exif leaves no tile of the map; check latitude and longitude, or take a larger radius"
         )
     return Located(field, peaks, margin_of(peaks))
 
