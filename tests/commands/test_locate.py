@@ -141,6 +141,8 @@ def test_near_geojson_and_no_gps(unmask: Unmask, places: Path, tmp_path: Path) -
     near = f"{latitude},{longitude},20"
     (answer,) = located(unmask, places, picture, *KNOWN, "--near", near, "--geojson", "a.geojson")
     assert away(answer, -60, -60) < 27  # places are refined by up to half a step
+    said = unmask("locate", places, picture, *KNOWN, "--near", near, "--threads", 1)
+    assert "a radius of 20 m is too small for tiles of 36 m" in said.out + said.err
     features = json.loads(Path("a.geojson").read_text())["features"]
     first = answer["places"][0]
     assert features[0]["geometry"]["coordinates"] == [first["longitude"], first["latitude"]]

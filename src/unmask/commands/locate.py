@@ -219,7 +219,8 @@ def _say_once(
     grid = grid_for(opened, query.size, query.beliefs)
     console.print(f"tiles     {int((grid.rows >= 0).sum()):,} of {grid.metres:g} m")
     say_beliefs(query.beliefs, query.size, grid.metres, query.source)
-    say_calibration(calibration, tiles if isinstance(tiles, str) else "")
+    radius = None if query.near is None else query.near.radius
+    say_calibration(calibration, tiles if isinstance(tiles, str) else "", radius, grid.metres)
 
 
 def _judged(opened: OpenedPlaces, one: Asked, field: Field, count: int) -> Answer:

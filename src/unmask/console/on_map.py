@@ -119,11 +119,18 @@ def say_beliefs(beliefs: Beliefs, size: Size, largest: float, source: str) -> No
     console.print(f"pictures  {known}; {turned}")
 
 
-def say_calibration(result: Calibration | None, reason: str) -> None:
-    """Print from which margin on an answer is a fix."""
+def say_calibration(
+    result: Calibration | None, reason: str, radius: float | None, metres: float
+) -> None:
+    """Print from which margin on an answer is a fix, within a radius if there is one, on tiles of so many metres."""
     if result is None:
         console.warn(
             f"no threshold can be measured, because the map cannot be read ({reason}); answers come without a verdict"
+        )
+    elif math.isinf(result.threshold) and radius is not None and radius < metres:
+        console.warn(
+            f"a radius of {radius:g} m is too small for tiles of {metres:g} m: a margin needs two places that are a tile apart, so "
+            "nothing will be called a fix; take a larger radius, or embed the map with smaller --tile-metres"
         )
     elif math.isinf(result.threshold):
         console.warn(
