@@ -83,6 +83,9 @@ class Batch(NamedTuple):
     sizes: Int[Tensor, "b 2"] | None = None
     """Height and width of each picture in the first view, where smaller ones are padded at the right and at
     the bottom (with 0, or NaN in float32); None where all have one size."""
+    footprints: Float[Tensor, "b v 4 2"] | None = None
+    """Corners of each view in the plane of the picture that the images were cut from, such as a map; images that were not
+    cut from one lie apart. None where views do not say what they show."""
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with its tensors on the device, copied without waiting; `part` stays on the CPU."""
@@ -104,6 +107,7 @@ class Batch(NamedTuple):
             index=self.index[chosen],
             shown=None if self.shown is None else self.shown[chosen],
             sizes=None if self.sizes is None else self.sizes[chosen],
+            footprints=None if self.footprints is None else self.footprints[chosen],
             part=self.part and self.part._replace(rows=self.part.rows[chosen]),
         )
 

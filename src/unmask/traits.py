@@ -30,12 +30,14 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Tabular | score | console, report | after training: the scores of classes are printed and written |
 | InFiles | source of images | console | when predictions are written: those of GeoTIFFs get their coordinates |
 | Placed | source of images | vectors | when vectors are written: tiles of a map have coordinates |
+| Cut | source of images | `data.cpu_feed` | batches are loaded: images of one map may overlap |
+| Outlined | spec of views | `data.cpu_feed` | likewise: which part of its image a view shows |
 | Levelled | source of images | `data.statistics` | when images are opened: 16-bit pictures are scaled as in training |
 """
 
 from collections import Counter
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -101,6 +103,8 @@ class Comparing(Protocol):
 
     smallest_batch: ClassVar[int]
     """How many images a step needs at least."""
+    compared: ClassVar[Literal["class", "patches"]]
+    """Whether views are compared by their class tokens or by the mean of their patch tokens."""
 
     def check_views(self, sizes: tuple[Size, ...]) -> None:
         """Refuse views that it cannot compare, with the mend."""
@@ -324,6 +328,23 @@ class Placed(Protocol):
 
     def places(self) -> Places:
         """The place of each image."""
+        ...
+
+
+@runtime_checkable
+class Cut(Protocol):
+    """A source whose images are cut from one larger picture, where they may overlap."""
+
+    windows: Int[NDArray[np.int64], "n 4"]
+    """Left, top, width and height of each, in pixels."""
+
+
+@runtime_checkable
+class Outlined(Protocol):
+    """Views that say which part of an image each of them shows."""
+
+    def footprints(self, *key: int) -> Float[Tensor, "v 4 2"]:
+        """The corners of each view of the image of a key, in order; x and y from 0 to 1."""
         ...
 
 

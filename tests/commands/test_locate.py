@@ -141,11 +141,14 @@ def test_near_geojson_and_no_gps(unmask: Unmask, places: Path, tmp_path: Path) -
     near = f"{latitude},{longitude},20"
     (answer,) = located(unmask, places, picture, *KNOWN, "--near", near, "--geojson", "a.geojson")
     assert away(answer, -60, -60) < 27  # places are refined by up to half a step
+    said = unmask("locate", places, picture, *KNOWN, "--near", near, "--threads", 1)
+    assert "a radius of 20 m is too small for tiles of 36 m" in said.out + said.err
     features = json.loads(Path("a.geojson").read_text())["features"]
     first = answer["places"][0]
     assert features[0]["geometry"]["coordinates"] == [first["longitude"], first["latitude"]]
     with Image.open(picture) as image:
         exif = image.getexif()
+        exif[0x010F] = "maker"  # Pillow writes no EXIF that holds a position alone
         exif.get_ifd(0x8825).update({1: "N", 2: (24.0, 15.0, 0.0), 3: "E", 4: (120.0, 43.0, 0.0)})
         image.save(tmp_path / "gps.png", exif=exif)
     plain, tagged = located(unmask, places, picture, tmp_path / "gps.png", *KNOWN)
@@ -254,6 +257,18 @@ WRONG: dict[str, tuple[tuple[object, ...], str]] = {
     "height alone": (("{a}", "--height", 50), "add --fov"),
     "near": (("{a}", "--near", "120.7,24.2"), "latitude, longitude and a radius"),
     "near swapped": (("{a}", "--near", "120.7,24.2,50"), "latitude comes first"),
+    "two priors": (
+        ("{a}", "--near", "24.2,120.7,50", "--prior-from-exif", 50),
+        "leave one out",
+    ),
+    "no position": (
+        ("{a}", "--ground-size", 60, "--prior-from-exif", 50),
+        "states no GPS position",
+    ),
+    "no track": (
+        ("{a}", "--ground-size", 60, "--near", "10,10,50", "--sequence", 20),
+        "leaves no tile",
+    ),
     "near elsewhere": (("{a}", "--ground-size", 60, "--near", "10,10,50"), "leaves no tile"),
 }
 
@@ -302,3 +317,121 @@ def test_flags_of_maps_are_for_maps(unmask: Unmask, images: Path, trained: RunFo
     assert "are for maps, not for folder" in said.err
     said = unmask("embed", trained.root, images, "--out", "v", "--corners", "a,b")
     assert "--corners must be numbers" in said.err
+
+
+def test_a_position_in_exif_is_a_prior_if_it_is_asked_for(
+    unmask: Unmask, places: Path, tmp_path: Path
+) -> None:
+    picture = piece(tmp_path, 40, 40)
+    with Image.open(picture) as image:
+        exif = image.getexif()
+        exif[0x010F] = "maker"
+        # about 60 m west and south of the middle of the scene
+        exif.get_ifd(0x8825).update({1: "N", 2: (24.0, 15.0, 34.8), 3: "E", 4: (120.0, 43.0, 10.9)})
+        image.save(tmp_path / "gps.png", exif=exif)
+    words = (places, tmp_path / "gps.png", *KNOWN, "--prior-from-exif", 30, "--threads", 1)
+    said = unmask("locate", *words)
+    assert said.status == 0, said.err
+    assert "within 30 m of 24.259667, 120.719694, its GPS position in EXIF" in said.err
+    (answer,) = located(unmask, *words[:-2])
+    assert away(answer, -61.6, -59.1) < 39
+
+
+def test_a_sequence_is_smoothed_over_its_track(
+    unmask: Unmask, places: Path, tmp_path: Path
+) -> None:
+    """A picture of another place in the middle is put between its neighbours; alone it is elsewhere."""
+    at = [(-40, 0), (-20, 0), (60, 60), (20, 0), (40, 0)]
+    pictures = [piece(tmp_path, *place, f"{n}.png") for n, place in enumerate(at)]
+    alone = located(unmask, places, *pictures, *KNOWN)
+    track = located(unmask, places, *pictures, *KNOWN, "--sequence", 30)
+    assert away(alone[2], 60, 60) < 18
+    assert away(track[2], 0, 0) < 36
+    for number in (0, 1, 3, 4):
+        assert away(track[number], *at[number]) < 30
+    assert track[2]["fix"] is False  # it was put there by its neighbours alone
+
+
+def test_photographs_of_a_map_that_was_learned_are_no_queries(
+    unmask: Unmask, tmp_path: Path
+) -> None:
+    """Whatever their paths are spelled like; a photograph that is no part of the map is one."""
+    root = scenes.write_centres(tmp_path / "flight", metres=90.0, pixels=130)
+    recipe = f"{tiny.__file__}:RECIPE"
+    quick = ("--recipe", recipe, "--epochs", 1, "--threads", 1, "--workers", 0, "--out", "run")
+    assert unmask("pretrain", root, *quick, "--tile-metres", 36).status == 0
+    cut = ["--tile-metres", "36", "--out", "places", "--threads", "1"]
+    assert unmask("embed", "run", root, *cut).status == 0
+    piece(tmp_path, 0, 0, "new.png")
+    longitude, latitude = degrees(0, 0)
+    for name, status in (("flight/../flight/000.png", 1), ("new.png", 0)):
+        row = f"{name},{latitude},{longitude},0,60"
+        (tmp_path / "q.csv").write_text(
+            f"file_name,latitude,longitude,heading,ground_size\n{row}\n"
+        )
+        words = ("--queries", tmp_path / "q.csv", "--control", "none", "--threads", 1)
+        said = unmask("evaluate", "places", *words, "--out", "s.json")
+        assert said.status == status, said.err
+        assert ("has learned from 1 of the queries" in said.err) == bool(status)
+        assert ("has learned from this map" in said.out) != bool(status)
+
+
+def test_flags_that_change_nothing_are_refused(
+    unmask: Unmask, places: Path, images: Path, trained: RunFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "q.csv").write_text("file_name,latitude,longitude\n")
+    for words, said in [
+        (("--protocol", "linear"), "--protocol has no meaning with --queries"),
+        (("--labels", "5"), "--labels has no meaning with --queries"),
+        (("--control", "scratch"), "--control scratch has no meaning with --queries"),
+    ]:
+        wrong = unmask("evaluate", places, "--queries", tmp_path / "q.csv", *words)
+        assert wrong.status == 1
+        assert said in wrong.err
+    wrong = unmask("evaluate", trained.root, images, "--fov", 60)
+    assert "--fov needs --queries QUERIES.csv" in wrong.err
+
+
+def test_queries_of_two_sizes_have_the_chance_of_their_own_tiles(
+    unmask: Unmask, run: Path, world: Path, tmp_path: Path
+) -> None:
+    cut = ["--tile-metres", "24,48", "--out", "places", "--threads", "1"]
+    assert unmask("embed", run, world, *cut).status == 0
+    lines = ["file_name,latitude,longitude,heading,ground_size"]
+    for number, width in enumerate((40, 90)):
+        piece(tmp_path, 10, 20, f"{number}.png")
+        longitude, latitude = degrees(10, 20)
+        lines.append(f"{number}.png,{latitude},{longitude},0,{width}")
+    (tmp_path / "q.csv").write_text("\n".join(lines) + "\n")
+    words = ("--queries", tmp_path / "q.csv", "--threads", 1, "--out", "s.json")
+    said = unmask("evaluate", "places", *words)
+    assert said.status == 0, said.err
+    result = json.loads(Path("s.json").read_text())
+    assert result["tile_metres"] == [24.0, 48.0]
+    assert "tiles of 24, 48 m" in said.out
+    table = pq.read_table("places").to_pylist()
+    truth, shares = np.array(degrees(10, 20)), []
+    for metres in (24.0, 48.0):
+        tiles = np.array([[t["longitude"], t["latitude"]] for t in table if t["tile_metres"] == metres])  # fmt: skip
+        shares.append((metres_between(tiles, truth) <= metres / 2).mean())
+    assert result["scores"][-1]["within"]["half a tile"] == pytest.approx(np.mean(shares))
+
+
+def test_places_are_trained_on_the_map(unmask: Unmask, run: Path, world: Path) -> None:
+    """From the encoder of masked pretraining; then its vectors find pieces of the map."""
+    Path("mine.py").write_text(
+        "from dataclasses import replace\n"
+        "from unmask.contracts import Size\n"
+        "from unmask.encoders import ViT\n"
+        "from unmask.recipes import find_recipe\n"
+        "PLACE = replace(find_recipe('place-ti16'), image_size=Size(24, 24), batch_size=16, epochs=2.0,\n"
+        "    encoder=ViT(patch_size=4, embed_dim=48, depth=2, num_heads=4))\n"
+    )
+    words = ("--init", run, "--recipe", "mine.py:PLACE", "--tile-metres", 36, "--out", "placed")
+    said = unmask("pretrain", world, *words, "--threads", 1, "--workers", 0)
+    assert said.status == 0, said.err
+    assert "views 2 of 24 pixels" in said.out
+    assert "find places: unmask embed placed" in said.out
+    log = [json.loads(line) for line in Path("placed/log.jsonl").read_text().splitlines()]
+    steps = [line for line in log if "loss" in line]
+    assert all(np.isfinite(line["loss"]) and 0.3 < line["overlap"] < 1 for line in steps)

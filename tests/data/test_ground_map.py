@@ -10,12 +10,19 @@ import tifffile
 from geo import scenes
 from PIL import Image
 
-from unmask.data import GroundMap
+from unmask.contracts import Size
+from unmask.data import GroundMap, map_mosaic, map_pictures
+from unmask.data.cpu_feed import CpuFeed
 from unmask.data.ground_map import GroundReading, MapTiles
 from unmask.data.kinds import find_source, kind_of
+from unmask.data.loader import Wanted
+from unmask.data.map_files import is_map
+from unmask.data.map_pictures import placed_pictures
 from unmask.data.map_rasters import Window
+from unmask.data.place_views import TwoLooks
 from unmask.errors import DataError, SettingsError
 from unmask.geo.distance import metres_between
+from unmask.geo.overlap import overlapping
 from unmask.spec import from_json, to_json
 
 PIXEL = 0.5
@@ -38,12 +45,14 @@ def written(kind: str, root: Path) -> Path:
         scenes.write_geotiff(path, scenes.UTM, PIXEL, turn=30)
     elif kind == "world file":
         return scenes.with_world_file(root / "map.png", degrees_step())
+    elif kind == "centres":
+        return scenes.write_centres(root / "pictures", turn=7)
     else:
         return scenes.write_tiles(root / "tiles", 18)
     return path
 
 
-KINDS = ["4326", "3857", "utm", "turned", "world file", "tiles"]
+KINDS = ["4326", "3857", "utm", "turned", "world file", "tiles", "centres"]
 
 
 def opened(path: Path, **settings: Any) -> MapTiles:
@@ -82,7 +91,7 @@ def test_tiles_show_their_ground(kind: str, tmp_path: Path) -> None:
         close += np.abs(middle.mean((1, 2)) - expected).max() < 12
     assert close >= 0.95 * len(range(0, len(tiles), 7))
     small = np.flatnonzero(places.metres == 30)
-    first, second = (small[np.all(places.cells[small] == cell, 1)][0] for cell in ([1, 1], [1, 2]))
+    first, second = (small[np.all(places.cells[small] == cell, 1)][0] for cell in ([4, 4], [4, 5]))
     apart = float(metres_between(places.degrees[first], places.degrees[second]))
     assert 12.5 < apart <= 15.5
 
@@ -120,9 +129,47 @@ def test_separate_bands_and_channels(tmp_path: Path) -> None:
         opened(path, channels=(6,))
 
 
-@pytest.mark.parametrize("how", ["no-data", "alpha", "missing tile"])
+def geo_tags() -> list[Any]:
+    """Of a map with pixels of half a metre, which tifffile writes."""
+    return [
+        (33550, 12, 3, (PIXEL, PIXEL, 0.0), True),
+        (33922, 12, 6, (0.0, 0.0, 0.0, 250_000.0, 2_680_000.0, 0.0), True),
+        (34735, 3, 8, (1, 1, 0, 1, 3072, 0, 1, scenes.UTM), True),
+    ]
+
+
+def with_mask(path: Path, pixels: Any, shown: Any) -> None:
+    """As GDAL writes it: a second page of the same size with a bit a pixel, of the kind "mask"."""
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(pixels, photometric="rgb", tile=(64, 64), extratags=geo_tags(), metadata=None)
+        writer.write(
+            shown, tile=(64, 64), bitspersample=1, photometric="mask", subfiletype=4, metadata=None
+        )
+
+
+HOLES = ["no-data", "alpha", "missing tile", "mask", "alpha of six bands"]
+
+
+@pytest.mark.parametrize("how", HOLES)
 def test_holes_are_never_tiles(how: str, tmp_path: Path) -> None:
-    if how == "missing tile":
+    if how == "mask" or how == "alpha of six bands":
+        path, random = tmp_path / "map.tif", np.random.default_rng(0)
+        pixels = random.integers(1, 255, (300, 360, 5 if how.startswith("alpha") else 3), np.uint8)
+        shown = np.ones(pixels.shape[:2], bool)
+        shown[100:140, 200:260] = False
+        if how == "mask":
+            with_mask(path, pixels, shown)
+        else:
+            six = np.dstack([pixels, 255 * shown.astype(np.uint8)])
+            tifffile.imwrite(
+                path, six, photometric="minisblack", planarconfig="contig", extratags=geo_tags(), metadata=None,
+                extrasamples=[0, 0, 0, 0, 2],
+            )  # fmt: skip
+        tiles = opened(path, tile_metres=(20.0,))
+        assert tiles.channels == pixels.shape[2]
+        holes = tiles.raster.read(Window(190, 90, 80, 60)).holes
+        assert np.array_equal(holes, ~shown[90:150, 190:270])
+    elif how == "missing tile":
         root = scenes.write_tiles(tmp_path / "tiles", 19)
         files = sorted(root.rglob("*.png"))
         files[len(files) // 2].unlink()
@@ -137,7 +184,7 @@ def test_holes_are_never_tiles(how: str, tmp_path: Path) -> None:
         Image.fromarray(shown).save(path)
         tiles = opened(path, tile_metres=(20.0,), no_data=0.0 if how == "no-data" else None)
     holes = sum(
-        bool(tiles.raster.read(Window(*window)).holes.any()) for window in tiles._windows.tolist()
+        bool(tiles.raster.read(Window(*window)).holes.any()) for window in tiles.windows.tolist()
     )
     assert holes == 0
     assert any("touch a hole" in note for note in tiles.notes)
@@ -177,6 +224,7 @@ def test_pmtiles(tmp_path: Path) -> None:
     archive = opened(tmp_path / "map.pmtiles", tile_metres=(30.0,))
     assert np.array_equal(archive.places().degrees, folder.places().degrees)
     assert np.array_equal(whole(archive), whole(folder))
+    assert archive.windows.tolist() == folder.windows.tolist()
     (tmp_path / "bad.pmtiles").write_bytes(b"nothing of the kind")
     with pytest.raises(DataError, match="damaged"):
         opened(tmp_path / "bad.pmtiles")
@@ -233,3 +281,193 @@ def test_corners_in_another_order_are_refused(
     Image.new("RGB", (40, 40)).save(tmp_path / "map.png")
     with pytest.raises(DataError, match=f"map.png cannot be placed: .*{said}"):
         GroundMap(path=str(tmp_path / "map.png"), corners=corners).open()
+
+
+def test_a_broken_web_tile_is_named_and_the_others_are_used(tmp_path: Path) -> None:
+    root = scenes.write_tiles(tmp_path / "tiles", 19)
+    files = sorted(root.rglob("*.png"))
+    files[0].write_bytes(b"no picture")
+    files[len(files) // 2].write_bytes(files[1].read_bytes()[:2000])
+    tiles = opened(root, tile_metres=(20.0,))
+    reasons: list[str] = []
+    for row in range(len(tiles)):
+        try:
+            tiles[row]
+        except DataError as error:
+            reasons.append(str(error))
+    assert 0 < len(reasons) < len(tiles) / 2
+    named = {file for file in files if any(str(file) in reason for reason in reasons)}
+    assert named == {files[0], files[len(files) // 2]}
+    assert all("cannot be read" in reason for reason in reasons)
+    assert tiles.overview(300).shape[0] == 3
+
+
+def test_holes_are_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again if a tile changes, also if it keeps its size."""
+    root = scenes.write_tiles(tmp_path / "tiles", 19)
+    first = opened(root, tile_metres=(20.0,))
+    looked: list[int] = []
+    original = map_mosaic.decoded
+
+    def decoded(data: bytes) -> Any:
+        looked.append(len(data))
+        return original(data)
+
+    monkeypatch.setattr(map_mosaic, "decoded", decoded)
+    again = opened(root, tile_metres=(20.0,))
+    assert np.array_equal(again.windows, first.windows)
+    assert not looked
+    file = next(iter(sorted(root.rglob("*.png"))))
+    changed = bytearray(file.read_bytes())
+    changed[-20] ^= 1
+    file.write_bytes(changed)
+    assert opened(root, tile_metres=(20.0,)).fingerprint != first.fingerprint
+    assert looked
+
+
+def test_folders_of_classes_are_no_web_tiles(tmp_path: Path) -> None:
+    """Numbers of classes, of sequences and of frames, which tiles do not have: 1/203/0001.png, and pictures that are no squares."""
+    for name, size in [
+        ("1/203/0001.png", (8, 8)),
+        ("9/7/12.png", (12, 8)),
+        ("9/07/12.png", (8, 8)),
+    ]:
+        root = tmp_path / name.replace("/", "-")
+        (root / name).parent.mkdir(parents=True)
+        Image.new("RGB", size).save(root / name)
+        assert not is_map(root), name
+        assert not isinstance(find_source(str(root), ground=GroundReading()), GroundMap)
+    real = scenes.write_tiles(tmp_path / "real", 17)
+    assert is_map(real)
+
+
+def test_pictures_with_their_middles(tmp_path: Path) -> None:
+    """Other names of the file and of columns, what is wrong with a row, and what makes no map by itself."""
+    root = scenes.write_centres(tmp_path / "pictures")
+    assert is_map(root)
+    plain = opened(root, tile_metres=(30.0,))
+    assert any("pictures with their middles in centres.csv" in note for note in plain.notes)
+    text = (
+        (root / "centres.csv").read_text().replace("file_name,latitude,longitude", "Image,lat,lon")
+    )
+    (root / "centres.csv").rename(root / "flight.csv").write_text(text)
+    assert not is_map(root)  # a folder of photographs may have such a table too
+    named = find_source(str(root), "ground-map", ground=GroundReading(tile_metres=(30.0,)))
+    assert np.array_equal(named.open("train").places().degrees, plain.places().degrees)  # type: ignore[union-attr]
+    lines = text.splitlines()
+    for wrong, said in [
+        ("000.png,24.2,120.7,0,0", "line 3: latitude 24.2 .* or ground_size 0"),
+        ("000.png,,120.7,60,0", "line 3: latitude, longitude or ground_size is missing"),
+        ("gone.png,24.2,120.7,60,0", "line 3 names 'gone.png', which is not there"),
+        ("000.png,-60,120.7,60,0", "too far for pixels of 0.5 m"),
+        ("000.png,north,120.7,60,0", "line 3: lat must be a number"),
+    ]:
+        (root / "flight.csv").write_text("\n".join([*lines[:2], wrong]) + "\n")
+        with pytest.raises(DataError, match=said):
+            opened(root)
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_pictures_with_their_middles_are_turned_as_exif_says(
+    orientation: int, tmp_path: Path
+) -> None:
+    """As drones and phones write them: the map is that of the same pictures stored upright."""
+    plain, turned = (scenes.write_centres(tmp_path / name) for name in ("plain", "turned"))
+    back = {3: 2, 6: 1, 8: 3}[orientation]
+    for root in (plain, turned):
+        for file in root.glob("*.png"):
+            shown = np.array(Image.open(file))[20:100]  # no square
+            if root == plain:
+                Image.fromarray(shown).save(file)
+                continue
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            Image.fromarray(np.rot90(shown, back)).save(file, exif=exif)
+    maps = [opened(root, tile_metres=(20.0,)) for root in (plain, turned)]
+    assert np.array_equal(whole(maps[0]), whole(maps[1]))
+
+
+def test_pictures_far_apart_in_the_north_are_placed_to_a_pixel(tmp_path: Path) -> None:
+    """Of 40 m, 10 km apart at 60 degrees: a white square is at the middle of each."""
+    places = [(60.0, 10.0), (60.06, 10.12), (60.09, 10.0)]
+    lines = ["file_name,latitude,longitude,ground_size"]
+    for number, (latitude, longitude) in enumerate(places):
+        pixels = np.full((40, 40, 3), 50 + number, np.uint8)
+        pixels[18:22, 18:22] = 255
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{latitude},{longitude},40")
+    (tmp_path / "centres.csv").write_text("\n".join(lines) + "\n")
+    raster, georeference, _ = placed_pictures(tmp_path / "centres.csv", None)
+    for latitude, longitude in places:
+        x, y = georeference.to_pixels(np.array([longitude, latitude])).round().astype(int).tolist()
+        left, top = max(0, x - 30), max(0, y - 30)
+        width, height = (min(60, side - at) for side, at in ((raster.size.width, left), (raster.size.height, top)))  # fmt: skip
+        middle = scenes.mark_in(raster.read(Window(left, top, width, height)).values) + np.array(
+            [left, top]
+        )
+        found = georeference.to_degrees(middle)
+        assert float(metres_between(found, np.array([longitude, latitude]))) < 1
+
+
+def test_flags_of_other_kinds_of_maps_are_refused(tmp_path: Path) -> None:
+    pictures = scenes.write_centres(tmp_path / "pictures")
+    tiles = scenes.write_tiles(tmp_path / "tiles", 17)
+    for path, wrong, said in [
+        (pictures, {"tms": True}, "leave out --tms"),
+        (pictures, {"map_zoom": 3}, "leave out --tms and --map-zoom"),
+        (tiles, {"no_data": 0.0}, "leave out --no-data"),
+    ]:
+        with pytest.raises(DataError, match=said):
+            opened(path, **wrong)
+
+
+def test_no_data_and_broken_pictures_of_a_map_of_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value that shows nothing is a hole; a picture that cannot be read is named where tiles touch it."""
+    root = scenes.write_centres(tmp_path / "pictures")
+    free = len(opened(root, tile_metres=(20.0,)))
+    for file in root.glob("*.png"):
+        pixels = np.array(Image.open(file))
+        pixels[:, :40] = 0
+        Image.fromarray(pixels).save(file)
+    assert 0 < len(opened(root, tile_metres=(20.0,), no_data=0.0)) < free
+    broken, original = (root / "014.png").read_bytes(), map_pictures.decoded
+
+    def decoded(data: bytes) -> Any:
+        if data == broken:
+            raise DataError("damaged")
+        return original(data)
+
+    monkeypatch.setattr(map_pictures, "decoded", decoded)
+    reasons = ""
+    tiles = opened(root, tile_metres=(30.0,))
+    for row in range(len(tiles)):
+        try:
+            tiles[row]
+        except DataError as error:
+            reasons += str(error)
+    assert "014.png cannot be read (damaged)" in reasons
+
+
+def test_batches_of_a_map_say_what_looks_show(tmp_path: Path) -> None:
+    """In pixels of the map, within the tile; neighbours overlap, tiles far apart do not."""
+    tiles = opened(
+        scenes.with_world_file(tmp_path / "map.png", degrees_step()), tile_metres=(40.0,)
+    )
+    feed = CpuFeed(tiles, TwoLooks(), Size(16, 16), 0)
+    chosen = [0, 1, len(tiles) - 1]
+    batch = feed.load(Wanted([(0, row) for row in chosen], 0, Size(16, 16)), [])
+    assert batch.footprints is not None
+    for row, looks in zip(chosen, batch.footprints, strict=True):
+        left, top, width, height = tiles.windows[row].tolist()
+        x, y = looks.unbind(-1)
+        assert left <= x.min()
+        assert x.max() <= left + width
+        assert top <= y.min()
+        assert y.max() <= top + height
+    whole_tiles = TwoLooks(smallest_side=1.0, shift=0.0, tilt=0.0)
+    full = CpuFeed(tiles, whole_tiles, Size(16, 16), 0).load(Wanted([(0, row) for row in chosen], 0, Size(16, 16)), [])  # fmt: skip
+    assert full.footprints is not None
+    common = overlapping(full.footprints[:, 0], full.footprints[:, 0])
+    assert common.tolist() == [[True, True, False], [True, True, False], [False, False, True]]

@@ -10,6 +10,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from unmask.geo.distance import metres_per_degree
 from unmask.geo.web_tiles import georeference_of
 
 LONGITUDE, LATITUDE = 120.7203, 24.2602
@@ -130,3 +131,23 @@ def mark_in(pixels: NDArray[Any]) -> NDArray[Any]:
     """Column and row of the middle of the white disc in pixels [3 h w]."""
     rows, columns = np.nonzero((pixels > 240).all(0))
     return np.array([columns.mean() + 0.5, rows.mean() + 0.5])
+
+
+def write_centres(root: Path, metres: float = 60.0, pixels: int = 120, turn: float = 0.0) -> Path:
+    """The scene as pictures that overlap, with a CSV of their middles; each is turned by a little more than the one before."""
+    root.mkdir()
+    lines = ["file_name,latitude,longitude,ground_size,heading"]
+    x0, y0 = _UTM.transform(LONGITUDE, LATITUDE)
+    places = np.arange(-METRES / 2 + metres / 2, METRES / 2, metres * 0.6)
+    for number, (east, north) in enumerate((e, n) for e in places for n in places):
+        longitude, latitude = _UTM.transform(x0 + east, y0 + north, direction="INVERSE")
+        a = np.radians(turn * number)
+        v, u = ((np.mgrid[:pixels, :pixels] + 0.5) / pixels - 0.5) * metres
+        right, up = u * np.cos(a) - v * np.sin(a), -v * np.cos(a) - u * np.sin(a)
+        # metres east and north of the middle, on the ellipsoid
+        per_degree = metres_per_degree(np.array(latitude))
+        ground = colours(longitude + right / per_degree[0], latitude + up / per_degree[1])
+        Image.fromarray(ground).save(root / f"{number:03}.png")
+        lines.append(f"{number:03}.png,{latitude:.9f},{longitude:.9f},{metres},{turn * number}")
+    (root / "centres.csv").write_text("\n".join(lines) + "\n")
+    return root

@@ -10,7 +10,8 @@ from reference import problems
 from torch import Tensor, nn
 
 from unmask.contracts import Batch, Moment
-from unmask.objectives.moco3 import BatchNorm, MoCo3, MomentumContrast, contrastive_loss, perceptron
+from unmask.encoders.joint_norm import BatchNorm
+from unmask.objectives.moco3 import MoCo3, MomentumContrast, contrastive_loss, perceptron
 
 Vectors = Callable[[str], tuple[dict[str, Tensor], dict[str, Any]]]
 SPEC = MoCo3(hidden_dim=10, out_dim=6)

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from unmask.contracts import Size
 from unmask.geo.distance import metres_between, metres_per_degree
 from unmask.places.controls import raw_vectors
-from unmask.places.field import Field, best_of, field_of, margin_of, peaks_of
+from unmask.places.field import Field, best_of, fields_of, margin_of, peaks_of
 from unmask.places.grid import Grid, grids_of
 from unmask.places.locating import Beliefs
 from unmask.places.looks import View, covered, pieces_of
-from unmask.places.scores import Answer, chance, score
+from unmask.places.scores import Answer, Guess, chance, score
 from unmask.traits import Places
 
 RANDOM = np.random.default_rng(3)
@@ -77,6 +77,21 @@ def test_a_grid_of_one_row_and_one_with_holes() -> None:
     assert sorted(holed.rows[holed.rows >= 0].tolist()) == list(range(15))
 
 
+@pytest.mark.parametrize("turn", [0.0, 37.0])
+@pytest.mark.parametrize("lead", [(1, 1), (2, 1), (1, 0), (0, 1)])
+def test_a_grid_of_tiles_in_one_line(turn: float, lead: tuple[int, int]) -> None:
+    """Where holes leave a diagonal, a row or a column: steps are as those of the whole grid."""
+    made, full = places(9, 9, turn=turn), grid(9, 9, turn)
+    chosen = [9 * row + column for row, column in (np.array(lead) * n for n in range(4))]
+    (found,) = grids_of(Places(*(part[chosen] for part in made)))
+    assert found.leads == pytest.approx(full.leads, abs=0.05)
+    assert (found.bearing - full.bearing + 180) % 360 == pytest.approx(180, abs=0.3)
+    for number in chosen:
+        row, column = made.cells[number].tolist()
+        away = metres_between(np.array(found.degrees(row, column)), made.degrees[number])
+        assert float(away) < 0.05
+
+
 def test_the_field_is_the_mean_of_shifted_scores() -> None:
     here = grid(5, 7)
     here.rows[2, 3] = -1  # a hole
@@ -94,14 +109,14 @@ def test_the_field_is_the_mean_of_shifted_scores() -> None:
                 if 0 <= r < 5 and 0 <= c < 7 and here.rows[r, c] >= 0:
                     total += float(matrix[here.rows[r, c]] @ vector)
             expected[row, column] = total / 3
-    assert np.allclose(field_of(vectors, shifts, matrix, here), expected, atol=1e-6)
+    assert np.allclose(fields_of([vectors], [shifts], matrix, here)[0], expected, atol=1e-6)
 
 
 def test_peaks_are_apart_and_the_margin_is_between_the_first_two() -> None:
     scores = RANDOM.uniform(0, 0.5, (12, 12)).astype(np.float32)
     scores[3, 4], scores[3, 5], scores[9, 9] = 1.0, 0.95, 0.8
     scores[0, 0] = -np.inf
-    field = Field(grid(12, 12), scores, View(100, 0))
+    field = Field(grid(12, 12), scores, [View(100, 0)], np.zeros((12, 12), np.int16))
     first, second, third = peaks_of(field, 3)
     assert (round(first.row), round(first.column), first.score) == (3, 4, 1.0)
     assert first.column > 4  # towards the higher neighbour
@@ -113,8 +128,24 @@ def test_peaks_are_apart_and_the_margin_is_between_the_first_two() -> None:
     allowed[9, 9] = True
     assert [peak.score for peak in peaks_of(field, 3, allowed)] == [np.float32(0.8)]
     assert margin_of(peaks_of(field, 3, allowed)) == 0
-    other = Field(field.grid, np.zeros((12, 12), np.float32), View(50, 90))
-    assert best_of([other, field]).view == View(100, 0)
+
+
+def test_each_place_has_the_view_that_fits_best_there() -> None:
+    """Not that of the highest cell of the map, which a prior may exclude."""
+    views = [View(50, 90), View(100, 0), View(70, 10)]
+    scores = [RANDOM.normal(0, 1, (6, 7)).astype(np.float32) for _ in views]
+    for one in scores:
+        one[2, 3] = -np.inf  # a hole
+    field = best_of(grid(6, 7), views, scores)
+    for row in range(6):
+        for column in range(7):
+            here = [float(one[row, column]) for one in scores]
+            assert field.scores[row, column] == max(here)
+            if (row, column) != (2, 3):
+                allowed = np.zeros((6, 7), bool)
+                allowed[row, column] = True
+                (peak,) = peaks_of(field, 2, allowed)
+                assert peak.view == views[int(np.argmax(here))]
 
 
 def ground(east: torch.Tensor, north: torch.Tensor) -> torch.Tensor:
@@ -137,7 +168,7 @@ def photograph(heading: float, width: float, size: Size) -> torch.Tensor:
 @pytest.mark.parametrize(("heading", "turn"), [(0.0, 0.0), (90.0, 0.0), (152.0, 0.0), (30.0, 37.0)])
 def test_pieces_of_a_photograph_are_upright_in_the_map(heading: float, turn: float) -> None:
     here, size = grid(9, 9, turn=turn), Size(150, 240)
-    pieces = pieces_of(photograph(heading, 60, size), View(60, heading), here, 16)
+    (pieces,) = pieces_of(photograph(heading, 60, size), [View(60, heading)], here, 16)
     assert pieces.shifts[0] == (0, 0)
     assert len(pieces.shifts) > 1
     a = math.radians(here.bearing)
@@ -196,7 +227,7 @@ def test_scores_against_literal_loops() -> None:
 def test_chance_against_literal_loops_and_draws() -> None:
     tiles = places(8, 8).degrees
     truths = [tiles[9], tiles[30] + 1e-5]
-    found = chance(truths, tiles, 15.0)
+    found = chance([Guess(truth, tiles, 15.0) for truth in truths])
     within = [
         sum(float(metres_between(tile, truth)) <= 25 for tile in tiles) / len(tiles)
         for truth in truths

@@ -164,6 +164,7 @@ _MOCO3 = (
     "objective:moco3 --objective.hidden-dim 8 --objective.out-dim 4 --objective.momentum 0.9 "
     "--objective.temperature 1 views:two-crops --views.smallest-share 0.3"
 )
+_PLACE = "objective:place --objective.memory 20 --objective.hardest 5 views:two-looks"
 
 
 def _pretrain(
@@ -221,6 +222,7 @@ def _objectives() -> Iterator[tuple[str, Row]]:
     )
     yield "dino/photos", Row(_pretrain(_DINO, _PHOTOS, base_lr=0.01))
     yield "moco3/photos", Row(_pretrain(_MOCO3, _PHOTOS, base_lr=0.01))
+    yield "place/photos", Row(_pretrain(_PLACE, _PHOTOS, base_lr=0.01))
 
 
 def _targets() -> Iterator[tuple[str, Row]]:
@@ -374,6 +376,7 @@ TESTED = (
     "latent/partition",
     "dino",
     "moco3",
+    "place/photos",
     "aim",
     "tokenizer/digits",
     "together/block",

@@ -29,6 +29,7 @@ from unmask.data import (
 )
 from unmask.data.geometry import Placing
 from unmask.data.multi_views import AnyPretrainingViews, MultiCrop, TwoCrops
+from unmask.data.place_views import TwoLooks
 from unmask.data.scaled_views import FittedImage, ScaleJitter, WholeImage
 from unmask.data.sizes import AnySizes, RisingSize, SteadySize
 from unmask.data.views import (
@@ -54,7 +55,7 @@ from unmask.masking import (
     RandomMasking,
     SquareMasking,
 )
-from unmask.objectives import AIM, DINO, MAE, AnyObjective, Latent, MoCo3
+from unmask.objectives import AIM, DINO, MAE, AnyObjective, Latent, MoCo3, Place
 from unmask.objectives.decoders import (
     AnyDecoder,
     CrossAttentionDecoder,
@@ -160,6 +161,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         ),
         "dino": DINO(prototypes=16, hidden_dim=8, bottleneck_dim=4, temperature_epochs=2),
         "moco3": MoCo3(hidden_dim=8, out_dim=4, momentum=0.9),
+        "place": Place(memory=9, hardest=3),
     },
     "task": {
         "classify": Classify(label_smoothing=0.1, drop_path=0.2, weight_average=0.5),
@@ -204,6 +206,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "augmented-crop": AugmentedCrop(magnitude=5),
         "multi-crop": MultiCrop(small_count=2, small_size=Size(4, 4)),
         "two-crops": TwoCrops(smallest_share=0.3),
+        "two-looks": TwoLooks(shift=0.5),
     },
     "task views": {
         "random-crop": RandomCrop(smallest_share=0.3, too_large="clip"),
@@ -297,6 +300,8 @@ _SUITED: dict[str, dict[str, Any]] = {
     "moco3": {"views": MEMBERS["views"]["two-crops"]},
     "multi-crop": {"objective": MEMBERS["objective"]["dino"]},
     "two-crops": {"objective": MEMBERS["objective"]["moco3"]},
+    "place": {"views": MEMBERS["views"]["two-looks"]},
+    "two-looks": {"objective": MEMBERS["objective"]["place"]},
 }
 
 

@@ -20,9 +20,10 @@ from unmask.contracts import Size
 from unmask.data.mixing import UNMIXED
 from unmask.data.multi_views import MultiCrop, TwoCrops
 from unmask.data.noise import NOISELESS
+from unmask.data.place_views import TwoLooks
 from unmask.data.scaled_views import FittedImage, ScaleJitter
 from unmask.masking import BlockMasking
-from unmask.objectives import DINO, MAE, Latent, MoCo3
+from unmask.objectives import DINO, MAE, Latent, MoCo3, Place
 from unmask.runs.course import ENDS
 from unmask.runs.folder import RunFolder
 from unmask.spec import to_json
@@ -81,6 +82,12 @@ MOCO3_RECIPE = replace(
     RECIPE,
     objective=MoCo3(hidden_dim=8, out_dim=4, momentum=0.9),
     views=TwoCrops(smallest_share=0.3),
+    schedule=WarmupCosine(base_lr=0.02, warmup_epochs=0.5),
+)
+PLACE_RECIPE = replace(
+    RECIPE,
+    objective=Place(memory=30, hardest=5),
+    views=TwoLooks(),
     schedule=WarmupCosine(base_lr=0.02, warmup_epochs=0.5),
 )
 LATENT_RECIPE = replace(
@@ -185,6 +192,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     done.add(
         "moco3-shards", 3, "trained", root=done.begun("moco3-shards", MOCO3_RECIPE), shard=True
     )
+    done.add("place", 2, "trained", root=done.begun("place", PLACE_RECIPE))
+    done.add(
+        "place-shards", 3, "trained", root=done.begun("place-shards", PLACE_RECIPE), shard=True
+    )
     done.add("latent", 3, "trained", root=done.begun("latent", LATENT_RECIPE), micro_batch=2)
     done.add(
         "latent-shards", 2, "trained", root=done.begun("latent-shards", LATENT_RECIPE), shard=True
@@ -251,6 +262,17 @@ def test_contrast_is_that_of_one_process(done: Done, name: str) -> None:
     """Keys of all processes, and batch normalisation over them, forwards and backwards."""
     whole = tiny.finished_run(done.root / f"whole-{name}", done.images, recipe=MOCO3_RECIPE)
     assert losses(done.folder(name)) == pytest.approx(losses(whole), abs=20 * ROUNDING)
+
+
+@pytest.mark.parametrize("name", ["place", "place-shards"])
+def test_places_are_compared_with_those_of_all_processes(done: Done, name: str) -> None:
+    """Forwards and backwards, with what their looks share, and in a memory in the order of the batch."""
+    whole = tiny.finished_run(done.root / f"whole-{name}", done.images, recipe=PLACE_RECIPE)
+    assert losses(done.folder(name)) == pytest.approx(losses(whole), abs=20 * ROUNDING)
+    ours, theirs = (tiny.newest(run).read(COMPANIONS) for run in (done.folder(name), whole))
+    assert int(ours["past.count"]) == int(theirs["past.count"]) == 2 * 12 * STEPS
+    torch.testing.assert_close(ours["past.corners"], theirs["past.corners"])
+    torch.testing.assert_close(ours["past.vectors"], theirs["past.vectors"], atol=1e-4, rtol=0)
 
 
 def test_segmentation_normalises_over_the_images_of_all_processes(done: Done) -> None:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from unmask.contracts import Size
 from unmask.data.kinds import find_source
+from unmask.data.place_views import TwoLooks
 from unmask.data.statistics import IMAGENET, measure
 from unmask.data.views import RandomCrop
 from unmask.encoders import ViT
-from unmask.objectives import MAE
+from unmask.objectives import MAE, Place
 from unmask.objectives.decoders import SelfAttentionDecoder
 from unmask.randomness import seeded
 from unmask.recipes import Recipe, Tokenizing
@@ -45,6 +46,8 @@ RECIPE = Recipe(
     batch_size=4,
     epochs=2.0,
 )
+
+PLACE = replace(RECIPE, objective=Place(memory=9, hardest=3), views=TwoLooks())
 
 TOKENIZING = Tokenizing(
     tokenizer=ScalarTokenizer(codes=16, width=8, depth=1),

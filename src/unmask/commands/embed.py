@@ -288,4 +288,6 @@ def _say_end(folder: VectorsFolder, plan: Plan, seconds: float) -> None:
         console.warn(
             f"{len(unusable):,} cannot be used, the first is {name}: {reason}; all are in {folder.root / UNUSABLE}"
         )
+    if plan.manifest.map_fingerprint:
+        console.print(f"locate:   {typed('locate', folder.root, 'PICTURE')}")
     console.print(f"search:   {typed('search', folder.root, 'PICTURE')}")

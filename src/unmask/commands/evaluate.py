@@ -1,8 +1,8 @@
 """`unmask evaluate ENCODER DATA --protocol knn`: how good an encoder is, by one of seven protocols."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -152,6 +152,7 @@ def main(arguments: list[str]) -> int:
                 "--corrupt is for pictures with classes; leave it out, or leave out --queries"
             )
         return evaluate_places(_places_request(args))
+    _refuse(args, "needs --queries QUERIES.csv", lambda name: name in _WITH_QUERIES)
     paths, data = _words(args)
     path = Path(args.out) if args.out else place_of_scores(paths, _name(args, data))
     check_writable(path)
@@ -185,11 +186,40 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+_WITH_QUERIES = ("ground_size", "fov", "headings")
+_OF_PLACES = (
+    *_WITH_QUERIES,
+    "run",
+    "data",
+    "queries",
+    "control",
+    "out",
+    "device",
+    "threads",
+    "json",
+)
+
+
+def _refuse(args: Arguments, why: str, is_wrong: Callable[[str], bool]) -> None:
+    """Raises SettingsError if a flag is given that would change nothing."""
+    for field in fields(args):
+        if is_wrong(field.name) and getattr(args, field.name) != field.default:
+            raise SettingsError(
+                f"--{field.name.replace('_', '-')} {why}; leave it out, or see --help"
+            )
+
+
 def _places_request(args: Arguments) -> PlacesRequest:
     """What the flags ask of the vectors of a map."""
     if args.run is None or args.data is not None:
         raise SettingsError(
             "--queries needs the vectors of a map alone: `unmask evaluate PLACES --queries QUERIES.csv`"
+        )
+    _refuse(args, "has no meaning with --queries", lambda name: name not in _OF_PLACES)
+    if args.control not in ("auto", "none"):
+        raise SettingsError(
+            f"--control {args.control} has no meaning with --queries; auto scores an untrained encoder, raw pixels and chance, none "
+            "scores chance alone"
         )
     return PlacesRequest(
         places=args.run,

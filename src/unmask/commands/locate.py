@@ -7,17 +7,16 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import tyro
-from jaxtyping import Shaped
-from torch import Tensor
 
 from unmask.console.arguments import parse
 from unmask.console.bars import progress_on
+from unmask.console.geojson import places_as_features
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.on_map import (
     Known,
-    as_geojson,
     as_json,
     is_fix,
+    near_gps,
     parse_near,
     say_beliefs,
     say_calibration,
@@ -31,6 +30,7 @@ from unmask.files import write_text
 from unmask.pictures.drawing import drawn
 from unmask.pictures.score_field import Panel, draw_fields
 from unmask.places.calibration import Calibration, calibrated
+from unmask.places.field import Field
 from unmask.places.locating import (
     TURNS,
     Beliefs,
@@ -42,6 +42,7 @@ from unmask.places.locating import (
     judged,
 )
 from unmask.places.opened import OpenedPlaces, map_of, open_places, with_look
+from unmask.places.track import on_track, smoothed
 from unmask.spec import within
 from unmask.training.hardware import find_device
 
@@ -78,6 +79,12 @@ class Arguments:
     near: str | None = None
     """LATITUDE,LONGITUDE,RADIUS: look only within a radius in metres."""
 
+    prior_from_exif: float | None = None
+    """Look only within so many metres of a picture's GPS position in EXIF, which is otherwise never read."""
+
+    sequence: float | None = None
+    """The pictures are in order of flight, at most so many metres apart: find their track."""
+
     k: int = 3
     """How many places of each picture."""
 
@@ -100,7 +107,7 @@ class Arguments:
     """Print places as JSON; a picture is drawn only with --out."""
 
     def __post_init__(self) -> None:
-        within(self, "(0, inf)", "ground_size", "height")
+        within(self, "(0, inf)", "ground_size", "height", "prior_from_exif", "sequence")
         within(self, "(0, 180)", "fov")
         within(self, "[-360, 360]", "heading")
         within(self, "[4, 360]", "turns")
@@ -108,24 +115,40 @@ class Arguments:
 
 
 class Query(NamedTuple):
-    """A picture and what is believed of it."""
+    """What is believed of a picture; its pixels are not kept, since a flight has hundreds."""
 
     name: str
-    image: Shaped[Tensor, "c h w"]
+    size: Size
+    """In pixels."""
     beliefs: Beliefs
     source: str
     """Where its ground size comes from."""
+    near: Near | None
+    """Where it was taken at most, if something is known."""
 
-    @property
-    def size(self) -> Size:
-        """In pixels."""
-        return Size(*self.image.shape[-2:])
+
+class Asked(NamedTuple):
+    """A picture that is compared with the map."""
+
+    query: Query
+    field: Field
+    calibration: Calibration | None
+
+
+class Answer(NamedTuple):
+    """Where a picture may have been taken."""
+
+    query: Query
+    located: Located
+    fix: bool | None
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "locate")
     near = parse_near(args.near)
+    if near is not None and args.prior_from_exif is not None:
+        raise SettingsError("--near and --prior-from-exif both say where to look; leave one out")
     if not args.images:
         raise SettingsError("which pictures? `unmask locate PLACES a.jpg b.jpg`")
     picture = Path(args.out or _PICTURE) if args.out or not args.json else None
@@ -140,15 +163,18 @@ def main(arguments: list[str]) -> int:
         tiles = map_of(opened)
         if isinstance(tiles, MapTiles):
             opened = with_look(opened, tiles)
-        answers: list[tuple[Query, Located, bool | None]] = []
         said: set[Any] = set()
+        asked: list[Asked] = []
         for name in args.images:
-            query = _query(args, opened, name)
+            image = opened.model.read(name)
+            query = _query(args, name, Size(*image.shape[-2:]), near)
             calibration = _calibration(opened, tiles, query)
             if not args.json:
                 _say_once(said, opened, query, calibration, tiles)
-            located = _located(opened, query, args.k, near)
-            answers.append((query, located, is_fix(located, calibration)))
+            asked.append(Asked(query, field_for(opened, image, query.beliefs), calibration))
+        answers = [_judged(opened, one, one.field, args.k) for one in asked]
+        if args.sequence is not None:
+            answers = _on_track(opened, asked, answers, args.sequence, args.k)
     results = [as_json(query.name, located, fix, args.k) for query, located, fix in answers]
     if args.json:
         print(json.dumps({"places": args.places, "queries": results}, indent=1))
@@ -157,24 +183,25 @@ def main(arguments: list[str]) -> int:
             _say(result)
     if args.geojson:
         with writing(Path(args.geojson)):
-            write_text(Path(args.geojson), json.dumps(as_geojson(results), indent=1) + "\n")
+            write_text(Path(args.geojson), json.dumps(places_as_features(results), indent=1) + "\n")
     if picture is not None:
         _draw(opened, tiles, answers, args.k, picture, args.json)
     return 0
 
 
-def _query(args: Arguments, opened: OpenedPlaces, name: str) -> Query:
-    image = opened.model.read(name)
-    size = Size(*image.shape[-2:])
+def _query(args: Arguments, name: str, size: Size, near: Near | None) -> Query:
     known = Known(args.ground_size, args.height, args.fov)
     width, source = width_of(Path(name), size, known)
-    return Query(name, image, Beliefs(width, args.heading, args.turns), source)
+    if args.prior_from_exif is not None:
+        near = near_gps(Path(name), args.prior_from_exif)
+    return Query(name, size, Beliefs(width, args.heading, args.turns), source, near)
 
 
 def _calibration(opened: OpenedPlaces, tiles: MapTiles | str, query: Query) -> Calibration | None:
     if isinstance(tiles, str):
         return None
-    return calibrated(opened, tiles, query.size, query.beliefs)
+    radius = None if query.near is None else query.near.radius
+    return calibrated(opened, tiles, query.size, query.beliefs, radius)
 
 
 def _say_once(
@@ -192,12 +219,44 @@ def _say_once(
     grid = grid_for(opened, query.size, query.beliefs)
     console.print(f"tiles     {int((grid.rows >= 0).sum()):,} of {grid.metres:g} m")
     say_beliefs(query.beliefs, query.size, grid.metres, query.source)
-    say_calibration(calibration, tiles if isinstance(tiles, str) else "")
+    radius = None if query.near is None else query.near.radius
+    say_calibration(calibration, tiles if isinstance(tiles, str) else "", radius, grid.metres)
 
 
-def _located(opened: OpenedPlaces, query: Query, count: int, near: Near | None) -> Located:
-    field = field_for(opened, query.image, query.beliefs)
-    return judged(field, count, None if near is None else cells_near(opened, field.grid, near))
+def _judged(opened: OpenedPlaces, one: Asked, field: Field, count: int) -> Answer:
+    near = one.query.near
+    allowed = None if near is None else cells_near(opened, field.grid, near)
+    located = judged(field, count, allowed)
+    return Answer(one.query, located, is_fix(located, one.calibration))
+
+
+def _on_track(
+    opened: OpenedPlaces, asked: list[Asked], alone: list[Answer], metres: float, count: int
+) -> list[Answer]:
+    """The answers of the best track through all pictures.
+
+    The threshold is of single pictures, so what is a fix on a track follows from those (`on_track`).
+    """
+    if len({id(one.field.grid) for one in asked}) > 1:
+        raise SettingsError(
+            "the pictures of a sequence are compared with tiles of several sizes; embed the map with one of --tile-metres, or give "
+            "pictures of about one size on the ground"
+        )
+    fields = [one.field for one in asked]
+    for number, one in enumerate(asked):
+        if one.query.near is not None:
+            grid = one.field.grid
+            allowed = cells_near(opened, grid, one.query.near)
+            scores = np.where(allowed, one.field.scores, -np.inf).astype(np.float32)
+            fields[number] = one.field._replace(scores=scores)
+    smooth = smoothed(fields, metres)
+    if not np.isfinite(smooth[0].scores).any():
+        raise SettingsError(
+            f"no track with steps of up to {metres:g} m goes through all pictures; take a larger --sequence, or another prior"
+        )
+    answers = [_judged(opened, one, field, count) for one, field in zip(asked, smooth, strict=True)]
+    fixes = on_track([(a.located, a.fix) for a in alone], [answer.located for answer in answers])
+    return [answer._replace(fix=fix) for answer, fix in zip(answers, fixes, strict=True)]
 
 
 def _say(result: dict[str, Any]) -> None:
@@ -211,7 +270,7 @@ def _say(result: dict[str, Any]) -> None:
 def _draw(
     opened: OpenedPlaces,
     tiles: MapTiles | str,
-    answers: list[tuple[Query, Located, bool | None]],
+    answers: list[Answer],
     count: int,
     path: Path,
     quiet: bool,

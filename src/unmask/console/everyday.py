@@ -179,11 +179,11 @@ EVERYDAY = {
     ),
     "locate": Page(
         "Find where on a map pictures from straight above were taken. The map is embedded first; answers come with a margin "
-        'that is calibrated on the map, or with "no fix". GPS in the pictures is not read.',
+        'that is calibrated on the map, or with "no fix". GPS in pictures is read with --prior-from-exif alone.',
         (
             "unmask embed runs/NAME map.tif --out places --tile-metres 60",
             "unmask locate places drone.jpg --ground-size 165",
-            "unmask locate places *.jpg --height 120 --fov 70 --heading 152",
+            "unmask locate places *.jpg --height 120 --fov 70 --heading 152 --sequence 60",
             "unmask locate places drone.jpg --near 24.262,120.720,300 --json",
         ),
         (
@@ -193,6 +193,8 @@ EVERYDAY = {
             "heading",
             "turns",
             "near",
+            "prior-from-exif",
+            "sequence",
             "k",
             "geojson",
             "encoder",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unmask.annotations import AnyAnnotations, ClassMaps
 from unmask.console.file_names import FreeNames
-from unmask.console.geojson import feature_collection
+from unmask.console.geojson import boxes_as_features
 from unmask.console.output import notes, writing
 from unmask.data.geotiff import GeoTags, geo_tags, write_map
 from unmask.errors import ResourceError
@@ -86,7 +86,7 @@ class LocatedFiles:
 
     def _write_features(self, flat: str, found: Detections, geo: GeoTags | None) -> None:
         """The boxes in map coordinates, if the picture has them."""
-        features = None if geo is None else feature_collection(found, self.kind.names, geo)
+        features = None if geo is None else boxes_as_features(found, self.kind.names, geo)
         if features is not None:
             (self.out / "boxes").mkdir(exist_ok=True)
             write_text(self.out / "boxes" / f"{flat}.geojson", json.dumps(features))

@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unmask.console.output import console
+from unmask.console.output import console, notes
 from unmask.contracts import Size
-from unmask.data.camera_facts import camera_facts, width_by_focal
-from unmask.errors import DataError, SettingsError
+from unmask.data.camera_facts import camera_facts, gps_position, width_by_angle, width_by_focal
+from unmask.errors import SettingsError
 from unmask.places.calibration import Calibration
 from unmask.places.locating import Beliefs, Located, Near
 
@@ -47,12 +47,29 @@ def parse_near(text: str | None) -> Near | None:
     return Near(latitude, longitude, radius)
 
 
+def near_gps(path: Path, radius: float) -> Near:
+    """The circle around the position in a picture's EXIF; only for `--prior-from-exif`.
+
+    Raises:
+        SettingsError: if the picture states none.
+    """
+    position = gps_position(path)
+    if position is None:
+        raise SettingsError(
+            f"{path} states no GPS position in EXIF; leave out --prior-from-exif, or give --near LATITUDE,LONGITUDE,RADIUS"
+        )
+    notes.note(
+        f"{path.name} is looked for within {radius:g} m of {position[0]:.6f}, {position[1]:.6f}, its GPS position in EXIF"
+    )
+    return Near(*position, radius)
+
+
 def width_of(path: Path, size: Size, known: Known) -> tuple[float | None, str]:
     """The ground width of a picture in metres, and where it comes from, in words.
 
     Raises:
         SettingsError: if it is absurd, or a height comes without a field of view.
-        DataError: if the file cannot be read.
+        DataError: if the file is no image.
     """
     width, source = _width_of(path, size, known)
     if width is not None and not _ABSURD[0] <= width <= _ABSURD[1]:
@@ -67,18 +84,13 @@ def _width_of(path: Path, size: Size, known: Known) -> tuple[float | None, str]:
     if known.width is not None:
         return known.width, "--ground-size"
     if known.height is not None and known.field_of_view is not None:
-        across = 2 * known.height * math.tan(math.radians(known.field_of_view) / 2)
-        return across, "height and field of view"
-    try:
-        facts = camera_facts(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error})") from None
+        return width_by_angle(known.height, known.field_of_view), "height and field of view"
+    facts = camera_facts(path)
     height = known.height if known.height is not None else facts.height
     if height is None:
         return None, "not known"
     if known.field_of_view is not None:
-        across = 2 * height * math.tan(math.radians(known.field_of_view) / 2)
-        return across, "height in XMP and field of view"
+        return width_by_angle(height, known.field_of_view), "height in XMP and field of view"
     if facts.focal_35 is None:
         if known.height is not None:
             raise SettingsError(
@@ -107,11 +119,18 @@ def say_beliefs(beliefs: Beliefs, size: Size, largest: float, source: str) -> No
     console.print(f"pictures  {known}; {turned}")
 
 
-def say_calibration(result: Calibration | None, reason: str) -> None:
-    """Print from which margin on an answer is a fix."""
+def say_calibration(
+    result: Calibration | None, reason: str, radius: float | None, metres: float
+) -> None:
+    """Print from which margin on an answer is a fix, within a radius if there is one, on tiles of so many metres."""
     if result is None:
         console.warn(
             f"no threshold can be measured, because the map cannot be read ({reason}); answers come without a verdict"
+        )
+    elif math.isinf(result.threshold) and radius is not None and radius < metres:
+        console.warn(
+            f"a radius of {radius:g} m is too small for tiles of {metres:g} m: a margin needs two places that are a tile apart, so "
+            "nothing will be called a fix; take a larger radius, or embed the map with smaller --tile-metres"
         )
     elif math.isinf(result.threshold):
         console.warn(
@@ -136,8 +155,8 @@ def as_json(name: str, located: Located, fix: bool | None, wanted: int) -> dict[
         "image": name,
         "fix": fix,
         "margin": round(located.margin, 6),
-        "ground_size": round(located.field.view.width, 2),
-        "heading": round(located.field.view.heading, 2),
+        "ground_size": round(located.peaks[0].view.width, 2),
+        "heading": round(located.peaks[0].view.heading, 2),
         "tile_metres": located.field.grid.metres,
         "places": [
             {
@@ -147,29 +166,4 @@ def as_json(name: str, located: Located, fix: bool | None, wanted: int) -> dict[
             }
             for (longitude, latitude), peak in zip(located.degrees, located.peaks, strict=True)
         ][:wanted],
-    }
-
-
-def as_geojson(answers: list[dict[str, Any]]) -> dict[str, Any]:
-    """All places as points (RFC 7946), with their rank, score and verdict."""
-    return {
-        "type": "FeatureCollection",
-        "features": [
-            {
-                "type": "Feature",
-                "geometry": {
-                    "type": "Point",
-                    "coordinates": [place["longitude"], place["latitude"]],
-                },
-                "properties": {
-                    "image": answer["image"],
-                    "rank": rank,
-                    "score": place["score"],
-                    "margin": answer["margin"],
-                    "fix": answer["fix"],
-                },
-            }
-            for answer in answers
-            for rank, place in enumerate(answer["places"], 1)
-        ],
     }

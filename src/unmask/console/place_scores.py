@@ -16,14 +16,15 @@ from unmask.console.place_queries import PlaceQueries, PlaceQuery, read_queries
 from unmask.contracts import Size
 from unmask.data import GroundMap
 from unmask.data.ground_map import MapTiles
-from unmask.errors import DataError, SettingsError
+from unmask.data.map_files import pictures_of_map
+from unmask.errors import DataError, SettingsError, listed
 from unmask.files import write_text
 from unmask.geo.distance import metres_between
 from unmask.places.calibration import Calibration, calibrated, measured
 from unmask.places.controls import raw, untrained
 from unmask.places.locating import Beliefs, field_for, grid_for, judged
 from unmask.places.opened import OpenedPlaces, map_of, open_places, with_look
-from unmask.places.scores import RANKS, Answer, PlacesScore, chance, score
+from unmask.places.scores import RANKS, Answer, Guess, PlacesScore, chance, score
 from unmask.progress import counted
 
 
@@ -70,23 +71,33 @@ def evaluate_places(request: PlacesRequest) -> int:
         if request.controls:
             scores.append(_scored("untrained", untrained(opened, tiles), tiles, ready, measured))
             scores.append(_scored("raw pixels", raw(opened, tiles), tiles, ready, measured))
-    grid = grid_for(opened, ready[0].size, ready[0].beliefs)
-    there = grid.rows[grid.rows >= 0]
-    truths = [one.query.degrees for one in ready]
-    scores.append(chance(truths, opened.places.degrees[there], grid.metres / 2))
+    grids = [grid_for(opened, one.size, one.beliefs) for one in ready]
+    scores.append(
+        chance(
+            [
+                Guess(
+                    one.query.degrees,
+                    opened.places.degrees[grid.rows[grid.rows >= 0]],
+                    grid.metres / 2,
+                )
+                for one, grid in zip(ready, grids, strict=True)
+            ]
+        )
+    )
+    sizes = sorted({grid.metres for grid in grids})
     learned = _learned_map(opened)
     result: dict[str, Any] = {
         "places": request.places,
         "queries": request.queries,
         "columns": queries.words,
-        "tile_metres": grid.metres,
+        "tile_metres": sizes,
         "map_learned_from": learned,
         "scores": [one._asdict() for one in scores],
     }
     if request.json:
         print(json.dumps(result, indent=1))
     else:
-        _say(scores, queries, learned, grid.metres)
+        _say(scores, queries, learned, sizes)
     with writing(path):
         write_text(path, json.dumps(result, indent=1) + "\n")
     if not request.json:
@@ -135,10 +146,14 @@ def _refuse_learned(opened: OpenedPlaces, queries: PlaceQueries) -> None:
     """Raises SettingsError if the encoder has learned from a query."""
     data = opened.model.run.data if opened.model.run else None
     place = getattr(data, "path", None)
-    if place is None or isinstance(data, GroundMap):
+    if place is None:
         return
-    root = Path(place).expanduser().resolve()
-    learned = [one.path for one in queries.rows if root in one.path.resolve().parents]
+    if isinstance(data, GroundMap):
+        shown = {path.resolve() for path in pictures_of_map(Path(place).expanduser())}
+        learned = [one.path for one in queries.rows if one.path.resolve() in shown]
+    else:
+        root = Path(place).expanduser().resolve()
+        learned = [one.path for one in queries.rows if root in one.path.resolve().parents]
     if learned:
         raise SettingsError(
             f"the encoder has learned from {len(learned):,} of the queries, such as {learned[0]} (it was trained on {place}), so "
@@ -148,12 +163,19 @@ def _refuse_learned(opened: OpenedPlaces, queries: PlaceQueries) -> None:
 
 def _learned_map(opened: OpenedPlaces) -> bool:
     data = opened.model.run.data if opened.model.run else None
-    return isinstance(data, GroundMap) and data.path == opened.source.path
+    if not isinstance(data, GroundMap):
+        return False
+    learned, embedded = (Path(one.path).expanduser().resolve() for one in (data, opened.source))
+    return learned == embedded
 
 
-def _say(scores: list[PlacesScore], queries: PlaceQueries, learned: bool, metres: float) -> None:
+def _say(
+    scores: list[PlacesScore], queries: PlaceQueries, learned: bool, sizes: list[float]
+) -> None:
     console.print(f"queries   {len(queries.rows):,}; {queries.words}")
-    console.print(f"tiles     of {metres:g} m; a place counts for R@K within half a tile")
+    console.print(
+        f"tiles     of {listed([f'{size:g}' for size in sizes])} m; a place counts for R@K within half a tile"
+    )
     if learned:
         console.print("map       the encoder has learned from this map, without the queries")
     heads = [*scores[0].within, *scores[0].recall]

@@ -11,7 +11,7 @@ from unmask.console.output import console
 from unmask.console.plan import say_plan, visible_words
 from unmask.console.typed import as_typed, band_words, data_words
 from unmask.contracts import ImageSource
-from unmask.data import Held
+from unmask.data import GroundMap, Held
 from unmask.errors import number_of, typed
 from unmask.recipes import Recipe
 from unmask.runs.collapse import collapse, in_words
@@ -71,6 +71,11 @@ def say_done(run: Run, folder: RunFolder, images: Images, _: Outcome | None) -> 
     if isinstance(run.job, Pretrain) and isinstance(run.job.recipe.objective, Masked):
         words = typed("reconstruct", folder.root, as_typed(run.data), "--out", "sheet.png")
         console.print(f"look at it:  {words}")
+    if isinstance(run.data, GroundMap):
+        words = typed(
+            "embed", folder.root, *data_words(run.data), *band_words(run.data), "--out", "places"
+        )
+        console.print(f"find places: {words}")
     if _can_be_evaluated(images.train):
         words = typed("evaluate", folder.root, *data_words(run.data), "--protocol", "knn")
         console.print(f"measure it:  {words}")

@@ -61,5 +61,10 @@ def band_words(data: AnySource) -> list[str]:
             "--corners": ",".join(map(repr, inner.corners)),
             "--map-zoom": "" if inner.map_zoom is None else str(inner.map_zoom),
         }
-    words = [word for flag, value in flags.items() if value for word in (flag, value)]
+    words = [
+        word
+        for flag, value in flags.items()
+        if value  # a value that begins with a minus would be taken for a flag
+        for word in ([f"{flag}={value}"] if value.startswith("-") else [flag, value])
+    ]
     return [*words, "--tms"] if isinstance(inner, GroundMap) and inner.tms else words

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -13,6 +13,9 @@ from unmask.contracts import Batch, ImageSource, Size
 from unmask.data.loader import CropSize, Failures, Wanted, read_or_replace
 from unmask.data.multi_views import AnyPretrainingViews, check_views_carry, view_of
 from unmask.data.views import AnyViews
+from unmask.traits import Cut, Outlined
+
+_APART = 4.0  # sides of an image from one to the next, where they are not parts of one picture
 
 
 class Shown(NamedTuple):
@@ -22,6 +25,8 @@ class Shown(NamedTuple):
     annotation: Annotation
     position: int
     """Position of the image in the source; that of its replacement if the requested image could not be decoded."""
+    footprints: Float[Tensor, "v 4 2"] | None
+    """See `Batch`."""
 
 
 class CpuFeed:
@@ -54,6 +59,7 @@ class CpuFeed:
             index=torch.tensor([image.position for image in shown]),
             epoch=wanted.epoch,
             sizes=pictures[0][1],
+            footprints=_together([image.footprints for image in shown]),
         )
 
     def arrive(self, loaded: Batch, device: torch.device, failures: Failures) -> Batch:
@@ -65,7 +71,22 @@ class CpuFeed:
         read = self.source.__getitem__
         sample, position = read_or_replace(read, self.source, self.seed, key, failures)
         kind = self.source.annotations
-        return Shown(*view_of(self.views, sample, kind, size, self.seed, *key), position)
+        views, annotation = view_of(self.views, sample, kind, size, self.seed, *key)
+        return Shown(views, annotation, position, self._footprints(position, *key))
+
+    def _footprints(self, position: int, *key: int) -> Float[Tensor, "v 4 2"] | None:
+        """What the views show, in the picture that the image was cut from."""
+        if not isinstance(self.views, Outlined):
+            return None
+        window = torch.tensor([_APART * position, 0.0, 1.0, 1.0])
+        if isinstance(self.source, Cut):
+            window = torch.from_numpy(self.source.windows[position]).float()
+        return window[:2] + self.views.footprints(self.seed, *key) * window[2:]
+
+
+def _together(footprints: list[Float[Tensor, "v 4 2"] | None]) -> Float[Tensor, "b v 4 2"] | None:
+    known = [one for one in footprints if one is not None]
+    return torch.stack(known) if known else None
 
 
 def collate_pictures(

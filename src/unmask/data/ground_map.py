@@ -27,7 +27,7 @@ _USUAL_PIXELS = 224  # of a tile, if no ground size is asked for
 _LEAST_PIXELS = 8
 _ACROSS = 3  # tiles side by side, at least, if no ground size is asked for
 _CELLS = 16  # cells of a tile's side in which holes are counted
-_BAND_ROWS = 512  # rows that are looked at together
+_OVERVIEW_ROWS = 512  # rows that are read together
 _MOST_TILES = 20_000_000
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in decode
 
@@ -62,7 +62,8 @@ class GroundReading:
 
 @dataclass(frozen=True, kw_only=True)
 class GroundMap(GroundReading):
-    """A map: GeoTIFF, a picture with a world file or with corners, or web tiles in a folder or a PMTiles file."""
+    """A map: GeoTIFF, a picture with a world file or with corners, web tiles in a folder or a PMTiles file, or a folder of pictures with
+    a CSV of their places."""
 
     path: str
     """Path of the file or folder."""
@@ -126,8 +127,8 @@ class MapTiles:
         sizes = spec.tile_metres or (usual_size(opened),)
         grids = [_grid(opened, metres, spec.tile_overlap, spec.path) for metres in sizes]
         free, left_out = _without_holes(self.raster, grids)
-        self._windows = np.concatenate([grid.windows for grid in free])
-        if not len(self._windows):
+        self.windows = np.concatenate([grid.windows for grid in free])
+        if not len(self.windows):
             raise DataError(
                 f"{spec.path}: every tile of {sizes[0]:g} m touches a hole (pixels without data); take smaller --tile-metres"
             )
@@ -155,7 +156,7 @@ class MapTiles:
         self.state = _hash(
             [str(path.absolute()), self.fingerprint, size_and_time(path) if path.is_file() else 0]
         )
-        self.smallest_side = int(self._windows[:, 2:].min())
+        self.smallest_side = int(self.windows[:, 2:].min())
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -163,17 +164,23 @@ class MapTiles:
         return self.more_notes
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return len(self.windows)
 
     def __getitem__(self, position: int) -> Sample:
-        image = self.pixels(Window(*self._windows[position].tolist()))
+        window = Window(*self.windows[position].tolist())
+        pixels = self.raster.read(window)
+        if pixels.broken:
+            raise DataError(pixels.broken)
+        image = self._as_read(pixels.values)
         if bool((image == image[:, :1, :1]).all()):
             raise DataError("shows nothing but one colour")
         return Sample(image, None)
 
     def pixels(self, window: Window) -> Tensor:
         """A window of the map, as tiles are read; [c h w]."""
-        values = self.raster.read(window).values
+        return self._as_read(self.raster.read(window).values)
+
+    def _as_read(self, values: NDArray[Any]) -> Tensor:
         if self._chosen:
             values = values[self._chosen]
         if values.dtype != np.uint8:
@@ -188,7 +195,7 @@ class MapTiles:
         """The whole map with a longer side of about this many pixels, every n-th pixel of it; [c h w]."""
         height, width = self.raster.size
         step = max(1, -(-max(height, width) // longest))
-        rows = -(-_BAND_ROWS // step) * step
+        rows = -(-_OVERVIEW_ROWS // step) * step
         bands = [
             self.pixels(Window(0, top, width, min(rows, height - top)))[:, ::step, ::step]
             for top in range(0, height, rows)
@@ -212,7 +219,7 @@ class MapTiles:
 
     def typical_size(self) -> Size:
         """Median height and width."""
-        _, _, width, height = np.median(self._windows, axis=0).astype(int).tolist()
+        _, _, width, height = np.median(self.windows, axis=0).astype(int).tolist()
         return Size(height, width)
 
     def places(self) -> Places:
@@ -288,38 +295,33 @@ def _without_holes(raster: Raster, grids: list[_Grid]) -> tuple[list[_Grid], int
     if not raster.has_holes:
         return grids, 0
     cell = max(1, int(min(grid.windows[:, 2:].min() for grid in grids)) // _CELLS)
-    bad = _cells_with_holes(raster, cell)
+    bad = raster.hole_cells(cell)
     if not bad.any():
         return grids, 0
-    sums = np.pad(bad.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     free: list[_Grid] = []
     left_out = 0
     for grid in grids:
-        left, top, width, height = grid.windows.T
-        x0, y0, x1, y1 = (
-            left // cell,
-            top // cell,
-            -(-(left + width) // cell),
-            -(-(top + height) // cell),
-        )
-        good = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0] == 0
+        good = _free(bad, grid.windows, cell)
         free.append(_Grid(grid.metres, grid.windows[good], grid.cells[good]))
         left_out += int((~good).sum())
     return free, left_out
 
 
-def _cells_with_holes(raster: Raster, cell: int) -> Bool[NDArray[np.bool_], "rows columns"]:
-    """Which squares of `cell` pixels have a hole; the map is read in bands of rows."""
-    height, width = raster.size
-    bad = np.zeros((-(-height // cell), -(-width // cell)), bool)
-    step = -(-_BAND_ROWS // cell) * cell
-    for top in range(0, height, step):
-        rows = min(step, height - top)
-        holes = raster.read(Window(0, top, width, rows)).holes
-        if holes.any():
-            y, x = np.nonzero(holes)
-            bad[(y + top) // cell, x // cell] = True
-    return bad
+def _free(
+    bad: Bool[NDArray[np.bool_], "rows columns"], windows: Int[NDArray[np.int64], "n 4"], cell: int
+) -> Bool[NDArray[np.bool_], " n"]:
+    """Which windows touch no bad cell. Windows of equal rows are looked at together, so that no sums of the whole map are held."""
+    left, top, width, height = windows.T
+    rows = np.stack([top // cell, -(-(top + height) // cell)], 1)
+    first, last = left // cell, -(-(left + width) // cell)
+    good = np.zeros(len(windows), bool)
+    bands, band_of = np.unique(rows, axis=0, return_inverse=True)
+    order = np.argsort(band_of.ravel(), kind="stable")
+    ends = np.cumsum(np.bincount(band_of.ravel(), minlength=len(bands)))
+    for (start, stop), members in zip(bands, np.split(order, ends[:-1]), strict=True):
+        sums = np.concatenate([[0], bad[start:stop].any(0).cumsum(dtype=np.int32)])
+        good[members] = sums[last[members]] == sums[first[members]]
+    return good
 
 
 def _hash(values: list[Any]) -> str:

@@ -1,5 +1,6 @@
 """Opening a map: its pixels, and where they lie, from the kinds of files that hold maps."""
 
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -8,10 +9,21 @@ from unmask.contracts import Size
 from unmask.data.band_files import BAND_ENDINGS
 from unmask.data.decode import read_header
 from unmask.data.geotiff import geo_tags
-from unmask.data.map_rasters import MosaicRaster, PictureRaster, Raster, TiffRaster
+from unmask.data.map_mosaic import MosaicRaster
+from unmask.data.map_pictures import any_centres_file, centres_file, placed_pictures
+from unmask.data.map_rasters import PictureRaster, Raster
+from unmask.data.map_tiff import TiffRaster
 from unmask.data.picture_formats import IMAGE_ENDINGS
-from unmask.data.web_tile_files import PMTILES, Tiles, ZoomTiles, archived_tiles, tiles_in_folder
-from unmask.errors import DataError, ResourceError
+from unmask.data.place_table import PlaceTable
+from unmask.data.web_tile_files import (
+    PMTILES,
+    TileFile,
+    Tiles,
+    ZoomTiles,
+    archived_tiles,
+    tiles_in_folder,
+)
+from unmask.errors import DataError, ResourceError, first_line
 from unmask.geo.crs import DEGREES, crs_named
 from unmask.geo.georeference import Georeference, from_corners
 from unmask.geo.web_tiles import georeference_of
@@ -30,9 +42,9 @@ class OpenedMap(NamedTuple):
 
 
 def is_map(path: Path) -> bool:
-    """Whether a path is a map by itself: a picture that says where it lies, or a folder or file of web tiles."""
+    """Whether a path is a map by itself: a picture that says where it lies, web tiles, or pictures with a CSV of their places."""
     if path.is_dir():
-        return bool(tiles_in_folder(path, tms=False))
+        return centres_file(path) is not None or bool(tiles_in_folder(path, tms=False))
     if not path.is_file():
         return False
     if path.suffix.lower() == PMTILES:
@@ -63,10 +75,25 @@ def open_map(
         DataError: if it is damaged, or nothing says where it lies.
         ResourceError: if a package is missing.
     """
+    centres = centres_of(path)
+    if centres is not None:
+        if corners or crs:
+            raise DataError(
+                f"{centres} says where the pictures of {path} lie; leave out --corners and --crs"
+            )
+        if tms or zoom is not None:
+            raise DataError(
+                f"{path} is a map of pictures by {centres.name}, not of web tiles; leave out --tms and --map-zoom"
+            )
+        return OpenedMap(*placed_pictures(centres, no_data))
     if path.is_dir() or path.suffix.lower() == PMTILES:
         if corners or crs:
             raise DataError(
                 f"{path} holds web tiles, which say where they lie; leave out --corners and --crs"
+            )
+        if no_data is not None:
+            raise DataError(
+                f"{path} holds web tiles, which show nothing where they are transparent or missing; leave out --no-data"
             )
         tiles = archived_tiles(path) if path.is_file() else tiles_in_folder(path, tms)
         files, notes = _of_zoom(path, tiles, zoom)
@@ -81,6 +108,23 @@ def open_map(
     except DataError as error:
         raise DataError(f"the map {path} cannot be placed: {error}") from None
     return OpenedMap(raster, georeference)
+
+
+def pictures_of_map(path: Path) -> list[Path]:
+    """The photographs that a map is made of: those of its CSV file, none of other kinds of maps, or if the map is gone."""
+    centres = centres_of(path)
+    if centres is None:
+        return []
+    table, pictures = PlaceTable(centres), list[Path]()
+    for row in range(len(table)):
+        with suppress(DataError):  # gone since
+            pictures.append(table.picture(row))
+    return pictures
+
+
+def centres_of(path: Path) -> Path | None:
+    """The CSV file with the places of the pictures of a folder that is a map of such."""
+    return centres_file(path) or any_centres_file(path) if path.is_dir() else None
 
 
 def _georeference(
@@ -118,14 +162,30 @@ def _mosaic(path: Path, files: ZoomTiles, notes: tuple[str, ...]) -> OpenedMap:
             f"the tiles of {path} at zoom {files.zoom} are spread over {across:,} x {down:,} places; keep the tiles of one region "
             "in a folder"
         )
-    first = next(iter(files.tiles.values()))
-    header = read_header(BytesIO(first()))
+    first = _readable(files)
+    try:
+        header = read_header(BytesIO(first.read()))
+    except (OSError, DataError) as error:
+        raise DataError(
+            f"the web tile {first.name} cannot be read ({first_line(error)}); repair or remove it"
+        ) from None
     if header.size.height != header.size.width:
-        raise DataError(f"{path}: web tiles are squares, and one has {header.size}")
+        raise DataError(
+            f"the web tile {first.name} has {header.size} pixels, and web tiles are squares"
+        )
     moved = {(y - top, x - left): read for (x, y), read in files.tiles.items()}
     side = header.size.width
-    raster = MosaicRaster(moved, side, str(path), files.digest)
+    raster = MosaicRaster(moved, side, files.digest)
     return OpenedMap(raster, georeference_of(files.zoom, left, top, side), notes)
+
+
+def _readable(files: ZoomTiles) -> TileFile:
+    """The first tile with a header; the first of all if none has one. Later ones that cannot be read are unusable, and listed."""
+    for tile in files.tiles.values():
+        with suppress(OSError, DataError):
+            read_header(BytesIO(tile.read()))
+            return tile
+    return next(iter(files.tiles.values()))
 
 
 def _of_zoom(path: Path, tiles: Tiles, wanted: int | None) -> tuple[ZoomTiles, tuple[str, ...]]:
@@ -137,7 +197,8 @@ def _of_zoom(path: Path, tiles: Tiles, wanted: int | None) -> tuple[ZoomTiles, t
     known = ", ".join(map(str, sorted(tiles)))
     if not tiles:
         raise DataError(
-            f"{path} holds no web tiles, which are files ZOOM/X/Y.png of a folder, or a PMTiles archive"
+            f"{path} holds no web tiles, which are files ZOOM/X/Y.png of a folder, or a PMTiles archive; pictures with known middles "
+            "need one CSV file with file_name, latitude, longitude and ground_size"
         )
     if wanted is not None and wanted not in tiles:
         raise DataError(f"{path} has no tiles of zoom {wanted}; it has {known}")

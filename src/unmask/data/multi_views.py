@@ -11,6 +11,7 @@ from torch import Tensor
 from unmask.annotations import Annotation, AnyAnnotations, dense_words, is_dense
 from unmask.contracts import Sample, Size
 from unmask.data.geometry import Placing, moved, moved_pixels, view_of_part
+from unmask.data.place_views import TwoLooks
 from unmask.data.scaled_views import check_colors
 from unmask.data.views import AnyCrops, AnyViews, draw_box
 from unmask.errors import SettingsError
@@ -225,14 +226,18 @@ def _jittered(picture: Any, order: list[int], amounts: list[float]) -> Any:
 
 
 AnyPretrainingViews = (
-    AnyCrops | Annotated[MultiCrop, Kind("multi-crop")] | Annotated[TwoCrops, Kind("two-crops")]
+    AnyCrops
+    | Annotated[MultiCrop, Kind("multi-crop")]
+    | Annotated[TwoCrops, Kind("two-crops")]
+    | Annotated[TwoLooks, Kind("two-looks")]
 )
 """One or several views of an image, at the recipe's image size."""
 
 
 def sizes_of(views: AnyPretrainingViews | AnyViews, size: Size) -> tuple[Size, ...]:
     """Size of every view in pixels; `size` is that of the first."""
-    return views.sizes(size) if isinstance(views, MultiCrop | TwoCrops) else (size,)
+    is_several = isinstance(views, MultiCrop | TwoCrops | TwoLooks)
+    return views.sizes(size) if is_several else (size,)
 
 
 def check_views_carry(views: AnyPretrainingViews | AnyViews, kind: AnyAnnotations) -> None:

@@ -1,9 +1,10 @@
-"""A differentiable sum over processes, for modules whose results depend on the images of all of them."""
+"""Differentiable sums and rows over processes, for modules whose results depend on the images of all of them."""
 
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -29,3 +30,11 @@ def _total(values: Tensor) -> Tensor:
     values = values.detach().clone()
     dist.all_reduce(values)
     return values
+
+
+def joint_rows(
+    rows: Float[Tensor, "b d"], places: Int[Tensor, " b"], whole: int
+) -> Float[Tensor, "whole d"]:
+    """The rows of all processes, with gradients; `places` are those of the own ones among the `whole`."""
+    table = rows.new_zeros(whole, rows.shape[1])
+    return joint_sum(table.index_copy(0, places, rows))

@@ -36,6 +36,9 @@ class DINO:
     smallest_batch: ClassVar[int] = 2
     """Images that a step needs at least: the centre of a single image's outputs would cancel them."""
 
+    compared: ClassVar[Literal["class", "patches"]] = "class"
+    """Views are compared by their class tokens."""
+
     prototypes: int = 65536
     """Outputs of the head (section 3.1, "Network architecture")."""
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -13,14 +13,13 @@ from torch.nn import functional as F
 
 from unmask.contracts import Batch, Loss, Moment, Size
 from unmask.encoders.averages import follow, rising, slow_copy
-from unmask.encoders.joint_sums import joint_sum
+from unmask.encoders.joint_norm import BatchNorm
 from unmask.encoders.layers import Block
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.spec import sized, within
 
 _VIEWS = 2
-_EPSILON = 1e-5  # of batch normalisation, as torch's default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +33,9 @@ class MoCo3:
 
     smallest_batch: ClassVar[int] = 2
     """Images that a step needs at least: the other one is a negative."""
+
+    compared: ClassVar[Literal["class", "patches"]] = "class"
+    """Views are compared by their class tokens."""
 
     hidden_dim: int = 4096
     """Width of the hidden layers of projector and predictor."""
@@ -131,36 +133,6 @@ class MomentumContrast(nn.Module):
         assert isinstance(encoder, VisionTransformer)
         tokens = encoder.encode(torch.cat(batch.views)).cls.mean(1)
         return [projector(view) for view in tokens.chunk(_VIEWS)]
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation over the images of all processes, without running averages: it is only used in training."""
-
-    def __init__(self, width: int, *, affine: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(width)) if affine else None
-        self._joined = False
-
-    def join(self) -> None:
-        """From now on, normalise over the images of all processes."""
-        self._joined = True
-
-    def forward(self, rows: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-        """Each column with mean 0 and variance 1, then scaled and shifted if `affine`."""
-        rows = rows.float()
-        mean = self._mean(rows)
-        variance = self._mean((rows - mean).square())
-        normalized = (rows - mean) * (variance + _EPSILON).rsqrt()
-        if self.weight is None or self.bias is None:
-            return normalized
-        return normalized * self.weight + self.bias
-
-    def _mean(self, rows: Float[Tensor, "b d"]) -> Float[Tensor, " d"]:
-        mean = rows.mean(0)  # all processes have equally many rows
-        if not self._joined:
-            return mean
-        return joint_sum(mean) / dist.get_world_size()
 
 
 def _gathered(rows: Float[Tensor, "b d"]) -> Float[Tensor, "whole d"]:

@@ -13,18 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as colours
 
 from unmask.contracts import Size
 from unmask.data.ground_map import MapTiles
 from unmask.data.map_rasters import Window
+from unmask.data.relighting import relit
+from unmask.data.relighting import uniform as between
 from unmask.errors import DataError
 from unmask.files import read_json, write_text
-from unmask.geo.distance import metres_between
+from unmask.geo.distance import metres_between, metres_per_degree
 from unmask.places.field import margin_of, peaks_of
 from unmask.places.grid import Grid
 from unmask.places.locating import Beliefs, Near, cells_near, field_for, grid_for, judged
@@ -36,8 +37,8 @@ from unmask.vectors.folder import state_of
 PIECES = 64
 """Pieces of the map that a threshold is measured on."""
 
-_REFUSED = 0.96
-"""Share of wrong answers that must stay below the threshold."""
+FALSE_RATE = 0.04
+"""Share of wrong answers that may reach the threshold."""
 
 _LEAST_FOUND = 0.1  # below it, no margin tells right answers from wrong ones
 _FILE = "_calibration.json"
@@ -60,14 +61,24 @@ class Calibration:
     pieces: int
 
 
-def calibrated(opened: OpenedPlaces, tiles: MapTiles, size: Size, beliefs: Beliefs) -> Calibration:
-    """The calibration for pictures of these proportions and beliefs, measured once and kept in the folder."""
+def calibrated(
+    opened: OpenedPlaces,
+    tiles: MapTiles,
+    size: Size,
+    beliefs: Beliefs,
+    radius: float | None = None,
+) -> Calibration:
+    """The calibration for pictures of these proportions and beliefs, measured once and kept in the folder.
+
+    With a radius, of answers within circles of so many metres: fewer places compete there.
+    """
     question = {
         "vectors": state_of(opened.searched.folder.facts(opened.searched.manifest)),
         "proportions": round(size.height / size.width, 2),
         "width": None if beliefs.width is None else float(f"{beliefs.width:.2g}"),
         "heading": beliefs.heading is not None,
         "turns": beliefs.turns,
+        "radius": None if radius is None else float(f"{radius:.2g}"),
     }
     path = opened.searched.folder.root / _FILE
     known: list[dict[str, Any]] = []
@@ -81,7 +92,7 @@ def calibrated(opened: OpenedPlaces, tiles: MapTiles, size: Size, beliefs: Belie
                     k: math.inf if v is None else v for k, v in one["answer"].items()
                 }
                 return Calibration(**answer)
-    result = measured(opened, tiles, size, beliefs)
+    result = measured(opened, tiles, size, beliefs, radius)
     answer = {k: None if v == math.inf else v for k, v in asdict(result).items()}
     with contextlib.suppress(OSError):  # a folder that this user may only read
         write_text(
@@ -95,6 +106,7 @@ def measured(
     tiles: MapTiles,
     size: Size,
     beliefs: Beliefs,
+    radius: float | None = None,
     *,
     seed: int = _SEED,
 ) -> Calibration:
@@ -107,12 +119,13 @@ def measured(
     for _ in counted(range(pieces), pieces, "calibrating on pieces of the map"):
         piece = drawn(tiles, grid, size, beliefs, generator)
         field = field_for(opened, piece.image, piece.beliefs)
-        best = judged(field, 2)
+        within = _circle(opened, field.grid, piece.degrees, radius, generator)
+        best = judged(field, 2, within)
         away = float(metres_between(np.array(best.degrees[0]), piece.degrees))
         margins.append((best.margin, away <= field.grid.metres / 2))
         reach = field.grid.metres + min(piece.beliefs.width or 0.0, 2 * field.grid.metres) / 2
         near = cells_near(opened, field.grid, Near(piece.degrees[1], piece.degrees[0], reach))
-        elsewhere = peaks_of(field, 2, ~near)
+        elsewhere = peaks_of(field, 2, _elsewhere(opened, field.grid, near, radius, generator))
         if len(elsewhere) > 1:
             wrong.append(margin_of(elsewhere))
     right = [margin for margin, is_right in margins if is_right]
@@ -124,11 +137,45 @@ def measured(
     return Calibration(threshold, found, len(right) / pieces, false, pieces)
 
 
+Cells = Bool[NDArray[np.bool_], "r c"]
+
+
+def _circle(
+    opened: OpenedPlaces,
+    grid: Grid,
+    degrees: Float[NDArray[np.float64], "2"],
+    radius: float | None,
+    generator: torch.Generator,
+) -> Cells | None:
+    """The cells of a circle that holds a place, anywhere in it; all without a radius."""
+    if radius is None:
+        return None
+    turn = between(generator, 0, 2 * math.pi)
+    away = radius * math.sqrt(between(generator, 0, 1)) * 0.99
+    per_degree = metres_per_degree(degrees[1:])[0]
+    longitude, latitude = degrees + away * np.array([math.sin(turn), math.cos(turn)]) / per_degree
+    cells = cells_near(opened, grid, Near(float(latitude), float(longitude), radius))
+    return cells if cells.any() else None
+
+
+def _elsewhere(
+    opened: OpenedPlaces, grid: Grid, near: Cells, radius: float | None, generator: torch.Generator
+) -> Cells:
+    """Cells away from a place; with a radius, those of a circle around one of them."""
+    away = ~near & (grid.rows >= 0)
+    if radius is None or not away.any():
+        return away
+    there = np.argwhere(away)
+    row, column = there[int(between(generator, 0, len(there) - 1e-6))]
+    longitude, latitude = grid.degrees(int(row), int(column))
+    return away & cells_near(opened, grid, Near(latitude, longitude, radius))
+
+
 def _threshold(wrong: list[float]) -> float:
     """Just above the margin that a share of the wrong answers does not reach; infinite if there are too few of them."""
     if len(wrong) < PIECES // 2:
         return math.inf
-    place = min(len(wrong), math.ceil(_REFUSED * (len(wrong) + 1))) - 1
+    place = min(len(wrong), math.ceil((1 - FALSE_RATE) * (len(wrong) + 1))) - 1
     return math.nextafter(sorted(wrong)[place], math.inf)
 
 
@@ -153,7 +200,7 @@ def drawn(
     """A piece at a random place in a random direction, with another scale and light."""
 
     def uniform(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=generator))
+        return between(generator, low, high)
 
     widths = beliefs.widths(size, grid.metres)
     width = uniform(min(widths), max(widths)) * uniform(0.95, 1.05)
@@ -164,7 +211,7 @@ def drawn(
         uniform(-0.5, 0.5),
     ]
     degrees = np.array(grid.degrees(row, column))
-    image = _relit(_photographed(tiles, degrees, size, View(width, heading)), uniform, generator)
+    image = relit(_photographed(tiles, degrees, size, View(width, heading)), generator)
     known = None if beliefs.heading is None else heading + uniform(-3, 3)
     return Piece(image, degrees, Beliefs(beliefs.width, known, beliefs.turns))
 
@@ -197,17 +244,3 @@ def _photographed(
         pixels[None].float(), points[None].float(), padding_mode="reflection", align_corners=False
     )[0]
     return shown.round().clamp(0, 255).to(torch.uint8) if pixels.dtype == torch.uint8 else shown
-
-
-def _relit(image: Tensor, uniform: Any, generator: torch.Generator) -> Tensor:
-    """Other brightness, contrast, gamma and colour, blur and noise; values that are not bytes only get a gain and noise."""
-    noise = torch.randn(image.shape, generator=generator)
-    if image.dtype != torch.uint8:
-        spread = image.std()
-        return image * uniform(0.8, 1.25) + noise * spread * uniform(0, 0.1)
-    values = (image.float() / 255) ** uniform(0.7, 1.4)
-    values = values * uniform(0.8, 1.2) + uniform(-0.1, 0.1)
-    tint = torch.tensor([uniform(0.9, 1.1) for _ in image])[:, None, None]
-    blurred = colours.gaussian_blur(values * tint, [5, 5], [uniform(0.3, 1.2)])
-    lit = blurred + noise * uniform(0, 0.04)
-    return (lit * 255).round().clamp(0, 255).to(torch.uint8)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,41 +16,54 @@ Scores = Float[NDArray[np.float32], "r c"]
 """Of each cell of a grid; -inf where there is no tile."""
 
 
-class Field(NamedTuple):
-    """Scores under the view that fits best."""
-
-    grid: Grid
-    scores: Scores
-    view: View
-    """Of the highest peak."""
-
-
 class Peak(NamedTuple):
     """A place in a field."""
 
     row: float
     column: float
     score: float
+    view: View
+    """Which fits best there."""
 
 
-def field_of(
-    vectors: Float[Tensor, "k d"],
-    shifts: Sequence[tuple[int, int]],
+class Field(NamedTuple):
+    """Scores under the view that fits best, which is another one from cell to cell."""
+
+    grid: Grid
+    scores: Scores
+    views: Sequence[View]
+    best: Int[NDArray[np.int16], "r c"]
+    """The number of each cell's view."""
+
+
+def fields_of(
+    vectors: Sequence[Float[Tensor, "_ d"]],
+    shifts: Sequence[Sequence[tuple[int, int]]],
     matrix: Float[Tensor, "n d"],
     grid: Grid,
-) -> Scores:
-    """The mean over pieces of their scores, each moved by its shift.
+) -> list[Scores]:
+    """For each view, the mean over its pieces of their scores, each moved by its shift.
 
     A piece that would lie beyond the map, or on a hole, counts as 0, which is the score of vectors that have nothing in common.
     """
     there = grid.rows >= 0
-    scores = (matrix[torch.from_numpy(grid.rows[there])] @ vectors.T).numpy()  # [tiles k]
-    total = np.zeros(grid.rows.shape, np.float32)
-    for number, (down, across) in enumerate(shifts):
-        one = np.zeros(grid.rows.shape, np.float32)
-        one[there] = scores[:, number]
-        total += _moved(one, down, across)
-    return np.where(there, total / len(shifts), -np.inf).astype(np.float32)
+    rows = grid.rows[there]
+    is_all = len(rows) == len(matrix) and bool((rows == np.arange(len(rows))).all())
+    tiles = matrix if is_all else matrix[torch.from_numpy(rows)]
+    scores = (
+        torch.cat(list(vectors)) @ tiles.T
+    ).numpy()  # [pieces tiles], one product for all views
+    found: list[Scores] = []
+    first = 0
+    for own in shifts:
+        total = np.zeros(grid.rows.shape, np.float32)
+        for number, (down, across) in enumerate(own, first):
+            one = np.zeros(grid.rows.shape, np.float32)
+            one[there] = scores[number]
+            total += _moved(one, down, across)
+        first += len(own)
+        found.append(np.where(there, total / len(own), -np.inf).astype(np.float32))
+    return found
 
 
 def _moved(scores: Scores, down: int, across: int) -> Scores:
@@ -66,14 +79,13 @@ def _moved(scores: Scores, down: int, across: int) -> Scores:
     return moved
 
 
-def best_of(fields: Sequence[Field]) -> Field:
+def best_of(grid: Grid, views: Sequence[View], scores: Sequence[Scores]) -> Field:
     """The highest score of each cell over several views of one grid."""
-    peaks = [float(field.scores.max()) for field in fields]
-    return Field(
-        fields[0].grid,
-        np.max([field.scores for field in fields], 0),
-        fields[int(np.argmax(peaks))].view,
-    )
+    highest, best = scores[0].copy(), np.zeros(scores[0].shape, np.int16)
+    for number, one in enumerate(scores[1:], 1):
+        better = one > highest
+        highest[better], best[better] = one[better], number
+    return Field(grid, highest, views, best)
 
 
 def peaks_of(
@@ -96,6 +108,7 @@ def peaks_of(
                 row + _finer(field.scores[:, column], row),
                 column + _finer(field.scores[row], column),
                 float(left[row, column]),
+                field.views[int(field.best[row, column])],
             )
         )
         near = np.hypot((rows - row) * down, (columns - column) * across) < field.grid.metres

@@ -70,11 +70,28 @@ def _grid(places: Places, metres: float) -> Grid:
         0
     ]  # not their mean, which is on the other side of the Earth for a map across 180 degrees
     metric = local_metres(degrees, origin)
-    design = np.column_stack([cells[:, ::-1], np.ones(len(cells))])
-    (across, down, middle), *_ = np.linalg.lstsq(design, metric, rcond=None)
-    if rows.shape[0] == 1:  # one row or column of tiles does not say where the other leads
-        down = np.array([across[1], -across[0]])
-    if rows.shape[1] == 1:
-        across = np.array([-down[1], down[0]]) if rows.shape[0] > 1 else np.array([metres, 0.0])
-        down = np.array([across[1], -across[0]]) if rows.shape[0] == 1 else down
+    across, down, middle = _leads(cells, metric, metres)
     return Grid(metres, rows, origin, middle, np.stack([across, down]), known)
+
+
+def _leads(
+    cells: Int[NDArray[np.int64], "n 2"], metric: Float[NDArray[np.float64], "n 2"], metres: float
+) -> tuple[Float[NDArray[np.float64], "2"], ...]:
+    """Where a step to the next column and row leads, and the middle of row 0 and column 0.
+
+    Cells in one line, be it a row, a column or a diagonal, do not say both: then steps are squares, and a single cell's lead east.
+    """
+    if np.linalg.matrix_rank(cells - cells[0]) == 2:
+        design = np.column_stack([cells[:, ::-1], np.ones(len(cells))])
+        across, down, middle = np.linalg.lstsq(design, metric, rcond=None)[0]
+        return across, down, middle
+    apart = cells[-1] - cells[0]  # cells are in order
+    if not apart.any():
+        lead = np.array([metres, 0.0])
+    else:
+        # across = (p, q) and down = (q, -p): row (q, -p) + column (p, q) = (east, north)
+        row, column = apart.tolist()
+        lead = np.linalg.solve([[column, row], [-row, column]], metric[-1] - metric[0])
+    down = np.array([lead[1], -lead[0]])
+    row, column = cells[0].tolist()
+    return lead, down, metric[0] - column * lead - row * down

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from unmask.contracts import Size
 from unmask.errors import SettingsError
 from unmask.geo.distance import metres_between
-from unmask.places.field import Field, Peak, best_of, field_of, margin_of, peaks_of
+from unmask.places.field import Field, Peak, best_of, fields_of, margin_of, peaks_of
 from unmask.places.grid import Grid
-from unmask.places.looks import LEAST_COVERED, View, covered, pieces_of
+from unmask.places.looks import LEAST_COVERED, View, at_scale, covered, pieces_of
 from unmask.places.opened import OpenedPlaces
 
 TURNS = 16
@@ -94,19 +94,22 @@ def field_for(opened: OpenedPlaces, image: Shaped[Tensor, "c h w"], beliefs: Bel
     size = Size(*image.shape[-2:])
     grid = grid_for(opened, size, beliefs)
     views = beliefs.views(size, grid.metres)
-    relit = opened.relit(image)
-    pieces = [pieces_of(relit, view, grid, opened.side) for view in views]
+    # light is changed in the pixels that pieces are made of: a picture of 12 million has some hundred thousand of them
+    reduced = at_scale(image, max(view.width for view in views), grid.metres / opened.side)
+    pieces = pieces_of(opened.relit(reduced), views, grid, opened.side)
     vectors = opened.encode(torch.cat([one.images for one in pieces]))
     parts = vectors.split([len(one.shifts) for one in pieces])
-    fields: list[Field] = []
+    believed: list[int] = []
+    without_look: list[Tensor] = []
     for start in range(0, len(views), beliefs.turns):
         look = torch.cat(parts[start : start + beliefs.turns]).mean(0)
         for number in range(start, start + beliefs.turns):
             if beliefs.believed(number):
-                part = F.normalize(parts[number] - look, dim=1)
-                scores = field_of(part, pieces[number].shifts, opened.matrix, grid)
-                fields.append(Field(grid, scores, views[number]))
-    return best_of(fields)
+                believed.append(number)
+                without_look.append(F.normalize(parts[number] - look, dim=1))
+    shifts = [pieces[number].shifts for number in believed]
+    scores = fields_of(without_look, shifts, opened.matrix, grid)
+    return best_of(grid, [views[number] for number in believed], scores)
 
 
 def judged(
@@ -116,7 +119,7 @@ def judged(
     peaks = peaks_of(field, max(2, count), allowed)
     if not peaks:
         raise SettingsError(
-            "--near leaves no tile of the map; check latitude and longitude, or take a larger radius"
+            "--near or --prior-from-exif leaves no tile of the map; check latitude and longitude, or take a larger radius"
         )
     return Located(field, peaks, margin_of(peaks))
 

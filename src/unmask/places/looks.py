@@ -1,6 +1,7 @@
 """Pieces of a query that look like tiles: of the tiles' ground size, upright in the map."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,33 +39,39 @@ class Pieces(NamedTuple):
 
 def covered(size: Size, view: View, grid: Grid) -> float:
     """The share of the middle piece that a picture shows."""
-    inside = _points(size, view, grid, (0, 0), 32)
-    return float((inside.abs() <= 1).all(-1).float().mean())
+    return float(_shown(size, view, grid, [(0, 0)], 32))
 
 
-def pieces_of(image: Shaped[Tensor, "c h w"], view: View, grid: Grid, side: int) -> Pieces:
-    """The middle piece, and others around it that the picture shows; up to five, as far apart as it allows.
+def pieces_of(
+    image: Shaped[Tensor, "c h w"], views: Sequence[View], grid: Grid, side: int
+) -> list[Pieces]:
+    """For each view, the middle piece, and others around it that the picture shows; up to five, as far apart as it allows.
 
     Args:
         image: the query.
-        view: its size on the ground and its direction.
+        views: its sizes on the ground and directions.
         grid: the tiles to compare with.
         side: pixels of a piece.
     """
     size = Size(*image.shape[-2:])
-    shifts = _shifts(size, view, grid)
-    scaled = _at_scale(image, view, grid.metres / side)
-    values = scaled.float()
-    points = torch.stack([_points(size, view, grid, shift, side) for shift in shifts])
-    pieces = F.grid_sample(
-        values.expand(len(shifts), *values.shape),
-        points,
-        padding_mode="reflection",
-        align_corners=False,
-    )
-    if image.dtype == torch.uint8:
-        pieces = pieces.round().clamp(0, 255).to(torch.uint8)
-    return Pieces(pieces, shifts)
+    scaled = {
+        width: at_scale(image, width, grid.metres / side).float()
+        for width in {view.width for view in views}
+    }
+    found: list[Pieces] = []
+    for view in views:
+        shifts = _shifts(size, view, grid)
+        values = scaled[view.width]
+        pieces = F.grid_sample(
+            values.expand(len(shifts), *values.shape),
+            _points(size, view, grid, shifts, side),
+            padding_mode="reflection",
+            align_corners=False,
+        )
+        if image.dtype == torch.uint8:
+            pieces = pieces.round().clamp(0, 255).to(torch.uint8)
+        found.append(Pieces(pieces, shifts))
+    return found
 
 
 def _shifts(size: Size, view: View, grid: Grid) -> list[tuple[int, int]]:
@@ -73,7 +80,8 @@ def _shifts(size: Size, view: View, grid: Grid) -> list[tuple[int, int]]:
     around = [
         (row * apart[0], column * apart[1]) for row in range(-3, 4) for column in range(-3, 4)
     ]
-    shown = [shift for shift in around if _is_shown(size, view, grid, shift)]
+    shares = _shown(size, view, grid, around, 16).tolist()
+    shown = [shift for shift, share in zip(around, shares, strict=True) if share >= _COVERED]
     chosen = [(0, 0)]
     while len(chosen) < _MOST_PIECES and shown:
         farthest = max(shown, key=lambda shift: min(math.dist(shift, one) for one in chosen))
@@ -83,30 +91,32 @@ def _shifts(size: Size, view: View, grid: Grid) -> list[tuple[int, int]]:
     return chosen
 
 
-def _is_shown(size: Size, view: View, grid: Grid, shift: tuple[int, int]) -> bool:
-    inside = (_points(size, view, grid, shift, 16).abs() <= 1).all(-1)
-    return float(inside.float().mean()) >= _COVERED
+def _shown(
+    size: Size, view: View, grid: Grid, shifts: Sequence[tuple[int, int]], side: int
+) -> Float[Tensor, " k"]:
+    """The share of each piece that a picture shows, by so many points a side."""
+    inside = _points(size, view, grid, shifts, side).abs() <= 1
+    return inside.all(-1).float().mean((1, 2))
 
 
 def _points(
-    size: Size, view: View, grid: Grid, shift: tuple[int, int], side: int
-) -> Float[Tensor, "side side 2"]:
-    """Where the pixels of a piece lie in the query, from -1 to 1 across and down."""
-    down, across = shift[0] * grid.steps[1], shift[1] * grid.steps[0]
+    size: Size, view: View, grid: Grid, shifts: Sequence[tuple[int, int]], side: int
+) -> Float[Tensor, "k side side 2"]:
+    """Where the pixels of pieces lie in the query, from -1 to 1 across and down."""
+    down, across = torch.tensor(shifts).T * torch.tensor(grid.steps).flip(0)[:, None]
     along = ((torch.arange(side) + 0.5) / side - 0.5) * grid.metres
-    y, x = torch.meshgrid(along + down, along + across, indexing="ij")
+    y, x = along[:, None] + down[:, None, None], along[None] + across[:, None, None]
     turn = torch.deg2rad(torch.tensor(view.heading - grid.bearing))
     right, below = x * turn.cos() + y * turn.sin(), y * turn.cos() - x * turn.sin()
     height = view.width * size.height / size.width
     return torch.stack([right * 2 / view.width, below * 2 / height], dim=-1)
 
 
-def _at_scale(
-    image: Shaped[Tensor, "c h w"], view: View, metres_per_pixel: float
+def at_scale(
+    image: Shaped[Tensor, "c h w"], width: float, metres_per_pixel: float
 ) -> Shaped[Tensor, "c new_h new_w"]:
     """The query reduced to the scale of the pieces, so that sampling leaves out nothing; never enlarged."""
-    factor = view.width / image.shape[-1] / metres_per_pixel
+    factor = width / image.shape[-1] / metres_per_pixel
     if factor >= 1:
         return image
-    height, width = (max(1, round(side * factor)) for side in image.shape[-2:])
-    return resize(image, Size(height, width))
+    return resize(image, Size(*(max(1, round(side * factor)) for side in image.shape[-2:])))

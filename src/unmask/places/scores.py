@@ -66,28 +66,34 @@ def _recall(answers: Sequence[Answer], count: int) -> float:
     return float(np.mean([min(one.away[:count]) <= one.half_tile for one in answers]))
 
 
-def chance(
-    truths: Sequence[Float[NDArray[np.float64], "2"]],
-    tiles: Float[NDArray[np.float64], "n 2"],
-    half_tile: float,
-) -> PlacesScore:
-    """What a tile that is drawn at random scores on this map, in expectation; of several draws, with replacement.
+class Guess(NamedTuple):
+    """A query, and the tiles that it is compared with."""
 
-    Args:
-        truths: longitude and latitude of each query.
-        tiles: longitude and latitude of each tile.
-        half_tile: in metres.
-    """
-    away = np.stack([metres_between(tiles, truth) for truth in truths])  # [queries tiles]
-    hit = (away <= half_tile).mean(1)
-    within = {f"{radius:g} m": float((away <= radius).mean()) for radius in RADII}
+    truth: Float[NDArray[np.float64], "2"]
+    """Longitude and latitude."""
+    tiles: Float[NDArray[np.float64], "n 2"]
+    """Likewise."""
+    half_tile: float
+    """In metres."""
+
+
+def chance(guesses: Sequence[Guess]) -> PlacesScore:
+    """What a tile that is drawn at random scores on this map, in expectation; of several draws, with replacement."""
+    away = [metres_between(one.tiles, one.truth) for one in guesses]
+    hit = np.array([(m <= g.half_tile).mean() for m, g in zip(away, guesses, strict=True)])
+    within = {f"{radius:g} m": _mean([m <= radius for m in away]) for radius in RADII}
     return PlacesScore(
         "chance",
-        len(truths),
+        len(guesses),
         {**within, "half a tile": float(hit.mean())},
-        float(np.median(away)),
-        float(away.mean()),
+        float(np.median(np.concatenate(away))),
+        _mean(away),
         {f"R@{k}": float((1 - (1 - hit) ** k).mean()) for k in RANKS},
         None,
         None,
     )
+
+
+def _mean(values: Sequence[NDArray[np.generic]]) -> float:
+    """Over queries, of the means over their tiles."""
+    return float(np.mean([one.mean() for one in values]))

@@ -21,6 +21,7 @@ from unmask.recipes.finetune import Transfer
 from unmask.recipes.latent import NAMED as _LATENT
 from unmask.recipes.mae import NAMED as _MAE
 from unmask.recipes.moco3 import NAMED as _MOCO3
+from unmask.recipes.place import NAMED as _PLACE
 from unmask.recipes.recipe import Named, Recipe
 from unmask.recipes.segment import NAMED as _SEGMENT
 from unmask.recipes.tokenizer import TOKENIZERS, Tokenizing
@@ -30,7 +31,16 @@ T = TypeVar("T")
 MANY = 20_000
 """Images from which on the published recipes for detection and segmentation are chosen."""
 
-RECIPES: dict[str, Named[Recipe]] = {**_MAE, **_FAST, **_BEIT, **_AIM, **_LATENT, **_DINO, **_MOCO3}
+RECIPES: dict[str, Named[Recipe]] = {
+    **_MAE,
+    **_FAST,
+    **_BEIT,
+    **_AIM,
+    **_LATENT,
+    **_DINO,
+    **_MOCO3,
+    **_PLACE,
+}
 """All pretraining recipes by their public names."""
 
 TRANSFERS: dict[str, Named[Transfer]] = {**_CLASSIFY, **_SEGMENT, **_DETECT}

@@ -65,7 +65,7 @@ _DIGITS = 4  # of the rank in the log; the last bits of a decomposition depend o
 class Watch:
     """Measures the embedding at ten steps of a run and writes to the log:
 
-    effective_rank    of the class tokens if the objective compares views, else of the mean patch tokens
+    effective_rank    of the class tokens if the objective compares views by them, else of the mean patch tokens
     possible_rank     the largest possible value: the width, or the number of images minus one
     rank_random       the rank before training, with random weights
     looked_at         number of images
@@ -122,11 +122,12 @@ class Watch:
     @torch.inference_mode()
     def _embedded(self, encoder: VisionTransformer) -> Float[Tensor, "n d"]:
         encoder.to(self._run.hardware.device).eval()
-        compares = isinstance(self._recipe.objective, Comparing)
+        objective = self._recipe.objective
+        by_class = isinstance(objective, Comparing) and objective.compared == "class"
         points: list[Tensor] = []
         for crops in self._crops:
             encoded = encoder.encode(crops.images.to(self._run.hardware.device))
-            points.append((encoded.cls if compares else encoded.patches).mean(1).cpu())
+            points.append((encoded.cls if by_class else encoded.patches).mean(1).cpu())
         return torch.cat(points)
 
     @cached_property
