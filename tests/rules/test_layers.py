@@ -90,6 +90,8 @@ FENCED = {
     "huggingface_hub": {"formats/hub.py"},
     "datasets": {"*/huggingface.py"},
     "onnx": {"formats/onnx.py"},
+    "onnxruntime": {"formats/onnx.py"},
+    "onnxscript": {"formats/onnx.py"},
     "faster_coco_eval": {"tasks/average_precision.py"},
     "jinja2": {"report/page.py"},
     "faiss": {"vectors/approximate.py"},

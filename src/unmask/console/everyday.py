@@ -349,14 +349,15 @@ EVERYDAY = {
         ("short-side", "quality", "shard-mib", "workers", "max-set-aside", "channels", "data-kind"),
     ),
     "convert": Page(
-        "Convert weights to and from published MAE, timm and transformers, and prove that they still compute the same.",
+        "Convert weights to and from published MAE, timm and transformers, or to ONNX, and prove that they still compute "
+        "the same.",
         (
             "unmask convert runs/NAME weights --to timm",
             "unmask convert runs/NAME weights --to huggingface",
-            "unmask convert mae_pretrain_vit_base.pth weights --to unmask",
-            "unmask convert runs/NAME weights --to timm --push USER/NAME",
+            "unmask convert mae_pretrain_vit_base.pth weights --to unmask --push USER/NAME",
+            "unmask convert runs/NAME files --to onnx --dtype float16",
         ),
-        ("to", "pool", "heads", "decoder-heads", "license", "push", "threads"),
+        ("to", "pool", "heads", "decoder-heads", "dtype", "license", "push", "threads"),
     ),
     "completion": Page(
         "Complete commands, flags, kinds and recipes of unmask with Tab, in bash, zsh and fish.",

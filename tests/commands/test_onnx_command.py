@@ -1,0 +1,190 @@
+"""`unmask convert --to onnx`: what it writes, and that onnxruntime computes the same as unmask from it."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from commands.said import Unmask
+from runs import tiny_dense, tiny_transfer
+
+import unmask as package
+from unmask.contracts import Size
+from unmask.formats import onnx as onnx_format
+from unmask.formats.onnx import open_onnx, write_onnx
+from unmask.formats.onnx_graphs import Graph, Rebuilding, largest_difference
+from unmask.masks import PatchMask
+from unmask.runs import onnx_export
+from unmask.runs.folder import RunFolder
+from unmask.runs.reconstruct import rebuild
+
+
+@pytest.fixture(scope="module")
+def exported(trained: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("onnx") / "files"
+    made = package.convert(trained.root, folder, to="onnx", license="mit")
+    assert made.exact
+    assert made.file == folder / "encoder.onnx"
+    assert made.check is not None
+    assert 0 < made.check.difference < 1e-4
+    return folder
+
+
+@pytest.mark.slow
+def test_the_encoder_gives_what_embed_gives(
+    exported: Path, trained: RunFolder, images: Path
+) -> None:
+    model = package.load(trained.root)
+    files = sorted(images.iterdir())[:5]
+    pixels = torch.stack([model.transform(file) for file in files])
+    session = onnxruntime.InferenceSession(exported / "encoder.onnx")
+    cls, mean, patches = session.run(None, {"images": (pixels / 255).numpy()})
+    ours = model.embed(files)
+    for theirs, wanted in ((cls, ours.cls), (mean, ours.mean), (patches, ours.patches)):
+        np.testing.assert_allclose(theirs, wanted.numpy(), atol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [1, 3, 15])  # also fewer than the eight neighbours of levels
+def test_any_mask_rebuilds_as_reconstruct_does(
+    exported: Path, trained: RunFolder, images: Path, kept: int
+) -> None:
+    model = package.load(trained.root)
+    image = model.fit(sorted(images.iterdir())[0])
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(kept))[None]
+    mask = PatchMask.in_order(torch.zeros(1, dtype=torch.long), order, kept)
+    wanted, _, _ = rebuild(model.objective, image, mask, "neighbors")
+    session = onnxruntime.InferenceSession(exported / "reconstruction.onnx")
+    inputs = {"images": (image[None] / 255).numpy()}
+    inputs |= {"kept_index": mask.kept_index.numpy(), "removed_index": mask.removed_index.numpy()}
+    rebuilt, prediction = session.run(None, inputs)
+    np.testing.assert_allclose(rebuilt[0].clip(0, 1), wanted.numpy(), atol=1 / 255)
+    assert prediction.shape == (1, 16, 12)
+
+
+@pytest.mark.slow
+def test_hidden_pixels_do_not_matter(exported: Path) -> None:
+    session = onnxruntime.InferenceSession(exported / "reconstruction.onnx")
+    images = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
+    kept, removed = np.arange(4)[None], np.arange(4, 16)[None]
+    before, _ = session.run(None, {"images": images, "kept_index": kept, "removed_index": removed})
+    images[:, :, 2:] = 0.3  # the first row of patches is kept
+    after, _ = session.run(None, {"images": images, "kept_index": kept, "removed_index": removed})
+    assert np.array_equal(before, after)
+
+
+@pytest.mark.slow
+def test_a_file_describes_itself(exported: Path, trained: RunFolder, tmp_path: Path) -> None:
+    spec = package.load(trained.root).spec
+    for file in exported.glob("*.onnx"):
+        model = onnx.load(file)
+        onnx.checker.check_model(model)
+        assert {entry.version for entry in model.opset_import if entry.domain == ""} == {20}
+        metadata = onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map
+        described = json.loads(metadata["unmask"])
+        assert described["graph"] == file.stem
+        assert (described["height"], described["width"], described["patch_size"]) == (8, 8, 2)
+        assert described["mean"] == list(spec.statistics.mean)
+        assert json.loads(metadata["std"]) == list(spec.statistics.std)
+        assert len(described["weights_hash"]) == 64
+        free = [[one.dim_param != "" for one in dims.type.tensor_type.shape.dim] for dims in model.graph.input]
+        assert free[0] == [True, False, True, True]
+        assert str(tmp_path.parents[1]).encode() not in file.read_bytes()
+        assert b"site-packages" not in file.read_bytes()
+    card = (exported / "README.md").read_text()
+    assert "license: mit" in card
+    assert "2 epochs" in card
+    code = card.split("```python\n")[1].split("```")[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(exported)
+        exec(compile(code, "card", "exec"), {})
+
+
+@pytest.mark.slow
+def test_half_of_the_bytes(unmask: Unmask, trained: RunFolder, exported: Path) -> None:
+    said = unmask("convert", trained.root, "half", "--to", "onnx", "--dtype", "float16")
+    assert said.status == 0, said.err
+    assert "checked largest difference to onnxruntime" in said.out
+    model = onnx.load("half/reconstruction.onnx")
+    types = {tensor.data_type for tensor in model.graph.initializer if np.prod(tensor.dims) >= 256}
+    assert types <= {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64}
+    assert {one.type.tensor_type.elem_type for one in model.graph.output} == {onnx.TensorProto.FLOAT}
+
+
+@pytest.mark.slow
+def test_a_classifier(unmask: Unmask, classes: Path, tmp_path: Path) -> None:
+    folder = tiny_transfer.begin(tmp_path / "tuned", classes)
+    tiny_transfer.go_on(folder)
+    said = unmask("convert", folder.root, "files", "--to", "onnx")
+    assert said.status == 0, said.err
+    assert "exported classifier.onnx: scores, probabilities" in said.out
+    model = package.load(folder.root)
+    file = sorted((classes / "dogs").iterdir())[0]
+    session = onnxruntime.InferenceSession("files/classifier.onnx")
+    _, probabilities = session.run(None, {"images": (model.transform(file)[None] / 255).numpy()})
+    names = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+    (guess,) = model.predict(file)
+    assert dict(zip(names, probabilities[0], strict=True)) == pytest.approx(
+        guess.probabilities, abs=1e-5
+    )
+
+
+def test_a_missing_package_is_said_before_any_work(
+    unmask: Unmask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    said = unmask("convert", "no-such-run", "files", "--to", "onnx")
+    assert said.status == 1
+    assert said.err == (
+        'unmask: --to onnx needs the package onnxscript; install it with `pip install "unmask[onnx]"`'
+    )
+
+
+def test_wrong_words(unmask: Unmask, trained: RunFolder, tmp_path: Path) -> None:
+    said = unmask("convert", trained.root, "model.onnx", "--to", "onnx")
+    assert "--to onnx writes a folder of files; give one, such as model" in said.err
+    said = unmask("convert", trained.root, "files", "--to", "onnx", "--pool", "mean")
+    assert "encoder.onnx gives both, cls and mean; leave it out" in said.err
+    said = unmask("convert", trained.root, "files", "--to", "timm", "--dtype", "float16")
+    assert "--dtype is for --to onnx, and --to timm stores float32; leave it out" in said.err
+    said = unmask("convert", trained.root, trained.root, "--to", "onnx")
+    assert "exists and is not empty; give another folder" in said.err
+    assert not Path("files").exists()
+
+
+def test_a_detector_is_refused(unmask: Unmask, tmp_path: Path) -> None:
+    folder = tiny_dense.begun_detector(tmp_path)
+    said = unmask("convert", folder, "files", "--to", "onnx")
+    assert said.status == 1
+    assert "is a detector, and these cannot be exported to ONNX" in said.err
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    (tmp_path / "half.onnx").write_bytes(b"\x08\x0a\x12")
+    with pytest.raises(package.DataError, match=r"half\.onnx is not a complete ONNX file"):
+        open_onnx(tmp_path / "half.onnx")
+
+
+def test_a_file_that_computes_something_else_is_found(trained: RunFolder) -> None:
+    """The proof fails for a file with other weights, and for one that gives NaN."""
+    model = package.load(trained.root)
+    graph = Graph(
+        "reconstruction", Rebuilding(model.objective), Rebuilding.outputs, Size(8, 8), 2, model.spec.statistics, {}
+    )
+
+    def right(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        with torch.no_grad():
+            return [one.numpy() for one in graph.module(*map(torch.from_numpy, inputs.values()))]
+
+    assert largest_difference(graph, right, (1, 3))[0] == 0
+    assert largest_difference(graph, lambda inputs: [one + 0.5 for one in right(inputs)], (1,))[
+        0
+    ] == pytest.approx(0.5)
+    assert largest_difference(graph, lambda inputs: [one * np.nan for one in right(inputs)], (1,))[0] > 1e9
+    assert onnx_export.TOLERANCE["float32"] == 1e-4
+    assert callable(write_onnx)
+    assert onnx_format.OPSET == 20
