@@ -37,6 +37,7 @@ GROUPS = {
     "exchange": {
         "pack": "pack images into tar shards that are fast to read",
         "convert": "convert weights to and from MAE, timm, transformers; to ONNX",
+        "page": "write a web page: paint what is hidden, see it rebuilt",
         "completion": "complete commands, flags and recipes with Tab in your shell",
     },
 }

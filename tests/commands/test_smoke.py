@@ -36,6 +36,7 @@ LINES = {
     f"--labels 1 --tuning-steps 1 --seeds 1 {QUICK}",
     "pack": "{images} packed --workers 0",
     "convert": "{trained} weights --to timm",
+    "page": "{trained} --out page --samples 1 --threads 1",
     "completion": "--shell bash",
 }
 """What follows the command."""

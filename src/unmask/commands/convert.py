@@ -184,7 +184,7 @@ def _convert_to_onnx(args: Arguments, say: Callable[[str], None]) -> Converted:
     destination = Path(args.destination)
     if args.pool != "token":
         raise SettingsError("--pool is timm's, and encoder.onnx gives both, cls and mean; leave it out")
-    check_packages()
+    check_packages("--to onnx")
     check_free_for_onnx(destination)
     plan = plan_onnx(args.source, Hints(num_heads=args.heads, decoder_heads=args.decoder_heads))
     found = plan.found

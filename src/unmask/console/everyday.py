@@ -359,6 +359,16 @@ EVERYDAY = {
         ),
         ("to", "pool", "heads", "decoder-heads", "dtype", "license", "push", "threads"),
     ),
+    "page": Page(
+        "Write a web page on which one paints what is hidden of a picture, and sees what a run rebuilds, in the browser.",
+        (
+            "unmask page runs/NAME --out page --serve",
+            "unmask page runs/A runs/B --out page --images photos",
+            "unmask page runs/NAME --out page --samples 0 --dtype float16",
+            "python -m http.server --directory page     # or any web server",
+        ),
+        ("out", "images", "samples", "dtype", "runtime", "serve", "port", "threads"),
+    ),
     "completion": Page(
         "Complete commands, flags, kinds and recipes of unmask with Tab, in bash, zsh and fish.",
         (

@@ -29,15 +29,15 @@ _TRACED_BATCH = 2
 _LEAST_HALVED = 256  # values; smaller tensors, such as norms, save nothing
 
 
-def check_packages() -> None:
-    """Raises ResourceError unless the packages of the extra are installed, before any work is done."""
+def check_packages(command: str) -> None:
+    """Raises ResourceError unless the packages of the extra are installed; for a command, before it does any work."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ResourceError(
-            f"--to onnx needs the package {error.name}; install it with `pip install \"unmask[onnx]\"`"
+            f"{command} needs the package {error.name}; install it with `pip install \"unmask[onnx]\"`"
         ) from None
 
 

@@ -13,7 +13,6 @@ from unmask.errors import ResourceError, RunError, SettingsError
 from unmask.formats import Hints
 from unmask.formats.onnx import (
     StoredWeights,
-    check_packages,
     open_onnx,
     runtime_name,
     write_onnx,
@@ -76,10 +75,8 @@ def plan_onnx(source: str | Path, hints: Hints) -> Plan:
     """Load a run or weights, and see what can be exported.
 
     Raises:
-        ResourceError: if a package is missing, before anything is read.
         SettingsError: for a detector.
     """
-    check_packages()
     folder = RunFolder(source)
     tuned = folder.made_by(Finetune.command)
     if tuned:

@@ -1,0 +1,162 @@
+"""Write the folder of a page: its own files, the runtime, and for each run a model and samples."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import unmask
+from unmask.errors import ResourceError, RunError, SettingsError
+from unmask.formats import Hints
+from unmask.formats.onnx import StoredWeights, description, open_onnx, write_onnx
+from unmask.formats.onnx_graphs import Graph, largest_difference
+from unmask.page.runtime import VERSION, copy_runtime
+from unmask.page.samples import Sample, stored
+from unmask.runs.onnx_export import BATCHES, TOLERANCE, plan_onnx
+
+ASSETS = Path(__file__).parent / "assets"
+
+INDEX = "page.json"
+"""What a page holds; a folder with it is a page."""
+
+
+class Shown(NamedTuple):
+    """A run on a page."""
+
+    name: str
+    """As the page shows it."""
+    about: str
+    """Its recipe and size, in words."""
+    graph: Graph
+    """Its reconstruction."""
+    samples: Sequence[Sample]
+
+
+class Written(NamedTuple):
+    """A model on a written page."""
+
+    name: str
+    size: int
+    """Of its file, in bytes."""
+    difference: float
+    """The largest difference of onnxruntime to unmask."""
+    exact: bool
+    """Whether that is rounding."""
+
+
+def graph_of(run: str) -> Graph:
+    """The reconstruction of a run.
+
+    Raises:
+        RunError: if it has no decoder, or one that predicts no pixels.
+    """
+    plan = plan_onnx(run, Hints())
+    graph = next((graph for graph in plan.graphs if graph.rebuilds), None)
+    if graph is None:
+        raise RunError(
+            f"{run} cannot be shown on a page, because it rebuilds no pixels ({plan.found.about}); `unmask convert {run} FOLDER "
+            "--to onnx` exports its encoder"
+        )
+    return graph
+
+
+def check_folder(folder: Path) -> None:
+    """Raises RunError for a place that holds something other than an earlier page."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; give a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX).is_file():
+        raise RunError(f"{folder} holds other files; give a new folder, or that of an earlier page")
+
+
+def names_of(runs: Sequence[str]) -> list[str]:
+    """A short name for each run, no two the same.
+
+    >>> names_of(["runs/a", "b", "old/a"])
+    ['a', 'b', 'a (2)']
+    """
+    names: list[str] = []
+    for run in runs:
+        short = Path(run).resolve().name
+        again = sum(name == short or name.startswith(f"{short} (") for name in names)
+        names.append(f"{short} ({again + 1})" if again else short)
+    return names
+
+
+def write_page(
+    shown: Sequence[Shown],
+    folder: Path,
+    runtime: Path,
+    stored_weights: StoredWeights,
+    done: Callable[[Written], None] = lambda _: None,
+) -> list[Written]:
+    """Write a page; an earlier one in its place is replaced once the new one is complete.
+
+    Args:
+        shown: the runs, in their order on the page.
+        folder: new, empty, or an earlier page.
+        runtime: a folder with onnxruntime-web.
+        stored_weights: type of the weights in the models' files.
+        done: is called after each model.
+
+    Raises:
+        ResourceError: if the folder cannot be written.
+    """
+    check_folder(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".writing-{folder.name}-", dir=folder.parent) as place:
+            new = Path(place) / "page"
+            shutil.copytree(ASSETS, new)
+            copy_runtime(runtime, new / "runtime")
+            written = [_write_run(new, one, stored_weights, done) for one in shown]
+            entries = [entry for entry, _ in written]
+            index = {"version": unmask.__version__, "runtime": VERSION, "runs": entries}
+            (new / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
+            if folder.exists():
+                folder.rename(Path(place) / "old")
+            new.rename(folder)
+    except OSError as error:
+        raise ResourceError(
+            f"{folder} cannot be written ({error.strerror or error}); make room on that disk or give another folder"
+        ) from None
+    return [one for _, one in written]
+
+
+def _write_run(
+    page: Path, shown: Shown, stored_weights: StoredWeights, done: Callable[[Written], None]
+) -> tuple[dict[str, Any], Written]:
+    """Model and samples of a run; what page.json says of them."""
+    number = len(list(page.glob("models/*.onnx")))
+    for folder in ("models", "samples"):
+        (page / folder).mkdir(exist_ok=True)
+    # the hash in the name keeps browsers from using another run's file of the same name
+    key = f"{number}-{shown.graph.facts['weights_hash'][:12]}-{stored_weights}"
+    file = page / "models" / f"{key}.onnx"
+    write_onnx(shown.graph, file, stored_weights)
+    difference, largest = largest_difference(shown.graph, open_onnx(file), BATCHES)
+    exact = difference <= TOLERANCE[stored_weights] * max(1.0, largest)
+    samples: list[dict[str, Any]] = []
+    for position, sample in enumerate(shown.samples):
+        place = f"samples/{key}-{position}.bin"
+        (page / place).write_bytes(stored(sample))
+        _, height, width = sample.pixels.shape
+        samples.append({"name": sample.name, "file": place, "height": height, "width": width})
+    entry = {
+        "name": shown.name,
+        "about": shown.about,
+        "file": f"models/{file.name}",
+        "bytes": file.stat().st_size,
+        "description": description(shown.graph),
+        "samples": samples,
+    }
+    written = Written(shown.name, file.stat().st_size, difference, exact)
+    done(written)
+    return entry, written
+
+
+def check_runs(runs: Sequence[str]) -> None:
+    """Raises SettingsError unless there is a run."""
+    if not runs:
+        raise SettingsError("which run? `unmask page runs/NAME --out page`, or several to compare them")
