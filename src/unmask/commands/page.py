@@ -30,7 +30,7 @@ from unmask.spec import within
 class Arguments:
     """The flags of `unmask page`."""
 
-    runs: tyro.conf.Positional[tuple[str, ...]] = ()
+    models: tyro.conf.Positional[tuple[str, ...]] = ()
     """A run, or weights that hold a decoder; several to show them side by side."""
 
     out: str = "page"
@@ -66,7 +66,7 @@ class Arguments:
 def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "page")
-    check_runs(args.runs)
+    check_runs(args.models)
     check_packages("unmask page")
     folder = Path(args.out).expanduser()
     check_folder(folder)
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
     runtime = find_runtime(args.runtime)
     # before minutes of work, in case the port is taken
     server = open_server(folder, args.port) if args.serve else None
-    runs = list(dict.fromkeys(args.runs))
+    runs = list(dict.fromkeys(args.models))
     shown = [_shown(run, name, args) for run, name in zip(runs, names_of(runs), strict=True)]
     files = write_page(shown, folder, runtime, args.dtype, _say)
     console.result(f"written   {folder}: index.html and what it needs, no request leaves it")

@@ -15,7 +15,7 @@ VERSION = "1.30.0"
 FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 """What a page needs of it: the build for WebAssembly alone, without WebGPU."""
 
-PACKAGED = Path(__file__).parent / "runtime"
+PACKAGED = Path(__file__).parent / "onnxruntime-web"
 """Filled when a wheel is built on a machine with npm; not in a source tree."""
 
 NOTICES = Path(__file__).parent / "notices"
