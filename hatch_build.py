@@ -26,7 +26,10 @@ class RuntimeHook(BuildHookInterface):
         try:
             files = _fetched(wanted["VERSION"], wanted["FILES"], self._folder)
         except (OSError, KeyError, subprocess.SubprocessError, tarfile.TarError) as error:
-            print(f"the wheel has no onnxruntime-web, because npm could not fetch it: {error}", file=sys.stderr)
+            print(
+                f"the wheel has no onnxruntime-web, because npm could not fetch it: {error}",
+                file=sys.stderr,
+            )
             return
         for file in files:
             build_data["force_include"][str(file)] = f"unmask/page/onnxruntime-web/{file.name}"
@@ -55,7 +58,14 @@ def _fetched(version: str, names: tuple[str, ...], folder: Path) -> list[Path]:
         raise OSError("npm is not on PATH")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    command = [npm, "pack", f"onnxruntime-web@{version}", "--silent", "--pack-destination", str(folder)]
+    command = [
+        npm,
+        "pack",
+        f"onnxruntime-web@{version}",
+        "--silent",
+        "--pack-destination",
+        str(folder),
+    ]
     subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS, cwd=folder)
     (archive,) = folder.glob("*.tgz")
     with tarfile.open(archive) as package:

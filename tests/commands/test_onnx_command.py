@@ -91,7 +91,10 @@ def test_a_file_describes_itself(exported: Path, trained: RunFolder, tmp_path: P
         assert described["mean"] == list(spec.statistics.mean)
         assert json.loads(metadata["std"]) == list(spec.statistics.std)
         assert len(described["weights_hash"]) == 64
-        free = [[one.dim_param != "" for one in dims.type.tensor_type.shape.dim] for dims in model.graph.input]
+        free = [
+            [one.dim_param != "" for one in dims.type.tensor_type.shape.dim]
+            for dims in model.graph.input
+        ]
         assert free[0] == [True, False, True, True]
         assert str(tmp_path.parents[1]).encode() not in file.read_bytes()
         assert b"site-packages" not in file.read_bytes()
@@ -112,7 +115,9 @@ def test_half_of_the_bytes(unmask: Unmask, trained: RunFolder, exported: Path) -
     model = onnx.load("half/reconstruction.onnx")
     types = {tensor.data_type for tensor in model.graph.initializer if np.prod(tensor.dims) >= 256}
     assert types <= {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64}
-    assert {one.type.tensor_type.elem_type for one in model.graph.output} == {onnx.TensorProto.FLOAT}
+    assert {one.type.tensor_type.elem_type for one in model.graph.output} == {
+        onnx.TensorProto.FLOAT
+    }
 
 
 @pytest.mark.slow
@@ -167,7 +172,13 @@ def test_a_file_that_computes_something_else_is_found(trained: RunFolder) -> Non
     """The proof fails for a file with other weights, and for one that gives NaN."""
     model = package.load(trained.root)
     graph = Graph(
-        "reconstruction", Rebuilding(model.objective), Rebuilding.outputs, Size(8, 8), 2, model.spec.statistics, {}
+        "reconstruction",
+        Rebuilding(model.objective),
+        Rebuilding.outputs,
+        Size(8, 8),
+        2,
+        model.spec.statistics,
+        {},
     )
 
     def right(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -178,4 +189,7 @@ def test_a_file_that_computes_something_else_is_found(trained: RunFolder) -> Non
     assert largest_difference(graph, lambda inputs: [one + 0.5 for one in right(inputs)], (1,))[
         0
     ] == pytest.approx(0.5)
-    assert largest_difference(graph, lambda inputs: [one * np.nan for one in right(inputs)], (1,))[0] > 1e9
+    assert (
+        largest_difference(graph, lambda inputs: [one * np.nan for one in right(inputs)], (1,))[0]
+        > 1e9
+    )

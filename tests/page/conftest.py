@@ -14,7 +14,9 @@ from unmask.commands import page as command
 from unmask.page.server import address_of, open_server
 from unmask.runs.folder import RunFolder
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 
 class Site(NamedTuple):
@@ -94,7 +96,9 @@ def bands_site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     scenes = write_scenes(root / "scenes")
     run = tiny.finished_run(root / "run", scenes)
     folder = root / "site"
-    assert command.main([str(run.root), "--out", str(folder), "--samples", "2", "--threads", "1"]) == 0
+    assert (
+        command.main([str(run.root), "--out", str(folder), "--samples", "2", "--threads", "1"]) == 0
+    )
     return Site(folder, (run,), scenes)
 
 

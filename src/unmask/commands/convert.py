@@ -21,7 +21,7 @@ from unmask.formats.model import ModelSpec
 from unmask.formats.onnx import StoredWeights, check_packages, runtime_name
 from unmask.formats.onnx_card import onnx_card
 from unmask.formats.timm import Timm
-from unmask.runs.onnx_export import Exported, export_onnx, plan_onnx
+from unmask.runs.onnx_export import Exported, export_onnx, in_words, plan_onnx
 from unmask.runs.onnx_export import check_free as check_free_for_onnx
 from unmask.runs.proof import PictureCheck, check_picture
 from unmask.runs.run import Run
@@ -147,7 +147,9 @@ def _convert(args: Arguments, say: Callable[[str], None]) -> Converted:
     if args.to == "onnx":
         return _convert_to_onnx(args, say)
     if args.dtype != "float32":
-        raise SettingsError(f"--dtype is for --to onnx, and --to {args.to} stores float32; leave it out")
+        raise SettingsError(
+            f"--dtype is for --to onnx, and --to {args.to} stores float32; leave it out"
+        )
     layout, destination = _layout(args.to, args.pool), Path(args.destination)
     check_free(destination, layout)
     if args.push is not None and destination.suffix == ".pth":
@@ -183,16 +185,16 @@ def _convert_to_onnx(args: Arguments, say: Callable[[str], None]) -> Converted:
     """The same for ONNX files, of which a source may hold several."""
     destination = Path(args.destination)
     if args.pool != "token":
-        raise SettingsError("--pool is timm's, and encoder.onnx gives both, cls and mean; leave it out")
+        raise SettingsError(
+            "--pool is timm's, and encoder.onnx gives both, cls and mean; leave it out"
+        )
     check_packages("--to onnx")
     check_free_for_onnx(destination)
     plan = plan_onnx(args.source, Hints(num_heads=args.heads, decoder_heads=args.decoder_heads))
     found = plan.found
     for line in (*_read_lines(found, args.source), *(f"{_NOTE}{note}" for note in plan.notes)):
         say(line)
-    card = onnx_card(
-        found.weights, plan.graphs, destination.name, args.license, _data(found.run)
-    )
+    card = onnx_card(found.weights, plan.graphs, destination.name, args.license, _data(found.run))
 
     def done(one: Exported) -> None:
         for line in _onnx_lines(one):
@@ -215,7 +217,7 @@ def _onnx_lines(one: Exported) -> Iterator[str]:
     fixed = "" if one.graph.any_size else ", the only size it takes"
     yield f"exported  {one.file.name}: {', '.join(one.outputs)}"
     yield (
-        f"checked   largest difference to {runtime_name()}: {one.difference:.1e} (batches of 1, 3 and 7, {sizes} "
+        f"checked   largest difference to {runtime_name()}: {in_words(one.difference, one.largest)} (batches of 1, 3 and 7, {sizes} "
         f"pixels{fixed})"
     )
     if not one.exact:

@@ -23,6 +23,7 @@ from unmask.page.site import (
     names_of,
     write_page,
 )
+from unmask.runs.onnx_export import in_words
 from unmask.spec import within
 
 
@@ -79,7 +80,9 @@ def main(arguments: list[str]) -> int:
     files = write_page(shown, folder, runtime, args.dtype, _say)
     console.result(f"written   {folder}: index.html and what it needs, no request leaves it")
     if server is None:
-        console.result(f"look at it: {typed('page', *runs, '--out', args.out, '--serve')}, or any web server")
+        console.result(
+            f"look at it: {typed('page', *runs, '--out', args.out, '--serve')}, or any web server"
+        )
         return 0 if all(one.exact for one in files) else 1
     console.result(f"serving   {address_of(server)} until Ctrl-C")
     try:
@@ -102,7 +105,9 @@ def _shown(run: str, name: str, args: Arguments) -> Shown:
         raise DataError(f"{error}; or give other samples with --images, or --samples 0") from None
     if samples:
         origin = "" if args.images else "of the run's own "
-        notes.note(f"{number_of(len(samples), 'image')} {origin}for {name} will be readable by all who get the page")
+        notes.note(
+            f"{number_of(len(samples), 'image')} {origin}for {name} will be readable by all who get the page"
+        )
     size = graph.size
     about = f"{model.about}; {graph.facts['origin']}; {size.height} x {size.width} pixels, patches of {graph.patch_size}"
     return Shown(name, about, graph, samples)
@@ -110,7 +115,8 @@ def _shown(run: str, name: str, args: Arguments) -> Shown:
 
 def _say(one: Written) -> None:
     console.result(
-        f"model     {one.name}: {one.size / 1e6:.1f} MB, largest difference to unmask {one.difference:.1e}"
+        f"model     {one.name}: {one.size / 1e6:.1f} MB, largest difference to unmask "
+        f"{in_words(one.difference, one.largest)}"
     )
     if not one.exact:
         console.warn("that is more than rounding: do not trust this page")

@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,14 +32,13 @@ _LEAST_HALVED = 256  # values; smaller tensors, such as norms, save nothing
 
 def check_packages(command: str) -> None:
     """Raises ResourceError unless the packages of the extra are installed; for a command, before it does any work."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ResourceError(
-            f"{command} needs the package {error.name}; install it with `pip install \"unmask[onnx]\"`"
-        ) from None
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            import_module(name)
+        except ImportError:
+            raise ResourceError(
+                f'{command} needs the package {name}; install it with `pip install "unmask[onnx]"`'
+            ) from None
 
 
 def write_onnx(graph: Graph, path: Path, stored: StoredWeights) -> None:
@@ -46,20 +46,24 @@ def write_onnx(graph: Graph, path: Path, stored: StoredWeights) -> None:
     model = _traced(graph)
     if stored == "float16":
         _halve(model)
-    facts = {**description(graph), "weights": stored}
+    facts = description(graph, stored)
     for key, value in {KEY: facts, **facts}.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
     path.write_bytes(model.SerializeToString())
 
 
-def description(graph: Graph) -> dict[str, Any]:
+def description(graph: Graph, stored: StoredWeights) -> dict[str, Any]:
     """What a file says of itself: how to prepare images, and where the weights come from."""
     statistics = graph.statistics
     return {
         "graph": graph.name,
         "images": "float32 [batch, channels, height, width], "
-        + ("from 0 to 1" if statistics.values == "uint8" else "in the units of the data, NaN where missing")
+        + (
+            "from 0 to 1"
+            if statistics.values == "uint8"
+            else "in the units of the data, NaN where missing"
+        )
         + "; normalised inside",
         "height": graph.size.height,
         "width": graph.size.width,
@@ -71,6 +75,7 @@ def description(graph: Graph) -> dict[str, Any]:
         "std": list(statistics.std),
         "low": list(statistics.low),
         "high": list(statistics.high),
+        "weights": stored,
         **graph.facts,
     }
 
@@ -86,12 +91,10 @@ def open_onnx(path: Path, threads: int = 1) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     try:
-        session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common base
         raise DataError(f"{path} is not a complete ONNX file ({first_line(error)})") from None
-    return lambda inputs: session.run(None, inputs)
+    return lambda inputs: list(session.run(None, inputs))
 
 
 def runtime_name() -> str:
@@ -105,7 +108,9 @@ def _traced(graph: Graph) -> Any:
     """The graph as an ONNX model."""
     size = graph.size
     if graph.any_size:  # equal sides would be taken for one
-        size = Size(*(side + more * graph.patch_size for side, more in zip(size, (1, 2), strict=True)))
+        size = Size(
+            *(side + more * graph.patch_size for side, more in zip(size, (1, 2), strict=True))
+        )
     inputs = graph.example(_TRACED_BATCH, size)
     with _tracing():
         program = torch.export.export(
@@ -175,5 +180,3 @@ def _halve(model: Any) -> None:
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-
-

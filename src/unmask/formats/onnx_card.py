@@ -26,9 +26,7 @@ description = session.get_modelmeta().custom_metadata_map  # classes, as JSON
 """
 
 
-def onnx_card(
-    weights: Weights, graphs: Sequence[Graph], name: str, license: str, data: str
-) -> str:
+def onnx_card(weights: Weights, graphs: Sequence[Graph], name: str, license: str, data: str) -> str:
     """The card in Markdown, with the header that the Hugging Face Hub reads; arguments are as for `card.model_card`."""
     spec = weights.spec
     size, patch_size = spec.image_size, spec.encoder.patch_size
@@ -55,7 +53,11 @@ def onnx_card(
         "\n".join(f"- {line}" for line in facts_of_weights(weights, data)),
         "## How to run it",
         "Batches may have any number of images"
-        + ("" if all(graph.any_size for graph in graphs) else "; segmenter.onnx takes windows of this size")
+        + (
+            ""
+            if all(graph.any_size for graph in graphs)
+            else "; segmenter.onnx takes windows of this size"
+        )
         + f", and other sizes in multiples of {patch_size} pixels fit where positions allow it. The description in each "
         "file's metadata holds mean, deviation, sizes and classes.",
         "```python\n" + "\n".join(code) + "```",

@@ -14,7 +14,7 @@ from unmask.channels import ChannelStatistics
 from unmask.contracts import Size
 from unmask.encoders.vit import VisionTransformer
 from unmask.masks import PatchMask
-from unmask.patches import denormalize, size_of, unpatchify
+from unmask.patches import denormalize, unpatchify
 from unmask.randomness import generator
 from unmask.targets.pixels import PixelTarget
 from unmask.traits import Reconstructing
@@ -109,7 +109,8 @@ class Rebuilding(nn.Module):
         encoder = self.objective.encoder
         grid, batch = self.objective.grid_of(images), images.shape[0]
         patches = grid.height * grid.width
-        torch._check(kept_index.shape[1] + removed_index.shape[1] == patches)
+        # tells the exporter that the outputs have as many patches as the image
+        torch._check(kept_index.shape[1] + removed_index.shape[1] == patches)  # pyright: ignore[reportPrivateUsage]
         removed = torch.ones(batch, patches, dtype=torch.bool).scatter(1, kept_index, False)
         mask = PatchMask(torch.arange(batch), removed, kept_index, removed_index)
         output = self.objective.predict_all(images, mask)
@@ -175,9 +176,7 @@ def largest_difference(graph: Graph, run: Run, batches: tuple[int, ...]) -> tupl
     for size in sizes_to_check(graph):
         for batch in batches:
             inputs = graph.example(batch, size)
-            named = {
-                name: one.numpy() for name, one in zip(graph.inputs, inputs, strict=True)
-            }
+            named = {name: one.numpy() for name, one in zip(graph.inputs, inputs, strict=True)}
             ours = graph.module(*inputs)
             ours = ours if isinstance(ours, tuple) else (ours,)
             for tensor, array in zip(ours, run(named), strict=True):

@@ -9,8 +9,8 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from unmask.data.annotated import pictures_alone
-from unmask.data.labelled import with_channels
 from unmask.data.kinds import find_source
+from unmask.data.labelled import with_channels
 from unmask.data.statistics import read_as
 from unmask.errors import DataError, SettingsError
 from unmask.runs.model import Model
@@ -51,7 +51,9 @@ def samples_of(model: Model, images: str | None, count: int) -> list[Sample]:
         image = model.spec.statistics.in_units(source[position].image)
         chosen.append(Sample(Path(source.name(position)).name, model.fit(image)))
     if not chosen:
-        raise DataError(f"{source.where} holds no images; give others with --images, or --samples 0")
+        raise DataError(
+            f"{source.where} holds no images; give others with --images, or --samples 0"
+        )
     return chosen
 
 

@@ -1,5 +1,6 @@
 """A server of static files on this machine, for looking at a page."""
 
+import socket
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -7,14 +8,15 @@ from typing import Any, ClassVar
 
 from unmask.errors import SettingsError
 
-HOST = "127.0.0.1"
+HOST = socket.inet_ntoa(socket.INADDR_LOOPBACK.to_bytes(4))
+"""This machine, which no other can reach."""
 
 
 class Handler(SimpleHTTPRequestHandler):
     """Files with the types that browsers insist on, and the headers that allow threads."""
 
     # registries of some systems have other types for these, or none
-    extensions_map: ClassVar[dict[str, str]] = {
+    extensions_map: ClassVar[dict[str, str]] = {  # pyright: ignore[reportIncompatibleVariableOverride] - as http.server says
         **SimpleHTTPRequestHandler.extensions_map,
         ".html": "text/html; charset=utf-8",
         ".css": "text/css; charset=utf-8",
@@ -50,7 +52,9 @@ def open_server(folder: Path, port: int) -> ThreadingHTTPServer:
     try:
         return ThreadingHTTPServer((HOST, port), partial(Handler, directory=str(folder)))
     except PermissionError:
-        raise SettingsError(f"--port {port} may not be used by this user; take one from 1024 on") from None
+        raise SettingsError(
+            f"--port {port} may not be used by this user; take one from 1024 on"
+        ) from None
     except OSError:
         raise SettingsError(
             f"--port {port} is taken by another program; choose another, or --port 0 for any free one"

@@ -42,6 +42,8 @@ class Written(NamedTuple):
     """Of its file, in bytes."""
     difference: float
     """The largest difference of onnxruntime to unmask."""
+    largest: float
+    """The largest value that was compared."""
     exact: bool
     """Whether that is rounding."""
 
@@ -106,7 +108,9 @@ def write_page(
     check_folder(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".writing-{folder.name}-", dir=folder.parent) as place:
+        with tempfile.TemporaryDirectory(
+            prefix=f".writing-{folder.name}-", dir=folder.parent
+        ) as place:
             new = Path(place) / "page"
             shutil.copytree(ASSETS, new)
             copy_runtime(runtime, new / "runtime")
@@ -148,10 +152,10 @@ def _write_run(
         "about": shown.about,
         "file": f"models/{file.name}",
         "bytes": file.stat().st_size,
-        "description": description(shown.graph),
+        "description": description(shown.graph, stored_weights),
         "samples": samples,
     }
-    written = Written(shown.name, file.stat().st_size, difference, exact)
+    written = Written(shown.name, file.stat().st_size, difference, largest, exact)
     done(written)
     return entry, written
 
@@ -159,4 +163,6 @@ def _write_run(
 def check_runs(runs: Sequence[str]) -> None:
     """Raises SettingsError unless there is a run."""
     if not runs:
-        raise SettingsError("which run? `unmask page runs/NAME --out page`, or several to compare them")
+        raise SettingsError(
+            "which run? `unmask page runs/NAME --out page`, or several to compare them"
+        )

@@ -6,15 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from unmask.channels import ChannelStatistics
+from unmask.encoders.vit import VisionTransformer
 from unmask.errors import ResourceError, RunError, SettingsError
 from unmask.formats import Hints
 from unmask.formats.onnx import (
     StoredWeights,
     open_onnx,
-    runtime_name,
     write_onnx,
 )
 from unmask.formats.onnx_graphs import (
@@ -44,6 +42,7 @@ TOLERANCE: dict[StoredWeights, float] = {"float32": 1e-4, "float16": 5e-3}
 """The largest difference that is rounding, relative to the largest value (at least 1)."""
 
 _ENDING = ".onnx"
+_LARGE = 100  # features and pixels from 0 to 1 stay below
 
 
 class Exported(NamedTuple):
@@ -56,6 +55,8 @@ class Exported(NamedTuple):
     """The sizes of images that were compared, in pixels."""
     difference: float
     """The largest difference of any output."""
+    largest: float
+    """The largest value of any output."""
     exact: bool
     """Whether that is rounding."""
     graph: Graph
@@ -83,8 +84,8 @@ def plan_onnx(source: str | Path, hints: Hints) -> Plan:
         _refuse_detector(folder, source)
     found = find_weights(source, hints)
     weights = found.weights
-    objective = weights.build_objective().eval() if weights.decoder else None
-    encoder = objective.encoder if objective is not None else weights.build_encoder().eval()
+    objective: Any = weights.build_objective().eval() if weights.decoder else None
+    encoder: VisionTransformer = objective.encoder if objective else weights.build_encoder().eval()
     facts = {"origin": weights.spec.origin, "weights_hash": hash_of_tensors(encoder.state_dict())}
     graphs = [_graph("encoder", Encoding(encoder), found, facts)]
     notes: list[str] = []
@@ -122,7 +123,9 @@ def export_onnx(
     exported: list[Exported] = []
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        writing = Path(tempfile.mkdtemp(prefix=f".writing-{destination.name}-", dir=destination.parent))
+        writing = Path(
+            tempfile.mkdtemp(prefix=f".writing-{destination.name}-", dir=destination.parent)
+        )
     except OSError as error:
         raise _unwritable(destination, error) from None
     try:
@@ -151,16 +154,29 @@ def check_free(destination: Path) -> None:
         raise RunError(f"{destination} exists and is not empty; give another folder")
 
 
+def in_words(difference: float, largest: float) -> str:
+    """A largest difference, and beside which values, where these are so large that it means nothing alone.
+
+    >>> in_words(2e-6, 3.5), in_words(5e6, 2e13)
+    ('2.0e-06', '5.0e+06 of values up to 2e+13')
+    """
+    return f"{difference:.1e}" + (f" of values up to {largest:.0e}" if largest > _LARGE else "")
+
+
 def _compared(graph: Graph, path: Path, destination: Path, stored: StoredWeights) -> Exported:
     difference, largest = largest_difference(graph, open_onnx(path), BATCHES)
     exact = difference <= TOLERANCE[stored] * max(1.0, largest)
     sizes = tuple(f"{size.height} x {size.width}" for size in sizes_to_check(graph))
     file = destination / path.name
-    return Exported(file, graph.outputs, sizes, difference, exact, graph)
+    return Exported(file, graph.outputs, sizes, difference, largest, exact, graph)
 
 
 def _graph(
-    name: str, module: Any, found: Found, facts: dict[str, Any], statistics: ChannelStatistics | None = None
+    name: str,
+    module: Any,
+    found: Found,
+    facts: dict[str, Any],
+    statistics: ChannelStatistics | None = None,
 ) -> Graph:
     spec = found.weights.spec
     return Graph(
@@ -180,7 +196,11 @@ def _tuned_graph(source: str | Path, found: Found, facts: dict[str, Any]) -> Gra
     classifier = load_classifier(source)
     tuned = classifier.tuned
     task = tuned.job.recipe.task
-    facts = {**facts, "classes": list(classifier.names), "weights_hash": hash_of_tensors(tuned.module.state_dict())}
+    facts = {
+        **facts,
+        "classes": list(classifier.names),
+        "weights_hash": hash_of_tensors(tuned.module.state_dict()),
+    }
     if isinstance(task, Segment):
         facts |= {"averaged": task.averaged, "stride": task.stride}
         return _graph("segmenter", Segmenting(tuned.module), found, facts, tuned.statistics)
@@ -202,7 +222,7 @@ def _refuse_detector(folder: RunFolder, source: str | Path) -> None:
         )
 
 
-def _no_pictures(found: Found, objective: nn.Module | None) -> str:
+def _no_pictures(found: Found, objective: Any) -> str:
     """Why there is no file that rebuilds."""
     why = "these weights are an encoder without a decoder"
     if objective is not None:
