@@ -1,6 +1,7 @@
 """`unmask convert --to onnx`: what it writes, and that onnxruntime computes the same as unmask from it."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -159,6 +160,18 @@ def test_wrong_words(unmask: Unmask, trained: RunFolder, tmp_path: Path) -> None
     assert "--dtype is for --to onnx, and --to timm stores float32; leave it out" in said.err
     said = unmask("convert", trained.root, trained.root, "--to", "onnx")
     assert "exists and is not empty; give another folder" in said.err
+    assert not Path("files").exists()
+
+
+def test_more_than_a_file_holds(
+    unmask: Unmask, trained: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unmask.formats.onnx._MOST_BYTES", 4_000)
+    said = unmask("convert", trained.root, "files", "--to", "onnx")
+    assert said.status == 1
+    assert re.search(
+        r"encoder.onnx would take 0.0 GiB, and an ONNX file holds 2; use --dtype float16", said.err
+    )
     assert not Path("files").exists()
 
 

@@ -38,8 +38,10 @@ class Served(NamedTuple):
     def shown(self) -> "Served":
         """Wait until all that was asked for is rebuilt."""
         self.page.wait_for_function(
-            "() => document.querySelector('section[data-state=shown] .numbers')"
-            "?.textContent.includes('hidden')",
+            """() => {
+              const states = [...document.querySelectorAll('section')].map((one) => one.dataset.state);
+              return states.includes('shown') && !states.includes('working');
+            }""",
             timeout=60_000,
         )
         return self

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from unmask.contracts import Size
-from unmask.errors import DataError, ResourceError, first_line
+from unmask.errors import DataError, ResourceError, SettingsError, first_line
 from unmask.formats.onnx_graphs import Graph, Run
 
 OPSET = 20
@@ -27,6 +27,7 @@ StoredWeights = Literal["float32", "float16"]
 """Type of the weights in a file; computing is in float32."""
 
 _TRACED_BATCH = 2
+_MOST_BYTES = 2**31 - 2**24  # of weights; the rest is for the graph itself
 _LEAST_HALVED = 256  # values; smaller tensors, such as norms, save nothing
 
 
@@ -42,7 +43,12 @@ def check_packages(command: str) -> None:
 
 
 def write_onnx(graph: Graph, path: Path, stored: StoredWeights) -> None:
-    """Write a graph to a file, for any batch, any number of hidden patches, and any size where the graph takes any."""
+    """Write a graph to a file, for any batch, any number of hidden patches, and any size where the graph takes any.
+
+    Raises:
+        SettingsError: if it is too large for one file.
+    """
+    _check_bytes(graph, stored)
     model = _traced(graph)
     if stored == "float16":
         _halve(model)
@@ -133,6 +139,21 @@ def _traced(graph: Graph) -> Any:
         del node.metadata_props[:]
         node.doc_string = ""
     return model
+
+
+def _check_bytes(graph: Graph, stored: StoredWeights) -> None:
+    """ONNX files are Protocol Buffers, which hold 2 GiB; ViT-H takes more in float32."""
+    values = sum(tensor.numel() for tensor in graph.module.state_dict().values())
+    taken = values * (2 if stored == "float16" else 4)
+    if taken > _MOST_BYTES:
+        remedy = (
+            "use --dtype float16"
+            if taken <= 2 * _MOST_BYTES and stored == "float32"
+            else "use a smaller model"
+        )
+        raise SettingsError(
+            f"{graph.name}.onnx would take {taken / 2**30:.1f} GiB, and an ONNX file holds 2; {remedy}"
+        )
 
 
 def _dynamic(graph: Graph) -> tuple[Any, ...]:

@@ -43,7 +43,9 @@ const leadGrid = () => models[lead()].gridOf(images[lead()]);
 
 function prepareControls() {
   page.runs.forEach((run, i) => run.samples.forEach((entry, number) => {
-    $("sample").append(new Option(page.runs.length > 1 ? `${run.name}: ${entry.name}` : entry.name, `${i}.${number}`));
+    const option = new Option(page.runs.length > 1 ? `${run.name}: ${entry.name}` : entry.name, `${i}.${number}`);
+    option.disabled = !models[i]; // it could not be loaded
+    $("sample").append(option);
   }));
   $("sample").append(new Option("your own", "own"));
   $("sample").lastElementChild.disabled = true;
@@ -83,16 +85,15 @@ async function follow(link) {
   if (among(link.stride, "stride")) state.stride = Number(link.stride);
   if (link.seed !== undefined) state.seed = seedOf(link.seed);
   if (among(link.levels, "levels")) state.levels = link.levels;
-  const chosen = among(link.sample, "sample") ? link.sample : $("sample").options[0].value;
-  if (chosen === "own") { say("This page holds no sample; choose a picture of your own."); return; }
+  const chosen = among(link.sample, "sample") ? link.sample : [...$("sample").options].find((option) => !option.disabled)?.value;
+  if (!chosen) { say("This page holds no sample; choose a picture of your own."); return; }
   await choose(chosen, link);
 }
 
 async function choose(value, link = {}) {
   const [run, number] = value.split(".").map(Number);
-  const model = models[run] ?? null;
+  const model = models[run];
   try {
-    if (!model) throw new Error(`${page.runs[run].name} could not be loaded, so its samples cannot be shown`);
     const entry = page.runs[run].samples[number];
     source = { image: await sample(entry, model), values: model.values };
     state.sample = value;
@@ -105,13 +106,25 @@ async function choose(value, link = {}) {
 async function bring(file) {
   say("");
   try {
-    const model = models.find(Boolean);
-    source = { image: await opened(file, model), values: model.values };
+    source = await firstFitting(file);
     state.sample = "own";
     accept({});
   } catch (error) {
     say(error.message);
   }
+}
+
+// A file as the first run reads it that can.
+async function firstFitting(file) {
+  let refusal;
+  for (const model of models.filter(Boolean)) {
+    try {
+      return { image: await opened(file, model), values: model.values };
+    } catch (error) {
+      refusal ??= error;
+    }
+  }
+  throw refusal;
 }
 
 // A new picture: cut to the size of every model that takes such channels.
@@ -122,9 +135,10 @@ function accept(link) {
     return fitted(image, fittedSize(image.height, image.width, model));
   });
   models.forEach((model, i) => {
-    if (model && !images[i]) panels[i].say(`takes ${model.channels} bands of ${model.values}; this picture has ${image.channels} of ${values}`);
+    if (model && !images[i]) panels[i].clear(`takes ${model.channels} bands of ${model.values}; this picture has ${image.channels} of ${values}`);
   });
   say("");
+  panels[lead()].canvases.masked.parentElement.append(painter.canvas);
   prepareBands(link.bands);
   const kept = link.mask ? read(link.mask, size(leadGrid())) : state.masking === "painted" && state.mask;
   if (kept && kept.length === size(leadGrid())) {

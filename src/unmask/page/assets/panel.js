@@ -18,7 +18,7 @@ export class Panel {
     const title = this.add("h2", entry.name), facts = this.add("p", entry.about);
     facts.className = "facts";
     title.dataset.run = entry.name;
-    const row = this.add("div");
+    const row = this.row = this.add("div");
     row.className = "pictures";
     this.canvases = {};
     for (const view of VIEWS) {
@@ -62,6 +62,12 @@ export class Panel {
     this.section.dataset.state = "said";
   }
 
+  // No pictures, and why.
+  clear(text) {
+    this.row.hidden = true;
+    this.say(text);
+  }
+
   put(view, data) {
     const canvas = this.canvases[view];
     [canvas.width, canvas.height] = [data.width, data.height];
@@ -70,6 +76,8 @@ export class Panel {
 
   // What needs no model: at once, while painting.
   showMask(image, mask, model, bands) {
+    this.row.hidden = false;
+    this.section.dataset.state = "working";
     const hidden = this.hiddenPixels(image, mask, model);
     const middle = (channel) => (model.low[channel] + model.high[channel]) / 2;
     this.put("masked", imageData(image, bands, model, (value, i, channel) => (hidden(i) ? middle(channel) : value)));
