@@ -365,7 +365,7 @@ EVERYDAY = {
             "unmask page runs/NAME --out page --serve",
             "unmask page runs/A runs/B --out page --images photos",
             "unmask page runs/NAME --out page --samples 0 --dtype float16",
-            "python -m http.server --directory page     # or any web server",
+            "unmask page weights/model.safetensors --out page --images photos",
         ),
         ("out", "images", "samples", "dtype", "runtime", "serve", "port", "threads"),
     ),
