@@ -75,6 +75,12 @@ class Served(NamedTuple):
 Open = Callable[..., Served]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _with_npm() -> None:
+    if shutil.which("npm") is None:
+        pytest.skip("there is no npm to fetch onnxruntime-web")
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_images(tmp_path_factory.mktemp("page") / "photos")
