@@ -52,14 +52,14 @@ def onnx_card(weights: Weights, graphs: Sequence[Graph], name: str, license: str
         licence_in_words(license),
         "\n".join(f"- {line}" for line in facts_of_weights(weights, data)),
         "## How to run it",
-        "Batches may have any number of images"
+        f"Batches may have any number of images. Height and width may be other multiples of {patch_size} pixels, because "
+        "position tables are resampled inside"
         + (
             ""
             if all(graph.any_size for graph in graphs)
-            else "; segmenter.onnx takes windows of this size"
+            else "; only segmenter.onnx takes windows of this size alone"
         )
-        + f", and other sizes in multiples of {patch_size} pixels fit where positions allow it. The description in each "
-        "file's metadata holds mean, deviation, sizes and classes.",
+        + ". The description in each file's metadata holds mean, deviation, sizes and classes.",
         "```python\n" + "\n".join(code) + "```",
     ]
     return "\n\n".join(paragraphs) + "\n"
