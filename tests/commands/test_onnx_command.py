@@ -11,13 +11,14 @@ import onnxruntime
 import pytest
 import torch
 from commands.said import Unmask
-from runs import tiny_transfer
+from runs import tiny_dense, tiny_transfer
 
 import unmask as package
+from unmask.channels import ChannelStatistics
 from unmask.contracts import Size
 from unmask.errors import DataError
-from unmask.formats.onnx import open_onnx
-from unmask.formats.onnx_graphs import Graph, Rebuilding, largest_difference
+from unmask.formats.onnx import open_onnx, write_onnx
+from unmask.formats.onnx_graphs import Graph, Rebuilding, Segmenting, largest_difference
 from unmask.masks import PatchMask
 from unmask.runs.folder import RunFolder
 from unmask.runs.reconstruct import rebuild
@@ -206,3 +207,31 @@ def test_a_file_that_computes_something_else_is_found(trained: RunFolder) -> Non
         largest_difference(graph, lambda inputs: [one * np.nan for one in right(inputs)], (1,))[0]
         > 1e9
     )
+
+
+@pytest.mark.slow
+def test_a_segmenter_takes_windows(tmp_path: Path) -> None:
+    module = tiny_dense.build().eval()
+    encoder = module.encoder
+    channels = encoder.channels
+    statistics = ChannelStatistics(
+        mean=(0.4,) * channels,
+        std=(0.2,) * channels,
+        low=(0.0,) * channels,
+        high=(1.0,) * channels,
+        source="a test",
+    )
+    graph = Graph(
+        "segmenter",
+        Segmenting(module),
+        Segmenting.outputs,
+        module.window,
+        encoder.patch_size,
+        statistics,
+        {"classes": ["0", "1"]},
+        any_size=False,
+    )
+    write_onnx(graph, tmp_path / "segmenter.onnx", "float32")
+    difference, largest = largest_difference(graph, open_onnx(tmp_path / "segmenter.onnx"), (1, 3))
+    assert difference < 1e-4 * max(1, largest)
+    assert largest > 0
