@@ -14,7 +14,7 @@ from commands.said import Unmask
 from runs import tiny
 
 from unmask.errors import ResourceError
-from unmask.page import runtime
+from unmask.page import runtime, site
 from unmask.page.server import address_of, open_server
 from unmask.runs.folder import RunFolder
 
@@ -81,6 +81,35 @@ class TestBadInput:
         said = unmask("page", trained.root, "--out", "mine/thesis.txt", "--runtime", packed)
         assert said.err == "unmask: mine/thesis.txt is a file; give a folder"
         assert Path("mine/thesis.txt").read_text() == "years of work"
+
+    @pytest.mark.parametrize("index", ["{}", "[]", "not JSON", '{"runs": []}'])
+    def test_a_page_json_of_something_else(
+        self, unmask: Unmask, trained: RunFolder, packed: Path, index: str
+    ) -> None:
+        Path("mine/.git").mkdir(parents=True)
+        Path("mine/.git/HEAD").write_text("ref")
+        Path("mine/page.json").write_text(index)
+        said = unmask("page", trained.root, "--out", "mine", "--runtime", packed)
+        assert (
+            said.err
+            == "unmask: mine holds other files; give a new folder, or that of an earlier page"
+        )
+        assert Path("mine/.git/HEAD").read_text() == "ref"
+
+    def test_an_earlier_page_with_other_files(
+        self, unmask: Unmask, trained: RunFolder, packed: Path, tmp_path: Path
+    ) -> None:
+        site.write_page([], tmp_path / "mine", packed, "float32")
+        site.write_page(
+            [], tmp_path / "mine", packed, "float32"
+        )  # its own files alone are replaced
+        (tmp_path / "mine/samples").mkdir()
+        (tmp_path / "mine/samples/notes.txt").write_text("years of work")
+        said = unmask("page", trained.root, "--out", tmp_path / "mine", "--runtime", packed)
+        assert said.err == (
+            f"unmask: {tmp_path / 'mine'} holds other files, such as samples; give a new folder, or that of an earlier page"
+        )
+        assert (tmp_path / "mine/samples/notes.txt").exists()
 
     def test_an_encoder_alone(self, unmask: Unmask, trained: RunFolder, packed: Path) -> None:
         encoder = tiny.newest(trained).folder / "encoder.safetensors"
@@ -158,6 +187,27 @@ class TestRuntime:
         _npm(tmp_path, "exit 1", monkeypatch)
         assert runtime.find_runtime(None) == folder
         assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [folder.name]
+
+
+def test_the_earlier_page_stays_if_the_new_one_cannot_take_its_place(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "web" / "page"
+    site.write_page([], folder, packed, "float32")
+    (folder / "page.json").write_text((folder / "page.json").read_text() + "\n")
+    before = (folder / "page.json").read_bytes()
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if target == folder and ".writing-" in str(self):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(ResourceError, match=r"cannot be written [(]No space left on device"):
+        site.write_page([], folder, packed, "float32")
+    assert (folder / "page.json").read_bytes() == before
+    assert [path.name for path in folder.parent.iterdir()] == ["page"]
 
 
 def _npm(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,10 @@ from unmask.runs.onnx_export import BATCHES, TOLERANCE, plan_onnx
 ASSETS = Path(__file__).parent / "assets"
 
 INDEX = "page.json"
-"""What a page holds; a folder with it is a page."""
+"""What a page holds, and a list of its files."""
+
+FORMAT = "unmask page 1"
+"""How `INDEX` names itself."""
 
 
 class Shown(NamedTuple):
@@ -68,8 +71,28 @@ def check_folder(folder: Path) -> None:
     """Raises RunError for a place that holds something other than an earlier page."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; give a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX).is_file():
-        raise RunError(f"{folder} holds other files; give a new folder, or that of an earlier page")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    own = _files_of_page(folder / INDEX)
+    known = {folder / name for name in own}
+    known |= {above for file in known for above in file.parents}
+    foreign = next((one for one in sorted(folder.rglob("*")) if one not in known), None)
+    if not own or foreign is not None:
+        what = "" if foreign is None or not own else f", such as {foreign.relative_to(folder)}"
+        raise RunError(
+            f"{folder} holds other files{what}; give a new folder, or that of an earlier page"
+        )
+
+
+def _files_of_page(index: Path) -> list[str]:
+    """The files that a page consists of, relative to its folder; none if it is no page."""
+    try:
+        read = json.loads(index.read_text(encoding="utf-8"))
+        if read["format"] != FORMAT:
+            return []
+        return [INDEX, *map(str, read["files"])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def names_of(runs: Sequence[str]) -> list[str]:
@@ -116,16 +139,41 @@ def write_page(
             copy_runtime(runtime, new / "runtime")
             written = [_write_run(new, one, stored_weights, done) for one in shown]
             entries = [entry for entry, _ in written]
-            index = {"version": unmask.__version__, "runtime": VERSION, "runs": entries}
+            files = sorted(
+                file.relative_to(new).as_posix() for file in new.rglob("*") if file.is_file()
+            )
+            index = {
+                "format": FORMAT,
+                "version": unmask.__version__,
+                "runtime": VERSION,
+                "runs": entries,
+                "files": files,
+            }
             (new / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
-            if folder.exists():
-                folder.rename(Path(place) / "old")
-            new.rename(folder)
+            check_folder(folder)  # again, because writing takes minutes
+            _put(new, folder)
     except OSError as error:
         raise ResourceError(
             f"{folder} cannot be written ({error.strerror or error}); make room on that disk or give another folder"
         ) from None
     return [one for _, one in written]
+
+
+def _put(new: Path, folder: Path) -> None:
+    """Move a complete page to its folder; the earlier one is deleted once that is done, and else moved back."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    # outside of what is deleted if anything fails
+    earlier = Path(tempfile.mkdtemp(prefix=f".earlier-{folder.name}-", dir=folder.parent))
+    folder.rename(earlier / "page")
+    try:
+        new.rename(folder)
+    except BaseException:
+        (earlier / "page").rename(folder)
+        earlier.rmdir()
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _write_run(
