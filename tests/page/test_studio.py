@@ -205,6 +205,32 @@ def test_everything_hidden_is_said(site: Site, opened: Open) -> None:
     assert served.message() == "Everything is hidden: leave at least one patch visible."
 
 
+def test_pictures_of_another_mask_do_not_stay(site: Site, opened: Open) -> None:
+    served = opened(site.folder).shown()
+    assert any(served.pixels("rebuilt"))
+    served.page.click("#clear")  # nothing is hidden, so nothing is rebuilt
+    for run in range(2):
+        for view in ("rebuilt", "pasted", "error"):
+            assert not any(served.pixels(view, run)), view
+        assert served.page.locator(".numbers").nth(run).inner_text() == "nothing to rebuild"
+        assert served.pixels("masked", run) == served.pixels("original", run)
+    served.page.select_option("#masking", "random")
+    served.shown()
+    assert any(served.pixels("rebuilt"))
+    # in the very moment that a patch is painted
+    at_once = served.page.evaluate(
+        """() => {
+          document.getElementById('invert').click();
+          const canvas = document.querySelector('canvas[data-view=rebuilt]');
+          const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+          return [[...data].some(Boolean), document.querySelector('.numbers').textContent];
+        }"""
+    )
+    assert at_once == [False, "rebuilding \u2026"]
+    served.shown()
+    assert any(served.pixels("rebuilt"))
+
+
 def test_a_link_carries_mask_and_seed(site: Site, opened: Open) -> None:
     served = opened(site.folder, "#sample=0.2&seed=41")
     served.shown().page.mouse.click(*place(served.page, 0, 0))

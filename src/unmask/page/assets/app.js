@@ -99,6 +99,7 @@ async function choose(value, link = {}) {
     state.sample = value;
     accept(link);
   } catch (error) {
+    if (state.sample) $("sample").value = state.sample; // the picture that is still shown
     say(error.message);
   }
 }
@@ -209,6 +210,7 @@ function show() {
   wanted += 1;
   if (hidden === 0 || hidden === state.mask.length) {
     say(hidden === 0 ? "Nothing is hidden: hide at least one patch." : "Everything is hidden: leave at least one patch visible.");
+    eachShown((model, panel) => panel.say("nothing to rebuild"));
     return;
   }
   say("");
@@ -245,6 +247,7 @@ async function repaint() {
     }
   } catch (error) {
     say(`the model could not be run: ${error.message ?? error}`);
+    eachShown((model, panel) => { if (panel.section.dataset.state === "working") panel.say("not rebuilt"); });
   } finally {
     running = false;
   }

@@ -56,6 +56,7 @@ export class Panel {
     return canvas;
   }
 
+  // What the numbers say while there is no picture, or none yet.
   say(text) {
     this.numbers.className = "numbers";
     this.numbers.textContent = text;
@@ -74,10 +75,15 @@ export class Panel {
     canvas.getContext("2d").putImageData(data, 0, 0);
   }
 
-  // What needs no model: at once, while painting.
+  // What needs no model: at once, while painting. The rest belongs to another mask and goes.
   showMask(image, mask, model, bands) {
     this.row.hidden = false;
+    this.numbers.className = "numbers";
+    this.numbers.textContent = "rebuilding …";
     this.section.dataset.state = "working";
+    for (const view of ["rebuilt", "pasted", "error"]) {
+      Object.assign(this.canvases[view], { width: image.width, height: image.height }); // which also blanks it
+    }
     const hidden = this.hiddenPixels(image, mask, model);
     const middle = (channel) => (model.low[channel] + model.high[channel]) / 2;
     this.put("masked", imageData(image, bands, model, (value, i, channel) => (hidden(i) ? middle(channel) : value)));
