@@ -1,6 +1,7 @@
 """`unmask page RUN ... --out FOLDER`: a page on which one hides parts of a picture and sees what runs rebuild."""
 
 from dataclasses import dataclass
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Annotated
 
@@ -75,23 +76,30 @@ def main(arguments: list[str]) -> int:
     runtime = find_runtime(args.runtime)
     # before minutes of work, in case the port is taken
     server = open_server(folder, args.port) if args.serve else None
-    runs = list(dict.fromkeys(args.models))
-    shown = [_shown(run, name, args) for run, name in zip(runs, names_of(runs), strict=True)]
-    files = write_page(shown, folder, runtime, args.dtype, _say)
-    console.result(f"written   {folder}: index.html and what it needs, no request leaves it")
-    if server is None:
-        console.result(
-            f"look at it: {typed('page', *runs, '--out', args.out, '--serve')}, or any web server"
-        )
-        return 0 if all(one.exact for one in files) else 1
+    try:
+        runs = list(dict.fromkeys(args.models))
+        shown = [_shown(run, name, args) for run, name in zip(runs, names_of(runs), strict=True)]
+        files = write_page(shown, folder, runtime, args.dtype, _say)
+        console.result(f"written   {folder}: index.html and what it needs, no request leaves it")
+        if server is None:
+            console.result(
+                f"look at it: {typed('page', *runs, '--out', args.out, '--serve')}, or any web server"
+            )
+        else:
+            _serve(server)
+    finally:
+        if server is not None:
+            server.server_close()
+    return 0 if all(one.exact for one in files) else 1
+
+
+def _serve(server: ThreadingHTTPServer) -> None:
+    """Until Ctrl-C."""
     console.result(f"serving   {address_of(server)} until Ctrl-C")
     try:
         server.serve_forever()
     except KeyboardInterrupt:
         console.result("\nstopped")
-    finally:
-        server.server_close()
-    return 0
 
 
 def _shown(run: str, name: str, args: Arguments) -> Shown:
@@ -109,7 +117,9 @@ def _shown(run: str, name: str, args: Arguments) -> Shown:
             f"{number_of(len(samples), 'image')} {origin}for {name} will be readable by all who get the page"
         )
     size = graph.size
-    about = f"{model.about}; {graph.facts['origin']}; {size.height} x {size.width} pixels, patches of {graph.patch_size}"
+    # weights that are no run are known by their path, which is not for visitors
+    known = model.about if model.run is not None else name
+    about = f"{known}; {graph.facts['origin']}; {size.height} x {size.width} pixels, patches of {graph.patch_size}"
     return Shown(name, about, graph, samples)
 
 

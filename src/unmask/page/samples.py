@@ -46,14 +46,14 @@ def samples_of(model: Model, images: str | None, count: int) -> list[Sample]:
     data = find_source(images, like=model.bands) if images is not None else model.run.data  # pyright: ignore[reportOptionalMemberAccess]
     source = read_as(pictures_alone(data, data.splits()[-1]), model.spec.statistics)
     source = with_channels(source, model.spec.channels, f"{model.about} was trained on")
+    if not len(source):
+        raise DataError(
+            f"{source.where} holds no images; give others with --images, or --samples 0"
+        )
     chosen: list[Sample] = []
     for position in np.unique(np.linspace(0, len(source) - 1, count).astype(int)).tolist():
         image = model.spec.statistics.in_units(source[position].image)
         chosen.append(Sample(Path(source.name(position)).name, model.fit(image)))
-    if not chosen:
-        raise DataError(
-            f"{source.where} holds no images; give others with --images, or --samples 0"
-        )
     return chosen
 
 
