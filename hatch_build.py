@@ -1,17 +1,28 @@
 """Put onnxruntime-web into wheels, where npm can fetch it; without npm, `unmask page` gets it on the user's machine."""
 
 import ast
+import hashlib
 import shutil
 import subprocess
 import sys
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _RUNTIME = "src/unmask/page/runtime.py"
-_SECONDS = 180
+_SECONDS = 60
+_FAILURES = (
+    OSError,
+    KeyError,
+    ValueError,
+    EOFError,
+    zlib.error,
+    subprocess.SubprocessError,
+    tarfile.TarError,
+)
 
 
 class RuntimeHook(BuildHookInterface):
@@ -24,8 +35,8 @@ class RuntimeHook(BuildHookInterface):
         wanted = _constants(Path(self.root) / _RUNTIME)
         self._folder = Path(self.directory) / ".onnxruntime-web"
         try:
-            files = _fetched(wanted["VERSION"], wanted["FILES"], self._folder)
-        except (OSError, KeyError, subprocess.SubprocessError, tarfile.TarError) as error:
+            files = _fetched(wanted["VERSION"], wanted["SHA256"], self._folder)
+        except _FAILURES as error:
             print(
                 f"the wheel has no onnxruntime-web, because npm could not fetch it: {error}",
                 file=sys.stderr,
@@ -48,11 +59,11 @@ def _constants(file: Path) -> dict[str, Any]:
         for node in tree.body
         if isinstance(node, ast.Assign)
         and isinstance(node.targets[0], ast.Name)
-        and node.targets[0].id in ("VERSION", "FILES")
+        and node.targets[0].id in ("VERSION", "SHA256")
     }
 
 
-def _fetched(version: str, names: tuple[str, ...], folder: Path) -> list[Path]:
+def _fetched(version: str, hashes: dict[str, str], folder: Path) -> list[Path]:
     npm = shutil.which("npm")
     if npm is None:
         raise OSError("npm is not on PATH")
@@ -63,15 +74,22 @@ def _fetched(version: str, names: tuple[str, ...], folder: Path) -> list[Path]:
         "pack",
         f"onnxruntime-web@{version}",
         "--silent",
+        "--fetch-retries=0",
+        "--fetch-timeout=30000",
         "--pack-destination",
         str(folder),
     ]
     subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS, cwd=folder)
-    (archive,) = folder.glob("*.tgz")
-    with tarfile.open(archive) as package:
-        for name in names:
+    archives = list(folder.glob("*.tgz"))
+    if len(archives) != 1:
+        raise OSError(f"npm wrote {len(archives)} archives instead of one")
+    with tarfile.open(archives[0]) as package:
+        for name, wanted in hashes.items():
             member = package.extractfile(f"package/dist/{name}")
             if member is None:
                 raise KeyError(name)
-            (folder / name).write_bytes(member.read())
-    return [folder / name for name in names]
+            content = member.read()
+            if hashlib.sha256(content).hexdigest() != wanted:
+                raise ValueError(f"its {name} has another SHA-256 than that of the release")
+            (folder / name).write_bytes(content)
+    return [folder / name for name in hashes]

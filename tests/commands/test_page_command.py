@@ -1,11 +1,15 @@
 """`unmask page`: what it says, and mistakes; what the page does is tested in tests/page."""
 
+import hashlib
+import importlib.util
 import ipaddress
 import json
 import re
 import shutil
+import sys
 import tarfile
 import threading
+import types
 import urllib.request
 from pathlib import Path
 
@@ -142,7 +146,7 @@ class TestBadInput:
     def test_a_missing_package(
         self, unmask: Unmask, trained: RunFolder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+        monkeypatch.setitem(sys.modules, "onnx", None)
         said = unmask("page", trained.root)
         assert "unmask page needs the package onnx; install it with" in said.err
 
@@ -181,6 +185,10 @@ class TestRuntime:
             archive.add(packed, "package/dist")
         _npm(tmp_path, f"cp {tmp_path}/right.tgz .", monkeypatch)
         monkeypatch.setattr(runtime, "PACKAGED", tmp_path / "none")
+        with pytest.raises(ResourceError, match=r"ort.wasm.min.mjs has another SHA-256"):
+            runtime.fetch_with_npm(tmp_path / "cache")
+        own = {name: hashlib.sha256(name.encode()).hexdigest() for name in runtime.FILES}
+        monkeypatch.setattr(runtime, "SHA256", own)
         monkeypatch.setattr(runtime, "cache_folder", lambda: tmp_path / "cache")
         folder = runtime.find_runtime(None)
         assert sorted(path.name for path in folder.iterdir()) == sorted(runtime.FILES)
@@ -219,20 +227,65 @@ def _npm(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: str(program))
 
 
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (None, "npm is not on PATH"),
+        ("exit 1", "returned non-zero exit status 1"),
+        ("exit 0", "npm wrote 0 archives instead of one"),
+        ("touch a.tgz b.tgz", "npm wrote 2 archives instead of one"),
+        ("printf '\\037\\213\\010\\000' > a.tgz", "npm could not fetch it"),
+        ("cp ../right.tgz .", "ort.wasm.min.mjs has another SHA-256"),
+    ],
+)
+def test_a_wheel_is_built_without_the_runtime(
+    script: str | None,
+    said: str,
+    tmp_path: Path,
+    packed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # what the hook needs of hatchling, which only builds install
+    interface = types.ModuleType("interface")
+    vars(interface)["BuildHookInterface"] = object
+    monkeypatch.setitem(sys.modules, "hatchling.builders.hooks.plugin.interface", interface)
+    root = Path(__file__).parents[2]
+    spec = importlib.util.spec_from_file_location("hatch_build", root / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    with tarfile.open(tmp_path / "right.tgz", "w:gz") as archive:
+        archive.add(packed, "package/dist")
+    if script is None:
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+    else:
+        _npm(tmp_path, script, monkeypatch)
+    build: dict[str, dict[str, str]] = {"force_include": {}}
+    made = hook.RuntimeHook()
+    made.root, made.directory = str(root), str(tmp_path)
+    made.initialize("standard", build)
+    assert build == {"force_include": {}}
+    assert said in capsys.readouterr().err
+    made.finalize("standard", build, "")
+    assert not (tmp_path / ".onnxruntime-web").exists()
+
+
 def test_types_and_headers_of_the_server(tmp_path: Path) -> None:
-    types = {
+    wanted_types = {
         "index.html": "text/html; charset=utf-8",
         "a.mjs": "text/javascript; charset=utf-8",
         "a.js": "text/javascript; charset=utf-8",
         "a.wasm": "application/wasm",
         "a.onnx": "application/octet-stream",
     }
-    for name in types:
+    for name in wanted_types:
         (tmp_path / name).write_text("x")
     server = open_server(tmp_path, 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        for name, wanted in types.items():
+        for name, wanted in wanted_types.items():
             with urllib.request.urlopen(address_of(server) + name) as answer:
                 assert answer.headers["Content-Type"] == wanted
                 assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"

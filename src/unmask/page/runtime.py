@@ -1,9 +1,11 @@
 """Where the page gets onnxruntime-web: from this package, a folder, the user's cache, or npm."""
 
+import hashlib
 import shutil
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 
 from unmask.data.cache import cache_folder
@@ -14,6 +16,13 @@ VERSION = "1.30.0"
 
 FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 """What a page needs of it: the build for WebAssembly alone, without WebGPU."""
+
+SHA256 = {
+    "ort.wasm.min.mjs": "219e6a1fc8a9938268d18efca3c91d310bd2f4a59bbd13744df5b2b7fc6cee3b",
+    "ort-wasm-simd-threaded.mjs": "e13f7f94fc51b4ca72b12faeb1ee95f4ace6dfbc8939bc718aabdc0a27c4299b",
+    "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+}
+"""Of the contents of these files in that version; what npm fetches must match."""
 
 PACKAGED = Path(__file__).parent / "onnxruntime-web"
 """Filled when a wheel is built on a machine with npm; not in a source tree."""
@@ -68,10 +77,13 @@ def fetch_with_npm(destination: Path) -> None:
                 for name in FILES:
                     member = package.extractfile(f"package/dist/{name}")
                     assert member is not None
-                    (new / name).write_bytes(member.read())
+                    content = member.read()
+                    if hashlib.sha256(content).hexdigest() != SHA256[name]:
+                        raise _failed(f"its {name} has another SHA-256 than that of the release")
+                    (new / name).write_bytes(content)
             shutil.rmtree(destination, ignore_errors=True)
             new.rename(destination)
-    except (OSError, KeyError, StopIteration, tarfile.TarError) as error:
+    except (OSError, KeyError, StopIteration, EOFError, zlib.error, tarfile.TarError) as error:
         raise _failed(first_line(error)) from None
 
 
