@@ -287,6 +287,35 @@ def test_wrong_files(site: Site, opened: Open, name: str, content: bytes, said: 
     assert served.pixels("original") == before
 
 
+def test_files_are_read_as_python_reads_them(site: Site, opened: Open, tmp_path: Path) -> None:
+    """Floats beyond 0 to 1, no pixels, transparency, and sizes in WebP headers."""
+    served = opened(site.folder).shown()
+    np.save(tmp_path / "normal.npy", np.full((3, 8, 8), 1.5, np.float32))
+    np.save(tmp_path / "missing.npy", np.full((3, 8, 8), np.nan, np.float32))
+    np.save(tmp_path / "none.npy", np.zeros((3, 0, 8), np.float32))
+    for name, said in (
+        ("normal.npy", "normal.npy: floats must lie from 0 to 1"),
+        ("missing.npy", "missing.npy: floats must lie from 0 to 1"),
+        ("none.npy", "none.npy has the shape [3,0,8], which holds no pixels"),
+    ):
+        served.page.set_input_files("#file", tmp_path / name)
+        served.page.wait_for_function(
+            f"() => document.getElementById('message').textContent.startsWith('{name}')"
+        )
+        assert said in served.message()
+    Image.new("RGBA", (16, 16), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    served.page.set_input_files("#file", tmp_path / "clear.png")
+    served.page.wait_for_function("() => document.getElementById('sample').value === 'own'")
+    assert set(served.pixels("original")) == {255}
+    for lossless in (False, True):
+        Image.new("RGB", (37, 21)).save(tmp_path / "a.webp", lossless=lossless)
+        counted = served.page.evaluate(
+            "async (bytes) => (await import('./files.js')).pixelsOf(new Uint8Array(bytes))",
+            list((tmp_path / "a.webp").read_bytes()),
+        )
+        assert counted == 37 * 21
+
+
 def test_arrays_of_the_wrong_shape(bands_site: Site, opened: Open, tmp_path: Path) -> None:
     served = opened(bands_site.folder).shown()
     np.save(tmp_path / "five.npy", np.zeros((5, 8, 8), np.float32))

@@ -15,19 +15,24 @@ export async function opened(file, model) {
       `${file.name}: this model takes ${model.channels} bands of ${model.values}; save them as a .npy array [bands, height, width]`,
     );
   }
-  const megapixels = pixelsOf(bytes) / 1e6;
-  if (megapixels > MOST_MEGAPIXELS) {
-    throw new Error(
-      `${file.name} has ${Math.round(megapixels)} megapixels, and a browser's memory holds about ${MOST_MEGAPIXELS}; make it smaller first`,
-    );
-  }
+  checkSize(file.name, pixelsOf(bytes));
   let bitmap;
   try {
     bitmap = await createImageBitmap(new Blob([bytes]));
   } catch {
     throw new Error(`${file.name} is not a picture that this browser can read; PNG, JPEG and WebP work, and .npy for arrays`);
   }
+  checkSize(file.name, bitmap.width * bitmap.height); // of formats whose header is not read above, such as AVIF
   return fromBitmap(bitmap, model.channels);
+}
+
+function checkSize(name, pixels) {
+  const megapixels = pixels / 1e6;
+  if (megapixels > MOST_MEGAPIXELS) {
+    throw new Error(
+      `${name} has ${Math.round(megapixels)} megapixels, and a browser's memory holds about ${MOST_MEGAPIXELS}; make it smaller first`,
+    );
+  }
 }
 
 function fromBitmap(bitmap, channels) {
@@ -35,6 +40,8 @@ function fromBitmap(bitmap, channels) {
   const width = Math.max(1, Math.round(bitmap.width * scale)), height = Math.max(1, Math.round(bitmap.height * scale));
   const canvas = new OffscreenCanvas(width, height), context = canvas.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingQuality = "high";
+  context.fillStyle = "#fff"; // what is transparent is white, as in Python
+  context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0, width, height);
   bitmap.close();
   const { data } = context.getImageData(0, 0, width, height);
@@ -63,6 +70,13 @@ export function pixelsOf(bytes) {
   if (text(bytes, 8, 16) === "WEBPVP8X" && bytes.length > 30) {
     const side = (start) => 1 + bytes[start] + 256 * bytes[start + 1] + 65536 * bytes[start + 2];
     return side(24) * side(27);
+  }
+  if (text(bytes, 8, 16) === "WEBPVP8 " && bytes.length > 30) {
+    return (view.getUint16(26, true) & 0x3fff) * (view.getUint16(28, true) & 0x3fff);
+  }
+  if (text(bytes, 8, 16) === "WEBPVP8L" && bytes.length > 25) {
+    const sides = view.getUint32(21, true);
+    return (1 + (sides & 0x3fff)) * (1 + ((sides >> 14) & 0x3fff));
   }
   if (bytes[0] !== 0xff || bytes[1] !== 0xd8) return 0;
   for (let at = 2; at + 9 < bytes.length && bytes[at] === 0xff; at += 2 + view.getUint16(at + 2)) {
@@ -95,6 +109,7 @@ export function array(name, bytes, model) {
     throw new Error(`${name} has the shape [${shape}], and this model takes ${model.channels} bands: [bands, height, width]`);
   }
   const [channels, height, width] = first ? shape : [shape[2], shape[0], shape[1]];
+  if (height * width === 0) throw new Error(`${name} has the shape [${shape}], which holds no pixels`);
   if (bytes.length < start + length + channels * height * width * reader[1]) throw new Error(`${name} is incomplete`);
   if (height * width > MOST_MEGAPIXELS * 1e6) throw new Error(`${name} has more than ${MOST_MEGAPIXELS} megapixels; cut out a part`);
   const isByte = kind === "|u1";
@@ -106,6 +121,11 @@ export function array(name, bytes, model) {
     const place = first ? i : (i % channels) * area + Math.floor(i / channels);
     const value = view[reader[0]](start + length + i * reader[1], true);
     image.values[place] = model.values === "uint8" && isByte ? value / 255 : value;
+  }
+  if (model.values === "uint8" && !image.values.every((value) => value >= 0 && value <= 1)) { // also for NaN
+    throw new Error(
+      `${name}: floats must lie from 0 to 1; leave out the normalisation, which the model does itself, and give values of 0 to 255 as uint8`,
+    );
   }
   return image;
 }
