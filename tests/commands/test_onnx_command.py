@@ -16,9 +16,18 @@ from runs import tiny_dense, tiny_transfer
 import unmask as package
 from unmask.channels import ChannelStatistics
 from unmask.contracts import Size
+from unmask.encoders.vit import ViT
 from unmask.errors import DataError
 from unmask.formats.onnx import open_onnx, write_onnx
-from unmask.formats.onnx_graphs import Graph, Rebuilding, Segmenting, largest_difference
+from unmask.formats.onnx_graphs import (
+    Encoding,
+    Graph,
+    Rebuilding,
+    Segmenting,
+    larger,
+    largest_difference,
+    smaller,
+)
 from unmask.masks import PatchMask
 from unmask.runs.folder import RunFolder
 from unmask.runs.reconstruct import rebuild
@@ -199,14 +208,77 @@ def test_a_file_that_computes_something_else_is_found(trained: RunFolder) -> Non
         with torch.no_grad():
             return [one.numpy() for one in graph.module(*map(torch.from_numpy, inputs.values()))]
 
-    assert largest_difference(graph, right, (1, 3))[0] == 0
-    assert largest_difference(graph, lambda inputs: [one + 0.5 for one in right(inputs)], (1,))[
-        0
-    ] == pytest.approx(0.5)
-    assert (
-        largest_difference(graph, lambda inputs: [one * np.nan for one in right(inputs)], (1,))[0]
-        > 1e9
+    assert largest_difference(graph, right, (1, 3)).difference == 0
+    worst = largest_difference(graph, lambda inputs: [one + 0.5 for one in right(inputs)], (1,))
+    assert worst.output == "rebuilt"
+    deviations = [0.5 / std for std in model.spec.statistics.std]
+    assert any(worst.difference == pytest.approx(one, rel=1e-4) for one in deviations)
+    worst = largest_difference(graph, lambda inputs: [one * np.nan for one in right(inputs)], (1,))
+    assert worst.difference > 1e9
+
+
+class _Bands(torch.nn.Module):
+    """Gives back what it gets, without what is missing, and a second output of values near 1."""
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        known = images.nan_to_num(0.0)
+        return known, known[:, :1] * 1e-13
+
+
+def test_a_wrong_band_does_not_hide_behind_a_large_one() -> None:
+    """One band has values of 1e13, another of 1e-3; each output is judged alone too."""
+    statistics = ChannelStatistics(
+        mean=(1e13, 0.0),
+        std=(1e12, 1e-3),
+        low=(0.0, 0.0),
+        high=(1.0, 1.0),
+        values="float32",
+        source="a test",
     )
+    graph = Graph("bands", _Bands(), ("rebuilt", "other"), Size(6, 4), 2, statistics, {})
+
+    def run(inputs: dict[str, np.ndarray], channel: int, off: float) -> list[np.ndarray]:
+        assert np.isnan(inputs["images"]).any()
+        known = np.nan_to_num(inputs["images"], nan=0.0)
+        known[:, channel] += off
+        return [known, np.zeros_like(known[:, :1])]
+
+    assert largest_difference(graph, lambda inputs: run(inputs, 1, 1e-3), (1,)).relative > 0.1
+    assert largest_difference(graph, lambda inputs: run(inputs, 0, 1e12), (1,)).relative > 0.05
+    worst = largest_difference(graph, lambda inputs: run(inputs, 1, 1e-9), (1,))
+    assert worst.relative > 0.5  # zeros where values of about 1 belong
+    assert worst.output == "other"
+
+
+@pytest.mark.parametrize("size", [(8, 8), (6, 4), (4, 6), (4, 4), (224, 208)])
+def test_sides_of_traced_sizes_differ(size: tuple[int, int]) -> None:
+    statistics = ChannelStatistics(mean=(0.0,), std=(1.0,), low=(0.0,), high=(1.0,), source="")
+    patch = 16 if size[0] > 100 else 2
+    graph = Graph("x", torch.nn.Identity(), ("y",), Size(*size), patch, statistics, {})
+    assert larger(graph).height != larger(graph).width
+    assert min(larger(graph)) > min(size)
+    assert all(2 * patch <= new <= old for new, old in zip(smaller(graph), size, strict=True))
+
+
+@pytest.mark.slow
+def test_half_precision_keeps_the_normalisation(tmp_path: Path) -> None:
+    """Patches of 16 pixels, and statistics far from 0, which half precision would round by 0.05 of a deviation."""
+    statistics = ChannelStatistics(
+        mean=(1000.3,) * 3,
+        std=(10.07,) * 3,
+        low=(0.0,) * 3,
+        high=(1.0,) * 3,
+        values="float32",
+        source="a test",
+    )
+    spec = ViT(embed_dim=16, depth=1, num_heads=2, patch_size=16)
+    encoder = spec.build(Size(32, 32), 3, statistics.tensors()).eval()
+    graph = Graph("e", Encoding(encoder), Encoding.outputs, Size(32, 32), 16, statistics, {})
+    write_onnx(graph, tmp_path / "e.onnx", "float16")
+    model = onnx.load(tmp_path / "e.onnx")
+    assert any(one.data_type == onnx.TensorProto.FLOAT16 for one in model.graph.initializer)
+    worst = largest_difference(graph, open_onnx(tmp_path / "e.onnx"), (1,))
+    assert worst.relative < 5e-3
 
 
 @pytest.mark.slow
@@ -232,6 +304,6 @@ def test_a_segmenter_takes_windows(tmp_path: Path) -> None:
         any_size=False,
     )
     write_onnx(graph, tmp_path / "segmenter.onnx", "float32")
-    difference, largest = largest_difference(graph, open_onnx(tmp_path / "segmenter.onnx"), (1, 3))
-    assert difference < 1e-4 * max(1, largest)
-    assert largest > 0
+    worst = largest_difference(graph, open_onnx(tmp_path / "segmenter.onnx"), (1, 3))
+    assert worst.relative < 1e-4
+    assert worst.largest > 0

@@ -13,9 +13,8 @@ import jaxtyping
 import numpy as np
 import torch
 
-from unmask.contracts import Size
 from unmask.errors import DataError, ResourceError, SettingsError, first_line
-from unmask.formats.onnx_graphs import Graph, Run
+from unmask.formats.onnx_graphs import Graph, Run, larger
 
 OPSET = 20
 """The newest that the browsers' onnxruntime and the last releases of onnxruntime both run."""
@@ -24,7 +23,7 @@ KEY = "unmask"
 """Of the description, as JSON, in a file's metadata."""
 
 StoredWeights = Literal["float32", "float16"]
-"""Type of the weights in a file; computing is in float32."""
+"""Type of the matrices in a file; vectors and computing are in float32."""
 
 _TRACED_BATCH = 2
 _MOST_BYTES = 2**31 - 2**24  # of weights; the rest is for the graph itself
@@ -112,12 +111,8 @@ def runtime_name() -> str:
 
 def _traced(graph: Graph) -> Any:
     """The graph as an ONNX model."""
-    size = graph.size
-    if graph.any_size:  # equal sides would be taken for one
-        size = Size(
-            *(side + more * graph.patch_size for side, more in zip(size, (1, 2), strict=True))
-        )
-    inputs = graph.example(_TRACED_BATCH, size)
+    # equal sides would be taken for one
+    inputs = graph.example(_TRACED_BATCH, larger(graph) if graph.any_size else graph.size)
     with _tracing():
         program = torch.export.export(
             graph.module.eval(),
@@ -193,6 +188,9 @@ def _halve(model: Any) -> None:
         if tensor.data_type != onnx.TensorProto.FLOAT:
             continue
         values = numpy_helper.to_array(tensor)
+        # vectors are also the constants of the normalisation, whose errors would add up over all pixels
+        if values.squeeze().ndim < 2:
+            continue
         if values.size < _LEAST_HALVED or np.abs(values).max() > np.finfo(np.float16).max:
             continue
         whole, half = tensor.name, f"{tensor.name}.half"

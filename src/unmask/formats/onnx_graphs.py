@@ -22,6 +22,8 @@ from unmask.traits import Reconstructing
 IMAGES, KEPT, REMOVED = "images", "kept_index", "removed_index"
 """Names of inputs."""
 
+_MISSING = 0.1  # share of missing values in examples with bands
+
 
 class Graph(NamedTuple):
     """One ONNX file: what it computes, and for which images."""
@@ -59,6 +61,7 @@ class Graph(NamedTuple):
         if self.statistics.values == "float32":
             mean, std = (moment[:, None, None] for moment in self.statistics.tensors())
             images = mean + std * torch.randn(shape, generator=random)
+            images[torch.rand(shape, generator=random) < _MISSING] = torch.nan
         if not self.rebuilds:
             return (images,)
         patches = size.height * size.width // self.patch_size**2
@@ -152,37 +155,87 @@ class Segmenting(nn.Module):
         return self.segmenter.scores(images)
 
 
-def sizes_to_check(graph: Graph) -> list[Size]:
-    """The trained size, and a larger one that is not square, if the graph takes any."""
+def larger(graph: Graph) -> Size:
+    """A size above the trained one whose sides differ."""
     height, width = graph.size
-    other = Size(height + graph.patch_size, width + 2 * graph.patch_size)
-    return [graph.size, other] if graph.any_size else [graph.size]
+    more = (2, 1) if height == width + graph.patch_size else (1, 2)
+    return Size(height + more[0] * graph.patch_size, width + more[1] * graph.patch_size)
+
+
+def smaller(graph: Graph) -> Size:
+    """A size below the trained one, at least two patches high and wide."""
+    height, width = graph.size
+    least, step = 2 * graph.patch_size, graph.patch_size
+    return Size(max(least, height - step), max(least, width - 2 * step))
+
+
+def sizes_to_check(graph: Graph) -> list[Size]:
+    """The trained size, and a larger and a smaller one, if the graph takes any."""
+    if not graph.any_size:
+        return [graph.size]
+    return list(dict.fromkeys([graph.size, larger(graph), smaller(graph)]))
 
 
 Run = Callable[[dict[str, Any]], list[Any]]
 """Run a file: named inputs to outputs, as arrays."""
 
 
+class Difference(NamedTuple):
+    """How far a file is from its graph, where that is worst."""
+
+    output: str
+    """The output with the largest difference beside its values."""
+    difference: float
+    """The largest difference of one of its values; of rebuilt pictures in standard deviations of the channel."""
+    largest: float
+    """The largest value there, in the same unit."""
+
+    @property
+    def relative(self) -> float:
+        """The difference beside the largest value, if that is above 1."""
+        return self.difference / max(1.0, self.largest)
+
+
 @torch.no_grad()
-def largest_difference(graph: Graph, run: Run, batches: tuple[int, ...]) -> tuple[float, float]:
-    """How far a file is from its graph: the largest difference of any value, and the largest value.
+def largest_difference(graph: Graph, run: Run, batches: tuple[int, ...]) -> Difference:
+    """The worst difference of a file to its graph, over outputs, and over the channels of rebuilt pictures.
+
+    Each is judged alone, because a band of large values would hide a wrong one of small values.
 
     Args:
         graph: what the file should compute.
         run: runs the file.
         batches: how many images to compare on at a time; each with every size of `sizes_to_check`.
     """
-    largest, scale = 0.0, 0.0
+    found: dict[tuple[str, int], Difference] = {}
     for size in sizes_to_check(graph):
         for batch in batches:
             inputs = graph.example(batch, size)
             named = {name: one.numpy() for name, one in zip(graph.inputs, inputs, strict=True)}
             ours = graph.module(*inputs)
             ours = ours if isinstance(ours, tuple) else (ours,)
-            for tensor, array in zip(ours, run(named), strict=True):
+            for name, tensor, array in zip(graph.outputs, ours, run(named), strict=True):
                 assert tensor.shape == array.shape
-                theirs = torch.from_numpy(array)
-                # NaN on either side must not pass as equal
-                largest = max(largest, float((tensor - theirs).abs().nan_to_num(torch.inf).max()))
-                scale = max(scale, float(tensor.abs().max()))
-    return largest, scale
+                for part, (wanted, given) in enumerate(
+                    _parts(graph, name, tensor, torch.from_numpy(array))
+                ):
+                    # NaN on either side must not pass as equal
+                    off = float((wanted - given).abs().nan_to_num(torch.inf).max())
+                    before = found.get((name, part), Difference(name, 0.0, 0.0))
+                    found[name, part] = Difference(
+                        name,
+                        max(before.difference, off),
+                        max(before.largest, float(wanted.abs().nan_to_num(0.0).max())),
+                    )
+    return max(found.values(), key=lambda one: one.relative)
+
+
+def _parts(graph: Graph, name: str, ours: Tensor, theirs: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """What is compared alone: a whole output, or each channel of rebuilt pictures, normalised."""
+    if name != "rebuilt":
+        return [(ours, theirs)]
+    mean, std = graph.statistics.tensors()
+    return [
+        tuple((one[:, channel] - mean[channel]) / std[channel] for one in (ours, theirs))
+        for channel in range(len(mean))
+    ]

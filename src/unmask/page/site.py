@@ -1,5 +1,6 @@
 """Write the folder of a page: its own files, the runtime, and for each run a model and samples."""
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -183,16 +184,17 @@ def _write_run(
     number = len(list(page.glob("models/*.onnx")))
     for folder in ("models", "samples"):
         (page / folder).mkdir(exist_ok=True)
-    # the hash in the name keeps browsers from using another run's file of the same name
-    key = f"{number}-{shown.graph.facts['weights_hash'][:12]}-{stored_weights}"
-    file = page / "models" / f"{key}.onnx"
+    file = page / "models" / "new.onnx"
     write_onnx(shown.graph, file, stored_weights)
-    difference, largest = largest_difference(shown.graph, open_onnx(file), BATCHES)
-    exact = difference <= TOLERANCE[stored_weights] * max(1.0, largest)
+    # browsers keep files by name, so another content has another one
+    file = file.rename(file.with_name(f"{number}-{_named(file.read_bytes())}.onnx"))
+    worst = largest_difference(shown.graph, open_onnx(file), BATCHES)
+    exact = worst.relative <= TOLERANCE[stored_weights]
     samples: list[dict[str, Any]] = []
-    for position, sample in enumerate(shown.samples):
-        place = f"samples/{key}-{position}.bin"
-        (page / place).write_bytes(stored(sample))
+    for sample in shown.samples:
+        content = stored(sample)
+        place = f"samples/{_named(content)}.bin"
+        (page / place).write_bytes(content)
         _, height, width = sample.pixels.shape
         samples.append({"name": sample.name, "file": place, "height": height, "width": width})
     entry = {
@@ -203,9 +205,13 @@ def _write_run(
         "description": description(shown.graph, stored_weights),
         "samples": samples,
     }
-    written = Written(shown.name, file.stat().st_size, difference, largest, exact)
+    written = Written(shown.name, file.stat().st_size, worst.difference, worst.largest, exact)
     done(written)
     return entry, written
+
+
+def _named(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def check_runs(runs: Sequence[str]) -> None:

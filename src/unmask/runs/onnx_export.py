@@ -24,6 +24,7 @@ from unmask.formats.onnx_graphs import (
     largest_difference,
     sizes_to_check,
 )
+from unmask.masking.squares import side_of
 from unmask.runs.classifier import load_classifier
 from unmask.runs.finetune import Finetune
 from unmask.runs.folder import RunFolder
@@ -54,9 +55,9 @@ class Exported(NamedTuple):
     sizes: tuple[str, ...]
     """The sizes of images that were compared, in pixels."""
     difference: float
-    """The largest difference of any output."""
+    """The largest difference of the output that is farthest, as `Difference` says."""
     largest: float
-    """The largest value of any output."""
+    """The largest value there."""
     exact: bool
     """Whether that is rounding."""
     graph: Graph
@@ -90,7 +91,12 @@ def plan_onnx(source: str | Path, hints: Hints) -> Plan:
     graphs = [_graph("encoder", Encoding(encoder), found, facts)]
     notes: list[str] = []
     if isinstance(objective, Reconstructing) and isinstance(objective.target, PixelTarget):
-        facts = {**facts, "normalized_patches": objective.target.per_patch}
+        facts = {
+            **facts,
+            "weights_hash": hash_of_tensors(objective.state_dict()),
+            "normalized_patches": objective.target.per_patch,
+            "mask_unit": encoder.patch_size * side_of(objective.masking),
+        }
         graphs.append(_graph("reconstruction", Rebuilding(objective), found, facts))
     elif not tuned:
         notes.append(_no_pictures(found, objective))
@@ -164,11 +170,11 @@ def in_words(difference: float, largest: float) -> str:
 
 
 def _compared(graph: Graph, path: Path, destination: Path, stored: StoredWeights) -> Exported:
-    difference, largest = largest_difference(graph, open_onnx(path), BATCHES)
-    exact = difference <= TOLERANCE[stored] * max(1.0, largest)
+    worst = largest_difference(graph, open_onnx(path), BATCHES)
+    exact = worst.relative <= TOLERANCE[stored]
     sizes = tuple(f"{size.height} x {size.width}" for size in sizes_to_check(graph))
     file = destination / path.name
-    return Exported(file, graph.outputs, sizes, difference, largest, exact, graph)
+    return Exported(file, graph.outputs, sizes, worst.difference, worst.largest, exact, graph)
 
 
 def _graph(

@@ -5,9 +5,9 @@ export function picture(channels, height, width) {
   return { channels, height, width, values: new Float32Array(channels * height * width) };
 }
 
-// The size, in multiples of the patch size, with the picture's aspect ratio and about the model's area.
+// The size, in multiples of what a masking hides at once, with the picture's aspect ratio and about the model's area.
 export function fittedSize(height, width, model) {
-  const area = model.height * model.width, patch = model.patch_size;
+  const area = model.height * model.width, patch = model.mask_unit;
   const scale = Math.sqrt(area / (height * width));
   const sides = [height, width].map((side) => Math.max(1, Math.round((side * scale) / patch)));
   const most = Math.max(1, Math.floor((2 * area) / patch ** 2));
