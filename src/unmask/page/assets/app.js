@@ -95,7 +95,7 @@ async function choose(value, link = {}) {
   const model = models[run];
   try {
     const entry = page.runs[run].samples[number];
-    source = { image: await sample(entry, model), values: model.values };
+    source = { image: await sample(entry, model), values: model.values, run };
     state.sample = value;
     accept(link);
   } catch (error) {
@@ -131,12 +131,18 @@ async function firstFitting(file) {
 // A new picture: cut to the size of every model that takes such channels.
 function accept(link) {
   const { image, values } = source;
+  const owner = models[source.run]; // of a sample
   images = models.map((model) => {
-    if (!model || !model.fits(image) || model.values !== values) return null;
+    if (!model || !model.fits(image) || model.values !== values || (owner && !model.readsLike(owner))) return null;
     return fitted(image, fittedSize(image.height, image.width, model));
   });
   models.forEach((model, i) => {
-    if (model && !images[i]) panels[i].clear(`takes ${model.channels} bands of ${model.values}; this picture has ${image.channels} of ${values}`);
+    if (!model) return;
+    const resampled = owner && images[i] && images[i] !== image;
+    panels[i].origin.textContent = resampled ? `resampled in the browser from the sample of ${page.runs[source.run].name}` : "";
+    if (owner && model.fits(image) && model.values === values && !images[i]) {
+      panels[i].clear(`reads other bands, or has other statistics of them, than the run of this sample, ${page.runs[source.run].name}`);
+    } else if (!images[i]) panels[i].clear(`takes ${model.channels} bands of ${model.values}; this picture has ${image.channels} of ${values}`);
   });
   say("");
   panels[lead()].canvases.masked.parentElement.append(painter.canvas);

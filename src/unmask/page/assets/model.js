@@ -49,6 +49,12 @@ export class Model {
     return image.channels === this.channels;
   }
 
+  // Whether samples of another run have the units and, as far as statistics tell, the bands of this one.
+  readsLike(other) {
+    const same = (name) => this[name].every((value, i) => Math.abs(value - other[name][i]) <= 1e-6 * Math.abs(value));
+    return this.values === "uint8" || (same("mean") && same("std"));
+  }
+
   gridOf(image) {
     return { rows: image.height / this.patch_size, columns: image.width / this.patch_size };
   }
