@@ -44,7 +44,8 @@ def attend(
     if bias is not None:
         bias = bias.to(query.dtype)
     shape = AttentionShape(num_heads, query.shape[2], key.shape[2], query.shape[3])
-    kernels = PREFERRED.get(shape)
+    # sizes are symbols while a graph is exported, and symbols are no keys
+    kernels = PREFERRED.get(shape) if PREFERRED else None
     with sdpa_kernel(kernels, set_priority=True) if kernels else nullcontext():
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     return mixed.transpose(1, 2).flatten(2)  # [m heads out d/heads] -> [m out d]

@@ -36,7 +36,8 @@ GROUPS = {
     },
     "exchange": {
         "pack": "pack images into tar shards that are fast to read",
-        "convert": "convert weights to and from published MAE, timm, transformers",
+        "convert": "convert weights to and from MAE, timm, transformers; to ONNX",
+        "page": "write a web page: paint what is hidden, see it rebuilt",
         "completion": "complete commands, flags and recipes with Tab in your shell",
     },
 }

@@ -43,7 +43,7 @@ def unpatchify(
     patches: Shaped[Tensor, "b n p"], patch_size: int, grid: Size
 ) -> Shaped[Tensor, "b c h w"]:
     """Assemble images from patches; the inverse of `patchify`."""
-    batch = len(patches)
+    batch = patches.shape[0]
     channels = patches.shape[-1] // patch_size**2
     images = patches.reshape(batch, grid.height, grid.width, patch_size, patch_size, channels)
     images = images.permute(0, 5, 1, 3, 2, 4)  # image, channel, grid row, row, grid column, column

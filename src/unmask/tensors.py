@@ -1,8 +1,11 @@
-"""Safetensors files that have equal bytes if they have equal content."""
+"""Safetensors files that have equal bytes if they have equal content, and hashes of tensors."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -26,3 +29,13 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, notes: dict[str, str]) 
         assert len(text) <= length, "the notes are escaped in another way than the library's"
         file.seek(_LENGTH)
         file.write(text.ljust(length))
+
+
+def hash_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of names, types, shapes and all bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\0".encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(values.numpy().data)
+    return digest.hexdigest()

@@ -163,7 +163,7 @@ WRONG = [
     ("pretrain p q", "unexpected argument 'q'; `unmask pretrain` takes DATA"),
     ("bench p", "give images as --data p"),
     ("reconstruct", "RUN is missing: unmask reconstruct RUN IMAGES..."),
-    ("convert a b", "needs --to unmask|fair|timm|huggingface: the layout to write; fair is that of"),
+    ("convert a b", "needs --to unmask|fair|timm|huggingface|onnx: the layout to write; fair is that of"),
     ("pretrain p objective.target:tokenizer", "objective.target:tokenizer needs --objective.target.path"),
     ("embed p", "which encoder? `unmask embed runs/NAME p`"),
     ("encode p", "unknown command 'encode'; did you mean 'embed'?"),

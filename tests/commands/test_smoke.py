@@ -11,6 +11,7 @@ from runs import tiny, tiny_transfer
 
 from unmask.cli import COMMANDS
 from unmask.commands import embed
+from unmask.page.runtime import FILES
 from unmask.runs.folder import RunFolder
 
 QUICK = "--threads 1 --workers 0"
@@ -36,6 +37,7 @@ LINES = {
     f"--labels 1 --tuning-steps 1 --seeds 1 {QUICK}",
     "pack": "{images} packed --workers 0",
     "convert": "{trained} weights --to timm",
+    "page": "{trained} --out page --samples 1 --threads 1 --runtime {runtime}",
     "completion": "--shell bash",
 }
 """What follows the command."""
@@ -81,7 +83,10 @@ def test_it_ends_well(
     vectors: Path,
     places: Path,
 ) -> None:
+    for name in FILES:  # npm is not called here
+        (tmp_path / name).touch()
     paths = {
+        "runtime": tmp_path,
         "images": images,
         "classes": classes,
         "trained": trained.root,

@@ -18,7 +18,7 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, SettingsError
 from unmask.evaluation.features import features, patch_tokens
 from unmask.evaluation.pooling import means_for, of_features, pooled
-from unmask.evaluation.store import FeatureStore, hash_of_tensors
+from unmask.evaluation.store import FeatureStore
 from unmask.evaluation.vectors import (
     DEFAULT,
     PLAIN,
@@ -30,6 +30,7 @@ from unmask.evaluation.vectors import (
 )
 from unmask.formats.model import ModelSpec
 from unmask.spec import from_json, to_json
+from unmask.tensors import hash_of_tensors
 
 CPU = torch.device("cpu")
 

@@ -68,6 +68,7 @@ ALLOWED: dict[str, set[str]] = {
     "study": BASE | PARTS | METHODS | {"runs", "evaluation"},
     "report": BASE | PARTS | METHODS | {"runs"},
     "doctor": BASE | PARTS | METHODS | {"runs"},
+    "page": BASE | PARTS | METHODS | {"runs"},
     "console": EVERYTHING - {"text", "page", "doctor"},
     "commands": EVERYTHING,
 }
@@ -90,6 +91,8 @@ FENCED = {
     "huggingface_hub": {"formats/hub.py"},
     "datasets": {"*/huggingface.py"},
     "onnx": {"formats/onnx.py"},
+    "onnxruntime": {"formats/onnx.py"},
+    "onnxscript": {"formats/onnx.py"},
     "faster_coco_eval": {"tasks/average_precision.py"},
     "jinja2": {"report/page.py"},
     "faiss": {"evaluation/patch_index.py"},

@@ -18,13 +18,17 @@ from unmask.formats.card import UNKNOWN_LICENSE, images_in_words, model_card
 from unmask.formats.compare import Check
 from unmask.formats.hub import push
 from unmask.formats.model import ModelSpec
+from unmask.formats.onnx import StoredWeights, check_packages, runtime_name
+from unmask.formats.onnx_card import onnx_card
 from unmask.formats.timm import Timm
+from unmask.runs.onnx_export import Exported, export_onnx, in_words, plan_onnx
+from unmask.runs.onnx_export import check_free as check_free_for_onnx
 from unmask.runs.proof import PictureCheck, check_picture
 from unmask.runs.run import Run
 from unmask.runs.weights import Found, find_weights
 from unmask.spec import within
 
-Layout = Literal["unmask", "fair", "timm", "huggingface"]
+Layout = Literal["unmask", "fair", "timm", "huggingface", "onnx"]
 Pool = Literal["token", "mean"]
 
 _NOTE, _WARNING = "note: ", "warning: "  # beginnings of lines that the console shows as such
@@ -44,7 +48,7 @@ class Arguments:
     """A new folder; for fair also a file, NAME.pth."""
 
     to: Layout
-    """The layout to write; fair is that of the published MAE checkpoints."""
+    """The layout to write; fair is that of the published MAE checkpoints, onnx that of onnxruntime and browsers."""
 
     pool: Pool = "token"
     """For timm: what a classifier will see, the class token or the mean of the patches (fc_norm)."""
@@ -54,6 +58,9 @@ class Arguments:
 
     decoder_heads: int | None = None
     """Attention heads of the decoder, where the source does not say."""
+
+    dtype: StoredWeights = "float32"
+    """For onnx: type of the stored weights; float16 takes half the space, and computing stays in float32."""
 
     license: str = UNKNOWN_LICENSE
     """Licence of the weights, for the model card, such as apache-2.0 or cc-by-nc-4.0."""
@@ -72,7 +79,7 @@ class Converted(NamedTuple):
     """Weights in another layout."""
 
     file: Path
-    """The file with the tensors."""
+    """The file with the tensors; of onnx the encoder's, beside which the others lie."""
     check: Check | None
     """How far the library that the layout is for is from unmask; None if that library is not installed."""
     picture: PictureCheck | None
@@ -99,6 +106,7 @@ def convert(
     pool: Pool = "token",
     heads: int | None = None,
     decoder_heads: int | None = None,
+    dtype: StoredWeights = "float32",
     license: str = UNKNOWN_LICENSE,
     push: str | None = None,
 ) -> Converted:
@@ -107,10 +115,11 @@ def convert(
     Args:
         source: a run, or weights of unmask, a published MAE, timm or transformers.
         destination: a new folder; for fair also a file, NAME.pth.
-        to: the layout to write; fair is that of the published MAE checkpoints.
+        to: the layout to write; fair is that of the published MAE checkpoints, onnx that of onnxruntime and browsers.
         pool: for timm: what a classifier will see, the class token or the mean of the patches.
         heads: attention heads of the encoder, where the source does not say.
         decoder_heads: attention heads of the decoder, where the source does not say.
+        dtype: for onnx: type of the stored weights; computing is in float32.
         license: of the weights, for the model card.
         push: a repository on the Hugging Face Hub, USER/NAME; weights that are not exact are not uploaded.
 
@@ -126,6 +135,7 @@ def convert(
         pool=pool,
         heads=heads,
         decoder_heads=decoder_heads,
+        dtype=dtype,
         license=license,
         push=push,
     )
@@ -134,6 +144,12 @@ def convert(
 
 def _convert(args: Arguments, say: Callable[[str], None]) -> Converted:
     """Read, write, compare and upload; `say` gets a line about each step when it is done."""
+    if args.to == "onnx":
+        return _convert_to_onnx(args, say)
+    if args.dtype != "float32":
+        raise SettingsError(
+            f"--dtype is for --to onnx, and --to {args.to} stores float32; leave it out"
+        )
     layout, destination = _layout(args.to, args.pool), Path(args.destination)
     check_free(destination, layout)
     if args.push is not None and destination.suffix == ".pth":
@@ -163,6 +179,49 @@ def _convert(args: Arguments, say: Callable[[str], None]) -> Converted:
     if pushed is not None:
         say(f"pushed    {pushed}")
     return Converted(file, check, seen if isinstance(seen, PictureCheck) else None, exact, pushed)
+
+
+def _convert_to_onnx(args: Arguments, say: Callable[[str], None]) -> Converted:
+    """The same for ONNX files, of which a source may hold several."""
+    destination = Path(args.destination)
+    if args.pool != "token":
+        raise SettingsError(
+            "--pool is timm's, and encoder.onnx gives both, cls and mean; leave it out"
+        )
+    check_packages("--to onnx")
+    check_free_for_onnx(destination)
+    plan = plan_onnx(args.source, Hints(num_heads=args.heads, decoder_heads=args.decoder_heads))
+    found = plan.found
+    for line in (*_read_lines(found, args.source), *(f"{_NOTE}{note}" for note in plan.notes)):
+        say(line)
+    card = onnx_card(found.weights, plan.graphs, destination.name, args.license, _data(found.run))
+
+    def done(one: Exported) -> None:
+        for line in _onnx_lines(one):
+            say(line)
+
+    files = export_onnx(plan, destination, args.dtype, card, done)
+    say(f"written   {_listed(destination)}")
+    exact = all(one.exact for one in files)
+    worst = max(files, key=lambda one: one.difference)
+    pushed = push(destination, args.push) if exact and args.push is not None else None
+    if pushed is not None:
+        say(f"pushed    {pushed}")
+    check = Check(runtime_name(), ", ".join(worst.outputs), worst.difference)
+    return Converted(files[0].file, check, None, exact, pushed)
+
+
+def _onnx_lines(one: Exported) -> Iterator[str]:
+    """What a file computes, and how far onnxruntime is from unmask with it."""
+    sizes = " and ".join(one.sizes)
+    fixed = "" if one.graph.any_size else ", the only size it takes"
+    yield f"exported  {one.file.name}: {', '.join(one.outputs)}"
+    yield (
+        f"checked   largest difference to {runtime_name()}: {in_words(one.difference, one.largest)} (batches of 1, 3 and 7, {sizes} "
+        f"pixels{fixed})"
+    )
+    if not one.exact:
+        yield f"{_WARNING}that is more than rounding: do not use {one.file.name}"
 
 
 def _say(line: str) -> None:

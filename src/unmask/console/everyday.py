@@ -351,14 +351,25 @@ EVERYDAY = {
         ("short-side", "quality", "shard-mib", "workers", "max-set-aside", "channels", "data-kind"),
     ),
     "convert": Page(
-        "Convert weights to and from published MAE, timm and transformers, and prove that they still compute the same.",
+        "Convert weights to and from published MAE, timm and transformers, or to ONNX, and prove that they still compute "
+        "the same.",
         (
             "unmask convert runs/NAME weights --to timm",
             "unmask convert runs/NAME weights --to huggingface",
-            "unmask convert mae_pretrain_vit_base.pth weights --to unmask",
-            "unmask convert runs/NAME weights --to timm --push USER/NAME",
+            "unmask convert mae_pretrain_vit_base.pth weights --to unmask --push USER/NAME",
+            "unmask convert runs/NAME files --to onnx --dtype float16",
         ),
-        ("to", "pool", "heads", "decoder-heads", "license", "push", "threads"),
+        ("to", "pool", "heads", "decoder-heads", "dtype", "license", "push", "threads"),
+    ),
+    "page": Page(
+        "Write a web page on which one paints what is hidden of a picture, and sees what a run rebuilds, in the browser.",
+        (
+            "unmask page runs/NAME --out page --serve",
+            "unmask page runs/A runs/B --out page --images photos",
+            "unmask page runs/NAME --out page --samples 0 --dtype float16",
+            "unmask page weights/model.safetensors --out page --images photos",
+        ),
+        ("out", "images", "samples", "dtype", "runtime", "serve", "port", "threads"),
     ),
     "completion": Page(
         "Complete commands, flags, kinds and recipes of unmask with Tab, in bash, zsh and fish.",

@@ -83,6 +83,7 @@ _MEANT = {
     "convert": "export import load-weights",
     "bench": "benchmark speed profile",
     "pack": "shard webdataset",
+    "page": "studio web browser serve html site",
     "embed": "encode vectors features embeddings vectorize",
     "search": "find query neighbours neighbors retrieve similar",
     "locate": "localize localise geolocate position where",

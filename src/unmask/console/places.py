@@ -112,6 +112,7 @@ _CHECKS: dict[str, Callable[[str], None]] = {
     "source": check_weights,
     "init": check_weights,
     "runs": check_run,
+    "models": check_weights,
     "resume": _check_begun,
     "like": check_run,
     "labels-file": check_file,

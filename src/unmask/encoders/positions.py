@@ -62,7 +62,8 @@ def resized(
     antialiasing torch's cubic kernel is another one (a = -0.5 for -0.75), which keeps straight lines straight. So on a
     finer grid it lies nearer to the exact sine-cosine table (docs/weights.md).
     """
-    if old == new:
+    # an exported graph is for any grid, so nothing in it may depend on this one
+    if not torch.compiler.is_exporting() and old == new:
         return table
     patches = table[:, 1:].unflatten(1, tuple(old)).permute(0, 3, 1, 2)  # [1 d h w]
     antialias = resampling == "antialiased"
@@ -92,7 +93,7 @@ class RelativeBias(nn.Module):
 
     def among(self, grid: Size, index: Int[Tensor, "m k"]) -> Float[Tensor, "m heads t t"]:
         """The bias between the class tokens and the patches at `index`, for each row of a mask."""
-        classes = torch.arange(self.class_tokens, device=index.device).expand(len(index), -1)
+        classes = torch.arange(self.class_tokens, device=index.device).expand(index.shape[0], -1)
         tokens = torch.cat([classes, index + self.class_tokens], dim=1)
         whole = self(grid)[0]  # [heads t t]
         return whole[:, tokens[:, :, None], tokens[:, None, :]].transpose(0, 1)
@@ -103,7 +104,7 @@ def token_differences(grid: Size, class_tokens: int) -> Int[Tensor, "t t"]:
     positions = _places(grid)
     down, right = (positions[:, None] - positions[None, :]).unbind(-1)
     between = (down + grid.height - 1) * (2 * grid.width - 1) + right + grid.width - 1
-    patches, offsets = len(positions), (2 * grid.height - 1) * (2 * grid.width - 1)
+    patches, offsets = positions.shape[0], (2 * grid.height - 1) * (2 * grid.width - 1)
     index = torch.full((class_tokens + patches, class_tokens + patches), offsets + 2)
     index[:class_tokens, class_tokens:] = offsets
     index[class_tokens:, :class_tokens] = offsets + 1
@@ -115,7 +116,7 @@ def resized_table(
     table: Float[Tensor, "rows heads"], old: Size, new: Size
 ) -> Float[Tensor, "new_rows heads"]:
     """The table for another grid, resampled over offsets; the rows of class tokens stay."""
-    if old == new:
+    if not torch.compiler.is_exporting() and old == new:
         return table
     before, after = ((2 * grid.height - 1, 2 * grid.width - 1) for grid in (old, new))
     patches = table[:-_CLASS_ROWS].T.unflatten(1, before)[None]

@@ -295,7 +295,7 @@ class VisionTransformer(nn.Module):
     def _with_cls(
         self, tokens: Float[Tensor, "m k d"], position: Float[Tensor, " d"]
     ) -> Float[Tensor, "m t d"]:
-        cls = (self.cls_token + position).expand(len(tokens), -1, -1)
+        cls = (self.cls_token + position).expand(tokens.shape[0], -1, -1)
         return torch.cat([cls, tokens], dim=1)
 
     def _run(

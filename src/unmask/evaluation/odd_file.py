@@ -11,10 +11,10 @@ from unmask.contracts import Size
 from unmask.errors import DataError, ResourceError, SettingsError
 from unmask.evaluation.odd import Memory, OddRule, Threshold
 from unmask.evaluation.odd_run import Look
-from unmask.evaluation.store import facts_of, hash_of_tensors
+from unmask.evaluation.store import facts_of
 from unmask.files import parse_json, write_whole
 from unmask.spec import from_json, to_json
-from unmask.tensors import save_tensors
+from unmask.tensors import hash_of_tensors, save_tensors
 
 FILE = "memory.safetensors"
 SCORES = "scores.json"

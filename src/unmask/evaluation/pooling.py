@@ -21,8 +21,9 @@ from unmask.evaluation.features import (
     labels_of,
     whole_images,
 )
-from unmask.evaluation.store import CachedFeatures, FeatureStore, hash_of_tensors
+from unmask.evaluation.store import CachedFeatures, FeatureStore
 from unmask.evaluation.vectors import VectorRule, tokens_at
+from unmask.tensors import hash_of_tensors
 
 Means = Float[Tensor, "n d"] | None
 

@@ -38,7 +38,7 @@ from unmask.files import clear_unfinished, parse_json, write_whole
 from unmask.formats.model import ModelSpec
 from unmask.runs.folder import RunFolder
 from unmask.spec import to_json
-from unmask.tensors import save_tensors
+from unmask.tensors import hash_of_tensors, save_tensors
 
 LARGEST = 2 * 2**30
 """Largest size of a file in bytes; larger features are not cached."""
@@ -157,16 +157,6 @@ def facts_of(source: ImageSource) -> dict[str, Any]:
         "names": hash_of([source.name(position) for position in range(len(source))]),
         "labels": hash_of(source.labels().tolist()),
     }
-
-
-def hash_of_tensors(tensors: dict[str, Tensor]) -> str:
-    """A hash of names, types, shapes and all bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\0".encode())
-        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(values.numpy().data)
-    return digest.hexdigest()
 
 
 def _read(path: Path, facts: Mapping[str, Any], kind: type[T]) -> tuple[T, float]:

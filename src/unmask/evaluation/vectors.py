@@ -17,10 +17,9 @@ from torch.nn import functional as F
 
 from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, SettingsError
-from unmask.evaluation.store import hash_of_tensors
 from unmask.files import parse_json, write_text, write_whole
 from unmask.spec import from_json, to_json, within
-from unmask.tensors import save_tensors
+from unmask.tensors import hash_of_tensors, save_tensors
 
 GEM_POWER = 3.0
 """Exponent of the generalised mean (Radenovic and others, "Fine-tuning CNN image retrieval", 2018, equation 3)."""

@@ -33,15 +33,16 @@ def model_card(weights: Weights, layout: str, name: str, license: str, data: str
     paragraphs = [
         "\n".join([*header, "---"]),
         f"# {Path(name).stem}",
-        _license(license),
-        "\n".join(f"- {line}" for line in _facts(weights, data)),
+        licence_in_words(license),
+        "\n".join(f"- {line}" for line in facts_of_weights(weights, data)),
         "## How to get features",
         *(_how(library, layout, name, weights) for library in _LIBRARIES if _held(library, spec)),
     ]
     return "\n\n".join(paragraphs) + "\n"
 
 
-def _license(license: str) -> str:
+def licence_in_words(license: str) -> str:
+    """A paragraph on the licence that the user gave."""
     if license == UNKNOWN_LICENSE:
         return (
             "**Licence: unknown.** No licence was set when these weights were exported. Weights that derive from "
@@ -56,7 +57,8 @@ def images_in_words(spec: ModelSpec) -> str:
     return f"images of {size.height} x {size.width} with {spec.channels} channel{'s' * (spec.channels > 1)}"
 
 
-def _facts(weights: Weights, data: str) -> list[str]:
+def facts_of_weights(weights: Weights, data: str) -> list[str]:
+    """Recipe, data, shape and statistics of weights, a line each."""
     spec = weights.spec
     encoder, statistics = spec.encoder, spec.statistics
     several = f"{encoder.class_tokens} class tokens, " if encoder.class_tokens > 1 else ""

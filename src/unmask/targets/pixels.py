@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unmask.channels import Statistics
 from unmask.contracts import Size
@@ -21,6 +22,7 @@ Error = Callable[[Tensor, Tensor], Tensor]
 
 _EPSILON = 1e-6  # as in MAE's published code
 _NEIGHBORS = 8
+_FAR = 2**62  # beyond all squared distances times the number of patches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,12 +151,22 @@ def with_levels(
 def _from_neighbors(
     values: Float[Tensor, "m n"], mask: PatchMask, grid: Size
 ) -> Float[Tensor, "m n"]:
-    """Replace the value of each hidden patch by the mean over the nearest visible ones, weighted by 1 / distance."""
+    """Replace the value of each hidden patch by the mean over the nearest visible ones, weighted by 1 / distance.
+
+    Of equally distant patches those that come first in the image count, so the result does not depend on the order of the
+    indices, and other implementations can reach the same.
+    """
     sides = (torch.arange(side, device=values.device) for side in grid)
-    positions = torch.cartesian_prod(*sides).float()  # [n 2]
-    distance = torch.cdist(positions[mask.removed_index], positions[mask.kept_index])  # [m r k]
-    nearest, index = distance.topk(min(_NEIGHBORS, distance.shape[-1]), largest=False)
-    weights = (1 / nearest) / (1 / nearest).sum(-1, keepdim=True)  # [m r 8]
-    visible = values.gather(1, mask.kept_index)  # [m k]
+    places = torch.cartesian_prod(*sides)  # [n 2]
+    offsets = places[mask.removed_index][:, :, None] - places[mask.kept_index][:, None]
+    squared = offsets.square().sum(-1)  # [m r k], whole numbers
+    order = squared * (grid.height * grid.width) + mask.kept_index[:, None]  # no two are equal
+    # eight more patches, infinitely far away, so that fewer visible ones need no other code
+    order = F.pad(order, (0, _NEIGHBORS), value=_FAR)
+    closeness = F.pad(1 / squared.to(values.dtype).sqrt(), (0, _NEIGHBORS))
+    visible = F.pad(values.gather(1, mask.kept_index), (0, _NEIGHBORS))  # [m k+8]
+    index = order.topk(_NEIGHBORS, largest=False).indices  # [m r 8]
+    weights = closeness.gather(2, index)
     neighbors = visible.gather(1, index.flatten(1)).reshape(index.shape)
-    return values.scatter(1, mask.removed_index, (neighbors * weights).sum(-1))
+    mean = (neighbors * weights).sum(-1) / weights.sum(-1)
+    return values.scatter(1, mask.removed_index, mean)

@@ -146,7 +146,7 @@ class AttentiveClassifier(nn.Module):
         """Scores of the classes."""
         patches = norm(tokens)[:, 1:]
         patches = self.batch_norm(patches.flatten(0, 1)).view_as(patches)
-        query = self.query.expand(len(patches), -1, -1)
+        query = self.query.expand(patches.shape[0], -1, -1)
         pooled = attend(query, self.key(patches), self.value(patches), self.num_heads)
         return self.linear(pooled[:, 0])
 

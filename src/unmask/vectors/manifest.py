@@ -14,10 +14,10 @@ from unmask.data.band_files import BandReading
 from unmask.encoders import AnyEncoder
 from unmask.encoders.chunks import chunk_for
 from unmask.errors import DataError, RunError, SettingsError
-from unmask.evaluation.store import hash_of_tensors
 from unmask.files import read_json, write_text
 from unmask.runs.model import Model
 from unmask.spec import digest, from_json, to_json, within
+from unmask.tensors import hash_of_tensors
 
 FORMAT = 1
 MANIFEST = "_manifest.json"

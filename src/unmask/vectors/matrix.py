@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unmask.errors import DataError, RunError
-from unmask.evaluation.store import hash_of_tensors
 from unmask.evaluation.vectors import Fitted, VectorRule, read_fitted
 from unmask.files import write_whole
 from unmask.progress import counted
 from unmask.spec import digest
+from unmask.tensors import hash_of_tensors
 from unmask.vectors.folder import VectorsFolder, complete_words, state_of
 from unmask.vectors.manifest import Manifest
 from unmask.vectors.parts import Facts, read_columns, read_vectors

@@ -1,0 +1,1 @@
+"""The mask studio: static files that show in a browser what runs rebuild. Nothing is computed on a server."""

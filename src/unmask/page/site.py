@@ -1,0 +1,222 @@
+"""Write the folder of a page: its own files, the runtime, and for each run a model and samples."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import unmask
+from unmask.errors import ResourceError, RunError, SettingsError
+from unmask.formats import Hints
+from unmask.formats.onnx import StoredWeights, description, open_onnx, write_onnx
+from unmask.formats.onnx_graphs import Graph, largest_difference
+from unmask.page.runtime import VERSION, copy_runtime
+from unmask.page.samples import Sample, stored
+from unmask.runs.onnx_export import BATCHES, TOLERANCE, plan_onnx
+
+ASSETS = Path(__file__).parent / "assets"
+
+INDEX = "page.json"
+"""What a page holds, and a list of its files."""
+
+FORMAT = "unmask page 1"
+"""How `INDEX` names itself."""
+
+
+class Shown(NamedTuple):
+    """A run on a page."""
+
+    name: str
+    """As the page shows it."""
+    about: str
+    """Its recipe and size, in words."""
+    graph: Graph
+    """Its reconstruction."""
+    samples: Sequence[Sample]
+
+
+class Written(NamedTuple):
+    """A model on a written page."""
+
+    name: str
+    size: int
+    """Of its file, in bytes."""
+    difference: float
+    """The largest difference of onnxruntime to unmask."""
+    largest: float
+    """The largest value that was compared."""
+    exact: bool
+    """Whether that is rounding."""
+
+
+def graph_of(run: str) -> Graph:
+    """The reconstruction of a run.
+
+    Raises:
+        RunError: if it has no decoder, or one that predicts no pixels.
+    """
+    plan = plan_onnx(run, Hints())
+    graph = next((graph for graph in plan.graphs if graph.rebuilds), None)
+    if graph is None:
+        raise RunError(
+            f"{run} cannot be shown on a page, because it rebuilds no pixels ({plan.found.about}); `unmask convert {run} FOLDER "
+            "--to onnx` exports its encoder"
+        )
+    return graph
+
+
+def check_folder(folder: Path) -> None:
+    """Raises RunError for a place that holds something other than an earlier page."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; give a folder")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    own = _files_of_page(folder / INDEX)
+    known = {folder / name for name in own}
+    known |= {above for file in known for above in file.parents}
+    foreign = next((one for one in sorted(folder.rglob("*")) if one not in known), None)
+    if not own or foreign is not None:
+        what = "" if foreign is None or not own else f", such as {foreign.relative_to(folder)}"
+        raise RunError(
+            f"{folder} holds other files{what}; give a new folder, or that of an earlier page"
+        )
+
+
+def _files_of_page(index: Path) -> list[str]:
+    """The files that a page consists of, relative to its folder; none if it is no page."""
+    try:
+        read = json.loads(index.read_text(encoding="utf-8"))
+        if read["format"] != FORMAT:
+            return []
+        return [INDEX, *map(str, read["files"])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def names_of(runs: Sequence[str]) -> list[str]:
+    """A short name for each run, no two the same.
+
+    >>> names_of(["runs/a", "b", "old/a"])
+    ['a', 'b', 'a (2)']
+    """
+    names: list[str] = []
+    for run in runs:
+        short = Path(run).resolve().name
+        again = sum(name == short or name.startswith(f"{short} (") for name in names)
+        names.append(f"{short} ({again + 1})" if again else short)
+    return names
+
+
+def write_page(
+    shown: Sequence[Shown],
+    folder: Path,
+    runtime: Path,
+    stored_weights: StoredWeights,
+    done: Callable[[Written], None] = lambda _: None,
+) -> list[Written]:
+    """Write a page; an earlier one in its place is replaced once the new one is complete.
+
+    Args:
+        shown: the runs, in their order on the page.
+        folder: new, empty, or an earlier page.
+        runtime: a folder with onnxruntime-web.
+        stored_weights: type of the weights in the models' files.
+        done: is called after each model.
+
+    Raises:
+        ResourceError: if the folder cannot be written.
+    """
+    check_folder(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".writing-{folder.name}-", dir=folder.parent
+        ) as place:
+            new = Path(place) / "page"
+            shutil.copytree(ASSETS, new)
+            copy_runtime(runtime, new / "runtime")
+            written = [_write_run(new, one, stored_weights, done) for one in shown]
+            entries = [entry for entry, _ in written]
+            files = sorted(
+                file.relative_to(new).as_posix() for file in new.rglob("*") if file.is_file()
+            )
+            index = {
+                "format": FORMAT,
+                "version": unmask.__version__,
+                "runtime": VERSION,
+                "runs": entries,
+                "files": files,
+            }
+            (new / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
+            check_folder(folder)  # again, because writing takes minutes
+            _put(new, folder)
+    except OSError as error:
+        raise ResourceError(
+            f"{folder} cannot be written ({error.strerror or error}); make room on that disk or give another folder"
+        ) from None
+    return [one for _, one in written]
+
+
+def _put(new: Path, folder: Path) -> None:
+    """Move a complete page to its folder; the earlier one is deleted once that is done, and else moved back."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    # outside of what is deleted if anything fails
+    earlier = Path(tempfile.mkdtemp(prefix=f".earlier-{folder.name}-", dir=folder.parent))
+    folder.rename(earlier / "page")
+    try:
+        new.rename(folder)
+    except BaseException:
+        (earlier / "page").rename(folder)
+        earlier.rmdir()
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _write_run(
+    page: Path, shown: Shown, stored_weights: StoredWeights, done: Callable[[Written], None]
+) -> tuple[dict[str, Any], Written]:
+    """Model and samples of a run; what page.json says of them."""
+    number = len(list(page.glob("models/*.onnx")))
+    for folder in ("models", "samples"):
+        (page / folder).mkdir(exist_ok=True)
+    file = page / "models" / "new.onnx"
+    write_onnx(shown.graph, file, stored_weights)
+    # browsers keep files by name, so another content has another one
+    file = file.rename(file.with_name(f"{number}-{_named(file.read_bytes())}.onnx"))
+    worst = largest_difference(shown.graph, open_onnx(file), BATCHES)
+    exact = worst.relative <= TOLERANCE[stored_weights]
+    samples: list[dict[str, Any]] = []
+    for sample in shown.samples:
+        content = stored(sample)
+        place = f"samples/{_named(content)}.bin"
+        (page / place).write_bytes(content)
+        _, height, width = sample.pixels.shape
+        samples.append({"name": sample.name, "file": place, "height": height, "width": width})
+    entry = {
+        "name": shown.name,
+        "about": shown.about,
+        "file": f"models/{file.name}",
+        "bytes": file.stat().st_size,
+        "description": description(shown.graph, stored_weights),
+        "samples": samples,
+    }
+    written = Written(shown.name, file.stat().st_size, worst.difference, worst.largest, exact)
+    done(written)
+    return entry, written
+
+
+def _named(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def check_runs(runs: Sequence[str]) -> None:
+    """Raises SettingsError unless there is a run."""
+    if not runs:
+        raise SettingsError(
+            "which run? `unmask page runs/NAME --out page`, or several to compare them"
+        )

@@ -1,0 +1,296 @@
+"""`unmask page`: what it says, and mistakes; what the page does is tested in tests/page."""
+
+import hashlib
+import importlib.util
+import ipaddress
+import json
+import re
+import shutil
+import sys
+import tarfile
+import threading
+import types
+import urllib.request
+from pathlib import Path
+
+import pytest
+from commands.said import Unmask
+from runs import tiny
+
+from unmask.errors import ResourceError
+from unmask.page import runtime, site
+from unmask.page.server import address_of, open_server
+from unmask.runs.folder import RunFolder
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    """A folder with something in place of onnxruntime-web."""
+    folder = tmp_path / "ort" / "dist"
+    folder.mkdir(parents=True)
+    for name in runtime.FILES:
+        (folder / name).write_text(name)
+    return folder
+
+
+@pytest.mark.slow
+def test_it_writes_a_folder_and_replaces_an_earlier_page(
+    unmask: Unmask, trained: RunFolder, packed: Path, tmp_path: Path
+) -> None:
+    flags = ["--runtime", packed.parent, "--samples", "2"]
+    said = unmask("page", trained.root, "--out", "page", "--dtype", "float16", *flags)
+    assert said.status == 0, said.err
+    assert re.search(
+        r"model trained: 0\.\d MB, largest difference to unmask \d\.\de-\d\d", said.out
+    )
+    assert (
+        "2 images of the run's own for trained will be readable by all who get the page" in said.out
+    )
+    assert "written page: index.html and what it needs, no request leaves it" in said.out
+    index = json.loads(Path("page/page.json").read_text())
+    (run,) = index["runs"]
+    assert Path("page", run["file"]).stat().st_size == run["bytes"]
+    assert [Path("page", one["file"]).stat().st_size for one in run["samples"]] == [
+        3 * one["height"] * one["width"] for one in run["samples"]
+    ]
+    assert run["description"]["weights"] == "float16"
+    for file in Path("page").rglob("*"):
+        assert not file.is_file() or str(tmp_path.parent).encode() not in file.read_bytes(), file
+    assert "MIT License" in Path("page/runtime/onnxruntime-LICENSE.txt").read_text()
+    before = run["file"]
+    said = unmask("page", trained.root, "--out", "page", "--runtime", packed, "--samples", "0")
+    assert said.status == 0, said.err
+    assert not Path("page", before).exists()
+    assert "readable" not in said.out
+    assert sorted(path.name for path in Path().iterdir()) == ["page"]
+
+
+class TestBadInput:
+    """One sentence each, before anything is written."""
+
+    def test_no_run(self, unmask: Unmask) -> None:
+        said = unmask("page")
+        assert "which run? `unmask page runs/NAME --out page`" in said.err
+
+    def test_a_folder_with_other_files(
+        self, unmask: Unmask, trained: RunFolder, packed: Path
+    ) -> None:
+        Path("mine").mkdir()
+        Path("mine/thesis.txt").write_text("years of work")
+        said = unmask("page", trained.root, "--out", "mine", "--runtime", packed)
+        assert (
+            said.err
+            == "unmask: mine holds other files; give a new folder, or that of an earlier page"
+        )
+        said = unmask("page", trained.root, "--out", "mine/thesis.txt", "--runtime", packed)
+        assert said.err == "unmask: mine/thesis.txt is a file; give a folder"
+        assert Path("mine/thesis.txt").read_text() == "years of work"
+
+    @pytest.mark.parametrize("index", ["{}", "[]", "not JSON", '{"runs": []}'])
+    def test_a_page_json_of_something_else(
+        self, unmask: Unmask, trained: RunFolder, packed: Path, index: str
+    ) -> None:
+        Path("mine/.git").mkdir(parents=True)
+        Path("mine/.git/HEAD").write_text("ref")
+        Path("mine/page.json").write_text(index)
+        said = unmask("page", trained.root, "--out", "mine", "--runtime", packed)
+        assert (
+            said.err
+            == "unmask: mine holds other files; give a new folder, or that of an earlier page"
+        )
+        assert Path("mine/.git/HEAD").read_text() == "ref"
+
+    def test_an_earlier_page_with_other_files(
+        self, unmask: Unmask, trained: RunFolder, packed: Path, tmp_path: Path
+    ) -> None:
+        site.write_page([], tmp_path / "mine", packed, "float32")
+        site.write_page(
+            [], tmp_path / "mine", packed, "float32"
+        )  # its own files alone are replaced
+        (tmp_path / "mine/samples").mkdir()
+        (tmp_path / "mine/samples/notes.txt").write_text("years of work")
+        said = unmask("page", trained.root, "--out", tmp_path / "mine", "--runtime", packed)
+        assert said.err == (
+            f"unmask: {tmp_path / 'mine'} holds other files, such as samples; give a new folder, or that of an earlier page"
+        )
+        assert (tmp_path / "mine/samples/notes.txt").exists()
+
+    def test_an_encoder_alone(self, unmask: Unmask, trained: RunFolder, packed: Path) -> None:
+        encoder = tiny.newest(trained).folder / "encoder.safetensors"
+        said = unmask("page", encoder, "--out", "page", "--runtime", packed)
+        assert said.status == 1
+        assert "cannot be shown on a page, because it rebuilds no pixels" in said.err
+        assert "--to onnx` exports its encoder" in said.err
+        assert not Path("page").exists()
+
+    def test_weights_without_a_run(self, unmask: Unmask, trained: RunFolder, packed: Path) -> None:
+        weights = tiny.newest(trained).folder / "model.safetensors"
+        said = unmask("page", weights, "--out", "page", "--runtime", packed)
+        assert "does not say which images it saw; give some with --images FOLDER" in said.err
+
+    def test_a_taken_port(self, unmask: Unmask, trained: RunFolder, packed: Path) -> None:
+        server = open_server(Path(), 0)
+        port = server.server_address[1]
+        said = unmask("page", trained.root, "--runtime", packed, "--serve", "--port", port)
+        assert said.status == 1
+        assert f"--port {port} is taken by another program; choose another, or --port 0" in said.err
+        server.server_close()
+        said = unmask("page", trained.root, "--port", "70000")
+        assert "port" in said.err
+        assert "65535" in said.err
+
+    def test_a_folder_without_the_runtime(self, unmask: Unmask, trained: RunFolder) -> None:
+        said = unmask("page", trained.root, "--runtime", "nowhere")
+        assert said.err.startswith("unmask: --runtime nowhere lacks ort.wasm.min.mjs, ")
+
+    def test_a_missing_package(
+        self, unmask: Unmask, trained: RunFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "onnx", None)
+        said = unmask("page", trained.root)
+        assert "unmask page needs the package onnx; install it with" in said.err
+
+
+class TestRuntime:
+    """Where onnxruntime-web comes from."""
+
+    def test_no_npm(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+        with pytest.raises(
+            ResourceError, match="npm is not on PATH to fetch it; install npm, or give"
+        ):
+            runtime.fetch_with_npm(tmp_path / "cache")
+
+    def test_npm_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        _npm(tmp_path, "echo 'npm ERR! network' >&2; exit 1", monkeypatch)
+        with pytest.raises(
+            ResourceError, match=r"npm could not fetch .* \(npm ERR! network\); try"
+        ):
+            runtime.fetch_with_npm(tmp_path / "cache")
+        assert not (tmp_path / "cache").exists()
+
+    def test_npm_gives_another_package(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with tarfile.open(tmp_path / "other.tgz", "w:gz") as archive:
+            archive.add(__file__, "package/dist/other.mjs")
+        _npm(tmp_path, f"cp {tmp_path}/other.tgz .", monkeypatch)
+        with pytest.raises(ResourceError, match="npm could not fetch"):
+            runtime.fetch_with_npm(tmp_path / "cache")
+
+    def test_npm_fills_the_cache_once(
+        self, tmp_path: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with tarfile.open(tmp_path / "right.tgz", "w:gz") as archive:
+            archive.add(packed, "package/dist")
+        _npm(tmp_path, f"cp {tmp_path}/right.tgz .", monkeypatch)
+        monkeypatch.setattr(runtime, "PACKAGED", tmp_path / "none")
+        with pytest.raises(ResourceError, match=r"ort.wasm.min.mjs has another SHA-256"):
+            runtime.fetch_with_npm(tmp_path / "cache")
+        own = {name: hashlib.sha256(name.encode()).hexdigest() for name in runtime.FILES}
+        monkeypatch.setattr(runtime, "SHA256", own)
+        monkeypatch.setattr(runtime, "cache_folder", lambda: tmp_path / "cache")
+        folder = runtime.find_runtime(None)
+        assert sorted(path.name for path in folder.iterdir()) == sorted(runtime.FILES)
+        _npm(tmp_path, "exit 1", monkeypatch)
+        assert runtime.find_runtime(None) == folder
+        assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [folder.name]
+
+
+def test_the_earlier_page_stays_if_the_new_one_cannot_take_its_place(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "web" / "page"
+    site.write_page([], folder, packed, "float32")
+    (folder / "page.json").write_text((folder / "page.json").read_text() + "\n")
+    before = (folder / "page.json").read_bytes()
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if target == folder and ".writing-" in str(self):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(ResourceError, match=r"cannot be written [(]No space left on device"):
+        site.write_page([], folder, packed, "float32")
+    assert (folder / "page.json").read_bytes() == before
+    assert [path.name for path in folder.parent.iterdir()] == ["page"]
+
+
+def _npm(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program of this name in place of npm."""
+    program = folder / "bin" / "npm"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda name: str(program))
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (None, "npm is not on PATH"),
+        ("exit 1", "returned non-zero exit status 1"),
+        ("exit 0", "npm wrote 0 archives instead of one"),
+        ("touch a.tgz b.tgz", "npm wrote 2 archives instead of one"),
+        ("printf '\\037\\213\\010\\000' > a.tgz", "npm could not fetch it"),
+        ("cp ../right.tgz .", "ort.wasm.min.mjs has another SHA-256"),
+    ],
+)
+def test_a_wheel_is_built_without_the_runtime(
+    script: str | None,
+    said: str,
+    tmp_path: Path,
+    packed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # what the hook needs of hatchling, which only builds install
+    interface = types.ModuleType("interface")
+    vars(interface)["BuildHookInterface"] = object
+    monkeypatch.setitem(sys.modules, "hatchling.builders.hooks.plugin.interface", interface)
+    root = Path(__file__).parents[2]
+    spec = importlib.util.spec_from_file_location("hatch_build", root / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    with tarfile.open(tmp_path / "right.tgz", "w:gz") as archive:
+        archive.add(packed, "package/dist")
+    if script is None:
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+    else:
+        _npm(tmp_path, script, monkeypatch)
+    build: dict[str, dict[str, str]] = {"force_include": {}}
+    made = hook.RuntimeHook()
+    made.root, made.directory = str(root), str(tmp_path)
+    made.initialize("standard", build)
+    assert build == {"force_include": {}}
+    assert said in capsys.readouterr().err
+    made.finalize("standard", build, "")
+    assert not (tmp_path / ".onnxruntime-web").exists()
+
+
+def test_types_and_headers_of_the_server(tmp_path: Path) -> None:
+    wanted_types = {
+        "index.html": "text/html; charset=utf-8",
+        "a.mjs": "text/javascript; charset=utf-8",
+        "a.js": "text/javascript; charset=utf-8",
+        "a.wasm": "application/wasm",
+        "a.onnx": "application/octet-stream",
+    }
+    for name in wanted_types:
+        (tmp_path / name).write_text("x")
+    server = open_server(tmp_path, 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        for name, wanted in wanted_types.items():
+            with urllib.request.urlopen(address_of(server) + name) as answer:
+                assert answer.headers["Content-Type"] == wanted
+                assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+                assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert ipaddress.ip_address(server.server_address[0]).is_loopback
+    finally:
+        server.shutdown()
+        server.server_close()

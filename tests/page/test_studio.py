@@ -1,0 +1,456 @@
+"""The page in a real Chromium: the same pictures as Python, painting, files, links, and what goes wrong."""
+
+import shutil
+import struct
+import zlib
+from http.server import SimpleHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from page.conftest import Open, Served, Site
+from PIL import Image
+
+import unmask
+from unmask.commands.reconstruct import Reconstructed
+from unmask.contracts import Size
+from unmask.masking import BlockMasking, GridMasking, RandomMasking
+from unmask.randomness import derive, generator
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+VIEWS = ("masked", "rebuilt", "pasted", "original")
+
+
+def as_shown(one: Reconstructed, bands: tuple[int, ...] = (0, 1, 2)) -> dict[str, NDArray[Any]]:
+    """The pictures of `unmask.reconstruct`, as levels [h w 3] that a screen shows."""
+    versions = one.reconstruction.versions(bands)
+    pictures = [version.nan_to_num(1.0).clamp(0, 1).mul(255) for version in versions]
+    return {
+        view: picture.permute(1, 2, 0).numpy()
+        for view, picture in zip(VIEWS, pictures, strict=True)
+    }
+
+
+def assert_same(
+    served: Served, one: Reconstructed, run: int, bands: tuple[int, ...] = (0, 1, 2)
+) -> None:
+    if run == 0:
+        assert served.hidden() == one.mask.removed[0].tolist()
+    for view, levels in as_shown(one, bands).items():
+        shown = np.array(served.pixels(view, run)).reshape(levels.shape)
+        # one level for rounding of numbers, half a level for rounding to levels
+        assert np.abs(shown - levels).max() <= 1.5, view
+
+
+@pytest.mark.parametrize(
+    ("kind", "ratio"), [("random", 0.75), ("random", 0.3), ("block", 0.5), ("grid", 0.75)]
+)
+@pytest.mark.parametrize("levels", ["neighbors", "true"])
+def test_a_seed_gives_the_pictures_of_python(
+    site: Site, opened: Open, kind: str, ratio: float, levels: Any
+) -> None:
+    link = f"#sample=0.1&masking={kind}&ratio={ratio}&seed=7&levels={levels}"
+    served = opened(site.folder, link).shown()
+    name = served.page.locator("#sample option").nth(1).inner_text().removeprefix("a: ")
+    for number, run in enumerate(site.runs):
+        (ours,) = unmask.reconstruct(
+            run.root,
+            site.images / name,
+            masking=kind,
+            ratio=ratio,
+            seed=7,
+            levels=levels,  # pyright: ignore[reportArgumentType]
+        ).images
+        assert_same(served, ours, number)
+        said = served.page.locator(".numbers").nth(number).inner_text()
+        assert f"error {ours.reconstruction.error:.1f}" in said.replace(
+            f"error {ours.reconstruction.error:.2f}", f"error {ours.reconstruction.error:.1f}"
+        )
+        assert ("true ones" in said) == (levels == "true")
+
+
+def test_masks_of_all_seeds_are_those_of_python(site: Site, opened: Open) -> None:
+    page = opened(site.folder).page
+    maskings = {"random": RandomMasking, "block": BlockMasking}
+    for grid in (Size(4, 4), Size(14, 14), Size(9, 23), Size(2, 3)):
+        for kind, ratio in (("random", 0.75), ("random", 0.6), ("block", 0.4), ("block", 0.75)):
+            for seed in (0, 1, 12345, 999_999_999):
+                own = derive("image", seed, 0) % 2**31
+                drawn = maskings[kind](ratio=ratio).sample(
+                    1, grid, generator("cpu", "reconstruct", own)
+                )
+                theirs = page.evaluate(
+                    """async ([kind, rows, columns, ratio, seed]) =>
+                      (await import('./masks.js')).draw(kind, {rows, columns}, {ratio, seed})""",
+                    [kind, grid.height, grid.width, ratio, seed],
+                )
+                assert theirs == drawn.removed[0].tolist(), (grid, kind, ratio, seed)
+    drawn = GridMasking(stride=3).sample(1, Size(7, 5), torch.Generator())
+    theirs = page.evaluate(
+        "async () => (await import('./masks.js')).draw('grid', {rows: 7, columns: 5}, {stride: 3})"
+    )
+    assert theirs == drawn.removed[0].tolist()
+
+
+def test_another_grid_hides_the_same_region(site: Site, opened: Open) -> None:
+    """As Python carries over what was painted: a patch is hidden if at least half of it is."""
+    random = np.random.default_rng(0)
+    page = opened(site.folder).page
+    for old, new in (((4, 6), (8, 12)), ((8, 8), (4, 4)), ((6, 4), (9, 3))):
+        mask = random.random(old) < 0.5
+        pixels = torch.from_numpy(mask.repeat(36, 0).repeat(36, 1))[None, None].float()
+        wanted = torch.nn.functional.adaptive_avg_pool2d(pixels, new).flatten() >= 0.5 - 1e-6
+        theirs = page.evaluate(
+            """async ([mask, old, next]) => (await import('./masks.js')).carried(
+              mask, {rows: old[0], columns: old[1]}, {rows: next[0], columns: next[1]})""",
+            [mask.flatten().tolist(), old, new],
+        )
+        assert theirs == wanted.tolist()
+
+
+def test_bands_are_chosen(bands_site: Site, opened: Open) -> None:
+    served = opened(bands_site.folder, "#seed=3&bands=4,3,13").shown()
+    assert served.page.input_value("#band-green") == "2"
+    name = served.page.locator("#sample option").first.inner_text()
+    (ours,) = unmask.reconstruct(
+        bands_site.runs[0].root, bands_site.images / name, masking="random", ratio=0.75, seed=3
+    ).images
+    assert_same(served, ours, 0, (3, 2, 12))
+    served.page.select_option("#band-red", label="9")
+    assert_same(served.shown(), ours, 0, (8, 2, 12))
+    assert "bands=9%2C3%2C13" in served.page.url
+
+
+def place(page: Any, row: int, column: int) -> tuple[float, float]:
+    """The middle of a patch of the first picture, in pixels of the window."""
+    box = page.locator("canvas.paint").bounding_box()
+    return box["x"] + (column + 0.5) * box["width"] / 4, box["y"] + (row + 0.5) * box["height"] / 4
+
+
+def nothing_hidden(served: Served) -> None:
+    served.shown().page.click("#clear")
+    assert served.hidden() == [False] * 16
+    assert served.message() == "Nothing is hidden: hide at least one patch."
+
+
+def test_painting_with_the_mouse(site: Site, opened: Open) -> None:
+    served = opened(site.folder)
+    nothing_hidden(served)
+    page = served.page
+    page.mouse.move(*place(page, 0, 0))
+    page.mouse.down()
+    page.mouse.move(*place(page, 0, 3))  # in one step: the patches between are hidden too
+    page.mouse.up()
+    page.mouse.move(*place(page, 3, 3))  # not pressed any more
+    assert [i for i, hidden in enumerate(served.hidden()) if hidden] == [0, 1, 2, 3]
+    assert page.input_value("#masking") == "painted"
+    served.shown()
+    page.wait_for_function(
+        "() => document.querySelector('.numbers').textContent.startsWith('4 of 16')"
+    )
+    # a stroke that begins on a hidden patch shows patches
+    page.mouse.move(*place(page, 0, 1))
+    page.mouse.down()
+    page.mouse.move(*place(page, 2, 1))
+    page.mouse.up()
+    assert [i for i, hidden in enumerate(served.hidden()) if hidden] == [0, 2, 3]
+
+
+def test_painting_with_a_finger(site: Site, opened: Open) -> None:
+    served = opened(site.folder, has_touch=True, is_mobile=True)
+    nothing_hidden(served)
+    page = served.page
+    page.locator("canvas.paint").scroll_into_view_if_needed()
+    before = page.evaluate("scrollY")
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *at: tuple[float, float]) -> None:
+        points = [{"x": x, "y": y} for x, y in at]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", place(page, 1, 0))
+    touch("touchMove", place(page, 2, 0))
+    touch("touchMove", place(page, 3, 0))
+    touch("touchEnd")
+    assert [i for i, hidden in enumerate(served.hidden()) if hidden] == [4, 8, 12]
+    assert page.evaluate("scrollY") == before
+    page.touchscreen.tap(*place(page, 2, 2))
+    assert served.hidden()[10]
+
+
+def test_painting_with_the_keyboard(site: Site, opened: Open) -> None:
+    served = opened(site.folder)
+    nothing_hidden(served)
+    page = served.page
+    page.focus("canvas.paint")
+    for key in ("ArrowDown", "ArrowRight", "Space", "ArrowRight", "Enter", "ArrowUp"):
+        page.keyboard.press(key)
+    assert [i for i, hidden in enumerate(served.hidden()) if hidden] == [5, 6]
+    assert page.inner_text("#spoken") == "row 1, column 3, visible"
+    for _ in range(9):
+        page.keyboard.press("ArrowLeft")
+    assert page.inner_text("#spoken") == "row 1, column 1, visible"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") != "paint"
+
+
+def test_everything_hidden_is_said(site: Site, opened: Open) -> None:
+    served = opened(site.folder)
+    nothing_hidden(served)
+    served.page.click("#invert")
+    assert served.message() == "Everything is hidden: leave at least one patch visible."
+
+
+def test_pictures_of_another_mask_do_not_stay(site: Site, opened: Open) -> None:
+    served = opened(site.folder).shown()
+    assert any(served.pixels("rebuilt"))
+    served.page.click("#clear")  # nothing is hidden, so nothing is rebuilt
+    for run in range(2):
+        for view in ("rebuilt", "pasted", "error"):
+            assert not any(served.pixels(view, run)), view
+        assert served.page.locator(".numbers").nth(run).inner_text() == "nothing to rebuild"
+        assert served.pixels("masked", run) == served.pixels("original", run)
+    served.page.select_option("#masking", "random")
+    served.shown()
+    assert any(served.pixels("rebuilt"))
+    # in the very moment that a patch is painted
+    at_once = served.page.evaluate(
+        """() => {
+          document.getElementById('invert').click();
+          const canvas = document.querySelector('canvas[data-view=rebuilt]');
+          const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+          return [[...data].some(Boolean), document.querySelector('.numbers').textContent];
+        }"""
+    )
+    assert at_once == [False, "rebuilding \u2026"]
+    served.shown()
+    assert any(served.pixels("rebuilt"))
+
+
+def test_a_link_carries_mask_and_seed(site: Site, opened: Open) -> None:
+    served = opened(site.folder, "#sample=0.2&seed=41")
+    served.shown().page.mouse.click(*place(served.page, 0, 0))
+    mask, link = served.hidden(), served.page.url.partition("#")[2]
+    assert "seed=41" in link
+    assert "masking=painted" in link
+    other = opened(site.folder, f"#{link}").shown()
+    assert other.hidden() == mask
+    assert other.page.input_value("#sample") == "0.2"
+    assert other.pixels("masked") == served.pixels("masked")
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "#mask=%%%&seed=-3&ratio=9&masking=nothing&sample=7.1",
+        "#mask=AAAAAAAAAAAAAA&seed=1e99&bands=9,9,9",
+        "#x",
+    ],
+)
+def test_a_link_that_makes_no_sense(site: Site, opened: Open, link: str) -> None:
+    served = opened(site.folder, link).shown()
+    assert sum(served.hidden()) == 12
+    assert "sample=0.0" in served.page.url
+
+
+def png_header(width: int, height: int) -> bytes:
+    """The beginning of a PNG of this size."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("notes.txt", b"some words", "notes.txt is not a picture that this browser can read"),
+        ("empty.png", b"", "empty.png is empty"),
+        (
+            "huge.png",
+            png_header(20_000, 10_000),
+            "huge.png has 200 megapixels, and a browser's memory",
+        ),
+        ("half.png", png_header(10, 10), "half.png is not a picture that this browser can read"),
+    ],
+)
+def test_wrong_files(site: Site, opened: Open, name: str, content: bytes, said: str) -> None:
+    served = opened(site.folder).shown()
+    before = served.pixels("original")
+    served.page.set_input_files(
+        "#file", [{"name": name, "mimeType": "image/png", "buffer": content}]
+    )
+    served.page.wait_for_function("() => document.getElementById('message').textContent !== ''")
+    assert said in served.message()
+    assert served.pixels("original") == before
+
+
+def test_files_are_read_as_python_reads_them(site: Site, opened: Open, tmp_path: Path) -> None:
+    """Floats beyond 0 to 1, no pixels, transparency, and sizes in WebP headers."""
+    served = opened(site.folder).shown()
+    np.save(tmp_path / "normal.npy", np.full((3, 8, 8), 1.5, np.float32))
+    np.save(tmp_path / "missing.npy", np.full((3, 8, 8), np.nan, np.float32))
+    np.save(tmp_path / "none.npy", np.zeros((3, 0, 8), np.float32))
+    for name, said in (
+        ("normal.npy", "normal.npy: floats must lie from 0 to 1"),
+        ("missing.npy", "missing.npy: floats must lie from 0 to 1"),
+        ("none.npy", "none.npy has the shape [3,0,8], which holds no pixels"),
+    ):
+        served.page.set_input_files("#file", tmp_path / name)
+        served.page.wait_for_function(
+            f"() => document.getElementById('message').textContent.startsWith('{name}')"
+        )
+        assert said in served.message()
+    Image.new("RGBA", (16, 16), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    served.page.set_input_files("#file", tmp_path / "clear.png")
+    served.page.wait_for_function("() => document.getElementById('sample').value === 'own'")
+    assert set(served.pixels("original")) == {255}
+    for lossless in (False, True):
+        Image.new("RGB", (37, 21)).save(tmp_path / "a.webp", lossless=lossless)
+        counted = served.page.evaluate(
+            "async (bytes) => (await import('./files.js')).pixelsOf(new Uint8Array(bytes))",
+            list((tmp_path / "a.webp").read_bytes()),
+        )
+        assert counted == 37 * 21
+
+
+def test_arrays_of_the_wrong_shape(bands_site: Site, opened: Open, tmp_path: Path) -> None:
+    served = opened(bands_site.folder).shown()
+    np.save(tmp_path / "five.npy", np.zeros((5, 8, 8), np.float32))
+    np.save(tmp_path / "words.npy", np.array([["a"]]))
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    for name, said in (
+        ("five.npy", "five.npy has the shape [5,8,8], and this model takes 13 bands"),
+        ("words.npy", "words.npy holds <U1 that cannot be shown"),
+        ("photo.png", "photo.png: this model takes 13 bands of float32; save them as a .npy array"),
+    ):
+        served.page.set_input_files("#file", tmp_path / name)
+        served.page.wait_for_function(
+            f"() => document.getElementById('message').textContent.startsWith('{name}')"
+        )
+        assert said in served.message()
+
+
+def test_an_array_is_shown_as_python_shows_it(bands_site: Site, opened: Open) -> None:
+    """Of the model's size, so nothing is resized."""
+    model = unmask.load(bands_site.runs[0].root)
+    file = sorted(bands_site.images.iterdir())[3]
+    array = model.fit(file).numpy()
+    served = opened(bands_site.folder, "#seed=5").shown()
+    place_of = bands_site.folder.parent / "own.npy"
+    np.save(place_of, array)
+    served.page.set_input_files("#file", place_of)
+    served.page.wait_for_function("() => document.getElementById('sample').value === 'own'")
+    (ours,) = unmask.reconstruct(
+        bands_site.runs[0].root, file, masking="random", ratio=0.75, seed=5
+    ).images
+    assert_same(served.shown(), ours, 0)
+
+
+def test_a_picture_of_ones_own(site: Site, opened: Open, tmp_path: Path) -> None:
+    """What the browser decodes and resizes is near to what Python does."""
+    rows, columns = np.mgrid[0:64, 0:64]
+    levels = np.stack([2 * rows + columns, 3 * columns, 255 - 2 * rows], -1).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "own.png")
+    served = opened(site.folder, "#seed=2").shown()
+    served.page.set_input_files("#file", tmp_path / "own.png")
+    served.page.wait_for_function("() => document.getElementById('sample').value === 'own'")
+    ours = unmask.load(site.runs[0].root).fit(tmp_path / "own.png").permute(1, 2, 0).numpy()
+    shown = np.array(served.pixels("original")).reshape(ours.shape)
+    assert np.abs(shown - ours.astype(int)).max() <= 8
+
+
+def test_no_request_leaves_the_machine(site: Site, opened: Open) -> None:
+    served = opened(site.folder).shown()
+    served.page.click("#next-seed")
+    served.shown()
+    origin = served.page.evaluate("location.origin")
+    assert len(served.requests) > 10
+    assert all(url.startswith((origin, "data:", "blob:")) for url in served.requests)
+    refused = served.page.evaluate(
+        """() => new Promise((resolve) => {
+          document.addEventListener('securitypolicyviolation', (event) => resolve(event.effectiveDirective));
+          fetch('http://0.0.0.1/').catch(() => setTimeout(() => resolve('not by its own policy'), 1000));
+        })"""
+    )
+    assert refused == "connect-src"
+    for file in site.folder.glob("*.*"):
+        text = file.read_text()
+        assert "https://" not in text
+        assert "http://" not in text
+
+
+def test_threads_need_isolation_and_the_page_says_so(
+    site: Site, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = opened(site.folder).shown().page.inner_text("#about")
+    assert "threads." in said or "1 thread." in said
+    monkeypatch.setattr(
+        "unmask.page.server.Handler.end_headers", SimpleHTTPRequestHandler.end_headers
+    )
+    said = opened(site.folder).shown().page.inner_text("#about")
+    assert "1 thread, because the server sends no isolation headers" in said
+
+
+def test_damaged_models_are_said(site: Site, opened: Open, tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    shutil.copytree(site.folder, folder)
+    first, second = sorted((folder / "models").iterdir())
+    whole = first.read_bytes()
+    first.write_bytes(whole[: len(whole) // 2])
+    served = opened(folder).shown()  # the other run is there
+    said = served.page.locator(".numbers").first
+    assert f"models/{first.name} is incomplete or from another page" in said.inner_text()
+    second.write_bytes(bytes(len(second.read_bytes())))
+    page = opened(folder).page
+    page.wait_for_function(
+        "() => document.body.textContent.includes('is damaged: onnxruntime cannot read it')"
+    )
+    first.unlink()
+    page = opened(folder).page
+    page.wait_for_function(
+        "() => document.body.textContent.includes('is missing (the server answered 404)')"
+    )
+
+
+def test_opened_from_disk_it_says_what_to_do(site: Site, chromium: Any) -> None:
+    page = chromium.new_page()
+    page.goto((site.folder / "index.html").as_uri())
+    page.wait_for_timeout(500)
+    assert page.is_visible("#closed")
+    assert "python -m http.server" in page.inner_text("#closed")
+    assert not page.is_visible("#studio")
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_layout_and_labels(site: Site, opened: Open, width: int) -> None:
+    served = opened(site.folder).shown()
+    page = served.page
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    bare = page.evaluate(
+        "[...document.querySelectorAll('input, select')].filter((one) => !one.labels.length).map((one) => one.id)"
+    )
+    assert bare == []
+    assert page.evaluate("[...document.querySelectorAll('canvas')].every((one) => one.ariaLabel)")
+    # text against its ground, as WCAG 2 asks (4.5)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate(CONTRAST) >= 4.5
+
+
+CONTRAST = """() => {
+  const numbers = (text) => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
+  const light = (rgb) => rgb.map((one) => one / 255)
+    .map((one) => (one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, one, i) => sum + one * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = light(numbers(getComputedStyle(document.body).backgroundColor));
+  const worst = ['p', 'figcaption', '#message', 'h2', 'footer'].map((name) => {
+    const ink = light(numbers(getComputedStyle(document.querySelector(name)).color));
+    return (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
+  });
+  return Math.min(...worst);
+}"""
