@@ -542,9 +542,7 @@ class TestCorrupt:
         figures = json.loads(said.raw)
         assert figures["control"] == str(runs[1])
         tuned, scratch = figures["models"]
-        errors = [
-            [5 - sum(each) for each in one["corrupted"].values()] for one in (tuned, scratch)
-        ]
+        errors = [[5 - sum(each) for each in one["corrupted"].values()] for one in (tuned, scratch)]
         ratios = [a / b for a, b in zip(*errors, strict=True) if b > 0]
         expected = sum(ratios) / 15 if len(ratios) == 15 else None
         assert tuned["relative_errors"] == (expected and pytest.approx(expected))
