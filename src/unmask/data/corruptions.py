@@ -97,7 +97,7 @@ def _defocus_blur(pixels: Pixels, setting: tuple[float, float], drawn: Drawn) ->
     return _filtered(pixels, kernel, "reflect")
 
 
-def _glass_blur(pixels: Pixels, setting: tuple[float, float, int], drawn: Drawn) -> Pixels:
+def _glass_blur(pixels: Pixels, setting: tuple[float, int, int], drawn: Drawn) -> Pixels:
     """Pixels are copied from near ones, from the last to the first as in the authors' code, between two mild blurs."""
     deviation, most, rounds = setting
     height, width = pixels.shape[:2]

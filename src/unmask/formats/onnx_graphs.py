@@ -235,7 +235,10 @@ def _parts(graph: Graph, name: str, ours: Tensor, theirs: Tensor) -> list[tuple[
     if name != "rebuilt":
         return [(ours, theirs)]
     mean, std = graph.statistics.tensors()
+
+    def normalised(images: Tensor, channel: int) -> Tensor:
+        return (images[:, channel] - mean[channel]) / std[channel]
+
     return [
-        tuple((one[:, channel] - mean[channel]) / std[channel] for one in (ours, theirs))
-        for channel in range(len(mean))
+        (normalised(ours, channel), normalised(theirs, channel)) for channel in range(len(mean))
     ]

@@ -86,6 +86,7 @@ def plan_onnx(source: str | Path, hints: Hints) -> Plan:
     found = find_weights(source, hints)
     weights = found.weights
     objective: Any = weights.build_objective().eval() if weights.decoder else None
+    tensors = {} if objective is None else objective.state_dict()
     encoder: VisionTransformer = objective.encoder if objective else weights.build_encoder().eval()
     facts = {"origin": weights.spec.origin, "weights_hash": hash_of_tensors(encoder.state_dict())}
     graphs = [_graph("encoder", Encoding(encoder), found, facts)]
@@ -93,7 +94,7 @@ def plan_onnx(source: str | Path, hints: Hints) -> Plan:
     if isinstance(objective, Reconstructing) and isinstance(objective.target, PixelTarget):
         facts = {
             **facts,
-            "weights_hash": hash_of_tensors(objective.state_dict()),
+            "weights_hash": hash_of_tensors(tensors),
             "normalized_patches": objective.target.per_patch,
             "mask_unit": encoder.patch_size * side_of(objective.masking),
         }
