@@ -172,7 +172,7 @@ class TestBadInput:
         assert said.err == "unmask: new exists and is not empty; give another folder"
 
     def test_unknown_layout(self, unmask: Unmask, trained: RunFolder) -> None:
-        said = unmask("convert", trained.root, "new", "--to", "onnx")
+        said = unmask("convert", trained.root, "new", "--to", "coreml")
         assert said.status != 0
         assert all(layout in said.all for layout in FORMATS)
 

@@ -44,7 +44,7 @@ def test_it_writes_a_folder_and_replaces_an_earlier_page(
         r"model trained: 0\.\d MB, largest difference to unmask \d\.\de-\d\d", said.out
     )
     assert (
-        "2 images of the run's own for trained will be readable by all who get the page" in said.out
+        "2 images of the run's own for trained will be readable by all who get the page" in said.all
     )
     assert "written page: index.html and what it needs, no request leaves it" in said.out
     index = json.loads(Path("page/page.json").read_text())

@@ -45,7 +45,7 @@ AT_ONCE = {
     "report gone": "there is no file or folder gone; give the folder of a run; runs nearby: run",
     "doctor gone": "gone does not exist",
     "words gone": "gone does not exist",
-    "convert run out": "needs --to unmask|fair|timm|huggingface: the layout to write",
+    "convert run out": "needs --to unmask|fair|timm|huggingface|onnx: the layout to write",
     "convert run out --to hf": "did you mean huggingface?",
     "report run --out page.txt": "--out page.txt: the report is a page; give it the ending .html",
     "reconstruct run photos --out sheet.txt": "sheet.txt has no ending of a picture; use .png",

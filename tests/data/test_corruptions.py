@@ -21,7 +21,7 @@ from unmask.errors import SettingsError
 REFERENCE: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "reference" / "corruptions.json").read_text()
 )["changes"]
-DRAWS = {"snow": 8, "frost": 16, "fog": 8, "motion blur": 8}
+DRAWS = {"snow": 12, "frost": 25, "fog": 25, "motion blur": 12}
 
 
 def picture(name: str, side: int = 224) -> Tensor:

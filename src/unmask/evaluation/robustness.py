@@ -60,6 +60,8 @@ class Robustness:
     """The accuracy of a model, from 0 to 1, on pictures as they are and corrupted."""
 
     clean: float
+    """On pictures as they are."""
+
     corrupted: dict[str, tuple[float, ...]]
     """At each severity, by the name of the corruption."""
 

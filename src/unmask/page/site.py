@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import unmask
 from unmask.errors import ResourceError, RunError, SettingsError
+from unmask.files import read_object
 from unmask.formats import Hints
 from unmask.formats.onnx import StoredWeights, description, open_onnx, write_onnx
 from unmask.formats.onnx_graphs import Graph, largest_difference
@@ -87,13 +88,10 @@ def check_folder(folder: Path) -> None:
 
 def _files_of_page(index: Path) -> list[str]:
     """The files that a page consists of, relative to its folder; none if it is no page."""
-    try:
-        read = json.loads(index.read_text(encoding="utf-8"))
-        if read["format"] != FORMAT:
-            return []
-        return [INDEX, *map(str, read["files"])]
-    except (OSError, ValueError, KeyError, TypeError):
+    read = read_object(index)
+    if read.get("format") != FORMAT or not isinstance(read.get("files"), list):
         return []
+    return [INDEX, *map(str, read["files"])]
 
 
 def names_of(runs: Sequence[str]) -> list[str]:
