@@ -261,6 +261,7 @@ WRONG: dict[str, tuple[tuple[object, ...], str]] = {
         ("{a}", "--near", "24.2,120.7,50", "--prior-from-exif", 50),
         "leave one out",
     ),
+    "two widths": (("{a}", "--ground-size", 60, "--height", 50), "leave out one of the two"),
     "no position": (
         ("{a}", "--ground-size", 60, "--prior-from-exif", 50),
         "states no GPS position",

@@ -149,6 +149,10 @@ def main(arguments: list[str]) -> int:
     near = parse_near(args.near)
     if near is not None and args.prior_from_exif is not None:
         raise SettingsError("--near and --prior-from-exif both say where to look; leave one out")
+    if args.ground_size is not None and (args.height is not None or args.fov is not None):
+        raise SettingsError(
+            "--ground-size says how wide the pictures are, and so do --height and --fov; leave out one of the two"
+        )
     if not args.images:
         raise SettingsError("which pictures? `unmask locate PLACES a.jpg b.jpg`")
     picture = Path(args.out or _PICTURE) if args.out or not args.json else None
