@@ -202,11 +202,16 @@ _OF_PLACES = (
 
 def _refuse(args: Arguments, why: str, is_wrong: Callable[[str], bool]) -> None:
     """Raises SettingsError if a flag is given that would change nothing."""
+    if flag := _given(args, is_wrong):
+        raise SettingsError(f"{flag} {why}; leave it out, or see --help")
+
+
+def _given(args: Arguments, is_asked: Callable[[str], bool]) -> str | None:
+    """The first of some flags that is not as it is by default."""
     for field in fields(args):
-        if is_wrong(field.name) and getattr(args, field.name) != field.default:
-            raise SettingsError(
-                f"--{field.name.replace('_', '-')} {why}; leave it out, or see --help"
-            )
+        if is_asked(field.name) and getattr(args, field.name) != field.default:
+            return f"--{field.name.replace('_', '-')}"
+    return None
 
 
 def _places_request(args: Arguments) -> PlacesRequest:
@@ -258,14 +263,12 @@ def _corrupted(args: Arguments, paths: list[str], data: str, path: Path, command
     Raises:
         SettingsError: for flags that have nothing to do here.
     """
-    usual = Arguments()
     unused = ["protocol", "labels", "vectors", "augment", "recipe", "epochs", "seeds"]
     if any(RunFolder(path).made_by("finetune") for path in paths):
         unused += ["control", "seed"]
     elif args.control not in ("auto", "none"):
         unused.append("control")
-    if others := [name for name in unused if getattr(args, name) != getattr(usual, name)]:
-        flag = "--" + others[0].replace("_", "-")
+    if flag := _given(args, lambda name: name in unused):
         raise SettingsError(
             f"--corrupt scores fine-tuned runs as they are, and encoders by knn with all labels; leave out {flag}"
         )
