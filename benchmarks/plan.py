@@ -36,6 +36,7 @@ DENSE = [
     ("segment-s16", 224, 4, 8, "maps"),
     ("detect-mini", 256, 4, 8, "coco"),
     ("detect-ti16", 320, 2, 8, "coco"),
+    ("detect-b16", 512, 1, 5, "coco"),
 ]
 
 

@@ -1,0 +1,38 @@
+"""What the pages show: their blocks, and commands run as a reader would type them."""
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from unmask import cli
+
+ROOT = Path(__file__).parents[2]
+_COMMAND = re.compile(r"unmask [a-z]")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in a language; "" for those without one."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def command_lines(page: Path) -> Iterator[str]:
+    """The commands of this package in all blocks of a page, without comments."""
+    for language in ("", "bash", "sh"):
+        for block in blocks(page, language):
+            for line in block.replace("\\\n", " ").splitlines():
+                if _COMMAND.match(line):
+                    yield line.split("  #")[0].split(" # ")[0].strip()
+
+
+def run(line: str, monkeypatch: pytest.MonkeyPatch, arguments: list[str] | None = None) -> int:
+    """Run a command line in this process; its exit status."""
+    monkeypatch.setattr(sys, "argv", [*shlex.split(line), *(arguments or [])])
+    try:
+        cli.main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0

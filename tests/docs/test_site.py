@@ -1,0 +1,33 @@
+"""The documentation site is built without a warning, and its pages are found from its index."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from docs.pages import ROOT
+
+import unmask
+
+SCRIPT = ROOT / "scripts" / "site.py"
+
+
+@pytest.mark.slow
+def test_the_site_is_built(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    built = subprocess.run(
+        [sys.executable, str(SCRIPT), "--out", str(site)], capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert "No issues found" in built.stdout + built.stderr
+    home = (site / "index.html").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").rglob("*.md"):
+        place = page.relative_to(ROOT).with_suffix("").as_posix()
+        assert (site / place / "index.html").exists()
+        assert re.search(rf'href="(\./)?{place}/"', home), f"zensical.toml does not list {place}"
+    for fetched in re.findall(r'(?:src|href)="(https?://[^"]+)"', home):
+        assert not re.search(r"fonts\.|cdn|\.js$|\.css$", fetched), fetched
+    api = (site / "docs/api/index.html").read_text(encoding="utf-8")
+    for name in set(unmask.__all__) - {"RECIPES", "TRANSFERS", "__version__"}:  # values
+        assert f'id="unmask.{name}"' in api, name
