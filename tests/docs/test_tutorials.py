@@ -126,7 +126,7 @@ def shortened(command: str) -> str:
     minutes = "--epochs 1" if "--init" in command else f"--recipe {tiny.__file__}:RECIPE"
     command = re.sub(r"--minutes \d+", minutes, command)
     if command.startswith("unmask finetune"):
-        command += " --epochs 1"
+        command += " --epochs 1 --image-size 32"
     if command.startswith(("unmask finetune", "unmask pretrain")):
         command += " --threads 1 --workers 0"
     return command
