@@ -20,7 +20,9 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def command_lines(page: Path) -> Iterator[str]:
-    """The commands of this package in all blocks of a page, without comments."""
+    """The commands of this package in all blocks and tables of a page, without comments."""
+    for row in re.findall(r"^\|.*\|$", page.read_text(), re.MULTILINE):
+        yield from re.findall(r"`(unmask [a-z]+ [^`]+)`", row)
     for language in ("", "bash", "sh"):
         for block in blocks(page, language):
             for line in block.replace("\\\n", " ").splitlines():
