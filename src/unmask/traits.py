@@ -20,6 +20,7 @@ Each is asked for with `isinstance`, never by the name of a class, so that a new
 | Undivided | module | plan | before training: micro-batches are refused |
 | Grouping | module | plan | before training: micro-batches of too few images are refused |
 | Recomputing | module | console, `runs.training` | before training, if a step would not fit in memory |
+| Growing | module | plan | before training: memory is measured of the largest step, time of a usual one |
 | Accompanied | module | checkpoints, collapse check | when weights are saved or replaced |
 | Joining | module | `training.distributed` | once, with several processes |
 | Entered | module of a block | `training.distributed` | once, with `--shard` |
@@ -225,6 +226,14 @@ class Recomputing(Protocol):
 
     saves_memory: bool
     """Whether it does."""
+
+
+@runtime_checkable
+class Growing(Protocol):
+    """A trainable whose steps take more time and memory when it has learned something."""
+
+    load: float | None
+    """Share of what a step can take at most, from 0 to 1, whatever its weights are; None: what its weights make of it."""
 
 
 @runtime_checkable

@@ -59,6 +59,25 @@ def test_every_part_learns() -> None:
     assert model.encoder.patch_embed.proj.weight.grad.any()
 
 
+def test_a_step_that_is_measured_has_its_share_of_regions_on_objects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 32 proposals at most 8 are on objects, whatever the weights propose."""
+    model, batch = detector(), batch_of([objects_of(USUAL), objects_of([])])
+    regions: list[int] = []
+    masks_of = model.heads.masks_of
+    monkeypatch.setattr(
+        model.heads,
+        "masks_of",
+        lambda levels, boxes, classes: (
+            regions.append(sum(map(len, boxes))) or masks_of(levels, boxes, classes)
+        ),
+    )
+    for model.load in (1.0, 0.5, 0.0):
+        assert model(batch, random(0)).total.isfinite()
+    assert regions == [8, 4, 0]
+
+
 @pytest.mark.parametrize(
     "odd",
     {

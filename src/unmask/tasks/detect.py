@@ -26,7 +26,14 @@ from unmask.tasks.detection_scores import BoxScore, MaskScore
 from unmask.tasks.detections import Detections, best, in_whole
 from unmask.tasks.proposals import RegionProposals, proposal_losses, proposed
 from unmask.tasks.pyramid import SCALES, SimplePyramid
-from unmask.tasks.regions import RegionHeads, Trained, box_losses, chosen_proposals, mask_loss
+from unmask.tasks.regions import (
+    RegionHeads,
+    Trained,
+    assumed_proposals,
+    box_losses,
+    chosen_proposals,
+    mask_loss,
+)
 from unmask.tasks.task import Prediction, Thresholds
 from unmask.tasks.windowed import WindowedBlocks
 
@@ -124,6 +131,7 @@ class Detector(nn.Module):
         super().__init__()
         self.task, self.masks = task, masks
         self.trained = task.trained_blocks == "all"
+        self.load: float | None = None  # see `Growing`: good proposals give the mask head more work
         self.encoder = encoder
         self.windows = WindowedBlocks(
             encoder,
@@ -189,11 +197,12 @@ class Detector(nn.Module):
         found = self.proposals(levels)
         parts = proposal_losses(found, boxes, randoms)
         sizes = sizes_of(batch.images, batch.sizes)
+        candidates = proposed(found, sizes, True)
         chosen = [
-            chosen_proposals(candidates, known, self.task.sampled, random)
-            for candidates, known, random in zip(
-                proposed(found, sizes, True), boxes, randoms, strict=True
-            )
+            chosen_proposals(of_image, known, self.task.sampled, random)
+            if self.load is None
+            else assumed_proposals(known, self.task.sampled, self.load)
+            for of_image, known, random in zip(candidates, boxes, randoms, strict=True)
         ]
         scores, offsets = self.heads.of_boxes(levels, [one.boxes for one in chosen])
         classes = [of_image.classes for of_image in objects]

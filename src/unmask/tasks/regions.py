@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unmask.tasks.boxes import Scale, areas, encoded, matched, sampled
+from unmask.tasks.boxes import BACKGROUND, Scale, areas, encoded, matched, sampled
 from unmask.tasks.dense_layers import ChannelNorm
 from unmask.tasks.proposals import Levels
 
@@ -151,6 +151,15 @@ def chosen_proposals(
     match = matched(objects, boxes, _OVERLAP, _OVERLAP)
     numbers = torch.cat(sampled(match, count, _SHARE, random))
     return Trained(boxes[numbers], match[numbers])
+
+
+def assumed_proposals(objects: Float[Tensor, "objects 4"], count: int, load: float) -> Trained:
+    """As many proposals as `chosen_proposals` gives, with this share of the most that can be on objects; to measure a step."""
+    known = objects if len(objects) else objects.new_tensor([[0.0, 0.0, 16.0, 16.0]])
+    numbers = torch.arange(count, device=objects.device)
+    is_on = numbers < round(load * int(count * _SHARE)) * bool(len(objects))
+    match = torch.where(is_on, numbers % len(known), BACKGROUND)
+    return Trained(known[numbers % len(known)], match)
 
 
 def box_losses(

@@ -3,8 +3,8 @@
 import mmap
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -25,10 +25,11 @@ from unmask.training.step_memory import (
     saved_bytes,
     untouched,
 )
-from unmask.traits import Recomputing
+from unmask.traits import Growing, Recomputing
 
 _CEILING_SECONDS = 0.2
 _COPIED_BYTES = 256 * 2**20  # larger than the caches of CPUs and GPUs
+_USUAL_LOAD = 0.5  # of a step whose cost grows with what its module has learned
 _NOISE = 64 * 2**20  # bytes by which a peak that has just been forgotten lies above the present
 _FEWEST = 4  # images of the larger trial
 _LONG_ENOUGH = 0.7  # seconds of a trial, so that timing noise does not matter
@@ -90,13 +91,14 @@ def measure_cost(
     weights = sum(p.nbytes for p in module.parameters())
     gradients = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     resident = _resident()
-    saved = saved_bytes(module, example, device, precision)
-    check_room(saved, room)
-    bytes_per_image = peak_bytes(module, example, device, precision, saved, room)
+    with _loaded(module, 1.0):
+        saved = saved_bytes(module, example, device, precision)
+        check_room(saved, room)
+        bytes_per_image = peak_bytes(module, example, device, precision, saved, room)
     largest = max(1, min(largest, room // max(1, bytes_per_image)))
     forget_peak(device)
     is_forgotten = device.type == "cpu" and peak_memory(device) <= _resident() + _NOISE
-    with untouched(module):
+    with untouched(module), _loaded(module, _USUAL_LOAD):
         one_image = seconds(1)
         images, all_images = 1, one_image
         while images < largest and (images < _FEWEST or all_images < _LONG_ENOUGH):
@@ -143,6 +145,19 @@ def check_room(needed: int, room: int) -> None:
 def gib(number: float) -> str:
     """Bytes in words."""
     return f"{max(0.0, number) / 2**30:.1f} GiB"
+
+
+@contextmanager
+def _loaded(module: nn.Module, load: float) -> Generator[None]:
+    """A context in which a step takes this share of what it can take at most, if that depends on weights; see `Growing`."""
+    if not isinstance(module, Growing):
+        yield
+        return
+    module.load = load
+    try:
+        yield
+    finally:
+        module.load = None
 
 
 def _resident() -> int:
