@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from typing import TypeVar
 
 from rich.console import Console
@@ -71,6 +72,11 @@ class Bar:
         self._progress.update(self._task, state=words)
 
 
+def notebook() -> bool | None:
+    """Rich's `force_jupyter`: without ipywidgets, which its bars need, a notebook gets the lines of a pipe."""
+    return None if find_spec("ipywidgets") else False
+
+
 def with_bar(
     items: Iterable[T], total: int | None, what: str, progress: bool | None
 ) -> Iterator[T]:
@@ -78,7 +84,7 @@ def with_bar(
 
     It is shown if `progress` says so, or by default on a terminal or in a notebook. `total` is None if it is not known.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, force_jupyter=notebook())
     shown = console.is_terminal or console.is_jupyter if progress is None else progress
     if not shown:
         yield from items

@@ -100,3 +100,17 @@ def test_a_line_now_and_then_in_a_pipe(
 def test_nobody_listens_to_python() -> None:
     items = [1, 2]
     assert list(counted(items, 2, "reading")) == items
+
+
+@pytest.mark.parametrize("has_widgets", [False, True])
+def test_a_notebook_without_widgets_gets_lines(
+    has_widgets: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rich would warn at every bar, and show none."""
+    shell = type("ZMQInteractiveShell", (), {"__module__": "ipykernel.zmqshell"})()
+    monkeypatch.setattr("builtins.get_ipython", lambda: shell, raising=False)
+    monkeypatch.setattr("rich.console.get_ipython", lambda: shell, raising=False)
+    monkeypatch.setattr("unmask.bar.find_spec", lambda name: has_widgets or None)
+    assert Console().is_jupyter
+    assert Screen().rich.is_jupyter == has_widgets
+    assert Screen().is_terminal == has_widgets
