@@ -112,3 +112,37 @@ def test_measuring_leaves_the_run_as_it_was(monkeypatch: pytest.MonkeyPatch) -> 
     fixed = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     steps = 4 * sum(p.requires_grad for p in model.parameters())  # a counter each
     assert cost.bytes_fixed == 4 * (4 * learning + fixed) + steps  # weight, gradient, two moments
+
+
+class Growing(Layer):
+    """A layer whose work is its load: so many copies of its output are kept."""
+
+    load: float | None = None
+
+    def __init__(self) -> None:
+        super().__init__(50, lambda x: x)
+        self.loads: list[float | None] = []
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
+        self.loads.append(self.load)
+        copies = round(100 * (self.load or 0))
+        output = self.linear(batch.images.flatten(1).float())
+        return Loss(sum((output * n).sigmoid().sum() for n in range(copies)) + output.sum(), {})
+
+
+def test_memory_is_that_of_the_largest_step_and_time_that_of_a_usual_one() -> None:
+    """The gradient of a sigmoid keeps its output: 100 x 50 numbers of 4 bytes an image at the full load."""
+    module = Growing()
+    cost = measure_cost(
+        module,
+        AdamW().build(module),
+        example=problems.example(),
+        largest=2,
+        device=CPU,
+        precision="float32",
+        room=ROOM,
+    )
+    assert cost.bytes_per_image >= 4 * 100 * 50
+    assert set(module.loads) == {1.0, 0.5}
+    assert module.loads[-1] == 1.0  # its peak is what kernels and the allocator take besides
+    assert module.load is None

@@ -109,6 +109,11 @@ def measure_cost(
             per_image = max((all_images - one_image) / (images - 1), all_images / images / 2)
         else:
             per_image = all_images
+        if isinstance(module, Growing):
+            with _loaded(module, 1.0):
+                seconds(
+                    images
+                )  # so that the peak is that of the largest step, as `bytes_per_image` is
         tensors = resident + bytes_per_image * images + gradients
         besides = max(0, peak_memory(device) - tensors) if is_forgotten else 0
         for parameter in module.parameters():
