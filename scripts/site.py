@@ -27,6 +27,9 @@ PAGES = (
     "studies/*.md",
     "benchmarks/*.md",
 )
+MARKER = ".unmask-site"
+"""A file that says that a folder was written here."""
+
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)#\s]+)(#[^)]*)?\)")
 
 
@@ -87,6 +90,13 @@ def write_listing(folder: Path, page: Path) -> None:
     page.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def is_site(folder: Path) -> bool:
+    """Whether a folder is empty or an earlier site, so that it may be replaced."""
+    if not folder.is_dir():
+        return False
+    return (folder / MARKER).exists() or not any(folder.iterdir())
+
+
 def main() -> None:
     """Build the site."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -94,6 +104,10 @@ def main() -> None:
     args = parser.parse_args()
     if importlib.util.find_spec("zensical") is None:
         sys.exit("the site needs zensical and mkdocstrings: pip install 'unmask[docs]'")
+    if args.out.exists() and not is_site(args.out):
+        sys.exit(
+            f"{args.out} holds other files; choose a new folder for --out, or one that an earlier site is in"
+        )
     with tempfile.TemporaryDirectory() as name:
         build = Path(name)
         if broken := stage(build / "docs"):
@@ -107,6 +121,7 @@ def main() -> None:
         if subprocess.run(command, cwd=build).returncode:
             sys.exit("the site was not built")
         shutil.rmtree(args.out, ignore_errors=True)
+        (build / "site" / MARKER).touch()
         shutil.copytree(build / "site", args.out)
     print(f"written: {args.out}")
 

@@ -13,12 +13,23 @@ import unmask
 SCRIPT = ROOT / "scripts" / "site.py"
 
 
+def build(out: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), "--out", str(out)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_other_files_are_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("dear")
+    refused = build(tmp_path)
+    assert refused.returncode == 1
+    assert "holds other files" in refused.stderr
+    assert (tmp_path / "mine.txt").exists()
+
+
 @pytest.mark.slow
 def test_the_site_is_built(tmp_path: Path) -> None:
     site = tmp_path / "site"
-    built = subprocess.run(
-        [sys.executable, str(SCRIPT), "--out", str(site)], capture_output=True, text=True
-    )
+    built = build(site)
     assert built.returncode == 0, built.stdout + built.stderr
     assert "No issues found" in built.stdout + built.stderr
     home = (site / "index.html").read_text(encoding="utf-8")

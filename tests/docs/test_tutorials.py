@@ -26,6 +26,10 @@ IN_UTM: list[Any] = [
 ]
 """Tags of a GeoTIFF of 10 m a pixel."""
 
+NOTHING = 65535
+NO_DATA = (42113, 2, 6, str(NOTHING), True)
+"""GDAL's tag of the value that stands for missing pixels."""
+
 BANDS: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "contig", "metadata": None}
 
 
@@ -55,7 +59,8 @@ def tiles(random: np.random.Generator) -> None:
     for number in range(1, 25):
         kind = number % 2
         pixels = picture(random, 4, kind)
-        tifffile.imwrite(f"tiles/{number:04}.tif", pixels, **BANDS)
+        pixels[:5, :5] = NOTHING
+        tifffile.imwrite(f"tiles/{number:04}.tif", pixels, **BANDS, extratags=[*IN_UTM, NO_DATA])
         if number <= 12:
             tifffile.imwrite(f"fields/images/{number:04}.tif", pixels, **BANDS)
             halves = np.full((SIDE, SIDE), kind, np.uint8)
@@ -147,6 +152,9 @@ def test_every_command_works(
     assert len(commands) >= 4
     for command in commands:
         assert run(shortened(command), monkeypatch) == 0, (command, capsys.readouterr())
+    if name == "satellite":
+        with tifffile.TiffFile(next(Path("maps").rglob("*.tif"))) as answer:
+            assert answer.pages[0].tags[33922].value[3:5] == (250_000.0, 2_680_000.0)
 
 
 def test_all_tutorials_are_read() -> None:
