@@ -46,6 +46,9 @@ for package in ("jaxtyping", "cattrs", "pyarrow", "platformdirs", "safetensors")
     if importlib.util.find_spec(package) is None:
         for module in (
             package,
-            *(f"{package}.{part}" for part in ("cols", "errors", "gen", "parquet", "compute")),
+            *(
+                f"{package}.{part}"
+                for part in ("cols", "errors", "gen", "parquet", "compute", "torch")
+            ),
         ):
             sys.modules[module] = StandIn()  # type: ignore[assignment]
