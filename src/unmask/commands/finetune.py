@@ -6,16 +6,14 @@ from typing import Annotated
 
 import tyro
 
-from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek, peek
 from unmask.console.finetuning import (
     draw_scores,
     longer,
     recipe_of,
     say_done,
-    say_finetuning,
-    say_found,
 )
+from unmask.console.finetuning_request import finetuning_request
 from unmask.console.from_python import HeldOrNamed, refuse_loader, refuse_settings
 from unmask.console.hardware import RunFlags
 from unmask.console.labels import labelled_source
@@ -26,24 +24,16 @@ from unmask.console.train import finished_folder, resumed_folder
 from unmask.console.train import main as train_main
 from unmask.console.training_command import Command, Common, Request
 from unmask.console.wrong_calls import explained
-from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.data.annotated import kind_for
-from unmask.data.few_labels import FewLabels
 from unmask.data.kinds import as_source, ignoring
 from unmask.data.noise import PatchKeep
-from unmask.data.statistics import measure
 from unmask.errors import SettingsError
-from unmask.formats.model import Weights
 from unmask.recipes import Transfer, find_transfer
-from unmask.runs.finetune import Finetune, for_annotations, images_for, open_annotated
+from unmask.runs.finetune import for_annotations, images_for, open_annotated
 from unmask.runs.weights import (
     Found,
-    adapted,
     find_weights,
-    shape_of,
-    statistics_for,
-    with_patches_of,
 )
 from unmask.spec import within
 
@@ -116,7 +106,7 @@ def main(arguments: list[str]) -> int:
     of_series = again(arguments, command_line)
     if of_series is None and not is_series(command_line):
         return train_main(COMMAND, arguments)
-    return carry_out(COMMAND, of_series or arguments, _asked, _request_for)
+    return carry_out(COMMAND, of_series or arguments, _asked)
 
 
 @explained("unmask.finetune('runs/photos', 'animals')")
@@ -168,7 +158,7 @@ def finetune(
         name, chosen = recipe_of(no_flags, recipe, weights, labelled.train)
     images = images_for(chosen, labelled, seed)
     common = Common(name, spec, images, out, seed, running or RunFlags())
-    return finished_folder(COMMAND, _request_for(common, chosen, weights))
+    return finished_folder(COMMAND, finetuning_request(common, chosen, weights))
 
 
 def _request(arguments: list[str], command_line: Peek) -> Request:
@@ -176,7 +166,7 @@ def _request(arguments: list[str], command_line: Peek) -> Request:
     asked = _asked(arguments, command_line)
     images = images_for(asked.recipe, asked.labelled, asked.seed)
     common = Common(asked.recipe_name, asked.data, images, asked.out, asked.seed, asked.running)
-    return _request_for(common, asked.recipe, asked.weights)
+    return finetuning_request(common, asked.recipe, asked.weights)
 
 
 def _asked(arguments: list[str], command_line: Peek) -> Asked:
@@ -216,46 +206,6 @@ def _asked(arguments: list[str], command_line: Peek) -> Asked:
     return Asked(spec, labelled, name, recipe, weights, args.out, args.seed, args.running)
 
 
-def _request_for(
-    common: Common,
-    recipe: Transfer,
-    weights: Found | None,
-    statistics: ChannelStatistics | None = None,
-    labels: FewLabels | None = None,
-) -> Request:
-    """The request for a new fine-tuning run, of a series if `labels` are given.
-
-    Raises:
-        SettingsError: if the weights have another shape than the recipe's encoder, which flags may have changed.
-    """
-    weights = weights and with_patches_of(weights, recipe)
-    if weights is not None and not recipe.encoder.fits(weights.weights.spec.encoder):
-        raise SettingsError(
-            f"the encoder has {shape_of(weights.weights.spec.encoder)}, but the settings ask for "
-            f"{shape_of(recipe.encoder)}; leave out --model, --patch-size and the flags that begin with --encoder"
-        )
-    images = common.images
-    job = Finetune(recipe=recipe, annotations=images.train.annotations, init=None, labels=labels)
-
-    def start(statistics: ChannelStatistics) -> tuple[Finetune, Weights | None]:
-        if weights is None:
-            return job, None
-        spec = weights.weights.spec
-        step = "" if weights.step is None else f", step {weights.step:,}"
-        words = "; ".join([f"{spec.origin}{step}", *adapted(spec, recipe, statistics)])
-        console.print(f"weights   {words}")
-        return replace(job, init=words), weights.weights
-
-    return Request(
-        common=common,
-        job=job,
-        statistics=lambda: statistics or _statistics(weights, images.train),
-        start=start,
-        say_images=lambda: say_found(images),
-        say_plan=lambda run, module, cost: say_finetuning(run, recipe, module, images, cost),
-    )
-
-
 def _kind(command_line: Peek) -> str | None:
     """The format of DATA, if flags say it."""
     flags = command_line.flags
@@ -279,12 +229,6 @@ def _source(
     """The source of DATA; multi-band images get the channels that the encoder was pretrained on."""
     like = weights.run.band_reading if weights and weights.run else None
     return labelled_source(data, kind, labels_file, like)
-
-
-def _statistics(weights: Found | None, source: ImageSource) -> ChannelStatistics:
-    """Those of the encoder, if the images have the same channels; else measured."""
-    own = statistics_for(weights.weights.spec, source) if weights else None
-    return own or measure(source)
 
 
 COMMAND = Command(

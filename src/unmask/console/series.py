@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek, peek
 from unmask.console.command_line import absolute, from_anywhere
 from unmask.console.finetuning import say_finetuning, say_found
+from unmask.console.finetuning_request import finetuning_request
 from unmask.console.hardware import RunFlags
 from unmask.console.new_folder import folder_names
 from unmask.console.output import console, duration
@@ -33,7 +34,7 @@ from unmask.console.series_table import (
     write_scores,
 )
 from unmask.console.train import Ready, begin, in_turn, resume
-from unmask.console.training_command import Command, Common, Request
+from unmask.console.training_command import Command, Common
 from unmask.console.typed import as_typed
 from unmask.contracts import ImageSource
 from unmask.data import AnySource
@@ -78,22 +79,6 @@ class Asked(NamedTuple):
     running: RunFlags
 
 
-@runtime_checkable
-class RequestFor(Protocol):
-    """Makes the request for one run of a series."""
-
-    def __call__(
-        self,
-        common: Common,
-        recipe: Transfer,
-        weights: Found | None,
-        statistics: ChannelStatistics | None = None,
-        labels: FewLabels | None = None,
-    ) -> Request:
-        """The request; statistics are measured if they are None."""
-        ...
-
-
 def is_series(line: Peek) -> bool:
     """Whether a command line asks for a new series."""
     is_new = not line.help and "resume" not in line.flags
@@ -132,10 +117,9 @@ def carry_out(
     command: Command,
     arguments: list[str],
     ask: Callable[[list[str], Peek], Asked],
-    request_for: RequestFor,
 ) -> int:
     """Make all runs of a series that are not finished, one after another; returns the exit status."""
-    series = _Series(command, arguments, ask, request_for)
+    series = _Series(command, arguments, ask)
     for status, _ in in_turn(series.command, series.prepares()):
         if status:
             console.result(f"the whole series goes on with:\n{typed(command.name, *arguments)}")
@@ -152,11 +136,10 @@ class _Series:
         command: Command,
         arguments: list[str],
         ask: Callable[[list[str], Peek], Asked],
-        request_for: RequestFor,
     ) -> None:
         self.command = replace(command, say_done=self._say_done)
         self.arguments, self.line = arguments, peek(arguments)
-        self._ask, self._request_for = ask, request_for
+        self._ask = ask
         self.scores: dict[Member, Figures] = {}
         self.made = 0
         self.started = 0.0  # of the first run that is planned
@@ -224,7 +207,7 @@ class _Series:
         asked = self.asked
         images = images_for(asked.recipe, asked.labelled, asked.seed)
         common = Common(asked.recipe_name, asked.data, images, asked.out, asked.seed, asked.running)
-        return self._request_for(common, asked.recipe, asked.weights).statistics()
+        return finetuning_request(common, asked.recipe, asked.weights).statistics()
 
     @cached_property
     def images(self) -> dict[str, int]:
@@ -300,7 +283,7 @@ class _Series:
         common = Common(
             asked.recipe_name, asked.data, images, folder.root, member.seed, asked.running
         )
-        request = self._request_for(common, recipe, weights, self.statistics, labels)
+        request = finetuning_request(common, recipe, weights, self.statistics, labels)
         say_plan = partial(self._say_plan, recipe, images)
         request = request._replace(say_images=lambda: None, say_plan=say_plan)
         words = typed(self.command.name, *self.arguments)
