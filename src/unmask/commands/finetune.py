@@ -1,6 +1,8 @@
 """`unmask finetune ENCODER DATA`: fine-tune an encoder, or train one from scratch, on annotated images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +21,8 @@ from unmask.console.hardware import RunFlags
 from unmask.console.labels import labelled_source
 from unmask.console.output import console
 from unmask.console.plan import with_shorter_warmup
-from unmask.console.series import Asked, again, carry_out, is_series
+from unmask.console.series import carry_out, series_folder
+from unmask.console.series_asked import Asked, Wanted, again, is_series, members_of
 from unmask.console.train import finished_folder, resumed_folder
 from unmask.console.train import main as train_main
 from unmask.console.training_command import Command, Common, Request
@@ -115,6 +118,8 @@ def finetune(
     data: HeldOrNamed,
     *,
     recipe: str | Transfer | None = None,
+    labels: Sequence[str] | None = None,
+    seeds: int | None = None,
     labels_file: str | Path | None = None,
     out: str | Path | None = None,
     seed: int = 0,
@@ -128,24 +133,28 @@ def finetune(
         data: images in class folders, "digits", the spec of a source, a list of (image, label) pairs, arrays (images,
             labels), or a map-style torch Dataset of such pairs without random transforms.
         recipe: a recipe, its name, or FILE.py:NAME, which runs that file; chosen from the encoder if not given.
+        labels: a series of runs with these amounts of labels, such as ["1%", "10%", "all"], as numbers or percentages of each
+            class (of pictures, if they have class maps or boxes), each beside training from scratch.
+        seeds: runs of each amount, with other draws of labels and weights; 3 for a series, if not given.
         labels_file: a CSV, Parquet or JSON lines file with the classes of each image, in place of class folders.
-        out: the folder of the run; runs/RECIPE-DATA if not given.
+        out: the folder of the run, or of the series; runs/RECIPE-DATA (-labels) if not given. A series that is there goes on.
         seed: of the head, order, crops and mixing, and of the split where the data have none.
         running: settings that must not change the result: device, workers, precision and so on.
         resume: the folder of a run on these images, to continue it exactly; then `encoder` is not read, and only `running`
             may be given too.
 
     Returns:
-        The folder of the run, which holds `results.json`, for `predict` and `load`.
+        The folder of the run, which holds `results.json`, for `predict` and `load`; or that of the series, which holds
+        `scores.csv` and a folder for each run.
 
     Raises:
         SettingsError: if arguments do not fit together, or a DataLoader is given.
         DataError: if the images or the weights cannot be used.
-        RunError: if the images are not those of the run to resume.
+        RunError: if the images are not those of the run to resume, or `out` holds another series.
     """
     refuse_loader(data, "finetune")
     if resume is not None:
-        refuse_settings(recipe=recipe, labels_file=labels_file, out=out)
+        refuse_settings(recipe=recipe, labels=labels, seeds=seeds, labels_file=labels_file, out=out)
         return resumed_folder(COMMAND, resume, as_source(data, labels=True), running)
     weights = None if encoder is None else _weights(str(encoder))
     named = None if labels_file is None else str(labels_file)
@@ -156,14 +165,23 @@ def finetune(
         name, chosen = "own", for_annotations(recipe, labelled.train.annotations)
     else:
         name, chosen = recipe_of(no_flags, recipe, weights, labelled.train)
-    images = images_for(chosen, labelled, seed)
-    common = Common(name, spec, images, out, seed, running or RunFlags())
-    return finished_folder(COMMAND, finetuning_request(common, chosen, weights))
+    asked = Asked(spec, labelled, name, chosen, weights, out, seed, running or RunFlags())
+    if labels is None and seeds is None:
+        return finished_folder(COMMAND, _request_of(asked))
+    if labels is not None:
+        words = labels.split(",") if isinstance(labels, str) else labels
+        labels = [str(word).strip() for word in words]
+    members = partial(members_of, labels, seeds, seed, only_scratch=encoder is None)
+    return series_folder(COMMAND, Wanted(members, lambda: asked, seed))
 
 
 def _request(arguments: list[str], command_line: Peek) -> Request:
     """The new run that a command line asks for."""
-    asked = _asked(arguments, command_line)
+    return _request_of(_asked(arguments, command_line))
+
+
+def _request_of(asked: Asked) -> Request:
+    """The request for a single run."""
     images = images_for(asked.recipe, asked.labelled, asked.seed)
     common = Common(asked.recipe_name, asked.data, images, asked.out, asked.seed, asked.running)
     return finetuning_request(common, asked.recipe, asked.weights)
