@@ -11,7 +11,7 @@ On the machine with the GPU, from the source tree and without network:
 Parts come in the order of their worth, each with a limit of its own, and none begins that may not end within
 `--minutes`. Each writes its result when it ends, a line of OUT/results.jsonl; OUT/results.md shows all of them as tables.
 The same command again does what is missing: what is done is skipped, what failed is tried again. So a call that is cut
-short loses one part.
+short loses one part. After a change of the code, take another OUT.
 
 Needs Python 3.12, torch 2.11 or newer, torchvision, numpy and Pillow. A part that needs more names what is missing, and the
 others go on: fine-tuning needs timm (its augmentation), decoding pyarrow (names of files), and decoding on the GPU
@@ -47,6 +47,9 @@ from PIL import Image
 
 from unmask.recipes import RECIPES
 from unmask.training.hardware import Hardware, best_precision, cores
+
+BATCHES = {"mae-b16": [512], "mae-l16": [1024], "mae-h14": [512]}
+"""Images of a step; peers are compared at the first one's."""
 
 GRACE = 15.0
 """Seconds after the limit at which the program ends itself, whatever hangs."""
@@ -85,9 +88,12 @@ def parts(tiny: bool, data: Path | None, bed: Bed) -> list[Part]:
             Part("CIFAR-10, from scratch", course.finetuning_seconds + 25, scratch(course, data)),
         ]
     return [
-        Part(f"decode gpu, {few} processes", 65, decoding("gpu", few, loading)),
-        Part(f"decode cpu, {many} processes", 50, decoding("cpu", many, loading)),
-        *(Part(f"step {name}", 45, steps(name)) for name in bed.scale.batches),
+        Part(f"decode gpu, {few} processes", 90, decoding("gpu", few, loading)),
+        Part(f"decode cpu, {many} processes", 75, decoding("cpu", many, loading)),
+        *(
+            Part(f"step {name}", 60 if "h14" in name else 45, steps(name))
+            for name in bed.scale.batches
+        ),
         *(
             Part(f"step {name}", 40, dense(name, side, images))
             for name, side, images in bed.scale.dense
@@ -95,7 +101,7 @@ def parts(tiny: bool, data: Path | None, bed: Bed) -> list[Part]:
         *training,
         Part("transformers", 90, transformers),
         Part("lightly", 60, lightly),
-        Part(f"decode cpu, {few} processes", 50, decoding("cpu", few, loading)),
+        Part(f"decode cpu, {few} processes", 75, decoding("cpu", few, loading)),
     ]
 
 
@@ -105,6 +111,7 @@ def decoding(where: str, workers: int, loading: Loading) -> Callable[[Bed], None
     def part(bed: Bed) -> None:
         bare.need("pyarrow", *(["torchcodec"] if where == "gpu" else []))
         from unmask.data import Folder
+        from unmask.data.gpu_decode import check_decoding
         from unmask.runs.bench import bench
 
         recipe = RECIPES[loading.recipe].recipe
@@ -118,6 +125,8 @@ def decoding(where: str, workers: int, loading: Loading) -> Callable[[Bed], None
             # a set of one size would live decoded on the GPU, and nothing would be loaded
             Image.new("RGB", (375, 500)).save(Path(root) / "upright.jpg")
             source = Folder(path=root).open()
+            if where == "gpu" and bed.device.type == "cuda":
+                check_decoding(source, recipe.views, bed.device)  # says what is wrong with it
             found = bench(loading.recipe, recipe, hardware, source, loading.batch)
         assert found.loader is not None
         assert found.together is not None
@@ -243,6 +252,8 @@ def main() -> None:
     bed = new_bed(options.tiny)
     if options.tiny:
         shorten()
+    else:
+        bed.scale = replace(bed.scale, batches=BATCHES)
     every = parts(options.tiny, options.data, bed)
     if options.only:
         every = [part for part in every if part.name.startswith(tuple(options.only))]

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def joined(source: ImageSource) -> dict[str, NDArray[np.generic]]:
     }
 
 
+@cache
 def images_in(data: Path, most: int | None) -> Labelled:
     """Images of a folder made by `prepare`, decoded; the first `most` of each split, or all.
 

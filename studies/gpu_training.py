@@ -47,8 +47,8 @@ class Course:
     """How long, and how large."""
 
     encoder: ViT = MAE_TI4.encoder
-    pretraining_seconds: float = 60.0
-    finetuning_seconds: float = 35.0
+    pretraining_seconds: float = 75.0
+    finetuning_seconds: float = 40.0
     most: int | None = None
     """Images of each split; all if None."""
 
