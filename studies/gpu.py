@@ -42,11 +42,19 @@ import torch
 from gpu_bed import Bed, Row, attempt, comparisons, new_bed, table
 from gpu_images import prepare
 from gpu_parts import ceilings, dense, lightly, pictures, steps, transformers
-from gpu_training import FINETUNED, NEIGHBOURS, TINY_COURSE, Course, pretrained, scratch
+from gpu_training import (
+    FINETUNED,
+    NEIGHBOURS,
+    TINY_COURSE,
+    Course,
+    pretrained,
+    scratch,
+    threads_for,
+)
 from PIL import Image
 
 from unmask.recipes import RECIPES
-from unmask.training.hardware import Hardware, best_precision, cores
+from unmask.training.hardware import Hardware, best_precision
 
 BATCHES = {"mae-b16": [512], "mae-l16": [1024], "mae-h14": [512]}
 """Images of a step; peers are compared at the first one's."""
@@ -116,7 +124,8 @@ def decoding(where: str, workers: int, loading: Loading) -> Callable[[Bed], None
 
         recipe = RECIPES[loading.recipe].recipe
         hardware = Hardware(
-            device=bed.device.type, precision=best_precision(bed.device), workers=workers, threads=cores(),
+            device=bed.device.type, precision=best_precision(bed.device), workers=workers,
+            threads=threads_for(bed),
             micro_batch=loading.batch, decode=where,
         )  # fmt: skip
         with tempfile.TemporaryDirectory() as root:

@@ -126,13 +126,18 @@ def planned(job: AnyJob, labelled: Labelled, bed: Bed) -> Run:
         device=bed.device.type,
         precision=best_precision(bed.device),
         workers=best_workers(bed.device, in_memory=random_crops or bed.device.type == "cpu"),
-        threads=cores(),
+        threads=threads_for(bed),
         micro_batch=job.recipe.batch_size,
     )
     return new_run(
         "gpu study", job, Folder(path=labelled.train.where), labelled.train, measure(labelled.train), hardware,
         save_every_minutes=1e6,
     )  # fmt: skip
+
+
+def threads_for(bed: Bed) -> int:
+    """All cores beside a GPU; one on a CPU, where the program is only tried out, perhaps beside other work."""
+    return cores() if bed.device.type == "cuda" else 1
 
 
 def step_seconds(run: Run, labelled: Labelled) -> float:
