@@ -379,7 +379,10 @@ def test_a_series_with_few_labels_is_that_of_the_command(
     assert said.status == 0, said.err
     scores = (root / "scores.csv").read_text()
     assert scores == Path("typed/scores.csv").read_text()
-    assert [line.split(",")[0] for line in scores.splitlines()[1::2]] == ["50%", "all"]  # 2 measures
+    assert [line.split(",")[0] for line in scores.splitlines()[1::2]] == [
+        "50%",
+        "all",
+    ]  # 2 measures
 
     made = {file: file.stat().st_mtime_ns for file in root.glob("*/results.json")}
     assert len(made) == 2
