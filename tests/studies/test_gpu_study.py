@@ -58,6 +58,7 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_on_a_bare_machine_and_again(tmp_path: Path, data: Path) -> None:
     carried, out = tmp_path / "carried", tmp_path / "out"
     call("--prepare", carried, "--data", data)
