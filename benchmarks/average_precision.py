@@ -27,7 +27,7 @@ from pycocotools.cocoeval import COCOeval
 
 from unmask.annotations import Objects
 from unmask.tasks.average_precision import Precisions
-from unmask.tasks.detection_scores import BoxScore, MaskScore
+from unmask.tasks.detection_scores import DetectionScore
 from unmask.tasks.detections import Detections
 
 CLASSES = 80
@@ -96,8 +96,8 @@ def ours(pictures: Pictures, masks: bool) -> tuple[float, list[float]]:
     scoring = Precisions(tuple(map(str, range(CLASSES))), masks)
     for found, known in pictures:
         scoring.add((found,), (known,))
-    score: BoxScore | MaskScore = scoring.result()
-    parts = [score.box, score.mask] if isinstance(score, MaskScore) else [score.box]
+    score: DetectionScore = scoring.result()
+    parts = [part for part in (score.box, score.mask) if part]
     return process_time() - started, [part.ap or 0.0 for part in parts]
 
 

@@ -3,7 +3,7 @@
     python studies/places.py MAP.jpg --queries PHOTOS.csv --ground-size 165 --tile-metres 60 --minutes 3 --seeds 1 --out studies/places
 
 For each seed, an encoder (4 blocks of 128, patches of 8, 64 pixels) is pretrained on the map (mae-ti4), and trained for places from
-there (place-ti16), each for --minutes. Both embed the map in tiles that overlap by 80 %, and all arms locate the same photographs:
+there (place-ti16), each for --minutes or --epochs. Both embed the map in tiles that overlap by 80 %, and all arms locate the same photographs:
 `unmask evaluate PLACES --queries`. OUT.csv gets every score.
 """
 
@@ -31,17 +31,8 @@ def trained(args: argparse.Namespace, root: Path, seed: int) -> dict[str, Path]:
     """The runs of a seed; those that are there already are kept."""
     masked, places = root / f"masked-{seed}", root / f"place-{seed}"
     cut = ("--tile-metres", args.tile_metres, "--tile-overlap", OVERLAP)
-    how = (
-        *cut,
-        *ENCODER,
-        "--seed",
-        seed,
-        "--minutes",
-        args.minutes,
-        "--threads",
-        "1",
-        "--no-report",
-    )
+    length = ("--epochs", args.epochs) if args.epochs else ("--minutes", args.minutes)
+    how = (*cut, *ENCODER, *length, "--seed", seed, "--threads", "1", "--no-report")
     if not masked.exists():
         unmask("pretrain", args.map, "--recipe", "mae-ti4", *how, "--out", masked)
     if not places.exists():
@@ -75,6 +66,7 @@ def main() -> None:
     parser.add_argument("--tile-metres", type=float, default=60.0)
     parser.add_argument("--headings", choices=("auto", "none"), default="auto")
     parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--epochs", type=float, help="in place of --minutes")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path("runs/places"))
     parser.add_argument("--out", type=Path, required=True)

@@ -107,8 +107,8 @@ class Comparing(Protocol):
     compared: ClassVar[Literal["class", "patches"]]
     """Whether views are compared by their class tokens or by the mean of their patch tokens."""
 
-    def check_views(self, sizes: tuple[Size, ...]) -> None:
-        """Refuse views that it cannot compare, with the mend."""
+    def check_views(self, views: object, sizes: tuple[Size, ...]) -> None:
+        """Refuse views that it cannot compare, with the mend; `sizes` are theirs."""
         ...
 
 

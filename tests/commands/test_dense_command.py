@@ -65,7 +65,7 @@ def shown_score(kind: str, results: dict[str, Any]) -> tuple[str, float]:
     """The main measure of a run, and its value in `results.json`."""
     if kind == "maps":
         return "mIoU", results["mean_iou"]
-    part = "mask" if "mask" in results else "box"
+    part = "mask" if results["mask"] else "box"
     return f"{part} AP", results[part]["ap"]
 
 

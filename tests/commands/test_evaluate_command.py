@@ -522,6 +522,17 @@ class TestCorrupt:
         with Image.open(out.with_suffix(".png")) as picture:
             assert picture.width > 1000
 
+        # on the page of the run
+        folder = RunFolder(shutil.copytree(trained.root, tmp_path / "run"))
+        folder.evaluations.mkdir(exist_ok=True)
+        shutil.copy(out, folder.evaluations / "corrupted-animals.json")
+        assert unmask("report", folder.root).status == 0
+        page = folder.report.read_text()
+        cells = [f"{one['mean']:.1%}" for one in figures["models"]]
+        assert f'<th scope="row">mean</th><td>{"</td><td>".join(cells)}</td>' in page
+        assert page.count('<th scope="row">gaussian noise</th>') == 1
+        assert "mCE beside random initialisation" in page
+
     def test_fine_tuned_runs_beside_one_from_scratch(
         self, trained: RunFolder, classes: Path, tmp_path: Path, unmask: Unmask
     ) -> None:

@@ -86,6 +86,12 @@ def finetune(data: Any, out: Path) -> Path:
     return package.finetune(None, data, recipe=tiny_transfer.TRANSFER, out=out, running=RUNNING)
 
 
+def few_labels(data: Any, out: Path, **settings: Any) -> Path:
+    return package.finetune(
+        None, data, recipe=tiny_transfer.TRANSFER, out=out, running=RUNNING, seeds=1, **settings
+    )
+
+
 def arrays(folder: Path) -> np.ndarray:
     return np.stack([np.array(image) for image, _ in Animals(folder)])  # pyright: ignore
 
@@ -359,3 +365,54 @@ def test_read_only_pixels_are_taken_without_a_warning() -> None:
     pixels.flags.writeable = False
     assert pixels_of(pixels, 3).shape == (3, 6, 5)
     assert hold(np.broadcast_to(pixels, (4, 6, 5, 3)), labels=False).images == 4
+
+
+def test_a_series_with_few_labels_is_that_of_the_command(
+    classes: Path, tmp_path: Path, unmask: Unmask
+) -> None:
+    """Bit for bit; called again, it goes on, and what is finished is not made again."""
+    root = few_labels(str(classes), tmp_path / "called", labels=["50%", "all"])
+    assert root == tmp_path / "called"
+    recipe = ("--recipe", f"{tiny_transfer.__file__}:TRANSFER", "--labels", "50%,all", "--seeds", 1)
+    words = ("--out", "typed", "--workers", 0, "--threads", 1, "--device", "cpu", "--no-report")
+    said = unmask("finetune", "scratch", classes, *recipe, *words)
+    assert said.status == 0, said.err
+    scores = (root / "scores.csv").read_text()
+    assert scores == Path("typed/scores.csv").read_text()
+    assert [line.split(",")[0] for line in scores.splitlines()[1::2]] == [
+        "50%",
+        "all",
+    ]  # 2 measures
+
+    made = {file: file.stat().st_mtime_ns for file in root.glob("*/results.json")}
+    assert len(made) == 2
+    assert few_labels(str(classes), root, labels="50%, all") == root
+    assert {file: file.stat().st_mtime_ns for file in root.glob("*/results.json")} == made
+    said = unmask("finetune", "--resume", root)
+    assert "was begun by unmask.finetune; call it again with the same arguments" in said.err
+
+
+def test_a_series_of_images_in_memory(classes: Path, tmp_path: Path) -> None:
+    root = few_labels(Named(classes), tmp_path / "series")
+    assert [folder.name for folder in root.iterdir() if folder.is_dir()] == [
+        "all-seed0-from-scratch"
+    ]
+    assert (root / "scores.csv").read_text().splitlines()[1].startswith("all,16,0,from scratch,")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"labels": ["5", "5"]}, "has an amount twice"),
+        ({"labels": ["many"]}, "labels"),
+        ({"labels": []}, "an amount of labels and a seed, got 0 and 1"),
+    ],
+)
+def test_wrong_series(
+    settings: dict[str, Any], message: str, classes: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        few_labels(str(classes), tmp_path / "series", **settings)
+    assert not (tmp_path / "series").exists()
+    with pytest.raises(SettingsError, match="labels cannot be given too"):
+        package.finetune(None, str(classes), labels=["5"], resume="run")

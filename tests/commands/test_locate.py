@@ -270,6 +270,10 @@ WRONG: dict[str, tuple[tuple[object, ...], str]] = {
         ("{a}", "--ground-size", 60, "--near", "10,10,50", "--sequence", 20),
         "leaves no tile",
     ),
+    "no track between": (
+        ("{a}", "{b}", "--ground-size", 60, "--prior-from-exif", 20, "--sequence", 1),
+        "no track with steps of up to 1 m goes through all pictures",
+    ),
     "near elsewhere": (("{a}", "--ground-size", 60, "--near", "10,10,50"), "leaves no tile"),
 }
 
@@ -280,6 +284,12 @@ def test_what_cannot_be_located_is_said(
 ) -> None:
     words, expected = WRONG[case]
     picture = piece(tmp_path, 0, 0)
+    south, north = (
+        with_gps(picture, tmp_path / name, (24.0, 15.0, seconds), (120.0, 43.0, 12.0))
+        for name, seconds in (("south.png", 34.8), ("north.png", 38.6))
+    )
+    if "{b}" in words:
+        words = [{"{a}": south, "{b}": north}.get(word, word) for word in words]
     filled = [str(word).format(a=picture) for word in words]
     said = unmask("locate", places, *filled, "--turns", 4, "--threads", 1)
     assert said.status == 1
@@ -323,19 +333,45 @@ def test_flags_of_maps_are_for_maps(unmask: Unmask, images: Path, trained: RunFo
 def test_a_position_in_exif_is_a_prior_if_it_is_asked_for(
     unmask: Unmask, places: Path, tmp_path: Path
 ) -> None:
-    picture = piece(tmp_path, 40, 40)
-    with Image.open(picture) as image:
-        exif = image.getexif()
-        exif[0x010F] = "maker"
-        # about 60 m west and south of the middle of the scene
-        exif.get_ifd(0x8825).update({1: "N", 2: (24.0, 15.0, 34.8), 3: "E", 4: (120.0, 43.0, 10.9)})
-        image.save(tmp_path / "gps.png", exif=exif)
+    # about 60 m west and south of the middle of the scene
+    with_gps(piece(tmp_path, 40, 40), tmp_path / "gps.png", (24.0, 15.0, 34.8), (120.0, 43.0, 10.9))
     words = (places, tmp_path / "gps.png", *KNOWN, "--prior-from-exif", 30, "--threads", 1)
     said = unmask("locate", *words)
     assert said.status == 0, said.err
     assert "within 30 m of 24.259667, 120.719694, its GPS position in EXIF" in said.err
     (answer,) = located(unmask, *words[:-2])
     assert away(answer, -61.6, -59.1) < 39
+
+
+def with_gps(picture: Path, out: Path, north: tuple[float, ...], east: tuple[float, ...]) -> Path:
+    """The picture with a position in EXIF, in degrees, minutes and seconds."""
+    with Image.open(picture) as image:
+        exif = image.getexif()
+        exif[0x010F] = "maker"
+        exif.get_ifd(0x8825).update({1: "N", 2: north, 3: "E", 4: east})
+        image.save(out, exif=exif)
+    return out
+
+
+@pytest.mark.parametrize("sequence", [(), ("--sequence", 400)])
+def test_pictures_without_a_position_or_with_one_elsewhere_do_not_end_the_others(
+    sequence: tuple[object, ...], unmask: Unmask, places: Path, tmp_path: Path
+) -> None:
+    plain = piece(tmp_path, 40, 40)
+    here = with_gps(plain, tmp_path / "here.png", (24.0, 15.0, 34.8), (120.0, 43.0, 10.9))
+    far = with_gps(plain, tmp_path / "far.png", (10.0, 0.0, 0.0), (120.0, 43.0, 10.9))
+    words = (places, plain, far, here, *KNOWN, "--prior-from-exif", 30, *sequence)
+    said = unmask("locate", *words, "--threads", 1, "--geojson", "places.geojson")
+    assert said.status == 0, said.err
+    assert "a.png is looked for on the whole map, because it states no GPS position" in said.err
+    assert "far.png: no fix, no tile lies within 30 m of its GPS position, 10.000000" in said.out
+    alone, elsewhere, near = located(unmask, *words)
+    assert (elsewhere["fix"], elsewhere["places"]) == (False, [])
+    assert "no tile lies within 30 m" in elsewhere["reason"]
+    assert away(near, -61.6, -59.1) < 39
+    assert alone["places"]
+    points = json.loads(Path("places.geojson").read_text())["features"]
+    assert {point["properties"]["image"] for point in points} == {str(plain), str(here)}
 
 
 def test_a_sequence_is_smoothed_over_its_track(

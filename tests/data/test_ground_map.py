@@ -409,6 +409,51 @@ def test_pictures_far_apart_in_the_north_are_placed_to_a_pixel(tmp_path: Path) -
         assert float(metres_between(found, np.array([longitude, latitude]))) < 1
 
 
+def test_hidden_pictures_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight pictures of one place, of equal colour each: in every window, pixel by pixel the nearest middle, of equally near ones the first."""
+    random = np.random.default_rng(0)
+    middles = np.array([[0, 0], [0, 0], [4, 0], [-4, 0], [0, 3], [1, -9], [0.5, 0.5], [60, 0]])
+    lines, step = ["file_name,latitude,longitude,ground_size"], np.array([1.0, 1.0]) / 111_320
+    for number, (east, north) in enumerate(middles):
+        pixels = np.full((40, 40, 3), 10 * number + 10, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        latitude, longitude = north * step[1], east * step[0]  # at the equator
+        lines.append(f"{number}.png,{latitude:.12f},{longitude:.12f},40")
+    (tmp_path / "centres.csv").write_text("\n".join(lines) + "\n")
+    raster, georeference, _ = placed_pictures(tmp_path / "centres.csv", None)
+    decodings: list[str] = []
+    original = map_pictures._decoded
+
+    def counted(path: Path, no_data: float | None) -> Any:
+        decodings.append(path.stem)
+        return original(path, no_data)
+
+    monkeypatch.setattr(map_pictures, "_decoded", counted)
+    places = georeference.to_pixels(middles * step) - 0.5
+    whole_map = raster.read(Window(0, 0, raster.size.width, raster.size.height))
+    assert sorted(decodings) == [
+        "0",
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+    ]  # the second lies under the first
+    for row, column in random.integers(0, [raster.size.height, raster.size.width], (400, 2)):
+        away = np.hypot(*(places - [column, row]).T)
+        reach = np.abs(places - [column, row])
+        covers, at_edge = (reach < 19.4).all(1), (np.abs(reach - 20) < 0.6).any()
+        distances = np.unique(away.round(3))
+        if at_edge or distances[1] - distances[0] < 0.05:  # a matter of rounding
+            continue
+        expected = 0 if not covers.any() else 10 * int(np.where(covers, away, np.inf).argmin()) + 10
+        assert whole_map.values[0, row, column] == expected
+    for left, top in random.integers(0, [raster.size.width - 9, raster.size.height - 9], (20, 2)):
+        part = raster.read(Window(int(left), int(top), 9, 9)).values
+        assert np.array_equal(part, whole_map.values[:, top : top + 9, left : left + 9])
+
+
 def test_flags_of_other_kinds_of_maps_are_refused(tmp_path: Path) -> None:
     pictures = scenes.write_centres(tmp_path / "pictures")
     tiles = scenes.write_tiles(tmp_path / "tiles", 17)

@@ -8,9 +8,13 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from unmask.contracts import Size
+from unmask.data.cpu_feed import CpuFeed
+from unmask.data.in_memory import noise_images
+from unmask.data.loader import Wanted
 from unmask.data.place_views import TwoLooks, projection, seen
 from unmask.data.relighting import blurred
 from unmask.errors import SettingsError
+from unmask.geo.overlap import overlapping
 
 SIZE = Size(24, 24)
 
@@ -68,6 +72,15 @@ def test_views_and_footprints_are_functions_of_the_key() -> None:
     assert all(a.equal(b) for a, b in zip(one, again, strict=True))
     assert not one[0].equal(other[0])
     assert views.footprints(0, 1).equal(views.footprints(0, 1))
+
+
+def test_images_that_are_no_parts_of_one_picture_show_ground_apart() -> None:
+    feed = CpuFeed(noise_images(SIZE, 3), TwoLooks(), SIZE, seed=0)
+    batch = feed.load(Wanted([(0, number) for number in range(6)], 0, SIZE), [])
+    assert batch.footprints is not None
+    for view in (0, 1):
+        alike = overlapping(batch.footprints[:, 0], batch.footprints[:, view])
+        assert alike.equal(torch.eye(6, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])

@@ -9,10 +9,12 @@ from reference import problems
 from torch import Tensor
 
 from unmask.contracts import Batch, Moment, Size
+from unmask.data.multi_views import TwoCrops
 from unmask.data.place_views import TwoLooks
 from unmask.errors import SettingsError
 from unmask.geo.overlap import overlapping, shared
 from unmask.objectives.place import Place, PlaceContrast
+from unmask.recipes.place import PLACE_TI16
 
 SPEC = Place(temperature=0.2, memory=7, hardest=2)
 COUNT = 4
@@ -117,8 +119,11 @@ def test_a_measurement_leaves_the_memory_as_it_is() -> None:
 
 
 def test_images_without_places_lie_apart() -> None:
-    """Those of a folder; the same image twice is no negative of itself."""
-    model, batch = build(replace(SPEC, memory=0)), batch_of()._replace(footprints=None)
+    """Those of a folder, of which the loader says that they lie apart; the same image twice is no negative of itself."""
+    model, batch = build(replace(SPEC, memory=0)), batch_of()
+    square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    left = torch.tensor([[4.0 * row, 0.0] for row in range(COUNT)])
+    batch = batch._replace(footprints=(square + left[:, None])[:, None].expand(-1, 2, -1, -1))
     loss = float(model(batch, problems.random(0)).total.detach())
     vectors = unit_vectors(model, batch)
     expected = 0.0
@@ -126,7 +131,8 @@ def test_images_without_places_lie_apart() -> None:
         table = (torch.stack(vectors[one]) @ torch.stack(vectors[other]).T).detach() / 0.2
         expected += float(torch.nn.functional.cross_entropy(table, torch.arange(COUNT))) / 2
     assert loss == pytest.approx(expected, rel=1e-5)
-    twice = batch._replace(index=torch.zeros(COUNT, dtype=torch.int64))
+    assert batch.footprints is not None
+    twice = batch._replace(footprints=batch.footprints[:1].expand(COUNT, -1, -1, -1))
     assert float(model(twice, problems.random(0)).total.detach()) == pytest.approx(0, abs=1e-6)
 
 
@@ -160,7 +166,9 @@ def test_looks_of_a_tile_come_closer_than_those_of_others() -> None:
 
 def test_other_views_are_refused_with_those_to_take() -> None:
     with pytest.raises(SettingsError, match="use views:two-looks"):
-        SPEC.check_views((Size(8, 8),))
+        SPEC.check_views(TwoLooks(), (Size(8, 8),))
+    with pytest.raises(SettingsError, match="these do not; use views:two-looks"):
+        replace(PLACE_TI16, views=TwoCrops())
     with pytest.raises(SettingsError, match="temperature"):
         Place(temperature=0.0)
 

@@ -17,7 +17,7 @@ from unmask.recipes.detect import DETECT_MINI
 from unmask.runs.finetune import Finetune, Tuned, images_for
 from unmask.spec import from_json, to_json
 from unmask.tasks import Detect, average_precision
-from unmask.tasks.detection_scores import MaskScore
+from unmask.tasks.detection_scores import DetectionScore
 from unmask.tasks.detections import Detections
 from unmask.training.hardware import Hardware
 
@@ -76,7 +76,7 @@ def test_results_are_in_the_frame_of_each_picture() -> None:
     expected = RECIPE.task.scoring(KIND)
     expected.add(flat, tuple(pictures.known))
     assert outcome.score == expected.result()
-    assert isinstance(outcome.score, MaskScore)
+    assert isinstance(outcome.score, DetectionScore)
     assert outcome.score.images == 5
     assert outcome.score.objects == 3
     assert outcome.result["mask"].keys() == {"ap", "ap50", "ap75", "small", "medium", "large"}

@@ -10,7 +10,7 @@ from unmask.contracts import Size
 from unmask.data.geometry import boxes_around
 from unmask.encoders.vit import ViT
 from unmask.tasks.detect import Detect, Detector
-from unmask.tasks.detection_scores import MaskScore
+from unmask.tasks.detection_scores import DetectionScore
 from unmask.training.loop import Planned, train
 from unmask.training.optimizers import AdamW
 from unmask.training.schedules import WarmupCosine
@@ -70,12 +70,13 @@ def trained(pictures: Tensor, objects: list[Objects], steps: int) -> Detector:
     return model.eval()
 
 
-def score_of(model: Detector, pictures: Tensor, objects: list[Objects]) -> MaskScore:
+def score_of(model: Detector, pictures: Tensor, objects: list[Objects]) -> DetectionScore:
     scoring = model.task.scoring(KIND)
     sizes = torch.tensor([[SIDE, SIDE]] * len(pictures))
     scoring.add(model.locate(pictures, None, sizes), tuple(objects))
     score = scoring.result()
-    assert isinstance(score, MaskScore)
+    assert isinstance(score, DetectionScore)
+    assert score.measure == "mask AP"
     return score
 
 

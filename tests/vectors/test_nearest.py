@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from unmask.errors import ResourceError, SettingsError
 from unmask.vectors import approximate
-from unmask.vectors.approximate import KINDS, Approximate, recall
+from unmask.vectors.approximate import KINDS, Approximate, built, recall
 from unmask.vectors.filters import matching, parse_condition
 from unmask.vectors.nearest import nearest
 
@@ -117,13 +117,8 @@ class TestConditions:
             matching(COLUMNS, [parse_condition(text) for text in texts])
 
 
-def built(matrix: Tensor, kind: str) -> Approximate:
-    settings = KINDS[kind]
-    index = settings.build(matrix.shape[1], len(matrix))
-    if not index.is_trained:
-        index.train(matrix.numpy())
-    index.add(matrix.numpy())
-    return Approximate(settings, index, 0.0)
+def ready(matrix: Tensor, kind: str) -> Approximate:
+    return Approximate(KINDS[kind], built(KINDS[kind], matrix), 0.0)
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf-pq"])
@@ -133,7 +128,7 @@ class TestIndexes:
         pytest.importorskip("faiss")
 
     def test_recall_is_that_of_a_loop(self, matrix: Tensor, kind: str) -> None:
-        index = built(matrix, kind)
+        index = ready(matrix, kind)
         share = recall(KINDS[kind], index.index, matrix)
         hits = total = 0
         for row in np.unique(np.linspace(0, 1999, 200).astype(int)).tolist():
@@ -148,7 +143,7 @@ class TestIndexes:
 
     @pytest.mark.parametrize("share", [0.004, 0.2, 0.7])
     def test_as_many_come_as_exist(self, matrix: Tensor, kind: str, share: float) -> None:
-        index = built(matrix, kind)
+        index = ready(matrix, kind)
         random = torch.Generator().manual_seed(2)
         rows = (torch.rand(2000, generator=random) < share).nonzero().flatten()
         for query in matrix[:20]:

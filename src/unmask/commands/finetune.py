@@ -1,49 +1,42 @@
 """`unmask finetune ENCODER DATA`: fine-tune an encoder, or train one from scratch, on annotated images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek, peek
 from unmask.console.finetuning import (
     draw_scores,
     longer,
     recipe_of,
     say_done,
-    say_finetuning,
-    say_found,
 )
+from unmask.console.finetuning_request import finetuning_request
 from unmask.console.from_python import HeldOrNamed, refuse_loader, refuse_settings
 from unmask.console.hardware import RunFlags
 from unmask.console.labels import labelled_source
 from unmask.console.output import console
 from unmask.console.plan import with_shorter_warmup
-from unmask.console.series import Asked, again, carry_out, is_series
+from unmask.console.series import carry_out, series_folder
+from unmask.console.series_asked import Asked, Wanted, again, is_series, members_of
 from unmask.console.train import finished_folder, resumed_folder
 from unmask.console.train import main as train_main
 from unmask.console.training_command import Command, Common, Request
 from unmask.console.wrong_calls import explained
-from unmask.contracts import ImageSource
 from unmask.data import AnySource
 from unmask.data.annotated import kind_for
-from unmask.data.few_labels import FewLabels
 from unmask.data.kinds import as_source, ignoring
 from unmask.data.noise import PatchKeep
-from unmask.data.statistics import measure
 from unmask.errors import SettingsError
-from unmask.formats.model import Weights
 from unmask.recipes import Transfer, find_transfer
-from unmask.runs.finetune import Finetune, for_annotations, images_for, open_annotated
+from unmask.runs.finetune import for_annotations, images_for, open_annotated
 from unmask.runs.weights import (
     Found,
-    adapted,
     find_weights,
-    shape_of,
-    statistics_for,
-    with_patches_of,
 )
 from unmask.spec import within
 
@@ -116,7 +109,7 @@ def main(arguments: list[str]) -> int:
     of_series = again(arguments, command_line)
     if of_series is None and not is_series(command_line):
         return train_main(COMMAND, arguments)
-    return carry_out(COMMAND, of_series or arguments, _asked, _request_for)
+    return carry_out(COMMAND, of_series or arguments, _asked)
 
 
 @explained("unmask.finetune('runs/photos', 'animals')")
@@ -125,6 +118,8 @@ def finetune(
     data: HeldOrNamed,
     *,
     recipe: str | Transfer | None = None,
+    labels: Sequence[str] | None = None,
+    seeds: int | None = None,
     labels_file: str | Path | None = None,
     out: str | Path | None = None,
     seed: int = 0,
@@ -138,24 +133,28 @@ def finetune(
         data: images in class folders, "digits", the spec of a source, a list of (image, label) pairs, arrays (images,
             labels), or a map-style torch Dataset of such pairs without random transforms.
         recipe: a recipe, its name, or FILE.py:NAME, which runs that file; chosen from the encoder if not given.
+        labels: a series of runs with these amounts of labels, such as ["1%", "10%", "all"], as numbers or percentages of each
+            class (of pictures, if they have class maps or boxes), each beside training from scratch.
+        seeds: runs of each amount, with other draws of labels and weights; 3 for a series, if not given.
         labels_file: a CSV, Parquet or JSON lines file with the classes of each image, in place of class folders.
-        out: the folder of the run; runs/RECIPE-DATA if not given.
+        out: the folder of the run, or of the series; runs/RECIPE-DATA (-labels) if not given. A series that is there goes on.
         seed: of the head, order, crops and mixing, and of the split where the data have none.
         running: settings that must not change the result: device, workers, precision and so on.
         resume: the folder of a run on these images, to continue it exactly; then `encoder` is not read, and only `running`
             may be given too.
 
     Returns:
-        The folder of the run, which holds `results.json`, for `predict` and `load`.
+        The folder of the run, which holds `results.json`, for `predict` and `load`; or that of the series, which holds
+        `scores.csv` and a folder for each run.
 
     Raises:
         SettingsError: if arguments do not fit together, or a DataLoader is given.
         DataError: if the images or the weights cannot be used.
-        RunError: if the images are not those of the run to resume.
+        RunError: if the images are not those of the run to resume, or `out` holds another series.
     """
     refuse_loader(data, "finetune")
     if resume is not None:
-        refuse_settings(recipe=recipe, labels_file=labels_file, out=out)
+        refuse_settings(recipe=recipe, labels=labels, seeds=seeds, labels_file=labels_file, out=out)
         return resumed_folder(COMMAND, resume, as_source(data, labels=True), running)
     weights = None if encoder is None else _weights(str(encoder))
     named = None if labels_file is None else str(labels_file)
@@ -166,17 +165,26 @@ def finetune(
         name, chosen = "own", for_annotations(recipe, labelled.train.annotations)
     else:
         name, chosen = recipe_of(no_flags, recipe, weights, labelled.train)
-    images = images_for(chosen, labelled, seed)
-    common = Common(name, spec, images, out, seed, running or RunFlags())
-    return finished_folder(COMMAND, _request_for(common, chosen, weights))
+    asked = Asked(spec, labelled, name, chosen, weights, out, seed, running or RunFlags())
+    if labels is None and seeds is None:
+        return finished_folder(COMMAND, _request_of(asked))
+    if labels is not None:
+        words = labels.split(",") if isinstance(labels, str) else labels
+        labels = [str(word).strip() for word in words]
+    members = partial(members_of, labels, seeds, seed, only_scratch=encoder is None)
+    return series_folder(COMMAND, Wanted(members, lambda: asked, seed))
 
 
 def _request(arguments: list[str], command_line: Peek) -> Request:
     """The new run that a command line asks for."""
-    asked = _asked(arguments, command_line)
+    return _request_of(_asked(arguments, command_line))
+
+
+def _request_of(asked: Asked) -> Request:
+    """The request for a single run."""
     images = images_for(asked.recipe, asked.labelled, asked.seed)
     common = Common(asked.recipe_name, asked.data, images, asked.out, asked.seed, asked.running)
-    return _request_for(common, asked.recipe, asked.weights)
+    return finetuning_request(common, asked.recipe, asked.weights)
 
 
 def _asked(arguments: list[str], command_line: Peek) -> Asked:
@@ -216,46 +224,6 @@ def _asked(arguments: list[str], command_line: Peek) -> Asked:
     return Asked(spec, labelled, name, recipe, weights, args.out, args.seed, args.running)
 
 
-def _request_for(
-    common: Common,
-    recipe: Transfer,
-    weights: Found | None,
-    statistics: ChannelStatistics | None = None,
-    labels: FewLabels | None = None,
-) -> Request:
-    """The request for a new fine-tuning run, of a series if `labels` are given.
-
-    Raises:
-        SettingsError: if the weights have another shape than the recipe's encoder, which flags may have changed.
-    """
-    weights = weights and with_patches_of(weights, recipe)
-    if weights is not None and not recipe.encoder.fits(weights.weights.spec.encoder):
-        raise SettingsError(
-            f"the encoder has {shape_of(weights.weights.spec.encoder)}, but the settings ask for "
-            f"{shape_of(recipe.encoder)}; leave out --model, --patch-size and the flags that begin with --encoder"
-        )
-    images = common.images
-    job = Finetune(recipe=recipe, annotations=images.train.annotations, init=None, labels=labels)
-
-    def start(statistics: ChannelStatistics) -> tuple[Finetune, Weights | None]:
-        if weights is None:
-            return job, None
-        spec = weights.weights.spec
-        step = "" if weights.step is None else f", step {weights.step:,}"
-        words = "; ".join([f"{spec.origin}{step}", *adapted(spec, recipe, statistics)])
-        console.print(f"weights   {words}")
-        return replace(job, init=words), weights.weights
-
-    return Request(
-        common=common,
-        job=job,
-        statistics=lambda: statistics or _statistics(weights, images.train),
-        start=start,
-        say_images=lambda: say_found(images),
-        say_plan=lambda run, module, cost: say_finetuning(run, recipe, module, images, cost),
-    )
-
-
 def _kind(command_line: Peek) -> str | None:
     """The format of DATA, if flags say it."""
     flags = command_line.flags
@@ -279,12 +247,6 @@ def _source(
     """The source of DATA; multi-band images get the channels that the encoder was pretrained on."""
     like = weights.run.band_reading if weights and weights.run else None
     return labelled_source(data, kind, labels_file, like)
-
-
-def _statistics(weights: Found | None, source: ImageSource) -> ChannelStatistics:
-    """Those of the encoder, if the images have the same channels; else measured."""
-    own = statistics_for(weights.weights.spec, source) if weights else None
-    return own or measure(source)
 
 
 COMMAND = Command(

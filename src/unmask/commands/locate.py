@@ -15,6 +15,7 @@ from unmask.console.hardware import Threads, use_threads
 from unmask.console.on_map import (
     Known,
     as_json,
+    elsewhere,
     is_fix,
     near_gps,
     parse_near,
@@ -167,19 +168,15 @@ def main(arguments: list[str]) -> int:
         tiles = map_of(opened)
         if isinstance(tiles, MapTiles):
             opened = with_look(opened, tiles)
-        said: set[Any] = set()
-        asked: list[Asked] = []
-        for name in args.images:
-            image = opened.model.read(name)
-            query = _query(args, name, Size(*image.shape[-2:]), near)
-            calibration = _calibration(opened, tiles, query)
-            if not args.json:
-                _say_once(said, opened, query, calibration, tiles)
-            asked.append(Asked(query, field_for(opened, image, query.beliefs), calibration))
+        asked, refused = _compared(args, opened, tiles, near)
         answers = [_judged(opened, one, one.field, args.k) for one in asked]
-        if args.sequence is not None:
+        if args.sequence is not None and asked:
             answers = _on_track(opened, asked, answers, args.sequence, args.k)
-    results = [as_json(query.name, located, fix, args.k) for query, located, fix in answers]
+    found = iter(answers)
+    results = [
+        refused[number] if number in refused else as_json(name, *next(found)[1:], args.k)
+        for number, name in enumerate(args.images)
+    ]
     if args.json:
         print(json.dumps({"places": args.places, "queries": results}, indent=1))
     else:
@@ -188,17 +185,44 @@ def main(arguments: list[str]) -> int:
     if args.geojson:
         with writing(Path(args.geojson)):
             write_text(Path(args.geojson), json.dumps(places_as_features(results), indent=1) + "\n")
-    if picture is not None:
+    if picture is not None and answers:
         _draw(opened, tiles, answers, args.k, picture, args.json)
     return 0
+
+
+def _compared(
+    args: Arguments, opened: OpenedPlaces, tiles: MapTiles | str, near: Near | None
+) -> tuple[list[Asked], dict[int, dict[str, Any]]]:
+    """The pictures compared with the map, and the answers, by number, for those whose own GPS position leaves no tile."""
+    priors = [near] * len(args.images)
+    if args.prior_from_exif is not None:
+        priors = near_gps([Path(name) for name in args.images], args.prior_from_exif)
+    said: set[Any] = set()
+    asked: list[Asked] = []
+    refused: dict[int, dict[str, Any]] = {}
+    for number, (name, prior) in enumerate(zip(args.images, priors, strict=True)):
+        image = opened.model.read(name)
+        query = _query(args, name, Size(*image.shape[-2:]), prior)
+        if near is None and prior is not None and not _leaves_tiles(opened, query, prior):
+            refused[number] = elsewhere(name, prior)
+            continue
+        calibration = _calibration(opened, tiles, query)
+        if not args.json:
+            _say_once(said, opened, query, calibration, tiles)
+        asked.append(Asked(query, field_for(opened, image, query.beliefs), calibration))
+    return asked, refused
 
 
 def _query(args: Arguments, name: str, size: Size, near: Near | None) -> Query:
     known = Known(args.ground_size, args.height, args.fov)
     width, source = width_of(Path(name), size, known)
-    if args.prior_from_exif is not None:
-        near = near_gps(Path(name), args.prior_from_exif)
     return Query(name, size, Beliefs(width, args.heading, args.turns), source, near)
+
+
+def _leaves_tiles(opened: OpenedPlaces, query: Query, near: Near) -> bool:
+    """Whether there are tiles where a picture was taken at most."""
+    grid = grid_for(opened, query.size, query.beliefs)
+    return bool(cells_near(opened, grid, near).any())
 
 
 def _calibration(opened: OpenedPlaces, tiles: MapTiles | str, query: Query) -> Calibration | None:
@@ -266,7 +290,8 @@ def _on_track(
 def _say(result: dict[str, Any]) -> None:
     """Print the places of a picture, a line each."""
     verdict = {True: "fix", False: "no fix", None: "no verdict"}[result["fix"]]
-    console.result(f"{result['image']}: {verdict}, margin {result['margin']:.3f}")
+    reason = result.get("reason") or f"margin {result['margin']:.3f}"
+    console.result(f"{result['image']}: {verdict}, {reason}")
     for place in result["places"]:
         console.result(f"  {place['score']:.3f}  {place['latitude']:.6f}, {place['longitude']:.6f}")
 

@@ -1,6 +1,7 @@
 """What users say of the pictures to locate, and how answers are told."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,21 +48,25 @@ def parse_near(text: str | None) -> Near | None:
     return Near(latitude, longitude, radius)
 
 
-def near_gps(path: Path, radius: float) -> Near:
-    """The circle around the position in a picture's EXIF; only for `--prior-from-exif`.
+def near_gps(paths: Sequence[Path], radius: float) -> list[Near | None]:
+    """The circles around the positions in the EXIF of pictures, None for those that state none; only for `--prior-from-exif`.
 
     Raises:
-        SettingsError: if the picture states none.
+        SettingsError: if none of them states one.
     """
-    position = gps_position(path)
-    if position is None:
+    positions = [gps_position(path) for path in paths]
+    if not any(positions):
         raise SettingsError(
-            f"{path} states no GPS position in EXIF; leave out --prior-from-exif, or give --near LATITUDE,LONGITUDE,RADIUS"
+            f"{paths[0]}{' and the others state' if len(paths) > 1 else ' states'} no GPS position in EXIF; leave out "
+            "--prior-from-exif, or give --near LATITUDE,LONGITUDE,RADIUS"
         )
-    notes.note(
-        f"{path.name} is looked for within {radius:g} m of {position[0]:.6f}, {position[1]:.6f}, its GPS position in EXIF"
-    )
-    return Near(*position, radius)
+    for path, position in zip(paths, positions, strict=True):
+        if position is None:
+            where = "on the whole map, because it states no GPS position in EXIF"
+        else:
+            where = f"within {radius:g} m of {position[0]:.6f}, {position[1]:.6f}, its GPS position in EXIF"
+        notes.note(f"{path.name} is looked for {where}")
+    return [None if position is None else Near(*position, radius) for position in positions]
 
 
 def width_of(path: Path, size: Size, known: Known) -> tuple[float | None, str]:
@@ -147,6 +152,12 @@ def say_calibration(
 def is_fix(located: Located, calibration: Calibration | None) -> bool | None:
     """Whether the margin is high enough; None if nothing was calibrated."""
     return None if calibration is None else located.margin >= calibration.threshold
+
+
+def elsewhere(name: str, near: Near) -> dict[str, Any]:
+    """The answer for a picture whose own GPS position leaves no tile of the map, as JSON."""
+    reason = f"no tile lies within {near.radius:g} m of its GPS position, {near.latitude:.6f}, {near.longitude:.6f}"
+    return {"image": name, "fix": False, "reason": reason, "places": []}
 
 
 def as_json(name: str, located: Located, fix: bool | None, wanted: int) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +19,11 @@ from unmask.channels import ChannelStatistics
 from unmask.console.arguments import Peek, peek
 from unmask.console.command_line import absolute, from_anywhere
 from unmask.console.finetuning import say_finetuning, say_found
-from unmask.console.hardware import RunFlags
+from unmask.console.finetuning_request import finetuning_request
 from unmask.console.new_folder import folder_names
 from unmask.console.output import console, duration
 from unmask.console.screen import Screen
+from unmask.console.series_asked import FILE, Asked, Wanted, members_of
 from unmask.console.series_table import (
     Figures,
     Member,
@@ -33,11 +33,9 @@ from unmask.console.series_table import (
     write_scores,
 )
 from unmask.console.train import Ready, begin, in_turn, resume
-from unmask.console.training_command import Command, Common, Request
+from unmask.console.training_command import Command, Common
 from unmask.console.typed import as_typed
 from unmask.contracts import ImageSource
-from unmask.data import AnySource
-from unmask.data.draws import check_amount
 from unmask.data.few_labels import FewLabels, classes_of, few
 from unmask.data.labelled import Labelled, Subset
 from unmask.data.picture_facts import evenly
@@ -52,114 +50,61 @@ from unmask.runs.folder import RunFolder, check_empty
 from unmask.runs.job import Images, Outcome
 from unmask.runs.plan import seconds_of_step
 from unmask.runs.run import Run
-from unmask.runs.weights import Found
 from unmask.training.distributed import check_batch, here
 from unmask.training.schedules import steps_of
 from unmask.training.step_cost import Cost
 from unmask.traits import Grouping
 
-_SEEDS = 3
 _TIMED = 4  # test images
-_FILE = "series.json"
 _SCORES = "scores.csv"
-
-
-class Asked(NamedTuple):
-    """What a command line asks for, with the images opened."""
-
-    data: AnySource
-    labelled: Labelled
-    recipe_name: str
-    recipe: Transfer
-    """For all training images."""
-    weights: Found | None
-    out: str | None
-    seed: int
-    running: RunFlags
-
-
-@runtime_checkable
-class RequestFor(Protocol):
-    """Makes the request for one run of a series."""
-
-    def __call__(
-        self,
-        common: Common,
-        recipe: Transfer,
-        weights: Found | None,
-        statistics: ChannelStatistics | None = None,
-        labels: FewLabels | None = None,
-    ) -> Request:
-        """The request; statistics are measured if they are None."""
-        ...
-
-
-def is_series(line: Peek) -> bool:
-    """Whether a command line asks for a new series."""
-    is_new = not line.help and "resume" not in line.flags
-    return is_new and bool({"labels", "seeds"} & line.flags.keys())
-
-
-def again(arguments: list[str], line: Peek) -> list[str] | None:
-    """The command line of the series that `--resume` names, with the further flags of this one; None if it names none."""
-    root = line.flags.get("resume", "")
-    saved = read_object(Path(root) / _FILE).get("arguments") if root else None
-    if line.help or not isinstance(saved, list):
-        return None
-    at = next(place for place, word in enumerate(arguments) if word.startswith("--resume"))
-    more = arguments[:at] + arguments[at + (1 if "=" in arguments[at] else 2) :]
-    return [*map(str, saved), *more, "--out", root]
-
-
-def members_of(line: Peek) -> list[Member]:
-    """The runs of a series, in their order: all of a seed before the next one.
-
-    Raises:
-        SettingsError: if an amount of labels is not valid.
-    """
-    amounts = [word.strip() for word in line.flags.get("labels", "all").split(",")]
-    for amount in amounts:
-        check_amount(amount)
-    if len(set(amounts)) < len(amounts):
-        raise SettingsError(f"--labels has an amount twice: {','.join(amounts)}; remove one")
-    seeds = int(line.flags.get("seeds", _SEEDS))
-    arms = (SCRATCH,) if line.words[:1] == ["scratch"] else (PRETRAINED, SCRATCH)
-    every = range(line.seed, line.seed + seeds)
-    return [Member(amount, seed, arm) for seed in every for amount in amounts for arm in arms]
 
 
 def carry_out(
     command: Command,
     arguments: list[str],
     ask: Callable[[list[str], Peek], Asked],
-    request_for: RequestFor,
 ) -> int:
-    """Make all runs of a series that are not finished, one after another; returns the exit status."""
-    series = _Series(command, arguments, ask, request_for)
-    for status, _ in in_turn(series.command, series.prepares()):
-        if status:
-            console.result(f"the whole series goes on with:\n{typed(command.name, *arguments)}")
-            return status
-    series.say_scores()
-    return 0
+    """Make all runs of the series of a command line that are not finished, one after another; returns the exit status."""
+    line = peek(arguments)
+    labels, seeds = line.flags.get("labels"), line.flags.get("seeds")
+    members = partial(
+        members_of,
+        None if labels is None else [word.strip() for word in labels.split(",")],
+        None if seeds is None else int(seeds),
+        line.seed,
+        line.words[:1] == ["scratch"],
+    )
+    series = _Series(command, Wanted(members, partial(ask, arguments, line), line.seed, arguments))
+    status = series.carried_out()
+    if status:
+        console.result(f"the whole series goes on with:\n{typed(command.name, *arguments)}")
+    return status
+
+
+def series_folder(command: Command, wanted: Wanted) -> Path:
+    """Make all runs of a series that are not finished; returns its folder, without scores if a signal stopped it."""
+    series = _Series(command, wanted)
+    series.carried_out()
+    return series.root
 
 
 class _Series:
     """A series in the making; only the first process opens images and prints."""
 
-    def __init__(
-        self,
-        command: Command,
-        arguments: list[str],
-        ask: Callable[[list[str], Peek], Asked],
-        request_for: RequestFor,
-    ) -> None:
+    def __init__(self, command: Command, wanted: Wanted) -> None:
         self.command = replace(command, say_done=self._say_done)
-        self.arguments, self.line = arguments, peek(arguments)
-        self._ask, self._request_for = ask, request_for
+        self.wanted = wanted
         self.scores: dict[Member, Figures] = {}
         self.made = 0
         self.started = 0.0  # of the first run that is planned
+
+    def carried_out(self) -> int:
+        """Make the runs one after another, and print the scores; the exit status of the one that was stopped, or 0."""
+        for status, _ in in_turn(self.command, self.prepares()):
+            if status:
+                return status
+        self.say_scores()
+        return 0
 
     def prepares(self) -> Iterator[Callable[[], Ready | None]]:
         """What prepares each of the runs, in turn."""
@@ -169,12 +114,12 @@ class _Series:
     @cached_property
     def members(self) -> list[Member]:
         """The runs."""
-        return members_of(self.line)
+        return self.wanted.members()
 
     @cached_property
     def asked(self) -> Asked:
-        """What the command line asks for."""
-        return self._ask(self.arguments, self.line)
+        """What is asked for."""
+        return self.wanted.ask()
 
     @cached_property
     def root(self) -> Path:
@@ -198,7 +143,7 @@ class _Series:
             "data": as_typed(asked.data),
             "recipe": recipe,
         }
-        saved = read_object(root / _FILE)
+        saved = read_object(root / FILE)
         if saved and any(saved.get(key) != value for key, value in mark.items()):
             raise RunError(
                 f"{root} holds a series of other runs ({saved.get('recipe')}, {saved.get('encoder')}, on "
@@ -208,8 +153,9 @@ class _Series:
             check_empty(root)
         self._check()
         root.mkdir(parents=True, exist_ok=True)
-        content = {**mark, "arguments": from_anywhere(self.arguments)}
-        write_text(root / _FILE, json.dumps(content, indent=1) + "\n")
+        words = self.wanted.arguments
+        content = {**mark, "arguments": None if words is None else from_anywhere(words)}
+        write_text(root / FILE, json.dumps(content, indent=1) + "\n")
         self._say_runs(root)
         return root
 
@@ -224,13 +170,13 @@ class _Series:
         asked = self.asked
         images = images_for(asked.recipe, asked.labelled, asked.seed)
         common = Common(asked.recipe_name, asked.data, images, asked.out, asked.seed, asked.running)
-        return self._request_for(common, asked.recipe, asked.weights).statistics()
+        return finetuning_request(common, asked.recipe, asked.weights).statistics()
 
     @cached_property
     def images(self) -> dict[str, int]:
         """Number of training images of each amount of labels."""
         amounts = dict.fromkeys(member.amount for member in self.members)
-        return {amount: len(self._labelled(amount, self.line.seed).train) for amount in amounts}
+        return {amount: len(self._labelled(amount, self.wanted.seed).train) for amount in amounts}
 
     def _labelled(self, amount: str, seed: int) -> Labelled:
         labelled = self.asked.labelled
@@ -253,7 +199,7 @@ class _Series:
     def _check(self) -> None:
         """Refuse what would stop one of the runs."""
         for amount, images in self.images.items():
-            recipe = self._recipe(Member(amount, self.line.seed, SCRATCH))
+            recipe = self._recipe(Member(amount, self.wanted.seed, SCRATCH))
             check_batch(recipe.batch_size, paired=recipe.pairs)
             task = recipe.task
             if isinstance(task, Grouping) and recipe.batch_size < task.least_images:
@@ -300,10 +246,11 @@ class _Series:
         common = Common(
             asked.recipe_name, asked.data, images, folder.root, member.seed, asked.running
         )
-        request = self._request_for(common, recipe, weights, self.statistics, labels)
+        request = finetuning_request(common, recipe, weights, self.statistics, labels)
         say_plan = partial(self._say_plan, recipe, images)
         request = request._replace(say_images=lambda: None, say_plan=say_plan)
-        words = typed(self.command.name, *self.arguments)
+        arguments = self.wanted.arguments
+        words = "" if arguments is None else typed(self.command.name, *arguments)
         with _unsaid(console) if self.started else nullcontext():  # the same for every run
             return begin(self.command, request, words)
 
@@ -334,9 +281,10 @@ class _Series:
             step_seconds[amount] = seconds_of_step(replace(run, job=job), images.train, cost)
         scoring = _scoring_seconds(run, module, self.asked.labelled.test)
         seconds = sum(run.steps * step_seconds[one.amount] + scoring for one in left)
+        same = "call" if self.wanted.arguments is None else "command"
         console.print(
             f"series    {number_of(len(left), 'run')} left to begin, about {duration(seconds)} in all; Ctrl-C stops, and the "
-            "same command goes on"
+            f"same {same} goes on"
         )
 
     def _say_done(

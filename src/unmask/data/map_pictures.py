@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from numpy.typing import NDArray
 
 from unmask.contracts import Size
@@ -46,6 +46,19 @@ class _Placed(NamedTuple):
         sides = np.array([self.width, self.width * self.size.height / self.size.width]) / 2
         cos, sin = abs(math.cos(self.turn)), abs(math.sin(self.turn))
         return np.array([[cos, sin], [sin, cos]]) @ sides / self.stretch
+
+
+class _Part(NamedTuple):
+    """Where a picture lies in a window."""
+
+    place: tuple[slice, slice]
+    is_front: Bool[NDArray[np.bool_], "h w"]
+    """Pixels of the window at which it is in front of what was painted before."""
+    x: Int[NDArray[np.int64], "h w"]
+    """Columns of the picture."""
+    y: Int[NDArray[np.int64], "h w"]
+    away: Float[NDArray[np.float64], "h w"]
+    """Metres from its middle."""
 
 
 def centres_file(folder: Path) -> Path | None:
@@ -153,42 +166,53 @@ class PlacedRaster:
         self._recent: Recent = Recent()
 
     def read(self, window: Window) -> Pixels:
-        """See `Raster`."""
-        values = np.zeros((self.channels, window.height, window.width), np.uint8)
-        nearest = np.full((window.height, window.width), np.inf)
-        right, bottom = window.left + window.width, window.top + window.height
-        boxes = self._boxes
-        meets = (boxes[:, 0] < right) & (boxes[:, 2] > window.left)
-        meets &= (boxes[:, 1] < bottom) & (boxes[:, 3] > window.top)
+        """See `Raster`; pictures that others hide in the window are not decoded."""
+        shape = (window.height, window.width)
+        values = np.zeros((self.channels, *shape), np.uint8)
+        nearest, owner = np.full(shape, np.inf), np.full(shape, len(self._pictures))
         broken = ""
-        for number in np.flatnonzero(meets).tolist():
-            one = self._pictures[number]
+        for number in self._meeting(window):
+            part = self._frontmost(number, window, nearest, owner)
+            if not part.is_front.any():
+                continue
+            path = self._pictures[number].path
             try:
-                picture = self._recent.get(
-                    number, lambda path=one.path: _decoded(path, self._no_data)
-                )
+                picture = self._recent.get(number, lambda path=path: _decoded(path, self._no_data))
             except DataError as error:
                 broken = broken or str(error)
                 continue
             assert picture is not None
-            self._paint(one, boxes[number], picture, window, values, nearest)
+            shown = part.is_front
+            shown[shown] = picture[3, part.y[shown], part.x[shown]] > 0
+            values[:, *part.place][:, shown] = picture[:3, part.y[shown], part.x[shown]]
+            nearest[part.place][shown], owner[part.place][shown] = part.away[shown], number
         return Pixels(values, np.isinf(nearest), broken)
 
-    def _paint(
+    def _meeting(self, window: Window) -> list[int]:
+        """The pictures that meet a window, those first whose middle is nearest to that of the window: they hide others."""
+        right, bottom = window.left + window.width, window.top + window.height
+        boxes = self._boxes
+        meets = (boxes[:, 0] < right) & (boxes[:, 2] > window.left)
+        meets &= (boxes[:, 1] < bottom) & (boxes[:, 3] > window.top)
+        numbers = np.flatnonzero(meets)
+        middles = (boxes[numbers, :2] + boxes[numbers, 2:]) / 2
+        away = middles - [(window.left + right) / 2, (window.top + bottom) / 2]
+        return numbers[np.hypot(*away.T).argsort(kind="stable")].tolist()
+
+    def _frontmost(
         self,
-        one: _Placed,
-        box: Float[NDArray[np.float64], "4"],
-        picture: Shaped[NDArray[np.uint8], "4 h w"],
+        number: int,
         window: Window,
-        values: Shaped[NDArray[np.uint8], "c y x"],
         nearest: Float[NDArray[np.float64], "y x"],
-    ) -> None:
-        """Take over the pixels of a window in a picture's box whose nearest middle so far is this picture's."""
+        owner: Int[NDArray[np.int64], "y x"],
+    ) -> _Part:
+        """Where a picture lies in a window, and where no nearer middle was painted; of equally near ones the first of the file counts."""
+        one, box = self._pictures[number], self._boxes[number]
         first, last = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
         left, top = np.maximum(first - [window.left, window.top], 0).tolist()
         right, bottom = (last - [window.left, window.top]).tolist()
-        values, nearest = values[:, top:bottom, left:right], nearest[top:bottom, left:right]
-        rows, columns = np.indices(nearest.shape) + 0.5
+        place = (slice(top, bottom), slice(left, right))
+        rows, columns = np.indices(nearest[place].shape) + 0.5
         east = ((columns + left + window.left) * self._step - one.middle[0]) * one.stretch[0]
         south = ((rows + top + window.top) * self._step + one.middle[1]) * one.stretch[1]
         cos, sin = math.cos(one.turn), math.sin(one.turn)
@@ -197,10 +221,8 @@ class PlacedRaster:
         y = np.floor((south * cos - east * sin) * scale + one.size.height / 2).astype(int)
         inside = (x >= 0) & (y >= 0) & (x < one.size.width) & (y < one.size.height)
         away = np.hypot(east, south)
-        inside &= away < nearest
-        inside[inside] = picture[3, y[inside], x[inside]] > 0
-        values[:, inside] = picture[:3, y[inside], x[inside]]
-        nearest[inside] = away[inside]
+        before = (away == nearest[place]) & (number < owner[place])
+        return _Part(place, inside & ((away < nearest[place]) | before), x, y, away)
 
     def hole_cells(self, cell: int) -> Bool[NDArray[np.bool_], "rows columns"]:
         """See `Raster`; looked for once, and kept until the files change."""

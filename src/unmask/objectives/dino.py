@@ -84,7 +84,7 @@ class DINO:
         within(self, "[0, 1]", "center_momentum", "teacher_momentum")
         within(self, "[0, 1)", "drop_path", usual="DINO uses 0.1")
 
-    def check_views(self, sizes: tuple[Size, ...]) -> None:
+    def check_views(self, views: object, sizes: tuple[Size, ...]) -> None:
         """Refuse views that do not start with two large ones of the same size."""
         if len(sizes) < _LARGE or len(set(sizes[:_LARGE])) > 1:
             raise SettingsError(

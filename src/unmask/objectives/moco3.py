@@ -54,7 +54,7 @@ class MoCo3:
         within(self, "(0, inf)", "temperature", usual="MoCo v3 uses 0.2")
         within(self, "[0, 1]", "momentum", usual="MoCo v3 uses 0.99")
 
-    def check_views(self, sizes: tuple[Size, ...]) -> None:
+    def check_views(self, views: object, sizes: tuple[Size, ...]) -> None:
         """Refuse everything but two views of the same size."""
         if len(sizes) != _VIEWS or len(set(sizes)) > 1:
             raise SettingsError(

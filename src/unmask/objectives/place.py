@@ -20,9 +20,9 @@ from unmask.encoders.vit import VisionTransformer
 from unmask.errors import SettingsError
 from unmask.geo.overlap import overlapping, shared
 from unmask.spec import within
+from unmask.traits import Outlined
 
 _VIEWS = 2
-_APART = 4.0  # sides of an image from one to the next, where nothing is said of what looks show
 _LEAST_WEIGHT = 1e-6  # of all pairs together
 
 
@@ -53,8 +53,12 @@ class Place:
         within(self, "(0, inf)", "temperature")
         within(self, "[0, inf)", "memory", "hardest")
 
-    def check_views(self, sizes: tuple[Size, ...]) -> None:
-        """Refuse everything but two views of the same size."""
+    def check_views(self, views: object, sizes: tuple[Size, ...]) -> None:
+        """Refuse everything but two views of the same size that say what they show."""
+        if not isinstance(views, Outlined):
+            raise SettingsError(
+                "places are learned from views that say what ground they show, and these do not; use views:two-looks"
+            )
         if len(sizes) != _VIEWS or len(set(sizes)) > 1:
             raise SettingsError(
                 "places are learned from two looks of each tile of the same size, and these views are "
@@ -143,7 +147,8 @@ class PlaceContrast(nn.Module):
 
     def _compared(self, tokens: Float[Tensor, "views_b d"], batch: Batch) -> Loss:
         vectors = F.normalize(self.center(tokens), dim=1)
-        corners = _corners(batch).transpose(0, 1).flatten(0, 1)  # [views x b 4 2], as the vectors
+        assert batch.footprints is not None  # `Place.check_views`
+        corners = batch.footprints.transpose(0, 1).flatten(0, 1)  # [views x b 4 2], as the vectors
         own = [
             Looks(*parts)
             for parts in zip(vectors.chunk(_VIEWS), corners.chunk(_VIEWS), strict=True)
@@ -200,13 +205,3 @@ def _excluded(looks: Looks, others: Looks, places: Int[Tensor, " b"]) -> Bool[Te
     excluded = overlapping(looks.corners, others.corners)
     excluded[torch.arange(len(places), device=places.device), places] = False
     return excluded
-
-
-def _corners(batch: Batch) -> Float[Tensor, "b v 4 2"]:
-    """What the views show; without a word on it, each image lies apart from all others, and both views show all of it."""
-    if batch.footprints is not None:
-        return batch.footprints
-    device = batch.index.device
-    square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]], device=device)
-    left = torch.stack([_APART * batch.index.float(), torch.zeros(len(batch.index), device=device)])
-    return (square + left.T[:, None])[:, None].expand(-1, _VIEWS, -1, -1)

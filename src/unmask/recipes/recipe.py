@@ -66,7 +66,7 @@ class Recipe:
             for view in views:
                 patch_grid(view, self.encoder.patch_size)
             if isinstance(self.objective, Comparing):
-                self.objective.check_views(views)
+                self.objective.check_views(self.views, views)
             elif len(views) > 1:
                 raise SettingsError(
                     f"this objective uses one view of each image, and these views are {len(views)}; use "

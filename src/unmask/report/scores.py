@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unmask.errors import RunError, typed
-from unmask.files import read_object
+from unmask.files import read_object, told_apart
 from unmask.measures import Measure, ScoreTable, cell_words
 from unmask.runs.folder import RunFolder
 from unmask.runs.results import read_results
@@ -93,6 +93,10 @@ def evaluations(folder: RunFolder) -> list[Table]:
         scores = values.get("scores")
         if isinstance(scores, list) and all(isinstance(score, dict) for score in scores):
             tables.append(_evaluation(folder, path, values, scores))
+        several = values.get("encoders")
+        for one in several if isinstance(several, list) else [values]:
+            if isinstance(one, dict) and isinstance(one.get("models"), list):
+                tables.append(_corrupted(path, one))
     return tables
 
 
@@ -128,6 +132,32 @@ def _evaluation(
         ],
         rows,
         command or typed("evaluate", folder.root, data, "--protocol", path.stem.split("-")[0]),
+    )
+
+
+def _corrupted(path: Path, values: dict[str, Any]) -> Table:
+    """The accuracies of `unmask evaluate --corrupt`: a row for each corruption, a column for each model."""
+    models = [one for one in values["models"] if isinstance(one, dict)]
+    names = told_apart([Path(str(one.get("model", ""))) for one in models])
+    corrupted = [_object(one.get("corrupted")) for one in models]
+    rows = [
+        [name, *(_percent(_mean(each.get(name))) for each in corrupted)]
+        for name in dict.fromkeys(name for each in corrupted for name in each)
+    ]
+    rows.append(["mean", *(_percent(one.get("mean")) for one in models)])
+    rows.append(["as they are", *(_percent(one.get("clean")) for one in models)])
+    control = values.get("control")
+    if control is not None:
+        # the control's own errors are those that the others are measured by
+        shares = (
+            1.0 if one.get("model") == control else one.get("relative_errors") for one in models
+        )
+        rows.append([f"mCE beside {control}", *(_number(share) for share in shares)])
+    return Table(
+        f"{path.stem}, {values.get('test_images', 0):,} test images of {values.get('data', '')}",
+        [f"{values.get('measure', 'score')}, mean of five severities", *names],
+        rows,
+        str(values.get("command") or ""),
     )
 
 
@@ -193,6 +223,18 @@ def _pairs(values: dict[str, Any]) -> list[tuple[float, str]]:
         for score in (scores if isinstance(scores, list) else [])
         if isinstance(score, dict) and isinstance(score.get("accuracy"), int | float)
     ]
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _mean(values: Any) -> float | None:
+    return sum(values) / len(values) if isinstance(values, list) and values else None
+
+
+def _number(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, int | float) else "-"
 
 
 def _percent(value: Any) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 from unmask.annotations import Annotations, Objects
 from unmask.errors import ResourceError
 from unmask.tasks.boxes import areas
-from unmask.tasks.detection_scores import BoxScore, ClassPrecision, MaskScore, Precision
+from unmask.tasks.detection_scores import ClassPrecision, DetectionScore, Precision
 from unmask.tasks.detections import Detections
 from unmask.tasks.run_lengths import run_lengths
 
@@ -85,7 +85,7 @@ class Precisions:
             whole.pictures += part.pictures
         return whole
 
-    def result(self) -> BoxScore | MaskScore:
+    def result(self) -> DetectionScore:
         """The average precisions of all pictures."""
         pictures = sorted(self.pictures, key=_Picture.key)
         boxes = _precisions(pictures, self.names, "bbox")
@@ -103,11 +103,13 @@ class Precisions:
             )
             for number, name in enumerate(self.names)
         )
-        box, images, objects = _summary(boxes), len(pictures), sum(counts)
-        if masks is None:
-            return BoxScore(box=box, images=images, objects=objects, classes=classes)
-        mask = _summary(masks)
-        return MaskScore(box=box, mask=mask, images=images, objects=objects, classes=classes)
+        return DetectionScore(
+            box=_summary(boxes),
+            mask=None if masks is None else _summary(masks),
+            images=len(pictures),
+            objects=sum(counts),
+            classes=classes,
+        )
 
 
 def _picture(found: Detections, objects: Objects, masks: bool) -> _Picture:

@@ -22,7 +22,7 @@ from unmask.spec import sized, within
 from unmask.tasks.average_precision import Precisions
 from unmask.tasks.boxes import with_area
 from unmask.tasks.canvas import canvas_of, on_canvas, sizes_of
-from unmask.tasks.detection_scores import BoxScore, MaskScore
+from unmask.tasks.detection_scores import DetectionScore
 from unmask.tasks.detections import Detections, best, in_whole
 from unmask.tasks.proposals import RegionProposals, proposal_losses, proposed
 from unmask.tasks.pyramid import SCALES, SimplePyramid
@@ -86,9 +86,9 @@ class Detect:
             )
 
     @property
-    def score_types(self) -> tuple[type[BoxScore], type[MaskScore]]:
+    def score_types(self) -> tuple[type[DetectionScore]]:
         """The classes of its scores: without masks, and with them."""
-        return (BoxScore, MaskScore)
+        return (DetectionScore,)
 
     def check(self, depth: int) -> None:
         """Refuse an encoder with fewer blocks than `global_blocks`."""

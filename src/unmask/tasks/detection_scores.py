@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from unmask.measures import Baseline, Measure, ScoreTable
 
@@ -48,14 +47,14 @@ class ClassPrecision:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoxScore:
-    """The scores of a detector of boxes."""
-
-    measure: ClassVar[str] = "box AP"
-    """Name of the metric in `value`."""
+class DetectionScore:
+    """The scores of a detector of boxes, or of boxes and masks."""
 
     box: Precision
     """Average precisions of boxes, over all classes."""
+
+    mask: Precision | None = None
+    """Average precisions of masks, over all classes; null where masks are not known."""
 
     images: int
     """Number of test images."""
@@ -67,66 +66,27 @@ class BoxScore:
     """The scores of each class."""
 
     chance: float = 0.0
-    """Average precision of random boxes."""
+    """Average precision of what is found at random."""
+
+    @property
+    def measure(self) -> str:
+        """Name of the metric in `value`."""
+        return "box AP" if self.mask is None else "mask AP"
 
     @property
     def value(self) -> float:
         """The metric for comparisons."""
-        return self.box.ap or 0.0
-
-    def measures(self) -> tuple[Measure, ...]:
-        """Average precisions of boxes."""
-        return (*_measures("box", self.box), *_counts(self))
-
-    def line(self) -> str:
-        """The score in one line."""
-        return f"box {_in_words(self.box)}, on {self.images:,} images with {self.objects:,} objects"
-
-    def table(self) -> ScoreTable:
-        """The scores of each class."""
-        return _table(self.classes)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskScore:
-    """The scores of a detector of boxes and masks."""
-
-    measure: ClassVar[str] = "mask AP"
-    """Name of the metric in `value`."""
-
-    box: Precision
-    """Average precisions of boxes, over all classes."""
-
-    mask: Precision
-    """Average precisions of masks, over all classes."""
-
-    images: int
-    """Number of test images."""
-
-    objects: int
-    """Number of their objects, without crowds."""
-
-    classes: tuple[ClassPrecision, ...]
-    """The scores of each class."""
-
-    chance: float = 0.0
-    """Average precision of random masks."""
-
-    @property
-    def value(self) -> float:
-        """The metric for comparisons."""
-        return self.mask.ap or 0.0
+        return (self.mask or self.box).ap or 0.0
 
     def measures(self) -> tuple[Measure, ...]:
         """Average precisions of masks, then of boxes."""
-        return (*_measures("mask", self.mask), *_measures("box", self.box), *_counts(self))
+        masks = () if self.mask is None else _measures("mask", self.mask)
+        return (*masks, *_measures("box", self.box), *_counts(self))
 
     def line(self) -> str:
         """The score in one line."""
-        return (
-            f"mask {_in_words(self.mask)}; box {_in_words(self.box)}, on {self.images:,} images with "
-            f"{self.objects:,} objects"
-        )
+        masks = "" if self.mask is None else f"mask {_in_words(self.mask)}; "
+        return f"{masks}box {_in_words(self.box)}, on {self.images:,} images with {self.objects:,} objects"
 
     def table(self) -> ScoreTable:
         """The scores of each class."""
@@ -154,7 +114,7 @@ def _measures(part: str, precision: Precision) -> tuple[Measure, ...]:
     )
 
 
-def _counts(score: BoxScore | MaskScore) -> tuple[Measure, ...]:
+def _counts(score: DetectionScore) -> tuple[Measure, ...]:
     counts = {"test images": score.images, "test objects": score.objects}
     return tuple(Measure(name, count, "count", None) for name, count in counts.items())
 
