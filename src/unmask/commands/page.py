@@ -12,18 +12,15 @@ from unmask.console.hardware import Threads, use_threads
 from unmask.console.output import console, loaded, notes
 from unmask.errors import DataError, number_of, typed
 from unmask.formats.onnx import StoredWeights, check_packages
+from unmask.page.classes import classes
 from unmask.page.runtime import find_runtime
-from unmask.page.samples import samples_of
+from unmask.page.samples import Sample, samples_of
 from unmask.page.server import address_of, open_server
-from unmask.page.site import (
-    Shown,
-    Written,
-    check_folder,
-    check_runs,
-    graph_of,
-    names_of,
-    write_page,
-)
+from unmask.page.shown import Shown
+from unmask.page.site import Written, check_folder, check_runs, names_of, write_page
+from unmask.page.studio import studio
+from unmask.runs.finetune import Finetune
+from unmask.runs.folder import RunFolder
 from unmask.runs.onnx_export import in_words
 from unmask.spec import within
 
@@ -78,8 +75,9 @@ def main(arguments: list[str]) -> int:
     server = open_server(folder, args.port) if args.serve else None
     try:
         runs = list(dict.fromkeys(args.models))
-        shown = [_shown(run, name, args) for run, name in zip(runs, names_of(runs), strict=True)]
-        files = write_page(shown, folder, runtime, args.dtype, _say)
+        shown = [_shown(run, name) for run, name in zip(runs, names_of(runs), strict=True)]
+        samples = _samples(shown, args)
+        files = write_page(shown, samples, folder, runtime, args.dtype, _say)
         console.result(f"written   {folder}: index.html and what it needs, no request leaves it")
         if server is None:
             console.result(
@@ -102,25 +100,27 @@ def _serve(server: ThreadingHTTPServer) -> None:
         console.result("\nstopped")
 
 
-def _shown(run: str, name: str, args: Arguments) -> Shown:
-    graph = graph_of(run)
-    model = loaded(run, "cpu")
+def _shown(path: str, name: str) -> Shown:
+    """What a page shows of a run, or of weights."""
+    if RunFolder(path).made_by(Finetune.command):
+        return classes(path, name)
+    return studio(path, name, loaded(path, "cpu"))
+
+
+def _samples(shown: list[Shown], args: Arguments) -> list[Sample]:
+    """The pictures that the page offers; says so, because they are copies."""
     try:
-        samples = samples_of(model, args.images, args.samples)
+        samples = samples_of([one.reader for one in shown], args.images, args.samples)
     except DataError as error:
         if args.images is not None:
             raise
         raise DataError(f"{error}; or give other samples with --images, or --samples 0") from None
     if samples:
-        origin = "" if args.images else "of the run's own "
+        origin = "" if args.images else "of the runs' own "
         notes.note(
-            f"{number_of(len(samples), 'image')} {origin}for {name} will be readable by all who get the page"
+            f"{number_of(len(samples), 'image')} {origin}will be readable by all who get the page"
         )
-    size = graph.size
-    # weights that are no run are known by their path, which is not for visitors
-    known = model.about if model.run is not None else name
-    about = f"{known}; {graph.facts['origin']}; {size.height} x {size.width} pixels, patches of {graph.patch_size}"
-    return Shown(name, about, graph, samples)
+    return samples
 
 
 def _say(one: Written) -> None:

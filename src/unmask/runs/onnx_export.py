@@ -214,9 +214,10 @@ def _tuned_graph(source: str | Path, found: Found, facts: dict[str, Any]) -> Gra
     assert isinstance(task, Classify | MultiLabel)
     if classifier.thresholds is not None:
         facts["thresholds"] = list(classifier.thresholds)
-    module = Classifying(tuned.module, several=isinstance(task, MultiLabel))
-    views = to_json(tuned.job.recipe.test_views)
-    return _graph("classifier", module, found, {**facts, "test_views": views}, tuned.statistics)
+    several = isinstance(task, MultiLabel)
+    facts |= {"several_labels": several, "test_views": to_json(tuned.job.recipe.test_views)}
+    module = Classifying(tuned.module, several=several)
+    return _graph("classifier", module, found, facts, tuned.statistics)
 
 
 def _refuse_detector(folder: RunFolder, source: str | Path) -> None:

@@ -1,4 +1,4 @@
-// One run's reconstruction file: load it once, with progress, and rebuild pictures with it.
+// One model's file: load it once, with progress, and run it on pictures.
 
 import * as ort from "./runtime/ort.wasm.min.mjs";
 import { withTrueLevels } from "./levels.js";
@@ -49,14 +49,14 @@ export class Model {
     return image.channels === this.channels;
   }
 
-  // Whether samples of another run have the units and, as far as statistics tell, the bands of this one.
-  readsLike(other) {
-    const same = (name) => this[name].every((value, i) => Math.abs(value - other[name][i]) <= 1e-6 * Math.abs(value));
-    return this.values === "uint8" || (same("mean") && same("std"));
-  }
-
   gridOf(image) {
     return { rows: image.height / this.patch_size, columns: image.width / this.patch_size };
+  }
+
+  // All outputs for one picture, by their names.
+  async run(image, more = {}) {
+    const shape = [1, image.channels, image.height, image.width];
+    return this.session.run({ images: new ort.Tensor("float32", image.values, shape), ...more });
   }
 
   // The picture rebuilt from its visible patches, with levels "neighbors" or "true".
@@ -65,12 +65,7 @@ export class Model {
       const chosen = mask.flatMap((one, i) => (one === hidden ? [BigInt(i)] : []));
       return new ort.Tensor("int64", BigInt64Array.from(chosen), [1, chosen.length]);
     };
-    const shape = [1, image.channels, image.height, image.width];
-    const outputs = await this.session.run({
-      images: new ort.Tensor("float32", image.values, shape),
-      kept_index: index(false),
-      removed_index: index(true),
-    });
+    const outputs = await this.run(image, { kept_index: index(false), removed_index: index(true) });
     let rebuilt = { ...image, values: outputs.rebuilt.data };
     if (levels === "true" && this.normalized_patches) rebuilt = withTrueLevels(outputs.prediction.data, image, this);
     if (this.values === "uint8") {

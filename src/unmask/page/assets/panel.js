@@ -18,8 +18,6 @@ export class Panel {
     const title = this.add("h2", entry.name), facts = this.add("p", entry.about);
     facts.className = "facts";
     title.dataset.run = entry.name;
-    this.origin = this.add("p");
-    this.origin.className = "facts origin";
     const row = this.row = this.add("div");
     row.className = "pictures";
     this.canvases = {};
