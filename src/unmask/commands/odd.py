@@ -123,7 +123,7 @@ def main(arguments: list[str]) -> int:
             found = list(_every_arm(args, look, normal, test, truth))
         else:
             normal = None
-            kept.check(look, encoder)
+            kept.check(look.encoder, encoder)
             found = [_found(PRETRAINED, kept.memory, look, look.vectors(), test, truth)]
     memory, findings = found[0].memory, found[0].findings
     measures = {one.arm: measured(one.findings, one.memory, look.size) for one in found}
@@ -143,7 +143,8 @@ def main(arguments: list[str]) -> int:
     written = write_findings(out, findings, memory, measures, facts)
     with writing(out):
         if normal is not None:
-            odd_file.save(out / odd_file.FILE, memory, look, encoder, normal)
+            looked_at = find_source(test_data, args.data_kind, like=model.bands)
+            odd_file.save(out / odd_file.FILE, memory, look, encoder, normal, looked_at)
             written.append(out / odd_file.FILE)
         if args.maps:
             write_maps(out, findings, test, memory, look)

@@ -19,7 +19,6 @@ from unmask.data.kinds import find_source
 from unmask.data.labelled import with_channels
 from unmask.data.statistics import read_as
 from unmask.errors import DataError, SettingsError, UnmaskError
-from unmask.spec import digest, to_json
 
 View = Callable[[Shaped[Tensor, "c h w"]], Shaped[Tensor, "c new_h new_w"]]
 """From pixels in the units of a model to what it sees."""
@@ -111,7 +110,7 @@ def _sources(readers: Sequence[Reader], images: str | None) -> Iterator[tuple[in
         raise SettingsError(
             f"{names} does not say which images it saw; give some with --images FOLDER, or --samples 0"
         )
-    first = {digest(to_json(_files(data))): (number, data) for number, data in reversed(known)}
+    first = {repr(_files(data)): (number, data) for number, data in reversed(known)}
     for number, data in sorted(first.values(), key=lambda one: one[0]):
         yield number, lambda _, data=data: data
 

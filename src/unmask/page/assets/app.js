@@ -4,6 +4,8 @@ import { classes } from "./classes.js";
 import { isOwnLink, readLink, showLinkOf } from "./link.js";
 import { Looking } from "./looking.js";
 import { threads } from "./model.js";
+import { neighbours } from "./neighbours.js";
+import { odd } from "./odd.js";
 import * as studio from "./studio.js";
 
 const $ = (id) => document.getElementById(id);
@@ -14,8 +16,14 @@ const KINDS = {
     about: "Hide parts of a picture and see what the model rebuilds from the rest.",
     tab: () => studio,
   },
-  classes: { ...classes, tab: (page, panel) => new Looking(page, panel, classes) },
+  classes: looking(classes),
+  neighbours: looking(neighbours),
+  odd: looking(odd),
 };
+
+function looking(what) {
+  return { ...what, tab: (page, panel) => new Looking(page, panel, what) };
+}
 
 let page;
 let shown = "";

@@ -1,6 +1,6 @@
 // The tab of classifiers: the probability of each class, the most likely first.
 
-import { element } from "./looking.js";
+import { element } from "./elements.js";
 
 const MOST = 12; // classes in the table
 

@@ -1,5 +1,6 @@
 // A tab on which models look at one picture: its choice, and a section for each model.
 
+import { element, labelOf, put } from "./elements.js";
 import { opened, sample } from "./files.js";
 import { putLink, writeLink } from "./link.js";
 import { Model } from "./model.js";
@@ -169,22 +170,4 @@ class Section {
     this.numbers.textContent = `${Math.round(took)} ms`;
     this.root.dataset.state = "shown";
   }
-}
-
-export function element(tag, text = "", name = "") {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  if (name) made.className = name;
-  return made;
-}
-
-function labelOf(control, text) {
-  const label = element("label", text);
-  label.htmlFor = control.id;
-  return label;
-}
-
-export function put(canvas, data) {
-  [canvas.width, canvas.height] = [data.width, data.height];
-  canvas.getContext("2d").putImageData(data, 0, 0);
 }

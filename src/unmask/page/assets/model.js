@@ -9,10 +9,20 @@ ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(4, navigator
 
 export const threads = ort.env.wasm.numThreads;
 
-async function fetched(path, bytes, progress) {
+async function answer(path) {
   const response = await fetch(path, { cache: "force-cache" });
   if (!response.ok) throw new Error(`${path} is missing (the server answered ${response.status}); write the page again`);
-  const whole = new Uint8Array(bytes), reader = response.body.getReader();
+  return response;
+}
+
+// A file of the page as a whole.
+export async function fetched(path) {
+  return new Uint8Array(await (await answer(path)).arrayBuffer());
+}
+
+// A large file whose size is known, with the share that is there.
+async function streamed(path, bytes, progress) {
+  const whole = new Uint8Array(bytes), reader = (await answer(path)).body.getReader();
   let filled = 0;
   for (;;) {
     const { done, value } = await reader.read();
@@ -37,7 +47,7 @@ export class Model {
   }
 
   static async load(entry, progress) {
-    const buffer = await fetched(entry.file, entry.bytes, progress);
+    const buffer = await streamed(entry.file, entry.bytes, progress);
     try {
       return new Model(entry, await ort.InferenceSession.create(buffer));
     } catch (error) {

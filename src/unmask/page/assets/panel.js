@@ -1,5 +1,6 @@
 // The row of pictures of one run: masked, rebuilt, pasted, original and error.
 
+import { put } from "./elements.js";
 import { errors, heat, imageData } from "./pixels.js";
 
 const VIEWS = ["masked", "rebuilt", "pasted", "original", "error"];
@@ -70,9 +71,7 @@ export class Panel {
   }
 
   put(view, data) {
-    const canvas = this.canvases[view];
-    [canvas.width, canvas.height] = [data.width, data.height];
-    canvas.getContext("2d").putImageData(data, 0, 0);
+    put(this.canvases[view], data);
   }
 
   // What needs no model: at once, while painting. The rest belongs to another mask and goes.
