@@ -13,16 +13,16 @@ from unmask.console.screen import console
 from unmask.console.typed import as_typed
 from unmask.console.wrong_calls import explained
 from unmask.errors import SettingsError, number_of
-from unmask.formats import FORMATS, Format, Hints, check_free, held_by, write_weights
+from unmask.formats import FORMATS, Format, Hints, held_by, write_weights
 from unmask.formats.card import UNKNOWN_LICENSE, images_in_words, model_card
 from unmask.formats.compare import Check
+from unmask.formats.destination import check_free
 from unmask.formats.hub import push
 from unmask.formats.model import ModelSpec
 from unmask.formats.onnx import StoredWeights, check_packages, runtime_name
 from unmask.formats.onnx_card import onnx_card
 from unmask.formats.timm import Timm
 from unmask.runs.onnx_export import Exported, export_onnx, in_words, plan_onnx
-from unmask.runs.onnx_export import check_free as check_free_for_onnx
 from unmask.runs.proof import PictureCheck, check_picture
 from unmask.runs.run import Run
 from unmask.runs.weights import Found, find_weights
@@ -151,7 +151,7 @@ def _convert(args: Arguments, say: Callable[[str], None]) -> Converted:
             f"--dtype is for --to onnx, and --to {args.to} stores float32; leave it out"
         )
     layout, destination = _layout(args.to, args.pool), Path(args.destination)
-    check_free(destination, layout)
+    check_free(destination, args.to)
     if args.push is not None and destination.suffix == ".pth":
         raise SettingsError(f"--push uploads a folder; name one instead of {destination}")
 
@@ -189,7 +189,7 @@ def _convert_to_onnx(args: Arguments, say: Callable[[str], None]) -> Converted:
             "--pool is timm's, and encoder.onnx gives both, cls and mean; leave it out"
         )
     check_packages("--to onnx")
-    check_free_for_onnx(destination)
+    check_free(destination, "onnx")
     plan = plan_onnx(args.source, Hints(num_heads=args.heads, decoder_heads=args.decoder_heads))
     found = plan.found
     for line in (*_read_lines(found, args.source), *(f"{_NOTE}{note}" for note in plan.notes)):

@@ -1,15 +1,14 @@
 """Export a run or weights as ONNX files: the encoder, and what else it holds that runs elsewhere."""
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unmask.channels import ChannelStatistics
 from unmask.encoders.vit import VisionTransformer
-from unmask.errors import ResourceError, RunError, SettingsError
+from unmask.errors import SettingsError
 from unmask.formats import Hints
+from unmask.formats.destination import check_free, put, writing_beside
 from unmask.formats.onnx import (
     StoredWeights,
     open_onnx,
@@ -126,39 +125,17 @@ def export_onnx(
         RunError: if the destination holds files.
         ResourceError: if it cannot be written.
     """
-    check_free(destination)
+    check_free(destination, "onnx")
     exported: list[Exported] = []
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        writing = Path(
-            tempfile.mkdtemp(prefix=f".writing-{destination.name}-", dir=destination.parent)
-        )
-    except OSError as error:
-        raise _unwritable(destination, error) from None
-    try:
+    with writing_beside(destination) as writing:
         for graph in plan.graphs:
             path = writing / f"{graph.name}{_ENDING}"
             write_onnx(graph, path, stored)
             exported.append(_compared(graph, path, destination, stored))
             done(exported[-1])
         (writing / "README.md").write_text(card, encoding="utf-8")
-        writing.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-        writing.rename(destination)
-    except OSError as error:
-        raise _unwritable(destination, error) from None
-    finally:
-        shutil.rmtree(writing, ignore_errors=True)
+        put(writing, destination)
     return exported
-
-
-def check_free(destination: Path) -> None:
-    """Raises RunError if the destination exists and is not an empty folder."""
-    if destination.suffix == _ENDING:
-        raise SettingsError(
-            f"--to onnx writes a folder of files; give one, such as {destination.with_suffix('')}"
-        )
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise RunError(f"{destination} exists and is not empty; give another folder")
 
 
 def in_words(difference: float, largest: float) -> str:
@@ -239,9 +216,3 @@ def _no_pictures(found: Found, objective: Any) -> str:
     elif found.run is not None:
         why = "its pretraining method rebuilds no pixels"
     return f"only the encoder is exported, because {why}"
-
-
-def _unwritable(destination: Path, error: OSError) -> ResourceError:
-    return ResourceError(
-        f"{destination} cannot be written ({error.strerror or error}); make room on that disk or give another folder"
-    )
