@@ -9,6 +9,7 @@ from typing import Annotated, NamedTuple
 
 import tyro
 
+from unmask.asked import place_of
 from unmask.console.arguments import parse
 from unmask.console.bars import progress_on
 from unmask.console.hardware import Threads, use_threads
@@ -109,7 +110,7 @@ def main(arguments: list[str]) -> int:
         check_folder(out, odd_file.SCORES)
 
     with progress_on(notes):
-        encoder = str(Path(args.encoder).absolute()) if kept is None else kept.encoder
+        encoder = place_of(args.encoder) if kept is None else kept.encoder
         model = loaded(args.encoder if kept is None else encoder, args.device)
         look = _look(args, model, kept)
         test = _opened(test_data, args.data_kind, model, last=True)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from unmask.asked import hub_name
 from unmask.console.arguments import parse
 from unmask.console.bars import progress_on
 from unmask.console.hardware import Threads, use_threads
@@ -146,7 +147,7 @@ def _neighbours(folder: Path, name: str, args: Arguments) -> Shown:
 
 def _encoder(memory: str, path: str) -> Model:
     """The encoder of a memory; says how to give another place if it is not there."""
-    if not Path(path).exists():
+    if hub_name(path) is None and not Path(path).exists():
         raise RunError(f"the encoder of {memory} is not at {path}; say where it is with --encoder")
     return loaded(path, "cpu")
 

@@ -359,7 +359,18 @@ EVERYDAY = {
             "unmask convert mae_pretrain_vit_base.pth weights --to unmask --push USER/NAME",
             "unmask convert runs/NAME files --to onnx --dtype float16",
         ),
-        ("to", "pool", "heads", "decoder-heads", "dtype", "license", "push", "threads"),
+        (
+            "to",
+            "pool",
+            "heads",
+            "decoder-heads",
+            "dtype",
+            "license",
+            "images",
+            "page",
+            "push",
+            "threads",
+        ),
     ),
     "page": Page(
         "Write a web page that shows, all in the browser: what a run rebuilds of a picture of which one paints what is hidden, the "

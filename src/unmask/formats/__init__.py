@@ -1,5 +1,6 @@
 """Weight formats of this and other libraries, one per file, behind `read_named` and `write_weights`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -52,6 +53,7 @@ FORMATS: dict[str, Format] = {
 """All formats by their public names."""
 
 _NO_HINTS = Hints()
+_NOTHING: Mapping[str, bytes] = {}
 
 
 def read_named(path: Path | str, hints: Hints = _NO_HINTS) -> tuple[str, Weights]:
@@ -75,8 +77,14 @@ def read_named(path: Path | str, hints: Hints = _NO_HINTS) -> tuple[str, Weights
     )
 
 
-def write_weights(weights: Weights, destination: Path, layout: Format, card: str) -> Path:
-    """Write weights and their card into a new folder; returns the file with the tensors.
+def write_weights(
+    weights: Weights,
+    destination: Path,
+    layout: Format,
+    card: str,
+    beside: Mapping[str, bytes] = _NOTHING,
+) -> Path:
+    """Write weights, their card and files beside it into a new folder; returns the file with the tensors.
 
     For the format with single files, the destination can be a file `NAME.pth`; its card is then `NAME.md`. Everything is
     written under a temporary name and then renamed.
@@ -93,6 +101,8 @@ def write_weights(weights: Weights, destination: Path, layout: Format, card: str
         if destination.suffix == ".pth":
             (writing / CARD).rename(destination.with_suffix(".md"))
             return file.rename(destination)
+        for name, content in beside.items():
+            (writing / name).write_bytes(content)
         put(writing, destination)
     return destination / file.name
 

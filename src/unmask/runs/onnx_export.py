@@ -1,6 +1,6 @@
 """Export a run or weights as ONNX files: the encoder, and what else it holds that runs elsewhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ TOLERANCE: dict[StoredWeights, float] = {"float32": 1e-4, "float16": 5e-3}
 """The largest difference that is rounding, relative to the largest value (at least 1)."""
 
 _ENDING = ".onnx"
+_NOTHING: Mapping[str, bytes] = {}
 _LARGE = 100  # features and pixels from 0 to 1 stay below
 
 
@@ -111,6 +112,7 @@ def export_onnx(
     stored: StoredWeights,
     card: str,
     done: Callable[[Exported], None] = lambda _: None,
+    beside: Mapping[str, bytes] = _NOTHING,
 ) -> list[Exported]:
     """Write the files of a plan and the card into a new folder, and compare each with onnxruntime.
 
@@ -120,6 +122,7 @@ def export_onnx(
         stored: type of the weights in the files.
         card: text of README.md.
         done: is called after each file.
+        beside: other files for the folder, by their names.
 
     Raises:
         RunError: if the destination holds files.
@@ -134,6 +137,8 @@ def export_onnx(
             exported.append(_compared(graph, path, destination, stored))
             done(exported[-1])
         (writing / "README.md").write_text(card, encoding="utf-8")
+        for name, content in beside.items():
+            (writing / name).write_bytes(content)
         put(writing, destination)
     return exported
 
