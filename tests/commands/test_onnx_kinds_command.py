@@ -1,0 +1,150 @@
+"""`unmask convert --to onnx` for the other kinds of models, and nothing of this machine in what is published."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from commands.said import Unmask
+from formats.models import weights_of, written
+from runs import tiny, tiny_transfer
+
+import unmask as package
+from unmask.masks import PatchMask
+from unmask.objectives import MAE
+from unmask.objectives.decoders import CrossAttentionDecoder, SelfAttentionDecoder
+from unmask.objectives.mae import Replaced
+from unmask.runs.reconstruct import rebuild
+
+SELF = SelfAttentionDecoder(embed_dim=8, depth=1, num_heads=2)
+CROSS = CrossAttentionDecoder(embed_dim=8, depth=2, num_heads=2)
+RECIPES = {
+    "tokens in place of hidden patches": replace(
+        tiny.RECIPE, objective=MAE(encoding=Replaced(), decoder=SELF)
+    ),
+    "a cross-attention decoder": replace(tiny.RECIPE, objective=MAE(decoder=CROSS)),
+    "several class tokens": replace(
+        tiny.RECIPE, encoder=replace(tiny.RECIPE.encoder, class_tokens=3)
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", RECIPES)
+def test_kinds_of_reconstruction(unmask: Unmask, images: Path, kind: str) -> None:
+    run = tiny.finished_run(Path("run"), images, recipe=RECIPES[kind])
+    said = unmask("convert", run.root, "files", "--to", "onnx")
+    assert said.status == 0, said.err
+    assert "exported reconstruction.onnx: rebuilt, prediction" in said.out
+    model = package.load(run.root)
+    image = model.fit(sorted(images.iterdir())[2])
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(3))[None]
+    mask = PatchMask.in_order(torch.zeros(1, dtype=torch.long), order, 5)
+    with torch.no_grad():
+        wanted, _, _ = rebuild(model.objective, image, mask, "neighbors")
+    inputs = {"images": (image[None] / 255).numpy()}
+    inputs |= {"kept_index": mask.kept_index.numpy(), "removed_index": mask.removed_index.numpy()}
+    session = onnxruntime.InferenceSession("files/reconstruction.onnx")
+    rebuilt, _ = session.run(None, inputs)
+    np.testing.assert_allclose(rebuilt[0].clip(0, 1), wanted.numpy(), atol=1 / 255)
+    session = onnxruntime.InferenceSession("files/encoder.onnx")
+    cls, mean, _ = session.run(None, {"images": (model.transform(image)[None] / 255).numpy()})
+    ours = model.embed(image)
+    np.testing.assert_allclose(cls, ours.cls.numpy(), atol=2e-5)
+    np.testing.assert_allclose(mean, ours.mean.numpy(), atol=2e-5)
+
+
+@pytest.mark.slow
+def test_a_classifier_of_several_labels(unmask: Unmask, images: Path) -> None:
+    files = sorted(images.iterdir())
+    rows = [f"{one.name},{'sea;sky' if n % 3 else 'sea'}" for n, one in enumerate(files)]
+    Path("labels.csv").write_text("file_name,label\n" + "\n".join(rows) + "\n")
+    run = tiny.finished_run(Path("run"), images)
+    quick = ["--epochs", "1", "--threads", "1", "--workers", "0", "--batch-size", "4"]
+    said = unmask(
+        "finetune", run.root, images, "--labels-file", "labels.csv", "--out", "tuned", *quick
+    )
+    assert said.status == 0, said.err
+    said = unmask("convert", "tuned", "files", "--to", "onnx")
+    assert said.status == 0, said.err
+    session = onnxruntime.InferenceSession("files/classifier.onnx")
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["unmask"])
+    assert facts["several_labels"]
+    model = package.load("tuned")
+    assert model.classifier is not None
+    assert facts["thresholds"] == list(model.classifier.thresholds or ())
+    view = model.classifier.tuned.job.recipe.test_views(model.read(files[0]), model.spec.image_size)
+    _, probabilities = session.run(None, {"images": (view[0][None] / 255).numpy()})
+    (guess,) = model.predict(files[0])
+    found = dict(zip(facts["classes"], probabilities[0], strict=True))
+    assert found == pytest.approx(guess.probabilities, abs=1e-5)
+
+
+def words_in(folder: Path) -> str:
+    """All that can be read in the files of a folder."""
+    parts = [file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()]
+    return b"\n".join(parts).decode("latin-1")
+
+
+@pytest.mark.slow
+def test_nothing_published_says_where_weights_lie(
+    unmask: Unmask, images: Path, classes: Path, tmp_path: Path
+) -> None:
+    """Weights at a path, in a cache of the Hub, and under the path that transformers wrote down."""
+    secret = tmp_path / "secret-place"
+    cached = secret / "models--owner--name" / "snapshots" / "0123"
+    huggingface = written(weights_of(), cached, "huggingface").parent
+    config = json.loads((huggingface / "config.json").read_text())
+    config["_name_or_path"] = str(huggingface)
+    (huggingface / "config.json").write_text(json.dumps(config))
+    ours = written(weights_of(), secret / "ours", "unmask")
+    tuned = tiny_transfer.begin(secret / "tuned", classes)
+    tiny_transfer.go_on(tuned)
+    runtime = Path("ort")
+    runtime.mkdir()
+    for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
+        (runtime / name).write_text("")
+    for number, source in enumerate((huggingface, ours, tuned.root)):
+        for to in ("onnx", "unmask"):
+            said = unmask("convert", source, f"{to}-{number}", "--to", to)
+            assert said.status == 0, said.err
+            assert "secret-place" not in words_in(Path(f"{to}-{number}")), (source, to)
+    sources = [huggingface, ours, tuned.root]
+    words = [*sources, "--out", "page", "--runtime", runtime, "--images", images]
+    said = unmask("page", *words, "--samples", "1")
+    assert said.status == 0, said.err
+    assert not re.findall("secret-place|" + re.escape(str(images)), words_in(Path("page")))
+    assert "owner/name" in words_in(Path("page"))
+    name = tmp_path / "windows"
+    written(weights_of(), name, "huggingface")
+    config["_name_or_path"] = "C:\\\\Users\\\\me\\\\vit-mae"
+    (name / "config.json").write_text(json.dumps(config))
+    assert package.load(name).spec.origin == "transformers weights, vit-mae"
+    config["_name_or_path"] = "facebook/vit-mae-base"
+    (name / "config.json").write_text(json.dumps(config))
+    assert package.load(name).spec.origin == "transformers weights, facebook/vit-mae-base"
+
+
+@pytest.mark.slow
+def test_a_card_with_pictures_and_a_page(unmask: Unmask, images: Path) -> None:
+    run = tiny.finished_run(Path("run"), images)
+    flags = ["--images", images, "--page", "https://example.org/page/"]
+    for to in ("unmask", "onnx"):
+        said = unmask("convert", run.root, to, "--to", to, *flags)
+        assert said.status == 0, said.err
+        card = Path(to, "README.md").read_text()
+        assert "(reconstructions.png)" in card
+        assert "[Try it in the browser](https://example.org/page/)" in card
+        assert Path(to, "reconstructions.png").read_bytes().startswith(b"\x89PNG")
+    encoder = tiny.newest(run).folder / "encoder.safetensors"
+    said = unmask("convert", encoder, "other", "--to", "timm", "--images", images)
+    assert "is an encoder alone, so it cannot rebuild images" in said.err
+    said = unmask("convert", run.root, "other", "--to", "timm", "--page", "page")
+    assert "--page page is not an address; upload the folder of `unmask page`" in said.err
+    said = unmask("convert", run.root, "other.pth", "--to", "fair", "--images", images)
+    assert "--images is for a folder; name one instead of other.pth" in said.err
+    assert not Path("other").exists()
