@@ -20,6 +20,8 @@ from unmask.objectives.decoders import CrossAttentionDecoder, SelfAttentionDecod
 from unmask.objectives.mae import Replaced
 from unmask.runs.reconstruct import rebuild
 
+pytestmark = pytest.mark.timeout(600)
+
 SELF = SelfAttentionDecoder(embed_dim=8, depth=1, num_heads=2)
 CROSS = CrossAttentionDecoder(embed_dim=8, depth=2, num_heads=2)
 RECIPES = {
@@ -108,13 +110,12 @@ def test_nothing_published_says_where_weights_lie(
     runtime.mkdir()
     for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
         (runtime / name).write_text("")
-    for number, source in enumerate((huggingface, ours, tuned.root)):
-        for to in ("onnx", "unmask"):
-            said = unmask("convert", source, f"{to}-{number}", "--to", to)
-            assert said.status == 0, said.err
-            assert "secret-place" not in words_in(Path(f"{to}-{number}")), (source, to)
-    sources = [huggingface, ours, tuned.root]
-    words = [*sources, "--out", "page", "--runtime", runtime, "--images", images]
+    pairs = [(huggingface, "onnx"), *((one, "unmask") for one in (huggingface, ours, tuned.root))]
+    for number, (source, to) in enumerate(pairs):
+        said = unmask("convert", source, f"files-{number}", "--to", to)
+        assert said.status == 0, said.err
+        assert "secret-place" not in words_in(Path(f"files-{number}")), (source, to)
+    words = [huggingface, tuned.root, "--out", "page", "--runtime", runtime, "--images", images]
     said = unmask("page", *words, "--samples", "1")
     assert said.status == 0, said.err
     assert not re.findall("secret-place|" + re.escape(str(images)), words_in(Path("page")))

@@ -373,8 +373,8 @@ EVERYDAY = {
         ),
     ),
     "page": Page(
-        "Write a web page that shows, all in the browser: what a run rebuilds of a picture of which one paints what is hidden, the "
-        "classes of a fine-tuned classifier, neighbours in a folder of vectors, and what is odd.",
+        "Write a web page that runs models in the browser: a mask studio, in which one paints what is hidden and sees it rebuilt; "
+        "classes of a fine-tuned classifier; neighbours in a folder of vectors; odd places.",
         (
             "unmask page runs/NAME --out page --serve",
             "unmask page runs/A runs/B --out page --images photos",

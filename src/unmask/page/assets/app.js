@@ -92,10 +92,13 @@ async function open(kind, link) {
 
 function acceptFiles() {
   for (const kind of ["dragover", "dragleave", "drop"]) {
-    document.addEventListener(kind, (event) => {
+    document.addEventListener(kind, async (event) => {
       event.preventDefault();
       document.body.classList.toggle("over", kind === "dragover");
-      if (kind === "drop" && event.dataTransfer.files[0]) tabs[shown]?.tab.bring(event.dataTransfer.files[0]);
+      const file = kind === "drop" && event.dataTransfer.files[0], open = tabs[shown];
+      if (!file || !open) return;
+      await open.started;
+      open.tab.bring(file);
     });
   }
 }

@@ -20,7 +20,8 @@ export class Looking {
   }
 
   prepareChoice() {
-    const form = element("form"), fieldset = element("fieldset"), { name } = this.what;
+    const form = element("form"), fieldset = this.choice = element("fieldset"), { name } = this.what;
+    fieldset.disabled = true; // until models are loaded
     form.autocomplete = "off";
     form.onsubmit = (event) => event.preventDefault();
     this.select = element("select");
@@ -56,6 +57,7 @@ export class Looking {
     });
     this.select.append(new Option("your own", "own"));
     this.select.lastElementChild.disabled = true;
+    this.choice.disabled = !this.models.some(Boolean);
   }
 
   async follow(link) {

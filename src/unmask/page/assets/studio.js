@@ -64,6 +64,7 @@ const seedOf = (text) => Math.min(999999999, Math.max(0, Math.trunc(Number(text)
 
 // What a link asks for; values that make no sense are left as they are.
 export async function follow(link) {
+  if (!models.some(Boolean)) return; // each says why it could not be loaded
   const among = (value, id) => [...$(id).options].some((option) => option.value === value && !option.disabled);
   if (among(link.masking, "masking")) state.masking = link.masking;
   if (Number(link.ratio) >= 0.05 && Number(link.ratio) <= 0.95) state.ratio = Number(link.ratio);
@@ -91,6 +92,7 @@ async function choose(value, link = {}) {
 }
 
 export async function bring(file) {
+  if (!models.some(Boolean)) return;
   say("");
   const number = chosen += 1;
   try {
