@@ -12,6 +12,7 @@ import torch
 from commands.said import Unmask
 from formats.models import weights_of, written
 from runs import tiny, tiny_transfer
+from safetensors.torch import load_file, save_file
 
 import unmask as package
 from unmask.masks import PatchMask
@@ -86,6 +87,15 @@ def test_a_classifier_of_several_labels(unmask: Unmask, images: Path) -> None:
     assert found == pytest.approx(guess.probabilities, abs=1e-5)
 
 
+def of_transformers(folder: Path, place: str) -> Path:
+    """Weights as transformers writes them: without our description, and with the path that they were loaded from."""
+    file = written(weights_of(), folder, "huggingface")
+    save_file(load_file(file), file, {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "_name_or_path": place}))
+    return folder
+
+
 def words_in(folder: Path) -> str:
     """All that can be read in the files of a folder."""
     parts = [file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()]
@@ -99,10 +109,7 @@ def test_nothing_published_says_where_weights_lie(
     """Weights at a path, in a cache of the Hub, and under the path that transformers wrote down."""
     secret = tmp_path / "secret-place"
     cached = secret / "models--owner--name" / "snapshots" / "0123"
-    huggingface = written(weights_of(), cached, "huggingface").parent
-    config = json.loads((huggingface / "config.json").read_text())
-    config["_name_or_path"] = str(huggingface)
-    (huggingface / "config.json").write_text(json.dumps(config))
+    huggingface = of_transformers(cached, str(cached))
     ours = written(weights_of(), secret / "ours", "unmask")
     tuned = tiny_transfer.begin(secret / "tuned", classes)
     tiny_transfer.go_on(tuned)
@@ -120,14 +127,22 @@ def test_nothing_published_says_where_weights_lie(
     assert said.status == 0, said.err
     assert not re.findall("secret-place|" + re.escape(str(images)), words_in(Path("page")))
     assert "owner/name" in words_in(Path("page"))
-    name = tmp_path / "windows"
-    written(weights_of(), name, "huggingface")
-    config["_name_or_path"] = "C:\\\\Users\\\\me\\\\vit-mae"
-    (name / "config.json").write_text(json.dumps(config))
-    assert package.load(name).spec.origin == "transformers weights, vit-mae"
-    config["_name_or_path"] = "facebook/vit-mae-base"
-    (name / "config.json").write_text(json.dumps(config))
-    assert package.load(name).spec.origin == "transformers weights, facebook/vit-mae-base"
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("facebook/vit-mae-base", "facebook/vit-mae-base"),
+        ("/home/me/secret/mae", "mae"),
+        ("./secret/mae/", "mae"),
+        ("../secret/mae", "mae"),
+        ("C:\\secret\\me\\mae", "mae"),
+        ("/home/me/secret/hub/models--owner--name/snapshots/0123", "owner/name"),
+    ],
+)
+def test_the_name_of_weights_without_their_place(tmp_path: Path, place: str, name: str) -> None:
+    folder = of_transformers(tmp_path / "weights", place)
+    assert package.load(folder).spec.origin == f"transformers weights, {name}"
 
 
 @pytest.mark.slow
