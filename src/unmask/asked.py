@@ -14,9 +14,7 @@ DATA_IS = (
     "DATA is a folder of images, tar shards, Parquet, multi-band images (TIFF, .npy), images with class maps or boxes (COCO, "
     "YOLO, Pascal VOC), or digits"
 )
-_WEIGHTS_ARE = (
-    "weights are a run, or a file or folder of unmask, a published MAE, timm or transformers"
-)
+_WEIGHTS_ARE = "weights are a run, or a file or folder of unmask, a published MAE, timm or transformers, or hf:OWNER/NAME"
 _PICTURES_ARE = "pictures end in .jpg, .png, .webp, .gif, .bmp, .tif, .heic, .avif and the like"
 
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -25,6 +23,7 @@ RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _HEAD = 4096  # bytes
 _FIRST_KEY = re.compile(rb'\s*\{\s*"(info|licenses|images|annotations|categories|type)"\s*:')
 _URL = re.compile(r"(https?|s3|gs|az|abfss?|hf|ftp|file)://", re.IGNORECASE)
+_HUB = re.compile(r"hf:(?!//)(.*)")
 _PACKED = (".zip", ".7z", ".rar", ".bz2", ".xz", ".zst")
 _TABLES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".xlsx")
 _NO_PICTURES = (
@@ -107,16 +106,30 @@ def check_image(name: str) -> None:
         )
 
 
+def hub_name(name: str) -> str | None:
+    """OWNER/NAME of a word hf:OWNER/NAME; None if the word is a path."""
+    found = _HUB.fullmatch(name)
+    return None if found is None or Path(name).exists() else found[1]
+
+
+def place_of(name: str) -> str:
+    """A word for weights that means the same in every folder: an absolute path, or a name on the Hub."""
+    return name if hub_name(name) is not None else str(Path(name).absolute())
+
+
 def check_weights(name: str) -> None:
-    """Refuse a word that names neither a run nor weights.
+    """Refuse a word that names neither a run nor weights; those on the Hub are not looked up.
 
     Raises:
         DataError: for an address.
         RunError: for a path that does not exist.
-        SettingsError: for an empty name.
+        SettingsError: for an empty name, and for one on the Hub without its owner.
     """
     _check_typed(name)
-    if not divided(Path(name))[0].exists():
+    repo = hub_name(name)
+    if repo is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise SettingsError(f"{name} is not a valid name of a repository; use hf:OWNER/NAME")
+    if repo is None and not divided(Path(name))[0].exists():
         raise missing(Path(name), _WEIGHTS_ARE)
 
 

@@ -43,15 +43,14 @@ def test_it_writes_a_folder_and_replaces_an_earlier_page(
     assert re.search(
         r"model trained: 0\.\d MB, largest difference to unmask \d\.\de-\d\d", said.out
     )
-    assert (
-        "2 images of the run's own for trained will be readable by all who get the page" in said.all
-    )
+    assert "2 images of the runs' own will be readable by all who get the page" in said.all
     assert "written page: index.html and what it needs, no request leaves it" in said.out
     index = json.loads(Path("page/page.json").read_text())
-    (run,) = index["runs"]
+    (run,) = index["models"]
     assert Path("page", run["file"]).stat().st_size == run["bytes"]
-    assert [Path("page", one["file"]).stat().st_size for one in run["samples"]] == [
-        3 * one["height"] * one["width"] for one in run["samples"]
+    views = [one["views"]["0"] for one in index["samples"]]
+    assert [Path("page", one["file"]).stat().st_size for one in views] == [
+        3 * one["height"] * one["width"] for one in views
     ]
     assert run["description"]["weights"] == "float16"
     for file in Path("page").rglob("*"):
@@ -103,9 +102,9 @@ class TestBadInput:
     def test_an_earlier_page_with_other_files(
         self, unmask: Unmask, trained: RunFolder, packed: Path, tmp_path: Path
     ) -> None:
-        site.write_page([], tmp_path / "mine", packed, "float32")
+        site.write_page([], [], tmp_path / "mine", packed, "float32")
         site.write_page(
-            [], tmp_path / "mine", packed, "float32"
+            [], [], tmp_path / "mine", packed, "float32"
         )  # its own files alone are replaced
         (tmp_path / "mine/samples").mkdir()
         (tmp_path / "mine/samples/notes.txt").write_text("years of work")
@@ -201,7 +200,7 @@ def test_the_earlier_page_stays_if_the_new_one_cannot_take_its_place(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "web" / "page"
-    site.write_page([], folder, packed, "float32")
+    site.write_page([], [], folder, packed, "float32")
     (folder / "page.json").write_text((folder / "page.json").read_text() + "\n")
     before = (folder / "page.json").read_bytes()
     rename = Path.rename
@@ -213,7 +212,7 @@ def test_the_earlier_page_stays_if_the_new_one_cannot_take_its_place(
 
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(ResourceError, match=r"cannot be written [(]No space left on device"):
-        site.write_page([], folder, packed, "float32")
+        site.write_page([], [], folder, packed, "float32")
     assert (folder / "page.json").read_bytes() == before
     assert [path.name for path in folder.parent.iterdir()] == ["page"]
 

@@ -1,5 +1,6 @@
 """Pages of tiny runs, a server for them, and a real Chromium; skipped where there is none."""
 
+import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ class Served(NamedTuple):
         """Wait until all that was asked for is rebuilt."""
         self.page.wait_for_function(
             """() => {
-              const states = [...document.querySelectorAll('section')].map((one) => one.dataset.state);
+              const states = [...document.querySelectorAll('main > :not([hidden]) section')].map((one) => one.dataset.state);
               return states.includes('shown') && !states.includes('working');
             }""",
             timeout=60_000,
@@ -69,10 +70,41 @@ class Served(NamedTuple):
 
     def message(self) -> str:
         """What the page says."""
-        return self.page.inner_text("#message")
+        return self.page.inner_text(".message:visible")
 
 
 Open = Callable[..., Served]
+
+
+def check_layout(served: Served, width: int) -> None:
+    """At a width of the window: no scrolling sideways, labels for all controls and canvases, and contrast."""
+    page = served.page
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    bare = page.evaluate(
+        "[...document.querySelectorAll('input, select')].filter((one) => !one.labels.length).map((one) => one.id)"
+    )
+    assert bare == []
+    assert page.evaluate("[...document.querySelectorAll('canvas')].every((one) => one.ariaLabel)")
+    # text against its ground, as WCAG 2 asks (4.5)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate(CONTRAST) >= 4.5
+
+
+CONTRAST = """() => {
+  const numbers = (text) => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
+  const light = (rgb) => rgb.map((one) => one / 255)
+    .map((one) => (one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, one, i) => sum + one * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = light(numbers(getComputedStyle(document.body).backgroundColor));
+  const words = 'p, figcaption, h2, footer, th, td, caption, label, [role=tab]';
+  const worst = [...document.querySelectorAll(words)].filter((one) => one.checkVisibility()).map((one) => {
+    const ink = light(numbers(getComputedStyle(one).color));
+    return (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
+  });
+  return Math.min(...worst);
+}"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -92,9 +124,15 @@ def site(photos: Path) -> Site:
     root = photos.parent
     runs = tuple(tiny.finished_run(root / name, photos, seed=n) for n, name in enumerate("ab"))
     folder = root / "site"
-    words = [str(run.root) for run in runs]
-    assert command.main([*words, "--out", str(folder), "--samples", "3", "--threads", "1"]) == 0
+    write_site(folder, *(run.root for run in runs), "--samples", 3)
     return Site(folder, runs, photos)
+
+
+def write_site(folder: Path, *words: object) -> dict[str, Any]:
+    """Let `unmask page` write a page; its page.json."""
+    given = [*map(str, words), "--out", str(folder), "--threads", "1"]
+    assert command.main(given) == 0
+    return json.loads((folder / "page.json").read_text())
 
 
 @pytest.fixture(scope="session")
@@ -104,9 +142,7 @@ def bands_site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     scenes = write_scenes(root / "scenes")
     run = tiny.finished_run(root / "run", scenes)
     folder = root / "site"
-    assert (
-        command.main([str(run.root), "--out", str(folder), "--samples", "2", "--threads", "1"]) == 0
-    )
+    write_site(folder, run.root, "--samples", 2)
     return Site(folder, (run,), scenes)
 
 

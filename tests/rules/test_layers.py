@@ -68,7 +68,7 @@ ALLOWED: dict[str, set[str]] = {
     "study": BASE | PARTS | METHODS | {"runs", "evaluation"},
     "report": BASE | PARTS | METHODS | {"runs"},
     "doctor": BASE | PARTS | METHODS | {"runs"},
-    "page": BASE | PARTS | METHODS | {"runs"},
+    "page": BASE | PARTS | METHODS | {"runs", "evaluation", "vectors"},
     "console": EVERYTHING - {"text", "page", "doctor"},
     "commands": EVERYTHING,
 }

@@ -2,28 +2,32 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import tyro
 
+from unmask.commands.reconstruct import reconstruct
 from unmask.console.arguments import parse
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.screen import console
 from unmask.console.typed import as_typed
 from unmask.console.wrong_calls import explained
 from unmask.errors import SettingsError, number_of
-from unmask.formats import FORMATS, Format, Hints, check_free, held_by, write_weights
-from unmask.formats.card import UNKNOWN_LICENSE, images_in_words, model_card
+from unmask.formats import FORMATS, Format, Hints, held_by, write_weights
+from unmask.formats.card import SHEET, UNKNOWN_LICENSE, Look, images_in_words, model_card
 from unmask.formats.compare import Check
+from unmask.formats.destination import check_free
 from unmask.formats.hub import push
 from unmask.formats.model import ModelSpec
 from unmask.formats.onnx import StoredWeights, check_packages, runtime_name
 from unmask.formats.onnx_card import onnx_card
 from unmask.formats.timm import Timm
+from unmask.pictures.sheet import Row, sheet
 from unmask.runs.onnx_export import Exported, export_onnx, in_words, plan_onnx
-from unmask.runs.onnx_export import check_free as check_free_for_onnx
 from unmask.runs.proof import PictureCheck, check_picture
+from unmask.runs.reconstruct import HEADINGS
 from unmask.runs.run import Run
 from unmask.runs.weights import Found, find_weights
 from unmask.spec import within
@@ -64,6 +68,12 @@ class Arguments:
 
     license: str = UNKNOWN_LICENSE
     """Licence of the weights, for the model card, such as apache-2.0 or cc-by-nc-4.0."""
+
+    images: str | None = None
+    """Images whose reconstruction the model card shows, if there is a decoder; they become as public as the weights."""
+
+    page: str | None = None
+    """Address of a page of `unmask page`, for a link in the model card."""
 
     push: str | None = None
     """Upload to this repository on the Hugging Face Hub, USER/NAME."""
@@ -108,6 +118,8 @@ def convert(
     decoder_heads: int | None = None,
     dtype: StoredWeights = "float32",
     license: str = UNKNOWN_LICENSE,
+    images: str | Path | None = None,
+    page: str | None = None,
     push: str | None = None,
 ) -> Converted:
     """Write weights in the layout of another library, and compare with that library, as `unmask convert` does.
@@ -121,6 +133,8 @@ def convert(
         decoder_heads: attention heads of the decoder, where the source does not say.
         dtype: for onnx: type of the stored weights; computing is in float32.
         license: of the weights, for the model card.
+        images: whose reconstruction the model card shows, if there is a decoder; they become as public as the weights.
+        page: address of a page of `unmask page`, for a link in the model card.
         push: a repository on the Hugging Face Hub, USER/NAME; weights that are not exact are not uploaded.
 
     Raises:
@@ -137,6 +151,8 @@ def convert(
         decoder_heads=decoder_heads,
         dtype=dtype,
         license=license,
+        images=None if images is None else str(images),
+        page=page,
         push=push,
     )
     return _convert(args, say=lambda _: None)
@@ -151,9 +167,10 @@ def _convert(args: Arguments, say: Callable[[str], None]) -> Converted:
             f"--dtype is for --to onnx, and --to {args.to} stores float32; leave it out"
         )
     layout, destination = _layout(args.to, args.pool), Path(args.destination)
-    check_free(destination, layout)
-    if args.push is not None and destination.suffix == ".pth":
-        raise SettingsError(f"--push uploads a folder; name one instead of {destination}")
+    check_free(destination, args.to)
+    for flag in ("push", "images"):
+        if getattr(args, flag) is not None and destination.suffix == ".pth":
+            raise SettingsError(f"--{flag} is for a folder; name one instead of {destination}")
 
     hints = Hints(num_heads=args.heads, decoder_heads=args.decoder_heads)
     found = find_weights(args.source, hints)
@@ -162,8 +179,10 @@ def _convert(args: Arguments, say: Callable[[str], None]) -> Converted:
     weights, left = held_by(found.weights, layout)
     for line in left:
         say(f"{_NOTE}{line}")
-    card = model_card(weights, args.to, destination.name, args.license, _data(found.run))
-    file = write_weights(weights, destination, layout, card)
+    look = _look(args)
+    facts = _data(found.run)
+    card = model_card(weights, args.to, destination.name, args.license, facts, look)
+    file = write_weights(weights, destination, layout, card, look.files)
     say(f"written   {_listed(destination)}")
 
     check = layout.check(weights, file)
@@ -189,18 +208,20 @@ def _convert_to_onnx(args: Arguments, say: Callable[[str], None]) -> Converted:
             "--pool is timm's, and encoder.onnx gives both, cls and mean; leave it out"
         )
     check_packages("--to onnx")
-    check_free_for_onnx(destination)
+    check_free(destination, "onnx")
     plan = plan_onnx(args.source, Hints(num_heads=args.heads, decoder_heads=args.decoder_heads))
     found = plan.found
     for line in (*_read_lines(found, args.source), *(f"{_NOTE}{note}" for note in plan.notes)):
         say(line)
-    card = onnx_card(found.weights, plan.graphs, destination.name, args.license, _data(found.run))
+    look = _look(args)
+    facts = _data(found.run)
+    card = onnx_card(found.weights, plan.graphs, destination.name, args.license, facts, look)
 
     def done(one: Exported) -> None:
         for line in _onnx_lines(one):
             say(line)
 
-    files = export_onnx(plan, destination, args.dtype, card, done)
+    files = export_onnx(plan, destination, args.dtype, card, done, look.files)
     say(f"written   {_listed(destination)}")
     exact = all(one.exact for one in files)
     worst = max(files, key=lambda one: one.difference)
@@ -209,6 +230,27 @@ def _convert_to_onnx(args: Arguments, say: Callable[[str], None]) -> Converted:
         say(f"pushed    {pushed}")
     check = Check(runtime_name(), ", ".join(worst.outputs), worst.difference)
     return Converted(files[0].file, check, None, exact, pushed)
+
+
+def _look(args: Arguments) -> Look:
+    """What the card shows and links to.
+
+    Raises:
+        RunError: if pictures are given, and the source cannot rebuild them.
+        SettingsError: if the page has no address that others can open.
+    """
+    if args.page is not None and not args.page.startswith(("https://", "http://")):
+        raise SettingsError(
+            f"--page {args.page} is not an address; upload the folder of `unmask page` to a web server first, and give its https://"
+        )
+    if args.images is None:
+        return Look(args.page, {})
+    rebuilt = reconstruct(args.source, args.images).images
+    # without names of files, and where the weights lie
+    rows = [Row(one.reconstruction.versions(), "") for one in rebuilt]
+    content = BytesIO()
+    sheet(HEADINGS, rows, []).save(content, "PNG")
+    return Look(args.page, {SHEET: content.getvalue()})
 
 
 def _onnx_lines(one: Exported) -> Iterator[str]:

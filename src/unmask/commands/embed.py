@@ -13,6 +13,7 @@ import tyro
 from numpy.typing import NDArray
 
 import unmask
+from unmask.asked import place_of
 from unmask.console.arguments import DataFlags, parse
 from unmask.console.bars import State, watched
 from unmask.console.hardware import Threads, use_threads
@@ -194,7 +195,7 @@ def _planned(work: _Work, stack: ExitStack) -> Plan:
     manifest = Manifest(
         encoding=encoding_of(model, args.pooling, args.dtype),
         whitened=args.whitened,
-        place=str(Path(args.encoder).absolute()),
+        place=place_of(args.encoder),
         about=f"{args.encoder} ({model.about})",
         data=work.spec,
         generations=(),

@@ -9,6 +9,7 @@ from typing import Annotated, NamedTuple
 
 import tyro
 
+from unmask.asked import place_of
 from unmask.console.arguments import parse
 from unmask.console.bars import progress_on
 from unmask.console.hardware import Threads, use_threads
@@ -109,7 +110,7 @@ def main(arguments: list[str]) -> int:
         check_folder(out, odd_file.SCORES)
 
     with progress_on(notes):
-        encoder = str(Path(args.encoder).absolute()) if kept is None else kept.encoder
+        encoder = place_of(args.encoder) if kept is None else kept.encoder
         model = loaded(args.encoder if kept is None else encoder, args.device)
         look = _look(args, model, kept)
         test = _opened(test_data, args.data_kind, model, last=True)
@@ -123,7 +124,7 @@ def main(arguments: list[str]) -> int:
             found = list(_every_arm(args, look, normal, test, truth))
         else:
             normal = None
-            kept.check(look, encoder)
+            kept.check(look.encoder, encoder)
             found = [_found(PRETRAINED, kept.memory, look, look.vectors(), test, truth)]
     memory, findings = found[0].memory, found[0].findings
     measures = {one.arm: measured(one.findings, one.memory, look.size) for one in found}
@@ -143,7 +144,8 @@ def main(arguments: list[str]) -> int:
     written = write_findings(out, findings, memory, measures, facts)
     with writing(out):
         if normal is not None:
-            odd_file.save(out / odd_file.FILE, memory, look, encoder, normal)
+            looked_at = find_source(test_data, args.data_kind, like=model.bands)
+            odd_file.save(out / odd_file.FILE, memory, look, encoder, normal, looked_at)
             written.append(out / odd_file.FILE)
         if args.maps:
             write_maps(out, findings, test, memory, look)

@@ -1,4 +1,4 @@
-"""`unmask page RUN ... --out FOLDER`: a page on which one hides parts of a picture and sees what runs rebuild."""
+"""`unmask page RUN ... --out FOLDER`: a page that shows in a browser what runs make of pictures."""
 
 from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
@@ -7,25 +7,31 @@ from typing import Annotated
 
 import tyro
 
+from unmask.asked import hub_name
 from unmask.console.arguments import parse
+from unmask.console.bars import progress_on
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.output import console, loaded, notes
-from unmask.errors import DataError, number_of, typed
+from unmask.errors import DataError, RunError, number_of, typed
+from unmask.evaluation import odd_file
 from unmask.formats.onnx import StoredWeights, check_packages
+from unmask.page.classes import classes
+from unmask.page.neighbours import neighbours
+from unmask.page.odd import odd
 from unmask.page.runtime import find_runtime
-from unmask.page.samples import samples_of
+from unmask.page.samples import Sample, samples_of
 from unmask.page.server import address_of, open_server
-from unmask.page.site import (
-    Shown,
-    Written,
-    check_folder,
-    check_runs,
-    graph_of,
-    names_of,
-    write_page,
-)
+from unmask.page.shown import Shown
+from unmask.page.site import Written, check_folder, check_runs, names_of, write_page
+from unmask.page.studio import studio
+from unmask.runs.finetune import Finetune
+from unmask.runs.folder import RunFolder
+from unmask.runs.model import Model
 from unmask.runs.onnx_export import in_words
 from unmask.spec import within
+from unmask.vectors.encoder import encoder_of
+from unmask.vectors.manifest import MANIFEST
+from unmask.vectors.matrix import open_vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +39,20 @@ class Arguments:
     """The flags of `unmask page`."""
 
     models: tyro.conf.Positional[tuple[str, ...]] = ()
-    """A run, or weights that hold a decoder; several to show them side by side."""
+    """What to show, one or more: a run or weights with a decoder, a fine-tuned classifier, a folder of `unmask embed`, a
+    folder of `unmask odd`."""
 
     out: str = "page"
     """The folder to write: new, or an earlier page, which is replaced."""
 
     images: str | None = None
-    """Images to offer as samples, read as in training; some of the run's own if not given."""
+    """Images to offer as samples, read as in training; some of the models' own if not given."""
 
     samples: int = 6
-    """Number of samples of each run, which are copied into the folder; 0 for none."""
+    """Number of samples of each set of images, which are copied into the folder; 0 for none."""
+
+    encoder: str | None = None
+    """Where the encoder of a folder of `unmask embed` or `unmask odd` is now, if it is not where it was."""
 
     dtype: StoredWeights = "float32"
     """Type of the stored weights; float16 halves what a browser fetches, and computing stays in float32."""
@@ -79,7 +89,8 @@ def main(arguments: list[str]) -> int:
     try:
         runs = list(dict.fromkeys(args.models))
         shown = [_shown(run, name, args) for run, name in zip(runs, names_of(runs), strict=True)]
-        files = write_page(shown, folder, runtime, args.dtype, _say)
+        samples = _samples(shown, args)
+        files = write_page(shown, samples, folder, runtime, args.dtype, _say)
         console.result(f"written   {folder}: index.html and what it needs, no request leaves it")
         if server is None:
             console.result(
@@ -102,25 +113,59 @@ def _serve(server: ThreadingHTTPServer) -> None:
         console.result("\nstopped")
 
 
-def _shown(run: str, name: str, args: Arguments) -> Shown:
-    graph = graph_of(run)
-    model = loaded(run, "cpu")
+def _shown(path: str, name: str, args: Arguments) -> Shown:
+    """What a page shows of a run, of weights, of a folder of vectors, or of a memory of normal images."""
+    folder = Path(path).expanduser()
+    if (folder / MANIFEST).is_file():
+        return _neighbours(folder, name, args)
+    memory = folder / odd_file.FILE if folder.is_dir() else folder
+    if memory.name == odd_file.FILE and memory.is_file():
+        kept = odd_file.load(memory)
+        encoder = args.encoder or kept.encoder
+        model = _encoder(path, encoder)
+        kept.check(model.encoder, encoder)
+        return odd(name, kept, model, args.dtype)
+    if RunFolder(path).made_by(Finetune.command):
+        return classes(path, name)
+    return studio(path, name, loaded(path, "cpu"))
+
+
+def _neighbours(folder: Path, name: str, args: Arguments) -> Shown:
+    with progress_on(notes):
+        searched = open_vectors(folder)
+        if searched.warning:
+            notes.warn(
+                f"{folder} {searched.warning}; run the same `unmask embed` again to finish it"
+            )
+        model = encoder_of(folder, searched.manifest, args.encoder, "cpu")
+        shown, note = neighbours(name, searched, model)
+    if note:
+        notes.note(note)
+    notes.note(f"thumbnails and names of {name} will be readable by all who get the page")
+    return shown
+
+
+def _encoder(memory: str, path: str) -> Model:
+    """The encoder of a memory; says how to give another place if it is not there."""
+    if hub_name(path) is None and not Path(path).exists():
+        raise RunError(f"the encoder of {memory} is not at {path}; say where it is with --encoder")
+    return loaded(path, "cpu")
+
+
+def _samples(shown: list[Shown], args: Arguments) -> list[Sample]:
+    """The pictures that the page offers; says so, because they are copies."""
     try:
-        samples = samples_of(model, args.images, args.samples)
+        samples = samples_of([one.reader for one in shown], args.images, args.samples)
     except DataError as error:
         if args.images is not None:
             raise
         raise DataError(f"{error}; or give other samples with --images, or --samples 0") from None
     if samples:
-        origin = "" if args.images else "of the run's own "
+        origin = "" if args.images else "of the runs' own "
         notes.note(
-            f"{number_of(len(samples), 'image')} {origin}for {name} will be readable by all who get the page"
+            f"{number_of(len(samples), 'image')} {origin}will be readable by all who get the page"
         )
-    size = graph.size
-    # weights that are no run are known by their path, which is not for visitors
-    known = model.about if model.run is not None else name
-    about = f"{known}; {graph.facts['origin']}; {size.height} x {size.width} pixels, patches of {graph.patch_size}"
-    return Shown(name, about, graph, samples)
+    return samples
 
 
 def _say(one: Written) -> None:

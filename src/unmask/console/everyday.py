@@ -359,17 +359,29 @@ EVERYDAY = {
             "unmask convert mae_pretrain_vit_base.pth weights --to unmask --push USER/NAME",
             "unmask convert runs/NAME files --to onnx --dtype float16",
         ),
-        ("to", "pool", "heads", "decoder-heads", "dtype", "license", "push", "threads"),
+        (
+            "to",
+            "pool",
+            "heads",
+            "decoder-heads",
+            "dtype",
+            "license",
+            "images",
+            "page",
+            "push",
+            "threads",
+        ),
     ),
     "page": Page(
-        "Write a web page on which one paints what is hidden of a picture, and sees what a run rebuilds, in the browser.",
+        "Write a web page that runs models in the browser: a mask studio, in which one paints what is hidden and sees it rebuilt; "
+        "classes of a fine-tuned classifier; neighbours in a folder of vectors; odd places.",
         (
             "unmask page runs/NAME --out page --serve",
             "unmask page runs/A runs/B --out page --images photos",
+            "unmask page runs/NAME runs/TUNED vectors runs/NAME/odd-test",
             "unmask page runs/NAME --out page --samples 0 --dtype float16",
-            "unmask page weights/model.safetensors --out page --images photos",
         ),
-        ("out", "images", "samples", "dtype", "runtime", "serve", "port", "threads"),
+        ("out", "images", "samples", "encoder", "dtype", "runtime", "serve", "port", "threads"),
     ),
     "completion": Page(
         "Complete commands, flags, kinds and recipes of unmask with Tab, in bash, zsh and fish.",

@@ -153,10 +153,13 @@ class MarginCrop:
 
     def geometry(self, whole: Size, size: Size, *key: int) -> Geometry:
         """See `data.geometry.Placing`."""
-        outer = size
-        if min(size) <= _MARGIN_UP_TO:
-            outer = Size(*(int(side / self.share) for side in size))
-        return _central(whole, covering(whole, outer), size)
+        return _central(whole, covering(whole, self.outer(size)), size)
+
+    def outer(self, size: Size) -> Size:
+        """The size that the image covers before it is cropped to `size`."""
+        if min(size) > _MARGIN_UP_TO:
+            return size
+        return Size(*(int(side / self.share) for side in size))
 
 
 @dataclass(frozen=True, kw_only=True)

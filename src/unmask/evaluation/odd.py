@@ -142,8 +142,8 @@ class Memory(NamedTuple):
 
     def distances(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:
         """The Euclidean distance of each patch to the nearest one that is remembered."""
-        compared = _compared(tokens, self.means, self.grid, self.rule)
-        return _nearest(compared, self) if self.search is None else self.search.distances(compared)
+        vectors = compared(tokens, self.means, self.grid, self.rule)
+        return _nearest(vectors, self) if self.search is None else self.search.distances(vectors)
 
     def indexed(self) -> "Memory":
         """With the index that the rule asks for.
@@ -154,10 +154,14 @@ class Memory(NamedTuple):
         index = None if self.rule.index == "exact" else PatchIndex.of(self.vectors)
         return self._replace(search=index)
 
+    @property
+    def counted(self) -> int:
+        """How many patches of an image its score is the mean of."""
+        return max(1, round(self.rule.top * self.grid.height * self.grid.width))
+
     def score(self, distances: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
         """The score of each image: the mean of its largest distances."""
-        count = max(1, round(self.rule.top * distances.shape[1]))
-        return distances.topk(count, dim=1).values.mean(1)
+        return distances.topk(self.counted, dim=1).values.mean(1)
 
     def heat(self, distances: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Distances on a scale from 0, reached by one normal patch in twenty, to 1; one in a thousand reaches 0.5."""
@@ -235,7 +239,7 @@ def remember(tokens: Float[Tensor, "images n d"], grid: Size, rule: OddRule, see
     count = min(images - 1, max(1, round(rule.held_out * images)))
     held, kept = order[:count].sort().values, order[count:].sort().values
     means = tokens[kept].mean(0) if rule.positions else torch.zeros_like(tokens[0])
-    vectors = _compared(tokens[kept], means, grid, rule)
+    vectors = compared(tokens[kept], means, grid, rule)
     chosen, places = (
         _coreset(vectors, rule.memory, seed)
         if rule.aligned is None
@@ -254,7 +258,7 @@ def remember(tokens: Float[Tensor, "images n d"], grid: Size, rule: OddRule, see
     )
 
 
-def _compared(
+def compared(
     tokens: Float[Tensor, "b n d"], means: Float[Tensor, "n d"], grid: Size, rule: OddRule
 ) -> Float[Tensor, "b n d"]:
     """Tokens as they are compared: without what their position says, and averaged over neighbours."""
@@ -267,18 +271,18 @@ def _compared(
 
 
 def _nearest(vectors: Float[Tensor, "b n d"], memory: Memory) -> Float[Tensor, "b n"]:
-    near = None if memory.rule.aligned is None else _near(memory, memory.rule.aligned)
+    close = None if memory.rule.aligned is None else near(memory, memory.rule.aligned)
     images = max(1, _MOST_DISTANCES // (vectors.shape[1] * len(memory.vectors)))
     found: list[Tensor] = []
     for part in vectors.split(images):
         distances = torch.cdist(part, memory.vectors.to(part))
-        if near is not None:
-            distances = distances.masked_fill(~near, torch.inf)
+        if close is not None:
+            distances = distances.masked_fill(~close, torch.inf)
         found.append(distances.amin(2))
     return torch.cat(found)
 
 
-def _near(memory: Memory, most: int) -> Bool[Tensor, "n m"]:
+def near(memory: Memory, most: int) -> Bool[Tensor, "n m"]:
     """Which remembered patches are at most so many rows and columns away from each position."""
     columns = memory.grid.width
     all_places = torch.arange(memory.grid.height * columns)

@@ -2,12 +2,15 @@
 
 import json
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from unmask.contracts import Size
+from unmask.contracts import ImageSource, Size
+from unmask.data import AnySource
+from unmask.encoders.vit import VisionTransformer
 from unmask.errors import DataError, ResourceError, SettingsError
 from unmask.evaluation.odd import Memory, OddRule, Threshold
 from unmask.evaluation.odd_run import Look
@@ -22,6 +25,14 @@ SCORES = "scores.json"
 
 _FORMAT = 1
 _NAMES = ("vectors", "places", "means", "normal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookedAt:
+    """Images that were looked at when a memory was made."""
+
+    data: AnySource
+    """Where they were."""
 
 
 class Kept(NamedTuple):
@@ -40,20 +51,29 @@ class Kept(NamedTuple):
         """The size at which images are looked at."""
         return Size(*self.facts["size"])
 
-    def check(self, look: Look, encoder: str) -> None:
+    @property
+    def looked_at(self) -> AnySource | None:
+        """The images that were looked at first; None in files of earlier versions."""
+        with suppress(KeyError, SettingsError):
+            return from_json(LookedAt, self.facts["test"]).data
+        return None
+
+    def check(self, encoder: VisionTransformer, path: str) -> None:
         """Refuse another encoder.
 
         Raises:
             SettingsError: if its weights are others.
         """
-        if hash_of_tensors(look.encoder.state_dict()) != self.facts["weights"]:
+        if hash_of_tensors(encoder.state_dict()) != self.facts["weights"]:
             raise SettingsError(
-                f"{encoder} has other weights than when this memory was made; run `unmask odd {encoder} NORMAL TEST` again"
+                f"{path} has other weights than when this memory was made; run `unmask odd {path} NORMAL TEST` again"
             )
 
 
-def save(path: Path, memory: Memory, look: Look, encoder: str, normal: Any) -> None:
-    """Write a memory; `encoder` is the path of the encoder, and `normal` the source of normal images."""
+def save(
+    path: Path, memory: Memory, look: Look, encoder: str, normal: ImageSource, test: AnySource
+) -> None:
+    """Write a memory; `encoder` is the path of the encoder, `normal` the normal images, and `test` what was looked at."""
     tensors = {name: getattr(memory, name) for name in _NAMES}
     content = {
         "format": _FORMAT,
@@ -66,6 +86,7 @@ def save(path: Path, memory: Memory, look: Look, encoder: str, normal: Any) -> N
         "weights": hash_of_tensors(look.encoder.state_dict()),
         "seed": look.seed,
         "normal": {"where": normal.where, **facts_of(normal)},
+        "test": to_json(LookedAt(data=test)),
         "checksum": hash_of_tensors(tensors),
     }
     header = {"odd": json.dumps(content)}

@@ -1,16 +1,14 @@
 """Weight formats of this and other libraries, one per file, behind `read_named` and `write_weights`."""
 
-import shutil
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from safetensors import SafetensorError
-
 from unmask.encoders.vit import PlainBlocks
-from unmask.errors import DataError, ResourceError, RunError, SettingsError, listed
+from unmask.errors import DataError, SettingsError, listed
 from unmask.formats.compare import Check
 from unmask.formats.describe import Hints
+from unmask.formats.destination import check_free, put, writing_beside
 from unmask.formats.fair import Fair
 from unmask.formats.files import TensorFile, read_file
 from unmask.formats.huggingface import HuggingFace
@@ -55,6 +53,7 @@ FORMATS: dict[str, Format] = {
 """All formats by their public names."""
 
 _NO_HINTS = Hints()
+_NOTHING: Mapping[str, bytes] = {}
 
 
 def read_named(path: Path | str, hints: Hints = _NO_HINTS) -> tuple[str, Weights]:
@@ -78,8 +77,14 @@ def read_named(path: Path | str, hints: Hints = _NO_HINTS) -> tuple[str, Weights
     )
 
 
-def write_weights(weights: Weights, destination: Path, layout: Format, card: str) -> Path:
-    """Write weights and their card into a new folder; returns the file with the tensors.
+def write_weights(
+    weights: Weights,
+    destination: Path,
+    layout: Format,
+    card: str,
+    beside: Mapping[str, bytes] = _NOTHING,
+) -> Path:
+    """Write weights, their card and files beside it into a new folder; returns the file with the tensors.
 
     For the format with single files, the destination can be a file `NAME.pth`; its card is then `NAME.md`. Everything is
     written under a temporary name and then renamed.
@@ -88,28 +93,18 @@ def write_weights(weights: Weights, destination: Path, layout: Format, card: str
         RunError: if the destination exists already.
         ResourceError: if it cannot be written.
     """
-    check_free(destination, layout)
+    check_free(destination, "fair" if isinstance(layout, Fair) else "")
     weights, _ = held_by(weights, layout)
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        writing = Path(
-            tempfile.mkdtemp(prefix=f".writing-{destination.name}-", dir=destination.parent)
-        )
-    except OSError as error:
-        raise _unwritable(destination, error) from None
-    try:
+    with writing_beside(destination) as writing:
         file = layout.write(weights, writing)
         (writing / CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
         if destination.suffix == ".pth":
             (writing / CARD).rename(destination.with_suffix(".md"))
             return file.rename(destination)
-        writing.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-        writing.rename(destination)
-        return destination / file.name
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise _unwritable(destination, error) from None
-    finally:
-        shutil.rmtree(writing, ignore_errors=True)
+        for name, content in beside.items():
+            (writing / name).write_bytes(content)
+        put(writing, destination)
+    return destination / file.name
 
 
 def held_by(weights: Weights, layout: Format) -> tuple[Weights, list[str]]:
@@ -151,22 +146,3 @@ def held_by(weights: Weights, layout: Format) -> tuple[Weights, list[str]]:
     else:
         return weights, []
     return weights._replace(spec=weights.spec.without_decoder(), decoder={}), [note]
-
-
-def check_free(destination: Path, layout: Format) -> None:
-    """Refuse a destination that exists, or that this format cannot be written to."""
-    if destination.suffix == ".pth" and not isinstance(layout, Fair):
-        raise SettingsError(
-            f"{destination} is a file, and only --to fair writes a single file; give a folder"
-        )
-    files = [destination, destination.with_suffix(".md")] if destination.suffix == ".pth" else []
-    if any(path.exists() for path in files):
-        raise RunError(f"{destination} or its .md exists already; give another file")
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise RunError(f"{destination} exists and is not empty; give another folder")
-
-
-def _unwritable(destination: Path, error: Exception) -> ResourceError:
-    return ResourceError(
-        f"{destination} cannot be written ({error}); make room on that disk or give another folder"
-    )

@@ -1,6 +1,8 @@
 """The model card of exported weights."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from unmask.encoders.vit import PlainBlocks
 from unmask.errors import typed
@@ -16,7 +18,37 @@ UNKNOWN_LICENSE = "unknown"
 _LIBRARIES = {"unmask": "unmask", "timm": "timm", "huggingface": "transformers"}
 
 
-def model_card(weights: Weights, layout: str, name: str, license: str, data: str) -> str:
+SHEET = "reconstructions.png"
+"""The picture of a card."""
+
+
+class Look(NamedTuple):
+    """What a card shows, and where more is to be seen."""
+
+    page: str | None
+    """Address of a page that `unmask page` wrote."""
+    files: Mapping[str, bytes]
+    """Pictures beside the card."""
+
+
+NOTHING = Look(None, {})
+
+
+def looks(look: Look) -> list[str]:
+    """Paragraphs with the picture, and with the link."""
+    paragraphs: list[str] = []
+    if SHEET in look.files:
+        paragraphs.append(
+            f"![Pictures, what was hidden of them, and what the model rebuilt]({SHEET})"
+        )
+    if look.page is not None:
+        paragraphs.append(f"[Try it in the browser]({look.page}): nothing is uploaded.")
+    return paragraphs
+
+
+def model_card(
+    weights: Weights, layout: str, name: str, license: str, data: str, look: Look = NOTHING
+) -> str:
     """The card in Markdown, with the header that the Hugging Face Hub reads.
 
     Args:
@@ -25,6 +57,7 @@ def model_card(weights: Weights, layout: str, name: str, license: str, data: str
         name: of the folder or file.
         license: as the user gave it.
         data: the training images, in words.
+        look: what it shows.
     """
     spec = weights.spec
     header = ["---", f"license: {license}", "tags:", "- masked-autoencoder", "- vision-transformer"]
@@ -33,6 +66,7 @@ def model_card(weights: Weights, layout: str, name: str, license: str, data: str
     paragraphs = [
         "\n".join([*header, "---"]),
         f"# {Path(name).stem}",
+        *looks(look),
         licence_in_words(license),
         "\n".join(f"- {line}" for line in facts_of_weights(weights, data)),
         "## How to get features",

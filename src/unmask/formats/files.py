@@ -206,7 +206,10 @@ def save_safetensors(file: Path, tensors: dict[str, Tensor], spec: ModelSpec) ->
 def save_torch(file: Path, tensors: dict[str, Tensor], spec: ModelSpec) -> None:
     """Write {"model": tensors} and the spec, readable with `weights_only=True`."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    torch.save({"model": contiguous, NOTE: json.dumps(to_json(spec))}, file)
+    try:
+        torch.save({"model": contiguous, NOTE: json.dumps(to_json(spec))}, file)
+    except RuntimeError as error:  # torch's words for a full disk
+        raise OSError(first_line(error)) from None
 
 
 def save_json(file: Path, content: dict[str, Any]) -> None:

@@ -1,8 +1,56 @@
-"""Upload weights to the Hugging Face Hub with the user's token."""
+"""Weights from and to the Hugging Face Hub; the user's token is the one that `hf auth login` stored."""
 
 from pathlib import Path
+from typing import Any
 
-from unmask.errors import ResourceError, SettingsError, first_line
+from unmask.errors import DataError, ResourceError, SettingsError, first_line
+
+# names of weight files in the order of preference: a repository may hold several formats of the same weights
+_WANTED = (
+    ("*.safetensors", "*.safetensors.index.json"),
+    ("*.bin", "*.bin.index.json", "*.pth", "*.pt"),
+)
+_BESIDE = ("config.json", "preprocessor_config.json")
+
+
+def pull(repo: str, endpoint: str | None = None) -> Path:
+    """A folder with the weights of a repository, in the cache of huggingface_hub, which is used again without a network.
+
+    Args:
+        repo: OWNER/NAME.
+        endpoint: a server other than the public one, or that in HF_ENDPOINT.
+
+    Raises:
+        SettingsError: if the name is not valid.
+        DataError: if there is no such repository, or it holds no weights.
+        ResourceError: if the package is missing, or the server cannot be reached.
+    """
+    hub, errors = _package(f"hf:{repo}")
+    try:
+        for patterns in _WANTED:
+            wanted = [*_BESIDE, *patterns]
+            folder = Path(hub.snapshot_download(repo, allow_patterns=wanted, endpoint=endpoint))
+            if any(any(folder.glob(pattern)) for pattern in patterns):
+                return folder
+    except errors.HFValidationError:
+        raise SettingsError(
+            f"hf:{repo} is not a valid name of a repository; use hf:OWNER/NAME"
+        ) from None
+    except errors.GatedRepoError:  # which is a kind of the next
+        raise DataError(
+            f"hf:{repo} is gated; accept its conditions on its page on the Hub, then run `hf auth login`"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise DataError(
+            f"hf:{repo} does not exist on the Hub, or is private; check the name, or run `hf auth login`"
+        ) from None
+    except errors.LocalEntryNotFoundError:
+        raise _unreachable(repo, "no connection, and no copy in the cache") from None
+    except Exception as error:  # the library raises many kinds for network and server problems
+        raise _unreachable(repo, first_line(error)) from None
+    raise DataError(
+        f"hf:{repo} holds no weights (no .safetensors, .bin, .pth or .pt file); give another repository"
+    )
 
 
 def push(folder: Path, repo: str, endpoint: str | None = None, token: str | None = None) -> str:
@@ -18,24 +66,18 @@ def push(folder: Path, repo: str, endpoint: str | None = None, token: str | None
         SettingsError: if the name of the repository is not valid.
         ResourceError: if the package is missing, or the server refuses or cannot be reached.
     """
-    try:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
-    except ImportError:
-        raise ResourceError(
-            '--push needs huggingface_hub; install it with `pip install "unmask[hub]"`'
-        ) from None
-    api = HfApi(endpoint=endpoint, token=token)
+    hub, errors = _package("--push")
+    api = hub.HfApi(endpoint=endpoint, token=token)
     try:
         address = api.create_repo(repo, exist_ok=True)
         api.upload_folder(
             repo_id=address.repo_id, folder_path=folder, commit_message="Weights written by unmask"
         )
-    except HFValidationError as error:
+    except errors.HFValidationError as error:
         raise SettingsError(
             f"--push {repo} is not a valid name of a repository ({error}); use USER/NAME"
         ) from None
-    except LocalTokenNotFoundError:
+    except errors.LocalTokenNotFoundError:
         raise ResourceError(_without_token(folder, repo)) from None
     except Exception as error:  # the library raises many kinds for network and server problems
         refused = getattr(getattr(error, "response", None), "status_code", None) in (401, 403)
@@ -47,6 +89,24 @@ def push(folder: Path, repo: str, endpoint: str | None = None, token: str | None
             f"`hf upload {repo} {folder}`"
         ) from None
     return str(address)
+
+
+def _package(what: str) -> tuple[Any, Any]:
+    """huggingface_hub and its errors."""
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError:
+        raise ResourceError(
+            f'{what} needs huggingface_hub; install it with `pip install "unmask[hub]"`'
+        ) from None
+    return huggingface_hub, errors
+
+
+def _unreachable(repo: str, reason: str) -> ResourceError:
+    return ResourceError(
+        f"hf:{repo} could not be downloaded ({reason}); try again with a connection, or give a folder"
+    )
 
 
 def _without_token(folder: Path, repo: str) -> str:

@@ -4,6 +4,7 @@ transformers uses other names in memory than on disk, and transformers 5 saves t
 published files. All three are read; the published names are written.
 """
 
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -204,6 +205,10 @@ def _fused(separate: dict[str, Tensor]) -> dict[str, Tensor]:
     return fused
 
 
+_ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # OWNER/NAME
+_CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
+
+
 def _config_notes(file: TensorFile) -> list[str]:
     """Notes on settings in which the file differs from our ViT; refuses another activation."""
     config = file.config
@@ -226,7 +231,7 @@ def _facts(file: TensorFile) -> Facts:
     plain = file.config and not file.config.get("norm_pix_loss", False)
     ratio = config.share("mask_ratio")
     return Facts(
-        origin=f"transformers weights, {file.config.get('_name_or_path') or file.path.name}",
+        origin=f"transformers weights, {_name_of(file)}",
         num_heads=config.whole_number("num_attention_heads"),
         decoder_heads=config.whole_number("decoder_num_attention_heads"),
         image_size=config.size("image_size"),
@@ -235,6 +240,14 @@ def _facts(file: TensorFile) -> Facts:
         masking=RandomMasking(ratio=ratio) if ratio and ratio < 1 else RandomMasking(),
         statistics=preprocessor.statistics("image_"),
     )
+
+
+def _name_of(file: TensorFile) -> str:
+    """The name of weights for others to read: on the Hub, or of their file or folder without the rest of a path."""
+    place = str(file.config.get("_name_or_path") or file.path.name).replace("\\", "/").rstrip("/")
+    if cached := _CACHED.search(place):  # a folder in the cache of huggingface_hub
+        return "/".join(cached.groups())
+    return place if _ON_HUB.fullmatch(place) else place.rpartition("/")[2]
 
 
 def _config(spec: ModelSpec) -> dict[str, Any]:

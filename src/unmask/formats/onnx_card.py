@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from unmask.formats.card import facts_of_weights, licence_in_words
+from unmask.formats.card import NOTHING, Look, facts_of_weights, licence_in_words, looks
 from unmask.formats.model import Weights
 from unmask.formats.onnx_graphs import Graph
 
@@ -26,7 +26,14 @@ description = session.get_modelmeta().custom_metadata_map  # classes, as JSON
 """
 
 
-def onnx_card(weights: Weights, graphs: Sequence[Graph], name: str, license: str, data: str) -> str:
+def onnx_card(
+    weights: Weights,
+    graphs: Sequence[Graph],
+    name: str,
+    license: str,
+    data: str,
+    look: Look = NOTHING,
+) -> str:
     """The card in Markdown, with the header that the Hugging Face Hub reads; arguments are as for `card.model_card`."""
     spec = weights.spec
     size, patch_size = spec.image_size, spec.encoder.patch_size
@@ -49,6 +56,7 @@ def onnx_card(weights: Weights, graphs: Sequence[Graph], name: str, license: str
     paragraphs = [
         "\n".join([*header, "- vision-transformer", "---"]),
         f"# {name}",
+        *looks(look),
         licence_in_words(license),
         "\n".join(f"- {line}" for line in facts_of_weights(weights, data)),
         "## How to run it",

@@ -1,5 +1,7 @@
-"""Pictures that a page offers, stored as the model sees them."""
+"""Pictures that a page offers, stored for each model that can read them, each as that model sees them."""
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,58 +10,148 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from unmask.channels import ChannelStatistics
+from unmask.contracts import ImageSource
+from unmask.data import AnySource, LabelsFile, Tiff
 from unmask.data.annotated import pictures_alone
+from unmask.data.band_files import BandReading
 from unmask.data.kinds import find_source
 from unmask.data.labelled import with_channels
 from unmask.data.statistics import read_as
-from unmask.errors import DataError, SettingsError
-from unmask.runs.model import Model
+from unmask.errors import DataError, SettingsError, UnmaskError
+
+View = Callable[[Shaped[Tensor, "c h w"]], Shaped[Tensor, "c new_h new_w"]]
+"""From pixels in the units of a model to what it sees."""
+
+
+class Reader(NamedTuple):
+    """How a model on a page reads pictures."""
+
+    name: str
+    """Of the model, for messages."""
+    statistics: ChannelStatistics
+    """Of its channels."""
+    bands: BandReading | None
+    """How it reads multi-band images; None for pictures."""
+    view: View
+    data: AnySource | None
+    """Pictures that it saw; None if that is not known."""
+
+    def opened(self, data: AnySource) -> ImageSource:
+        """The pictures of data for this model: those kept for testing, if there are any.
+
+        Raises:
+            DataError: if they have other channels or other values.
+        """
+        data = self._like(data)
+        source = read_as(pictures_alone(data, data.splits()[-1]), self.statistics)
+        source = with_channels(source, len(self.statistics.mean), f"{self.name} was trained on")
+        if source.values != self.statistics.values:
+            raise DataError(
+                f"{source.where} has {source.values} pixels, but {self.name} was trained on {self.statistics.values}"
+            )
+        return source
+
+    def _like(self, data: AnySource) -> AnySource:
+        """Multi-band images with the bands of this model."""
+        data = data.data if isinstance(data, LabelsFile) else data
+        if isinstance(data, Tiff) and self.bands is not None:
+            return replace(data, **vars(self.bands))
+        return data
 
 
 class Sample(NamedTuple):
-    """A picture in the size of a model."""
+    """A picture as models see it."""
 
     name: str
-    """Of its file, without folders."""
-    pixels: Shaped[Tensor, "c h w"]
-    """uint8, or float32 in the units of the data."""
+    """Of its file, without folders; no two of a page have the same."""
+    views: dict[int, Shaped[Tensor, "c h w"]]
+    """By the numbers of the models: uint8, or float32 in the units of the data."""
 
 
-def samples_of(model: Model, images: str | None, count: int) -> list[Sample]:
-    """Evenly spaced pictures of a model's training data, those kept for testing if there are any, or of other images.
+def samples_of(readers: Sequence[Reader], images: str | None, count: int) -> list[Sample]:
+    """Evenly spaced pictures of what each model saw, or of other images, for all models that can read them.
 
     Args:
-        model: with a decoder.
-        images: a folder, pattern or spec to take instead; then weights need no run.
-        count: how many at most.
+        readers: of the models on a page.
+        images: a folder, pattern or spec to take instead of the models' own pictures.
+        count: how many of each at most.
 
     Raises:
-        DataError: if there are no images.
-        SettingsError: if there is no run that says which images it saw.
+        DataError: if there are no images, or none that a model can read.
+        SettingsError: if no model says which images it saw.
     """
-    if count == 0:
+    if count == 0 or not readers:
         return []
-    if images is None and model.run is None:
+    samples: list[Sample] = []
+    taken: set[str] = set()
+    for number, find in _sources(readers, images):
+        for name, views in _views(readers, number, find, count):
+            free = name
+            while free in taken:
+                free = f"{free} ({readers[number].name})"
+            taken.add(free)
+            samples.append(Sample(free, views))
+    return samples
+
+
+Find = Callable[[Reader], AnySource]
+"""The spec of a source for a model."""
+
+
+def _sources(readers: Sequence[Reader], images: str | None) -> Iterator[tuple[int, Find]]:
+    """Each source once, with the number of the model that it belongs to."""
+    if images is not None:
+        yield 0, lambda reader: find_source(images, like=reader.bands)
+        return
+    known = [(number, one.data) for number, one in enumerate(readers) if one.data is not None]
+    if not known:
+        names = ", ".join(reader.name for reader in readers)
         raise SettingsError(
-            f"{model.about} does not say which images it saw; give some with --images FOLDER, or --samples 0"
+            f"{names} does not say which images it saw; give some with --images FOLDER, or --samples 0"
         )
-    data = find_source(images, like=model.bands) if images is not None else model.run.data  # pyright: ignore[reportOptionalMemberAccess]
-    source = read_as(pictures_alone(data, data.splits()[-1]), model.spec.statistics)
-    source = with_channels(source, model.spec.channels, f"{model.about} was trained on")
-    if not len(source):
-        raise DataError(
-            f"{source.where} holds no images; give others with --images, or --samples 0"
-        )
-    chosen: list[Sample] = []
-    for position in np.unique(np.linspace(0, len(source) - 1, count).astype(int)).tolist():
-        image = model.spec.statistics.in_units(source[position].image)
-        chosen.append(Sample(Path(source.name(position)).name, model.fit(image)))
-    return chosen
+    first = {repr(_files(data)): (number, data) for number, data in reversed(known)}
+    for number, data in sorted(first.values(), key=lambda one: one[0]):
+        yield number, lambda _, data=data: data
 
 
-def stored(sample: Sample) -> bytes:
-    """The pixels as bytes, or little-endian float32, plane after plane."""
-    values = sample.pixels.cpu().contiguous()
+def _files(data: AnySource) -> AnySource:
+    """The source without what does not change which pictures it has."""
+    data = data.data if isinstance(data, LabelsFile) else data
+    return replace(data, channels=(), no_data=None) if isinstance(data, Tiff) else data
+
+
+def _views(
+    readers: Sequence[Reader], owner: int, find: Find, count: int
+) -> Iterator[tuple[str, dict[int, Tensor]]]:
+    """Names and views of some pictures of a source."""
+    opened: dict[int, ImageSource] = {}
+    refusal: UnmaskError | None = None
+    for number in (owner, *(other for other in range(len(readers)) if other != owner)):
+        try:
+            opened[number] = readers[number].opened(find(readers[number]))
+        except UnmaskError as error:
+            refusal = refusal or error
+    if not opened:
+        assert refusal is not None
+        raise refusal
+    lead = next(iter(opened.values()))
+    if not len(lead):
+        raise DataError(f"{lead.where} holds no images; give others with --images, or --samples 0")
+    for position in np.unique(np.linspace(0, len(lead) - 1, count).astype(int)).tolist():
+        name = lead.name(position)
+        views: dict[int, Tensor] = {}
+        for number, source in opened.items():
+            # other bands of the same files; a file that lacks them is left out of the source
+            if position < len(source) and source.name(position) == name:
+                pixels = readers[number].statistics.in_units(source[position].image)
+                views[number] = readers[number].view(pixels)
+        yield Path(name).name, views
+
+
+def stored(pixels: Shaped[Tensor, "c h w"]) -> bytes:
+    """Pixels as bytes, or little-endian float32, plane after plane."""
+    values = pixels.cpu().contiguous()
     if values.dtype == torch.uint8:
         return values.numpy().tobytes()
     return values.numpy().astype("<f4").tobytes()

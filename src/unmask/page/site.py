@@ -1,4 +1,4 @@
-"""Write the folder of a page: its own files, the runtime, and for each run a model and samples."""
+"""Write the folder of a page: its own files, the runtime, models and samples."""
 
 import hashlib
 import json
@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import unmask
 from unmask.errors import ResourceError, RunError, SettingsError
 from unmask.files import read_object
-from unmask.formats import Hints
 from unmask.formats.onnx import StoredWeights, description, open_onnx, write_onnx
-from unmask.formats.onnx_graphs import Graph, largest_difference
+from unmask.formats.onnx_graphs import largest_difference
 from unmask.page.runtime import VERSION, copy_runtime
 from unmask.page.samples import Sample, stored
-from unmask.runs.onnx_export import BATCHES, TOLERANCE, plan_onnx
+from unmask.page.shown import Shown
+from unmask.runs.onnx_export import BATCHES, TOLERANCE
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -25,18 +25,6 @@ INDEX = "page.json"
 
 FORMAT = "unmask page 1"
 """How `INDEX` names itself."""
-
-
-class Shown(NamedTuple):
-    """A run on a page."""
-
-    name: str
-    """As the page shows it."""
-    about: str
-    """Its recipe and size, in words."""
-    graph: Graph
-    """Its reconstruction."""
-    samples: Sequence[Sample]
 
 
 class Written(NamedTuple):
@@ -51,22 +39,6 @@ class Written(NamedTuple):
     """The largest value that was compared."""
     exact: bool
     """Whether that is rounding."""
-
-
-def graph_of(run: str) -> Graph:
-    """The reconstruction of a run.
-
-    Raises:
-        RunError: if it has no decoder, or one that predicts no pixels.
-    """
-    plan = plan_onnx(run, Hints())
-    graph = next((graph for graph in plan.graphs if graph.rebuilds), None)
-    if graph is None:
-        raise RunError(
-            f"{run} cannot be shown on a page, because it rebuilds no pixels ({plan.found.about}); `unmask convert {run} FOLDER "
-            "--to onnx` exports its encoder"
-        )
-    return graph
 
 
 def check_folder(folder: Path) -> None:
@@ -110,6 +82,7 @@ def names_of(runs: Sequence[str]) -> list[str]:
 
 def write_page(
     shown: Sequence[Shown],
+    samples: Sequence[Sample],
     folder: Path,
     runtime: Path,
     stored_weights: StoredWeights,
@@ -118,7 +91,8 @@ def write_page(
     """Write a page; an earlier one in its place is replaced once the new one is complete.
 
     Args:
-        shown: the runs, in their order on the page.
+        shown: the models, in their order on the page.
+        samples: pictures, with views of these models.
         folder: new, empty, or an earlier page.
         runtime: a folder with onnxruntime-web.
         stored_weights: type of the weights in the models' files.
@@ -136,8 +110,8 @@ def write_page(
             new = Path(place) / "page"
             shutil.copytree(ASSETS, new)
             copy_runtime(runtime, new / "runtime")
-            written = [_write_run(new, one, stored_weights, done) for one in shown]
-            entries = [entry for entry, _ in written]
+            written = [_write_model(new, one, stored_weights, done) for one in shown]
+            pictures = [_write_sample(new, one) for one in samples]
             files = sorted(
                 file.relative_to(new).as_posix() for file in new.rglob("*") if file.is_file()
             )
@@ -145,7 +119,8 @@ def write_page(
                 "format": FORMAT,
                 "version": unmask.__version__,
                 "runtime": VERSION,
-                "runs": entries,
+                "models": [entry for entry, _ in written],
+                "samples": pictures,
                 "files": files,
             }
             (new / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
@@ -175,37 +150,49 @@ def _put(new: Path, folder: Path) -> None:
     shutil.rmtree(earlier, ignore_errors=True)
 
 
-def _write_run(
+def _write_model(
     page: Path, shown: Shown, stored_weights: StoredWeights, done: Callable[[Written], None]
 ) -> tuple[dict[str, Any], Written]:
-    """Model and samples of a run; what page.json says of them."""
-    number = len(list(page.glob("models/*.onnx")))
-    for folder in ("models", "samples"):
-        (page / folder).mkdir(exist_ok=True)
-    file = page / "models" / "new.onnx"
+    """A model and what else its tab needs; what page.json says of them."""
+    folder = page / "models"
+    folder.mkdir(exist_ok=True)
+    file = folder / "new.onnx"
     write_onnx(shown.graph, file, stored_weights)
     # browsers keep files by name, so another content has another one
-    file = file.rename(file.with_name(f"{number}-{_named(file.read_bytes())}.onnx"))
+    file = file.rename(file.with_name(f"{_named(file.read_bytes())}.onnx"))
     worst = largest_difference(shown.graph, open_onnx(file), BATCHES)
     exact = worst.relative <= TOLERANCE[stored_weights]
-    samples: list[dict[str, Any]] = []
-    for sample in shown.samples:
-        content = stored(sample)
-        place = f"samples/{_named(content)}.bin"
-        (page / place).write_bytes(content)
-        _, height, width = sample.pixels.shape
-        samples.append({"name": sample.name, "file": place, "height": height, "width": width})
+    files: dict[str, str] = {}
+    for name, content in shown.files.items():
+        files[name] = f"models/{_named(content)}{Path(name).suffix}"
+        (page / files[name]).write_bytes(content)
     entry = {
+        "tab": shown.tab,
         "name": shown.name,
         "about": shown.about,
         "file": f"models/{file.name}",
         "bytes": file.stat().st_size,
         "description": description(shown.graph, stored_weights),
-        "samples": samples,
+        **shown.facts,
+        "files": files,
     }
     written = Written(shown.name, file.stat().st_size, worst.difference, worst.largest, exact)
     done(written)
     return entry, written
+
+
+def _write_sample(page: Path, sample: Sample) -> dict[str, Any]:
+    """A picture for each model; what page.json says of it."""
+    folder = page / "samples"
+    folder.mkdir(exist_ok=True)
+    views: dict[str, Any] = {}
+    for model, pixels in sample.views.items():
+        content = stored(pixels)
+        place = f"samples/{_named(content)}.bin"
+        (page / place).write_bytes(content)
+        _, height, width = pixels.shape
+        views[str(model)] = {"file": place, "height": height, "width": width}
+    return {"name": sample.name, "views": views}
 
 
 def _named(content: bytes) -> str:

@@ -38,11 +38,12 @@ from unmask.traits import Hiding, Masked, Predicting, Reconstructing
 
 
 def load(path: Path | str, device: str = "cpu") -> "Model":
-    """Load the newest complete checkpoint of a run, or weights in any layout of `formats`.
+    """Load the newest complete checkpoint of a run, or weights in any layout of `formats`, or hf:OWNER/NAME on the Hub.
 
     Raises:
         RunError: if there are no such weights, or no checkpoint yet.
-        DataError: if the weights cannot be used.
+        DataError: if the weights cannot be used, or the Hub has none of this name.
+        ResourceError: if the Hub cannot be reached, or its package is missing.
     """
     found = find_weights(path)
     built = found.weights.build_objective().to(device).eval() if found.weights.decoder else None

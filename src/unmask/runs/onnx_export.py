@@ -1,15 +1,14 @@
 """Export a run or weights as ONNX files: the encoder, and what else it holds that runs elsewhere."""
 
-import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unmask.channels import ChannelStatistics
 from unmask.encoders.vit import VisionTransformer
-from unmask.errors import ResourceError, RunError, SettingsError
+from unmask.errors import SettingsError
 from unmask.formats import Hints
+from unmask.formats.destination import check_free, put, writing_beside
 from unmask.formats.onnx import (
     StoredWeights,
     open_onnx,
@@ -43,6 +42,7 @@ TOLERANCE: dict[StoredWeights, float] = {"float32": 1e-4, "float16": 5e-3}
 """The largest difference that is rounding, relative to the largest value (at least 1)."""
 
 _ENDING = ".onnx"
+_NOTHING: Mapping[str, bytes] = {}
 _LARGE = 100  # features and pixels from 0 to 1 stay below
 
 
@@ -112,6 +112,7 @@ def export_onnx(
     stored: StoredWeights,
     card: str,
     done: Callable[[Exported], None] = lambda _: None,
+    beside: Mapping[str, bytes] = _NOTHING,
 ) -> list[Exported]:
     """Write the files of a plan and the card into a new folder, and compare each with onnxruntime.
 
@@ -121,44 +122,25 @@ def export_onnx(
         stored: type of the weights in the files.
         card: text of README.md.
         done: is called after each file.
+        beside: other files for the folder, by their names.
 
     Raises:
         RunError: if the destination holds files.
         ResourceError: if it cannot be written.
     """
-    check_free(destination)
+    check_free(destination, "onnx")
     exported: list[Exported] = []
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        writing = Path(
-            tempfile.mkdtemp(prefix=f".writing-{destination.name}-", dir=destination.parent)
-        )
-    except OSError as error:
-        raise _unwritable(destination, error) from None
-    try:
+    with writing_beside(destination) as writing:
         for graph in plan.graphs:
             path = writing / f"{graph.name}{_ENDING}"
             write_onnx(graph, path, stored)
             exported.append(_compared(graph, path, destination, stored))
             done(exported[-1])
         (writing / "README.md").write_text(card, encoding="utf-8")
-        writing.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-        writing.rename(destination)
-    except OSError as error:
-        raise _unwritable(destination, error) from None
-    finally:
-        shutil.rmtree(writing, ignore_errors=True)
+        for name, content in beside.items():
+            (writing / name).write_bytes(content)
+        put(writing, destination)
     return exported
-
-
-def check_free(destination: Path) -> None:
-    """Raises RunError if the destination exists and is not an empty folder."""
-    if destination.suffix == _ENDING:
-        raise SettingsError(
-            f"--to onnx writes a folder of files; give one, such as {destination.with_suffix('')}"
-        )
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise RunError(f"{destination} exists and is not empty; give another folder")
 
 
 def in_words(difference: float, largest: float) -> str:
@@ -214,9 +196,10 @@ def _tuned_graph(source: str | Path, found: Found, facts: dict[str, Any]) -> Gra
     assert isinstance(task, Classify | MultiLabel)
     if classifier.thresholds is not None:
         facts["thresholds"] = list(classifier.thresholds)
-    module = Classifying(tuned.module, several=isinstance(task, MultiLabel))
-    views = to_json(tuned.job.recipe.test_views)
-    return _graph("classifier", module, found, {**facts, "test_views": views}, tuned.statistics)
+    several = isinstance(task, MultiLabel)
+    facts |= {"several_labels": several, "test_views": to_json(tuned.job.recipe.test_views)}
+    module = Classifying(tuned.module, several=several)
+    return _graph("classifier", module, found, facts, tuned.statistics)
 
 
 def _refuse_detector(folder: RunFolder, source: str | Path) -> None:
@@ -238,9 +221,3 @@ def _no_pictures(found: Found, objective: Any) -> str:
     elif found.run is not None:
         why = "its pretraining method rebuilds no pixels"
     return f"only the encoder is exported, because {why}"
-
-
-def _unwritable(destination: Path, error: OSError) -> ResourceError:
-    return ResourceError(
-        f"{destination} cannot be written ({error.strerror or error}); make room on that disk or give another folder"
-    )

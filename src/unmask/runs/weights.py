@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import nn
 
 from unmask.annotations import DENSE
-from unmask.asked import check_weights
+from unmask.asked import check_weights, hub_name
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
 from unmask.encoders.vit import PlainBlocks, ViT
@@ -15,6 +15,7 @@ from unmask.errors import RunError, SettingsError, number_of
 from unmask.formats import Hints, read_named
 from unmask.formats.adapt import adapt
 from unmask.formats.describe import check_fit
+from unmask.formats.hub import pull
 from unmask.formats.model import ModelSpec, Weights, split
 from unmask.formats.repatch import repatched
 from unmask.patches import patch_grid
@@ -48,17 +49,19 @@ class Found(NamedTuple):
 
 
 def find_weights(path: Path | str, hints: Hints = _NO_HINTS) -> Found:
-    """The newest complete checkpoint of a run, or the weights of a file or folder.
+    """The newest complete checkpoint of a run, or the weights of a file or folder, or of hf:OWNER/NAME on the Hub.
 
     Raises:
         RunError: if there is nothing at the path, or a run without a checkpoint.
-        DataError: if the file cannot be used.
+        DataError: if the file cannot be used, or the Hub has no such weights.
+        ResourceError: if the Hub cannot be reached.
     """
     folder = RunFolder(path)
     if folder.spec.exists():
         return _of_run(folder)
     check_weights(str(path))
-    layout, weights = read_named(path, hints)
+    repo = hub_name(str(path))
+    layout, weights = read_named(path if repo is None else pull(repo), hints)
     return Found(weights, f"{path}", layout)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from unmask.asked import hub_name
 from unmask.errors import RunError, UnmaskError
 from unmask.runs.model import Model, load
 from unmask.vectors.manifest import Encoding, Manifest, encoding_of
@@ -30,8 +31,8 @@ def encoder_of(root: Path, manifest: Manifest, place: str | None, device: str) -
             )
         return model
     others: list[str] = []
-    for candidate in dict.fromkeys(_candidates(root, Path(manifest.place))):
-        if not candidate.exists():
+    for candidate in dict.fromkeys(_candidates(root, manifest.place)):
+        if isinstance(candidate, Path) and not candidate.exists():
             continue
         try:
             model = load(candidate, device)
@@ -48,8 +49,12 @@ def encoder_of(root: Path, manifest: Manifest, place: str | None, device: str) -
     )
 
 
-def _candidates(root: Path, hint: Path) -> Iterator[Path]:
-    """Places where an encoder may be that was moved together with its folder, or with the runs."""
+def _candidates(root: Path, place: str) -> Iterator[Path | str]:
+    """Places where an encoder may be that was moved together with its folder, or with the runs; or its name on the Hub."""
+    if hub_name(place) is not None:
+        yield place
+        return
+    hint = Path(place)
     yield hint
     for parent in (root.absolute().parent, Path.cwd()):
         yield parent / hint.name

@@ -1,281 +1,106 @@
-// The mask studio: from what is chosen on the page to pictures, for one run or several side by side.
+// The page: its tabs, each with what it shows of the models that the page holds, and what they have in common.
 
-import { opened, sample } from "./files.js";
-import { readLink, writeLink } from "./link.js";
-import { carried, draw, read, size, written } from "./masks.js";
-import { Model, threads } from "./model.js";
-import { Painter } from "./paint.js";
-import { Panel } from "./panel.js";
-import { fitted, fittedSize } from "./pixels.js";
+import { classes } from "./classes.js";
+import { isOwnLink, readLink, showLinkOf } from "./link.js";
+import { Looking } from "./looking.js";
+import { threads } from "./model.js";
+import { neighbours } from "./neighbours.js";
+import { odd } from "./odd.js";
+import * as studio from "./studio.js";
 
 const $ = (id) => document.getElementById(id);
 
-const state = { masking: "random", ratio: 0.75, stride: 2, seed: 0, levels: "neighbors", mask: [], bands: [] };
-let page, panels, painter, source;
-let models = []; // null where one could not be loaded
-let images = []; // of each model, in its size; null where it does not fit
-let wanted = 0; // number of the newest repaint that was asked for
-let running = false;
+const KINDS = {
+  studio: {
+    title: "Mask studio",
+    about: "Hide parts of a picture and see what the model rebuilds from the rest.",
+    tab: () => studio,
+  },
+  classes: looking(classes),
+  neighbours: looking(neighbours),
+  odd: looking(odd),
+};
+
+function looking(what) {
+  return { ...what, tab: (page, panel) => new Looking(page, panel, what) };
+}
+
+let page;
+let shown = "";
+const tabs = {}; // by kind: what is started
 
 async function start() {
   const response = await fetch("page.json", { cache: "no-cache" });
   if (!response.ok) throw new Error("page.json is missing; write the page again with `unmask page`");
   page = await response.json();
+  page.models.forEach((entry, number) => { entry.number = number; });
   $("closed").hidden = true;
-  $("studio").hidden = false;
-  document.title = `Mask studio: ${page.runs.map((run) => run.name).join(", ")}`;
   const isolated = globalThis.crossOriginIsolated ? "" : ", because the server sends no isolation headers";
   $("about").textContent = `onnxruntime-web ${page.runtime}, WebAssembly, ${threads} thread${threads > 1 ? "s" : isolated}. Written by unmask ${page.version}.`;
-  panels = page.runs.map((run) => new Panel(run, $("runs")));
-  const loading = page.runs.map((run, i) => Model.load(run, (share) => panels[i].say(`loading ${Math.round(100 * share)} %`)));
-  models = await Promise.all(loading.map((one, i) => one.catch((error) => { panels[i].say(error.message); return null; })));
-  const leading = models.findIndex(Boolean);
-  if (leading < 0) return;
-  painter = new Painter(panels[leading].paintable(), {
-    grid: leadGrid, mask: () => state.mask, change: paint, say: (text) => { $("spoken").textContent = text; },
+  const kinds = Object.keys(KINDS).filter((kind) => page.models.some((entry) => entry.tab === kind));
+  if (kinds.length === 0) return;
+  $("tabs").hidden = kinds.length === 1;
+  $("tabs").append(...kinds.map(tabButton));
+  const { tab } = readLink(location.hash);
+  acceptFiles();
+  window.addEventListener("hashchange", () => {
+    if (isOwnLink(location.hash)) return;
+    const link = readLink(location.hash);
+    open(kinds.includes(link.tab) ? link.tab : kinds[0], link);
   });
-  prepareControls();
-  await follow(readLink(location.hash));
+  await open(kinds.includes(tab) ? tab : kinds[0], readLink(location.hash));
 }
 
-const lead = () => models.findIndex((model, i) => model && images[i]);
-const leadGrid = () => models[lead()].gridOf(images[lead()]);
+function tabButton(kind, place, kinds) {
+  const button = document.createElement("button");
+  Object.assign(button, { type: "button", id: `tab-${kind}`, textContent: KINDS[kind].title, role: "tab" });
+  button.setAttribute("aria-controls", `panel-${kind}`);
+  button.onclick = () => open(kind);
+  button.onkeydown = (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const next = step ? (place + step + kinds.length) % kinds.length : { Home: 0, End: kinds.length - 1 }[event.key];
+    if (next === undefined) return;
+    event.preventDefault();
+    $(`tab-${kinds[next]}`).focus();
+    open(kinds[next]);
+  };
+  return button;
+}
 
-function prepareControls() {
-  page.runs.forEach((run, i) => run.samples.forEach((entry, number) => {
-    const option = new Option(page.runs.length > 1 ? `${run.name}: ${entry.name}` : entry.name, `${i}.${number}`);
-    option.disabled = !models[i]; // it could not be loaded
-    $("sample").append(option);
-  }));
-  $("sample").append(new Option("your own", "own"));
-  $("sample").lastElementChild.disabled = true;
-  $("of-levels").hidden = !models.some((model) => model?.normalized_patches);
-  $("sample").onchange = () => choose($("sample").value);
-  $("file").onchange = () => { if ($("file").files[0]) bring($("file").files[0]); };
-  $("masking").onchange = () => set({ masking: $("masking").value });
-  $("ratio").oninput = () => set({ ratio: Number($("ratio").value) });
-  $("stride").onchange = () => set({ stride: Number($("stride").value) });
-  $("seed").onchange = () => set({ seed: seedOf($("seed").value) });
-  $("next-seed").onclick = () => set({ seed: seedOf(state.seed + 1) });
-  $("invert").onclick = () => setMask(state.mask.map((hidden) => !hidden));
-  $("clear").onclick = () => setMask(state.mask.map(() => false));
-  $("levels").onchange = () => { state.levels = $("levels").value; show(); };
-  $("copy").onclick = copyLink;
-  $("controls").onsubmit = (event) => event.preventDefault();
+// Show a tab, which is started when it is shown first; `link` is what an address asks of it.
+async function open(kind, link) {
+  shown = kind;
+  for (const one of Object.keys(KINDS)) {
+    $(`panel-${one}`).hidden = one !== kind;
+    $(`tab-${one}`)?.setAttribute("aria-selected", String(one === kind));
+    if ($(`tab-${one}`)) $(`tab-${one}`).tabIndex = one === kind ? 0 : -1;
+  }
+  const { title, about } = KINDS[kind];
+  const names = page.models.filter((entry) => entry.tab === kind).map((entry) => entry.name);
+  document.title = `${title}: ${names.join(", ")}`;
+  $("title").textContent = title;
+  $("purpose").textContent = `${about} Everything runs in this browser; no picture leaves it.`;
+  showLinkOf(kind);
+  if (!tabs[kind]) {
+    const tab = KINDS[kind].tab(page, $(`panel-${kind}`));
+    tabs[kind] = { tab, started: tab.start(page) };
+    link ??= {};
+  }
+  await tabs[kind].started;
+  if (link) await tabs[kind].tab.follow(link);
+}
+
+function acceptFiles() {
   for (const kind of ["dragover", "dragleave", "drop"]) {
-    document.addEventListener(kind, (event) => {
+    document.addEventListener(kind, async (event) => {
       event.preventDefault();
       document.body.classList.toggle("over", kind === "dragover");
-      if (kind === "drop" && event.dataTransfer.files[0]) bring(event.dataTransfer.files[0]);
+      const file = kind === "drop" && event.dataTransfer.files[0], open = tabs[shown];
+      if (!file || !open) return;
+      await open.started;
+      open.tab.bring(file);
     });
   }
-  window.addEventListener("hashchange", () => {
-    if (location.hash !== currentLink()) follow(readLink(location.hash));
-  });
-  window.addEventListener("resize", () => painter.outline(false));
-}
-
-const seedOf = (text) => Math.min(999999999, Math.max(0, Math.trunc(Number(text)) || 0));
-
-// What a link asks for; values that make no sense are left as they are.
-async function follow(link) {
-  const among = (value, id) => [...$(id).options].some((option) => option.value === value && !option.disabled);
-  if (among(link.masking, "masking")) state.masking = link.masking;
-  if (Number(link.ratio) >= 0.05 && Number(link.ratio) <= 0.95) state.ratio = Number(link.ratio);
-  if (among(link.stride, "stride")) state.stride = Number(link.stride);
-  if (link.seed !== undefined) state.seed = seedOf(link.seed);
-  if (among(link.levels, "levels")) state.levels = link.levels;
-  const chosen = among(link.sample, "sample") ? link.sample : [...$("sample").options].find((option) => !option.disabled)?.value;
-  if (!chosen) { say("This page holds no sample; choose a picture of your own."); return; }
-  await choose(chosen, link);
-}
-
-async function choose(value, link = {}) {
-  const [run, number] = value.split(".").map(Number);
-  const model = models[run];
-  try {
-    const entry = page.runs[run].samples[number];
-    source = { image: await sample(entry, model), values: model.values, run };
-    state.sample = value;
-    accept(link);
-  } catch (error) {
-    if (state.sample) $("sample").value = state.sample; // the picture that is still shown
-    say(error.message);
-  }
-}
-
-async function bring(file) {
-  say("");
-  try {
-    source = await firstFitting(file);
-    state.sample = "own";
-    accept({});
-  } catch (error) {
-    say(error.message);
-  }
-}
-
-// A file as the first run reads it that can.
-async function firstFitting(file) {
-  let refusal;
-  for (const model of models.filter(Boolean)) {
-    try {
-      return { image: await opened(file, model), values: model.values };
-    } catch (error) {
-      refusal ??= error;
-    }
-  }
-  throw refusal;
-}
-
-// A new picture: cut to the size of every model that takes such channels.
-function accept(link) {
-  const { image, values } = source;
-  const owner = models[source.run]; // of a sample
-  images = models.map((model) => {
-    if (!model || !model.fits(image) || model.values !== values || (owner && !model.readsLike(owner))) return null;
-    return fitted(image, fittedSize(image.height, image.width, model));
-  });
-  models.forEach((model, i) => {
-    if (!model) return;
-    const resampled = owner && images[i] && images[i] !== image;
-    panels[i].origin.textContent = resampled ? `resampled in the browser from the sample of ${page.runs[source.run].name}` : "";
-    if (owner && model.fits(image) && model.values === values && !images[i]) {
-      panels[i].clear(`reads other bands, or has other statistics of them, than the run of this sample, ${page.runs[source.run].name}`);
-    } else if (!images[i]) panels[i].clear(`takes ${model.channels} bands of ${model.values}; this picture has ${image.channels} of ${values}`);
-  });
-  say("");
-  panels[lead()].canvases.masked.parentElement.append(painter.canvas);
-  prepareBands(link.bands);
-  const kept = link.mask ? read(link.mask, size(leadGrid())) : state.masking === "painted" && state.mask;
-  if (kept && kept.length === size(leadGrid())) {
-    state.mask = kept;
-    show();
-  } else {
-    set({ masking: state.masking === "painted" ? "random" : state.masking });
-  }
-  painter.outline(false);
-}
-
-function prepareBands(text) {
-  const model = models[lead()], count = model.channels;
-  const usual = count >= 3 ? [0, 1, 2] : [0];
-  const linked = (text ?? "").split(",").map((one) => Number(one) - 1);
-  const right = [1, 3].includes(linked.length) && linked.every((band) => band >= 0 && band < count);
-  state.bands = right ? linked : state.bands.every((band) => band < count) && state.bands.length ? state.bands : usual;
-  const place = $("of-bands");
-  place.replaceChildren();
-  place.hidden = (count === 1 || count === 3) && model.values === "uint8";
-  if (place.hidden) { state.bands = usual; return; }
-  ["red", "green", "blue"].slice(0, count >= 3 ? 3 : 1).forEach((colour, i) => {
-    const select = document.createElement("select"), label = document.createElement("label");
-    select.id = `band-${colour}`;
-    label.htmlFor = select.id;
-    label.textContent = count >= 3 ? `band as ${colour}` : "band";
-    for (let band = 0; band < count; band++) select.append(new Option(String(band + 1), String(band)));
-    select.value = String(state.bands[i] ?? state.bands[0]);
-    select.onchange = () => { state.bands[i] = Number(select.value); show(); };
-    place.append(label, select);
-  });
-}
-
-// Change what decides about the mask, and draw it again.
-function set(changes) {
-  Object.assign(state, changes);
-  if (state.masking !== "painted") state.mask = draw(state.masking, leadGrid(), state);
-  show();
-}
-
-function setMask(mask) {
-  state.masking = "painted";
-  state.mask = mask;
-  show();
-}
-
-function paint(indices, hidden) {
-  const mask = [...state.mask];
-  for (const index of indices) mask[index] = hidden;
-  setMask(mask);
-}
-
-function show() {
-  if (lead() < 0) return;
-  $("masking").value = state.masking;
-  $("ratio").value = state.ratio;
-  $("ratio-shown").textContent = state.ratio.toFixed(2);
-  $("stride").value = state.stride;
-  $("seed").value = state.seed;
-  $("levels").value = state.levels;
-  $("sample").value = state.sample;
-  $("of-ratio").hidden = !["random", "block"].includes(state.masking);
-  $("of-seed").hidden = $("of-ratio").hidden;
-  $("of-stride").hidden = state.masking !== "grid";
-  history.replaceState(null, "", currentLink());
-  eachShown((model, panel, image, mask) => panel.showMask(image, mask, model, bandsOf(model)));
-  const hidden = state.mask.filter(Boolean).length;
-  wanted += 1;
-  if (hidden === 0 || hidden === state.mask.length) {
-    say(hidden === 0 ? "Nothing is hidden: hide at least one patch." : "Everything is hidden: leave at least one patch visible.");
-    eachShown((model, panel) => panel.say("nothing to rebuild"));
-    return;
-  }
-  say("");
-  repaint();
-}
-
-const bandsOf = (model) => state.bands.map((band) => Math.min(band, model.channels - 1));
-
-function eachShown(act) {
-  const grid = leadGrid();
-  models.forEach((model, i) => {
-    if (model && images[i]) act(model, panels[i], images[i], carried(state.mask, grid, model.gridOf(images[i])));
-  });
-}
-
-// Rebuild for the newest mask; what was asked for in between is skipped.
-async function repaint() {
-  if (running) return;
-  running = true;
-  let done = -1;
-  try {
-    while (done !== wanted) {
-      done = wanted;
-      const works = [];
-      eachShown((...work) => works.push(work));
-      const { levels } = state;
-      for (const [model, panel, image, mask] of works) {
-        if (!mask.includes(true) || !mask.includes(false)) { panel.say("on this run's grid, this hides nothing or everything"); continue; }
-        const began = performance.now();
-        const rebuilt = await model.rebuild(image, mask, levels);
-        if (done !== wanted) break;
-        panel.showRebuilt(image, rebuilt, mask, model, bandsOf(model), { levels, took: performance.now() - began });
-      }
-    }
-  } catch (error) {
-    say(`the model could not be run: ${error.message ?? error}`);
-    eachShown((model, panel) => { if (panel.section.dataset.state === "working") panel.say("not rebuilt"); });
-  } finally {
-    running = false;
-  }
-}
-
-function currentLink() {
-  const own = state.sample === "own";
-  const bands = $("of-bands").hidden ? "" : state.bands.map((band) => band + 1).join(",");
-  return writeLink({ ...state, sample: own ? "" : state.sample, bands, mask: written(state.mask) });
-}
-
-async function copyLink() {
-  try {
-    await navigator.clipboard.writeText(location.href);
-    say("The link is copied. It carries mask and seed" + (state.sample === "own" ? ", but not your own picture." : "."));
-  } catch {
-    say("This browser does not let the page copy; the link is in the address bar.");
-  }
-}
-
-function say(text) {
-  $("message").textContent = text;
 }
 
 start().catch((error) => {

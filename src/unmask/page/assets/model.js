@@ -1,4 +1,4 @@
-// One run's reconstruction file: load it once, with progress, and rebuild pictures with it.
+// One model's file: load it once, with progress, and run it on pictures.
 
 import * as ort from "./runtime/ort.wasm.min.mjs";
 import { withTrueLevels } from "./levels.js";
@@ -9,10 +9,20 @@ ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(4, navigator
 
 export const threads = ort.env.wasm.numThreads;
 
-async function fetched(path, bytes, progress) {
+async function answer(path) {
   const response = await fetch(path, { cache: "force-cache" });
   if (!response.ok) throw new Error(`${path} is missing (the server answered ${response.status}); write the page again`);
-  const whole = new Uint8Array(bytes), reader = response.body.getReader();
+  return response;
+}
+
+// A file of the page as a whole.
+export async function fetched(path) {
+  return new Uint8Array(await (await answer(path)).arrayBuffer());
+}
+
+// A large file whose size is known, with the share that is there.
+async function streamed(path, bytes, progress) {
+  const whole = new Uint8Array(bytes), reader = (await answer(path)).body.getReader();
   let filled = 0;
   for (;;) {
     const { done, value } = await reader.read();
@@ -37,7 +47,7 @@ export class Model {
   }
 
   static async load(entry, progress) {
-    const buffer = await fetched(entry.file, entry.bytes, progress);
+    const buffer = await streamed(entry.file, entry.bytes, progress);
     try {
       return new Model(entry, await ort.InferenceSession.create(buffer));
     } catch (error) {
@@ -49,14 +59,14 @@ export class Model {
     return image.channels === this.channels;
   }
 
-  // Whether samples of another run have the units and, as far as statistics tell, the bands of this one.
-  readsLike(other) {
-    const same = (name) => this[name].every((value, i) => Math.abs(value - other[name][i]) <= 1e-6 * Math.abs(value));
-    return this.values === "uint8" || (same("mean") && same("std"));
-  }
-
   gridOf(image) {
     return { rows: image.height / this.patch_size, columns: image.width / this.patch_size };
+  }
+
+  // All outputs for one picture, by their names.
+  async run(image, more = {}) {
+    const shape = [1, image.channels, image.height, image.width];
+    return this.session.run({ images: new ort.Tensor("float32", image.values, shape), ...more });
   }
 
   // The picture rebuilt from its visible patches, with levels "neighbors" or "true".
@@ -65,12 +75,7 @@ export class Model {
       const chosen = mask.flatMap((one, i) => (one === hidden ? [BigInt(i)] : []));
       return new ort.Tensor("int64", BigInt64Array.from(chosen), [1, chosen.length]);
     };
-    const shape = [1, image.channels, image.height, image.width];
-    const outputs = await this.session.run({
-      images: new ort.Tensor("float32", image.values, shape),
-      kept_index: index(false),
-      removed_index: index(true),
-    });
+    const outputs = await this.run(image, { kept_index: index(false), removed_index: index(true) });
     let rebuilt = { ...image, values: outputs.rebuilt.data };
     if (levels === "true" && this.normalized_patches) rebuilt = withTrueLevels(outputs.prediction.data, image, this);
     if (this.values === "uint8") {

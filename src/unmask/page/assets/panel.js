@@ -1,5 +1,6 @@
 // The row of pictures of one run: masked, rebuilt, pasted, original and error.
 
+import { put } from "./elements.js";
 import { errors, heat, imageData } from "./pixels.js";
 
 const VIEWS = ["masked", "rebuilt", "pasted", "original", "error"];
@@ -18,8 +19,6 @@ export class Panel {
     const title = this.add("h2", entry.name), facts = this.add("p", entry.about);
     facts.className = "facts";
     title.dataset.run = entry.name;
-    this.origin = this.add("p");
-    this.origin.className = "facts origin";
     const row = this.row = this.add("div");
     row.className = "pictures";
     this.canvases = {};
@@ -72,9 +71,7 @@ export class Panel {
   }
 
   put(view, data) {
-    const canvas = this.canvases[view];
-    [canvas.width, canvas.height] = [data.width, data.height];
-    canvas.getContext("2d").putImageData(data, 0, 0);
+    put(this.canvases[view], data);
   }
 
   // What needs no model: at once, while painting. The rest belongs to another mask and goes.

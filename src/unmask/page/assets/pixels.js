@@ -14,11 +14,22 @@ export function fittedSize(height, width, model) {
   return sides.map((side) => Math.min(side, most) * patch);
 }
 
-// Resized until it covers the size, then cropped in the centre. NaN, a missing value, stays missing.
-export function fitted(image, [height, width]) {
-  if (image.height === height && image.width === width) return image;
-  const scale = Math.max(height / image.height, width / image.width);
-  const rows = weights(image.height, height, scale), columns = weights(image.width, width, scale);
+// Resized until it covers the size, then cropped in the centre.
+export function fitted(image, size) {
+  return cut(image, size, Math.max(size[0] / image.height, size[1] / image.width));
+}
+
+// A picture as a model sees it that has one size: squashed to it, or resized to cover `outer` and cropped in the centre.
+export function viewed(image, model, { outer }) {
+  const size = [model.height, model.width], sides = [image.height, image.width];
+  const scales = (outer ?? size).map((side, axis) => side / sides[axis]);
+  return outer ? cut(image, size, Math.max(...scales)) : cut(image, size, ...scales);
+}
+
+// The centre of a picture that is resized by these scales. NaN, a missing value, stays missing.
+function cut(image, [height, width], down, across = down) {
+  if (image.height === height && image.width === width && down === 1 && across === 1) return image;
+  const rows = weights(image.height, height, down), columns = weights(image.width, width, across);
   const result = picture(image.channels, height, width);
   const middle = new Float32Array(image.height * width);
   for (let channel = 0; channel < image.channels; channel++) {

@@ -1,0 +1,175 @@
+// A tab on which models look at one picture: its choice, and a section for each model.
+
+import { element, labelOf, put } from "./elements.js";
+import { opened, sample } from "./files.js";
+import { putLink, writeLink } from "./link.js";
+import { Model } from "./model.js";
+import { imageData, viewed } from "./pixels.js";
+
+export class Looking {
+  // `what` is a kind of tab: its name; prepare(section, model, entry), once; show(section, model, outputs, image).
+  constructor(page, panel, what) {
+    this.what = what;
+    this.panel = panel;
+    this.samples = page.samples;
+    this.entries = page.models.filter((entry) => entry.tab === what.name);
+    this.chosen = 0; // number of the newest picture that was asked for
+    this.current = ""; // the sample that is shown
+    this.prepareChoice();
+    this.sections = this.entries.map((entry) => new Section(entry, panel));
+  }
+
+  prepareChoice() {
+    const form = element("form"), fieldset = this.choice = element("fieldset"), { name } = this.what;
+    fieldset.disabled = true; // until models are loaded
+    form.autocomplete = "off";
+    form.onsubmit = (event) => event.preventDefault();
+    this.select = element("select");
+    this.select.id = `${name}-sample`;
+    this.file = element("input");
+    Object.assign(this.file, { id: `${name}-file`, type: "file", accept: "image/*,.npy" });
+    fieldset.append(
+      element("legend", "Picture"), labelOf(this.select, "Sample"), this.select, labelOf(this.file, "or your own"), this.file,
+    );
+    form.append(fieldset);
+    this.message = element("p", "", "message");
+    this.message.setAttribute("role", "status");
+    this.message.setAttribute("aria-live", "polite");
+    this.panel.append(form, this.message);
+    this.select.onchange = () => this.choose(this.select.value);
+    this.file.onchange = () => { if (this.file.files[0]) this.bring(this.file.files[0]); };
+  }
+
+  async start() {
+    this.models = await Promise.all(this.entries.map(async (entry, i) => {
+      try {
+        const model = await Model.load(entry, (share) => this.sections[i].say(`loading ${Math.round(100 * share)} %`));
+        await this.what.prepare?.(this.sections[i], model, entry);
+        return model;
+      } catch (error) {
+        this.sections[i].say(error.message);
+        return null;
+      }
+    }));
+    this.samples.forEach((entry, number) => {
+      const readable = this.models.some((model, i) => model && entry.views[this.entries[i].number]);
+      if (readable) this.select.append(new Option(entry.name, String(number)));
+    });
+    this.select.append(new Option("your own", "own"));
+    this.select.lastElementChild.disabled = true;
+    this.choice.disabled = !this.models.some(Boolean);
+  }
+
+  async follow(link) {
+    const values = [...this.select.options].filter((option) => !option.disabled).map((option) => option.value);
+    if (!this.models.some(Boolean)) return;
+    if (values.length === 0) {
+      this.message.textContent = "This page holds no sample; choose a picture of your own.";
+      this.sections.forEach((section, i) => { if (this.models[i]) section.say("no picture yet"); });
+      return;
+    }
+    await this.choose(values.includes(link.sample) ? link.sample : values[0]);
+  }
+
+  async choose(value) {
+    await this.take(value, (model, i) => {
+      const view = this.samples[value].views[this.entries[i].number];
+      return view && sample(view, model);
+    });
+  }
+
+  async bring(file) {
+    let refusal;
+    const images = await Promise.all(this.models.map(async (model, i) => {
+      try {
+        return model && viewed(await opened(file, model), model, this.entries[i].view);
+      } catch (error) {
+        refusal ??= error;
+        return null;
+      }
+    }));
+    if (images.some(Boolean)) await this.take("own", (_, i) => images[i]);
+    else if (refusal) this.message.textContent = refusal.message;
+  }
+
+  // Show what models say of a picture, one after another; nothing if another picture was chosen in between.
+  async take(value, imageOf) {
+    const number = this.chosen += 1;
+    this.message.textContent = "";
+    try {
+      const images = await Promise.all(this.models.map((model, i) => model && imageOf(model, i)));
+      if (number !== this.chosen) return;
+      this.select.value = this.current = value;
+      putLink(this.what.name, writeLink({ tab: this.what.name, sample: value === "own" ? "" : value }));
+      for (const [i, model] of this.models.entries()) {
+        if (!model) continue;
+        const section = this.sections[i];
+        if (!images[i]) {
+          section.clear(`cannot read this picture; it takes ${model.channels} bands of ${model.values}`);
+          continue;
+        }
+        section.showPicture(images[i], model);
+        const began = performance.now();
+        const outputs = await model.run(images[i]);
+        if (number !== this.chosen) return;
+        await this.what.show(section, model, outputs, images[i]);
+        if (number === this.chosen) section.done(performance.now() - began);
+      }
+    } catch (error) {
+      if (number !== this.chosen) return;
+      this.select.value = this.current;
+      this.message.textContent = error.message ?? String(error);
+      this.sections.forEach((section) => { if (section.state === "working") section.say("not computed"); });
+    }
+  }
+}
+
+// What one model says.
+class Section {
+  constructor(entry, parent) {
+    this.entry = entry;
+    this.root = element("section");
+    this.root.setAttribute("aria-label", entry.name);
+    this.numbers = element("p", "loading …", "numbers");
+    this.body = element("div", "", "looked");
+    this.picture = element("canvas");
+    this.picture.setAttribute("role", "img");
+    this.picture.setAttribute("aria-label", `what ${entry.name} sees of the picture`);
+    this.picture.dataset.view = "picture";
+    const figure = element("figure");
+    figure.append(this.picture, element("figcaption", "what the model sees"));
+    this.answer = element("div", "", "answer");
+    this.body.append(figure, this.answer);
+    this.body.hidden = true;
+    this.root.append(element("h2", entry.name), element("p", entry.about, "facts"), this.body, this.numbers);
+    parent.append(this.root);
+  }
+
+  get state() { return this.root.dataset.state; }
+
+  // In place of an answer.
+  say(text) {
+    this.numbers.textContent = text;
+    this.root.dataset.state = "said";
+  }
+
+  // No picture, and why.
+  clear(text) {
+    this.body.hidden = true;
+    this.say(text);
+  }
+
+  showPicture(image, model) {
+    const bands = image.channels >= 3 ? [0, 1, 2] : [0];
+    put(this.picture, imageData(image, bands, model));
+    this.body.hidden = false;
+    this.answer.replaceChildren();
+    this.numbers.textContent = "computing …";
+    this.root.dataset.state = "working";
+  }
+
+  done(took) {
+    this.numbers.textContent = `${Math.round(took)} ms`;
+    this.root.dataset.state = "shown";
+  }
+}

@@ -1,0 +1,150 @@
+"""The tab of classifiers in a real Chromium: the same probabilities as Python."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from page.conftest import Open, Served, check_layout, write_site
+from PIL import Image
+from runs import tiny, tiny_transfer
+
+import unmask
+from unmask.commands import finetune
+from unmask.data.views import MarginCrop
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+QUICK = ["--epochs", "1", "--threads", "1", "--workers", "0", "--batch-size", "4"]
+
+
+class Tuned(NamedTuple):
+    """A page with a classifier."""
+
+    folder: Path
+    run: Path
+    images: Path
+    index: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    root = tmp_path_factory.mktemp("classes")
+    images = tiny.write_classes(root / "animals", ("cats", "dogs", "owls"))
+    for file in sorted(images.rglob("*.png")):  # samples are known by their names alone
+        file.rename(file.with_name(f"{file.parent.name}-{file.name}"))
+    recipe = replace(tiny_transfer.TRANSFER, test_views=MarginCrop())
+    run = tiny_transfer.begin(root / "tuned", images, recipe)
+    tiny_transfer.go_on(run)
+    index = write_site(root / "site", run.root, "--samples", 4)
+    return Tuned(root / "site", run.root, images, index)
+
+
+def probabilities(served: Served) -> dict[str, float]:
+    """By class, in the order of the table."""
+    return dict(
+        served.page.evaluate(
+            """() => [...document.querySelectorAll('.answer tr')].map((row) =>
+              [row.querySelector('th').textContent, Number(row.querySelector('[data-value]').dataset.value)])"""
+        )
+    )
+
+
+def test_a_sample_has_the_probabilities_of_python(tuned: Tuned, opened: Open) -> None:
+    model = unmask.load(tuned.run)
+    assert len(tuned.index["samples"]) == 4
+    for number, sample in enumerate(tuned.index["samples"]):
+        served = opened(tuned.folder, f"#sample={number}").shown()
+        (guess,) = model.predict(next(tuned.images.rglob(sample["name"])))
+        ours = guess.probabilities
+        shown = probabilities(served)
+        assert shown == pytest.approx(ours, abs=1e-4)
+        assert list(shown) == list(ours)
+        assert served.page.inner_text(".verdict") == guess.chosen[0]
+
+
+def test_a_picture_of_ones_own(tuned: Tuned, opened: Open, tmp_path: Path) -> None:
+    """What the browser decodes, resizes and crops is near to what Python sees."""
+    rows, columns = np.mgrid[0:48, 0:64]
+    levels = np.stack([2 * rows + columns, 3 * columns, 255 - 2 * rows], -1).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "own.png")
+    served = opened(tuned.folder).shown()
+    served.page.set_input_files("#classes-file", tmp_path / "own.png")
+    served.page.wait_for_function("() => document.querySelector('#classes-sample').value === 'own'")
+    served.shown()
+    model = unmask.load(tuned.run)
+    view = MarginCrop()(model.read(tmp_path / "own.png"), model.spec.image_size)[0]
+    ours = view.permute(1, 2, 0).numpy()
+    shown = np.array(served.pixels("picture")).reshape(ours.shape)
+    assert np.abs(shown - ours.astype(int)).max() <= 8
+    (guess,) = model.predict(tmp_path / "own.png")
+    assert probabilities(served) == pytest.approx(guess.probabilities, abs=0.05)
+    served.page.set_input_files("#classes-file", {"name": "a.txt", "mimeType": "", "buffer": b"a"})
+    served.page.wait_for_function(
+        "() => document.querySelector('.message:not(#message)').textContent"
+    )
+    assert "a.txt is not a picture that this browser can read" in served.message()
+
+
+def test_several_labels(opened: Open, tmp_path: Path) -> None:
+    """Each class has a probability of its own, and its own threshold."""
+    tiny.write_images(tmp_path / "images", 12)
+    rows = [f"{n:02}.png,{'sea;sky' if n % 3 else 'sea'}" for n in range(12)]
+    (tmp_path / "labels.csv").write_text("file_name,label\n" + "\n".join(rows) + "\n")
+    words = [*QUICK, "--labels-file", str(tmp_path / "labels.csv")]
+    run = tiny.finished_run(tmp_path / "run", tmp_path / "images")
+    out = ["--out", str(tmp_path / "tuned")]
+    assert finetune.main([str(run.root), str(tmp_path / "images"), *words, *out]) == 0
+    index = write_site(tmp_path / "site", tmp_path / "tuned", "--samples", 2)
+    model = unmask.load(tmp_path / "tuned")
+    for number, sample in enumerate(index["samples"]):
+        served = opened(tmp_path / "site", f"#sample={number}").shown()
+        (guess,) = model.predict(tmp_path / "images" / sample["name"])
+        assert probabilities(served) == pytest.approx(guess.probabilities, abs=1e-4)
+        assert served.page.inner_text(".verdict") == (
+            ", ".join(guess.chosen) or "none of the classes"
+        )
+        assert "a picture may have several" in served.page.inner_text("caption")
+
+
+def test_a_damaged_model_is_said(tuned: Tuned, opened: Open, tmp_path: Path) -> None:
+    shutil.copytree(tuned.folder, tmp_path / "site")
+    (file,) = (tmp_path / "site" / "models").iterdir()
+    file.write_bytes(file.read_bytes()[:1000])
+    page = opened(tmp_path / "site").page
+    page.wait_for_function("() => document.body.textContent.includes('is incomplete or from')")
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_layout_and_labels(tuned: Tuned, opened: Open, width: int) -> None:
+    check_layout(opened(tuned.folder).shown(), width)
+
+
+def test_tabs(tuned: Tuned, opened: Open, tmp_path: Path) -> None:
+    """One page with a studio and a classifier: mouse, keyboard and links change the tab."""
+    run = tiny.finished_run(tmp_path / "run", tuned.images)
+    index = write_site(tmp_path / "site", run.root, tuned.run, "--samples", 2)
+    assert [len(sample["views"]) for sample in index["samples"]] == [2, 2]
+    served = opened(tmp_path / "site").shown()
+    page = served.page
+    assert page.inner_text("h1") == "Mask studio"
+    assert not page.is_visible("#panel-classes")
+    assert sum("models/" in url for url in served.requests) == 1  # the other one is not needed yet
+    page.focus("#tab-studio")
+    page.keyboard.press("ArrowRight")
+    served.shown()
+    assert page.inner_text("h1") == "Classes"
+    assert page.evaluate("document.activeElement.id") == "tab-classes"
+    assert "tab=classes&sample=0" in page.url
+    page.select_option("#classes-sample", "1")
+    page.wait_for_function("() => location.hash.includes('sample=1')")
+    link = page.url.partition("#")[2]
+    page.click("#tab-studio")
+    assert "tab=studio" in page.url
+    assert page.is_visible("canvas.paint")
+    other = opened(tmp_path / "site", f"#{link}").shown()
+    assert other.page.inner_text("h1") == "Classes"
+    assert other.page.input_value("#classes-sample") == "1"
+    check_layout(other, 360)
