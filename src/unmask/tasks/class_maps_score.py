@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -42,9 +42,6 @@ class MeanIoU:
     and a class that is only predicted counts as 0.
     """
 
-    measure: ClassVar[str] = "mIoU"
-    """Name of the metric in `value`."""
-
     mean_iou: float
     """Mean intersection over union of the classes that occur in the truth or in the predictions."""
 
@@ -69,6 +66,11 @@ class MeanIoU:
 
     classes: tuple[ClassPixels, ...]
     """The scores of each class."""
+
+    @property
+    def measure(self) -> str:
+        """Name of the metric in `value`."""
+        return "mIoU"
 
     @property
     def value(self) -> float:

@@ -90,9 +90,6 @@ class Classify:
 class Accuracy:
     """The accuracy of a classifier on test images."""
 
-    measure: ClassVar[str] = "top-1"
-    """Name of the metric in `value`."""
-
     top1: float
     """Share of images whose class has the highest score."""
 
@@ -113,6 +110,11 @@ class Accuracy:
 
     classes: tuple[ClassScore, ...]
     """The scores of each class."""
+
+    @property
+    def measure(self) -> str:
+        """Name of the metric in `value`."""
+        return "top-1"
 
     @property
     def value(self) -> float:

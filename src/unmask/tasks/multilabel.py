@@ -121,9 +121,6 @@ class LabelScore:
 class MeanAveragePrecision:
     """The scores of a multi-label classifier on test images."""
 
-    measure: ClassVar[str] = "mAP"
-    """Name of the metric in `value`."""
-
     mean_average_precision: float
     """Mean of the average precision over the classes with test images."""
 
@@ -144,6 +141,11 @@ class MeanAveragePrecision:
 
     classes: tuple[LabelScore, ...]
     """The scores of each class."""
+
+    @property
+    def measure(self) -> str:
+        """Name of the metric in `value`."""
+        return "mAP"
 
     @property
     def value(self) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -50,8 +50,10 @@ class ClassScore:
 class Score(Protocol):
     """A score: a spec, written to `results.json`."""
 
-    measure: ClassVar[str]
-    """Name of the metric in `value`, such as top-1."""
+    @property
+    def measure(self) -> str:
+        """Name of the metric in `value`, such as top-1."""
+        ...
 
     @property
     def value(self) -> float:
