@@ -102,9 +102,6 @@ def shares_of(truth: Annotations, annotations: ClassMaps) -> Float[Tensor, "b cl
 class Closeness:
     """How close estimated shares are to the true ones, on images that were not learned from."""
 
-    measure: ClassVar[str] = "closeness"
-    """What `value` is."""
-
     closeness: float
     """1 minus the mean, over images, of half the sum of the absolute errors of the shares."""
 
@@ -113,6 +110,11 @@ class Closeness:
 
     chance: float
     """The closeness of equal shares."""
+
+    @property
+    def measure(self) -> str:
+        """What `value` is."""
+        return "closeness"
 
     @property
     def value(self) -> float:
