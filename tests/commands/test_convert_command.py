@@ -108,7 +108,7 @@ def test_push(unmask: Unmask, trained: RunFolder, monkeypatch: pytest.MonkeyPatc
     assert "pushed there/me/mine" in said.out
     said = unmask("convert", trained.root, "x.pth", "--to", "fair", "--push", "me/mine")
     assert said.status == 1
-    assert "--push uploads a folder; name one instead of x.pth" in said.err
+    assert "--push is for a folder; name one instead of x.pth" in said.err
     assert not Path("x.pth").exists()
 
 

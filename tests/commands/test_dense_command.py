@@ -140,7 +140,7 @@ def test_from_the_data_to_predictions(kind: str, tmp_path: Path, unmask: Unmask)
         getattr(model, other)(file)
     with pytest.raises(RunError, match=rf"use \.{method}\(images\)"):
         model.predict(file)
-    if kind == "coco":
+    if kind != "maps":
         for words in (("convert", out, "files", "--to", "onnx"), ("page", out, "--out", "page")):
             refused = unmask(*words)
             assert "is a detector, and these cannot be exported to ONNX" in refused.err
