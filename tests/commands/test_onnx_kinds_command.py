@@ -133,11 +133,11 @@ def test_nothing_published_says_where_weights_lie(
     ("place", "name"),
     [
         ("facebook/vit-mae-base", "facebook/vit-mae-base"),
-        ("/home/me/secret/mae", "mae"),
+        ("/else/me/secret/mae", "mae"),
         ("./secret/mae/", "mae"),
         ("../secret/mae", "mae"),
         ("C:\\secret\\me\\mae", "mae"),
-        ("/home/me/secret/hub/models--owner--name/snapshots/0123", "owner/name"),
+        ("/else/me/secret/hub/models--owner--name/snapshots/0123", "owner/name"),
     ],
 )
 def test_the_name_of_weights_without_their_place(tmp_path: Path, place: str, name: str) -> None:
