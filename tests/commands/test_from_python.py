@@ -391,6 +391,13 @@ def test_a_series_with_few_labels_is_that_of_the_command(
     said = unmask("finetune", "--resume", root)
     assert "was begun by unmask.finetune; call it again with the same arguments" in said.err
 
+    # a call goes on with what was typed, and after it the command does too
+    settings = {"recipe": recipe[1], "labels": ["50%", "all"], "seeds": 1, "running": RUNNING}
+    package.finetune(None, str(classes), out="typed", **settings)
+    said = unmask("finetune", "--resume", "typed")
+    assert said.status == 0, said.err
+    assert said.out.count(": finished, ") == 2
+
 
 def test_a_series_of_images_in_memory(classes: Path, tmp_path: Path) -> None:
     root = few_labels(Named(classes), tmp_path / "series")

@@ -154,7 +154,9 @@ class _Series:
         self._check()
         root.mkdir(parents=True, exist_ok=True)
         words = self.wanted.arguments
-        content = {**mark, "arguments": None if words is None else from_anywhere(words)}
+        # a call from Python may go on with a series that was typed, which `--resume` still knows
+        arguments = saved.get("arguments") if words is None else from_anywhere(words)
+        content = {**mark, "arguments": arguments}
         write_text(root / FILE, json.dumps(content, indent=1) + "\n")
         self._say_runs(root)
         return root
