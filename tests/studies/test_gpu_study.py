@@ -61,7 +61,8 @@ def data(tmp_path: Path) -> Path:
 @pytest.mark.timeout(900)
 def test_on_a_bare_machine_and_again(tmp_path: Path, data: Path) -> None:
     carried, out = tmp_path / "carried", tmp_path / "out"
-    call("--prepare", carried, "--data", data)
+    printed = call("--prepare", carried, "--data", data)
+    assert "holds no torchcodec, without which nothing is decoded on the GPU" in printed
     assert {"cattrs", "attr", "safetensors"} <= {p.name for p in (carried / "packages").iterdir()}
 
     # without any of them the steps are measured, and what needs packages says so
