@@ -2,8 +2,12 @@
 
 import importlib.util
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
+
+BEGAN = time.monotonic()
+"""When the program began; what is imported after this module counts."""
 
 
 class StandIn:

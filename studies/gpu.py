@@ -1,17 +1,26 @@
 """What a lent GPU shows in one call: JPEGs decoded there, training steps beside peers, and short trainings beside none.
 
-Where there is a network, make the folder to carry (20 MiB for CIFAR-10, given as anything that `unmask finetune` reads):
+Where there is a network, make the folder to carry (20 MiB for CIFAR-10; FOLDER holds its train/ and test/ class folders, or
+its Parquet files, as `unmask finetune` reads them):
 
-    python studies/gpu.py --prepare carried --data cifar10
+    python studies/gpu.py --prepare carried --data FOLDER
 
 On the machine with the GPU, from the source tree and without network:
 
     PYTHONPATH=src:carried/packages python studies/gpu.py --out OUT --data carried --minutes 9
 
 Parts come in the order of their worth, each with a limit of its own, and none begins that may not end within
-`--minutes`. Each writes its result when it ends, a line of OUT/results.jsonl; OUT/results.md shows all of them as tables.
-The same command again does what is missing: what is done is skipped, what failed is tried again. So a call that is cut
-short loses one part. After a change of the code, take another OUT.
+`--minutes`, which count from the start of the program, with imports, the start of CUDA and the ceilings; the program ends
+itself 15 s after them at the latest. Where a call may take 10 minutes, 9 are right. Each part writes its result when it ends,
+a line of OUT/results.jsonl; OUT/results.md shows all of them as tables. So a call that is cut short loses one part.
+
+The same command again does what is missing: what is done is skipped, what failed is tried again. On a machine whose output
+folder starts empty, carry the results of the call before, and say where they are:
+
+    cp OUT/results.jsonl carried/
+    PYTHONPATH=src:carried/packages python studies/gpu.py --out OUT --data carried --earlier carried/results.jsonl
+
+After a change of the code, take another OUT, and no earlier results.
 
 Needs Python 3.12, torch 2.11 or newer, torchvision, numpy and Pillow. A part that needs more names what is missing, and the
 others go on: fine-tuning needs timm (its augmentation), decoding pyarrow (names of files), and decoding on the GPU
@@ -27,6 +36,7 @@ nothing.
 import argparse
 import faulthandler
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -152,12 +162,14 @@ def decoding(where: str, workers: int, loading: Loading) -> Callable[[Bed], None
 
 
 class Results:
-    """The lines of OUT/results.jsonl, of which the last one of a part counts."""
+    """The lines of OUT/results.jsonl, of which the last one of a part counts; they begin with those of `earlier`, if OUT has none."""
 
-    def __init__(self, folder: Path, tiny: bool) -> None:
+    def __init__(self, folder: Path, tiny: bool, earlier: Path | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.tiny = folder, tiny
         self.file = folder / "results.jsonl"
+        if earlier is not None and not self.file.exists():
+            shutil.copyfile(earlier, self.file)
         self.lines: dict[str, dict[str, Any]] = {}
         for text in self.file.read_text().splitlines() if self.file.exists() else ():
             try:
@@ -166,6 +178,7 @@ class Results:
                 continue
             if line["tiny"] == tiny:
                 self.lines[line["part"]] = line
+        self.write_tables()
 
     def done(self, name: str) -> bool:
         """Whether a part ended well."""
@@ -182,7 +195,12 @@ class Results:
         cut = self.file.exists() and not self.file.read_bytes().endswith(b"\n")
         with self.file.open("a") as file:
             file.write(("\n" if cut else "") + json.dumps(line) + "\n")
-        (self.folder / "results.md").write_text(self.markdown())
+        self.write_tables()
+
+    def write_tables(self) -> None:
+        """Write OUT/results.md anew, if there are results."""
+        if self.lines:
+            (self.folder / "results.md").write_text(self.markdown())
 
     def markdown(self) -> str:
         """All results as tables."""
@@ -210,14 +228,12 @@ class Results:
 
 
 def run(bed: Bed, every: list[Part], results: Results, minutes: float) -> None:
-    """All parts that are not done and that fit in the time."""
-    began = time.monotonic()
-    faulthandler.dump_traceback_later(60 * minutes + GRACE, exit=True)
+    """All parts that are not done and that fit in the time since the program began."""
     for part in every:
         if results.done(part.name):
             print(f"\n{part.name}: done before")
             continue
-        left = 60 * minutes - (time.monotonic() - began)
+        left = remaining(minutes)
         if part.seconds > left:
             print(
                 f"\n{part.name}: left for the next call; it may take {part.seconds:.0f} s, {left:.0f} remain"
@@ -230,7 +246,11 @@ def run(bed: Bed, every: list[Part], results: Results, minutes: float) -> None:
         if wrong:
             print(f"    {wrong}")
         results.add(part.name, wrong or "done", time.monotonic() - started, own)
-    faulthandler.cancel_dump_traceback_later()
+
+
+def remaining(minutes: float) -> float:
+    """Seconds left of so many minutes since the program began."""
+    return 60 * minutes - (time.monotonic() - bare.BEGAN)
 
 
 def main() -> None:
@@ -245,7 +265,18 @@ def main() -> None:
     parser.add_argument(
         "--prepare", type=Path, metavar="FOLDER", help="make the folder to carry, and nothing else"
     )
-    parser.add_argument("--minutes", type=float, default=12, help="for all parts together")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=9,
+        help="for all, from the start of the program; 9 if not given",
+    )
+    parser.add_argument(
+        "--earlier",
+        type=Path,
+        metavar="FILE",
+        help="results.jsonl of a call before, for an OUT that holds none",
+    )
     parser.add_argument("--only", nargs="+", help="beginnings of the names of parts")
     parser.add_argument(
         "--tiny", action="store_true", help="only try the program out, also on a CPU"
@@ -258,6 +289,11 @@ def main() -> None:
         return
     if options.out is None:
         parser.error("--out, the folder of the results, is missing")
+    if options.earlier is not None and not options.earlier.is_file():
+        parser.error(
+            f"--earlier {options.earlier} is no file; give the results.jsonl of a call before"
+        )
+    faulthandler.dump_traceback_later(max(0.0, remaining(options.minutes)) + GRACE, exit=True)
     bed = new_bed(options.tiny)
     if options.tiny:
         shorten()
@@ -267,8 +303,9 @@ def main() -> None:
     if options.only:
         every = [part for part in every if part.name.startswith(tuple(options.only))]
     ceilings(bed)
-    results = Results(options.out, options.tiny)
+    results = Results(options.out, options.tiny, options.earlier)
     run(bed, every, results, options.minutes)
+    faulthandler.cancel_dump_traceback_later()
     failed = [part.name for part in every if not results.done(part.name)]
     print(f"\n{options.out / 'results.md'}; not done: {', '.join(failed) or 'nothing'}")
 

@@ -33,6 +33,11 @@ def prepare(folder: Path, data: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in CARRIED:
         copied(name, folder / "packages")
+    if not (folder / "packages" / "torchcodec").is_dir():
+        print(
+            f"warning: {folder / 'packages'} holds no torchcodec, without which nothing is decoded on the GPU; put its wheel there "
+            "with the line of pip that `python studies/gpu.py --help` shows"
+        )
     labelled = open_labelled(find_source(str(data)), 0)
     arrays = {"names": np.array(labelled.train.annotations.names)}
     for split in ("train", "test"):

@@ -446,7 +446,7 @@ def test_trained_protocols(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--labels", "9"], "--labels 9 needs 9 training images of each class, but 'cats' has 8"),
+        (["--labels", "9"], "9 labels need 9 training images of each class, but 'cats' has 8"),
         (["--labels", "few"], "such as 1,5,10,1%,10%,all, got 'few'"),
         (["--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["--epochs", "3"], "--epochs is for partial, finetune, ladder, --augment and --control"),

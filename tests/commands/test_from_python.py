@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 import unmask as package
 from unmask import MachineFlags, RunFlags
 from unmask.console import train
+from unmask.console.series_asked import amounts_of, check_seeds
 from unmask.data.held import hold
 from unmask.data.objects import pixels_of
 from unmask.errors import DataError, RunError, SettingsError
@@ -87,8 +88,9 @@ def finetune(data: Any, out: Path) -> Path:
 
 
 def few_labels(data: Any, out: Path, **settings: Any) -> Path:
+    settings.setdefault("seeds", 1)
     return package.finetune(
-        None, data, recipe=tiny_transfer.TRANSFER, out=out, running=RUNNING, seeds=1, **settings
+        None, data, recipe=tiny_transfer.TRANSFER, out=out, running=RUNNING, **settings
     )
 
 
@@ -391,6 +393,14 @@ def test_a_series_with_few_labels_is_that_of_the_command(
     said = unmask("finetune", "--resume", root)
     assert "was begun by unmask.finetune; call it again with the same arguments" in said.err
 
+    # a call goes on with what was typed, and after it the command does too
+    package.finetune(
+        None, str(classes), recipe=str(recipe[1]), labels=["50%", "all"], seeds=1, out="typed", running=RUNNING
+    )  # fmt: skip
+    said = unmask("finetune", "--resume", "typed")
+    assert said.status == 0, said.err
+    assert said.out.count(": finished, ") == 2
+
 
 def test_a_series_of_images_in_memory(classes: Path, tmp_path: Path) -> None:
     root = few_labels(Named(classes), tmp_path / "series")
@@ -403,9 +413,11 @@ def test_a_series_of_images_in_memory(classes: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"labels": ["5", "5"]}, "has an amount twice"),
-        ({"labels": ["many"]}, "labels"),
+        ({"labels": ["5", 5]}, "^an amount of labels is there twice: 5,5; leave out one"),
+        ({"labels": ["many"]}, "^amounts of labels must be numbers .*, got 'many'"),
         ({"labels": []}, "an amount of labels and a seed, got 0 and 1"),
+        ({"labels": 900}, "^900 labels need 900 training images of each class"),
+        ({"seeds": 0}, "^seeds must be the number of runs of each amount, such as 3, got 0"),
     ],
 )
 def test_wrong_series(
@@ -416,3 +428,17 @@ def test_wrong_series(
     assert not (tmp_path / "series").exists()
     with pytest.raises(SettingsError, match="labels cannot be given too"):
         package.finetune(None, str(classes), labels=["5"], resume="run")
+
+
+@pytest.mark.parametrize("labels", [0.1, ["10%", None], [True], {"10%"}])
+def test_amounts_of_labels_of_other_types_are_refused(labels: object) -> None:
+    with pytest.raises(SettingsError, match=r'^labels must be amounts such as 5, "10%"'):
+        amounts_of(labels)
+    assert amounts_of("1%, all") == amounts_of(["1%", "all"]) == ["1%", "all"]
+    assert amounts_of(5) == amounts_of(np.int64(5)) == amounts_of([5]) == ["5"]
+
+
+@pytest.mark.parametrize("seeds", [2.5, "3", True])
+def test_seeds_of_other_types_are_refused(seeds: object) -> None:
+    with pytest.raises(SettingsError, match=f"^seeds must be .*, got {seeds!r}$"):
+        check_seeds(seeds)

@@ -368,6 +368,8 @@ def test_pictures_without_a_position_or_with_one_elsewhere_do_not_end_the_others
     alone, elsewhere, near = located(unmask, *words)
     assert (elsewhere["fix"], elsewhere["places"]) == (False, [])
     assert "no tile lies within 30 m" in elsewhere["reason"]
+    assert elsewhere.keys() == {*near.keys(), "reason"}
+    assert elsewhere["margin"] is None
     assert away(near, -61.6, -59.1) < 39
     assert alone["places"]
     points = json.loads(Path("places.geojson").read_text())["features"]
@@ -387,6 +389,18 @@ def test_a_sequence_is_smoothed_over_its_track(
     for number in (0, 1, 3, 4):
         assert away(track[number], *at[number]) < 30
     assert track[2]["fix"] is False  # it was put there by its neighbours alone
+
+
+def test_a_sequence_goes_on_over_a_picture_that_is_refused(
+    unmask: Unmask, places: Path, tmp_path: Path
+) -> None:
+    """Its neighbours are 120 m apart: more than one step of 70 m, and less than two."""
+    first, last = (piece(tmp_path, east, 0, f"{east}.png") for east in (-60, 60))
+    far = with_gps(first, tmp_path / "far.png", (10.0, 0.0, 0.0), (120.0, 43.0, 10.9))
+    words = (first, far, last, *KNOWN, "--prior-from-exif", 30, "--sequence", 70)
+    track = located(unmask, places, *words)
+    assert away(track[0], -60, 0) < 18
+    assert away(track[2], 60, 0) < 18
 
 
 def test_photographs_of_a_map_that_was_learned_are_no_queries(

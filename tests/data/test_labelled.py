@@ -279,7 +279,7 @@ def test_few_labels_are_drawn_for_each_class_and_nested() -> None:
 def test_more_labels_than_there_are() -> None:
     labels = np.repeat([0, 1], [10, 3])
     with pytest.raises(
-        SettingsError, match="--labels 5 needs 5 training images of each class, but 'dogs' has 3"
+        SettingsError, match="5 labels need 5 training images of each class, but 'dogs' has 3"
     ):
         draw_few(labels, ("cats", "dogs"), "5", 0)
 

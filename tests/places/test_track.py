@@ -1,5 +1,6 @@
 """Tracks through fields against all tracks that there are, one by one."""
 
+import math
 from itertools import pairwise, product
 
 import numpy as np
@@ -27,22 +28,29 @@ def fields_of(count: int, rows: int, columns: int, seed: int, holes: bool = True
     return fields
 
 
+@pytest.mark.parametrize("numbers", [None, (0, 2, 3, 6)])
 @pytest.mark.parametrize("metres", [3.0, 10.5, 14.5, 23.0])
-def test_each_cell_has_the_mean_of_the_best_track_through_it(metres: float) -> None:
+def test_each_cell_has_the_mean_of_the_best_track_through_it(
+    metres: float, numbers: tuple[int, ...] | None
+) -> None:
     """Cells are 10 m apart: a step of up to 3 m goes to a diagonal one too, since pictures lie anywhere in their cells."""
-    fields = fields_of(4, 3, 4, int(metres))
-    cells = list(product(range(3), range(4)))
+    rows, columns = 2, 6
+    fields = fields_of(4, rows, columns, int(metres))
+    cells = list(product(range(rows), range(columns)))
+    gaps = (1, 1, 1) if numbers is None else (2, 1, 3)
     down, across = fields[0].grid.steps[1], fields[0].grid.steps[0]
-    reach = metres + np.hypot(down, across)
-    expected = [np.full((3, 4), -np.inf) for _ in fields]
+    expected = [np.full((rows, columns), -np.inf) for _ in fields]
     for track in product(cells, repeat=4):
-        steps = pairwise(track)
-        if any(np.hypot((a[0] - b[0]) * down, (a[1] - b[1]) * across) > reach for a, b in steps):
+        if any(
+            math.hypot((a[0] - b[0]) * down, (a[1] - b[1]) * across)
+            > gap * metres + math.hypot(down, across)
+            for (a, b), gap in zip(pairwise(track), gaps, strict=True)
+        ):
             continue
         mean = sum(float(f.scores[cell]) for f, cell in zip(fields, track, strict=True)) / 4
         for one, cell in zip(expected, track, strict=True):
             one[cell] = max(one[cell], mean)
-    for found, one in zip(smoothed(fields, metres), expected, strict=True):
+    for found, one in zip(smoothed(fields, metres, numbers), expected, strict=True):
         np.testing.assert_allclose(found.scores, one, atol=1e-5)
 
 

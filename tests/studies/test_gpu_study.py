@@ -61,7 +61,8 @@ def data(tmp_path: Path) -> Path:
 @pytest.mark.timeout(900)
 def test_on_a_bare_machine_and_again(tmp_path: Path, data: Path) -> None:
     carried, out = tmp_path / "carried", tmp_path / "out"
-    call("--prepare", carried, "--data", data)
+    printed = call("--prepare", carried, "--data", data)
+    assert "holds no torchcodec, without which nothing is decoded on the GPU" in printed
     assert {"cattrs", "attr", "safetensors"} <= {p.name for p in (carried / "packages").iterdir()}
 
     # without any of them the steps are measured, and what needs packages says so
@@ -106,5 +107,24 @@ def test_on_a_bare_machine_and_again(tmp_path: Path, data: Path) -> None:
 
 @pytest.mark.slow
 def test_what_does_not_fit_is_left_for_the_next_call(tmp_path: Path) -> None:
-    call("--tiny", "--out", tmp_path / "out", "--minutes", "0.5", "--only", "step")
+    """A part of 45 s would fit in 45.1 s, of which the imports have taken some."""
+    words = ("--only", "step mae-digits", "--minutes", str(45.1 / 60))
+    assert "left for the next call" in call("--tiny", "--out", tmp_path / "out", *words)
     assert not (tmp_path / "out" / "results.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_results_of_a_call_before_are_carried_to_an_empty_folder(tmp_path: Path) -> None:
+    before, out = tmp_path / "carried.jsonl", tmp_path / "out"
+    line = {
+        "part": "step mae-digits", "outcome": "done", "seconds": 1.5, "tiny": True, "device": "cpu",
+        "torch": "2", "facts": {"said": "before"}, "rows": [],
+    }  # fmt: skip
+    before.write_text(json.dumps(line) + "\n")
+    words = ("--tiny", "--out", out, "--only", "step mae-digits", "step detect-mini")
+    printed = call(*words, "--earlier", before)
+    assert "step mae-digits: done before" in printed
+    found = results(out)
+    assert found["step mae-digits"] == line
+    assert found["step detect-mini"]["outcome"] == "done"
+    assert "| said | before |" in (out / "results.md").read_text()

@@ -195,7 +195,7 @@ def test_equal_compute_and_equal_time() -> None:
         ({"methods": ("scratch", "mae")}, "scratch does not pretrain"),
         ({"encoders": ("ti4", "ti4")}, "--encoders has a name twice"),
         ({"epochs": 0.0}, "epochs must be above 0"),
-        ({"labels": ("ten",)}, "--labels must be a list of numbers"),
+        ({"labels": ("ten",)}, "amounts of labels must be numbers"),
     ],
 )
 def test_comparisons_that_make_no_sense(changes: dict[str, object], words: str) -> None:

@@ -22,7 +22,15 @@ from unmask.console.labels import labelled_source
 from unmask.console.output import console
 from unmask.console.plan import with_shorter_warmup
 from unmask.console.series import carry_out, series_folder
-from unmask.console.series_asked import Asked, Wanted, again, is_series, members_of
+from unmask.console.series_asked import (
+    Asked,
+    Wanted,
+    again,
+    amounts_of,
+    check_seeds,
+    is_series,
+    members_of,
+)
 from unmask.console.train import finished_folder, resumed_folder
 from unmask.console.train import main as train_main
 from unmask.console.training_command import Command, Common, Request
@@ -118,7 +126,7 @@ def finetune(
     data: HeldOrNamed,
     *,
     recipe: str | Transfer | None = None,
-    labels: Sequence[str] | None = None,
+    labels: str | int | Sequence[str | int] | None = None,
     seeds: int | None = None,
     labels_file: str | Path | None = None,
     out: str | Path | None = None,
@@ -133,8 +141,8 @@ def finetune(
         data: images in class folders, "digits", the spec of a source, a list of (image, label) pairs, arrays (images,
             labels), or a map-style torch Dataset of such pairs without random transforms.
         recipe: a recipe, its name, or FILE.py:NAME, which runs that file; chosen from the encoder if not given.
-        labels: a series of runs with these amounts of labels, such as ["1%", "10%", "all"], as numbers or percentages of each
-            class (of pictures, if they have class maps or boxes), each beside training from scratch.
+        labels: a series of runs with these amounts of labels, such as ["1%", "10%", "all"] or 5, as numbers or percentages of
+            each class (of pictures, if they have class maps or boxes), each beside training from scratch.
         seeds: runs of each amount, with other draws of labels and weights; 3 for a series, if not given.
         labels_file: a CSV, Parquet or JSON lines file with the classes of each image, in place of class folders.
         out: the folder of the run, or of the series; runs/RECIPE-DATA (-labels) if not given. A series that is there goes on.
@@ -156,6 +164,9 @@ def finetune(
     if resume is not None:
         refuse_settings(recipe=recipe, labels=labels, seeds=seeds, labels_file=labels_file, out=out)
         return resumed_folder(COMMAND, resume, as_source(data, labels=True), running)
+    amounts = None if labels is None else amounts_of(labels)
+    if seeds is not None:
+        check_seeds(seeds)
     weights = None if encoder is None else _weights(str(encoder))
     named = None if labels_file is None else str(labels_file)
     spec = _source(data, None, named, weights)
@@ -166,12 +177,9 @@ def finetune(
     else:
         name, chosen = recipe_of(no_flags, recipe, weights, labelled.train)
     asked = Asked(spec, labelled, name, chosen, weights, out, seed, running or RunFlags())
-    if labels is None and seeds is None:
+    if amounts is None and seeds is None:
         return finished_folder(COMMAND, _request_of(asked))
-    if labels is not None:
-        words = labels.split(",") if isinstance(labels, str) else labels
-        labels = [str(word).strip() for word in words]
-    members = partial(members_of, labels, seeds, seed, only_scratch=encoder is None)
+    members = partial(members_of, amounts, seeds, seed, only_scratch=encoder is None)
     return series_folder(COMMAND, Wanted(members, lambda: asked, seed))
 
 

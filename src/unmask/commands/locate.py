@@ -131,6 +131,8 @@ class Query(NamedTuple):
 class Asked(NamedTuple):
     """A picture that is compared with the map."""
 
+    number: int
+    """Its place among all pictures, of which some may be refused."""
     query: Query
     field: Field
     calibration: Calibration | None
@@ -209,7 +211,8 @@ def _compared(
         calibration = _calibration(opened, tiles, query)
         if not args.json:
             _say_once(said, opened, query, calibration, tiles)
-        asked.append(Asked(query, field_for(opened, image, query.beliefs), calibration))
+        field = field_for(opened, image, query.beliefs)
+        asked.append(Asked(number, query, field, calibration))
     return asked, refused
 
 
@@ -277,7 +280,7 @@ def _on_track(
             allowed = cells_near(opened, grid, one.query.near)
             scores = np.where(allowed, one.field.scores, -np.inf).astype(np.float32)
             fields[number] = one.field._replace(scores=scores)
-    smooth = smoothed(fields, metres)
+    smooth = smoothed(fields, metres, [one.number for one in asked])
     if not np.isfinite(smooth[0].scores).any():
         raise SettingsError(
             f"no track with steps of up to {metres:g} m goes through all pictures; take a larger --sequence, or another prior"

@@ -157,7 +157,8 @@ def is_fix(located: Located, calibration: Calibration | None) -> bool | None:
 def elsewhere(name: str, near: Near) -> dict[str, Any]:
     """The answer for a picture whose own GPS position leaves no tile of the map, as JSON."""
     reason = f"no tile lies within {near.radius:g} m of its GPS position, {near.latitude:.6f}, {near.longitude:.6f}"
-    return {"image": name, "fix": False, "reason": reason, "places": []}
+    unknown = dict.fromkeys(("margin", "ground_size", "heading", "tile_metres"))
+    return {"image": name, "fix": False, "reason": reason, **unknown, "places": []}
 
 
 def as_json(name: str, located: Located, fix: bool | None, wanted: int) -> dict[str, Any]:

@@ -154,7 +154,9 @@ class _Series:
         self._check()
         root.mkdir(parents=True, exist_ok=True)
         words = self.wanted.arguments
-        content = {**mark, "arguments": None if words is None else from_anywhere(words)}
+        # a call from Python may go on with a series that was typed, which `--resume` still knows
+        arguments = saved.get("arguments") if words is None else from_anywhere(words)
+        content = {**mark, "arguments": arguments}
         write_text(root / FILE, json.dumps(content, indent=1) + "\n")
         self._say_runs(root)
         return root
@@ -204,13 +206,13 @@ class _Series:
             task = recipe.task
             if isinstance(task, Grouping) and recipe.batch_size < task.least_images:
                 raise SettingsError(
-                    f"--labels {amount} is {number_of(images, 'image')}, and batch normalisation needs at least "
+                    f"the amount of labels {amount} is {number_of(images, 'image')}, and batch normalisation needs at least "
                     f"{task.least_images} at a time; use more labels, or task.head.norm:layer"
                 )
             for other, count in self.images.items():
                 if other != amount and count == images:
                     raise SettingsError(
-                        f"--labels {amount} and {other} are both {number_of(images, 'image')}; leave out one"
+                        f"the amounts of labels {amount} and {other} are both {number_of(images, 'image')}; leave out one"
                     )
 
     def _prepare(self, member: Member) -> Ready | None:

@@ -1,6 +1,7 @@
 """What series of runs is asked for, by a command line, by `--resume` or from Python."""
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,6 +71,35 @@ def again(arguments: list[str], line: Peek) -> list[str] | None:
     return [*map(str, saved), *more, "--out", root]
 
 
+def amounts_of(labels: object) -> list[str]:
+    """The amounts of labels that a program gives: one as a number or text, several as a list, or as text with commas.
+
+    Raises:
+        SettingsError: if they are anything else.
+    """
+    if isinstance(labels, str):
+        labels = labels.split(",")
+    amounts = list(labels) if isinstance(labels, Sequence) else [labels]
+    for amount in amounts:
+        if isinstance(amount, bool) or not isinstance(amount, str | Integral):
+            raise SettingsError(
+                f'labels must be amounts such as 5, "10%" or ["1%", "all"], got {labels!r}'
+            )
+    return [str(amount).strip() for amount in amounts]
+
+
+def check_seeds(seeds: object) -> None:
+    """Refuse what is no number of seeds.
+
+    Raises:
+        SettingsError: with what it must be.
+    """
+    if isinstance(seeds, bool) or not isinstance(seeds, Integral) or seeds < 1:
+        raise SettingsError(
+            f"seeds must be the number of runs of each amount, such as 3, got {seeds!r}"
+        )
+
+
 def members_of(
     labels: Sequence[str] | None, seeds: int | None, first: int, only_scratch: bool
 ) -> list[Member]:
@@ -86,7 +116,9 @@ def members_of(
     for amount in amounts:
         check_amount(amount)
     if len(set(amounts)) < len(amounts):
-        raise SettingsError(f"--labels has an amount twice: {','.join(amounts)}; remove one")
+        raise SettingsError(
+            f"an amount of labels is there twice: {','.join(amounts)}; leave out one"
+        )
     arms = (SCRATCH,) if only_scratch else (PRETRAINED, SCRATCH)
     every = range(first, first + seeds)
     return [Member(amount, seed, arm) for seed in every for amount in amounts for arm in arms]

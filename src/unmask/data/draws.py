@@ -71,8 +71,8 @@ def draw_few(
     if labels.ndim > 1:
         if not share:
             raise SettingsError(
-                f"--labels {amount} is a number of images of each class, but each of these images may show several classes "
-                "at once; use a percentage of the images, such as 10%, or all"
+                f"{amount} labels of each class cannot be drawn, because each of these images may show several classes at "
+                "once; use a percentage of the images, such as 10%, or all"
             )
         return np.sort(_rarest_first(labels > 0, seed)[: max(1, round(len(labels) * number / 100))])
     random = np.random.default_rng(derive("few labels", seed))
@@ -82,8 +82,8 @@ def draw_few(
         count = max(1, round(len(rows) * number / 100)) if share else number
         if count > len(rows):
             raise SettingsError(
-                f"--labels {amount} needs {count} training images of each class, but {names[label]!r} has "
-                f"{len(rows)}; choose fewer, or all"
+                f"{amount} labels need {count} training images of each class, but {names[label]!r} has {len(rows)}; choose "
+                "fewer, or all"
             )
         chosen.append(rows[:count])
     return np.sort(np.concatenate(chosen))
@@ -95,8 +95,8 @@ def check_amount(amount: str) -> None:
     is_valid = number.isdecimal() and int(number) > 0 and (number == amount or int(number) <= 100)
     if amount != "all" and not is_valid:
         raise SettingsError(
-            f"--labels must be a list of numbers of labels per class, percentages or all, such as "
-            f"1,5,10,1%,10%,all, got {amount!r}"
+            "amounts of labels must be numbers of labels per class, percentages or all, such as 1,5,10,1%,10%,all, "
+            f"got {amount!r}"
         )
 
 

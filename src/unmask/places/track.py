@@ -14,7 +14,9 @@ from unmask.places.locating import Located
 _LEAST_AGREED = 2  # fixes on a track; a single one is no more than that picture's own verdict
 
 
-def smoothed(fields: Sequence[Field], metres: float) -> list[Field]:
+def smoothed(
+    fields: Sequence[Field], metres: float, numbers: Sequence[int] | None = None
+) -> list[Field]:
     """For each picture and cell, the mean score of the best track through that cell (the max-marginals of Viterbi's algorithm).
 
     The highest cells of all fields make the best track; the margin of a picture is that to the best track that passes elsewhere.
@@ -22,16 +24,20 @@ def smoothed(fields: Sequence[Field], metres: float) -> list[Field]:
     Args:
         fields: of one grid, in order of flight.
         metres: the longest step from a picture to the next; cells may be that and a diagonal of a cell apart.
+        numbers: the place of each picture in the flight, ascending, if some pictures of it are left out; the way over a gap
+            may be as long as all its steps.
     """
     grid = fields[0].grid
     # pictures lie anywhere in their cells, so the middles of these may be a diagonal farther apart
-    metres += math.hypot(*grid.steps)
+    slack = math.hypot(*grid.steps)
+    steps = np.diff(range(len(fields)) if numbers is None else numbers)
+    reach = [metres * int(step) + slack for step in steps]
     before = [fields[0].scores]
-    for field in fields[1:]:
-        before.append(field.scores + reached(before[-1], grid, metres))
+    for field, most in zip(fields[1:], reach, strict=True):
+        before.append(field.scores + reached(before[-1], grid, most))
     after = [np.zeros_like(fields[0].scores)]
-    for field in reversed(fields[1:]):
-        after.append(reached(field.scores + after[-1], grid, metres))
+    for field, most in zip(reversed(fields[1:]), reversed(reach), strict=True):
+        after.append(reached(field.scores + after[-1], grid, most))
     count = np.float32(len(fields))
     return [
         field._replace(scores=(first + last) / count)
