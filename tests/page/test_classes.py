@@ -122,6 +122,50 @@ def test_views_that_a_page_does_not_make(tmp_path: Path) -> None:
         classes(str(run.root), "tuned")
 
 
+def test_a_slow_file_does_not_replace_a_newer_choice(
+    tuned: Tuned, opened: Open, tmp_path: Path
+) -> None:
+    served = opened(tuned.folder, "#sample=0").shown()
+    served.page.evaluate(
+        """() => {
+          const read = Blob.prototype.arrayBuffer;
+          Blob.prototype.arrayBuffer = async function () {
+            await new Promise((go) => { globalThis.release = go; });
+            return read.call(this);
+          };
+        }"""
+    )
+    served.page.set_input_files("#classes-file", ramps(tmp_path / "own.png", 48, 64))
+    served.page.wait_for_function("() => globalThis.release")
+    served.page.select_option("#classes-sample", "1")
+    served.page.wait_for_function("() => location.hash.includes('sample=1')")
+    before = probabilities(served.shown())
+    served.page.evaluate("() => { release(); return new Promise((go) => setTimeout(go, 500)); }")
+    assert served.page.input_value("#classes-sample") == "1"
+    assert probabilities(served.shown()) == before
+
+
+def test_a_sample_that_one_of_two_models_lacks(tuned: Tuned, opened: Open, tmp_path: Path) -> None:
+    """It says so in its own section, without an earlier answer; the other one answers."""
+    recipe = replace(tiny_transfer.TRANSFER, test_views=SquashedImage())
+    other = tiny_transfer.begin(tmp_path / "other", tuned.images, recipe)
+    tiny_transfer.go_on(other)
+    index = write_site(tmp_path / "site", tuned.run, other.root, "--samples", 2)
+    views = index["samples"][1]["views"]
+    assert views["0"]["file"] != views["1"]["file"]
+    (tmp_path / "site" / views["0"]["file"]).unlink()
+    served = opened(tmp_path / "site", "#sample=0").shown()
+    assert served.page.locator(".answer:visible").count() == 2
+    served.page.select_option("#classes-sample", "1")
+    served.page.wait_for_function("() => location.hash.includes('sample=1')")
+    served.shown()
+    first, second = served.page.locator("main section:visible").all()
+    assert f"{views['0']['file']} is missing or incomplete" in first.inner_text()
+    assert not first.locator(".answer").is_visible()
+    verdict = second.locator(".verdict").inner_text()
+    assert served.page.inner_text("#panel-classes .spoken") == f"other: {verdict}"
+
+
 def test_several_labels(opened: Open, tmp_path: Path) -> None:
     """Each class has a probability of its own, and its own threshold."""
     tiny.write_images(tmp_path / "images", 12)

@@ -136,7 +136,7 @@ def test_pictures_that_are_gone(
     assert "20 pictures of vectors cannot be read where `unmask embed` found them" in said
     served = opened(tmp_path / "site")
     served.page.wait_for_function(
-        "() => document.querySelector('.message:not(#message)').textContent.includes('no sample')"
+        "() => document.querySelector('.message:not(#message)')?.textContent.includes('no sample')"
     )
     file = next((root / "elsewhere").rglob("dogs-03.png"))
     served.page.set_input_files("#neighbours-file", file)

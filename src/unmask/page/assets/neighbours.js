@@ -19,7 +19,7 @@ export const neighbours = {
   },
 
   async show(section, model, { vector }) {
-    const { pictures, vectors, entry } = section;
+    const { pictures, vectors, entry, answer } = section;
     const scores = products(vectors, vector.data);
     const order = scores.map((_, i) => i).sort((a, b) => scores[b] - scores[a] || a - b).slice(0, MOST);
     const sheetOf = (i) => Math.floor(i / (pictures.columns * pictures.rows));
@@ -34,7 +34,7 @@ export const neighbours = {
     }));
     const list = element("ol", "", "neighbours");
     for (const i of order) list.append(neighbour(pictures, i, scores[i], section.sheets.get(sheetOf(i))));
-    section.answer.append(list);
+    answer.append(list);
   },
 };
 
