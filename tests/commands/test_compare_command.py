@@ -1,5 +1,6 @@
 """`unmask compare` as a user types it."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,3 +32,11 @@ def test_what_other_test_images_may_change() -> None:
     expected = np.quantile(np.abs(first - second), 0.95)
     assert chance_difference(400) == pytest.approx(expected, abs=0.003)
     assert chance_difference(1) == 1.0
+
+
+def test_weights_on_the_hub_are_a_method(
+    unmask: Unmask, classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    said = unmask("compare", classes, "--methods", "scratch,hf:me/mine")
+    assert "hf:me/mine needs huggingface_hub" in said.err

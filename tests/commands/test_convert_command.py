@@ -122,7 +122,9 @@ def test_a_difference_beyond_rounding_is_an_error(
     assert "pushed" not in said.out
 
 
-def test_heads_where_the_file_does_not_say(unmask: Unmask, trained: RunFolder) -> None:
+def test_heads_where_the_file_does_not_say(
+    unmask: Unmask, trained: RunFolder, images: Path
+) -> None:
     unmask("convert", trained.root, "a.pth", "--to", "fair")
     content = torch.load("a.pth", weights_only=True)
     torch.save({"model": content["model"]}, "bare.pth")
@@ -133,6 +135,9 @@ def test_heads_where_the_file_does_not_say(unmask: Unmask, trained: RunFolder) -
     flags = ["--heads", "2", "--decoder-heads", "2"]
     assert unmask("convert", "bare.pth", "new", "--to", "unmask", *flags).status == 0
     assert package.load("new").spec.encoder.num_heads == 2
+    said = unmask("convert", "bare.pth", "shown", "--to", "unmask", *flags, "--images", images)
+    assert said.status == 0, said.err
+    assert Path("shown/reconstructions.png").exists()
 
 
 class TestBadInput:

@@ -14,8 +14,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 from commands.said import Unmask
 from runs import tiny
+from safetensors.torch import load_file
 
 from unmask.errors import ResourceError
 from unmask.page import runtime, site
@@ -64,12 +66,40 @@ def test_it_writes_a_folder_and_replaces_an_earlier_page(
     assert sorted(path.name for path in Path().iterdir()) == ["page"]
 
 
+@pytest.mark.slow
+def test_each_folder_has_an_encoder_of_its_own(
+    unmask: Unmask, trained: RunFolder, images: Path, packed: Path
+) -> None:
+    """One at its place in a file of several models, another that was moved."""
+    unmask("convert", trained.root, "theirs", "--to", "huggingface")
+    tensors = load_file("theirs/model.safetensors")
+    torch.save({"student": tensors, "teacher": tensors}, "theirs/two.pth")
+    other = tiny.finished_run(Path("other"), images, seed=5)
+    said = unmask("embed", "theirs/two.pth:student", images, "--out", "vectors")
+    assert said.status == 0, said.err
+    said = unmask("odd", other.root, images, images, "--out", "memory", "--memory", "9")
+    assert said.status == 0, said.err
+    other.root.rename("moved")
+    words = ["vectors", "memory", "--runtime", packed, "--samples", "0"]
+    said = unmask("page", *words)
+    assert "the encoder of memory is not at" in said.err
+    assert "say where it is with --encoder" in said.err
+    said = unmask("page", *words, "--encoder", "moved")
+    assert said.status == 0, said.err
+
+
 class TestBadInput:
     """One sentence each, before anything is written."""
 
     def test_no_run(self, unmask: Unmask) -> None:
         said = unmask("page")
         assert "which run? `unmask page runs/NAME --out page`" in said.err
+
+    def test_an_encoder_that_nothing_needs(self, unmask: Unmask, trained: RunFolder) -> None:
+        said = unmask("page", trained.root, "--encoder", trained.root)
+        assert (
+            "--encoder is for folders of `unmask embed` and `unmask odd`, and none is" in said.err
+        )
 
     def test_a_folder_with_other_files(
         self, unmask: Unmask, trained: RunFolder, packed: Path

@@ -55,17 +55,18 @@ class Answers(BaseHTTPRequestHandler):
             self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
         elif parts[0] == "api" and "tree" in parts:
             entries = [
-                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": SHA}
-                for file in sorted(folder.iterdir())
+                {"type": "file", "path": name, "size": (folder / name).stat().st_size, "oid": SHA}
+                for name in names_in(folder)
             ]
             self.send(200, json.dumps(entries).encode())
         elif parts[0] == "api":
-            siblings = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
+            siblings = [{"rfilename": name} for name in names_in(folder)]
             self.send(200, json.dumps({"id": name, "sha": SHA, "siblings": siblings}).encode())
         else:
-            content = (folder / parts[-1]).read_bytes()
+            name = "/".join(parts[4:])  # after OWNER/NAME/resolve/REVISION
+            content = (folder / name).read_bytes()
             if self.command == "GET":
-                self.server.fetched.append(parts[-1])
+                self.server.fetched.append(name)
             mark = hashlib.sha256(content).hexdigest()
             self.send(200, content, {"X-Repo-Commit": SHA, "ETag": f'"{mark}"'})
 
@@ -79,6 +80,11 @@ class Answers(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Stay quiet."""
+
+
+def names_in(folder: Path) -> list[str]:
+    """All files, also those in folders."""
+    return sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
 
 
 @pytest.fixture
@@ -119,6 +125,29 @@ def test_weights_of_the_hub_are_those_that_were_uploaded(server: StandIn, name: 
     fetched = len(server.fetched)
     assert unmask.load(f"hf:{name}").spec == model.spec
     assert len(server.fetched) == fetched  # from the cache
+
+
+def test_checkpoints_of_a_training_are_left_on_the_hub(server: StandIn) -> None:
+    """Folders, what a trainer saves beside the weights, and other formats of the same weights."""
+    folder = server.repositories["me/vit-mae"]
+    (weights,) = folder.glob("*.safetensors")
+    for name in ("checkpoint-5/model.safetensors", "checkpoint-5/optimizer.pt", "optimizer.pt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"large")
+    for name in ("training_args.bin", "pytorch_model.bin", "another.safetensors"):
+        (folder / name).write_bytes(b"large")
+    assert unmask.load("hf:me/vit-mae").about == "hf:me/vit-mae"
+    assert weights.name in server.fetched
+    assert set(server.fetched) <= {weights.name, "config.json", "preprocessor_config.json"}
+
+
+def test_a_file_of_any_name_beside_those_of_a_trainer(server: StandIn) -> None:
+    folder = server.repositories["me/mine"]
+    (weights,) = folder.glob("*.safetensors")
+    weights.rename(folder / "mine.safetensors")
+    (folder / "training_args.bin").write_bytes(b"large")
+    assert unmask.load("hf:me/mine").about == "hf:me/mine"
+    assert "training_args.bin" not in server.fetched
 
 
 def test_without_a_connection_the_cache_is_used(

@@ -77,8 +77,11 @@ Open = Callable[..., Served]
 
 
 def check_layout(served: Served, width: int) -> None:
-    """At a width of the window: no scrolling sideways, labels for all controls and canvases, and contrast."""
+    """At a width of the window: no scrolling sideways, labels for all controls and canvases, and contrast; no request leaves."""
     page = served.page
+    origin = page.evaluate("location.origin")
+    assert served.requests
+    assert all(url.startswith((origin, "data:", "blob:")) for url in served.requests)
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     bare = page.evaluate(

@@ -13,7 +13,9 @@ from runs import tiny, tiny_transfer
 
 import unmask
 from unmask.commands import finetune
-from unmask.data.views import MarginCrop
+from unmask.data.views import CenterCrop, MarginCrop, RandomCrop, SquashedImage
+from unmask.errors import SettingsError
+from unmask.page.classes import classes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -52,6 +54,14 @@ def probabilities(served: Served) -> dict[str, float]:
     )
 
 
+def ramps(file: Path, height: int, width: int) -> Path:
+    """A smooth picture, which all ways of resizing show much alike."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    levels = np.stack([2 * rows + columns, 3 * columns, 255 - 2 * rows], -1).astype(np.uint8)
+    Image.fromarray(levels).save(file)
+    return file
+
+
 def test_a_sample_has_the_probabilities_of_python(tuned: Tuned, opened: Open) -> None:
     model = unmask.load(tuned.run)
     assert len(tuned.index["samples"]) == 4
@@ -67,9 +77,7 @@ def test_a_sample_has_the_probabilities_of_python(tuned: Tuned, opened: Open) ->
 
 def test_a_picture_of_ones_own(tuned: Tuned, opened: Open, tmp_path: Path) -> None:
     """What the browser decodes, resizes and crops is near to what Python sees."""
-    rows, columns = np.mgrid[0:48, 0:64]
-    levels = np.stack([2 * rows + columns, 3 * columns, 255 - 2 * rows], -1).astype(np.uint8)
-    Image.fromarray(levels).save(tmp_path / "own.png")
+    ramps(tmp_path / "own.png", 48, 64)
     served = opened(tuned.folder).shown()
     served.page.set_input_files("#classes-file", tmp_path / "own.png")
     served.page.wait_for_function("() => document.querySelector('#classes-sample').value === 'own'")
@@ -86,6 +94,76 @@ def test_a_picture_of_ones_own(tuned: Tuned, opened: Open, tmp_path: Path) -> No
         "() => document.querySelector('.message:not(#message)').textContent"
     )
     assert "a.txt is not a picture that this browser can read" in served.message()
+
+
+@pytest.mark.parametrize("views", [SquashedImage(), CenterCrop()], ids=["squashed", "centre"])
+def test_a_wide_picture_by_other_views(views: Any, opened: Open, tmp_path: Path) -> None:
+    images = tiny.write_classes(tmp_path / "animals")
+    recipe = replace(tiny_transfer.TRANSFER, test_views=views)
+    run = tiny_transfer.begin(tmp_path / "tuned", images, recipe)
+    tiny_transfer.go_on(run)
+    write_site(tmp_path / "site", run.root, "--samples", 1)
+    served = opened(tmp_path / "site").shown()
+    wide = ramps(tmp_path / "wide.png", 16, 80)
+    served.page.set_input_files("#classes-file", wide)
+    served.page.wait_for_function("() => document.querySelector('#classes-sample').value === 'own'")
+    served.shown()
+    model = unmask.load(run.root)
+    ours = views(model.read(wide), model.spec.image_size)[0].permute(1, 2, 0).numpy()
+    shown = np.array(served.pixels("picture")).reshape(ours.shape)
+    assert np.abs(shown - ours.astype(int)).max() <= 8
+
+
+def test_views_that_a_page_does_not_make(tmp_path: Path) -> None:
+    images = tiny.write_classes(tmp_path / "animals")
+    recipe = replace(tiny_transfer.TRANSFER, test_views=RandomCrop())
+    run = tiny_transfer.begin(tmp_path / "tuned", images, recipe)
+    with pytest.raises(SettingsError, match=r"tested with views by RandomCrop, and a page makes"):
+        classes(str(run.root), "tuned")
+
+
+def test_a_slow_file_does_not_replace_a_newer_choice(
+    tuned: Tuned, opened: Open, tmp_path: Path
+) -> None:
+    served = opened(tuned.folder, "#sample=0").shown()
+    served.page.evaluate(
+        """() => {
+          const read = Blob.prototype.arrayBuffer;
+          Blob.prototype.arrayBuffer = async function () {
+            await new Promise((go) => { globalThis.release = go; });
+            return read.call(this);
+          };
+        }"""
+    )
+    served.page.set_input_files("#classes-file", ramps(tmp_path / "own.png", 48, 64))
+    served.page.wait_for_function("() => globalThis.release")
+    served.page.select_option("#classes-sample", "1")
+    served.page.wait_for_function("() => location.hash.includes('sample=1')")
+    before = probabilities(served.shown())
+    served.page.evaluate("() => { release(); return new Promise((go) => setTimeout(go, 500)); }")
+    assert served.page.input_value("#classes-sample") == "1"
+    assert probabilities(served.shown()) == before
+
+
+def test_a_sample_that_one_of_two_models_lacks(tuned: Tuned, opened: Open, tmp_path: Path) -> None:
+    """It says so in its own section, without an earlier answer; the other one answers."""
+    recipe = replace(tiny_transfer.TRANSFER, test_views=SquashedImage())
+    other = tiny_transfer.begin(tmp_path / "other", tuned.images, recipe)
+    tiny_transfer.go_on(other)
+    index = write_site(tmp_path / "site", tuned.run, other.root, "--samples", 2)
+    views = index["samples"][1]["views"]
+    assert views["0"]["file"] != views["1"]["file"]
+    (tmp_path / "site" / views["0"]["file"]).unlink()
+    served = opened(tmp_path / "site", "#sample=0").shown()
+    assert served.page.locator(".answer:visible").count() == 2
+    served.page.select_option("#classes-sample", "1")
+    served.page.wait_for_function("() => location.hash.includes('sample=1')")
+    served.shown()
+    first, second = served.page.locator("main section:visible").all()
+    assert f"{views['0']['file']} is missing or incomplete" in first.inner_text()
+    assert not first.locator(".answer").is_visible()
+    verdict = second.locator(".verdict").inner_text()
+    assert served.page.inner_text("#panel-classes .spoken") == f"other: {verdict}"
 
 
 def test_several_labels(opened: Open, tmp_path: Path) -> None:

@@ -136,12 +136,41 @@ def test_pictures_that_are_gone(
     assert "20 pictures of vectors cannot be read where `unmask embed` found them" in said
     served = opened(tmp_path / "site")
     served.page.wait_for_function(
-        "() => document.querySelector('.message:not(#message)').textContent.includes('no sample')"
+        "() => document.querySelector('.message:not(#message)')?.textContent.includes('no sample')"
     )
     file = next((root / "elsewhere").rglob("dogs-03.png"))
     served.page.set_input_files("#neighbours-file", file)
     served.page.wait_for_function("() => document.querySelectorAll('.neighbours li').length === 12")
     assert shown(served)[0][1] > 0.5
+
+
+@pytest.mark.parametrize("name", ["vectors.bin", "pictures.json"])
+def test_an_incomplete_file_is_said(
+    embedded: Embedded, opened: Open, tmp_path: Path, name: str
+) -> None:
+    folder = shutil.copytree(embedded.folder, tmp_path / "site")
+    (model,) = embedded.index["models"]
+    file = folder / model["files"][name]
+    file.write_bytes(file.read_bytes()[:-8])
+    page = opened(folder).page
+    page.wait_for_function(
+        "() => document.body.textContent.includes('is incomplete; write the page again')"
+    )
+    assert model["files"][name] in page.inner_text("section")
+
+
+def test_a_damaged_sheet_of_thumbnails_is_grey(
+    embedded: Embedded, opened: Open, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(embedded.folder, tmp_path / "site")
+    (model,) = embedded.index["models"]
+    (folder / model["files"]["thumbnails-0.jpg"]).write_bytes(b"no picture")
+    served = opened(folder).shown()
+    assert len(shown(served)) == 12
+    middle = served.page.evaluate(
+        "() => [...document.querySelector('.neighbours canvas').getContext('2d').getImageData(2, 2, 1, 1).data]"
+    )
+    assert middle == [128, 128, 128, 255]
 
 
 @pytest.mark.parametrize("width", [1280, 360])

@@ -1,6 +1,7 @@
 """The tab of a memory of normal images in a real Chromium: heat and score of Python."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +13,12 @@ from PIL import Image
 from runs import tiny
 
 from unmask.commands import odd
+from unmask.contracts import Size
 from unmask.data.views import SquashedImage
+from unmask.errors import SettingsError
 from unmask.evaluation import odd_file
 from unmask.evaluation.vectors import tokens_at
+from unmask.page.odd import MOST, check_size
 from unmask.pictures.heat import with_heat
 from unmask.pictures.sheet import to_rgb
 from unmask.runs.model import load
@@ -106,6 +110,21 @@ def test_a_picture_of_ones_own_is_squashed(
     shown = np.array(served.pixels("picture")).reshape(ours.shape)
     assert np.abs(shown - ours.astype(int)).max() <= 8
     assert score(served) != before
+
+
+def test_the_largest_memory_of_a_page(remembered: Remembered) -> None:
+    """Vectors, the mask of aligned places, and what a browser computes count."""
+    memory = odd_file.load(remembered.memory / odd_file.FILE).memory
+    rows = MOST // (4 * 64)
+    fits = memory._replace(vectors=torch.zeros(rows, 64), grid=Size(2, 2))
+    check_size("a", fits, "float32")
+    aligned = fits._replace(rule=replace(memory.rule, aligned=1))
+    with pytest.raises(SettingsError, match=r"a takes 65 MiB, and a page holds 64; use --dtype"):
+        check_size("a", aligned, "float32")
+    check_size("a", aligned, "float16")
+    pairs = fits._replace(grid=Size(9, 9))
+    with pytest.raises(SettingsError, match=r"a compares 21,233,664 pairs of patches, and a page"):
+        check_size("a", pairs, "float16")
 
 
 @pytest.mark.parametrize("width", [1280, 360])

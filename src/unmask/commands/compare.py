@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from unmask.asked import divided, hub_name
 from unmask.console.arguments import parse
 from unmask.console.hardware import MachineFlags
 from unmask.console.labels import labelled_source
@@ -157,7 +158,7 @@ def main(arguments: list[str]) -> int:
 
 def _given(methods: tuple[str, ...]) -> dict[str, ModelSpec]:
     """The encoders of the runs and weights among the methods, by their paths."""
-    paths = [name for name in methods if name not in METHODS and Path(name).exists()]
+    paths = [name for name in methods if name not in METHODS and _is_weights(name)]
     given: dict[str, ModelSpec] = {}
     for path in paths:
         weights = find_weights(path)
@@ -165,6 +166,10 @@ def _given(methods: tuple[str, ...]) -> dict[str, ModelSpec]:
             console.print(f"{path}: {line}")
         given[path] = weights.weights.spec
     return given
+
+
+def _is_weights(name: str) -> bool:
+    return hub_name(name) is not None or divided(Path(name))[0].exists()
 
 
 def _listed(words: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import tyro
 
-from unmask.commands.reconstruct import reconstruct
+from unmask.commands.reconstruct import reconstruct_by
 from unmask.console.arguments import parse
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.screen import console
@@ -25,6 +25,7 @@ from unmask.formats.onnx import StoredWeights, check_packages, runtime_name
 from unmask.formats.onnx_card import onnx_card
 from unmask.formats.timm import Timm
 from unmask.pictures.sheet import Row, sheet
+from unmask.runs.model import model_of
 from unmask.runs.onnx_export import Exported, export_onnx, in_words, plan_onnx
 from unmask.runs.proof import PictureCheck, check_picture
 from unmask.runs.reconstruct import HEADINGS
@@ -179,7 +180,7 @@ def _convert(args: Arguments, say: Callable[[str], None]) -> Converted:
     weights, left = held_by(found.weights, layout)
     for line in left:
         say(f"{_NOTE}{line}")
-    look = _look(args)
+    look = _look(args, found)
     facts = _data(found.run)
     card = model_card(weights, args.to, destination.name, args.license, facts, look)
     file = write_weights(weights, destination, layout, card, look.files)
@@ -213,7 +214,7 @@ def _convert_to_onnx(args: Arguments, say: Callable[[str], None]) -> Converted:
     found = plan.found
     for line in (*_read_lines(found, args.source), *(f"{_NOTE}{note}" for note in plan.notes)):
         say(line)
-    look = _look(args)
+    look = _look(args, found)
     facts = _data(found.run)
     card = onnx_card(found.weights, plan.graphs, destination.name, args.license, facts, look)
 
@@ -232,7 +233,7 @@ def _convert_to_onnx(args: Arguments, say: Callable[[str], None]) -> Converted:
     return Converted(files[0].file, check, None, exact, pushed)
 
 
-def _look(args: Arguments) -> Look:
+def _look(args: Arguments, found: Found) -> Look:
     """What the card shows and links to.
 
     Raises:
@@ -245,7 +246,7 @@ def _look(args: Arguments) -> Look:
         )
     if args.images is None:
         return Look(args.page, {})
-    rebuilt = reconstruct(args.source, args.images).images
+    rebuilt = reconstruct_by(model_of(found, args.source), args.images).images
     # without names of files, and where the weights lie
     rows = [Row(one.reconstruction.versions(), "") for one in rebuilt]
     content = BytesIO()

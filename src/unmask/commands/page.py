@@ -7,12 +7,12 @@ from typing import Annotated
 
 import tyro
 
-from unmask.asked import hub_name
+from unmask.asked import check_weights
 from unmask.console.arguments import parse
 from unmask.console.bars import progress_on
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.output import console, loaded, notes
-from unmask.errors import DataError, RunError, number_of, typed
+from unmask.errors import DataError, RunError, SettingsError, UnmaskError, number_of, typed
 from unmask.evaluation import odd_file
 from unmask.formats.onnx import StoredWeights, check_packages
 from unmask.page.classes import classes
@@ -55,7 +55,7 @@ class Arguments:
     """Where the encoder of a folder of `unmask embed` or `unmask odd` is now, if it is not where it was."""
 
     dtype: StoredWeights = "float32"
-    """Type of the stored weights; float16 halves what a browser fetches, and computing stays in float32."""
+    """Type of the stored weights; float16 halves the model files, and computing stays in float32."""
 
     runtime: str | None = None
     """A folder with onnxruntime-web from npm; found or fetched by npm if not given."""
@@ -79,6 +79,10 @@ def main(arguments: list[str]) -> int:
     """Run the command."""
     args = parse(Arguments, arguments, "page")
     check_runs(args.models)
+    if args.encoder is not None and not any(map(_has_encoder, args.models)):
+        raise SettingsError(
+            "--encoder is for folders of `unmask embed` and `unmask odd`, and none is given; leave it out"
+        )
     check_packages("unmask page")
     folder = Path(args.out).expanduser()
     check_folder(folder)
@@ -113,18 +117,27 @@ def _serve(server: ThreadingHTTPServer) -> None:
         console.result("\nstopped")
 
 
+def _has_encoder(path: str) -> bool:
+    """Whether this is a folder of vectors or a memory, whose encoder lies elsewhere."""
+    return (Path(path).expanduser() / MANIFEST).is_file() or _memory_at(path) is not None
+
+
+def _memory_at(path: str) -> Path | None:
+    """The file of a memory, which the path or its folder is."""
+    place = Path(path).expanduser()
+    file = place / odd_file.FILE if place.is_dir() else place
+    return file if file.name == odd_file.FILE and file.is_file() else None
+
+
 def _shown(path: str, name: str, args: Arguments) -> Shown:
     """What a page shows of a run, of weights, of a folder of vectors, or of a memory of normal images."""
     folder = Path(path).expanduser()
     if (folder / MANIFEST).is_file():
         return _neighbours(folder, name, args)
-    memory = folder / odd_file.FILE if folder.is_dir() else folder
-    if memory.name == odd_file.FILE and memory.is_file():
+    memory = _memory_at(path)
+    if memory is not None:
         kept = odd_file.load(memory)
-        encoder = args.encoder or kept.encoder
-        model = _encoder(path, encoder)
-        kept.check(model.encoder, encoder)
-        return odd(name, kept, model, args.dtype)
+        return odd(name, kept, _encoder(path, kept, args.encoder), args.dtype)
     if RunFolder(path).made_by(Finetune.command):
         return classes(path, name)
     return studio(path, name, loaded(path, "cpu"))
@@ -137,7 +150,12 @@ def _neighbours(folder: Path, name: str, args: Arguments) -> Shown:
             notes.warn(
                 f"{folder} {searched.warning}; run the same `unmask embed` again to finish it"
             )
-        model = encoder_of(folder, searched.manifest, args.encoder, "cpu")
+        try:
+            model = encoder_of(folder, searched.manifest, None, "cpu")
+        except RunError:
+            if args.encoder is None:
+                raise
+            model = encoder_of(folder, searched.manifest, args.encoder, "cpu")
         shown, note = neighbours(name, searched, model)
     if note:
         notes.note(note)
@@ -145,11 +163,28 @@ def _neighbours(folder: Path, name: str, args: Arguments) -> Shown:
     return shown
 
 
-def _encoder(memory: str, path: str) -> Model:
-    """The encoder of a memory; says how to give another place if it is not there."""
-    if hub_name(path) is None and not Path(path).exists():
-        raise RunError(f"the encoder of {memory} is not at {path}; say where it is with --encoder")
-    return loaded(path, "cpu")
+def _encoder(memory: str, kept: odd_file.Kept, now: str | None) -> Model:
+    """The encoder of a memory where it was, or else where it is now; says how to give that place."""
+    try:
+        check_weights(kept.encoder)
+    except UnmaskError:
+        if now is None:
+            raise RunError(
+                f"the encoder of {memory} is not at {kept.encoder}; say where it is with --encoder"
+            ) from None
+        return _checked(kept, now)
+    try:
+        return _checked(kept, kept.encoder)
+    except UnmaskError:  # other weights lie there by now
+        if now is None:
+            raise
+        return _checked(kept, now)
+
+
+def _checked(kept: odd_file.Kept, place: str) -> Model:
+    model = loaded(place, "cpu")
+    kept.check(model.encoder, place)
+    return model
 
 
 def _samples(shown: list[Shown], args: Arguments) -> list[Sample]:

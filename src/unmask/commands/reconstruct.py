@@ -174,6 +174,30 @@ def reconstruct(
         DataError: if an image cannot be read.
     """
     model = loaded(str(run), device)
+    return reconstruct_by(
+        model,
+        images,
+        masking=masking,
+        ratio=ratio,
+        mask=mask,
+        seed=seed,
+        levels=levels,
+        bands=bands,
+    )
+
+
+def reconstruct_by(
+    model: Model,
+    images: Images,
+    *,
+    masking: AnyMasking | Literal["random", "block", "grid"] | None = None,
+    ratio: float | None = None,
+    mask: str | Path | Tensor | NDArray[Any] | None = None,
+    seed: int = 0,
+    levels: Levels = "neighbors",
+    bands: str | None = None,
+) -> Reconstructions:
+    """As `reconstruct`, by a model that is loaded."""
     # before images are read, in case nothing can be rebuilt
     hidden = hidden_by(model, masking, ratio, mask)
     pictures = _pictures(images, model)

@@ -5,11 +5,16 @@ from typing import Any
 
 from unmask.errors import DataError, ResourceError, SettingsError, first_line
 
-# names of weight files in the order of preference: a repository may hold several formats of the same weights
+# what to fetch, in the order of preference: a repository may hold several formats of the same weights
 _WANTED = (
+    *(("model.safetensors",), ("encoder.safetensors",)),
+    ("model.safetensors.index.json", "*-of-*.safetensors"),
     ("*.safetensors", "*.safetensors.index.json"),
+    *(("pytorch_model.bin",), ("pytorch_model.bin.index.json", "*-of-*.bin")),
     ("*.bin", "*.bin.index.json", "*.pth", "*.pt"),
 )
+# folders, which hold checkpoints of a training, and what transformers' Trainer saves beside the weights
+_LEFT = ("*/*", "optimizer.*", "scheduler.*", "scaler.*", "rng_state*", "training_args.*")
 _BESIDE = ("config.json", "preprocessor_config.json")
 
 
@@ -29,7 +34,10 @@ def pull(repo: str, endpoint: str | None = None) -> Path:
     try:
         for patterns in _WANTED:
             wanted = [*_BESIDE, *patterns]
-            folder = Path(hub.snapshot_download(repo, allow_patterns=wanted, endpoint=endpoint))
+            fetched = hub.snapshot_download(
+                repo, allow_patterns=wanted, ignore_patterns=list(_LEFT), endpoint=endpoint
+            )
+            folder = Path(fetched)
             if any(any(folder.glob(pattern)) for pattern in patterns):
                 return folder
     except errors.HFValidationError:
@@ -49,7 +57,7 @@ def pull(repo: str, endpoint: str | None = None) -> Path:
     except Exception as error:  # the library raises many kinds for network and server problems
         raise _unreachable(repo, first_line(error)) from None
     raise DataError(
-        f"hf:{repo} holds no weights (no .safetensors, .bin, .pth or .pt file); give another repository"
+        f"hf:{repo} holds no weights (no .safetensors, .bin, .pth or .pt file outside of its folders); give another repository"
     )
 
 

@@ -1,1 +1,4 @@
-"""The mask studio: static files that show in a browser what runs rebuild. Nothing is computed on a server."""
+"""Pages of tabs (mask studio, classes, neighbours, odd): static files that show in a browser what runs make of pictures.
+
+Nothing is computed on a server.
+"""

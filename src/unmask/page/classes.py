@@ -1,7 +1,8 @@
 """The tab of a classifier: the probability of each class of a picture."""
 
-from unmask.data.views import MarginCrop
-from unmask.errors import RunError
+from unmask.contracts import Size
+from unmask.data.views import AnyViews, CenterCrop, MarginCrop, SquashedImage
+from unmask.errors import RunError, SettingsError
 from unmask.formats import Hints
 from unmask.page.samples import Reader
 from unmask.page.shown import Shown, about_of
@@ -18,7 +19,7 @@ def classes(path: str, name: str) -> Shown:
 
     Raises:
         RunError: for a segmentation.
-        SettingsError: for a detector.
+        SettingsError: for a detector, and for views that the page does not make.
     """
     run = Run.read(RunFolder(path), Finetune.command)
     assert isinstance(run.job, Finetune)
@@ -27,6 +28,7 @@ def classes(path: str, name: str) -> Shown:
         raise RunError(
             f"{path} is a segmentation, and pages show classifiers alone; use `unmask predict {path} IMAGES`"
         )
+    view = _view(path, recipe.test_views, recipe.image_size)
     graph = plan_onnx(path, Hints()).graphs[-1]
     statistics = load_classifier(path).tuned.statistics
 
@@ -38,6 +40,22 @@ def classes(path: str, name: str) -> Shown:
         run.data,
     )
     about = about_of(graph.facts["origin"], graph, f"{len(graph.facts['classes'])} classes")
-    views, size = recipe.test_views, recipe.image_size
-    outer = views.outer(size) if isinstance(views, MarginCrop) else size
-    return Shown("classes", name, about, graph, reader, {"view": {"outer": list(outer)}})
+    return Shown("classes", name, about, graph, reader, {"view": view})
+
+
+def _view(path: str, views: AnyViews, size: Size) -> dict[str, list[int]]:
+    """How the page makes of a picture what the classifier sees, for `viewed` of pixels.js.
+
+    Raises:
+        SettingsError: for a view that the page does not make.
+    """
+    if isinstance(views, SquashedImage):
+        return {}
+    if isinstance(views, CenterCrop):
+        return {"outer": list(size)}
+    if isinstance(views, MarginCrop):
+        return {"outer": list(views.outer(size))}
+    raise SettingsError(
+        f"{path} was tested with views by {type(views).__name__}, and a page makes CenterCrop, MarginCrop and SquashedImage; "
+        f"use `unmask predict {path} IMAGES`"
+    )

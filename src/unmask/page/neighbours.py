@@ -143,14 +143,15 @@ def _files(
             continue
         corner = (place % _COLUMNS * tile.width, place // _COLUMNS * tile.height)
         sheets[-1].paste(to_rgb(picture), corner)
+    matrix = searched.matrix[torch.from_numpy(rows)].numpy().astype("<f4")
     about = {
         **columns,
+        "width": matrix.shape[1],
         "tile": list(tile),
         "columns": _COLUMNS,
         "rows": _ROWS,
         "sheets": len(sheets),
     }
-    matrix = searched.matrix[torch.from_numpy(rows)].numpy().astype("<f4")
     return {
         "vectors.bin": matrix.tobytes(),
         "pictures.json": json.dumps(about).encode(),

@@ -18,7 +18,10 @@ from unmask.page.shown import Shown, about_of
 from unmask.runs.model import Model
 
 MOST = 64 * 2**20
-"""Bytes of remembered patches in a page: more would take a browser long to fetch and to search."""
+"""Bytes of remembered patches in a page, with the mask of --aligned: more would take a browser long to fetch and to search."""
+
+MOST_PAIRS = 16 * 2**20
+"""Patches of a picture times remembered patches: a browser holds a few tables of them in float32, 64 MiB each."""
 
 
 class Distancing(nn.Module):
@@ -54,16 +57,10 @@ def odd(name: str, kept: Kept, model: Model, stored: StoredWeights) -> Shown:
     """A memory and its encoder.
 
     Raises:
-        SettingsError: if the memory is larger than `MOST`.
+        SettingsError: if a page cannot hold the memory; see `check_size`.
     """
     memory, size, spec = kept.memory, kept.size, model.spec
-    taken = memory.vectors.numel() * (2 if stored == "float16" else 4)
-    if taken > MOST:
-        raise SettingsError(
-            f"the memory of {name} takes {taken / 2**20:.0f} MiB, and a page holds {MOST // 2**20}; "
-            + ("use --dtype float16, or " if stored == "float32" else "")
-            + "remember fewer patches with `unmask odd --memory`"
-        )
+    check_size(name, memory, stored)
     graph = Graph(
         "odd",
         Distancing(model.encoder, memory).eval(),
@@ -93,3 +90,27 @@ def odd(name: str, kept: Kept, model: Model, stored: StoredWeights) -> Shown:
     }
     patches = number_of(len(memory.vectors), "remembered patch", "es")
     return Shown("odd", name, about_of(spec.origin, graph, patches), graph, reader, facts)
+
+
+def check_size(name: str, memory: Memory, stored: StoredWeights) -> None:
+    """Refuse a memory that is too large to fetch or to search in a browser.
+
+    Raises:
+        SettingsError: if it takes more than `MOST`, or is compared in more than `MOST_PAIRS`.
+    """
+    pairs = memory.grid.height * memory.grid.width * len(memory.vectors)
+    # the mask has one byte for each pair
+    taken = memory.vectors.numel() * (2 if stored == "float16" else 4)
+    taken += 0 if memory.rule.aligned is None else pairs
+    fewer = "remember fewer patches with `unmask odd --memory`"
+    if taken > MOST:
+        raise SettingsError(
+            f"the memory of {name} takes {taken / 2**20:.0f} MiB, and a page holds {MOST // 2**20}; "
+            + ("use --dtype float16, or " if stored == "float32" else "")
+            + fewer
+        )
+    if pairs > MOST_PAIRS:
+        raise SettingsError(
+            f"{name} compares {pairs:,} pairs of patches, and a page {MOST_PAIRS:,}; {fewer}, or make it for a smaller "
+            "--image-size"
+        )

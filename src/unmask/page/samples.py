@@ -138,13 +138,17 @@ def _views(
     lead = next(iter(opened.values()))
     if not len(lead):
         raise DataError(f"{lead.where} holds no images; give others with --images, or --samples 0")
+    # by name, as files that a model cannot read are left out of its source
+    places = {
+        number: {source.name(place): place for place in range(len(source))}
+        for number, source in opened.items()
+    }
     for position in np.unique(np.linspace(0, len(lead) - 1, count).astype(int)).tolist():
         name = lead.name(position)
         views: dict[int, Tensor] = {}
         for number, source in opened.items():
-            # other bands of the same files; a file that lacks them is left out of the source
-            if position < len(source) and source.name(position) == name:
-                pixels = readers[number].statistics.in_units(source[position].image)
+            if (place := places[number].get(name)) is not None:
+                pixels = readers[number].statistics.in_units(source[place].image)
                 views[number] = readers[number].view(pixels)
         yield Path(name).name, views
 

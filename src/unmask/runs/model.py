@@ -45,7 +45,11 @@ def load(path: Path | str, device: str = "cpu") -> "Model":
         DataError: if the weights cannot be used, or the Hub has none of this name.
         ResourceError: if the Hub cannot be reached, or its package is missing.
     """
-    found = find_weights(path)
+    return model_of(find_weights(path), path, device)
+
+
+def model_of(found: Found, path: Path | str, device: str = "cpu") -> "Model":
+    """The model of weights that were found at a path."""
     built = found.weights.build_objective().to(device).eval() if found.weights.decoder else None
     objective = built if isinstance(built, Reconstructing) else None
     encoder = objective.encoder if objective else found.weights.build_encoder().to(device).eval()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from unmask.asked import hub_name
+from unmask.asked import divided, hub_name
 from unmask.errors import RunError, UnmaskError
 from unmask.runs.model import Model, load
 from unmask.vectors.manifest import Encoding, Manifest, encoding_of
@@ -32,7 +32,7 @@ def encoder_of(root: Path, manifest: Manifest, place: str | None, device: str) -
         return model
     others: list[str] = []
     for candidate in dict.fromkeys(_candidates(root, manifest.place)):
-        if isinstance(candidate, Path) and not candidate.exists():
+        if isinstance(candidate, Path) and not divided(candidate)[0].exists():
             continue
         try:
             model = load(candidate, device)

@@ -35,9 +35,15 @@ export class Looking {
     this.message = element("p", "", "message");
     this.message.setAttribute("role", "status");
     this.message.setAttribute("aria-live", "polite");
-    this.panel.append(form, this.message);
+    this.spoken = element("p", "", "spoken"); // the answers in short, for screen readers
+    this.spoken.setAttribute("role", "status");
+    this.panel.append(form, this.message, this.spoken);
     this.select.onchange = () => this.choose(this.select.value);
-    this.file.onchange = () => { if (this.file.files[0]) this.bring(this.file.files[0]); };
+    this.file.onchange = () => {
+      const [file] = this.file.files;
+      this.file.value = ""; // so that the same file can be chosen again
+      if (file) this.bring(file);
+    };
   }
 
   async start() {
@@ -78,49 +84,71 @@ export class Looking {
     });
   }
 
+  // A file of one's own, decoded once for all models with the same channels and values, one after another.
   async bring(file) {
+    const number = this.chosen += 1, pictures = new Map(), images = [];
     let refusal;
-    const images = await Promise.all(this.models.map(async (model, i) => {
+    for (const [i, model] of this.models.entries()) {
+      const kind = `${model?.channels} ${model?.values}`;
       try {
-        return model && viewed(await opened(file, model), model, this.entries[i].view);
+        if (model && !pictures.has(kind)) pictures.set(kind, await opened(file, model));
+        images.push(model && viewed(pictures.get(kind), model, this.entries[i].view));
       } catch (error) {
         refusal ??= error;
-        return null;
+        images.push(null);
       }
-    }));
-    if (images.some(Boolean)) await this.take("own", (_, i) => images[i]);
-    else if (refusal) this.message.textContent = refusal.message;
+      if (number !== this.chosen) return;
+    }
+    if (images.some(Boolean)) await this.take("own", (_, i) => images[i], number);
+    else if (refusal) this.refuse(refusal);
   }
 
   // Show what models say of a picture, one after another; nothing if another picture was chosen in between.
-  async take(value, imageOf) {
-    const number = this.chosen += 1;
-    this.message.textContent = "";
-    try {
-      const images = await Promise.all(this.models.map((model, i) => model && imageOf(model, i)));
-      if (number !== this.chosen) return;
-      this.select.value = this.current = value;
-      putLink(this.what.name, writeLink({ tab: this.what.name, sample: value === "own" ? "" : value }));
-      for (const [i, model] of this.models.entries()) {
-        if (!model) continue;
-        const section = this.sections[i];
-        if (!images[i]) {
-          section.clear(`cannot read this picture; it takes ${model.channels} bands of ${model.values}`);
-          continue;
-        }
+  async take(value, imageOf, number = this.chosen += 1) {
+    this.message.textContent = this.spoken.textContent = "";
+    const images = await Promise.all(this.models.map(async (model, i) => {
+      try {
+        return model && await imageOf(model, i);
+      } catch (error) {
+        return error;
+      }
+    }));
+    if (number !== this.chosen) return;
+    const isPicture = (one) => one && !(one instanceof Error);
+    if (!images.some(isPicture) && images.some(Boolean)) {
+      this.refuse(images.find(Boolean));
+      return;
+    }
+    this.select.value = this.current = value;
+    putLink(this.what.name, writeLink({ tab: this.what.name, sample: value === "own" ? "" : value }));
+    const works = [...this.models.entries()].filter(([, model]) => model);
+    for (const [i, model] of works) {
+      if (isPicture(images[i])) this.sections[i].wait();
+      else this.sections[i].clear(images[i]?.message ?? `cannot read this picture; it takes ${model.channels} bands of ${model.values}`);
+    }
+    for (const [i, model] of works.filter(([at]) => isPicture(images[at]))) {
+      const section = this.sections[i];
+      try {
         section.showPicture(images[i], model);
         const began = performance.now();
         const outputs = await model.run(images[i]);
         if (number !== this.chosen) return;
         await this.what.show(section, model, outputs, images[i]);
-        if (number === this.chosen) section.done(performance.now() - began);
+        if (number !== this.chosen) return;
+        section.done(performance.now() - began);
+      } catch (error) {
+        if (number !== this.chosen) return;
+        section.clear(`not computed: ${error.message ?? error}`);
       }
-    } catch (error) {
-      if (number !== this.chosen) return;
-      this.select.value = this.current;
-      this.message.textContent = error.message ?? String(error);
-      this.sections.forEach((section) => { if (section.state === "working") section.say("not computed"); });
     }
+    this.spoken.textContent = this.sections.map((section) => section.inWords()).filter(Boolean).join("; ");
+  }
+
+  // A picture that no model can take; the one before stays.
+  refuse(error) {
+    this.select.value = this.current;
+    this.message.textContent = error.message ?? String(error);
+    this.sections.forEach((section) => { if (section.state === "working") section.say("not computed"); });
   }
 }
 
@@ -159,13 +187,29 @@ class Section {
     this.say(text);
   }
 
+  // Nothing of an earlier picture, until it is this model's turn.
+  wait() {
+    this.clear("waiting …");
+    this.root.dataset.state = "working";
+  }
+
   showPicture(image, model) {
     const bands = image.channels >= 3 ? [0, 1, 2] : [0];
     put(this.picture, imageData(image, bands, model));
     this.body.hidden = false;
-    this.answer.replaceChildren();
+    const answer = element("div", "", "answer"); // a new one: what is still made for an earlier picture goes nowhere
+    this.answer.replaceWith(answer);
+    this.answer = answer;
     this.numbers.textContent = "computing …";
     this.root.dataset.state = "working";
+  }
+
+  // The answer in short; nothing if there is none.
+  inWords() {
+    if (this.state !== "shown") return "";
+    const nearest = this.answer.querySelector(".neighbours li")?.dataset.name;
+    const said = nearest ? `nearest is ${nearest}` : this.answer.querySelector(".verdict").textContent;
+    return `${this.entry.name}: ${said}`;
   }
 
   done(took) {

@@ -46,7 +46,11 @@ function prepareControls() {
   $("sample").lastElementChild.disabled = true;
   $("of-levels").hidden = !models.some((model) => model?.normalized_patches);
   $("sample").onchange = () => choose($("sample").value);
-  $("file").onchange = () => { if ($("file").files[0]) bring($("file").files[0]); };
+  $("file").onchange = () => {
+    const [file] = $("file").files;
+    $("file").value = ""; // so that the same file can be chosen again
+    if (file) bring(file);
+  };
   $("masking").onchange = () => set({ masking: $("masking").value });
   $("ratio").oninput = () => set({ ratio: Number($("ratio").value) });
   $("stride").onchange = () => set({ stride: Number($("stride").value) });
@@ -86,6 +90,7 @@ async function choose(value, link = {}) {
     state.sample = value;
     accept(link, (model) => `cannot read this picture; it takes ${model.channels} bands of ${model.values}`);
   } catch (error) {
+    if (number !== chosen) return;
     if (state.sample) $("sample").value = state.sample; // the picture that is still shown
     say(error.message);
   }
@@ -105,7 +110,7 @@ export async function bring(file) {
     state.sample = "own";
     accept({}, (model) => `takes ${model.channels} bands of ${model.values}; this picture has ${image.channels} of ${values}`);
   } catch (error) {
-    say(error.message);
+    if (number === chosen) say(error.message);
   }
 }
 
