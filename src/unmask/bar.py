@@ -72,9 +72,15 @@ class Bar:
         self._progress.update(self._task, state=words)
 
 
-def notebook() -> bool | None:
-    """Rich's `force_jupyter`: without ipywidgets, which its bars need, a notebook gets the lines of a pipe."""
-    return None if find_spec("ipywidgets") else False
+def console_on(stderr: bool = False, **settings: bool) -> Console:
+    """A console of rich. In a notebook without ipywidgets, which its bars need, it writes the lines of a pipe.
+
+    Notebooks ask for colours (FORCE_COLOR), by which rich would take them for terminals.
+    """
+    console = Console(stderr=stderr, **settings)
+    if console.is_jupyter and not find_spec("ipywidgets"):
+        return Console(stderr=stderr, force_jupyter=False, force_terminal=False, **settings)
+    return console
 
 
 def with_bar(
@@ -84,7 +90,7 @@ def with_bar(
 
     It is shown if `progress` says so, or by default on a terminal or in a notebook. `total` is None if it is not known.
     """
-    console = Console(stderr=True, force_jupyter=notebook())
+    console = console_on(stderr=True)
     shown = console.is_terminal or console.is_jupyter if progress is None else progress
     if not shown:
         yield from items

@@ -111,6 +111,7 @@ def test_a_notebook_without_widgets_gets_lines(
     monkeypatch.setattr("builtins.get_ipython", lambda: shell, raising=False)
     monkeypatch.setattr("rich.console.get_ipython", lambda: shell, raising=False)
     monkeypatch.setattr("unmask.bar.find_spec", lambda name: has_widgets or None)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as notebooks do
     assert Console().is_jupyter
     assert Screen().rich.is_jupyter == has_widgets
     assert Screen().is_terminal == has_widgets

@@ -7,9 +7,9 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
-from unmask.bar import notebook
+from unmask.bar import console_on
 from unmask.console.verbosity import verbosity
 from unmask.console.wrapping import wrapped
 from unmask.progress import live
@@ -21,7 +21,7 @@ class Screen:
     """A stream of the terminal: standard output or standard error."""
 
     def __init__(self, stderr: bool = False) -> None:
-        self.rich = Console(highlight=False, markup=False, stderr=stderr, force_jupyter=notebook())
+        self.rich = console_on(stderr, highlight=False, markup=False)
         self.silent = False
         """Whether nothing is printed: other processes of a run."""
         self.terse = False
