@@ -140,7 +140,7 @@ WRONG = [
     ("pretrain p --image-size 12y", "--image-size must be one number or HEIGHTxWIDTH"),
     ("pretrain p --epochs", "--epochs needs a value: --epochs X"),
     ("pretrain p --epochs --lr 3", "--epochs needs a value"),
-    ("pretrain p --shard=3", "--shard is a switch, and takes no value"),
+    ("pretrain p --shard=3", "--shard is a switch: --shard, or --shard=false to turn it off"),
     ("pretrain p -e 3", "-e is not a flag; flags have two dashes"),
     ("pretrain --data ../p", "DATA is given without a flag: unmask pretrain ../p"),
     ("evaluate --data ../p", "DATA is given without a flag: unmask evaluate RUN ../p"),

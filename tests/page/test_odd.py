@@ -91,7 +91,7 @@ def test_a_sample_has_heat_and_score_of_python(remembered: Remembered, opened: O
 
 
 def test_aligned_places_and_neighbourhoods(opened: Open, tmp_path: Path) -> None:
-    flags = ["--aligned", "1", "--around", "3", "--positions", "False"]
+    flags = ["--aligned", "1", "--around", "3", "--positions=false"]
     assert_same(made(tmp_path, *flags), opened)
 
 

@@ -25,6 +25,8 @@ _LONGEST_NAME = 255
 _SETTING = re.compile(r"([A-Za-z][\w.-]*)=(.*)")
 _SIZE = re.compile(r"0*[1-9]\d*(x0*[1-9]\d*)?", re.IGNORECASE)
 
+_SWITCH = {"true": True, "false": False}
+
 
 def check(command: str, line: Line) -> None:
     """Check what can be checked before the recipe is known: each flag and kind must exist in some form.
@@ -107,9 +109,9 @@ def value_of(flag: Flag, words: list[str], name: str) -> Any:
         SettingsError: for a missing value, for one of another type, and for a number outside its range.
     """
     if flag.type == "bool":
-        if words:
-            raise SettingsError(f"{name} is a switch, and takes no value")
-        return True
+        if words and words[0].lower() not in _SWITCH:
+            raise SettingsError(f"{name} is a switch: {name}, or {name}=false to turn it off")
+        return _SWITCH[words[0].lower()] if words else True
     _present(name[2:], words, flag.metavar)
     if flag.many:
         words = words if flag.type == "str" else words[0].split(",")

@@ -170,7 +170,9 @@ def _default(flag: Flag, start: Values) -> str:
 def _value(flag: Flag) -> str:
     if flag.default is REQUIRED:
         return "" if flag.positional else " (required)"
-    if flag.default is None or flag.type == "bool" or flag.positional or flag.many:
+    if flag.type == "bool":
+        return f" (default: yes; --{flag.path}=false)" if flag.default else ""
+    if flag.default is None or flag.positional or flag.many:
         return ""
     value = flag.default
     if flag.type == "size":
