@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -72,7 +72,7 @@ class Bar:
         self._progress.update(self._task, state=words)
 
 
-def console_on(stderr: bool = False, **settings: bool) -> Console:
+def console_on(stderr: bool = False, **settings: Any) -> Console:
     """A console of rich. In a notebook without ipywidgets, which its bars need, it writes the lines of a pipe.
 
     Notebooks ask for colours (FORCE_COLOR), by which rich would take them for terminals.
