@@ -325,6 +325,8 @@ class TestReconstruct:
         files = Animals(classes).files[:2]
         mask = np.eye(4, dtype=bool)
         expected = package.reconstruct(trained.root, files, mask=mask)
+        (again, *_) = package.reconstruct(package.load(trained.root), files, mask=mask).images
+        assert again.reconstruction.rebuilt.equal(expected.images[0].reconstruction.rebuilt)
         pictures = [Animals(classes)[number][0] for number in range(2)]
         for images in (pictures, arrays(classes)[:2], Subset(Animals(classes), [0, 1])):
             found = package.reconstruct(trained.root, images, mask=mask)

@@ -20,14 +20,18 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def command_lines(page: Path) -> Iterator[str]:
-    """The commands of this package in all blocks and tables of a page, without comments."""
-    for row in re.findall(r"^\|.*\|$", page.read_text(), re.MULTILINE):
-        yield from re.findall(r"`(unmask [a-z]+ [^`]+)`", row)
+    """The commands of this package in all blocks of a page, without comments."""
     for language in ("", "bash", "sh"):
         for block in blocks(page, language):
             for line in block.replace("\\\n", " ").splitlines():
                 if _COMMAND.match(line):
                     yield line.split("  #")[0].split(" # ")[0].strip()
+
+
+def commands_in_tables(page: Path) -> Iterator[str]:
+    """The commands of this package in the tables of a page."""
+    for row in re.findall(r"^\|.*\|$", page.read_text(), re.MULTILINE):
+        yield from re.findall(r"`(unmask [a-z]+ [^`]+)`", row)
 
 
 def run(line: str, monkeypatch: pytest.MonkeyPatch, arguments: list[str] | None = None) -> int:

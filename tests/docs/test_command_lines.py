@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
-from docs.pages import ROOT, command_lines, run
+from docs.pages import ROOT, command_lines, commands_in_tables, run
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LINES = sorted({line for page in PAGES for line in command_lines(page)})
+LINES = sorted(
+    {line for page in PAGES for line in (*command_lines(page), *commands_in_tables(page))}
+)
 
 NOTHING_THERE = re.compile(
     r"does not exist|there is no file or folder|there is no run|\d+ of the \d+ files of .* are missing|no such file"

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import tyro
 
-from unmask.commands.reconstruct import reconstruct_by
+from unmask.commands.reconstruct import reconstruct
 from unmask.console.arguments import parse
 from unmask.console.hardware import Threads, use_threads
 from unmask.console.screen import console
@@ -246,7 +246,7 @@ def _look(args: Arguments, found: Found) -> Look:
         )
     if args.images is None:
         return Look(args.page, {})
-    rebuilt = reconstruct_by(model_of(found, args.source), args.images).images
+    rebuilt = reconstruct(model_of(found, args.source), args.images).images
     # without names of files, and where the weights lie
     rows = [Row(one.reconstruction.versions(), "") for one in rebuilt]
     content = BytesIO()

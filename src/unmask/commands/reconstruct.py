@@ -142,7 +142,7 @@ def main(arguments: list[str]) -> int:
 
 @explained("unmask.reconstruct('runs/photos', 'photo.jpg')")
 def reconstruct(
-    run: str | Path,
+    run: str | Path | Model,
     images: Images,
     *,
     masking: AnyMasking | Literal["random", "block", "grid"] | None = None,
@@ -156,7 +156,7 @@ def reconstruct(
     """Hide parts of images and rebuild them, as `unmask reconstruct` does; no file is written.
 
     Args:
-        run: a run, or weights that hold a decoder.
+        run: a run, or weights that hold a decoder, or a model that `load` gave, which stays where it is.
         images: image files, folders of them, "digits", specs of sources, pictures or arrays; one, or a list of them; or a
             torch Dataset, of which the first images are shown.
         masking: what to hide: a masking, or the name of one; as in training if not given.
@@ -173,31 +173,7 @@ def reconstruct(
         SettingsError: if arguments do not fit together.
         DataError: if an image cannot be read.
     """
-    model = loaded(str(run), device)
-    return reconstruct_by(
-        model,
-        images,
-        masking=masking,
-        ratio=ratio,
-        mask=mask,
-        seed=seed,
-        levels=levels,
-        bands=bands,
-    )
-
-
-def reconstruct_by(
-    model: Model,
-    images: Images,
-    *,
-    masking: AnyMasking | Literal["random", "block", "grid"] | None = None,
-    ratio: float | None = None,
-    mask: str | Path | Tensor | NDArray[Any] | None = None,
-    seed: int = 0,
-    levels: Levels = "neighbors",
-    bands: str | None = None,
-) -> Reconstructions:
-    """As `reconstruct`, by a model that is loaded."""
+    model = run if isinstance(run, Model) else loaded(str(run), device)
     # before images are read, in case nothing can be rebuilt
     hidden = hidden_by(model, masking, ratio, mask)
     pictures = _pictures(images, model)

@@ -28,8 +28,8 @@ def classes(path: str, name: str) -> Shown:
         raise RunError(
             f"{path} is a segmentation, and pages show classifiers alone; use `unmask predict {path} IMAGES`"
         )
+    graph = plan_onnx(path, Hints()).graphs[-1]  # refuses a detector
     view = _view(path, recipe.test_views, recipe.image_size)
-    graph = plan_onnx(path, Hints()).graphs[-1]
     statistics = load_classifier(path).tuned.statistics
 
     reader = Reader(
