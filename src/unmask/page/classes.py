@@ -11,7 +11,7 @@ from unmask.runs.finetune import Finetune
 from unmask.runs.folder import RunFolder
 from unmask.runs.onnx_export import plan_onnx
 from unmask.runs.run import Run
-from unmask.tasks import Segment
+from unmask.tasks import Detect, Segment
 
 
 def classes(path: str, name: str) -> Shown:
@@ -28,8 +28,10 @@ def classes(path: str, name: str) -> Shown:
         raise RunError(
             f"{path} is a segmentation, and pages show classifiers alone; use `unmask predict {path} IMAGES`"
         )
-    graph = plan_onnx(path, Hints()).graphs[-1]  # refuses a detector
-    view = _view(path, recipe.test_views, recipe.image_size)
+    # a detector is refused as one, by what exports it
+    is_detector = isinstance(recipe.task, Detect)
+    view = {} if is_detector else _view(path, recipe.test_views, recipe.image_size)
+    graph = plan_onnx(path, Hints()).graphs[-1]
     statistics = load_classifier(path).tuned.statistics
 
     reader = Reader(
