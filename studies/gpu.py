@@ -185,7 +185,7 @@ class Results:
         return self.lines.get(name, {}).get("outcome") == "done"
 
     def add(self, name: str, outcome: str, seconds: float, bed: Bed) -> None:
-        """Write the result of a part, and the table anew."""
+        """Write the result of a part, and the table again."""
         line = {
             "part": name, "outcome": outcome, "seconds": round(seconds, 1), "tiny": self.tiny,
             "device": torch.cuda.get_device_name() if bed.device.type == "cuda" else "cpu",
@@ -198,7 +198,7 @@ class Results:
         self.write_tables()
 
     def write_tables(self) -> None:
-        """Write OUT/results.md anew, if there are results."""
+        """Write OUT/results.md again, if there are results."""
         if self.lines:
             (self.folder / "results.md").write_text(self.markdown())
 
