@@ -189,3 +189,25 @@ def test_a_missing_band_is_named(unmask: Unmask, tmp_path: Path, recipe: list[st
     said = unmask("pretrain", tmp_path, *recipe)
     assert said.status == 1
     assert "channel 2 has only missing values in" in said.err
+
+
+def test_a_classifier_reads_bands_as_in_training(
+    unmask: Unmask, tmp_path: Path, recipe: list[str]
+) -> None:
+    fields = tmp_path / "fields"
+    for name in ("dry", "wet"):
+        write_scenes(fields / name, bands=4)
+    assert unmask("pretrain", fields, *recipe, "--channels", "4,2", "--out", "run").status == 0
+    made = unmask(
+        "finetune", "run", fields, "--epochs", "1", "--batch-size", "2", "--image-size", "16", "--workers", "0",
+        "--out", "tuned",
+    )  # fmt: skip
+    assert made.status == 0, made.err
+    assert package.load("tuned").read(fields / "dry" / "0.npy").shape == (2, 20, 18)
+    for asked in (fields, fields / "dry" / "0.npy"):
+        said = unmask("predict", "tuned", asked)
+        assert said.status == 0, said.err
+    again = unmask(
+        "finetune", "tuned", fields, "--epochs", "1", "--batch-size", "2", "--workers", "0", "--out", "twice"
+    )  # fmt: skip
+    assert again.status == 0, again.err

@@ -252,9 +252,8 @@ def _weights(encoder: str) -> Found:
 def _source(
     data: HeldOrNamed, kind: str | None, labels_file: str | None, weights: Found | None
 ) -> AnySource:
-    """The source of DATA; multi-band images get the channels that the encoder was pretrained on."""
-    like = weights.run.band_reading if weights and weights.run else None
-    return labelled_source(data, kind, labels_file, like)
+    """The source of DATA; multi-band images get the channels that the encoder was trained on."""
+    return labelled_source(data, kind, labels_file, weights.bands if weights else None)
 
 
 COMMAND = Command(

@@ -75,7 +75,7 @@ class Model:
         self.spec, self.encoder, self._objective = found.weights.spec, encoder, objective
         self.about, self.run, self.step = found.about, found.run, found.step
         self.damaged, self.notes = list(found.damaged), list(found.weights.notes)
-        self.classifier = classifier
+        self.classifier, self._bands = classifier, found.bands
 
     def __call__(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """The vector of each image, the mean of its patch tokens; with gradients where they are enabled."""
@@ -357,7 +357,7 @@ class Model:
     @property
     def bands(self) -> BandReading | None:
         """How multi-band images were read in training; None if it was not on such images."""
-        return self.run.band_reading if self.run else None
+        return self._bands
 
     def read(self, image: str | Path | Picture) -> Shaped[Tensor, "c h w"]:
         """The pixels of a file or of a picture in memory, in the form used in training.
