@@ -135,7 +135,7 @@ def _hours(result: StudyResult) -> Panel:
 
 def _panel(result: StudyResult, score: str) -> Panel:
     ours = {
-        line.name: (100 * mean(values), 100 * spread(values))
+        line.name: (100 * mean(values), 100 * spread(values) if len(values) > 1 else None)
         for line in result.lines
         if (values := line.scores.get(score))
     }

@@ -1,0 +1,71 @@
+"""Draw the pictures of studies again, from the tables beside them.
+
+    python studies/pictures.py            # all
+    python studies/pictures.py mask-ratio
+
+A study writes NAME.md, NAME.csv and NAME.png; this needs the first two, so a better drawing does not need the runs again.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+from unmask.pictures.study import Panel, study_picture
+from unmask.study.ablations import STUDIES
+from unmask.study.plan import RANDOM
+from unmask.study.table import NAMES, spread
+
+HERE = Path(__file__).parent
+
+
+def panels_of(rows: list[dict[str, str]]) -> tuple[list[str], list[Panel]]:
+    """The variations of a table, and a panel for each measure in it."""
+    names = list(dict.fromkeys(row["variation"] for row in rows if row["draw"]))
+    names = [name for name in names if name != RANDOM]
+    panels: list[Panel] = []
+    for score, title in NAMES.items():
+        values: dict[str, list[float]] = {}
+        for row in rows:
+            if row["measure"] == score:
+                values.setdefault(row["variation"], []).append(100 * float(row["value"]))
+        means = {
+            name: (sum(found) / len(found), spread(found) if len(found) > 1 else None)
+            for name, found in values.items()
+        }
+        random = means.pop(RANDOM, None)
+        published = {
+            row["variation"]: float(row["value"])
+            for row in rows
+            if row["measure"] == f"paper: {score}"
+        }
+        if means:
+            drawn = None if random is None else random[0]
+            panels.append(Panel(title, means, published, drawn, "test accuracy (%)"))
+    return names, panels
+
+
+def draw(table: Path) -> None:
+    """The picture of one table."""
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names, panels = panels_of(rows)
+    if not panels:
+        return  # a study of time alone
+    title = table.with_suffix(".md").read_text().splitlines()[0].removeprefix("# ")
+    study = STUDIES.get(table.stem)
+    picture = table.with_suffix(".png")
+    study_picture(names, panels, title, picture, curve=study is not None and study.curve)
+    print(f"drawn: {picture}")
+
+
+def main() -> None:
+    """Draw the pictures of the tables that are named, or of all."""
+    wanted = [HERE / f"{name}.csv" for name in sys.argv[1:]] or sorted(HERE.glob("*.csv"))
+    for table in wanted:
+        header = table.read_text().splitlines()[0]
+        if header == "variation,measure,draw,value":
+            draw(table)
+
+
+if __name__ == "__main__":
+    main()
