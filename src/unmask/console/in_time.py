@@ -45,14 +45,18 @@ def choose(
     """The name and the recipe that suit the time, this machine and these images; prints what was chosen and why.
 
     The smallest encoder is timed; the others take longer in proportion to their products.
+
+    Raises:
+        SettingsError: if hardly a step of the smallest fits.
     """
     console.print(f"time      {duration(60 * minutes)}; measuring which encoder suits it ...")
     recipes = [recipe_for(encoder, size, len(source)) for encoder in encoders_for(size)]
     usual, _ = choose_recipe(size, len(source))
     whole = find_recipe(usual)
     *every, whole_step = _seconds_of_steps([*recipes, whole], data, source, running)
+    _steps_in(minutes, every[0])
     left = seconds_left(minutes, entered(), time.monotonic())
-    steps = [int(left / seconds) for seconds in every]
+    steps = [max(0, int(left / seconds)) for seconds in every]
     chosen = max((i for i, count in enumerate(steps) if count >= LEAST_STEPS), default=0)
 
     def gets(number: int) -> str:
@@ -113,19 +117,28 @@ def fitted(run: Run, step_seconds: float) -> Run:
         SettingsError: if hardly a step fits.
     """
     assert run.minutes is not None
-    now, recipe = time.monotonic(), run.recipe
-    left = seconds_left(run.minutes, entered(), now)
-    steps = int(left / step_seconds)
-    if steps < _FEWEST_STEPS:
-        passed = now - entered()
-        enough = (passed + 2 * _FEWEST_STEPS * step_seconds + 5) / 60
-        raise SettingsError(
-            f"{duration(60 * run.minutes)} are too short for this recipe: {duration(passed)} have passed before the first "
-            f"step, and a step takes {step_seconds:.2g} s; give it at least --minutes {enough:.1f}, or a smaller --recipe"
-        )
-    epochs = steps * recipe.batch_size / run.images
+    recipe = run.recipe
+    epochs = _steps_in(run.minutes, step_seconds) * recipe.batch_size / run.images
     share = min(WARMUP, recipe.schedule.warmup_epochs / recipe.epochs) or WARMUP
     schedule = replace(recipe.schedule, warmup_epochs=share * epochs)
     return replace(
         run, job=replace(run.job, recipe=replace(recipe, epochs=epochs, schedule=schedule))
     )
+
+
+def _steps_in(minutes: float, step_seconds: float) -> int:
+    """How many steps fit in what is left of the time.
+
+    Raises:
+        SettingsError: if hardly a step fits.
+    """
+    now = time.monotonic()
+    steps = int(seconds_left(minutes, entered(), now) / step_seconds)
+    if steps < _FEWEST_STEPS:
+        passed = now - entered()
+        enough = (passed + 2 * _FEWEST_STEPS * step_seconds + 5) / 60
+        raise SettingsError(
+            f"{duration(60 * minutes)} are too short for this recipe: {duration(passed)} have passed before the first "
+            f"step, and a step takes {step_seconds:.2g} s; give it at least --minutes {enough:.1f}, or a smaller --recipe"
+        )
+    return steps

@@ -60,8 +60,9 @@ class Screen:
         self.print(f"note: {words}")
 
     def note_later(self, words: str) -> None:
-        """A note that is printed by `say_waiting`, before the first result, and not at all if an error comes first."""
-        _waiting.append((self, words))
+        """A note that is printed once by `say_waiting`, before the first result, and not at all if an error comes first."""
+        if (self, words) not in _waiting:
+            _waiting.append((self, words))
 
     def _show(self, what: RenderableType, style: str | None = None) -> None:
         # above a bar on the same terminal, whichever stream it is drawn on; else words would follow it in its line
