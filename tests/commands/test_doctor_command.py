@@ -37,7 +37,18 @@ def test_images_for_a_recipe(unmask: Unmask, images: Path) -> None:
     assert said.status == 0
     assert "looking at 12 images for the recipe mae-digits" in said.err
     assert "each batch holds images several times" in said.out
-    assert "5 checks: 1 warning" in said.out
+    assert "6 checks: 1 warning" in said.out
+
+
+def test_unreadable_images_are_a_fault(unmask: Unmask, images: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(images, tmp_path / "copy")
+    whole = sorted(copy.rglob("*.png"))
+    assert f"readable images: all of {len(whole)} images can be read" in unmask("doctor", copy).out
+    (copy / "cut.png").write_bytes(whole[0].read_bytes()[:-30])
+    said = unmask("doctor", copy)
+    assert said.status == 0, said.err
+    assert said.out.startswith("fault readable images: 1 of ")
+    assert "cannot be read; the first is cut.png: damaged or truncated" in said.out
 
 
 def test_a_run_whose_images_are_gone(unmask: Unmask, trained: RunFolder, tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ def test_unreadable_images_are_left_out() -> None:
 
 
 def test_nothing_readable_says_so() -> None:
-    with pytest.raises(DataError, match=r"cannot measure.*none of the images can be decoded"):
+    with pytest.raises(
+        DataError, match=r"cannot measure.*none of the images can be decoded; the first is 0"
+    ):
         measure(Memory(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), broken={0, 1}))
 
 

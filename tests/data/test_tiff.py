@@ -12,6 +12,7 @@ from PIL import Image
 
 from unmask.data import Tiff, band_files
 from unmask.data.band_files import BandReading, read_bands, read_shape
+from unmask.data.kinds import find_source
 from unmask.data.tiff import BandImages
 from unmask.errors import DataError, ResourceError, SettingsError
 
@@ -326,3 +327,26 @@ class TestOddArrays:
         np.save(tmp_path / "a.npy", np.zeros((12, 10), [("a", "u1"), ("b", "f4")]))
         with pytest.raises(DataError, match="cannot be pixels"):
             read_bands(tmp_path / "a.npy", BandReading(), True)
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("photometric", ["minisblack", "rgb"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [2, 3, 4, 5])
+def test_no_channel_is_lost_whatever_the_layout(
+    tmp_path: Path, channels: int, kind: Any, photometric: str, planar: Any
+) -> None:
+    """Planes of 16 bits are common in microscopes and GDAL; Pillow reads the first one, or eight bits, without a word."""
+    extra = channels - (3 if photometric == "rgb" else 1)
+    if extra < 0:
+        pytest.skip("red, green and blue are three")
+    array = scene(channels, kind)
+    if planar == "contig":
+        array = np.moveaxis(array, 0, -1)
+    path = tmp_path / "images" / "a.tif"
+    write(path, array, photometric=photometric, planarconfig=planar, extrasamples=[0] * extra)
+    is_plain = photometric == "rgb" and channels == 3 and kind is np.uint8
+    source = find_source(str(path.parent)).open("train")
+    assert isinstance(source, BandImages) is not is_plain
+    assert source.channels == channels
+    assert source[0].image.shape[0] == channels

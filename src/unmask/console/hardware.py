@@ -14,7 +14,7 @@ from unmask.data.multi_views import AnyPretrainingViews
 from unmask.data.views import AnyViews
 from unmask.errors import ResourceError, SettingsError
 from unmask.runs.plan import check_parts, fitting_micro_batch, trial
-from unmask.runs.run import Run
+from unmask.runs.run import USUAL_SET_ASIDE, Run
 from unmask.spec import within
 from unmask.training.distributed import check_device, here
 from unmask.training.free_cores import free_cores
@@ -76,7 +76,7 @@ class RunFlags:
     save_every_minutes: float = 10.0
     """Time between checkpoints; 0 saves after every step."""
 
-    max_set_aside: float = 0.05
+    max_set_aside: float = USUAL_SET_ASIDE
     """Share of images that may be unusable before the run stops with an error."""
 
     no_report: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

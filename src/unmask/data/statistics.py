@@ -125,10 +125,12 @@ def _moments(source: ImageSource) -> tuple[Tensor, Tensor, Tensor, list[list[Ten
     total, squares = torch.zeros_like(count), torch.zeros_like(count)
     samples: list[list[Tensor]] = [[] for _ in range(source.channels)]
     positions = np.linspace(0, len(source) - 1, min(_IMAGES, len(source))).astype(int)
+    first = ""
     for position in counted(positions, len(positions), "measuring mean and deviation"):
         try:
             image = source[int(position)].image
-        except DataError:  # training skips it and lists it in set_aside.csv
+        except DataError as error:  # training skips it and lists it in set_aside.csv
+            first = first or f"; the first is {source.name(int(position))}: {error}"
             continue
         every = max(1, int((image.shape[1] * image.shape[2] / _PIXELS_READ) ** 0.5))
         pixels = image[:, ::every, ::every].flatten(1).double()
@@ -149,6 +151,6 @@ def _moments(source: ImageSource) -> tuple[Tensor, Tensor, Tensor, list[list[Ten
                 samples[channel].append(known[:: max(1, new // _PIXELS_SORTED)])
     if not count.any():
         raise DataError(
-            "cannot measure mean and standard deviation: none of the images can be decoded"
+            "cannot measure mean and standard deviation: none of the images can be decoded" + first
         )
     return count, total, squares, samples

@@ -33,7 +33,7 @@ def examine_images(
     source: ImageSource, recipe: Recipe, statistics: ChannelStatistics
 ) -> list[Finding]:
     """What may be wrong with images for a recipe; the worst first."""
-    found = pictures.looked_at(source, recipe.image_size, statistics)
+    found = pictures.look_at(source, recipe.image_size, statistics)
     steps = recipe.epochs * len(source) / recipe.batch_size
     findings = [*_of_images(found, recipe, statistics), *_amount(recipe, len(source), steps)]
     return sorted_findings(findings)
@@ -45,8 +45,9 @@ def examine_run(run: Run, folder: RunFolder, source: ImageSource | None) -> list
     findings: list[Finding] = []
     found = None
     if source is not None and isinstance(recipe, Recipe):
-        found = pictures.looked_at(source, recipe.image_size, run.statistics)
-        findings += _of_images(found, recipe, run.statistics)
+        looked_at = pictures.look_at(source, recipe.image_size, run.statistics)
+        found = looked_at.images
+        findings += _of_images(looked_at, recipe, run.statistics)
         findings += _amount(recipe, run.images, end_of(run, lines))
     guesses = None
     if isinstance(recipe, Recipe):
@@ -73,10 +74,12 @@ def _of_loss(run: Run, lines: log.Lines, guesses: weights.Guesses | None) -> lis
 
 
 def _of_images(
-    images: Shaped[Tensor, "b c h w"], recipe: Recipe, statistics: ChannelStatistics
+    looked_at: pictures.LookedAt, recipe: Recipe, statistics: ChannelStatistics
 ) -> list[Finding]:
     """The checks of images alone, and of the masking on them."""
+    images = looked_at.images
     findings = [
+        pictures.readable(looked_at),
         pictures.constant(images),
         pictures.repeated(images),
         pictures.fits_statistics(images, statistics),

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,11 +11,12 @@ from torch import Tensor
 
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource, Size
-from unmask.data.in_order import WHOLE_IMAGE, in_order
+from unmask.data.in_order import WHOLE_IMAGE, Unreadable, in_order
 from unmask.data.labelled import Subset
 from unmask.doctor.finding import Finding
 from unmask.masks import PatchMask
 from unmask.patches import patch_grid
+from unmask.runs.run import USUAL_SET_ASIDE
 
 MOST = 512
 """Images that are looked at, spread evenly over the set; fewer where they are large."""
@@ -30,15 +32,45 @@ _EASY, _HARD = 4.0, 0.5  # correlation length relative to the way to a visible p
 _AT_ONCE = 64
 
 
-def looked_at(
+class LookedAt(NamedTuple):
+    """Images of a set that checks are made on."""
+
+    images: Shaped[Tensor, "b c h w"]
+    asked: int
+    """How many were to be read."""
+    unreadable: Unreadable
+    """Names and reasons of those that could not be."""
+
+
+def look_at(
     source: ImageSource, size: Size, statistics: ChannelStatistics, most: int = MOST
-) -> Shaped[Tensor, "b c h w"]:
-    """Up to `most` images, spread evenly, resized and cropped as for evaluation; unreadable ones are left out."""
+) -> LookedAt:
+    """Up to `most` images, spread evenly, resized and cropped as for evaluation."""
     fitting = max(32, _VALUES // (size.height * size.width * source.channels))
     count = min(most, fitting, len(source))
     rows = np.unique(np.linspace(0, len(source) - 1, count).astype(np.int64))
-    batches = in_order(Subset(source, rows), WHOLE_IMAGE, size, statistics, [], batch_size=_AT_ONCE)
-    return torch.cat([batch.images for batch in batches])
+    unreadable: Unreadable = []
+    batches = in_order(
+        Subset(source, rows), WHOLE_IMAGE, size, statistics, unreadable, batch_size=_AT_ONCE
+    )
+    images = torch.cat([batch.images for batch in batches])
+    return LookedAt(images, len(rows), unreadable)
+
+
+def readable(found: LookedAt) -> Finding:
+    """Images that cannot be read: a run replaces and lists them, up to a share."""
+    count = len(found.unreadable)
+    if not count:
+        return Finding("fine", "readable images", f"all of {found.asked:,} images can be read")
+    name, reason = found.unreadable[0]
+    return Finding(
+        "fault" if count / found.asked > USUAL_SET_ASIDE else "warning",
+        "readable images",
+        f"{count:,} of {found.asked:,} images cannot be read; the first is {name}: {reason}",
+        "a run sets such images aside, and stops where they are more than --max-set-aside allows "
+        f"({USUAL_SET_ASIDE:.0%})",
+        "repair or remove them; a run lists all of them in set_aside.csv",
+    )
 
 
 def constant(images: Shaped[Tensor, "b c h w"]) -> Finding:

@@ -30,6 +30,9 @@ AnyJob = (
 )
 """All kinds of jobs."""
 
+USUAL_SET_ASIDE = 0.05
+"""Share of unreadable images from which on a run stops, unless it says another."""
+
 _MAY_CHANGE = ("hardware", "save_every_minutes", "max_set_aside")
 
 
@@ -184,7 +187,7 @@ def new_run(
     *,
     seed: int = 0,
     save_every_minutes: float = 10.0,
-    max_set_aside: float = 0.05,
+    max_set_aside: float = USUAL_SET_ASIDE,
     minutes: float | None = None,
 ) -> Run:
     """A run of a job on the images of a source, with the versions of this package and of torch."""
