@@ -13,13 +13,13 @@ from typing import Any, NoReturn
 GROUPS = {
     "learn": {
         "pretrain": "pretrain an encoder on your images",
-        "finetune": "train a classifier from an encoder, or from scratch",
+        "finetune": "train for classes, class maps, boxes or masks, or from scratch",
         "tokenizer": "learn discrete codes of patches, as targets for pretraining",
     },
     "use": {
         "demo": "pretrain on handwritten digits and show the benefit (two minutes)",
         "reconstruct": "hide parts of images and rebuild them",
-        "predict": "print classes and probabilities of images",
+        "predict": "find classes of images, or boxes, masks and class maps in them",
         "embed": "make a vector of each picture, in a folder of Parquet files",
         "search": "find the pictures that are most like others",
         "locate": "find where on a map a picture was taken",

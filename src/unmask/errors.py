@@ -94,6 +94,11 @@ def without_home(error: Exception) -> SettingsError | None:
     )
 
 
+def with_extra(extra: str) -> str:
+    """The command that installs an extra of this package, for a message that a package is missing."""
+    return f'`pip install "unmask[{extra}]"` (in a clone: `pip install ".[{extra}]"`)'
+
+
 def first_line(error: BaseException) -> str:
     """The first line of another library's error, or its kind if it says nothing.
 

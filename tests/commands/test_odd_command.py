@@ -99,7 +99,7 @@ def test_an_index_scores_as_the_exact_search_does(
     said = unmask(*words, "--index", "ivf", "--out", parts / "none")
     assert said.status == 1
     assert "--index ivf needs faiss" in said.err
-    assert "pip install 'unmask[search]'" in said.err
+    assert """pip install "unmask[search]\"""" in said.err
 
 
 def test_boxes_are_odd(parts: Path, trained: RunFolder, unmask: Unmask) -> None:

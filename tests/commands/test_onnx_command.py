@@ -157,7 +157,7 @@ def test_a_missing_package_is_said_before_any_work(
     assert "read" not in said.out
     assert said.status == 1
     assert said.err == (
-        'unmask: --to onnx needs the package onnxscript; install it with `pip install "unmask[onnx]"`'
+        'unmask: --to onnx needs the package onnxscript; install it with `pip install "unmask[onnx]"` (in a clone: `pip install ".[onnx]"`)'
     )
 
 

@@ -190,12 +190,12 @@ class TestRefused:
     ) -> None:
         write(tmp_path / "a.tif", scene(), photometric="minisblack")
         monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
-        with pytest.raises(ResourceError, match=r"pip install 'unmask\[tiff\]'"):
+        with pytest.raises(ResourceError, match=r'pip install "unmask\[tiff\]"'):
             opened(tmp_path)
 
     def test_a_missing_codec_is_named(self) -> None:
         error = ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
-        assert "pip install 'unmask[tiff]'" in band_files._reason(error)
+        assert """pip install "unmask[tiff]\"""" in band_files._reason(error)
 
 
 class TestFrames:

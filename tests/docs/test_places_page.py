@@ -28,9 +28,8 @@ def test_every_command_runs(
     monkeypatch.setattr("unmask.console.hardware.cores", lambda: 1)
     monkeypatch.setattr("unmask.console.hardware.free_cores", lambda: 1)
     monkeypatch.setattr("unmask.places.calibration.PIECES", 4)
-    scenes.with_world_file(Path("map.png"), 2 / 111_000)
-    with Image.open("map.png") as image:
-        image.crop((10, 10, 92, 56)).save("drone.jpg")
+    pixels, _ = scenes.write_geotiff(Path("map.tif"), 4326, 2 / 111_000)
+    Image.fromarray(pixels).crop((10, 10, 92, 56)).save("drone.jpg")
     with Path("photos.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("file_name", "x", "y"), ("drone.jpg", 51, 33)])
     assert len(COMMANDS) == 5

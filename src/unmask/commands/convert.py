@@ -14,7 +14,7 @@ from unmask.console.hardware import Threads, use_threads
 from unmask.console.screen import console
 from unmask.console.typed import as_typed
 from unmask.console.wrong_calls import explained
-from unmask.errors import SettingsError, number_of
+from unmask.errors import SettingsError, number_of, with_extra
 from unmask.formats import FORMATS, Format, Hints, held_by, write_weights
 from unmask.formats.card import SHEET, UNKNOWN_LICENSE, Look, images_in_words, model_card
 from unmask.formats.compare import Check
@@ -325,7 +325,7 @@ def _listed(destination: Path) -> str:
 def _check_lines(check: Check | None, exact: bool) -> Iterator[str]:
     """How far this and the other library are apart."""
     if check is None:
-        yield 'not checked: transformers is not installed (`pip install "unmask[hub]"`)'
+        yield f"not checked: transformers is not installed; {with_extra('hub')}"
         return
     yield f"checked   largest difference to {check.against}: {check.difference:.1e} ({check.of})"
     if not exact:

@@ -1,4 +1,4 @@
-"""`unmask predict RUN IMAGES`: print classes and probabilities of images."""
+"""`unmask predict RUN IMAGES`: find classes of images, or boxes, masks and class maps in them."""
 
 import json
 import os

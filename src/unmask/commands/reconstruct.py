@@ -47,7 +47,7 @@ class Arguments:
     """The flags of `unmask reconstruct`."""
 
     run: tyro.conf.Positional[str]
-    """Folder of a run."""
+    """A run, or weights of unmask, a published MAE or transformers that hold a decoder."""
 
     images: tyro.conf.Positional[tuple[str, ...]]
     """Image files, folders of them, or digits."""

@@ -24,7 +24,7 @@ from unmask.contracts import Size
 from unmask.data.decode import raw_pixels, read_header
 from unmask.data.deep import is_cut
 from unmask.data.picture_formats import open_image
-from unmask.errors import DataError, ResourceError, SettingsError, first_line
+from unmask.errors import DataError, ResourceError, SettingsError, first_line, with_extra
 
 BAND_ENDINGS = frozenset([".tif", ".tiff", ".npy"])
 """Endings of files that may hold any number of channels."""
@@ -311,7 +311,7 @@ def opened_tiff(path: Path) -> Any:
         import tifffile
     except ImportError:
         raise ResourceError(
-            "multi-band TIFF files need the package tifffile: pip install 'unmask[tiff]'"
+            f"multi-band TIFF files need the package tifffile: {with_extra('tiff')}"
         ) from None
     try:
         with silent("tifffile"):
@@ -356,9 +356,7 @@ def _channels_first(array: NDArray[Any], axes: str) -> NDArray[Any]:
 def _reason(error: Exception) -> str:
     first = first_line(error)
     if "imagecodecs" in first:
-        return (
-            f"its compression needs the package imagecodecs: pip install 'unmask[tiff]' ({first})"
-        )
+        return f"its compression needs the package imagecodecs: {with_extra('tiff')} ({first})"
     return f"damaged or truncated ({first})"
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from unmask.data.decode import read_header
 from unmask.data.map_facts import hash_of_file, hash_of_files
-from unmask.errors import DataError, ResourceError, first_line
+from unmask.errors import DataError, ResourceError, first_line, with_extra
 from unmask.geo.web_tiles import from_tms, tiles_across
 from unmask.spec import digest
 
@@ -113,9 +113,7 @@ def archived_tiles(path: Path) -> Tiles:
     try:
         from pmtiles.tile import deserialize_header
     except ImportError:
-        raise ResourceError(
-            "PMTiles need the package pmtiles: pip install 'unmask[places]'"
-        ) from None
+        raise ResourceError(f"PMTiles need the package pmtiles: {with_extra('places')}") from None
     try:
         header = deserialize_header(_part_of(path, 0, 127))
         if (kind := header["tile_type"].name) == _VECTOR:

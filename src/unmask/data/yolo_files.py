@@ -9,7 +9,7 @@ from unmask.data.class_names import names_beside
 from unmask.data.picture_formats import IMAGE_ENDINGS
 from unmask.data.splits import divided, meaning_of
 from unmask.data.walk import files_in, folders_in, visible
-from unmask.errors import DataError, ResourceError, first_line
+from unmask.errors import DataError, ResourceError, first_line, with_extra
 
 _SETTINGS = (".yaml", ".yml")
 _SPLITS = ("train", "val", "test")
@@ -180,7 +180,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         import yaml
     except ImportError:
         raise ResourceError(
-            f"{file.name} needs the package PyYAML: pip install 'unmask[dense]'"
+            f"{file.name} needs the package PyYAML: {with_extra('dense')}"
         ) from None
     try:
         text = file.read_bytes()

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmask.errors import ResourceError
+from unmask.errors import ResourceError, with_extra
 
 _ROUNDS = 10  # of k-means; FAISS's 25 take longer and find the same
 _TRAINED = 50_000  # patches that lists are learned from
@@ -25,7 +25,7 @@ def faiss_library(flag: str) -> Any:
         import faiss
     except ImportError:
         raise ResourceError(
-            f"{flag} needs faiss, which is not installed; run: pip install 'unmask[search]' (or leave out {flag})"
+            f"{flag} needs faiss, which is not installed: {with_extra('search')}; or leave out {flag}"
         ) from None
     faiss.omp_set_num_threads(torch.get_num_threads())
     return faiss

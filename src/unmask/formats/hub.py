@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from unmask.errors import DataError, ResourceError, SettingsError, first_line
+from unmask.errors import DataError, ResourceError, SettingsError, first_line, with_extra
 
 # what to fetch, in the order of preference: a repository may hold several formats of the same weights
 _WANTED = (
@@ -106,7 +106,7 @@ def _package(what: str) -> tuple[Any, Any]:
         from huggingface_hub import errors
     except ImportError:
         raise ResourceError(
-            f'{what} needs huggingface_hub; install it with `pip install "unmask[hub]"`'
+            f"{what} needs huggingface_hub; install it with {with_extra('hub')}"
         ) from None
     return huggingface_hub, errors
 

@@ -13,7 +13,7 @@ import jaxtyping
 import numpy as np
 import torch
 
-from unmask.errors import DataError, ResourceError, SettingsError, first_line
+from unmask.errors import DataError, ResourceError, SettingsError, first_line, with_extra
 from unmask.formats.onnx_graphs import Graph, Run, larger
 
 OPSET = 20
@@ -37,7 +37,7 @@ def check_packages(command: str) -> None:
             import_module(name)
         except ImportError:
             raise ResourceError(
-                f'{command} needs the package {name}; install it with `pip install "unmask[onnx]"`'
+                f"{command} needs the package {name}; install it with {with_extra('onnx')}"
             ) from None
 
 

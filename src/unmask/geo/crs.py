@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from unmask.errors import DataError, ResourceError, first_line
+from unmask.errors import DataError, ResourceError, first_line, with_extra
 
 EQUATOR_RADIUS = 6_378_137.0
 """Of WGS 84, and of the sphere of Web Mercator, in metres."""
@@ -99,7 +99,7 @@ def _transformers(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
         from pyproj.exceptions import ProjError
     except ImportError:
         raise ResourceError(
-            f"the coordinates of {_brief(name)} need the package pyproj: pip install 'unmask[places]'"
+            f"the coordinates of {_brief(name)} need the package pyproj: {with_extra('places')}"
         ) from None
     try:
         system = pyproj.CRS.from_user_input(name)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.annotations import Annotations, Objects
-from unmask.errors import ResourceError
+from unmask.errors import ResourceError, with_extra
 from unmask.tasks.boxes import areas
 from unmask.tasks.detection_scores import ClassPrecision, DetectionScore, Precision
 from unmask.tasks.detections import Detections
@@ -67,7 +67,7 @@ class Precisions:
         if find_spec("faster_coco_eval") is None:
             raise ResourceError(
                 "the score of a detector, average precision, needs faster-coco-eval; install it with "
-                '`pip install "unmask[dense]"`'
+                + with_extra("dense")
             )
         self.names, self.masks = tuple(names), masks
         self.pictures: list[_Picture] = []
