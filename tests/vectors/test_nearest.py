@@ -159,5 +159,5 @@ def test_without_faiss_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     import sys
 
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ResourceError, match=r"pip install 'unmask\[search\]'"):
+    with pytest.raises(ResourceError, match=r'pip install "unmask\[search\]"'):
         approximate.KINDS["hnsw"].check()
