@@ -1,4 +1,4 @@
-"""What `unmask embed` and `unmask search` cost beside timm, the forward pass alone and a bare product, in one run.
+"""What `unmask embed` and `unmask search` cost beside timm, transformers, the forward pass alone and a bare product, in one run.
 
     python benchmarks/vectors.py PICTURES --out benchmarks/results/vectors.json
 
@@ -112,10 +112,11 @@ def packed(folder: Path, shards: Path) -> Path:
 
 
 def whole_job(folder: Path, name: str, spec: ViT, count: int) -> dict[str, Any]:
-    """CPU seconds a picture: the forward pass alone on batches in memory, ours with loading, timm with its loader."""
+    """CPU seconds a picture: the forward pass alone on batches in memory, and ours, timm and transformers with loading."""
     import timm
     from PIL import Image
     from timm.data import create_transform
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
     pictures = Pictures({"train": Folder(path=str(folder)).open()})
     numbers = np.linspace(0, len(pictures) - 1, count).astype(int)
@@ -148,15 +149,32 @@ def whole_job(folder: Path, name: str, spec: ViT, count: int) -> dict[str, Any]:
                 ]
                 theirs(torch.stack(batch))
 
-    seconds = least(alone, ours, timms, turns=2)
+    config = ViTConfig(
+        hidden_size=spec.embed_dim,
+        num_hidden_layers=spec.depth,
+        num_attention_heads=spec.num_heads,
+        intermediate_size=int(spec.mlp_ratio * spec.embed_dim),
+    )
+    model, processor = ViTModel(config, add_pooling_layer=False).eval(), ViTImageProcessor()
+
+    def transformers() -> None:
+        with torch.inference_mode():
+            for start in range(0, count, 32):
+                batch = [Image.open(file).convert("RGB") for file in files[start : start + 32]]
+                pixels = processor(images=batch, return_tensors="pt")["pixel_values"]
+                model(pixels).last_hidden_state[:, 1:].mean(1)
+
+    seconds = least(alone, ours, timms, transformers, turns=2)
     return {
         "encoder": name,
         "pictures": count,
         "forward_alone_ms": 1000 * seconds[0] / count,
         "unmask_ms": 1000 * seconds[1] / count,
         "timm_ms": 1000 * seconds[2] / count,
+        "transformers_ms": 1000 * seconds[3] / count,
         "unmask_over_forward": seconds[1] / seconds[0],
         "timm_over_unmask": seconds[2] / seconds[1],
+        "transformers_over_unmask": seconds[3] / seconds[1],
     }
 
 
