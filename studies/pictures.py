@@ -46,12 +46,12 @@ def panels_of(rows: list[dict[str, str]]) -> tuple[list[str], list[Panel]]:
 
 def draw(table: Path) -> None:
     """The picture of one table."""
-    with table.open(newline="") as file:
+    with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     names, panels = panels_of(rows)
     if not panels:
         return  # a study of time alone
-    title = table.with_suffix(".md").read_text().splitlines()[0].removeprefix("# ")
+    title = table.with_suffix(".md").read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
     study = STUDIES.get(table.stem)
     picture = table.with_suffix(".png")
     study_picture(names, panels, title, picture, curve=study is not None and study.curve)
@@ -60,11 +60,16 @@ def draw(table: Path) -> None:
 
 def main() -> None:
     """Draw the pictures of the tables that are named, or of all."""
-    wanted = [HERE / f"{name}.csv" for name in sys.argv[1:]] or sorted(HERE.glob("*.csv"))
-    for table in wanted:
-        header = table.read_text().splitlines()[0]
-        if header == "variation,measure,draw,value":
-            draw(table)
+    known = {
+        table.stem: table
+        for table in sorted(HERE.glob("*.csv"))
+        if table.read_text(encoding="utf-8").startswith("variation,measure,draw,value\n")
+    }
+    wanted = sys.argv[1:] or list(known)
+    if unknown := set(wanted) - set(known):
+        raise SystemExit(f"no such study: {', '.join(unknown)}; there are {', '.join(known)}")
+    for name in wanted:
+        draw(known[name])
 
 
 if __name__ == "__main__":

@@ -43,12 +43,16 @@ def test_images_for_a_recipe(unmask: Unmask, images: Path) -> None:
 def test_unreadable_images_are_a_fault(unmask: Unmask, images: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(images, tmp_path / "copy")
     whole = sorted(copy.rglob("*.png"))
-    assert f"readable images: all of {len(whole)} images can be read" in unmask("doctor", copy).out
+    count = len(whole)
+    assert f"{count} of {count} images were read, and all can be" in unmask("doctor", copy).out
+    (copy / "empty.png").write_bytes(b"")
+    (copy / "text.png").write_text("no picture")
     (copy / "cut.png").write_bytes(whole[0].read_bytes()[:-30])
     said = unmask("doctor", copy)
     assert said.status == 0, said.err
-    assert said.out.startswith("fault readable images: 1 of ")
-    assert "cannot be read; the first is cut.png: damaged or truncated" in said.out
+    assert said.out.startswith("fault readable images: 2 files are unusable by their headers, ")
+    assert f"and of {count + 1} of {count + 1} images that were read 1 are damaged" in said.out
+    assert "the first is empty.png: " in said.out
 
 
 def test_a_run_whose_images_are_gone(unmask: Unmask, trained: RunFolder, tmp_path: Path) -> None:

@@ -91,6 +91,9 @@ def test_a_time_in_which_hardly_a_step_fits_is_refused(unmask: Unmask, images: P
     )
     assert found.status == 1
     assert "are too short for this recipe: " in found.err
+    assert ", or a smaller --recipe" in found.err
+    assert "give it at least --minutes " in found.err
+    assert not Path("run").exists()
 
 
 def test_a_time_that_is_over_before_a_recipe_is_chosen_is_refused(
@@ -98,7 +101,7 @@ def test_a_time_that_is_over_before_a_recipe_is_chosen_is_refused(
 ) -> None:
     found = unmask("pretrain", images, "--minutes", "0.0001", *FLAGS)
     assert found.status == 1
-    assert "are too short for this recipe: " in found.err
+    assert "are too short even for the smallest encoder: " in found.err
     assert "get about" not in found.out
     assert "give it at least --minutes 0." in found.err
     assert not Path("run").exists()

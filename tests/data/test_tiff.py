@@ -12,6 +12,7 @@ from PIL import Image
 
 from unmask.data import Tiff, band_files
 from unmask.data.band_files import BandReading, read_bands, read_shape
+from unmask.data.decode import decode
 from unmask.data.kinds import find_source
 from unmask.data.tiff import BandImages
 from unmask.errors import DataError, ResourceError, SettingsError
@@ -350,3 +351,21 @@ def test_no_channel_is_lost_whatever_the_layout(
     assert isinstance(source, BandImages) is not is_plain
     assert source.channels == channels
     assert source[0].image.shape[0] == channels
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("photometric", ["minisblack", "rgb"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_picture_never_loses_bits_without_a_word(
+    tmp_path: Path, channels: int, photometric: str, planar: Any
+) -> None:
+    """Where pictures are read, as in a folder that holds PNG files too, 16-bit channels are refused with a remedy."""
+    array = scene(channels, np.uint16)
+    if planar == "contig":
+        array = np.moveaxis(array, 0, -1)
+    extra = [0] * (channels - (3 if photometric == "rgb" else 1))
+    path = write(
+        tmp_path / "a.tif", array, photometric=photometric, planarconfig=planar, extrasamples=extra
+    )
+    with pytest.raises(DataError, match="--data-kind tiff"):
+        decode(path.read_bytes(), 3)

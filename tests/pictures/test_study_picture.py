@@ -59,6 +59,9 @@ def test_points_of_one_seed_are_hollow(figures: list[Any], tmp_path: Path, curve
     for number, spread in enumerate((1.0, None)):
         study_picture(["a", "b"], [panel("x", spread)], "t", tmp_path / "a.png", curve=curve)
         labels = [text.get_text() for text in figures[number].legends[0].get_texts()]
+        (here,) = [axes for axes in figures[number].axes if axes.get_title() == "x, here"]
+        fills = {line.get_markerfacecolor() for line in here.lines if line.get_marker() == "o"}
+        assert ("white" in fills) is (spread is None)
         assert labels == (["random initialisation"] if spread else ["one seed", "random initialisation"])  # fmt: skip
 
 
@@ -73,9 +76,28 @@ def test_an_axis_that_starts_at_zero_has_no_break(figures: list[Any], tmp_path: 
 def test_pictures_of_studies_are_drawn_from_their_tables(tmp_path: Path) -> None:
     for ending in ("csv", "md"):
         shutil.copy(STUDIES / f"mask-ratio.{ending}", tmp_path)
-    runpy.run_path(str(STUDIES / "pictures.py"))["draw"](tmp_path / "mask-ratio.csv")
+    program = runpy.run_path(str(STUDIES / "pictures.py"))
+    program["draw"](tmp_path / "mask-ratio.csv")
     sizes: list[tuple[int, int]] = []
     for folder in (tmp_path, STUDIES):
         with Image.open(folder / "mask-ratio.png") as picture:
             sizes.append(picture.size)
     assert sizes[0] == sizes[1]
+
+
+def test_panels_of_a_table() -> None:
+    rows = [
+        {"variation": "a", "measure": "knn", "draw": "0", "value": "0.5"},
+        {"variation": "a", "measure": "knn", "draw": "1", "value": "0.7"},
+        {"variation": "b", "measure": "knn", "draw": "0", "value": "0.4"},
+        {"variation": "b", "measure": "paper: knn", "draw": "", "value": "83"},
+        {"variation": "random initialisation", "measure": "knn", "draw": "0", "value": "0.25"},
+        {"variation": "largest class", "measure": "share", "draw": "", "value": "0.1"},
+    ]
+    names, (found,) = runpy.run_path(str(STUDIES / "pictures.py"))["panels_of"](rows)
+    assert names == ["a", "b"]
+    assert found.title == "k-NN"
+    assert found.ours["a"] == (pytest.approx(60), pytest.approx(200**0.5))
+    assert found.ours["b"] == (pytest.approx(40), None)
+    assert found.published == {"b": 83.0}
+    assert found.random == pytest.approx(25)

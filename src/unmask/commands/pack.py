@@ -19,6 +19,7 @@ from unmask.data.pack import Packer, Progress
 from unmask.data.pack_bytes import as_arrays
 from unmask.data.pack_manifest import Packing, read_pack
 from unmask.errors import SettingsError, number_of, typed
+from unmask.runs.run import USUAL_SET_ASIDE
 from unmask.spec import within
 from unmask.training.hardware import cores
 
@@ -51,7 +52,7 @@ class Arguments:
     workers: int | None = None
     """Worker processes; one per core if not given, 0 to use this process only."""
 
-    max_set_aside: float = 0.05
+    max_set_aside: float = USUAL_SET_ASIDE
     """Share of images that may be unusable before packing stops with an error."""
 
     def __post_init__(self) -> None:

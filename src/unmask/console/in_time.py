@@ -54,7 +54,7 @@ def choose(
     usual, _ = choose_recipe(size, len(source))
     whole = find_recipe(usual)
     *every, whole_step = _seconds_of_steps([*recipes, whole], data, source, running)
-    _steps_in(minutes, every[0])
+    _steps_in(minutes, every[0], "even for the smallest encoder", "")
     left = seconds_left(minutes, entered(), time.monotonic())
     steps = [max(0, int(left / seconds)) for seconds in every]
     chosen = max((i for i, count in enumerate(steps) if count >= LEAST_STEPS), default=0)
@@ -118,7 +118,11 @@ def fitted(run: Run, step_seconds: float) -> Run:
     """
     assert run.minutes is not None
     recipe = run.recipe
-    epochs = _steps_in(run.minutes, step_seconds) * recipe.batch_size / run.images
+    epochs = (
+        _steps_in(run.minutes, step_seconds, "for this recipe", ", or a smaller --recipe")
+        * recipe.batch_size
+        / run.images
+    )
     share = min(WARMUP, recipe.schedule.warmup_epochs / recipe.epochs) or WARMUP
     schedule = replace(recipe.schedule, warmup_epochs=share * epochs)
     return replace(
@@ -126,8 +130,8 @@ def fitted(run: Run, step_seconds: float) -> Run:
     )
 
 
-def _steps_in(minutes: float, step_seconds: float) -> int:
-    """How many steps fit in what is left of the time.
+def _steps_in(minutes: float, step_seconds: float, what: str, other: str) -> int:
+    """How many steps fit in what is left of the time; `what` it is too short for, and the `other` remedy, for the error.
 
     Raises:
         SettingsError: if hardly a step fits.
@@ -138,7 +142,7 @@ def _steps_in(minutes: float, step_seconds: float) -> int:
         passed = now - entered()
         enough = (passed + 2 * _FEWEST_STEPS * step_seconds + 5) / 60
         raise SettingsError(
-            f"{duration(60 * minutes)} are too short for this recipe: {duration(passed)} have passed before the first "
-            f"step, and a step takes {step_seconds:.2g} s; give it at least --minutes {enough:.1f}, or a smaller --recipe"
+            f"{duration(60 * minutes)} are too short {what}: {duration(passed)} have passed before the first "
+            f"step, and a step takes {step_seconds:.2g} s; give it at least --minutes {enough:.1f}{other}"
         )
     return steps

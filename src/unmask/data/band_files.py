@@ -22,7 +22,7 @@ from torch import Tensor
 
 from unmask.contracts import Size
 from unmask.data.decode import raw_pixels, read_header
-from unmask.data.deep import is_cut
+from unmask.data.deep import SAMPLES, is_cut
 from unmask.data.picture_formats import open_image
 from unmask.errors import DataError, ResourceError, SettingsError, first_line, with_extra
 
@@ -34,7 +34,6 @@ GDAL_NODATA = 42113
 
 _NUMERIC = "biuf"  # NumPy's kinds bool, int, uint and float; not complex, text or objects
 _PLANE, _CHANNELS, _FRAMES = "YX", "CSE", "TZ"
-_SAMPLES, _BITS = 277, 258  # TIFF's tags: channels, and bits of each
 _MIN_IS_WHITE, _PALETTE = 0, 3  # TIFF's photometric interpretations
 
 _PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I;16B")
@@ -152,11 +151,9 @@ def has_bands(file: Path) -> bool:
     try:
         with silent("PIL.TiffImagePlugin"), open_image(file) as image:
             pages, tags = getattr(image, "n_frames", 1), getattr(image, "tag_v2", {})
-            # Pillow reads the first of several 16-bit planes, and three of four bands, without a word
-            has_more = tags.get(_SAMPLES, 1) > len(image.getbands())
-            is_deep = tags.get(_SAMPLES, 1) > 1 and max(tags.get(_BITS, (8,))) > 8
-            loses = has_more or is_deep or GDAL_NODATA in tags or is_cut(image)
-            return pages > 1 or loses or image.mode not in _PLAIN_MODES
+            # of red, green, blue and a further band, Pillow reads three without a word
+            loses = tags.get(SAMPLES, 1) > len(image.getbands()) or is_cut(image)
+            return pages > 1 or loses or GDAL_NODATA in tags or image.mode not in _PLAIN_MODES
     except (UnidentifiedImageError, Image.DecompressionBombError):  # the second, of a large scene
         return True
     except OSError:

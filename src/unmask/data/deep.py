@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 _MIN_IS_WHITE = 262, 0
 """TIFF's tag for the photometric interpretation, and the value that means that 0 is white."""
-_BITS = 258
+_BITS, SAMPLES = 258, 277
+"""TIFF's tags for bits of each channel, and for the number of channels."""
 _TAILS = (0.001, 0.999)
 """Quantiles of an image; beyond them are hot and dead pixels."""
 _PIXELS_READ = 2**16  # of an image, evenly spaced
@@ -35,7 +36,10 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def is_cut(image: Image.Image) -> bool:
-    """Whether the file has 16 bits per colour in a format of which Pillow keeps 8."""
+    """Whether the file has 16 bits per colour in a format of which Pillow keeps 8, or the first of several planes."""
+    tags: Any = getattr(image, "tag_v2", {})
+    if tags.get(SAMPLES, 1) > 1 and max(tags.get(_BITS, (8,))) > 8:
+        return True
     return is_deep(image) and image.mode[0] != "I" and image.format != "PNG"
 
 

@@ -69,11 +69,11 @@ def _is_array(file: Path) -> bool:
 
 
 def _read_bands(file: Path) -> NDArray[np.int64]:
-    """A GeoTIFF or .npy file as [h w] or [h w 3]."""
+    """A GeoTIFF or .npy file as [h w] or [h w 3]; a fourth channel beside colours is left out, as in pictures."""
     values = read_bands(file, _READING, bytes_only=False).numpy()
-    if len(values) not in (1, 3):
+    if len(values) not in (1, 3, 4):
         raise DataError(f"{len(values)} channels; a class map has one")
-    return _whole(values[0] if len(values) == 1 else np.moveaxis(values, 0, -1))
+    return _whole(values[0] if len(values) == 1 else np.moveaxis(values[:3], 0, -1))
 
 
 def _read_picture(file: Path, coloured: bool) -> NDArray[np.int64]:

@@ -118,6 +118,8 @@ def unknown_format(head: bytes) -> str:
     """Why Pillow does not know a file, in words."""
     if format_of(head) == "JXL":
         return "a JPEG XL picture, which needs a package: pip install pillow-jxl-plugin"
+    if format_of(head) == "TIFF":
+        return "a TIFF file of a layout that pictures do not have, or damaged; --data-kind tiff reads any channels"
     return "not an image of a known format"
 
 

@@ -20,7 +20,7 @@ from unmask.recipes import Recipe
 from unmask.recipes.by_time import batch_for
 from unmask.runs.course import end_of
 from unmask.runs.folder import RunFolder
-from unmask.runs.run import Run
+from unmask.runs.run import USUAL_SET_ASIDE, Run
 from unmask.training.checkpoint import fill
 from unmask.training.logbook import read_log
 from unmask.traits import Hiding, Reconstructing
@@ -35,7 +35,11 @@ def examine_images(
     """What may be wrong with images for a recipe; the worst first."""
     found = pictures.look_at(source, recipe.image_size, statistics)
     steps = recipe.epochs * len(source) / recipe.batch_size
-    findings = [*_of_images(found, recipe, statistics), *_amount(recipe, len(source), steps)]
+    findings = [
+        pictures.readable(found, USUAL_SET_ASIDE),
+        *_of_images(found.images, recipe, statistics),
+        *_amount(recipe, len(source), steps),
+    ]
     return sorted_findings(findings)
 
 
@@ -47,7 +51,8 @@ def examine_run(run: Run, folder: RunFolder, source: ImageSource | None) -> list
     if source is not None and isinstance(recipe, Recipe):
         looked_at = pictures.look_at(source, recipe.image_size, run.statistics)
         found = looked_at.images
-        findings += _of_images(looked_at, recipe, run.statistics)
+        findings.append(pictures.readable(looked_at, run.max_set_aside))
+        findings += _of_images(found, recipe, run.statistics)
         findings += _amount(recipe, run.images, end_of(run, lines))
     guesses = None
     if isinstance(recipe, Recipe):
@@ -74,12 +79,10 @@ def _of_loss(run: Run, lines: log.Lines, guesses: weights.Guesses | None) -> lis
 
 
 def _of_images(
-    looked_at: pictures.LookedAt, recipe: Recipe, statistics: ChannelStatistics
+    images: Shaped[Tensor, "b c h w"], recipe: Recipe, statistics: ChannelStatistics
 ) -> list[Finding]:
     """The checks of images alone, and of the masking on them."""
-    images = looked_at.images
     findings = [
-        pictures.readable(looked_at),
         pictures.constant(images),
         pictures.repeated(images),
         pictures.fits_statistics(images, statistics),

@@ -16,7 +16,6 @@ from unmask.data.labelled import Subset
 from unmask.doctor.finding import Finding
 from unmask.masks import PatchMask
 from unmask.patches import patch_grid
-from unmask.runs.run import USUAL_SET_ASIDE
 
 MOST = 512
 """Images that are looked at, spread evenly over the set; fewer where they are large."""
@@ -36,7 +35,11 @@ class LookedAt(NamedTuple):
     """Images of a set that checks are made on."""
 
     images: Shaped[Tensor, "b c h w"]
-    asked: int
+    refused: Unreadable
+    """Names and reasons of files that the scan left out."""
+    images_in_all: int
+    """How many images the set has without those."""
+    decoded: int
     """How many were to be read."""
     unreadable: Unreadable
     """Names and reasons of those that could not be."""
@@ -54,21 +57,24 @@ def look_at(
         Subset(source, rows), WHOLE_IMAGE, size, statistics, unreadable, batch_size=_AT_ONCE
     )
     images = torch.cat([batch.images for batch in batches])
-    return LookedAt(images, len(rows), unreadable)
+    return LookedAt(images, source.refused, len(source), len(rows), unreadable)
 
 
-def readable(found: LookedAt) -> Finding:
-    """Images that cannot be read: a run replaces and lists them, up to a share."""
-    count = len(found.unreadable)
-    if not count:
-        return Finding("fine", "readable images", f"all of {found.asked:,} images can be read")
-    name, reason = found.unreadable[0]
+def readable(found: LookedAt, allowed: float) -> Finding:
+    """Images that cannot be used: a run sets them aside, up to the share that is allowed."""
+    failures = [*found.refused, *found.unreadable]
+    looked = f"{found.decoded:,} of {found.images_in_all:,} images"
+    if not failures:
+        return Finding("fine", "readable images", f"{looked} were read, and all can be")
+    share = len(found.refused) / (found.images_in_all + len(found.refused))
+    share += (1 - share) * len(found.unreadable) / found.decoded
+    name, reason = failures[0]
     return Finding(
-        "fault" if count / found.asked > USUAL_SET_ASIDE else "warning",
+        "fault" if share > allowed else "warning",
         "readable images",
-        f"{count:,} of {found.asked:,} images cannot be read; the first is {name}: {reason}",
-        "a run sets such images aside, and stops where they are more than --max-set-aside allows "
-        f"({USUAL_SET_ASIDE:.0%})",
+        f"{len(found.refused):,} files are unusable by their headers, and of {looked} that were read {len(found.unreadable):,} "
+        f"are damaged; the first is {name}: {reason}",
+        f"a run sets such images aside, and stops where they are more than --max-set-aside allows ({allowed:.0%})",
         "repair or remove them; a run lists all of them in set_aside.csv",
     )
 
