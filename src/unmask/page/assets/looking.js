@@ -1,7 +1,7 @@
 // A tab on which models look at one picture: its choice, and a section for each model.
 
 import { element, labelOf, put } from "./elements.js";
-import { opened, sample } from "./files.js";
+import { isPicture, openedFor, sample } from "./files.js";
 import { putLink, writeLink } from "./link.js";
 import { Model } from "./model.js";
 import { imageData, viewed } from "./pixels.js";
@@ -84,23 +84,13 @@ export class Looking {
     });
   }
 
-  // A file of one's own, decoded once for all models with the same channels and values, one after another.
+  // A file of one's own.
   async bring(file) {
-    const number = this.chosen += 1, pictures = new Map(), images = [];
-    let refusal;
-    for (const [i, model] of this.models.entries()) {
-      const kind = `${model?.channels} ${model?.values}`;
-      try {
-        if (model && !pictures.has(kind)) pictures.set(kind, await opened(file, model));
-        images.push(model && viewed(pictures.get(kind), model, this.entries[i].view));
-      } catch (error) {
-        refusal ??= error;
-        images.push(null);
-      }
-      if (number !== this.chosen) return;
-    }
-    if (images.some(Boolean)) await this.take("own", (_, i) => images[i], number);
-    else if (refusal) this.refuse(refusal);
+    if (!this.models.some(Boolean)) return;
+    const number = this.chosen += 1, decoded = await openedFor(file, this.models);
+    if (number !== this.chosen) return;
+    const seen = (picture, model, i) => viewed(picture, model, this.entries[i].view);
+    await this.take("own", (model, i) => (isPicture(decoded[i]) ? seen(decoded[i], model, i) : decoded[i]), number);
   }
 
   // Show what models say of a picture, one after another; nothing if another picture was chosen in between.
@@ -114,7 +104,6 @@ export class Looking {
       }
     }));
     if (number !== this.chosen) return;
-    const isPicture = (one) => one && !(one instanceof Error);
     if (!images.some(isPicture) && images.some(Boolean)) {
       this.refuse(images.find(Boolean));
       return;
