@@ -2,8 +2,8 @@
 
 import { picture } from "./pixels.js";
 
-const MOST_MEGAPIXELS = 100; // decoded, four bytes each, and more while it is resized
-const MOST_SIDE = 4096; // larger pictures are made smaller while they are decoded
+export const MOST_MEGAPIXELS = 100; // decoded, four bytes each, and more while it is resized
+export const MOST_SIDE = 4096; // larger pictures are made smaller while they are decoded
 
 // The picture in the units of a model.
 async function opened(file, model) {
@@ -152,5 +152,6 @@ export async function sample(entry, model) {
   const isByte = model.values === "uint8";
   if (bytes.byteLength !== count * (isByte ? 1 : 4)) throw new Error(`${entry.file} is missing or incomplete; write the page again`);
   const values = isByte ? Float32Array.from(new Uint8Array(bytes), (level) => level / 255) : new Float32Array(bytes);
-  return { channels: model.channels, height: entry.height, width: entry.width, values };
+  const { height, width, whole } = entry; // `whole`: before it was made as the model sees it
+  return { channels: model.channels, height, width, values, whole };
 }

@@ -4,10 +4,12 @@ import { element, labelOf, put } from "./elements.js";
 import { isPicture, openedFor, sample } from "./files.js";
 import { putLink, writeLink } from "./link.js";
 import { Model } from "./model.js";
-import { imageData, viewed } from "./pixels.js";
+import { imageData, seenSize, viewed } from "./pixels.js";
 
 export class Looking {
-  // `what` is a kind of tab: its name; prepare(section, model, entry), once; show(section, model, outputs, image).
+  // `what` is a kind of tab: its name; show(section, model, outputs, image); and where it needs them help(entries), in words,
+  // prepare(section, model, entry), once; controls(form, panel, changed), once, and link() and follow(link) of what they choose;
+  // check(model, entry, size), which refuses a picture of that size; compute(section, model, image, isCurrent) for outputs.
   constructor(page, panel, what) {
     this.what = what;
     this.panel = panel;
@@ -32,12 +34,14 @@ export class Looking {
       element("legend", "Picture"), labelOf(this.select, "Sample"), this.select, labelOf(this.file, "or your own"), this.file,
     );
     form.append(fieldset);
+    this.what.controls?.(form, this.panel, () => this.writeLink());
     this.message = element("p", "", "message");
     this.message.setAttribute("role", "status");
     this.message.setAttribute("aria-live", "polite");
     this.spoken = element("p", "", "spoken"); // the answers in short, for screen readers
     this.spoken.setAttribute("role", "status");
     this.panel.append(form, this.message, this.spoken);
+    if (this.what.help) this.panel.append(element("p", this.what.help(this.entries), "facts"));
     this.select.onchange = () => this.choose(this.select.value);
     this.file.onchange = () => {
       const [file] = this.file.files;
@@ -69,6 +73,7 @@ export class Looking {
   async follow(link) {
     const values = [...this.select.options].filter((option) => !option.disabled).map((option) => option.value);
     if (!this.models.some(Boolean)) return;
+    this.what.follow?.(link);
     if (values.length === 0) {
       this.message.textContent = "This page holds no sample; choose a picture of your own.";
       this.sections.forEach((section, i) => { if (this.models[i]) section.say("no picture yet"); });
@@ -80,8 +85,14 @@ export class Looking {
   async choose(value) {
     await this.take(value, (model, i) => {
       const view = this.samples[value].views[this.entries[i].number];
+      if (view) this.what.check?.(model, this.entries[i], [view.height, view.width]);
       return view && sample(view, model);
     });
+  }
+
+  writeLink() {
+    const sample = this.current === "own" ? "" : this.current;
+    putLink(this.what.name, writeLink({ tab: this.what.name, sample, ...this.what.link?.() }));
   }
 
   // A file of one's own.
@@ -89,8 +100,12 @@ export class Looking {
     if (!this.models.some(Boolean)) return;
     const number = this.chosen += 1, decoded = await openedFor(file, this.models);
     if (number !== this.chosen) return;
-    const seen = (picture, model, i) => viewed(picture, model, this.entries[i].view);
-    await this.take("own", (model, i) => (isPicture(decoded[i]) ? seen(decoded[i], model, i) : decoded[i]), number);
+    await this.take("own", (model, i) => {
+      const { [i]: picture } = decoded, entry = this.entries[i];
+      if (!isPicture(picture)) return picture;
+      this.what.check?.(model, entry, seenSize(picture, model, entry.view));
+      return viewed(picture, model, entry.view);
+    }, number);
   }
 
   // Show what models say of a picture, one after another; nothing if another picture was chosen in between.
@@ -109,7 +124,7 @@ export class Looking {
       return;
     }
     this.select.value = this.current = value;
-    putLink(this.what.name, writeLink({ tab: this.what.name, sample: value === "own" ? "" : value }));
+    this.writeLink();
     const works = [...this.models.entries()].filter(([, model]) => model);
     for (const [i, model] of works) {
       if (isPicture(images[i])) this.sections[i].wait();
@@ -120,10 +135,11 @@ export class Looking {
       try {
         section.showPicture(images[i], model);
         const began = performance.now();
-        const outputs = await model.run(images[i]);
-        if (number !== this.chosen) return;
+        const isCurrent = () => number === this.chosen;
+        const outputs = await (this.what.compute?.(section, model, images[i], isCurrent) ?? model.run(images[i]));
+        if (!isCurrent()) return;
         await this.what.show(section, model, outputs, images[i]);
-        if (number !== this.chosen) return;
+        if (!isCurrent()) return;
         section.done(performance.now() - began);
       } catch (error) {
         if (number !== this.chosen) return;
@@ -202,7 +218,7 @@ class Section {
   }
 
   done(took) {
-    this.numbers.textContent = `${Math.round(took)} ms`;
+    this.numbers.textContent = `${Math.round(took)} ms${this.work ? `, ${this.work}` : ""}`;
     this.root.dataset.state = "shown";
   }
 }
