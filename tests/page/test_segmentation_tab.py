@@ -20,7 +20,7 @@ from unmask.commands import finetune
 from unmask.contracts import Size
 from unmask.data.mixing import UNMIXED
 from unmask.data.noise import Noise
-from unmask.data.scaled_views import FittedImage, ScaleJitter
+from unmask.data.scaled_views import FittedImage, ScaleJitter, WholeImage
 from unmask.data.views import MarginCrop, SquashedImage
 from unmask.errors import SettingsError
 from unmask.page.segmentation import MOST_VALUES, MOST_WINDOWS, check_size, segmentation
@@ -88,10 +88,10 @@ def tuned_run(root: Path, images: Path, recipe: Transfer) -> Path:
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     root = tmp_path_factory.mktemp("segmentation")
     images = write_coloured(root / "coloured")
-    averaged = replace(RECIPE.task, averaged="probabilities", stride=1.0)
-    # the second one pads its pictures, and is not trained for long
-    other = replace(RECIPE, task=averaged, test_views=FittedImage(side="longest"), epochs=2)
-    runs = tuned_run(root / "covering", images, RECIPE), tuned_run(root / "inside", images, other)
+    averaged = replace(RECIPE.task, averaged="probabilities", stride=0.4)
+    # in the second one, some pictures are lower than a window
+    other = replace(RECIPE, task=averaged, test_views=WholeImage(longest_side=48), epochs=2)
+    runs = tuned_run(root / "covering", images, RECIPE), tuned_run(root / "whole", images, other)
     index = write_site(root / "site", *runs, "--samples", 4)
     return Tuned(root / "site", runs, images, index)
 
@@ -227,7 +227,7 @@ def test_a_picture_with_too_many_windows(tuned: Tuned, opened: Open, tmp_path: P
     before = served.pixels("map")
     Image.new("RGB", (4000, 4)).save(tmp_path / "line.png")
     served.page.set_input_files("#segmentation-file", tmp_path / "line.png")
-    # the second run takes it, because it fits into a window there
+    # the second run takes it, because it makes it smaller
     served.page.wait_for_function(
         "() => document.querySelector('#segmentation-sample').value === 'own'"
     )
@@ -260,6 +260,23 @@ def test_a_newer_choice_ends_the_windows_of_an_earlier_one(tuned: Tuned, opened:
         )
         served.page.wait_for_function(f"() => location.hash.includes('sample={number}')")
         assert served.shown().pixels("map") == wanted[number]
+
+
+def test_sizes_of_what_models_see(tuned: Tuned, opened: Open) -> None:
+    page = opened(tuned.folder).page
+    size = Size(16, 24)
+    views = {"fitted longest": FittedImage(), "fitted shortest": FittedImage(side="shortest")}
+    views |= {"longest 20": WholeImage(longest_side=20)}
+    for name, view in views.items():
+        kind, _, value = name.partition(" ")
+        for whole in (Size(16, 24), Size(32, 80), Size(5, 40), Size(7, 3), Size(1000, 3)):
+            wanted = list(view.geometry(whole, size).resized)
+            theirs = page.evaluate(
+                """async ([height, width, kind, value]) => (await import('./pixels.js'))
+                  .seenSize({height, width}, {height: 16, width: 24}, {[kind]: value})""",
+                [*whole, kind, int(value) if kind == "longest" else value],
+            )
+            assert theirs == wanted, (name, whole)
 
 
 def test_views(tuned: Tuned, tmp_path: Path) -> None:

@@ -25,8 +25,11 @@ export function seenSize({ height, width }, model, { fitted: side, longest }) {
   if (!side && !longest) return [model.height, model.width];
   const scales = [model.height / height, model.width / width];
   const scale = side ? Math[side === "longest" ? "min" : "max"](...scales) : Math.min(1, longest / Math.max(height, width));
-  return [height, width].map((length) => Math.max(1, Math.round(length * scale)));
+  return [height, width].map((length) => Math.max(1, roundedAsPython(length * scale)));
 }
+
+// Halves go to the even number.
+const roundedAsPython = (value) => (value % 1 === 0.5 ? 2 * Math.round(value / 2) : Math.round(value));
 
 // A picture as a model sees it: resized, or resized to cover `outer` and cropped in the centre. `whole` is its size before.
 export function viewed(image, model, view) {
