@@ -22,6 +22,7 @@ from runs import tiny
 import unmask as package
 from unmask.console import hardware, train
 from unmask.errors import RunError
+from unmask.page.runtime import FILES
 from unmask.runs import plan
 from unmask.runs.folder import RunFolder
 from unmask.runs.run import Run
@@ -147,8 +148,15 @@ def test_from_the_data_to_predictions(kind: str, tmp_path: Path, unmask: Unmask)
             assert not (Path("files").exists())
             assert not (Path("page").exists())
     else:
-        refused = unmask("page", out, "--out", "page")
-        assert "is a segmentation, and pages show classifiers alone" in refused.err
+        Path("ort").mkdir()
+        for name in FILES:
+            Path("ort", name).write_text("")
+        said = unmask("page", out, "--out", "page", "--runtime", "ort", "--samples", "1")
+        assert said.status == 0, said.err
+        index = json.loads(Path("page/page.json").read_text())
+        assert [one["tab"] for one in index["models"]] == ["segmentation"]
+        assert index["models"][0]["description"]["classes"] == written["classes"]
+        assert [one["views"]["0"]["whole"] for one in index["samples"]] == [list(shape)]
 
 
 @pytest.mark.parametrize("kind", ["maps", "coco"])

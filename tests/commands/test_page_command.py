@@ -20,7 +20,7 @@ from runs import tiny
 from safetensors.torch import load_file
 
 from unmask.errors import ResourceError
-from unmask.page import runtime, site
+from unmask.page import npm, runtime, site
 from unmask.page.server import address_of, open_server
 from unmask.runs.folder import RunFolder
 
@@ -217,7 +217,7 @@ class TestRuntime:
         with pytest.raises(ResourceError, match=r"ort.wasm.min.mjs has another SHA-256"):
             runtime.fetch_with_npm(tmp_path / "cache")
         own = {name: hashlib.sha256(name.encode()).hexdigest() for name in runtime.FILES}
-        monkeypatch.setattr(runtime, "SHA256", own)
+        monkeypatch.setattr(npm, "SHA256", own)
         monkeypatch.setattr(runtime, "cache_folder", lambda: tmp_path / "cache")
         folder = runtime.find_runtime(None)
         assert sorted(path.name for path in folder.iterdir()) == sorted(runtime.FILES)
@@ -260,7 +260,8 @@ def _npm(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ("script", "said"),
     [
         (None, "npm is not on PATH"),
-        ("exit 1", "returned non-zero exit status 1"),
+        ("echo 'npm ERR! network' >&2; exit 1", "npm could not fetch it: npm ERR! network"),
+        ("exit 1", "npm could not fetch it: status 1"),
         ("exit 0", "npm wrote 0 archives instead of one"),
         ("touch a.tgz b.tgz", "npm wrote 2 archives instead of one"),
         ("printf '\\037\\213\\010\\000' > a.tgz", "npm could not fetch it"),
@@ -299,6 +300,7 @@ def test_a_wheel_is_built_without_the_runtime(
     assert said in capsys.readouterr().err
     made.finalize("standard", build, "")
     assert not (tmp_path / ".onnxruntime-web").exists()
+    assert not list(tmp_path.glob(".npm-*"))
 
 
 def test_types_and_headers_of_the_server(tmp_path: Path) -> None:

@@ -362,6 +362,30 @@ def test_files_are_read_as_python_reads_them(site: Site, opened: Open, tmp_path:
         assert counted == 37 * 21
 
 
+def test_a_file_is_decoded_for_each_kind_of_model(site: Site, opened: Open) -> None:
+    """A grey model and one of colours see the same picture; one of bands says why it does not."""
+    served = opened(site.folder)
+    red = served.page.evaluate(
+        """async () => {
+          const {openedFor} = await import('./files.js');
+          const canvas = new OffscreenCanvas(2, 2), context = canvas.getContext('2d');
+          context.fillStyle = '#f00';
+          context.fillRect(0, 0, 2, 2);
+          const file = new File([await canvas.convertToBlob()], 'red.png');
+          const models = [[3, 'uint8'], null, [1, 'uint8'], [13, 'float32'], [3, 'uint8']]
+            .map((one) => one && {channels: one[0], values: one[1]});
+          const found = await openedFor(file, models);
+          return [
+            found.slice(0, 3).map((one) => one && [...one.values]), found[3].message, found[4] === found[0],
+          ];
+        }"""
+    )
+    grey = pytest.approx([76 / 255] * 4)
+    assert red[0] == [[1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0], None, grey]
+    assert "red.png: this model takes 13 bands of float32" in red[1]
+    assert red[2]
+
+
 def test_arrays_of_the_wrong_shape(bands_site: Site, opened: Open, tmp_path: Path) -> None:
     served = opened(bands_site.folder).shown()
     np.save(tmp_path / "five.npy", np.zeros((5, 8, 8), np.float32))

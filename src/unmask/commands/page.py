@@ -20,6 +20,7 @@ from unmask.page.neighbours import neighbours
 from unmask.page.odd import odd
 from unmask.page.runtime import find_runtime
 from unmask.page.samples import Sample, samples_of
+from unmask.page.segmentation import segmentation
 from unmask.page.server import address_of, open_server
 from unmask.page.shown import Shown
 from unmask.page.site import Written, check_folder, check_runs, names_of, write_page
@@ -28,7 +29,9 @@ from unmask.runs.finetune import Finetune
 from unmask.runs.folder import RunFolder
 from unmask.runs.model import Model
 from unmask.runs.onnx_export import in_words
+from unmask.runs.run import Run
 from unmask.spec import within
+from unmask.tasks import Segment
 from unmask.vectors.encoder import encoder_of
 from unmask.vectors.manifest import MANIFEST
 from unmask.vectors.matrix import open_vectors
@@ -39,8 +42,8 @@ class Arguments:
     """The flags of `unmask page`."""
 
     models: tyro.conf.Positional[tuple[str, ...]] = ()
-    """What to show, one or more: a run or weights with a decoder, a fine-tuned classifier, a folder of `unmask embed`, a
-    folder of `unmask odd`."""
+    """What to show, one or more: a run or weights with a decoder, a fine-tuned classifier or segmentation, a folder of
+    `unmask embed`, a folder of `unmask odd`."""
 
     out: str = "page"
     """The folder to write: new, or an earlier page, which is replaced."""
@@ -138,8 +141,12 @@ def _shown(path: str, name: str, args: Arguments) -> Shown:
     if memory is not None:
         kept = odd_file.load(memory)
         return odd(name, kept, _encoder(path, kept, args.encoder), args.dtype)
-    if RunFolder(path).made_by(Finetune.command):
-        return classes(path, name)
+    run = RunFolder(path)
+    if run.made_by(Finetune.command):
+        job = Run.read(run, Finetune.command).job
+        assert isinstance(job, Finetune)
+        is_segmentation = isinstance(job.recipe.task, Segment)
+        return segmentation(path, name) if is_segmentation else classes(path, name)
     return studio(path, name, loaded(path, "cpu"))
 
 

@@ -374,7 +374,7 @@ EVERYDAY = {
     ),
     "page": Page(
         "Write a web page that runs models in the browser: a mask studio, in which one paints what is hidden and sees it rebuilt; "
-        "classes of a fine-tuned classifier; neighbours in a folder of vectors; odd places.",
+        "classes of a fine-tuned classifier, class maps of a segmentation; neighbours in a folder of vectors; odd places.",
         (
             "unmask page runs/NAME --out page --serve",
             "unmask page runs/A runs/B --out page --images photos",

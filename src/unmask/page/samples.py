@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from unmask.channels import ChannelStatistics
-from unmask.contracts import ImageSource
+from unmask.contracts import ImageSource, Size
 from unmask.data import AnySource, LabelsFile, Tiff
 from unmask.data.annotated import pictures_alone
 from unmask.data.band_files import BandReading
@@ -67,6 +67,8 @@ class Sample(NamedTuple):
     """Of its file, without folders; no two of a page have the same."""
     views: dict[int, Shaped[Tensor, "c h w"]]
     """By the numbers of the models: uint8, or float32 in the units of the data."""
+    wholes: dict[int, Size]
+    """The size of the picture before it was viewed, in pixels, by the same numbers."""
 
 
 def samples_of(readers: Sequence[Reader], images: str | None, count: int) -> list[Sample]:
@@ -86,12 +88,12 @@ def samples_of(readers: Sequence[Reader], images: str | None, count: int) -> lis
     samples: list[Sample] = []
     taken: set[str] = set()
     for number, find in _sources(readers, images):
-        for name, views in _views(readers, number, find, count):
-            free = name
+        for sample in _samples(readers, number, find, count):
+            free = sample.name
             while free in taken:
                 free = f"{free} ({readers[number].name})"
             taken.add(free)
-            samples.append(Sample(free, views))
+            samples.append(sample._replace(name=free))
     return samples
 
 
@@ -121,10 +123,8 @@ def _files(data: AnySource) -> AnySource:
     return replace(data, channels=(), no_data=None) if isinstance(data, Tiff) else data
 
 
-def _views(
-    readers: Sequence[Reader], owner: int, find: Find, count: int
-) -> Iterator[tuple[str, dict[int, Tensor]]]:
-    """Names and views of some pictures of a source."""
+def _samples(readers: Sequence[Reader], owner: int, find: Find, count: int) -> Iterator[Sample]:
+    """Some pictures of a source."""
     opened: dict[int, ImageSource] = {}
     refusal: UnmaskError | None = None
     for number in (owner, *(other for other in range(len(readers)) if other != owner)):
@@ -145,12 +145,13 @@ def _views(
     }
     for position in np.unique(np.linspace(0, len(lead) - 1, count).astype(int)).tolist():
         name = lead.name(position)
-        views: dict[int, Tensor] = {}
+        sample = Sample(Path(name).name, {}, {})
         for number, source in opened.items():
             if (place := places[number].get(name)) is not None:
                 pixels = readers[number].statistics.in_units(source[place].image)
-                views[number] = readers[number].view(pixels)
-        yield Path(name).name, views
+                sample.views[number] = readers[number].view(pixels)
+                sample.wholes[number] = Size(*pixels.shape[-2:])
+        yield sample
 
 
 def stored(pixels: Shaped[Tensor, "c h w"]) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 from unmask.formats.onnx_graphs import Graph
 from unmask.page.samples import Reader
 
-Tab = Literal["studio", "classes", "neighbours", "odd"]
+Tab = Literal["studio", "classes", "segmentation", "neighbours", "odd"]
 """The parts of a page."""
 
 

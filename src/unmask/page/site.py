@@ -191,7 +191,8 @@ def _write_sample(page: Path, sample: Sample) -> dict[str, Any]:
         place = f"samples/{_named(content)}.bin"
         (page / place).write_bytes(content)
         _, height, width = pixels.shape
-        views[str(model)] = {"file": place, "height": height, "width": width}
+        whole = list(sample.wholes[model])
+        views[str(model)] = {"file": place, "height": height, "width": width, "whole": whole}
     return {"name": sample.name, "views": views}
 
 

@@ -154,6 +154,11 @@ class Segmenter(nn.Module):
         """Height and width of a crop in training and of a window in testing."""
         return Size(*(side * self.encoder.patch_size for side in self.encoder.grid))
 
+    @property
+    def stride(self) -> Size:
+        """Rows and columns from one window to the next."""
+        return Size(*(max(1, int(side * self.task.stride)) for side in self.window))
+
     def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
         """The loss; the generator draws the skipped half blocks and the dropped channels."""
         truth = batch.annotations
@@ -185,11 +190,10 @@ class Segmenter(nn.Module):
     ) -> tuple[Int[Tensor, "_ _"], ...]:
         """The class of each pixel of the whole pictures; see `traits.Locating`."""
         extents = [list(size_of(images))] * len(images) if sizes is None else sizes.tolist()
-        stride = Size(*(max(1, int(side * self.task.stride)) for side in self.window))
         maps: list[Tensor] = []
         for image, (height, width), whole in zip(images, extents, wholes.tolist(), strict=True):
             picture = image[:, :height, :width]
-            scores = sliding_scores(self.scores, picture, self.window, stride, _WINDOWS)
+            scores = sliding_scores(self.scores, picture, self.window, self.stride, _WINDOWS)
             maps.append(class_map(scores, Size(*whole)).cpu())
         return tuple(maps)
 

@@ -6,6 +6,7 @@ import { Looking } from "./looking.js";
 import { threads } from "./model.js";
 import { neighbours } from "./neighbours.js";
 import { odd } from "./odd.js";
+import { segmentation } from "./segmentation.js";
 import * as studio from "./studio.js";
 
 const $ = (id) => document.getElementById(id);
@@ -17,6 +18,7 @@ const KINDS = {
     tab: () => studio,
   },
   classes: looking(classes),
+  segmentation: looking(segmentation),
   neighbours: looking(neighbours),
   odd: looking(odd),
 };

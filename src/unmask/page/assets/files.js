@@ -2,11 +2,11 @@
 
 import { picture } from "./pixels.js";
 
-const MOST_MEGAPIXELS = 100; // decoded, four bytes each, and more while it is resized
-const MOST_SIDE = 4096; // larger pictures are made smaller while they are decoded
+export const MOST_MEGAPIXELS = 100; // decoded, four bytes each, and more while it is resized
+export const MOST_SIDE = 4096; // larger pictures are made smaller while they are decoded
 
 // The picture in the units of a model.
-export async function opened(file, model) {
+async function opened(file, model) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   if (bytes.length === 0) throw new Error(`${file.name} is empty`);
   if (text(bytes, 1, 6) === "NUMPY") return array(file.name, bytes, model);
@@ -25,6 +25,20 @@ export async function opened(file, model) {
   checkSize(file.name, bitmap.width * bitmap.height); // of formats whose header is not read above, such as AVIF
   return fromBitmap(bitmap, model.channels);
 }
+
+// A file for each of some models, decoded once for all with the same channels and values; the error where a model cannot read
+// it, and null in place of null.
+export async function openedFor(file, models) {
+  const decoded = new Map(), images = [];
+  for (const model of models) {
+    const kind = `${model?.channels} ${model?.values}`;
+    if (model && !decoded.has(kind)) decoded.set(kind, await opened(file, model).catch((error) => error));
+    images.push(model && decoded.get(kind));
+  }
+  return images;
+}
+
+export const isPicture = (one) => Boolean(one) && !(one instanceof Error);
 
 function checkSize(name, pixels) {
   const megapixels = pixels / 1e6;
@@ -138,5 +152,6 @@ export async function sample(entry, model) {
   const isByte = model.values === "uint8";
   if (bytes.byteLength !== count * (isByte ? 1 : 4)) throw new Error(`${entry.file} is missing or incomplete; write the page again`);
   const values = isByte ? Float32Array.from(new Uint8Array(bytes), (level) => level / 255) : new Float32Array(bytes);
-  return { channels: model.channels, height: entry.height, width: entry.width, values };
+  const { height, width, whole } = entry; // `whole`: before it was made as the model sees it
+  return { channels: model.channels, height, width, values, whole };
 }

@@ -1,6 +1,6 @@
-// What a link carries: the tab, and there the picture; in the studio also masking, seed and mask.
+// What a link carries: the tab, and there the picture; in the studio also masking, seed and mask; of class maps the opacity.
 
-export const NAMES = ["tab", "sample", "masking", "ratio", "stride", "seed", "levels", "bands", "mask"];
+export const NAMES = ["tab", "sample", "masking", "ratio", "stride", "seed", "levels", "bands", "mask", "opacity"];
 
 export function readLink(hash) {
   const values = new URLSearchParams(hash.replace(/^#/, ""));

@@ -1,13 +1,15 @@
 // A tab on which models look at one picture: its choice, and a section for each model.
 
 import { element, labelOf, put } from "./elements.js";
-import { opened, sample } from "./files.js";
+import { isPicture, openedFor, sample } from "./files.js";
 import { putLink, writeLink } from "./link.js";
 import { Model } from "./model.js";
-import { imageData, viewed } from "./pixels.js";
+import { imageData, seenSize, viewed } from "./pixels.js";
 
 export class Looking {
-  // `what` is a kind of tab: its name; prepare(section, model, entry), once; show(section, model, outputs, image).
+  // `what` is a kind of tab: its name; show(section, model, outputs, image); and where it needs them help(entries), in words,
+  // prepare(section, model, entry), once; controls(form, panel, changed), once, and link() and follow(link) of what they choose;
+  // check(model, entry, size), which refuses a picture of that size; compute(section, model, image, isCurrent) for outputs.
   constructor(page, panel, what) {
     this.what = what;
     this.panel = panel;
@@ -32,12 +34,14 @@ export class Looking {
       element("legend", "Picture"), labelOf(this.select, "Sample"), this.select, labelOf(this.file, "or your own"), this.file,
     );
     form.append(fieldset);
+    this.what.controls?.(form, this.panel, () => this.writeLink());
     this.message = element("p", "", "message");
     this.message.setAttribute("role", "status");
     this.message.setAttribute("aria-live", "polite");
     this.spoken = element("p", "", "spoken"); // the answers in short, for screen readers
     this.spoken.setAttribute("role", "status");
     this.panel.append(form, this.message, this.spoken);
+    if (this.what.help) this.panel.append(element("p", this.what.help(this.entries), "facts"));
     this.select.onchange = () => this.choose(this.select.value);
     this.file.onchange = () => {
       const [file] = this.file.files;
@@ -69,6 +73,7 @@ export class Looking {
   async follow(link) {
     const values = [...this.select.options].filter((option) => !option.disabled).map((option) => option.value);
     if (!this.models.some(Boolean)) return;
+    this.what.follow?.(link);
     if (values.length === 0) {
       this.message.textContent = "This page holds no sample; choose a picture of your own.";
       this.sections.forEach((section, i) => { if (this.models[i]) section.say("no picture yet"); });
@@ -80,27 +85,27 @@ export class Looking {
   async choose(value) {
     await this.take(value, (model, i) => {
       const view = this.samples[value].views[this.entries[i].number];
+      if (view) this.what.check?.(model, this.entries[i], [view.height, view.width]);
       return view && sample(view, model);
     });
   }
 
-  // A file of one's own, decoded once for all models with the same channels and values, one after another.
+  writeLink() {
+    const sample = this.current === "own" ? "" : this.current;
+    putLink(this.what.name, writeLink({ tab: this.what.name, sample, ...this.what.link?.() }));
+  }
+
+  // A file of one's own.
   async bring(file) {
-    const number = this.chosen += 1, pictures = new Map(), images = [];
-    let refusal;
-    for (const [i, model] of this.models.entries()) {
-      const kind = `${model?.channels} ${model?.values}`;
-      try {
-        if (model && !pictures.has(kind)) pictures.set(kind, await opened(file, model));
-        images.push(model && viewed(pictures.get(kind), model, this.entries[i].view));
-      } catch (error) {
-        refusal ??= error;
-        images.push(null);
-      }
-      if (number !== this.chosen) return;
-    }
-    if (images.some(Boolean)) await this.take("own", (_, i) => images[i], number);
-    else if (refusal) this.refuse(refusal);
+    if (!this.models.some(Boolean)) return;
+    const number = this.chosen += 1, decoded = await openedFor(file, this.models);
+    if (number !== this.chosen) return;
+    await this.take("own", (model, i) => {
+      const { [i]: picture } = decoded, entry = this.entries[i];
+      if (!isPicture(picture)) return picture;
+      this.what.check?.(model, entry, seenSize(picture, model, entry.view));
+      return viewed(picture, model, entry.view);
+    }, number);
   }
 
   // Show what models say of a picture, one after another; nothing if another picture was chosen in between.
@@ -114,13 +119,12 @@ export class Looking {
       }
     }));
     if (number !== this.chosen) return;
-    const isPicture = (one) => one && !(one instanceof Error);
     if (!images.some(isPicture) && images.some(Boolean)) {
       this.refuse(images.find(Boolean));
       return;
     }
     this.select.value = this.current = value;
-    putLink(this.what.name, writeLink({ tab: this.what.name, sample: value === "own" ? "" : value }));
+    this.writeLink();
     const works = [...this.models.entries()].filter(([, model]) => model);
     for (const [i, model] of works) {
       if (isPicture(images[i])) this.sections[i].wait();
@@ -131,10 +135,11 @@ export class Looking {
       try {
         section.showPicture(images[i], model);
         const began = performance.now();
-        const outputs = await model.run(images[i]);
-        if (number !== this.chosen) return;
+        const isCurrent = () => number === this.chosen;
+        const outputs = await (this.what.compute?.(section, model, images[i], isCurrent) ?? model.run(images[i]));
+        if (!isCurrent()) return;
         await this.what.show(section, model, outputs, images[i]);
-        if (number !== this.chosen) return;
+        if (!isCurrent()) return;
         section.done(performance.now() - began);
       } catch (error) {
         if (number !== this.chosen) return;
@@ -213,7 +218,7 @@ class Section {
   }
 
   done(took) {
-    this.numbers.textContent = `${Math.round(took)} ms`;
+    this.numbers.textContent = `${Math.round(took)} ms${this.work ? `, ${this.work}` : ""}`;
     this.root.dataset.state = "shown";
   }
 }

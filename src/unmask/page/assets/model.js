@@ -55,10 +55,6 @@ export class Model {
     }
   }
 
-  fits(image) {
-    return image.channels === this.channels;
-  }
-
   gridOf(image) {
     return { rows: image.height / this.patch_size, columns: image.width / this.patch_size };
   }

@@ -1,7 +1,7 @@
 // The tab of memories of normal images: the distance of each patch to them as heat, and the score beside the threshold.
 
 import { element, put } from "./elements.js";
-import { imageData } from "./pixels.js";
+import { between, imageData } from "./pixels.js";
 
 const OPAQUE = 0.75; // of the hottest places
 // transparent, yellow, orange, red, dark red: the colours of `unmask odd`
@@ -39,7 +39,7 @@ export const odd = {
 
 // Distances of patches, interpolated to the size of the picture.
 export function stretched(distances, [rows, columns], { height, width }) {
-  const [down, across] = [parts(rows, height), parts(columns, width)];
+  const [down, across] = [between(rows, height), between(columns, width)];
   const map = new Float32Array(height * width);
   for (let y = 0; y < height; y++) {
     const [top, bottom, low] = down[y];
@@ -50,14 +50,6 @@ export function stretched(distances, [rows, columns], { height, width }) {
     }
   }
   return map;
-}
-
-// For each pixel the two patches around its middle, and the share of the second.
-function parts(patches, pixels) {
-  return Array.from({ length: pixels }, (_, i) => {
-    const place = Math.max(0, ((i + 0.5) * patches) / pixels - 0.5), first = Math.min(patches - 1, Math.floor(place));
-    return [first, Math.min(patches - 1, first + 1), place - first];
-  });
 }
 
 // A picture in grey under heat from 0, which is not drawn, to 1.

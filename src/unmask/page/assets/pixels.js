@@ -19,11 +19,24 @@ export function fitted(image, size) {
   return cut(image, size, Math.max(size[0] / image.height, size[1] / image.width));
 }
 
-// A picture as a model sees it that has one size: squashed to it, or resized to cover `outer` and cropped in the centre.
-export function viewed(image, model, { outer }) {
-  const size = [model.height, model.width], sides = [image.height, image.width];
-  const scales = (outer ?? size).map((side, axis) => side / sides[axis]);
-  return outer ? cut(image, size, Math.max(...scales)) : cut(image, size, ...scales);
+// Height and width of what a model sees of a picture: with the picture's aspect ratio, so that the model's size just covers it
+// (`fitted` is longest) or is just covered (shortest), or no side is longer than `longest`; else the model's size.
+export function seenSize({ height, width }, model, { fitted: side, longest }) {
+  if (!side && !longest) return [model.height, model.width];
+  const scales = [model.height / height, model.width / width];
+  const scale = side ? Math[side === "longest" ? "min" : "max"](...scales) : Math.min(1, longest / Math.max(height, width));
+  return [height, width].map((length) => Math.max(1, roundedAsPython(length * scale)));
+}
+
+// Halves go to the even number.
+const roundedAsPython = (value) => (value % 1 === 0.5 ? 2 * Math.round(value / 2) : Math.round(value));
+
+// A picture as a model sees it: resized, or resized to cover `outer` and cropped in the centre. `whole` is its size before.
+export function viewed(image, model, view) {
+  const size = seenSize(image, model, view), whole = [image.height, image.width];
+  const scales = (view.outer ?? size).map((side, axis) => side / whole[axis]);
+  const seen = view.outer ? cut(image, size, Math.max(...scales)) : cut(image, size, ...scales);
+  return { ...seen, whole };
 }
 
 // The centre of a picture that is resized by these scales. NaN, a missing value, stays missing.
@@ -70,6 +83,14 @@ function mean(parts, value) {
     if (!Number.isNaN(one)) { sum += weight * one; total += weight; }
   }
   return total > 0 ? sum / total : NaN;
+}
+
+// For each of many places along a line the two of few that it lies between, and the share of the second.
+export function between(few, many) {
+  return Array.from({ length: many }, (_, i) => {
+    const place = Math.max(0, ((i + 0.5) * few) / many - 0.5), first = Math.min(few - 1, Math.floor(place));
+    return [first, Math.min(few - 1, first + 1), place - first];
+  });
 }
 
 // Values for display: 0 is black and 1 is white.

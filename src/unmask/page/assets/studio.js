@@ -1,6 +1,6 @@
 // The mask studio: from what is chosen on the page to pictures, for one run or several side by side.
 
-import { opened, sample } from "./files.js";
+import { isPicture, openedFor, sample } from "./files.js";
 import { putLink, writeLink } from "./link.js";
 import { carried, draw, read, size, written } from "./masks.js";
 import { Model } from "./model.js";
@@ -101,30 +101,15 @@ export async function bring(file) {
   say("");
   const number = chosen += 1;
   try {
-    const { image, values } = await firstFitting(file);
+    const decoded = await openedFor(file, models);
     if (number !== chosen) return;
-    images = models.map((model) => {
-      if (!model || !model.fits(image) || model.values !== values) return null;
-      return fitted(image, fittedSize(image.height, image.width, model));
-    });
+    if (!decoded.some(isPicture)) throw decoded.find(Boolean);
+    images = decoded.map((image, i) => (isPicture(image) ? fitted(image, fittedSize(image.height, image.width, models[i])) : null));
     state.sample = "own";
-    accept({}, (model) => `takes ${model.channels} bands of ${model.values}; this picture has ${image.channels} of ${values}`);
+    accept({}, (model) => decoded[models.indexOf(model)].message);
   } catch (error) {
     if (number === chosen) say(error.message);
   }
-}
-
-// A file as the first run reads it that can.
-async function firstFitting(file) {
-  let refusal;
-  for (const model of models.filter(Boolean)) {
-    try {
-      return { image: await opened(file, model), values: model.values };
-    } catch (error) {
-      refusal ??= error;
-    }
-  }
-  throw refusal;
 }
 
 // A new picture; `why` says of a model that it has none.
