@@ -219,7 +219,7 @@ def test_bands_with_missing_values(opened: Open, tmp_path: Path) -> None:
 
 
 def test_a_picture_with_too_many_windows(tuned: Tuned, opened: Open, tmp_path: Path) -> None:
-    """It is refused before it is resized, and the picture before stays; the limits are on the page."""
+    """A run that would need too many refuses it before it is resized, another takes it; the limits are on the page."""
     served = opened(tuned.folder, "#tab=segmentation&sample=1").shown()
     assert f"overlapping windows: at most {MOST_WINDOWS}, and 512 MiB" in served.page.inner_text(
         "#panel-segmentation"

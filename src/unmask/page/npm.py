@@ -62,7 +62,13 @@ def _packed(npm: str, folder: Path, seconds: float, flags: tuple[str, ...]) -> P
     command = [npm, "pack", PACKAGE, "--silent", *flags, "--pack-destination", str(folder)]
     try:
         ended = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds, check=False, cwd=folder
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=seconds,
+            check=False,
+            cwd=folder,
         )
     except subprocess.TimeoutExpired:
         raise NotFetchedError(f"no answer in {seconds:.0f} seconds") from None

@@ -10,6 +10,7 @@ export class Looking {
   // `what` is a kind of tab: its name; show(section, model, outputs, image); and where it needs them help(entries), in words,
   // prepare(section, model, entry), once; controls(form, panel, changed), once, and link() and follow(link) of what they choose;
   // check(model, entry, size), which refuses a picture of that size; compute(section, model, image, isCurrent) for outputs.
+  // isCurrent says whether no other picture was chosen since; show gets it too.
   constructor(page, panel, what) {
     this.what = what;
     this.panel = panel;
@@ -22,8 +23,7 @@ export class Looking {
   }
 
   prepareChoice() {
-    const form = element("form"), fieldset = this.choice = element("fieldset"), { name } = this.what;
-    fieldset.disabled = true; // until models are loaded
+    const form = this.form = element("form"), fieldset = element("fieldset"), { name } = this.what;
     form.autocomplete = "off";
     form.onsubmit = (event) => event.preventDefault();
     this.select = element("select");
@@ -35,6 +35,7 @@ export class Looking {
     );
     form.append(fieldset);
     this.what.controls?.(form, this.panel, () => this.writeLink());
+    this.disable(true); // until models are loaded
     this.message = element("p", "", "message");
     this.message.setAttribute("role", "status");
     this.message.setAttribute("aria-live", "polite");
@@ -67,7 +68,11 @@ export class Looking {
     });
     this.select.append(new Option("your own", "own"));
     this.select.lastElementChild.disabled = true;
-    this.choice.disabled = !this.models.some(Boolean);
+    this.disable(!this.models.some(Boolean));
+  }
+
+  disable(yes) {
+    for (const fieldset of this.form.querySelectorAll("fieldset")) fieldset.disabled = yes;
   }
 
   async follow(link) {
@@ -138,7 +143,7 @@ export class Looking {
         const isCurrent = () => number === this.chosen;
         const outputs = await (this.what.compute?.(section, model, images[i], isCurrent) ?? model.run(images[i]));
         if (!isCurrent()) return;
-        await this.what.show(section, model, outputs, images[i]);
+        await this.what.show(section, model, outputs, images[i], isCurrent);
         if (!isCurrent()) return;
         section.done(performance.now() - began);
       } catch (error) {
@@ -153,7 +158,10 @@ export class Looking {
   refuse(error) {
     this.select.value = this.current;
     this.message.textContent = error.message ?? String(error);
-    this.sections.forEach((section) => { if (section.state === "working") section.say("not computed"); });
+    this.sections.forEach((section, i) => {
+      if (section.state === "working") section.say("not computed");
+      else if (this.models[i] && this.current === "") section.say("no picture yet");
+    });
   }
 }
 

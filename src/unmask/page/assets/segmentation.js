@@ -20,7 +20,8 @@ export const segmentation = {
     `A file of your own may have ${MOST_MEGAPIXELS} megapixels; with a side above ${MOST_SIDE} pixels it is made smaller first.`,
 
   controls(form, panel, changed) {
-    const fieldset = element("fieldset"), slider = element("input"), shown = element("output");
+    const fieldset = element("fieldset"), slider = element("input"), shown = element("span");
+    shown.setAttribute("aria-hidden", "true"); // the slider says its value itself
     Object.assign(slider, { id: "segmentation-opacity", type: "range", min: 0, max: 1, step: 0.05 });
     const label = labelOf(slider, "Opacity of the colours ");
     label.append(shown);
@@ -82,8 +83,9 @@ export const segmentation = {
     return { scores: sums, columns: whole.width, area };
   },
 
-  show(section, model, outputs, image) {
-    const size = shownSize(image), map = classMap(outputs, model.classes.length, image, size);
+  async show(section, model, outputs, image, isCurrent) {
+    const size = shownSize(image), map = await classMap(outputs, model.classes.length, image, size, isCurrent);
+    if (!map) return;
     const { order, shares } = sharesOf(map, model.classes.length);
     const said = order.map((k) => `${model.classes[k]} ${Math.round(100 * shares[k])} %`);
     const figure = element("figure"), stack = element("div", "", "stack"), under = element("canvas"), over = element("canvas", "", "map");
@@ -166,14 +168,17 @@ function shownSize({ whole }) {
   return whole.map((side) => Math.max(1, Math.round(side * scale)));
 }
 
-// The class with the highest score at each pixel of a size, to which scores are resized, a row at a time.
-function classMap({ scores, columns, area }, count, image, [height, width]) {
+// The class with the highest score at each pixel of a size, to which scores are resized, a row at a time; null if another
+// picture was chosen in between.
+async function classMap({ scores, columns, area }, count, image, [height, width], isCurrent) {
   const down = between(image.height, height), across = between(image.width, width);
   const [left, right] = [0, 1].map((side) => Int32Array.from(across, (place) => place[side]));
   const shares = Float32Array.from(across, ([, , share]) => share), line = new Float32Array(image.width);
   const map = new Uint16Array(height * width), best = new Float32Array(width);
   for (let y = 0; y < height; y++) {
     const [above, below, share] = down[y], row = map.subarray(y * width, (y + 1) * width);
+    if (y % 64 === 63) await new Promise((go) => setTimeout(go)); // so that another picture can be chosen
+    if (!isCurrent()) return null;
     best.fill(-Infinity);
     for (let k = 0; k < count; k++) {
       const [first, second] = [above, below].map((one) => k * area + one * columns);
@@ -214,9 +219,9 @@ function sharesOf(map, count) {
 
 // Opaque colours, and nothing where no class is shown.
 function coloured(map, [height, width], colors, unticked) {
-  const data = new ImageData(width, height);
-  map.forEach((k, i) => {
-    if (k !== NOWHERE && !unticked.has(k)) data.data.set([...colors[k], 255], 4 * i);
-  });
+  const data = new ImageData(width, height), pixels = new Uint32Array(data.data.buffer);
+  const color = new Uint32Array(NOWHERE + 1), bytes = new Uint8Array(color.buffer);
+  colors.forEach((one, k) => { if (!unticked.has(k)) bytes.set([...one, 255], 4 * k); });
+  for (let i = 0; i < map.length; i++) pixels[i] = color[map[i]];
   return data;
 }
