@@ -26,11 +26,12 @@ from unmask.evaluation.few_labels import BATCH, STEPS, Images, Result, compare, 
 from unmask.files import write_text
 from unmask.pictures.drawing import drawn
 from unmask.pictures.figure import loss_curve
-from unmask.pictures.sheet import Row, save_sheet, sheet
+from unmask.pictures.sheet import Inked, Row, save_sheet, sheet
 from unmask.recipes import RECIPES
 from unmask.runs.folder import RunFolder, check_empty
 from unmask.runs.model import load
 from unmask.runs.pretrain import Pretrain
+from unmask.runs.reconstruct import HEADINGS, standing_in_words
 from unmask.runs.run import Run, new_run
 from unmask.runs.training import training
 from unmask.spec import within
@@ -243,11 +244,14 @@ def _markdown(results: list[Result]) -> str:
 def _sheet(folder: RunFolder, path: Path) -> None:
     """Draw test digits, partly hidden and rebuilt."""
     model, test = load(folder.root), Digits().open("test")
-    rows: list[Row] = []
-    for position in np.linspace(0, len(test) - 1, _SHOWN).astype(int):
-        result = model.reconstruct(test.pixels[int(position)], seed=int(position))
-        caption = f"{test.name(int(position))}: error {result.error:.0f}, interpolation {result.interpolation_error:.0f}"
-        rows.append(Row([result.masked, result.rebuilt, result.pasted, result.original], caption))
-    notes = ["test digits; error: root mean square on hidden pixels, in levels of 255"]
-    headings = ["masked", "reconstruction", "with visible patches", "original"]
-    save_sheet(sheet(headings, rows, notes), path)
+    positions = np.linspace(0, len(test) - 1, _SHOWN).astype(int).tolist()
+    results = [model.reconstruct(test.pixels[one], seed=one) for one in positions]
+    rows = [
+        Row(result.versions(), [Inked(f"{test.name(one)}: "), *result.caption()])
+        for one, result in zip(positions, results, strict=True)
+    ]
+    notes = [
+        standing_in_words(results),
+        "test digits; error: root mean square on hidden pixels, in levels of 255",
+    ]
+    save_sheet(sheet(HEADINGS, rows, notes), path)
