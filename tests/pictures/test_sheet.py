@@ -159,8 +159,7 @@ def test_parts_of_a_caption_have_their_colours_side_by_side() -> None:
     )
     assert plain.shape == colored.shape
     assert np.array_equal((plain < 128).any(-1).any(0), (colored < 128).any(-1).any(0))
-    red, green, blue = ImageColor.getrgb(BETTER)
-    ink = (colored == (red, green, blue)).all(-1).any(0)
+    ink = (colored == ImageColor.getrgb(BETTER)).all(-1).any(0)
     dark = (colored == (0x22, 0x22, 0x22)).all(-1).any(0)
     first, last = np.flatnonzero(ink)[[0, -1]]
     assert dark[:first].any()

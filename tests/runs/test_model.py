@@ -178,6 +178,7 @@ class TestReconstruct:
         shape = found.original.shape
         assert shape == (3, 8, 8)
         hidden = (found.pasted != found.original).any(0)
+        assert not (hidden & ~found.hidden).any()
         assert 0 < hidden.sum() <= 48
         assert (found.masked[:, hidden] == 0.5).all()
         visible = (found.masked == found.original).all(0)

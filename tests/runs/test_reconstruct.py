@@ -18,7 +18,7 @@ from unmask.contracts import Sample, Size
 from unmask.errors import DataError
 from unmask.masks import PatchMask
 from unmask.patches import pixels_of
-from unmask.pictures.sheet import BETTER, TEXT_COLOR, WORSE
+from unmask.pictures.sheet import BETTER, HIDDEN_COLOR, TEXT_COLOR, WORSE
 from unmask.runs import reconstruct as module
 from unmask.runs.reconstruct import (
     HEADINGS,
@@ -76,7 +76,10 @@ def rebuilt_with(error: float, interpolation: float) -> Reconstruction:
     masked, rebuilt, pasted, filled, original = (
         torch.full((3, 40, 40), level) for level in (0.5, 0.9, 0.2, 0.4, 0.6)
     )
-    return Reconstruction(masked, rebuilt, pasted, filled, original, error, interpolation, IMAGENET)
+    hidden = torch.zeros(40, 40, dtype=torch.bool)
+    hidden[:, 20:] = True
+    forms = (masked, rebuilt, pasted, filled, original)
+    return Reconstruction(*forms, hidden, error, interpolation, IMAGENET)
 
 
 class TestPicture:
@@ -118,7 +121,9 @@ class TestPicture:
         page = np.asarray(rebuilt_with(1.0, 2.0).picture())
         middle = page[150]  # a line of pixels through the pictures
         shown = [level for level, _ in groupby(middle[:, 0].tolist()) if level != 255]
-        assert shown == [128, 51, 102, 153]  # masked, pasted, interpolated, original
+        tint = ImageColor.getrgb(HIDDEN_COLOR)[0]
+        # what is visible and what is hidden, pasted, interpolated, original
+        assert shown == [153, tint, 51, 102, 153]
         assert len(HEADINGS) == 4
 
     def test_a_summary_counts_rows_and_averages_errors(self) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
-from PIL import Image, ImageDraw, PngImagePlugin
+from jaxtyping import Bool, Float
+from PIL import Image, ImageColor, ImageDraw, PngImagePlugin
 from torch import Tensor
 
 from unmask.own_output import MARK
@@ -19,6 +19,8 @@ _TOLERANCE = (
     1.5  # a picture whose longer side is at most this factor away from a cell's keeps its size
 )
 TEXT_COLOR = "#222222"
+HIDDEN_COLOR = "#9db2d0"
+"""Of hidden patches: a blue that few pictures have, since grey may be a level of the picture."""
 _BACKGROUND = "#ffffff"
 BETTER, WORSE = "#00735a", "#b84000"
 """Green and red that readers with red-green blindness can tell apart: the hues of Okabe and Ito, darker for text on white."""
@@ -109,11 +111,23 @@ def to_image(picture: Float[Tensor, "c h w"]) -> Image.Image:
 
 def to_rgb(picture: Float[Tensor, "c h w"]) -> Image.Image:
     """An image of the first three channels, or of the first one in grey; a pixel that is NaN in any of them is white."""
-    picture = picture[:3] if len(picture) >= 3 else picture[:1]
+    picture = _first_channels(picture)
     missing = picture.isnan().any(0)
     levels = picture.clamp(0, 1).masked_fill(missing, 1.0).mul(255).round().to(torch.uint8).cpu()
     levels = levels.expand(3, -1, -1)
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+
+
+def with_hidden(
+    picture: Float[Tensor, "c h w"], hidden: Bool[Tensor, "h w"]
+) -> Float[Tensor, "3 h w"]:
+    """The picture as `to_rgb` shows it, with `HIDDEN_COLOR` where pixels are hidden."""
+    color = torch.tensor(ImageColor.getrgb(HIDDEN_COLOR)).to(picture) / 255
+    return torch.where(hidden, color[:, None, None], _first_channels(picture).expand(3, -1, -1))
+
+
+def _first_channels(picture: Float[Tensor, "c h w"]) -> Float[Tensor, "shown h w"]:
+    return picture[:3] if len(picture) >= 3 else picture[:1]
 
 
 def enlarged(image: Image.Image, smallest_side: int) -> Image.Image:

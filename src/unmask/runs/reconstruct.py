@@ -21,7 +21,16 @@ from unmask.errors import DataError, SettingsError
 from unmask.masking import AnyMasking, draw_masks
 from unmask.masks import PatchMask
 from unmask.patches import denormalize, patchify, pixels_of, size_of, unpatchify
-from unmask.pictures.sheet import BETTER, TEXT_COLOR, WORSE, Inked, Row, save_sheet, sheet
+from unmask.pictures.sheet import (
+    BETTER,
+    TEXT_COLOR,
+    WORSE,
+    Inked,
+    Row,
+    save_sheet,
+    sheet,
+    with_hidden,
+)
 from unmask.randomness import generator
 from unmask.targets.pixels import Levels
 from unmask.traits import Reconstructing
@@ -49,6 +58,8 @@ class Reconstruction(NamedTuple):
     interpolated: Tensor
     """Linear interpolation from the visible patches at hidden ones, the input at visible ones."""
     original: Tensor
+    hidden: Tensor
+    """True at hidden pixels [h w]."""
     error: float
     """Root mean square error on the hidden pixels, in levels of 255 of each channel's range; NaN if the target
     has no pixel values."""
@@ -68,8 +79,11 @@ class Reconstruction(NamedTuple):
     def versions(self, bands: tuple[int, ...] | None = None) -> list[Tensor]:
         """The forms [c h w] under `HEADINGS`, scaled for display from 0 to 1, NaN for missing values; see `picture`."""
         chosen = list(bands) if bands else slice(None)
-        forms = (self.masked, self.pasted, self.interpolated, self.original)
-        return [self.statistics.stretched(pixels)[chosen] for pixels in forms]
+        masked, *others = (
+            self.statistics.stretched(pixels)[chosen]
+            for pixels in (self.original, self.pasted, self.interpolated, self.original)
+        )
+        return [with_hidden(masked, self.hidden), *others]
 
     def show(self) -> None:
         """Open the picture in the system's viewer; in a notebook, the result as the last line of a cell shows it too."""
@@ -157,6 +171,7 @@ def reconstruct(
         pasted=torch.where(hidden, rebuilt, original),
         interpolated=filled,
         original=original,
+        hidden=hidden,
         error=error if objective.target.gives_levels else math.nan,
         interpolation_error=_levels_off(statistics.stretched(filled), truth, hidden),
         statistics=statistics,
