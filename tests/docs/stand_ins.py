@@ -201,14 +201,18 @@ def shortened(command: str, out: str = "") -> str:
     return command
 
 
-def make_unfinished(command: str) -> None:
-    """Of a command that continues a run: put one that has not taken a step in its place."""
+def make_room(command: str) -> None:
+    """Before a training: delete what lies in its --out, and put a run without a step where it resumes one."""
     words = command.split()
-    if "--resume" in words:
-        root = Path(words[words.index("--resume") + 1])
-        shutil.rmtree(root, ignore_errors=True)
-        begin = tiny_transfer.begin if words[1] == "finetune" else tiny.begin
-        begin(root, "photos")
+    if words[1] not in ("pretrain", "finetune"):
+        return
+    for flag in ("--out", "--resume"):
+        if flag in words:
+            root = Path(words[words.index(flag) + 1])
+            shutil.rmtree(root, ignore_errors=True)
+            if flag == "--resume":
+                begin = tiny_transfer.begin if words[1] == "finetune" else tiny.begin
+                begin(root, "photos")
 
 
 def with_tiny_recipes(patch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from docs.pages import ROOT, fenced, lines_of, run
-from docs.stand_ins import everything, make_unfinished, shortened, with_tiny_recipes
+from docs.stand_ins import everything, make_room, shortened, with_tiny_recipes
 
 import unmask
 
@@ -30,6 +30,7 @@ NOT_RUN = {
     r"torchrun |srun ": "needs several GPUs or machines; tests/runs/test_ranks.py trains in several processes",
     r".* --push ": "needs a network and an account; tests/formats/test_pull.py has a server of its own",
     r".* --track |.* --send ": "needs the packages of trackers; tests/commands/test_track_command.py stands in for them",
+    r".* --dtype float16": "tests/commands/test_onnx_command.py runs it",
     r".* objective.target:dalle ": "needs published weights; tests/targets/test_dalle.py has drawn ones",
     r".* --serve": "waits for a browser; tests/page opens it",
     r"unmask page ": "needs the runtime of the page; tests/page serves it",
@@ -108,6 +109,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # on a busy machine
 @pytest.mark.parametrize("page", [page for page in OWN if to_run(page)], ids=lambda page: page.stem)
 def test_every_block_works(
     page: Path,
@@ -129,6 +131,6 @@ def test_every_block_works(
                 with_tiny_recipes(patch)
                 exec(compile(step, str(page), "exec"), names)
             continue
-        make_unfinished(step)
+        make_room(step)
         short = shortened(step, f"made/{number}")
         assert run(short, monkeypatch) == 0, (short, capsys.readouterr().err)
