@@ -1,6 +1,7 @@
 """`unmask reconstruct`: the sheet, its figures and its honesty."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -89,11 +90,19 @@ def test_sheet_and_words(unmask: Unmask, trained: RunFolder, images: Path) -> No
     assert said.status == 0
     assert "00.png: 12 of 16 hidden, error" in said.out
     assert "written: a/b/sheet.png" in said.out
+    standing = re.findall(
+        r"error ([\d.]+) of 255, interpolation ([\d.]+) \(model (\w+)\)", said.out
+    )
+    assert len(standing) == 2
+    for error, interpolation, word in standing:
+        assert word == ("ahead" if float(error) < float(interpolation) else "behind")
+    ahead = sum(word == "ahead" for *_, word in standing)
+    assert f"ahead of interpolation in {ahead} of 2 images; mean error" in said.out
     assert "levels of hidden patches: from the 8 nearest visible patches" in said.out
     assert "nearest training image: by the visible patches, among 12" in said.out
     with Image.open("a/b/sheet.png") as sheet:
-        assert sheet.width > 4 * 128
-        assert sheet.height > 2 * 128
+        assert sheet.width > 4 * 256
+        assert sheet.height > 2 * 256
         assert len(sheet.convert("RGB").getcolors(2**20) or []) > 100
 
 

@@ -80,7 +80,7 @@ def test_texts_that_cannot_be_read(unmask: Unmask) -> None:
 
 
 def test_the_text_stays_the_same() -> None:
-    """The figures in docs/words.md are of these 284,629 characters."""
+    """The figures in studies/words.md are of these 284,629 characters."""
     text = own_text()
     assert (len(text), text.count("\n")) == (284_629, TEXT_LINES)
     assert hashlib.sha256(text.encode()).hexdigest() == TEXT_HASH

@@ -14,18 +14,23 @@ ROOT = Path(__file__).parents[2]
 _COMMAND = re.compile(r"unmask [a-z]")
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a page in a language; "" for those without one."""
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+def fenced(page: Path) -> list[tuple[str, str]]:
+    """The fenced blocks of a page, each with its language; "" for those without one."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def lines_of(block: str) -> list[str]:
+    """The lines of a block of commands, without comments."""
+    lines = block.replace("\\\n", " ").splitlines()
+    bare = (line.split("  #")[0].split(" # ")[0].strip() for line in lines)
+    return [line for line in bare if line and not line.startswith("#")]
 
 
 def command_lines(page: Path) -> Iterator[str]:
     """The commands of this package in all blocks of a page, without comments."""
-    for language in ("", "bash", "sh"):
-        for block in blocks(page, language):
-            for line in block.replace("\\\n", " ").splitlines():
-                if _COMMAND.match(line):
-                    yield line.split("  #")[0].split(" # ")[0].strip()
+    for language, block in fenced(page):
+        if language in ("", "bash", "sh"):
+            yield from filter(_COMMAND.match, lines_of(block))
 
 
 def commands_in_tables(page: Path) -> Iterator[str]:

@@ -2,34 +2,15 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from PIL import Image
-from runs import tiny, tiny_transfer
+from runs import tiny
 
 PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recipes of the page's runs: those of the tests."""
-    start = "unmask.console.pretraining_start"
-    named = SimpleNamespace(recipe=tiny.RECIPE)
-    monkeypatch.setattr(f"{start}.choose_recipe", lambda *_: ("tiny", "it is a test"))
-    monkeypatch.setattr(f"{start}.RECIPES", {"tiny": named})
-    monkeypatch.setattr("unmask.commands.pretrain.with_smaller_parts", lambda recipe, *_: recipe)
-    monkeypatch.setattr(
-        "unmask.commands.finetune.recipe_of", lambda *_: ("tiny", tiny_transfer.TRANSFER)
-    )
-    monkeypatch.setattr("unmask.console.hardware.cores", lambda: 1)
-    monkeypatch.setattr("unmask.console.hardware.free_cores", lambda: 1)
-    # the page has classes without annotations
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.slow

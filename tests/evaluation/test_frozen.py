@@ -177,11 +177,14 @@ def test_both_encoders_are_treated_alike(
 def test_fine_tuning_learns(encoder: VisionTransformer) -> None:
     images = grey(100)
     trial = draw_trial(images, images, 10, 30, 0)
-    with_labels = few_labels._finetuned(encoder, trial, 0)
     shuffled: Tensor = trial.few.labels.roll(7)
     misled = trial._replace(few=Images(trial.few.pixels, shuffled))
-    assert with_labels > 0.8
-    assert few_labels._finetuned(encoder, misled, 0) < 0.5
+    for labelled, least, most in ((trial, 0.8, 1.0), (misled, 0.0, 0.5)):
+        tuned = list(compare({"one": encoder}, labelled, 10, 0))[-1]
+        assert tuned.method == "fine-tuning"
+        assert least <= tuned.accuracy <= most
+    # wrong labels can only be learned by heart
+    assert tuned.training_accuracy > tuned.accuracy + 0.1
 
 
 class TestChannels:

@@ -32,11 +32,10 @@ VIEWS = ("masked", "rebuilt", "pasted", "original")
 
 def as_shown(one: Reconstruction, bands: tuple[int, ...] = (0, 1, 2)) -> dict[str, NDArray[Any]]:
     """The pictures of a reconstruction, as levels [h w 3] that a screen shows."""
-    versions = one.versions(bands)
-    pictures = [version.nan_to_num(1.0).clamp(0, 1).mul(255) for version in versions]
+    versions = {view: one.statistics.stretched(getattr(one, view)) for view in VIEWS}
     return {
-        view: picture.permute(1, 2, 0).numpy()
-        for view, picture in zip(VIEWS, pictures, strict=True)
+        view: pixels[list(bands)].nan_to_num(1.0).clamp(0, 1).mul(255).permute(1, 2, 0).numpy()
+        for view, pixels in versions.items()
     }
 
 

@@ -173,18 +173,22 @@ class TestEmbed:
 
 
 class TestReconstruct:
-    def test_four_pictures_that_fit_together(self, model: Model, images: Path) -> None:
+    def test_pictures_that_fit_together(self, model: Model, images: Path) -> None:
         found = model.reconstruct(images / "02.png", seed=3)
         shape = found.original.shape
         assert shape == (3, 8, 8)
         hidden = (found.pasted != found.original).any(0)
+        assert not (hidden & ~found.hidden).any()
         assert 0 < hidden.sum() <= 48
         assert (found.masked[:, hidden] == 0.5).all()
         visible = (found.masked == found.original).all(0)
         assert visible.sum() >= 16
         assert found.pasted[:, visible].equal(found.original[:, visible])
         assert found.pasted[:, hidden].equal(found.rebuilt[:, hidden])
-        for picture in (found.masked, found.rebuilt, found.pasted, found.original):
+        assert found.interpolated[:, visible].equal(found.original[:, visible])
+        assert not found.interpolated[:, hidden].equal(found.pasted[:, hidden])
+        forms = (found.masked, found.rebuilt, found.pasted, found.interpolated, found.original)
+        for picture in forms:
             assert picture.min() >= 0
             assert picture.max() <= 1
 

@@ -302,11 +302,11 @@ class TestReconstruct:
         result = model.reconstruct(images / "02.png", seed=1)
         assert result.save(tmp_path / "sheet.png") == tmp_path / "sheet.png"
         with Image.open(tmp_path / "sheet.png") as sheet:
-            assert sheet.width > 4 * 128
+            assert sheet.width > 4 * 256
             assert sheet.info["Software"] == "unmask"  # so that it is never trained on
         assert result._repr_png_().startswith(b"\x89PNG")
         assert repr(result).startswith(
-            f"Reconstruction of 8 x 8 pixels: error {result.error:.2f} of"
+            f"Reconstruction of 8 x 8 pixels: error {result.error:.1f} of"
         )
         shown: list[Image.Image] = []
         monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image))

@@ -1,12 +1,15 @@
 """What a reconstruction is measured against: interpolation, and the nearest training image."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import ImageColor
 from torch import Tensor
 
 from unmask.annotations import Unlabelled
@@ -15,8 +18,17 @@ from unmask.contracts import Sample, Size
 from unmask.errors import DataError
 from unmask.masks import PatchMask
 from unmask.patches import pixels_of
+from unmask.pictures.sheet import BETTER, HIDDEN_COLOR, TEXT_COLOR, WORSE
 from unmask.runs import reconstruct as module
-from unmask.runs.reconstruct import fitted_size, interpolated, nearest_errors, painted_mask
+from unmask.runs.reconstruct import (
+    HEADINGS,
+    Reconstruction,
+    fitted_size,
+    interpolated,
+    nearest_errors,
+    painted_mask,
+    standing_in_words,
+)
 
 
 def ramp(height: int = 8, width: int = 10) -> Tensor:
@@ -57,6 +69,69 @@ class TestInterpolation:
         result = interpolated(image, hidden)
         expected = image[:, :1].expand(-1, 8, -1)
         torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
+
+
+def rebuilt_with(error: float, interpolation: float) -> Reconstruction:
+    """Pictures of one level each, with these errors."""
+    masked, rebuilt, pasted, filled, original = (
+        torch.full((3, 40, 40), level) for level in (0.5, 0.9, 0.2, 0.4, 0.6)
+    )
+    hidden = torch.zeros(40, 40, dtype=torch.bool)
+    hidden[:, 20:] = True
+    forms = (masked, rebuilt, pasted, filled, original)
+    return Reconstruction(*forms, hidden, error, interpolation, IMAGENET)
+
+
+class TestPicture:
+    @pytest.mark.parametrize(
+        ("errors", "words", "color", "others"),
+        [
+            ((12.31, 20.0), "error 12.3 of 255, interpolation 20.0 (model ahead)", BETTER, {WORSE}),
+            (
+                (20.0, 12.31),
+                "error 20.0 of 255, interpolation 12.3 (model behind)",
+                WORSE,
+                {BETTER},
+            ),
+            (
+                (7.04, 6.96),
+                "error 7.0 of 255, interpolation 7.0 (equal)",
+                TEXT_COLOR,
+                {BETTER, WORSE},
+            ),
+            ((7.0, math.nan), "error 7.0 of 255, interpolation nan", TEXT_COLOR, {BETTER, WORSE}),
+            (
+                (math.nan, 7.0),
+                "the target has no pixel values, so there is no error",
+                TEXT_COLOR,
+                {BETTER, WORSE},
+            ),
+        ],
+    )
+    def test_figures_say_by_word_and_colour_who_is_ahead(
+        self, errors: tuple[float, float], words: str, color: str, others: set[str]
+    ) -> None:
+        result = rebuilt_with(*errors)
+        assert "".join(part.text for part in result.caption()) == words
+        drawn = {tuple(pixel) for pixel in np.asarray(result.picture()).reshape(-1, 3).tolist()}
+        assert ImageColor.getrgb(color) in drawn
+        assert not {ImageColor.getrgb(other) for other in others} & drawn
+
+    def test_columns_are_what_the_headings_say(self) -> None:
+        page = np.asarray(rebuilt_with(1.0, 2.0).picture())
+        middle = page[150]  # a line of pixels through the pictures
+        shown = [level for level, _ in groupby(middle[:, 0].tolist()) if level != 255]
+        tint = ImageColor.getrgb(HIDDEN_COLOR)[0]
+        # what is visible and what is hidden, pasted, interpolated, original
+        assert shown == [153, tint, 51, 102, 153]
+        assert len(HEADINGS) == 4
+
+    def test_a_summary_counts_rows_and_averages_errors(self) -> None:
+        rows = [rebuilt_with(10, 20), rebuilt_with(30, 20), rebuilt_with(math.nan, 5)]
+        assert standing_in_words(rows) == (
+            "ahead of interpolation in 1 of 2 images; mean error 20.0, interpolation 20.0"
+        )
+        assert standing_in_words(rows[2:]) == ""
 
 
 def test_hidden_pixels_of_a_mask() -> None:

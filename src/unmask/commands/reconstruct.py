@@ -28,11 +28,16 @@ from unmask.masking import (
     AnyMasking,
 )
 from unmask.masks import PatchMask
-from unmask.pictures.sheet import Row, save_sheet, sheet
+from unmask.pictures.sheet import Inked, Row, save_sheet, sheet
 from unmask.randomness import derive
 from unmask.runs.batches import Images
 from unmask.runs.model import Model
-from unmask.runs.reconstruct import HEADINGS, Reconstruction, nearest_errors
+from unmask.runs.reconstruct import (
+    HEADINGS,
+    Reconstruction,
+    nearest_errors,
+    standing_in_words,
+)
 from unmask.spec import within
 from unmask.targets import Hog, KMeansTokens, NormalizedPixels, TokenizerCodes
 from unmask.targets.pixels import Levels
@@ -94,7 +99,7 @@ class Reconstructed(NamedTuple):
     name: str
     """The image."""
     reconstruction: Reconstruction
-    """The image masked, rebuilt, pasted and as it was, with the errors."""
+    """The image masked, rebuilt, interpolated and as it was, with the errors."""
     mask: PatchMask
     """Which patches were hidden."""
     nearest: tuple[float, str] | None
@@ -127,11 +132,13 @@ def main(arguments: list[str]) -> int:
         bands=args.bands,
         device=args.device,
     )
-    figures = [_figures(one) for one in rebuilt.images]
     if args.json:
+        figures = [_figures(one) for one in rebuilt.images]
         print(json.dumps({"sheet": args.out, "notes": rebuilt.notes, "images": figures}, indent=1))
     else:
-        for line in (*map(_caption, figures), *rebuilt.notes):
+        for one in rebuilt.images:
+            console.result("".join(part.text for part in _caption(one)))
+        for line in rebuilt.notes:
             console.result(line)
     with writing(Path(args.out)):
         save_sheet(rebuilt.sheet, Path(args.out))
@@ -191,6 +198,8 @@ def reconstruct(
     ]
     chosen = _bands_shown(bands, model.spec.channels)
     remarks = _notes(model, levels, compared, chosen)
+    if len(results) > 1 and (summary := standing_in_words(results)):
+        remarks.insert(0, summary)
     page = sheet(HEADINGS, list(_rows(rebuilt, chosen)), remarks)
     return Reconstructions(rebuilt, remarks, page)
 
@@ -199,7 +208,7 @@ def _rows(rebuilt: list[Reconstructed], chosen: tuple[int, ...]) -> Iterator[Row
     """The rows of the sheet: the chosen channels, from 0 to 1, and NaN where one of them is missing."""
     bands = tuple(band - 1 for band in chosen)
     for one in rebuilt:
-        yield Row(one.reconstruction.versions(bands), _caption(_figures(one)))
+        yield Row(one.reconstruction.versions(bands), _caption(one))
 
 
 def _pictures(images: Images, model: Model) -> list[tuple[str, Tensor]]:
@@ -271,7 +280,7 @@ def _nearest(
 
 
 def _figures(one: Reconstructed) -> dict[str, Any]:
-    """The figures of an image, rounded as they are printed."""
+    """The figures of an image, to hundredths."""
     result, nearest = one.reconstruction, one.nearest
     figures: dict[str, Any] = {
         "image": one.name,
@@ -292,14 +301,16 @@ def _figures(one: Reconstructed) -> dict[str, Any]:
     return figures
 
 
-def _caption(figures: dict[str, Any]) -> str:
-    nearest = ""
-    if "nearest_training_error" in figures:
-        nearest = f", nearest training image {figures['nearest_training_error']}"
-    hidden = f"{figures['image']}: {figures['hidden']} of {figures['patches']} hidden"
-    if "error" not in figures:
-        return hidden
-    return f"{hidden}, error {figures['error']}, interpolation {figures['interpolation_error']}{nearest}"
+def _caption(one: Reconstructed) -> list[Inked]:
+    """What is printed below an image: its name, how much is hidden, and the errors."""
+    hidden, patches = one.mask.removed_index.shape[1], one.mask.removed.shape[1]
+    name = f"{one.name}: {hidden} of {patches} hidden"
+    if math.isnan(one.reconstruction.error):
+        return [Inked(name)]
+    parts = [Inked(f"{name}, "), *one.reconstruction.caption()]
+    if one.nearest is not None:
+        parts.append(Inked(f", nearest training image {one.nearest[0]:.1f}"))
+    return parts
 
 
 def _notes(model: Model, levels: Levels, compared: str, chosen: tuple[int, ...]) -> list[str]:
@@ -326,7 +337,5 @@ def _notes(model: Model, levels: Levels, compared: str, chosen: tuple[int, ...])
             else "levels of hidden patches: THE TRUE ONES, read from the hidden pixels"
         )
     if isinstance(target, TokenizerCodes):
-        notes.append(
-            "reconstruction: the likeliest codes of hidden patches and the own codes of visible ones, as a picture"
-        )
+        notes.append("rebuilt: the likeliest codes of hidden patches, as a picture")
     return [*notes, f"nearest training image: {compared}"]

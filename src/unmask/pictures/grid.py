@@ -6,7 +6,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from unmask.pictures.sheet import to_image
+from unmask.pictures.sheet import enlarged, to_rgb
 from unmask.pictures.text import drawable, font_for
 
 _GAP, _TEXT, _SIDE = 8, 12, 128  # pixels
@@ -25,7 +25,7 @@ class Tile(NamedTuple):
 
 def grid(rows: list[list[Tile]], heading: str) -> Image.Image:
     """Tiles in rows; every picture keeps its proportions, and text is cut to the width of its tile."""
-    images = [[_fitted(to_image(tile.picture)) for tile in row] for row in rows]
+    images = [[_fitted(to_rgb(tile.picture)) for tile in row] for row in rows]
     width = max(image.width for row in images for image in row)
     font = font_for([drawable(line) for row in rows for tile in row for line in tile.lines], _TEXT)
     most = max(len(tile.lines) for row in rows for tile in row)
@@ -53,7 +53,8 @@ def grid(rows: list[list[Tile]], heading: str) -> Image.Image:
 
 
 def _fitted(image: Image.Image) -> Image.Image:
-    """The picture with a longer side of at most that of a tile."""
+    """The picture, enlarged if it is small, with a longer side of at most that of a tile."""
+    image = enlarged(image, _SIDE)
     scale = _SIDE / max(image.size)
     if scale >= 1:
         return image

@@ -1,11 +1,12 @@
 """A grid of pictures with captions, as one image."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
-from PIL import Image, ImageDraw, PngImagePlugin
+from jaxtyping import Bool, Float
+from PIL import Image, ImageColor, ImageDraw, PngImagePlugin
 from torch import Tensor
 
 from unmask.own_output import MARK
@@ -13,22 +14,38 @@ from unmask.pictures.text import drawable, font_for
 
 _GAP = 8  # pixels, as all sizes here
 _TEXT = 14
-_SMALLEST_SIDE = 128
-_TEXT_COLOR, _BACKGROUND = "#222222", "#ffffff"
+_CELL = 256
+_TOLERANCE = (
+    1.5  # a picture whose longer side is at most this factor away from a cell's keeps its size
+)
+TEXT_COLOR = "#222222"
+HIDDEN_COLOR = "#9db2d0"
+"""Of hidden patches: a blue that few pictures have, since grey may be a level of the picture."""
+_BACKGROUND = "#ffffff"
+BETTER, WORSE = "#00735a", "#b84000"
+"""Green and red that readers with red-green blindness can tell apart: the hues of Okabe and Ito, darker for text on white."""
+
+
+class Inked(NamedTuple):
+    """A part of a caption in a colour."""
+
+    text: str
+    color: str = TEXT_COLOR
 
 
 class Row(NamedTuple):
     """Pictures side by side, [c h w] from 0 to 1, and a caption below them."""
 
     pictures: list[Float[Tensor, "c h w"]]
-    caption: str
+    caption: str | Sequence[Inked]
 
 
 def sheet(headings: list[str], rows: list[Row], notes: list[str]) -> Image.Image:
-    """Rows of pictures under headings; every picture keeps its proportions, and small ones are enlarged."""
-    rows = [Row(row.pictures, drawable(row.caption)) for row in rows]
+    """Rows of pictures under headings, each near 256 pixels on its longer side; every picture keeps its proportions."""
+    captions = [_drawable_parts(row.caption) for row in rows]
     notes = list(map(drawable, notes))
-    font = font_for([*(row.caption for row in rows), *notes], _TEXT)
+    texts = ["".join(part.text for part in parts) for parts in captions] + notes
+    font = font_for(texts, _TEXT)
     images = [[to_image(picture) for picture in row.pictures] for row in rows]
 
     # sizes
@@ -39,7 +56,7 @@ def sheet(headings: list[str], rows: list[Row], notes: list[str]) -> Image.Image
     ]
     line = _TEXT + 6
     width = sum(widths) + _GAP * (columns + 1)
-    longest = max(font.getlength(text) for text in [*(row.caption for row in rows), *notes, ""])
+    longest = max(font.getlength(text) for text in [*texts, ""])
     width = max(width, int(longest) + 2 * _GAP)
     height = line + sum(max(image.height for image in row) + line + _GAP for row in images)
 
@@ -48,18 +65,26 @@ def sheet(headings: list[str], rows: list[Row], notes: list[str]) -> Image.Image
     draw = ImageDraw.Draw(page)
     lefts = [_GAP + sum(widths[:c]) + _GAP * c for c in range(columns)]
     for left, heading in zip(lefts, headings, strict=True):
-        draw.text((left, _GAP), heading, _TEXT_COLOR, font)
+        draw.text((left, _GAP), heading, TEXT_COLOR, font)
     top = _GAP + line
-    for row, row_images in zip(rows, images, strict=True):
+    for parts, row_images in zip(captions, images, strict=True):
         for left, image in zip(lefts, row_images, strict=True):
             page.paste(image, (left, top))
         top += max(image.height for image in row_images) + 2
-        draw.text((_GAP, top), row.caption, _TEXT_COLOR, font)
+        left = float(_GAP)
+        for part in parts:
+            draw.text((left, top), part.text, part.color, font)
+            left += font.getlength(part.text)
         top += line + _GAP - 2
     for note in notes:
-        draw.text((_GAP, top), note, _TEXT_COLOR, font)
+        draw.text((_GAP, top), note, TEXT_COLOR, font)
         top += line
     return page
+
+
+def _drawable_parts(caption: str | Sequence[Inked]) -> list[Inked]:
+    parts = [Inked(caption)] if isinstance(caption, str) else caption
+    return [part._replace(text=drawable(part.text)) for part in parts]
 
 
 def save_sheet(page: Image.Image, path: Path) -> None:
@@ -71,17 +96,38 @@ def save_sheet(page: Image.Image, path: Path) -> None:
 
 
 def to_image(picture: Float[Tensor, "c h w"]) -> Image.Image:
-    """`to_rgb`, with small pictures enlarged by a whole factor, without interpolation."""
-    return enlarged(to_rgb(picture), _SMALLEST_SIDE)
+    """`to_rgb`, with a longer side near 256 pixels.
+
+    Small pictures are enlarged by a whole factor without interpolation, and those above 384 pixels are made smaller.
+    """
+    image = to_rgb(picture)
+    longer = max(image.size)
+    if longer > _TOLERANCE * _CELL:
+        image.thumbnail((_CELL, _CELL))
+        return image
+    factor = max(1, round(_CELL / longer))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 def to_rgb(picture: Float[Tensor, "c h w"]) -> Image.Image:
     """An image of the first three channels, or of the first one in grey; a pixel that is NaN in any of them is white."""
-    picture = picture[:3] if len(picture) >= 3 else picture[:1]
+    picture = _first_channels(picture)
     missing = picture.isnan().any(0)
     levels = picture.clamp(0, 1).masked_fill(missing, 1.0).mul(255).round().to(torch.uint8).cpu()
     levels = levels.expand(3, -1, -1)
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+
+
+def with_hidden(
+    picture: Float[Tensor, "c h w"], hidden: Bool[Tensor, "h w"]
+) -> Float[Tensor, "3 h w"]:
+    """The picture as `to_rgb` shows it, with `HIDDEN_COLOR` where pixels are hidden."""
+    color = torch.tensor(ImageColor.getrgb(HIDDEN_COLOR)).to(picture) / 255
+    return torch.where(hidden, color[:, None, None], _first_channels(picture).expand(3, -1, -1))
+
+
+def _first_channels(picture: Float[Tensor, "c h w"]) -> Float[Tensor, "shown h w"]:
+    return picture[:3] if len(picture) >= 3 else picture[:1]
 
 
 def enlarged(image: Image.Image, smallest_side: int) -> Image.Image:

@@ -19,7 +19,7 @@ from unmask.files import write_whole
 from unmask.formats.model import Weights, split
 from unmask.masking import draw_masks
 from unmask.masks import PatchMask
-from unmask.pictures.sheet import enlarged, save_sheet, to_rgb
+from unmask.pictures.sheet import HIDDEN_COLOR, enlarged, save_sheet, to_rgb
 from unmask.randomness import generator, seeded
 from unmask.recipes import Recipe
 from unmask.runs.collapse import look_steps
@@ -34,8 +34,8 @@ _MOST = 10
 
 _SMALLEST_SIDE, _LARGEST_SIDE, _GAP = 64, 128, 4  # pixels of a picture
 
-_TINT, _CLEAR = "#9db2d0ff", "#00000000"
-"""Colours of hidden patches and of missing values."""
+_CLEAR = "#00000000"
+"""Colour of missing values."""
 
 HIDDEN, ORIGINAL = "hidden", "original"
 """Names of the strips that do not depend on the step."""
@@ -67,7 +67,7 @@ class Looks:
         )
         if first:
             visible = [torch.where(removed, torch.nan, truth) for _, truth, removed in pictures]
-            self._write(HIDDEN, visible, _TINT)
+            self._write(HIDDEN, visible, HIDDEN_COLOR)
             self._write(ORIGINAL, [truth for _, truth, _ in pictures])
         _thin(self._folder)
 

@@ -2,8 +2,9 @@
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,16 @@ from unmask.errors import DataError, SettingsError
 from unmask.masking import AnyMasking, draw_masks
 from unmask.masks import PatchMask
 from unmask.patches import denormalize, patchify, pixels_of, size_of, unpatchify
-from unmask.pictures.sheet import Row, save_sheet, sheet
+from unmask.pictures.sheet import (
+    BETTER,
+    TEXT_COLOR,
+    WORSE,
+    Inked,
+    Row,
+    save_sheet,
+    sheet,
+    with_hidden,
+)
 from unmask.randomness import generator
 from unmask.targets.pixels import Levels
 from unmask.traits import Reconstructing
@@ -28,8 +38,14 @@ from unmask.traits import Reconstructing
 _MOST_IMAGES = 2_000  # training images to compare with
 
 
+Standing = Literal["ahead", "behind", "equal"]
+"""How a model compares with interpolation."""
+
+_COLORS: dict[Standing, str] = {"ahead": BETTER, "behind": WORSE, "equal": TEXT_COLOR}
+
+
 class Reconstruction(NamedTuple):
-    """An image in the four forms of the paper's figures 2 and 3, each [c h w].
+    """An image, what is hidden of it, and what the model and interpolation make of that, each [c h w].
 
     uint8 images are scaled to 0 to 1; others keep their own units, with NaN for missing values.
     """
@@ -39,28 +55,35 @@ class Reconstruction(NamedTuple):
     """The decoder's output at all patches; it was not trained on the visible ones."""
     pasted: Tensor
     """The output at hidden patches, the input at visible ones."""
+    interpolated: Tensor
+    """Linear interpolation from the visible patches at hidden ones, the input at visible ones."""
     original: Tensor
+    hidden: Tensor
+    """True at hidden pixels [h w]."""
     error: float
     """Root mean square error on the hidden pixels, in levels of 255 of each channel's range; NaN if the target
     has no pixel values."""
     interpolation_error: float
-    """The error of linear interpolation from the visible patches."""
+    """The error of `interpolated`."""
     statistics: ChannelStatistics
     """What is black and what is white in each channel, for pictures."""
 
     def picture(self, bands: tuple[int, ...] | None = None) -> Image.Image:
-        """The four forms side by side, with the errors below; small ones are enlarged.
+        """The image masked, rebuilt, interpolated and as it was, with the errors below; small pictures are enlarged.
 
         `bands` are the channels to show, counted from 0: three as red, green and blue, or one as grey; the first ones if
         not given.
         """
-        return sheet(HEADINGS, [Row(self.versions(bands), self._caption())], [])
+        return sheet(HEADINGS, [Row(self.versions(bands), self.caption())], [])
 
     def versions(self, bands: tuple[int, ...] | None = None) -> list[Tensor]:
-        """The four forms [c h w] scaled for display, from 0 to 1, and NaN for missing values; see `picture`."""
+        """The forms [c h w] under `HEADINGS`, scaled for display from 0 to 1, NaN for missing values; see `picture`."""
         chosen = list(bands) if bands else slice(None)
-        forms = (self.masked, self.rebuilt, self.pasted, self.original)
-        return [self.statistics.stretched(pixels)[chosen] for pixels in forms]
+        masked, *others = (
+            self.statistics.stretched(pixels)[chosen]
+            for pixels in (self.original, self.pasted, self.interpolated, self.original)
+        )
+        return [with_hidden(masked, self.hidden), *others]
 
     def show(self) -> None:
         """Open the picture in the system's viewer; in a notebook, the result as the last line of a cell shows it too."""
@@ -89,16 +112,43 @@ class Reconstruction(NamedTuple):
 
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.original.shape[-2:]))
-        return f"Reconstruction of {size} pixels: {self._caption()}; .show() or .save('sheet.png')"
+        caption = "".join(part.text for part in self.caption())
+        return f"Reconstruction of {size} pixels: {caption}; .show() or .save('sheet.png')"
 
-    def _caption(self) -> str:
+    @property
+    def standing(self) -> Standing | None:
+        """Whether the model is ahead of interpolation, by the errors as they are printed; None without an error."""
+        ours, other = round(self.error, 1), round(self.interpolation_error, 1)
+        if math.isnan(ours) or math.isnan(other):
+            return None
+        return "ahead" if ours < other else "behind" if ours > other else "equal"
+
+    def caption(self) -> list[Inked]:
+        """Both errors, green where the model is ahead of interpolation and red where it is behind."""
         if math.isnan(self.error):
-            return "the target has no pixel values, so there is no error"
-        return f"error {self.error:.2f} of 255, interpolation {self.interpolation_error:.2f}"
+            return [Inked("the target has no pixel values, so there is no error")]
+        text = f"error {self.error:.1f} of 255, interpolation {self.interpolation_error:.1f}"
+        if self.standing is None:  # there was nothing to interpolate
+            return [Inked(text)]
+        model = "equal" if self.standing == "equal" else f"model {self.standing}"
+        return [Inked(f"{text} ({model})", _COLORS[self.standing])]
 
 
-HEADINGS = ["masked", "reconstruction", "with visible patches", "original"]
+HEADINGS = ["masked", "rebuilt, visible patches pasted", "interpolation", "original"]
 """What stands above the forms of a `Reconstruction` in a picture."""
+
+
+def standing_in_words(results: Sequence[Reconstruction]) -> str:
+    """How often the model is ahead of interpolation, and both mean errors; "" if no image has them."""
+    scored = [one for one in results if one.standing is not None]
+    if not scored:
+        return ""
+    ahead = sum(one.standing == "ahead" for one in scored)
+    ours, other = (
+        sum(errors) / len(scored)
+        for errors in zip(*((one.error, one.interpolation_error) for one in scored), strict=True)
+    )
+    return f"ahead of interpolation in {ahead} of {len(scored)} images; mean error {ours:.1f}, interpolation {other:.1f}"
 
 
 @torch.inference_mode()
@@ -119,7 +169,9 @@ def reconstruct(
         masked=torch.where(hidden, middle.to(original)[:, None, None], original),
         rebuilt=rebuilt,
         pasted=torch.where(hidden, rebuilt, original),
+        interpolated=filled,
         original=original,
+        hidden=hidden,
         error=error if objective.target.gives_levels else math.nan,
         interpolation_error=_levels_off(statistics.stretched(filled), truth, hidden),
         statistics=statistics,
