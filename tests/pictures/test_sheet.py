@@ -18,19 +18,19 @@ from unmask.pictures.sheet import BETTER, WORSE, Inked, Row, sheet, to_image
 def test_every_picture_keeps_its_proportions_near_the_size_of_a_cell(
     height: int, width: int
 ) -> None:
-    picture = to_image(torch.rand(3, height, width, generator=random(0)))
+    picture = to_image(torch.rand(3, height, width, generator=random(0)), shrinks=True)
     assert picture.width * height == picture.height * width
     assert 171 <= max(picture.size) <= 384  # 256 times or by 1.5
 
 
 @pytest.mark.parametrize("side", [8, 16, 32])
 def test_digits_and_small_pictures_fill_a_cell(side: int) -> None:
-    assert to_image(torch.zeros(1, side, side)).size == (256, 256)
+    assert to_image(torch.zeros(1, side, side), shrinks=True).size == (256, 256)
 
 
 def test_small_pictures_grow_in_whole_squares() -> None:
     pixels = torch.rand(3, 4, 6, generator=random(0))
-    drawn = np.asarray(to_image(pixels))
+    drawn = np.asarray(to_image(pixels, shrinks=True))
     times = drawn.shape[0] // 4
     levels = (pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     assert np.array_equal(drawn, levels.repeat(times, 0).repeat(times, 1))
@@ -39,18 +39,28 @@ def test_small_pictures_grow_in_whole_squares() -> None:
 def test_pictures_of_about_that_size_are_left_alone() -> None:
     pixels = torch.rand(3, 280, 380, generator=random(0))
     levels = (pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    assert np.array_equal(np.asarray(to_image(pixels)), levels)
+    assert np.array_equal(np.asarray(to_image(pixels, shrinks=True)), levels)
+
+
+def test_large_pictures_keep_their_details_unless_asked() -> None:
+    """Small defects and small objects are looked for in sheets of `odd` and of detection."""
+    pixels = torch.rand(3, 448, 512, generator=random(0))
+    levels = (pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    assert np.array_equal(np.asarray(to_image(pixels, shrinks=False)), levels)
+    assert to_image(pixels, shrinks=True).size == (256, 224)
 
 
 def test_grey_becomes_rgb_and_levels_are_clipped() -> None:
-    drawn = np.asarray(to_image(torch.tensor([[[-1.0, 0.5], [1.0, 7.0]]])))
+    drawn = np.asarray(to_image(torch.tensor([[[-1.0, 0.5], [1.0, 7.0]]]), shrinks=True))
     corners = drawn[[0, 0, -1, -1], [0, -1, 0, -1]]
     assert corners.tolist() == [[0] * 3, [128] * 3, [255] * 3, [255] * 3]
 
 
 def test_channels_past_the_third_are_left_out() -> None:
     pixels = torch.rand(5, 180, 180, generator=random(0))
-    assert np.array_equal(np.asarray(to_image(pixels)), np.asarray(to_image(pixels[:3])))
+    assert np.array_equal(
+        np.asarray(to_image(pixels, shrinks=True)), np.asarray(to_image(pixels[:3], shrinks=True))
+    )
 
 
 def find(page: Image.Image, picture: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int]:
@@ -72,7 +82,10 @@ def test_rows_and_columns() -> None:
     rows = [Row(row, f"row {number}") for number, row in enumerate(pictures)]
     page = sheet(["left", "right"], rows, ["a note", "another"])
     places = [
-        [find(page, to_image(picture), colour) for picture, colour in zip(row, line, strict=True)]
+        [
+            find(page, to_image(picture, shrinks=False), colour)
+            for picture, colour in zip(row, line, strict=True)
+        ]
         for row, line in zip(pictures, colours, strict=True)
     ]
     assert places[0][0][0] == places[1][0][0] < places[0][1][0] == places[1][1][0]

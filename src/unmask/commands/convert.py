@@ -250,7 +250,7 @@ def _look(args: Arguments, found: Found) -> Look:
     # without names of files, and where the weights lie
     rows = [Row(one.reconstruction.versions(), "") for one in rebuilt]
     content = BytesIO()
-    sheet(HEADINGS, rows, []).save(content, "PNG")
+    sheet(HEADINGS, rows, [], shrinks=True).save(content, "PNG")
     return Look(args.page, {SHEET: content.getvalue()})
 
 

@@ -46,9 +46,8 @@ _SEEDS = 3
 _VALIDATION = 200
 _SHOWN = 6
 _CONVERGED = 0.98  # share of the labelled images that fine-tuning must fit
-_PROCESSES = (
-    2  # at most, unless --threads asks for more: each needs as much memory as the demo itself
-)
+# at most, unless --threads asks for more: each needs as much memory as the demo itself
+_PROCESSES = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -200,7 +200,7 @@ def reconstruct(
     remarks = _notes(model, levels, compared, chosen)
     if len(results) > 1 and (summary := standing_in_words(results)):
         remarks.insert(0, summary)
-    page = sheet(HEADINGS, list(_rows(rebuilt, chosen)), remarks)
+    page = sheet(HEADINGS, list(_rows(rebuilt, chosen)), remarks, shrinks=True)
     return Reconstructions(rebuilt, remarks, page)
 
 

@@ -66,7 +66,7 @@ class Result(NamedTuple):
     accuracy: float
     """On the test images."""
     training_accuracy: float
-    """On the few labelled images: below 1 after fine-tuning, it has not converged."""
+    """On the few labelled images that it was trained on."""
 
 
 def draw_trial(

@@ -15,9 +15,7 @@ from unmask.pictures.text import drawable, font_for
 _GAP = 8  # pixels, as all sizes here
 _TEXT = 14
 _CELL = 256
-_TOLERANCE = (
-    1.5  # a picture whose longer side is at most this factor away from a cell's keeps its size
-)
+_TOLERANCE = 1.5  # a picture whose longer side is at most this factor from a cell's keeps its size
 TEXT_COLOR = "#222222"
 HIDDEN_COLOR = "#9db2d0"
 """Of hidden patches: a blue that few pictures have, since grey may be a level of the picture."""
@@ -40,13 +38,18 @@ class Row(NamedTuple):
     caption: str | Sequence[Inked]
 
 
-def sheet(headings: list[str], rows: list[Row], notes: list[str]) -> Image.Image:
-    """Rows of pictures under headings, each near 256 pixels on its longer side; every picture keeps its proportions."""
+def sheet(
+    headings: list[str], rows: list[Row], notes: list[str], *, shrinks: bool = False
+) -> Image.Image:
+    """Rows of pictures under headings, each of at least about 256 pixels on its longer side; all keep their proportions.
+
+    With `shrinks`, larger ones are made smaller, for pictures of which no detail matters.
+    """
     captions = [_drawable_parts(row.caption) for row in rows]
     notes = list(map(drawable, notes))
     texts = ["".join(part.text for part in parts) for parts in captions] + notes
     font = font_for(texts, _TEXT)
-    images = [[to_image(picture) for picture in row.pictures] for row in rows]
+    images = [[to_image(picture, shrinks=shrinks) for picture in row.pictures] for row in rows]
 
     # sizes
     columns = len(headings)
@@ -95,14 +98,15 @@ def save_sheet(page: Image.Image, path: Path) -> None:
     page.save(path, pnginfo=text)  # formats other than PNG ignore it
 
 
-def to_image(picture: Float[Tensor, "c h w"]) -> Image.Image:
+def to_image(picture: Float[Tensor, "c h w"], *, shrinks: bool) -> Image.Image:
     """`to_rgb`, with a longer side near 256 pixels.
 
-    Small pictures are enlarged by a whole factor without interpolation, and those above 384 pixels are made smaller.
+    Small pictures are enlarged by a whole factor without interpolation; those above 384 pixels are made smaller if that is
+    asked for.
     """
     image = to_rgb(picture)
     longer = max(image.size)
-    if longer > _TOLERANCE * _CELL:
+    if shrinks and longer > _TOLERANCE * _CELL:
         image.thumbnail((_CELL, _CELL))
         return image
     factor = max(1, round(_CELL / longer))

@@ -74,7 +74,7 @@ class Reconstruction(NamedTuple):
         `bands` are the channels to show, counted from 0: three as red, green and blue, or one as grey; the first ones if
         not given.
         """
-        return sheet(HEADINGS, [Row(self.versions(bands), self.caption())], [])
+        return sheet(HEADINGS, [Row(self.versions(bands), self.caption())], [], shrinks=True)
 
     def versions(self, bands: tuple[int, ...] | None = None) -> list[Tensor]:
         """The forms [c h w] under `HEADINGS`, scaled for display from 0 to 1, NaN for missing values; see `picture`."""
