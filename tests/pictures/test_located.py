@@ -44,6 +44,18 @@ def test_boxes_masks_and_weak_objects() -> None:
     assert painted[:, 20:, 31:].unique().tolist() == pytest.approx([128 / 255])  # the weak one
 
 
+def test_where_masks_overlap_the_surest_gives_the_colour() -> None:
+    """Not black, which is what torchvision's drawing makes of it."""
+    boxes = torch.tensor([[0.0, 0, 60, 40], [0, 0, 60, 40]])
+    masks = torch.zeros(2, 40, 60, dtype=torch.bool)
+    masks[0, 20:35, 5:40], masks[1, 20:35, 20:55] = True, True
+    found = Found(boxes, torch.tensor([0.9, 0.6]), torch.tensor([0, 1]), masks)
+    painted = with_objects(GREY, found, ["cat", "dog"])
+    cat, dog = (0.55 * torch.tensor(color) / 255 + 0.45 * 128 / 255 for color in class_colors(2))
+    for x, color in ((10, cat), (30, cat), (50, dog)):
+        torch.testing.assert_close(painted[:, 30, x], color, atol=1 / 255, rtol=0)
+
+
 def test_large_pictures_shrink_with_what_is_in_them() -> None:
     picture, classes = torch.rand(3, 100, 200), torch.arange(200).expand(100, -1) // 100
     small, shrunk = small_enough(picture, classes, 50)

@@ -73,10 +73,11 @@ def with_objects(
         shown = [row for row in reversed(shown) if float(scores[row]) >= least]  # the surest on top
     colors, rgb = class_colors(len(names)), _rgb(picture)
     if objects.masks is not None and shown:
-        from torchvision.utils import draw_segmentation_masks
-
-        tints = [colors[int(objects.classes[row])] for row in shown]
-        rgb = draw_segmentation_masks(rgb, objects.masks[shown], _OPAQUE, list(tints))
+        tinted = rgb.clone()
+        for row in shown:  # where masks overlap, the surest gives the colour
+            tint = torch.tensor(colors[int(objects.classes[row])], dtype=torch.uint8)
+            tinted[:, objects.masks[row].bool()] = tint[:, None]
+        rgb = torch.lerp(rgb.float(), tinted.float(), _OPAQUE).round().byte()
     image = Image.fromarray(rgb.permute(1, 2, 0).numpy())
     draw = ImageDraw.Draw(image)
     for row in shown:
