@@ -34,6 +34,8 @@ NOT_RUN = {
     r".* objective.target:dalle ": "needs published weights; tests/targets/test_dalle.py has drawn ones",
     r".* --serve": "waits for a browser; tests/page opens it",
     r"unmask page ": "needs the runtime of the page; tests/page serves it",
+    r"unmask bench": "measures for a quarter of a minute; tests/commands/test_bench_command.py runs it",
+    r".* --protocol capi-logistic": "chooses among many settings; tests/commands/test_dense_command.py runs it",
     r"unmask words": "is run by tests/commands/test_words_command.py",
     r"python scripts/reference_curves.py|python studies/words.py": "takes half an hour or several long runs",
     r"unmask (study|compare) ": "trains for minutes; tests/commands/test_study_command.py and test_compare_command.py run small ones",
