@@ -27,7 +27,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from unmask.annotations import ClassLabels, Objects
+from unmask.annotations import ClassLabels, ObjectLabels, Objects
 from unmask.commands import embed as embed_command
 from unmask.contracts import ImageSource, Size
 from unmask.data.annotated import pictures_alone
@@ -325,16 +325,22 @@ def main() -> None:
         *(odd_folders(triple, args.most, args.seeds, args.odd_size) for triple in args.odd),
         *(odd_squares(pair, args.most, args.seeds) for pair in args.squares),
     ]
+    for pair in args.squares:
+        data = pair.rsplit(":", 1)[1]
+        source = find_source(data)
+        if not isinstance(source.open(source.splits()[0]).annotations, ObjectLabels):
+            raise SystemExit(f"--squares needs boxes, and {data} has none; name a folder with COCO")
     rows: list[Scored] = []
-    for step in steps:
-        for row in step:
-            print(*row[:-1], f"{row.score:.4f}", flush=True)
-            rows.append(row)
-    with args.out.with_suffix(".csv").open("w", newline="") as file:
+    with args.out.with_suffix(".csv").open("w", newline="") as file:  # as they come
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Scored._fields)
-        writer.writerows([*row[:-1], f"{row.score:.4f}"] for row in rows)
-    write_text(args.out.with_suffix(".md"), page(rows))
+        for step in steps:
+            for row in step:
+                print(*row[:-1], f"{row.score:.4f}", flush=True)
+                writer.writerow([*row[:-1], f"{row.score:.4f}"])
+                file.flush()
+                rows.append(row)
+            write_text(args.out.with_suffix(".md"), page(rows))
     print(f"written: {args.out}.csv, {args.out}.md")
 
 
