@@ -19,7 +19,7 @@ from runs import tiny
 from unmask.locks import Taken
 from unmask.report import live
 from unmask.report.looks import Looks, strip_path
-from unmask.report.page import LARGEST
+from unmask.report.page import LARGEST, _filled
 from unmask.runs.folder import RunFolder
 from unmask.runs.model import load
 from unmask.runs.run import Run
@@ -275,3 +275,7 @@ def test_a_loss_that_is_not_finite_is_the_first_line(unmask: Unmask, images: Pat
         log.write('{"step": 7, "loss": NaN, "learning_rate": 0.1}\n')
     assert unmask("report", "run").status == 0
     assert "Diverged: the loss of step 7 is not finite" in words_of(folder.report.read_text())
+
+
+def test_a_page_takes_names_that_are_not_valid_text() -> None:
+    assert _filled(lambda _: "f\udce4lsch") == "f\udce4lsch"

@@ -134,7 +134,7 @@ def comparison(several: list[Recorded]) -> str:
 def _filled(rendered: Callable[["_Pictures"], str]) -> str:
     """A page with as many of its pictures as keep it below `LARGEST` bytes; it says how many are left out."""
     text = rendered(_Pictures(0))
-    return rendered(_Pictures(LARGEST - len(text.encode()) - _AROUND))
+    return rendered(_Pictures(LARGEST - len(text.encode("utf-8", "backslashreplace")) - _AROUND))
 
 
 def command_of(folder: RunFolder) -> str:
