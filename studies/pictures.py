@@ -13,7 +13,8 @@ from pathlib import Path
 from unmask.pictures.study import Panel, study_picture
 from unmask.study.ablations import STUDIES
 from unmask.study.plan import RANDOM
-from unmask.study.table import NAMES, spread
+from unmask.study.report import panel_of
+from unmask.study.table import NAMES
 
 HERE = Path(__file__).parent
 
@@ -23,24 +24,19 @@ def panels_of(rows: list[dict[str, str]]) -> tuple[list[str], list[Panel]]:
     names = list(dict.fromkeys(row["variation"] for row in rows if row["draw"]))
     names = [name for name in names if name != RANDOM]
     panels: list[Panel] = []
-    for score, title in NAMES.items():
+    for score in NAMES:
         values: dict[str, list[float]] = {}
         for row in rows:
             if row["measure"] == score:
-                values.setdefault(row["variation"], []).append(100 * float(row["value"]))
-        means = {
-            name: (sum(found) / len(found), spread(found) if len(found) > 1 else None)
-            for name, found in values.items()
-        }
-        random = means.pop(RANDOM, None)
+                values.setdefault(row["variation"], []).append(float(row["value"]))
+        drawn = values.pop(RANDOM, None)
         published = {
             row["variation"]: float(row["value"])
             for row in rows
             if row["measure"] == f"paper: {score}"
         }
-        if means:
-            drawn = None if random is None else random[0]
-            panels.append(Panel(title, means, published, drawn, "test accuracy (%)"))
+        if values:
+            panels.append(panel_of(score, values, published, drawn, "accuracy"))
     return names, panels
 
 

@@ -134,12 +134,23 @@ def _hours(result: StudyResult) -> Panel:
 
 
 def _panel(result: StudyResult, score: str) -> Panel:
-    ours = {
-        line.name: (100 * mean(values), 100 * spread(values) if len(values) > 1 else None)
-        for line in result.lines
-        if (values := line.scores.get(score))
-    }
     paper = {line.name: line.published[score] for line in result.lines if score in line.published}
+    ours = {line.name: values for line in result.lines if (values := line.scores.get(score))}
     drawn = result.random.scores.get(score) if result.random else None
+    return panel_of(score, ours, paper, drawn, result.measure)
+
+
+def panel_of(
+    score: str,
+    ours: Mapping[str, Sequence[float]],
+    paper: Mapping[str, float],
+    drawn: Sequence[float] | None,
+    measure: str,
+) -> Panel:
+    """A panel of a score in per cent, from the values of every seed, from 0 to 1; `drawn` are those of random weights."""
+    means = {
+        name: (100 * mean(values), 100 * spread(values) if len(values) > 1 else None)
+        for name, values in ours.items()
+    }
     random = 100 * mean(drawn) if drawn else None
-    return Panel(NAMES[score], ours, paper, random, f"test {result.measure} (%)")
+    return Panel(NAMES[score], means, paper, random, f"test {measure} (%)")
