@@ -1,8 +1,9 @@
-"""What all tests share: one thread, so that sums are the same everywhere, and the published vectors."""
+"""What all tests share: one thread and one seed, so that numbers are the same everywhere, and the published vectors."""
 
 import importlib.util
 import json
 import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the commands do, before torch is loaded
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
@@ -23,6 +25,14 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_chance() -> None:
+    """What a test draws does not depend on the tests before it in its process."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session", autouse=True)

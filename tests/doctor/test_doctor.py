@@ -138,10 +138,11 @@ def test_targets_of_other_patches_are_named_by_exclusion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward = PixelTarget.forward
+    chance = torch.Generator().manual_seed(0)
 
     def shuffled(self: PixelTarget, *rest: object) -> Tensor:
         target = forward(self, *rest)  # type: ignore[arg-type]
-        order = torch.randperm(target.shape[0] * target.shape[1])
+        order = torch.randperm(target.shape[0] * target.shape[1], generator=chance)
         return target.flatten(0, 1)[order].view_as(target)
 
     with monkeypatch.context() as patch:

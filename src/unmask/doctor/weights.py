@@ -156,5 +156,6 @@ def gradient(module: nn.Module, loss: Tensor) -> Finding:
 
 
 def related(guesses: Guesses) -> bool:
-    """Whether guesses have something to do with the truth."""
-    return guesses.correlation > _UNRELATED
+    """Whether guesses have something to do with the truth; guesses that are nearly the same everywhere correlate with it
+    by chance alone."""
+    return guesses.spread > _ALIKE and guesses.correlation > _UNRELATED
