@@ -64,7 +64,9 @@ def repaints(page: Page) -> list[float]:
           for (let i = 0; i < count; i++) {
             press(i % 7 === 6 ? 'ArrowDown' : 'ArrowRight');
             const done = new Promise((resolve) => {
-              const observer = new MutationObserver(() => { observer.disconnect(); resolve(); });
+              const observer = new MutationObserver(() => {
+                if (numbers.textContent.includes('patches hidden')) { observer.disconnect(); resolve(); }
+              });
               observer.observe(numbers, {childList: true, characterData: true, subtree: true});
             });
             const began = performance.now();
