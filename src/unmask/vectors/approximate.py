@@ -1,8 +1,8 @@
 """Indexes of FAISS for millions of vectors: approximate, with their recall against the exact search.
 
 An index is made once, from the matrix that is searched, and lies in the folder as `_index-KIND-STATE.faiss`, where the state
-says which vectors and settings it was made of. Under conditions it searches among the rows that meet them; where it would miss
-some, or where they are few, the exact search answers, so k results come wherever k exist.
+says which vectors and settings it was made of. Under conditions the exact search answers: an index looks near the query, and the
+pictures that meet a condition may all lie elsewhere. It also answers where the index finds fewer than k.
 """
 
 import contextlib
@@ -22,9 +22,6 @@ from unmask.progress import counted
 from unmask.spec import digest
 from unmask.vectors.matrix import Searched, remove_others
 from unmask.vectors.nearest import Neighbours, nearest
-
-_EXACT_SHARE = 0.05
-"""Below this share of the rows, the exact search is as fast as an index, which would find too few."""
 
 _PROBED = 200  # vectors whose neighbours measure the recall
 _AT = 10  # neighbours of each
@@ -63,11 +60,9 @@ class Hnsw:
         index.hnsw.efConstruction = self.built_with
         return index
 
-    def parameters(self, selector: Any, count: int) -> Any:
+    def parameters(self, count: int) -> Any:
         """How the index is searched."""
-        return _faiss().SearchParametersHNSW(
-            sel=selector, efSearch=max(self.searched_with, 2 * count)
-        )
+        return _faiss().SearchParametersHNSW(efSearch=max(self.searched_with, 2 * count))
 
     def candidates(self, count: int) -> int:
         """How many neighbours to ask for."""
@@ -98,9 +93,9 @@ class IvfPq:
         index.pq.cp.max_points_per_centroid = _POINTS
         return index
 
-    def parameters(self, selector: Any, count: int) -> Any:
+    def parameters(self, count: int) -> Any:
         """How the index is searched."""
-        return _faiss().SearchParametersIVF(sel=selector, nprobe=self.probed)
+        return _faiss().SearchParametersIVF(nprobe=self.probed)
 
     def candidates(self, count: int) -> int:
         """How many neighbours to ask for."""
@@ -132,26 +127,17 @@ class Approximate:
         count: int,
         rows: Int[Tensor, " m"] | None = None,
     ) -> Neighbours:
-        """As `nearest.nearest`, from the index; scores are exact."""
-        if rows is not None and len(rows) < max(_EXACT_SHARE * len(matrix), 10 * count):
+        """As `nearest.nearest`, from the index, and exactly under conditions; scores are exact."""
+        if rows is not None:
             return nearest(matrix, query, count, rows)
-        found = self._found(query, count, rows)
-        wanted = min(count, len(matrix) if rows is None else len(rows))
-        if len(found) < wanted:
-            return nearest(matrix, query, count, rows)
+        asked = min(self.kind.candidates(count), self.index.ntotal)
+        parameters = self.kind.parameters(count)
+        _, numbers = self.index.search(query[None].numpy(), asked, params=parameters)
+        found = torch.from_numpy(np.sort(numbers[0][numbers[0] >= 0]))
+        if len(found) < min(count, len(matrix)):
+            return nearest(matrix, query, count)
         best = nearest(matrix[found], query, count)
         return Neighbours(found[best.rows], best.scores)
-
-    def _found(
-        self, query: Float[Tensor, " k"], count: int, rows: Int[Tensor, " m"] | None
-    ) -> Int[Tensor, " c"]:
-        selector = None
-        if rows is not None:
-            selector = _faiss().IDSelectorBatch(rows.numpy())
-        asked = min(self.kind.candidates(count), self.index.ntotal)
-        parameters = self.kind.parameters(selector, count)
-        _, found = self.index.search(query[None].numpy(), asked, params=parameters)
-        return torch.from_numpy(np.sort(found[0][found[0] >= 0]))
 
 
 def open_index(searched: Searched, kind: Kind) -> Approximate:
