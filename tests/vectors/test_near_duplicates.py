@@ -12,8 +12,8 @@ from unmask.vectors.duplicates import (
     groups,
     intrinsic_dimension,
     near,
-    near_both,
     near_duplicates,
+    near_of_splits,
     pairs,
 )
 
@@ -102,16 +102,31 @@ def test_a_copy_in_another_split_is_found_beside_many_closer_neighbours() -> Non
     limit = fixed(0.999, 33)
     alone = pairs(near(points, 4), limit, hashes, splits)
     assert all(12 not in (pair.first, pair.second) or pair.second == 12 for pair in alone)
-    every, across = near_both(points, 4, splits)
+    every, *of_each = near_of_splits(points, 4, splits)
     assert every.rows.equal(near(points, 4).rows)
     assert every.distances.equal(near(points, 4).distances)
-    for row in range(33):
-        own = [splits[other] == splits[row] for other in across.rows[row].tolist()]
-        assert not any(own) or len(points) - splits.count(splits[row]) < 4
+    for name, found in zip(["test", "train"], of_each, strict=True):
+        for row in range(33):
+            others = [other for other in range(33) if splits[other] == name and other != row]
+            distances = (points[others] - points[row]).norm(dim=1)
+            expected = sorted(distances.tolist())[:4]
+            assert found.distances[row].tolist() == pytest.approx(expected, abs=1e-6)
     both, _ = near_duplicates(points, hashes, splits, 0.999)
     expected = {(row, 12) for row in range(12) if float((points[row] - points[12]).norm()) < 0.0447}
     assert expected <= {(pair.first, pair.second) for pair in both}
     assert len({(pair.first, pair.second) for pair in both}) == len(both)
+
+
+def test_a_third_split_hides_no_copy_in_training() -> None:
+    random = torch.Generator().manual_seed(7)
+    picture = sphere(1, 3)
+    copy = F.normalize(picture + 1e-2 * torch.randn(1, 4, generator=random), dim=1)
+    noise = 1e-3 * torch.randn(25, 4, generator=random)
+    nearer = F.normalize((picture + copy) / 2 + noise, dim=1)  # to both
+    points = torch.cat([picture, copy, nearer, sphere(300, 3, 1)])
+    splits = ["test", "train", *["val"] * 25, *["train"] * 300]
+    found, _ = near_duplicates(points, list(map(str, range(len(points)))), splits, 0.999)
+    assert (0, 1) in {(pair.first, pair.second) for pair in found}
 
 
 def test_equal_files_are_paired_with_the_first_of_each_split() -> None:

@@ -24,7 +24,7 @@ NEIGHBOURS = 20
 FALSE_PAIRS = 0.05
 """Pairs that chance may give in the whole folder."""
 
-_AT_ONCE = 512  # rows that are compared with all others at a time
+_AT_ONCE = 256  # rows that are compared with all others at a time
 _WIDEST = 20.0  # a row whose first neighbour of these is so many times nearer than the last has mostly copies around it
 _FARTHER = 4.0  # more than the range of cosine similarities
 _EQUAL = 1e-4
@@ -71,12 +71,12 @@ def near_duplicates(
     Args:
         matrix: vectors of length 1, of at least three pictures.
         hashes: the contents of the pictures.
-        splits: the split of each; with several, copies in other splits are also looked for among neighbours there.
+        splits: the split of each; with several, copies are also looked for among the neighbours in each split.
         score: cosine similarity, from -1 to 1.
     """
     count = len(matrix)
     most = min(NEIGHBOURS, count - 1)
-    lists = near_both(matrix, most, splits) if len(set(splits)) > 1 else (near(matrix, most),)
+    lists = near_of_splits(matrix, most, splits)
     threshold = from_data(lists[0]) if score is None else fixed(score, count)
     found = {
         (pair.first, pair.second): pair
@@ -88,37 +88,29 @@ def near_duplicates(
 
 def near(matrix: Float[Tensor, "n d"], count: int) -> Near:
     """The `count` nearest rows of each row, exactly."""
-    return _near(matrix, count, None)[0]
+    return near_of_splits(matrix, count, [""] * len(matrix))[0]
 
 
-def near_both(matrix: Float[Tensor, "n d"], count: int, splits: Sequence[str]) -> tuple[Near, Near]:
-    """The `count` nearest rows of each row; and again, with those of other splits before those of its own.
+def near_of_splits(matrix: Float[Tensor, "n d"], count: int, splits: Sequence[str]) -> list[Near]:
+    """The `count` nearest rows of each row; and for each split, if there are several, those of the split before all others.
 
-    A picture with many neighbours in its own split may have a copy in another one.
+    A picture with many neighbours in its own split, or in a third one, may have a copy in another.
     """
-    both, across = _near(matrix, count, splits)
-    return both, across
-
-
-def _near(matrix: Float[Tensor, "n d"], count: int, splits: Sequence[str] | None) -> list[Near]:
-    """What `near` gives, and with splits what `near_both` does, from one comparison of all rows with all others."""
-    total = len(matrix)
+    total, names = len(matrix), sorted(set(splits))
+    numbers = torch.tensor([names.index(split) for split in splits])
+    only: list[int | None] = [None, *(range(len(names)) if len(names) > 1 else ())]
     lists = [
-        Near(torch.empty(total, count, dtype=torch.int64), torch.empty(total, count))
-        for _ in range(1 if splits is None else 2)
+        Near(torch.empty(total, count, dtype=torch.int64), torch.empty(total, count)) for _ in only
     ]
-    order = sorted(set(splits or ()))
-    numbers = torch.tensor([order.index(split) for split in splits or ()])
     starts = range(0, total, _AT_ONCE)
     for start in counted(starts, total, "comparing pictures", lambda _: _AT_ONCE):
         part = matrix[start : start + _AT_ONCE]
         rows = slice(start, start + len(part))
         scores = part @ matrix.T
         scores[torch.arange(len(part)), torch.arange(start, start + len(part))] = -torch.inf
-        for number, (found, distances) in enumerate(lists):
-            if number == 1:
-                scores[numbers[rows, None] == numbers] -= _FARTHER
-            found[rows], distances[rows] = _nearest(matrix, part, scores, count)
+        for split, (found, distances) in zip(only, lists, strict=True):
+            allowed = scores if split is None else scores - _FARTHER * (numbers != split)
+            found[rows], distances[rows] = _nearest(matrix, part, allowed, count)
     return lists
 
 
