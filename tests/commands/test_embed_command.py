@@ -1,12 +1,14 @@
 """`unmask embed`: the same bits whatever shares the work, and what is refused."""
 
 import hashlib
+import io
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread, current_thread
@@ -15,9 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 import torch
 from commands.said import Unmask, plain
 from PIL import Image
+from reference import dense
 from runs import tiny
 
 import unmask as package
@@ -28,6 +32,7 @@ from unmask.evaluation.vectors import VectorRule, read_fitted
 from unmask.locks import locked
 from unmask.runs.folder import RunFolder
 from unmask.vectors import matrix, writing
+from unmask.vectors.manifest import weights_hash
 from unmask.vectors.matrix import open_vectors
 from unmask.vectors.pictures import Pictures
 
@@ -247,8 +252,106 @@ def test_float16_is_within_its_rounding(unmask: Unmask, trained: RunFolder, imag
     assert unmask(*words, "--out", "half", "--dtype", "float16").status == 0
     whole, half = (np.float32(table_of(name)["vector"].to_pylist()) for name in ("whole", "half"))
     assert table_of("half").schema.field("vector").type == pa.list_(pa.float16(), 8)
-    assert half == pytest.approx(whole, rel=2**-11)
+    assert half == pytest.approx(whole, rel=2**-11, abs=2**-25)
     assert (half != whole).any()
+    query = images / "03.png"
+    found = json.loads(unmask("search", "half", query, "--k", 12, "--json").raw)["queries"][0]
+    exact = VectorRule(whitened=128).fit(torch.from_numpy(half))
+    scores = torch.nn.functional.cosine_similarity(
+        exact.of(torch.from_numpy(half[3:4])), exact.of(torch.from_numpy(half))
+    )
+    names = [one["name"] for one in found["neighbours"]]
+    assert names == [f"{row:02}.png" for row in scores.argsort(descending=True).tolist()]
+    assert [one["score"] for one in found["neighbours"]] == pytest.approx(
+        sorted(scores.tolist(), reverse=True), abs=1e-5
+    )
+
+
+def written(kind: str, root: Path) -> tuple[Path, list[str], set[str | None]]:
+    """Data of a kind, the names of its six pictures in order, and its labels."""
+    root.mkdir()
+    names = [f"{number}.png" for number in range(6)]
+    if kind in ("boxes", "maps"):
+        (dense.write_boxes if kind == "boxes" else dense.write_maps)(root)
+        return root, names, {None}
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
+    if kind == "tiff":
+        for number, one in enumerate(pixels):
+            tifffile.imwrite(root / f"{number}.tif", one, photometric="rgb")
+        return root, [f"{number}.tif" for number in range(6)], {None}
+    files: list[bytes] = []
+    for one in pixels:
+        content = io.BytesIO()
+        Image.fromarray(one).save(content, "png")
+        files.append(content.getvalue())
+    if kind == "parquet":
+        images = [
+            {"bytes": content, "path": name} for content, name in zip(files, names, strict=True)
+        ]
+        labels = ["cat", "dog"] * 3
+        pq.write_table(pa.table({"image": images, "label": labels}), root / "train.parquet")
+        rows = [f"train.parquet:{number}" for number in range(6)]
+        return root / "train.parquet", rows, {"cat", "dog"}
+    with tarfile.open(root / "a.tar", "w") as tar:
+        for number, content in enumerate(files):
+            for ending, part in (("png", content), ("cls", str(number % 2).encode())):
+                entry = tarfile.TarInfo(f"{number}.{ending}")
+                entry.size = len(part)
+                tar.addfile(entry, io.BytesIO(part))
+    return root / "a.tar", names, {"0", "1"}
+
+
+def test_class_tokens_are_stored_and_searched_without_whitening(
+    unmask: Unmask, trained: RunFolder, images: Path
+) -> None:
+    words = ("embed", trained.root, images, "--workers", 0, "--out", "v", "--pooling", "class")
+    assert unmask(*words, "--whitened", 0).status == 0
+    features = package.load(trained.root).embed(images)
+    assert table_of("v")["vector"].to_pylist() == features.cls.tolist()
+    search = ("search", "v", images / "03.png", "--k", 12, "--json")
+    plain_scores = torch.nn.functional.cosine_similarity(features.cls[3:4], features.cls)
+    (query,) = json.loads(unmask(*search).raw)["queries"]
+    assert [one["score"] for one in query["neighbours"]] == pytest.approx(
+        sorted(plain_scores.tolist(), reverse=True), abs=1e-5
+    )
+    before = parts_of("v")
+    assert unmask(*words, "--whitened", 4).status == 0
+    assert parts_of("v") == before
+    fitted = VectorRule(whitened=4).fit(features.cls)
+    scores = torch.nn.functional.cosine_similarity(
+        fitted.of(features.cls[3:4]), fitted.of(features.cls)
+    )
+    (query,) = json.loads(unmask(*search).raw)["queries"]
+    assert [one["score"] for one in query["neighbours"]] == pytest.approx(
+        sorted(scores.tolist(), reverse=True), abs=1e-5
+    )
+
+
+def test_each_part_says_how_it_was_made(unmask: Unmask, trained: RunFolder, images: Path) -> None:
+    assert unmask("embed", trained.root, images, "--workers", 0, "--out", "v").status == 0
+    facts = json.loads(pq.read_schema("v/part-00000.parquet").metadata[b"unmask"])
+    manifest = json.loads(Path("v/_manifest.json").read_text())
+    assert facts["encoding"] == manifest["encoding"]
+    assert facts["encoding"]["weights"] == weights_hash(package.load(trained.root))
+    assert (facts["layer"], facts["whitened"]) == ("last, after the final norm", 128)
+    assert facts["place"] == str(trained.root.resolve())
+    assert facts["unmask_version"] == package.__version__
+
+
+@pytest.mark.parametrize("kind", ["shards", "parquet", "tiff", "boxes", "maps"])
+def test_every_kind_of_data_gives_a_row_of_each_picture(
+    unmask: Unmask, trained: RunFolder, tmp_path: Path, kind: str
+) -> None:
+    data, names, labels = written(kind, tmp_path / "data")
+    said = unmask("embed", trained.root, data, "--workers", 0, "--out", "v")
+    assert said.status == 0, said.err
+    table = table_of("v")
+    assert sorted(table["name"].to_pylist()) == names
+    assert set(table["label"].to_pylist()) == labels
+    features = package.load(trained.root).embed(str(data))
+    expected = dict(zip(features.names, features.mean, strict=True))
+    for row in table.to_pylist():
+        assert expected[row["name"]].tolist() == row["vector"]
 
 
 def test_unusable_pictures_are_listed_and_tried_again(
@@ -258,15 +361,23 @@ def test_unusable_pictures_are_listed_and_tried_again(
     broken = Path("data/03.png")
     content = broken.read_bytes()
     broken.write_bytes(content[: len(content) * 2 // 3])
+    Path("data/04.png").write_bytes(b"")  # refused when the folder is opened
     words = ("embed", trained.root, "data", "--workers", 0, "--out", "v")
     said = unmask(*words)
-    assert "1 cannot be used, the first is 03.png" in said.all
+    assert "2 cannot be used, the first is 04.png" in said.all
+    assert "embedded 10 pictures" in said.out
     rows = Path("v/_unusable.csv").read_text().splitlines()
     assert rows[0] == "split,name,reason"
-    assert rows[1].startswith("train,03.png,")
-    assert len(table_of("v")) == 11
+    assert [row.split(",")[:2] for row in rows[1:]] == [["train", "04.png"], ["train", "03.png"]]
+    assert len(table_of("v")) == 10
+    said = unmask(*words)  # still not: a part without rows
+    assert "embedded 0 pictures" in said.out
+    assert len(table_of("v")) == 10
     broken.write_bytes(content)
-    assert "holds 11 already; 1 are left" in unmask(*words).out
+    shutil.copy(images / "04.png", "data/04.png")
+    said = unmask(*words)
+    assert "holds 10 already; 2 are left" in said.out
+    assert "embedded 2 pictures" in said.out
     assert not Path("v/_unusable.csv").exists()
     features = package.load(trained.root).embed("data")
     expected = dict(zip(features.names, features.mean, strict=True))
@@ -372,8 +483,15 @@ class TestRefuses:
     def test_other_folders_and_values(
         self, unmask: Unmask, trained: RunFolder, images: Path
     ) -> None:
-        said = unmask("embed", trained.root, images, "--out", images)
+        Path("other").mkdir()
+        for name in ("notes.txt", ".12-draft.txt"):
+            Path("other", name).write_text("mine")
+        said = unmask("embed", trained.root, images, "--out", "other")
         assert "is neither empty nor a folder of vectors" in said.err
+        assert sorted(path.name for path in Path("other").iterdir()) == [
+            ".12-draft.txt",
+            "notes.txt",
+        ]
         said = unmask("embed", trained.root, images, "--out", images / "vectors")
         assert "is inside" in said.err
         assert "needs --out" in unmask("embed", trained.root, images).err

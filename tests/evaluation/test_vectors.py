@@ -135,9 +135,21 @@ def test_the_width_is_cut_to_the_images_less_one() -> None:
         VectorRule(whitened=8).fit(drawn(1, 4))
 
 
-def test_equal_vectors_stay_finite_and_nan_is_refused() -> None:
-    same = torch.ones(5, 3)
-    assert bool(VectorRule(whitened=2).fit(same).of(same).isfinite().all())
+def test_vectors_that_are_there_twice_add_no_directions_of_rounding() -> None:
+    once = drawn(20, 60)
+    twice = VectorRule(whitened=128).fit(torch.cat([once, once]))
+    assert int((twice.of(once).abs().max(0).values > 0).sum()) == 19
+    alone = VectorRule(whitened=128).fit(once)
+    expected, found = (rule.of(drawn(4, 60, seed=1)) for rule in (alone, twice))
+    torch.testing.assert_close(found @ found.T, expected @ expected.T, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("width", [3, 9])  # more and fewer values than images
+def test_equal_vectors_stay_finite_and_nan_is_refused(width: int) -> None:
+    same = torch.ones(5, width)
+    fitted = VectorRule(whitened=2).fit(same)
+    assert bool(fitted.of(same).isfinite().all())
+    torch.testing.assert_close(fitted.inverse(fitted.of(same)), same)
     with pytest.raises(DataError, match="vectors are not finite"):
         DEFAULT.fit(torch.full((5, 3), torch.nan))
 

@@ -32,8 +32,9 @@ from unmask.spec import from_json, to_json, within
 from unmask.training.distributed import check_device, everyones, here
 from unmask.training.hardware import best_workers, find_device
 from unmask.vectors.folder import UNUSABLE, VectorsFolder
-from unmask.vectors.manifest import Manifest, Pooling, Stored, encoding_of
+from unmask.vectors.manifest import MANIFEST, Manifest, Pooling, Stored, encoding_of
 from unmask.vectors.matrix import open_vectors
+from unmask.vectors.parts import part_path
 from unmask.vectors.pictures import Pictures, fingerprint_of, names_hash
 from unmask.vectors.writing import Plan, Progress, begin, embed, finish, make_plan
 
@@ -137,7 +138,7 @@ def main(arguments: list[str]) -> int:
             started = time.perf_counter()
             _embed(work, plan, group)
             if here().first:
-                _say_end(folder, plan, time.perf_counter() - started)
+                _say_end(folder, plan, pictures, time.perf_counter() - started)
         except KeyboardInterrupt:
             if here().first:
                 console.result(f"\nstopped. {again}")
@@ -189,6 +190,8 @@ def _in_memory(pictures: Pictures) -> bool:
 def _planned(work: _Work, stack: ExitStack) -> Plan:
     """The plan of the first process; the folder stays locked until the stack is closed."""
     args, folder, model = work.args, work.folder, work.model
+    if not (folder.root / MANIFEST).exists():
+        folder.check_free()  # before anything is written there, also the lock
     if note := stack.enter_context(folder.lock()):
         notes.note(note)
     clear_unfinished(folder.root)
@@ -275,13 +278,15 @@ def _say_plan(plan: Plan, pictures: Pictures) -> None:
         )
 
 
-def _say_end(folder: VectorsFolder, plan: Plan, seconds: float) -> None:
+def _say_end(folder: VectorsFolder, plan: Plan, pictures: Pictures, seconds: float) -> None:
     parts = folder.facts(plan.manifest)
-    unusable = finish(folder, parts)
+    unusable = finish(folder, parts, pictures.refused)
     searched = open_vectors(folder.root)
     rate = f", {plan.left / seconds:,.0f} a second" if plan.left else ""
+    own = {part_path(folder.root, number) for number in plan.pending}
+    embedded = sum(part.rows for part in parts if part.path in own)
     console.result(
-        f"embedded  {number_of(plan.left, 'picture')} in {duration(seconds)}{rate}; {folder.root} holds "
+        f"embedded  {number_of(embedded, 'picture')} in {duration(seconds)}{rate}; {folder.root} holds "
         f"{number_of(len(searched.columns), 'vector')} in {number_of(len(parts), 'part')}"
     )
     if unusable:

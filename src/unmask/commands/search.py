@@ -143,7 +143,7 @@ def _images(args: Arguments) -> list[str]:
     images = list(args.images)
     if args.queries is not None:
         try:
-            lines = Path(args.queries).expanduser().read_text(encoding="utf-8").splitlines()
+            lines = Path(args.queries).expanduser().read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"--queries {args.queries} cannot be read as text ({error})") from None
         images += [line.strip() for line in lines if line.strip()]

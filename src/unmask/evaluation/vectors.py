@@ -29,6 +29,7 @@ _SHARE = 1e-3
 """Share of the mean variance that is added to each variance, so that directions of noise are not blown up."""
 
 _LEAST_VARIANCE = 1e-12  # equal vectors have none at all
+_ROUNDING = 1e-12  # of the largest variance: a direction with less is rounding, as of pictures that are there twice
 _CHUNK = 8192  # vectors in float64 at a time, to limit memory
 _FORMAT = 1
 
@@ -199,7 +200,7 @@ class Fitted:
             return vectors + self.mean.to(vectors)
         # directions are orthogonal, each scaled, so the pseudoinverse is their transpose over the squared lengths
         back = self.directions.double()
-        back = back / back.square().sum(0)
+        back = back / back.square().sum(0).clamp(min=1e-300)  # some have length 0
         return (vectors.double() @ back.T + self.mean.double()).to(vectors.dtype)
 
     @torch.inference_mode()
@@ -271,10 +272,14 @@ def load_fitted(path: Path, encoder: VisionTransformer) -> Fitted:
 def _whitening(
     vectors: Float[Tensor, "n d"], mean: Float[Tensor, " d"], width: int
 ) -> Float[Tensor, "d k"]:
-    """The `width` principal directions, each divided by the (regularised) standard deviation along it."""
+    """The `width` principal directions, each divided by the (regularised) standard deviation along it.
+
+    Directions in which vectors do not differ become zeros.
+    """
     variances, directions = _components(vectors, mean, width)
     smallest = _SHARE * float(_total_variance(vectors, mean)) / vectors.shape[1]
     scales = (variances.clamp(min=0) + max(smallest, _LEAST_VARIANCE)).rsqrt()
+    scales = torch.where(variances > _ROUNDING * variances[0], scales, 0.0)
     largest = directions.abs().argmax(0, keepdim=True)
     signs = directions.gather(0, largest).sign()  # otherwise they depend on the library
     return (directions * signs * scales).float()

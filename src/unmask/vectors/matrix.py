@@ -141,7 +141,7 @@ def _matrix(
 ) -> Float[Tensor, "n k"]:
     """The matrix of a folder: mapped from its file, which is written first if it is not there; those of other parts go."""
     path = folder.root / _MATRIX.format(state=state)
-    with contextlib.suppress(OSError, ValueError):  # ValueError: a file that was cut off
+    with contextlib.suppress(OSError, ValueError, EOFError):  # a file that was cut off, or is empty
         return _mapped(path)
     rows = sum(part.rows for part in parts)
     width = len(fitted.mean) if fitted.directions is None else fitted.directions.shape[1]

@@ -70,6 +70,15 @@ class Pictures:
         return self.splits[part], self.names[number]
 
     @property
+    def refused(self) -> list[tuple[str, str, str]]:
+        """Files that were refused when the source was opened: split, name and reason."""
+        return [
+            (split, plain(name), reason)
+            for split, source in self.sources.items()
+            for name, reason in source.refused
+        ]
+
+    @property
     def placed(self) -> bool:
         """Whether places on the Earth are known."""
         return all(isinstance(source, Placed) for source in self.sources.values())

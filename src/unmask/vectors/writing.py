@@ -363,14 +363,17 @@ def begin(folder: VectorsFolder, plan: Plan) -> None:
     write_manifest(folder.root, plan.manifest)
 
 
-def finish(folder: VectorsFolder, parts: Sequence[Facts]) -> list[tuple[str, str, str]]:
-    """Write the list of unusable pictures; they are (split, name, reason).
+def finish(
+    folder: VectorsFolder, parts: Sequence[Facts], refused: Sequence[tuple[str, str, str]]
+) -> list[tuple[str, str, str]]:
+    """Write the list of unusable pictures, those that the source `refused` among them; they are (split, name, reason).
 
     Raises:
         DataError: if no picture could be used.
     """
     held = _keys(parts) if parts else set()
-    unusable = {(s, n): why for part in parts for s, n, why in part.unusable if (s, n) not in held}
+    found = [*refused, *(row for part in parts for row in part.unusable)]
+    unusable = {(split, name): why for split, name, why in found if (split, name) not in held}
     rows = [(split, name, reason) for (split, name), reason in unusable.items()]
     path = folder.root / UNUSABLE
     if rows:
