@@ -250,16 +250,14 @@ def test_float16_is_within_its_rounding(unmask: Unmask, trained: RunFolder, imag
     words = ("embed", trained.root, images, "--workers", 0)
     assert unmask(*words, "--out", "whole").status == 0
     assert unmask(*words, "--out", "half", "--dtype", "float16").status == 0
-    whole, half = (np.float32(table_of(name)["vector"].to_pylist()) for name in ("whole", "half"))
+    whole, half = (torch.tensor(table_of(name)["vector"].to_pylist()) for name in ("whole", "half"))
     assert table_of("half").schema.field("vector").type == pa.list_(pa.float16(), 8)
     assert half == pytest.approx(whole, rel=2**-11, abs=2**-25)
     assert (half != whole).any()
     query = images / "03.png"
     found = json.loads(unmask("search", "half", query, "--k", 12, "--json").raw)["queries"][0]
-    exact = VectorRule(whitened=128).fit(torch.from_numpy(half))
-    scores = torch.nn.functional.cosine_similarity(
-        exact.of(torch.from_numpy(half[3:4])), exact.of(torch.from_numpy(half))
-    )
+    exact = VectorRule(whitened=128).fit(half)
+    scores = torch.nn.functional.cosine_similarity(exact.of(half[3:4]), exact.of(half))
     names = [one["name"] for one in found["neighbours"]]
     assert names == [f"{row:02}.png" for row in scores.argsort(descending=True).tolist()]
     assert [one["score"] for one in found["neighbours"]] == pytest.approx(
