@@ -441,7 +441,7 @@ class TestRefuses:
     ) -> None:
         assert unmask("embed", trained.root, images, "--workers", 0, "--out", "v").status == 0
         table = pq.read_table("v/part-00000.parquet")
-        rows = np.float32(table["vector"].to_pylist())
+        rows = np.array(table["vector"].to_pylist(), np.float32)
         rows[2, 1] = value
         column = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
         place = table.schema.get_field_index("vector")
