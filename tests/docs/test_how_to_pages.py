@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,25 @@ def test_reasons_and_tests_elsewhere_are_there() -> None:
 
 
 @pytest.fixture(scope="module")
-def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made once, and copied for every page, because commands write beside them."""
-    folder = tmp_path_factory.mktemp("stand_ins")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        everything(np.random.default_rng(0))
+def stand_ins(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Made once, by one of the processes that share the tests, and copied for every page: commands write beside them."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "stand_ins"
+    made = folder.with_suffix(".made")
+    while not made.exists():
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            time.sleep(0.2)
+            continue
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(folder)
+                everything(np.random.default_rng(0))
+            made.touch()
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
     return folder
 
 
