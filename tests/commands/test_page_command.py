@@ -1,5 +1,6 @@
 """`unmask page`: what it says, and mistakes; what the page does is tested in tests/page."""
 
+import contextlib
 import hashlib
 import importlib.util
 import ipaddress
@@ -19,7 +20,7 @@ from commands.said import Unmask
 from runs import tiny
 from safetensors.torch import load_file
 
-from unmask.errors import ResourceError
+from unmask.errors import ResourceError, RunError
 from unmask.page import npm, runtime, site
 from unmask.page.server import address_of, open_server
 from unmask.runs.folder import RunFolder
@@ -59,7 +60,8 @@ def test_it_writes_a_folder_and_replaces_an_earlier_page(
         assert not file.is_file() or str(tmp_path.parent).encode() not in file.read_bytes(), file
     assert "MIT License" in Path("page/runtime/onnxruntime-LICENSE.txt").read_text()
     before = run["file"]
-    said = unmask("page", trained.root, "--out", "page", "--runtime", packed, "--samples", "0")
+    with contextlib.chdir("page"):  # in which a shell may stand
+        said = unmask("page", trained.root, "--out", ".", "--runtime", packed, "--samples", "0")
     assert said.status == 0, said.err
     assert not Path("page", before).exists()
     assert "readable" not in said.out
@@ -232,19 +234,64 @@ def test_the_earlier_page_stays_if_the_new_one_cannot_take_its_place(
     folder = tmp_path / "web" / "page"
     site.write_page([], [], folder, packed, "float32")
     (folder / "page.json").write_text((folder / "page.json").read_text() + "\n")
-    before = (folder / "page.json").read_bytes()
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     rename = Path.rename
 
     def failing(self: Path, target: Path) -> Path:
-        if target == folder and ".writing-" in str(self):
+        if target == folder / "page.json" and ".writing-" in str(self):
             raise OSError(28, "No space left on device")
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(ResourceError, match=r"cannot be written [(]No space left on device"):
         site.write_page([], [], folder, packed, "float32")
-    assert (folder / "page.json").read_bytes() == before
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
     assert [path.name for path in folder.parent.iterdir()] == ["page"]
+
+
+@pytest.mark.parametrize("out", [".", "link"])
+@pytest.mark.parametrize("is_mount", [False, True])
+def test_a_folder_is_filled_and_stays_the_same(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, is_mount: bool
+) -> None:
+    folder = tmp_path / "web" / "page"
+    folder.mkdir(parents=True)
+    link = tmp_path / "elsewhere" / "link"
+    link.parent.mkdir()
+    link.symlink_to(folder)
+    rename = Path.rename
+
+    def within_a_disk(self: Path, target: Path) -> Path:
+        if (folder in self.parents) != (folder in target.parents):
+            raise OSError(18, "Invalid cross-device link")
+        return rename(self, target)
+
+    if is_mount:
+        monkeypatch.setattr(Path, "is_mount", lambda self: self == folder)
+        monkeypatch.setattr(Path, "rename", within_a_disk)
+    monkeypatch.chdir(folder if out == "." else link.parent)
+    number = folder.stat().st_ino
+    for _ in range(2):
+        site.write_page([], [], Path(out), packed, "float32")
+        listed = json.loads((folder / "page.json").read_text())["files"]
+        there = {
+            file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()
+        }
+        assert there == {"page.json", *listed}
+        assert folder.stat().st_ino == number
+        assert link.is_symlink()
+        assert [path.name for path in folder.parent.iterdir()] == ["page"]
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match=r"holds other files, such as thesis\.txt"):
+        site.write_page([], [], Path(out), packed, "float32")
+
+
+def test_a_link_to_a_folder_that_is_not_there_yet(packed: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "web" / "page")
+    site.write_page([], [], link, packed, "float32")
+    assert link.is_symlink()
+    assert (tmp_path / "web/page/index.html").is_file()
 
 
 def _npm(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
