@@ -88,7 +88,12 @@ def test_each_folder_has_an_encoder_of_its_own(
 def test_a_served_page_ends_with_ctrl_c(trained: RunFolder, packed: Path, tmp_path: Path) -> None:
     words = ["page", trained.root, "--out", tmp_path / "page", "--samples", "0", "--threads", "1"]
     words += ["--runtime", packed, "--serve", "--port", "0"]
-    command = [sys.executable, "-m", "unmask", *map(str, words)]
+    # a process that a shell started in the background ignores SIGINT, and so do its children
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from unmask.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
