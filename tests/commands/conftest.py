@@ -11,6 +11,7 @@ from runs import tiny
 
 from unmask import cli
 from unmask.console.verbosity import VERBOSITY
+from unmask.page.runtime import FILES
 from unmask.runs.folder import RunFolder
 
 
@@ -66,3 +67,13 @@ def recipe() -> list[str]:
     """Flags that make `unmask pretrain` take three steps of milliseconds on twelve images."""
     flags = {"recipe": f"{tiny.__file__}:RECIPE", "epochs": 1, "threads": 1, "workers": 0}
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    """A folder with something in place of onnxruntime-web."""
+    folder = tmp_path / "ort" / "dist"
+    folder.mkdir(parents=True)
+    for name in FILES:
+        (folder / name).write_text(name)
+    return folder

@@ -1,6 +1,7 @@
 """`unmask convert`: what it says, what it writes, and that other commands take what it wrote."""
 
 import argparse
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -138,6 +139,25 @@ def test_heads_where_the_file_does_not_say(
     said = unmask("convert", "bare.pth", "shown", "--to", "unmask", *flags, "--images", images)
     assert said.status == 0, said.err
     assert Path("shown/reconstructions.png").exists()
+
+
+@pytest.mark.parametrize("destination", [".", "link"])
+def test_into_the_current_folder_and_through_a_link(
+    unmask: Unmask, trained: RunFolder, destination: str
+) -> None:
+    target = Path("target").absolute()
+    target.mkdir()
+    Path("link").symlink_to(target)
+    number = target.stat().st_ino
+    with contextlib.chdir(target if destination == "." else target.parent):
+        said = unmask("convert", trained.root, destination, "--to", "huggingface")
+        assert said.status == 0, said.err
+        assert package.load(destination).spec.objective is not None
+    assert (target.stat().st_ino, Path("link").is_symlink()) == (number, True)
+    assert sorted(path.name for path in Path().iterdir()) == ["link", "target"]
+    assert "# target" in (target / "README.md").read_text().splitlines()
+    said = unmask("convert", trained.root, "link", "--to", "timm")
+    assert said.err == "unmask: link exists and is not empty; give another folder"
 
 
 class TestBadInput:

@@ -15,6 +15,7 @@ from runs import tiny_dense, tiny_transfer
 
 import unmask as package
 from unmask.channels import ChannelStatistics
+from unmask.commands import convert
 from unmask.contracts import Size
 from unmask.encoders.vit import ViT
 from unmask.errors import DataError
@@ -23,12 +24,15 @@ from unmask.formats.onnx_graphs import (
     Encoding,
     Graph,
     Rebuilding,
+    Run,
     Segmenting,
     larger,
     largest_difference,
     smaller,
 )
 from unmask.masks import PatchMask
+from unmask.page import site
+from unmask.runs import onnx_export
 from unmask.runs.folder import RunFolder
 from unmask.runs.reconstruct import rebuild
 
@@ -119,10 +123,32 @@ def test_a_file_describes_itself(exported: Path, trained: RunFolder, tmp_path: P
 
 
 @pytest.mark.slow
-def test_half_of_the_bytes(unmask: Unmask, trained: RunFolder, exported: Path) -> None:
+def test_half_of_the_bytes(
+    unmask: Unmask, trained: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: set[tuple[str, int, int, int]] = set()
+
+    def recorded(path: Path) -> Run:
+        run = open_onnx(path)
+
+        def run_recorded(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+            batch, _, height, width = inputs["images"].shape
+            compared.add((path.stem, batch, height, width))
+            return run(inputs)
+
+        return run_recorded
+
+    monkeypatch.setattr(onnx_export, "open_onnx", recorded)
     said = unmask("convert", trained.root, "half", "--to", "onnx", "--dtype", "float16")
     assert said.status == 0, said.err
-    assert "checked largest difference to onnxruntime" in said.out
+    lines = re.findall(
+        r"exported (\w+)\.onnx: .*? checked largest difference to onnxruntime [\d.]+: \d\.\de-\d\d "
+        r"\(batches of 1, 3 and 7, 8 x 8 and 10 x 12 and 6 x 4 pixels\)",
+        said.out,
+    )
+    assert lines == ["encoder", "reconstruction"]
+    sizes = ((8, 8), (10, 12), (6, 4))
+    assert compared == {(name, n, *size) for name in lines for n in (1, 3, 7) for size in sizes}
     model = onnx.load("half/reconstruction.onnx")
     types = {tensor.data_type for tensor in model.graph.initializer if np.prod(tensor.dims) >= 256}
     assert types <= {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64}
@@ -147,6 +173,58 @@ def test_a_classifier(unmask: Unmask, classes: Path, tmp_path: Path) -> None:
     assert dict(zip(names, probabilities[0], strict=True)) == pytest.approx(
         guess.probabilities, abs=1e-5
     )
+
+
+@pytest.mark.slow
+def test_a_file_names_the_weights_that_vectors_name(
+    unmask: Unmask, exported: Path, trained: RunFolder, images: Path
+) -> None:
+    said = unmask("embed", trained.root, images, "--out", "vectors")
+    assert said.status == 0, said.err
+    manifest = json.loads(Path("vectors/_manifest.json").read_text())
+    metadata = onnxruntime.InferenceSession(exported / "encoder.onnx").get_modelmeta()
+    assert metadata.custom_metadata_map["weights_hash"] == manifest["encoding"]["weights"]
+
+
+@pytest.fixture
+def _wrong_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exported files compute something else."""
+    graphs: dict[Path, Graph] = {}
+
+    def write(graph: Graph, path: Path, stored: str) -> None:
+        path.write_text("a graph")
+        graphs[path.parent] = graph
+
+    def opened(path: Path) -> Run:
+        module = graphs[path.parent].module
+        return lambda inputs: [
+            one.numpy() + 0.5 for one in module(*map(torch.from_numpy, inputs.values()))
+        ]
+
+    for user in (onnx_export, site):
+        monkeypatch.setattr(user, "write_onnx", write)
+        monkeypatch.setattr(user, "open_onnx", opened)
+
+
+@pytest.mark.usefixtures("_wrong_files")
+def test_wrong_files_are_not_pushed(
+    unmask: Unmask, trained: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed: list[Path] = []
+    monkeypatch.setattr(convert, "push", lambda folder, repo: pushed.append(folder))
+    said = unmask("convert", trained.root, "files", "--to", "onnx", "--push", "me/mine")
+    assert said.status == 1
+    for name in ("encoder", "reconstruction"):
+        assert f"warning: that is more than rounding: do not use {name}.onnx" in said.out
+    assert pushed == []
+    assert "pushed" not in said.all
+
+
+@pytest.mark.usefixtures("_wrong_files")
+def test_a_page_with_wrong_files_says_so(unmask: Unmask, trained: RunFolder, packed: Path) -> None:
+    said = unmask("page", trained.root, "--runtime", packed, "--samples", "0")
+    assert said.status == 1
+    assert "warning: that is more than rounding: do not trust this page" in said.out
 
 
 def test_a_missing_package_is_said_before_any_work(

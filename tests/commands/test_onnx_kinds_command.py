@@ -16,10 +16,13 @@ from safetensors.torch import load_file, save_file
 
 import unmask as package
 from unmask.masks import PatchMask
-from unmask.objectives import MAE
+from unmask.objectives import MAE, Latent
 from unmask.objectives.decoders import CrossAttentionDecoder, SelfAttentionDecoder
 from unmask.objectives.mae import Replaced
+from unmask.recipes import Recipe
+from unmask.runs.folder import RunFolder
 from unmask.runs.reconstruct import rebuild
+from unmask.targets import AnyTarget, Hog, KMeansTokens
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -59,6 +62,49 @@ def test_kinds_of_reconstruction(unmask: Unmask, images: Path, kind: str) -> Non
     ours = model.embed(image)
     np.testing.assert_allclose(cls, ours.cls.numpy(), atol=2e-5)
     np.testing.assert_allclose(mean, ours.mean.numpy(), atol=2e-5)
+
+
+def with_target(target: AnyTarget) -> Recipe:
+    return replace(tiny.RECIPE, epochs=1, objective=MAE(target=target, decoder=SELF))
+
+
+NO_PICTURES = {
+    "hog": (with_target(Hog()), "its decoder predicts Hog, not pixels"),
+    "codes": (with_target(KMeansTokens(codes=8)), "its decoder predicts KMeansTokens, not pixels"),
+    "latent": (
+        replace(
+            tiny.RECIPE,
+            epochs=1,
+            objective=Latent(
+                masks=2, target_blocks=1, decoder_dim=8, decoder_depth=2, decoder_groups=2
+            ),
+        ),
+        "its pretraining method rebuilds no pixels",
+    ),
+    "encoder": (tiny.RECIPE, "these weights are an encoder without a decoder"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", NO_PICTURES)
+def test_what_rebuilds_no_pixels_gives_an_encoder_and_no_page(
+    unmask: Unmask, images: Path, trained: RunFolder, packed: Path, kind: str
+) -> None:
+    recipe, why = NO_PICTURES[kind]
+    if kind == "encoder":
+        source = tiny.newest(trained).folder / "encoder.safetensors"
+    else:
+        source = tiny.finished_run(Path("run"), images, recipe=recipe).root
+    before = set(Path().iterdir())
+    said = unmask("page", source, "--out", "page", "--runtime", packed, "--samples", "0")
+    assert said.status == 1
+    assert f"{source} cannot be shown on a page, because it rebuilds no pixels (" in said.err
+    assert f"`unmask convert {source} FOLDER --to onnx` exports its encoder" in said.err
+    assert set(Path().iterdir()) == before
+    said = unmask("convert", source, "files", "--to", "onnx")
+    assert said.status == 0, said.err
+    assert f"only the encoder is exported, because {why}" in said.all
+    assert sorted(path.name for path in Path("files").iterdir()) == ["README.md", "encoder.onnx"]
 
 
 @pytest.mark.slow
@@ -104,7 +150,7 @@ def words_in(folder: Path) -> str:
 
 @pytest.mark.slow
 def test_nothing_published_says_where_weights_lie(
-    unmask: Unmask, images: Path, classes: Path, tmp_path: Path
+    unmask: Unmask, images: Path, classes: Path, packed: Path, tmp_path: Path
 ) -> None:
     """Weights at a path, in a cache of the Hub, and under the path that transformers wrote down."""
     secret = tmp_path / "secret-place"
@@ -113,16 +159,12 @@ def test_nothing_published_says_where_weights_lie(
     ours = written(weights_of(), secret / "ours", "unmask")
     tuned = tiny_transfer.begin(secret / "tuned", classes)
     tiny_transfer.go_on(tuned)
-    runtime = Path("ort")
-    runtime.mkdir()
-    for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
-        (runtime / name).write_text("")
     pairs = [(huggingface, "onnx"), *((one, "unmask") for one in (huggingface, ours, tuned.root))]
     for number, (source, to) in enumerate(pairs):
         said = unmask("convert", source, f"files-{number}", "--to", to)
         assert said.status == 0, said.err
         assert "secret-place" not in words_in(Path(f"files-{number}")), (source, to)
-    words = [huggingface, tuned.root, "--out", "page", "--runtime", runtime, "--images", images]
+    words = [huggingface, tuned.root, "--out", "page", "--runtime", packed, "--images", images]
     said = unmask("page", *words, "--samples", "1")
     assert said.status == 0, said.err
     assert not re.findall("secret-place|" + re.escape(str(images)), words_in(Path("page")))

@@ -1,17 +1,21 @@
 """`unmask page`: what it says, and mistakes; what the page does is tested in tests/page."""
 
+import contextlib
 import hashlib
-import importlib.util
 import ipaddress
 import json
 import re
+import runpy
 import shutil
+import signal
+import subprocess
 import sys
 import tarfile
 import threading
 import types
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,20 +23,11 @@ from commands.said import Unmask
 from runs import tiny
 from safetensors.torch import load_file
 
-from unmask.errors import ResourceError
+from unmask.errors import ResourceError, RunError
 from unmask.page import npm, runtime, site
+from unmask.page.runtime import FILES
 from unmask.page.server import address_of, open_server
 from unmask.runs.folder import RunFolder
-
-
-@pytest.fixture
-def packed(tmp_path: Path) -> Path:
-    """A folder with something in place of onnxruntime-web."""
-    folder = tmp_path / "ort" / "dist"
-    folder.mkdir(parents=True)
-    for name in runtime.FILES:
-        (folder / name).write_text(name)
-    return folder
 
 
 @pytest.mark.slow
@@ -59,7 +54,8 @@ def test_it_writes_a_folder_and_replaces_an_earlier_page(
         assert not file.is_file() or str(tmp_path.parent).encode() not in file.read_bytes(), file
     assert "MIT License" in Path("page/runtime/onnxruntime-LICENSE.txt").read_text()
     before = run["file"]
-    said = unmask("page", trained.root, "--out", "page", "--runtime", packed, "--samples", "0")
+    with contextlib.chdir("page"):  # in which a shell may stand
+        said = unmask("page", trained.root, "--out", ".", "--runtime", packed, "--samples", "0")
     assert said.status == 0, said.err
     assert not Path("page", before).exists()
     assert "readable" not in said.out
@@ -86,6 +82,29 @@ def test_each_folder_has_an_encoder_of_its_own(
     assert "say where it is with --encoder" in said.err
     said = unmask("page", *words, "--encoder", "moved")
     assert said.status == 0, said.err
+
+
+@pytest.mark.slow
+def test_a_served_page_ends_with_ctrl_c(trained: RunFolder, packed: Path, tmp_path: Path) -> None:
+    words = ["page", trained.root, "--out", tmp_path / "page", "--samples", "0", "--threads", "1"]
+    words += ["--runtime", packed, "--serve", "--port", "0"]
+    # a process that a shell started in the background ignores SIGINT, and so do its children
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from unmask.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "")
+        line = next(line for line in lines if line.startswith("serving"))
+        found = re.search(r"http://[\d.]+:\d+/", line)
+        assert found is not None
+        with urllib.request.urlopen(f"{found[0]}page.json") as answer:
+            assert [one["name"] for one in json.load(answer)["models"]] == ["trained"]
+        process.send_signal(signal.SIGINT)
+        assert "stopped" in process.stdout.read()
+    assert process.returncode == 0
 
 
 class TestBadInput:
@@ -216,11 +235,11 @@ class TestRuntime:
         monkeypatch.setattr(runtime, "PACKAGED", tmp_path / "none")
         with pytest.raises(ResourceError, match=r"ort.wasm.min.mjs has another SHA-256"):
             runtime.fetch_with_npm(tmp_path / "cache")
-        own = {name: hashlib.sha256(name.encode()).hexdigest() for name in runtime.FILES}
+        own = {name: hashlib.sha256(name.encode()).hexdigest() for name in FILES}
         monkeypatch.setattr(npm, "SHA256", own)
         monkeypatch.setattr(runtime, "cache_folder", lambda: tmp_path / "cache")
         folder = runtime.find_runtime(None)
-        assert sorted(path.name for path in folder.iterdir()) == sorted(runtime.FILES)
+        assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
         _npm(tmp_path, "exit 1", monkeypatch)
         assert runtime.find_runtime(None) == folder
         assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [folder.name]
@@ -232,19 +251,64 @@ def test_the_earlier_page_stays_if_the_new_one_cannot_take_its_place(
     folder = tmp_path / "web" / "page"
     site.write_page([], [], folder, packed, "float32")
     (folder / "page.json").write_text((folder / "page.json").read_text() + "\n")
-    before = (folder / "page.json").read_bytes()
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     rename = Path.rename
 
     def failing(self: Path, target: Path) -> Path:
-        if target == folder and ".writing-" in str(self):
+        if target == folder / "page.json" and ".writing-" in str(self):
             raise OSError(28, "No space left on device")
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(ResourceError, match=r"cannot be written [(]No space left on device"):
         site.write_page([], [], folder, packed, "float32")
-    assert (folder / "page.json").read_bytes() == before
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
     assert [path.name for path in folder.parent.iterdir()] == ["page"]
+
+
+@pytest.mark.parametrize("out", [".", "link"])
+@pytest.mark.parametrize("is_mount", [False, True])
+def test_a_folder_is_filled_and_stays_the_same(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, is_mount: bool
+) -> None:
+    folder = tmp_path / "web" / "page"
+    folder.mkdir(parents=True)
+    link = tmp_path / "elsewhere" / "link"
+    link.parent.mkdir()
+    link.symlink_to(folder)
+    rename = Path.rename
+
+    def within_a_disk(self: Path, target: Path) -> Path:
+        if (folder in self.parents) != (folder in target.parents):
+            raise OSError(18, "Invalid cross-device link")
+        return rename(self, target)
+
+    if is_mount:
+        monkeypatch.setattr(Path, "is_mount", lambda self: self == folder)
+        monkeypatch.setattr(Path, "rename", within_a_disk)
+    monkeypatch.chdir(folder if out == "." else link.parent)
+    number = folder.stat().st_ino
+    for _ in range(2):
+        site.write_page([], [], Path(out), packed, "float32")
+        listed = json.loads((folder / "page.json").read_text())["files"]
+        there = {
+            file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()
+        }
+        assert there == {"page.json", *listed}
+        assert folder.stat().st_ino == number
+        assert link.is_symlink()
+        assert [path.name for path in folder.parent.iterdir()] == ["page"]
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match=r"holds other files, such as thesis\.txt"):
+        site.write_page([], [], Path(out), packed, "float32")
+
+
+def test_a_link_to_a_folder_that_is_not_there_yet(packed: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "web" / "page")
+    site.write_page([], [], link, packed, "float32")
+    assert link.is_symlink()
+    assert (tmp_path / "web/page/index.html").is_file()
 
 
 def _npm(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,6 +318,57 @@ def _npm(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setattr(shutil, "which", lambda name: str(program))
+
+
+def _hook(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The build hook, for a wheel in a folder."""
+    # what it needs of hatchling, which only builds install
+    interface = types.ModuleType("interface")
+    vars(interface)["BuildHookInterface"] = object
+    monkeypatch.setitem(sys.modules, "hatchling.builders.hooks.plugin.interface", interface)
+    root = Path(__file__).parents[2]
+    made = runpy.run_path(str(root / "hatch_build.py"))["RuntimeHook"]()
+    made.root, made.directory = str(root), str(folder)
+    return made
+
+
+def test_a_wheel_holds_the_runtime_and_a_page_takes_it_from_there(
+    tmp_path: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open(tmp_path / "right.tgz", "w:gz") as archive:
+        archive.add(packed, "package/dist")
+    _npm(tmp_path, f"cp {tmp_path}/right.tgz .", monkeypatch)
+    made = _hook(tmp_path, monkeypatch)
+    run_path = runpy.run_path
+
+    def with_these_hashes(path: str) -> dict[str, Any]:
+        names = run_path(path)
+        names["SHA256"].update({one: hashlib.sha256(one.encode()).hexdigest() for one in FILES})
+        return names
+
+    monkeypatch.setattr(runpy, "run_path", with_these_hashes)
+    build: dict[str, dict[str, str]] = {"force_include": {}}
+    made.initialize("editable", build)
+    assert build == {"force_include": {}}
+    made.initialize("standard", build)
+    assert sorted(build["force_include"].values()) == [
+        f"unmask/page/onnxruntime-web/{name}" for name in sorted(FILES)
+    ]
+    # as an installation of that wheel has them
+    installed, cache = tmp_path / "site-packages", tmp_path / "cache"
+    packaged = installed / runtime.PACKAGED.relative_to(runtime.PACKAGED.parents[2])
+    for source, place in build["force_include"].items():
+        for target in (
+            installed / place,
+            cache / f"onnxruntime-web-{npm.VERSION}" / Path(place).name,
+        ):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+    monkeypatch.setattr(runtime, "PACKAGED", packaged)
+    monkeypatch.setattr(runtime, "cache_folder", lambda: cache)
+    assert runtime.find_runtime(None) == packaged
+    made.finalize("standard", build, "")
+    assert not (tmp_path / ".onnxruntime-web").exists()
 
 
 @pytest.mark.parametrize(
@@ -276,16 +391,6 @@ def test_a_wheel_is_built_without_the_runtime(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # what the hook needs of hatchling, which only builds install
-    interface = types.ModuleType("interface")
-    vars(interface)["BuildHookInterface"] = object
-    monkeypatch.setitem(sys.modules, "hatchling.builders.hooks.plugin.interface", interface)
-    root = Path(__file__).parents[2]
-    spec = importlib.util.spec_from_file_location("hatch_build", root / "hatch_build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    hook = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hook)
     with tarfile.open(tmp_path / "right.tgz", "w:gz") as archive:
         archive.add(packed, "package/dist")
     if script is None:
@@ -293,8 +398,7 @@ def test_a_wheel_is_built_without_the_runtime(
     else:
         _npm(tmp_path, script, monkeypatch)
     build: dict[str, dict[str, str]] = {"force_include": {}}
-    made = hook.RuntimeHook()
-    made.root, made.directory = str(root), str(tmp_path)
+    made = _hook(tmp_path, monkeypatch)
     made.initialize("standard", build)
     assert build == {"force_include": {}}
     assert said in capsys.readouterr().err

@@ -13,7 +13,10 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 from formats.models import ENCODER_ALONE, read_weights, weights_of, written
+from runs import tiny
 
+import unmask
+from unmask.commands import convert
 from unmask.errors import ResourceError, SettingsError
 from unmask.formats.hub import push
 
@@ -113,6 +116,31 @@ def test_all_files_arrive(server: StandIn, folder: Path, tmp_path: Path) -> None
     for name, content in server.files.items():
         (tmp_path / "back" / name).write_bytes(content)
     assert read_weights(tmp_path / "back").spec == ENCODER_ALONE
+
+
+@pytest.mark.slow
+def test_onnx_files_arrive_with_the_picture_and_the_link_of_their_card(
+    server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def push_here(folder: Path, repo: str) -> str:
+        return push(folder, repo, server.address, TOKEN)
+
+    monkeypatch.setattr(convert, "push", push_here)
+    made = unmask.convert(
+        written(weights_of(), tmp_path / "mine", "unmask"),
+        tmp_path / "files",
+        to="onnx",
+        images=tiny.write_images(tmp_path / "photos", 3),
+        page="https://example.org/page/",
+        push="me/mine",
+    )
+    assert made.pushed == f"{server.address}/me/mine"
+    assert server.files == {path.name: path.read_bytes() for path in (tmp_path / "files").iterdir()}
+    assert {"encoder.onnx", "reconstruction.onnx"} < server.files.keys()
+    card = server.files["README.md"].decode()
+    assert "(reconstructions.png)" in card
+    assert "[Try it in the browser](https://example.org/page/)" in card
+    assert server.files["reconstructions.png"].startswith(b"\x89PNG")
 
 
 def test_wrong_token(server: StandIn, folder: Path) -> None:

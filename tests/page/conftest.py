@@ -68,6 +68,17 @@ class Served(NamedTuple):
             }"""
         )
 
+    def drop(self, file: Path) -> None:
+        """Drop a file on the page."""
+        self.page.evaluate(
+            """([name, bytes]) => {
+              const dataTransfer = new DataTransfer();
+              dataTransfer.items.add(new File([new Uint8Array(bytes)], name));
+              document.dispatchEvent(new DragEvent('drop', {dataTransfer}));
+            }""",
+            [file.name, list(file.read_bytes())],
+        )
+
     def message(self) -> str:
         """What the page says."""
         return self.page.inner_text(".message:visible")

@@ -219,6 +219,9 @@ def test_tabs(tuned: Tuned, opened: Open, tmp_path: Path) -> None:
     page.select_option("#classes-sample", "1")
     page.wait_for_function("() => location.hash.includes('sample=1')")
     link = page.url.partition("#")[2]
+    served.drop(ramps(tmp_path / "own.png", 48, 64))  # for the tab that is open
+    page.wait_for_function("() => document.querySelector('#classes-sample').value === 'own'")
+    assert page.input_value("#sample") == "0"
     page.click("#tab-studio")
     assert "tab=studio" in page.url
     assert page.is_visible("canvas.paint")

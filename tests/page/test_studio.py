@@ -1,5 +1,6 @@
 """The page in a real Chromium: the same pictures as Python, painting, files, links, and what goes wrong."""
 
+import io
 import shutil
 import struct
 import zlib
@@ -134,6 +135,18 @@ def test_bands_are_chosen(bands_site: Site, opened: Open) -> None:
     assert "bands=9%2C3%2C13" in served.page.url
 
 
+def test_bands_that_a_link_cannot_mean(bands_site: Site, opened: Open) -> None:
+    links = ["#bands=1.5,2,3", "#bands=5", "#bands=4,5", "#bands=14,1,2", "#bands=0,1,2"]
+    served = opened(bands_site.folder, links[0]).shown()
+    for link in links:  # in the open page too
+        chosen = [served.page.input_value(f"#band-{one}") for one in ("red", "green", "blue")]
+        assert chosen == ["0", "1", "2"], link
+        assert "bands=1%2C2%2C3" in served.page.url
+        served.page.evaluate("(link) => { location.hash = link; }", link)
+        served.page.wait_for_function("() => location.hash.includes('mask=')")
+    assert "bands=1%2C2%2C3" in served.page.url
+
+
 def test_a_picture_is_stored_for_each_run_in_its_own_size(
     site: Site, opened: Open, tmp_path: Path
 ) -> None:
@@ -239,8 +252,31 @@ def test_painting_with_the_keyboard(site: Site, opened: Open) -> None:
     for _ in range(9):
         page.keyboard.press("ArrowLeft")
     assert page.inner_text("#spoken") == "row 1, column 1, visible"
-    page.keyboard.press("Tab")
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    assert page.evaluate(FRAME) == pytest.approx(
+        [0.5, 0, 0.75, 0.25], abs=0.03
+    )  # of row 1, column 3
+    page.keyboard.press("Shift+Tab")
     assert page.evaluate("document.activeElement.className") != "paint"
+    assert page.evaluate(FRAME) is None
+    # what has the focus is seen
+    outline = page.evaluate(
+        "(({outlineStyle, outlineWidth}) => [outlineStyle, outlineWidth])(getComputedStyle(document.activeElement))"
+    )
+    assert outline == ["solid", "3px"]
+
+
+FRAME = """() => {
+  const canvas = document.querySelector('canvas.paint'), {width, height} = canvas;
+  const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);
+  const drawn = [...Array(width * height).keys()].filter((i) => data[4 * i + 3] > 0);
+  const columns = drawn.map((i) => i % width), rows = drawn.map((i) => Math.floor(i / width));
+  const span = (places, side) => [Math.min(...places) / side, (Math.max(...places) + 1) / side];
+  const [[left, right], [top, bottom]] = [span(columns, width), span(rows, height)];
+  return drawn.length ? [left, top, right, bottom] : null;
+}"""
+"""Left, top, right and bottom of what the painter draws, in shares of the picture."""
 
 
 def test_everything_hidden_is_said(site: Site, opened: Open) -> None:
@@ -286,6 +322,44 @@ def test_a_link_carries_mask_and_seed(site: Site, opened: Open) -> None:
     assert other.hidden() == mask
     assert other.page.input_value("#sample") == "2"
     assert other.pixels("masked") == served.pixels("masked")
+
+
+def test_a_changed_address_changes_the_open_page(site: Site, opened: Open) -> None:
+    served = opened(site.folder, "#sample=1").shown()
+    mask = np.arange(16).reshape(4, 4) % 3 == 0
+    served.page.evaluate(
+        """async (mask) => {
+          const {written} = await import('./masks.js');
+          location.hash = `sample=2&masking=painted&mask=${written(mask)}`;
+        }""",
+        mask.flatten().tolist(),
+    )
+    served.page.wait_for_function("() => document.querySelector('#sample').value === '2'")
+    assert served.shown().hidden() == mask.flatten().tolist()
+    name = served.page.locator("#sample option").nth(2).inner_text()
+    ours = as_shown(unmask.load(site.runs[0].root).reconstruct(site.images / name, mask))
+    for view in ("masked", "rebuilt"):
+        shown = np.array(served.pixels(view)).reshape(ours[view].shape)
+        assert np.abs(shown - ours[view]).max() <= 1.5, view
+
+
+def test_the_link_is_copied(site: Site, opened: Open, tmp_path: Path) -> None:
+    served = opened(site.folder, permissions=["clipboard-read", "clipboard-write"]).shown()
+    served.page.click("#copy")
+    said = "() => document.querySelector('#message').textContent.includes('link')"
+    served.page.wait_for_function(said)
+    assert served.message() == "The link is copied. It carries mask and seed."
+    assert served.page.evaluate("navigator.clipboard.readText()") == served.page.url
+    Image.new("RGB", (8, 8)).save(tmp_path / "own.png")
+    served.page.set_input_files("#file", tmp_path / "own.png")
+    served.page.wait_for_function("() => document.getElementById('sample').value === 'own'")
+    served.page.click("#copy")
+    served.page.wait_for_function(said)
+    assert served.message().endswith("It carries mask and seed, but not your own picture.")
+    served.page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(); }")
+    served.page.click("#copy")
+    served.page.wait_for_function(said.replace("link", "address bar"))
+    assert served.message().startswith("This browser does not let the page copy")
 
 
 @pytest.mark.parametrize(
@@ -402,6 +476,31 @@ def test_arrays_of_the_wrong_shape(bands_site: Site, opened: Open, tmp_path: Pat
         assert said in served.message()
 
 
+def test_cut_arrays(bands_site: Site, opened: Open, tmp_path: Path) -> None:
+    """Cut in the preamble, in the header, in the values; a header longer than a call has arguments is read."""
+    content = io.BytesIO()
+    np.save(content, np.full((13, 8, 8), 0.5, np.float32))
+    whole = content.getvalue()
+    header = whole[10:128].strip() + b" " * 300_000 + b"\n"
+    long = b"\x93NUMPY\x02\x00" + struct.pack("<I", len(header)) + header + whole[128:]
+    served = opened(bands_site.folder).shown()
+    for name, part in (
+        ("magic.npy", whole[:7]),
+        ("preamble.npy", whole[:9]),
+        ("header.npy", whole[:60]),
+        ("values.npy", whole[:-1]),
+        ("long-header.npy", long[:200_000]),
+        ("long-values.npy", long[:-1]),
+    ):
+        (tmp_path / name).write_bytes(part)
+        served.page.set_input_files("#file", tmp_path / name)
+        served.page.wait_for_function("() => document.querySelector('#message').textContent !== ''")
+        assert served.message() == f"{name} is incomplete"
+    (tmp_path / "long.npy").write_bytes(long)
+    served.page.set_input_files("#file", tmp_path / "long.npy")
+    served.page.wait_for_function("() => document.getElementById('sample').value === 'own'")
+
+
 def test_an_array_is_shown_as_python_shows_it(bands_site: Site, opened: Open) -> None:
     """Of the model's size, so nothing is resized."""
     model = unmask.load(bands_site.runs[0].root)
@@ -429,6 +528,14 @@ def test_a_picture_of_ones_own(site: Site, opened: Open, tmp_path: Path) -> None
     ours = unmask.load(site.runs[0].root).fit(tmp_path / "own.png").permute(1, 2, 0).numpy()
     shown = np.array(served.pixels("original")).reshape(ours.shape)
     assert np.abs(shown - ours.astype(int)).max() <= 8
+
+
+def test_a_dropped_file_is_shown(site: Site, opened: Open, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "red.png")
+    served = opened(site.folder).shown()
+    served.drop(tmp_path / "red.png")
+    served.page.wait_for_function("() => document.getElementById('sample').value === 'own'")
+    assert served.pixels("original")[:3] == [255, 0, 0]
 
 
 def test_no_request_leaves_the_machine(site: Site, opened: Open) -> None:

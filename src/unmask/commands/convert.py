@@ -182,7 +182,7 @@ def _convert(args: Arguments, say: Callable[[str], None]) -> Converted:
         say(f"{_NOTE}{line}")
     look = _look(args, found)
     facts = _data(found.run)
-    card = model_card(weights, args.to, destination.name, args.license, facts, look)
+    card = model_card(weights, args.to, destination.resolve().name, args.license, facts, look)
     file = write_weights(weights, destination, layout, card, look.files)
     say(f"written   {_listed(destination)}")
 
@@ -216,7 +216,9 @@ def _convert_to_onnx(args: Arguments, say: Callable[[str], None]) -> Converted:
         say(line)
     look = _look(args, found)
     facts = _data(found.run)
-    card = onnx_card(found.weights, plan.graphs, destination.name, args.license, facts, look)
+    card = onnx_card(
+        found.weights, plan.graphs, destination.resolve().name, args.license, facts, look
+    )
 
     def done(one: Exported) -> None:
         for line in _onnx_lines(one):

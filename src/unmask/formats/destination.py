@@ -1,8 +1,10 @@
 """Where weights are written: a folder or file that is new, and complete or not there at all."""
 
+import errno
+import os
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,17 +39,16 @@ def check_free(destination: Path, to: str) -> None:
 
 @contextmanager
 def writing_beside(destination: Path) -> Generator[Path]:
-    """A temporary folder beside a destination, for `put`; it is gone afterwards.
+    """A temporary folder on the disk of a destination, for `put`; it is gone afterwards.
 
     Raises:
         ResourceError: if something cannot be written.
     """
     writing: Path | None = None
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        writing = Path(
-            tempfile.mkdtemp(prefix=f".writing-{destination.name}-", dir=destination.parent)
-        )
+        place = destination.resolve()  # of a link its target, and "." has a parent then
+        place.parent.mkdir(parents=True, exist_ok=True)
+        writing = Path(tempfile.mkdtemp(prefix=f".writing-{place.name}-", dir=_room(place)))
         yield writing
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -59,7 +60,43 @@ def writing_beside(destination: Path) -> Generator[Path]:
             shutil.rmtree(writing, ignore_errors=True)
 
 
-def put(writing: Path, destination: Path) -> None:
-    """Move a complete folder to its place."""
-    writing.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-    writing.rename(destination)
+def put(writing: Path, destination: Path, earlier: Collection[str] = ()) -> None:
+    """Move a complete folder to its place.
+
+    A destination that exists is filled, not replaced: shells may stand in it, and it may be a mount point.
+
+    Args:
+        writing: from `writing_beside`.
+        destination: new or empty but for what is replaced.
+        earlier: names there that are deleted once all is in its place, and else moved back.
+
+    Raises:
+        OSError: if something cannot be moved, or the destination holds anything else.
+    """
+    place = destination.resolve()
+    if not place.exists():
+        writing.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+        writing.rename(place)
+        return
+    if {path.name for path in place.iterdir() if path != writing} - set(earlier):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+    # outside of what is deleted if anything fails
+    old = Path(tempfile.mkdtemp(prefix=f".earlier-{place.name}-", dir=writing.parent))
+    moves = [(place / name, old / name) for name in earlier]
+    moves += [(path, place / path.name) for path in sorted(writing.iterdir())]
+    try:
+        for source, target in moves:
+            source.rename(target)
+    except BaseException:
+        for source, target in reversed(moves):
+            if target.exists() and not source.exists():
+                target.rename(source)
+        old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _room(place: Path) -> Path:
+    """Where folders can be created that can be renamed into a place: beside it, or else in it."""
+    inside = place.is_mount() or (place.is_dir() and not os.access(place.parent, os.W_OK))
+    return place if inside else place.parent

@@ -3,14 +3,14 @@
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import unmask
-from unmask.errors import ResourceError, RunError, SettingsError
+from unmask.errors import RunError, SettingsError
 from unmask.files import read_object
+from unmask.formats.destination import put, writing_beside
 from unmask.formats.onnx import StoredWeights, description, open_onnx, write_onnx
 from unmask.formats.onnx_graphs import largest_difference
 from unmask.page.runtime import VERSION, copy_runtime
@@ -41,21 +41,34 @@ class Written(NamedTuple):
     """Whether that is rounding."""
 
 
-def check_folder(folder: Path) -> None:
-    """Raises RunError for a place that holds something other than an earlier page."""
+def check_folder(folder: Path, writing: Path | None = None) -> set[str]:
+    """The names in a folder that make up an earlier page.
+
+    Args:
+        folder: where a page should be written.
+        writing: may lie in the folder too.
+
+    Raises:
+        RunError: for a place that holds something other than an earlier page.
+    """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; give a folder")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
+    if writing is not None and writing.parent == folder.resolve():
+        names.discard(writing.name)
+    if not names:
+        return names
     own = _files_of_page(folder / INDEX)
     known = {folder / name for name in own}
     known |= {above for file in known for above in file.parents}
-    foreign = next((one for one in sorted(folder.rglob("*")) if one not in known), None)
+    inside = (one for name in sorted(names) for one in (folder / name, *(folder / name).rglob("*")))
+    foreign = next((one for one in inside if one not in known), None)
     if not own or foreign is not None:
         what = "" if foreign is None or not own else f", such as {foreign.relative_to(folder)}"
         raise RunError(
             f"{folder} holds other files{what}; give a new folder, or that of an earlier page"
         )
+    return names
 
 
 def _files_of_page(index: Path) -> list[str]:
@@ -102,52 +115,25 @@ def write_page(
         ResourceError: if the folder cannot be written.
     """
     check_folder(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".writing-{folder.name}-", dir=folder.parent
-        ) as place:
-            new = Path(place) / "page"
-            shutil.copytree(ASSETS, new)
-            copy_runtime(runtime, new / "runtime")
-            written = [_write_model(new, one, stored_weights, done) for one in shown]
-            pictures = [_write_sample(new, one) for one in samples]
-            files = sorted(
-                file.relative_to(new).as_posix() for file in new.rglob("*") if file.is_file()
-            )
-            index = {
-                "format": FORMAT,
-                "version": unmask.__version__,
-                "runtime": VERSION,
-                "models": [entry for entry, _ in written],
-                "samples": pictures,
-                "files": files,
-            }
-            (new / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
-            check_folder(folder)  # again, because writing takes minutes
-            _put(new, folder)
-    except OSError as error:
-        raise ResourceError(
-            f"{folder} cannot be written ({error.strerror or error}); make room on that disk or give another folder"
-        ) from None
+    with writing_beside(folder) as new:
+        shutil.copytree(ASSETS, new, dirs_exist_ok=True)
+        copy_runtime(runtime, new / "runtime")
+        written = [_write_model(new, one, stored_weights, done) for one in shown]
+        pictures = [_write_sample(new, one) for one in samples]
+        files = sorted(
+            file.relative_to(new).as_posix() for file in new.rglob("*") if file.is_file()
+        )
+        index = {
+            "format": FORMAT,
+            "version": unmask.__version__,
+            "runtime": VERSION,
+            "models": [entry for entry, _ in written],
+            "samples": pictures,
+            "files": files,
+        }
+        (new / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
+        put(new, folder, check_folder(folder, new))  # again, because writing takes minutes
     return [one for _, one in written]
-
-
-def _put(new: Path, folder: Path) -> None:
-    """Move a complete page to its folder; the earlier one is deleted once that is done, and else moved back."""
-    if not folder.exists():
-        new.rename(folder)
-        return
-    # outside of what is deleted if anything fails
-    earlier = Path(tempfile.mkdtemp(prefix=f".earlier-{folder.name}-", dir=folder.parent))
-    folder.rename(earlier / "page")
-    try:
-        new.rename(folder)
-    except BaseException:
-        (earlier / "page").rename(folder)
-        earlier.rmdir()
-        raise
-    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _write_model(

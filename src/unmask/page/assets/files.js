@@ -71,7 +71,7 @@ function fromBitmap(bitmap, channels) {
   return image;
 }
 
-const text = (bytes, start, end) => String.fromCharCode(...bytes.slice(start, end));
+const text = (bytes, start, end) => new TextDecoder("latin1").decode(bytes.subarray(start, end));
 
 // How many pixels a picture has, from its header, before it is decoded; 0 if that is not known.
 export function pixelsOf(bytes) {
@@ -110,7 +110,9 @@ const READERS = {
 export function array(name, bytes, model) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const start = bytes[6] === 1 ? 10 : 12;
+  if (bytes.length < 12) throw new Error(`${name} is incomplete`);
   const length = bytes[6] === 1 ? view.getUint16(8, true) : view.getUint32(8, true);
+  if (bytes.length < start + length) throw new Error(`${name} is incomplete`);
   const header = text(bytes, start, start + length);
   const kind = /'descr': *'([^']+)'/.exec(header)?.[1];
   const shape = /'shape': *\(([^)]*)\)/.exec(header)?.[1].split(",").filter((part) => part.trim()).map(Number);

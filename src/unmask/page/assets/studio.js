@@ -134,19 +134,19 @@ function prepareBands(text) {
   const model = models[lead()], count = model.channels;
   const usual = count >= 3 ? [0, 1, 2] : [0];
   const linked = (text ?? "").split(",").map((one) => Number(one) - 1);
-  const right = [1, 3].includes(linked.length) && linked.every((band) => band >= 0 && band < count);
-  state.bands = right ? linked : state.bands.every((band) => band < count) && state.bands.length ? state.bands : usual;
+  const fit = (bands) => bands.length === usual.length && bands.every((band) => Number.isInteger(band) && band >= 0 && band < count);
+  state.bands = [linked, state.bands, usual].find(fit);
   const place = $("of-bands");
   place.replaceChildren();
   place.hidden = (count === 1 || count === 3) && model.values === "uint8";
   if (place.hidden) { state.bands = usual; return; }
-  ["red", "green", "blue"].slice(0, count >= 3 ? 3 : 1).forEach((colour, i) => {
+  ["red", "green", "blue"].slice(0, usual.length).forEach((colour, i) => {
     const select = document.createElement("select"), label = document.createElement("label");
     select.id = `band-${colour}`;
     label.htmlFor = select.id;
     label.textContent = count >= 3 ? `band as ${colour}` : "band";
     for (let band = 0; band < count; band++) select.append(new Option(String(band + 1), String(band)));
-    select.value = String(state.bands[i] ?? state.bands[0]);
+    select.value = String(state.bands[i]);
     select.onchange = () => { state.bands[i] = Number(select.value); show(); };
     place.append(label, select);
   });
