@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
 import pytest
 import tifffile
 from geo import scenes
@@ -20,8 +21,11 @@ from unmask.data.map_files import is_map
 from unmask.data.map_pictures import placed_pictures
 from unmask.data.map_rasters import Window
 from unmask.data.place_views import TwoLooks
+from unmask.data.views import center_crop
 from unmask.errors import DataError, SettingsError
-from unmask.geo.distance import metres_between
+from unmask.geo.crs import crs_named
+from unmask.geo.distance import metres_between, metres_per_degree
+from unmask.geo.georeference import from_corners
 from unmask.geo.overlap import overlapping
 from unmask.spec import from_json, to_json
 
@@ -84,8 +88,8 @@ def test_tiles_show_their_ground(kind: str, tmp_path: Path) -> None:
     close = 0
     for row in range(0, len(tiles), 7):
         image = tiles[row].image.numpy()
-        sides = image.shape[2] * scale[row, 0], image.shape[1] * scale[row, 1]
-        assert sides == pytest.approx((places.metres[row],) * 2, abs=1.0)
+        assert tiles.windows[row, 2:] * scale[row] == pytest.approx(places.metres[row], abs=1.0)
+        assert abs(image.shape[1] - image.shape[2]) <= 1
         middle = image[:, image.shape[1] // 2 - 1 : image.shape[1] // 2 + 1, image.shape[2] // 2 - 1 : image.shape[2] // 2 + 1]  # fmt: skip
         expected = scenes.colours(*places.degrees[row].T)
         close += np.abs(middle.mean((1, 2)) - expected).max() < 12
@@ -94,6 +98,78 @@ def test_tiles_show_their_ground(kind: str, tmp_path: Path) -> None:
     first, second = (small[np.all(places.cells[small] == cell, 1)][0] for cell in ([4, 4], [4, 5]))
     apart = float(metres_between(places.degrees[first], places.degrees[second]))
     assert 12.5 < apart <= 15.5
+
+
+NORTH = np.array([15.0, 60.0])
+"""Longitude and latitude where a degree east is half as long as one north; on the middle meridian of UTM zone 33."""
+
+
+def ground_of(degrees: Any) -> Any:
+    """Colours of places around NORTH, by pyproj; [... 3]."""
+    to_metres = pyproj.Transformer.from_crs(4326, 32633, always_xy=True)
+    east, north = (
+        np.asarray(axis) - start
+        for axis, start in zip(
+            to_metres.transform(degrees[..., 0], degrees[..., 1]),
+            to_metres.transform(*NORTH),
+            strict=True,
+        )
+    )
+    waves = [np.sin(east / 5 + 1), np.cos(north / 4), np.sin((east + 2 * north) / 9)]
+    return np.clip(np.stack(waves, -1) * 90 + 128, 0, 255)
+
+
+def northern_map(kind: str, root: Path) -> MapTiles:
+    """200 m around NORTH in pixels of 0.5 m, or of 0.5 m down and half of that across."""
+    half = np.array([0.0018, 0.0009])
+    (west, north), (east, south) = (NORTH + half * sign for sign in ([-1, 1], [1, -1]))
+    corners = (north, west, south, east)
+    settings: dict[str, Any] = {"corners": corners}
+    width, height = 800, 400
+    if kind == "UTM":
+        to_utm = pyproj.Transformer.from_crs(4326, 32633, always_xy=True).transform
+        (x0, y0), (x1, y1) = to_utm(west, north), to_utm(east, south)
+        width, height = round(2 * (x1 - x0)), round(2 * (y0 - y1))
+        settings["crs"] = "EPSG:32633"
+    crs = crs_named(settings.get("crs", "EPSG:4326"))
+    georeference = from_corners(width, height, corners, crs)
+    pixels = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), -1)
+    path = root / f"{kind}.png"
+    Image.fromarray(ground_of(georeference.to_degrees(pixels)).round().astype(np.uint8)).save(path)
+    return opened(path, tile_metres=(40.0,), **settings)
+
+
+def between(corners: Any) -> Any:
+    """An even grid of 32 x 32 points between four corners, clockwise from the top left; [32 32 2]."""
+    along = (np.arange(32) + 0.5) / 32
+    v, u = np.meshgrid(along, along, indexing="ij")
+    return np.stack([(1 - u) * (1 - v), u * (1 - v), u * v, (1 - u) * v], -1) @ np.array(corners)
+
+
+@pytest.mark.parametrize("kind", ["degrees", "UTM"])
+def test_tiles_and_looks_in_the_north_show_their_ground(kind: str, tmp_path: Path) -> None:
+    """A map in degrees has twice as many pixels across as down there, and gives the same pictures as one in UTM."""
+    tiles = northern_map(kind, tmp_path)
+    aspect = float((tiles.windows[:, 2] / tiles.windows[:, 3]).mean())
+    assert aspect == pytest.approx(2 if kind == "degrees" else 1, rel=0.02)
+    assert tiles.typical_size() == pytest.approx((80, 80), abs=1)
+    rows = list(range(0, len(tiles), 7))
+    for row in rows:
+        image = center_crop(tiles[row].image, Size(32, 32)).numpy().astype(float)
+        middle = tiles.places().degrees[row]
+        metres = between([(-20, 20), (20, 20), (20, -20), (-20, -20)])
+        expected = ground_of(middle + metres / metres_per_degree(middle[1:])[0])
+        assert np.abs(image.transpose(1, 2, 0) - expected).mean() < 4  # of a pixel to the side: 6
+    feed = CpuFeed(tiles, TwoLooks(relight=False, tilt=0.0), Size(32, 32), 0)
+    batch = feed.load(Wanted([(0, row) for row in rows], 0, Size(32, 32)), [])
+    assert batch.footprints is not None
+    for number, views in enumerate(batch.views):
+        for corners, look in zip(batch.footprints[:, number].numpy(), views.numpy(), strict=True):
+            degrees = tiles.georeference.to_degrees(corners)
+            sides = metres_between(degrees, np.roll(degrees, 1, 0))
+            assert sides == pytest.approx(sides.mean(), rel=0.02)  # a square on the ground
+            expected = ground_of(tiles.georeference.to_degrees(between(corners)))
+            assert np.abs(look.transpose(1, 2, 0) - expected).mean() < 4
 
 
 def test_windows_of_tiled_files_are_parts_of_the_whole(tmp_path: Path) -> None:
