@@ -133,7 +133,7 @@ def northern_map(kind: str, root: Path) -> MapTiles:
         settings["crs"] = "EPSG:32633"
     crs = crs_named(settings.get("crs", "EPSG:4326"))
     georeference = from_corners(width, height, corners, crs)
-    pixels = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), -1)
+    pixels: Any = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), -1)
     path = root / f"{kind}.png"
     Image.fromarray(ground_of(georeference.to_degrees(pixels)).round().astype(np.uint8)).save(path)
     return opened(path, tile_metres=(40.0,), **settings)

@@ -312,17 +312,21 @@ def _draw(
         notes.note(f"no picture is drawn, because the map cannot be read ({tiles})")
         return
     statistics = opened.model.spec.statistics
-    overview = tiles.overview(_OVERVIEW).float() / (255 if statistics.values == "uint8" else 1)
+    overview = tiles.overview(_OVERVIEW) / (255 if statistics.values == "uint8" else 1)
     if statistics.values != "uint8":
         low, high = np.nanquantile(overview.numpy(), [0.02, 0.98]).tolist()
         overview = (overview - low) / max(high - low, 1e-9)
-    panels = [_panel(tiles, query, located, fix, count) for query, located, fix in answers]
+    shown = answers[:_MOST_PANELS]
+    panels = [_panel(tiles, query, located, fix, count) for query, located, fix in shown]
     size = (tiles.raster.size.width, tiles.raster.size.height)
     with writing(path):
-        note = drawn(path, lambda file: draw_fields(overview, size, panels[:_MOST_PANELS], file))
+        note = drawn(path, lambda file: draw_fields(overview, size, panels, file))
     if note:
         notes.note(note)
-    elif not quiet:
+        return
+    if len(shown) < len(answers):
+        notes.note(f"{path} shows the first {len(shown)} of {len(answers):,} pictures")
+    if not quiet:
         console.print(f"written: {path}")
 
 

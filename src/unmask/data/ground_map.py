@@ -19,7 +19,7 @@ from unmask.contracts import Sample, Size
 from unmask.data.cache import size_and_time
 from unmask.data.geometry import resize
 from unmask.data.map_files import OpenedMap, open_map
-from unmask.data.map_rasters import Raster, Window
+from unmask.data.map_rasters import Pixels, Raster, Window
 from unmask.errors import DataError
 from unmask.spec import within
 from unmask.traits import Places
@@ -188,9 +188,13 @@ class MapTiles:
             image = resize(image, Size(side, side))
         return Sample(image, None)
 
-    def pixels(self, window: Window) -> Tensor:
-        """A window of the map, as tiles are read; [c h w]."""
-        return self._as_read(self.raster.read(window).values)
+    def pixels(self, window: Window) -> Float[Tensor, "c h w"]:
+        """A window of the map, in the units of tiles; NaN where the map shows nothing."""
+        return self._without_holes(self.raster.read(window))
+
+    def _without_holes(self, pixels: Pixels) -> Float[Tensor, "c h w"]:
+        image = self._as_read(pixels.values).float()
+        return image.masked_fill(torch.from_numpy(pixels.holes.copy()), torch.nan)
 
     def _as_read(self, values: NDArray[Any]) -> Tensor:
         if self._chosen:
@@ -203,15 +207,16 @@ class MapTiles:
             return (image * weights).sum(0, keepdim=True).round().to(torch.uint8)
         return image.expand(self.channels, -1, -1).contiguous()
 
-    def overview(self, longest: int) -> Tensor:
-        """The whole map with a longer side of about this many pixels, every n-th pixel of it; [c h w]."""
+    def overview(self, longest: int) -> Float[Tensor, "c h w"]:
+        """The whole map with a longer side of about this many pixels, every n-th pixel of it; see `pixels`."""
         height, width = self.raster.size
         step = max(1, -(-max(height, width) // longest))
         rows = -(-_OVERVIEW_ROWS // step) * step
-        bands = [
-            self.pixels(Window(0, top, width, min(rows, height - top)))[:, ::step, ::step]
-            for top in range(0, height, rows)
-        ]
+        bands: list[Tensor] = []
+        for top in range(0, height, rows):
+            band = self.raster.read(Window(0, top, width, min(rows, height - top)))
+            thinned = Pixels(band.values[:, ::step, ::step], band.holes[::step, ::step])
+            bands.append(self._without_holes(thinned))
         return torch.cat(bands, 1)
 
     def decoded_to(self, channels: int) -> "MapTiles":
