@@ -427,6 +427,25 @@ def test_photographs_of_a_map_that_was_learned_are_no_queries(
         assert ("has learned from this map" in said.out) != bool(status)
 
 
+def test_photographs_that_an_earlier_run_has_learned_from_are_no_queries(
+    unmask: Unmask, recipe: list[str], world: Path, tmp_path: Path
+) -> None:
+    """Pretrained on photographs, then on the map from there."""
+    photos = tiny.write_images(tmp_path / "photos")
+    learned = piece(photos, 0, 0, "learned.png")
+    quick = (*recipe, "--no-report")
+    assert unmask("pretrain", photos, *quick, "--out", "first").status == 0
+    words = (world, *quick, "--init", "first", "--tile-metres", 80, "--out", "second")
+    assert unmask("pretrain", *words).status == 0
+    cut = ("--out", "places", "--threads", 1)
+    assert unmask("embed", "second", world, "--tile-metres", 80, *cut).status == 0
+    Path("q.csv").write_text(f"file_name,latitude,longitude\n{learned},24.2602,120.7203\n")
+    said = unmask("evaluate", "places", "--queries", "q.csv", "--threads", 1)
+    assert said.status == 1
+    assert f"has learned from 1 of the queries, such as {learned}" in said.err
+    assert "photos), so the scores" in said.err
+
+
 def test_flags_that_change_nothing_are_refused(
     unmask: Unmask, places: Path, images: Path, trained: RunFolder, tmp_path: Path
 ) -> None:
