@@ -1,6 +1,7 @@
 """Maps of every kind give the same places, and tiles that show what lies there."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from geo import scenes
 from PIL import Image
 
 from unmask.contracts import Size
-from unmask.data import GroundMap, map_mosaic, map_pictures
+from unmask.data import GroundMap, map_mosaic, map_pictures, map_tiff
 from unmask.data.cpu_feed import CpuFeed
 from unmask.data.ground_map import GroundReading, MapTiles
 from unmask.data.kinds import find_source, kind_of
@@ -20,6 +21,7 @@ from unmask.data.loader import Wanted
 from unmask.data.map_files import is_map
 from unmask.data.map_pictures import placed_pictures
 from unmask.data.map_rasters import Window
+from unmask.data.place_table import PlaceTable
 from unmask.data.place_views import TwoLooks
 from unmask.data.views import center_crop
 from unmask.errors import DataError, SettingsError
@@ -184,6 +186,27 @@ def test_windows_of_tiled_files_are_parts_of_the_whole(tmp_path: Path) -> None:
             assert np.array_equal(
                 tiles.raster.read(window).values, pixels[rows, columns].transpose(2, 0, 1)
             )
+
+
+def test_only_the_parts_that_a_window_touches_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file of 64 tiles; a part that was read is kept."""
+    path = tmp_path / "map.tif"
+    scenes.write_geotiff(path, scenes.UTM, PIXEL, tile=(64, 64))
+    tiles = opened(path, tile_metres=(40.0,))
+    parts: list[tuple[int, int]] = []
+    original = map_tiff._Page._decoded
+
+    def decoded(page: Any, row: int, column: int) -> Any:
+        parts.append((row, column))
+        return original(page, row, column)
+
+    monkeypatch.setattr(map_tiff._Page, "_decoded", decoded)
+    tiles.raster.read(Window(70, 140, 20, 20))
+    assert parts == [(2, 1)]
+    tiles.raster.read(Window(60, 140, 20, 64))
+    assert sorted(parts) == [(2, 0), (2, 1), (3, 0), (3, 1)]
 
 
 def test_separate_bands_and_channels(tmp_path: Path) -> None:
@@ -528,6 +551,20 @@ def test_hidden_pictures_are_not_decoded(tmp_path: Path, monkeypatch: pytest.Mon
     for left, top in random.integers(0, [raster.size.width - 9, raster.size.height - 9], (20, 2)):
         part = raster.read(Window(int(left), int(top), 9, 9)).values
         assert np.array_equal(part, whole_map.values[:, top : top + 9, left : left + 9])
+
+
+@pytest.mark.parametrize("name", ["a**.png", "[ab].png", "?.png"])
+def test_names_of_pictures_are_no_patterns(name: str, tmp_path: Path) -> None:
+    """Beside the table, or in a folder there; a picture that is not there is named."""
+    (tmp_path / "flight").mkdir()
+    for other in ("a.png", "ab.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "flight" / other)
+    file = tmp_path / "centres.csv"
+    file.write_text(f"file_name,latitude,longitude\n{name},24,120\n")
+    with pytest.raises(DataError, match=re.escape(f"line 2 names {name!r}, which is not there")):
+        PlaceTable(file).picture(0)
+    Image.new("RGB", (8, 8)).save(tmp_path / "flight" / name)
+    assert PlaceTable(file).picture(0) == tmp_path / "flight" / name
 
 
 def test_flags_of_other_kinds_of_maps_are_refused(tmp_path: Path) -> None:

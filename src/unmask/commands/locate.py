@@ -15,6 +15,7 @@ from unmask.console.hardware import Threads, use_threads
 from unmask.console.on_map import (
     Known,
     as_json,
+    check_angle,
     elsewhere,
     is_fix,
     near_gps,
@@ -158,6 +159,8 @@ def main(arguments: list[str]) -> int:
         )
     if not args.images:
         raise SettingsError("which pictures? `unmask locate PLACES a.jpg b.jpg`")
+    known = Known(args.ground_size, args.height, args.fov)
+    check_angle(known, [(Path(name), None) for name in args.images])
     picture = Path(args.out or _PICTURE) if args.out or not args.json else None
     for path in (picture, args.geojson):
         if path is not None:

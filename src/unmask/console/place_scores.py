@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unmask.console.bars import progress_on
 from unmask.console.learned_queries import refuse_learned
-from unmask.console.on_map import Known, width_of
+from unmask.console.on_map import Known, check_angle, width_of
 from unmask.console.output import check_writable, console, notes, writing
 from unmask.console.place_queries import PlaceQueries, PlaceQuery, read_queries
 from unmask.contracts import Size
@@ -66,6 +66,9 @@ def evaluate_places(request: PlacesRequest) -> int:
         opened = with_look(opened, tiles)
         queries = read_queries(Path(request.queries).expanduser(), tiles)
         refuse_learned(opened.model.learned_from, [one.path for one in queries.rows])
+        unknown = [(one.path, one.height) for one in queries.rows if one.width is None]
+        check_angle(request.known, unknown)
+        _say_far(tiles, queries)
         ready = [_ready(opened, one, request) for one in queries.rows]
         scores = [_scored("the encoder", opened, tiles, ready, calibrated)]
         if request.controls:
@@ -103,6 +106,25 @@ def evaluate_places(request: PlacesRequest) -> int:
     if not request.json:
         console.print(f"written: {path}")
     return 0
+
+
+def _say_far(tiles: MapTiles, queries: PlaceQueries) -> None:
+    """Say which queries lie farther outside the map than it is wide: their places are wrong, or it is another map."""
+    height, width = tiles.raster.size
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], float)
+    middle = tiles.georeference.to_degrees(np.array([width / 2, height / 2]))
+    reach = metres_between(tiles.georeference.to_degrees(corners), middle).max()
+    places = np.array([one.degrees for one in queries.rows])
+    away = metres_between(places, middle)
+    far = np.flatnonzero(
+        away > 3 * reach
+    )  # the half of the map, and the whole of it beyond its edge
+    if len(far):
+        longitude, latitude = places[far[0]].tolist()
+        notes.note(
+            f"{len(far):,} of {len(places):,} queries lie far outside the map, such as {queries.rows[far[0]].path.name}, "
+            f"{away[far[0]] / 1000:,.0f} km away, at latitude {latitude:g} and longitude {longitude:g}; they cannot be found"
+        )
 
 
 def _default_out(request: PlacesRequest) -> Path:
