@@ -253,7 +253,7 @@ WRONG: dict[str, tuple[tuple[object, ...], str]] = {
     "no picture": ((), "which pictures"),
     "too small": (("{a}", "--ground-size", 20), "shows less than a tile of 36 m"),
     "too large": (("{a}", "--ground-size", 900), "larger than the map"),
-    "absurd": (("{a}", "--ground-size", 0.2), "no picture of a drone"),
+    "absurd": (("{a}", "--ground-size", 0.2), "0.17 cm a pixel, which no picture of a drone does"),
     "height alone": (("{a}", "--height", 50), "add --fov"),
     "near": (("{a}", "--near", "120.7,24.2"), "latitude, longitude and a radius"),
     "near swapped": (("{a}", "--near", "120.7,24.2,50"), "latitude comes first"),
@@ -425,6 +425,124 @@ def test_photographs_of_a_map_that_was_learned_are_no_queries(
         assert said.status == status, said.err
         assert ("has learned from 1 of the queries" in said.err) == bool(status)
         assert ("has learned from this map" in said.out) != bool(status)
+
+
+def test_photographs_that_an_earlier_run_has_learned_from_are_no_queries(
+    unmask: Unmask, recipe: list[str], world: Path, tmp_path: Path
+) -> None:
+    """Pretrained on photographs, then on the map from there."""
+    photos = tiny.write_images(tmp_path / "photos")
+    learned = piece(photos, 0, 0, "learned.png")
+    quick = (*recipe, "--no-report")
+    assert unmask("pretrain", photos, *quick, "--out", "first").status == 0
+    words = (world, *quick, "--init", "first", "--tile-metres", 80, "--out", "second")
+    assert unmask("pretrain", *words).status == 0
+    cut = ("--out", "places", "--threads", 1)
+    assert unmask("embed", "second", world, "--tile-metres", 80, *cut).status == 0
+    Path("q.csv").write_text(f"file_name,latitude,longitude\n{learned},24.2602,120.7203\n")
+    said = unmask("evaluate", "places", "--queries", "q.csv", "--threads", 1)
+    assert said.status == 1
+    assert f"has learned from 1 of the queries, such as {learned}" in said.err
+    assert "photos), so the scores" in said.err
+
+
+def scored(unmask: Unmask, places: Path, table: str, *more: object) -> tuple[Any, str]:
+    """The scores of queries, and what is said beside them."""
+    Path("q.csv").write_text(table)
+    words = ("--queries", "q.csv", "--control", "none", "--headings", "none", "--threads", 1)
+    said = unmask("evaluate", places, *words, "--out", "scores.json", *more)
+    assert said.status == 0, said.err
+    return json.loads(Path("scores.json").read_text())["scores"], said.err
+
+
+def test_positions_in_exif_do_not_change_scores(
+    unmask: Unmask, places: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tagged").mkdir()
+    plain = piece(tmp_path, 40, 40)
+    tagged = with_gps(plain, tmp_path / "tagged/a.png", (24.0, 15.0, 34.8), (120.0, 43.0, 10.9))
+    longitude, latitude = degrees(40, 40)
+    one, other = (
+        scored(unmask, places, f"file_name,lat,lon,width_m\n{path},{latitude},{longitude},60\n")
+        for path in (plain, tagged)
+    )
+    assert one == other
+
+
+def test_pixels_of_the_map_count_before_degrees(
+    unmask: Unmask, places: Path, world: Path, tmp_path: Path
+) -> None:
+    """Where a table has both, and they contradict each other."""
+    picture = piece(tmp_path, 40, 40)
+    point = np.array(degrees(40, 40))
+    x, y = GroundMap(path=str(world)).opened().georeference.to_pixels(point).tolist()
+    head = "file_name,latitude,longitude,ground_size"
+    right, _ = scored(unmask, places, f"{head}\n{picture},{point[1]},{point[0]},60\n")
+    both, said = scored(unmask, places, f"{head},x,y\n{picture},-24,10,60,{x},{y}\n")
+    assert both[0]["median"] == pytest.approx(right[0]["median"], abs=0.01)
+    assert "far outside" not in said
+
+
+def test_queries_far_outside_the_map_are_said(unmask: Unmask, places: Path, tmp_path: Path) -> None:
+    """One beside the map is not far; longitudes without their sign are."""
+    lines = ["file_name,latitude,longitude,ground_size"]
+    for number, east in enumerate((0, 300, 0, 0)):
+        piece(tmp_path, 0, 0, f"{number}.png")
+        longitude, latitude = degrees(east, 0)
+        longitude *= -1 if number > 1 else 1
+        lines.append(f"{tmp_path}/{number}.png,{latitude},{longitude},60")
+    _, said = scored(unmask, places, "\n".join(lines) + "\n")
+    assert "2 of 4 queries lie far outside the map, such as 2.png, " in said
+    assert "at latitude 24.2602 and longitude -120.72" in said
+
+
+def test_a_field_of_view_without_a_height_is_refused(
+    unmask: Unmask, places: Path, tmp_path: Path
+) -> None:
+    """Heights may be those of a flag, of the table or of XMP."""
+    picture = piece(tmp_path, 0, 0)
+    said = unmask("locate", places, picture, "--fov", 60)
+    assert said.status == 1
+    assert "--fov changes nothing: no picture states its height" in said.err
+    head, row = "file_name,latitude,longitude", f"{picture},24.2602,120.7203"
+    for table, more, expected in [
+        (f"{head}\n{row}\n", ("--ground-size", 60), "--ground-size says how wide"),
+        (f"{head}\n{row}\n", (), "no picture states its height"),
+        (f"{head},ground_size\n{row},60\n", (), "the ground size of every picture is known"),
+    ]:
+        Path("q.csv").write_text(table)
+        said = unmask("evaluate", places, "--queries", "q.csv", "--fov", 62, *more)
+        assert said.status == 1
+        assert expected in said.err
+    scored(unmask, places, f"{head},height\n{row},50\n", "--fov", 62)
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf drone-dji:RelativeAltitude="+50.00"/></x:xmpmeta>'
+    with Image.open(picture) as image:
+        image.save(tmp_path / "a.jpg", xmp=xmp)
+    (one,) = located(unmask, places, tmp_path / "a.jpg", "--fov", 61.93, "--turns", 4)
+    assert one["ground_size"] == pytest.approx(60, abs=0.1)
+
+
+def test_margins_and_pictures_that_are_not_drawn_are_said(
+    unmask: Unmask, places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unmask.commands.locate._MOST_PANELS", 1)
+    pictures = [piece(tmp_path, 0, 0), piece(tmp_path, 40, 40, "b.png")]
+    answers = located(unmask, places, *pictures, *KNOWN)
+    said = unmask("locate", places, *pictures, *KNOWN, "--threads", 1)
+    assert "located.png shows the first 1 of 2 pictures" in said.err
+    for picture, answer in zip(pictures, answers, strict=True):
+        verdict = "fix" if answer["fix"] else "no fix"
+        assert f"{picture}: {verdict}, margin {answer['margin']:.3f} " in said.out
+    said = unmask("locate", places, pictures[0], *KNOWN, "--threads", 1)
+    assert "shows the first" not in said.err
+
+
+def test_another_encoder_is_refused(
+    unmask: Unmask, places: Path, trained: RunFolder, tmp_path: Path
+) -> None:
+    said = unmask("locate", places, piece(tmp_path, 0, 0), *KNOWN, "--encoder", trained.root)
+    assert said.status == 1
+    assert f"{trained.root} is not the encoder of" in said.err
 
 
 def test_flags_that_change_nothing_are_refused(

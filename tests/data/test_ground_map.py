@@ -1,17 +1,19 @@
 """Maps of every kind give the same places, and tiles that show what lies there."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
 import pytest
 import tifffile
 from geo import scenes
 from PIL import Image
 
 from unmask.contracts import Size
-from unmask.data import GroundMap, map_mosaic, map_pictures
+from unmask.data import GroundMap, map_mosaic, map_pictures, map_tiff
 from unmask.data.cpu_feed import CpuFeed
 from unmask.data.ground_map import GroundReading, MapTiles
 from unmask.data.kinds import find_source, kind_of
@@ -19,9 +21,13 @@ from unmask.data.loader import Wanted
 from unmask.data.map_files import is_map
 from unmask.data.map_pictures import placed_pictures
 from unmask.data.map_rasters import Window
+from unmask.data.place_table import PlaceTable
 from unmask.data.place_views import TwoLooks
+from unmask.data.views import center_crop
 from unmask.errors import DataError, SettingsError
-from unmask.geo.distance import metres_between
+from unmask.geo.crs import crs_named
+from unmask.geo.distance import metres_between, metres_per_degree
+from unmask.geo.georeference import from_corners
 from unmask.geo.overlap import overlapping
 from unmask.spec import from_json, to_json
 
@@ -84,8 +90,8 @@ def test_tiles_show_their_ground(kind: str, tmp_path: Path) -> None:
     close = 0
     for row in range(0, len(tiles), 7):
         image = tiles[row].image.numpy()
-        sides = image.shape[2] * scale[row, 0], image.shape[1] * scale[row, 1]
-        assert sides == pytest.approx((places.metres[row],) * 2, abs=1.0)
+        assert tiles.windows[row, 2:] * scale[row] == pytest.approx(places.metres[row], abs=1.0)
+        assert abs(image.shape[1] - image.shape[2]) <= 1
         middle = image[:, image.shape[1] // 2 - 1 : image.shape[1] // 2 + 1, image.shape[2] // 2 - 1 : image.shape[2] // 2 + 1]  # fmt: skip
         expected = scenes.colours(*places.degrees[row].T)
         close += np.abs(middle.mean((1, 2)) - expected).max() < 12
@@ -94,6 +100,78 @@ def test_tiles_show_their_ground(kind: str, tmp_path: Path) -> None:
     first, second = (small[np.all(places.cells[small] == cell, 1)][0] for cell in ([4, 4], [4, 5]))
     apart = float(metres_between(places.degrees[first], places.degrees[second]))
     assert 12.5 < apart <= 15.5
+
+
+NORTH = np.array([15.0, 60.0])
+"""Longitude and latitude where a degree east is half as long as one north; on the middle meridian of UTM zone 33."""
+
+
+def ground_of(degrees: Any) -> Any:
+    """Colours of places around NORTH, by pyproj; [... 3]."""
+    to_metres = pyproj.Transformer.from_crs(4326, 32633, always_xy=True)
+    east, north = (
+        np.asarray(axis) - start
+        for axis, start in zip(
+            to_metres.transform(degrees[..., 0], degrees[..., 1]),
+            to_metres.transform(*NORTH),
+            strict=True,
+        )
+    )
+    waves = [np.sin(east / 5 + 1), np.cos(north / 4), np.sin((east + 2 * north) / 9)]
+    return np.clip(np.stack(waves, -1) * 90 + 128, 0, 255)
+
+
+def northern_map(kind: str, root: Path) -> MapTiles:
+    """200 m around NORTH in pixels of 0.5 m, or of 0.5 m down and half of that across."""
+    half = np.array([0.0018, 0.0009])
+    (west, north), (east, south) = (NORTH + half * sign for sign in ([-1, 1], [1, -1]))
+    corners = (north, west, south, east)
+    settings: dict[str, Any] = {"corners": corners}
+    width, height = 800, 400
+    if kind == "UTM":
+        to_utm = pyproj.Transformer.from_crs(4326, 32633, always_xy=True).transform
+        (x0, y0), (x1, y1) = to_utm(west, north), to_utm(east, south)
+        width, height = round(2 * (x1 - x0)), round(2 * (y0 - y1))
+        settings["crs"] = "EPSG:32633"
+    crs = crs_named(settings.get("crs", "EPSG:4326"))
+    georeference = from_corners(width, height, corners, crs)
+    pixels: Any = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), -1)
+    path = root / f"{kind}.png"
+    Image.fromarray(ground_of(georeference.to_degrees(pixels)).round().astype(np.uint8)).save(path)
+    return opened(path, tile_metres=(40.0,), **settings)
+
+
+def between(corners: Any) -> Any:
+    """An even grid of 32 x 32 points between four corners, clockwise from the top left; [32 32 2]."""
+    along = (np.arange(32) + 0.5) / 32
+    v, u = np.meshgrid(along, along, indexing="ij")
+    return np.stack([(1 - u) * (1 - v), u * (1 - v), u * v, (1 - u) * v], -1) @ np.array(corners)
+
+
+@pytest.mark.parametrize("kind", ["degrees", "UTM"])
+def test_tiles_and_looks_in_the_north_show_their_ground(kind: str, tmp_path: Path) -> None:
+    """A map in degrees has twice as many pixels across as down there, and gives the same pictures as one in UTM."""
+    tiles = northern_map(kind, tmp_path)
+    aspect = float((tiles.windows[:, 2] / tiles.windows[:, 3]).mean())
+    assert aspect == pytest.approx(2 if kind == "degrees" else 1, rel=0.02)
+    assert tiles.typical_size() == pytest.approx((80, 80), abs=1)
+    rows = list(range(0, len(tiles), 7))
+    for row in rows:
+        image = center_crop(tiles[row].image, Size(32, 32)).numpy().astype(float)
+        middle = tiles.places().degrees[row]
+        metres = between([(-20, 20), (20, 20), (20, -20), (-20, -20)])
+        expected = ground_of(middle + metres / metres_per_degree(middle[1:])[0])
+        assert np.abs(image.transpose(1, 2, 0) - expected).mean() < 4  # of a pixel to the side: 6
+    feed = CpuFeed(tiles, TwoLooks(relight=False, tilt=0.0), Size(32, 32), 0)
+    batch = feed.load(Wanted([(0, row) for row in rows], 0, Size(32, 32)), [])
+    assert batch.footprints is not None
+    for number, views in enumerate(batch.views):
+        for corners, look in zip(batch.footprints[:, number].numpy(), views.numpy(), strict=True):
+            degrees = tiles.georeference.to_degrees(corners)
+            sides = metres_between(degrees, np.roll(degrees, 1, 0))
+            assert sides == pytest.approx(sides.mean(), rel=0.02)  # a square on the ground
+            expected = ground_of(tiles.georeference.to_degrees(between(corners)))
+            assert np.abs(look.transpose(1, 2, 0) - expected).mean() < 4
 
 
 def test_windows_of_tiled_files_are_parts_of_the_whole(tmp_path: Path) -> None:
@@ -108,6 +186,27 @@ def test_windows_of_tiled_files_are_parts_of_the_whole(tmp_path: Path) -> None:
             assert np.array_equal(
                 tiles.raster.read(window).values, pixels[rows, columns].transpose(2, 0, 1)
             )
+
+
+def test_only_the_parts_that_a_window_touches_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file of 64 tiles; a part that was read is kept."""
+    path = tmp_path / "map.tif"
+    scenes.write_geotiff(path, scenes.UTM, PIXEL, tile=(64, 64))
+    tiles = opened(path, tile_metres=(40.0,))
+    parts: list[tuple[int, int]] = []
+    original = map_tiff._Page._decoded
+
+    def decoded(page: Any, row: int, column: int) -> Any:
+        parts.append((row, column))
+        return original(page, row, column)
+
+    monkeypatch.setattr(map_tiff._Page, "_decoded", decoded)
+    tiles.raster.read(Window(70, 140, 20, 20))
+    assert parts == [(2, 1)]
+    tiles.raster.read(Window(60, 140, 20, 64))
+    assert sorted(parts) == [(2, 0), (2, 1), (3, 0), (3, 1)]
 
 
 def test_separate_bands_and_channels(tmp_path: Path) -> None:
@@ -197,7 +296,7 @@ def test_rows_that_count_from_the_south_and_several_zooms(tmp_path: Path) -> Non
     south_root = scenes.write_tiles(tmp_path / "tms", 18, lambda y: 2**18 - 1 - y)
     south = opened(south_root, tile_metres=(30.0,), tms=True)
     assert np.array_equal(south.places().degrees, north.places().degrees)
-    assert np.array_equal(whole(south), whole(north))
+    assert np.array_equal(whole(south), whole(north), equal_nan=True)
     scenes.write_tiles(tmp_path / "xyz", 16)
     both = opened(tmp_path / "xyz", tile_metres=(30.0,))
     assert both.raster.size == north.raster.size
@@ -223,7 +322,7 @@ def test_pmtiles(tmp_path: Path) -> None:
     folder = opened(scenes.write_tiles(tmp_path / "xyz", 18), tile_metres=(30.0,))
     archive = opened(tmp_path / "map.pmtiles", tile_metres=(30.0,))
     assert np.array_equal(archive.places().degrees, folder.places().degrees)
-    assert np.array_equal(whole(archive), whole(folder))
+    assert np.array_equal(whole(archive), whole(folder), equal_nan=True)
     assert archive.windows.tolist() == folder.windows.tolist()
     (tmp_path / "bad.pmtiles").write_bytes(b"nothing of the kind")
     with pytest.raises(DataError, match="damaged"):
@@ -384,7 +483,7 @@ def test_pictures_with_their_middles_are_turned_as_exif_says(
             exif[0x0112] = orientation
             Image.fromarray(np.rot90(shown, back)).save(file, exif=exif)
     maps = [opened(root, tile_metres=(20.0,)) for root in (plain, turned)]
-    assert np.array_equal(whole(maps[0]), whole(maps[1]))
+    assert np.array_equal(whole(maps[0]), whole(maps[1]), equal_nan=True)
 
 
 def test_pictures_far_apart_in_the_north_are_placed_to_a_pixel(tmp_path: Path) -> None:
@@ -452,6 +551,20 @@ def test_hidden_pictures_are_not_decoded(tmp_path: Path, monkeypatch: pytest.Mon
     for left, top in random.integers(0, [raster.size.width - 9, raster.size.height - 9], (20, 2)):
         part = raster.read(Window(int(left), int(top), 9, 9)).values
         assert np.array_equal(part, whole_map.values[:, top : top + 9, left : left + 9])
+
+
+@pytest.mark.parametrize("name", ["a**.png", "[ab].png", "?.png"])
+def test_names_of_pictures_are_no_patterns(name: str, tmp_path: Path) -> None:
+    """Beside the table, or in a folder there; a picture that is not there is named."""
+    (tmp_path / "flight").mkdir()
+    for other in ("a.png", "ab.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "flight" / other)
+    file = tmp_path / "centres.csv"
+    file.write_text(f"file_name,latitude,longitude\n{name},24,120\n")
+    with pytest.raises(DataError, match=re.escape(f"line 2 names {name!r}, which is not there")):
+        PlaceTable(file).picture(0)
+    Image.new("RGB", (8, 8)).save(tmp_path / "flight" / name)
+    assert PlaceTable(file).picture(0) == tmp_path / "flight" / name
 
 
 def test_flags_of_other_kinds_of_maps_are_refused(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_grid_knows_its_steps_direction_and_places(turn: float) -> None:
     for number in (0, 7, 40):
         row, column = made.cells[number].tolist()
         away = metres_between(np.array(found.degrees(row, column)), made.degrees[number])
-        assert float(away) < 0.05
+        assert float(away) < 0.01
 
 
 @pytest.mark.parametrize("middle", [(120.0, 55.0), (180.0, -17.0)])

@@ -17,11 +17,13 @@ from runs import ranks, tiny, tiny_dense, tiny_transfer
 
 from unmask.annotations import ClassMaps, ObjectLabels
 from unmask.contracts import Size
+from unmask.data import GroundMap
 from unmask.data.mixing import UNMIXED
 from unmask.data.multi_views import MultiCrop, TwoCrops
 from unmask.data.noise import NOISELESS
 from unmask.data.place_views import TwoLooks
 from unmask.data.scaled_views import FittedImage, ScaleJitter
+from unmask.geo.overlap import overlapping
 from unmask.masking import BlockMasking
 from unmask.objectives import DINO, MAE, Latent, MoCo3, Place
 from unmask.runs.course import ENDS
@@ -122,6 +124,21 @@ class Done:
     def begun(self, name: str, recipe: Any = RECIPE, **changes: Any) -> str:
         return str(tiny.begin(self.root / name, self.images, recipe=recipe, **changes).root)
 
+    def mapped(self, name: str) -> str:
+        """A run on twelve tiles of a map, of which neighbours overlap."""
+        path = self.root / "map.png"
+        if not path.exists():
+            tiny.write_images(self.root / "map", 1, (60, 80))
+            (self.root / "map" / "00.png").rename(path)
+        corners = (0.00058, 10.0, 0.0, 10.0007)  # about 64 x 78 m
+        data = GroundMap(path=str(path), corners=corners, tile_metres=(33.0,))
+        run = tiny.make_run(self.images, recipe=PLACE_RECIPE)
+        source = data.open()
+        assert len(source) == IMAGES
+        folder = self.folder(name)
+        folder.create(replace(run, data=data, images=IMAGES, fingerprint=source.fingerprint))
+        return str(folder.root)
+
     def tuning(self, name: str, recipe: Any = TRANSFER) -> str:
         dense = {ClassMaps: self.maps, ObjectLabels: self.objects}
         data = dense.get(recipe.task.needs, self.classes)
@@ -193,6 +210,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
         "moco3-shards", 3, "trained", root=done.begun("moco3-shards", MOCO3_RECIPE), shard=True
     )
     done.add("place", 2, "trained", root=done.begun("place", PLACE_RECIPE))
+    done.add("place-map", 2, "trained", root=done.mapped("place-map"))
     done.add(
         "place-shards", 3, "trained", root=done.begun("place-shards", PLACE_RECIPE), shard=True
     )
@@ -273,6 +291,15 @@ def test_places_are_compared_with_those_of_all_processes(done: Done, name: str) 
     assert int(ours["past.count"]) == int(theirs["past.count"]) == 2 * 12 * STEPS
     torch.testing.assert_close(ours["past.corners"], theirs["past.corners"])
     torch.testing.assert_close(ours["past.vectors"], theirs["past.vectors"], atol=1e-4, rtol=0)
+
+
+def test_looks_of_overlapping_tiles_are_negatives_in_no_process(done: Done) -> None:
+    """What one process leaves out, two leave out too, also where the tiles of a pair are in different ones."""
+    whole = RunFolder(done.mapped("whole-place-map"))
+    tiny.finish(whole)
+    corners = tiny.newest(whole).read(COMPANIONS)["past.corners"]
+    assert 0.1 < overlapping(corners, corners).float().mean() < 0.6
+    assert losses(done.folder("place-map")) == pytest.approx(losses(whole), abs=20 * ROUNDING)
 
 
 def test_segmentation_normalises_over_the_images_of_all_processes(done: Done) -> None:

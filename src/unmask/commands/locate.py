@@ -15,6 +15,7 @@ from unmask.console.hardware import Threads, use_threads
 from unmask.console.on_map import (
     Known,
     as_json,
+    check_angle,
     elsewhere,
     is_fix,
     near_gps,
@@ -158,6 +159,8 @@ def main(arguments: list[str]) -> int:
         )
     if not args.images:
         raise SettingsError("which pictures? `unmask locate PLACES a.jpg b.jpg`")
+    known = Known(args.ground_size, args.height, args.fov)
+    check_angle(known, [(Path(name), None) for name in args.images])
     picture = Path(args.out or _PICTURE) if args.out or not args.json else None
     for path in (picture, args.geojson):
         if path is not None:
@@ -312,17 +315,21 @@ def _draw(
         notes.note(f"no picture is drawn, because the map cannot be read ({tiles})")
         return
     statistics = opened.model.spec.statistics
-    overview = tiles.overview(_OVERVIEW).float() / (255 if statistics.values == "uint8" else 1)
+    overview = tiles.overview(_OVERVIEW) / (255 if statistics.values == "uint8" else 1)
     if statistics.values != "uint8":
         low, high = np.nanquantile(overview.numpy(), [0.02, 0.98]).tolist()
         overview = (overview - low) / max(high - low, 1e-9)
-    panels = [_panel(tiles, query, located, fix, count) for query, located, fix in answers]
+    shown = answers[:_MOST_PANELS]
+    panels = [_panel(tiles, query, located, fix, count) for query, located, fix in shown]
     size = (tiles.raster.size.width, tiles.raster.size.height)
     with writing(path):
-        note = drawn(path, lambda file: draw_fields(overview, size, panels[:_MOST_PANELS], file))
+        note = drawn(path, lambda file: draw_fields(overview, size, panels, file))
     if note:
         notes.note(note)
-    elif not quiet:
+        return
+    if len(shown) < len(answers):
+        notes.note(f"{path} shows the first {len(shown)} of {len(answers):,} pictures")
+    if not quiet:
         console.print(f"written: {path}")
 
 

@@ -247,6 +247,7 @@ def _request_for(
         ),
         minutes=minutes,
         in_time=fitted,
+        learned_before=() if weights is None else weights.learned_from,
     )
 
 

@@ -160,6 +160,10 @@ def places_request(args: Arguments) -> PlacesRequest:
             f"--control {args.control} has no meaning with --queries; auto scores an untrained encoder, raw pixels and chance, none "
             "scores chance alone"
         )
+    if args.ground_size is not None and args.fov is not None:
+        raise SettingsError(
+            "--ground-size says how wide the pictures are, and so does --fov; leave out one of the two"
+        )
     return PlacesRequest(
         places=args.run,
         queries=str(args.queries),

@@ -53,6 +53,7 @@ def finetuning_request(
         start=start,
         say_images=lambda: say_found(images),
         say_plan=lambda run, module, cost: say_finetuning(run, recipe, module, images, cost),
+        learned_before=() if weights is None else weights.learned_from,
     )
 
 

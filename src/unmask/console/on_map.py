@@ -85,6 +85,27 @@ def width_of(path: Path, size: Size, known: Known) -> tuple[float | None, str]:
     return width, source
 
 
+def check_angle(known: Known, pictures: Sequence[tuple[Path, float | None]]) -> None:
+    """Refuse a field of view that changes nothing.
+
+    Args:
+        known: what flags say.
+        pictures: those whose ground size is not known otherwise, each with its height if that is known.
+
+    Raises:
+        SettingsError: if no picture has a height.
+    """
+    if known.field_of_view is None or known.height is not None:
+        return
+    heights = (height or camera_facts(path).height for path, height in pictures)
+    if not any(heights):
+        why = "no picture states its height (RelativeAltitude in XMP)"
+        raise SettingsError(
+            f"--fov changes nothing: {why if pictures else 'the ground size of every picture is known'}; leave it out, or give the "
+            "height of the camera as well"
+        )
+
+
 def _width_of(path: Path, size: Size, known: Known) -> tuple[float | None, str]:
     if known.width is not None:
         return known.width, "--ground-size"

@@ -10,14 +10,14 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from unmask.console.bars import progress_on
-from unmask.console.on_map import Known, width_of
+from unmask.console.learned_queries import refuse_learned
+from unmask.console.on_map import Known, check_angle, width_of
 from unmask.console.output import check_writable, console, notes, writing
 from unmask.console.place_queries import PlaceQueries, PlaceQuery, read_queries
 from unmask.contracts import Size
 from unmask.data import GroundMap
 from unmask.data.ground_map import MapTiles
-from unmask.data.map_files import pictures_of_map
-from unmask.errors import DataError, SettingsError, listed
+from unmask.errors import DataError, listed
 from unmask.files import write_text
 from unmask.geo.distance import metres_between
 from unmask.places.calibration import Calibration, calibrated, measured
@@ -65,7 +65,10 @@ def evaluate_places(request: PlacesRequest) -> int:
             raise DataError(f"the map cannot be read ({tiles}), and controls need it")
         opened = with_look(opened, tiles)
         queries = read_queries(Path(request.queries).expanduser(), tiles)
-        _refuse_learned(opened, queries)
+        refuse_learned(opened.model.learned_from, [one.path for one in queries.rows])
+        unknown = [(one.path, one.height) for one in queries.rows if one.width is None]
+        check_angle(request.known, unknown)
+        _say_far(tiles, queries)
         ready = [_ready(opened, one, request) for one in queries.rows]
         scores = [_scored("the encoder", opened, tiles, ready, calibrated)]
         if request.controls:
@@ -105,6 +108,25 @@ def evaluate_places(request: PlacesRequest) -> int:
     return 0
 
 
+def _say_far(tiles: MapTiles, queries: PlaceQueries) -> None:
+    """Say which queries lie farther outside the map than it is wide: their places are wrong, or it is another map."""
+    height, width = tiles.raster.size
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], float)
+    middle = tiles.georeference.to_degrees(np.array([width / 2, height / 2]))
+    reach = metres_between(tiles.georeference.to_degrees(corners), middle).max()
+    places = np.array([one.degrees for one in queries.rows])
+    away = metres_between(places, middle)
+    far = np.flatnonzero(
+        away > 3 * reach
+    )  # the half of the map, and the whole of it beyond its edge
+    if len(far):
+        longitude, latitude = places[far[0]].tolist()
+        notes.note(
+            f"{len(far):,} of {len(places):,} queries lie far outside the map, such as {queries.rows[far[0]].path.name}, "
+            f"{away[far[0]] / 1000:,.0f} km away, at latitude {latitude:g} and longitude {longitude:g}; they cannot be found"
+        )
+
+
 def _default_out(request: PlacesRequest) -> Path:
     return Path(request.places) / f"_evaluation-{Path(request.queries).stem}.json"
 
@@ -142,31 +164,10 @@ def _scored(
     return score(arm, answers)
 
 
-def _refuse_learned(opened: OpenedPlaces, queries: PlaceQueries) -> None:
-    """Raises SettingsError if the encoder has learned from a query."""
-    data = opened.model.run.data if opened.model.run else None
-    place = getattr(data, "path", None)
-    if place is None:
-        return
-    if isinstance(data, GroundMap):
-        shown = {path.resolve() for path in pictures_of_map(Path(place).expanduser())}
-        learned = [one.path for one in queries.rows if one.path.resolve() in shown]
-    else:
-        root = Path(place).expanduser().resolve()
-        learned = [one.path for one in queries.rows if root in one.path.resolve().parents]
-    if learned:
-        raise SettingsError(
-            f"the encoder has learned from {len(learned):,} of the queries, such as {learned[0]} (it was trained on {place}), so "
-            "the scores would be too good; leave them out, or take another encoder"
-        )
-
-
 def _learned_map(opened: OpenedPlaces) -> bool:
-    data = opened.model.run.data if opened.model.run else None
-    if not isinstance(data, GroundMap):
-        return False
-    learned, embedded = (Path(one.path).expanduser().resolve() for one in (data, opened.source))
-    return learned == embedded
+    maps = [data for data in opened.model.learned_from if isinstance(data, GroundMap)]
+    embedded = Path(opened.source.path).expanduser().resolve()
+    return any(Path(data.path).expanduser().resolve() == embedded for data in maps)
 
 
 def _say(

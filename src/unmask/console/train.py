@@ -181,6 +181,7 @@ def begin(command: Command, request: Request, words: str = "") -> Ready | None:
         save_every_minutes=common.running.save_every_minutes,
         max_set_aside=common.running.max_set_aside,
         minutes=request.minutes,
+        learned_before=request.learned_before,
     )
 
     # Measure a step, so that the micro-batch fits in memory and the plan can be printed.

@@ -49,6 +49,8 @@ class Request(NamedTuple):
     """Time after which the run ends; None for as many epochs as the recipe says."""
     in_time: Callable[[Run, float], Run] = lambda run, _: run
     """The run with as many epochs as fit in its time, from the expected seconds of a step."""
+    learned_before: tuple[AnySource, ...] = ()
+    """The images that the initial weights have learned from."""
 
 
 @dataclass(frozen=True)

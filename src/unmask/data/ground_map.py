@@ -17,8 +17,9 @@ from unmask.annotations import AnyAnnotations, Unlabelled
 from unmask.channels import Values
 from unmask.contracts import Sample, Size
 from unmask.data.cache import size_and_time
+from unmask.data.geometry import resize
 from unmask.data.map_files import OpenedMap, open_map
-from unmask.data.map_rasters import Raster, Window
+from unmask.data.map_rasters import Pixels, Raster, Window
 from unmask.errors import DataError
 from unmask.spec import within
 from unmask.traits import Places
@@ -29,6 +30,8 @@ _ACROSS = 3  # tiles side by side, at least, if no ground size is asked for
 _CELLS = 16  # cells of a tile's side in which holes are counted
 _OVERVIEW_ROWS = 512  # rows that are read together
 _MOST_TILES = 20_000_000
+_UNEVEN = 1.01
+"""Ratio of a pixel's sides on the ground from which on tiles are resampled; Web Mercator, and degrees at the equator, reach 1.007."""
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in decode
 
 
@@ -105,7 +108,11 @@ class GroundMap(GroundReading):
 
 
 class MapTiles:
-    """See `GroundMap`. Tiles are upright in the raster; those that touch a hole are left out."""
+    """See `GroundMap`. Tiles are upright in the raster; those that touch a hole are left out.
+
+    Where pixels are not square on the ground, as in degrees away from the equator, a tile is reduced to as many pixels across as down:
+    views keep proportions, and would cut off its sides.
+    """
 
     in_memory = False
     annotations: AnyAnnotations = Unlabelled()
@@ -128,6 +135,7 @@ class MapTiles:
         grids = [_grid(opened, metres, spec.tile_overlap, spec.path) for metres in sizes]
         free, left_out = _without_holes(self.raster, grids)
         self.windows = np.concatenate([grid.windows for grid in free])
+        self._uneven = np.concatenate([grid.uneven for grid in free])
         if not len(self.windows):
             raise DataError(
                 f"{spec.path}: every tile of {sizes[0]:g} m touches a hole (pixels without data); take smaller --tile-metres"
@@ -150,6 +158,7 @@ class MapTiles:
                 spec.tile_overlap,
                 self._chosen,
                 spec.no_data,
+                *(["uneven"] if self._uneven.any() else []),
             ]
         )
         path = Path(spec.path).expanduser()
@@ -174,11 +183,18 @@ class MapTiles:
         image = self._as_read(pixels.values)
         if bool((image == image[:, :1, :1]).all()):
             raise DataError("shows nothing but one colour")
+        if self._uneven[position]:
+            side = min(window.width, window.height)
+            image = resize(image, Size(side, side))
         return Sample(image, None)
 
-    def pixels(self, window: Window) -> Tensor:
-        """A window of the map, as tiles are read; [c h w]."""
-        return self._as_read(self.raster.read(window).values)
+    def pixels(self, window: Window) -> Float[Tensor, "c h w"]:
+        """A window of the map, in the units of tiles; NaN where the map shows nothing."""
+        return self._without_holes(self.raster.read(window))
+
+    def _without_holes(self, pixels: Pixels) -> Float[Tensor, "c h w"]:
+        image = self._as_read(pixels.values).float()
+        return image.masked_fill(torch.from_numpy(pixels.holes.copy()), torch.nan)
 
     def _as_read(self, values: NDArray[Any]) -> Tensor:
         if self._chosen:
@@ -191,15 +207,16 @@ class MapTiles:
             return (image * weights).sum(0, keepdim=True).round().to(torch.uint8)
         return image.expand(self.channels, -1, -1).contiguous()
 
-    def overview(self, longest: int) -> Tensor:
-        """The whole map with a longer side of about this many pixels, every n-th pixel of it; [c h w]."""
+    def overview(self, longest: int) -> Float[Tensor, "c h w"]:
+        """The whole map with a longer side of about this many pixels, every n-th pixel of it; see `pixels`."""
         height, width = self.raster.size
         step = max(1, -(-max(height, width) // longest))
         rows = -(-_OVERVIEW_ROWS // step) * step
-        bands = [
-            self.pixels(Window(0, top, width, min(rows, height - top)))[:, ::step, ::step]
-            for top in range(0, height, rows)
-        ]
+        bands: list[Tensor] = []
+        for top in range(0, height, rows):
+            band = self.raster.read(Window(0, top, width, min(rows, height - top)))
+            thinned = Pixels(band.values[:, ::step, ::step], band.holes[::step, ::step])
+            bands.append(self._without_holes(thinned))
         return torch.cat(bands, 1)
 
     def decoded_to(self, channels: int) -> "MapTiles":
@@ -219,7 +236,9 @@ class MapTiles:
 
     def typical_size(self) -> Size:
         """Median height and width."""
-        _, _, width, height = np.median(self.windows, axis=0).astype(int).tolist()
+        sizes = self.windows[:, 2:].copy()
+        sizes[self._uneven] = sizes[self._uneven].min(1, keepdims=True)
+        width, height = np.median(sizes, axis=0).astype(int).tolist()
         return Size(height, width)
 
     def places(self) -> Places:
@@ -235,8 +254,14 @@ class _Grid:
         metres: float,
         windows: Int[NDArray[np.int64], "n 4"],
         cells: Int[NDArray[np.int64], "n 2"],
+        uneven: Bool[NDArray[np.bool_], " n"],
     ) -> None:
-        self.metres, self.windows, self.cells = metres, windows, cells
+        """`uneven` says where pixels are not square on the ground."""
+        self.metres, self.windows, self.cells, self.uneven = metres, windows, cells, uneven
+
+    def chosen(self, good: Bool[NDArray[np.bool_], " n"]) -> "_Grid":
+        """Some of the tiles."""
+        return _Grid(self.metres, self.windows[good], self.cells[good], self.uneven[good])
 
 
 def usual_size(opened: OpenedMap) -> float:
@@ -262,8 +287,8 @@ def _grid(opened: OpenedMap, metres: float, overlap: float, where: str) -> _Grid
         )
     if min(side_x, side_y) < _LEAST_PIXELS:
         raise DataError(
-            f"a tile of {metres:g} m is only {min(side_x, side_y):.1f} pixels of the map {where} ({scale[0]:.3g} m a pixel); take "
-            f"larger --tile-metres, such as {float(f'{_USUAL_PIXELS * scale[0]:.2g}'):g}"
+            f"a tile of {metres:g} m is only {min(side_x, side_y):.1f} pixels of the map {where} ({scale.max():.3g} m a pixel); take "
+            f"larger --tile-metres, such as {float(f'{_USUAL_PIXELS * scale.max():.2g}'):g}"
         )
     columns = 1 + int(np.ceil((width - side_x) / (side_x * (1 - overlap)) - 1e-9))
     rows = 1 + int(np.ceil((height - side_y) / (side_y * (1 - overlap)) - 1e-9))
@@ -277,13 +302,15 @@ def _grid(opened: OpenedMap, metres: float, overlap: float, where: str) -> _Grid
     row, column = (index.ravel() for index in np.indices((rows, columns)))
     centers = np.stack([x[column], y[row]], axis=1)
     # the scale of a map may change over it, as in degrees or Web Mercator
-    sides = np.maximum(np.round(metres / opened.georeference.metres_per_pixel(centers)), 1)
+    scales = opened.georeference.metres_per_pixel(centers)
+    sides = np.maximum(np.round(metres / scales), 1)
     corner = np.clip(
         np.round(centers - sides / 2), 0, np.maximum(np.array([width, height]) - sides, 0)
     )
     sides = np.minimum(sides, np.array([width, height]))
     windows = np.concatenate([corner, sides], axis=1).astype(np.int64)
-    return _Grid(metres, windows, np.stack([row, column], axis=1))
+    uneven = scales.max(1) > _UNEVEN * scales.min(1)
+    return _Grid(metres, windows, np.stack([row, column], axis=1), uneven)
 
 
 def _middles(windows: Int[NDArray[np.int64], "n 4"]) -> Float[NDArray[np.float64], "n 2"]:
@@ -302,7 +329,7 @@ def _without_holes(raster: Raster, grids: list[_Grid]) -> tuple[list[_Grid], int
     left_out = 0
     for grid in grids:
         good = _free(bad, grid.windows, cell)
-        free.append(_Grid(grid.metres, grid.windows[good], grid.cells[good]))
+        free.append(grid.chosen(good))
         left_out += int((~good).sum())
     return free, left_out
 

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from glob import escape
 from pathlib import Path
 
 from unmask.errors import DataError
@@ -72,7 +73,7 @@ class PlaceTable:
         root, name = self.file.parent, self.text(row, "file")
         if name and (root / name).is_file():
             return root / name
-        others = sorted(root.glob(f"*/{name}")) if name and "/" not in name else []
+        others = sorted(root.glob(f"*/{escape(name)}")) if name and "/" not in name else []
         if len(others) != 1:
             where = "is in several folders" if others else "is not there"
             raise DataError(f"line {self.line(row)} names {name!r}, which {where} in {root}")

@@ -43,6 +43,7 @@ FALSE_RATE = 0.04
 _LEAST_FOUND = 0.1  # below it, no margin tells right answers from wrong ones
 _FILE = "_calibration.json"
 _MOST_PIXELS = 1024  # a side of a piece
+_TRIES = 10
 _SEED = 0
 
 
@@ -197,29 +198,49 @@ def drawn(
     beliefs: Beliefs,
     generator: torch.Generator,
 ) -> Piece:
-    """A piece at a random place in a random direction, with another scale and light."""
+    """A piece at a random place in a random direction, with another scale and light.
+
+    Photographs show no holes of the map. A piece that does is drawn again; where every one does, they get the mean of the rest.
+    """
+
+    view, degrees, shown = _sight(tiles, grid, size, beliefs, generator)
+    for _ in range(_TRIES - 1):
+        if not bool(shown.isnan().any()):
+            break
+        view, degrees, shown = _sight(tiles, grid, size, beliefs, generator)
+    mean = shown.flatten(1).nanmean(1).nan_to_num()[:, None, None]
+    shown = torch.where(shown.isnan(), mean, shown)
+    if tiles.values == "uint8":
+        shown = shown.round().clamp(0, 255).to(torch.uint8)
+    image = relit(shown, generator)
+    known = None if beliefs.heading is None else view.heading + between(generator, -3, 3)
+    return Piece(image, degrees, Beliefs(beliefs.width, known, beliefs.turns))
+
+
+def _sight(
+    tiles: MapTiles, grid: Grid, size: Size, beliefs: Beliefs, generator: torch.Generator
+) -> tuple[View, Float[NDArray[np.float64], "2"], Float[Tensor, "c h w"]]:
+    """A random view, its place, and what the map shows there."""
 
     def uniform(low: float, high: float) -> float:
         return between(generator, low, high)
 
     widths = beliefs.widths(size, grid.metres)
     width = uniform(min(widths), max(widths)) * uniform(0.95, 1.05)
-    heading = uniform(0, 360)
+    view = View(width, uniform(0, 360))
     there = np.argwhere(grid.rows >= 0)
     row, column = there[int(uniform(0, len(there) - 1e-6))] + [
         uniform(-0.5, 0.5),
         uniform(-0.5, 0.5),
     ]
     degrees = np.array(grid.degrees(row, column))
-    image = relit(_photographed(tiles, degrees, size, View(width, heading)), generator)
-    known = None if beliefs.heading is None else heading + uniform(-3, 3)
-    return Piece(image, degrees, Beliefs(beliefs.width, known, beliefs.turns))
+    return view, degrees, _photographed(tiles, degrees, size, view)
 
 
 def _photographed(
     tiles: MapTiles, degrees: Float[NDArray[np.float64], "2"], size: Size, view: View
-) -> Shaped[Tensor, "c h w"]:
-    """What a camera straight above a place would show of the map; beyond its edge the map is mirrored."""
+) -> Float[Tensor, "c h w"]:
+    """What a camera straight above a place would show of the map, NaN near its holes; beyond its edge the map is mirrored."""
     middle = tiles.georeference.to_pixels(degrees)
     across, down = tiles.georeference.metres_per_pixel(middle).tolist()
     turn = math.radians(view.heading - float(tiles.georeference.bearing(middle)))
@@ -240,7 +261,6 @@ def _photographed(
     points = torch.stack(
         [(x - left) * 2 / window.width - 1, (y - top) * 2 / window.height - 1], dim=-1
     )
-    shown = F.grid_sample(
-        pixels[None].float(), points[None].float(), padding_mode="reflection", align_corners=False
+    return F.grid_sample(
+        pixels[None], points[None].float(), padding_mode="reflection", align_corners=False
     )[0]
-    return shown.round().clamp(0, 255).to(torch.uint8) if pixels.dtype == torch.uint8 else shown

@@ -6,7 +6,7 @@ from typing import Any
 from unmask.runs.run import Run
 from unmask.spec import to_json
 
-_LEFT_OUT = ("spec_version", "fingerprint", "statistics.values")
+_LEFT_OUT = ("spec_version", "fingerprint", "statistics.values", "learned_before")
 
 
 def settings(run: Run) -> dict[str, str]:

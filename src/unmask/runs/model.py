@@ -74,6 +74,7 @@ class Model:
         """`objective` is None if the weights are only an encoder; `classifier` if the run was not fine-tuned."""
         self.spec, self.encoder, self._objective = found.weights.spec, encoder, objective
         self.about, self.run, self.step = found.about, found.run, found.step
+        self.learned_from = found.learned_from
         self.damaged, self.notes = list(found.damaged), list(found.weights.notes)
         self.classifier, self._bands = classifier, found.bands
 

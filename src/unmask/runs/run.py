@@ -33,7 +33,7 @@ AnyJob = (
 USUAL_SET_ASIDE = 0.05
 """Share of unreadable images from which on a run stops, unless it says another."""
 
-_MAY_CHANGE = ("hardware", "save_every_minutes", "max_set_aside")
+_MAY_CHANGE = ("hardware", "save_every_minutes", "max_set_aside", "learned_before")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,9 @@ class Run:
     minutes: float | None = None
     """Time after which the run ends, all of the command included; null for as many epochs as the recipe says."""
 
+    learned_before: tuple[AnySource, ...] = ()
+    """The images that its initial weights have learned from, as far as they are those of runs."""
+
     def __post_init__(self) -> None:
         if not 0 <= self.save_every_minutes < math.inf:
             raise SettingsError(
@@ -119,6 +122,11 @@ class Run:
     def init(self) -> str | None:
         """Description of the initial weights; None for random weights from the seed."""
         return self.job.init
+
+    @property
+    def learned_from(self) -> tuple[AnySource, ...]:
+        """All images that its weights have learned from, the last ones first."""
+        return (self.data, *self.learned_before)
 
     @property
     def steps(self) -> int:
@@ -189,6 +197,7 @@ def new_run(
     save_every_minutes: float = 10.0,
     max_set_aside: float = USUAL_SET_ASIDE,
     minutes: float | None = None,
+    learned_before: tuple[AnySource, ...] = (),
 ) -> Run:
     """A run of a job on the images of a source, with the versions of this package and of torch."""
     import unmask
@@ -209,6 +218,7 @@ def new_run(
         unmask_version=unmask.__version__,
         torch_version=torch.__version__,
         minutes=minutes,
+        learned_before=learned_before,
     )
 
 

@@ -10,6 +10,7 @@ from unmask.annotations import DENSE
 from unmask.asked import check_weights, hub_name
 from unmask.channels import ChannelStatistics
 from unmask.contracts import ImageSource
+from unmask.data import AnySource
 from unmask.data.band_files import BandReading
 from unmask.encoders.vit import PlainBlocks, ViT
 from unmask.errors import RunError, SettingsError, number_of
@@ -49,6 +50,8 @@ class Found(NamedTuple):
     """A line for each damaged checkpoint that was skipped."""
     bands: BandReading | None = None
     """How multi-band images were read in the run that made them; None if it was not on such images."""
+    learned_from: tuple[AnySource, ...] = ()
+    """The images of the run that made them, and of those it started from."""
 
 
 def find_weights(path: Path | str, hints: Hints = _NO_HINTS) -> Found:
@@ -80,7 +83,16 @@ def _of_run(folder: RunFolder) -> Found:
     step = checkpoint.info.step
     about = f"{run.recipe_name}, step {step:,}"
     pretraining = run if isinstance(run.job, Pretrain) else None
-    return Found(weights, about, "unmask", pretraining, step, damaged, run.band_reading)
+    return Found(
+        weights,
+        about,
+        "unmask",
+        pretraining,
+        step,
+        damaged,
+        run.band_reading,
+        run.learned_from,
+    )
 
 
 class Start(NamedTuple):
