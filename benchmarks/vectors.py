@@ -7,8 +7,10 @@ turns that alternate, so that other work on the machine changes little. Searches
 """
 
 import argparse
+import itertools
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,11 +23,14 @@ import torch
 from torch.nn import functional as F
 
 from unmask.channels import IMAGENET
+from unmask.commands import embed
 from unmask.contracts import Size
 from unmask.data import Folder, Shards
 from unmask.data.in_order import Unreadable
 from unmask.encoders.chunks import chunk_for, in_chunks
-from unmask.encoders.vit import VIT_S16, VIT_TI16, ViT
+from unmask.encoders.vit import VIT_B16, VIT_S16, VIT_TI16, ViT
+from unmask.formats import FORMATS, write_weights
+from unmask.formats.model import FORMAT, ModelSpec, Weights
 from unmask.vectors.approximate import KINDS, Approximate, built, recall
 from unmask.vectors.nearest import nearest
 from unmask.vectors.pictures import Pictures, load
@@ -112,7 +117,8 @@ def packed(folder: Path, shards: Path) -> Path:
 
 
 def whole_job(folder: Path, name: str, spec: ViT, count: int) -> dict[str, Any]:
-    """CPU seconds a picture: the forward pass alone on batches in memory, and ours, timm and transformers with loading."""
+    """CPU seconds a picture: the forward pass alone on batches in memory; our loading and chunks, and the whole of `unmask embed`;
+    timm and transformers with loading."""
     import timm
     from PIL import Image
     from timm.data import create_transform
@@ -141,6 +147,30 @@ def whole_job(folder: Path, name: str, spec: ViT, count: int) -> dict[str, Any]:
         assert images is not None
         in_chunks(forward, images, range(count), chunk, CPU)
 
+    here = tempfile.TemporaryDirectory()
+    root = Path(here.name)
+    model_spec = ModelSpec(
+        format=FORMAT,
+        encoder=spec,
+        objective=None,
+        image_size=SIZE,
+        channels=3,
+        statistics=IMAGENET,
+        origin="random weights",
+    )
+    write_weights(
+        Weights(model_spec, encoder.state_dict(), {}), root / "model", FORMATS["unmask"], ""
+    )
+    (root / "pictures").mkdir()
+    for number, file in enumerate(files):
+        shutil.copy(file, root / "pictures" / f"{number}.jpg")
+    turn = itertools.count()
+
+    def command() -> None:
+        place = str(root / f"vectors-{next(turn)}")
+        words = [str(root / "model"), str(root / "pictures"), "--out", place]
+        embed.main([*words, "--threads", "1", "--workers", "0", "--device", "cpu"])
+
     def timms() -> None:
         with torch.inference_mode():
             for start in range(0, count, 32):
@@ -164,17 +194,20 @@ def whole_job(folder: Path, name: str, spec: ViT, count: int) -> dict[str, Any]:
                 pixels = processor(images=batch, return_tensors="pt")["pixel_values"]
                 model(pixels).last_hidden_state[:, 1:].mean(1)
 
-    seconds = least(alone, ours, timms, transformers, turns=2)
+    seconds = least(alone, ours, command, timms, transformers, turns=2)
+    here.cleanup()
     return {
         "encoder": name,
         "pictures": count,
         "forward_alone_ms": 1000 * seconds[0] / count,
         "unmask_ms": 1000 * seconds[1] / count,
-        "timm_ms": 1000 * seconds[2] / count,
-        "transformers_ms": 1000 * seconds[3] / count,
+        "command_ms": 1000 * seconds[2] / count,
+        "timm_ms": 1000 * seconds[3] / count,
+        "transformers_ms": 1000 * seconds[4] / count,
         "unmask_over_forward": seconds[1] / seconds[0],
-        "timm_over_unmask": seconds[2] / seconds[1],
-        "transformers_over_unmask": seconds[3] / seconds[1],
+        "command_over_forward": seconds[2] / seconds[0],
+        "timm_over_command": seconds[3] / seconds[2],
+        "transformers_over_command": seconds[4] / seconds[2],
     }
 
 
@@ -264,7 +297,11 @@ def main() -> None:
     if "searching" in args.parts:
         note("searching", searching(args.rows, 384))
     if "whole_job" in args.parts:
-        jobs = [("tiny", VIT_TI16, args.count // 4), ("small", VIT_S16, args.count // 8)]
+        shapes = {"tiny": VIT_TI16, "small": VIT_S16, "base": VIT_B16}
+        jobs = [
+            (name, spec, args.count // 4**place)
+            for place, (name, spec) in enumerate(shapes.items())
+        ]
         note("whole_job", [whole_job(args.pictures, *job) for job in jobs])
     if "indexes" in args.parts:
         for one in indexes(args.vectors, args.index_rows, args.kinds):
