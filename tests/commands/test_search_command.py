@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +253,17 @@ def test_a_search_imports_nothing_that_it_does_not_need(trained: RunFolder, vect
 
 
 class TestDuplicates:
+    def test_the_duplicate_of_a_real_set_is_found(
+        self, unmask: Unmask, trained: RunFolder, real_set: Callable[..., Path]
+    ) -> None:
+        Path("steel").mkdir()
+        for file in sorted((real_set("neu-det") / "images" / "train").glob("patches_1*.jpg")):
+            shutil.copy(file, "steel")
+        assert unmask("embed", trained.root, "steel", "--workers", 0, "--out", "v").status == 0
+        (pair,) = json.loads(unmask("duplicates", "v", "--json").raw)["pairs"]
+        assert (pair["name_a"], pair["name_b"]) == ("patches_101.jpg", "patches_105.jpg")
+        assert pair["same_file"]
+
     def test_lists_pairs_and_leaks(
         self,
         unmask: Unmask,

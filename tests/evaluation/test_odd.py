@@ -228,6 +228,13 @@ def test_separation_counts_pairs() -> None:
     pairs = [(a > b) + 0.5 * (a == b) for a in scores[odd] for b in scores[~odd]]
     found = separation(scores, odd)
     assert found.auroc == pytest.approx(np.mean(pairs))
+    precision, before = 0.0, 0
+    for threshold in sorted(set(scores.tolist()), reverse=True):
+        above = scores >= threshold
+        hits = int(odd[above].sum())
+        precision += (hits - before) / odd.sum() * hits / above.sum()
+        before = hits
+    assert found.precision == pytest.approx(precision)
     assert math.isnan(separation(scores, np.ones(60, bool)).auroc)
 
 
