@@ -4,8 +4,11 @@
 FROM python:3.12-slim
 ARG UV_TORCH_BACKEND
 COPY . /source
-RUN pip install --no-cache-dir uv \
+# npm fetches the browser's runtime into the wheel, for `unmask page`
+RUN apt-get update && apt-get install --yes --no-install-recommends npm \
+    && pip install --no-cache-dir uv \
     && uv pip install --system --no-cache "/source[dense,hub,onnx,places,search,tiff]" \
-    && rm -rf /source
+    && apt-get purge --yes --auto-remove npm \
+    && rm -rf /source /var/lib/apt/lists/*
 WORKDIR /data
 ENTRYPOINT ["unmask"]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unmask.contracts import Size
 from unmask.data.corrupted import CorruptedImages
+from unmask.data.corruption_parts import plasma
 from unmask.data.corruptions import CORRUPTIONS, corrupted
 from unmask.data.views import CenterCrop, MarginCrop
 from unmask.errors import SettingsError
@@ -80,6 +81,14 @@ def test_any_channels_and_rectangles(name: str, shape: tuple[int, int, int]) -> 
     found = corrupted(image, name, 5, 1, 2)
     assert found.shape == image.shape
     assert name in ("elastic", "glass blur") or not found.equal(image)
+
+
+def test_reliefs_of_long_pictures_repeat_and_join() -> None:
+    relief = plasma(30, 2500, 1.7, np.random.default_rng(0))
+    assert relief.shape == (30, 2500)
+    assert relief[:, 1024:2048].tolist() == relief[:, :1024].tolist()
+    steps = np.abs(np.diff(relief, axis=1)).max(0)
+    assert steps[1023] <= np.delete(steps, [1023, 2047]).max()
 
 
 def test_draws_differ_between_pictures_and_seeds() -> None:

@@ -16,6 +16,9 @@ Pixels = NDArray[np.floating[Any]]
 SIDE = 224
 """Pixels of the shorter side for which the settings of corruptions are published."""
 
+_LONGEST = 1024
+"""Side of a relief beyond which it repeats; one as long as a strip of 3 x 200 pixels, drawn at 224 rows, would take a minute."""
+
 
 def planes_of(pixels: Pixels) -> Float[Tensor, "c h w"]:
     """Channels first, as torch has them."""
@@ -127,9 +130,9 @@ def plasma(height: int, width: int, decay: float, random: Generator) -> Pixels:
     """A relief from 0 to 1 by the diamond-square method (Fournier, Fussell and Carpenter, 1982).
 
     A square whose side is a power of two is halved again and again; each new height is the mean of four, and a random
-    part, which falls by `decay` with every halving. Its edges join.
+    part, which falls by `decay` with every halving. Its edges join, so longer reliefs repeat it.
     """
-    side = 1 << (max(height, width) - 1).bit_length()
+    side = 1 << (min(max(height, width), _LONGEST) - 1).bit_length()
     relief, reach, step = np.zeros((side, side)), 1.0, side
     while step > 1:
         half = step // 2
@@ -144,4 +147,5 @@ def plasma(height: int, width: int, decay: float, random: Generator) -> Pixels:
         relief[half::step, ::step] = left + random.uniform(-reach, reach, left.shape)
         step, reach = half, reach / decay
     relief -= relief.min()
-    return (relief / relief.max())[:height, :width].astype(np.float32)
+    rows, columns = (np.arange(length) % side for length in (height, width))
+    return (relief / relief.max())[rows[:, None], columns].astype(np.float32)
