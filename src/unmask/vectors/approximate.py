@@ -73,7 +73,7 @@ class Hnsw:
 class IvfPq:
     """Lists of a coarse quantiser and codes of 8 bits (Jégou and others, 2011), whose best candidates are scored exactly."""
 
-    probed: int = 64
+    probed: int = 128
     """Lists that are searched."""
 
     def check(self) -> None:
