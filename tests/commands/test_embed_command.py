@@ -490,6 +490,9 @@ class TestRefuses:
             ".12-draft.txt",
             "notes.txt",
         ]
+        Path("other/notes.txt").unlink()  # what is left is named as our own temporary files are
+        assert unmask("embed", trained.root, images, "--workers", 0, "--out", "other").status == 0
+        assert Path("other/.12-draft.txt").read_text() == "mine"
         said = unmask("embed", trained.root, images, "--out", images / "vectors")
         assert "is inside" in said.err
         assert "needs --out" in unmask("embed", trained.root, images).err

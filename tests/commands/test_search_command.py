@@ -185,6 +185,10 @@ class TestSearch:
         answer = json.loads(unmask(*words, "--index", kind).raw)
         assert answer["queries"] == exact
         assert answer["recall"] >= 0.9
+        narrow = json.loads(unmask(*words, "--index", kind, "--where", "width<99").raw)
+        assert (narrow["index"], narrow["queries"]) == ("none", exact)
+        said = unmask(*words[:3], "--index", kind, "--where", "width<99")
+        assert "where width<99, exact, because of --where" in said.out
         (index,) = Path("v").glob(f"_index-{kind}-*.faiss")
         made = index.stat().st_mtime_ns
         assert json.loads(unmask(*words, "--index", kind).raw) == answer

@@ -2,16 +2,20 @@
 
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from commands.said import plain
 from reference.dense import write_outlined
 from runs import tiny
 
-from unmask.console.learned_queries import refuse_learned
-from unmask.data import AnySource, Coco, Digits, Folder, Shards
+from unmask.console.learned_queries import refuse_learned, say_unknown_start
+from unmask.data import AnySource, Coco, Digits, Folder, GroundMap, Shards
 from unmask.data.kinds import find_source
 from unmask.errors import SettingsError
+from unmask.runs.model import Model
 
 
 def shards(photos: Path, root: Path) -> Shards:
@@ -43,7 +47,7 @@ def test_photographs_that_were_learned_are_refused(tmp_path: Path) -> None:
         refuse_learned([source], [beside])
 
 
-@pytest.mark.parametrize("kind", ["shards", "gone"])
+@pytest.mark.parametrize("kind", ["shards", "gone", "map gone"])
 def test_what_cannot_be_compared_is_said(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,8 +55,30 @@ def test_what_cannot_be_compared_is_said(
     source: AnySource = Folder(path=str(tmp_path / "gone"))
     if kind == "shards":
         source = shards(photos, tmp_path)
+    if kind == "map gone":
+        source = GroundMap(path=str(tmp_path / "gone"))
     refuse_learned([source], sorted(photos.iterdir()))
     said = plain(capsys.readouterr().err)
     assert f"trained on {source.path}; whether queries were among these images is not known" in said
     refuse_learned([Digits()], sorted(photos.iterdir()))
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (None, "which images weights.pth has learned from is not known"),
+        (SimpleNamespace(init="hf:a/b", learned_before=()), "the encoder started from hf:a/b"),
+        (SimpleNamespace(init="runs/a", learned_before=(Digits(),)), ""),
+        (SimpleNamespace(init=None, learned_before=()), ""),
+    ],
+)
+def test_starts_of_which_nothing_is_known_are_said(
+    run: Any, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Mock(spec=Model)
+    model.run, model.about = run, "weights.pth"
+    say_unknown_start(model)
+    noted = plain(capsys.readouterr().err)
+    assert said in noted
+    assert bool(noted) == bool(said)

@@ -554,7 +554,7 @@ def test_hidden_pictures_are_not_decoded(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("name", ["a**.png", "[ab].png", "?.png"])
-def test_names_of_pictures_are_no_patterns(name: str, tmp_path: Path) -> None:
+def test_names_of_pictures_are_not_treated_as_patterns(name: str, tmp_path: Path) -> None:
     """Beside the table, or in a folder there; a picture that is not there is named."""
     (tmp_path / "flight").mkdir()
     for other in ("a.png", "ab.png"):

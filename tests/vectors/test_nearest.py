@@ -141,17 +141,6 @@ class TestIndexes:
         assert share == pytest.approx(hits / total)
         assert share >= 0.95
 
-    @pytest.mark.parametrize("own", [False, True])
-    def test_under_conditions_the_nearest_come(self, matrix: Tensor, kind: str, own: bool) -> None:
-        """Also where the query's own cluster does not meet them, and nothing near it does."""
-        index, cluster = ready(matrix, kind), torch.arange(2000) % 20
-        for row in range(20):
-            rows = ((cluster == row) == own).nonzero().flatten()
-            found = index.nearest(matrix, matrix[row], 50, rows)
-            expected = (matrix[rows] @ matrix[row]).sort(descending=True).values[:50]
-            assert found.scores.numpy() == pytest.approx(expected.numpy(), abs=1e-6)
-            assert set(found.rows.tolist()) <= set(rows.tolist())
-
     def test_all_come_where_fewer_exist_than_are_asked_for(self, matrix: Tensor, kind: str) -> None:
         found = ready(matrix, kind).nearest(matrix, matrix[0], 5000)
         assert sorted(found.rows.tolist()) == list(range(2000))

@@ -31,7 +31,7 @@ from unmask.runs.model import Model
 from unmask.spec import from_json, to_json, within
 from unmask.training.distributed import check_device, everyones, here
 from unmask.training.hardware import best_workers, find_device
-from unmask.vectors.folder import UNUSABLE, VectorsFolder
+from unmask.vectors.folder import LOCK, UNUSABLE, VectorsFolder
 from unmask.vectors.manifest import MANIFEST, Manifest, Pooling, Stored, encoding_of
 from unmask.vectors.matrix import open_vectors
 from unmask.vectors.parts import part_path
@@ -192,9 +192,11 @@ def _planned(work: _Work, stack: ExitStack) -> Plan:
     args, folder, model = work.args, work.folder, work.model
     if not (folder.root / MANIFEST).exists():
         folder.check_free()  # before anything is written there, also the lock
+    begun = (folder.root / LOCK).exists()
     if note := stack.enter_context(folder.lock()):
         notes.note(note)
-    clear_unfinished(folder.root)
+    if begun:
+        clear_unfinished(folder.root)
     manifest = Manifest(
         encoding=encoding_of(model, args.pooling, args.dtype),
         whitened=args.whitened,

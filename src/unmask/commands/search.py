@@ -113,7 +113,10 @@ def main(arguments: list[str]) -> int:
         device = str(find_device(args.device))
         model = encoder_of(searched.folder.root, searched.manifest, args.encoder, device)
         queries = vectors_of(model, searched, images)
-        index = None if args.index == "none" else open_index(searched, args.index)
+        # under conditions the nearest may all lie far from the query, where an index does not look
+        index = (
+            None if args.index == "none" or rows is not None else open_index(searched, args.index)
+        )
     chosen = None if rows is None else torch.from_numpy(rows)
     found = [
         Found(image, _neighbours(searched, query, args.k, chosen, index))
@@ -137,7 +140,7 @@ def _images(args: Arguments) -> list[str]:
     """The paths of all queries.
 
     Raises:
-        SettingsError: if there are none,.
+        SettingsError: if there are none.
         DataError: if the file of queries cannot be read.
     """
     images = list(args.images)
@@ -176,7 +179,7 @@ def _neighbours(
 ) -> Neighbours:
     if index is None:
         return nearest(searched.matrix, query, count, rows)
-    return index.nearest(searched.matrix, query, count, rows)
+    return index.nearest(searched.matrix, query, count)
 
 
 def _named(searched: Searched, row: int) -> dict[str, Any]:
@@ -196,7 +199,9 @@ def _say(
 ) -> None:
     """Print the neighbours, a line each."""
     where = f" where {' and '.join(map(str, conditions))}" if conditions else ""
-    how = "exact" if index is None else f"{args.index}, {index.words}"
+    how = f"{args.index}, {index.words}" if index else "exact"
+    if index is None and args.index != "none":
+        how += ", because of --where"
     console.print(f"searching {number_of(len(searched.columns), 'vector')}{where}, {how}")
     for one in found:
         console.print(f"{one.image}:")
@@ -218,7 +223,7 @@ def _as_json(
         "vectors": args.vectors,
         "searched": len(searched.columns),
         "where": list(args.where),
-        "index": args.index,
+        "index": "none" if index is None else args.index,
         **({} if index is None else {"recall": index.recall}),
         "queries": [
             {

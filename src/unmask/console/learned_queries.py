@@ -7,8 +7,22 @@ from unmask.console.output import notes
 from unmask.data import AnySource, Digits, GroundMap
 from unmask.data.annotated import pictures_alone
 from unmask.data.map_files import pictures_of_map
-from unmask.errors import SettingsError, UnmaskError, first_line
+from unmask.errors import DataError, SettingsError, UnmaskError, first_line
+from unmask.runs.model import Model
 from unmask.traits import InFiles
+
+
+def say_unknown_start(model: Model) -> None:
+    """Say where nothing is known of the images that a model, or the weights that it started from, has learned from."""
+    start = None if model.run is None else model.run.init
+    if model.run is None:
+        notes.note(
+            f"which images {model.about} has learned from is not known, so queries may be among them"
+        )
+    elif start is not None and not model.run.learned_before:
+        notes.note(
+            f"the encoder started from {start}; which images these weights have learned from is not known, so queries may be among them"
+        )
 
 
 def refuse_learned(sources: Sequence[AnySource], queries: Sequence[Path]) -> None:
@@ -45,7 +59,10 @@ def _say_unknown(where: str, reason: str) -> None:
 def _files_of(data: AnySource) -> list[Path] | None:
     """The files that a run has learned from; None if its images are not files, as in shards or tables."""
     if isinstance(data, GroundMap):
-        return pictures_of_map(Path(data.path).expanduser())
+        place = Path(data.path).expanduser()
+        if not place.exists():
+            raise DataError(f"{data.path} is gone")
+        return pictures_of_map(place)
     if isinstance(data, Digits):
         return []
     source = pictures_alone(data)

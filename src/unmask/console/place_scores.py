@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from unmask.console.bars import progress_on
-from unmask.console.learned_queries import refuse_learned
+from unmask.console.learned_queries import refuse_learned, say_unknown_start
 from unmask.console.on_map import Known, check_angle, width_of
 from unmask.console.output import check_writable, console, notes, writing
 from unmask.console.place_queries import PlaceQueries, PlaceQuery, read_queries
@@ -65,6 +65,7 @@ def evaluate_places(request: PlacesRequest) -> int:
             raise DataError(f"the map cannot be read ({tiles}), and controls need it")
         opened = with_look(opened, tiles)
         queries = read_queries(Path(request.queries).expanduser(), tiles)
+        say_unknown_start(opened.model)
         refuse_learned(opened.model.learned_from, [one.path for one in queries.rows])
         unknown = [(one.path, one.height) for one in queries.rows if one.width is None]
         check_angle(request.known, unknown)
@@ -116,14 +117,15 @@ def _say_far(tiles: MapTiles, queries: PlaceQueries) -> None:
     reach = metres_between(tiles.georeference.to_degrees(corners), middle).max()
     places = np.array([one.degrees for one in queries.rows])
     away = metres_between(places, middle)
-    far = np.flatnonzero(
-        away > 3 * reach
-    )  # the half of the map, and the whole of it beyond its edge
+    # three half-diagonals from the middle: at least a diagonal beyond the edge
+    far = np.flatnonzero(away > 3 * reach)
     if len(far):
         longitude, latitude = places[far[0]].tolist()
+        metres = float(away[far[0]])
+        distance = f"{metres:,.0f} m" if metres < 10_000 else f"{metres / 1000:,.0f} km"
         notes.note(
             f"{len(far):,} of {len(places):,} queries lie far outside the map, such as {queries.rows[far[0]].path.name}, "
-            f"{away[far[0]] / 1000:,.0f} km away, at latitude {latitude:g} and longitude {longitude:g}; they cannot be found"
+            f"{distance} away, at latitude {latitude:g} and longitude {longitude:g}; they cannot be found"
         )
 
 

@@ -17,7 +17,7 @@ SIDE = 224
 """Pixels of the shorter side for which the settings of corruptions are published."""
 
 _LONGEST = 1024
-"""Side of a relief beyond which it repeats; one as long as a strip of 3 x 200 pixels, drawn at 224 rows, would take a minute."""
+"""Longest side of a relief in pixels; longer pictures repeat it, because a full one would take up to a minute."""
 
 
 def planes_of(pixels: Pixels) -> Float[Tensor, "c h w"]:

@@ -31,7 +31,7 @@ _CELLS = 16  # cells of a tile's side in which holes are counted
 _OVERVIEW_ROWS = 512  # rows that are read together
 _MOST_TILES = 20_000_000
 _UNEVEN = 1.01
-"""Ratio of a pixel's sides on the ground from which on tiles are resampled; Web Mercator, and degrees at the equator, reach 1.007."""
+"""Ratio of a pixel's sides on the ground above which tiles are resampled; Web Mercator, and degrees at the equator, reach 1.007."""
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in decode
 
 

@@ -29,7 +29,7 @@ _SHARE = 1e-3
 """Share of the mean variance that is added to each variance, so that directions of noise are not blown up."""
 
 _LEAST_VARIANCE = 1e-12  # equal vectors have none at all
-_ROUNDING = 1e-12  # of the largest variance: a direction with less is rounding, as of pictures that are there twice
+_ROUNDING = 1e-12  # share of the largest variance; what varies less is rounding, as where each picture is there twice
 _CHUNK = 8192  # vectors in float64 at a time, to limit memory
 _FORMAT = 1
 

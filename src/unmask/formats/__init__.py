@@ -99,8 +99,10 @@ def write_weights(
         file = layout.write(weights, writing)
         (writing / CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
         if destination.suffix == ".pth":
-            (writing / CARD).rename(destination.with_suffix(".md"))
-            return file.rename(destination)
+            place = destination.resolve()
+            (writing / CARD).rename(place.with_suffix(".md"))
+            file.rename(place)
+            return destination
         for name, content in beside.items():
             (writing / name).write_bytes(content)
         put(writing, destination)

@@ -1,4 +1,4 @@
-"""Where weights are written: a folder or file that is new, and complete or not there at all."""
+"""Where folders of weights and pages are put once they are complete: new ones by one rename, existing ones file by file."""
 
 import errno
 import os

@@ -64,7 +64,7 @@ def check_folder(folder: Path, writing: Path | None = None) -> set[str]:
     inside = (one for name in sorted(names) for one in (folder / name, *(folder / name).rglob("*")))
     foreign = next((one for one in inside if one not in known), None)
     if not own or foreign is not None:
-        what = "" if foreign is None or not own else f", such as {foreign.relative_to(folder)}"
+        what = "" if foreign is None else f", such as {foreign.relative_to(folder)}"
         raise RunError(
             f"{folder} holds other files{what}; give a new folder, or that of an earlier page"
         )

@@ -74,6 +74,7 @@ def calibrated(
     With a radius, of answers within circles of so many metres: fewer places compete there.
     """
     question = {
+        "pieces": "without holes",  # thresholds of before were measured on others
         "vectors": state_of(opened.searched.folder.facts(opened.searched.manifest)),
         "proportions": round(size.height / size.width, 2),
         "width": None if beliefs.width is None else float(f"{beliefs.width:.2g}"),

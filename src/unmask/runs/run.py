@@ -126,7 +126,7 @@ class Run:
     @property
     def learned_from(self) -> tuple[AnySource, ...]:
         """All images that its weights have learned from, the last ones first."""
-        return (self.data, *self.learned_before)
+        return tuple(dict.fromkeys((self.data, *self.learned_before)))
 
     @property
     def steps(self) -> int:

@@ -1,8 +1,7 @@
 """Indexes of FAISS for millions of vectors: approximate, with their recall against the exact search.
 
 An index is made once, from the matrix that is searched, and lies in the folder as `_index-KIND-STATE.faiss`, where the state
-says which vectors and settings it was made of. Under conditions the exact search answers: an index looks near the query, and the
-pictures that meet a condition may all lie elsewhere. It also answers where the index finds fewer than k.
+says which vectors and settings it was made of. Where it finds fewer than k, the exact search answers.
 """
 
 import contextlib
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from unmask.errors import DataError, SettingsError
@@ -125,11 +124,8 @@ class Approximate:
         matrix: Float[Tensor, "n k"],
         query: Float[Tensor, " k"],
         count: int,
-        rows: Int[Tensor, " m"] | None = None,
     ) -> Neighbours:
-        """As `nearest.nearest`, from the index, and exactly under conditions; scores are exact."""
-        if rows is not None:
-            return nearest(matrix, query, count, rows)
+        """As `nearest.nearest` of all rows, from the index; scores are exact."""
         asked = min(self.kind.candidates(count), self.index.ntotal)
         parameters = self.kind.parameters(count)
         _, numbers = self.index.search(query[None].numpy(), asked, params=parameters)
