@@ -273,6 +273,7 @@ class TestNames:
             ("1 sky\n1 road\n", "has the value 1 twice"),
             ("0 sky\n1 2 3 road\n", "colours for some classes and numbers for others"),
             ("void\n", "names no class that is not ignored"),
+            ("0 sky\n99999999999 road\n", "gives road the value 99999999999, too large"),
         ],
     )
     def test_tables_that_are_wrong(self, tmp_path: Path, text: str, words: str) -> None:

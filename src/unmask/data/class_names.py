@@ -32,8 +32,9 @@ _STEMS = (
 )
 _ENDINGS = (".txt", ".names", ".csv", ".json")
 _LARGEST = 2**22  # bytes
-_NUMBERED = re.compile(r"(\d+)[\s:,;]+(.*\D.*)")
-_COLOURED = re.compile(r"(\d+)[\s,;]+(\d+)[\s,;]+(\d+)[\s,;:]+(.*\D.*)")
+_LARGEST_VALUE = 2**31
+_NUMBERED = re.compile(r"(\d{1,18})[\s:,;]+(.*\D.*)")
+_COLOURED = re.compile(r"(\d{1,18})[\s,;]+(\d{1,18})[\s,;]+(\d{1,18})[\s,;:]+(.*\D.*)")
 _IGNORED = ("ignore_index", "ignore", "ignored")
 
 Value = int | tuple[int, int, int]
@@ -126,6 +127,12 @@ def read_table(file: Path) -> ClassTable | None:
         raise DataError(
             f"{file} has colours for some classes and numbers for others; give all of them colours"
         )
+    for one in classes:
+        parts = one.value if isinstance(one.value, tuple) else (one.value,)
+        if any(abs(part) >= _LARGEST_VALUE for part in parts):
+            raise DataError(
+                f"{file} gives {one.name} the value {one.value}, too large for a pixel; correct it"
+            )
     return ClassTable(file, tuple(classes), ignored)
 
 
@@ -216,7 +223,7 @@ def _of_json(content: Any) -> list[NamedClass]:
 
 def _pair(key: str, value: Any) -> NamedClass | None:
     """A number and a name, a name and a number, or a name and a colour."""
-    if key.isdecimal() and isinstance(value, str):
+    if re.fullmatch(r"\d{1,18}", key) and isinstance(value, str):
         return NamedClass(value, int(key))
     if isinstance(value, int) and key not in _IGNORED:
         return NamedClass(key, value)
