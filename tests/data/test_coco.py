@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,25 @@ def test_odd_boxes_are_clipped_or_dropped_and_counted(
     lines = source.found().lines()
     assert words is None or any(line.startswith(words) for line in lines), lines
     assert words is not None or len(lines) == 1
+
+
+def test_a_file_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    """What objects have besides boxes and outlines, here nearly all of 20 MB, is not kept."""
+    content = coco({"a.png": [Thing((1, 1, 9, 9))] * 2000})
+    for entry in content["annotations"]:
+        entry["caption"] = "a cell " * 1430
+    file = write_coco(tmp_path, content)
+    size = file.stat().st_size
+    assert size > 20_000_000
+    del content, entry
+    tracemalloc.start()
+    try:
+        source = opened(tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert source.found().counts == (2000,)
+    assert peak < 0.75 * size
 
 
 def test_crowds_are_marked_and_counted_apart(tmp_path: Path) -> None:

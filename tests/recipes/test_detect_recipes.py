@@ -26,7 +26,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_numbers_are_vitdets(name: str) -> None:
-    depth, width, layer_decay, drop_path, whole, epochs, exempt = PUBLISHED[name]
+    depth, width, _, drop_path, whole, epochs, _ = PUBLISHED[name]
     recipe = NAMED[name].recipe
     task, optimizer = recipe.task, recipe.optimizer
     assert isinstance(task, Detect)
@@ -43,25 +43,6 @@ def test_numbers_are_vitdets(name: str) -> None:
     windows = model.windows.windows
     assert tuple(n for n, side in enumerate(windows) if side is None) == whole
     assert {side for side in windows if side} == {14}
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    rules = optimizer.layer_decay, optimizer.weight_decay, optimizer.exempt
-    groups = layer_groups(model, *rules)  # the fused optimizer cannot be built on the meta device
-    seen = {}
-    for group in groups:
-        for parameter in group["params"]:
-            seen[names[parameter]] = group["scale"], group["weight_decay"]
-    assert seen["encoder.pos_embed"] == (
-        pytest.approx(layer_decay ** (depth + 1)),
-        0.0 if exempt else 0.1,
-    )
-    assert seen["encoder.blocks.0.norm1.weight"] == (
-        pytest.approx(layer_decay**depth),
-        0.0 if exempt else 0.1,
-    )
-    last = depth - 1
-    assert seen[f"windows.positions.{last}.rows"] == (pytest.approx(layer_decay), 0.1)
-    assert seen[f"encoder.blocks.{last}.attn.qkv.bias"] == (pytest.approx(layer_decay), 0.1)
-    assert seen["heads.box.scores.weight"] == (1.0, 0.1)
 
 
 def published(name: str, depth: int, layer_decay: float, exempt: bool) -> tuple[float, float]:
@@ -73,9 +54,7 @@ def published(name: str, depth: int, layer_decay: float, exempt: bool) -> tuple[
     layer = depth + 1
     if name.startswith(("encoder.pos_embed", "encoder.patch_embed")):
         layer = 0
-    elif name.startswith("encoder.blocks."):
-        layer = int(name.split(".")[2]) + 1
-    elif name.startswith("windows.positions."):
+    elif name.startswith("encoder.blocks.") or name.startswith("windows.positions."):
         layer = int(name.split(".")[2]) + 1
     is_norm = any(part.startswith("norm") for part in name.split("."))
     no_decay = exempt and (is_norm or name == "encoder.pos_embed")
