@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_rates_and_weight_decays_of_every_parameter(name: str) -> None:
     with torch.device("meta"):
         encoder = recipe.encoder.build(recipe.image_size, 3, IMAGENET.tensors())
         model = recipe.task.build(encoder, ObjectLabels(names=tuple("abc"), masks=True))
-    optimizer = recipe.optimizer
+    optimizer: Any = recipe.optimizer
     rules = optimizer.layer_decay, optimizer.weight_decay, optimizer.exempt
     own = {
         parameter: (group["scale"], group["weight_decay"])

@@ -19,6 +19,7 @@ from unmask.recipes.segment import NAMED
 from unmask.runs.finetune import Finetune, Tuned
 from unmask.runs.locate import locate
 from unmask.tasks.detections import Detections
+from unmask.tasks.joined import Tile, joined
 from unmask.tasks.run_lengths import run_lengths
 
 SIDE = 64
@@ -94,6 +95,27 @@ def test_objects_beside_one_another_stay_apart() -> None:
     assert rows == {(*box, number) for box, number in zip(boxes, [0, 0, 1, 0], strict=True)}
     assert len(several.boxes) == 4
     assert torch.equal(several.scores, several.scores.sort(descending=True).values)
+
+
+def seen_in(extent: list[int], box: list[int], score: float, number: int, is_cut: bool) -> Tile:
+    """A tile in which one object is found."""
+    one = Detections(torch.tensor([box]).float(), torch.tensor([score]), torch.tensor([number]))
+    return Tile(torch.tensor(extent).float(), one, torch.tensor([is_cut]))
+
+
+def test_a_whole_object_comes_before_surer_parts_that_do_not_quite_fit() -> None:
+    whole = seen_in([0, 0, 64, 64], [40, 10, 60, 20], 0.6, 0, False)
+    part = seen_in([48, 0, 112, 64], [48, 10, 63, 23], 0.9, 0, True)
+    for tiles in ([whole, part], [part, whole]):
+        assert joined(tiles).boxes.tolist() == [[40, 10, 60, 20]]
+
+
+def test_parts_of_two_classes_are_two_objects() -> None:
+    one = seen_in([0, 0, 64, 64], [40, 10, 64, 20], 0.6, 0, True)
+    other = seen_in([48, 0, 112, 64], [48, 10, 70, 20], 0.9, 1, True)
+    both = joined([one, other])
+    assert both.boxes.tolist() == [[48, 10, 70, 20], [40, 10, 64, 20]]
+    assert both.classes.tolist() == [1, 0]
 
 
 def test_a_picture_without_objects_has_none() -> None:
