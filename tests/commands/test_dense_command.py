@@ -20,11 +20,14 @@ from reference.dense import WRITERS, Thing, coco, picture, write_coco, write_map
 from runs import tiny
 
 import unmask as package
+from unmask.annotations import ClassMaps, ObjectLabels, Objects
 from unmask.console import hardware, train
+from unmask.data import Coco, InstanceMaps, Maps
 from unmask.errors import RunError
 from unmask.page.runtime import FILES
 from unmask.runs import plan
 from unmask.runs.folder import RunFolder
+from unmask.runs.predict import truth_of
 from unmask.runs.run import Run
 from unmask.training.logbook import read_log
 
@@ -227,16 +230,84 @@ def test_recipes_for_other_annotations_are_refused(tmp_path: Path, unmask: Unmas
 
 
 def test_odd_pictures_train_and_are_predicted(tmp_path: Path, unmask: Unmask) -> None:
-    """No object, one pixel, another size, and a class that training never shows."""
-    things = {
+    """No object, one pixel, the whole picture, and a class that no picture shows."""
+    boxes = {
         "0.png": [],
-        "1.png": [Thing((5, 5, 1, 1))],
-        "2.png": [Thing((0, 0, 20, 10))],
-        "3.png": [Thing((1, 2, 3, 4))],
+        "1.png": [(5, 5, 1, 1)],
+        "2.png": [(0, 0, 20, 10)],
+        "3.png": [(1, 2, 3, 4)],
     }
-    write_coco(tmp_path / "data", coco(things))
-    said = tuned(unmask, "coco", tmp_path / "run", tmp_path / "data")
+    things = {
+        name: [Thing(box, 1, [outline(*box)]) for box in some] for name, some in boxes.items()
+    }
+    data, run = tmp_path / "data", tmp_path / "run"
+    write_coco(data, coco(things, ("cell", "dog")))
+    said = tuned(unmask, "coco", run, data)
     assert "no objects" in said
+    again = unmask("predict", run, data, "--out", tmp_path / "again", "--threads", "1")
+    assert again.status == 0, again.err
+    assert "mask AP" in again.out
+    written = json.loads((tmp_path / "again" / "predictions.json").read_text())
+    assert {one["file_name"] for one in written["images"]} == boxes.keys()
+    # boxes alone, of one of two classes
+    WRITERS["voc"](tmp_path / "dogs")
+    fewer = unmask("predict", run, tmp_path / "dogs", "--json", "--threads", "1")
+    assert fewer.status == 0, fewer.err
+    assert "masks are not scored, because the images have boxes alone" in fewer.err
+    score = json.loads(fewer.raw)
+    assert score["mask"] is None
+    assert score["box"]["ap"] is not None
+    assert {one["name"]: one["objects"] for one in score["classes"]} == {"cell": 0, "dog": 6}
+
+
+def outline(left: int, top: int, width: int, height: int) -> list[int]:
+    """The corners of a box."""
+    right, bottom = left + width, top + height
+    return [left, top, right, top, right, bottom, left, bottom]
+
+
+@pytest.mark.parametrize("names", [("dog",), ("dog", "cell"), ("cell", "dog"), ("cow", "dog")])
+def test_annotations_are_scored_by_the_names_of_their_classes(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    """Of a part of the classes, or in another order; not if the run lacks one of them."""
+    things = {"a.png": [Thing((1, 2, 3, 4), names.index("dog"), [outline(1, 2, 3, 4)])]}
+    write_coco(tmp_path, coco(things, names))
+    kind = ObjectLabels(names=("cell", "dog"), masks=True)
+    source, scored, note = truth_of(kind, Coco(path=str(tmp_path)).open())
+    if "cow" in names:
+        assert (scored, note) == (
+            False,
+            "not scored, because the run has no class cow; it has cell, dog",
+        )
+        return
+    assert (scored, note) == (True, None)
+    known = source[0].annotation
+    assert isinstance(known, Objects)
+    assert known.classes.tolist() == [1]
+    assert source.annotations == kind
+
+
+def test_class_maps_without_names_are_scored_by_their_values(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    write_map(tmp_path / "masks" / "a.png", np.full((10, 20), 7))
+    kind = ClassMaps(names=("0", "3", "7"))
+    source, scored, note = truth_of(kind, Maps(path=str(tmp_path)).open())
+    assert (scored, note) == (True, None)
+    known = source[0].annotation
+    assert isinstance(known, torch.Tensor)
+    assert known.unique().tolist() == [2]
+
+
+def test_maps_of_objects_have_the_number_of_their_class(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    write_map(tmp_path / "masks" / "a.png", np.arange(200).reshape(10, 20) // 100)
+    kind = ObjectLabels(names=("cell", "object"), masks=True)
+    source, scored, _ = truth_of(kind, InstanceMaps(path=str(tmp_path)).open())
+    known = source[0].annotation
+    assert scored
+    assert isinstance(known, Objects)
+    assert known.classes.tolist() == [1]
 
 
 def test_frozen_protocols_on_class_maps(tmp_path: Path, unmask: Unmask) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,25 @@ def test_odd_boxes_are_clipped_or_dropped_and_counted(
     assert words is not None or len(lines) == 1
 
 
+def test_a_file_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    """What objects have besides boxes and outlines, here nearly all of 20 MB, is not kept."""
+    content = coco({"a.png": [Thing((1, 1, 9, 9))] * 2000})
+    for entry in content["annotations"]:
+        entry["caption"] = "a cell " * 1430
+    file = write_coco(tmp_path, content)
+    size = file.stat().st_size
+    assert size > 20_000_000
+    del content, entry
+    tracemalloc.start()
+    try:
+        source = opened(tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert source.found().counts == (2000,)
+    assert peak < 0.75 * size
+
+
 def test_crowds_are_marked_and_counted_apart(tmp_path: Path) -> None:
     things = {"a.png": [Thing((0, 0, 2, 2)), Thing((3, 3, 9, 5), crowd=1)]}
     write_coco(tmp_path, coco(things))
@@ -171,6 +191,96 @@ def test_a_box_may_be_missing_where_polygons_are_there(tmp_path: Path) -> None:
     del content["annotations"][0]["bbox"]
     write_coco(tmp_path, content)
     assert objects(opened(tmp_path)).boxes.tolist() == [[2, 2, 8, 6]]
+
+
+@pytest.mark.parametrize("form", ["list", "text"])
+def test_a_box_may_be_missing_where_run_lengths_are_there(tmp_path: Path, form: str) -> None:
+    """Also where runs go on over the end of a column, or an outline has no pixel."""
+    masks = np.zeros((4, 10, 20), np.uint8)
+    masks[0, 3:7, 4:9] = 1
+    masks[1, :, 19] = 1
+    masks[2, 8:, 2], masks[2, :3, 3] = 1, 1  # one run
+    entries = [coco_mask.encode(np.asfortranarray(mask)) for mask in masks]
+    texts: list[Any] = [{"size": [10, 20], "counts": one["counts"].decode()} for one in entries]
+    if form == "list":
+        texts = [{"size": [10, 20], "counts": runs_of(mask)} for mask in masks]
+    content = coco({"a.png": [Thing((0, 0, 1, 1), polygons=one) for one in texts]})
+    for entry in content["annotations"]:
+        del entry["bbox"]
+    write_coco(tmp_path, content)
+    source = opened(tmp_path)
+    known = objects(source)
+    expected = [(4, 3, 9, 7), (19, 0, 20, 10), (2, 0, 4, 10)]
+    assert [tuple(box) for box in known.boxes.tolist()] == expected
+    assert torch.equal(masks_of(known), torch.from_numpy(masks[:3].astype(bool)))
+    assert any(
+        line.startswith("1 objects dropped, because they have neither")
+        for line in source.found().lines()
+    )
+
+
+def runs_of(mask: np.ndarray) -> list[int]:
+    """Run lengths column by column, counted one by one."""
+    runs, inside = [0], 0
+    for value in mask.T.ravel().tolist():
+        if value != inside:
+            runs.append(0)
+            inside = value
+        runs[-1] += 1
+    return runs
+
+
+def test_boxes_outside_of_a_picture_whose_size_is_not_stated_are_dropped_and_counted(
+    tmp_path: Path,
+) -> None:
+    things = {
+        "a.png": [
+            Thing((25, 1, 4, 4), polygons=[[25, 1, 29, 1, 29, 5]]),
+            Thing((2, 2, 6, 4), crowd=1, polygons=SQUARE),
+            Thing((-9, 2, 4, 4), polygons=[[-9, 2, -5, 2, -5, 6]]),
+            Thing((15, 2, 9, 4), polygons=[[15, 2, 24, 2, 24, 6]]),
+        ]
+    }
+    content = coco(things)
+    for image in content["images"]:
+        del image["width"], image["height"]
+    write_coco(tmp_path, content)
+    source = opened(tmp_path)
+    known = objects(source)
+    assert known.boxes.tolist() == [[2, 2, 8, 6], [15, 2, 20, 6]]
+    assert known.classes.tolist() == [0, 0]
+    assert known.crowd is not None
+    assert known.crowd.tolist() == [True, False]
+    assert bool(masks_of(known)[0, 2:6, 2:8].all())
+    assert len(masks_of(known)) == 2
+    said = [*source.notes, *source.found().lines()]
+    words = "boxes dropped, because they lie outside of their picture, the first in a.png"
+    assert sum(int(line.split()[0]) for line in said if line.endswith(words)) == 2
+
+
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    """JSON may escape NUL, and halves of surrogate pairs."""
+    for place, name, words in (
+        ("images__0__file_name", "a\0.png", r"the file_name of image 1 is 'a\\x00\.png', which is"),
+        ("images__0__file_name", "\ud800.png", r"the file_name of image 1 is '\\ud800\.png'"),
+        ("categories__0__name", "\udfff", r"the name of category 1 is '\\udfff'"),
+    ):
+        file = write_coco(tmp_path, edited())
+        file.write_text(json.dumps(edited(**{place: name})))
+        with pytest.raises(DataError, match=rf"instances_train\.json: {words}"):
+            opened(tmp_path)
+
+
+def test_odd_names_and_numbers_do_not_stop_the_others(tmp_path: Path) -> None:
+    """A name longer than any file's, and a corner beyond all floats."""
+    things = {"a.png": [Thing((0, 0, 2, 2), polygons=[[10**400] * 6])]}
+    content = coco(things)
+    file = write_coco(tmp_path, content)
+    content["images"].append({"id": 2, "file_name": "x" * 300})
+    file.write_text(json.dumps(content))
+    source = opened(tmp_path)
+    assert objects(source).boxes.tolist() == [[0, 0, 2, 2]]
+    assert source.refused == [("x" * 300, "cannot be read (File name too long)")]
 
 
 def edited(**changes: Any) -> dict[str, Any]:

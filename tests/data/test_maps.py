@@ -161,6 +161,50 @@ class TestNames:
     @pytest.mark.parametrize(
         ("name", "text"),
         [
+            ("classes.txt", "0 background\n255 road\n"),
+            ("classes.txt", "background\nroad\n"),
+            ("classes.json", '{"background": 0, "road": 255}'),
+            ("classes.json", '{"0": "background", "255": "road"}'),
+            ("classes.json", '["background", "road"]'),
+            ("classes.json", '[{"name": "background", "id": 0}, {"name": "road", "id": 255}]'),
+            ("classes.csv", "name,value\nbackground,0\nroad,255\n"),
+            ("classes.csv", "name\nbackground\nroad\n"),
+        ],
+    )
+    def test_zero_and_255_are_the_two_classes_of_a_file(
+        self, tmp_path: Path, name: str, text: str
+    ) -> None:
+        pair(tmp_path, values=np.where(VALUES == 2, 255, 0))
+        (tmp_path / name).write_text(text)
+        source = opened(tmp_path)
+        assert source.annotations.names == ("background", "road")
+        assert torch.equal(read(source), torch.from_numpy((VALUES == 2).astype(np.int64)))
+        assert source.found().ignored == 0
+        assert f"255 is the class road of {name}, so it is not ignored" in source.notes
+
+    def test_255_stays_ignored_where_it_is_not_named(self, tmp_path: Path) -> None:
+        """Also if a file has two names, and where 255 is named and `ignored` says otherwise."""
+        pair(tmp_path, values=np.where(VALUES == 2, 255, 0))
+        pair(tmp_path, "b", np.ones((10, 20)))
+        named(tmp_path, "background", "road")
+        assert read(opened(tmp_path)).unique().tolist() == [0, 255]
+        named(tmp_path, "0 background", "1 road", "255 sky")
+        assert opened(tmp_path).annotations.names == ("background", "road", "sky")
+        asked = opened(tmp_path, ignored=(7, 255))
+        assert asked.annotations.names == ("background", "road")
+
+    def test_zero_and_255_with_another_number_of_names_are_refused(self, tmp_path: Path) -> None:
+        pair(tmp_path, values=np.where(VALUES == 2, 255, 0))
+        named(tmp_path, "background", "road", "sky")
+        words = (
+            r"masks have 0 and 255 alone, and .*classes\.txt names 3 classes without numbers; write"
+        )
+        with pytest.raises(DataError, match=words):
+            opened(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
             ("classes.txt", "sky\nroad\nvoid\n"),
             ("classes.txt", "0 sky\n1: road\n2, Void\n"),
             ("names.txt", "# a comment\nsky\nroad\n\nunlabelled\n"),
@@ -229,6 +273,7 @@ class TestNames:
             ("1 sky\n1 road\n", "has the value 1 twice"),
             ("0 sky\n1 2 3 road\n", "colours for some classes and numbers for others"),
             ("void\n", "names no class that is not ignored"),
+            ("0 sky\n99999999999 road\n", "gives road the value 99999999999, too large"),
         ],
     )
     def test_tables_that_are_wrong(self, tmp_path: Path, text: str, words: str) -> None:

@@ -178,6 +178,34 @@ def test_a_class_without_a_name_is_refused_with_its_line(tmp_path: Path, number:
         opened(file)
 
 
+@pytest.mark.parametrize("number", ["-1", "-inf", "1.5", "32768"])
+def test_a_class_that_is_no_number_is_refused_where_there_are_no_names(
+    tmp_path: Path, number: str
+) -> None:
+    write_yolo(tmp_path, {"a.png": BOX + f"{number} 0.5 0.5 0.2 0.4"})
+    words = rf"a\.txt, line 2: class {number}, and classes without names must be whole numbers from 0 to 32767"
+    with pytest.raises(DataError, match=words):
+        opened(tmp_path)
+
+
+def test_lists_of_pictures_that_are_wrong(tmp_path: Path) -> None:
+    write_yolo(tmp_path, {"a.png": BOX})
+    file = settings(tmp_path, "train: train.txt\nnames: [cat]\n")
+    (tmp_path / "train.txt").write_bytes(b"images/train/\xff.png\n")
+    with pytest.raises(DataError, match=r"train\.txt is not text in UTF-8; it must name a picture"):
+        opened(file)
+    names = ["images/train/a.png", "images/train/b\0.png", f"images/train/{'x' * 300}.png"]
+    (tmp_path / "train.txt").write_text("\n".join(names))
+    source = opened(file)
+    assert len(source) == 1
+    reasons = [reason for _, reason in source.refused]
+    assert len(reasons) == 2
+    assert "cannot be the name of a file" in reasons[0]
+    assert "File name too long" in reasons[1]
+    alone = Yolo(path=str(file)).pictures()
+    assert [name for name, _ in alone.refused] == [r"images/train/b\x00.png", names[2]]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -303,6 +331,15 @@ class TestVoc:
         source = Voc(path=str(tmp_path)).open()
         assert objects(source).boxes.tolist() == [[4, 3, 8, 12]]
         assert "1 pictures are rotated by EXIF and annotated as stored" in source.notes[0]
+
+    def test_boxes_outside_of_a_picture_whose_size_is_not_stated(self, tmp_path: Path) -> None:
+        things = "".join(voc_object("dog", box) for box in ((26, 2, 29, 5), (1, 1, 4, 4)))
+        text = voc_xml(things)
+        self.write(tmp_path, {"a": re.sub("<size>.*</size>", "", text)})
+        source = Voc(path=str(tmp_path)).open()
+        assert objects(source).boxes.tolist() == [[0, 0, 4, 4]]
+        words = "1 boxes dropped, because they lie outside of their picture, the first in a.png"
+        assert words in source.notes
 
     def test_damaged_files_and_files_without_partner(self, tmp_path: Path) -> None:
         good = voc_xml(voc_object("dog", (1, 1, 4, 4)))

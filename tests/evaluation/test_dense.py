@@ -16,9 +16,10 @@ from torchvision.transforms.v2 import functional as V
 
 from unmask.annotations import ClassMaps
 from unmask.contracts import Size
+from unmask.data.draws import held_out_rows
 from unmask.data.statistics import IMAGENET
 from unmask.encoders import ViT
-from unmask.errors import ResourceError
+from unmask.errors import DataError, ResourceError
 from unmask.evaluation import dense, patch_classes, patches
 from unmask.evaluation.dense import dense_rows, scored
 from unmask.evaluation.dense_protocols import (
@@ -87,6 +88,40 @@ def drawn(images: int, seed: int) -> Patches:
     vectors = torch.randn(images, 6, 5, generator=generator)
     classes = torch.randint(-1, 3, (images, 6, 16), generator=generator).short()
     return Patches(vectors, classes, Size(2, 3), [])
+
+
+@pytest.mark.parametrize("name", DENSE_PROTOCOLS)
+def test_patches_of_one_class_answer_with_it_everywhere(name: str) -> None:
+    """Of all training pictures, and of those that settings are chosen with."""
+    train, test = drawn(20, 0), drawn(3, 1)
+    only = train._replace(classes=torch.full_like(train.classes, 2))
+    (score, _), _ = scored(DENSE_PROTOCOLS[name], only, test, KIND, 0)
+    share = (test.classes == 2).sum() / (test.classes >= 0).sum()
+    assert score.pixel_accuracy == pytest.approx(float(share))
+    held = torch.from_numpy(held_out_rows(np.arange(20), DENSE_PROTOCOLS[name].held_out, 0))
+    few = only._replace(classes=torch.where(held[:, None, None], train.classes, only.classes))
+    (score, _), _ = scored(DENSE_PROTOCOLS[name], few, test, KIND, 0)
+    assert 0 < score.pixel_accuracy < 1
+
+
+@pytest.mark.parametrize("name", DENSE_PROTOCOLS)
+def test_labels_too_sparse_for_any_patch_are_refused(name: str) -> None:
+    train, test = drawn(20, 0), drawn(3, 1)
+    classes = torch.full_like(train.classes, -1)
+    classes[..., :8] = 1
+    sparse = train._replace(classes=classes)
+    words = r"none of the \d+ patches of the training pictures has a class, .* label larger areas"
+    with pytest.raises(DataError, match=words):
+        scored(DENSE_PROTOCOLS[name], sparse, test, KIND, 0)
+
+
+def test_held_out_pictures_without_labels_choose_nothing() -> None:
+    train, test = drawn(20, 0), drawn(3, 1)
+    held = held_out_rows(np.arange(20), LINEAR.held_out, 0)
+    train.classes[torch.from_numpy(held)] = -1
+    for protocol in DENSE_PROTOCOLS.values():
+        (score, _), _ = scored(protocol, train, test, KIND, 0)
+        assert 0 < score.pixel_accuracy < 1
 
 
 def test_patches_are_those_of_squashed_pictures() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_numbers_are_vitdets(name: str) -> None:
-    depth, width, layer_decay, drop_path, whole, epochs, exempt = PUBLISHED[name]
+    depth, width, _, drop_path, whole, epochs, _ = PUBLISHED[name]
     recipe = NAMED[name].recipe
     task, optimizer = recipe.task, recipe.optimizer
     assert isinstance(task, Detect)
@@ -43,25 +44,44 @@ def test_numbers_are_vitdets(name: str) -> None:
     windows = model.windows.windows
     assert tuple(n for n, side in enumerate(windows) if side is None) == whole
     assert {side for side in windows if side} == {14}
-    names = {parameter: name for name, parameter in model.named_parameters()}
+
+
+def published(name: str, depth: int, layer_decay: float, exempt: bool) -> tuple[float, float]:
+    """Scale of the learning rate and weight decay of a parameter, after detectron2's `get_vit_lr_decay_rate`.
+
+    Its layers are 0 for embeddings, 1 to `depth` for blocks with their relative positions, and `depth + 1` for all else. B
+    and L decay neither norms nor absolute positions.
+    """
+    layer = depth + 1
+    if name.startswith(("encoder.pos_embed", "encoder.patch_embed")):
+        layer = 0
+    elif name.startswith("encoder.blocks.") or name.startswith("windows.positions."):
+        layer = int(name.split(".")[2]) + 1
+    is_norm = any(part.startswith("norm") for part in name.split("."))
+    no_decay = exempt and (is_norm or name == "encoder.pos_embed")
+    return layer_decay ** (depth + 1 - layer), 0.0 if no_decay else 0.1
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_rates_and_weight_decays_of_every_parameter(name: str) -> None:
+    depth, _, layer_decay, *_, exempt = PUBLISHED[name]
+    recipe = NAMED[name].recipe
+    assert isinstance(recipe.task, Detect)
+    with torch.device("meta"):
+        encoder = recipe.encoder.build(recipe.image_size, 3, IMAGENET.tensors())
+        model = recipe.task.build(encoder, ObjectLabels(names=tuple("abc"), masks=True))
+    optimizer: Any = recipe.optimizer
     rules = optimizer.layer_decay, optimizer.weight_decay, optimizer.exempt
-    groups = layer_groups(model, *rules)  # the fused optimizer cannot be built on the meta device
-    seen = {}
-    for group in groups:
-        for parameter in group["params"]:
-            seen[names[parameter]] = group["scale"], group["weight_decay"]
-    assert seen["encoder.pos_embed"] == (
-        pytest.approx(layer_decay ** (depth + 1)),
-        0.0 if exempt else 0.1,
-    )
-    assert seen["encoder.blocks.0.norm1.weight"] == (
-        pytest.approx(layer_decay**depth),
-        0.0 if exempt else 0.1,
-    )
-    last = depth - 1
-    assert seen[f"windows.positions.{last}.rows"] == (pytest.approx(layer_decay), 0.1)
-    assert seen[f"encoder.blocks.{last}.attn.qkv.bias"] == (pytest.approx(layer_decay), 0.1)
-    assert seen["heads.box.scores.weight"] == (1.0, 0.1)
+    own = {
+        parameter: (group["scale"], group["weight_decay"])
+        for group in layer_groups(model, *rules)
+        for parameter in group["params"]
+    }
+    trained = {n: one for n, one in model.named_parameters() if one.requires_grad}
+    assert own.keys() == set(trained.values())
+    for parameter_name, parameter in trained.items():
+        scale, decay = published(parameter_name, depth, layer_decay, exempt)
+        assert own[parameter] == (pytest.approx(scale), decay), parameter_name
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

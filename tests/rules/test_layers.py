@@ -21,6 +21,7 @@ BASE = {
     "tensors",
     "own_output",
     "contracts",
+    "cutouts",
     "traits",
     "annotations",
     "masks",

@@ -170,14 +170,14 @@ def _locate(predictor: Predictor, args: Arguments) -> int:
         )
     with progress_on(notes):
         if data is None:
-            pictures, total = pictures_of_files(predictor, args.images), len(args.images)
+            pictures = pictures_of_files(predictor, args.images)
         else:
             notes.print(f"reading   {data} ...")
             like = predictor.model.bands
             source = labelled_source(data, args.data_kind, args.labels_file, like, notes)
             source = ignoring(source, args.ignore, Run.read(RunFolder(args.run)).data)
-            pictures, total = pictures_of_source(predictor, source, unreadable)
-        predict_located(predictor, pictures, total, out, args.tiles, args.json)
+            pictures = pictures_of_source(predictor, source, unreadable)
+        predict_located(predictor, pictures, out, args.tiles, args.json)
     _say_unreadable(unreadable)
     return 0
 
@@ -280,7 +280,7 @@ def _of_source(predictor: Predictor, data: AnySource) -> tuple[Predictions, tupl
     say_left_out(opened, notes)
     job = predictor.tuned.job
     images = matched(opened, predictor.model.spec.channels, "this classifier was trained on")
-    source, scored, note = truth_of(predictor, images)
+    source, scored, note = truth_of(job.annotations, images)
     if note is not None:
         notes.note(note)
     scoring: Any = job.recipe.task.scoring(job.annotations, predictor.thresholds)

@@ -133,7 +133,7 @@ def _write_map(one: Pictured, classes: Tensor, count: int, path: Path, geo: GeoT
 def _annotations(found: Detections, image: int, first: int) -> list[dict[str, Any]]:
     """Detections as COCO's annotations, each with its score."""
     rows: list[dict[str, Any]] = []
-    masks = None if found.masks is None else run_lengths(found.masks.cpu())
+    masks = None if found.masks is None else run_lengths(found.masks)
     for row, (box, score, number) in enumerate(
         zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True)
     ):

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,27 +19,35 @@ from unmask.errors import DataError, SettingsError
 from unmask.progress import counted
 from unmask.runs.examples import LEAST_SCORE
 from unmask.runs.locate import locate
-from unmask.runs.predict import Predictor, truth_of
+from unmask.runs.predict import Predictor, scored_kind, truth_of
 from unmask.spec import to_json
 from unmask.traits import InFiles
 
 _SHOWN = 20  # pictures listed on the console
 
 
+class Pictures(NamedTuple):
+    """Pictures to look at."""
+
+    each: Iterator[Pictured]
+    number: int
+    scored_kind: AnyAnnotations
+    """The annotations that they are scored by, if they have any."""
+
+
 def predict_located(
     predictor: Predictor,
-    pictures: Iterator[Pictured],
-    total: int,
+    pictures: Pictures,
     out: Path,
     tiles: bool,
     as_json: bool,
 ) -> None:
     """Locate, print, and write into the folder `out`; scores too where annotations are known."""
     kind = predictor.tuned.job.annotations
-    scoring: Any = predictor.tuned.job.recipe.task.scoring(kind)
+    scoring: Any = predictor.tuned.job.recipe.task.scoring(pictures.scored_kind)
     lines, entries, known = list[str](), list[dict[str, Any]](), 0
     files = LocatedFiles(out, kind)
-    for one in counted(pictures, total, "predicting"):
+    for one in counted(pictures.each, pictures.number, "predicting"):
         found = locate(predictor.tuned, one.pixels, tiles)
         if one.known is not None:
             scoring.add((found,), (one.known,))
@@ -66,20 +74,21 @@ def predict_located(
     console.print(f"written: {out}")
 
 
-def pictures_of_files(predictor: Predictor, files: tuple[str, ...]) -> Iterator[Pictured]:
+def pictures_of_files(predictor: Predictor, files: tuple[str, ...]) -> Pictures:
     """Image files."""
-    for file in files:
-        yield Pictured(Path(file).name, predictor.model.read(file), None, Path(file))
+    each = (
+        Pictured(Path(file).name, predictor.model.read(file), None, Path(file)) for file in files
+    )
+    return Pictures(each, len(files), predictor.tuned.job.annotations)
 
 
-def pictures_of_source(
-    predictor: Predictor, data: AnySource, unreadable: Unreadable
-) -> tuple[Iterator[Pictured], int]:
-    """The test images of a source, and how many there are."""
+def pictures_of_source(predictor: Predictor, data: AnySource, unreadable: Unreadable) -> Pictures:
+    """The test images of a source."""
     opened = data.open(data.splits()[-1])
     say_left_out(opened, notes)
     images = matched(opened, predictor.model.spec.channels, "this run was trained on")
-    source, scored, note = truth_of(predictor, read_as(images, predictor.tuned.statistics))
+    trained = predictor.tuned.job.annotations
+    source, scored, note = truth_of(trained, read_as(images, predictor.tuned.statistics))
     if note is not None:
         notes.note(note)
 
@@ -94,7 +103,7 @@ def pictures_of_source(
             file = source.file(position) if isinstance(source, InFiles) else None
             yield Pictured(source.name(position), pixels, annotation if scored else None, file)
 
-    return each(), len(source)
+    return Pictures(each(), len(source), scored_kind(source, trained))
 
 
 def check_folder(out: Path, mark: str = MARK) -> None:

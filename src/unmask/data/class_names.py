@@ -32,8 +32,9 @@ _STEMS = (
 )
 _ENDINGS = (".txt", ".names", ".csv", ".json")
 _LARGEST = 2**22  # bytes
-_NUMBERED = re.compile(r"(\d+)[\s:,;]+(.*\D.*)")
-_COLOURED = re.compile(r"(\d+)[\s,;]+(\d+)[\s,;]+(\d+)[\s,;:]+(.*\D.*)")
+_LARGEST_VALUE = 2**31
+_NUMBERED = re.compile(r"(\d{1,18})[\s:,;]+(.*\D.*)")
+_COLOURED = re.compile(r"(\d{1,18})[\s,;]+(\d{1,18})[\s,;]+(\d{1,18})[\s,;:]+(.*\D.*)")
 _IGNORED = ("ignore_index", "ignore", "ignored")
 
 Value = int | tuple[int, int, int]
@@ -45,6 +46,8 @@ class NamedClass(NamedTuple):
 
     name: str
     value: Value
+    is_stated: bool = True
+    """Whether the file gives the value; if not, it is the place in the list."""
 
 
 class ClassTable(NamedTuple):
@@ -59,6 +62,11 @@ class ClassTable(NamedTuple):
     def coloured(self) -> bool:
         """Whether colours stand for the classes."""
         return any(isinstance(one.value, tuple) for one in self.classes)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the file gives names alone, without values."""
+        return not any(one.is_stated for one in self.classes)
 
 
 def table_beside(folders: Iterable[Path]) -> ClassTable | None:
@@ -119,6 +127,12 @@ def read_table(file: Path) -> ClassTable | None:
         raise DataError(
             f"{file} has colours for some classes and numbers for others; give all of them colours"
         )
+    for one in classes:
+        parts = one.value if isinstance(one.value, tuple) else (one.value,)
+        if any(abs(part) >= _LARGEST_VALUE for part in parts):
+            raise DataError(
+                f"{file} gives {one.name} the value {one.value}, too large for a pixel; correct it"
+            )
     return ClassTable(file, tuple(classes), ignored)
 
 
@@ -149,7 +163,7 @@ def _of_lines(lines: list[str]) -> list[NamedClass]:
         elif match := _NUMBERED.fullmatch(line):
             classes.append(NamedClass(match[2].strip(), int(match[1])))
         else:
-            classes.append(NamedClass(line, len(classes)))
+            classes.append(NamedClass(line, len(classes), False))
     return classes
 
 
@@ -188,7 +202,8 @@ def _of_columns(lines: list[str], separator: str) -> list[NamedClass]:
                 given: Value = (red, green, blue)
             else:
                 given = len(classes) if value is None else int(row[value])
-            classes.append(NamedClass(row[name].strip(), given))
+            is_stated = len(colours) == 3 or value is not None
+            classes.append(NamedClass(row[name].strip(), given, is_stated))
         except (ValueError, IndexError):
             return []
     return classes
@@ -208,7 +223,7 @@ def _of_json(content: Any) -> list[NamedClass]:
 
 def _pair(key: str, value: Any) -> NamedClass | None:
     """A number and a name, a name and a number, or a name and a colour."""
-    if key.isdecimal() and isinstance(value, str):
+    if re.fullmatch(r"\d{1,18}", key) and isinstance(value, str):
         return NamedClass(value, int(key))
     if isinstance(value, int) and key not in _IGNORED:
         return NamedClass(key, value)
@@ -219,12 +234,13 @@ def _pair(key: str, value: Any) -> NamedClass | None:
 def _entry(value: Any, number: int) -> NamedClass | None:
     """A class of a list: a name, or an object with a name."""
     if isinstance(value, str):
-        return NamedClass(value, number)
+        return NamedClass(value, number, False)
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return None
     colour = _colour(value.get("color", value.get("colour")))
-    given = value.get("id", value.get("value", number))
-    return NamedClass(value["name"], colour or (given if isinstance(given, int) else number))
+    given = value.get("id", value.get("value"))
+    stated = colour or (given if isinstance(given, int) else None)
+    return NamedClass(value["name"], number if stated is None else stated, stated is not None)
 
 
 def _colour(value: Any) -> tuple[int, int, int] | None:

@@ -14,7 +14,7 @@ from unmask.data.dense_images import DenseImages, Pictures, open_pictures
 from unmask.data.found import Oddities
 from unmask.data.json_stream import entries
 from unmask.data.object_table import ObjectTable, ObjectWriter
-from unmask.data.outlines import run_lengths, usable
+from unmask.data.outlines import box_of_runs, run_lengths, usable
 from unmask.data.walk import files_in, is_image
 from unmask.errors import DataError, listed
 
@@ -128,6 +128,7 @@ class _Reader:
         name = entry.get("file_name")
         if not isinstance(name, str) or not name:
             raise DataError(f"{self._file}: image {entry['id']} has no file_name; add it")
+        self._check_text(name, f"the file_name of image {entry['id']}")
         before = self._pictures.setdefault(number, name)
         if before != name:
             raise DataError(
@@ -140,6 +141,7 @@ class _Reader:
         """Add an entry of `categories`."""
         identity = self._id(entry, "id", "categories")
         name = str(entry.get("name", identity))
+        self._check_text(name, f"the name of category {identity}")
         if self._categories.setdefault(identity, name) != name:
             raise DataError(
                 f"{self._file}: the category id {identity} has two names, {self._categories[identity]} and {name}; remove one"
@@ -152,7 +154,7 @@ class _Reader:
         outline = entry.get("segmentation")
         runs = self._runs(outline) if isinstance(outline, dict) else None
         polygons = self._polygons(outline) if isinstance(outline, list) else []
-        box = _box(entry.get("bbox")) or _around(polygons)
+        box = _box(entry.get("bbox")) or _around(polygons) or (box_of_runs(*runs) if runs else None)
         if box is None:
             self._odd.add(_NO_BOX, self._file.name)
             return
@@ -174,6 +176,13 @@ class _Reader:
             return value
         raise DataError(f"{self._file}: an entry of {of} has no {key}: {str(entry)[:80]}; add it")
 
+    def _check_text(self, text: str, what: str) -> None:
+        """Refuse text that no file can be called and no console can show: JSON may escape NUL and halves of surrogates."""
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise DataError(
+                f"{self._file}: {what} is {text!r}, which is not text; correct it there"
+            )
+
     def _polygons(self, outline: list[Any]) -> list[NDArray[np.float64]]:
         """The polygons of an object, [corners 2] each."""
         parts = [outline] if outline and not isinstance(outline[0], list) else outline
@@ -181,7 +190,7 @@ class _Reader:
         for part in parts:
             try:
                 corners = np.array(part, np.float64).reshape(-1, 2)
-            except (ValueError, TypeError):  # not numbers, or an odd number of them
+            except (ValueError, TypeError, OverflowError):  # not numbers, or an odd number of them
                 corners = np.zeros((0, 2))
             if usable(corners):
                 polygons.append(corners)

@@ -1,5 +1,6 @@
 """Where a data set in COCO's format has its JSON files, and where the pictures of one of them are."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -112,7 +113,8 @@ def picture_folder(file: Path, names: Sequence[str]) -> tuple[Path, bool]:
     best, most = None, 0
     for folder in _near(file):
         for alone in (False, True):
-            here = sum((folder / plain_name(name, alone)).is_file() for name in tried)
+            paths = (folder / plain_name(name, alone) for name in tried)
+            here = sum(map(os.path.isfile, paths))  # False also for what cannot be a name
             if here > most:
                 best, most = (folder, alone), here
     if best is None:

@@ -20,6 +20,7 @@ from unmask.data.found import Found
 from unmask.data.frames import UPRIGHT, displayed, turn_of
 from unmask.data.image_files import EncodedImages
 from unmask.data.labels import unlabelled
+from unmask.data.object_table import OUTSIDE, ObjectTable
 from unmask.data.picture_facts import evenly
 from unmask.data.tiff import BandImages
 from unmask.errors import DataError
@@ -206,6 +207,7 @@ def _frame_notes(source: DenseImages) -> tuple[str, ...]:
     """What was decided about pictures whose orientation or size differs from that of their annotations, a line each."""
     chosen = evenly(len(source), _LOOKED_AT)
     turned = shown = 0
+    outside: list[tuple[str, int]] = []
     wrong: list[tuple[str, str]] = []
     for position in counted(chosen, len(chosen), "comparing pictures with annotations"):
         try:
@@ -219,6 +221,9 @@ def _frame_notes(source: DenseImages) -> tuple[str, ...]:
         except DataError as error:
             wrong.append((source.name(position), str(error)))
             continue
+        if isinstance(source.known, ObjectTable):
+            count = source.known.outside(int(source.rows[position]), whole)
+            outside += [(source.name(position), count)] if count else []
         is_turned = turn.orientation != UPRIGHT
         turned += is_turned
         shown += orientation != UPRIGHT and not is_turned
@@ -232,6 +237,9 @@ def _frame_notes(source: DenseImages) -> tuple[str, ...]:
         )
     if shown:
         lines.append(f"{shown:,} pictures{of_these} are rotated by EXIF and annotated as displayed")
+    if outside:
+        number = sum(count for _, count in outside)
+        lines.append(f"{number:,} {OUTSIDE}{of_these}, the first in {outside[0][0]}")
     if wrong:
         lines.append(
             f"{len(wrong):,} pictures{of_these} cannot be used, the first is {wrong[0][0]}: {wrong[0][1]}"

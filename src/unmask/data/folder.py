@@ -145,6 +145,9 @@ def list_named(root: Path, names: Iterable[str]) -> Listing:
         except OSError as error:
             refused.append((name, f"cannot be read ({error.strerror})"))
             continue
+        except ValueError:  # NUL, or half of a surrogate pair
+            refused.append((repr(name)[1:-1], "cannot be the name of a file"))
+            continue
         if why := why_not(status, LARGEST_FILE):
             refused.append((name, why))
         else:

@@ -81,6 +81,7 @@ class InstanceFiles:
         self, root: Path, names: list[str], classes: tuple[str, ...], ignored: tuple[int, ...]
     ) -> None:
         self._root, self._names, self._ignored = root, Names(names), ignored
+        (self._class,) = classes
         self.kind = ObjectLabels(names=classes, masks=True)
         self._listing = list_named(root, sorted(set(names))).fingerprint
         self._looked = self._look()
@@ -97,7 +98,9 @@ class InstanceFiles:
         frame, turned = Size(*values.shape), Turned(UPRIGHT, shown)
         if frame != shown:
             turned = turn_of(frame, shown, orientation(), f"{self.what} ({self._names[row]})")
-        return objects_of(turned_pixels(values, turned), self._numbers(values))
+        objects = objects_of(turned_pixels(values, turned), self._numbers(values))
+        number = self.kind.names.index(self._class)
+        return objects._replace(classes=torch.full_like(objects.classes, number))
 
     def _values(self, row: int) -> Int[NDArray[np.int64], "h w"]:
         return read_values(self._root / self._names[row], coloured=False)

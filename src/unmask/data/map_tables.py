@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from unmask.data import cache
-from unmask.data.class_names import ClassTable, Value
+from unmask.data.class_names import ClassTable, NamedClass, Value
 from unmask.data.labels import fingerprint
 from unmask.data.map_values import MISSING, ValueTable, is_coloured, read_values, table_of
+from unmask.data.picture_facts import evenly
 from unmask.errors import DataError
 from unmask.progress import counted
 
@@ -23,6 +24,7 @@ _VOID = ("void", "unlabelled", "unlabeled", "ignore", "ignored", "don't care")
 
 _MOST = 256  # values of maps without a file of names; more are no classes
 _BINARY = (0, 255)
+_LOOKED_AT = 200  # maps that are looked at before all are read
 _VERSION = 1  # of the cached values
 
 _CITYSCAPES = {
@@ -65,7 +67,7 @@ _VOC = (
 
 
 def table_from_file(named: ClassTable, ignored: Collection[int], zero_is_ignored: bool) -> Decided:
-    """The classes of a file.
+    """The classes of a file; a value that the file itself gives to a class is not ignored by default.
 
     Raises:
         DataError: if an ignored value is that of a class by default only, or nothing is left.
@@ -73,6 +75,15 @@ def table_from_file(named: ClassTable, ignored: Collection[int], zero_is_ignored
     notes: list[str] = []
     classes = [(one.name, _number(one.value)) for one in named.classes]
     numbers = [number for _, number in classes]
+    if not named.coloured and set(ignored) == set(USUALLY_IGNORED):
+        stated = {one.value: one.name for one in named.classes if one.is_stated}
+        stated = {value: name for value, name in stated.items() if value not in named.ignored}
+        ignored = [value for value in ignored if value not in stated]
+        notes += [
+            f"{value} is the class {stated[value]} of {named.file.name}, so it is not ignored"
+            for value in USUALLY_IGNORED
+            if value in stated and stated[value].lower() not in _VOID
+        ]
     ignored = {*(() if named.coloured else ignored), *named.ignored}
     if not named.coloured and zero_is_ignored and 0 in numbers:
         classes = [(name, number + 1) for name, number in classes]
@@ -91,6 +102,36 @@ def table_from_file(named: ClassTable, ignored: Collection[int], zero_is_ignored
     if not table.names:
         raise DataError(f"{named.file} names no class that is not ignored")
     return table, tuple(notes)
+
+
+def with_binary(named: ClassTable, files: Sequence[Path], where: str) -> ClassTable:
+    """The classes of a file of names alone, where 255 stands for the second of two if maps have 0 and 255 alone.
+
+    Raises:
+        DataError: if maps have these two values, and the file does not name two classes.
+    """
+    if not named.is_plain or named.ignored or not _are_binary(files, where):
+        return named
+    if len(named.classes) != len(_BINARY):
+        raise DataError(
+            f"the class maps in {where} have 0 and 255 alone, and {named.file} names {len(named.classes)} classes without "
+            "numbers; write the number before each name, such as 255 road"
+        )
+    values = zip(named.classes, _BINARY, strict=True)
+    return named._replace(classes=tuple(NamedClass(one.name, value) for one, value in values))
+
+
+def _are_binary(files: Sequence[Path], where: str) -> bool:
+    """Whether maps have 0 and 255 alone; all are read only if some of them have no other value."""
+    seen: set[int] = set()
+    for row in evenly(len(files), _LOOKED_AT):
+        try:
+            seen |= set(np.unique(read_values(files[row], coloured=False)).tolist())
+        except DataError:  # training sets it aside
+            continue
+        if not seen <= set(_BINARY):
+            return False
+    return bool(seen) and tuple(_values_of(files, where)) == _BINARY
 
 
 def _number(value: Value) -> int:

@@ -33,6 +33,7 @@ from unmask.data.map_tables import (
     table_from_file,
     table_from_values,
     usual_table,
+    with_binary,
 )
 from unmask.data.map_values import ValueTable, is_coloured, read_values, size_of
 from unmask.data.picture_facts import evenly
@@ -50,7 +51,8 @@ class Maps:
       maps are read once to find them.
     - Pixels of ignored values become `ClassMaps.ignored`. So do no-data of GeoTIFFs, and classes called void or unlabelled.
     - If the names are numbered from 1, as in ADE20K, 0 is ignored.
-    - Maps of 0 and 255 alone are a background and a foreground.
+    - Maps of 0 and 255 alone are a background and a foreground, also where a file gives two names without values.
+    - A value that the file of names gives to a class is not ignored, unless `ignored` is set.
     - A value that stands for no class is an error, at once if one of 200 evenly spaced maps has it, else when it is read.
     """
 
@@ -103,6 +105,8 @@ class Maps:
                     f"--ignore {','.join(map(str, self.ignored))} is for numbers, and {named.file} says which class each colour "
                     "is; call ignored colours void there"
                 )
+            if ignored <= set(USUALLY_IGNORED):
+                named = with_binary(named, files, str(train.maps))
             return table_from_file(named, ignored, self.zero_is_ignored)
         known = usual_table(train.maps, ignored)
         if known is not None:

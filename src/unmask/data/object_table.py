@@ -7,6 +7,7 @@ import hashlib
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from unmask.data.found import Found, Odd, Oddities
 from unmask.data.frames import UPRIGHT, Turned, turn_of, turned_boxes, turned_pixels
 from unmask.data.outlines import Outlines, OutlineWriter
 from unmask.errors import DataError
+
+OUTSIDE = "boxes dropped, because they lie outside of their picture"
+"""What is said of such boxes, to follow their number."""
 
 _ROUNDING = 0.05  # pixels that a box may reach over the edge without being counted as clipped
 _RELATIVE_ROUNDING = 1e-4  # the same in shares of the width or height
@@ -53,7 +57,7 @@ class ObjectTable:
     def of(self, row: int, shown: Size, orientation: Callable[[], int]) -> Objects:
         """The objects of a picture that is displayed in size `shown`; `orientation` looks up EXIF's.
 
-        Boxes are clipped to the picture.
+        Boxes are clipped to the picture, and those outside of it are left out.
 
         Raises:
             DataError: if the file states another size for the picture.
@@ -61,19 +65,33 @@ class ObjectTable:
         frame, turned = self.frame(row), Turned(UPRIGHT, shown)
         if frame is not None and frame != shown:
             turned = turn_of(frame, shown, orientation(), self.what)
-        rows = slice(int(self.starts[row]), int(self.starts[row + 1]))
-        boxes, crowd = self.boxes[rows], self.crowd[rows]
-        if self.relative:
-            boxes = boxes * np.tile(np.array([shown.width, shown.height], np.float32), 2)
-        masks = self._masks(rows, boxes, turned) if self.kind.masks else None
+        rows = self._rows(row)
+        boxes = self.boxes[rows]
         limits = np.tile(np.array([shown.width, shown.height], np.float32), 2)
-        boxes = np.clip(turned_boxes(boxes, turned), 0, limits)
+        if self.relative:
+            boxes = boxes * limits
+        inside = np.clip(turned_boxes(boxes, turned), 0, limits)
+        has_extent = _has_extent(inside)
+        rows, boxes, inside = rows[has_extent], boxes[has_extent], inside[has_extent]
+        masks = self._masks(rows, boxes, turned) if self.kind.masks else None
+        crowd = self.crowd[rows]
         return Objects(
-            torch.from_numpy(boxes),
+            torch.from_numpy(inside),
             torch.from_numpy(self.classes[rows].astype(np.int64)),
             None if masks is None else torch.from_numpy(masks),
-            torch.from_numpy(crowd.copy()) if crowd.any() else None,
+            torch.from_numpy(crowd) if crowd.any() else None,
         )
+
+    def outside(self, row: int, shown: Size) -> int:
+        """How many objects lie outside of a picture whose size the file does not state."""
+        if self.relative or self.frame(row) is not None:
+            return 0  # left out where the table was made
+        limits = np.tile(np.array([shown.width, shown.height], np.float32), 2)
+        return int((~_has_extent(np.clip(self.boxes[self._rows(row)], 0, limits))).sum())
+
+    def _rows(self, row: int) -> NDArray[np.int64]:
+        """The objects of a picture."""
+        return np.arange(self.starts[row], self.starts[row + 1])
 
     def frame(self, row: int) -> Size | None:
         """The size of the frame that a picture's boxes are drawn in; None for the picture as displayed."""
@@ -81,12 +99,12 @@ class ObjectTable:
         return Size(height, width) if height and width else None
 
     def _masks(
-        self, rows: slice, boxes: Float[NDArray[np.float32], "n 4"], turned: Turned
+        self, rows: NDArray[np.int64], boxes: Float[NDArray[np.float32], "n 4"], turned: Turned
     ) -> Bool[NDArray[np.bool_], "n h w"]:
         """The masks of some objects, as displayed; where an outline is not known, the box."""
         assert self.outlines is not None
         masks: list[NDArray[np.bool_]] = []
-        for number, box in zip(range(rows.start, rows.stop), boxes, strict=True):
+        for number, box in zip(rows.tolist(), boxes, strict=True):
             mask = self.outlines.mask(number, turned.stored)
             if mask is None and self.outlines.known[number]:
                 raise DataError("the outline of an object is for a picture of another size")
@@ -134,6 +152,10 @@ class ObjectTable:
         masks = kind.masks and self.kind.masks
         classes = numbers[self.classes] if len(numbers) else self.classes
         return replace(self, kind=replace(kind, masks=masks), classes=classes)
+
+
+def _has_extent(boxes: Float[NDArray[Any], "n 4"]) -> Bool[NDArray[np.bool_], " n"]:
+    return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
 
 def _box_mask(box: NDArray[np.float32], size: Size) -> Bool[NDArray[np.bool_], "h w"]:
@@ -256,13 +278,13 @@ def _clipped(
     finite = listed & np.isfinite(boxes).all(1)
     counted(listed & ~finite, "boxes dropped, because a coordinate is not a number")
     boxes = np.where(finite[:, None], boxes, 0)
-    extent = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    extent = _has_extent(boxes)
     counted(finite & ~extent, "boxes dropped, because they have no width or height")
     sides = np.ones_like(frames) if relative else frames
     limits = np.where(sides > 0, sides, np.inf)[pictures][:, [1, 0, 1, 0]]
     inside = np.clip(boxes, 0, limits)
-    left = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
-    counted(extent & ~left, "boxes dropped, because they lie outside of their picture")
+    left = _has_extent(inside)
+    counted(extent & ~left, OUTSIDE)
     over = np.abs(boxes - inside).max(1, initial=0) > (
         _RELATIVE_ROUNDING if relative else _ROUNDING
     )

@@ -206,6 +206,20 @@ def run_mask(runs: NDArray[np.uint32], size: Size) -> Bool[NDArray[np.bool_], "h
     return np.repeat(values, runs).reshape(size.width, size.height).T
 
 
+def box_of_runs(runs: NDArray[np.uint32], size: Size) -> tuple[float, float, float, float] | None:
+    """Left, top, right and bottom of the pixels of run lengths; None if there are none."""
+    ends = np.cumsum(runs, dtype=np.int64)
+    first, last = ends[:-1:2], ends[1::2] - 1
+    first, last = (places[last >= first] for places in (first, last))
+    if not len(first):
+        return None
+    columns = first // size.height, last // size.height
+    left, right = float(columns[0].min()), float(columns[1].max() + 1)
+    if (columns[0] < columns[1]).any():  # a run over the end of a column touches both its ends
+        return left, 0.0, right, float(size.height)
+    return left, float((first % size.height).min()), right, float((last % size.height).max() + 1)
+
+
 def run_lengths(counts: Any, size: Size) -> NDArray[np.uint32] | None:
     """The run lengths that COCO states as a list or as a compressed string; None if they do not fill the size."""
     try:

@@ -3,6 +3,7 @@
 import csv
 import math
 from glob import escape
+from os.path import isfile
 from pathlib import Path
 
 from unmask.errors import DataError
@@ -71,9 +72,12 @@ class PlaceTable:
     def picture(self, row: int) -> Path:
         """The picture of a row, beside the file or in one of the folders there; raises DataError if it is not there."""
         root, name = self.file.parent, self.text(row, "file")
-        if name and (root / name).is_file():
+        if name and isfile(root / name):  # noqa: PTH113 - False also for what cannot be a name
             return root / name
-        others = sorted(root.glob(f"*/{escape(name)}")) if name and "/" not in name else []
+        try:
+            others = sorted(root.glob(f"*/{escape(name)}")) if name and "/" not in name else []
+        except (OSError, ValueError):
+            others = []
         if len(others) != 1:
             where = "is in several folders" if others else "is not there"
             raise DataError(f"line {self.line(row)} names {name!r}, which {where} in {root}")

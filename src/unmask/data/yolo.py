@@ -16,6 +16,7 @@ from unmask.errors import DataError
 from unmask.progress import counted
 
 _LARGEST = 2**24  # bytes of a label file
+_MOST_NUMBERED = 2**15  # classes without names
 _BOX = 5  # numbers of a line with a box: class, middle x and y, width and height
 
 
@@ -61,6 +62,7 @@ def _read(
 ) -> tuple[ObjectTable, dict[str, str]]:
     """The objects of some pictures, and the pictures whose label file is damaged, with the reason."""
     writer, odd, refused = ObjectWriter(relative=True), Oddities(), dict[str, str]()
+    source = None if files.names is None else files.source
     for row, picture in enumerate(counted(pictures, len(pictures), "reading label files")):
         file = files.root / label_name(picture)
         try:
@@ -73,7 +75,7 @@ def _read(
             continue
         for line, numbers in enumerate(lines, 1):
             if len(numbers):
-                _add(writer, row, numbers, f"{file}, line {line}", names, files.source, odd)
+                _add(writer, row, numbers, f"{file}, line {line}", names, source, odd)
     frames = np.zeros((len(pictures), 2), np.int32)
     table = writer.table(names, frames, odd, pictures.__getitem__, "its label file")
     return table, refused
@@ -95,6 +97,8 @@ def _lines(file: Path) -> list[np.ndarray]:
         raise
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror})") from None
+    except ValueError:  # NUL in a list of pictures
+        raise DataError(f"{str(file)!r} cannot be the name of a file") from None
     lines: list[np.ndarray] = []
     for number, line in enumerate(text.splitlines(), 1):
         try:
@@ -116,16 +120,21 @@ def _add(
     numbers: np.ndarray,
     place: str,
     names: tuple[str, ...],
-    source: str,
+    source: str | None,
     odd: Oddities,
 ) -> None:
-    """Add the object of a line.
+    """Add the object of a line; `source` names the classes, None if nothing does.
 
     Raises:
         DataError: if its class has no name.
     """
     number = numbers[0]
     if not (number == np.floor(number) and 0 <= number < len(names)):
+        if source is None:
+            raise DataError(
+                f"{place}: class {number:g}, and classes without names must be whole numbers from 0 to {_MOST_NUMBERED - 1}; "
+                "correct the line, or write the names into classes.txt"
+            )
         raise DataError(
             f"{place}: class {number:g}, and {source} has {len(names)} names (0 to {len(names) - 1}); add the name, or correct "
             "the line"
@@ -154,7 +163,9 @@ def _numbered(files: YoloFiles) -> tuple[str, ...]:
         except (FileNotFoundError, DataError):
             continue
         numbers = [line[0] for line in lines if len(line)]
-        largest = max([largest, *(int(number) for number in numbers if number < 2**15)])
+        largest = max(
+            [largest, *(int(number) for number in numbers if 0 <= number < _MOST_NUMBERED)]
+        )
     if largest < 0:
         raise DataError(
             f"{files.source}, and no label file has an object; write the names into classes.txt"

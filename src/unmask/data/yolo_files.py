@@ -152,7 +152,7 @@ def _from_settings(file: Path) -> YoloFiles:
     there = {
         split: found
         for split, values in places.items()
-        if (found := [v for v in values if v.exists()])
+        if (found := [v for v in values if os.path.exists(v)])  # noqa: PTH110
     }
     if not there:
         tried = next(iter(places.values()), [file.parent])[0]
@@ -239,7 +239,7 @@ def _place(value: str, settings: dict[str, Any], file: Path) -> Path:
     base = file.parent / str(settings.get("path") or "")
     plain = value.removeprefix("../").removeprefix("./")
     tried = [base / value, file.parent / value, file.parent / plain]
-    place = next((place for place in tried if place.exists()), tried[0])
+    place = next((place for place in tried if os.path.exists(place)), tried[0])  # noqa: PTH110
     return Path(os.path.abspath(place))  # noqa: PTH100 - links stay, as labels lie beside them
 
 
@@ -250,13 +250,21 @@ def _pictures_at(place: Path, root: Path, file: Path) -> list[str]:
         return _pictures(root, [inner] if inner != "." else [""])
     if place.suffix.lower() != ".txt":
         raise DataError(f"{file}: {place} is neither a folder nor a .txt list of pictures")
-    lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines()]
+    try:
+        text = place.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{place} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{place} is not text in UTF-8; it must name a picture on each line"
+        ) from None
     bases = (place.parent, file.parent)
     return [
         os.path.relpath(
-            next((b / line for b in bases if (b / line).exists()), bases[0] / line), root
+            next((b / line for b in bases if os.path.exists(b / line)), bases[0] / line),  # noqa: PTH110
+            root,
         )
-        for line in lines
+        for line in map(str.strip, text.splitlines())
         if line
     ]
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from unmask.annotations import ClassMaps
 from unmask.contracts import Encoder, ImageSource
 from unmask.data.draws import held_out_rows
+from unmask.errors import DataError
 from unmask.evaluation.dense_protocols import DenseProtocol
 from unmask.evaluation.frozen import CPU, PRETRAINED, RANDOM, RAW
 from unmask.evaluation.patch_classes import (
@@ -200,6 +201,11 @@ class Usable(NamedTuple):
 def _usable(train: Patches, classes: int, most: int | None, seed: int) -> Usable:
     pixels = train.classes.flatten(0, 1)
     labels = commonest(pixels, classes)
+    if not bool((labels >= 0).any()):
+        raise DataError(
+            f"none of the {len(labels):,} patches of the training pictures has a class, because in each at least as many pixels "
+            "are ignored as belong to any class; label larger areas, or more pictures"
+        )
     rows = _drawn((labels >= 0).nonzero()[:, 0], most, seed)
     return Usable(train.vectors.flatten(0, 1)[rows], pixels[rows], labels[rows])
 

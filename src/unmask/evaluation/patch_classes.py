@@ -89,6 +89,10 @@ class Logistic:
         iterations: int,
     ) -> None:
         """Fit; `strength` is scikit-learn's C, the inverse of the regularisation strength."""
+        self.model = None
+        self.present = labels.unique().long()
+        if len(self.present) == 1:  # nothing to tell apart; scikit-learn refuses it
+            return
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits
@@ -101,6 +105,8 @@ class Logistic:
     def probabilities(self, test: Float[Tensor, "m d"], classes: int) -> Float[Tensor, "m classes"]:
         """The probability of each class; 0 for those that no training vector has."""
         scores = torch.zeros(len(test), classes)
-        present = torch.from_numpy(self.model.classes_).long()
-        scores[:, present] = torch.from_numpy(self.model.predict_proba(test.numpy())).float()
+        if self.model is None:
+            scores[:, self.present] = 1
+            return scores
+        scores[:, self.present] = torch.from_numpy(self.model.predict_proba(test.numpy())).float()
         return scores

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from unmask.cutouts import Cutouts
 from unmask.pictures.colors import Color, class_colors, text_color
 from unmask.pictures.sheet import to_rgb
 from unmask.pictures.text import drawable, font_for
@@ -31,7 +32,11 @@ def small_enough(
     picture = F.resize(picture, size, antialias=True)
     if isinstance(located, Tensor):
         return picture, _nearest(located[None], size)[0]
-    masks = None if located.masks is None else _nearest(located.masks.byte(), size).bool()
+    masks = located.masks
+    if isinstance(masks, Cutouts):
+        masks = masks.resized((size[0], size[1]))
+    elif masks is not None:
+        masks = _nearest(masks.byte(), size).bool()
     factors = torch.tensor([size[1] / width, size[0] / height]).repeat(2)
     return picture, located._replace(boxes=located.boxes * factors, masks=masks)
 

@@ -1,6 +1,5 @@
 """What a module of a dense task locates in single pictures, whole or in tiles."""
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -9,13 +8,14 @@ from torch import Tensor
 
 from unmask.annotations import ClassMaps
 from unmask.contracts import Size
+from unmask.cutouts import Cutouts, cutout
 from unmask.runs.finetune import Tuned
 from unmask.tasks.detections import Detections
+from unmask.tasks.joined import Tile, joined
 from unmask.tasks.sliding import corners
 from unmask.traits import Locating
 
 _OVERLAP = 0.25  # share of a tile's side that the next one shows too
-_SAME = 0.5  # intersection over union from which on two objects of a class are one
 _EDGE = 2.0  # pixels; boxes that end so close to a cut of a tile are parts of objects
 
 
@@ -32,8 +32,8 @@ class ClassMap(NamedTuple):
 def locate(tuned: Tuned, picture: Shaped[Tensor, "c h w"], tiles: bool = False) -> Any:
     """A class map [h w], or `Detections`, in the frame of a picture.
 
-    With `tiles`, the picture is looked at in its own resolution, in overlapping windows of the recipe's image size; else it
-    is resized as in testing.
+    With `tiles`, the picture is looked at in its own resolution, in overlapping windows of the recipe's image size, and masks
+    are `Cutouts`; else it is resized as in testing.
     """
     assert isinstance(tuned.module, Locating)
     if tiles and not isinstance(tuned.job.annotations, ClassMaps):
@@ -52,45 +52,32 @@ def _located(tuned: Tuned, view: Tensor, whole: torch.Size) -> Any:
 
 
 def _in_tiles(tuned: Tuned, picture: Shaped[Tensor, "c h w"]) -> Detections:
-    """Objects of overlapping tiles, each once: parts of objects at the cut of a tile are left to the neighbour."""
-    from torchvision.ops import batched_nms
-
+    """Objects of overlapping tiles, each once; see `joined`."""
     height, width = picture.shape[-2:]
     side = tuned.job.recipe.image_size
     size = Size(min(side.height, height), min(side.width, width))
     step = Size(*(max(1, round(length * (1 - _OVERLAP))) for length in size))
-    parts = list(_tiles(tuned, picture, size, corners(Size(height, width), size, step)))
-    boxes = torch.cat([part.boxes for part in parts])
-    scores = torch.cat([part.scores for part in parts])
-    classes = torch.cat([part.classes for part in parts])
-    chosen = batched_nms(boxes, scores, classes, _SAME)
-    masks = None
-    if parts[0].masks is not None:
-        masks = torch.cat([part.masks for part in parts if part.masks is not None])[chosen]
-    return Detections(boxes[chosen], scores[chosen], classes[chosen], masks)
+    places = corners(Size(height, width), size, step)
+    return joined([_tile(tuned, picture, size, place) for place in places])
 
 
-def _tiles(
-    tuned: Tuned, picture: Tensor, size: Size, places: list[tuple[int, int]]
-) -> Iterator[Detections]:
+def _tile(tuned: Tuned, picture: Tensor, size: Size, place: tuple[int, int]) -> Tile:
+    """What is found in a tile with this top and left."""
+    top, left = place
     height, width = picture.shape[-2:]
-    for top, left in places:
-        tile = picture[:, top : top + size.height, left : left + size.width]
-        found: Detections = _located(tuned, tile, tile.shape[-2:])
-        far = (left + size.width < width, top + size.height < height)
-        whole = torch.ones(len(found.boxes), dtype=torch.bool)
-        for axis, (start, end, is_cut) in enumerate(
-            ((left, size.width, far[0]), (top, size.height, far[1]))
-        ):
-            if start > 0:
-                whole &= found.boxes[:, axis] > _EDGE
-            if is_cut:
-                whole &= found.boxes[:, axis + 2] < end - _EDGE
-        masks = None
-        if found.masks is not None:
-            masks = torch.zeros(int(whole.sum()), height, width, dtype=torch.bool)
-            masks[:, top : top + size.height, left : left + size.width] = found.masks[whole]
-        offset = torch.tensor([left, top, left, top])
-        yield Detections(
-            found.boxes[whole] + offset, found.scores[whole], found.classes[whole], masks
+    view = picture[:, top : top + size.height, left : left + size.width]
+    found: Detections = _located(tuned, view, view.shape[-2:])
+    extent = torch.tensor([left, top, left + size.width, top + size.height]).float()
+    boxes = found.boxes + extent[:2].repeat(2)
+    may_go_on = torch.tensor([left > 0, top > 0, extent[2] < width, extent[3] < height])
+    is_cut = ((boxes - extent).abs() <= _EDGE) & may_go_on
+    masks = None
+    if isinstance(found.masks, Tensor):
+        pairs = zip(found.masks, found.boxes.tolist(), strict=True)
+        cut = [cutout(mask, box, place) for mask, box in pairs]
+        masks = Cutouts(
+            places=tuple(at for at, _ in cut),
+            parts=tuple(part for _, part in cut),
+            size=(height, width),
         )
+    return Tile(extent, found._replace(boxes=boxes, masks=masks), is_cut.any(1))

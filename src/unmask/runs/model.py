@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unmask.bar import with_bar
 from unmask.contracts import Size
+from unmask.cutouts import Cutouts
 from unmask.data.band_files import BandReading
 from unmask.data.objects import Picture
 from unmask.data.views import center_crop
@@ -159,7 +160,13 @@ class Model:
         Raises:
             RunError: for all other weights.
         """
-        return self._locate(images, "detect", tiles)
+        found: list[Detections] = self._locate(images, "detect", tiles)
+        return [
+            one._replace(masks=one.masks.resized(one.masks.size))
+            if isinstance(one.masks, Cutouts)
+            else one
+            for one in found
+        ]
 
     def segment(self, images: Images, *, tiles: bool = False) -> list[ClassMap]:
         """The class of each pixel of images, by a run that was fine-tuned for segmentation; arguments are as in `detect`."""

@@ -1,6 +1,7 @@
 """Load a fine-tuned module from its run folder, and predict with it."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask.annotations import AnyAnnotations, ClassMaps, Objects, Unlabelled, is_dense
+from unmask.annotations import (
+    AnyAnnotations,
+    ClassMaps,
+    ObjectLabels,
+    Objects,
+    Unlabelled,
+    is_dense,
+)
 from unmask.contracts import ImageSource
 from unmask.data.in_order import Unreadable
 from unmask.data.labelled import NAMED, with_names
@@ -120,16 +128,18 @@ class Truth(NamedTuple):
     """What is not scored, and why."""
 
 
-def truth_of(predictor: Predictor, source: ImageSource) -> Truth:
-    """Compare the labels of images with the module's classes; labels of other classes count as unknown."""
-    trained, actual = predictor.tuned.job.annotations, source.annotations
+def truth_of(trained: AnyAnnotations, source: ImageSource) -> Truth:
+    """Compare the labels of images with the classes that a module learned; labels of other classes count as unknown."""
+    actual = source.annotations
     if isinstance(actual, Unlabelled):
         return Truth(source, False, None)
-    if type(actual) is type(trained) and actual.names == trained.names:
+    if type(actual) is type(trained) and not is_dense(actual) and actual.names == trained.names:
         return Truth(source, True, None)
-    if is_dense(actual) or type(actual) is not type(trained):
-        kinds = f"{kind_of(AnyAnnotations, actual)} and the classifier {kind_of(AnyAnnotations, trained)}"
+    if type(actual) is not type(trained):
+        kinds = f"{kind_of(AnyAnnotations, actual)} and the run {kind_of(AnyAnnotations, trained)}"
         return Truth(source, False, f"not scored, because the images have {kinds}")
+    if is_dense(trained):
+        return _dense_truth(source, trained)
     known = set(actual.names) & set(trained.names)
     others = (
         f"{listed(sorted(set(actual.names) - known), NAMED)}; it has {listed(trained.names, NAMED)}"
@@ -150,3 +160,25 @@ def truth_of(predictor: Predictor, source: ImageSource) -> Truth:
     unknown -= unlabelled
     note = f"{unknown:,} images are not scored, because the classifier has no class {others}"
     return Truth(images, True, note if unknown else None)
+
+
+def _dense_truth(source: ImageSource, trained: AnyAnnotations) -> Truth:
+    """Class maps or objects of some or all of the module's classes, numbered as in training."""
+    actual = source.annotations
+    if unknown := sorted(set(actual.names) - set(trained.names)):
+        lacking = f"{listed(unknown, NAMED)}; it has {listed(trained.names, NAMED)}"
+        return Truth(source, False, f"not scored, because the run has no class {lacking}")
+    images = source if actual.names == trained.names else with_names(source, trained)
+    if images is None:
+        return Truth(source, False, "not scored, because the classes have another order")
+    has_boxes_alone = scored_kind(images, trained) != trained
+    note = "masks are not scored, because the images have boxes alone" if has_boxes_alone else None
+    return Truth(images, True, note)
+
+
+def scored_kind(source: ImageSource, trained: AnyAnnotations) -> AnyAnnotations:
+    """The annotations that a module is scored by: those of training, without masks where the images have none."""
+    actual = source.annotations
+    if isinstance(trained, ObjectLabels) and isinstance(actual, ObjectLabels):
+        return replace(trained, masks=trained.masks and actual.masks)
+    return trained

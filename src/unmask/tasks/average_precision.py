@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.annotations import Annotations, Objects
+from unmask.cutouts import Cutouts
 from unmask.errors import ResourceError, with_extra
 from unmask.tasks.boxes import areas
 from unmask.tasks.detection_scores import ClassPrecision, DetectionScore, Precision
@@ -136,7 +137,7 @@ def _coco_boxes(boxes: Tensor) -> NDArray[np.float64]:
     return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).numpy()
 
 
-def compressed(masks: Bool[Tensor, "n h w"] | None) -> list[Any]:
+def compressed(masks: Bool[Tensor, "n h w"] | Cutouts | None) -> list[Any]:
     """The run lengths as COCO's strings; none for no masks."""
     from faster_coco_eval.core import mask as coco_masks
 

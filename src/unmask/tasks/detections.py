@@ -5,6 +5,7 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from unmask.cutouts import Cutouts
 from unmask.tasks.boxes import clipped, decoded, with_area
 from unmask.tasks.pasting import pasted
 from unmask.tasks.regions import OFFSET_SCALE
@@ -22,8 +23,8 @@ class Detections(NamedTuple):
     scores: Float[Tensor, " n"]
     """Probability of the class, 0.05 to 1."""
     classes: Int[Tensor, " n"]
-    masks: Bool[Tensor, "n h w"] | None = None
-    """Which pixels belong to each object; None where masks were not learned."""
+    masks: Bool[Tensor, "n h w"] | Cutouts | None = None
+    """Which pixels belong to each object, as `Cutouts` where tiles were looked at; None where masks were not learned."""
 
 
 def best(
