@@ -128,7 +128,7 @@ class TestBadInput:
         said = unmask("page", trained.root, "--out", "mine", "--runtime", packed)
         assert (
             said.err
-            == "unmask: mine holds other files; give a new folder, or that of an earlier page"
+            == "unmask: mine holds other files, such as thesis.txt; give a new folder, or that of an earlier page"
         )
         said = unmask("page", trained.root, "--out", "mine/thesis.txt", "--runtime", packed)
         assert said.err == "unmask: mine/thesis.txt is a file; give a folder"
@@ -144,7 +144,7 @@ class TestBadInput:
         said = unmask("page", trained.root, "--out", "mine", "--runtime", packed)
         assert (
             said.err
-            == "unmask: mine holds other files; give a new folder, or that of an earlier page"
+            == "unmask: mine holds other files, such as .git; give a new folder, or that of an earlier page"
         )
         assert Path("mine/.git/HEAD").read_text() == "ref"
 

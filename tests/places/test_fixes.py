@@ -20,7 +20,7 @@ from unmask.places.locating import Beliefs, field_for, grid_for, judged
 from unmask.places.opened import map_of, open_places, with_look
 from unmask.recipes import find_recipe
 
-METRES, SIDE, WIDTH, PICTURES = 40.0, 900, 130.0, 40
+METRES, SIDE, WIDTH, PICTURES = 40.0, 640, 130.0, 40
 SEED = 99
 """Not that of the calibration, whose pieces are others."""
 
@@ -37,7 +37,7 @@ def test_pieces_of_the_map_are_found_and_others_are_not(tmp_path: Path) -> None:
         encoder=small,
         image_size=Size(32, 32),
         batch_size=64,
-        epochs=6.0,
+        epochs=4.0,
         schedule=replace(usual.schedule, warmup_epochs=1.0, base_lr=4e-3),
     )
     data = GroundMap(path=str(path), tile_metres=(METRES,), tile_overlap=0.75)
