@@ -12,7 +12,7 @@ STUDIES = Path(__file__).parents[2] / "studies"
 
 TABLES = {
     "dense.md": ("dense-bccd.csv", "dense-pennfudan.csv", "dense-camvid.csv"),
-    "places.md": ("places.csv",),
+    "places.md": ("places.csv", "places-naip.csv"),
     "vectors.md": ("vectors.csv",),
 }
 
