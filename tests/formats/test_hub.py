@@ -118,8 +118,7 @@ def test_all_files_arrive(server: StandIn, folder: Path, tmp_path: Path) -> None
     assert read_weights(tmp_path / "back").spec == ENCODER_ALONE
 
 
-@pytest.mark.slow
-def test_onnx_files_arrive_with_the_picture_and_the_link_of_their_card(
+def test_weights_arrive_with_the_picture_and_the_link_of_their_card(
     server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def push_here(folder: Path, repo: str) -> str:
@@ -129,14 +128,14 @@ def test_onnx_files_arrive_with_the_picture_and_the_link_of_their_card(
     made = unmask.convert(
         written(weights_of(), tmp_path / "mine", "unmask"),
         tmp_path / "files",
-        to="onnx",
+        to="unmask",
         images=tiny.write_images(tmp_path / "photos", 3),
         page="https://example.org/page/",
         push="me/mine",
     )
     assert made.pushed == f"{server.address}/me/mine"
     assert server.files == {path.name: path.read_bytes() for path in (tmp_path / "files").iterdir()}
-    assert {"encoder.onnx", "reconstruction.onnx"} < server.files.keys()
+    assert "model.safetensors" in server.files
     card = server.files["README.md"].decode()
     assert "(reconstructions.png)" in card
     assert "[Try it in the browser](https://example.org/page/)" in card
