@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from unmask.contracts import Size
 from unmask.data import Folder, Shards
 from unmask.data.in_order import Unreadable
 from unmask.encoders.chunks import chunk_for, in_chunks
-from unmask.encoders.vit import VIT_B16, VIT_S16, VIT_TI16, ViT
+from unmask.encoders.vit import VIT_B16, VIT_S16, VIT_TI16, VisionTransformer, ViT
 from unmask.formats import FORMATS, write_weights
 from unmask.formats.model import FORMAT, ModelSpec, Weights
 from unmask.vectors.approximate import KINDS, Approximate, built, recall
@@ -116,6 +116,34 @@ def packed(folder: Path, shards: Path) -> Path:
     return shards
 
 
+def command_on(
+    root: Path, spec: ViT, encoder: VisionTransformer, files: Sequence[Path]
+) -> Callable[[], object]:
+    """`unmask embed` of files by an encoder, each call into a folder of its own; weights and pictures are put into `root`."""
+    model = ModelSpec(
+        format=FORMAT,
+        encoder=spec,
+        objective=None,
+        image_size=SIZE,
+        channels=3,
+        statistics=IMAGENET,
+        origin="random weights",
+    )
+    weights = Weights(model, encoder.state_dict(), {})
+    write_weights(weights, root / "model", FORMATS["unmask"], "")
+    (root / "pictures").mkdir()
+    for number, file in enumerate(files):
+        shutil.copy(file, root / "pictures" / f"{number}.jpg")
+    turn = itertools.count()
+
+    def command() -> int:
+        words = [root / "model", root / "pictures", "--out", root / f"vectors-{next(turn)}"]
+        flags = ["--threads", "1", "--workers", "0", "--device", "cpu"]
+        return embed.main([*map(str, words), *flags])
+
+    return command
+
+
 def whole_job(folder: Path, name: str, spec: ViT, count: int) -> dict[str, Any]:
     """CPU seconds a picture: the forward pass alone on batches in memory; our loading and chunks, and the whole of `unmask embed`;
     timm and transformers with loading."""
@@ -147,30 +175,6 @@ def whole_job(folder: Path, name: str, spec: ViT, count: int) -> dict[str, Any]:
         assert images is not None
         in_chunks(forward, images, range(count), chunk, CPU)
 
-    here = tempfile.TemporaryDirectory()
-    root = Path(here.name)
-    model_spec = ModelSpec(
-        format=FORMAT,
-        encoder=spec,
-        objective=None,
-        image_size=SIZE,
-        channels=3,
-        statistics=IMAGENET,
-        origin="random weights",
-    )
-    write_weights(
-        Weights(model_spec, encoder.state_dict(), {}), root / "model", FORMATS["unmask"], ""
-    )
-    (root / "pictures").mkdir()
-    for number, file in enumerate(files):
-        shutil.copy(file, root / "pictures" / f"{number}.jpg")
-    turn = itertools.count()
-
-    def command() -> None:
-        place = str(root / f"vectors-{next(turn)}")
-        words = [str(root / "model"), str(root / "pictures"), "--out", place]
-        embed.main([*words, "--threads", "1", "--workers", "0", "--device", "cpu"])
-
     def timms() -> None:
         with torch.inference_mode():
             for start in range(0, count, 32):
@@ -194,8 +198,9 @@ def whole_job(folder: Path, name: str, spec: ViT, count: int) -> dict[str, Any]:
                 pixels = processor(images=batch, return_tensors="pt")["pixel_values"]
                 model(pixels).last_hidden_state[:, 1:].mean(1)
 
-    seconds = least(alone, ours, command, timms, transformers, turns=2)
-    here.cleanup()
+    with tempfile.TemporaryDirectory() as here:
+        command = command_on(Path(here), spec, encoder, files)
+        seconds = least(alone, ours, command, timms, transformers, turns=2)
     return {
         "encoder": name,
         "pictures": count,

@@ -14,14 +14,14 @@ from unmask.traits import InFiles
 
 def say_unknown_start(model: Model) -> None:
     """Say where nothing is known of the images that a model, or the weights that it started from, has learned from."""
-    start = None if model.run is None else model.run.init
-    if model.run is None:
+    run = model.run
+    if run is None:
         notes.note(
             f"which images {model.about} has learned from is not known, so queries may be among them"
         )
-    elif start is not None and not model.run.learned_before:
+    elif run.init is not None and not run.learned_before:
         notes.note(
-            f"the encoder started from {start}; which images these weights have learned from is not known, so queries may be among them"
+            f"the encoder started from {run.init}; which images these weights have learned from is not known, so queries may be among them"
         )
 
 

@@ -190,9 +190,10 @@ class MapTiles:
 
     def pixels(self, window: Window) -> Float[Tensor, "c h w"]:
         """A window of the map, in the units of tiles; NaN where the map shows nothing."""
-        return self._without_holes(self.raster.read(window))
+        return self._marked(self.raster.read(window))
 
-    def _without_holes(self, pixels: Pixels) -> Float[Tensor, "c h w"]:
+    def _marked(self, pixels: Pixels) -> Float[Tensor, "c h w"]:
+        """Pixels in the units of tiles, with NaN in holes."""
         image = self._as_read(pixels.values).float()
         return image.masked_fill(torch.from_numpy(pixels.holes.copy()), torch.nan)
 
@@ -216,7 +217,7 @@ class MapTiles:
         for top in range(0, height, rows):
             band = self.raster.read(Window(0, top, width, min(rows, height - top)))
             thinned = Pixels(band.values[:, ::step, ::step], band.holes[::step, ::step])
-            bands.append(self._without_holes(thinned))
+            bands.append(self._marked(thinned))
         return torch.cat(bands, 1)
 
     def decoded_to(self, channels: int) -> "MapTiles":

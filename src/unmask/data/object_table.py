@@ -66,8 +66,7 @@ class ObjectTable:
         if frame is not None and frame != shown:
             turned = turn_of(frame, shown, orientation(), self.what)
         rows = self._rows(row)
-        boxes = self.boxes[rows]
-        limits = np.tile(np.array([shown.width, shown.height], np.float32), 2)
+        boxes, limits = self.boxes[rows], _limits(shown)
         if self.relative:
             boxes = boxes * limits
         inside = np.clip(turned_boxes(boxes, turned), 0, limits)
@@ -86,8 +85,8 @@ class ObjectTable:
         """How many objects lie outside of a picture whose size the file does not state."""
         if self.relative or self.frame(row) is not None:
             return 0  # left out where the table was made
-        limits = np.tile(np.array([shown.width, shown.height], np.float32), 2)
-        return int((~_has_extent(np.clip(self.boxes[self._rows(row)], 0, limits))).sum())
+        inside = np.clip(self.boxes[self._rows(row)], 0, _limits(shown))
+        return int((~_has_extent(inside)).sum())
 
     def _rows(self, row: int) -> NDArray[np.int64]:
         """The objects of a picture."""
@@ -152,6 +151,11 @@ class ObjectTable:
         masks = kind.masks and self.kind.masks
         classes = numbers[self.classes] if len(numbers) else self.classes
         return replace(self, kind=replace(kind, masks=masks), classes=classes)
+
+
+def _limits(shown: Size) -> Float[NDArray[np.float32], "4"]:
+    """The largest coordinates of a box in a picture."""
+    return np.tile(np.array([shown.width, shown.height], np.float32), 2)
 
 
 def _has_extent(boxes: Float[NDArray[Any], "n 4"]) -> Bool[NDArray[np.bool_], " n"]:

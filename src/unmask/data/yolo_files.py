@@ -152,7 +152,7 @@ def _from_settings(file: Path) -> YoloFiles:
     there = {
         split: found
         for split, values in places.items()
-        if (found := [v for v in values if os.path.exists(v)])  # noqa: PTH110
+        if (found := [v for v in values if _is_there(v)])
     }
     if not there:
         tried = next(iter(places.values()), [file.parent])[0]
@@ -239,8 +239,13 @@ def _place(value: str, settings: dict[str, Any], file: Path) -> Path:
     base = file.parent / str(settings.get("path") or "")
     plain = value.removeprefix("../").removeprefix("./")
     tried = [base / value, file.parent / value, file.parent / plain]
-    place = next((place for place in tried if os.path.exists(place)), tried[0])  # noqa: PTH110
+    place = next((place for place in tried if _is_there(place)), tried[0])
     return Path(os.path.abspath(place))  # noqa: PTH100 - links stay, as labels lie beside them
+
+
+def _is_there(place: Path) -> bool:
+    """Whether something is at a path; False also for what cannot be a name."""
+    return os.path.exists(place)  # noqa: PTH110 - its twin in pathlib raises
 
 
 def _pictures_at(place: Path, root: Path, file: Path) -> list[str]:
@@ -261,8 +266,7 @@ def _pictures_at(place: Path, root: Path, file: Path) -> list[str]:
     bases = (place.parent, file.parent)
     return [
         os.path.relpath(
-            next((b / line for b in bases if os.path.exists(b / line)), bases[0] / line),  # noqa: PTH110
-            root,
+            next((b / line for b in bases if _is_there(b / line)), bases[0] / line), root
         )
         for line in map(str.strip, text.splitlines())
         if line

@@ -45,8 +45,7 @@ def joined(tiles: Sequence[Tile]) -> Detections:
     boxes = torch.stack([_around(boxes[group]) for group in groups]) if groups else boxes
     scores = torch.tensor([float(scores[group].max()) for group in groups])
     classes, is_cut = classes[firsts], is_cut[firsts]
-    kept = ~_covered(boxes, classes, is_cut)
-    chosen = kept.nonzero()[:, 0]
+    chosen = (~_covered(boxes, classes, is_cut)).nonzero()[:, 0]
     chosen = chosen[batched_nms(boxes[chosen], scores[chosen], classes[chosen], _SAME)]
     masks = _masks(tiles, [groups[row] for row in chosen.tolist()])
     return Detections(boxes[chosen], scores[chosen], classes[chosen], masks)
@@ -82,10 +81,10 @@ def _agreeing(one: Tile, other: Tile) -> list[tuple[int, int]]:
         return []
     if not len(one.is_cut) or not len(other.is_cut):
         return []
+    from torchvision.ops import box_iou
+
     first, second = (_clipped(tile.found.boxes, low, high) for tile in (one, other))
-    shared = _shared(first, second)
-    union = areas(first)[:, None] + areas(second) - shared
-    overlap = shared / union.clamp(min=1e-9)
+    overlap = box_iou(first, second).nan_to_num()  # of two without extent
     overlap[one.found.classes[:, None] != other.found.classes] = 0
     overlap[~(one.is_cut[:, None] | other.is_cut)] = 0
     best = (overlap == overlap.amax(1, keepdim=True)) & (overlap == overlap.amax(0, keepdim=True))
@@ -98,13 +97,6 @@ def _clipped(boxes: Float[Tensor, "n 4"], low: Tensor, high: Tensor) -> Float[Te
     return torch.cat([start, torch.maximum(torch.minimum(boxes[:, 2:], high), start)], 1)
 
 
-def _shared(first: Float[Tensor, "n 4"], second: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
-    """The area that boxes share."""
-    low = torch.maximum(first[:, None, :2], second[:, :2])
-    high = torch.minimum(first[:, None, 2:], second[:, 2:])
-    return (high - low).clamp(min=0).prod(2)
-
-
 def _around(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "4"]:
     return torch.cat([boxes[:, :2].amin(0), boxes[:, 2:].amax(0)])
 
@@ -114,11 +106,11 @@ def _covered(
 ) -> Bool[Tensor, " n"]:
     """Which objects were cut, and lie in a larger one of their class."""
     covered, size = torch.zeros(len(boxes), dtype=torch.bool), areas(boxes)
-    for row in is_cut.nonzero()[
-        :, 0
-    ].tolist():  # one at a time, because all pairs would not fit in memory
+    # one at a time, because all pairs would not fit in memory
+    for row in is_cut.nonzero()[:, 0].tolist():
         larger = (size > size[row]) & (classes == classes[row])
-        covered[row] = bool((_shared(boxes[row][None], boxes[larger]) > _COVERED * size[row]).any())
+        shared = areas(_clipped(boxes[larger], boxes[row, :2], boxes[row, 2:]))
+        covered[row] = bool((shared > _COVERED * size[row]).any())
     return covered
 
 
